@@ -1,0 +1,41 @@
+# Everything a newcomer types: `make demo` and `make test`. Both install into .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help install install-dev demo test check bench clean
+
+help:  ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: .venv/installed  ## Create .venv and install dlrm with its extras
+install-dev: .venv/installed-dev
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# constraints.txt pins every package, so that nothing pulls another torch.
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[all]'
+	@touch $@
+
+.venv/installed-dev: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	@touch .venv/installed $@
+
+demo: install  ## Train the default model on a generated click log, up to its report
+	$(BIN)/dlrm train demo
+
+test: install-dev  ## Run the whole test suite
+	$(BIN)/pytest -n 2
+
+check: install-dev  ## Lint, type-check and check the import floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: install-dev  ## Measure speed (never part of the tests)
+	$(BIN)/python benchmarks/run.py
+
+clean:  ## Remove .venv and caches
+	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache

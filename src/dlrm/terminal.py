@@ -1,0 +1,54 @@
+"""What is shown on a terminal: progress goes to standard error, results to standard output."""
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+out = Console()
+err = Console(stderr=True)
+
+
+def progress(*details: str) -> Progress:
+    """Return a progress bar on standard error; silent where that is not a terminal.
+
+    Args:
+        details: Names of task fields to show behind the bar, e.g. `loss`.
+
+    """
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *(TextColumn(f"{{task.fields[{detail}]}}") for detail in details),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=err,
+        disable=not err.is_terminal,
+    )
+
+
+def table(title: str | None, *columns: str) -> Table:
+    """Return an empty table: the first column is text, the others are numbers."""
+    grid = Table(title=title, title_justify="left", header_style="bold")
+    for position, column in enumerate(columns):
+        grid.add_column(column, justify="left" if position == 0 else "right")
+    return grid
+
+
+def human_bytes(size: float) -> str:
+    """Return a size as people read it, e.g. `1.4 GB` (powers of ten)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
