@@ -1,1 +1,1 @@
-"""TODO"""
+"""Layers: MLP, embedding collection, interaction."""

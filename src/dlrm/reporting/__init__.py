@@ -1,1 +1,1 @@
-"""TODO"""
+"""Rooms to be furnished."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Config, loop, evaluation, checkpoints."""

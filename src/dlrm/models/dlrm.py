@@ -1,0 +1,102 @@
+"""DLRM, the deep-learning recommendation model.
+
+    x = bottom(dense)                        dense features to a vector
+    e = embeddings(ids)                      one vector per categorical feature
+    logit = top(interaction(x, e))           dot products of all pairs, by default
+
+Source: Naumov et al., "Deep Learning Recommendation Model for Personalization and Recommendation
+Systems", arXiv 1906.00091.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from dlrm.batch import Batch
+from dlrm.errors import ConfigError
+from dlrm.nn.embedding import EmbeddingCollection
+from dlrm.nn.interaction import interaction as build_interaction
+from dlrm.nn.mlp import MLP
+from dlrm.schema import Schema
+
+
+class DLRM(nn.Module):
+    """Bottom MLP, embedding tables, interaction, top MLP.
+
+    Args:
+        num_dense: N, dense features.
+        rows: Rows of each of the T tables.
+        dim: D, of the embeddings and of the bottom MLP's output.
+        bottom: Hidden sizes of the bottom MLP; a last layer to D follows.
+        top: Hidden sizes of the top MLP; a last layer to the logit follows.
+        interaction: `dot`, `cat` or `sum`.
+        self_interaction: Whether `dot` also pairs each vector with itself.
+        names: Names of the T categorical features, for errors.
+
+    """
+
+    def __init__(
+        self,
+        num_dense: int,
+        rows: Sequence[int],
+        *,
+        dim: int,
+        bottom: Sequence[int],
+        top: Sequence[int],
+        interaction: str = "dot",
+        self_interaction: bool = False,
+        names: Sequence[str] | None = None,
+    ):
+        super().__init__()
+        self.embeddings = EmbeddingCollection(rows, dim, names)
+        self.bottom = MLP([num_dense, *bottom, dim], relu_last=True)
+        self.interaction = build_interaction(
+            interaction, len(rows), dim, self_interaction=self_interaction
+        )
+        self.top = MLP([self.interaction.width, *top, 1], relu_last=False)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the logits (B,)."""
+        x = self.bottom(batch.dense)
+        e = self.embeddings(batch.ids, batch.offsets)
+        return self.top(self.interaction(x, e)).squeeze(1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DLRMConfig:
+    """A DLRM; the defaults are the paper's for Criteo Kaggle."""
+
+    name: Literal["dlrm"] = "dlrm"
+    """The model."""
+    dim: int = 16
+    """Embedding dimension."""
+    bottom: tuple[int, ...] = (512, 256, 64)
+    """Hidden sizes of the bottom MLP; a last layer to `dim` follows."""
+    top: tuple[int, ...] = (512, 256)
+    """Hidden sizes of the top MLP; a last layer to the logit follows."""
+    interaction: Literal["dot", "cat", "sum"] = "dot"
+    """How dense vector and embeddings meet."""
+    self_interaction: bool = False
+    """Whether `dot` also pairs each vector with itself."""
+
+    def __post_init__(self) -> None:
+        for name in ("bottom", "top"):
+            if any(size < 1 for size in getattr(self, name)):
+                raise ConfigError(f"model.{name} is {getattr(self, name)}: sizes must be positive")
+        if self.dim < 1:
+            raise ConfigError(f"model.dim is {self.dim}: it must be positive")
+
+    def build(self, schema: Schema) -> DLRM:
+        """Return the model for data of this schema, with fresh parameters."""
+        return DLRM(
+            len(schema.dense),
+            schema.rows,
+            dim=self.dim,
+            bottom=self.bottom,
+            top=self.top,
+            interaction=self.interaction,
+            self_interaction=self.self_interaction,
+            names=[feature.name for feature in schema.categorical],
+        )
