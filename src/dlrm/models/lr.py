@@ -1,0 +1,54 @@
+"""LR, logistic regression: the baseline that knows no interactions.
+
+logit = b + w . dense + sum_t w_t[id_t]
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from dlrm.batch import Batch
+from dlrm.nn.embedding import EmbeddingCollection
+from dlrm.schema import Schema
+
+
+class LR(nn.Module):
+    """One weight per dense feature and per id, and a bias; all start at 0.
+
+    Args:
+        num_dense: N, dense features.
+        rows: Rows of each of the T tables.
+        names: Names of the T categorical features, for errors.
+
+    """
+
+    def __init__(self, num_dense: int, rows: Sequence[int], *, names: Sequence[str] | None = None):
+        super().__init__()
+        self.embeddings = EmbeddingCollection(rows, 1, names)
+        self.linear = nn.Linear(num_dense, 1)
+        # The loss is convex: nothing is gained by a random start, and a rare id's weight stays 0.
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the logits (B,)."""
+        weights = self.embeddings(batch.ids, batch.offsets)
+        return self.linear(batch.dense).squeeze(1) + weights.sum(dim=(1, 2))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LRConfig:
+    """A logistic regression; it has nothing to choose."""
+
+    name: Literal["lr"] = "lr"
+    """The model."""
+
+    def build(self, schema: Schema) -> LR:
+        """Return the model for data of this schema, with fresh parameters."""
+        return LR(
+            len(schema.dense),
+            schema.rows,
+            names=[feature.name for feature in schema.categorical],
+        )
