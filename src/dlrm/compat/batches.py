@@ -1,0 +1,65 @@
+"""What the training loop reads: batches in order, for training and for testing."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dlrm.batch import Batch
+
+Bag = NDArray[np.int64]
+"""(k,) ids of one sample in one table."""
+
+
+class Batches(Protocol):
+    """A fixed number of batches, produced one by one as they are asked for.
+
+    That they are not produced ahead matters: a test pass in the middle of training draws from the
+    same random numbers.
+    """
+
+    def __len__(self) -> int:
+        """Return how many batches there are."""
+        ...
+
+    def read(self, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches from number `start` on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """The data of a run."""
+
+    num_dense: int
+    """N, dense features."""
+    rows: tuple[int, ...]
+    """Rows of each of the T tables."""
+    names: tuple[str, ...]
+    """Name of the feature behind each table, for errors."""
+    train: Batches
+    test: Batches
+
+
+def assemble(
+    dense: NDArray[np.float32], bags: Sequence[Sequence[Bag]], labels: NDArray[np.float32]
+) -> Batch:
+    """Return a batch of bags.
+
+    Args:
+        dense: (B, N).
+        bags: The bags of each of the T tables, one per sample.
+        labels: (B, 1).
+
+    """
+    ordered = [table[sample] for sample in range(len(labels)) for table in bags]
+    lengths = np.array([0, *map(len, ordered)])
+    return Batch(
+        torch.from_numpy(dense),
+        torch.from_numpy(np.concatenate(ordered)),
+        torch.from_numpy(labels[:, 0].copy()),
+        torch.from_numpy(lengths.cumsum()),
+    )

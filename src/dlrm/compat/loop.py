@@ -1,0 +1,159 @@
+"""The training loop and the test pass, with the lines that the original prints in them."""
+
+import time
+from functools import partial
+from math import log
+from pathlib import Path
+
+import torch
+from numpy.random import RandomState
+from torch import Tensor
+from torch.optim import Optimizer
+
+from dlrm.batch import Batch
+from dlrm.compat import saved_model
+from dlrm.compat.batches import Data
+from dlrm.compat.flags import Flags
+from dlrm.compat.printing import Progress, print_accuracy, print_loaded
+from dlrm.compat.saved_model import State
+from dlrm.models.dlrm import DLRM
+from dlrm.optim import build
+from dlrm.optim.schedule import learning_rate
+from dlrm.training.loss import bce, mse, weighted_bce
+
+OPTIMIZERS = {"sgd": "sgd", "adagrad": "adagrad", "rwsadagrad": "rowwise_adagrad"}
+"""The original's name of an optimizer -> this project's."""
+
+
+def train(flags: Flags, data: Data, model: DLRM, rng: RandomState, batches: int) -> None:
+    """Train for all epochs, with a test pass every `--test-freq` batches.
+
+    Args:
+        flags: Of the run.
+        data: Of the run.
+        model: Trained in place.
+        rng: Where random data come from; saved and loaded with the model.
+        batches: Batches in an epoch.
+
+    """
+    optimizer = build(OPTIMIZERS[flags.optimizer], model.parameters(), flags.learning_rate)
+    wbce = partial(weighted_bce, weights=(flags.loss_weights[0], flags.loss_weights[1]))
+    losses = {"mse": mse, "bce": bce, "wbce": wbce}
+    steps, best, first_epoch, first_batch = 0, 0.0, 0, 0
+    if flags.load_model:
+        loaded = load(flags, model, optimizer, rng)
+        steps, best = loaded.steps, loaded.test_accuracy
+        first_epoch, first_batch = loaded.epoch, loaded.iteration
+    print("time/loss/accuracy (if enabled):")
+    progress = Progress(flags, batches)
+    for epoch in range(first_epoch, flags.nepochs):
+        start = first_batch if epoch == first_epoch else 0
+        for number, batch in enumerate(data.train.read(start), start):
+            if number >= batches:
+                break
+            started = time.perf_counter()
+            steps += 1
+            for group in optimizer.param_groups:
+                group["lr"] = rate(flags, steps)
+            logits = forward(flags, model, batch)
+            loss = losses[flags.loss_function](logits, batch.labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            elapsed_s = time.perf_counter() - started
+            progress.add(loss.item(), correct(logits, batch.labels), len(batch), elapsed_s)
+
+            last = number + 1 == batches
+            should_test = flags.test_freq > 0 and (last or (number + 1) % flags.test_freq == 0)
+            if not (should_test or last or (number + 1) % flags.print_freq == 0):
+                continue
+            train_loss = progress.print(number, epoch)
+            if not should_test:
+                continue
+            print(f"Testing at - {number + 1}/{batches} of epoch {epoch},")
+            accuracy = measure_accuracy(flags, model, data)
+            improved, best = accuracy > best, max(accuracy, best)
+            print_accuracy(accuracy, best)
+            if improved and flags.save_model:
+                print(f"Saving model to {flags.save_model}")
+                state = saved_model.State(
+                    epoch=epoch,
+                    iteration=number + 1,
+                    steps=steps,
+                    epochs=flags.nepochs,
+                    batches=batches,
+                    test_batches=len(data.test),
+                    train_loss=train_loss,
+                    test_accuracy=accuracy,
+                    optimizer=flags.optimizer,
+                )
+                saved_model.save(Path(flags.save_model), state, model, optimizer, rng)
+
+
+def forward(flags: Flags, model: DLRM, batch: Batch) -> Tensor:
+    """Return the logits (B,).
+
+    `--loss-threshold` t keeps probabilities within [t, 1 - t]; clamping the logits does the same.
+    """
+    logits = model(batch)
+    if 0.0 < flags.loss_threshold < 1.0:
+        bound = log(1 / flags.loss_threshold - 1)
+        return logits.clamp(-bound, bound)
+    return logits
+
+
+def rate(flags: Flags, step: int) -> float:
+    """Return the learning rate of a step, counted from 1.
+
+    As in the original, warm-up that is followed by decay stays at its last step until the decay
+    starts, a little below the learning rate.
+    """
+    warmup, decay_start = flags.lr_num_warmup_steps, flags.lr_decay_start_step
+    if flags.lr_num_decay_steps and 0 < warmup <= step < decay_start:
+        step = warmup - 1
+    return learning_rate(
+        step,
+        flags.learning_rate,
+        warmup_steps=warmup,
+        decay_start=decay_start,
+        decay_steps=flags.lr_num_decay_steps,
+    )
+
+
+def correct(logits: Tensor, labels: Tensor) -> int:
+    """Return how many probabilities round to their label; one of exactly 1/2 rounds to 0."""
+    return int((logits.sigmoid().round() == labels).sum())
+
+
+@torch.no_grad()
+def measure_accuracy(flags: Flags, model: DLRM, data: Data) -> float:
+    """Return the share of test samples whose probability rounds to their label.
+
+    As in the original, `--num-batches` limits the test data too.
+    """
+    right = samples = 0
+    for number, batch in enumerate(data.test.read()):
+        if 0 < flags.num_batches <= number:
+            break
+        right += correct(forward(flags, model, batch), batch.labels)
+        samples += len(batch)
+    return right / samples
+
+
+def load(flags: Flags, model: DLRM, optimizer: Optimizer | None, rng: RandomState) -> State:
+    """Load the file of `--load-model` and print where it was saved.
+
+    Args:
+        flags: Of the run.
+        model: Its parameters are overwritten.
+        optimizer: None when the model is only tested.
+        rng: Overwritten where training goes on.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or of another model or optimizer.
+
+    """
+    print(f"Loading saved model {flags.load_model}")
+    state = saved_model.load(Path(flags.load_model), flags.optimizer, model, optimizer, rng)
+    print_loaded(state)
+    return state

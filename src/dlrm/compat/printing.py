@@ -1,0 +1,139 @@
+"""The original's printed lines and tables."""
+
+import time
+
+import numpy as np
+import torch
+
+from dlrm.batch import Batch
+from dlrm.compat.batches import Data
+from dlrm.compat.flags import Flags
+from dlrm.compat.parameters import parameters
+from dlrm.compat.saved_model import State
+from dlrm.models.dlrm import DLRM
+
+
+def print_architecture(flags: Flags, data: Data, bottom: list[int], top: list[int]) -> None:
+    """Print sizes of layers and tables.
+
+    Args:
+        flags: Of the run.
+        data: Of the run.
+        bottom: Inputs of the bottom MLP, then outputs of each of its layers.
+        top: The same of the top MLP.
+
+    """
+    print("model arch:")
+    print(f"mlp top arch {len(top) - 1} layers, with input to output dimensions:")
+    print(np.array(top))
+    print("# of interactions")
+    print(top[0])
+    print(f"mlp bot arch {len(bottom) - 1} layers, with input to output dimensions:")
+    print(np.array(bottom))
+    print("# of features (sparse and dense)")
+    print(len(data.rows) + 1)
+    print("dense feature size")
+    print(data.num_dense)
+    print("sparse feature size")
+    print(flags.arch_sparse_feature_size)
+    dim = flags.arch_sparse_feature_size
+    print(f"# of embeddings (= # of sparse features) {len(data.rows)}, with dimensions {dim}x:")
+    print(np.array(data.rows))
+
+
+def print_batches(flags: Flags, data: Data, count: int) -> None:
+    """Print the first `count` training batches."""
+    print("data (inputs and targets):")
+    # All of the data are read, as in the original: drawing them moves the random numbers on.
+    for number, batch in enumerate(data.train.read()):
+        if number >= count:
+            break
+        print(f"mini-batch: {number}")
+        if flags.numerics == "readme2019":
+            _print_arrays(batch, flags.print_precision)
+        else:
+            _print_tensors(batch)
+
+
+def _print_tensors(batch: Batch) -> None:
+    bags = _bags(batch)
+    print(batch.dense)
+    print(torch.tensor([[len(bag) for bag in table] for table in bags], dtype=torch.int32))
+    print([torch.cat(table) for table in bags])
+    print(batch.labels[:, None])
+
+
+def _print_arrays(batch: Batch, precision: int) -> None:
+    with np.printoptions(precision=precision):
+        print(batch.dense.numpy())
+        print([[bag.tolist() for bag in table] for table in _bags(batch)])
+        print(batch.labels[:, None].numpy())
+
+
+def _bags(batch: Batch) -> list[list[torch.Tensor]]:
+    """Return the bags of each table, one per sample."""
+    if batch.offsets is None:
+        return [list(ids.split(1)) for ids in batch.ids.long().T]
+    bags = batch.ids.split(batch.offsets.diff().tolist())
+    return [list(bags[t :: batch.tables]) for t in range(batch.tables)]
+
+
+def print_parameters(title: str, model: DLRM, precision: int) -> None:
+    """Print all parameters."""
+    print(title)
+    with np.printoptions(precision=precision):
+        for parameter in parameters(model):
+            print(parameter)
+
+
+class Progress:
+    """Loss, accuracy and time since the last printed line."""
+
+    def __init__(self, flags: Flags, batches: int):
+        self.flags = flags
+        self.batches = batches
+        self._clear()
+
+    def _clear(self) -> None:
+        self.loss, self.correct, self.samples, self.iterations, self.time_s = 0.0, 0, 0, 0, 0.0
+
+    def add(self, loss: float, correct: int, samples: int, time_s: float) -> None:
+        """Count an iteration: its mean loss, samples that round to their label, and duration."""
+        self.loss += loss * samples
+        self.correct += correct
+        self.samples += samples
+        self.iterations += 1
+        self.time_s += time_s
+
+    def print(self, number: int, epoch: int) -> float:
+        """Print the line of batch `number`, start anew, and return the mean loss."""
+        loss = self.loss / self.samples
+        accuracy = 100 * self.correct / self.samples
+        per_iteration = 1000 * self.time_s / self.iterations if self.flags.print_time else -1
+        wall_time = f" ({time.strftime('%H:%M')})" if self.flags.print_wall_time else ""
+        # The sample run of 2019 counted from 0, and printed the accuracy in training too.
+        old = self.flags.numerics == "readme2019"
+        print(
+            f"Finished training it {number if old else number + 1}/{self.batches} "
+            f"of epoch {epoch}, {per_iteration:.2f} ms/it, loss {loss:.6f}"
+            + (f", accuracy {accuracy:3.3f} %" if old else "")
+            + wall_time,
+            flush=True,
+        )
+        self._clear()
+        return loss
+
+
+def print_accuracy(accuracy: float, best: float) -> None:
+    """Print the line of a test pass."""
+    print(f" accuracy {accuracy * 100:3.3f} %, best {best * 100:3.3f} %", flush=True)
+
+
+def print_loaded(state: State) -> None:
+    """Print where a loaded model was saved."""
+    print(
+        f"Saved at: epoch = {state.epoch}/{state.epochs}, "
+        f"batch = {state.iteration}/{state.batches}, ntbatch = {state.test_batches}"
+    )
+    print(f"Training state: loss = {state.train_loss:.6f}")
+    print(f"Testing state: accuracy = {state.test_accuracy * 100:3.3f} %")
