@@ -1,0 +1,187 @@
+"""What a run directory says, read once: everything that the report draws comes from here.
+
+A run may be young, killed or resumed. Whatever is there is read; whatever is not is said in
+`missing`, in words, so that nothing is left out silently.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlrm.errors import RunError
+from dlrm.run import Run
+from dlrm.schema import Schema
+
+Event = dict[str, Any]
+
+SPLITS = ("test", "validation")
+"""Splits that a run may be judged on, the most telling one first."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """A run, as far as it got."""
+
+    path: Path
+    """The run directory, as it was named."""
+    recipe: str
+    """Name of the recipe, or of the folder where none is known."""
+    config: dict[str, Any]
+    """The resolved configuration, nested."""
+    environment: dict[str, Any]
+    """The command, versions and the machine."""
+    dataset: dict[str, Any]
+    """Splits with their rows and clicks, and a list of features."""
+    steps: Sequence[Event]
+    """Training events in step order; `step`, `loss`, `samples_per_s`, `loading_share`, ..."""
+    evaluations: dict[str, list[Event]]
+    """Evaluations during training in step order, by split; `train` is the progressive one."""
+    finals: dict[str, Event]
+    """The last evaluations, by split: what evaluation-SPLIT.json holds."""
+    best: Event | None
+    """The last improvement: `step`, `metric`, `value`."""
+    stopped: Event | None
+    """The event of an early stop."""
+    resumes: tuple[int, ...]
+    """Steps at which the run was taken up again."""
+    missing: tuple[str, ...]
+    """What a finished run would have and this one has not, as sentences."""
+
+    @property
+    def split(self) -> str | None:
+        """The split that the run is judged on; None when nothing was evaluated at the end."""
+        return next((split for split in SPLITS if split in self.finals), None)
+
+    @property
+    def final(self) -> Event:
+        """The evaluation that the run is judged on; empty when there is none."""
+        return self.finals[self.split] if self.split else {}
+
+    @property
+    def latest(self) -> Event | None:
+        """The last evaluation during training on a split that is not trained on."""
+        seen = [event for split in reversed(SPLITS) for event in self.evaluations.get(split, ())]
+        return max(seen, key=lambda event: measure(event.get("step")), default=None)
+
+    @property
+    def last_step(self) -> int:
+        """The last step that any event tells of; 0 when none does."""
+        events = [*self.steps, *(event for one in self.evaluations.values() for event in one)]
+        return max((int(measure(event.get("step"), 0)) for event in events), default=0)
+
+
+def measure(value: object, default: float = math.nan) -> float:
+    """Return a number from JSON as a float; `default` for null, text and everything else."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
+    return default
+
+
+def read(path: Path) -> Record:
+    """Read a run directory.
+
+    Raises:
+        RunError: It is not a run directory, or one of its files is not JSON (names file and line).
+
+    """
+    run = Run.open(path)
+    missing: list[str] = []
+    environment, dataset = {}, {}
+    if (path / "environment.json").is_file():
+        environment = _object(run.environment, path / "environment.json")
+    else:
+        missing.append("There is no environment.json: the command and the machine are not known.")
+    if (path / "dataset.json").is_file():
+        dataset = _object(run.dataset, path / "dataset.json")
+    else:
+        missing.append("There is no dataset.json: rows and missing rates are not known.")
+    if "features" not in dataset and (path / "schema.json").is_file():
+        dataset = {**dataset, "features": _features(run.schema)}
+    events, resumes = _history(run, missing)
+    finals = {
+        split: _object(final, path / f"evaluation-{split}.json")
+        for split in SPLITS
+        if (final := run.evaluation(split)) is not None
+    }
+    if not finals:
+        missing.append(
+            "There is no final evaluation: the run is still going, or was stopped before its end."
+            " Calibration and score histogram need one."
+        )
+    evaluations: dict[str, list[Event]] = {}
+    for event in events:
+        if event["event"] == "eval":
+            evaluations.setdefault(str(event.get("split")), []).append(event)
+    return Record(
+        path=path,
+        recipe=str(run.recipe),
+        config=_object(run.config, path / "config.json"),
+        environment=environment,
+        dataset=dataset,
+        steps=[event for event in events if event["event"] == "train"],
+        evaluations=evaluations,
+        finals=finals,
+        best=_last(events, "best"),
+        stopped=_last(events, "early_stop"),
+        resumes=resumes,
+        missing=tuple(missing),
+    )
+
+
+def _object(value: object, file: Path) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise RunError(f"{file}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def _history(run: Run, missing: list[str]) -> tuple[list[Event], tuple[int, ...]]:
+    """Return the events that still count, and the steps of each resume.
+
+    A resumed run starts again from a checkpoint: what was logged after that step, before the kill,
+    was computed a second time, and counts once.
+    """
+    file = run.path / "metrics.jsonl"
+    if not file.is_file():
+        missing.append("There is no metrics.jsonl: nothing was logged, so there are no curves.")
+        return [], ()
+    try:
+        rows = run.metrics()
+    except UnicodeDecodeError as error:
+        raise RunError(f"{file}: not UTF-8 text ({error.reason})") from error
+    # A kill may stop the writer within a line, which then has no end
+    if file.read_bytes()[-1:] not in (b"", b"\n"):
+        missing.append("The last line of metrics.jsonl was cut off within a write; it is left out.")
+    events: list[Event] = []
+    resumes: list[int] = []
+    for number, event in enumerate(rows, start=1):
+        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+            raise RunError(f'{file}, line {number}: expected an object with a name in "event"')
+        if event["event"] == "resumed":
+            step = measure(event.get("step"), 0)
+            events = [old for old in events if measure(old.get("step"), 0) <= step]
+            resumes.append(int(step))
+        else:
+            events.append(event)
+    if not events:
+        missing.append("metrics.jsonl holds no event yet, so there are no curves.")
+    return events, tuple(resumes)
+
+
+def _last(events: list[Event], name: str) -> Event | None:
+    return next((event for event in reversed(events) if event["event"] == name), None)
+
+
+def _features(schema: Schema) -> list[dict[str, Any]]:
+    """Return the features as dataset.json would list them, as far as a schema knows."""
+    return [
+        *(
+            {"name": one.name, "kind": "categorical", "rows": one.rows}
+            for one in schema.categorical
+        ),
+        *({"name": one.name, "kind": "dense", "rows": None} for one in schema.dense),
+    ]
