@@ -1,0 +1,210 @@
+"""Source `criteo`: the raw text of the Criteo click logs.
+
+Goes in: one or several files in order (`train.txt`, or `day_0 ... day_23`), plain or gzip, LF or
+CRLF. A line is a label (0 or 1), 13 integers I1..I13 and 26 categories C1..C26 in hexadecimal (up
+to ffffffff), separated by tabs; an empty field is missing. The form without labels (Kaggle's
+test.txt, 39 columns) can be read for prediction.
+Comes out: frames of label (UInt8), I1..I13 (Int64) and C1..C26 (UInt32), null where missing.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dlrm.data.bad_rows import BadRows, OnBadRow
+from dlrm.data.text import ahead, check_file, chunks, estimate_lines
+from dlrm.errors import ConfigError, InputError
+
+INTEGERS = tuple(f"I{i}" for i in range(1, 14))
+CATEGORIES = tuple(f"C{i}" for i in range(1, 27))
+CHUNK_BYTES = 64 << 20
+
+_WHOLE_BYTES = 16 << 20
+_SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
+
+# A good line, up to integers of 19 digits, which `_fault` then looks at.
+_FIELDS = rb"(?:-?[0-9]{1,18})?" + rb"(?:\t(?:-?[0-9]{1,18})?){12}" + rb"(?:\t[0-9a-fA-F]{0,8}){26}"
+_GOOD = {True: re.compile(rb"[01]\t" + _FIELDS), False: re.compile(_FIELDS)}
+_INTEGER = re.compile(rb"-?[0-9]+")
+_CATEGORY = re.compile(rb"[0-9a-fA-F]+")
+# What the fast parser would accept or trim and a good line never holds.
+_SUSPICIOUS = (b"+", b" ", b"\r", b"\0")
+
+
+class CriteoSource:
+    """Raw Criteo text, as a Source.
+
+    Args:
+        paths: The files, in order.
+        bad_rows: `error` stops at the first row that is not what it should be; `skip` counts it
+            in `bad` and goes on.
+        labelled: Whether lines begin with a label; None looks at the first line. Without labels
+            the label column is 0.
+        chunk_bytes: Bytes of text parsed at a time.
+
+    Raises:
+        InputError: A file is missing, empty or a folder.
+
+    """
+
+    dense = INTEGERS
+    categorical = CATEGORIES
+    label = "label"
+
+    def __init__(
+        self,
+        paths: Sequence[Path | str] | Path | str,
+        *,
+        bad_rows: OnBadRow = "error",
+        labelled: bool | None = True,
+        chunk_bytes: int = CHUNK_BYTES,
+    ):
+        if isinstance(paths, str | Path):
+            paths = [paths]
+        if not paths:
+            raise ConfigError("no raw file is named; expected one or more")
+        if bad_rows not in ("error", "skip"):
+            raise ConfigError(f'bad_rows is "{bad_rows}", expected error or skip')
+        self.paths = tuple(Path(path) for path in paths)
+        self.bad_rows: OnBadRow = bad_rows
+        self.chunk_bytes = chunk_bytes
+        self.bad = BadRows()
+        for path in self.paths:
+            check_file(path)
+        self.labelled = _first_line_has_label(self.paths[0]) if labelled is None else labelled
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return sizes and hashes of the files (of 64 places in those over 16 MiB)."""
+        return {
+            "source": "criteo",
+            "bad_rows": self.bad_rows,
+            "labelled": self.labelled,
+            "files": [_file_fingerprint(path) for path in self.paths],
+        }
+
+    def rows(self) -> int:
+        """Return about how many lines the files hold."""
+        return sum(estimate_lines(path) for path in self.paths)
+
+    def read(self) -> Iterator[pl.DataFrame]:
+        """Yield the rows of all files in order, some 64 MiB of text at a time.
+
+        Raises:
+            InputError: A row is not what it should be; names file, line and column.
+
+        """
+        self.bad = BadRows()
+        for path in self.paths:
+            line = 1
+            for chunk in ahead(chunks(path, self.chunk_bytes)):
+                lines = chunk.count(b"\n")
+                frame = self._parse(chunk, lines)
+                if frame is None:
+                    good = self._without_faults(chunk, path, line)
+                    frame = self._parse(good, good.count(b"\n"))
+                    if frame is None:
+                        # Not reachable as long as the two definitions of a good line agree.
+                        raise InputError("cannot be parsed", file=path, line=line)
+                line += lines
+                if frame.height:
+                    yield frame
+
+    def _parse(self, chunk: bytes, lines: int) -> pl.DataFrame | None:
+        """Return the frame of a chunk in which every line is good; None when one is not."""
+        texts = (self.label,) * self.labelled
+        schema = {
+            **dict.fromkeys(texts, pl.String()),
+            **dict.fromkeys(INTEGERS, pl.Int64()),
+            **dict.fromkeys(CATEGORIES, pl.String()),
+        }
+        if not lines:
+            return pl.DataFrame(schema=schema).select(_typed(self.labelled))
+        # The parser fills short lines up with nulls: the number of tabs tells.
+        short = chunk.count(b"\t") != lines * (len(schema) - 1)
+        if short or any(mark in chunk for mark in _SUSPICIOUS):
+            return None
+        try:
+            frame = pl.read_csv(
+                chunk, separator="\t", has_header=False, schema=schema, quote_char=None
+            )
+            longest = frame.select(pl.max_horizontal(pl.col(CATEGORIES).str.len_bytes().max()))
+            good = frame.height == lines and (longest.item() or 0) <= 8
+            if self.labelled:
+                good = good and frame[self.label].is_in(["0", "1"]).fill_null(False).all()
+            return frame.select(_typed(self.labelled)) if good else None
+        except pl.exceptions.PolarsError:
+            return None
+
+    def _without_faults(self, chunk: bytes, path: Path, line: int) -> bytes:
+        """Return the good lines of a chunk; raise at the first other one, or count it."""
+        good, kept = _GOOD[self.labelled], []
+        for number, text in enumerate(chunk[:-1].split(b"\n"), start=line):
+            if not good.fullmatch(text) and (fault := _fault(text, self.labelled)):
+                reason, column, problem = fault
+                error = InputError(problem, file=path, line=number, column=column)
+                if self.bad_rows == "error":
+                    raise error
+                self.bad.add(reason, error)
+            else:
+                kept.append(text + b"\n")
+        return b"".join(kept)
+
+
+def _typed(labelled: bool) -> list[pl.Expr]:
+    """Return the columns as the source yields them, from those that the parser read."""
+    label = (pl.col("label") == "1") if labelled else pl.lit(0)
+    return [
+        label.cast(pl.UInt8).alias("label"),
+        pl.col(INTEGERS),
+        pl.col(CATEGORIES).str.to_integer(base=16).cast(pl.UInt32),
+    ]
+
+
+def _fault(line: bytes, labelled: bool) -> tuple[str, str | None, str] | None:
+    """Say what is wrong with a line: reason, column, problem; None when it is good after all."""
+    if b"\0" in line:
+        return "binary", None, "holds a NUL byte; this is not a text log"
+    fields = line.split(b"\t")
+    names = (("label",) if labelled else ()) + INTEGERS + CATEGORIES
+    if len(fields) != len(names):
+        expected = "label, I1..I13, C1..C26" if labelled else "I1..I13, C1..C26"
+        problem = f"{len(fields)} columns, expected {len(names)} ({expected}, separated by tabs)"
+        return "columns", None, problem
+    for name, value in zip(names, fields, strict=True):
+        quoted = f'"{value[:40].decode("utf-8", "backslashreplace")}"'
+        if name == "label":
+            if value not in (b"0", b"1"):
+                return "label", name, f"label is {quoted}, expected 0 or 1"
+        elif not value:
+            continue
+        elif name in INTEGERS:
+            if not _INTEGER.fullmatch(value) or not -(2**63) <= int(value) < 2**63:
+                problem = f"count is {quoted}, expected a whole number or nothing"
+                return "count", name, problem
+        elif not _CATEGORY.fullmatch(value) or len(value) > 8:
+            problem = f"category is {quoted}, expected up to 8 hexadecimal digits or nothing"
+            return "category", name, problem
+    return None
+
+
+def _first_line_has_label(path: Path) -> bool:
+    """Whether the first line of a file is not one of the form without labels."""
+    first = next(chunks(path, 1 << 16)).split(b"\n", 1)[0]
+    return first.count(b"\t") != len(INTEGERS) + len(CATEGORIES) - 1
+
+
+def _file_fingerprint(path: Path) -> dict[str, Any]:
+    """Return size and hash of a file: the whole of it, or 64 places evenly over it."""
+    size, digest = path.stat().st_size, hashlib.sha256()
+    with path.open("rb") as stream:
+        if size <= _WHOLE_BYTES:
+            digest.update(stream.read())
+        else:
+            for sample in range(_SAMPLES):
+                stream.seek((size - _SAMPLE_BYTES) * sample // (_SAMPLES - 1))
+                digest.update(stream.read(_SAMPLE_BYTES))
+    return {"size_bytes": size, "sha256": digest.hexdigest()}

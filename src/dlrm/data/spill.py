@@ -1,0 +1,136 @@
+"""The log between its two passes: blocks of rows on disk, in which categories are codes.
+
+A code is the place of a value among the distinct values of its block, so that a block can be
+written before the vocabularies are known, and ids are later one gather per block: what costs a
+hash table is done per distinct value, not per row.
+
+    <block>.rows.arrow     n rows: label, dense (Float32), codes (Int32), and truth where known
+    <block>.values.arrow   1 row: for each category the list of its distinct values and counts
+    <feature>.ids          ids of these distinct values, block after block (int32)
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from dlrm.data.encoder import dense_columns
+from dlrm.data.source import Source
+from dlrm.data.vocabulary import IdOrder, Vocabulary, distinct, fold
+
+BLOCK_ROWS = 1 << 17
+TRUTH = "truth"
+
+
+def blocks(frames: Iterator[pl.DataFrame], rows: int = BLOCK_ROWS) -> Iterator[pl.DataFrame]:
+    """Yield the same rows in frames of at least `rows`, the last one excepted."""
+    held: list[pl.DataFrame] = []
+    for frame in frames:
+        held.append(frame)
+        if sum(part.height for part in held) >= rows:
+            yield pl.concat(held)
+            held = []
+    if held:
+        yield pl.concat(held)
+
+
+class Spill:
+    """Blocks of rows on disk.
+
+    Args:
+        folder: An empty folder; the caller removes it.
+        source: Where the frames come from.
+        max_rows_per_table: Values are taken modulo this; None leaves them.
+
+    """
+
+    def __init__(self, folder: Path, source: Source, max_rows_per_table: int | None):
+        self._folder, self._source, self._max_rows = folder, source, max_rows_per_table
+        folder.mkdir()
+        self.block_rows: list[int] = []
+        """Rows of each block."""
+        self.missing = dict.fromkeys((*source.dense, *source.categorical), 0)
+        """Rows in which a column is missing."""
+        self.truth = False
+        """Whether the source knows the truth."""
+        self._offsets = {name: [0] for name in source.categorical}
+        self._ids: dict[str, NDArray[np.int32]] = {}
+
+    @property
+    def rows(self) -> int:
+        """Rows of all blocks."""
+        return sum(self.block_rows)
+
+    def add(self, frame: pl.DataFrame) -> None:
+        """Write a block of rows."""
+        source, columns, values = self._source, [], []
+        for name in self.missing:
+            self.missing[name] += frame[name].null_count()
+        for number, name in enumerate(source.categorical):
+            groups, codes = distinct(fold(frame[name], self._max_rows))
+            self._offsets[name].append(self._offsets[name][-1] + groups.height)
+            columns.append(pl.Series(f"code{number}", codes))
+            values.append(groups.select(pl.struct("value", "count").implode().alias(name)))
+        self.truth = TRUTH in frame.columns
+        kept = [frame[source.label].alias("label")]
+        if self.truth:
+            kept.append(frame[TRUTH].cast(pl.Float32).alias(TRUTH))
+        dense = dense_columns(frame, source.dense)
+        dense.columns = [f"dense{number}" for number in range(dense.width)]
+        self._write("rows", pl.DataFrame([*kept, *dense.get_columns(), *columns]))
+        self._write("values", pl.concat(values, how="horizontal"))
+        self.block_rows.append(frame.height)
+
+    def build(self, name: str, order: IdOrder, min_count: int) -> Vocabulary:
+        """Build the vocabulary of a feature from all blocks, and keep the ids of its values."""
+        parts = [
+            pl.read_ipc(self._path(block, "values"), columns=[name])
+            .to_series()
+            .explode()
+            .struct.unnest()
+            for block in range(len(self.block_rows))
+        ]
+        values = pl.concat(parts, rechunk=False)
+        del parts
+        vocabulary = Vocabulary.build(name, values, order, min_count)
+        place = self._folder / f"{self._source.categorical.index(name)}.ids"
+        vocabulary.ids(values["value"]).tofile(place)
+        return vocabulary
+
+    def read(self, block: int) -> dict[str, NDArray[Any]]:
+        """Return the arrays of a block: dense (n, N), ids (n, T), labels (n,), perhaps truth (n,).
+
+        Every vocabulary must have been built before.
+        """
+        frame = pl.read_ipc(self._path(block, "rows"))
+        ids = np.empty((frame.height, len(self._source.categorical)), np.int32)
+        for number, name in enumerate(self._source.categorical):
+            if name not in self._ids:
+                self._ids[name] = np.memmap(self._folder / f"{number}.ids", np.int32, "r")
+            table = self._ids[name][self._offsets[name][block] : self._offsets[name][block + 1]]
+            ids[:, number] = table[frame[f"code{number}"].to_numpy()]
+        dense = frame.select(f"dense{number}" for number in range(len(self._source.dense)))
+        arrays = {
+            "dense": np.ascontiguousarray(dense.to_numpy(), np.float32),
+            "ids": ids,
+            "labels": frame["label"].to_numpy(),
+        }
+        if self.truth:
+            arrays[TRUTH] = frame[TRUTH].to_numpy()
+        return arrays
+
+    def drop(self, block: int) -> None:
+        """Delete a block that is no longer needed."""
+        self._path(block, "rows").unlink()
+        self._path(block, "values").unlink()
+
+    def _path(self, block: int, kind: str) -> Path:
+        return self._folder / f"{block:06}.{kind}.arrow"
+
+    def _write(self, kind: str, frame: pl.DataFrame) -> None:
+        # Through a Python file, so that a full disk is the OSError that it is.
+        with self._path(len(self.block_rows), kind).open("wb") as stream:
+            frame.write_ipc(stream, compression="uncompressed")

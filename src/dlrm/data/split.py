@@ -1,0 +1,124 @@
+"""Which rows train, which validate, which test: pure functions of the number of rows.
+
+Protocols:
+    kaggle         the original's: seven equal days, the first ones a row longer where seven does
+                   not divide; six days train, the first half of the seventh tests, the second
+                   half validates
+    chronological  train, then validation, then test, in the order of the log
+    random         each run of 65,536 rows is divided at random in the same proportions
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlrm.errors import ConfigError, unknown
+
+SPLITS: tuple[str, ...] = ("train", "validation", "test")
+Protocol = Literal["kaggle", "chronological", "random"]
+PROTOCOLS: tuple[Protocol, ...] = ("kaggle", "chronological", "random")
+DAYS = 7
+_RUN_ROWS = 1 << 16
+
+Rows = slice | NDArray[np.intp]
+
+
+def sizes(rows: int, shares: Sequence[float]) -> tuple[int, ...]:
+    """Return rows of train, validation and test.
+
+    Args:
+        rows: Rows to divide.
+        shares: Three fractions that sum to 1, or three counts that sum to at most `rows`; with
+            counts, the rows beyond them are left out.
+
+    """
+    said = "/".join(f"{share:g}" for share in shares)
+    if len(shares) != len(SPLITS) or any(not share >= 0 for share in shares):
+        raise ConfigError(f"fractions are {said}, expected train/validation/test, none below 0")
+    if abs(sum(shares) - 1) < 1e-9:
+        bounds = [round(rows * sum(shares[: i + 1])) for i in range(len(shares))]
+        return tuple(b - a for a, b in pairwise([0, *bounds]))
+    if sum(shares) > 1 and all(share == int(share) for share in shares):
+        if sum(shares) > rows:
+            raise ConfigError(f"{said} rows are asked for, but the log has {rows}")
+        return tuple(int(share) for share in shares)
+    raise ConfigError(f"fractions are {said}, expected three that sum to 1, or three row counts")
+
+
+def kaggle_sizes(rows: int) -> tuple[int, int, int]:
+    """Return rows of train, validation and test under the original's Kaggle protocol."""
+    # The first rows % 7 days are a row longer; the last one never is.
+    last_day = rows // DAYS
+    test = last_day - last_day // 2
+    return rows - last_day, last_day - test, test
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where each row goes."""
+
+    rows: int
+    """Rows of the whole log."""
+    sizes: dict[str, int]
+    """Rows of each split, in the order in which the protocol lays them out."""
+    seed: int | None = None
+    """Seed of a random split; None where splits are contiguous."""
+
+    def pieces(self, start: int, stop: int) -> list[tuple[str, Rows]]:
+        """Say where rows start to stop go: names of splits, and rows counted from `start`.
+
+        Every row is in one piece at most, and each piece keeps the order of the log.
+        """
+        if self.seed is not None:
+            chosen = [part[2] for part in self._runs(start, stop)]
+            labels = np.concatenate(chosen) if chosen else np.empty(0, np.int8)
+            return [
+                (name, np.flatnonzero(labels == number)) for number, name in enumerate(self.sizes)
+            ]
+        pieces: list[tuple[str, Rows]] = []
+        begin = 0
+        for name, size in self.sizes.items():
+            first, last = max(begin, start), min(begin + size, stop)
+            if first < last:
+                pieces.append((name, slice(first - start, last - start)))
+            begin += size
+        return pieces
+
+    def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, NDArray[np.int8]]]:
+        """Yield the split number of rows start to stop, run by run; len(sizes) means left out."""
+        left = [*self.sizes.values(), self.rows - sum(self.sizes.values())]
+        for run, begin in enumerate(range(0, self.rows, _RUN_ROWS)):
+            if begin >= stop:
+                return
+            rows = min(_RUN_ROWS, self.rows - begin)
+            bounds = [sum(left[:i]) * rows // (self.rows - begin) for i in range(len(left) + 1)]
+            counts = [b - a for a, b in pairwise(bounds)]
+            left = [have - take for have, take in zip(left, counts, strict=True)]
+            if begin + rows > start:
+                labels = np.repeat(np.arange(len(left), dtype=np.int8), counts)
+                labels = np.random.default_rng([self.seed or 0, run]).permutation(labels)
+                first, last = max(start, begin), min(stop, begin + rows)
+                yield first, last, labels[first - begin : last - begin]
+
+
+def plan(protocol: str, rows: int, *, fractions: Sequence[float], seed: int) -> Plan:
+    """Return where each of `rows` rows goes.
+
+    Args:
+        protocol: One of PROTOCOLS.
+        rows: Rows of the whole log.
+        fractions: Shares of train, validation and test; the kaggle protocol has its own.
+        seed: Seed of the random protocol.
+
+    """
+    if protocol == "kaggle":
+        train, validation, test = kaggle_sizes(rows)
+        return Plan(rows, {"train": train, "test": test, "validation": validation})
+    if protocol not in PROTOCOLS:
+        raise unknown("split", protocol, PROTOCOLS)
+    named = dict(zip(SPLITS, sizes(rows, fractions), strict=True))
+    return Plan(rows, named, seed if protocol == "random" else None)

@@ -1,0 +1,169 @@
+"""Raw text in: a plain or gzip file, read as chunks of whole lines.
+
+Goes in: one file, with LF or CRLF ends, with or without a newline (or blank lines) at its end.
+Comes out: chunks of some megabytes, each ending in a newline, all ends LF. Memory is one chunk.
+"""
+
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from dlrm.errors import InputError
+
+GZIP_MAGIC = b"\x1f\x8b"
+LONGEST_LINE_BYTES = 1 << 20
+_READ_BYTES = 1 << 20
+
+T = TypeVar("T")
+
+
+def check_file(file: Path) -> None:
+    """Raise an InputError unless `file` can be opened for reading and has something in it."""
+    if file.is_dir():
+        raise InputError("is a folder, expected a file: name the files in it, in order", file=file)
+    try:
+        with file.open("rb") as stream:
+            if not stream.read(1):
+                raise InputError("the file is empty, expected one sample a line", file=file)
+    except FileNotFoundError:
+        raise InputError("there is no such file", file=file) from None
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=file) from error
+
+
+def is_gzip(file: Path) -> bool:
+    """Whether a file is compressed: its content decides, and its name must not say otherwise."""
+    with file.open("rb") as stream:
+        found = stream.read(2) == GZIP_MAGIC
+    if file.suffix == ".gz" and not found:
+        raise InputError("is named .gz but is not a gzip file; rename or compress it", file=file)
+    return found
+
+
+def _inflate(stream: BinaryIO, piece_bytes: int) -> Iterator[bytes]:
+    """Yield the content of a gzip stream of one or more members, at most `piece_bytes` at a time.
+
+    Raises:
+        EOFError: The stream ends inside a member.
+        zlib.error: The stream is damaged.
+
+    """
+    inflater, ended, compressed = zlib.decompressobj(wbits=31), False, b""
+    while True:
+        if not compressed:
+            compressed = stream.read(_READ_BYTES)
+        if ended:
+            # Zero padding may follow the last member, as tape and tar leave it.
+            compressed = compressed.lstrip(b"\0")
+            if compressed:
+                inflater, ended = zlib.decompressobj(wbits=31), False
+            elif not (compressed := stream.read(_READ_BYTES)):
+                return
+            continue
+        piece = inflater.decompress(compressed, piece_bytes)
+        if not compressed and not piece and not inflater.eof:
+            raise EOFError
+        compressed = inflater.unconsumed_tail
+        if inflater.eof:
+            compressed, ended = inflater.unused_data, True
+        if piece:
+            yield piece
+
+
+def _plain(stream: BinaryIO, piece_bytes: int) -> Iterator[bytes]:
+    """Yield the content of a plain stream, at most `piece_bytes` at a time."""
+    while piece := stream.read(piece_bytes):
+        yield piece
+
+
+def chunks(file: Path, chunk_bytes: int) -> Iterator[bytes]:
+    """Yield a file as chunks of whole lines of about `chunk_bytes`, each ending in a newline.
+
+    Blank lines at the end of the file are left out; blank lines before its end are kept.
+
+    Raises:
+        InputError: The file is missing, empty, truncated or damaged; names the line reached.
+
+    """
+    check_file(file)
+    pieces: list[bytes] = []
+    held, line, any_line = 0, 1, False
+    compressed = is_gzip(file)
+    with file.open("rb") as stream:
+        source = (_inflate if compressed else _plain)(stream, chunk_bytes)
+        try:
+            for piece in source:
+                pieces.append(piece)
+                held += len(piece)
+                if held < chunk_bytes:
+                    continue
+                buffer = b"".join(pieces)
+                cut = buffer.rfind(b"\n") + 1
+                if cut == 0 and held > LONGEST_LINE_BYTES:
+                    problem = f"is longer than {LONGEST_LINE_BYTES} bytes; this is not a text log"
+                    raise InputError(problem, file=file, line=line)
+                body = buffer[:cut].replace(b"\r\n", b"\n")
+                # Blank lines may be the last ones: hold them back until more is known.
+                chunk = body.rstrip(b"\n")
+                rest = buffer[cut:]
+                if chunk:
+                    rest = body[len(chunk) + 1 :] + rest
+                    chunk += b"\n"
+                    line += chunk.count(b"\n")
+                    any_line = True
+                    yield chunk
+                else:
+                    rest = body + rest
+                pieces, held = [rest], len(rest)
+        except EOFError:
+            line += b"".join(pieces).count(b"\n")
+            problem = "the gzip file is truncated here; copy or download it again"
+            raise InputError(problem, file=file, line=line) from None
+        except zlib.error as error:
+            line += b"".join(pieces).count(b"\n")
+            problem = f"the gzip file is damaged here ({error}); copy or download it again"
+            raise InputError(problem, file=file, line=line) from None
+    chunk = b"".join(pieces).replace(b"\r\n", b"\n").rstrip(b"\r\n")
+    if chunk:
+        yield chunk + b"\n"
+    elif not any_line:
+        raise InputError("the file is empty, expected one sample a line", file=file)
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """Yield the same items, computing the next one in a thread while this one is used."""
+    done = object()
+    with ThreadPoolExecutor(1) as thread:
+        upcoming = thread.submit(next, items, done)
+        while (item := upcoming.result()) is not done:
+            upcoming = thread.submit(next, items, done)
+            yield item  # pyright: ignore[reportReturnType]
+
+
+def estimate_lines(file: Path) -> int:
+    """Return about how many lines a file holds, from its first megabyte."""
+    with file.open("rb") as stream:
+        if not is_gzip(file):
+            piece = stream.read(_READ_BYTES)
+            used = len(piece)
+        else:
+            try:
+                piece = next(_inflate(stream, _READ_BYTES), b"")
+            except (EOFError, zlib.error):
+                return 1
+            # Compressed bytes behind this megabyte of text, by trying again with less input.
+            used = _compressed_bytes(file, len(piece))
+    lines = piece.count(b"\n") + (not piece.endswith(b"\n"))
+    return max(1, round(lines * file.stat().st_size / max(used, 1)))
+
+
+def _compressed_bytes(file: Path, text_bytes: int) -> int:
+    """Return how many compressed bytes at the head of a gzip file make `text_bytes` of text."""
+    inflater, used, made = zlib.decompressobj(wbits=31), 0, 0
+    with file.open("rb") as stream:
+        while made < text_bytes and (compressed := stream.read(1 << 14)):
+            made += len(inflater.decompress(compressed))
+            used += len(compressed)
+    return used

@@ -1,0 +1,136 @@
+"""The values of a category and their ids.
+
+A table has a row for each value and a last row "other", for values that are too rare and for
+values that were never seen, so rows = values + 1. Missing (null) is a value like any other.
+"""
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from dlrm.errors import DatasetError, unknown
+
+IdOrder = Literal["appearance", "frequency"]
+ID_ORDERS: tuple[IdOrder, ...] = ("appearance", "frequency")
+
+
+def distinct(values: pl.Series) -> tuple[pl.DataFrame, NDArray[np.int32]]:
+    """Return the distinct values in order of appearance, and for each row the place of its value.
+
+    Returns:
+        A frame of `value` and `count` (V rows), and codes (n,) with 0 <= code < V.
+
+    """
+    rows = pl.DataFrame({"value": values}).with_row_index("row")
+    groups = rows.group_by("value", maintain_order=True).agg("row", pl.len().alias("count"))
+    counts = groups["count"].to_numpy()
+    codes = np.empty(len(values), np.int32)
+    if len(values):
+        places = np.arange(len(groups), dtype=np.int32)
+        codes[groups["row"].explode().to_numpy()] = np.repeat(places, counts)
+    return groups.select("value", pl.col("count").cast(pl.Int64)), codes
+
+
+def fold(values: pl.Series, max_rows: int | None) -> pl.Series:
+    """Return values modulo `max_rows`, as the original's max-ind-range; None changes nothing.
+
+    Missing becomes 0 first, as in the original, so that a table has at most `max_rows` values.
+    Texts are hashed (CRC-32) before.
+    """
+    if max_rows is None:
+        return values
+    if values.dtype == pl.String:
+        groups, codes = distinct(values)
+        hashes = [zlib.crc32((text or "").encode()) if text else 0 for text in groups["value"]]
+        values = pl.Series(values.name, np.array(hashes, np.uint32)[codes], pl.UInt32)
+    return values.fill_null(0) % max_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The values of one category; the id of a value is its row number."""
+
+    name: str
+    """Name of the feature."""
+    frame: pl.DataFrame
+    """`value` (null is missing) and `count`, one row an id"""
+
+    @property
+    def other(self) -> int:
+        """The id of rare and unseen values: the last row of the table."""
+        return self.frame.height
+
+    @property
+    def rows(self) -> int:
+        """Rows of the table."""
+        return self.frame.height + 1
+
+    @classmethod
+    def build(
+        cls, name: str, parts: pl.DataFrame, order: IdOrder = "appearance", min_count: int = 1
+    ) -> "Vocabulary":
+        """Give ids to values.
+
+        Args:
+            name: Name of the feature.
+            parts: `value` and `count`; a value may come again, then its counts add up.
+            order: Ids by first appearance, or by frequency (ties by first appearance).
+            min_count: Values counted fewer times get no id of their own.
+
+        """
+        if order not in ID_ORDERS:
+            raise unknown("order of ids", order, ID_ORDERS)
+        frame = parts.group_by("value", maintain_order=True).agg(pl.col("count").sum())
+        frame = frame.filter(pl.col("count") >= min_count)
+        if order == "frequency":
+            frame = frame.sort("count", descending=True, maintain_order=True)
+        return cls(name, frame)
+
+    def ids(self, values: pl.Series) -> NDArray[np.int32]:
+        """Return the id of each value (n,): `other` for values that have none."""
+        groups, codes = distinct(self._cast(values))
+        # A join builds its hash table from the smaller side: the values at hand, not all values.
+        found = (
+            self.frame.lazy()
+            .select("value")
+            .with_row_index("id")
+            .join(groups.lazy().with_row_index("code"), on="value", nulls_equal=True)
+            .select("id", "code")
+            .collect()
+        )
+        ids = np.full(len(groups), self.other, np.int32)
+        ids[found["code"].to_numpy()] = found["id"].to_numpy()
+        return ids[codes]
+
+    def _cast(self, values: pl.Series) -> pl.Series:
+        """Return values in the type of this vocabulary."""
+        expected = self.frame.schema["value"]
+        try:
+            return values.cast(expected)
+        except pl.exceptions.PolarsError as error:
+            problem = f"{self.name} holds {values.dtype}, but its vocabulary holds {expected}"
+            raise DatasetError(f"{problem}; read the same kind of source") from error
+
+    def save(self, folder: Path) -> Path:
+        """Write `<name>.parquet` and return its path."""
+        path = folder / f"{self.name}.parquet"
+        with path.open("wb") as stream:
+            self.frame.write_parquet(stream, compression="zstd")
+        return path
+
+    @classmethod
+    def load(cls, folder: Path, name: str) -> "Vocabulary":
+        """Read what `save` wrote."""
+        path = folder / f"{name}.parquet"
+        try:
+            return cls(name, pl.read_parquet(path))
+        except FileNotFoundError:
+            raise DatasetError(f"{path} is missing; prepare the dataset again") from None
+        except pl.exceptions.PolarsError as error:
+            problem = f"{path} is damaged ({error}); prepare the dataset again"
+            raise DatasetError(problem) from error
