@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from numpy.random import RandomState
 
 from dlrm.compat.batches import Data
+from dlrm.compat.criteo_data import criteo_data
 from dlrm.compat.flags import PROGRAM, Flags, parse
 from dlrm.compat.loop import load, measure_accuracy, train
 from dlrm.compat.parameters import draw_parameters
@@ -74,7 +75,7 @@ def run(flags: Flags) -> None:
 def read_data(flags: Flags, rng: RandomState) -> Data:
     """Return the data that the flags ask for."""
     if flags.data_generation == "dataset":
-        raise ConfigError("not yet")
+        return criteo_data(flags, rng)
     if flags.data_generation == "synthetic":
         tables, padding = len(flags.arch_embedding_size), flags.data_trace_enable_padding
         return random_data(
