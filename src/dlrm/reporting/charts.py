@@ -28,10 +28,10 @@ ROLES = ("ink", "muted", "grid", "surface", "model", "train", "test", "optimum",
 DASHES = {"optimum": (0, (5, 2.5)), "baseline": (0, (1.5, 2))}
 """How levels are dashed, for who cannot tell their colours apart."""
 
-WIDTH, HEIGHT = 5.0, 3.1
-"""Inches; 360 units of SVG, the width of a phone, where text then has its true size."""
+WIDTH, LOW, HIGH = 5.0, 3.1, 3.5
+"""Inches: 360 units of SVG, the width of a phone, where text has its true size; two heights."""
 
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 9.5,
     "axes.spines.top": False,
@@ -55,7 +55,7 @@ def _stand_in(role: str) -> str:
 
 
 @contextmanager
-def _drawing(rows: int = 1) -> Iterator[tuple["Figure", list["Axes"]]]:
+def _drawing(rows: int = 1, height: float = LOW) -> Iterator[tuple["Figure", list["Axes"]]]:
     """Yield a figure in this project's style, whatever the user's own settings are."""
     try:
         import matplotlib
@@ -75,8 +75,8 @@ def _drawing(rows: int = 1) -> Iterator[tuple["Figure", list["Axes"]]]:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         settings: dict[Any, Any] = {key: _stand_in(role) for key, role in colors.items()}
-        matplotlib.rcParams.update(STYLE | settings)
-        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        matplotlib.rcParams.update({**settings, **STYLE})
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         ratios = (2.6, 1)[:rows]
         grid = figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=ratios)
         axes: list[Axes] = list(grid[:, 0])
@@ -179,7 +179,7 @@ def calibration(
         samples: (K,) how many rows are in it, none of them 0.
 
     """
-    with _drawing(2) as (figure, (ax, counts)):
+    with _drawing(2, HIGH) as (figure, (ax, counts)):
         end = min(1.0, 1.04 * float(max(scores.max(), rates.max(), bins[:, 1].max())))
         ax.plot([0, end], [0, end], color=_stand_in("optimum"), ls=DASHES["optimum"], lw=1.4)
         low, high = _interval(rates, samples)
@@ -216,10 +216,12 @@ def histogram(name: str, title: str, edges: Floats, negatives: Floats, positives
         positives: (K,) rows with one.
 
     """
-    with _drawing() as (figure, (ax,)):
+    with _drawing(1, HIGH) as (figure, (ax,)):
         filled = np.flatnonzero(negatives + positives)
         for counts, role, dash in ((negatives, "model", "-"), (positives, "train", (0, (4, 1.5)))):
-            shares = counts / max(float(counts.sum()), 1.0)
+            if not counts.any():
+                continue
+            shares = counts / float(counts.sum())
             ax.stairs(shares, edges, fill=True, color=_stand_in(role), alpha=0.28, lw=0)
             ax.stairs(shares, edges, color=_stand_in(role), lw=1.6, ls=dash, baseline=None)
         if len(filled):

@@ -1,7 +1,7 @@
 """The report of a run: one file that needs no other, and no network.
 
-In: a run directory. Out: report.html in it, written beside its place and renamed into it, so that
-a reader never meets half of one.
+In: a run directory. Out: report.html in it, whole or not there. A record is read from the files,
+each section turns it into HTML, and the charts are drawn into it.
 """
 
 import base64
@@ -9,8 +9,17 @@ import hashlib
 from importlib.resources import files
 from pathlib import Path
 
+from dlrm.errors import RunError
 from dlrm.files import write_bytes
-from dlrm.reporting import figures, sections
+from dlrm.reporting import (
+    dataset,
+    making,
+    masthead,
+    onwards,
+    result,
+    score_figures,
+    training_figures,
+)
 from dlrm.reporting.markup import Html, element, join
 from dlrm.reporting.record import Record, read
 
@@ -43,10 +52,23 @@ def render(record: Record) -> str:
     )
     page = element(
         "body",
-        sections.body(record, figures.training(record), figures.scores(record)),
+        masthead.head(record),
+        element(
+            "main",
+            result.section(record),
+            _charts("Training", training_figures.section(record)),
+            _charts("Scores", score_figures.section(record)),
+            dataset.section(record),
+            making.section(record),
+            onwards.section(record),
+        ),
         element("script", Html(script)),
     )
     return join(Html("<!DOCTYPE html>\n"), element("html", top, page, lang="en"), Html("\n"))
+
+
+def _charts(title: str, figures: Html) -> Html:
+    return element("section", element("h2", title), element("div", figures, class_="grid"))
 
 
 def write(run_path: Path | str) -> Path:
@@ -56,12 +78,16 @@ def write(run_path: Path | str) -> Path:
         run_path: A run directory, finished or not.
 
     Raises:
-        RunError: It is not a run directory, or one of its files is not JSON.
+        RunError: It is not a run directory, one of its files is not JSON, or the report cannot be
+            written there.
         MissingExtraError: matplotlib is not installed.
 
     """
     folder = Path(run_path)
     page = render(read(folder)).encode("utf-8", "replace")
     target = folder / "report.html"
-    write_bytes(target, page)
+    try:
+        write_bytes(target, page)
+    except OSError as error:
+        raise RunError(f"{target} cannot be written: {error.strerror}") from error
     return target

@@ -1,0 +1,111 @@
+"""The top of a report: what was run, what came out, and what one has to know about it."""
+
+import math
+from datetime import datetime
+
+from dlrm.reporting.markup import Html, element
+from dlrm.reporting.record import Record, measure
+from dlrm.reporting.series import elapsed
+from dlrm.reporting.verdict import Gap, baseline_name, gap, values, verdict
+from dlrm.reporting.words import METRICS, duration, metric, number
+
+
+def head(record: Record) -> Html:
+    """Return the title, the verdict, where the model stands, and the headline numbers."""
+    toggle = element(
+        "button", "Light / dark", type="button", id="theme", aria_label="Switch light and dark"
+    )
+    about = (_date(record.environment.get("started")), record.environment.get("cpu"))
+    made = " · ".join(str(one) for one in about if one)
+    between = gap(record.final, "auc")
+    return element(
+        "header",
+        element("p", element("span", "dlrm run report", class_="kind"), toggle, class_="bar"),
+        element("h1", record.recipe),
+        element("p", made, class_="made") if made else None,
+        element("p", verdict(record), class_="verdict"),
+        _gauge(between, baseline_name(record.final)) if between else None,
+        _tiles(record),
+        _notices(record),
+    )
+
+
+def _date(started: object) -> str:
+    """Return an ISO time as people write it; other text as it is."""
+    try:
+        when = datetime.fromisoformat(str(started))
+    except ValueError:
+        return str(started or "")
+    return f"{when.day} {when:%B %Y, %H:%M} {when.tzname() or ''}".rstrip()
+
+
+def _gauge(between: Gap, name: str) -> Html:
+    """Draw where the model stands between the baseline and the best possible."""
+    low, high = min(between.baseline, between.model), max(between.optimum, between.model)
+    ends = {"baseline": between.baseline, "model": between.model, "optimum": between.optimum}
+    at = {role: 100 * (value - low) / (high - low) for role, value in ends.items()}
+    words = {"baseline": name, "model": "this model", "optimum": "best possible"}
+    marks = [element("i", class_=f"mark {role}", style=f"--at: {at[role]:.1f}%") for role in at]
+    labels = [
+        element(
+            "span",
+            f"{words[role]} ",
+            element("b", number(ends[role])),
+            class_=f"end {role}",
+            style=f"--at: {at[role]:.1f}%",
+        )
+        for role in at
+    ]
+    said = ", ".join(f"{words[role]} {number(ends[role])}" for role in at)
+    fill = element(
+        "i",
+        class_="fill",
+        style=f"left: {min(at['baseline'], at['model']):.1f}%;"
+        f" right: {100 - max(at['baseline'], at['model']):.1f}%",
+    )
+    track = element("div", fill, *marks, class_="track")
+    return element("div", *labels, track, class_="gauge", role="img", aria_label=f"AUC: {said}")
+
+
+def _tiles(record: Record) -> Html | None:
+    """Return the headline numbers."""
+    tiles: list[tuple[str, str]] = []
+    source, split = values(record.final, "model"), record.split
+    if not source and record.latest is not None:
+        source, split = record.latest, str(record.latest.get("split"))
+    for key in ("auc", "log_loss", "normalized_entropy", "accuracy", "calibration"):
+        if key in source:
+            label = METRICS[key] if key == "auc" else METRICS[key].lower()
+            tiles.append((f"{split} {label}", metric(key, source[key])))
+    if record.steps:
+        last = record.steps[-1]
+        if last.get("samples") is not None:
+            tiles.append(("samples seen", number(last["samples"], 0)))
+        times = elapsed([measure(event.get("elapsed_s")) for event in record.steps])
+        if math.isfinite(times[-1]):
+            tiles.append(("training time", duration(times[-1])))
+    if not tiles:
+        return None
+    return element(
+        "dl",
+        *(element("div", element("dt", name), element("dd", value)) for name, value in tiles),
+        class_="tiles",
+    )
+
+
+def _notices(record: Record) -> Html | None:
+    """Say what is missing, and what happened on the way."""
+    said = list(record.missing)
+    if record.resumes:
+        at = ", ".join(number(step) for step in record.resumes)
+        said.append(f"The run was resumed at step {at}; what was computed twice counts once.")
+    if record.stopped is not None:
+        why = record.stopped.get("reason")
+        at = number(record.stopped.get("step"))
+        said.append(f"The run stopped early at step {at}{f': {why}' if why else ''}.")
+    bad = measure(record.dataset.get("bad_rows"), 0)
+    if bad > 0:
+        said.append(f"{number(int(bad))} bad rows of the raw log were skipped.")
+    if not said:
+        return None
+    return element("ul", *(element("li", text) for text in said), class_="notices", role="note")

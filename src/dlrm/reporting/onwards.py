@@ -1,0 +1,40 @@
+"""The command that made a run, and those that go on from it."""
+
+import shlex
+
+from dlrm.reporting.markup import Html, element
+from dlrm.reporting.record import Record
+
+
+def commands(record: Record) -> list[tuple[str, str]]:
+    """Return the commands to type next: what each does, and its line, quoted for a shell."""
+    run = str(record.path)
+    made = [str(word) for word in record.environment.get("command") or ()]
+    resume = made if made[:2] == ["dlrm", "train"] else ["dlrm", "train", record.recipe]
+    if not any(word == "--run" or word.startswith("--run=") for word in resume):
+        resume = [*resume, "--run", run]
+    if "--resume" not in resume:
+        resume = [*resume, "--resume"]
+    lines = [("This run was made by", made)] if made else []
+    lines += [
+        ("Take it up again where it stopped", resume),
+        ("Evaluate it again", ["dlrm", "eval", run, "--split", record.split or "test"]),
+        ("Score new rows", ["dlrm", "predict", run, "RAW", "--out", "scores.parquet"]),
+        ("Write this report again", ["dlrm", "report", run]),
+    ]
+    return [(what, shlex.join(words)) for what, words in lines]
+
+
+def section(record: Record) -> Html:
+    """Return the commands that made this run and that go on from it."""
+    lines = [
+        element(
+            "div",
+            element("h3", what),
+            element("pre", element("code", text), tabindex=0),
+            element("button", "Copy", type="button", class_="copy", aria_label=f"Copy: {what}"),
+            class_="command",
+        )
+        for what, text in commands(record)
+    ]
+    return element("section", element("h2", "Commands"), *lines)

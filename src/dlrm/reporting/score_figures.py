@@ -1,0 +1,75 @@
+"""The figures about the scores: calibration, and how either label is scored."""
+
+import math
+
+import numpy as np
+
+from dlrm.reporting import charts
+from dlrm.reporting.figures import SWATCHES, absent, figure, key
+from dlrm.reporting.markup import Html, join
+from dlrm.reporting.record import Record, measure
+from dlrm.reporting.verdict import values
+from dlrm.reporting.words import compact, percent
+
+_BIN = ("low", "high", "mean_score", "click_rate")
+
+
+def section(record: Record) -> Html:
+    """Return the figures about the scores."""
+    return join(calibration(record), histogram(record))
+
+
+def calibration(record: Record) -> Html:
+    """Draw click rate against score."""
+    rows = [
+        row
+        for row in record.final.get("calibration_bins") or ()
+        if measure(row.get("samples")) > 0
+        and all(math.isfinite(measure(row.get(key))) for key in _BIN)
+    ]
+    if not rows:
+        return absent("Calibration", "it needs the final evaluation")
+    low, high, scores, rates, samples = np.asarray(
+        [[measure(row[key]) for key in (*_BIN, "samples")] for row in rows]
+    ).T
+    ratio = measure(values(record.final, "model").get("calibration"))
+    title = "Calibration"
+    if math.isfinite(ratio):
+        title += f": scores are on the whole {_off(ratio)}"
+    drawing = charts.calibration(
+        "calibration", title, np.stack([low, high], axis=1), scores, rates, samples
+    )
+    legend = [key(f"{record.split} rows, by score", "model"), key("exactly right", "optimum")]
+    note = f"{compact(float(samples.sum()))} rows in {len(rows)} bins."
+    return figure(title, legend, drawing, note)
+
+
+def histogram(record: Record) -> Html:
+    """Draw the scores of either label."""
+    counts = record.final.get("histogram") or {}
+    edges, negatives, positives = (
+        np.asarray([measure(value) for value in counts.get(key) or ()])
+        for key in ("edges", "negatives", "positives")
+    )
+    whole = len(edges) == len(negatives) + 1 == len(positives) + 1
+    if not whole or not np.isfinite(np.concatenate([edges, negatives, positives])).all():
+        return absent("Scores by label", "they need the final evaluation")
+    if not (negatives + positives).any():
+        return absent("Scores by label", "no row was scored")
+    title = "Scores by label"
+    if negatives.any() and positives.any():
+        middle = (edges[:-1] + edges[1:]) / 2
+        yes, no = (float((middle * of).sum() / of.sum()) for of in (positives, negatives))
+        title += f": {percent(yes)} on average with a click, {percent(no)} without"
+    drawing = charts.histogram("histogram", title, edges, negatives, positives)
+    legend = [
+        key(f"no click ({compact(float(negatives.sum()))} rows)", "model"),
+        key(f"click ({compact(float(positives.sum()))} rows)", "train", SWATCHES["train-dashed"]),
+    ]
+    return figure(title, legend, drawing, "The bars of each label add up to 100%.")
+
+
+def _off(ratio: float) -> str:
+    if abs(ratio - 1) < 0.005:
+        return "right"
+    return f"{percent(abs(ratio - 1))} too {'high' if ratio > 1 else 'low'}"

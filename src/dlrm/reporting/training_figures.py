@@ -1,0 +1,169 @@
+"""The figures about a training: loss, AUC, accuracy and throughput."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from dlrm.reporting import charts
+from dlrm.reporting.figures import SWATCHES, absent, figure, key, note
+from dlrm.reporting.markup import Html, join
+from dlrm.reporting.record import Event, Record, measure
+from dlrm.reporting.series import Level, Line, elapsed, line, window
+from dlrm.reporting.verdict import baseline_name, values
+from dlrm.reporting.words import compact, duration, metric, number, percent
+
+
+def section(record: Record) -> Html:
+    """Return the figures about the training."""
+    return join(
+        loss(record), evaluation(record, "auc"), evaluation(record, "accuracy"), throughput(record)
+    )
+
+
+def loss(record: Record) -> Html:
+    """Draw the loss over the steps."""
+    kind = _loss_name(record)
+    log_loss = kind in (None, "bce")
+    steps = line("training, as it went", "train", _points(record.steps, "loss"))
+    lines, levels = [steps], []
+    if log_loss:
+        lines += _splits(record, "log_loss", "train")
+        levels = _levels(record, "log_loss")
+    title = "Loss"
+    if len(steps) > 1:
+        # The loss of one batch is mostly noise; the last tenth tells where it is
+        end = float(steps.y[-max(1, len(steps) // 10) :].mean())
+        title = f"Training loss goes from {number(float(steps.y[0]))} to {number(end)}"
+    unit = "log loss per sample (nats)" if log_loss else f"{kind} per sample"
+    return _curves("loss", title, lines, levels, unit, _ring(record, "log_loss"))
+
+
+def evaluation(record: Record, name: str) -> Html:
+    """Draw `auc` or `accuracy` over the steps."""
+    shown = {"auc": "AUC", "accuracy": "Accuracy"}[name]
+    lines = _splits(record, name)
+    if record.split is None and record.latest is None:
+        return absent(shown, "nothing was evaluated yet")
+    if not any(len(line) for line in lines):
+        return absent(shown, "it is undefined where a split holds one class only")
+    levels = _levels(record, name)
+    title, held = shown, [line for line in lines if line.role == "model" and len(line)]
+    if held:
+        judged, top = held[0], int(np.argmax(held[0].y))
+        most, when = number(float(judged.y[top])), number(int(judged.x[top]))
+        word = shown if name == "auc" else name
+        title = f"{judged.label.capitalize()} {word} is {most}"
+        if len(judged) > 1:
+            title = f"{judged.label.capitalize()} {word} peaks at {most}, at step {when}"
+    unit = "share of rows that are right" if name == "accuracy" else "AUC"
+    said = ""
+    rate = measure(values(record.final, "model").get("click_rate"))
+    if name == "accuracy" and math.isfinite(rate):
+        # Said, not drawn: it is often so far below that the curves would be flat beside it
+        said = (
+            f"Always saying the commoner label would be right for {percent(max(rate, 1 - rate))}."
+        )
+    return _curves(name, title, lines, levels, unit, _ring(record, name), said)
+
+
+def throughput(record: Record) -> Html:
+    """Draw the samples a second over time."""
+    timed = [event for event in record.steps if math.isfinite(measure(event.get("elapsed_s")))]
+    times = elapsed([measure(event["elapsed_s"]) for event in timed])
+    size, unit = next(
+        (size, unit)
+        for size, unit in ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
+        if max(times, default=0.0) >= 3 * size or size == 1.0
+    )
+
+    def over_time(label: str, role: str, key: str) -> Line:
+        rows = zip(times, timed, strict=True)
+        return line(label, role, [(at / size, measure(event.get(key))) for at, event in rows])
+
+    speed = over_time("samples per second", "model", "samples_per_s")
+    waiting = over_time("share of time waiting for data", "train", "loading_share")
+    if not len(speed):
+        return absent("Throughput", "no step was logged yet")
+    title = f"Throughput: {compact(round(float(np.median(speed.y))))} samples a second (median)"
+    said = f"{duration(times[-1])} of training. {note([speed, waiting])}"
+    drawing = charts.throughput("throughput", title, speed, waiting, x_label=f"time ({unit})")
+    legend = [key(speed.label, "model")]
+    if len(waiting):
+        legend.append(key(waiting.label, "train"))
+    return figure(title, legend, drawing, said)
+
+
+def _curves(
+    name: str,
+    title: str,
+    lines: Sequence[Line],
+    levels: Sequence[Level],
+    unit: str,
+    ring: tuple[float, float] | None,
+    said: str = "",
+) -> Html:
+    drawn = [line for line in lines if len(line)]
+    if not drawn:
+        return absent(title, "no step with a finite value was logged yet")
+    drawing = charts.curves(name, title, drawn, levels, y_label=unit, mark=ring)
+    legend = [key(line.label, line.role) for line in drawn]
+    legend += [key(level.label, level.role, SWATCHES[level.role]) for level in levels]
+    best = f"The ring is the best checkpoint, step {number(int(ring[0]))}." if ring else ""
+    below = (said, best, note(lines, window(drawn, levels).hidden))
+    return figure(title, legend, drawing, " ".join(filter(None, below)))
+
+
+def _loss_name(record: Record) -> str | None:
+    """Return the name of the loss, wherever the configuration holds it."""
+    for holder in (record.config, *record.config.values()):
+        found = holder.get("loss") if isinstance(holder, dict) else None
+        if isinstance(found, dict):
+            found = found.get("name")
+        if isinstance(found, str):
+            return found
+    return None
+
+
+def _points(events: Sequence[Event], key: str) -> list[tuple[float, float]]:
+    known = [event for event in events if event.get(key) is not None]
+    return [(measure(event.get("step")), measure(event[key])) for event in known]
+
+
+def _splits(record: Record, name: str, *without: str) -> list[Line]:
+    """Return a metric over the steps for each split that has it, the final test as a point."""
+    labels = {"train": ("training, as it went", "train"), "validation": ("validation", "model")}
+    lines = [
+        line(label, role, _points(record.evaluations.get(split, ()), name))
+        for split, (label, role) in labels.items()
+        if split not in without
+    ]
+    # A run may be evaluated on its test rows all along, or only at the end
+    tests = _points(record.evaluations.get("test", ()), name)
+    if "test" in record.finals:
+        final = record.finals["test"]
+        at = measure(final.get("step"), record.last_step)
+        tests = [point for point in tests if point[0] != at]
+        tests.append((at, measure(values(final, "model").get(name))))
+    role = "test" if any(len(line) for line in lines if line.role == "model") else "model"
+    lines.append(line("test", role, sorted(tests)))
+    return lines
+
+
+def _levels(record: Record, name: str) -> list[Level]:
+    named = (("optimum", "best possible"), ("baseline", baseline_name(record.final)))
+    known = [(role, label, measure(values(record.final, role).get(name))) for role, label in named]
+    return [
+        Level(f"{label} {metric(name, value)}", role, value)
+        for role, label, value in known
+        if math.isfinite(value)
+    ]
+
+
+def _ring(record: Record, name: str) -> tuple[float, float] | None:
+    """Return the best point, where this is the metric that the run chose it by."""
+    best = record.best or {}
+    if best.get("metric") != name:
+        return None
+    point = measure(best.get("step")), measure(best.get("value"))
+    return point if all(math.isfinite(value) for value in point) else None
