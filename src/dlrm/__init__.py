@@ -1,1 +1,67 @@
-"""dlrm."""
+"""Deep-learning recommendation models: from a raw click log to a trained, scored, reported model.
+
+    import dlrm
+    result = dlrm.train("demo")
+    dlrm.evaluate(result.run, split="test")
+
+Every command of the command line is a function here. Names are imported when first used, so that
+`import dlrm` is fast.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from dlrm.batch import Batch as Batch
+    from dlrm.commands.describe import describe as describe
+    from dlrm.commands.evaluate import evaluate as evaluate
+    from dlrm.commands.generate import generate as generate
+    from dlrm.commands.predict import predict as predict
+    from dlrm.commands.prepare import prepare as prepare
+    from dlrm.commands.report import report as report
+    from dlrm.commands.train import train as train
+    from dlrm.errors import DlrmError as DlrmError
+    from dlrm.models.dlrm import DLRM as DLRM
+    from dlrm.models.dlrm import DLRMConfig as DLRMConfig
+    from dlrm.models.lr import LR as LR
+    from dlrm.models.lr import LRConfig as LRConfig
+    from dlrm.nn.embedding import EmbeddingCollection as EmbeddingCollection
+    from dlrm.run import Run as Run
+    from dlrm.schema import Schema as Schema
+    from dlrm.training.config import TrainConfig as TrainConfig
+
+_HOME = {
+    "Batch": "dlrm.batch",
+    "DLRM": "dlrm.models.dlrm",
+    "DLRMConfig": "dlrm.models.dlrm",
+    "DlrmError": "dlrm.errors",
+    "EmbeddingCollection": "dlrm.nn.embedding",
+    "LR": "dlrm.models.lr",
+    "LRConfig": "dlrm.models.lr",
+    "Run": "dlrm.run",
+    "Schema": "dlrm.schema",
+    "TrainConfig": "dlrm.training.config",
+    "describe": "dlrm.commands.describe",
+    "evaluate": "dlrm.commands.evaluate",
+    "generate": "dlrm.commands.generate",
+    "predict": "dlrm.commands.predict",
+    "prepare": "dlrm.commands.prepare",
+    "report": "dlrm.commands.report",
+    "train": "dlrm.commands.train",
+}
+
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'dlrm' has no attribute '{name}'")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

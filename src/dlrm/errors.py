@@ -7,7 +7,9 @@
     │   └── CheckpointError   a checkpoint is damaged or belongs to another model
     ├── IdError               a table id is out of range (names the feature)
     ├── ConfigError           a setting has no meaning (quotes it and lists the choices)
-    └── MissingExtraError     an optional package is not installed (prints the pip line)
+    ├── MissingExtraError     an optional package is not installed (prints the pip line)
+    ├── DivergedError         the loss is no longer a number
+    └── Interrupted           the user stopped a run; it is saved and can be resumed
 
 The command line prints a DlrmError as one message and exits with 1; `--debug` shows the traceback.
 """
@@ -68,6 +70,14 @@ class MissingExtraError(DlrmError):
 
     def __init__(self, what: str, extra: str):
         super().__init__(f"{what} needs an extra package: pip install 'opendlrm[{extra}]'")
+
+
+class DivergedError(DlrmError):
+    """The loss is no longer a number."""
+
+
+class Interrupted(DlrmError):  # noqa: N818 - it is no error of anybody's
+    """The user stopped a run; it is saved and can be resumed."""
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> ConfigError:

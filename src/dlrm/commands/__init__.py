@@ -1,1 +1,1 @@
-"""Rooms to be furnished."""
+"""The verbs: one file each, a plain function that returns its results."""

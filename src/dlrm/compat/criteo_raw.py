@@ -1,6 +1,6 @@
 """The raw Criteo log as the original reads it: by days, sub-sampled, missing categories as 0.
 
-Kaggle's `train.txt` is one file of seven days of equal length; a Terabyte log is a file a day, named
+Kaggle's `train.txt` is one file of seven days of equal length; a Terabyte log is one file a day,
 `day_0 ... day_23`, plain or with `.gz`.
 """
 

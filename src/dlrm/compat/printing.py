@@ -95,11 +95,13 @@ class Progress:
         self._clear()
 
     def _clear(self) -> None:
-        self.loss, self.correct, self.samples, self.iterations, self.time_s = 0.0, 0, 0, 0, 0.0
+        # In float32, as the original sums it: the sixth decimal depends on that.
+        self.loss = np.float32(0.0)
+        self.correct, self.samples, self.iterations, self.time_s = 0, 0, 0, 0.0
 
     def add(self, loss: float, correct: int, samples: int, time_s: float) -> None:
         """Count an iteration: its mean loss, samples that round to their label, and duration."""
-        self.loss += loss * samples
+        self.loss += np.float32(loss) * np.float32(samples)
         self.correct += correct
         self.samples += samples
         self.iterations += 1
@@ -107,7 +109,7 @@ class Progress:
 
     def print(self, number: int, epoch: int) -> float:
         """Print the line of batch `number`, start anew, and return the mean loss."""
-        loss = self.loss / self.samples
+        loss = float(self.loss / np.float32(self.samples))
         accuracy = 100 * self.correct / self.samples
         per_iteration = 1000 * self.time_s / self.iterations if self.flags.print_time else -1
         wall_time = f" ({time.strftime('%H:%M')})" if self.flags.print_wall_time else ""

@@ -1,1 +1,37 @@
-"""Rooms to be furnished."""
+"""Named runs: functions that return a whole TrainConfig."""
+
+from collections.abc import Callable
+from importlib import import_module
+
+from dlrm.errors import ConfigError, unknown
+from dlrm.recipes.criteo import criteo_kaggle, criteo_terabyte
+from dlrm.recipes.demo import demo
+from dlrm.training.config import TrainConfig
+
+Recipe = Callable[[], TrainConfig]
+
+RECIPES: dict[str, Recipe] = {
+    "demo": demo,
+    "criteo-kaggle": criteo_kaggle,
+    "criteo-terabyte": criteo_terabyte,
+}
+"""Name of a recipe -> the function that returns its config."""
+
+
+def find(name: str) -> Recipe:
+    """Return the recipe of that name, or the function that `module:function` names.
+
+    Raises:
+        ConfigError: There is none.
+
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    module, colon, function = name.partition(":")
+    if not colon:
+        raise unknown("recipe", name, [*RECIPES, "module:function"])
+    try:
+        recipe = getattr(import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"recipe {name}: {error}") from error
+    return recipe

@@ -100,9 +100,11 @@ def _notices(record: Record) -> Html | None:
         at = ", ".join(number(step) for step in record.resumes)
         said.append(f"The run was resumed at step {at}; what was computed twice counts once.")
     if record.stopped is not None:
-        why = record.stopped.get("reason")
-        at = number(record.stopped.get("step"))
-        said.append(f"The run stopped early at step {at}{f': {why}' if why else ''}.")
+        patience = record.stopped.get("patience")
+        why = (
+            "" if patience is None else f", after {number(patience)} evaluations without a new best"
+        )
+        said.append(f"The run stopped early, at step {number(record.stopped.get('step'))}{why}.")
     bad = measure(record.dataset.get("bad_rows"), 0)
     if bad > 0:
         said.append(f"{number(int(bad))} bad rows of the raw log were skipped.")

@@ -10,18 +10,17 @@ def commands(record: Record) -> list[tuple[str, str]]:
     """Return the commands to type next: what each does, and its line, quoted for a shell."""
     run = str(record.path)
     made = [str(word) for word in record.environment.get("command") or ()]
-    resume = made if made[:2] == ["dlrm", "train"] else ["dlrm", "train", record.recipe]
-    if not any(word == "--run" or word.startswith("--run=") for word in resume):
-        resume = [*resume, "--run", run]
-    if "--resume" not in resume:
-        resume = [*resume, "--resume"]
+    resume = ["dlrm", "train", "--run", run, "--resume"]
     lines = [("This run was made by", made)] if made else []
+    if not record.finals:
+        lines.append(("Take it up again where it stopped", resume))
     lines += [
-        ("Take it up again where it stopped", resume),
         ("Evaluate it again", ["dlrm", "eval", run, "--split", record.split or "test"]),
         ("Score new rows", ["dlrm", "predict", run, "RAW", "--out", "scores.parquet"]),
         ("Write this report again", ["dlrm", "report", run]),
     ]
+    if record.finals:
+        lines.append(("Take it up again, had it been stopped before its end", resume))
     return [(what, shlex.join(words)) for what, words in lines]
 
 

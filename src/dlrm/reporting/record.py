@@ -66,6 +66,14 @@ class Record:
         return max(seen, key=lambda event: measure(event.get("step")), default=None)
 
     @property
+    def final_step(self) -> int:
+        """The step whose checkpoint the final evaluations are of: the best, or else the last."""
+        known = (self.final.get("step"), (self.best or {}).get("step"))
+        return next(
+            (int(step) for one in known if math.isfinite(step := measure(one))), self.last_step
+        )
+
+    @property
     def last_step(self) -> int:
         """The last step that any event tells of; 0 when none does."""
         events = [*self.steps, *(event for one in self.evaluations.values() for event in one)]

@@ -22,21 +22,23 @@ def section(record: Record) -> Html:
 
 
 def loss(record: Record) -> Html:
-    """Draw the loss over the steps."""
+    """Draw the loss over the steps; beside it the log loss, where training minimises another."""
     kind = _loss_name(record)
-    log_loss = kind in (None, "bce")
     steps = line("training, as it went", "train", _points(record.steps, "loss"))
-    lines, levels = [steps], []
-    if log_loss:
-        lines += _splits(record, "log_loss", "train")
-        levels = _levels(record, "log_loss")
-    title = "Loss"
+    title = "Training loss"
     if len(steps) > 1:
         # The loss of one batch is mostly noise; the last tenth tells where it is
         end = float(steps.y[-max(1, len(steps) // 10) :].mean())
         title = f"Training loss goes from {number(float(steps.y[0]))} to {number(end)}"
-    unit = "log loss per sample (nats)" if log_loss else f"{kind} per sample"
-    return _curves("loss", title, lines, levels, unit, _ring(record, "log_loss"))
+    ring, levels = _ring(record, "log_loss"), _levels(record, "log_loss")
+    if kind in (None, "bce"):
+        lines = [steps, *_splits(record, "log_loss", "train")]
+        return _curves("loss", title, lines, levels, "log loss per sample (nats)", ring)
+    lines = _splits(record, "log_loss")
+    return join(
+        _curves("loss", title, [steps], [], f"{kind} per sample", None),
+        _curves("log-loss", "Log loss", lines, levels, "log loss per sample (nats)", ring),
+    )
 
 
 def evaluation(record: Record, name: str) -> Html:
@@ -141,10 +143,9 @@ def _splits(record: Record, name: str, *without: str) -> list[Line]:
     # A run may be evaluated on its test rows all along, or only at the end
     tests = _points(record.evaluations.get("test", ()), name)
     if "test" in record.finals:
-        final = record.finals["test"]
-        at = measure(final.get("step"), record.last_step)
+        at = record.final_step
         tests = [point for point in tests if point[0] != at]
-        tests.append((at, measure(values(final, "model").get(name))))
+        tests.append((at, measure(values(record.finals["test"], "model").get(name))))
     role = "test" if any(len(line) for line in lines if line.role == "model") else "model"
     lines.append(line("test", role, sorted(tests)))
     return lines

@@ -1,0 +1,113 @@
+"""The command line.
+
+Each command is a plain Python function; its signature gives the flags, and what it returns is
+printed: as a table, or with `--json` as one JSON object on the last line of standard output.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from dlrm.errors import DlrmError, Interrupted
+
+COMMANDS = {
+    "train": ("dlrm.commands.train:main", "Train a model, up to its scores and its report."),
+    "eval": ("dlrm.commands.evaluate:evaluate", "Measure a trained model on a split of the data."),
+    "predict": ("dlrm.commands.predict:predict", "Score raw data with a trained model."),
+    "report": ("dlrm.commands.report:report", "Draw the report of a run again."),
+    "data generate": (
+        "dlrm.commands.generate:generate",
+        "Write a generated click log as raw text.",
+    ),
+    "data prepare": ("dlrm.commands.prepare:prepare", "Turn a raw log into a prepared dataset."),
+    "data describe": ("dlrm.commands.describe:describe", "Show what is in a prepared dataset."),
+}
+"""Name of a command -> the function behind it, imported when called, and what it does."""
+
+OPTIONS = """Options of every command:
+  --json     the last line on standard output is one JSON object with the results
+  --debug    show the traceback of an error
+  -h, --help"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line.
+
+    Args:
+        arguments: Words after `dlrm`; None takes them from the process.
+
+    Returns:
+        The exit status: 0, 1 after an error, 2 for a wrong command line, 130 after Ctrl-C.
+
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] == "--version":
+        from dlrm import __version__
+
+        print(f"dlrm {__version__}")
+        return 0
+    name = next((n for n in (" ".join(words[:2]), *words[:1]) if n in COMMANDS), None)
+    if name is None:
+        return _usage(words)
+    words = words[len(name.split()) :]
+    as_json = _take(words, "--json")
+    debug = _take(words, "--debug")
+    module, _, function = COMMANDS[name][0].partition(":")
+    try:
+        result = _call(getattr(import_module(module), function), words, f"dlrm {name}")
+        _show(result, as_json)
+    except Interrupted as stop:
+        _complain(str(stop))
+        return 130
+    except KeyboardInterrupt:
+        _complain("stopped")
+        return 130
+    except DlrmError as error:
+        if debug:
+            raise
+        _complain(f"error: {error}")
+        return 1
+    return 0
+
+
+def _call(function: Callable[..., Any], words: list[str], prog: str) -> Any:
+    if function.__name__ == "main":
+        # A command whose flags depend on its first word parses them itself.
+        return function(words, prog)
+    from dlrm.commands.flags import parse
+
+    return parse(function, words, prog)
+
+
+def _show(result: Any, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result.to_dict(), allow_nan=False))
+        return
+    from dlrm import terminal
+
+    terminal.out.print(result)
+
+
+def _take(words: list[str], flag: str) -> bool:
+    present = flag in words
+    while flag in words:
+        words.remove(flag)
+    return present
+
+
+def _complain(message: str) -> None:
+    print(f"dlrm: {message}", file=sys.stderr)
+
+
+def _usage(words: list[str]) -> int:
+    asked = not words or words[0] in ("-h", "--help", "help")
+    lines = ["usage: dlrm COMMAND ...", ""]
+    if not asked:
+        lines = [f'dlrm: unknown command "{" ".join(words[:2])}"; choose one of:', ""]
+    width = max(map(len, COMMANDS)) + 2
+    lines += [f"  {name:{width}}{about}" for name, (_, about) in COMMANDS.items()]
+    lines += ["", OPTIONS, "", "dlrm COMMAND --help says more."]
+    print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else 2

@@ -1,0 +1,280 @@
+"""`dlrm train`: from data to a trained, evaluated and reported model."""
+
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from rich.console import Group, RenderableType
+from torch import nn
+
+from dlrm import recipes, reporting, terminal
+from dlrm.commands.flags import parse
+from dlrm.data.clicks import ClicksSource
+from dlrm.data.encoder import Encoder
+from dlrm.data.resolve import open_or_prepare, resolve
+from dlrm.data.store import Dataset
+from dlrm.errors import ConfigError, MissingExtraError, RunError
+from dlrm.files import write_json
+from dlrm.recipes.baseline import baseline as baseline_of
+from dlrm.run import Run
+from dlrm.training.config import TrainConfig, from_dict, to_dict
+from dlrm.training.environment import environment
+from dlrm.training.evaluate import describe, optimum, predict_split
+from dlrm.training.loop import fit
+
+METRICS = {
+    "auc": "AUC",
+    "log_loss": "log loss",
+    "normalized_entropy": "NE",
+    "accuracy": "accuracy",
+    "calibration": "calibration",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainResult:
+    """What a training run came to."""
+
+    run: Path
+    """The run directory."""
+    evaluations: dict[str, dict[str, Any]]
+    """By split: `metrics`, and where known those of the `optimum` and the `baseline`."""
+    steps: int
+    elapsed_s: float
+    """Seconds of training, without evaluation."""
+    samples_per_s: float
+    report: Path | None
+    """report.html; None without the extra that draws it."""
+
+    @property
+    def split(self) -> str | None:
+        """The split whose metrics stand for the run: test, or else validation."""
+        return next((name for name in ("test", "validation") if name in self.evaluations), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the results JSON-ready; metrics of the test split stand at the top."""
+        first = self.evaluations[self.split] if self.split else {}
+        return {
+            "run": str(self.run),
+            "split": self.split,
+            **first.get("metrics", {}),
+            "optimum": first.get("optimum"),
+            "baseline": (first.get("baseline") or {}).get("metrics"),
+            "steps": self.steps,
+            "elapsed_s": self.elapsed_s,
+            "samples_per_s": self.samples_per_s,
+            "report": str(self.report) if self.report else None,
+        }
+
+    def __rich__(self) -> RenderableType:
+        grid = terminal.table(None, "", *METRICS.values())
+        for split, evaluation in self.evaluations.items():
+            rows = {"model": evaluation["metrics"]}
+            if evaluation["baseline"]:
+                rows[f"baseline {evaluation['baseline']['name']}"] = evaluation["baseline"][
+                    "metrics"
+                ]
+            if evaluation["optimum"]:
+                rows["best possible"] = evaluation["optimum"]
+            for who, metrics in rows.items():
+                cells = ["-" if metrics[m] is None else f"{metrics[m]:.4f}" for m in METRICS]
+                grid.add_row(f"{split}: {who}", *cells)
+        lines: list[RenderableType] = [grid] if self.evaluations else []
+        lines.append(
+            f"{self.steps:,} steps in {self.elapsed_s:.1f} s, {self.samples_per_s:,.0f} samples/s"
+        )
+        if self.report:
+            lines.append(f"Report: {self.report}")
+        else:
+            lines.append("No report.html: it needs pip install 'opendlrm[report]'")
+        lines.append(f"Next: dlrm predict {self.run} RAW --out scores.parquet")
+        return Group(*lines)
+
+
+def train(
+    recipe: str | TrainConfig = "demo", *, run: Path | str | None = None, resume: bool = False
+) -> TrainResult:
+    """Train a model, evaluate its best checkpoint and write the report.
+
+    Args:
+        recipe: Name of a recipe, `module:function`, or a whole config. A resumed run keeps its own.
+        run: The run directory; None makes one under `runs/`.
+        resume: Go on with the run from its newest checkpoint.
+
+    Raises:
+        DlrmError: See `dlrm.errors`.
+
+    """
+    if resume:
+        if run is None:
+            raise ConfigError("resume needs the run directory")
+        return _resume(Run.open(Path(run)), data=None)
+    name = "custom" if isinstance(recipe, TrainConfig) else recipe
+    config = recipe if isinstance(recipe, TrainConfig) else recipes.find(recipe)()
+    return _start(name, config, Path(run) if run is not None else None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arguments:
+    """Train a model, evaluate its best checkpoint and write the report.
+
+    The first word may name a recipe, which sets the defaults of the flags below: demo (the
+    default), criteo-kaggle, criteo-terabyte, or module:function for one of your own.
+    """
+
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    run: Path | None = None
+    """The run directory; a new one under `runs/` if not given."""
+    resume: bool = False
+    """Go on with `--run` from its newest checkpoint, with the config it was started with."""
+
+
+def main(words: list[str], prog: str) -> TrainResult:
+    """Parse `[RECIPE] [--FLAG VALUE ...]` and train."""
+    recipe = words[0] if words and not words[0].startswith("-") else None
+    flags = words[1:] if recipe else words
+    name = recipe or "demo"
+    resumed = Run.open(_run_flag(flags)) if "--resume" in flags else None
+    if resumed and recipe not in (None, resumed.recipe):
+        raise ConfigError(f"{resumed.path} was started with the recipe {resumed.recipe}")
+    config = from_dict(resumed.config) if resumed else recipes.find(name)()
+    arguments = parse(Arguments, flags, prog, default=Arguments(config=config))
+    if not resumed:
+        return _start(name, arguments.config, arguments.run)
+    for field in fields(TrainConfig):
+        # The data may have moved; anything else would make another run of it.
+        before, now = getattr(config, field.name), getattr(arguments.config, field.name)
+        if before != now and field.name != "data":
+            raise ConfigError(
+                f"{resumed.path} was started with {field.name} {before}, and a resumed run keeps "
+                f"its config: leave the flag out, or start a new --run"
+            )
+    moved = arguments.config.data != config.data
+    return _resume(resumed, arguments.config.data if moved else None)
+
+
+def _run_flag(flags: list[str]) -> Path:
+    for position, flag in enumerate(flags):
+        if flag.startswith("--run="):
+            return Path(flag.removeprefix("--run="))
+        if flag == "--run" and position + 1 < len(flags):
+            return Path(flags[position + 1])
+    raise ConfigError("--resume needs the run directory: --run RUN")
+
+
+def _start(recipe: str, config: TrainConfig, path: Path | None) -> TrainResult:
+    # Asked before the data are prepared, which may take long.
+    path = _fresh(recipe) if path is None else path
+    Run.check_new(path)
+    dataset = open_data(config)
+    run = _create(path, recipe, config, dataset)
+    return _train(config, dataset, run, resume=False)
+
+
+def _resume(run: Run, data: str | None) -> TrainResult:
+    config = from_dict(run.config)
+    # Where the data lie, not what the flag said: the working directory may be another one.
+    found = Path(run.dataset["path"])
+    dataset = Dataset.open(found) if data is None else open_data(replace(config, data=data))
+    if difference := run.schema.difference(dataset.schema):
+        raise RunError(
+            f"{run.path} was trained on another schema than {dataset.path}: {difference}"
+        )
+    return _train(config, dataset, run, resume=True)
+
+
+def open_data(config: TrainConfig) -> Dataset:
+    """Return the prepared dataset that a config names, preparing it first if it is raw."""
+    options = config.prepare
+    if config.data == "clicks":
+        return open_or_prepare(
+            ClicksSource(config.clicks_rows),
+            stem="clicks",
+            split="chronological",
+        )
+    return resolve(
+        config.data,
+        split=options.split,
+        fractions=options.fractions,
+        seed=options.seed,
+        ids=options.ids,
+        min_count=options.min_count,
+        max_rows_per_table=options.max_rows_per_table,
+        bad_rows=options.bad_rows,
+    )
+
+
+def _fresh(recipe: str) -> Path:
+    name = recipe.replace(":", "-")
+    return Path("runs") / f"{name}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+
+
+def _create(path: Path, recipe: str, config: TrainConfig, dataset: Dataset) -> Run:
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    summary = {**dataset.summary(), "path": str(dataset.path.resolve())}
+    run = Run.create(
+        path,
+        recipe=recipe,
+        config=to_dict(config),
+        schema=dataset.schema,
+        environment=environment(),
+        dataset=summary,
+    )
+    Encoder.load(dataset.path).save(path)
+    return run
+
+
+def _train(config: TrainConfig, dataset: Dataset, run: Run, *, resume: bool) -> TrainResult:
+    baseline = None
+    if config.baseline:
+        simpler = baseline_of(config)
+        path = run.path / "baseline"
+        again = (path / "config.json").is_file()
+        nested = Run.open(path) if again else _create(path, "baseline", simpler, dataset)
+        model = fit(simpler, dataset, nested, resume=again, title="baseline")
+        baseline = (simpler.model.name, _evaluate(simpler, dataset, nested, model, None))
+    model = fit(config, dataset, run, resume=resume)
+    evaluations = _evaluate(config, dataset, run, model, baseline)
+    try:
+        report = reporting.write(run.path)
+    except MissingExtraError:
+        report = None
+    last = next(row for row in reversed(run.metrics()) if row["event"] == "train")
+    return TrainResult(
+        run=run.path,
+        evaluations=evaluations,
+        steps=last["step"],
+        elapsed_s=last["elapsed_s"],
+        samples_per_s=last["samples"] / last["elapsed_s"],
+        report=report,
+    )
+
+
+def _evaluate(
+    config: TrainConfig,
+    dataset: Dataset,
+    run: Run,
+    model: nn.Module,
+    baseline: tuple[str, dict[str, dict[str, Any]]] | None,
+) -> dict[str, dict[str, Any]]:
+    """Write evaluation-SPLIT.json of the final model for each held-out split that has rows."""
+    evaluations = {}
+    for name in ("validation", "test"):
+        split = dataset.split(name)
+        if not len(split):
+            continue
+        best = optimum(split)
+        evaluations[name] = {
+            "split": name,
+            **describe(predict_split(model, split, config.eval.batch_size)),
+            "optimum": best.to_dict() if best else None,
+            "baseline": {"name": baseline[0], "metrics": baseline[1][name]["metrics"]}
+            if baseline
+            else None,
+        }
+        write_json(run.path / f"evaluation-{name}.json", evaluations[name])
+    return evaluations

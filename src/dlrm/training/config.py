@@ -1,0 +1,152 @@
+"""A training run, wholly described."""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from dlrm.data.config import PrepareConfig
+from dlrm.data.loader import LoaderConfig
+from dlrm.errors import ConfigError
+from dlrm.models import ModelConfig
+from dlrm.models.dlrm import DLRMConfig
+from dlrm.optim.config import OptimConfig
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossConfig:
+    """What is minimised."""
+
+    name: Literal["bce", "weighted_bce", "mse"] = "bce"
+    """Binary cross-entropy, the same with a weight per class, or squared error."""
+    weights: tuple[float, float] = (1.0, 1.0)
+    """Weights of non-clicks and clicks in `weighted_bce`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalConfig:
+    """When the model is measured, and which one is kept."""
+
+    every: int = 0
+    """Steps between evaluations; 0 for ten an epoch. Every epoch also ends with one."""
+    splits: tuple[Literal["validation", "test"], ...] = ("validation",)
+    """Splits to measure then; the best model is chosen on the first of them that has rows."""
+    metric: Literal["auc", "log_loss", "normalized_entropy", "accuracy"] = "auc"
+    """What makes a model the best: auc and accuracy the higher, the others the lower."""
+    patience: int = 0
+    """Evaluations without a new best after which training stops early; 0 for never."""
+    batch_size: int = 16384
+    """Samples a batch."""
+
+    def __post_init__(self) -> None:
+        for name in ("every", "patience"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"eval.{name} is {getattr(self, name)}: it must not be negative")
+        if self.batch_size < 1:
+            raise ConfigError(f"eval.batch_size is {self.batch_size}: it must be positive")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointConfig:
+    """When the run is saved."""
+
+    every: int = 0
+    """Steps between checkpoints; 0 for one at each evaluation."""
+    keep: int = 2
+    """Newest checkpoints to keep, besides the best."""
+
+    def __post_init__(self) -> None:
+        if self.every < 0 or self.keep < 1:
+            raise ConfigError(
+                f"checkpoint.every is {self.every} and checkpoint.keep {self.keep}: "
+                "at least 0 and 1 are needed"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """A training run, wholly described."""
+
+    data: str = "clicks"
+    """A prepared dataset, raw Criteo text (several files: separated by commas), or `clicks`, the
+    generated log."""
+    clicks_rows: int = 1_000_000
+    """Rows of the generated log, where `data` is `clicks`."""
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    """How raw data are prepared; no meaning for a prepared dataset."""
+    model: ModelConfig = field(default_factory=DLRMConfig)
+    """The model."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """What is minimised."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """The optimizer."""
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    """How the training split becomes batches."""
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    """When the model is measured, and which one is kept."""
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """When the run is saved."""
+    epochs: int = 1
+    """Passes over the training split."""
+    max_steps: int = 0
+    """Steps after which training ends in any case; 0 for no limit."""
+    seed: int = 0
+    """Of the initial parameters."""
+    log_every: int = 100
+    """Steps between lines of metrics.jsonl."""
+    threads: int = 0
+    """Threads of torch; 0 for as many as it chooses. Resuming is exact for an equal number."""
+    baseline: bool = False
+    """Also train logistic regression on the same batches, to compare with."""
+    tensorboard: bool = False
+    """Also write TensorBoard events (extra `tensorboard`)."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.log_every < 1:
+            raise ConfigError(
+                f"epochs is {self.epochs} and log_every {self.log_every}: at least 1 is needed"
+            )
+        if self.max_steps < 0 or self.threads < 0:
+            raise ConfigError(
+                f"max_steps is {self.max_steps} and threads {self.threads}: "
+                "they must not be negative"
+            )
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """Return a config as nested dicts of JSON-ready values."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any]) -> TrainConfig:
+    """Rebuild a config from what `to_dict` returned, JSON in between or not.
+
+    Raises:
+        ConfigError: A field is unknown; names it and lists the choices.
+
+    """
+    return _dataclass(TrainConfig, values, "config")
+
+
+def _dataclass(cls: type[C], values: dict[str, Any], path: str) -> C:
+    hints = get_type_hints(cls)
+    if unknown := values.keys() - hints.keys():
+        raise ConfigError(f"{path} has no field {sorted(unknown)[0]}; it has {', '.join(hints)}")
+    return cls(
+        **{name: _value(hints[name], value, f"{path}.{name}") for name, value in values.items()}
+    )
+
+
+def _value(hint: Any, value: Any, path: str) -> Any:
+    if get_origin(hint) in (typing.Union, types.UnionType) and isinstance(value, dict):
+        # A union of configs is told apart by its `name`.
+        for choice in get_args(hint):
+            if value.get("name") == get_args(get_type_hints(choice)["name"])[0]:
+                return _dataclass(choice, value, path)
+        raise ConfigError(f"{path}.name is {value.get('name')!r}, which is no known choice")
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _dataclass(hint, value, path)
+    return tuple(value) if isinstance(value, list) else value

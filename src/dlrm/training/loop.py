@@ -1,0 +1,215 @@
+"""The training loop."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dlrm import optim
+from dlrm.data.loader import Loader
+from dlrm.data.store import Dataset
+from dlrm.errors import DatasetError, Interrupted, RunError
+from dlrm.metrics import Metrics
+from dlrm.optim.config import OptimConfig
+from dlrm.optim.schedule import learning_rate
+from dlrm.run import Run
+from dlrm.training import checkpoint, loss
+from dlrm.training.checkpoint import Progress
+from dlrm.training.config import LossConfig, TrainConfig
+from dlrm.training.evaluate import predict_split
+from dlrm.training.interrupt import Interrupt
+from dlrm.training.log import Log
+from dlrm.training.tensorboard import EventWriter
+
+HIGHER_IS_BETTER = ("auc", "accuracy")
+
+
+def fit(
+    config: TrainConfig,
+    dataset: Dataset,
+    run: Run,
+    *,
+    resume: bool = False,
+    title: str = "training",
+) -> nn.Module:
+    """Train a model into a run directory, or go on with one from its newest checkpoint.
+
+    A resumed run is bit-equal to one that never stopped, for an equal number of threads.
+
+    Args:
+        config: Of the run.
+        dataset: With the schema of the run.
+        run: Directory for metrics and checkpoints.
+        resume: Go on from the newest checkpoint; from the start where there is none yet.
+        title: Of the progress bar.
+
+    Returns:
+        The best model, by the metric and split of `config.eval`.
+
+    Raises:
+        DatasetError: There is nothing to train on.
+        CheckpointError: The newest checkpoint is damaged or belongs to another model.
+        DivergedError: The loss is no longer a number.
+        Interrupted: The user stopped the run, and it is saved.
+
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    train = dataset.split("train")
+    if len(train) == 0:
+        raise DatasetError(f"{dataset.path}: the training split has no rows")
+    torch.manual_seed(config.seed)
+    model = config.model.build(dataset.schema)
+    optimizer = optim.build(config.optim.name, model.parameters(), config.optim.lr)
+    loader = Loader(
+        train,
+        batch_size=config.loader.batch_size,
+        shuffle=config.loader.shuffle,
+        seed=config.loader.seed,
+    )
+    last_step = config.epochs * len(loader)
+    if config.max_steps:
+        last_step = min(last_step, config.max_steps)
+    eval_every = config.eval.every or max(1, len(loader) // 10)
+
+    progress = _resume(run, model, optimizer) if resume else Progress()
+    log = Log(
+        run,
+        progress,
+        loader,
+        last_step=last_step,
+        every=config.log_every,
+        title=title,
+        events=_events(run, progress, resume) if config.tensorboard else None,
+    )
+    with Interrupt() as interrupt, log:
+        while not progress.finished:
+            for batch in loader.epoch(progress.epoch, progress.batch):
+                lr = _set_learning_rate(optimizer, config.optim, progress.step + 1)
+                logits = model(batch)
+                value = compute_loss(config.loss, logits, batch.labels)
+                value.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+
+                progress.seen.update(logits.detach().numpy(), batch.labels.numpy())
+                progress.step += 1
+                progress.batch += 1
+                progress.samples += len(batch)
+                log.step(value.item(), lr)
+
+                epoch_ends = progress.batch == len(loader)
+                progress.finished = progress.step == last_step
+                evaluate = progress.step % eval_every == 0 or epoch_ends or progress.finished
+                if evaluate:
+                    with log.pause("evaluating"):
+                        _evaluate(config, dataset, model, progress, log)
+                    if config.eval.patience and progress.stale >= config.eval.patience:
+                        run.log("early_stop", step=progress.step, patience=config.eval.patience)
+                        progress.finished = True
+                if epoch_ends:
+                    progress.epoch, progress.batch = progress.epoch + 1, 0
+
+                every = config.checkpoint.every
+                save = progress.step % every == 0 if every else evaluate
+                # The best model must be there to be loaded at the end.
+                save |= progress.best_step == progress.step
+                if save or progress.finished or interrupt.requested:
+                    with log.pause("saving"):
+                        checkpoint.save(
+                            _folder(run), model, optimizer, progress, config.checkpoint.keep
+                        )
+                if progress.finished:
+                    break
+                if interrupt.requested:
+                    raise Interrupted(
+                        f"stopped and saved at step {progress.step}; go on with: "
+                        f"dlrm train --run {run.path} --resume"
+                    )
+    return load_best(run, model)
+
+
+def compute_loss(config: LossConfig, logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the configured loss of a batch, a scalar."""
+    match config.name:
+        case "bce":
+            return loss.bce(logits, labels)
+        case "weighted_bce":
+            return loss.weighted_bce(logits, labels, config.weights)
+        case "mse":
+            return loss.mse(logits, labels)
+
+
+def load_best(run: Run, model: nn.Module) -> nn.Module:
+    """Put the best parameters of a run into a model: the newest where none was chosen.
+
+    Raises:
+        RunError: The run has no checkpoint yet.
+
+    """
+    steps = checkpoint.steps(_folder(run))
+    if not steps:
+        raise RunError(f"{run.path} has no checkpoint yet")
+    best = checkpoint.read_progress(_folder(run), steps[-1])["best_step"]
+    checkpoint.load(_folder(run), steps[-1] if best is None else best, model, None)
+    return model
+
+
+def _set_learning_rate(optimizer: Optimizer, config: OptimConfig, step: int) -> float:
+    lr = learning_rate(
+        step,
+        config.lr,
+        warmup_steps=config.warmup_steps,
+        decay_start=config.decay_start,
+        decay_steps=config.decay_steps,
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    return lr
+
+
+def _evaluate(
+    config: TrainConfig, dataset: Dataset, model: nn.Module, progress: Progress, log: Log
+) -> None:
+    """Measure the training rows since the last time and the held-out splits; note the best."""
+    log.evaluated("train", progress.seen.compute())
+    progress.seen = Metrics()
+    chosen = None
+    for name in config.eval.splits:
+        split = dataset.split(name)
+        if len(split) == 0:
+            continue
+        values = predict_split(model, split, config.eval.batch_size).compute()
+        log.evaluated(name, values)
+        if chosen is None:
+            chosen = getattr(values, config.eval.metric)
+    if chosen is None:
+        return
+    sign = 1.0 if config.eval.metric in HIGHER_IS_BETTER else -1.0
+    if progress.best_value is None or sign * (chosen - progress.best_value) > 0:
+        progress.best_step, progress.best_value, progress.stale = progress.step, chosen, 0
+        log.run.log("best", step=progress.step, metric=config.eval.metric, value=chosen)
+    else:
+        progress.stale += 1
+
+
+def _folder(run: Run) -> Path:
+    return run.path / "checkpoints"
+
+
+def _resume(run: Run, model: nn.Module, optimizer: Optimizer) -> Progress:
+    steps = checkpoint.steps(_folder(run))
+    if not steps:
+        # Killed before its first checkpoint: it stands at the start.
+        run.rewind(0)
+        return Progress()
+    progress = checkpoint.load(_folder(run), steps[-1], model, optimizer)
+    if not progress.finished:
+        run.rewind(progress.step)
+        run.log("resumed", step=progress.step)
+    return progress
+
+
+def _events(run: Run, progress: Progress, resume: bool) -> EventWriter:
+    return EventWriter(run.path / "tensorboard", resumed_at=progress.step if resume else None)
