@@ -1,12 +1,17 @@
-"""Arrays written to disk piece by piece, hashed on the way."""
+"""The arrays of a dataset, written to disk piece by piece and hashed on the way."""
 
 import hashlib
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+from dlrm.data.split import Rows
+from dlrm.files import sync_folder
 
 
 class ArrayWriter:
@@ -51,3 +56,68 @@ class ArrayWriter:
             "bytes": size_bytes,
             "sha256": self._digest.hexdigest(),
         }
+
+
+class SplitWriter:
+    """The arrays of all splits, as they grow.
+
+    Args:
+        folder: The dataset.
+        splits: Names of the splits.
+        dense: N, numbers a row.
+        tables: T, ids a row.
+        truth: Whether the probability behind each label is known.
+
+    """
+
+    def __init__(
+        self, folder: Path, splits: Iterable[str], dense: int, tables: int, *, truth: bool
+    ):
+        kinds: dict[str, tuple[str, int | None]] = {
+            "dense": ("f4", dense),
+            "ids": ("i4", tables),
+            "labels": ("u1", None),
+        }
+        if truth:
+            kinds["truth"] = ("f4", None)
+        self._folder = folder
+        self._clicks = dict.fromkeys(splits, 0)
+        self._rows = dict.fromkeys(self._clicks, 0)
+        self._arrays = {
+            split: {
+                name: ArrayWriter(folder, f"{split}/{name}.bin", dtype, columns)
+                for name, (dtype, columns) in kinds.items()
+            }
+            for split in self._clicks
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for arrays in self._arrays.values():
+            for writer in arrays.values():
+                writer.abandon()
+
+    def write(self, split: str, arrays: Mapping[str, NDArray[Any]], rows: Rows) -> None:
+        """Append some rows of a block to a split."""
+        for name, writer in self._arrays[split].items():
+            writer.write(arrays[name][rows])
+        labels = arrays["labels"][rows]
+        self._rows[split] += len(labels)
+        self._clicks[split] += int(np.count_nonzero(labels))
+
+    def finish(self) -> dict[str, dict[str, Any]]:
+        """Sync everything; return the entries of the splits in the manifest."""
+        records = {}
+        for split, arrays in self._arrays.items():
+            written = {name: writer.close() for name, writer in arrays.items()}
+            sync_folder(self._folder / split)
+            counts = {"rows": self._rows[split], "clicks": self._clicks[split]}
+            records[split] = {**counts, "arrays": written}
+        return records

@@ -73,6 +73,7 @@ class CriteoSource:
         self.bad_rows: OnBadRow = bad_rows
         self.chunk_bytes = chunk_bytes
         self.bad = BadRows()
+        self.day_rows: list[int] = []
         for path in self.paths:
             check_file(path)
         self.labelled = _first_line_has_label(self.paths[0]) if labelled is None else labelled
@@ -97,9 +98,10 @@ class CriteoSource:
             InputError: A row is not what it should be; names file, line and column.
 
         """
-        self.bad = BadRows()
+        self.bad, self.day_rows = BadRows(), []
         for path in self.paths:
             line = 1
+            self.day_rows.append(0)
             for chunk in ahead(chunks(path, self.chunk_bytes)):
                 lines = chunk.count(b"\n")
                 frame = self._parse(chunk, lines)
@@ -110,6 +112,7 @@ class CriteoSource:
                         # Not reachable as long as the two definitions of a good line agree.
                         raise InputError("cannot be parsed", file=path, line=line)
                 line += lines
+                self.day_rows[-1] += frame.height
                 if frame.height:
                     yield frame
 

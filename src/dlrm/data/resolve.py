@@ -3,46 +3,28 @@
 import glob
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
-from dlrm.data.bad_rows import OnBadRow
 from dlrm.data.criteo import CriteoSource
-from dlrm.data.prepare import FRACTIONS, prepare, prepare_options
+from dlrm.data.prepare import PrepareConfig, prepare_with
 from dlrm.data.source import Source
-from dlrm.data.split import Protocol
 from dlrm.data.store import MANIFEST_FILE, Dataset
-from dlrm.data.vocabulary import IdOrder
-from dlrm.errors import DatasetError, InputError
+from dlrm.errors import ConfigError, DatasetError, InputError
 from dlrm.terminal import err
 
 CACHE = Path("prepared")
 
 
 def resolve(
-    data: str | Path,
-    *,
-    split: Protocol = "kaggle",
-    fractions: Sequence[float] | None = None,
-    seed: int = 0,
-    ids: IdOrder = "appearance",
-    min_count: int = 1,
-    max_rows_per_table: int | None = None,
-    bad_rows: OnBadRow = "error",
-    cache: Path = CACHE,
+    data: str | Path, config: PrepareConfig | None = None, *, cache: Path = CACHE
 ) -> Dataset:
-    """Open a prepared dataset, or prepare raw Criteo text and open the result.
+    """Open a prepared dataset, or prepare raw data and open the result.
 
     Args:
-        data: A prepared dataset's folder, or raw files: one path, several separated by commas, or
-            a glob pattern (its matches in natural order: day_2 before day_10).
-        split: Protocol of the split, as for `prepare`; like the rest, for raw files only.
-        fractions: Train, validation and test; None is 0.8, 0.1, 0.1.
-        seed: Seed of the random split.
-        ids: Order of ids.
-        min_count: Rarer values share a row.
-        max_rows_per_table: Values are taken modulo this.
-        bad_rows: `error`, or `skip` to count them and go on.
+        data: A prepared dataset's folder; raw Criteo text: one path, several separated by commas,
+            or a glob pattern (its matches in natural order: day_2 before day_10); or the generated
+            log: `clicks`, `clicks:ROWS` or `clicks:ROWS:SEED`.
+        config: How raw data are prepared; without meaning for a prepared dataset.
         cache: Where prepared datasets go: `<cache>/<stem>-<8 hex of log and options>`.
 
     Raises:
@@ -50,6 +32,7 @@ def resolve(
         DatasetError: The folder is not a prepared dataset.
 
     """
+    config = config or PrepareConfig()
     folder = Path(data)
     if folder.is_dir():
         if not (folder / MANIFEST_FILE).exists():
@@ -57,49 +40,33 @@ def resolve(
             expected = f'for the raw files in it write "{folder}/*"'
             raise DatasetError(f"{problem}; {expected}")
         return Dataset.open(folder)
+    if not folder.exists() and str(data).split(":", 1)[0] == "clicks":
+        return open_or_prepare(_clicks(str(data)), "clicks", config, cache=cache)
     files = raw_files(str(data))
-    return open_or_prepare(
-        CriteoSource(files, bad_rows=bad_rows),
-        stem=files[0].name.split(".")[0],
-        split=split,
-        fractions=FRACTIONS if fractions is None else fractions,
-        seed=seed,
-        ids=ids,
-        min_count=min_count,
-        max_rows_per_table=max_rows_per_table,
-        cache=cache,
-    )
+    source = CriteoSource(files, bad_rows=config.bad_rows)
+    return open_or_prepare(source, files[0].name.split(".")[0], config, cache=cache)
 
 
 def open_or_prepare(
-    source: Source,
-    *,
-    stem: str,
-    split: Protocol = "kaggle",
-    fractions: Sequence[float] = FRACTIONS,
-    seed: int = 0,
-    ids: IdOrder = "appearance",
-    min_count: int = 1,
-    max_rows_per_table: int | None = None,
-    cache: Path = CACHE,
+    source: Source, stem: str, config: PrepareConfig, *, cache: Path = CACHE
 ) -> Dataset:
     """Prepare a source into the cache, or find it there again; says on the terminal where it is."""
-    options = prepare_options(split, fractions, seed, ids, min_count, max_rows_per_table)
-    said = json.dumps([source.fingerprint(), options], sort_keys=True)
-    out = cache / f"{stem}-{hashlib.sha256(said.encode()).hexdigest()[:8]}"
-    made = prepare(
-        source,
-        out,
-        split=split,
-        fractions=fractions,
-        seed=seed,
-        ids=ids,
-        min_count=min_count,
-        max_rows_per_table=max_rows_per_table,
-    )
+    made_of = json.dumps([source.fingerprint(), config.options()], sort_keys=True)
+    out = cache / f"{stem}-{hashlib.sha256(made_of.encode()).hexdigest()[:8]}"
+    made = prepare_with(source, out, config)
     said = "found again" if made.reused else "prepared"
     err.print(f"Dataset {said}: {out}", soft_wrap=True, highlight=False, markup=False)
     return made.dataset
+
+
+def _clicks(data: str) -> Source:
+    """Return the generated log that `clicks[:ROWS[:SEED]]` asks for."""
+    from dlrm.data.clicks import ClicksSource
+
+    numbers = data.split(":")[1:]
+    if len(numbers) > 2 or not all(number.isdecimal() for number in numbers):
+        raise ConfigError(f'data is "{data}", expected clicks, clicks:ROWS or clicks:ROWS:SEED')
+    return ClicksSource(**dict(zip(("rows", "seed"), map(int, numbers), strict=False)))
 
 
 def raw_files(data: str) -> list[Path]:

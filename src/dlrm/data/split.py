@@ -4,6 +4,8 @@ Protocols:
     kaggle         the original's: seven equal days, the first ones a row longer where seven does
                    not divide; six days train, the first half of the seventh tests, the second
                    half validates
+    days           a file a day: all but the last day train, the last is halved likewise (as the
+                   original does with the 24 days of the Terabyte log)
     chronological  train, then validation, then test, in the order of the log
     random         each run of 65,536 rows is divided at random in the same proportions
 """
@@ -11,7 +13,8 @@ Protocols:
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, runtime_checkable
+from typing import Protocol as Contract
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +22,20 @@ from numpy.typing import NDArray
 from dlrm.errors import ConfigError, unknown
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
-Protocol = Literal["kaggle", "chronological", "random"]
-PROTOCOLS: tuple[Protocol, ...] = ("kaggle", "chronological", "random")
+Protocol = Literal["kaggle", "days", "chronological", "random"]
+PROTOCOLS: tuple[Protocol, ...] = ("kaggle", "days", "chronological", "random")
 DAYS = 7
 _RUN_ROWS = 1 << 16
 
 Rows = slice | NDArray[np.intp]
+
+
+@runtime_checkable
+class HasDays(Contract):
+    """A source whose files are days."""
+
+    day_rows: list[int]
+    """Rows of each day; known once the source has been read."""
 
 
 def sizes(rows: int, shares: Sequence[float]) -> tuple[int, ...]:
@@ -52,7 +63,11 @@ def sizes(rows: int, shares: Sequence[float]) -> tuple[int, ...]:
 def kaggle_sizes(rows: int) -> tuple[int, int, int]:
     """Return rows of train, validation and test under the original's Kaggle protocol."""
     # The first rows % 7 days are a row longer; the last one never is.
-    last_day = rows // DAYS
+    return last_day_sizes(rows, rows // DAYS)
+
+
+def last_day_sizes(rows: int, last_day: int) -> tuple[int, int, int]:
+    """Return rows of train, validation and test when the last day is held out."""
     test = last_day - last_day // 2
     return rows - last_day, last_day - test, test
 
@@ -105,20 +120,27 @@ class Plan:
                 yield first, last, labels[first - begin : last - begin]
 
 
-def plan(protocol: str, rows: int, *, fractions: Sequence[float], seed: int) -> Plan:
+def plan(
+    protocol: str, rows: int, *, fractions: Sequence[float], seed: int, days: Sequence[int] = ()
+) -> Plan:
     """Return where each of `rows` rows goes.
 
     Args:
         protocol: One of PROTOCOLS.
         rows: Rows of the whole log.
-        fractions: Shares of train, validation and test; the kaggle protocol has its own.
+        fractions: Shares of train, validation and test; for `chronological` and `random`.
         seed: Seed of the random protocol.
+        days: Rows of each day; for `days`.
 
     """
-    if protocol == "kaggle":
-        train, validation, test = kaggle_sizes(rows)
-        return Plan(rows, {"train": train, "test": test, "validation": validation})
     if protocol not in PROTOCOLS:
         raise unknown("split", protocol, PROTOCOLS)
+    if protocol == "days" and len(days) < 2:
+        problem = f"split days needs a file a day, two or more, but there is {len(days) or 'none'}"
+        raise ConfigError(f"{problem}; use kaggle, chronological or random")
+    if protocol in ("kaggle", "days"):
+        held_out = kaggle_sizes(rows) if protocol == "kaggle" else last_day_sizes(rows, days[-1])
+        train, validation, test = held_out
+        return Plan(rows, {"train": train, "test": test, "validation": validation})
     named = dict(zip(SPLITS, sizes(rows, fractions), strict=True))
     return Plan(rows, named, seed if protocol == "random" else None)

@@ -9,51 +9,64 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dlrm.errors import DatasetError
+from dlrm.files import sync_folder
 from dlrm.terminal import human_bytes
 
-_MARK = ".dlrm-partial"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.ENOTEMPTY)
 
 
 @contextmanager
-def staged(target: Path) -> Iterator[Path]:
+def staged(target: Path, entries: Collection[str]) -> Iterator[Path]:
     """Give a folder to work in, which becomes `target` when the block ends without an error.
 
     An empty folder may stand at `target`. What an earlier, killed process left is cleared first;
     whatever stops this block, an error or an interrupt, its folder is removed.
+
+    Args:
+        target: Where the finished folder goes.
+        entries: Names of what the block puts into it; a leftover with others is not cleared.
 
     Raises:
         DatasetError: Another process is at work on the same target, or the disk is full.
 
     """
     partial = target.with_name(f".{target.name}.partial")
-    lock = None
-    try:
+    with _said_plainly(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = _lock(partial, target)
-        _clear(partial)
-        (partial / _MARK).touch()
-        yield partial
-        (partial / _MARK).unlink()
-        sync(partial)
-        partial.rename(target)
-        sync(target.parent)
-    except BaseException as error:
-        if lock is not None:
-            shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in _FULL:
-            raise DatasetError(_full(target)) from error
-        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EEXIST):
+        try:
+            _clear(partial, entries)
+            try:
+                yield partial
+                sync_folder(partial)
+                partial.rename(target)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+            sync_folder(target.parent)
+        finally:
+            os.close(lock)
+
+
+@contextmanager
+def _said_plainly(target: Path) -> Iterator[None]:
+    """Turn what the operating system refuses into a DatasetError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            free = human_bytes(free_bytes(target))
+            problem = f"the disk of {target} is full ({free} free now)"
+            raise DatasetError(f"{problem}; nothing was kept: free some space") from error
+        if error.errno in _REFUSED:
             raise DatasetError(f"{target} cannot be written: {error.strerror}") from error
         raise
-    finally:
-        if lock is not None:
-            os.close(lock)
 
 
 def _lock(partial: Path, target: Path) -> int:
@@ -78,23 +91,14 @@ def _lock(partial: Path, target: Path) -> int:
     raise DatasetError(f"{partial} could not be locked; use another --out")
 
 
-def _clear(partial: Path) -> None:
+def _clear(partial: Path, entries: Collection[str]) -> None:
     """Remove what a killed process left, and nothing else."""
     left = list(partial.iterdir())
-    if left and partial / _MARK not in left:
-        raise DatasetError(f"{partial} holds files that are not ours; move it away")
-    # The mark goes last: a process that is killed here leaves a folder that can be cleared.
-    for path in sorted(left, key=lambda path: path.name == _MARK):
+    for path in left:
+        if path.name not in entries:
+            raise DatasetError(f"{path} is in the way and not ours; move it away")
+    for path in left:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def sync(folder: Path) -> None:
-    """Make the entries of a folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def free_bytes(target: Path) -> int:
@@ -103,9 +107,3 @@ def free_bytes(target: Path) -> int:
     while not there.exists():
         there = there.parent
     return shutil.disk_usage(there).free
-
-
-def _full(target: Path) -> str:
-    """Return the message for a full disk."""
-    free = human_bytes(free_bytes(target))
-    return f"the disk of {target} is full ({free} free now); nothing was kept: free some space"

@@ -5,8 +5,9 @@ Comes out: chunks of some megabytes, each ending in a newline, all ends LF. Memo
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -78,7 +79,7 @@ def _plain(stream: BinaryIO, piece_bytes: int) -> Iterator[bytes]:
         yield piece
 
 
-def chunks(file: Path, chunk_bytes: int) -> Iterator[bytes]:
+def chunks(file: Path, chunk_bytes: int) -> Generator[bytes, None, None]:
     """Yield a file as chunks of whole lines of about `chunk_bytes`, each ending in a newline.
 
     Blank lines at the end of the file are left out; blank lines before its end are kept.
@@ -132,10 +133,10 @@ def chunks(file: Path, chunk_bytes: int) -> Iterator[bytes]:
         raise InputError("the file is empty, expected one sample a line", file=file)
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
+def ahead(items: Generator[T, None, None]) -> Iterator[T]:
     """Yield the same items, computing the next one in a thread while this one is used."""
     done = object()
-    with ThreadPoolExecutor(1) as thread:
+    with closing(items), ThreadPoolExecutor(1) as thread:
         upcoming = thread.submit(next, items, done)
         while (item := upcoming.result()) is not done:
             upcoming = thread.submit(next, items, done)

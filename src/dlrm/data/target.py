@@ -1,0 +1,90 @@
+"""The folder that `prepare` writes to: what may stand there already, and what may go."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from dlrm.data.encoder import ENCODER_FILE, VOCABULARY_FOLDER
+from dlrm.data.source import Source
+from dlrm.data.split import SPLITS
+from dlrm.data.staging import free_bytes
+from dlrm.data.store import MANIFEST_FILE, Dataset, read_manifest
+from dlrm.errors import DatasetError
+from dlrm.terminal import human_bytes
+
+ENTRIES = frozenset({MANIFEST_FILE, ENCODER_FILE, VOCABULARY_FOLDER, "spill", *SPLITS})
+"""What `prepare` puts into a folder; nothing else is ever deleted."""
+
+
+def existing(
+    out: Path, fingerprint: dict[str, Any], options: dict[str, Any], *, force: bool
+) -> Dataset | None:
+    """Return the finished dataset at `out`; None when there is nothing, or it may be replaced.
+
+    Args:
+        out: The folder.
+        fingerprint: Of the log that is asked for.
+        options: That are asked for.
+        force: Whether a dataset made from other ones may be replaced.
+
+    Raises:
+        DatasetError: The folder holds something else; says what differs.
+
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    if not out.is_dir() or not (out / MANIFEST_FILE).exists():
+        problem = f"{out} exists and is not a prepared dataset"
+        raise DatasetError(f"{problem}; it is left alone: use another --out")
+    if force:
+        _check_foreign(out)
+        return None
+    manifest = read_manifest(out)
+    made_with = manifest.get("options", {})
+    other = [
+        f"{name} is {made_with.get(name)}, asked for is {value}"
+        for name, value in options.items()
+        if made_with.get(name) != value
+    ]
+    if json.loads(json.dumps(fingerprint)) != manifest.get("fingerprint"):
+        other.insert(0, "it was made from another log, or with another handling of bad rows")
+    if other:
+        problem = f"{out} is a dataset that was prepared differently: {'; '.join(other)}"
+        raise DatasetError(f"{problem}. Use another --out, or --force to replace it")
+    return Dataset.open(out)
+
+
+def _check_foreign(out: Path) -> None:
+    """Raise a DatasetError if a dataset's folder holds anything that is not the dataset's."""
+    foreign = sorted({path.name for path in out.iterdir()} - ENTRIES)
+    if foreign:
+        problem = f"{out} also holds {', '.join(foreign[:3])}, which is not the dataset's"
+        raise DatasetError(f"{problem}; move it away or use another --out")
+
+
+def remove_dataset(out: Path) -> None:
+    """Delete a dataset that is about to be replaced; nothing else."""
+    _check_foreign(out)
+    # Without its manifest it is no dataset: whatever happens next, nobody reads half of it.
+    (out / MANIFEST_FILE).unlink(missing_ok=True)
+    for path in out.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def check_disk(source: Source, out: Path) -> None:
+    """Raise a DatasetError when the disk cannot hold the dataset and what is written on the way."""
+    need, free = disk_bytes(source), free_bytes(out)
+    if need > free:
+        raise DatasetError(
+            f"preparing about {source.rows():,} rows needs about {human_bytes(need)} on the disk "
+            f"of {out}, but {human_bytes(free)} are free; use an --out on another disk"
+        )
+
+
+def disk_bytes(source: Source) -> int:
+    """Return about how much disk `prepare` needs while it works."""
+    row = 4 * len(source.dense) + 4 * len(source.categorical) + 5
+    # The blocks, their distinct values with counts and ids (some 16 bytes for a sixth of all
+    # values), and the arrays; the blocks go while the arrays come.
+    return int(source.rows() * (1.15 * row + 16 * len(source.categorical) / 6)) + (1 << 20)
