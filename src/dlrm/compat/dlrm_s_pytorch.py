@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 from numpy.random import RandomState
 
+from dlrm.compat.accuracy import measure_accuracy
 from dlrm.compat.batches import Data
 from dlrm.compat.criteo_data import criteo_data
 from dlrm.compat.flags import PROGRAM, Flags, parse
-from dlrm.compat.loop import load, measure_accuracy, train
+from dlrm.compat.loop import load, train
 from dlrm.compat.parameters import draw_parameters
 from dlrm.compat.printing import (
     print_accuracy,

@@ -161,9 +161,16 @@ class Flags:
     numerics: str = _choice("head", "readme2019")
 
     def __post_init__(self) -> None:
-        for name in ("mini_batch_size", "print_freq", "num_indices_per_lookup"):
+        for name in ("mini_batch_size", "print_freq", "num_indices_per_lookup", "data_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{flag(name)}={getattr(self, name)}: expected at least 1")
+        if self.num_batches < 0:
+            raise ConfigError(f"--num-batches={self.num_batches}: expected 0 (all) or more")
+        for name in ("arch_embedding_size", "arch_mlp_bot", "arch_mlp_top"):
+            sizes = getattr(self, name)
+            if min(sizes) < 1 or (name == "arch_mlp_bot" and len(sizes) < 2):
+                said = "-".join(map(str, sizes))
+                raise ConfigError(f"{flag(name)}={said}: expected positive sizes, e.g. 4-3-2")
         if not 0.0 <= self.data_sub_sample_rate <= 1.0:
             rate = self.data_sub_sample_rate
             raise ConfigError(f"--data-sub-sample-rate={rate}: expected a share between 0 and 1")

@@ -1,18 +1,16 @@
-"""The training loop and the test pass, with the lines that the original prints in them."""
+"""The training loop, with the lines that the original prints in it."""
 
 import time
 from functools import partial
-from math import log
 from pathlib import Path
 
-import torch
 from numpy.random import RandomState
-from torch import Tensor
 from torch.optim import Optimizer
 
-from dlrm.batch import Batch
 from dlrm.compat import saved_model
+from dlrm.compat.accuracy import correct, forward, measure_accuracy
 from dlrm.compat.batches import Data
+from dlrm.compat.events import Events
 from dlrm.compat.flags import Flags
 from dlrm.compat.printing import Progress, print_accuracy, print_loaded
 from dlrm.compat.saved_model import State
@@ -46,6 +44,7 @@ def train(flags: Flags, data: Data, model: DLRM, rng: RandomState, batches: int)
         first_epoch, first_batch = loaded.epoch, loaded.iteration
     print("time/loss/accuracy (if enabled):")
     progress = Progress(flags, batches)
+    events = Events(flags, first_epoch * batches + first_batch)
     for epoch in range(first_epoch, flags.nepochs):
         start = first_batch if epoch == first_epoch else 0
         for number, batch in enumerate(data.train.read(start), start):
@@ -68,12 +67,14 @@ def train(flags: Flags, data: Data, model: DLRM, rng: RandomState, batches: int)
             if not (should_test or last or (number + 1) % flags.print_freq == 0):
                 continue
             train_loss = progress.print(number, epoch)
+            events.add("Train/Loss", train_loss, batches * epoch + number + 1)
             if not should_test:
                 continue
             print(f"Testing at - {number + 1}/{batches} of epoch {epoch},")
             accuracy = measure_accuracy(flags, model, data)
             improved, best = accuracy > best, max(accuracy, best)
             print_accuracy(accuracy, best)
+            events.add("Test/Acc", accuracy, batches * epoch + number + 1)
             if improved and flags.save_model:
                 print(f"Saving model to {flags.save_model}")
                 state = saved_model.State(
@@ -88,18 +89,7 @@ def train(flags: Flags, data: Data, model: DLRM, rng: RandomState, batches: int)
                     optimizer=flags.optimizer,
                 )
                 saved_model.save(Path(flags.save_model), state, model, optimizer, rng)
-
-
-def forward(flags: Flags, model: DLRM, batch: Batch) -> Tensor:
-    """Return the logits (B,).
-
-    `--loss-threshold` t keeps probabilities within [t, 1 - t]; clamping the logits does the same.
-    """
-    logits = model(batch)
-    if 0.0 < flags.loss_threshold < 1.0:
-        bound = log(1 / flags.loss_threshold - 1)
-        return logits.clamp(-bound, bound)
-    return logits
+    events.close()
 
 
 def rate(flags: Flags, step: int) -> float:
@@ -118,26 +108,6 @@ def rate(flags: Flags, step: int) -> float:
         decay_start=decay_start,
         decay_steps=flags.lr_num_decay_steps,
     )
-
-
-def correct(logits: Tensor, labels: Tensor) -> int:
-    """Return how many probabilities round to their label; one of exactly 1/2 rounds to 0."""
-    return int((logits.sigmoid().round() == labels).sum())
-
-
-@torch.no_grad()
-def measure_accuracy(flags: Flags, model: DLRM, data: Data) -> float:
-    """Return the share of test samples whose probability rounds to their label.
-
-    As in the original, `--num-batches` limits the test data too.
-    """
-    right = samples = 0
-    for number, batch in enumerate(data.test.read()):
-        if 0 < flags.num_batches <= number:
-            break
-        right += correct(forward(flags, model, batch), batch.labels)
-        samples += len(batch)
-    return right / samples
 
 
 def load(flags: Flags, model: DLRM, optimizer: Optimizer | None, rng: RandomState) -> State:

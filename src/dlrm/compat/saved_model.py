@@ -7,6 +7,7 @@ pickled, so that loading a file runs no code of whoever made it.
 
 import json
 import os
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dlrm.errors import CheckpointError
+from dlrm.files import sync_file, sync_folder
 from dlrm.models.dlrm import DLRM
+
+KEY = "dlrm_s_pytorch"
+"""Of the JSON in the metadata."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,13 +66,13 @@ def save(path: Path, state: State, model: DLRM, optimizer: Optimizer, rng: Rando
     }
     tensors["rng"] = torch.from_numpy(words["state"]["key"].astype(np.int64))
     drawn = {"pos": words["state"]["pos"], "gauss": [words["has_gauss"], words["gauss"]]}
-    metadata = {"dlrm_s_pytorch": json.dumps({"state": asdict(state), "rng": drawn})}
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    values = {"state": asdict(state), "rng": drawn, "crc32": _crc32(tensors)}
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, unfinished, metadata)
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
+        save_file(tensors, unfinished, {KEY: json.dumps(values)})
+        sync_file(unfinished)
         unfinished.replace(path)
+        sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be written: {error}") from None
     finally:
@@ -93,6 +98,8 @@ def load(
     """
     tensors, metadata = _read(path)
     try:
+        if metadata["crc32"] != _crc32(tensors):
+            raise CheckpointError(f"{path}: damaged: its checksum does not fit its content")
         state = State(**metadata["state"])
         drawn = metadata["rng"]
         key = tensors.pop("rng").numpy().astype(np.uint32)
@@ -123,12 +130,20 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
-        return tensors, json.loads(metadata["dlrm_s_pytorch"])
+        return tensors, json.loads(metadata[KEY])
     except (SafetensorError, KeyError, json.JSONDecodeError):
         raise CheckpointError(
             f"{path}: not a model that --save-model wrote, or damaged; "
             "files pickled by the original are not loaded: a pickle can run any code"
         ) from None
+
+
+def _crc32(tensors: dict[str, Tensor]) -> int:
+    checksum = 0
+    for name in sorted(tensors):
+        checksum = zlib.crc32(name.encode(), checksum)
+        checksum = zlib.crc32(tensors[name].numpy().data.cast("B"), checksum)
+    return checksum
 
 
 def _named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

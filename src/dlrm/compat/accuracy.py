@@ -1,0 +1,46 @@
+"""The accuracy that the original prints."""
+
+from math import log
+
+import torch
+from torch import Tensor
+
+from dlrm.batch import Batch
+from dlrm.compat.batches import Data
+from dlrm.compat.flags import Flags
+from dlrm.errors import DatasetError
+from dlrm.models.dlrm import DLRM
+
+
+def forward(flags: Flags, model: DLRM, batch: Batch) -> Tensor:
+    """Return the logits (B,).
+
+    `--loss-threshold` t keeps probabilities within [t, 1 - t]; clamping the logits does the same.
+    """
+    logits = model(batch)
+    if 0.0 < flags.loss_threshold < 1.0:
+        bound = log(1 / flags.loss_threshold - 1)
+        return logits.clamp(-bound, bound)
+    return logits
+
+
+def correct(logits: Tensor, labels: Tensor) -> int:
+    """Return how many probabilities round to their label; one of exactly 1/2 rounds to 0."""
+    return int((logits.sigmoid().round() == labels).sum())
+
+
+@torch.no_grad()
+def measure_accuracy(flags: Flags, model: DLRM, data: Data) -> float:
+    """Return the share of test samples whose probability rounds to their label.
+
+    As in the original, `--num-batches` limits the test data too.
+    """
+    right = samples = 0
+    for number, batch in enumerate(data.test.read()):
+        if 0 < flags.num_batches <= number:
+            break
+        right += correct(forward(flags, model, batch), batch.labels)
+        samples += len(batch)
+    if not samples:
+        raise DatasetError("there are no test samples: the last day of the log is empty")
+    return right / samples
