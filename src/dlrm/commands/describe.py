@@ -1,0 +1,100 @@
+"""`dlrm data describe`: what is in a prepared dataset."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Group, RenderableType
+
+from dlrm import terminal
+from dlrm.data.describe import FeatureNumbers, SplitNumbers, features, splits
+from dlrm.data.store import Dataset
+from dlrm.data.store import verify as verify_dataset
+from dlrm.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DescribeResult:
+    """A prepared dataset in numbers."""
+
+    path: Path
+    source: str
+    rows: int
+    bad_rows: int
+    """Rows left out because they were not what they should be."""
+    unused_rows: int
+    """Good rows that are in no split."""
+    verified: bool
+    splits: list[SplitNumbers]
+    features: list[FeatureNumbers]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers JSON-ready."""
+        return {
+            "path": str(self.path),
+            "source": self.source,
+            "rows": self.rows,
+            "bad_rows": self.bad_rows,
+            "unused_rows": self.unused_rows,
+            "verified": self.verified,
+            "splits": [{**asdict(each), "click_rate": each.click_rate} for each in self.splits],
+            "features": [asdict(each) for each in self.features],
+        }
+
+    def __rich__(self) -> RenderableType:
+        left_out = f", {self.bad_rows:,} bad rows left out" if self.bad_rows else ""
+        left_out += f", {self.unused_rows:,} in no split" if self.unused_rows else ""
+        checked = ", every hash is right" if self.verified else ""
+        title = f"{self.path}: source {self.source}, {self.rows:,} rows{left_out}{checked}"
+        rows = terminal.table(title, "split", "rows", "clicks", "click rate")
+        for split in self.splits:
+            rate = "-" if split.click_rate is None else f"{split.click_rate:.4f}"
+            rows.add_row(split.name, f"{split.rows:,}", f"{split.clicks:,}", rate)
+        numbers = terminal.table("Numbers", "feature", "missing")
+        tables = terminal.table("Categories", "feature", "values", "missing", "rare")
+        tables.add_column("first ids: value, count, share", overflow="fold")
+        for feature in self.features:
+            missing = f"{feature.missing_rate:.2%}"
+            if feature.values is None:
+                numbers.add_row(feature.name, missing)
+                continue
+            head = "\n".join(
+                f"{'(missing)' if each.value is None else each.value:<9} "
+                f"{each.count:>9,} {each.share:>7.2%}"
+                for each in feature.head
+            )
+            rare = f"{feature.rare:,}" if feature.rare else "-"
+            tables.add_row(feature.name, f"{feature.values:,}", missing, rare, head)
+        return Group(rows, numbers, tables)
+
+
+def describe(
+    dataset: Annotated[Path, tyro.conf.Positional], *, head: int = 5, verify: bool = False
+) -> DescribeResult:
+    """Show what is in a prepared dataset.
+
+    Args:
+        dataset: Its folder.
+        head: How many values of each category to show, by id.
+        verify: Read everything and compare it with its hashes.
+
+    Raises:
+        DatasetError: It is not a prepared dataset, or a file was altered.
+
+    """
+    if head < 0:
+        raise ConfigError(f"head is {head}, expected 0 or more")
+    opened = Dataset.open(dataset)
+    if verify:
+        verify_dataset(opened)
+    return DescribeResult(
+        path=opened.path,
+        source=opened.source,
+        rows=opened.manifest["rows"],
+        bad_rows=opened.manifest["bad_rows"]["total"],
+        unused_rows=opened.manifest["unused_rows"],
+        verified=verify,
+        splits=splits(opened),
+        features=features(opened, head),
+    )

@@ -1,0 +1,150 @@
+"""`dlrm data prepare`: a raw log in, a prepared dataset out."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from dlrm import terminal
+from dlrm.data.criteo import CriteoSource
+from dlrm.data.prepare import PrepareConfig, prepare_with
+from dlrm.data.split import Protocol
+from dlrm.data.store import verify as verify_dataset
+from dlrm.data.vocabulary import IdOrder
+from dlrm.errors import ConfigError
+
+_DEFAULTS = PrepareConfig()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrepareResult:
+    """What was prepared, and how fast."""
+
+    out: Path
+    reused: bool
+    """Whether the finished dataset was there already."""
+    verified: bool
+    """Whether every byte was compared with its hash."""
+    rows: int
+    splits: dict[str, int]
+    """Rows of each split."""
+    click_rate: float
+    values: int
+    """Ids of all tables together, without their rows for other values."""
+    size_bytes: int
+    bad_rows: dict[str, Any]
+    """How many rows were left out, why, and where the first ones stand."""
+    duration_s: float
+    rows_per_s: float | None
+    """None when nothing had to be done."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the results JSON-ready."""
+        return {
+            "out": str(self.out),
+            "reused": self.reused,
+            "verified": self.verified,
+            "rows": self.rows,
+            **{f"{name}_rows": rows for name, rows in self.splits.items()},
+            "click_rate": self.click_rate,
+            "values": self.values,
+            "size_bytes": self.size_bytes,
+            "bad_rows": self.bad_rows["total"],
+            "bad_row_reasons": self.bad_rows["reasons"],
+            "bad_row_examples": self.bad_rows["first"],
+            "duration_s": self.duration_s,
+            "rows_per_s": self.rows_per_s,
+        }
+
+    def __rich__(self) -> RenderableType:
+        grid = terminal.table(None, "split", "rows")
+        for name, rows in self.splits.items():
+            grid.add_row(name, f"{rows:,}")
+        done = "found finished" if self.reused else f"prepared in {self.duration_s:.1f} s"
+        speed = f", {self.rows_per_s:,.0f} rows/s" if self.rows_per_s else ""
+        size = terminal.human_bytes(self.size_bytes)
+        lines = [f"{self.out}: {done}{speed}; {size}, {self.values:,} values, click rate "]
+        lines[0] += f"{self.click_rate:.4f}{', every hash is right' if self.verified else ''}"
+        if self.bad_rows["total"]:
+            why = ", ".join(f"{kind} {rows:,}" for kind, rows in self.bad_rows["reasons"].items())
+            lines.append(f"{self.bad_rows['total']:,} bad rows left out ({why}):")
+            lines += [f"  {example}" for example in self.bad_rows["first"]]
+        lines.append(f"Next: dlrm data describe {self.out}")
+        return Group(grid, Text("\n".join(lines)))
+
+
+def prepare(
+    source: Annotated[Literal["criteo"], tyro.conf.Positional],
+    raw: Annotated[list[Path], tyro.conf.Positional],
+    *,
+    out: Path,
+    split: Protocol = _DEFAULTS.split,
+    fractions: tuple[float, float, float] | None = None,
+    seed: int = _DEFAULTS.seed,
+    ids: IdOrder = _DEFAULTS.ids,
+    min_count: int = _DEFAULTS.min_count,
+    max_rows_per_table: int | None = _DEFAULTS.max_rows_per_table,
+    bad_rows: Literal["error", "skip"] = _DEFAULTS.bad_rows,
+    verify: bool = False,
+    force: bool = False,
+) -> PrepareResult:
+    """Turn a raw log into a prepared dataset, out of core.
+
+    Args:
+        source: What the log is: raw Criteo text (label, 13 integers, 26 hexadecimal categories).
+        raw: The files in order, plain or .gz.
+        out: Folder of the dataset; a finished one from the same log and settings is used again.
+        split: kaggle (seven equal days, the last one held out), days (a file a day, the last one
+            held out), chronological or random.
+        fractions: Train, validation and test, as fractions or as row counts; .8 .1 .1 by default.
+        seed: Seed of the random split.
+        ids: Ids by first appearance, or by frequency.
+        min_count: Values seen fewer times share one row.
+        max_rows_per_table: Take values modulo this number, so that no table has more values.
+        bad_rows: Stop at a row that is not what it should be, or count it and go on.
+        verify: Read everything again and compare it with its hashes.
+        force: Replace a dataset that was prepared otherwise.
+
+    Raises:
+        InputError: The log has a bad row; names file, line and column.
+        DatasetError: The disk is too small, or `out` holds something else.
+
+    """
+    if fractions is not None and split in ("kaggle", "days"):
+        raise ConfigError(f"split {split} has its own fractions; use chronological or random")
+    began = time.perf_counter()
+    log = CriteoSource(raw, bad_rows=bad_rows)
+    config = PrepareConfig(
+        split=split,
+        fractions=_DEFAULTS.fractions if fractions is None else fractions,
+        seed=seed,
+        ids=ids,
+        min_count=min_count,
+        max_rows_per_table=max_rows_per_table,
+        bad_rows=bad_rows,
+    )
+    made = prepare_with(log, out, config, force=force)
+    duration_s = time.perf_counter() - began
+    if verify:
+        verify_dataset(made.dataset)
+    manifest = made.dataset.manifest
+    splits = manifest["splits"]
+    rows = sum(each["rows"] for each in splits.values())
+    arrays = [record for each in splits.values() for record in each["arrays"].values()]
+    return PrepareResult(
+        out=made.dataset.path,
+        reused=made.reused,
+        verified=verify,
+        rows=manifest["rows"],
+        splits={name: each["rows"] for name, each in splits.items()},
+        click_rate=sum(each["clicks"] for each in splits.values()) / max(rows, 1),
+        values=sum(rows - 1 for rows in made.dataset.schema.rows),
+        size_bytes=sum(each["bytes"] for each in (*arrays, *manifest["files"].values())),
+        bad_rows=manifest["bad_rows"],
+        duration_s=duration_s,
+        rows_per_s=None if made.reused else manifest["rows"] / duration_s,
+    )
