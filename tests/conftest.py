@@ -1,0 +1,23 @@
+"""Fixtures shared by all tests."""
+
+from pathlib import Path
+
+import pytest
+
+from dlrm.data.clicks import ClicksSource
+from dlrm.data.prepare import prepare
+from dlrm.data.store import Dataset
+
+
+@pytest.fixture(scope="session")
+def clicks(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """A small generated click log, prepared: 2,400 / 300 / 300 rows."""
+    out = tmp_path_factory.mktemp("clicks") / "dataset"
+    return prepare(ClicksSource(3000, seed=1), out, split="chronological").dataset
+
+
+@pytest.fixture
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

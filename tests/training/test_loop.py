@@ -1,0 +1,222 @@
+"""Training as a whole: it learns, keeps the best, stops early, and resumes exactly."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dlrm.data.loader import LoaderConfig
+from dlrm.data.store import Dataset
+from dlrm.errors import CheckpointError, DivergedError, Interrupted, RunError
+from dlrm.models.dlrm import DLRMConfig
+from dlrm.models.lr import LRConfig
+from dlrm.optim.config import OptimConfig
+from dlrm.run import Run
+from dlrm.training import checkpoint, interrupt
+from dlrm.training.config import CheckpointConfig, EvalConfig, TrainConfig, to_dict
+from dlrm.training.loop import fit, load_best
+
+SMALL = TrainConfig(
+    model=DLRMConfig(dim=4, bottom=(8,), top=(8,)),
+    optim=OptimConfig(
+        name="rowwise_adagrad", lr=0.05, warmup_steps=5, decay_start=30, decay_steps=20
+    ),
+    loader=LoaderConfig(batch_size=100, seed=3),
+    eval=EvalConfig(every=7),
+    checkpoint=CheckpointConfig(every=5),
+    epochs=2,
+    log_every=1,
+    seed=4,
+)
+
+
+def new_run(path: Path, config: TrainConfig, dataset: Dataset) -> Run:
+    return Run.create(
+        path,
+        recipe="custom",
+        config=to_dict(config),
+        schema=dataset.schema,
+        environment={},
+        dataset={"path": str(dataset.path)},
+    )
+
+
+def losses(run: Run) -> dict[int, float]:
+    return {row["step"]: row["loss"] for row in run.metrics() if row["event"] == "train"}
+
+
+def evaluations(run: Run) -> list[tuple]:
+    names = ("step", "split", "auc", "log_loss", "samples")
+    return [tuple(row[name] for name in names) for row in run.metrics() if row["event"] == "eval"]
+
+
+def test_every_step_is_logged_once_and_training_learns(clicks, tmp_path):
+    config = replace(SMALL, epochs=8, eval=EvalConfig(every=24))
+    run = new_run(tmp_path / "run", config, clicks)
+    fit(config, clicks, run)
+    curve = losses(run)
+    assert list(curve) == list(range(1, 8 * 24 + 1))
+    assert np.mean(list(curve.values())[-24:]) < 0.9 * np.mean(list(curve.values())[:24])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rowwise_adagrad"])
+@pytest.mark.parametrize("stop", [1, 24, 31])
+def test_a_resumed_run_equals_one_that_never_stopped(clicks, tmp_path, optimizer, stop):
+    config = replace(SMALL, optim=replace(SMALL.optim, name=optimizer))
+    whole = new_run(tmp_path / "whole", config, clicks)
+    straight = fit(config, clicks, whole)
+
+    halved = new_run(tmp_path / "halved", config, clicks)
+    calls = 0
+
+    class Stop(interrupt.Interrupt):
+        @property
+        def requested(self) -> bool:
+            nonlocal calls
+            calls += 1
+            return calls > stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dlrm.training.loop.Interrupt", Stop)
+        with pytest.raises(Interrupted, match=r"dlrm train --run .* --resume"):
+            fit(config, clicks, halved)
+    torch.manual_seed(99)
+    resumed = fit(config, clicks, halved, resume=True)
+    assert losses(halved) == losses(whole)
+    assert evaluations(halved) == evaluations(whole)
+    for ours, theirs in zip(resumed.parameters(), straight.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    newest = [checkpoint.steps(run.path / "checkpoints")[-1] for run in (whole, halved)]
+    assert newest == [48, 48]
+
+
+TRAIN = """
+import sys
+from pathlib import Path
+from dlrm.data.store import Dataset
+from dlrm.run import Run
+from dlrm.training.config import from_dict
+from dlrm.training.loop import fit
+run = Run.open(Path(sys.argv[1]))
+fit(from_dict(run.config), Dataset.open(run.dataset["path"]), run, resume=True)
+"""
+
+
+def test_a_run_killed_at_any_moment_resumes_to_the_same_losses(clicks, tmp_path):
+    whole = new_run(tmp_path / "whole", SMALL, clicks)
+    fit(SMALL, clicks, whole)
+    run = new_run(tmp_path / "killed", SMALL, clicks)
+    kills = 0
+    for reach in (3, 9, 17, 18, 33):
+        process = subprocess.Popen([sys.executable, "-c", TRAIN, str(run.path)])
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if max(losses(run), default=0) >= reach:
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.002)
+        process.wait()
+    assert kills >= 2
+    assert subprocess.run([sys.executable, "-c", TRAIN, str(run.path)], check=False).returncode == 0
+    assert losses(run) == losses(whole)
+    assert evaluations(run) == evaluations(whole)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(clicks, tmp_path):
+    run = new_run(tmp_path / "run", replace(SMALL, epochs=400), clicks)
+    process = subprocess.Popen([sys.executable, "-c", TRAIN, str(run.path)], stderr=subprocess.PIPE)
+    while process.poll() is None and max(losses(run), default=0) < 6:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    assert b"stopped and saved at step" in stderr
+    step = checkpoint.steps(run.path / "checkpoints")[-1]
+    assert step == max(losses(run))
+
+
+def test_the_best_model_is_really_the_best(clicks, tmp_path):
+    config = replace(
+        SMALL,
+        optim=OptimConfig(name="adagrad", lr=0.3),
+        epochs=6,
+        eval=EvalConfig(every=12, metric="log_loss"),
+        checkpoint=CheckpointConfig(keep=1),
+    )
+    run = new_run(tmp_path / "run", config, clicks)
+    fit(config, clicks, run)
+    held_out = [row for row in run.metrics() if row.get("split") == "validation"]
+    best = min(held_out, key=lambda row: row["log_loss"])
+    # The rate is high enough to overfit, or this test would show nothing.
+    assert best["step"] < held_out[-1]["step"]
+    model = config.model.build(clicks.schema)
+    load_best(run, model)
+    from dlrm.training.evaluate import predict_split
+
+    measured = predict_split(model, clicks.split("validation"), 1000).compute()
+    assert measured.log_loss == pytest.approx(best["log_loss"], rel=1e-6)
+
+
+def test_early_stopping_waits_as_long_as_asked(clicks, tmp_path):
+    config = replace(
+        SMALL,
+        optim=OptimConfig(name="adagrad", lr=0.3),
+        epochs=50,
+        eval=EvalConfig(every=12, metric="log_loss", patience=3),
+    )
+    run = new_run(tmp_path / "run", config, clicks)
+    fit(config, clicks, run)
+    rows = [row for row in run.metrics() if row.get("split") == "validation"]
+    best = min(range(len(rows)), key=lambda i: rows[i]["log_loss"])
+    assert len(rows) == best + 1 + 3 < 50 * 2
+    assert run.metrics()[-1]["event"] == "early_stop"
+    # A finished run has nothing left to do.
+    before = run.metrics()
+    fit(config, clicks, run, resume=True)
+    assert run.metrics() == before
+
+
+def test_a_loss_that_is_no_number_stops_the_run(clicks, tmp_path):
+    config = replace(SMALL, optim=OptimConfig(name="sgd", lr=1e18))
+    run = new_run(tmp_path / "run", config, clicks)
+    with pytest.raises(DivergedError, match=r"--optim.lr"):
+        fit(config, clicks, run)
+
+
+def test_max_steps_ends_training(clicks, tmp_path):
+    config = replace(SMALL, max_steps=10)
+    run = new_run(tmp_path / "run", config, clicks)
+    fit(config, clicks, run)
+    assert max(losses(run)) == 10
+    assert checkpoint.steps(run.path / "checkpoints")[-1] == 10
+
+
+def test_a_damaged_checkpoint_is_not_resumed(clicks, tmp_path):
+    config = replace(SMALL, max_steps=10)
+    run = new_run(tmp_path / "run", config, clicks)
+    fit(config, clicks, run)
+    newest = run.path / "checkpoints" / "step-000000010" / "optimizer.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="optimizer.safetensors"):
+        fit(config, clicks, run, resume=True)
+
+
+def test_another_model_does_not_resume_a_run(clicks, tmp_path):
+    config = replace(SMALL, max_steps=10)
+    run = new_run(tmp_path / "run", config, clicks)
+    fit(config, clicks, run)
+    with pytest.raises(CheckpointError, match="another model"):
+        fit(replace(config, model=LRConfig()), clicks, run, resume=True)
+
+
+def test_a_run_without_a_checkpoint_has_no_best_model(clicks, tmp_path):
+    run = new_run(tmp_path / "run", SMALL, clicks)
+    with pytest.raises(RunError, match="no checkpoint yet"):
+        load_best(run, SMALL.model.build(clicks.schema))
