@@ -1,5 +1,6 @@
 """Run directories of every kind, made up: what a training would have written."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -111,18 +112,20 @@ def evaluation(auc: float | None = 0.8051, *, known: bool = True) -> dict[str, A
     negatives = (7_000_000 * middle**0.7 * (1 - middle) ** 5 / 25).astype(int)
     positives = (2_000_000 * middle**1.6 * (1 - middle) ** 2 / 25).astype(int)
     bins = []
-    for low in np.arange(0, 1, 0.1):
-        inside = (middle >= low) & (middle < low + 0.1)
-        samples = int((negatives + positives)[inside].sum())
-        mean = float(low + 0.048)
-        rate = min(1.0, mean * 1.01 + 0.01 * float(np.sin(9 * low)))
+    ends = np.interp(
+        np.linspace(0, 1, 21),
+        np.cumsum(negatives + positives) / (negatives + positives).sum(),
+        middle,
+    )
+    for low, high in itertools.pairwise(ends):
+        mean = float(low + high) / 2
         bins.append(
             {
                 "low": float(low),
-                "high": float(low + 0.1),
-                "samples": samples,
-                "mean_score": mean if samples else None,
-                "click_rate": rate if samples else None,
+                "high": float(high),
+                "samples": 5000,
+                "mean_score": mean,
+                "click_rate": mean * 0.99 + 0.01 * float(np.sin(19 * low)),
             }
         )
     return {

@@ -99,7 +99,9 @@ def _svg(figure: "Figure", name: str, title: str) -> str:
         )
     svg = text.getvalue()
     body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.index("</svg>")]
-    body = re.sub(r"\s*<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    # What is said of the drawing is said by the page, and its style sheet would be the whole page's
+    for part in ("metadata", "style"):
+        body = re.sub(rf"<{part}\b.*?</{part}>", "", body, flags=re.DOTALL)
     # Names inside a drawing are alike in all drawings, but must differ within a page
     body = re.sub(r'\bid="', f'id="{name}-', body)
     body = re.sub(r"url\(#", f"url(#{name}-", body)
@@ -180,7 +182,7 @@ def calibration(
 
     """
     with _drawing(2, HIGH) as (figure, (ax, counts)):
-        end = min(1.0, 1.04 * float(max(scores.max(), rates.max(), bins[:, 1].max())))
+        end = min(1.0, 1.04 * float(max(scores.max(), rates.max(), bins[:, 1].max())) or 1.0)
         ax.plot([0, end], [0, end], color=_stand_in("optimum"), ls=DASHES["optimum"], lw=1.4)
         low, high = _interval(rates, samples)
         ax.vlines(scores, low, high, color=_stand_in("model"), lw=1.2, alpha=0.6)
@@ -189,14 +191,9 @@ def calibration(
         ax.set_ylim(0, min(1.0, 1.04 * float(max(high.max(), scores.max()))))
         ax.yaxis.set_major_formatter(lambda value, _: percent(value))
         _labels(ax, "", "click rate, with its 95% interval")
-        counts.bar(
-            bins[:, 0],
-            samples,
-            np.diff(bins, axis=1)[:, 0] * 0.92,
-            align="edge",
-            color=_stand_in("model"),
-            alpha=0.75,
-        )
+        # Bins of equal scores have no width, but are there
+        widths = np.maximum(np.diff(bins, axis=1)[:, 0] - 0.006 * end, 0.006 * end)
+        counts.bar(bins[:, 0], samples, widths, align="edge", color=_stand_in("model"), alpha=0.75)
         counts.set_ylim(0, float(samples.max()) * 1.15)
         counts.set_yticks([0.0, _round_down(float(samples.max()))])
         counts.yaxis.set_major_formatter(lambda value, _: compact(value))

@@ -27,15 +27,15 @@ def absent(title: str, why: str) -> Html:
     )
 
 
-def key(label: str, role: str, dashes: str | None = None) -> Html:
-    """Return an entry of a legend."""
+def key(label: str, role: str, dashes: str | None = None, *, dot: bool = False) -> Html:
+    """Return an entry of a legend, with a piece of the line or the dot that it names."""
     dashes = dashes or SWATCHES.get(role)
     stroke = f' stroke-dasharray="{dashes}"' if dashes else ""
-    mark = (
-        '<path d="M12 1l4 4-4 4-4-4z"/>'
-        if role == "test"
-        else f'<path d="M1 5h22" stroke="currentColor" stroke-width="2"{stroke}/>'
-    )
+    mark = f'<path d="M1 5h22" stroke="currentColor" stroke-width="2"{stroke}/>'
+    if role == "test":
+        mark = '<path d="M12 1l4 4-4 4-4-4z"/>'
+    elif dot:
+        mark = '<circle cx="12" cy="5" r="3.5"/>'
     drawing = Html(f'<svg viewBox="0 0 24 10" aria-hidden="true" fill="currentColor">{mark}</svg>')
     swatch = element("span", drawing, class_="swatch", style=f"color: var(--{role})")
     return element("li", swatch, label)

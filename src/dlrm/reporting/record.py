@@ -12,7 +12,6 @@ from typing import Any
 
 from dlrm.errors import RunError
 from dlrm.run import Run
-from dlrm.schema import Schema
 
 Event = dict[str, Any]
 
@@ -98,6 +97,11 @@ def read(path: Path) -> Record:
 
     """
     run = Run.open(path)
+    try:
+        recipe, config = str(run.recipe), _object(run.config, path / "config.json")
+    except (KeyError, TypeError) as error:
+        expected = 'expected an object with "recipe" and "config"'
+        raise RunError(f"{path / 'config.json'}: {expected}") from error
     missing: list[str] = []
     environment, dataset = {}, {}
     if (path / "environment.json").is_file():
@@ -109,7 +113,7 @@ def read(path: Path) -> Record:
     else:
         missing.append("There is no dataset.json: rows and missing rates are not known.")
     if "features" not in dataset and (path / "schema.json").is_file():
-        dataset = {**dataset, "features": _features(run.schema)}
+        dataset = {**dataset, "features": _features(run)}
     events, resumes = _history(run, missing)
     finals = {
         split: _object(final, path / f"evaluation-{split}.json")
@@ -127,8 +131,8 @@ def read(path: Path) -> Record:
             evaluations.setdefault(str(event.get("split")), []).append(event)
     return Record(
         path=path,
-        recipe=str(run.recipe),
-        config=_object(run.config, path / "config.json"),
+        recipe=recipe,
+        config=config,
         environment=environment,
         dataset=dataset,
         steps=[event for event in events if event["event"] == "train"],
@@ -184,8 +188,12 @@ def _last(events: list[Event], name: str) -> Event | None:
     return next((event for event in reversed(events) if event["event"] == name), None)
 
 
-def _features(schema: Schema) -> list[dict[str, Any]]:
-    """Return the features as dataset.json would list them, as far as a schema knows."""
+def _features(run: Run) -> list[dict[str, Any]]:
+    """Return the features as dataset.json would list them, as far as the schema knows."""
+    try:
+        schema = run.schema
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{run.path / 'schema.json'}: not a schema ({error!r})") from error
     return [
         *(
             {"name": one.name, "kind": "categorical", "rows": one.rows}

@@ -30,8 +30,6 @@ def section(record: Record) -> Html | None:
                 cells.append(element("td", percent(closed.closed) if closed else "", class_="n"))
             meaning = element("small", MEANINGS[key])
             rows.append(element("tr", element("th", label, meaning, scope="row"), *cells))
-        step = f", at step {number(final['step'])}" if final.get("step") is not None else ""
-        tables.append(
-            table(heads, rows, numbers=heads[1:], caption=f"{split.capitalize()} rows{step}")
-        )
+        caption = f"{split.capitalize()} rows, model of step {number(record.final_step)}"
+        tables.append(table(heads, rows, numbers=heads[1:], caption=caption))
     return element("section", element("h2", "Result"), *tables) if tables else None

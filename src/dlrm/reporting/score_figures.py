@@ -39,7 +39,10 @@ def calibration(record: Record) -> Html:
     drawing = charts.calibration(
         "calibration", title, np.stack([low, high], axis=1), scores, rates, samples
     )
-    legend = [key(f"{record.split} rows, by score", "model"), key("exactly right", "optimum")]
+    legend = [
+        key(f"{record.split} rows, by score", "model", dot=True),
+        key("exactly right", "optimum"),
+    ]
     note = f"{compact(float(samples.sum()))} rows in {len(rows)} bins."
     return figure(title, legend, drawing, note)
 

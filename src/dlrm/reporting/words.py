@@ -33,10 +33,10 @@ def number(value: object, decimals: int = 4) -> str:
     """Return a number with thousands separators, e.g. `0.8123` or `12,800`."""
     if isinstance(value, bool) or (value is not None and not isinstance(value, int | float)):
         return str(value)
-    if value is None or math.isnan(value):
-        return UNKNOWN
     if isinstance(value, int):
         return f"{value:,}" if abs(value) < 10**15 else f"{measure(value):.4g}"
+    if value is None or math.isnan(value):
+        return UNKNOWN
     if abs(value) >= 1e9 or 0 < abs(value) < 0.5 * 10**-decimals:
         return f"{value:.3g}"
     return f"{value:,.{decimals}f}"

@@ -1,0 +1,240 @@
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dlrm.files
+import dlrm.reporting.page
+from dlrm.errors import RunError
+from dlrm.reporting import write
+from dlrm.reporting.markup import VOID
+from dlrm.reporting.words import METRICS
+
+from .runs import COMMAND, CONFIG, ENVIRONMENT, evaluation, events, features, write_run
+
+HOSTILE = """<script>alert("1")</script>'&</title></style>--><img src=http://x.example/y>"""
+
+
+class Page(HTMLParser):
+    """What a page holds, read as a browser would; fails where a tag is not closed."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.texts)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+RUNS: dict[str, dict[str, Any]] = {
+    "good": {"final": evaluation()},
+    "alone": {"final": evaluation(known=False)},
+    "young": {"log": []},
+    "one step": {"log": events(1, 1, 1), "final": evaluation()},
+    "two steps": {"log": events(2, 1, 1)},
+    "killed": {"log": events()[:77], "tail": '{"event"', "bad_rows": 17},
+    "one class": {
+        "log": [event | ({"auc": None} if "auc" in event else {}) for event in events()],
+        "final": evaluation(None),
+    },
+    "wide": {"final": evaluation(), "columns": features(150, 50)},
+    "no columns": {"final": evaluation(), "columns": []},
+    "squared": {"final": evaluation(), "config": CONFIG | {"loss": {"name": "mse"}}},
+    "bare": {"config": {}, "environment": {}, "final": {"split": "test"}},
+    "odd": {
+        "environment": {"command": None, "started": 5},
+        "log": [{"event": "train"}, {"event": "eval"}, {"event": "new", "step": "x"}],
+        "columns": [{"name": None, "kind": "dense", "rows": "many", "missing_rate": "most"}],
+    },
+}
+
+
+def page(folder: Path, **options: Any) -> tuple[str, Page]:
+    text = write(write_run(folder, **options)).read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_every_run_makes_a_whole_page_that_loads_nothing(tmp_path: Path, kind: str) -> None:
+    text, found = page(tmp_path, **RUNS[kind])
+    assert text.startswith("<!DOCTYPE html>")
+    assert found.all("html") == [{"lang": "en"}]
+    assert len(found.all("h1")) == len(found.all("main")) == len(found.all("title")) == 1
+    assert "http" not in text.replace("http-equiv", "")
+    assert "@import" not in text
+    assert all(place == "data:," for one in found.all("link") if (place := one.get("href")))
+    assert not any("src" in attributes for _, attributes in found.tags)
+    assert not re.search(r"url\((?!#)", text)
+    assert all((one.get("href") or "").startswith("#") for one in found.all("use"))
+    names = re.findall(r'\sid="([^"]+)"', text)
+    assert len(names) == len(set(names))
+    for drawing in found.all("svg"):
+        assert drawing.get("aria-label") or drawing.get("aria-hidden") == "true"
+    assert "nan" not in found.text.lower().split()
+
+
+def test_the_page_forbids_what_it_does_not_need(tmp_path: Path) -> None:
+    _, found = page(tmp_path, final=evaluation())
+    policy = next(one["content"] for one in found.all("meta") if "http-equiv" in one)
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; ")
+    assert "script-src 'sha256-" in policy
+
+
+def test_every_metric_of_model_baseline_and_optimum_is_there(tmp_path: Path) -> None:
+    final = evaluation()
+    _, found = page(tmp_path, final=final)
+    for name in METRICS.values():
+        assert name in found.texts
+    for metrics in (final["metrics"], final["optimum"], final["baseline"]["metrics"]):
+        for name, value in metrics.items():
+            assert (f"{value:,}" if name == "samples" else f"{value:.4f}") in found.texts
+    assert "88%" in found.texts
+    assert "Logistic regression" in found.texts
+
+
+def test_every_feature_setting_and_version_is_there(tmp_path: Path) -> None:
+    columns = features()
+    _, found = page(tmp_path, final=evaluation(), columns=columns)
+    for column in columns:
+        assert column["name"] in found.texts
+        if column["rows"] is not None:
+            assert f"{column['rows']:,}" in found.texts
+    for setting in ("optim.lr", "model.bottom", "data.rows", "loss"):
+        assert setting in found.texts
+    assert "64, 32" in found.texts
+    for key in ("dlrm", "python", "torch", "numpy", "platform", "cpu"):
+        assert str(ENVIRONMENT[key]) in found.text
+    assert "8.2 GB" in found.texts
+
+
+def test_many_features_fold_away(tmp_path: Path) -> None:
+    def folds(columns: list[dict[str, Any]]) -> list[bool]:
+        _, found = page(tmp_path, final=evaluation(), columns=columns)
+        return ["open" in one for one in found.all("details")]
+
+    assert folds(features(30, 30))[0]
+    assert not folds(features(31, 30))[0]
+
+
+def test_commands_are_quoted_for_a_shell(tmp_path: Path) -> None:
+    environment = ENVIRONMENT | {"command": [*COMMAND, "--data", "my log; rm.txt"]}
+    folder = tmp_path / "a run"
+    _, found = page(folder, environment=environment)
+    assert "dlrm train demo --run runs/demo --optim.lr 0.2 --data 'my log; rm.txt'" in found.texts
+    assert f"dlrm train --run '{folder}' --resume" in found.texts
+    assert f"dlrm eval '{folder}' --split test" in found.texts
+    assert f"dlrm predict '{folder}' RAW --out scores.parquet" in found.texts
+
+
+def test_text_of_a_run_stays_text(tmp_path: Path) -> None:
+    final = evaluation()
+    final["baseline"]["name"] = HOSTILE
+    log = [*events(), {"event": "early_stop", "step": HOSTILE, "patience": HOSTILE}]
+    _, clean = page(tmp_path / "clean", final=evaluation(), log=log[:-1])
+    text, found = page(
+        tmp_path / "hostile",
+        recipe=HOSTILE,
+        log=log,
+        final=final,
+        config={HOSTILE: {HOSTILE: HOSTILE}, "loss": {"name": HOSTILE}},
+        environment={HOSTILE: HOSTILE, "command": [HOSTILE], "cpu": HOSTILE, "started": HOSTILE},
+        columns=[{"name": HOSTILE, "kind": HOSTILE, "rows": HOSTILE, "missing_rate": HOSTILE}],
+    )
+    assert len(found.all("script")) == len(clean.all("script")) == 1
+    assert found.all("img") == []
+    assert text.count("</style>") == text.count("</title>") == 1
+    assert found.text.count(HOSTILE) > 8
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    _, found = page(tmp_path, **RUNS["killed"])
+    assert "Not finished: the last logged step is" in found.text
+    for said in ("cut off", "no final evaluation", "17 bad rows", "Not drawn: "):
+        assert said in found.text
+    _, found = page(tmp_path / "good", **RUNS["good"])
+    assert "Not drawn" not in found.text
+    assert not any("notices" in (one.get("class") or "") for one in found.all("ul"))
+
+
+def test_points_that_cannot_be_drawn_are_counted(tmp_path: Path) -> None:
+    log = events()
+    log[3]["loss"] = float("nan")
+    _, found = page(tmp_path, log=log, final=evaluation())
+    assert "1 measurement is not finite and is not drawn." in found.text
+
+
+def test_equal_runs_give_equal_pages_in_any_process(tmp_path: Path) -> None:
+    text, _ = page(tmp_path, final=evaluation())
+    program = "import sys; from dlrm.reporting import write; write(sys.argv[1])"
+    environment = os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
+    subprocess.run([sys.executable, "-c", program, tmp_path], check=True, env=environment)
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == text
+
+
+def test_a_failed_write_leaves_the_old_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, _ = page(tmp_path, final=evaluation())
+    before = sorted(path.name for path in tmp_path.iterdir())
+    write_run(tmp_path, recipe="another")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(dlrm.files.os, "fsync", full)
+    with pytest.raises(RunError, match=r"report\.html cannot be written: No space left"):
+        write(tmp_path)
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == text
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_text_can_be_read_on_both_grounds() -> None:
+    style = Path(dlrm.reporting.page.__file__).with_name("page.css").read_text()
+    pairs = dict(re.findall(r"--(\w+): light-dark\((#\w{6}, #\w{6})\)", style))
+    for theme in (0, 1):
+        colors = {name: pair.split(", ")[theme] for name, pair in pairs.items()}
+        for name in ("ink", "muted", "model", "train", "test", "optimum", "baseline"):
+            for ground in ("surface", "raised"):
+                assert _contrast(colors[name], colors[ground]) >= 4.5, (name, ground, theme)
+        assert _contrast(colors["ink"], colors["warning"]) >= 4.5
+
+
+def _contrast(one: str, other: str) -> float:
+    """Contrast of two colours as WCAG 2 defines it."""
+
+    def luminance(color: str) -> float:
+        channels = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
