@@ -42,7 +42,7 @@ def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.where(x >= 0, 1.0, decay) / (1.0 + decay)
 
 
-def auc(scores: NDArray[np.floating], labels: NDArray[np.floating]) -> float | None:
+def auc(scores: NDArray[np.floating], labels: NDArray[np.number]) -> float | None:
     """Return the area under the ROC curve, exactly, ties counting half.
 
     Args:
@@ -71,7 +71,7 @@ def auc(scores: NDArray[np.floating], labels: NDArray[np.floating]) -> float | N
     return float(wins / (clicks * others))
 
 
-def measure(logits: NDArray[np.floating], labels: NDArray[np.floating]) -> MetricValues:
+def measure(logits: NDArray[np.floating], labels: NDArray[np.number]) -> MetricValues:
     """Return all metrics of these predictions.
 
     Args:
@@ -154,7 +154,7 @@ class CalibrationBin:
 
 
 def calibration_bins(
-    scores: NDArray[np.floating], labels: NDArray[np.floating], bins: int = 20
+    scores: NDArray[np.floating], labels: NDArray[np.number], bins: int = 20
 ) -> list[CalibrationBin]:
     """Return the calibration curve over bins of (nearly) equal numbers of samples.
 

@@ -204,7 +204,7 @@ def test_a_damaged_checkpoint_is_not_resumed(clicks, tmp_path):
     fit(config, clicks, run)
     newest = run.path / "checkpoints" / "step-000000010" / "optimizer.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match="optimizer.safetensors"):
+    with pytest.raises(CheckpointError, match=r"optimizer.safetensors"):
         fit(config, clicks, run, resume=True)
 
 

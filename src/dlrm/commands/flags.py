@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -23,10 +23,9 @@ def parse(target: Callable[..., T], words: list[str], prog: str, default: T | No
         default: An instance of the dataclass whose values are the defaults.
 
     """
+    defaults: dict[str, Any] = {} if default is None else {"default": default}
     try:
-        if default is None:
-            return tyro.cli(target, prog=prog, args=words, config=_MARKERS)
-        return tyro.cli(target, prog=prog, args=words, config=_MARKERS, default=default)
+        return tyro.cli(target, prog=prog, args=words, config=_MARKERS, **defaults)
     except SystemExit as stop:
         if stop.code == 2:
             parser = tyro.extras.get_parser(target, prog=prog, config=_MARKERS)

@@ -12,9 +12,8 @@ from torch import nn
 
 from dlrm import recipes, reporting, terminal
 from dlrm.commands.flags import parse
-from dlrm.data.clicks import ClicksSource
 from dlrm.data.encoder import Encoder
-from dlrm.data.resolve import open_or_prepare, resolve
+from dlrm.data.resolve import resolve
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, MissingExtraError, RunError
 from dlrm.files import write_json
@@ -188,23 +187,7 @@ def _resume(run: Run, data: str | None) -> TrainResult:
 
 def open_data(config: TrainConfig) -> Dataset:
     """Return the prepared dataset that a config names, preparing it first if it is raw."""
-    options = config.prepare
-    if config.data == "clicks":
-        return open_or_prepare(
-            ClicksSource(config.clicks_rows),
-            stem="clicks",
-            split="chronological",
-        )
-    return resolve(
-        config.data,
-        split=options.split,
-        fractions=options.fractions,
-        seed=options.seed,
-        ids=options.ids,
-        min_count=options.min_count,
-        max_rows_per_table=options.max_rows_per_table,
-        bad_rows=options.bad_rows,
-    )
+    return resolve(config.data, config.prepare)
 
 
 def _fresh(recipe: str) -> Path:

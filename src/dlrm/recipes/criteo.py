@@ -1,6 +1,6 @@
 """Criteo's two advertising data sets, in the configurations of the paper and of MLPerf."""
 
-from dlrm.data.config import PrepareConfig
+from dlrm.data.prepare import PrepareConfig
 from dlrm.data.loader import LoaderConfig
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.optim.config import OptimConfig

@@ -6,7 +6,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from dlrm.data.config import PrepareConfig
+from dlrm.data.prepare import PrepareConfig
 from dlrm.data.loader import LoaderConfig
 from dlrm.errors import ConfigError
 from dlrm.models import ModelConfig
@@ -71,10 +71,8 @@ class TrainConfig:
     """A training run, wholly described."""
 
     data: str = "clicks"
-    """A prepared dataset, raw Criteo text (several files: separated by commas), or `clicks`, the
-    generated log."""
-    clicks_rows: int = 1_000_000
-    """Rows of the generated log, where `data` is `clicks`."""
+    """A prepared dataset; raw Criteo text (a path, several separated by commas, or a pattern); or
+    the generated log: clicks, clicks:ROWS or clicks:ROWS:SEED."""
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     """How raw data are prepared; no meaning for a prepared dataset."""
     model: ModelConfig = field(default_factory=DLRMConfig)
