@@ -66,7 +66,8 @@ def save(path: Path, state: State, model: DLRM, optimizer: Optimizer, rng: Rando
     }
     tensors["rng"] = torch.from_numpy(words["state"]["key"].astype(np.int64))
     drawn = {"pos": words["state"]["pos"], "gauss": [words["has_gauss"], words["gauss"]]}
-    values = {"state": asdict(state), "rng": drawn, "crc32": _crc32(tensors)}
+    values = {"state": asdict(state), "rng": drawn}
+    values["crc32"] = _crc32(tensors, values)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file(tensors, unfinished, {KEY: json.dumps(values)})
@@ -98,13 +99,14 @@ def load(
     """
     tensors, metadata = _read(path)
     try:
-        if metadata["crc32"] != _crc32(tensors):
+        checksum = metadata.pop("crc32")
+        if checksum != _crc32(tensors, metadata):
             raise CheckpointError(f"{path}: damaged: its checksum does not fit its content")
         state = State(**metadata["state"])
         drawn = metadata["rng"]
         key = tensors.pop("rng").numpy().astype(np.uint32)
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: damaged: {error} is missing or unknown") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: damaged, or of another version: {error}") from None
     of_model = _named(tensors, "model.")
     _check_fit(path, model.state_dict(), of_model)
     if optimizer is not None:
@@ -138,10 +140,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from None
 
 
-def _crc32(tensors: dict[str, Tensor]) -> int:
-    checksum = 0
+def _crc32(tensors: dict[str, Tensor], values: dict[str, Any]) -> int:
+    checksum = zlib.crc32(json.dumps(values, sort_keys=True).encode())
     for name in sorted(tensors):
-        checksum = zlib.crc32(name.encode(), checksum)
+        kind = f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}"
+        checksum = zlib.crc32(kind.encode(), checksum)
         checksum = zlib.crc32(tensors[name].numpy().data.cast("B"), checksum)
     return checksum
 
