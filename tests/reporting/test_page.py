@@ -238,3 +238,32 @@ def _contrast(one: str, other: str) -> float:
 
     light, dark = sorted((luminance(one), luminance(other)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
+
+
+def test_a_training_value_over_very_few_rows_is_left_out_and_said(tmp_path: Path) -> None:
+    log = events()
+    few = {**log[-2], "event": "eval", "split": "train", "step": 401, "samples": 100, "auc": 0.99}
+    text, found = page(tmp_path, log=[*log, few], final=evaluation())
+    assert found.text.count("Not drawn: the training's last value, over very few rows.") == 2
+    assert "0.9900" in found.texts
+    other, _ = page(tmp_path, log=log, final=evaluation())
+
+    def drawing(of: str) -> str:
+        return of[of.index('id="auc-') :].partition("</svg>")[0]
+
+    assert drawing(text) == drawing(other)
+
+
+def test_another_loss_has_a_drawing_beside_the_log_loss(tmp_path: Path) -> None:
+    _, found = page(tmp_path, **RUNS["squared"])
+    assert "mse per sample" in found.texts
+    assert "log loss per sample (nats)" in found.texts
+    _, found = page(tmp_path, **RUNS["good"])
+    assert "mse per sample" not in found.texts
+
+
+def test_either_evaluation_is_there(tmp_path: Path) -> None:
+    write_run(tmp_path, final=evaluation() | {"split": "validation"})
+    _, found = page(tmp_path, final=evaluation(0.81))
+    assert "Test rows, model of step 400" in found.texts
+    assert "Validation rows, model of step 400" in found.texts

@@ -68,3 +68,5 @@ def test_a_gap_needs_a_better_optimum() -> None:
     assert gap(final | {"optimum": metrics(0.70, 0.60)}, "auc") is None
     assert gap(final | {"optimum": metrics(0.70, 0.60)}, "log_loss") is None
     assert gap(final | {"baseline": None}, "auc") is None
+    off = final | {"optimum": metrics(0.81, 0.455) | {"calibration": 1.05}}
+    assert gap(off, "calibration") is None

@@ -181,24 +181,26 @@ def calibration(
         samples: (K,) how many rows are in it, none of them 0.
 
     """
-    with _drawing(2, HIGH) as (figure, (ax, counts)):
-        end = min(1.0, 1.04 * float(max(scores.max(), rates.max(), bins[:, 1].max())) or 1.0)
+    # Bins made to hold equally many rows tell nothing by their counts; the others are drawn below
+    alike = samples.max() <= 1.5 * samples.min()
+    with _drawing(1 if alike else 2, HIGH) as (figure, axes):
+        ax = axes[0]
+        most = max(scores.max(), rates.max(), 0.0 if alike else bins[:, 1].max())
+        end = min(1.0, 1.06 * float(most) or 1.0)
         ax.plot([0, end], [0, end], color=_stand_in("optimum"), ls=DASHES["optimum"], lw=1.4)
         low, high = _interval(rates, samples)
         ax.vlines(scores, low, high, color=_stand_in("model"), lw=1.2, alpha=0.6)
         ax.plot(scores, rates, "o", color=_stand_in("model"), ms=4.5, clip_on=False, zorder=3)
         ax.set_xlim(0, end)
-        ax.set_ylim(0, min(1.0, 1.04 * float(max(high.max(), scores.max()))))
+        ax.set_ylim(0, min(1.0, 1.06 * float(max(high.max(), scores.max()))))
         ax.yaxis.set_major_formatter(lambda value, _: percent(value))
         _labels(ax, "", "click rate, with its 95% interval")
-        # Bins of equal scores have no width, but are there
-        widths = np.maximum(np.diff(bins, axis=1)[:, 0] - 0.006 * end, 0.006 * end)
-        counts.bar(bins[:, 0], samples, widths, align="edge", color=_stand_in("model"), alpha=0.75)
-        counts.set_ylim(0, float(samples.max()) * 1.15)
-        counts.set_yticks([0.0, _round_down(float(samples.max()))])
-        counts.yaxis.set_major_formatter(lambda value, _: compact(value))
-        counts.xaxis.set_major_formatter(lambda value, _: percent(value))
-        _labels(counts, "mean score in the bin", "rows in the bin")
+        if not alike:
+            # Bins of equal scores have no width, but are there
+            widths = np.maximum(np.diff(bins, axis=1)[:, 0] - 0.006 * end, 0.006 * end)
+            _bars(axes[1], bins[:, 0], widths, samples)
+        axes[-1].xaxis.set_major_formatter(lambda value, _: percent(value))
+        axes[-1].set_xlabel("mean score in the bin", loc="right")
         return _svg(figure, name, title)
 
 
@@ -228,6 +230,15 @@ def histogram(name: str, title: str, edges: Floats, negatives: Floats, positives
         ax.yaxis.set_major_formatter(lambda value, _: percent(value))
         _labels(ax, "score", "share of the label's rows")
         return _svg(figure, name, title)
+
+
+def _bars(ax: "Axes", left: Floats, widths: Floats, samples: Floats) -> None:
+    ax.bar(left, samples, widths, align="edge", color=_stand_in("model"), alpha=0.75)
+    most = float(samples.max())
+    ax.set_ylim(0, most * 1.15)
+    ax.set_yticks([0.0, _round_down(most)])
+    ax.yaxis.set_major_formatter(lambda value, _: compact(value))
+    _labels(ax, "", "rows in the bin")
 
 
 def _line(ax: "Axes", each: Line) -> None:

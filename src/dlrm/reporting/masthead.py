@@ -18,13 +18,15 @@ def head(record: Record) -> Html:
     about = (_date(record.environment.get("started")), record.environment.get("cpu"))
     made = " · ".join(str(one) for one in about if one)
     between = gap(record.final, "auc")
+    # Where the model is outside by far the labels would meet; the verdict says it in words
+    shown = between is not None and 0 <= between.closed <= 1.5
     return element(
         "header",
         element("p", element("span", "dlrm run report", class_="kind"), toggle, class_="bar"),
         element("h1", record.recipe),
         element("p", made, class_="made") if made else None,
         element("p", verdict(record), class_="verdict"),
-        _gauge(between, baseline_name(record.final)) if between else None,
+        _gauge(between, baseline_name(record.final)) if between and shown else None,
         _tiles(record),
         _notices(record),
     )

@@ -2,7 +2,7 @@
 
 from dlrm.reporting.markup import Html, element
 from dlrm.reporting.record import Record
-from dlrm.reporting.tables import table
+from dlrm.reporting.tables import fold, table
 from dlrm.reporting.verdict import baseline_name, gap, values
 from dlrm.reporting.words import MEANINGS, METRICS, metric, number, percent
 
@@ -28,8 +28,10 @@ def section(record: Record) -> Html | None:
             if any(gaps.values()):
                 closed = gaps[key]
                 cells.append(element("td", percent(closed.closed) if closed else "", class_="n"))
-            meaning = element("small", MEANINGS[key])
+            meaning = element("small", MEANINGS[key]) if split == record.split else None
             rows.append(element("tr", element("th", label, meaning, scope="row"), *cells))
-        caption = f"{split.capitalize()} rows, model of step {number(record.final_step)}"
-        tables.append(table(heads, rows, numbers=heads[1:], caption=caption))
+        what = f"{split.capitalize()} rows, model of step {number(record.final_step)}"
+        first = split == record.split
+        found = table(heads, rows, numbers=heads[1:], caption=what if first else None)
+        tables.append(found if first else fold(what, found))
     return element("section", element("h2", "Result"), *tables) if tables else None

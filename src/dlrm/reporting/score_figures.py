@@ -43,7 +43,9 @@ def calibration(record: Record) -> Html:
         key(f"{record.split} rows, by score", "model", dot=True),
         key("exactly right", "optimum"),
     ]
-    note = f"{compact(float(samples.sum()))} rows in {len(rows)} bins."
+    least, most = compact(float(samples.min())), compact(float(samples.max()))
+    each = f"{least} rows" if least == most else f"{least} to {most} rows"
+    note = f"{compact(float(samples.sum()))} rows in {len(rows)} bins of {each}."
     return figure(title, legend, drawing, note)
 
 

@@ -59,13 +59,14 @@ def evaluation(record: Record, name: str) -> Html:
         if len(judged) > 1:
             title = f"{judged.label.capitalize()} {word} peaks at {most}, at step {when}"
     unit = "share of rows that are right" if name == "accuracy" else "AUC"
-    said = ""
+    seen = record.evaluations.get("train", ())
+    few = len(seen) - len(_telling(seen))
+    said = "Not drawn: the training's last value, over very few rows." if few else ""
     rate = measure(values(record.final, "model").get("click_rate"))
     if name == "accuracy" and math.isfinite(rate):
         # Said, not drawn: it is often so far below that the curves would be flat beside it
-        said = (
-            f"Always saying the commoner label would be right for {percent(max(rate, 1 - rate))}."
-        )
+        commoner = percent(max(rate, 1 - rate))
+        said = f"Always saying the commoner label would be right for {commoner}. {said}".rstrip()
     return _curves(name, title, lines, levels, unit, _ring(record, name), said)
 
 
@@ -136,7 +137,7 @@ def _splits(record: Record, name: str, *without: str) -> list[Line]:
     """Return a metric over the steps for each split that has it, the final test as a point."""
     labels = {"train": ("training, as it went", "train"), "validation": ("validation", "model")}
     lines = [
-        line(label, role, _points(record.evaluations.get(split, ()), name))
+        line(label, role, _points(_telling(record.evaluations.get(split, ())), name))
         for split, (label, role) in labels.items()
         if split not in without
     ]
@@ -144,11 +145,21 @@ def _splits(record: Record, name: str, *without: str) -> list[Line]:
     tests = _points(record.evaluations.get("test", ()), name)
     if "test" in record.finals:
         at = record.final_step
-        tests = [point for point in tests if point[0] != at]
-        tests.append((at, measure(values(record.finals["test"], "model").get(name))))
+        last = _points([values(record.finals["test"], "model") | {"step": at}], name)
+        tests = [point for point in tests if point[0] != at] + last
     role = "test" if any(len(line) for line in lines if line.role == "model") else "model"
     lines.append(line("test", role, sorted(tests)))
     return lines
+
+
+def _telling(events: Sequence[Event]) -> list[Event]:
+    """Return the evaluations without those over so few rows that they are mostly luck.
+
+    The rows of a training since its last evaluation are few when it ends just after one.
+    """
+    rows = [measure(event.get("samples"), math.inf) for event in events]
+    enough = 0.1 * float(np.median(rows)) if rows and math.isfinite(max(rows)) else 0.0
+    return [event for event, count in zip(events, rows, strict=True) if count >= enough]
 
 
 def _levels(record: Record, name: str) -> list[Level]:

@@ -9,6 +9,9 @@ from dlrm.reporting.words import number, percent
 BASELINES = {"lr": "logistic regression"}
 """Names of baselines in words; others are shown as they are."""
 
+DIRECTIONS = {"auc": 1, "log_loss": -1, "normalized_entropy": -1, "accuracy": 1}
+"""Metrics that have a better end, and whether it is the upper one."""
+
 WHO = ("baseline", "model", "optimum")
 
 
@@ -27,11 +30,15 @@ class Gap:
 
 
 def gap(final: Event, metric: str) -> Gap | None:
-    """Return the gap in a metric; None unless all three are known and the optimum is better."""
+    """Return the gap in a metric; None unless all three are known and the optimum is better.
+
+    Calibration has none: it is best at 1, not at an end, and the truth's own differs from 1 only by
+    the luck of the sample. Click rate and samples are no achievements.
+    """
+    if metric not in DIRECTIONS:
+        return None
     found = Gap(*(measure(values(final, who).get(metric)) for who in WHO))
-    better = found.optimum - found.baseline
-    if metric in ("log_loss", "normalized_entropy"):
-        better = -better
+    better = DIRECTIONS[metric] * (found.optimum - found.baseline)
     known = math.isfinite(found.baseline + found.model + found.optimum)
     return found if known and better > 0 else None
 
