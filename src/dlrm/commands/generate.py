@@ -1,0 +1,140 @@
+"""`dlrm data generate clicks --out FILE`: write a generated click log as raw text."""
+
+import errno
+import gzip
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+import numpy as np
+from rich.console import Group, RenderableType
+from tyro.conf import Positional
+
+from dlrm import terminal
+from dlrm.data.clicks import ClicksSource
+from dlrm.data.raw_log import write_lines
+from dlrm.errors import DlrmError
+from dlrm.files import sync_folder
+from dlrm.metrics import Metrics, MetricValues
+
+COMPRESSION = 1
+"""Of gzip. The text is mostly random digits: more effort gains little."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerateResult:
+    """A written log, and the best scores that any model can expect on it."""
+
+    out: Path
+    """The file."""
+    rows: int
+    size_bytes: int
+    elapsed_s: float
+    optimum: MetricValues
+    """Of the planted truth on the labels that were drawn from it."""
+
+    @property
+    def rows_per_s(self) -> float:
+        """Speed, writing included."""
+        return self.rows / self.elapsed_s
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return this result as JSON-ready values."""
+        return {
+            "out": str(self.out),
+            "rows": self.rows,
+            "size_bytes": self.size_bytes,
+            "elapsed_s": self.elapsed_s,
+            "rows_per_s": self.rows_per_s,
+            "click_rate": self.optimum.click_rate,
+            "optimum": self.optimum.to_dict(),
+        }
+
+    def __rich__(self) -> RenderableType:
+        best = self.optimum
+        grid = terminal.table(None, "", "AUC", "log loss", "NE", "click rate")
+        values = (best.auc, best.log_loss, best.normalized_entropy, best.click_rate)
+        grid.add_row("best possible", *("-" if v is None else f"{v:.4f}" for v in values))
+        return Group(
+            f"{self.rows:,} rows, {terminal.human_bytes(self.size_bytes)} in {self.out}, "
+            f"{self.elapsed_s:.1f} s, {self.rows_per_s:,.0f} rows/s",
+            grid,
+            f"Next: dlrm data prepare criteo {self.out} --out DIR",
+        )
+
+
+def generate(
+    source: Positional[Literal["clicks"]],
+    *,
+    out: Path,
+    rows: int = 1_000_000,
+    seed: int = 0,
+    world: int = 0,
+    force: bool = False,
+) -> GenerateResult:
+    """Write a generated click log as raw Criteo text, as `dlrm data prepare criteo` reads it.
+
+    Args:
+        source: The generated log: clicks.
+        out: The file to write; compressed if it ends in .gz.
+        rows: How many rows. A shorter log is the beginning of a longer one.
+        seed: Which rows: another seed gives new rows of the same world.
+        world: Which planted truth.
+        force: Replace a file that is there already.
+
+    """
+    del source  # there is one so far
+    log = ClicksSource(rows, seed, world)
+    if out.exists() and not (force and out.is_file()):
+        advice = "use another --out, or --force to replace it" if out.is_file() else "name a file"
+        raise DlrmError(f"{out} is there already: {advice}")
+    started = time.perf_counter()
+    truth = Metrics()
+    with _replacing(out) as stream, terminal.progress() as bar:
+        task = bar.add_task("generate", total=rows)
+        for frame in log.read():
+            write_lines(
+                frame, stream, label=log.label, dense=log.dense, categorical=log.categorical
+            )
+            p = frame["truth"].to_numpy().astype(np.float64)
+            truth.update(np.log(p / (1.0 - p)), frame["label"].to_numpy())
+            bar.advance(task, frame.height)
+    elapsed_s = time.perf_counter() - started
+    return GenerateResult(
+        out=out,
+        rows=rows,
+        size_bytes=out.stat().st_size,
+        elapsed_s=elapsed_s,
+        optimum=truth.compute(),
+    )
+
+
+@contextmanager
+def _replacing(out: Path) -> Iterator[BinaryIO]:
+    """Give a stream into what becomes `out` when the block ends without an error."""
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            if out.suffix == ".gz":
+                # No name and no time inside: equal rows make equal bytes.
+                with gzip.GzipFile("", "wb", COMPRESSION, file, mtime=0) as packed:
+                    yield cast(BinaryIO, packed)
+            else:
+                yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(out)
+        sync_folder(out.parent)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise DlrmError(
+                f"the disk of {out} is full; nothing was kept: free some space"
+            ) from error
+        raise DlrmError(f"{out} cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
