@@ -95,7 +95,7 @@ def test_any_altered_byte_is_noticed(tmp_path: Path):
     save(path)
     content = path.read_bytes()
     header = int.from_bytes(content[:8], "little")
-    for place in (*range(header + 8), *range(header + 8, len(content), 97)):
+    for place in (*range(0, header + 8, 5), *range(header + 8, len(content), 97)):
         altered = bytearray(content)
         altered[place] ^= 0x10
         path.write_bytes(altered)

@@ -1,12 +1,15 @@
 """The training loop, with the lines that the original prints in it."""
 
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 from numpy.random import RandomState
 from torch.optim import Optimizer
 
+from dlrm.batch import Batch
 from dlrm.compat import saved_model
 from dlrm.compat.accuracy import correct, forward, measure_accuracy
 from dlrm.compat.batches import Data
@@ -44,12 +47,8 @@ def train(flags: Flags, data: Data, model: DLRM, rng: RandomState, batches: int)
         first_epoch, first_batch = loaded.epoch, loaded.iteration
     print("time/loss/accuracy (if enabled):")
     progress = Progress(flags, batches)
-    events = Events(flags, first_epoch * batches + first_batch)
-    for epoch in range(first_epoch, flags.nepochs):
-        start = first_batch if epoch == first_epoch else 0
-        for number, batch in enumerate(data.train.read(start), start):
-            if number >= batches:
-                break
+    with closing(Events(flags, first_epoch * batches + first_batch)) as events:
+        for epoch, number, batch in remaining(flags, data, batches, first_epoch, first_batch):
             started = time.perf_counter()
             steps += 1
             for group in optimizer.param_groups:
@@ -89,7 +88,16 @@ def train(flags: Flags, data: Data, model: DLRM, rng: RandomState, batches: int)
                     optimizer=flags.optimizer,
                 )
                 saved_model.save(Path(flags.save_model), state, model, optimizer, rng)
-    events.close()
+
+
+def remaining(
+    flags: Flags, data: Data, batches: int, first_epoch: int, first_batch: int
+) -> Iterator[tuple[int, int, Batch]]:
+    """Yield epoch, number and batch of what is left of training, from 0 each."""
+    for epoch in range(first_epoch, flags.nepochs):
+        start = first_batch if epoch == first_epoch else 0
+        for number, batch in zip(range(start, batches), data.train.read(start), strict=False):
+            yield epoch, number, batch
 
 
 def rate(flags: Flags, step: int) -> float:
