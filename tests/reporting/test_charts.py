@@ -78,7 +78,7 @@ def test_the_settings_of_a_user_do_not_matter() -> None:
     import matplotlib
 
     before = curve([0.1, 0.2])
-    with matplotlib.rc_context({"axes.facecolor": "red", "font.size": 30, "svg.fonttype": "path"}):
+    with matplotlib.rc_context({"axes.titleweight": "bold", "lines.linestyle": ":"}):
         assert curve([0.1, 0.2]) == before
 
 
