@@ -4,7 +4,9 @@ Each command is a plain Python function; its signature gives the flags, and what
 printed: as a table, or with `--json` as one JSON object on the last line of standard output.
 """
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -30,6 +32,10 @@ OPTIONS = """Options of every command:
   --json     the last line on standard output is one JSON object with the results
   --debug    show the traceback of an error
   -h, --help"""
+
+
+EXPLAINED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)
+"""System errors that a message explains as well as a traceback."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,18 +64,34 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         result = _call(getattr(import_module(module), function), words, f"dlrm {name}")
         _show(result, as_json)
-    except Interrupted as stop:
-        _complain(str(stop))
-        return 130
-    except KeyboardInterrupt:
-        _complain("stopped")
-        return 130
-    except DlrmError as error:
-        if debug:
+    except (DlrmError, KeyboardInterrupt, OSError) as error:
+        status = None if debug and not isinstance(error, Interrupted) else _explain(error)
+        if status is None:
             raise
-        _complain(f"error: {error}")
-        return 1
+        return status
     return 0
+
+
+def _explain(error: BaseException) -> int | None:
+    """Say what happened and return the exit status; None for what only a traceback explains."""
+    match error:
+        case Interrupted():
+            _complain(str(error))
+            return 130
+        case KeyboardInterrupt():
+            _complain("stopped")
+            return 130
+        case DlrmError():
+            _complain(f"error: {error}")
+            return 1
+        case BrokenPipeError():
+            # Whoever read our output has seen enough; Python must not complain about it at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        case OSError() if error.errno in EXPLAINED:
+            _complain(f"error: {error.filename or 'output'}: {error.strerror}")
+            return 1
+    return None
 
 
 def _call(function: Callable[..., Any], words: list[str], prog: str) -> Any:

@@ -1,5 +1,8 @@
 """Command-line flags, derived from the signature or the fields of what they call."""
 
+import contextlib
+import io
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -24,16 +27,28 @@ def parse(target: Callable[..., T], words: list[str], prog: str, default: T | No
 
     """
     defaults: dict[str, Any] = {} if default is None else {"default": default}
-    try:
+
+    def read(words: list[str]) -> T:
         return tyro.cli(target, prog=prog, args=words, config=_MARKERS, **defaults)
+
+    try:
+        return read(words)
     except SystemExit as stop:
         if stop.code == 2:
-            parser = tyro.extras.get_parser(target, prog=prog, config=_MARKERS)
-            flags = sorted(
-                flag
-                for action in parser._actions
-                for flag in action.option_strings
-                if flag.startswith("--")
-            )
-            print(f"Flags of {prog}: {', '.join(flags)}, --json, --debug", file=sys.stderr)
+            print(f"Flags of {prog}: {', '.join(_flags(read))}", file=sys.stderr)
+        else:
+            print("Every command also takes --json and --debug: see dlrm --help.")
         raise
+
+
+def _flags(read: Callable[[list[str]], Any]) -> list[str]:
+    """Return the flags that the help names."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        read(["--help"])
+    # In the help a flag begins its line, behind the frame.
+    return [
+        *re.findall(r"^\W*(--[a-z][\w.-]*)", text.getvalue(), re.MULTILINE),
+        "--json",
+        "--debug",
+    ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import polars as pl
 import torch
 import tyro
@@ -73,10 +74,12 @@ def predict(
     """
     if out.suffix not in WRITERS:
         raise ConfigError(f"{out}: scores are written as {' or '.join(WRITERS)}")
+    if not out.parent.is_dir():
+        raise ConfigError(f"{out}: there is no folder {out.parent}")
     opened = Run.open(run)
     config = from_dict(opened.config)
     encoder = Encoder.load(run)
-    source = CriteoSource(raw, bad_rows=bad_rows)
+    source = CriteoSource(raw, bad_rows=bad_rows, labelled=None)
     model = load_best(opened, config.model.build(opened.schema))
 
     def batches() -> Iterator[Batch]:
@@ -87,7 +90,7 @@ def predict(
                 whole = Batch(
                     torch.from_numpy(encoded.dense),
                     torch.from_numpy(encoded.ids),
-                    torch.from_numpy(encoded.labels).float(),
+                    torch.from_numpy(encoded.labels.astype(np.float32)),
                 )
                 for start in range(0, len(whole), config.eval.batch_size):
                     yield whole.slice(start, start + config.eval.batch_size)

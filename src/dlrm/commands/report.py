@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rich.text import Text
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from dlrm import reporting
 from dlrm.terminal import human_bytes
@@ -28,7 +28,7 @@ class ReportResult:
         return Text(f"{self.report}  {human_bytes(self.report_bytes)}")
 
 
-def report(run: Positional[Path]) -> ReportResult:
+def report(run: Annotated[Positional[Path], arg(metavar="RUN")]) -> ReportResult:
     """Write report.html of a run: curves, scores, data and settings in one offline file.
 
     Args:

@@ -1,0 +1,118 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+import dlrm
+from dlrm.cli import COMMANDS, main
+
+
+def test_help_lists_every_command(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in COMMANDS)
+    assert "--json" in out
+
+
+def test_an_unknown_command_lists_the_choices(capsys):
+    assert main(["tarin"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert 'unknown command "tarin"' in captured.err
+    assert all(name in captured.err for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*name.split(), "--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert f"usage: dlrm {name}" in out
+    # A flag that says nothing teaches nothing.
+    assert out.count("--") > 3
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_unknown_flag_lists_the_choices(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*name.split(), "--no-such-flag"])
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert f"Flags of dlrm {name}: --" in err
+    assert "--json" in err
+
+
+def test_errors_are_one_line_without_a_traceback(capsys):
+    assert main(["train", "demo", "--data", "no-such-file.txt"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("dlrm: error: no-such-file.txt: ")
+    assert captured.err.count("\n") == 1
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(dlrm.DlrmError):
+        main(["train", "demo", "--data", "no-such-file.txt", "--debug"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "demon"], 'unknown recipe "demon"; choose one of: demo, criteo-kaggle'),
+        (["train", "--optim.lr", "-1"], "optim.lr is -1.0: it must be positive"),
+        (["train", "--resume"], "needs the run directory"),
+        (["train", "--resume", "--run", "nowhere"], "nowhere: no such run directory"),
+        (["eval", "nowhere"], "nowhere: no such run directory"),
+        (["report", "nowhere"], "nowhere"),
+        (["data", "describe", "nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_mistakes_are_explained(words, message, capsys):
+    assert main(words) == 1
+    assert message in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_the_version_is_the_packages(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"dlrm {dlrm.__version__}\n"
+
+
+def test_the_public_names_are_all_there():
+    for name in dlrm.__all__:
+        assert getattr(dlrm, name) is not None
+    assert set(dlrm.__all__) <= set(dir(dlrm))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = dlrm.nothing
+
+
+def test_importing_dlrm_imports_nothing_else():
+    code = (
+        "import sys; before = set(sys.modules); import dlrm;"
+        "print([m for m in ('torch', 'numpy', 'polars', 'tyro', 'rich') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_models_need_torch_and_numpy_alone():
+    code = (
+        "import sys, dlrm; dlrm.DLRM, dlrm.LR, dlrm.Batch, dlrm.EmbeddingCollection;"
+        "print([m for m in ('polars', 'tyro', 'rich', 'safetensors') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_python_dash_m_is_the_command_line():
+    command = [sys.executable, "-m", "dlrm", "--version"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert out.stdout.startswith("dlrm ")
+
+
+def test_json_is_the_last_line(workdir, capsys):
+    words = ["data", "generate", "clicks", "--rows", "50", "--out", "log.txt", "--json"]
+    assert main(words) == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert row["rows"] == 50
