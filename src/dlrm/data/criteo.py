@@ -21,7 +21,7 @@ from dlrm.errors import ConfigError, InputError
 
 INTEGERS = tuple(f"I{i}" for i in range(1, 14))
 CATEGORIES = tuple(f"C{i}" for i in range(1, 27))
-CHUNK_BYTES = 64 << 20
+CHUNK_BYTES = 8 << 20
 
 _WHOLE_BYTES = 16 << 20
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
@@ -92,7 +92,7 @@ class CriteoSource:
         return sum(estimate_lines(path) for path in self.paths)
 
     def read(self) -> Iterator[pl.DataFrame]:
-        """Yield the rows of all files in order, some 64 MiB of text at a time.
+        """Yield the rows of all files in order, some megabytes of text at a time.
 
         Raises:
             InputError: A row is not what it should be; names file, line and column.
@@ -134,8 +134,10 @@ class CriteoSource:
             frame = pl.read_csv(
                 chunk, separator="\t", has_header=False, schema=schema, quote_char=None
             )
-            longest = frame.select(pl.max_horizontal(pl.col(CATEGORIES).str.len_bytes().max()))
-            good = frame.height == lines and (longest.item() or 0) <= 8
+            values = pl.col(CATEGORIES)
+            # The conversion below takes "-0" for a number.
+            odd = (values.str.len_bytes() > 8) | values.str.starts_with("-")
+            good = frame.height == lines and not frame.select(pl.any_horizontal(odd.any())).item()
             if self.labelled:
                 good = good and frame[self.label].is_in(["0", "1"]).fill_null(False).all()
             return frame.select(_typed(self.labelled)) if good else None

@@ -95,9 +95,8 @@ class Spill:
         ]
         values = pl.concat(parts, rechunk=False)
         del parts
-        vocabulary = Vocabulary.build(name, values, order, min_count)
-        place = self._folder / f"{self._source.categorical.index(name)}.ids"
-        vocabulary.ids(values["value"]).tofile(place)
+        vocabulary, ids = Vocabulary.build(name, values, order, min_count)
+        ids.tofile(self._folder / f"{self._source.categorical.index(name)}.ids")
         return vocabulary
 
     def read(self, block: int) -> dict[str, NDArray[Any]]:

@@ -19,21 +19,31 @@ IdOrder = Literal["appearance", "frequency"]
 ID_ORDERS: tuple[IdOrder, ...] = ("appearance", "frequency")
 
 
-def distinct(values: pl.Series) -> tuple[pl.DataFrame, NDArray[np.int32]]:
+def distinct(
+    values: pl.Series, counts: pl.Series | None = None
+) -> tuple[pl.DataFrame, NDArray[np.int32]]:
     """Return the distinct values in order of appearance, and for each row the place of its value.
+
+    Args:
+        values: n values.
+        counts: How often each of them counts; once when None.
 
     Returns:
         A frame of `value` and `count` (V rows), and codes (n,) with 0 <= code < V.
 
     """
-    rows = pl.DataFrame({"value": values}).with_row_index("row")
-    groups = rows.group_by("value", maintain_order=True).agg("row", pl.len().alias("count"))
-    counts = groups["count"].to_numpy()
+    rows = values.alias("value").to_frame()
+    groups = (
+        rows.with_columns(pl.lit(1).alias("count") if counts is None else counts.alias("count"))
+        .with_row_index("row")
+        .group_by("value", maintain_order=True)
+        .agg("row", pl.col("count").cast(pl.Int64).sum(), pl.len().alias("rows"))
+    )
     codes = np.empty(len(values), np.int32)
     if len(values):
         places = np.arange(len(groups), dtype=np.int32)
-        codes[groups["row"].explode().to_numpy()] = np.repeat(places, counts)
-    return groups.select("value", pl.col("count").cast(pl.Int64)), codes
+        codes[groups["row"].explode().to_numpy()] = np.repeat(places, groups["rows"].to_numpy())
+    return groups.select("value", "count"), codes
 
 
 def fold(values: pl.Series, max_rows: int | None) -> pl.Series:
@@ -73,23 +83,29 @@ class Vocabulary:
     @classmethod
     def build(
         cls, name: str, parts: pl.DataFrame, order: IdOrder = "appearance", min_count: int = 1
-    ) -> "Vocabulary":
+    ) -> tuple["Vocabulary", NDArray[np.int32]]:
         """Give ids to values.
 
         Args:
             name: Name of the feature.
-            parts: `value` and `count`; a value may come again, then its counts add up.
+            parts: `value` and `count` (P rows); a value may come again, then its counts add up.
             order: Ids by first appearance, or by frequency (ties by first appearance).
             min_count: Values counted fewer times get no id of their own.
+
+        Returns:
+            The vocabulary, and the id of each of the P values.
 
         """
         if order not in ID_ORDERS:
             raise unknown("order of ids", order, ID_ORDERS)
-        frame = parts.group_by("value", maintain_order=True).agg(pl.col("count").sum())
-        frame = frame.filter(pl.col("count") >= min_count)
+        groups, codes = distinct(parts["value"], parts["count"])
+        frame = groups.with_row_index("code").filter(pl.col("count") >= min_count)
         if order == "frequency":
             frame = frame.sort("count", descending=True, maintain_order=True)
-        return cls(name, frame)
+        vocabulary = cls(name, frame.select("value", "count"))
+        ids = np.full(len(groups), vocabulary.other, np.int32)
+        ids[frame["code"].to_numpy()] = np.arange(len(frame), dtype=np.int32)
+        return vocabulary, ids[codes]
 
     def ids(self, values: pl.Series) -> NDArray[np.int32]:
         """Return the id of each value (n,): `other` for values that have none."""

@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dlrm.data.split import SPLITS, Plan, kaggle_sizes, plan, sizes
+from dlrm.errors import ConfigError
+
+
+def gather(where: Plan, steps: list[int]) -> dict[str, list[int]]:
+    """Follow a plan in pieces of the given sizes; return the rows of each split."""
+    found: dict[str, list[int]] = {name: [] for name in SPLITS}
+    start = 0
+    while start < where.rows:
+        stop = min(start + steps[start % len(steps)], where.rows)
+        for name, rows in where.pieces(start, stop):
+            found[name].extend(np.arange(start, stop)[rows].tolist())
+        start = stop
+    return found
+
+
+@settings(deadline=None)
+@given(
+    rows=st.integers(0, 300),
+    protocol=st.sampled_from(["kaggle", "chronological", "random"]),
+    steps=st.lists(st.integers(1, 70), min_size=1, max_size=5),
+    seed=st.integers(0, 5),
+)
+def test_every_row_is_in_one_split_whatever_the_pieces(rows, protocol, steps, seed):
+    where = plan(protocol, rows, fractions=(0.6, 0.1, 0.3), seed=seed)
+    found = gather(where, steps)
+    assert found == gather(where, [rows + 1])
+    assert sorted(row for each in found.values() for row in each) == list(range(rows))
+    assert all(each == sorted(each) for each in found.values())
+    assert {name: len(each) for name, each in found.items()} == where.sizes
+
+
+@pytest.mark.parametrize("rows", [0, 1, 6, 7, 8, 13, 20, 21, 699, 700, 10_001])
+def test_kaggle_is_the_original_protocol(rows):
+    day, longer = divmod(rows, 7)
+    per_day = [day + (number < longer) for number in range(7)]
+    bounds = np.cumsum(per_day)[:-1]
+    days = np.array_split(np.arange(rows), bounds)
+    test, validation = np.array_split(days[-1], 2)
+    found = gather(plan("kaggle", rows, fractions=(1, 0, 0), seed=0), [13])
+    assert found["train"] == np.concatenate(days[:-1]).tolist()
+    assert found["test"] == test.tolist()
+    assert found["validation"] == validation.tolist()
+    assert kaggle_sizes(rows) == (len(found["train"]), len(validation), len(test))
+
+
+def test_days_hold_the_last_file_out():
+    found = gather(plan("days", 20, fractions=(1, 0, 0), seed=0, days=[8, 7, 5]), [3])
+    assert found == {
+        "train": list(range(15)),
+        "test": [15, 16, 17],
+        "validation": [18, 19],
+    }
+    with pytest.raises(ConfigError, match="two or more, but there is 1"):
+        plan("days", 20, fractions=(1, 0, 0), seed=0, days=[20])
+
+
+def test_random_depends_on_the_seed_and_keeps_its_proportions_everywhere():
+    rows = 200_000
+    first, again, other = (
+        gather(plan("random", rows, fractions=(0.5, 0.2, 0.3), seed=seed), [65_536])
+        for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert first["test"] != other["test"]
+    assert [len(first[name]) for name in SPLITS] == [100_000, 40_000, 60_000]
+    for name, share in zip(SPLITS, (0.5, 0.2, 0.3), strict=True):
+        assert np.histogram(first[name], 4, (0, rows))[0] == pytest.approx(
+            [rows * share / 4] * 4, rel=0.05
+        )
+
+
+def test_more_rows_than_one_run_are_divided_exactly():
+    where = plan("random", 65_536 * 2 + 3, fractions=(131_000, 1, 0), seed=0)
+    found = gather(where, [50_000])
+    assert [len(found[name]) for name in SPLITS] == [131_000, 1, 0]
+
+
+@given(st.integers(0, 10**9), st.tuples(*[st.integers(0, 100)] * 3).filter(any))
+def test_fractions_give_all_rows(rows, weights):
+    shares = [weight / sum(weights) for weight in weights]
+    given = sizes(rows, shares)
+    assert sum(given) == rows
+    assert all(abs(have - rows * share) <= 1 for have, share in zip(given, shares, strict=True))
+
+
+def test_counts_are_taken_as_they_are():
+    assert sizes(72_000, (64_000, 8_000, 0)) == (64_000, 8_000, 0)
+    assert sizes(72_000, (10, 0, 5)) == (10, 0, 5)
+    assert sizes(72_000, (1, 0, 0)) == (72_000, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        ((0.5, 0.1, 0.1), "0.5/0.1/0.1"),
+        ((1.5, -0.5, 0), "none below 0"),
+        ((float("nan"), 0, 0), "nan/0/0"),
+        ((0.8, 0.2), "train/validation/test"),
+        ((90, 20, 0), "90/20/0 rows are asked for, but the log has 100"),
+        ((90.5, 1, 1), "sum to 1, or three row counts"),
+    ],
+)
+def test_fractions_without_meaning(shares, said):
+    with pytest.raises(ConfigError, match=said):
+        sizes(100, shares)
+
+
+def test_an_unknown_protocol_lists_the_choices():
+    with pytest.raises(ConfigError, match="kaggle, days, chronological, random"):
+        plan("weekly", 10, fractions=(1, 0, 0), seed=0)

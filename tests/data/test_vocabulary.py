@@ -1,0 +1,63 @@
+from collections import Counter
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dlrm.data.vocabulary import Vocabulary, distinct, fold
+from dlrm.errors import ConfigError
+
+numbers = st.lists(st.none() | st.integers(0, 6), max_size=60).map(
+    lambda x: pl.Series(x, dtype=pl.UInt32)
+)
+texts = st.lists(st.none() | st.sampled_from(["", "a", "b", "ü"]), max_size=60).map(
+    lambda x: pl.Series(x, dtype=pl.String)
+)
+
+
+@settings(deadline=None)
+@given(numbers | texts)
+def test_distinct_is_a_dictionary(values):
+    groups, codes = distinct(values)
+    counts = Counter(values.to_list())
+    assert dict(groups.iter_rows()) == counts
+    assert groups["value"].to_list() == list(counts)
+    assert [groups["value"][int(code)] for code in codes] == values.to_list()
+
+
+@settings(deadline=None)
+@given(numbers | texts, st.sampled_from(["appearance", "frequency"]), st.integers(1, 5))
+def test_ids_of_known_values_and_other_for_the_rest(values, order, min_count):
+    parts = pl.DataFrame({"value": values, "count": pl.Series([1] * len(values), dtype=pl.Int64)})
+    vocabulary, ids = Vocabulary.build("x", parts, order, min_count)
+    counts = Counter(values.to_list())
+    known = [each for each in counts if counts[each] >= min_count]
+    if order == "frequency":
+        known.sort(key=lambda each: -counts[each])
+    assert vocabulary.frame["value"].to_list() == known
+    assert vocabulary.frame["count"].to_list() == [counts[each] for each in known]
+    assert vocabulary.rows == len(known) + 1
+    expected = [known.index(v) if v in known else len(known) for v in values.to_list()]
+    assert ids.tolist() == expected
+    assert vocabulary.ids(values).tolist() == expected
+
+
+@settings(deadline=None)
+@given(numbers, st.integers(1, 10))
+def test_fold_is_the_remainder_with_missing_as_zero(values, rows):
+    assert fold(values, rows).to_list() == [(value or 0) % rows for value in values]
+    assert fold(values, None) is values
+
+
+@settings(deadline=None)
+@given(texts, st.integers(1, 10))
+def test_fold_of_texts_is_stable(values, rows):
+    folded = fold(values, rows)
+    assert folded.is_between(0, rows - 1).all()
+    assert dict(zip(values, folded, strict=True)).get("a", 0xE8B7BE43 % rows) == 0xE8B7BE43 % rows
+
+
+def test_an_unknown_order_lists_the_choices():
+    with pytest.raises(ConfigError, match="appearance, frequency"):
+        Vocabulary.build("x", pl.DataFrame({"value": [1], "count": [1]}), "size")  # pyright: ignore
