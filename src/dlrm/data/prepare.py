@@ -205,6 +205,7 @@ def _build(
         vocabulary: Vocabulary = spill.build(name, config.ids, config.min_count)
         vocabulary.save(folder / VOCABULARY_FOLDER)
         built[name] = vocabulary.rows, spill.rows - int(vocabulary.frame["count"].sum())
+    spill.drop_values()
     return built
 
 

@@ -73,7 +73,8 @@ class Spill:
             groups, codes = distinct(fold(frame[name], self._max_rows))
             self._offsets[name].append(self._offsets[name][-1] + groups.height)
             columns.append(pl.Series(f"code{number}", codes))
-            values.append(groups.select(pl.struct("value", "count").implode().alias(name)))
+            counted = pl.struct("value", pl.col("count").cast(pl.UInt32))
+            values.append(groups.select(counted.implode().alias(name)))
         self.truth = TRUTH in frame.columns
         kept = [frame[source.label].alias("label")]
         if self.truth:
@@ -121,10 +122,14 @@ class Spill:
             arrays[TRUTH] = frame[TRUTH].to_numpy()
         return arrays
 
+    def drop_values(self) -> None:
+        """Delete the distinct values: all vocabularies have been built."""
+        for block in range(len(self.block_rows)):
+            self._path(block, "values").unlink()
+
     def drop(self, block: int) -> None:
-        """Delete a block that is no longer needed."""
+        """Delete the rows of a block that is no longer needed."""
         self._path(block, "rows").unlink()
-        self._path(block, "values").unlink()
 
     def _path(self, block: int, kind: str) -> Path:
         return self._folder / f"{block:06}.{kind}.arrow"

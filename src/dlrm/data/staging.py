@@ -8,10 +8,13 @@ without one may clear it.
 import errno
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import polars as pl
 
 from dlrm.errors import DatasetError
 from dlrm.files import sync_folder
@@ -59,14 +62,24 @@ def _said_plainly(target: Path) -> Iterator[None]:
     """Turn what the operating system refuses into a DatasetError."""
     try:
         yield
-    except OSError as error:
-        if error.errno in _FULL:
+    except (OSError, pl.exceptions.PolarsError) as error:
+        number = _errno(error)
+        if number in _FULL:
             free = human_bytes(free_bytes(target))
             problem = f"the disk of {target} is full ({free} free now)"
             raise DatasetError(f"{problem}; nothing was kept: free some space") from error
-        if error.errno in _REFUSED:
-            raise DatasetError(f"{target} cannot be written: {error.strerror}") from error
+        if number in _REFUSED:
+            raise DatasetError(f"{target} cannot be written: {os.strerror(number)}") from error
         raise
+
+
+def _errno(error: Exception) -> int | None:
+    """Return the number of what the operating system said; None when it said nothing."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    # What polars writes fails without a number, but says "(os error 28)".
+    said = re.search(r"os error (\d+)", str(error))
+    return int(said[1]) if said else None
 
 
 def _lock(partial: Path, target: Path) -> int:

@@ -85,6 +85,6 @@ def check_disk(source: Source, out: Path) -> None:
 def disk_bytes(source: Source) -> int:
     """Return about how much disk `prepare` needs while it works."""
     row = 4 * len(source.dense) + 4 * len(source.categorical) + 5
-    # The blocks, their distinct values with counts and ids (some 16 bytes for a sixth of all
-    # values), and the arrays; the blocks go while the arrays come.
-    return int(source.rows() * (1.15 * row + 16 * len(source.categorical) / 6)) + (1 << 20)
+    # The blocks, which go while the arrays come; distinct values with their counts, ids and
+    # vocabularies take some 18 bytes, for about a third of all values.
+    return int(source.rows() * (row + 6 * len(source.categorical))) + (1 << 20)
