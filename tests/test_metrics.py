@@ -30,6 +30,7 @@ def test_metrics_equal_scikit_learn(seed, size, ties):
     assert values.auc == pytest.approx(sk.roc_auc_score(labels, logits), abs=1e-12)
     assert values.log_loss == pytest.approx(sk.log_loss(labels, scores, labels=[0, 1]), rel=1e-9)
     assert values.accuracy == pytest.approx(sk.accuracy_score(labels, logits > 0))
+    assert values.log_loss is not None
     assert values.normalized_entropy == pytest.approx(values.log_loss / entropy, rel=1e-9)
     assert values.calibration == pytest.approx(scores.mean() / rate, rel=1e-9)
     assert values.samples == size

@@ -13,7 +13,7 @@ import dlrm.reporting.page
 from dlrm.errors import RunError
 from dlrm.reporting import write
 from dlrm.reporting.markup import VOID
-from dlrm.reporting.words import METRICS
+from dlrm.reporting.words import METRICS, number
 
 from .runs import COMMAND, CONFIG, ENVIRONMENT, evaluation, events, features, write_run
 
@@ -267,3 +267,13 @@ def test_either_evaluation_is_there(tmp_path: Path) -> None:
     _, found = page(tmp_path, final=evaluation(0.81))
     assert "Test rows, model of step 400" in found.texts
     assert "Validation rows, model of step 400" in found.texts
+
+
+def test_a_training_that_logged_once_has_a_loss_curve_from_its_evaluations(tmp_path: Path) -> None:
+    log = [event for event in events() if event["event"] != "train" or event["step"] == 400]
+    _, found = page(tmp_path, log=log, final=evaluation())
+    first, last = (
+        number([event for event in log if event.get("split") == "train"][at]["log_loss"])
+        for at in (0, -1)
+    )
+    assert f"Training loss goes from {first} to {last}" in found.texts

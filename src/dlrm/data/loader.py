@@ -7,7 +7,7 @@ the order depends on nothing but (seed, epoch): a cursor is an epoch and a numbe
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -65,7 +65,7 @@ class Loader:
         """Batches an epoch."""
         return -(-len(self.split) // self.batch_size)
 
-    def epoch(self, epoch: int = 0, first_batch: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int = 0, first_batch: int = 0) -> Generator[Batch, None, None]:
         """Yield the batches of an epoch, in its order, from `first_batch` on."""
         rows = len(self.split)
         order = self._block_order(epoch)

@@ -15,7 +15,7 @@ import numpy as np
 
 from dlrm.errors import MissingExtraError
 from dlrm.reporting.series import Floats, Level, Line, Window, window
-from dlrm.reporting.words import compact, percent
+from dlrm.reporting.words import compact
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -160,7 +160,7 @@ def throughput(name: str, title: str, speed: Line, waiting: Line, *, x_label: st
             _scale(below, Window(0.0, most), [speed])
             below.fill_between(waiting.x, waiting.y, color=_stand_in("train"), alpha=0.35, lw=0)
             _line(below, waiting)
-            below.yaxis.set_major_formatter(lambda value, _: percent(value))
+            _shares(below.yaxis)
             below.set_yticks([0.0, _round_down(most)])
             _labels(below, "", "time spent waiting for data")
         axes[-1].set_xlabel(x_label, loc="right")
@@ -185,21 +185,21 @@ def calibration(
     alike = samples.max() <= 1.5 * samples.min()
     with _drawing(1 if alike else 2, HIGH) as (figure, axes):
         ax = axes[0]
-        most = max(scores.max(), rates.max(), 0.0 if alike else bins[:, 1].max())
+        most = max(scores.max(), 0.0 if alike else bins[:, 1].max())
         end = min(1.0, 1.06 * float(most) or 1.0)
-        ax.plot([0, end], [0, end], color=_stand_in("optimum"), ls=DASHES["optimum"], lw=1.4)
+        ax.plot([0, 1], [0, 1], color=_stand_in("optimum"), ls=DASHES["optimum"], lw=1.4)
         low, high = _interval(rates, samples)
         ax.vlines(scores, low, high, color=_stand_in("model"), lw=1.2, alpha=0.6)
         ax.plot(scores, rates, "o", color=_stand_in("model"), ms=4.5, clip_on=False, zorder=3)
         ax.set_xlim(0, end)
         ax.set_ylim(0, min(1.0, 1.06 * float(max(high.max(), scores.max()))))
-        ax.yaxis.set_major_formatter(lambda value, _: percent(value))
+        _shares(ax.yaxis)
         _labels(ax, "", "click rate, with its 95% interval")
         if not alike:
             # Bins of equal scores have no width, but are there
             widths = np.maximum(np.diff(bins, axis=1)[:, 0] - 0.006 * end, 0.006 * end)
             _bars(axes[1], bins[:, 0], widths, samples)
-        axes[-1].xaxis.set_major_formatter(lambda value, _: percent(value))
+        _shares(axes[-1].xaxis)
         axes[-1].set_xlabel("mean score in the bin", loc="right")
         return _svg(figure, name, title)
 
@@ -226,8 +226,8 @@ def histogram(name: str, title: str, edges: Floats, negatives: Floats, positives
         if len(filled):
             ax.set_xlim(float(edges[filled[0]]), float(edges[filled[-1] + 1]))
         ax.set_ylim(bottom=0)
-        ax.xaxis.set_major_formatter(lambda value, _: percent(value))
-        ax.yaxis.set_major_formatter(lambda value, _: percent(value))
+        _shares(ax.xaxis)
+        _shares(ax.yaxis)
         _labels(ax, "score", "share of the label's rows")
         return _svg(figure, name, title)
 
@@ -268,16 +268,21 @@ def _scale(ax: "Axes", shown: Window, lines: Sequence[Line]) -> None:
     ax.set_ylim(shown.low, shown.high)
 
 
-def _tick(value: float, axis: "Axis") -> str:
-    """Return a tick's value with the decimals that tell it from its neighbours."""
-    places = axis.get_majorticklocs()
-    step = float(np.diff(places).min()) if len(places) > 1 else 1.0
-    if abs(value) >= 1000 or step >= 1:
-        return compact(value)
+def _tick(value: float, axis: "Axis", scale: float = 1.0) -> str:
+    """Return a tick's value, times a scale, with the decimals that tell it from its neighbours."""
+    places = np.asarray(axis.get_majorticklocs())
+    step = scale * float(np.diff(places).min()) if len(places) > 1 else 1.0
+    if abs(scale * value) >= 1000 or step >= 1:
+        return compact(round(scale * value, 9))
     decimals = int(np.clip(np.ceil(-np.log10(step) - 1e-9), 0, 12))
     if decimals < 12 and abs(step * 10**decimals - round(step * 10**decimals)) > 1e-6:
         decimals += 1
-    return f"{value:,.{decimals}f}"
+    return f"{scale * value:,.{decimals}f}"
+
+
+def _shares(axis: "Axis") -> None:
+    """Name the ticks of an axis in percent."""
+    axis.set_major_formatter(lambda value, _: f"{_tick(value, axis, 100)}%")
 
 
 def _labels(ax: "Axes", x_label: str, y_label: str) -> None:

@@ -25,6 +25,9 @@ def loss(record: Record) -> Html:
     """Draw the loss over the steps; beside it the log loss, where training minimises another."""
     kind = _loss_name(record)
     steps = line("training, as it went", "train", _points(record.steps, "loss"))
+    if kind in (None, "bce") and len(steps) < 3:
+        # A short training logs its loss rarely, but is measured all along
+        steps = max(steps, *_splits(record, "log_loss")[:1], key=len)
     title = "Training loss"
     if len(steps) > 1:
         # The loss of one batch is mostly noise; the last tenth tells where it is

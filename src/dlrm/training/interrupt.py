@@ -13,7 +13,13 @@ class Interrupt:
     signals, and nothing is changed.
     """
 
-    requested: bool = False
+    def __init__(self) -> None:
+        self._requested = False
+
+    @property
+    def requested(self) -> bool:
+        """Whether the user wants to stop."""
+        return self._requested
 
     def __enter__(self) -> "Interrupt":
         self._before: dict[int, Any] = {}
@@ -32,6 +38,6 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self._requested:
             raise KeyboardInterrupt
-        self.requested = True
+        self._requested = True
