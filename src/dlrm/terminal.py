@@ -41,7 +41,8 @@ def table(title: str | None, *columns: str) -> Table:
     """Return an empty table: the first column is text, the others are numbers."""
     grid = Table(title=title, title_justify="left", header_style="bold")
     for position, column in enumerate(columns):
-        grid.add_column(column, justify="left" if position == 0 else "right")
+        first = position == 0
+        grid.add_column(column, justify="left" if first else "right", no_wrap=first)
     return grid
 
 

@@ -63,7 +63,7 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return -(-len(self.split) // self.batch_size)
+        return (len(self.split) + self.batch_size - 1) // self.batch_size
 
     def epoch(self, epoch: int = 0, first_batch: int = 0) -> Generator[Batch, None, None]:
         """Yield the batches of an epoch, in its order, from `first_batch` on."""

@@ -6,8 +6,8 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from dlrm.data.prepare import PrepareConfig
 from dlrm.data.loader import LoaderConfig
+from dlrm.data.prepare import PrepareConfig
 from dlrm.errors import ConfigError
 from dlrm.models import ModelConfig
 from dlrm.models.dlrm import DLRMConfig

@@ -71,7 +71,8 @@ def fit(
     last_step = config.epochs * len(loader)
     if config.max_steps:
         last_step = min(last_step, config.max_steps)
-    eval_every = config.eval.every or max(1, len(loader) // 10)
+    # Rounded up, so that the tenth of ten falls on the end of the epoch.
+    eval_every = config.eval.every or -(-len(loader) // 10)
 
     progress = _resume(run, model, optimizer) if resume else Progress()
     log = Log(
