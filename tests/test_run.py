@@ -80,3 +80,19 @@ def test_schemas_say_how_they_differ():
     more = Schema(dense=SCHEMA.dense, categorical=(CategoricalFeature(name="C1", rows=10),))
     assert "rows=9" in str(SCHEMA.difference(more))
     assert "1 dense features against 0" in str(SCHEMA.difference(Schema(dense=(), categorical=())))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", b"{}", "it has no config"),
+        ("config.json", b"[]", "it has no config"),
+        ("schema.json", b'{"dense": []}', "not a schema"),
+        ("schema.json", b'{"dense": [{"nme": 1}], "categorical": []}', "not a schema"),
+        ("metrics.jsonl", b"\xff\xfe\n", "not text"),
+    ],
+)
+def test_files_without_their_content_are_named(run, name, content, message):
+    (run.path / name).write_bytes(content)
+    with pytest.raises(RunError, match=rf"{name}: {message}"):
+        _ = run.config, run.schema, run.metrics()

@@ -79,17 +79,20 @@ class Run:
     @property
     def recipe(self) -> str:
         """Name of the recipe that the run started from."""
-        return self._read("config.json")["recipe"]
+        return self._field("recipe")
 
     @property
     def config(self) -> dict[str, Any]:
         """The resolved config, nested dicts."""
-        return self._read("config.json")["config"]
+        return self._field("config")
 
     @property
     def schema(self) -> Schema:
         """What the model's input means."""
-        return Schema.from_dict(self._read("schema.json"))
+        try:
+            return Schema.from_dict(self._read("schema.json"))
+        except (KeyError, TypeError) as error:
+            raise RunError(f"{self.path / 'schema.json'}: not a schema ({error})") from None
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -130,7 +133,10 @@ class Run:
         path = self.path / "metrics.jsonl"
         if not path.is_file():
             return
-        lines = path.read_text().splitlines(keepends=True)
+        try:
+            lines = path.read_text().splitlines(keepends=True)
+        except UnicodeDecodeError as error:
+            raise RunError(f"{path}: not text ({error})") from None
         for number, line in enumerate(lines, start=1):
             try:
                 yield json.loads(line)
@@ -138,6 +144,12 @@ class Run:
                 if number == len(lines) and not line.endswith("\n"):
                     return
                 raise RunError(f"{path}, line {number}: not JSON") from None
+
+    def _field(self, name: str) -> Any:
+        values = self._read("config.json")
+        if not isinstance(values, dict) or name not in values:
+            raise RunError(f"{self.path / 'config.json'}: it has no {name}")
+        return values[name]
 
     def _read(self, name: str) -> Any:
         path = self.path / name

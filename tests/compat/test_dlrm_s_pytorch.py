@@ -1,6 +1,7 @@
 """What runs print beyond the golden values: the original's defects, one test each, and the rest."""
 
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from dlrm.compat import events
 from dlrm.errors import MissingExtraError
 
 from .logs import write_log
-from .session import Result, ok, run
+from .session import Result, assert_same_lines, ok, run
 
 TINY = ("--mini-batch-size=2", "--data-size=6")
 LEARNING = (
@@ -350,6 +351,22 @@ def test_tensorboard(folder: Path, monkeypatch: pytest.MonkeyPatch):
     result = run(*TINY, "--tensor-board-filename=events")
     assert result.status == 1
     assert "opendlrm[tensorboard]" in result.err
+
+
+def test_the_commands_of_the_guide(train_txt: Path):
+    guide = Path(__file__).parents[2] / "docs" / "guides" / "dropin.md"
+    blocks = re.findall(r"```console\n(.*?)```", guide.read_text(), re.DOTALL)
+    assert len(blocks) == 3
+    results: list[Result] = []
+    for block in blocks:
+        for command in re.findall(r"^\$ dlrm_s_pytorch (.*)$", block, re.MULTILINE):
+            results.append(ok(*shlex.split(command)))
+        said = [line for line in block.splitlines() if not line.startswith("$ ")]
+        if said:
+            assert_same_lines(results[-1].lines, said)
+    assert len(results) == 4
+    # The last two train and save, then test.
+    assert accuracies(results[3]) == [max(accuracies(results[2]))]
 
 
 def test_help():

@@ -56,9 +56,9 @@ def _floats(default: str) -> Any:
     return field(default=dash_separated_floats(default), metadata={"type": dash_separated_floats})
 
 
-def _choice(*choices: str) -> Any:
-    """Return a field that takes one of these, the first by default."""
-    return field(default=choices[0], metadata={"choices": choices})
+def _choice(*choices: str, say: str | None = None) -> Any:
+    """Return a field that takes one of these, the first by default; `say` is its help."""
+    return field(default=choices[0], metadata={"choices": choices, "help": say})
 
 
 def _not_yet(default: Any, **metadata: Any) -> Any:
@@ -158,7 +158,9 @@ class Flags:
     lr_decay_start_step: int = 0
     lr_num_decay_steps: int = 0
     # this project's own
-    numerics: str = _choice("head", "readme2019")
+    numerics: str = _choice(
+        "head", "readme2019", say="draw and print as the original's last commit, or as its README"
+    )
 
     def __post_init__(self) -> None:
         for name in ("mini_batch_size", "print_freq", "num_indices_per_lookup", "data_size"):
@@ -208,6 +210,7 @@ def parser() -> argparse.ArgumentParser:
     )
     for f in fields(Flags):
         settings: dict[str, Any] = {"default": f.default, "dest": f.name}
+        settings["help"] = "not yet" if f.metadata.get("not_yet") else f.metadata.get("help")
         if "action" in f.metadata:
             settings["action"] = f.metadata["action"]
         else:

@@ -26,7 +26,7 @@ COUNT_VARIANCE = 0.6
 """Variance of the first sum, shared out by the squares of the counts' weights."""
 ID_VARIANCE = 0.8
 """Variance of the second, shared out by the squares of the categories' `spread`."""
-PAIR_VARIANCE = 0.8
+PAIR_VARIANCE = 0.7
 """Variance of the third, each pair the same."""
 RESOLUTION = 2**24
 """Probabilities are multiples of 1 / RESOLUTION, so that float32 holds each exactly."""

@@ -9,9 +9,11 @@ from dlrm.training.config import EvalConfig, TrainConfig
 def demo() -> TrainConfig:
     """A small DLRM on the generated click log, beside logistic regression and the known optimum."""
     return TrainConfig(
-        data="clicks",
+        data="clicks:1500000",
         model=DLRMConfig(dim=16, bottom=(64, 32), top=(64, 32)),
-        optim=OptimConfig(name="rowwise_adagrad", lr=0.02),
+        optim=OptimConfig(
+            name="rowwise_adagrad", lr=0.12, warmup_steps=300, decay_start=1250, decay_steps=1262
+        ),
         loader=LoaderConfig(batch_size=512),
         eval=EvalConfig(splits=("validation", "test")),
         epochs=1,
