@@ -1,4 +1,5 @@
 import gzip
+import os
 import zlib
 from pathlib import Path
 
@@ -164,6 +165,9 @@ def test_missing_empty_and_unreadable_files(tmp_path):
         CriteoSource(tmp_path / "nowhere.txt")
     with pytest.raises(InputError, match="is a folder, expected a file"):
         CriteoSource(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="is a pipe or a device"):
+        CriteoSource(tmp_path / "pipe")
     (tmp_path / "empty.txt").touch()
     with pytest.raises(InputError, match=r"empty\.txt: the file is empty"):
         CriteoSource(tmp_path / "empty.txt")

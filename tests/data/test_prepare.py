@@ -212,12 +212,42 @@ def test_nothing_but_a_dataset_is_ever_replaced(tmp_path):
         with pytest.raises(DatasetError, match="is not a prepared dataset; it is left alone"):
             prepare(raw, other, force=force)
         assert files(tmp_path) == before
+    web = tmp_path / "web"
+    web.mkdir()
+    (web / "manifest.json").write_text('{"name": "my app"}')
+    with pytest.raises(DatasetError, match="not a prepared dataset"):
+        prepare(raw, web, force=True)
+    assert files(web) == ["manifest.json"]
     partial = tmp_path / ".new.partial"
     partial.mkdir()
     (partial / "thesis.tex").write_text("mine")
     with pytest.raises(DatasetError, match=r"thesis\.tex is in the way"):
         prepare(raw, tmp_path / "new")
     assert (partial / "thesis.tex").exists()
+
+
+def test_a_damaged_dataset_can_be_replaced(tmp_path):
+    raw, out = source(tmp_path / "raw", log(20)), tmp_path / "out"
+    prepare(raw, out)
+    (out / "manifest.json").write_text("{half")
+    with pytest.raises(DatasetError, match=r"is damaged.*--force"):
+        prepare(raw, out)
+    check(prepare(raw, out, force=True).dataset, log(20), split="kaggle")
+
+
+def test_what_appears_meanwhile_is_left_alone(tmp_path, monkeypatch):
+    raw, out = source(tmp_path / "raw", log(20)), tmp_path / "out"
+    add = Spill.add
+
+    def meanwhile(spill, frame):
+        out.mkdir()
+        (out / "train").write_text("mine")
+        add(spill, frame)
+
+    monkeypatch.setattr(Spill, "add", meanwhile)
+    with pytest.raises(DatasetError, match="meanwhile"):
+        prepare(raw, out)
+    assert files(tmp_path) == ["out", "out/train", "raw"]
 
 
 def test_a_bad_row_leaves_nothing(tmp_path):

@@ -58,6 +58,11 @@ def test_fold_of_texts_is_stable(values, rows):
     assert dict(zip(values, folded, strict=True)).get("a", 0xE8B7BE43 % rows) == 0xE8B7BE43 % rows
 
 
+def test_fold_of_narrow_types_takes_any_divisor():
+    values = pl.Series([None, -1, 5, 100], dtype=pl.Int8)
+    assert fold(values, 40_000_000).to_list() == [0, 39_999_999, 5, 100]
+
+
 def test_an_unknown_order_lists_the_choices():
     with pytest.raises(ConfigError, match="appearance, frequency"):
         Vocabulary.build("x", pl.DataFrame({"value": [1], "count": [1]}), "size")  # pyright: ignore

@@ -9,7 +9,7 @@ from dlrm.data.encoder import ENCODER_FILE, VOCABULARY_FOLDER
 from dlrm.data.source import Source
 from dlrm.data.split import SPLITS
 from dlrm.data.staging import free_bytes
-from dlrm.data.store import MANIFEST_FILE, Dataset, read_manifest
+from dlrm.data.store import FORMAT, MANIFEST_FILE, Dataset, read_manifest
 from dlrm.errors import DatasetError
 from dlrm.terminal import human_bytes
 
@@ -38,7 +38,7 @@ def existing(
         problem = f"{out} exists and is not a prepared dataset"
         raise DatasetError(f"{problem}; it is left alone: use another --out")
     if force:
-        _check_foreign(out)
+        _check_ours(out)
         return None
     manifest = read_manifest(out)
     made_with = manifest.get("options", {})
@@ -55,8 +55,16 @@ def existing(
     return Dataset.open(out)
 
 
-def _check_foreign(out: Path) -> None:
-    """Raise a DatasetError if a dataset's folder holds anything that is not the dataset's."""
+def _check_ours(out: Path) -> None:
+    """Raise a DatasetError unless a folder is a dataset and nothing but a dataset."""
+    try:
+        ours = json.loads((out / MANIFEST_FILE).read_text())["format"] == FORMAT
+    except (ValueError, KeyError, TypeError):
+        # Damaged, perhaps; the encoder beside it tells.
+        ours = (out / ENCODER_FILE).exists()
+    if not ours:
+        problem = f"{out} is not a prepared dataset (its {MANIFEST_FILE} says otherwise)"
+        raise DatasetError(f"{problem}; it is left alone: use another --out")
     foreign = sorted({path.name for path in out.iterdir()} - ENTRIES)
     if foreign:
         problem = f"{out} also holds {', '.join(foreign[:3])}, which is not the dataset's"
@@ -64,10 +72,14 @@ def _check_foreign(out: Path) -> None:
 
 
 def remove_dataset(out: Path) -> None:
-    """Delete a dataset that is about to be replaced; nothing else."""
-    _check_foreign(out)
+    """Empty the folder of a dataset that is about to be replaced; any other is left alone."""
+    if not any(out.iterdir()):
+        return
+    if not (out / MANIFEST_FILE).exists():
+        raise DatasetError(f"{out} was made by somebody else meanwhile; use another --out")
+    _check_ours(out)
     # Without its manifest it is no dataset: whatever happens next, nobody reads half of it.
-    (out / MANIFEST_FILE).unlink(missing_ok=True)
+    (out / MANIFEST_FILE).unlink()
     for path in out.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 

@@ -24,6 +24,9 @@ def check_file(file: Path) -> None:
     """Raise an InputError unless `file` can be opened for reading and has something in it."""
     if file.is_dir():
         raise InputError("is a folder, expected a file: name the files in it, in order", file=file)
+    if file.exists() and not file.is_file():
+        # A log is looked at before it is read, which a pipe does not allow.
+        raise InputError("is a pipe or a device, expected a file: write the text to one", file=file)
     try:
         with file.open("rb") as stream:
             if not stream.read(1):

@@ -58,7 +58,9 @@ def fold(values: pl.Series, max_rows: int | None) -> pl.Series:
         groups, codes = distinct(values)
         hashes = [zlib.crc32((text or "").encode()) if text else 0 for text in groups["value"]]
         values = pl.Series(values.name, np.array(hashes, np.uint32)[codes], pl.UInt32)
-    return values.fill_null(0) % max_rows
+    # A narrow type may not hold the divisor.
+    narrow = values.dtype in (pl.Int8, pl.UInt8, pl.Int16, pl.UInt16, pl.Int32)
+    return (values.cast(pl.Int64) if narrow else values).fill_null(0) % max_rows
 
 
 @dataclass(frozen=True, slots=True)
