@@ -7,6 +7,7 @@ the arrays of the splits. Memory holds a few blocks and one feature's distinct v
 
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from dlrm.data.split import PROTOCOLS, SPLITS, HasDays, Protocol, plan, sizes
 from dlrm.data.staging import staged
 from dlrm.data.store import FORMAT, MANIFEST_FILE, VERSION, Dataset, file_record
 from dlrm.data.target import ENTRIES, check_disk, existing, remove_dataset
+from dlrm.data.text import ahead
 from dlrm.data.vocabulary import ID_ORDERS, IdOrder, Vocabulary
 from dlrm.errors import ConfigError, DatasetError, unknown
 from dlrm.files import sync_file, sync_folder, write_json
@@ -185,9 +187,11 @@ def source_name(source: Source) -> str:
 def _read(source: Source, spill: Spill, bar: Progress) -> None:
     """First stage: the log becomes blocks of codes."""
     task = bar.add_task("Reading rows", total=source.rows())
-    for frame in blocks(source.read()):
-        spill.add(frame)
-        bar.advance(task, frame.height)
+    # Parsing goes on in a thread while blocks are coded.
+    with closing(ahead(blocks(source.read()))) as frames:
+        for frame in frames:
+            spill.add(frame)
+            bar.advance(task, frame.height)
     bar.update(task, total=spill.rows, completed=spill.rows)
     if not spill.rows:
         bad = _bad_rows(source)

@@ -9,7 +9,7 @@ hash table is done per distinct value, not per row.
     <feature>.ids          ids of these distinct values, block after block (int32)
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ BLOCK_ROWS = 1 << 17
 TRUTH = "truth"
 
 
-def blocks(frames: Iterator[pl.DataFrame], rows: int = BLOCK_ROWS) -> Iterator[pl.DataFrame]:
+def blocks(
+    frames: Iterator[pl.DataFrame], rows: int = BLOCK_ROWS
+) -> Generator[pl.DataFrame, None, None]:
     """Yield the same rows in frames of at least `rows`, the last one excepted."""
     held: list[pl.DataFrame] = []
     for frame in frames:

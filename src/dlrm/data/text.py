@@ -136,7 +136,7 @@ def chunks(file: Path, chunk_bytes: int) -> Generator[bytes, None, None]:
         raise InputError("the file is empty, expected one sample a line", file=file)
 
 
-def ahead(items: Generator[T, None, None]) -> Iterator[T]:
+def ahead(items: Generator[T, None, None]) -> Generator[T, None, None]:
     """Yield the same items, computing the next one in a thread while this one is used."""
     done = object()
     with closing(items), ThreadPoolExecutor(1) as thread:
