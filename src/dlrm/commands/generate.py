@@ -5,7 +5,7 @@ import gzip
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
@@ -137,4 +137,5 @@ def _replacing(out: Path) -> Iterator[BinaryIO]:
             ) from error
         raise DlrmError(f"{out} cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()

@@ -28,6 +28,7 @@ class Count:
     missing: float = 0.0
     """Probability of a missing value."""
     low: int = 0
+    """The smallest count; that of `I2` is negative, as Criteo's."""
     high: int = 65_535
     """Larger counts become this one."""
     rise: float = 0.0

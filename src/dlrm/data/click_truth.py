@@ -43,8 +43,8 @@ PAIRS: tuple[tuple[str, str], ...] = (
     ("C14", "C23"),
     ("C17", "C25"),
     ("C20", "C25"),
-    ("counts", "C9"),
-    ("counts", "C23"),
+    (ALL_COUNTS, "C9"),
+    (ALL_COUNTS, "C23"),
 )
 """What interacts."""
 
