@@ -38,6 +38,14 @@ def test_stack_distances_of_what_is_drawn(d: Distribution, size: int, padding: b
             assert value == d.ids[new]
             new += 1
         stack.append(value)
+    if padding:
+        assert new <= d.distances[-1]
+
+
+def test_padding_ends_new_ids():
+    d = Distribution((1, 2, 3, 4, 5, 6), (0, 1, 2), (0.9, 0.95, 1.0))
+    assert set(d.draw(RandomState(1), 200, padding=True)) == {1, 2}
+    assert set(d.draw(RandomState(1), 200, padding=False)) == {1, 2, 3, 4, 5, 6}
 
 
 def test_files(tmp_path: Path):

@@ -29,7 +29,9 @@ from dlrm.models.dlrm import DLRM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit status: 0, 1 after an error, 2 for wrong flags.
+    """Run a command line and return its exit status.
+
+    That is 0, 1 after an error, 2 for wrong flags, or 130 when interrupted.
 
     Args:
         arguments: Without the program's name; None for those of this process.
@@ -41,9 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{PROGRAM}: not yet: {', '.join(missing)}", file=sys.stderr)
             return 2
         run(flags)
-    except DlrmError as error:
+    except (DlrmError, OSError) as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

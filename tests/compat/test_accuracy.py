@@ -1,0 +1,88 @@
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dlrm.batch import Batch
+from dlrm.compat.accuracy import correct, forward, measure_accuracy
+from dlrm.compat.batches import Data
+from dlrm.compat.flags import Flags
+from dlrm.errors import DatasetError
+from dlrm.models.dlrm import DLRM
+
+
+class Dense(DLRM):
+    """A model whose logits are its dense feature."""
+
+    def __init__(self):
+        super().__init__(1, [2], dim=1, bottom=[], top=[])
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        return batch.dense[:, 0]
+
+
+@dataclass
+class Fixed:
+    batches: list[Batch]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def read(self, start: int = 0) -> Iterator[Batch]:
+        yield from self.batches[start:]
+
+
+def batch(logits: list[float], labels: list[float]) -> Batch:
+    ids = torch.zeros(len(logits), 1, dtype=torch.int64)
+    return Batch(torch.tensor(logits)[:, None], ids, torch.tensor(labels))
+
+
+def data(*batches: Batch) -> Data:
+    return Data(1, (2,), ("table 0",), Fixed([]), Fixed(list(batches)))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=9),
+    st.floats(1e-6, 0.5, exclude_max=True),
+)
+def test_loss_threshold_clamps_probabilities(logits: list[float], threshold: float):
+    samples = batch(logits, [0.0] * len(logits))
+    found = forward(Flags(loss_threshold=threshold), Dense(), samples).sigmoid()
+    expected = torch.tensor(logits).sigmoid().clamp(threshold, 1 - threshold)
+    assert torch.allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -1.0, 2.0])
+def test_a_threshold_outside_of_0_to_1_has_no_effect(threshold: float):
+    samples = batch([-20.0, 20.0], [0.0, 1.0])
+    flags = Flags(loss_threshold=threshold)
+    assert torch.equal(forward(flags, Dense(), samples), samples.dense[:, 0])
+
+
+def test_what_is_correct():
+    logits = torch.tensor([-3.0, 3.0, 3.0, -3.0, 0.0, 0.0, 3.0])
+    labels = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.7])
+    # A half rounds to 0, and a label that is a probability is never met.
+    assert correct(logits, labels) == 3
+
+
+def test_accuracy_is_over_samples_not_batches():
+    right, wrong = batch([1.0, 1.0, 1.0], [1.0, 1.0, 1.0]), batch([1.0], [0.0])
+    assert measure_accuracy(Flags(), Dense(), data(right, wrong)) == 0.75
+
+
+def test_number_of_batches_limits_the_test_pass():
+    right, wrong = batch([1.0], [1.0]), batch([1.0], [0.0])
+    test = data(right, wrong, wrong)
+    assert measure_accuracy(Flags(num_batches=1), Dense(), test) == 1.0
+    assert measure_accuracy(Flags(num_batches=2), Dense(), test) == 0.5
+    assert measure_accuracy(Flags(num_batches=0), Dense(), test) == 1 / 3
+
+
+def test_no_samples():
+    with pytest.raises(DatasetError, match="no test samples"):
+        measure_accuracy(Flags(), Dense(), data())
