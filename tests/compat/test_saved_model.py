@@ -141,6 +141,12 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     assert [file.name for file in tmp_path.iterdir()] == ["m.pt"]
 
 
+def test_a_file_can_be_read_by_whom_the_umask_allows(tmp_path: Path):
+    (tmp_path / "other").touch()
+    save(tmp_path / "m.pt")
+    assert (tmp_path / "m.pt").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_a_missing_folder_is_an_error(tmp_path: Path):
     with pytest.raises(CheckpointError, match="cannot be written"):
         save(tmp_path / "no" / "m.pt")

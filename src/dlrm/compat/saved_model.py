@@ -70,7 +70,11 @@ def save(path: Path, state: State, model: DLRM, optimizer: Optimizer, rng: Rando
     values["crc32"] = _crc32(tensors, values)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        # save_file makes files that only their owner can read, whatever the umask says.
+        unfinished.touch()
+        mode = unfinished.stat().st_mode
         save_file(tensors, unfinished, {KEY: json.dumps(values)})
+        unfinished.chmod(mode)
         sync_file(unfinished)
         unfinished.replace(path)
         sync_folder(path.parent)
