@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dlrm.errors import ConfigError
+from dlrm.optim.schedule import learning_rate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,6 +21,8 @@ class OptimConfig:
     """First step of the decay."""
     decay_steps: int = 0
     """Steps of quadratic decay; 0 for none."""
+    decay_share: float = 0.0
+    """Decay over this last share of all steps instead, whatever their number; 0 for not."""
 
     def __post_init__(self) -> None:
         if not self.lr > 0:
@@ -27,8 +30,23 @@ class OptimConfig:
         for name in ("warmup_steps", "decay_start", "decay_steps"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"optim.{name} is {getattr(self, name)}: it must not be negative")
+        if not 0 <= self.decay_share <= 1:
+            raise ConfigError(f"optim.decay_share is {self.decay_share}: it lies between 0 and 1")
+        if self.decay_share and (self.decay_start or self.decay_steps):
+            raise ConfigError("optim.decay_share stands instead of decay_start and decay_steps")
         if self.decay_steps and self.decay_start < self.warmup_steps:
             raise ConfigError(
                 f"optim.decay_start is {self.decay_start}: the decay must not start before "
                 f"the warm-up ends at step {self.warmup_steps}"
             )
+
+    def rate(self, step: int, last_step: int) -> float:
+        """Return the learning rate of a step, counted from 1, of a run of `last_step` steps."""
+        decay_steps = round(self.decay_share * last_step) or self.decay_steps
+        return learning_rate(
+            step,
+            self.lr,
+            warmup_steps=self.warmup_steps,
+            decay_start=last_step - decay_steps + 1 if self.decay_share else self.decay_start,
+            decay_steps=decay_steps,
+        )

@@ -11,11 +11,8 @@ def demo() -> TrainConfig:
     return TrainConfig(
         data="clicks:1500000",
         model=DLRMConfig(dim=16, bottom=(64, 32), top=(64, 32)),
-        # Without warm-up the first steps of Adagrad, each as large as lr, spoil the top MLP. The
-        # decay ends with the epoch: 6/7 of the rows in batches of 512 are 2512 steps.
-        optim=OptimConfig(
-            name="rowwise_adagrad", lr=0.12, warmup_steps=300, decay_start=1250, decay_steps=1262
-        ),
+        # Without warm-up the first steps of Adagrad, each as large as lr, spoil the top MLP.
+        optim=OptimConfig(name="rowwise_adagrad", lr=0.12, warmup_steps=300, decay_share=0.5),
         loader=LoaderConfig(batch_size=512),
         eval=EvalConfig(splits=("validation", "test")),
         epochs=1,

@@ -55,6 +55,16 @@ class Progress:
     seen: Metrics = field(default_factory=Metrics)
     """Predictions on the training rows since the last evaluation, made before learning them."""
 
+    def advance(self, samples: int) -> None:
+        """Count a step on a batch of so many samples."""
+        self.step += 1
+        self.batch += 1
+        self.samples += samples
+
+    def next_epoch(self) -> None:
+        """Put the cursor at the start of the next epoch."""
+        self.epoch, self.batch = self.epoch + 1, 0
+
     def numbers(self) -> dict[str, Any]:
         """Return everything but the predictions."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "seen"}

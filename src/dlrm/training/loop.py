@@ -11,8 +11,6 @@ from dlrm.data.loader import Loader
 from dlrm.data.store import Dataset
 from dlrm.errors import DatasetError, Interrupted, RunError
 from dlrm.metrics import Metrics
-from dlrm.optim.config import OptimConfig
-from dlrm.optim.schedule import learning_rate
 from dlrm.run import Run
 from dlrm.training import checkpoint, loss
 from dlrm.training.checkpoint import Progress
@@ -87,7 +85,9 @@ def fit(
     with Interrupt() as interrupt, log:
         while not progress.finished:
             for batch in loader.epoch(progress.epoch, progress.batch):
-                lr = _set_learning_rate(optimizer, config.optim, progress.step + 1)
+                lr = config.optim.rate(progress.step + 1, last_step)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
                 logits = model(batch)
                 value = compute_loss(config.loss, logits, batch.labels)
                 value.backward()
@@ -95,9 +95,7 @@ def fit(
                 optimizer.zero_grad()
 
                 progress.seen.update(logits.detach().numpy(), batch.labels.numpy())
-                progress.step += 1
-                progress.batch += 1
-                progress.samples += len(batch)
+                progress.advance(len(batch))
                 log.step(value.item(), lr)
 
                 epoch_ends = progress.batch == len(loader)
@@ -110,7 +108,7 @@ def fit(
                         run.log("early_stop", step=progress.step, patience=config.eval.patience)
                         progress.finished = True
                 if epoch_ends:
-                    progress.epoch, progress.batch = progress.epoch + 1, 0
+                    progress.next_epoch()
 
                 every = config.checkpoint.every
                 save = progress.step % every == 0 if every else evaluate
@@ -155,19 +153,6 @@ def load_best(run: Run, model: nn.Module) -> nn.Module:
     best = checkpoint.read_progress(_folder(run), steps[-1])["best_step"]
     checkpoint.load(_folder(run), steps[-1] if best is None else best, model, None)
     return model
-
-
-def _set_learning_rate(optimizer: Optimizer, config: OptimConfig, step: int) -> float:
-    lr = learning_rate(
-        step,
-        config.lr,
-        warmup_steps=config.warmup_steps,
-        decay_start=config.decay_start,
-        decay_steps=config.decay_steps,
-    )
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    return lr
 
 
 def _evaluate(

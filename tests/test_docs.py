@@ -1,0 +1,85 @@
+"""Every command and every Python example of the README and the guides runs, on little data."""
+
+import gzip
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from dlrm.cli import main
+from dlrm.compat.dlrm_s_pytorch import main as dlrm_s_pytorch
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", *(f"docs/guides/{path.name}" for path in (ROOT / "docs/guides").glob("*.md"))]
+LITTLE = "clicks:3000"
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    return re.findall(r"```(sh|python)\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("log") / "log.txt"
+    assert main(["data", "generate", "clicks", "--rows", "1500", "--out", str(path)]) == 0
+    return path.read_text()
+
+
+@pytest.fixture
+def folder(workdir, log) -> Path:
+    """A folder with the files that the documents name."""
+    Path("train.txt").write_text(log)
+    lines = log.splitlines(keepends=True)
+    Path("test.txt").write_text("".join(line[2:] for line in lines[:200]))
+    for day in range(3):
+        Path(f"day_{day}").write_text("".join(lines[day * 500 : (day + 1) * 500]))
+    Path("day_2.gz").write_bytes(gzip.compress(Path("day_2").read_bytes()))
+    return workdir
+
+
+def run(line: str) -> None:
+    words = shlex.split(line, comments=True)
+    words = [re.sub(r"^clicks(:\d+)*$", LITTLE, word) if ":" in word else word for word in words]
+    if "--rows" in words:
+        words[words.index("--rows") + 1] = "2000"
+    match words:
+        case ["make", target]:
+            assert f"\n{target}:" in (ROOT / "Makefile").read_text()
+        case ["pip", "install", *rest]:
+            assert "constraints.txt" in rest or any("opendlrm" in word for word in rest)
+            extra = re.search(r"\[(\w+)\]", line)
+            assert extra is None or f"\n{extra[1]} = [" in (ROOT / "pyproject.toml").read_text()
+        case ["python", script, *_]:
+            assert (ROOT / script).is_file()
+        case ["dlrm_s_pytorch", *rest]:
+            assert dlrm_s_pytorch(rest) == 0
+        case ["dlrm", "train", *rest] if not any(w in rest for w in ("--data", "--resume")):
+            assert main(["train", *rest, "--data", LITTLE]) == 0
+        case ["dlrm", *rest]:
+            assert main(rest) == 0
+        case _:
+            pytest.fail(f"nobody knows how to check: {line}")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_the_page_says_runs(page, folder, capsys):
+    for language, content in blocks(page):
+        if language == "python":
+            content = re.sub(r"1_000_000|1_500_000", "2000", content)  # noqa: PLW2901
+            exec(compile(content, page, "exec"), {"__name__": "example"})
+        else:
+            for line in filter(None, content.splitlines()):
+                run(line)
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "docs/architecture.md"])
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if not target.startswith("http"):
+            assert ((ROOT / page).parent / target).exists(), target
+
+
+def test_the_tests_see_the_commands():
+    assert sum(len(blocks(page)) for page in PAGES) >= 9
