@@ -20,7 +20,7 @@ from dlrm.training.loss import bce
 from timing import interleave, ratio, save, verdict
 
 ROWS = 300_000
-ROUNDS = 9
+ROUNDS = 7
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
             loader = Loader(dataset.split("train"), batch_size=batch_size, shuffle=True)
             model = config.model.build(dataset.schema)
             optimizer = optim.build(config.optim.name, model.parameters(), config.optim.lr)
-            steps = min(len(loader), 25_600 // batch_size * 2)
+            steps = min(len(loader), 131_072 // batch_size)
             in_memory = [
                 _copy(batch) for batch, _ in zip(loader.epoch(), range(steps), strict=False)
             ]

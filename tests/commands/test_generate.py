@@ -42,7 +42,7 @@ def test_the_command_prints_the_optimum(tmp_path: Path, capsys: pytest.CaptureFi
     assert cli.main([*words, "--out", str(tmp_path / "a.txt")]) == 0
     shown = capsys.readouterr().out
     assert "20,000 rows" in shown
-    assert "best possible" in shown
+    assert "optimum" in shown
     assert cli.main([*words, "--out", str(tmp_path / "b.txt"), "--json"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["rows"] == 20_000

@@ -42,7 +42,7 @@ class EvalResult:
         grid = terminal.table(f"{self.run} on {self.data}", "", "samples", *METRICS.values())
         rows = {f"{self.split}: model": self.metrics}
         if self.optimum:
-            rows["best possible"] = self.optimum
+            rows["optimum"] = self.optimum
         for who, metrics in rows.items():
             cells = ["-" if metrics[m] is None else f"{metrics[m]:.4f}" for m in METRICS]
             grid.add_row(who, f"{metrics['samples']:,}", *cells)

@@ -58,7 +58,7 @@ class GenerateResult:
         best = self.optimum
         grid = terminal.table(None, "", "AUC", "log loss", "NE", "click rate")
         values = (best.auc, best.log_loss, best.normalized_entropy, best.click_rate)
-        grid.add_row("best possible", *("-" if v is None else f"{v:.4f}" for v in values))
+        grid.add_row("optimum", *("-" if v is None else f"{v:.4f}" for v in values))
         return Group(
             f"{self.rows:,} rows, {terminal.human_bytes(self.size_bytes)} in {self.out}, "
             f"{self.elapsed_s:.1f} s, {self.rows_per_s:,.0f} rows/s",

@@ -71,16 +71,14 @@ class TrainResult:
     def __rich__(self) -> RenderableType:
         grid = terminal.table(None, "", *METRICS.values())
         for split, evaluation in self.evaluations.items():
-            rows = {"model": evaluation["metrics"]}
-            if evaluation["baseline"]:
-                rows[f"baseline {evaluation['baseline']['name']}"] = evaluation["baseline"][
-                    "metrics"
-                ]
+            rows = {f"{split}: model": evaluation["metrics"]}
+            if baseline := evaluation["baseline"]:
+                rows[f"  baseline {baseline['name']}"] = baseline["metrics"]
             if evaluation["optimum"]:
-                rows["best possible"] = evaluation["optimum"]
+                rows["  optimum"] = evaluation["optimum"]
             for who, metrics in rows.items():
                 cells = ["-" if metrics[m] is None else f"{metrics[m]:.4f}" for m in METRICS]
-                grid.add_row(f"{split}: {who}", *cells)
+                grid.add_row(who, *cells)
         lines: list[RenderableType] = [grid] if self.evaluations else []
         lines.append(
             f"{self.steps:,} steps in {self.elapsed_s:.1f} s, {self.samples_per_s:,.0f} samples/s"
