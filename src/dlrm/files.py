@@ -2,8 +2,12 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def sync_folder(folder: Path) -> None:
@@ -38,3 +42,17 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, values: Any) -> None:
     """Write values as readable JSON, atomically."""
     write_bytes(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_tensors(
+    path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write and sync a safetensors file; the caller renames it or its folder."""
+    from safetensors.torch import save_file
+
+    # save_file makes files that only their owner can read, whatever the umask says.
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(dict(tensors), path, dict(metadata) if metadata else None)
+    path.chmod(mode)
+    sync_file(path)

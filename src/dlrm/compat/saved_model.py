@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from numpy.random import RandomState
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
 from dlrm.errors import CheckpointError
-from dlrm.files import sync_file, sync_folder
+from dlrm.files import sync_folder, write_tensors
 from dlrm.models.dlrm import DLRM
 
 KEY = "dlrm_s_pytorch"
@@ -70,12 +69,7 @@ def save(path: Path, state: State, model: DLRM, optimizer: Optimizer, rng: Rando
     values["crc32"] = _crc32(tensors, values)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        # save_file makes files that only their owner can read, whatever the umask says.
-        unfinished.touch()
-        mode = unfinished.stat().st_mode
-        save_file(tensors, unfinished, {KEY: json.dumps(values)})
-        unfinished.chmod(mode)
-        sync_file(unfinished)
+        write_tensors(unfinished, tensors, {KEY: json.dumps(values)})
         unfinished.replace(path)
         sync_folder(path.parent)
     except (OSError, SafetensorError) as error:

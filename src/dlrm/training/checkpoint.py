@@ -20,12 +20,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlrm.errors import CheckpointError
-from dlrm.files import sync_file, sync_folder, write_json
+from dlrm.files import sync_folder, write_json, write_tensors
 from dlrm.metrics import Metrics
 
 FORMAT = 1
@@ -78,6 +78,9 @@ def save(
     Returns:
         Its folder.
 
+    Raises:
+        CheckpointError: It cannot be written, e.g. because the disk is full.
+
     """
     folder.mkdir(exist_ok=True)
     target = folder / f"step-{progress.step:09d}"
@@ -97,8 +100,7 @@ def save(
             },
         }
         for name, tensors in arrays.items():
-            save_file(tensors, temporary / f"{name}.safetensors")
-            sync_file(temporary / f"{name}.safetensors")
+            write_tensors(temporary / f"{name}.safetensors", tensors)
         write_json(
             temporary / "progress.json",
             {
@@ -110,6 +112,11 @@ def save(
         if target.exists():
             shutil.rmtree(target)
         temporary.rename(target)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{target} cannot be written ({error}); what was saved before is untouched, and the run "
+            "can be resumed from it"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     sync_folder(folder)
