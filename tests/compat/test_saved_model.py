@@ -134,7 +134,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(saved_model, "sync_file", full)
+    monkeypatch.setattr(saved_model, "write_tensors", full)
     with pytest.raises(CheckpointError, match=r"m\.pt: cannot be written: .*No space left"):
         save(path)
     assert path.read_bytes() == content

@@ -57,7 +57,7 @@ def test_a_half_written_checkpoint_is_never_read(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "write_json", full_disk)
-    with pytest.raises(CheckpointError, match="No space left.*can be resumed"):
+    with pytest.raises(CheckpointError, match=r"No space left.*can be resumed"):
         checkpoint.save(tmp_path, model, optimizer, Progress(step=2), keep=2)
     assert checkpoint.steps(tmp_path) == [1]
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000001"]

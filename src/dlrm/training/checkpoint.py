@@ -114,8 +114,8 @@ def save(
         temporary.rename(target)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{target} cannot be written ({error}); what was saved before is untouched, and the run "
-            "can be resumed from it"
+            f"{target} cannot be written ({error}); what was saved before is untouched, and the "
+            "run can be resumed from it"
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
