@@ -11,6 +11,7 @@ from dlrm import terminal
 from dlrm.commands.train import METRICS
 from dlrm.data.store import Dataset
 from dlrm.errors import DatasetError, RunError
+from dlrm.nn.precision import resolve
 from dlrm.run import Run
 from dlrm.training.config import from_dict
 from dlrm.training.evaluate import optimum, predict_split
@@ -72,7 +73,7 @@ def evaluate(
     rows = dataset.split(split)
     if not len(rows):
         raise DatasetError(f"{dataset.path}: the split {split} has no rows")
-    model = load_best(opened, config.model.build(opened.schema))
+    model = load_best(opened, config.model.build(opened.schema, resolve(config.precision)))
     best = optimum(rows)
     return EvalResult(
         run=run,

@@ -17,6 +17,7 @@ from dlrm.data.resolve import resolve
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, MissingExtraError, RunError
 from dlrm.files import write_json
+from dlrm.nn import precision
 from dlrm.recipes.baseline import baseline as baseline_of
 from dlrm.run import Run
 from dlrm.training.config import TrainConfig, from_dict, to_dict
@@ -166,6 +167,8 @@ def _start(recipe: str, config: TrainConfig, path: Path | None) -> TrainResult:
     # Asked before the data are prepared, which may take long.
     path = _fresh(recipe) if path is None else path
     Run.check_new(path)
+    # What `auto` means here is part of what a resumed run must repeat, on another machine too.
+    config = replace(config, precision=precision.resolve(config.precision))
     dataset = open_data(config)
     run = _create(path, recipe, config, dataset)
     return _train(config, dataset, run, resume=False)

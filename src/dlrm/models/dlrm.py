@@ -19,6 +19,7 @@ from dlrm.errors import ConfigError
 from dlrm.nn.embedding import EmbeddingCollection
 from dlrm.nn.interaction import interaction as build_interaction
 from dlrm.nn.mlp import MLP
+from dlrm.nn.precision import Precision
 from dlrm.schema import Schema
 
 
@@ -34,6 +35,7 @@ class DLRM(nn.Module):
         interaction: `dot`, `cat` or `sum`.
         self_interaction: Whether `dot` also pairs each vector with itself.
         names: Names of the T categorical features, for errors.
+        precision: Of the MLPs, see `dlrm.nn.mlp`.
 
     """
 
@@ -48,14 +50,15 @@ class DLRM(nn.Module):
         interaction: str = "dot",
         self_interaction: bool = False,
         names: Sequence[str] | None = None,
+        precision: Precision = "fp32",
     ):
         super().__init__()
         self.embeddings = EmbeddingCollection(rows, dim, names)
-        self.bottom = MLP([num_dense, *bottom, dim], relu_last=True)
+        self.bottom = MLP([num_dense, *bottom, dim], relu_last=True, precision=precision)
         self.interaction = build_interaction(
             interaction, len(rows), dim, self_interaction=self_interaction
         )
-        self.top = MLP([self.interaction.width, *top, 1], relu_last=False)
+        self.top = MLP([self.interaction.width, *top, 1], relu_last=False, precision=precision)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B,)."""
@@ -88,7 +91,7 @@ class DLRMConfig:
         if self.dim < 1:
             raise ConfigError(f"model.dim is {self.dim}: it must be positive")
 
-    def build(self, schema: Schema) -> DLRM:
+    def build(self, schema: Schema, precision: Precision = "fp32") -> DLRM:
         """Return the model for data of this schema, with fresh parameters."""
         return DLRM(
             len(schema.dense),
@@ -99,4 +102,5 @@ class DLRMConfig:
             interaction=self.interaction,
             self_interaction=self.self_interaction,
             names=[feature.name for feature in schema.categorical],
+            precision=precision,
         )

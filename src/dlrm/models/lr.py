@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dlrm.batch import Batch
 from dlrm.nn.embedding import EmbeddingCollection
+from dlrm.nn.precision import Precision
 from dlrm.schema import Schema
 
 
@@ -45,8 +46,9 @@ class LRConfig:
     name: Literal["lr"] = "lr"
     """The model."""
 
-    def build(self, schema: Schema) -> LR:
-        """Return the model for data of this schema, with fresh parameters."""
+    def build(self, schema: Schema, precision: Precision = "fp32") -> LR:
+        """Return the model for data of this schema, with fresh parameters; always in float32."""
+        del precision
         return LR(
             len(schema.dense),
             schema.rows,

@@ -1,11 +1,15 @@
-"""Multi-layer perceptron."""
+"""Multi-layer perceptron, in float32 or with bfloat16 products."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 from math import sqrt
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from dlrm.nn.precision import Precision
 
 
 class MLP(nn.Module):
@@ -17,12 +21,15 @@ class MLP(nn.Module):
     Args:
         sizes: Inputs of the first layer, then outputs of each, e.g. `(13, 512, 256, 64, 16)`.
         relu_last: Whether the last layer has its ReLU too; False leaves its outputs as they are.
+        precision: `bf16` multiplies and keeps activations in bfloat16, while parameters stay
+            float32. The output is bfloat16 with a last ReLU, float32 without.
 
     """
 
-    def __init__(self, sizes: Sequence[int], *, relu_last: bool):
+    def __init__(self, sizes: Sequence[int], *, relu_last: bool, precision: Precision = "fp32"):
         super().__init__()
         self.relu_last = relu_last
+        self.precision = precision
         self.layers = nn.ModuleList(nn.Linear(n, k) for n, k in pairwise(sizes))
         for layer in self.linears():
             nn.init.normal_(layer.weight, std=sqrt(2 / sum(layer.weight.shape)))
@@ -34,9 +41,98 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, sizes[0]) to (B, sizes[-1])."""
+        if self.precision == "bf16":
+            return _FusedMLP.apply(x, self.relu_last, torch.bfloat16, *self.parameters())
+        if x.device.type == "cpu" and x.dtype == torch.float32:
+            return _FusedMLP.apply(x, self.relu_last, torch.float32, *self.parameters())
         last = len(self.layers) - 1
         for position, layer in enumerate(self.layers):
             x = layer(x)
             if position < last or self.relu_last:
                 x = torch.relu(x)
         return x
+
+
+class _FusedMLP(torch.autograd.Function):
+    """All layers of an MLP, with products of `dtype`.
+
+    h_0 = x, h_i = relu(h_{i-1} W_i^T + b_i). Backwards, with g_i the gradient of h_i W^T + b:
+    dW = g^T h, db = 1^T g, g_{i-1} = g_i W where h_{i-1} > 0.
+
+    One function for the whole MLP, because at small batches autograd's bookkeeping for each
+    product, cast and ReLU costs as much as they do. In bfloat16 all operands are rounded to it,
+    products are summed in float32 and rounded once; a last layer without ReLU is computed in
+    float32, because bfloat16 keeps three digits, too few for a logit.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, relu_last: bool, dtype: torch.dtype, *parameters: Tensor
+    ) -> Tensor:
+        layers = len(parameters) // 2
+        dtypes = [dtype] * layers
+        if not relu_last:
+            dtypes[-1] = torch.float32
+        weights = [w.to(t) for w, t in zip(parameters[0::2], dtypes, strict=True)]
+        h = x
+        inputs, outputs = [], []
+        for i, weight in enumerate(weights):
+            h = h.to(dtypes[i])
+            inputs.append(h)
+            bias = parameters[2 * i + 1].to(dtypes[i])
+            h = _linear(h, weight, bias, relu=relu_last or i < layers - 1)
+            outputs.append(h)
+        ctx.save_for_backward(*inputs, *outputs, *weights)
+        ctx.relu_last, ctx.x_dtype = relu_last, x.dtype
+        return h
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        layers = len(ctx.saved_tensors) // 3
+        inputs = ctx.saved_tensors[:layers]
+        outputs = ctx.saved_tensors[layers : 2 * layers]
+        weights = ctx.saved_tensors[2 * layers :]
+        g = grads[0]
+        of_parameters: list[Tensor] = []
+        for i in reversed(range(layers)):
+            g = g.to(outputs[i].dtype)
+            if ctx.relu_last or i < layers - 1:
+                g = torch.ops.aten.threshold_backward(g, outputs[i], 0)
+            # A product with ones, because it uses all cores, which a sum over rows does not.
+            of_bias = (g.new_ones(1, g.shape[0]) @ g)[0]
+            of_parameters += [of_bias.float(), (g.t() @ inputs[i]).float()]
+            if i > 0 or ctx.needs_input_grad[0]:
+                g = _times(g, weights[i])
+        of_x = g.to(ctx.x_dtype) if ctx.needs_input_grad[0] else None
+        return of_x, None, None, *reversed(of_parameters)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
+    """Return x W^T + b, with its ReLU in the same pass."""
+    if _by_onednn(x, weight):
+        pointwise = "relu" if relu else "none"
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, pointwise, [], "")
+    out = F.linear(x, weight, bias)
+    return torch.relu_(out) if relu else out
+
+
+def _times(g: Tensor, weight: Tensor) -> Tensor:
+    """Return g W."""
+    if g.dtype == torch.float32 and _by_onednn(g, weight):
+        return torch.ops.mkldnn._linear_pointwise(g, weight.t(), None, "none", [], "")
+    return g @ weight
+
+
+def _by_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Return whether oneDNN is the faster one.
+
+    It is for large layers, where MKL is slow on other CPUs than Intel's, and in bfloat16. A rule
+    rather than a measurement, so that runs repeat to the bit.
+    """
+    if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    return x.dtype == torch.bfloat16 or weight.numel() >= ONEDNN_WEIGHTS
+
+
+ONEDNN_WEIGHTS = 16384
+"""Weights of a layer from which oneDNN beats MKL in float32."""

@@ -87,6 +87,8 @@ class TrainConfig:
     """When the model is measured, and which one is kept."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """When the run is saved."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the MLPs' products; auto is bf16 where the CPU multiplies it natively, else fp32."""
     epochs: int = 1
     """Passes over the training split."""
     max_steps: int = 0

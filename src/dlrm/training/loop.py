@@ -11,6 +11,7 @@ from dlrm.data.loader import Loader
 from dlrm.data.store import Dataset
 from dlrm.errors import DatasetError, Interrupted, RunError
 from dlrm.metrics import Metrics
+from dlrm.nn import precision
 from dlrm.run import Run
 from dlrm.training import checkpoint, loss
 from dlrm.training.checkpoint import Progress
@@ -58,7 +59,7 @@ def fit(
     if len(train) == 0:
         raise DatasetError(f"{dataset.path}: the training split has no rows")
     torch.manual_seed(config.seed)
-    model = config.model.build(dataset.schema)
+    model = config.model.build(dataset.schema, precision.resolve(config.precision))
     optimizer = optim.build(config.optim.name, model.parameters(), config.optim.lr)
     loader = Loader(
         train,
