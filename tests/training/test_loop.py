@@ -17,6 +17,7 @@ from dlrm.data.store import Dataset
 from dlrm.errors import CheckpointError, DivergedError, Interrupted, RunError
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.models.lr import LRConfig
+from dlrm.optim import OPTIMIZERS
 from dlrm.optim.config import OptimConfig
 from dlrm.run import Run
 from dlrm.training import checkpoint, interrupt
@@ -34,6 +35,7 @@ SMALL = TrainConfig(
     epochs=2,
     log_every=1,
     seed=4,
+    precision="fp32",
 )
 
 
@@ -66,10 +68,15 @@ def test_every_step_is_logged_once_and_training_learns(clicks, tmp_path):
     assert np.mean(list(curve.values())[-24:]) < 0.9 * np.mean(list(curve.values())[:24])
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rowwise_adagrad"])
-@pytest.mark.parametrize("stop", [1, 24, 31])
-def test_a_resumed_run_equals_one_that_never_stopped(clicks, tmp_path, optimizer, stop):
-    config = replace(SMALL, optim=replace(SMALL.optim, name=optimizer))
+@pytest.mark.parametrize(
+    ("optimizer", "stop", "precision"),
+    [
+        *((optimizer, stop, "fp32") for optimizer in OPTIMIZERS for stop in (1, 24, 31)),
+        ("rowwise_adagrad", 17, "bf16"),
+    ],
+)
+def test_a_resumed_run_equals_one_that_never_stopped(clicks, tmp_path, optimizer, stop, precision):
+    config = replace(SMALL, optim=replace(SMALL.optim, name=optimizer), precision=precision)
     whole = new_run(tmp_path / "whole", config, clicks)
     straight = fit(config, clicks, whole)
 
@@ -183,8 +190,9 @@ def test_early_stopping_waits_as_long_as_asked(clicks, tmp_path):
     assert run.metrics() == before
 
 
-def test_a_loss_that_is_no_number_stops_the_run(clicks, tmp_path):
-    config = replace(SMALL, optim=OptimConfig(name="sgd", lr=1e18))
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_numbers_that_are_none_stop_the_run(clicks, tmp_path, precision):
+    config = replace(SMALL, optim=OptimConfig(name="sgd", lr=1e18), precision=precision)
     run = new_run(tmp_path / "run", config, clicks)
     with pytest.raises(DivergedError, match=r"--optim.lr"):
         fit(config, clicks, run)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
+from torch import nn
+
 from dlrm import terminal
 from dlrm.data.loader import Loader
 from dlrm.errors import DivergedError
@@ -22,6 +24,7 @@ class Log:
         run: Where metrics.jsonl is.
         progress: Of the run; its loss sum and seconds are kept here.
         loader: Whose waiting is the loading share.
+        model: Whose layers must stay finite.
         last_step: Where the progress bar ends.
         every: Steps between lines.
         title: Of the progress bar.
@@ -34,6 +37,7 @@ class Log:
         run: Run,
         progress: Progress,
         loader: Loader,
+        model: nn.Module,
         *,
         last_step: int,
         every: int,
@@ -41,6 +45,7 @@ class Log:
         events: EventWriter | None,
     ):
         self.run, self.progress, self.loader = run, progress, loader
+        self._layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
         self.last_step, self.every, self.title, self.events = last_step, every, title, events
         self._bar = terminal.progress("loss", "rate")
 
@@ -66,7 +71,7 @@ class Log:
         """Note the loss of the step that `progress` has just counted; write a line when due.
 
         Raises:
-            DivergedError: The loss is no longer a number.
+            DivergedError: The loss or a weight is no longer a number.
 
         """
         progress = self.progress
@@ -76,10 +81,11 @@ class Log:
         if progress.step % self.every and progress.step != self.last_step:
             return
         mean = progress.loss_sum / progress.loss_steps
-        if not math.isfinite(mean):
+        # The loss alone does not tell: oneDNN's ReLU makes 0 of what is no number.
+        if not (math.isfinite(mean) and all(map(_finite, self._layers))):
             raise DivergedError(
-                f"the loss is {mean} by step {progress.step}: try a smaller --optim.lr "
-                f"(it is {lr:g}) or --optim.warmup-steps"
+                f"training has diverged by step {progress.step}, the loss is {mean:g}: try a "
+                f"smaller --optim.lr (it is {lr:g}) or --optim.warmup-steps"
             )
         elapsed = time.perf_counter() - self._started
         rate = (progress.samples - self._samples) / elapsed
@@ -123,3 +129,7 @@ class Log:
         self._started = time.perf_counter()
         self._samples = self.progress.samples
         self._waited_s = self.loader.waited_s
+
+
+def _finite(layer: nn.Linear) -> bool:
+    return bool(layer.weight.isfinite().all()) and bool(layer.bias.isfinite().all())

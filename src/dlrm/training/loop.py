@@ -78,6 +78,7 @@ def fit(
         run,
         progress,
         loader,
+        model,
         last_step=last_step,
         every=config.log_every,
         title=title,
