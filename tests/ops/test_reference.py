@@ -86,12 +86,14 @@ def test_rowwise_adagrad_keeps_the_mean_square_of_a_row(seed, rows, dim, count):
     dim=st.integers(1, 5),
     self_interaction=st.booleans(),
 )
-def test_pairwise_dot_goes_down_the_lower_triangle(seed, batch, vectors, dim, self_interaction):
+def test_dot_interaction_goes_down_the_lower_triangle(seed, batch, vectors, dim, self_interaction):
     generator = torch.Generator().manual_seed(seed)
     v = torch.randn(batch, vectors, dim, generator=generator, dtype=torch.float64)
     pairs = [(i, j) for i in range(vectors) for j in range(i + self_interaction)]
-    expected = torch.zeros(batch, len(pairs), dtype=torch.float64)
+    expected = torch.zeros(batch, dim + len(pairs), dtype=torch.float64)
+    expected[:, :dim] = v[:, 0]
     for b in range(batch):
         for p, (i, j) in enumerate(pairs):
-            expected[b, p] = sum(v[b, i, k] * v[b, j, k] for k in range(dim))
-    torch.testing.assert_close(reference.pairwise_dot(v, self_interaction), expected)
+            expected[b, dim + p] = sum(v[b, i, k] * v[b, j, k] for k in range(dim))
+    out = reference.dot_interaction(v[:, 0], v[:, 1:], self_interaction)
+    torch.testing.assert_close(out, expected)

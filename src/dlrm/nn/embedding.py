@@ -8,12 +8,18 @@ no gradient of table size ever exists while clipping and accumulation work as us
 
 from collections.abc import Sequence
 from math import sqrt
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from dlrm.errors import IdError
-from dlrm.ops import reference
+from dlrm.ops import backend
+from dlrm.ops.storage import mark
+
+Storage = Literal["fp32", "bf16", "split"]
+"""How tables are stored: float32; bfloat16 with stochastic rounding; bfloat16 whose lost halves the
+optimizer keeps, so that nothing is lost. See `dlrm.ops.storage`."""
 
 
 class EmbeddingCollection(nn.Module):
@@ -26,6 +32,7 @@ class EmbeddingCollection(nn.Module):
         rows: Rows of each of the T tables.
         dim: D.
         names: Name of the feature behind each table, for errors.
+        storage: How the weight is stored; what comes out is float32, and so is the gradient.
 
     """
 
@@ -34,17 +41,30 @@ class EmbeddingCollection(nn.Module):
     sizes: Tensor
     """(T,) int64, rows of each table"""
 
-    def __init__(self, rows: Sequence[int], dim: int, names: Sequence[str] | None = None):
+    def __init__(
+        self,
+        rows: Sequence[int],
+        dim: int,
+        names: Sequence[str] | None = None,
+        *,
+        storage: Storage = "fp32",
+    ):
         super().__init__()
         self.rows = tuple(rows)
         self.dim = dim
+        self.storage: Storage = storage
         self.names = tuple(names) if names else tuple(f"table {t}" for t in range(len(rows)))
         sizes = torch.tensor(self.rows, dtype=torch.int64)
         self.register_buffer("sizes", sizes, persistent=False)
         self.register_buffer("starts", sizes.cumsum(0) - sizes, persistent=False)
-        self.weight = nn.Parameter(torch.empty(sum(self.rows), dim))
+        dtype = torch.float32 if storage == "fp32" else torch.bfloat16
+        self.weight = nn.Parameter(torch.empty(sum(self.rows), dim, dtype=dtype))
         for t, n in enumerate(self.rows):
-            nn.init.uniform_(self.table(t), -sqrt(1 / n), sqrt(1 / n))
+            # Drawn as float32 whatever the storage: the same numbers, rounded.
+            values = self.table(t) if storage == "fp32" else torch.empty(n, dim)
+            nn.init.uniform_(values, -sqrt(1 / n), sqrt(1 / n))
+            if storage != "fp32":
+                self.table(t).copy_(values)
 
     def table(self, t: int) -> Tensor:
         """Return the (rows, D) weight of table t, a view without gradient."""
@@ -65,28 +85,28 @@ class EmbeddingCollection(nn.Module):
             IdError: An id is negative or not below the rows of its table; names the feature.
 
         """
+        if self.storage != "fp32":
+            mark(self.weight, split=self.storage == "split")
+        kernels = backend(self.weight)
         if offsets is None:
             if ids.shape[1] != len(self.rows):
                 raise IdError(f"ids for {ids.shape[1]} tables, expected {len(self.rows)}")
-            self._check(ids, self.sizes, None)
-            return reference.lookup(self.weight, ids + self.starts)
-        bags = offsets.shape[0] - 1
-        table_of_bag = torch.arange(len(self.rows), device=ids.device).repeat(
-            bags // len(self.rows)
-        )
-        table_of_id = table_of_bag.repeat_interleave(offsets.diff(), output_size=ids.shape[0])
-        self._check(ids, self.sizes[table_of_id], table_of_id)
-        pooled = reference.pooled_lookup(self.weight, ids + self.starts[table_of_id], offsets)
-        return pooled.view(-1, len(self.rows), self.dim)
+            rows, wrong = kernels.rows_of(ids, self.starts, self.sizes)
+            if wrong >= 0:
+                raise self._out_of_range(int(ids.flatten()[wrong]), wrong)
+            return kernels.lookup(self.weight, rows)
+        rows, wrong = kernels.rows_of(ids, self.starts, self.sizes, offsets)
+        if wrong == -2:
+            raise IdError(f"offsets must rise from 0 to the number of ids, {ids.shape[0]}")
+        if wrong >= 0:
+            bag = int(torch.searchsorted(offsets, wrong, right=True)) - 1
+            raise self._out_of_range(int(ids[wrong]), bag)
+        return kernels.pooled_lookup(self.weight, rows, offsets).view(-1, len(self.rows), self.dim)
 
-    def _check(self, ids: Tensor, sizes: Tensor, tables: Tensor | None) -> None:
-        # A wrong id would silently read a neighbouring table: all are one weight.
-        wrong = (ids < 0) | (ids >= sizes)
-        if not wrong.any():
-            return
-        where = wrong.nonzero()[0]
-        t = int(where[-1]) if tables is None else int(tables[where[0]])
-        raise IdError(
-            f"{self.names[t]}: id {int(ids[tuple(where)])} is out of range, "
+    def _out_of_range(self, wrong: int, bag: int) -> IdError:
+        # Such an id would silently read a neighbouring table: all are one weight.
+        t = bag % len(self.rows)
+        return IdError(
+            f"{self.names[t]}: id {wrong} is out of range, "
             f"its table has {self.rows[t]} rows (0 to {self.rows[t] - 1})"
         )

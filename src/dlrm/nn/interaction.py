@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrm.errors import unknown
-from dlrm.ops import reference
+from dlrm.ops import backend
 
 
 class Dot(nn.Module):
@@ -22,8 +22,7 @@ class Dot(nn.Module):
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """Return (B, D + pairs)."""
-        vectors = torch.cat([x[:, None], e], dim=1)
-        return torch.cat([x, reference.pairwise_dot(vectors, self.self_interaction)], dim=1)
+        return backend(x).dot_interaction(x, e, self.self_interaction)
 
 
 class Cat(nn.Module):

@@ -1,1 +1,60 @@
-"""The kernels behind embeddings, interactions and sparse updates; `reference` is the oracle."""
+"""The kernels behind embeddings, interactions and sparse updates, one signature each.
+
+    reference    plain torch: the oracle, and what runs everywhere
+    cpu          C++, compiled at first use
+
+`backend(weight).lookup(weight, rows)` runs on the best that fits the tensor. `$DLRM_KERNELS` forces
+one: `reference`, `cpu`, or an instruction set: `avx512`, `avx2`, `portable`.
+"""
+
+import os
+import sys
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from dlrm.errors import ConfigError, unknown
+from dlrm.ops import cpu, reference
+from dlrm.ops.build import ISAS
+
+__all__ = ["backend", "cpu", "describe", "reference"]
+
+
+def backend(tensor: Tensor):
+    """Return the module whose kernels run on this tensor: `cpu` or `reference`.
+
+    Raises:
+        ConfigError: `$DLRM_KERNELS` forces what this machine cannot run.
+
+    """
+    if (
+        tensor.is_cpu
+        and tensor.dtype in cpu.DTYPES
+        and tensor.is_contiguous()
+        and not torch.compiler.is_compiling()  # a compiler can look into torch's own operations
+        and _compiled()
+    ):
+        return cpu
+    return reference
+
+
+def describe() -> str:
+    """Return what runs on CPU tensors: `cpu (avx512)` or `reference`."""
+    return f"cpu ({cpu.instruction_set()})" if _compiled() else "reference"
+
+
+@cache
+def _compiled() -> bool:
+    forced = os.environ.get("DLRM_KERNELS", "")
+    if forced == "reference":
+        return False
+    if forced and forced not in ("cpu", *ISAS):
+        raise unknown("DLRM_KERNELS", forced, ("reference", "cpu", *ISAS))
+    reason = cpu.use(forced) if forced in ISAS else cpu.available()
+    if reason is None:
+        return True
+    if forced:
+        raise ConfigError(f"DLRM_KERNELS is {forced}, but its kernels cannot run here: {reason}")
+    sys.stderr.write(f"dlrm: no kernels of its own, plain torch instead (slower): {reason}\n")
+    return False

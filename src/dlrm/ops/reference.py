@@ -1,134 +1,334 @@
 """Kernels in plain torch: what every other backend is tested against.
 
-Legend: R rows of the stacked tables, D embedding dimension, L looked-up ids, G bags, B batch,
-F vectors that interact.
+Legend: R rows of the stacked tables, D embedding dimension, L looked-up rows, G bags, B batch,
+T tables, F vectors that interact. How tables can be stored is told in `storage`.
 """
+
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dlrm.ops.storage import load, store
+
+Pooling = Literal["sum", "mean"]
 
 
-def lookup(weight: Tensor, ids: Tensor) -> Tensor:
-    """Return the rows `weight[ids]`; the gradient is sparse.
+def available() -> str | None:
+    """Return why these kernels cannot run here, or None: they always can."""
+    return None
+
+
+def rows_of(
+    ids: Tensor, starts: Tensor, sizes: Tensor, offsets: Tensor | None = None
+) -> tuple[Tensor, int]:
+    """Turn ids within a table into rows of the stacked tables.
+
+    Args:
+        ids: (B, T) int32 or int64; with offsets (L,).
+        starts: (T,) int64, the first row of each table.
+        sizes: (T,) int64, its rows.
+        offsets: (B*T + 1,) int64, or None; bag g belongs to table g % T.
+
+    Returns:
+        The rows, int64, in the shape of ids; and the first position in ids.flatten() that is out
+        of range, -1 if there is none, or -2 if the offsets do not rise from 0 to L.
+
+    """
+    if offsets is None:
+        wrong = (ids < 0) | (ids >= sizes)
+        rows = ids + starts
+    else:
+        lengths = offsets.diff()
+        if offsets[0] != 0 or offsets[-1] != ids.shape[0] or (lengths < 0).any():
+            return ids, -2
+        tables = torch.arange(len(lengths), device=ids.device) % len(sizes)
+        table = tables.repeat_interleave(lengths, output_size=ids.shape[0])
+        wrong = (ids < 0) | (ids >= sizes[table])
+        rows = ids + starts[table]
+    return rows, int(wrong.flatten().nonzero()[0]) if wrong.any() else -1
+
+
+def lookup(weight: Tensor, rows: Tensor) -> Tensor:
+    """Return `weight[rows]`; the gradient is sparse.
 
     Args:
         weight: (R, D).
-        ids: (...) int32 or int64, rows of `weight`.
+        rows: (...) int32 or int64.
 
     Returns:
-        (..., D).
+        (..., D), float32 if stored in bfloat16.
 
     """
-    return F.embedding(ids, weight, sparse=True)
+    if weight.dtype == torch.bfloat16:
+        return _Widened.apply(weight, rows)
+    return F.embedding(rows, weight, sparse=True)
 
 
-def pooled_lookup(weight: Tensor, ids: Tensor, offsets: Tensor) -> Tensor:
-    """Return the sum of the rows of each bag, zeros for an empty one; the gradient is sparse.
+class _Widened(torch.autograd.Function):
+    """A lookup in bfloat16 rows whose gradient stays float32."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.shape = weight.shape
+        return F.embedding(rows, weight).float()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (rows,) = ctx.saved_tensors
+        return sparse_gradient(rows, grad, ctx.shape), None
+
+
+def sparse_gradient(rows: Tensor, grad: Tensor, shape: torch.Size) -> Tensor:
+    """Return the gradient of a weight from those of its looked-up rows, not summed.
+
+    Args:
+        rows: (...) int32 or int64.
+        grad: (..., D).
+        shape: (R, D) of the weight.
+
+    """
+    return torch.sparse_coo_tensor(
+        rows.reshape(1, -1).long(),
+        grad.reshape(-1, shape[1]),
+        shape,
+        check_invariants=False,
+        is_coalesced=False,
+    )
+
+
+def pooled_lookup(
+    weight: Tensor,
+    rows: Tensor,
+    offsets: Tensor,
+    *,
+    mode: Pooling = "sum",
+    per_sample_weights: Tensor | None = None,
+) -> Tensor:
+    """Return the sum or mean of the rows of each bag, zeros if it is empty; sparse gradient.
 
     Args:
         weight: (R, D).
-        ids: (L,) int64, rows of `weight`, bag after bag.
-        offsets: (G + 1,) int64, bag g is `ids[offsets[g] : offsets[g + 1]]`.
+        rows: (L,) int64, bag after bag.
+        offsets: (G + 1,) int64 from 0 to L, bag g is `rows[offsets[g] : offsets[g + 1]]`.
+        mode: `sum` or `mean`.
+        per_sample_weights: (L,) factor of each looked-up row, or None; it also gets a gradient.
+            A mean divides by the length of the bag, not by its weight.
 
     Returns:
-        (G, D).
+        (G, D), float32 if stored in bfloat16.
 
     """
-    return F.embedding_bag(ids, weight, offsets, mode="sum", sparse=True, include_last_offset=True)
+    if weight.dtype != torch.bfloat16 and (mode == "sum" or per_sample_weights is None):
+        return F.embedding_bag(
+            rows,
+            weight,
+            offsets,
+            mode=mode,
+            sparse=True,
+            include_last_offset=True,
+            per_sample_weights=per_sample_weights,
+        )
+    lengths = offsets.diff()
+    looked_up = lookup(weight, rows)
+    if per_sample_weights is not None:
+        looked_up = looked_up * per_sample_weights[:, None]
+    bag = torch.arange(len(lengths), device=rows.device).repeat_interleave(lengths)
+    pooled = looked_up.new_zeros(len(lengths), weight.shape[1]).index_add(0, bag, looked_up)
+    return pooled / lengths.clamp(min=1)[:, None] if mode == "mean" else pooled
 
 
-def aggregate(ids: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Add up the gradients of equal ids.
+def aggregate(rows: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Add up the gradients of equal rows.
 
     Args:
-        ids: (L,) int64.
+        rows: (L,) int64.
         grad: (L, D).
 
     Returns:
-        The distinct ids in ascending order (U,), and the sum of the gradients of each (U, D).
+        The distinct rows in ascending order (U,), and the sum of the gradients of each (U, D).
 
     """
-    distinct, inverse = torch.unique(ids, return_inverse=True)
+    distinct, inverse = torch.unique(rows, return_inverse=True)
     total = grad.new_zeros(distinct.shape[0], grad.shape[1])
     return distinct, total.index_add_(0, inverse, grad)
 
 
-def sgd_update(weight: Tensor, ids: Tensor, grad: Tensor, lr: float) -> None:
+def sgd_update(
+    weight: Tensor,
+    rows: Tensor,
+    grad: Tensor,
+    lr: float,
+    *,
+    lower: Tensor | None = None,
+    seed: int = 0,
+) -> None:
     """`w[i] -= lr * g[i]`, where g[i] is the sum over duplicates of i.
 
     Args:
         weight: (R, D), changed in place.
-        ids: (L,) int64, with duplicates.
-        grad: (L, D).
+        rows: (L,) int64, with duplicates.
+        grad: (L, D), float32 if stored in bfloat16.
         lr: Learning rate.
+        lower: (R, D) int16, changed in place: the lower halves of split rows; see `storage`.
+        seed: Of stochastic rounding; another one for each step.
 
     """
-    weight.index_add_(0, ids, grad, alpha=-lr)
+    if weight.dtype != torch.bfloat16:
+        weight.index_add_(0, rows, grad, alpha=-lr)
+        return
+    distinct, inverse = torch.unique(rows, return_inverse=True)
+    values = load(weight, distinct, lower).index_add_(0, inverse, grad, alpha=-lr)
+    store(weight, distinct, values, lower, seed)
 
 
 def adagrad_update(
-    weight: Tensor, state: Tensor, ids: Tensor, grad: Tensor, lr: float, eps: float
+    weight: Tensor,
+    state: Tensor,
+    rows: Tensor,
+    grad: Tensor,
+    lr: float,
+    eps: float,
+    *,
+    lower: Tensor | None = None,
+    seed: int = 0,
 ) -> None:
     """`s[i] += g[i]^2; w[i] -= lr * g[i] / (sqrt(s[i]) + eps)`, g[i] summed over duplicates first.
 
     Args:
         weight: (R, D), changed in place.
         state: (R, D), the sums of squares, changed in place.
-        ids: (L,) int64, with duplicates.
+        rows: (L,) int64, with duplicates.
         grad: (L, D).
         lr: Learning rate.
         eps: Keeps the division finite.
+        lower: As for `sgd_update`.
+        seed: As for `sgd_update`.
 
     Source: Duchi, Hazan, Singer, "Adaptive Subgradient Methods", JMLR 2011.
 
     """
-    ids, grad = aggregate(ids, grad)
-    squares = state.index_select(0, ids).addcmul_(grad, grad)
-    state.index_copy_(0, ids, squares)
-    weight.index_add_(0, ids, grad / squares.sqrt_().add_(eps), alpha=-lr)
+    rows, grad = aggregate(rows, grad)
+    squares = state.index_select(0, rows).addcmul_(grad, grad)
+    state.index_copy_(0, rows, squares)
+    _subtract(weight, rows, grad / squares.sqrt_().add_(eps), lr, lower, seed)
 
 
 def rowwise_adagrad_update(
-    weight: Tensor, state: Tensor, ids: Tensor, grad: Tensor, lr: float, eps: float
+    weight: Tensor,
+    state: Tensor,
+    rows: Tensor,
+    grad: Tensor,
+    lr: float,
+    eps: float,
+    *,
+    lower: Tensor | None = None,
+    seed: int = 0,
 ) -> None:
     """Adagrad with one sum a row: `s[i] += mean(g[i]^2); w[i] -= lr * g[i] / (sqrt(s[i]) + eps)`.
 
     Args:
         weight: (R, D), changed in place.
         state: (R,), the sums of mean squares, changed in place.
-        ids: (L,) int64, with duplicates.
+        rows: (L,) int64, with duplicates.
         grad: (L, D).
         lr: Learning rate.
         eps: Keeps the division finite.
+        lower: As for `sgd_update`.
+        seed: As for `sgd_update`.
 
     Source: Mudigere et al., "Software-Hardware Co-design for Fast and Scalable Training of Deep
     Learning Recommendation Models", arXiv 2104.05158.
 
     """
-    ids, grad = aggregate(ids, grad)
-    squares = state.index_select(0, ids).add_(grad.square().mean(dim=1))
-    state.index_copy_(0, ids, squares)
-    weight.index_add_(0, ids, grad / squares.sqrt_().add_(eps)[:, None], alpha=-lr)
+    rows, grad = aggregate(rows, grad)
+    squares = state.index_select(0, rows).add_(grad.square().mean(dim=1))
+    state.index_copy_(0, rows, squares)
+    _subtract(weight, rows, grad / squares.sqrt_().add_(eps)[:, None], lr, lower, seed)
 
 
-def pairwise_dot(vectors: Tensor, self_interaction: bool) -> Tensor:
-    """Return the dot product of every pair of vectors, row by row of the lower triangle.
+def adam_update(
+    weight: Tensor,
+    first: Tensor,
+    second: Tensor,
+    rows: Tensor,
+    grad: Tensor,
+    lr: float,
+    *,
+    step: int,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    lower: Tensor | None = None,
+    seed: int = 0,
+) -> None:
+    """Lazy Adam: moments decay only in the steps that look their row up, as torch's SparseAdam.
 
-    The order is (1,0), (2,0), (2,1), (3,0), ...; with `self_interaction` also (0,0), (1,1), ...
-    in their places.
+        m[i] += (1 - beta1) (g[i] - m[i]);  v[i] += (1 - beta2) (g[i]^2 - v[i])
+        w[i] -= lr * sqrt(1 - beta2^step) / (1 - beta1^step) * m[i] / (sqrt(v[i]) + eps)
 
     Args:
-        vectors: (B, F, D).
+        weight: (R, D), changed in place.
+        first: (R, D), m, changed in place.
+        second: (R, D), v, changed in place.
+        rows: (L,) int64, with duplicates; g[i] is the sum over those of i.
+        grad: (L, D).
+        lr: Learning rate.
+        step: Number of this step, from 1.
+        beta1: Decay of m.
+        beta2: Decay of v.
+        eps: Keeps the division finite.
+        lower: As for `sgd_update`.
+        seed: As for `sgd_update`.
+
+    Source: Kingma, Ba, "Adam: A Method for Stochastic Optimization", arXiv 1412.6980.
+
+    """
+    rows, grad = aggregate(rows, grad)
+    m = first.index_select(0, rows).lerp_(grad, 1 - beta1)
+    v = second.index_select(0, rows).lerp_(grad.square(), 1 - beta2)
+    first.index_copy_(0, rows, m)
+    second.index_copy_(0, rows, v)
+    rate = lr * (1 - beta2**step) ** 0.5 / (1 - beta1**step)
+    _subtract(weight, rows, m / v.sqrt_().add_(eps), rate, lower, seed)
+
+
+def _subtract(
+    weight: Tensor, rows: Tensor, step: Tensor, lr: float, lower: Tensor | None, seed: int
+) -> None:
+    if weight.dtype != torch.bfloat16:
+        weight.index_add_(0, rows, step, alpha=-lr)
+    else:
+        values = load(weight, rows, lower).add_(step, alpha=-lr)
+        store(weight, rows, values, lower, seed)
+
+
+def dot_interaction(x: Tensor, e: Tensor, self_interaction: bool) -> Tensor:
+    """Return x and the dot product of every pair of the vectors v = (x, e_1 ... e_T).
+
+    The products go row by row down the lower triangle: (1,0), (2,0), (2,1), (3,0), ...; with
+    `self_interaction` also (0,0), (1,1), ... in their places.
+
+    Args:
+        x: (B, D).
+        e: (B, T, D).
         self_interaction: Whether a vector also meets itself.
 
     Returns:
-        (B, F*(F-1)/2), or (B, F*(F+1)/2) with `self_interaction`.
+        (B, D + F*(F-1)/2), or (B, D + F*(F+1)/2) with `self_interaction`, F = T + 1; of x's type,
+        computed in float32 if that is bfloat16.
 
     """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    vectors = torch.cat([x[:, None].to(wide), e.to(wide)], dim=1)
     count = vectors.shape[1]
     products = torch.bmm(vectors, vectors.transpose(1, 2))
     row, column = torch.tril_indices(
-        count, count, offset=0 if self_interaction else -1, device=vectors.device
+        count, count, offset=0 if self_interaction else -1, device=x.device
     )
-    return products.flatten(1).index_select(1, row * count + column)
+    pairs = products.flatten(1).index_select(1, row * count + column)
+    return torch.cat([x, pairs.to(x.dtype)], dim=1)

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from dlrm.ops import reference
+from dlrm.ops import backend
+from dlrm.ops.storage import optimizer_state
 
 
 class Adagrad(Optimizer):
@@ -25,7 +26,9 @@ class Adagrad(Optimizer):
         super().__init__(params, {"lr": lr, "eps": eps})
         for group in self.param_groups:
             for p in group["params"]:
-                self.state[p]["sum"] = torch.zeros_like(p)
+                self.state[p]["sum"] = torch.zeros_like(
+                    p, dtype=torch.promote_types(p.dtype, torch.float32)
+                )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -37,8 +40,9 @@ class Adagrad(Optimizer):
                     continue
                 total = self.state[p]["sum"]
                 if p.grad.is_sparse:
-                    ids, grad = p.grad._indices()[0], p.grad._values()
-                    reference.adagrad_update(p, total, ids, grad, lr, eps)
+                    rows, grad = p.grad._indices()[0], p.grad._values()
+                    lower, seed = optimizer_state(p, self.state[p])
+                    backend(p).adagrad_update(p, total, rows, grad, lr, eps, lower=lower, seed=seed)
                 else:
                     total.addcmul_(p.grad, p.grad)
                     p.addcdiv_(p.grad, total.sqrt().add_(eps), value=-lr)

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from dlrm.ops import reference
+from dlrm.ops import backend
+from dlrm.ops.storage import optimizer_state
 
 
 class RowWiseAdagrad(Optimizer):
@@ -35,14 +36,18 @@ class RowWiseAdagrad(Optimizer):
             for p in group["params"]:
                 if p.grad is None:
                     continue
-                if not self.state[p]:
+                if "sum" not in self.state[p]:
                     # Whether p is an embedding weight shows only in its first gradient.
                     shape = p.shape[:1] if p.grad.is_sparse else p.shape
-                    self.state[p]["sum"] = torch.zeros(shape, dtype=p.dtype, device=p.device)
+                    wide = torch.promote_types(p.dtype, torch.float32)
+                    self.state[p]["sum"] = torch.zeros(shape, dtype=wide, device=p.device)
                 total = self.state[p]["sum"]
                 if p.grad.is_sparse:
-                    ids, grad = p.grad._indices()[0], p.grad._values()
-                    reference.rowwise_adagrad_update(p, total, ids, grad, lr, eps)
+                    rows, grad = p.grad._indices()[0], p.grad._values()
+                    lower, seed = optimizer_state(p, self.state[p])
+                    backend(p).rowwise_adagrad_update(
+                        p, total, rows, grad, lr, eps, lower=lower, seed=seed
+                    )
                 else:
                     total.addcmul_(p.grad, p.grad)
                     p.addcdiv_(p.grad, total.sqrt().add_(eps), value=-lr)

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from dlrm.ops import reference
+from dlrm.ops import backend
+from dlrm.ops.storage import optimizer_state
 
 
 class SGD(Optimizer):
@@ -29,7 +30,8 @@ class SGD(Optimizer):
                 if p.grad is None:
                     continue
                 if p.grad.is_sparse:
-                    ids, grad = p.grad._indices()[0], p.grad._values()
-                    reference.sgd_update(p, ids, grad, group["lr"])
+                    rows, grad = p.grad._indices()[0], p.grad._values()
+                    lower, seed = optimizer_state(p, self.state[p])
+                    backend(p).sgd_update(p, rows, grad, group["lr"], lower=lower, seed=seed)
                 else:
                     p.add_(p.grad, alpha=-group["lr"])

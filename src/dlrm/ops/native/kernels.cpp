@@ -1,0 +1,124 @@
+// The CPU kernels behind a plain C ABI: no torch headers, so one binary serves every version.
+//
+// Compiled once per instruction set by dlrm.ops.build; loops are written so that the compiler
+// vectorises them. dlrm.ops.cpu declares the same functions and says what the arguments are.
+//
+// Legend: R rows of the stacked tables, D embedding dimension, L looked-up rows, G bags, B batch,
+// T tables, F vectors that interact. Pointers to tensors are contiguous; `threads` is how many
+// threads torch uses.
+
+#include "interaction.h"
+#include "lookup.h"
+#include "updates.h"
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace {
+
+enum Storage { FP32, BF16, SPLIT };
+
+// Calls body(table, dimension) for how the table is stored and how long its rows are.
+template <class Body>
+void by_table(int storage, int64_t dim, void *weight, void *lower, uint32_t seed, Body body) {
+    by_dim(dim, [&](auto d) {
+        switch (storage) {
+        case FP32: return body(Float{static_cast<float *>(weight)}, d);
+        case BF16: return body(Bf16{static_cast<bf16 *>(weight), seed}, d);
+        default: return body(Split{static_cast<bf16 *>(weight), static_cast<uint16_t *>(lower)}, d);
+        }
+    });
+}
+
+} // namespace
+
+EXPORT int64_t rows_of(const void *ids, int wide, const int64_t *offsets, const int64_t *starts,
+                       const int64_t *sizes, int64_t L, int64_t bags, int64_t T, int64_t *rows,
+                       int threads) {
+    const auto *ids32 = static_cast<const int32_t *>(ids);
+    const auto *ids64 = static_cast<const int64_t *>(ids);
+    if (offsets)
+        return wide ? bag_rows(ids64, offsets, starts, sizes, L, bags, T, rows, threads)
+                    : bag_rows(ids32, offsets, starts, sizes, L, bags, T, rows, threads);
+    return wide ? one_hot_rows(ids64, starts, sizes, bags, T, rows, threads)
+                : one_hot_rows(ids32, starts, sizes, bags, T, rows, threads);
+}
+
+EXPORT void lookup(const void *weight, int narrow, const int64_t *rows, int64_t L, int64_t dim,
+                   float *out, int threads) {
+    by_dim(dim, [&](auto d) {
+        if (narrow)
+            gather<d()>(static_cast<const bf16 *>(weight), rows, L, dim, out, threads);
+        else
+            gather<d()>(static_cast<const float *>(weight), rows, L, dim, out, threads);
+    });
+}
+
+EXPORT void pooled_lookup(const void *weight, int narrow, const int64_t *rows,
+                          const int64_t *offsets, int64_t bags, int64_t dim, int mean,
+                          const float *scale, float *out, int threads) {
+    by_dim(dim, [&](auto d) {
+        if (narrow)
+            pool<d()>(static_cast<const bf16 *>(weight), rows, offsets, bags, dim, mean, scale,
+                      out, threads);
+        else
+            pool<d()>(static_cast<const float *>(weight), rows, offsets, bags, dim, mean, scale,
+                      out, threads);
+    });
+}
+
+EXPORT void spread_gradient(const float *grad, const int64_t *offsets, int64_t bags, int64_t dim,
+                            int mean, const float *scale, float *out, int threads) {
+    spread(grad, offsets, bags, dim, mean, scale, out, threads);
+}
+
+EXPORT void weights_gradient(const void *weight, int narrow, const int64_t *rows,
+                             const int64_t *offsets, const float *grad, int64_t bags, int64_t dim,
+                             float *out, int threads) {
+    if (narrow)
+        scale_gradient(static_cast<const bf16 *>(weight), rows, offsets, grad, bags, dim, out,
+                       threads);
+    else
+        scale_gradient(static_cast<const float *>(weight), rows, offsets, grad, bags, dim, out,
+                       threads);
+}
+
+#define UPDATE                                                                                     \
+    int storage, void *weight, void *lower, uint32_t seed, const int64_t *rows, const float *grad, \
+        int64_t L, int64_t dim, float lr, int threads
+
+EXPORT void sgd_update(UPDATE) {
+    const Update u{rows, grad, L, dim, lr, threads};
+    by_table(storage, dim, weight, lower, seed, [&](auto table, auto d) { sgd<d()>(u, table); });
+}
+
+EXPORT void adagrad_update(UPDATE, float *state, float eps) {
+    const Update u{rows, grad, L, dim, lr, threads};
+    by_table(storage, dim, weight, lower, seed,
+             [&](auto table, auto d) { adagrad<d()>(u, table, state, eps); });
+}
+
+EXPORT void rowwise_adagrad_update(UPDATE, float *state, float eps) {
+    const Update u{rows, grad, L, dim, lr, threads};
+    by_table(storage, dim, weight, lower, seed,
+             [&](auto table, auto d) { rowwise_adagrad<d()>(u, table, state, eps); });
+}
+
+EXPORT void adam_update(UPDATE, float *first, float *second, float beta1, float beta2,
+                        float eps) {
+    const Update u{rows, grad, L, dim, lr, threads};
+    const Moments moments{first, second, beta1, beta2, eps};
+    by_table(storage, dim, weight, lower, seed,
+             [&](auto table, auto d) { adam<d()>(u, table, moments); });
+}
+
+EXPORT void dot_interaction(const void *x, int x_narrow, const void *e, int e_narrow, int64_t B,
+                            int64_t T, int64_t dim, int self, void *out, int threads) {
+    dot_forward({B, T, dim, self != 0, x_narrow != 0, e_narrow != 0}, x, e, out, threads);
+}
+
+EXPORT void dot_interaction_gradient(const void *x, int x_narrow, const void *e, int e_narrow,
+                                     const void *grad, int64_t B, int64_t T, int64_t dim,
+                                     int self, void *dx, void *de, int threads) {
+    dot_backward({B, T, dim, self != 0, x_narrow != 0, e_narrow != 0}, x, e, grad, dx, de,
+                 threads);
+}

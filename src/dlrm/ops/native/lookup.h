@@ -1,0 +1,128 @@
+// From ids to rows, and from rows to vectors.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "numbers.h"
+
+namespace {
+
+constexpr int64_t NONE = -1;        // every id is in range
+constexpr int64_t BAD_OFFSETS = -2; // the bags do not cover the ids
+
+// Adds the first row of its table to each id. Returns the first position out of range.
+template <class Id>
+int64_t one_hot_rows(const Id *ids, const int64_t *starts, const int64_t *sizes, int64_t B,
+                     int64_t T, int64_t *rows, int threads) {
+    int64_t wrong = INT64_MAX;
+#pragma omp parallel for num_threads(team(B * T, threads)) schedule(static) reduction(min : wrong)
+    for (int64_t b = 0; b < B; b++) {
+        const Id *in = ids + b * T;
+        int64_t *out = rows + b * T;
+        bool bad = false;
+        for (int64_t t = 0; t < T; t++) {
+            const int64_t id = in[t];
+            bad |= uint64_t(id) >= uint64_t(sizes[t]);
+            // Unsigned: a wrong id may be so large that the sum overflows.
+            out[t] = int64_t(uint64_t(id) + uint64_t(starts[t]));
+        }
+        for (int64_t t = 0; bad && t < T; t++)
+            if (uint64_t(int64_t(in[t])) >= uint64_t(sizes[t])) wrong = std::min(wrong, b * T + t);
+    }
+    return wrong == INT64_MAX ? NONE : wrong;
+}
+
+// The same for bags: bag g belongs to table g % T.
+template <class Id>
+int64_t bag_rows(const Id *ids, const int64_t *offsets, const int64_t *starts,
+                 const int64_t *sizes, int64_t L, int64_t G, int64_t T, int64_t *rows,
+                 int threads) {
+    bool sound = offsets[0] == 0 && offsets[G] == L;
+    for (int64_t g = 0; g < G; g++) sound &= offsets[g] <= offsets[g + 1];
+    if (!sound) return BAD_OFFSETS;
+    int64_t wrong = INT64_MAX;
+#pragma omp parallel for num_threads(team(L, threads)) schedule(static) reduction(min : wrong)
+    for (int64_t g = 0; g < G; g++) {
+        const int64_t t = g % T;
+        const uint64_t start = uint64_t(starts[t]), size = uint64_t(sizes[t]);
+        for (int64_t l = offsets[g]; l < offsets[g + 1]; l++) {
+            const int64_t id = ids[l];
+            if (uint64_t(id) >= size) wrong = std::min(wrong, l);
+            rows[l] = int64_t(uint64_t(id) + start);
+        }
+    }
+    return wrong == INT64_MAX ? NONE : wrong;
+}
+
+// out[l] = weight[rows[l]]
+template <int D, class W>
+void gather(const W *weight, const int64_t *rows, int64_t L, int64_t dim, float *out,
+            int threads) {
+    const int64_t d = D ? D : dim;
+#pragma omp parallel for num_threads(team(L * d, threads)) schedule(static)
+    for (int64_t l = 0; l < L; l++) {
+        if (l + AHEAD < L) prefetch_row(weight + rows[l + AHEAD] * d, d);
+        const W *__restrict from = weight + rows[l] * d;
+        float *__restrict to = out + l * d;
+        for (int64_t k = 0; k < d; k++) to[k] = widened(from[k]);
+    }
+}
+
+// out[g] = sum over the bag of scale[l] * weight[rows[l]], or its mean; zeros where it is empty.
+template <int D, class W>
+void pool(const W *weight, const int64_t *rows, const int64_t *offsets, int64_t G, int64_t dim,
+          bool mean, const float *scale, float *out, int threads) {
+    const int64_t d = D ? D : dim;
+    const int64_t L = offsets[G];
+#pragma omp parallel for num_threads(team((G + L) * d, threads)) schedule(dynamic, 64)
+    for (int64_t g = 0; g < G; g++) {
+        float fixed[D ? D : 1];
+        float *__restrict to = D ? fixed : out + g * d;
+        for (int64_t k = 0; k < d; k++) to[k] = 0;
+        const int64_t first = offsets[g], last = offsets[g + 1];
+        for (int64_t l = first; l < last; l++) {
+            if (l + AHEAD < L) prefetch_row(weight + rows[l + AHEAD] * d, d);
+            const W *__restrict from = weight + rows[l] * d;
+            const float s = scale ? scale[l] : 1.0f;
+            for (int64_t k = 0; k < d; k++) to[k] += s * widened(from[k]);
+        }
+        const float s = mean && last > first ? 1.0f / float(last - first) : 1.0f;
+        float *result = out + g * d;
+        for (int64_t k = 0; k < d; k++) result[k] = s * to[k];
+    }
+}
+
+// The gradient of each looked-up row from those of the bags: out[l] = scale[l] * grad[bag of l].
+inline void spread(const float *grad, const int64_t *offsets, int64_t G, int64_t d, bool mean,
+                   const float *scale, float *out, int threads) {
+#pragma omp parallel for num_threads(team(offsets[G] * d, threads)) schedule(dynamic, 64)
+    for (int64_t g = 0; g < G; g++) {
+        const int64_t first = offsets[g], last = offsets[g + 1];
+        const float *__restrict from = grad + g * d;
+        for (int64_t l = first; l < last; l++) {
+            float s = scale ? scale[l] : 1.0f;
+            if (mean) s /= float(last - first);
+            float *__restrict to = out + l * d;
+            for (int64_t k = 0; k < d; k++) to[k] = s * from[k];
+        }
+    }
+}
+
+// The gradient of the weight of each lookup: out[l] = weight[rows[l]] . grad[bag of l].
+template <class W>
+void scale_gradient(const W *weight, const int64_t *rows, const int64_t *offsets,
+                    const float *grad, int64_t G, int64_t d, float *out, int threads) {
+#pragma omp parallel for num_threads(team(offsets[G] * d, threads)) schedule(dynamic, 64)
+    for (int64_t g = 0; g < G; g++) {
+        const float *from = grad + g * d;
+        for (int64_t l = offsets[g]; l < offsets[g + 1]; l++) {
+            const W *row = weight + rows[l] * d;
+            float sum = 0;
+            for (int64_t k = 0; k < d; k++) sum += widened(row[k]) * from[k];
+            out[l] = sum;
+        }
+    }
+}
+
+} // namespace

@@ -1,0 +1,117 @@
+// Numbers as tables store them, rows of them, and how work is shared out.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#ifdef _OPENMP
+// Declared here because not every compiler that speaks OpenMP brings omp.h.
+extern "C" int omp_get_thread_num();
+extern "C" int omp_get_num_threads();
+inline int thread_index() { return omp_get_thread_num(); }
+inline int thread_count() { return omp_get_num_threads(); }
+#else
+inline int thread_index() { return 0; }
+inline int thread_count() { return 1; }
+#endif
+
+namespace {
+
+using std::int64_t;
+using std::size_t;
+using std::uint16_t;
+using std::uint32_t;
+using std::uint64_t;
+
+using bf16 = uint16_t;
+
+constexpr int64_t AHEAD = 16;       // rows prefetched before they are needed
+constexpr int64_t SMALL = 1 << 14;  // floats below which a second thread costs more than it gives
+
+// All threads or one: a team whose size varies is torn down and built again each time.
+inline int team(int64_t work, int threads) { return work > SMALL ? threads : 1; }
+
+// memcpy rather than a cast: it is defined, and compiles to nothing.
+inline uint32_t bits_of(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    return bits;
+}
+
+inline float of_bits(uint32_t bits) {
+    float x;
+    std::memcpy(&x, &bits, 4);
+    return x;
+}
+
+inline float widen(bf16 x) { return of_bits(uint32_t(x) << 16); }
+
+// To the nearest, ties to even; not a number stays one.
+inline bf16 nearest(float x) {
+    const uint32_t bits = bits_of(x);
+    const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const uint32_t quiet = (bits >> 16) | 0x40;
+    return bf16((bits & 0x7fffffff) > 0x7f800000 ? quiet : rounded);
+}
+
+// Up or down at random, so that the expected value is x; the noise has 16 random bits.
+inline bf16 stochastic(float x, uint32_t noise) {
+    const uint32_t bits = bits_of(x);
+    const bool finite = (bits & 0x7f800000) != 0x7f800000;
+    const uint32_t quiet = (bits & 0x7fffffff) > 0x7f800000 ? 0x400000 : 0;
+    return bf16((finite ? bits + (noise & 0xffff) : bits | quiet) >> 16);
+}
+
+// Spreads the bits of a number (Wellons' lowbias32), as reference.py does.
+inline uint32_t mix(uint32_t x) {
+    x ^= x >> 16;
+    x *= 0x7feb352du;
+    x ^= x >> 15;
+    x *= 0x846ca68bu;
+    x ^= x >> 16;
+    return x;
+}
+
+inline float widened(float x) { return x; }
+inline float widened(bf16 x) { return widen(x); }
+
+// A row of n float or bf16 numbers from or to floats.
+inline void load_row(const void *from, int64_t first, bool narrow, int64_t n, float *to) {
+    if (narrow) {
+        const bf16 *row = static_cast<const bf16 *>(from) + first;
+        for (int64_t k = 0; k < n; k++) to[k] = widen(row[k]);
+    } else {
+        const float *row = static_cast<const float *>(from) + first;
+        for (int64_t k = 0; k < n; k++) to[k] = row[k];
+    }
+}
+
+inline void store_row(const float *from, void *to, int64_t first, bool narrow, int64_t n) {
+    if (narrow) {
+        bf16 *row = static_cast<bf16 *>(to) + first;
+        for (int64_t k = 0; k < n; k++) row[k] = nearest(from[k]);
+    } else {
+        float *row = static_cast<float *>(to) + first;
+        for (int64_t k = 0; k < n; k++) row[k] = from[k];
+    }
+}
+
+template <class T> inline void prefetch_row(const T *row, int64_t dim) {
+    const char *bytes = reinterpret_cast<const char *>(row);
+    for (int64_t at = 0; at < dim * int64_t(sizeof(T)); at += 64) __builtin_prefetch(bytes + at);
+}
+
+// Calls body(std::integral_constant<int, D>) for a common dimension, with 0 for any other: loops
+// of known length are unrolled.
+template <class Body> inline void by_dim(int64_t dim, Body body) {
+    switch (dim) {
+    case 16: return body(std::integral_constant<int, 16>());
+    case 32: return body(std::integral_constant<int, 32>());
+    case 64: return body(std::integral_constant<int, 64>());
+    case 128: return body(std::integral_constant<int, 128>());
+    default: return body(std::integral_constant<int, 0>());
+    }
+}
+
+} // namespace

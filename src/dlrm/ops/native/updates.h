@@ -1,0 +1,269 @@
+// Optimizer steps on the rows that were looked up, from (row, gradient) pairs with duplicates.
+//
+// Threads never share a row: each row belongs to the thread that its hash names, and a thread
+// takes the gradients of a row in the order of the batch. So nothing races, the result is the
+// same bits for any number of threads, and one table that dominates is shared out like many.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "numbers.h"
+
+namespace {
+
+// Tables as an update sees them: float rows, whatever is stored.
+
+struct Float {
+    static constexpr bool exact = true;
+    float *weight;
+    float get(int64_t at) const { return weight[at]; }
+    void set(int64_t at, float x, uint32_t) const { weight[at] = x; }
+    uint32_t noise(int64_t) const { return 0; }
+    void prefetch(int64_t row, int64_t d) const { prefetch_row(weight + row * d, d); }
+};
+
+// Rounded up or down at random; the noise depends on the seed, the row and the column alone.
+struct Bf16 {
+    static constexpr bool exact = false;
+    bf16 *weight;
+    uint32_t seed;
+    float get(int64_t at) const { return widen(weight[at]); }
+    void set(int64_t at, float x, uint32_t noise) const { weight[at] = stochastic(x, mix(noise)); }
+    uint32_t noise(int64_t row) const {
+        return mix(uint32_t(row) ^ mix(uint32_t(uint64_t(row) >> 32) ^ seed));
+    }
+    void prefetch(int64_t row, int64_t d) const { prefetch_row(weight + row * d, d); }
+};
+
+// The upper and lower half of a float in two arrays; lookups read the upper alone.
+struct Split {
+    static constexpr bool exact = true;
+    bf16 *upper;
+    uint16_t *lower;
+    float get(int64_t at) const { return of_bits(uint32_t(upper[at]) << 16 | lower[at]); }
+    void set(int64_t at, float x, uint32_t) const {
+        const uint32_t bits = bits_of(x);
+        upper[at] = bf16(bits >> 16);
+        lower[at] = uint16_t(bits);
+    }
+    uint32_t noise(int64_t) const { return 0; }
+    void prefetch(int64_t row, int64_t d) const {
+        prefetch_row(upper + row * d, d);
+        prefetch_row(lower + row * d, d);
+    }
+};
+
+// A gradient waiting for its row.
+struct Item {
+    uint64_t row;
+    uint32_t at;
+};
+
+struct Update {
+    const int64_t *rows; // (L,)
+    const float *grad;   // (L, D)
+    int64_t L, dim;
+    float lr;
+    int threads;
+};
+
+// The thread that owns a row: rows that share a cache line belong together, the rest is spread.
+inline int owner(int64_t row, int shift, int threads) {
+    const uint32_t hash = uint32_t(uint64_t(row) >> shift) * 2654435761u;
+    return int((uint64_t(hash) * uint32_t(threads)) >> 32);
+}
+
+inline int line_shift(int64_t dim) {
+    int shift = 0;
+    while ((dim << shift) < 32) shift++; // 32 bf16 numbers fill a line
+    return shift;
+}
+
+// Buffers only grow: they stay with their thread for the next batch.
+template <class T> inline void reserve(std::vector<T> &buffer, int64_t n) {
+    if (int64_t(buffer.size()) < n) buffer.resize(n);
+}
+
+// Sorts n items by row and keeps the order of the batch within a row.
+inline void sort_rows(std::vector<Item> &items, std::vector<Item> &scratch, int64_t n) {
+    if (n < 256) {
+        std::sort(items.begin(), items.begin() + n, [](const Item &a, const Item &b) {
+            return a.row != b.row ? a.row < b.row : a.at < b.at;
+        });
+        return;
+    }
+    uint64_t any = 0;
+    for (int64_t i = 0; i < n; i++) any |= items[i].row;
+    reserve(scratch, int64_t(items.size()));
+    constexpr int BITS = 11;
+    constexpr uint64_t MASK = (1 << BITS) - 1;
+    for (int shift = 0; shift < 64 && (any >> shift); shift += BITS) {
+        size_t start[(1 << BITS) + 1] = {};
+        for (int64_t i = 0; i < n; i++) start[((items[i].row >> shift) & MASK) + 1]++;
+        for (size_t i = 0; i < MASK; i++) start[i + 1] += start[i];
+        for (int64_t i = 0; i < n; i++)
+            scratch[start[(items[i].row >> shift) & MASK]++] = items[i];
+        items.swap(scratch);
+    }
+}
+
+// Calls step(row, gradient) once per distinct row, with the sum over its duplicates.
+template <int D, class Fetch, class Step>
+void each_row(const Update &u, Fetch fetch, Step step) {
+    const int64_t d = D ? D : u.dim;
+    const int shift = line_shift(d);
+#pragma omp parallel num_threads(team(u.L *d, u.threads))
+    {
+        const int me = thread_index(), all = thread_count();
+        static thread_local std::vector<Item> items, scratch;
+        reserve(items, u.L);
+        int64_t n = 0;
+        for (int64_t l = 0; l < u.L; l++) {
+            items[n] = {uint64_t(u.rows[l]), uint32_t(l)};
+            n += all == 1 || owner(u.rows[l], shift, all) == me;
+        }
+        sort_rows(items, scratch, n);
+        std::vector<float> open(D ? 0 : d);
+        float fixed[D ? D : 1];
+        float *__restrict sum = D ? fixed : open.data();
+        for (int64_t i = 0; i < n;) {
+            const uint64_t row = items[i].row;
+            for (int64_t k = 0; k < d; k++) sum[k] = 0;
+            for (; i < n && items[i].row == row; i++) {
+                if (i + AHEAD < n) {
+                    fetch(int64_t(items[i + AHEAD].row));
+                    prefetch_row(u.grad + items[i + AHEAD].at * d, d);
+                }
+                const float *__restrict g = u.grad + items[i].at * d;
+                for (int64_t k = 0; k < d; k++) sum[k] += g[k];
+            }
+            step(int64_t(row), sum);
+        }
+    }
+}
+
+// Calls step(row, gradient) once per duplicate, without sorting.
+template <int D, class Fetch, class Step>
+void each_gradient(const Update &u, Fetch fetch, Step step) {
+    const int64_t d = D ? D : u.dim;
+    const int shift = line_shift(d);
+#pragma omp parallel num_threads(team(u.L *d, u.threads))
+    {
+        const int me = thread_index(), all = thread_count();
+        static thread_local std::vector<uint32_t> mine;
+        reserve(mine, u.L);
+        int64_t n = 0;
+        for (int64_t l = 0; l < u.L; l++) {
+            mine[n] = uint32_t(l);
+            n += all == 1 || owner(u.rows[l], shift, all) == me;
+        }
+        for (int64_t i = 0; i < n; i++) {
+            if (i + AHEAD < n) {
+                fetch(u.rows[mine[i + AHEAD]]);
+                prefetch_row(u.grad + mine[i + AHEAD] * d, d);
+            }
+            step(u.rows[mine[i]], u.grad + mine[i] * d);
+        }
+    }
+}
+
+// w -= lr * g
+template <int D, class Table> void sgd(const Update &u, const Table &table) {
+    const int64_t d = D ? D : u.dim;
+    const auto fetch = [&](int64_t row) { table.prefetch(row, d); };
+    const auto step = [&](int64_t row, const float *__restrict g) {
+        const int64_t at = row * d;
+        const uint32_t noise = table.noise(row);
+#pragma GCC ivdep
+        for (int64_t k = 0; k < d; k++)
+            table.set(at + k, table.get(at + k) - u.lr * g[k], noise + uint32_t(k));
+    };
+    // Rows that keep every bit lose nothing by being written once per duplicate.
+    if (Table::exact)
+        each_gradient<D>(u, fetch, step);
+    else
+        each_row<D>(u, fetch, step);
+}
+
+// s += g^2; w -= lr * g / (sqrt(s) + eps)
+template <int D, class Table>
+void adagrad(const Update &u, const Table &table, float *state, float eps) {
+    const int64_t d = D ? D : u.dim;
+    const auto fetch = [&](int64_t row) {
+        table.prefetch(row, d);
+        prefetch_row(state + row * d, d);
+    };
+    each_row<D>(u, fetch, [&](int64_t row, const float *__restrict g) {
+        const int64_t at = row * d;
+        const uint32_t noise = table.noise(row);
+#pragma GCC ivdep
+        for (int64_t k = 0; k < d; k++) {
+            const float s = state[at + k] + g[k] * g[k];
+            state[at + k] = s;
+            table.set(at + k, table.get(at + k) - u.lr * (g[k] / (std::sqrt(s) + eps)),
+                      noise + uint32_t(k));
+        }
+    });
+}
+
+// s += mean(g^2); w -= lr * g / (sqrt(s) + eps)
+template <int D, class Table>
+void rowwise_adagrad(const Update &u, const Table &table, float *state, float eps) {
+    const int64_t d = D ? D : u.dim;
+    const auto fetch = [&](int64_t row) {
+        table.prefetch(row, d);
+        __builtin_prefetch(state + row);
+    };
+    each_row<D>(u, fetch, [&](int64_t row, const float *__restrict g) {
+        // Sixteen sums: one alone would wait for itself at every addition.
+        float squares[16] = {};
+        const int64_t whole = d / 16 * 16;
+        for (int64_t k = 0; k < whole; k += 16)
+            for (int q = 0; q < 16; q++) squares[q] += g[k + q] * g[k + q];
+        for (int64_t k = whole; k < d; k++) squares[k - whole] += g[k] * g[k];
+        float square = 0;
+        for (float s : squares) square += s;
+        const float s = state[row] + square / float(d);
+        state[row] = s;
+        const float scale = 1.0f / (std::sqrt(s) + eps);
+        const int64_t at = row * d;
+        const uint32_t noise = table.noise(row);
+#pragma GCC ivdep
+        for (int64_t k = 0; k < d; k++)
+            table.set(at + k, table.get(at + k) - u.lr * (g[k] * scale), noise + uint32_t(k));
+    });
+}
+
+struct Moments {
+    float *first, *second; // (R, D) each
+    float beta1, beta2, eps;
+};
+
+// m += (1 - beta1) (g - m); v += (1 - beta2) (g^2 - v); w -= lr * m / (sqrt(v) + eps), where lr
+// already holds the correction of the bias.
+template <int D, class Table> void adam(const Update &u, const Table &table, const Moments &mo) {
+    const int64_t d = D ? D : u.dim;
+    const auto fetch = [&](int64_t row) {
+        table.prefetch(row, d);
+        prefetch_row(mo.first + row * d, d);
+        prefetch_row(mo.second + row * d, d);
+    };
+    const float rest1 = 1 - mo.beta1, rest2 = 1 - mo.beta2;
+    each_row<D>(u, fetch, [&](int64_t row, const float *__restrict g) {
+        const int64_t at = row * d;
+        const uint32_t noise = table.noise(row);
+#pragma GCC ivdep
+        for (int64_t k = 0; k < d; k++) {
+            const float m = mo.first[at + k] + rest1 * (g[k] - mo.first[at + k]);
+            const float v = mo.second[at + k] + rest2 * (g[k] * g[k] - mo.second[at + k]);
+            mo.first[at + k] = m;
+            mo.second[at + k] = v;
+            table.set(at + k, table.get(at + k) - u.lr * (m / (std::sqrt(v) + mo.eps)),
+                      noise + uint32_t(k));
+        }
+    });
+}
+
+} // namespace

@@ -1,0 +1,108 @@
+"""How embedding tables are stored, in plain torch: the oracle for the kernels' arithmetic.
+
+    float32                    as it is
+    bfloat16                   an update rounds up or down at random, so that small steps are not
+                               lost on average
+    bfloat16 with its lower    the upper half of a float32 is the weight that lookups read, the
+                               lower half lies beside it, and updates lose nothing
+
+Sources: Gupta et al., "Deep Learning with Limited Numerical Precision", ICML 2015 (stochastic
+rounding); Kalamkar et al., "Optimizing Deep Learning Recommender Systems' Training On CPU Cluster
+Architectures", SC 2020, arXiv 2005.04680 (split).
+"""
+
+import torch
+from torch import Tensor, nn
+
+_WORD = 0xFFFFFFFF
+
+
+def mark(weight: nn.Parameter, *, split: bool) -> None:
+    """Let a bfloat16 weight take float32 gradients, and tell optimizers whether it is split.
+
+    Called before each use: a copy of a parameter does not keep such marks.
+    """
+    if weight.grad_dtype != torch.float32:
+        weight.grad_dtype = torch.float32
+    vars(weight)["split"] = split
+
+
+def optimizer_state(weight: Tensor, state: dict[str, Tensor]) -> tuple[Tensor | None, int]:
+    """Return the `lower` half and the `seed` that an update of this weight takes.
+
+    Args:
+        weight: The parameter.
+        state: Its state in the optimizer; the lower half is made there as `lower`, so that
+            checkpoints carry it.
+
+    Returns:
+        The lower half, None unless the weight is split; and the seed, 0 if nothing is rounded,
+        else drawn from torch's generator, so that a resumed run draws the same.
+
+    """
+    if weight.dtype != torch.bfloat16:
+        return None, 0
+    if vars(weight).get("split"):
+        if "lower" not in state:
+            state["lower"] = torch.zeros_like(weight, dtype=torch.int16)
+        return state["lower"], 0
+    return None, int(torch.randint(2**31, ()))
+
+
+def load(weight: Tensor, rows: Tensor, lower: Tensor | None) -> Tensor:
+    """Return some rows as updates see them, a copy.
+
+    Args:
+        weight: (R, D).
+        rows: (U,) int64.
+        lower: (R, D) int16, the lower halves of split rows, or None.
+
+    Returns:
+        (U, D), float32 if stored in bfloat16.
+
+    """
+    picked = weight.index_select(0, rows)
+    if lower is None:
+        return picked.float() if picked.dtype == torch.bfloat16 else picked
+    low = lower.index_select(0, rows).int() & 0xFFFF
+    return ((picked.view(torch.int16).int() << 16) | low).view(torch.float32)
+
+
+def store(weight: Tensor, rows: Tensor, values: Tensor, lower: Tensor | None, seed: int) -> None:
+    """Write rows back.
+
+    Args:
+        weight: (R, D), changed in place.
+        rows: (U,) int64, distinct.
+        values: (U, D), as `load` returned them.
+        lower: (R, D) int16, changed in place, or None.
+        seed: Decides the noise of stochastic rounding, with row and column.
+
+    """
+    if lower is not None:
+        bits = values.view(torch.int32)
+        lower.index_copy_(0, rows, bits.to(torch.int16))
+        values = (bits >> 16).to(torch.int16).view(torch.bfloat16)
+    elif weight.dtype == torch.bfloat16:
+        values = _stochastic(values, _noise(rows, values.shape[1], seed))
+    weight.index_copy_(0, rows, values)
+
+
+def _stochastic(values: Tensor, noise: Tensor) -> Tensor:
+    bits = values.view(torch.int32).long() & _WORD
+    up_or_down = ((bits + (noise & 0xFFFF)) >> 16).to(torch.int16).view(torch.bfloat16)
+    return torch.where(values.isfinite(), up_or_down, values.bfloat16())
+
+
+def _noise(rows: Tensor, dim: int, seed: int) -> Tensor:
+    of_row = _mix((rows & _WORD) ^ _mix((rows >> 32) ^ (seed & _WORD)))
+    return _mix((of_row[:, None] + torch.arange(dim, device=rows.device)) & _WORD)
+
+
+def _mix(x: Tensor) -> Tensor:
+    # Wellons' lowbias32, in 64 bits because torch has no unsigned arithmetic.
+    x = x ^ (x >> 16)
+    x = (x * 0x7FEB352D) & _WORD
+    x = x ^ (x >> 15)
+    x = (x * 0x846CA68B) & _WORD
+    return x ^ (x >> 16)
