@@ -16,10 +16,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from dlrm.bench.timer import interleave, save
 from dlrm.commands.generate import generate
 from dlrm.data.clicks import ClicksSource
 from dlrm.terminal import human_bytes, table
-from timing import interleave, save
 
 ROWS, ROUNDS = 500_000, 5
 

@@ -12,12 +12,12 @@ import torch
 
 from dlrm import optim
 from dlrm.batch import Batch
+from dlrm.bench.timer import interleave, ratio, save, verdict
 from dlrm.data.clicks import ClicksSource
 from dlrm.data.loader import Loader
 from dlrm.data.prepare import prepare
 from dlrm.recipes import find
 from dlrm.training.loss import bce
-from timing import interleave, ratio, save, verdict
 
 ROWS = 300_000
 ROUNDS = 7

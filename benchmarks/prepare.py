@@ -25,8 +25,8 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
+from dlrm.bench.timer import Timing, interleave, ratio, save, verdict
 from dlrm.terminal import human_bytes, table
-from timing import Timing, interleave, ratio, save, verdict
 
 LINES, SMALL, LARGE, ROUNDS = 200_000, 500_000, 2_000_000, 5
 # Distinct values of C1 ... C26 in Criteo Kaggle.

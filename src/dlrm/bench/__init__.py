@@ -1,0 +1,1 @@
+"""Measuring: one timer, the training step and the embeddings beside their peers, the limit."""

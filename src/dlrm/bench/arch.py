@@ -1,0 +1,78 @@
+"""Model sizes that are measured: those of the paper and of MLPerf, with their data sets' tables."""
+
+from dataclasses import dataclass, replace
+
+from dlrm.errors import ConfigError
+from dlrm.models.dlrm import DLRMConfig
+from dlrm.schema import CategoricalFeature, DenseFeature, Schema
+
+NUM_DENSE = 13
+
+
+@dataclass(frozen=True, slots=True)
+class Arch:
+    """A model and the tables it stands on."""
+
+    name: str
+    rows: tuple[int, ...]
+    """Rows of each of the T tables."""
+    model: DLRMConfig
+
+    @property
+    def schema(self) -> Schema:
+        """13 dense features and one categorical feature a table."""
+        return Schema(
+            dense=tuple(DenseFeature(name=f"I{i + 1}") for i in range(NUM_DENSE)),
+            categorical=tuple(
+                CategoricalFeature(name=f"C{t + 1}", rows=rows) for t, rows in enumerate(self.rows)
+            ),
+        )
+
+    @property
+    def bottom(self) -> tuple[int, ...]:
+        """Sizes of the bottom MLP, inputs and outputs included."""
+        return (NUM_DENSE, *self.model.bottom, self.model.dim)
+
+    @property
+    def top(self) -> tuple[int, ...]:
+        """Sizes of the top MLP over dot products of pairs, inputs and the logit included."""
+        vectors = len(self.rows) + 1
+        return (self.model.dim + vectors * (vectors - 1) // 2, *self.model.top, 1)
+
+    @property
+    def rows_total(self) -> int:
+        """Rows of all tables."""
+        return sum(self.rows)
+
+    def scaled(self, share: float) -> "Arch":
+        """Return the same model over tables of a share of the rows, one row at least.
+
+        Raises:
+            ConfigError: The share is not above 0 and at most 1.
+
+        """
+        if not 0 < share <= 1:
+            raise ConfigError(f"rows-scale is {share}, expected above 0 and at most 1")
+        return replace(self, rows=tuple(max(1, round(rows * share)) for rows in self.rows))
+
+
+# Distinct values of C1 ... C26 in the data sets, as the original counts them.
+_KAGGLE = """1460 583 10131227 2202608 305 24 12517 633 3 93145 5683 8351593 3194 27 14992 5461306
+10 5652 2173 4 7046547 18 15 286181 105 142572"""
+# At most 40M rows a table, as MLPerf has it.
+_TERABYTE = """39884406 39043 17289 7420 20263 3 7120 1543 63 38532951 2953546 403346 10 2208 11938
+155 4 976 14 39979771 25641295 39664984 585935 12972 108 36"""
+
+ARCHS = {
+    "criteo-kaggle": Arch(
+        "criteo-kaggle",
+        tuple(map(int, _KAGGLE.split())),
+        DLRMConfig(dim=16, bottom=(512, 256, 64), top=(512, 256)),
+    ),
+    "criteo-terabyte": Arch(
+        "criteo-terabyte",
+        tuple(map(int, _TERABYTE.split())),
+        DLRMConfig(dim=128, bottom=(512, 256), top=(1024, 1024, 512, 256)),
+    ),
+}
+"""Name -> model and tables. Those of criteo-terabyte take 96 GB: use a share of their rows."""

@@ -1,0 +1,100 @@
+"""Random batches to measure on: a set that rotates past the last-level cache."""
+
+from collections.abc import Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dlrm.batch import Batch
+from dlrm.bench.arch import NUM_DENSE
+from dlrm.errors import ConfigError
+
+Ids = Literal["uniform", "zipf"]
+
+CLICK_RATE = 0.25
+LEAST_BATCHES = 4
+
+
+def rotation(rows: Sequence[int], batch_size: int, ids: Ids, seed: int = 0) -> list[Batch]:
+    """Return batches that together are larger than the last-level cache.
+
+    With one batch again and again, its inputs and the rows that it looks up would stay in the
+    cache, where in training they never are.
+
+    Args:
+        rows: Rows of each of the T tables.
+        batch_size: B.
+        ids: How ids are distributed, see `draw_ids`.
+        seed: Of the values.
+
+    """
+    rng = np.random.default_rng(seed)
+    sample_bytes = 4 * (NUM_DENSE + len(rows) + 1)
+    batches = -(-cache_bytes() * 3 // 2) // (sample_bytes * batch_size) + 1
+    return [_batch(rows, batch_size, ids, rng) for _ in range(int(max(batches, LEAST_BATCHES)))]
+
+
+def _batch(rows: Sequence[int], batch_size: int, ids: Ids, rng: np.random.Generator) -> Batch:
+    # Counts have a long tail, as Criteo's; the model sees log(1 + count).
+    counts = rng.pareto(0.7, (batch_size, NUM_DENSE)).clip(0, 60_000)
+    labels = rng.random(batch_size) < CLICK_RATE
+    return Batch(
+        dense=torch.from_numpy(np.log1p(counts.astype(np.float32))),
+        ids=torch.from_numpy(draw_ids(rows, batch_size, ids, rng)),
+        labels=torch.from_numpy(labels.astype(np.float32)),
+    )
+
+
+def draw_ids(
+    rows: Sequence[int], samples: int, ids: Ids, rng: np.random.Generator
+) -> NDArray[np.int32]:
+    """Return ids (samples, T), one a table.
+
+    `uniform`: every row is equally likely, the hardest case for memory. `zipf`: row i of n has
+    probability log(1 + 1 / (i + 1)) / log(n + 1), which falls as 1 / i.
+    """
+    n = np.array(rows, np.float64)
+    u = rng.random((samples, len(rows)))
+    drawn = np.floor(u * n) if ids == "uniform" else np.floor((n + 1) ** u) - 1
+    # Rounding may reach n itself.
+    return np.minimum(drawn, n - 1).astype(np.int32)
+
+
+def batch_sizes(text: str) -> list[int]:
+    """Read sizes separated by commas, e.g. `128,2048`.
+
+    Raises:
+        ConfigError: One is not a positive number.
+
+    """
+    sizes = [word.strip() for word in text.split(",")]
+    for size in sizes:
+        if not size.isdecimal() or int(size) < 1:
+            raise ConfigError(
+                f'batch is "{text}": "{size}" is no positive number; give sizes such as 128,2048'
+            )
+    return [int(size) for size in sizes]
+
+
+def cache_bytes() -> int:
+    """Return the size of the last-level cache; 32 MB where the system does not tell."""
+    sizes = [_size(path) for path in _cache_files()]
+    return max(sizes, default=32 * 2**20)
+
+
+def _cache_files() -> Iterator[Path]:
+    for index in count():
+        path = Path(f"/sys/devices/system/cpu/cpu0/cache/index{index}/size")
+        if not path.is_file():
+            return
+        yield path
+
+
+def _size(path: Path) -> int:
+    text = path.read_text().strip()
+    factor = {"K": 2**10, "M": 2**20, "G": 2**30}.get(text[-1:], 1)
+    return int(text.rstrip("KMG") or 0) * factor

@@ -1,0 +1,147 @@
+"""The training step with its batches read from a prepared dataset, beside the original's."""
+
+import tempfile
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from dlrm.bench.arch import NUM_DENSE, Arch
+from dlrm.bench.batches import CLICK_RATE, Ids, draw_ids
+from dlrm.bench.original import Original
+from dlrm.bench.ours import Ours
+from dlrm.bench.timer import Timing, figures, interleave, ratio, verdict
+from dlrm.data.loader import Loader
+from dlrm.data.store import Split
+
+ROWS = 262_144
+LEAST_STEPS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """Training over a dataset; timings are of a step, reading included."""
+
+    ours: Timing
+    original: Timing | None
+    waited_share: float
+    """Of our time, spent waiting for data."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures with flat keys."""
+        values: dict[str, Any] = {**figures(self.ours), "loading_waited_share": self.waited_share}
+        if self.original is not None:
+            middle, low, high = ratio(self.original, self.ours)
+            values |= figures(self.original)
+            values |= {
+                "loading_speedup": middle,
+                "loading_speedup_interval": [low, high],
+                "loading_verdict": verdict(self.ours, self.original),
+            }
+        return values
+
+
+def measure_loading(
+    arch: Arch,
+    batch_size: int,
+    ids: Ids,
+    rounds: int,
+    ours: Ours,
+    original: Original | None,
+) -> Loading:
+    """Train over the same rows, each project reading them from its own files by its own loader.
+
+    A round is an epoch, its first batch and the reader's start included. The original reads all
+    rows into memory before it begins, which is not timed.
+    """
+    rows = max(ROWS if arch.rows_total > ROWS else 4096, LEAST_STEPS * batch_size)
+    steps = rows // batch_size
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        split = write_split(folder, arch, rows, ids)
+        loader = Loader(split, batch_size=batch_size, shuffle=True)
+        waited: list[float] = []
+
+        def train_ours() -> None:
+            before = loader.waited_s
+            epoch = loader.epoch()
+            for batch in islice(epoch, steps):
+                ours.step(batch)
+            epoch.close()
+            waited.append(loader.waited_s - before)
+
+        candidates = {"ours_loading": train_ours}
+        if original is not None:
+            its = its_loader(original.module, folder, split, arch, batch_size)
+
+            def train_original() -> None:
+                for batch in islice(its, steps):
+                    original.step(batch)
+
+            candidates["original_loading"] = train_original
+        timed = interleave(candidates, rounds=rounds)
+    mine = timed["ours_loading"]
+    return Loading(
+        ours=mine.per(steps),
+        original=timed["original_loading"].per(steps) if original is not None else None,
+        # The first was the warm-up.
+        waited_share=sum(waited[1:]) / sum(mine.seconds),
+    )
+
+
+def write_split(folder: Path, arch: Arch, rows: int, ids: Ids) -> Split:
+    """Write rows of equal shapes as the arrays of a prepared dataset, and map them into memory."""
+    rng = np.random.default_rng(1)
+    counts = rng.pareto(0.7, (rows, NUM_DENSE)).clip(0, 60_000).astype(np.int32)
+    arrays = {
+        "dense": np.log1p(counts.astype(np.float32)),
+        "ids": draw_ids(arch.rows, rows, ids, rng),
+        "labels": (rng.random(rows) < CLICK_RATE).astype(np.uint8),
+    }
+    mapped = {}
+    for name, array in arrays.items():
+        array.tofile(folder / f"{name}.bin")
+        mapped[name] = np.memmap(folder / f"{name}.bin", array.dtype, "r", shape=array.shape)
+    return Split("train", mapped["dense"], mapped["ids"], mapped["labels"])
+
+
+def its_loader(
+    module: ModuleType, folder: Path, split: Split, arch: Arch, batch_size: int
+) -> torch.utils.data.DataLoader[Any]:
+    """Return the original's loader over the same rows, as it preprocesses Criteo Kaggle.
+
+    Its training set is six days of seven; the last day here has two rows, which must be.
+    """
+    rows = len(split)
+    days = np.full(7, rows // 6)
+    days[:6] += np.arange(6) < rows % 6
+    days[6] = 2
+    over = np.arange(rows + 2) % rows
+    np.savez(
+        folder / "processed.npz",
+        X_int=np.expm1(split.dense[over]).round().astype(np.int32),
+        X_cat=split.ids[over],
+        y=split.labels[over].astype(np.int32),
+        counts=np.array(arch.rows),
+    )
+    np.savez(folder / "train_day_count.npz", total_per_file=days)
+    data = module.dp.CriteoDataset(
+        "kaggle",
+        -1,
+        0.0,
+        "total",
+        "train",
+        str(folder / "train.txt"),
+        str(folder / "processed.npz"),
+        False,
+        False,
+    )
+    return torch.utils.data.DataLoader(
+        data,
+        batch_size=batch_size,
+        collate_fn=module.dp.collate_wrapper_criteo_offset,
+    )

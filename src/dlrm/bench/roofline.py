@@ -1,0 +1,174 @@
+"""How fast a training step could be on this machine: its matrix products and its memory accesses.
+
+    limit = sum over layers of t(B, n, k) + t(n, B, k) + t(B, k, n)       products of the MLPs
+          + 3 * 2 * B * D * pairs / peak                                  dot products of pairs
+          + 4 * B * T * D * 4 bytes / gather                              rows of the tables
+
+A layer n -> k multiplies (B, n) by (n, k) forwards; backwards (n, B) by (B, k) for its weights and
+(B, k) by (k, n) for its inputs, which the first layer of the bottom MLP does not need. t(m, k, n)
+is the time of that product by the fastest way that was measured for this shape and precision: MKL
+or oneDNN, whichever operand lies transposed. `pairs` is F (F - 1) / 2 for F = T + 1 vectors, each
+a dot product forwards and two scaled additions backwards, at `peak`, the highest rate measured
+among the products of the MLPs. A row of an embedding is read forwards, its gradient is read, and it
+is read and written by the update: four times, at the speed `gather` of reading random rows of
+tables of this size.
+
+What the limit leaves out takes time as well: activations, the loss, the dense optimizer, calls.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlrm.batch import Batch
+from dlrm.bench.arch import Arch
+from dlrm.models.dlrm import DLRM
+from dlrm.nn.precision import Precision
+
+ROW_ACCESSES = 4
+"""Row read, gradient read, row read and written by the update."""
+BUDGET_S = 0.02
+"""Time to look for the fastest run of one product."""
+LEAST_RUNS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A matrix product (m, k) by (k, n)."""
+
+    m: int
+    k: int
+    n: int
+
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions."""
+        return 2 * self.m * self.k * self.n
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """The least time of a step, by its parts."""
+
+    gemm_s: float
+    interaction_s: float
+    embedding_s: float
+
+    @property
+    def total_s(self) -> float:
+        """The limit of a step."""
+        return self.gemm_s + self.interaction_s + self.embedding_s
+
+
+def products(arch: Arch, batch_size: int) -> list[Product]:
+    """Return the products of a step's MLPs, forwards and backwards."""
+    found = []
+    for sizes, input_needs_gradient in ((arch.bottom, False), (arch.top, True)):
+        for position, (n, k) in enumerate(pairwise(sizes)):
+            found += [Product(batch_size, n, k), Product(n, batch_size, k)]
+            if position > 0 or input_needs_gradient:
+                found.append(Product(batch_size, k, n))
+    return found
+
+
+def interaction_flops(arch: Arch, batch_size: int) -> int:
+    """Return the operations of the dot products of all pairs, forwards and backwards."""
+    vectors = len(arch.rows) + 1
+    return 3 * 2 * batch_size * arch.model.dim * (vectors * (vectors - 1) // 2)
+
+
+def embedding_bytes(arch: Arch, batch_size: int) -> int:
+    """Return what a step moves to and from embedding rows and their gradients."""
+    return ROW_ACCESSES * batch_size * len(arch.rows) * arch.model.dim * 4
+
+
+def limit(
+    arch: Arch,
+    batch_size: int,
+    product_s: Callable[[Product], float],
+    gather_bytes_per_s: float,
+) -> Roofline:
+    """Return the limit of a step.
+
+    Args:
+        arch: Model and tables.
+        batch_size: B.
+        product_s: Time of a product.
+        gather_bytes_per_s: Speed of reading random rows.
+
+    """
+    seconds = {product: product_s(product) for product in products(arch, batch_size)}
+    peak = max(product.flops / taken for product, taken in seconds.items())
+    return Roofline(
+        gemm_s=sum(seconds[product] for product in products(arch, batch_size)),
+        interaction_s=interaction_flops(arch, batch_size) / peak,
+        embedding_s=embedding_bytes(arch, batch_size) / gather_bytes_per_s,
+    )
+
+
+def measure(arch: Arch, model: DLRM, batches: Sequence[Batch], precision: Precision) -> Roofline:
+    """Measure the limit of a step on these batches, with the tables of this model."""
+    return limit(
+        arch,
+        len(batches[0]),
+        lambda product: product_s(product, precision),
+        gather_bytes_per_s(model, batches),
+    )
+
+
+@torch.no_grad()
+def product_s(product: Product, precision: Precision) -> float:
+    """Return the time of a product by the fastest way there is."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a = torch.randn(product.m, product.k).to(dtype)
+    b = torch.randn(product.k, product.n).to(dtype)
+    a_t, b_t = a.t().contiguous(), b.t().contiguous()
+    ways: list[Callable[[], Tensor]] = [
+        lambda: a @ b,
+        lambda: a_t.t() @ b,
+        lambda: F.linear(a, b_t),
+    ]
+    if torch.backends.mkldnn.is_available():
+        # For float32 torch asks MKL; this asks oneDNN, which is faster on some CPUs.
+        onednn = torch.ops.mkldnn._linear_pointwise
+        ways.append(lambda: onednn(a, b_t, None, "none", [], ""))
+    return min(_fastest(way) for way in ways)
+
+
+@torch.no_grad()
+def gather_bytes_per_s(model: DLRM, batches: Sequence[Batch]) -> float:
+    """Return the speed of reading the rows of batch after batch, by the faster of two ways."""
+    collection = model.embeddings
+    one = batches[0]
+    out = torch.empty(one.ids.numel(), collection.dim)
+    flat = [(batch.ids.long() + collection.starts).flatten() for batch in batches]
+
+    def select() -> None:
+        for ids in flat:
+            torch.index_select(collection.weight, 0, ids, out=out)
+
+    def look_up() -> None:
+        for batch in batches:
+            collection(batch.ids)
+
+    row_bytes = collection.dim * 4
+    moved = sum(ids.numel() for ids in flat) * row_bytes
+    return moved / min(_fastest(select), _fastest(look_up))
+
+
+def _fastest(run: Callable[[], object]) -> float:
+    """Return the seconds of the fastest of several runs, after one that does not count."""
+    run()
+    least, began, runs = math.inf, time.perf_counter(), 0
+    while runs < LEAST_RUNS or time.perf_counter() - began < BUDGET_S:
+        started = time.perf_counter()
+        run()
+        least = min(least, time.perf_counter() - started)
+        runs += 1
+    return least

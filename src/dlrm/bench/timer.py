@@ -1,0 +1,153 @@
+"""The one timer: interleaves candidates, and gives medians, intervals and verdicts.
+
+Benchmarks only set up; benchmarks/RULES.md says how figures are taken.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlrm.training.environment import environment
+
+RESAMPLES = 2000
+"""Of the bootstrap."""
+
+RESULTS = Path("benchmarks") / "results"
+"""Where rows are kept, below the current folder: benchmarks run in the root of the repository."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one candidate, a value a round."""
+
+    name: str
+    seconds: list[float]
+
+    @property
+    def median(self) -> float:
+        """The middle round."""
+        return float(np.median(self.seconds))
+
+    @property
+    def least(self) -> float:
+        """The fastest round."""
+        return min(self.seconds)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% bootstrap interval of the median."""
+        return _interval(np.array(self.seconds))
+
+    def per(self, steps: int) -> "Timing":
+        """Return the timing of one of `steps` equal steps that a round was made of."""
+        return Timing(self.name, [seconds / steps for seconds in self.seconds])
+
+
+def interleave(
+    candidates: Mapping[str, Callable[[], Any]],
+    *,
+    rounds: int,
+    warmup: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+    after_round: Callable[[], Any] | None = None,
+) -> dict[str, Timing]:
+    """Run every candidate once a round, in an order that turns, and return their seconds.
+
+    Args:
+        candidates: Name -> what is timed.
+        rounds: Timed rounds.
+        warmup: Rounds before them, not timed.
+        clock: Seconds, as time.perf_counter gives them.
+        after_round: Called between timed rounds, e.g. to advance a progress bar.
+
+    """
+    for _ in range(warmup):
+        for run in candidates.values():
+            run()
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    names = list(candidates)
+    for turn in range(rounds):
+        shift = turn % len(names)
+        for name in names[shift:] + names[:shift]:
+            started = clock()
+            candidates[name]()
+            seconds[name].append(clock() - started)
+        if after_round is not None:
+            after_round()
+    return {name: Timing(name, values) for name, values in seconds.items()}
+
+
+def ratio(a: Timing, b: Timing) -> tuple[float, float, float]:
+    """Return the median of a's seconds over b's, round by round, and its 95% interval."""
+    values = np.array(a.seconds) / np.array(b.seconds)
+    return float(np.median(values)), *_interval(values)
+
+
+def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    rng = np.random.default_rng(0)
+    medians = np.median(rng.choice(values, (RESAMPLES, len(values))), axis=1)
+    low, high = np.quantile(medians, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def verdict(a: Timing, b: Timing) -> str:
+    """Say which is faster and by how much, or that nothing can be said."""
+    middle, low, high = ratio(a, b)
+    if low <= 1.0 <= high:
+        return f"no verdict: {a.name} takes {middle:.3f} ({low:.3f} to {high:.3f}) of {b.name}"
+    word = "faster" if high < 1.0 else "slower"
+    return f"{a.name} is {word}: {middle:.3f} ({low:.3f} to {high:.3f}) of the time of {b.name}"
+
+
+def figures(timing: Timing) -> dict[str, Any]:
+    """Return the figures of a candidate in milliseconds, their keys beginning with its name."""
+    low, high = timing.interval
+    return {
+        f"{timing.name}_ms": timing.median * 1e3,
+        f"{timing.name}_ms_min": timing.least * 1e3,
+        f"{timing.name}_interval": [low * 1e3, high * 1e3],
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Return what a figure depends on besides the code: versions, hardware, threads and load."""
+    found = environment()
+    return {
+        **{key: found[key] for key in ("dlrm", "python", "torch", "numpy", "polars", "cpu")},
+        "cores": found["cores"],
+        "threads": found["threads"],
+        "load": os.getloadavg()[0],
+        "system": platform.system(),
+    }
+
+
+def save(suite: str, results: Mapping[str, Any], out: Path | None = None) -> Path:
+    """Append a result as one JSON line to `RESULTS`/<hardware>/<date>-<suite>.jsonl."""
+    row = {"suite": suite, **results, "commit": _commit(), **machine()}
+    hardware = f"{row['cpu']}-{row['cores']}-cores".lower().replace(" ", "-")
+    path = out or RESULTS / hardware / f"{datetime.now(UTC):%Y-%m-%d}-{suite}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    return path
+
+
+def _commit() -> str:
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout.strip() or "unknown"
