@@ -26,6 +26,7 @@ COMMANDS = {
     "data prepare": ("dlrm.commands.prepare:prepare", "Turn a raw log into a prepared dataset."),
     "data describe": ("dlrm.commands.describe:describe", "Show what is in a prepared dataset."),
     "bench train": ("dlrm.commands.bench:train", "Time the training step, beside the original's."),
+    "bench embedding": ("dlrm.commands.bench:embedding", "Time the embedding tables alone."),
 }
 """Name of a command -> the function behind it, imported when called, and what it does."""
 

@@ -17,6 +17,8 @@ Ids = Literal["uniform", "zipf"]
 
 CLICK_RATE = 0.25
 LEAST_BATCHES = 4
+MOST_BATCHES = 4096
+"""Of tiny batches, whose rows fill the cache long before the batches themselves do."""
 
 
 def rotation(rows: Sequence[int], batch_size: int, ids: Ids, seed: int = 0) -> list[Batch]:
@@ -34,17 +36,19 @@ def rotation(rows: Sequence[int], batch_size: int, ids: Ids, seed: int = 0) -> l
     """
     rng = np.random.default_rng(seed)
     sample_bytes = 4 * (NUM_DENSE + len(rows) + 1)
-    batches = -(-cache_bytes() * 3 // 2) // (sample_bytes * batch_size) + 1
-    return [_batch(rows, batch_size, ids, rng) for _ in range(int(max(batches, LEAST_BATCHES)))]
+    batches = cache_bytes() * 3 // 2 // (sample_bytes * batch_size) + 1
+    batches = max(LEAST_BATCHES, min(MOST_BATCHES, batches))
+    everything = random_batch(rows, batches * batch_size, ids, rng)
+    return [everything.slice(i * batch_size, (i + 1) * batch_size) for i in range(batches)]
 
 
-def _batch(rows: Sequence[int], batch_size: int, ids: Ids, rng: np.random.Generator) -> Batch:
-    # Counts have a long tail, as Criteo's; the model sees log(1 + count).
-    counts = rng.pareto(0.7, (batch_size, NUM_DENSE)).clip(0, 60_000)
-    labels = rng.random(batch_size) < CLICK_RATE
+def random_batch(rows: Sequence[int], samples: int, ids: Ids, rng: np.random.Generator) -> Batch:
+    """Return a batch of Criteo's shape: counts with a long tail, as log(1 + count), and ids."""
+    counts = rng.pareto(0.7, (samples, NUM_DENSE)).clip(0, 60_000)
+    labels = rng.random(samples) < CLICK_RATE
     return Batch(
         dense=torch.from_numpy(np.log1p(counts.astype(np.float32))),
-        ids=torch.from_numpy(draw_ids(rows, batch_size, ids, rng)),
+        ids=torch.from_numpy(draw_ids(rows, samples, ids, rng)),
         labels=torch.from_numpy(labels.astype(np.float32)),
     )
 

@@ -1,6 +1,9 @@
 """The training step with its batches read from a prepared dataset, beside the original's."""
 
+import contextlib
+import io
 import tempfile
+import warnings
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -79,8 +82,10 @@ def measure_loading(
             its = its_loader(original.module, folder, split, arch, batch_size)
 
             def train_original() -> None:
-                for batch in islice(its, steps):
-                    original.step(batch)
+                # Its collation makes torch warn of what it costs.
+                with warnings.catch_warnings(action="ignore"):
+                    for batch in islice(its, steps):
+                        original.step(batch)
 
             candidates["original_loading"] = train_original
         timed = interleave(candidates, rounds=rounds)
@@ -129,17 +134,19 @@ def its_loader(
         counts=np.array(arch.rows),
     )
     np.savez(folder / "train_day_count.npz", total_per_file=days)
-    data = module.dp.CriteoDataset(
-        "kaggle",
-        -1,
-        0.0,
-        "total",
-        "train",
-        str(folder / "train.txt"),
-        str(folder / "processed.npz"),
-        False,
-        False,
-    )
+    # It says on standard output what it does.
+    with contextlib.redirect_stdout(io.StringIO()):
+        data = module.dp.CriteoDataset(
+            dataset="kaggle",
+            max_ind_range=-1,
+            sub_sample_rate=0.0,
+            randomize="total",
+            split="train",
+            raw_path=str(folder / "train.txt"),
+            pro_data=str(folder / "processed.npz"),
+            memory_map=False,
+            dataset_multiprocessing=False,
+        )
     return torch.utils.data.DataLoader(
         data,
         batch_size=batch_size,

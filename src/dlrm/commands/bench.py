@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from rich.console import Group, RenderableType
 
 from dlrm import terminal
+from dlrm.bench import embedding as embedding_bench
 from dlrm.bench import timer
-from dlrm.bench.arch import ARCHS
+from dlrm.bench import training as training_bench
+from dlrm.bench.arch import ARCHS, Arch
 from dlrm.bench.batches import Ids, batch_sizes
-from dlrm.bench.training import TrainMeasured, measure
+from dlrm.bench.embedding import EmbeddingMeasured
+from dlrm.bench.training import TrainMeasured
 from dlrm.errors import ConfigError, unknown
 from dlrm.nn import precision as precisions
 
@@ -38,13 +40,12 @@ class BenchTrainResult:
 
     def setting(self) -> dict[str, Any]:
         """Return what was measured, JSON-ready."""
-        return {
-            "arch": self.arch,
-            "rows_scale": self.rows_scale,
-            "precision": self.precision,
-            "ids": self.ids,
-            "optim": self.optim,
-        }
+        names = ("arch", "rows_scale", "precision", "ids", "optim")
+        return {name: getattr(self, name) for name in names}
+
+    def save(self, out: Path | None = None) -> Path:
+        """Append a row for each batch size to a file of results; None for the usual one."""
+        return [timer.save("train", {**self.setting(), **row}, out) for row in self.batches][-1]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the results JSON-ready."""
@@ -60,25 +61,17 @@ class BenchTrainResult:
     def __rich__(self) -> RenderableType:
         batches = self.batches
         title = f"Training step, {self.arch}, {self.precision}, {self.ids} ids, {self.optim}"
-        columns = ["ours", "95% interval", "samples/s", "of the limit"]
         against = any(row["speedup"] is not None for row in batches)
-        if against:
-            columns += ["original", "95% interval", "speedup", "95% interval"]
-        grid = terminal.table(title, "batch", *columns)
+        columns = ["ours, ms", "original, ms", "speedup"] if against else ["ours, ms"]
+        grid = terminal.table(title, "batch", *columns, "samples/s", "of the limit")
         for row in batches:
-            cells = [
-                _ms(row["ours_ms"]),
-                _span(row["ours_interval"], " ms"),
-                f"{row['samples_per_s']:,.0f}",
-                f"{row['roofline_share']:.0%}",
-            ]
+            cells = [_middle(row["ours_ms"], row["ours_interval"])]
             if against:
                 cells += [
-                    _ms(row["original_ms"]),
-                    _span(row["original_interval"], " ms"),
-                    f"{row['speedup']:.2f}x",
-                    _span(row["speedup_interval"], "x"),
+                    _middle(row["original_ms"], row["original_interval"]),
+                    _middle(row["speedup"], row["speedup_interval"]),
                 ]
+            cells += [f"{row['samples_per_s']:,.0f}", f"{row['roofline_share']:.0%}"]
             grid.add_row(f"{row['batch_size']:,}", *cells)
         parts: list[RenderableType] = [grid]
         parts += [line for row in batches if (line := _loading(row))]
@@ -97,6 +90,56 @@ class BenchTrainResult:
             )
         speedups = ", ".join(f"{r['speedup']:.1f}x at {r['batch_size']:,}" for r in batches)
         return f"The original's speed, times: {speedups}."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchEmbeddingResult:
+    """Times of the embedding tables."""
+
+    arch: str
+    rows_scale: float
+    ids: str
+    optim: str
+    machine: dict[str, Any]
+    measured: list[EmbeddingMeasured]
+    left_out: dict[str, str]
+    """Peer -> why it was not measured."""
+
+    def setting(self) -> dict[str, Any]:
+        """Return what was measured, JSON-ready."""
+        names = ("arch", "rows_scale", "ids", "optim")
+        return {name: getattr(self, name) for name in names}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the results JSON-ready."""
+        return {
+            **self.setting(),
+            "batches": [row.to_dict() for row in self.measured],
+            "left_out": self.left_out,
+            **self.machine,
+        }
+
+    def save(self, out: Path | None = None) -> Path:
+        """Append a row for each batch size to a file of results; None for the usual one."""
+        rows = ({**self.setting(), **row.to_dict()} for row in self.measured)
+        return [timer.save("embedding", row, out) for row in rows][-1]
+
+    def __rich__(self) -> RenderableType:
+        title = f"Embedding tables, {self.arch}, {self.ids} ids, {self.optim}"
+        names = list(self.measured[0].peers)
+        columns = [column for name in names for column in (f"{name}, ms", "speedup")]
+        grid = terminal.table(title, "batch", "ours, ms", *columns)
+        for measured in self.measured:
+            row = measured.to_dict()
+            cells = [_middle(row["ours_ms"], row["ours_interval"])]
+            for name in names:
+                cells += [
+                    _middle(row[f"{name}_ms"], row[f"{name}_interval"]),
+                    _middle(row[f"{name}_speedup"], row[f"{name}_speedup_interval"]),
+                ]
+            grid.add_row(f"{measured.batch_size:,}", *cells)
+        reasons = (f"Without {name}: {why}" for name, why in self.left_out.items())
+        return Group(grid, *reasons)
 
 
 def train(
@@ -133,14 +176,11 @@ def train(
         ConfigError: A setting has no meaning, or the clone is none.
 
     """
-    if arch not in ARCHS:
-        raise unknown("arch", arch, ARCHS)
-    if rounds < 1:
-        raise ConfigError(f"rounds is {rounds}, expected at least 1")
+    scaled, sizes = _checked(arch, rows_scale, batch, rounds)
     resolved = precisions.resolve(precision)
-    measured = measure(
-        ARCHS[arch].scaled(rows_scale),
-        batch_sizes(batch),
+    measured = training_bench.measure(
+        scaled,
+        sizes,
         precision=resolved,
         ids=ids,
         optimizer=optim,
@@ -154,18 +194,67 @@ def train(
         precision=resolved,
         ids=ids,
         optim=optim,
-        machine=timer.machine() | {"threads": torch.get_num_threads()},
+        machine=timer.machine(),
         measured=measured,
     )
     if out is not None:
-        keep(result, out)
+        result.save(out)
     return result
 
 
-def keep(result: BenchTrainResult, out: Path | None = None) -> Path:
-    """Append a row for each batch size to a file of results; None for the usual one."""
-    paths = [timer.save("train", {**result.setting(), **row}, out) for row in result.batches]
-    return paths[-1]
+def embedding(
+    *,
+    arch: str = "criteo-kaggle",
+    batch: str = "128,2048,16384",
+    ids: Ids = "uniform",
+    optim: Optimizer = "sgd",
+    rounds: int = 11,
+    rows_scale: float = 1.0,
+    out: Path | None = None,
+) -> BenchEmbeddingResult:
+    """Time the embedding tables alone: lookup, backward and update.
+
+    Beside them, round by round, one nn.EmbeddingBag a table with torch's sparse optimizer, and
+    FBGEMM where fbgemm-gpu-cpu can be imported.
+
+    Args:
+        arch: criteo-kaggle or criteo-terabyte; its tables are used.
+        batch: Batch sizes, separated by commas.
+        ids: uniform, or zipf: ids by a power law.
+        optim: The optimizer.
+        rounds: Timed rounds of each candidate.
+        rows_scale: Share of the rows of each table, where memory is short.
+        out: Rows of results are appended to this file, as JSON lines.
+
+    Raises:
+        ConfigError: A setting has no meaning.
+
+    """
+    scaled, sizes = _checked(arch, rows_scale, batch, rounds)
+    measured, left_out = embedding_bench.measure(
+        scaled, sizes, ids=ids, optimizer=optim, rounds=rounds
+    )
+    result = BenchEmbeddingResult(
+        arch=arch,
+        rows_scale=rows_scale,
+        ids=ids,
+        optim=optim,
+        machine=timer.machine(),
+        measured=measured,
+        left_out=left_out,
+    )
+    if out is not None:
+        result.save(out)
+    return result
+
+
+def _checked(arch: str, rows_scale: float, batch: str, rounds: int) -> tuple[Arch, list[int]]:
+    """Return the sizes that a command line asks for, or say what has no meaning."""
+    if arch not in ARCHS:
+        raise unknown("arch", arch, ARCHS)
+    if rounds < 1:
+        raise ConfigError(f"rounds is {rounds}, expected at least 1")
+    return ARCHS[arch].scaled(rows_scale), batch_sizes(batch)
 
 
 def _loading(row: dict[str, Any]) -> str | None:
@@ -176,7 +265,7 @@ def _loading(row: dict[str, Any]) -> str | None:
     said += f"of it {row['loading_waited_share']:.1%} waiting"
     if "original_loading_ms" in row:
         said += f"; original {_ms(row['original_loading_ms'])}, {row['loading_speedup']:.2f}x "
-        said += f"({_span(row['loading_speedup_interval'], 'x')})"
+        said += "({:.3g} to {:.3g})".format(*row["loading_speedup_interval"])
     return said
 
 
@@ -184,5 +273,6 @@ def _ms(value: float) -> str:
     return f"{value:.3g} ms"
 
 
-def _span(interval: Sequence[float], unit: str) -> str:
-    return f"{interval[0]:.3g} to {interval[1]:.3g}{unit}"
+def _middle(value: float, interval: Sequence[float]) -> str:
+    """Return a median, and below it its 95% interval."""
+    return f"{value:.3g}\n{interval[0]:.3g}–{interval[1]:.3g}"

@@ -1,0 +1,141 @@
+"""Embedding tables alone: lookup, backward and update, beside those of torch and of FBGEMM."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlrm import optim
+from dlrm.bench.arch import Arch
+from dlrm.bench.batches import Ids, rotation
+from dlrm.bench.fbgemm import Fbgemm, unavailable
+from dlrm.bench.ours import LEARNING_RATES
+from dlrm.bench.timer import Timing, figures, interleave, ratio, verdict
+from dlrm.bench.training import in_turn, round_steps
+from dlrm.nn.embedding import EmbeddingCollection
+from dlrm.terminal import progress
+
+PEERS = ("bags", "fbgemm")
+TORCH_OPTIMIZERS = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad}
+"""Optimizer -> torch's, those that take sparse gradients."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingMeasured:
+    """The tables at one batch size; timings are of a step."""
+
+    batch_size: int
+    steps: int
+    ours: Timing
+    peers: dict[str, Timing]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures with flat keys; only those of the peers that were measured."""
+        values: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "steps": self.steps,
+            "rounds": len(self.ours.seconds),
+            **figures(self.ours),
+        }
+        for name, timing in self.peers.items():
+            middle, low, high = ratio(timing, self.ours)
+            values |= figures(timing)
+            values |= {
+                f"{name}_speedup": middle,
+                f"{name}_speedup_interval": [low, high],
+                f"{name}_verdict": verdict(self.ours, timing),
+            }
+        return values
+
+
+class Ours:
+    """The collection of this project with its optimizer."""
+
+    def __init__(self, arch: Arch, optimizer: str):
+        self.collection = EmbeddingCollection(arch.rows, arch.model.dim)
+        parameters = self.collection.parameters()
+        self.optimizer = optim.build(optimizer, parameters, LEARNING_RATES[optimizer])
+
+    def step(self, batch: tuple[Tensor, Tensor]) -> None:
+        """Take ids (B, T) and a gradient (B, T, D)."""
+        ids, grad = batch
+        self.collection(ids).backward(grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+class Bags:
+    """One nn.EmbeddingBag a table, with sparse gradients and torch's optimizer."""
+
+    def __init__(self, arch: Arch, optimizer: str):
+        self.bags = nn.ModuleList(
+            nn.EmbeddingBag(n, arch.model.dim, mode="sum", sparse=True) for n in arch.rows
+        )
+        kind = TORCH_OPTIMIZERS[optimizer]
+        self.optimizer = kind(self.bags.parameters(), lr=LEARNING_RATES[optimizer])
+
+    def step(self, batch: tuple[Tensor, Tensor, Sequence[Tensor]]) -> None:
+        """Take ids (T, B), offsets (B,) and a gradient (B, D) a table."""
+        ids, offsets, grads = batch
+        pooled = [bag(ids[t], offsets) for t, bag in enumerate(self.bags)]
+        self.optimizer.zero_grad()
+        torch.autograd.backward(pooled, grads)
+        self.optimizer.step()
+
+
+def measure(
+    arch: Arch, batch_sizes: Sequence[int], *, ids: Ids, optimizer: str, rounds: int
+) -> tuple[list[EmbeddingMeasured], dict[str, str]]:
+    """Time the tables of an architecture beside the peers that are there.
+
+    Args:
+        arch: Its tables are used, its model is not.
+        batch_sizes: Sizes to measure one after the other.
+        ids: How ids are distributed.
+        optimizer: `sgd`, `adagrad` or `rowwise_adagrad`.
+        rounds: Rounds of each candidate.
+
+    Returns:
+        The figures of each batch size; and for each peer left out, why.
+
+    """
+    left_out: dict[str, str] = {}
+    if optimizer not in TORCH_OPTIMIZERS:
+        left_out["bags"] = f"torch has no {optimizer}"
+    if (reason := unavailable()) is not None:
+        left_out["fbgemm"] = reason
+    torch.manual_seed(0)
+    ours = Ours(arch, optimizer)
+    bags = None if "bags" in left_out else Bags(arch, optimizer)
+    fbgemm = None if "fbgemm" in left_out else Fbgemm(arch.rows, arch.model.dim, optimizer)
+    measured = []
+    with progress() as bar:
+        for batch_size in batch_sizes:
+            drawn = [batch.ids for batch in rotation(arch.rows, batch_size, ids)]
+            steps = round_steps(batch_size)
+            # As large as a mean over the batch makes them.
+            grads = [
+                torch.randn(batch_size, len(arch.rows), arch.model.dim) / batch_size
+                for _ in range(min(len(drawn), 64))
+            ]
+            pairs = [(each, grads[i % len(grads)]) for i, each in enumerate(drawn)]
+            candidates = {"ours": in_turn(ours.step, pairs, steps)}
+            if bags is not None:
+                of_bags = [
+                    (i.long().t().contiguous(), torch.arange(batch_size), g.unbind(1))
+                    for i, g in pairs
+                ]
+                candidates["bags"] = in_turn(bags.step, of_bags, steps)
+            if fbgemm is not None:
+                offsets = torch.arange(batch_size * len(arch.rows) + 1)
+                flat = [(i.long().t().flatten(), offsets, g.flatten(1)) for i, g in pairs]
+                candidates["fbgemm"] = in_turn(fbgemm.step, flat, steps)
+            task = bar.add_task(f"batch {batch_size}", total=rounds)
+            timed = interleave(
+                candidates, rounds=rounds, after_round=lambda task=task: bar.advance(task)
+            )
+            peers = {name: timed[name].per(steps) for name in PEERS if name in timed}
+            measured.append(EmbeddingMeasured(batch_size, steps, timed["ours"].per(steps), peers))
+    return measured, left_out

@@ -1,0 +1,69 @@
+"""FBGEMM's embedding tables on the CPU, where the package fbgemm-gpu-cpu can be imported.
+
+It is no dependency: its version 1.8.0 is the one that works with torch 2.13, and its own metadata
+would fetch another torch. `pip install --no-deps --target DIR fbgemm-gpu-cpu==1.8.0`, then
+PYTHONPATH=DIR.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlrm.bench.ours import LEARNING_RATES
+
+
+def unavailable() -> str | None:
+    """Return why FBGEMM cannot be measured; None when it can."""
+    try:
+        _tables()
+    except (ImportError, OSError, AttributeError) as error:
+        return f"fbgemm-gpu-cpu cannot be imported ({error})"
+    return None
+
+
+class Fbgemm:
+    """All tables as one operator, which updates the rows in its backward pass.
+
+    Args:
+        rows: Rows of each of the T tables.
+        dim: D.
+        optimizer: `sgd`, `adagrad` or `rowwise_adagrad`.
+
+    """
+
+    def __init__(self, rows: Sequence[int], dim: int, optimizer: str):
+        import fbgemm_gpu.split_embedding_configs as configs  # pyright: ignore[reportMissingImports]
+
+        tables = _tables()
+        kinds = configs.EmbOptimType
+        self.tables = tables.SplitTableBatchedEmbeddingBagsCodegen(
+            embedding_specs=[
+                (n, dim, tables.EmbeddingLocation.HOST, tables.ComputeDevice.CPU) for n in rows
+            ],
+            optimizer={
+                "sgd": kinds.EXACT_SGD,
+                "adagrad": kinds.EXACT_ADAGRAD,
+                "rowwise_adagrad": kinds.EXACT_ROWWISE_ADAGRAD,
+            }[optimizer],
+            learning_rate=LEARNING_RATES[optimizer],
+            pooling_mode=tables.PoolingMode.SUM,
+            device=torch.device("cpu"),
+        )
+
+    def step(self, batch: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Look up, propagate a gradient (B, T * D) and update.
+
+        Args:
+            batch: Ids (T * B,), table after table; offsets (T * B + 1,); the gradient.
+
+        """
+        ids, offsets, grad = batch
+        self.tables(ids, offsets).backward(grad)
+
+
+def _tables() -> Any:
+    import fbgemm_gpu.split_table_batched_embeddings_ops_training as tables  # pyright: ignore[reportMissingImports]
+
+    return tables
