@@ -73,6 +73,8 @@ class Bags:
         self.bags = nn.ModuleList(
             nn.EmbeddingBag(n, arch.model.dim, mode="sum", sparse=True) for n in arch.rows
         )
+        # As it is by default; said aloud, torch does not warn of it.
+        torch.sparse.check_sparse_tensor_invariants.disable()
         kind = TORCH_OPTIMIZERS[optimizer]
         self.optimizer = kind(self.bags.parameters(), lr=LEARNING_RATES[optimizer])
 

@@ -93,7 +93,7 @@ def _stand_in(dotted: str) -> list[str]:
     words = dotted.split(".")
     for end in range(1, len(words) + 1):
         name = ".".join(words[:end])
-        if name not in sys.modules:
+        if sys.modules.get(name) is None:
             sys.modules[name] = _Anything(name)
             made.append(name)
     return made
@@ -155,6 +155,8 @@ class Original:
             "adagrad": torch.optim.Adagrad,
             "rowwise_adagrad": module.RowWiseSparseAdagrad.RWSAdagrad,
         }
+        # As it is by default; said aloud, torch does not warn of it.
+        torch.sparse.check_sparse_tensor_invariants.disable()
         self.optimizer = kinds[optimizer](self.model.parameters(), lr=LEARNING_RATES[optimizer])
         self.schedule = module.LRPolicyScheduler(self.optimizer, 0, 0, 0)
         self.device = torch.device("cpu")

@@ -1,0 +1,92 @@
+"""The steps that are measured do what they say."""
+
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dlrm.bench import batches
+from dlrm.bench.arch import Arch
+from dlrm.bench.embedding import TORCH_OPTIMIZERS, Bags
+from dlrm.bench.embedding import Ours as OurTables
+from dlrm.bench.loading import its_loader, write_split
+from dlrm.bench.ours import Ours
+from dlrm.bench.training import in_turn, round_steps
+from dlrm.models.dlrm import DLRMConfig
+
+ARCH = Arch("small", (30, 4, 1), DLRMConfig(dim=4, bottom=(8,), top=(8,)))
+
+
+def test_rounds_go_on_where_the_last_one_ended() -> None:
+    seen: list[str] = []
+    run = in_turn(seen.append, ["a", "b", "c"], steps=4)
+    run()
+    run()
+    assert "".join(seen) == "abcabcab"
+
+
+def test_rounds_have_two_steps_at_least_and_are_not_endless() -> None:
+    assert round_steps(1) == 200
+    assert round_steps(2048) == 32
+    assert round_steps(10**6) == 2
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rowwise_adagrad"])
+def test_our_step_trains(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "cache_bytes", lambda: 1000)
+    (batch, *_) = batches.rotation(ARCH.rows, 32, "uniform")
+    ours = Ours(ARCH, "fp32", optimizer)
+    losses = [ours.step(batch) for _ in range(50)]
+    assert losses[-1] < losses[0]
+    assert all(p.grad is None for p in ours.model.parameters())
+
+
+@pytest.mark.parametrize("optimizer", TORCH_OPTIMIZERS)
+def test_our_tables_and_one_bag_a_table_learn_the_same(optimizer: str) -> None:
+    ours, bags = OurTables(ARCH, optimizer), Bags(ARCH, optimizer)
+    weights = [weight.data for weight in bags.bags.parameters()]
+    for t, weight in enumerate(weights):
+        weight.copy_(ours.collection.table(t))
+    torch.manual_seed(0)
+    for _ in range(3):
+        ids = torch.stack([torch.randint(rows, (16,)) for rows in ARCH.rows], 1)
+        grad = torch.randn(16, 3, 4)
+        ours.step((ids.int(), grad))
+        bags.step((ids.t().contiguous(), torch.arange(16), grad.unbind(1)))
+    for t, weight in enumerate(weights):
+        torch.testing.assert_close(weight, ours.collection.table(t))
+
+
+def test_the_rows_of_a_dataset_are_of_the_shapes_of_the_batches(tmp_path: Path) -> None:
+    split = write_split(tmp_path, ARCH, 100, "zipf")
+    assert len(split) == 100
+    assert split.dense.shape == (100, 13)
+    assert split.ids.shape == (100, 3)
+    assert (split.ids < [30, 4, 1]).all()
+    assert 0 < split.labels.mean() < 1
+
+
+def test_the_original_reads_the_same_rows_from_files_of_its_own_form(tmp_path: Path) -> None:
+    def data(raw_path: str, pro_data: str, **settings: Any) -> list[Any]:
+        assert (settings["dataset"], settings["split"]) == ("kaggle", "train")
+        counts = np.load(raw_path.removesuffix(".txt") + "_day_count.npz")["total_per_file"]
+        assert len(counts) == 7
+        arrays = np.load(pro_data)
+        assert len(arrays["y"]) == counts.sum()
+        assert arrays["counts"].tolist() == list(ARCH.rows)
+        columns = (arrays[name][: counts[:6].sum()] for name in ("X_int", "X_cat", "y"))
+        return list(zip(*columns, strict=True))
+
+    split = write_split(tmp_path, ARCH, 50, "uniform")
+    module: Any = ModuleType("original")
+    module.dp = SimpleNamespace(CriteoDataset=data, collate_wrapper_criteo_offset=list)
+    loader = its_loader(module, tmp_path, split, ARCH, 16)
+    samples = [sample for batch in loader for sample in batch]
+    assert len(samples) == 50
+    counts, ids, labels = (np.stack(column) for column in zip(*samples, strict=True))
+    np.testing.assert_allclose(np.log1p(counts), split.dense, rtol=1e-6)
+    np.testing.assert_array_equal(ids, split.ids)
+    np.testing.assert_array_equal(labels, split.labels)

@@ -1,0 +1,142 @@
+"""`dlrm bench`: its results on tiny models. No test looks at how fast anything was."""
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlrm import cli
+from dlrm.bench import batches, fbgemm, loading, roofline
+from dlrm.bench import training as training_bench
+from dlrm.commands.bench import train
+from dlrm.errors import ConfigError
+
+GUIDE = Path(__file__).parents[2] / "docs/guides/speed.md"
+TINY = ["--rows-scale", "0.0005", "--batch", "8", "--rounds", "2"]
+ROW = ("batch_size", "steps", "rounds", "ours_ms", "ours_ms_min", "ours_interval", "samples_per_s")
+LIMIT = ("roofline_ms", "roofline_share", "roofline_gemm_ms", "roofline_embedding_ms")
+MACHINE = ("cpu", "cores", "threads", "load", "torch")
+
+
+@pytest.fixture(autouse=True)
+def little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few batches, few steps a round, and no time to look for the fastest product."""
+    monkeypatch.setattr(batches, "cache_bytes", lambda: 10_000)
+    monkeypatch.setattr(training_bench, "ROUND_SAMPLES", 16)
+    monkeypatch.setattr(roofline, "BUDGET_S", 0.0)
+    monkeypatch.setattr(loading, "ROWS", 64)
+
+
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*words: str) -> dict[str, Any]:
+        assert cli.main([*words, *TINY, "--json"]) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    return run
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_train_alone_is_measured_against_the_limit(run: Run, precision: str) -> None:
+    result = run("bench", "train", "--precision", precision)
+    assert result["arch"] == "criteo-kaggle"
+    assert result["precision"] == precision
+    assert result["speedup"] == {"8": None}
+    assert result["max_abs_diff"] is None
+    (row,) = result["batches"]
+    assert all(key in result for key in MACHINE)
+    assert all(row[key] is not None for key in (*ROW, *LIMIT))
+    assert (row["batch_size"], row["rounds"]) == (8, 2)
+    assert row["samples_per_s"] == pytest.approx(8e3 / row["ours_ms"])
+    assert row["roofline_share"] == pytest.approx(row["roofline_ms"] / row["ours_ms"])
+    low, high = row["ours_interval"]
+    assert row["ours_ms_min"] <= low <= row["ours_ms"] <= high
+
+
+def test_train_with_loading(run: Run) -> None:
+    (row,) = run("bench", "train", "--loading", "--ids", "zipf")["batches"]
+    assert row["ours_loading_ms"] > 0
+    assert 0 <= row["loading_waited_share"] <= 1
+
+
+def test_rows_of_results_are_kept_where_asked(run: Run, workdir: Path) -> None:
+    run("bench", "train", "--out", "rows.jsonl")
+    run("bench", "embedding", "--out", "rows.jsonl")
+    rows = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
+    assert [row["suite"] for row in rows] == ["train", "embedding"]
+    for row in rows:
+        assert all(row[key] is not None for key in (*ROW[:-1], *MACHINE, "ids", "optim", "commit"))
+    assert sorted(path.name for path in workdir.iterdir()) == ["rows.jsonl"]
+
+
+@pytest.mark.parametrize("optim", ["sgd", "adagrad", "rowwise_adagrad"])
+def test_embedding_beside_what_torch_has(
+    run: Run, optim: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlrm.bench.embedding.unavailable", lambda: "not here")
+    result = run("bench", "embedding", "--optim", optim)
+    (row,) = result["batches"]
+    assert result["left_out"]["fbgemm"] == "not here"
+    assert ("bags" in result["left_out"]) == (optim == "rowwise_adagrad")
+    if optim == "rowwise_adagrad":
+        assert result["left_out"]["bags"] == "torch has no rowwise_adagrad"
+        assert not any(key.startswith("bags") for key in row)
+    else:
+        low, high = row["bags_speedup_interval"]
+        assert low <= row["bags_speedup"] <= high
+        assert row["bags_verdict"]
+
+
+def test_a_missing_peer_says_why() -> None:
+    reason = fbgemm.unavailable()
+    assert reason is None or reason.startswith("fbgemm-gpu-cpu cannot be imported (")
+
+
+def test_tables_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "train", *TINY]) == 0
+    shown = capsys.readouterr().out
+    assert "Training step, criteo-kaggle" in shown
+    assert "--against CLONE" in shown
+    assert cli.main(["bench", "embedding", *TINY]) == 0
+    assert "Embedding tables, criteo-kaggle" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["train", "embedding"])
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ('unknown arch "kaggle"; choose one of: criteo-kaggle', ["--arch", "kaggle"]),
+        ("rounds is 0, expected at least 1", ["--rounds", "0"]),
+        ("rows-scale is 2.0, expected above 0", ["--rows-scale", "2"]),
+        ('batch is "many"', ["--batch", "many"]),
+    ],
+)
+def test_settings_without_meaning_are_quoted(
+    command: str, message: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["bench", command, *words]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_clone_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected a clone"):
+        train(against=tmp_path, rows_scale=0.0005)
+
+
+def test_the_commands_of_the_guide_are_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = re.findall(r"^dlrm (bench .*)$", GUIDE.read_text(), re.MULTILINE)
+    assert len(lines) >= 3
+    for line in lines:
+        words = shlex.split(line)
+        for flag in ("--batch", "--rounds", "--rows-scale", "--against", "--out"):
+            if flag in words:
+                del words[words.index(flag) : words.index(flag) + 2]
+        assert cli.main([*(word for word in words if word != "--json"), *TINY]) == 0
+        assert capsys.readouterr().out
