@@ -1,3 +1,4 @@
+import copy
 from math import sqrt
 
 import pytest
@@ -99,3 +100,30 @@ def test_an_id_out_of_range_names_its_feature(wrong, bag):
 def test_ids_for_another_number_of_tables_are_refused():
     with pytest.raises(IdError, match="ids for 3 tables, expected 2"):
         EmbeddingCollection([5, 3], 2)(torch.zeros(1, 3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("storage", ["bf16", "split"])
+def test_tables_in_bfloat16_give_float32_and_take_its_gradients(storage):
+    torch.manual_seed(3)
+    full = EmbeddingCollection([50, 7], 8)
+    torch.manual_seed(3)
+    half = EmbeddingCollection([50, 7], 8, storage=storage)
+    assert half.weight.dtype == torch.bfloat16
+    assert torch.equal(half.weight, full.weight.bfloat16())
+    ids = torch.tensor([[0, 6], [49, 0], [0, 1]])
+    for collection in (half, copy.deepcopy(half)):
+        for arguments in ((ids,), (ids.flatten(), torch.arange(7))):
+            collection.weight.grad = None
+            out = collection(*arguments)
+            assert out.dtype == torch.float32
+            assert torch.equal(out, collection.weight.detach().float()[ids + torch.tensor([0, 50])])
+            (out * 1.001).sum().backward()
+            assert collection.weight.grad is not None
+            # 1.001 in bfloat16 would be 1.
+            assert torch.equal(collection.weight.grad._values(), torch.full((6, 8), 1.001))
+
+
+@pytest.mark.parametrize("offsets", [[0, 1, 3], [1, 2, 4], [0, 3, 2, 2, 4]])
+def test_offsets_that_do_not_cover_the_ids_are_refused(offsets):
+    with pytest.raises(IdError, match="offsets must rise from 0 to the number of ids, 4"):
+        EmbeddingCollection([5, 3], 2)(torch.zeros(4, dtype=torch.int64), torch.tensor(offsets))

@@ -3,9 +3,10 @@
 import pytest
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from dlrm.errors import ConfigError
-from dlrm.nn.embedding import EmbeddingCollection
+from dlrm.nn.embedding import EmbeddingCollection, Storage
 from dlrm.optim import build
 from dlrm.optim.config import OptimConfig
 
@@ -61,6 +62,46 @@ def test_rows_that_were_not_looked_up_stay_as_they_are(name):
     optimizer.step()
     changed = (collection.weight.detach() != before).any(dim=1).nonzero().flatten()
     assert changed.tolist() == [3, 7]
+
+
+def train(name: str, storage: Storage, steps: int) -> tuple[EmbeddingCollection, Optimizer]:
+    torch.manual_seed(5)
+    collection = EmbeddingCollection([30, 5], 8, storage=storage)
+    # All start from the same numbers: those that bfloat16 can hold.
+    collection.weight.data.copy_(collection.weight.detach().bfloat16())
+    optimizer = build(name, collection.parameters(), lr=0.01)
+    for seed in range(steps):
+        generator = torch.Generator().manual_seed(seed)
+        ids = torch.stack([torch.randint(0, n, (9,), generator=generator) for n in (30, 5)], 1)
+        factor = torch.randn(9, 2, 8, generator=generator)
+        (collection(ids) * factor).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return collection, optimizer
+
+
+@pytest.mark.parametrize("name", ["sgd", "adagrad", "rowwise_adagrad"])
+def test_split_tables_train_as_float32_ones(name):
+    full, _ = train(name, "fp32", 20)
+    split, optimizer = train(name, "split", 20)
+    upper = split.weight.detach().view(torch.int16).int() << 16
+    lower = optimizer.state[split.weight]["lower"]
+    assert lower.dtype == torch.int16
+    assert torch.equal((upper | (lower.int() & 0xFFFF)).view(torch.float32), full.weight.detach())
+
+
+@pytest.mark.parametrize("name", ["sgd", "adagrad", "rowwise_adagrad"])
+def test_bfloat16_tables_follow_float32_ones_and_repeat_with_the_seed(name):
+    full, _ = train(name, "fp32", 20)
+    half, optimizer = train(name, "bf16", 20)
+    again, _ = train(name, "bf16", 20)
+    assert torch.equal(half.weight, again.weight)
+    assert all(state.dtype == torch.float32 for state in optimizer.state[half.weight].values())
+    # Each of at most 20 roundings is off by less than one unit of bfloat16, up or down at random.
+    difference = half.weight.float() - full.weight
+    unit = full.weight.abs().clamp(min=0.05) * 2**-7
+    assert (difference.abs() <= 8 * unit).all()
+    assert (difference / unit).mean().abs() < 0.3
 
 
 def test_an_unknown_optimizer_lists_the_choices():

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dlrm.errors import IdError
 from dlrm.ops import backend
-from dlrm.ops.storage import mark
+from dlrm.ops.storage import in_huge_pages, mark
 
 Storage = Literal["fp32", "bf16", "split"]
 """How tables are stored: float32; bfloat16 with stochastic rounding; bfloat16 whose lost halves the
@@ -58,7 +58,7 @@ class EmbeddingCollection(nn.Module):
         self.register_buffer("sizes", sizes, persistent=False)
         self.register_buffer("starts", sizes.cumsum(0) - sizes, persistent=False)
         dtype = torch.float32 if storage == "fp32" else torch.bfloat16
-        self.weight = nn.Parameter(torch.empty(sum(self.rows), dim, dtype=dtype))
+        self.weight = nn.Parameter(in_huge_pages(torch.empty(sum(self.rows), dim, dtype=dtype)))
         for t, n in enumerate(self.rows):
             # Drawn as float32 whatever the storage: the same numbers, rounded.
             values = self.table(t) if storage == "fp32" else torch.empty(n, dim)

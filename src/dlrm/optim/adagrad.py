@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dlrm.ops import backend
-from dlrm.ops.storage import optimizer_state
+from dlrm.ops.storage import in_huge_pages, optimizer_state
 
 
 class Adagrad(Optimizer):
@@ -26,9 +26,9 @@ class Adagrad(Optimizer):
         super().__init__(params, {"lr": lr, "eps": eps})
         for group in self.param_groups:
             for p in group["params"]:
-                self.state[p]["sum"] = torch.zeros_like(
-                    p, dtype=torch.promote_types(p.dtype, torch.float32)
-                )
+                wide = torch.promote_types(p.dtype, torch.float32)
+                total = torch.empty_like(p, dtype=wide, requires_grad=False)
+                self.state[p]["sum"] = in_huge_pages(total).zero_()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]

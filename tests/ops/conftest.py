@@ -1,0 +1,29 @@
+"""Every test of a kernel runs on each instruction set of this machine."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from dlrm.ops import build, cpu
+
+
+@pytest.fixture(params=list(build.ISAS), scope="module")
+def kernels(request: pytest.FixtureRequest) -> Iterator[object]:
+    """The compiled kernels of one instruction set."""
+    before = cpu.instruction_set()
+    reason = cpu.use(request.param)
+    if reason is not None:
+        pytest.skip(reason)
+    yield cpu
+    if before:
+        cpu.use(before)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small inputs are fastest on one thread; tests of threads set their own number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
