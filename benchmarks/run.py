@@ -1,11 +1,25 @@
-"""Every benchmark, one after the other: `make bench`."""
+"""Every benchmark, one after the other: `make bench`.
+
+DLRM_ORIGINAL may name a clone of facebookresearch/dlrm, to measure beside.
+"""
+
+import os
 
 import generate
-import prepare
-
 import loading
+import peers
+import prepare
+import training
 
-SUITES = {"generate": generate.main, "prepare": prepare.main, "loading": loading.main}
+ORIGINAL = os.environ.get("DLRM_ORIGINAL")
+
+SUITES = {
+    "generate": generate.main,
+    "prepare": lambda: prepare.main(["--original", ORIGINAL] if ORIGINAL else []),
+    "loading": loading.main,
+    "training": training.main,
+    "peers": peers.main,
+}
 
 
 def main() -> None:

@@ -66,7 +66,7 @@ def _importable(clone: Path) -> Iterator[None]:
     for name in before:
         if name.partition(".")[0] in names:
             del sys.modules[name]
-    stand_ins = [name for dotted in UNUSED for name in _stand_in(dotted)]
+    stand_ins = [name for dotted in UNUSED for name in stand_in(dotted)]
     sys.path.insert(0, str(clone))
     importlib.invalidate_caches()
     try:
@@ -81,7 +81,7 @@ def _importable(clone: Path) -> Iterator[None]:
         )
 
 
-def _stand_in(dotted: str) -> list[str]:
+def stand_in(dotted: str) -> list[str]:
     """Put empty modules where a dotted name cannot be imported; return their names."""
     try:
         importlib.import_module(dotted)
