@@ -94,12 +94,13 @@ def _openmp_flags(version: str) -> list[str]:
     return ["-fopenmp"]
 
 
-def compiled(isa: str, *, extra: tuple[str, ...] = ()) -> Path:
+def compiled(isa: str) -> Path:
     """Return the shared library for an instruction set, compiling it unless it is there already.
+
+    `$DLRM_CXXFLAGS` adds compiler flags.
 
     Args:
         isa: A key of `ISAS`.
-        extra: More compiler flags.
 
     Raises:
         BuildError: There is no compiler, it fails, or the cache cannot be written.
@@ -107,7 +108,7 @@ def compiled(isa: str, *, extra: tuple[str, ...] = ()) -> Path:
     """
     program, version = compiler()
     openmp = _openmp_flags(version)
-    flags = [*FLAGS, *ISAS[isa], *extra]
+    flags = [*FLAGS, *ISAS[isa], *os.environ.get("DLRM_CXXFLAGS", "").split()]
     folder = cache()
     target = folder / f"kernels-{isa}-{_key(flags, version, openmp)}.so"
     if target.exists():

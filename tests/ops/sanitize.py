@@ -1,0 +1,65 @@
+"""Run the kernels' tests with AddressSanitizer and UndefinedBehaviorSanitizer (GCC, Linux).
+
+    python tests/ops/sanitize.py
+
+First a lookup that reads outside its table must be caught; then the tests must pass.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+OUTSIDE = """
+import torch
+from dlrm.ops import backend
+weight = torch.zeros(4, 16)
+backend(weight).lookup(weight, torch.tensor([4]))
+"""
+TESTS = ["test_lookup.py", "test_updates.py", "test_interaction.py"]
+
+
+def library(name: str) -> str:
+    """Return the path of a runtime library of the compiler."""
+    found = subprocess.run(
+        ["c++", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+    )
+    return found.stdout.strip()
+
+
+def main() -> None:
+    folder = Path(__file__).parent
+    with tempfile.TemporaryDirectory() as cache:
+        build = {"DLRM_CACHE": cache, "DLRM_KERNELS": "cpu"}
+        build["DLRM_CXXFLAGS"] = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined"
+        # Python and torch leave memory to the end of the process; that is no concern of ours.
+        sanitizer = {
+            "LD_PRELOAD": f"{library('libasan.so')} {library('libubsan.so')}",
+            "ASAN_OPTIONS": "detect_leaks=0:alloc_dealloc_mismatch=0:new_delete_type_mismatch=0",
+            "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+        }
+        # Compiled without the preloaded libraries: the compiler would run under them.
+        compile_all = (
+            "from dlrm.ops import build\nfor isa in build.supported(): build.compiled(isa)"
+        )
+        plain = {**os.environ, **build, "PYTHONPATH": str(folder.parents[1] / "src")}
+        subprocess.run([sys.executable, "-c", compile_all], env=plain, check=True)
+        environment = {**plain, **sanitizer}
+        outside = subprocess.run(
+            [sys.executable, "-c", OUTSIDE],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if "heap-buffer-overflow" not in outside.stderr:
+            raise SystemExit(f"a read outside the table was not caught:\n{outside.stderr}")
+        print("a read outside the table is caught", flush=True)
+        tests = [str(folder / name) for name in TESTS]
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *tests]
+        raise SystemExit(subprocess.run(command, env=environment, check=False).returncode)
+
+
+if __name__ == "__main__":
+    main()
