@@ -146,7 +146,7 @@ def gather_bytes_per_s(model: DLRM, batches: Sequence[Batch]) -> float:
     """Return the speed of reading the rows of batch after batch, by the faster of two ways."""
     collection = model.embeddings
     one = batches[0]
-    out = torch.empty(one.ids.numel(), collection.dim)
+    out = torch.empty(one.ids.numel(), collection.dim, dtype=collection.weight.dtype)
     flat = [(batch.ids.long() + collection.starts).flatten() for batch in batches]
 
     def select() -> None:
@@ -157,7 +157,7 @@ def gather_bytes_per_s(model: DLRM, batches: Sequence[Batch]) -> float:
         for batch in batches:
             collection(batch.ids)
 
-    row_bytes = collection.dim * 4
+    row_bytes = collection.dim * collection.weight.element_size()
     moved = sum(ids.numel() for ids in flat) * row_bytes
     return moved / min(_fastest(select), _fastest(look_up))
 
