@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from dlrm.errors import IdError
 from dlrm.ops import backend
-from dlrm.ops.storage import in_huge_pages, mark
+from dlrm.ops.memory import in_huge_pages
+from dlrm.ops.storage import mark
 
 Storage = Literal["fp32", "bf16", "split"]
 """How tables are stored: float32; bfloat16 with stochastic rounding; bfloat16 whose lost halves the

@@ -11,34 +11,12 @@ rounding); Kalamkar et al., "Optimizing Deep Learning Recommender Systems' Train
 Architectures", SC 2020, arXiv 2005.04680 (split).
 """
 
-import ctypes
-import sys
-
 import torch
 from torch import Tensor, nn
 
+from dlrm.ops.memory import in_huge_pages
+
 _WORD = 0xFFFFFFFF
-_HUGE_PAGE_BYTES = 2 << 20
-_MADV_HUGEPAGE = 14
-
-
-def in_huge_pages(fresh: Tensor) -> Tensor:
-    """Ask Linux for huge pages behind a tensor that nothing was written to yet.
-
-    Rows are read at random; with pages of 4 kB nearly each one also misses the table of pages.
-
-    Returns:
-        The same tensor.
-
-    """
-    if sys.platform == "linux" and type(fresh) is Tensor and fresh.is_cpu:
-        first = -(-fresh.data_ptr() // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES
-        size = (fresh.data_ptr() + fresh.nbytes - first) // _HUGE_PAGE_BYTES * _HUGE_PAGE_BYTES
-        if size > 0:
-            # Advice: where it is not taken, all works as before.
-            advise = ctypes.CDLL(None).madvise
-            advise(ctypes.c_void_p(first), ctypes.c_size_t(size), _MADV_HUGEPAGE)
-    return fresh
 
 
 def mark(weight: nn.Parameter, *, split: bool) -> None:

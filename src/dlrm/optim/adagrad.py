@@ -7,7 +7,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dlrm.ops import backend
-from dlrm.ops.storage import in_huge_pages, optimizer_state
+from dlrm.ops.memory import in_huge_pages
+from dlrm.ops.storage import optimizer_state
 
 
 class Adagrad(Optimizer):
