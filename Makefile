@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install install-dev demo test check bench clean
+.PHONY: help install install-dev demo test check bench sanitize clean
 
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ check: install-dev  ## Lint, type-check and check the import floors
 
 bench: install-dev  ## Measure speed (never part of the tests)
 	$(BIN)/python benchmarks/run.py
+
+sanitize: install-dev  ## Run the kernels' oracle tests under AddressSanitizer and UBSan
+	$(BIN)/python tests/ops/sanitize.py
 
 clean:  ## Remove .venv and caches
 	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache

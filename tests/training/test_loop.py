@@ -54,6 +54,20 @@ def losses(run: Run) -> dict[int, float]:
     return {row["step"]: row["loss"] for row in run.metrics() if row["event"] == "train"}
 
 
+def _stop_at(calls: int) -> type[interrupt.Interrupt]:
+    """Return an Interrupt that wants to stop once it was asked so often, twice a step."""
+
+    class Stop(interrupt.Interrupt):
+        asked = 0
+
+        @property
+        def requested(self) -> bool:
+            self.asked += 1
+            return self.asked > calls
+
+    return Stop
+
+
 def evaluations(run: Run) -> list[tuple]:
     names = ("step", "split", "auc", "log_loss", "samples")
     return [tuple(row[name] for name in names) for row in run.metrics() if row["event"] == "eval"]
@@ -81,17 +95,8 @@ def test_a_resumed_run_equals_one_that_never_stopped(clicks, tmp_path, optimizer
     straight = fit(config, clicks, whole)
 
     halved = new_run(tmp_path / "halved", config, clicks)
-    calls = 0
-
-    class Stop(interrupt.Interrupt):
-        @property
-        def requested(self) -> bool:
-            nonlocal calls
-            calls += 1
-            return calls > stop
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dlrm.training.loop.Interrupt", Stop)
+        patch.setattr("dlrm.training.loop.Interrupt", _stop_at(stop))
         with pytest.raises(Interrupted, match=r"dlrm train --run .* --resume"):
             fit(config, clicks, halved)
     torch.manual_seed(99)
@@ -102,6 +107,20 @@ def test_a_resumed_run_equals_one_that_never_stopped(clicks, tmp_path, optimizer
         assert torch.equal(ours, theirs)
     newest = [checkpoint.steps(run.path / "checkpoints")[-1] for run in (whole, halved)]
     assert newest == [48, 48]
+
+
+@pytest.mark.parametrize("storage", ["bf16", "split"])
+def test_tables_in_other_storage_resume_exactly_too(clicks, tmp_path, storage):
+    config = replace(SMALL, model=replace(SMALL.model, storage=storage))
+    whole = new_run(tmp_path / "whole", config, clicks)
+    fit(config, clicks, whole)
+    halved = new_run(tmp_path / "halved", config, clicks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dlrm.training.loop.Interrupt", _stop_at(19))
+        with pytest.raises(Interrupted):
+            fit(config, clicks, halved)
+    fit(config, clicks, halved, resume=True)
+    assert losses(halved) == losses(whole)
 
 
 TRAIN = """
@@ -196,6 +215,40 @@ def test_numbers_that_are_none_stop_the_run(clicks, tmp_path, precision):
     run = new_run(tmp_path / "run", config, clicks)
     with pytest.raises(DivergedError, match=r"--optim.lr"):
         fit(config, clicks, run)
+
+
+def test_kernels_and_plain_torch_learn_the_same_for_a_thousand_steps(clicks):
+    curves = {}
+    for kernels in ("reference", "cpu"):
+        command = [sys.executable, "-c", THOUSAND, str(clicks.path)]
+        environment = {**os.environ, "DLRM_KERNELS": kernels}
+        out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        curves[kernels] = np.array([float(line) for line in out.stdout.split()])
+    assert len(curves["cpu"]) == 1000
+    np.testing.assert_allclose(curves["cpu"], curves["reference"], rtol=1e-4)
+
+
+THOUSAND = """
+import sys
+import torch
+from dlrm import optim
+from dlrm.data.loader import Loader
+from dlrm.data.store import Dataset
+from dlrm.models.dlrm import DLRMConfig
+from dlrm.training.loss import bce
+dataset = Dataset.open(sys.argv[1])
+torch.manual_seed(0)
+model = DLRMConfig(dim=8, bottom=(16,), top=(16,)).build(dataset.schema)
+optimizer = optim.build("sgd", model.parameters(), 0.05)
+loader = Loader(dataset.split("train"), batch_size=60, shuffle=True)
+for epoch in range(25):
+    for batch in loader.epoch(epoch):
+        loss = bce(model(batch), batch.labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        print(loss.item())
+"""
 
 
 def test_max_steps_ends_training(clicks, tmp_path):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError
-from dlrm.nn.embedding import EmbeddingCollection
+from dlrm.nn.embedding import EmbeddingCollection, Storage
 from dlrm.nn.interaction import interaction as build_interaction
 from dlrm.nn.mlp import MLP
 from dlrm.nn.precision import Precision
@@ -36,6 +36,7 @@ class DLRM(nn.Module):
         self_interaction: Whether `dot` also pairs each vector with itself.
         names: Names of the T categorical features, for errors.
         precision: Of the MLPs, see `dlrm.nn.mlp`.
+        storage: Of the tables, see `dlrm.nn.embedding`.
 
     """
 
@@ -51,9 +52,10 @@ class DLRM(nn.Module):
         self_interaction: bool = False,
         names: Sequence[str] | None = None,
         precision: Precision = "fp32",
+        storage: Storage = "fp32",
     ):
         super().__init__()
-        self.embeddings = EmbeddingCollection(rows, dim, names)
+        self.embeddings = EmbeddingCollection(rows, dim, names, storage=storage)
         self.bottom = MLP([num_dense, *bottom, dim], relu_last=True, precision=precision)
         self.interaction = build_interaction(
             interaction, len(rows), dim, self_interaction=self_interaction
@@ -83,6 +85,9 @@ class DLRMConfig:
     """How dense vector and embeddings meet."""
     self_interaction: bool = False
     """Whether `dot` also pairs each vector with itself."""
+    storage: Storage = "fp32"
+    """Of the tables: bf16 halves them and rounds updates at random; split keeps both halves of a
+    float32 apart, so that lookups read half as much and nothing is lost."""
 
     def __post_init__(self) -> None:
         for name in ("bottom", "top"):
@@ -103,4 +108,5 @@ class DLRMConfig:
             self_interaction=self.self_interaction,
             names=[feature.name for feature in schema.categorical],
             precision=precision,
+            storage=self.storage,
         )

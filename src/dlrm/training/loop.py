@@ -12,6 +12,7 @@ from dlrm.data.store import Dataset
 from dlrm.errors import DatasetError, Interrupted, RunError
 from dlrm.metrics import Metrics
 from dlrm.nn import precision
+from dlrm.ops.memory import keep_freed_memory
 from dlrm.run import Run
 from dlrm.training import checkpoint, loss
 from dlrm.training.checkpoint import Progress
@@ -58,6 +59,7 @@ def fit(
     train = dataset.split("train")
     if len(train) == 0:
         raise DatasetError(f"{dataset.path}: the training split has no rows")
+    keep_freed_memory()
     torch.manual_seed(config.seed)
     model = config.model.build(dataset.schema, precision.resolve(config.precision))
     optimizer = optim.build(config.optim.name, model.parameters(), config.optim.lr)
