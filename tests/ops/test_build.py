@@ -67,7 +67,7 @@ def test_both_backends_have_the_same_functions():
     del public["use"], public["instruction_set"]
     for name, function in public.items():
         assert inspect.signature(function) == inspect.signature(getattr(reference, name)), name
-    assert len(public) == 9
+    assert len(public) == 10
 
 
 @needs_compiler

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlrm.nn.precision import Precision
+from dlrm.ops import backend
 
 
 class MLP(nn.Module):
@@ -95,12 +96,9 @@ class _FusedMLP(torch.autograd.Function):
         g = grads[0]
         of_parameters: list[Tensor] = []
         for i in reversed(range(layers)):
-            g = g.to(outputs[i].dtype)
-            if ctx.relu_last or i < layers - 1:
-                g = torch.ops.aten.threshold_backward(g, outputs[i], 0)
-            # A product with ones, because it uses all cores, which a sum over rows does not.
-            of_bias = (g.new_ones(1, g.shape[0]) @ g)[0]
-            of_parameters += [of_bias.float(), (g.t() @ inputs[i]).float()]
+            y = outputs[i] if ctx.relu_last or i < layers - 1 else None
+            g, of_bias = backend(outputs[i]).relu_gradient(g.to(outputs[i].dtype), y)
+            of_parameters += [of_bias, (g.t() @ inputs[i]).float()]
             if i > 0 or ctx.needs_input_grad[0]:
                 g = _times(g, weights[i])
         of_x = g.to(ctx.x_dtype) if ctx.needs_input_grad[0] else None

@@ -45,6 +45,7 @@ _ARGUMENTS: dict[str, list[type]] = {
     "dot_interaction_gradient": [
         *_DOT, c_void_p, c_int64, c_int64, c_int64, c_int, c_void_p, c_void_p, c_int,
     ],
+    "relu_gradient": [c_void_p, c_void_p, c_int, c_int64, c_int64, c_void_p, c_void_p, c_int],
 }  # fmt: skip
 """Exported function -> its arguments, as `native/kernels.cpp` declares them."""
 
@@ -327,3 +328,16 @@ class _Dot(torch.autograd.Function):
             de.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
         return dx, de, None
+
+
+def relu_gradient(grad: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the gradient before a ReLU, and its sum; see `reference.relu_gradient`."""
+    grad = grad.contiguous()
+    y = None if y is None else y.contiguous()
+    batch, width = grad.shape
+    out, total = torch.empty_like(grad), torch.empty(width)
+    _native.relu_gradient(
+        grad.data_ptr(), None if y is None else y.data_ptr(), grad.dtype == torch.bfloat16,
+        batch, width, out.data_ptr(), total.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    return out, total

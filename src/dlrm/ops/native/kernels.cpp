@@ -8,6 +8,7 @@
 // threads torch uses.
 
 #include "interaction.h"
+#include "layers.h"
 #include "lookup.h"
 #include "updates.h"
 
@@ -121,4 +122,9 @@ EXPORT void dot_interaction_gradient(const void *x, int x_narrow, const void *e,
                                      int self, void *dx, void *de, int threads) {
     dot_backward({B, T, dim, self != 0, x_narrow != 0, e_narrow != 0}, x, e, grad, dx, de,
                  threads);
+}
+
+EXPORT void relu_gradient(const void *grad, const void *y, int narrow, int64_t B, int64_t K,
+                          void *out, float *bias, int threads) {
+    mask_and_sum(grad, y, narrow != 0, B, K, out, bias, threads);
 }
