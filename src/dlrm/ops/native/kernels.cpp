@@ -126,5 +126,10 @@ EXPORT void dot_interaction_gradient(const void *x, int x_narrow, const void *e,
 
 EXPORT void relu_gradient(const void *grad, const void *y, int narrow, int64_t B, int64_t K,
                           void *out, float *bias, int threads) {
-    mask_and_sum(grad, y, narrow != 0, B, K, out, bias, threads);
+    if (narrow)
+        mask_and_sum(static_cast<const bf16 *>(grad), static_cast<const bf16 *>(y), B, K,
+                     static_cast<bf16 *>(out), bias, threads);
+    else
+        mask_and_sum(static_cast<const float *>(grad), static_cast<const float *>(y), B, K,
+                     static_cast<float *>(out), bias, threads);
 }
