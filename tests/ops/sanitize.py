@@ -17,7 +17,7 @@ from dlrm.ops import backend
 weight = torch.zeros(4, 16)
 backend(weight).lookup(weight, torch.tensor([4]))
 """
-TESTS = ["test_lookup.py", "test_updates.py", "test_interaction.py"]
+TESTS = ["test_lookup.py", "test_updates.py", "test_interaction.py", "test_layers.py"]
 
 
 def library(name: str) -> str:
