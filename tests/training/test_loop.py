@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from dlrm.data.clicks import ClicksSource
 from dlrm.data.loader import LoaderConfig
+from dlrm.data.prepare import prepare
 from dlrm.data.store import Dataset
 from dlrm.errors import CheckpointError, DivergedError, Interrupted, RunError
 from dlrm.models.dlrm import DLRMConfig
@@ -135,23 +137,40 @@ fit(from_dict(run.config), Dataset.open(run.dataset["path"]), run, resume=True)
 """
 
 
-def test_a_run_killed_at_any_moment_resumes_to_the_same_losses(clicks, tmp_path):
+KILLED = """
+import os, signal, sys
+from dlrm.training import checkpoint
+from dlrm.training.log import Log
+where, at = sys.argv[2], int(sys.argv[3])
+step, write_json = Log.step, checkpoint.write_json
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+def step_and_die(log, loss, lr):
+    step(log, loss, lr)
+    if log.progress.step == at:
+        die()
+def die_writing(path, values):
+    if values["step"] == at:
+        die()
+    write_json(path, values)
+if where == "step":
+    Log.step = step_and_die
+else:
+    checkpoint.write_json = die_writing
+"""
+
+
+def test_a_run_killed_again_and_again_resumes_to_the_same_losses(clicks, tmp_path):
     whole = new_run(tmp_path / "whole", SMALL, clicks)
     fit(SMALL, clicks, whole)
     run = new_run(tmp_path / "killed", SMALL, clicks)
-    kills = 0
-    for reach in (3, 9, 17, 18, 33):
-        process = subprocess.Popen([sys.executable, "-c", TRAIN, str(run.path)])
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            if max(losses(run), default=0) >= reach:
-                os.kill(process.pid, signal.SIGKILL)
-                kills += 1
-                break
-            time.sleep(0.002)
-        process.wait()
-    assert kills >= 2
-    assert subprocess.run([sys.executable, "-c", TRAIN, str(run.path)], check=False).returncode == 0
+    # Before the first checkpoint, between two, at the end of an epoch, and in the middle of
+    # writing one.
+    moments = [("step", 3), ("step", 9), ("save", 15), ("step", 24), ("save", 25), ("step", 47)]
+    for where, at in moments:
+        command = [sys.executable, "-c", KILLED + TRAIN, str(run.path), where, str(at)]
+        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    subprocess.run([sys.executable, "-c", TRAIN, str(run.path)], check=True)
     assert losses(run) == losses(whole)
     assert evaluations(run) == evaluations(whole)
 
@@ -281,3 +300,17 @@ def test_a_run_without_a_checkpoint_has_no_best_model(clicks, tmp_path):
     run = new_run(tmp_path / "run", SMALL, clicks)
     with pytest.raises(RunError, match="no checkpoint yet"):
         load_best(run, SMALL.model.build(clicks.schema))
+
+
+def test_test_rows_choose_nothing_unless_they_are_asked_to(tmp_path):
+    source = ClicksSource(2000, seed=1)
+    dataset = prepare(
+        source, tmp_path / "data", split="chronological", fractions=(0.8, 0, 0.2)
+    ).dataset
+    both = EvalConfig(every=7, splits=("validation", "test"))
+    for measured, chosen in ((both, False), (replace(both, splits=("test",)), True)):
+        config = replace(SMALL, max_steps=14, eval=measured)
+        run = new_run(tmp_path / "-".join(measured.splits), config, dataset)
+        fit(config, dataset, run)
+        assert any(row["event"] == "best" for row in run.metrics()) == chosen
+        assert any(row.get("split") == "test" for row in run.metrics())

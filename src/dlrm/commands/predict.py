@@ -16,7 +16,7 @@ from dlrm.batch import Batch
 from dlrm.data.criteo import CriteoSource
 from dlrm.data.encoder import Encoder
 from dlrm.errors import ConfigError
-from dlrm.files import sync_folder
+from dlrm.files import sync_file, sync_folder
 from dlrm.metrics import sigmoid
 from dlrm.nn.precision import resolve
 from dlrm.run import Run
@@ -102,6 +102,7 @@ def predict(
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         WRITERS[out.suffix](scores, temporary)
+        sync_file(temporary)
         temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)

@@ -33,7 +33,7 @@ class EvalConfig:
     every: int = 0
     """Steps between evaluations; 0 for ten an epoch. Every epoch also ends with one."""
     splits: tuple[Literal["validation", "test"], ...] = ("validation",)
-    """Splits to measure then; the best model is chosen on the first of them that has rows."""
+    """Splits to measure then; the first of them chooses the best model, where it has rows."""
     metric: Literal["auc", "log_loss", "normalized_entropy", "accuracy"] = "auc"
     """What makes a model the best: auc and accuracy the higher, the others the lower."""
     patience: int = 0

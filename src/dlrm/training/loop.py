@@ -172,7 +172,8 @@ def _evaluate(
             continue
         values = predict_split(model, split, config.eval.batch_size).compute()
         log.evaluated(name, values)
-        if chosen is None:
+        # The first split alone, even when it is empty: test rows must not choose in its place.
+        if name == config.eval.splits[0]:
             chosen = getattr(values, config.eval.metric)
     if chosen is None:
         return
