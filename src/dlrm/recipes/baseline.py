@@ -9,8 +9,8 @@ from dlrm.training.config import TrainConfig
 def baseline(config: TrainConfig) -> TrainConfig:
     """Return the same run with logistic regression in place of the model.
 
-    Adagrad, because it needs little tuning: rare ids keep large steps. On the generated log .03 with
-    the model's own decay reached AUC .737, .1 without decay .732.
+    Adagrad, because it needs little tuning: rare ids keep large steps. On the generated log .03
+    with the model's own decay reached AUC .737, .1 without decay .732.
     """
     return replace(
         config,
