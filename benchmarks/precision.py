@@ -20,6 +20,7 @@ from dlrm.bench.timer import save
 from dlrm.commands.train import train
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.nn.embedding import Storage
+from dlrm.nn.tables import TablesConfig
 from dlrm.optim.config import OptimConfig
 from dlrm.recipes import find
 
@@ -61,7 +62,7 @@ def main(words: Sequence[str] = ()) -> None:
                 run = replace(
                     config,
                     precision=precision,
-                    model=replace(config.model, storage=storage),
+                    model=replace(config.model, tables=TablesConfig(storage=storage)),
                     seed=seed,
                     loader=replace(config.loader, seed=seed),
                 )

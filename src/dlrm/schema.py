@@ -39,6 +39,11 @@ class Schema:
         """Rows of each table, in feature order."""
         return tuple(feature.rows for feature in self.categorical)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of each categorical feature."""
+        return tuple(feature.name for feature in self.categorical)
+
     def to_dict(self) -> dict[str, Any]:
         """Return this schema as JSON-ready values."""
         return asdict(self)

@@ -10,6 +10,7 @@ from dlrm.compat import saved_model
 from dlrm.compat.saved_model import State
 from dlrm.errors import CheckpointError
 from dlrm.models.dlrm import DLRM
+from dlrm.nn.embedding import EmbeddingCollection
 from dlrm.optim import OPTIMIZERS, build
 
 STATE = State(
@@ -26,7 +27,7 @@ STATE = State(
 
 
 def new_model(dim: int = 3) -> DLRM:
-    return DLRM(2, [5, 4], dim=dim, bottom=[], top=[3])
+    return DLRM(2, EmbeddingCollection([5, 4], dim), bottom=[], top=[3])
 
 
 def step(model: DLRM, optimizer: torch.optim.Optimizer) -> None:

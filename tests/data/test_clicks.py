@@ -28,6 +28,7 @@ from dlrm.data.raw_log import write_lines
 from dlrm.errors import ConfigError
 from dlrm.metrics import auc, measure
 from dlrm.models.lr import LR
+from dlrm.nn.embedding import EmbeddingCollection
 from dlrm.optim import Adagrad
 
 ROWS = 3 * CHUNK
@@ -223,7 +224,7 @@ def test_the_optimum_is_out_of_reach_of_logistic_regression(log: pl.DataFrame) -
         torch.from_numpy(ids),
         torch.from_numpy(log["label"].to_numpy().astype(np.float32)),
     )
-    lr = LR(len(COUNTS), [c.values + 1 for c in CATEGORIES])
+    lr = LR(len(COUNTS), EmbeddingCollection([c.values + 1 for c in CATEGORIES], 1))
     optimizer = Adagrad(lr.parameters(), lr=0.05)
     for start in range(0, held_out, size):
         batch = data.slice(start, start + size)

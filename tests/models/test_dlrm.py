@@ -7,6 +7,7 @@ import torch
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError
 from dlrm.models.dlrm import DLRM, DLRMConfig
+from dlrm.nn.embedding import EmbeddingCollection
 from dlrm.nn.mlp import MLP
 from dlrm.schema import CategoricalFeature, DenseFeature, Schema
 
@@ -78,8 +79,7 @@ def test_logits_equal_the_equation(interaction, self_interaction, bags):
     torch.manual_seed(1)
     model = DLRM(
         4,
-        ROWS,
-        dim=3,
+        EmbeddingCollection(ROWS, 3),
         bottom=(6, 5),
         top=(8,),
         interaction=interaction,
@@ -93,7 +93,9 @@ def test_logits_equal_the_equation(interaction, self_interaction, bags):
 @pytest.mark.parametrize("interaction", ["dot", "cat", "sum"])
 def test_gradients_equal_finite_differences(interaction):
     torch.manual_seed(3)
-    model = DLRM(4, ROWS, dim=2, bottom=(3,), top=(4,), interaction=interaction).double()
+    model = DLRM(
+        4, EmbeddingCollection(ROWS, 2), bottom=(3,), top=(4,), interaction=interaction
+    ).double()
     data = batch(4, 5, bags=True)
     model(data).sum().backward()
     step = 1e-6
@@ -126,7 +128,7 @@ def test_config_builds_the_model_of_a_schema():
 
 def test_a_wrong_interaction_lists_the_choices():
     with pytest.raises(ConfigError, match=r'"dott"; choose one of: dot, cat, sum'):
-        DLRM(4, ROWS, dim=3, bottom=(), top=(), interaction="dott")
+        DLRM(4, EmbeddingCollection(ROWS, 3), bottom=(), top=(), interaction="dott")
 
 
 @pytest.mark.parametrize("wrong", [{"dim": 0}, {"bottom": (4, 0)}, {"top": (-1,)}])

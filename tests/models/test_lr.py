@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from dlrm.batch import Batch
 from dlrm.errors import IdError
 from dlrm.models.lr import LR, LRConfig
+from dlrm.nn.embedding import EmbeddingCollection
 from dlrm.schema import CategoricalFeature, DenseFeature, Schema
 
 ROWS = [7, 5, 3]
@@ -16,7 +17,7 @@ ROWS = [7, 5, 3]
 
 def model(seed: int) -> LR:
     torch.manual_seed(seed)
-    made = LR(4, ROWS, names=["a", "b", "c"]).double()
+    made = LR(4, EmbeddingCollection(ROWS, 1, ["a", "b", "c"])).double()
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter)
     return made
@@ -97,7 +98,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
 
 def test_starts_knowing_nothing() -> None:
     batch, _ = bags(2, 6, 3)
-    fresh = LR(4, ROWS).double()
+    fresh = LR(4, EmbeddingCollection(ROWS, 1)).double()
     assert fresh(batch).tolist() == [0.0] * 6
 
 

@@ -19,6 +19,7 @@ from dlrm.data.store import Dataset
 from dlrm.errors import CheckpointError, DivergedError, Interrupted, RunError
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.models.lr import LRConfig
+from dlrm.nn.tables import TablesConfig
 from dlrm.optim import OPTIMIZERS
 from dlrm.optim.config import OptimConfig
 from dlrm.run import Run
@@ -113,7 +114,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(clicks, tmp_path, optimizer
 
 @pytest.mark.parametrize("storage", ["bf16", "split"])
 def test_tables_in_other_storage_resume_exactly_too(clicks, tmp_path, storage):
-    config = replace(SMALL, model=replace(SMALL.model, storage=storage))
+    config = replace(SMALL, model=replace(SMALL.model, tables=TablesConfig(storage=storage)))
     whole = new_run(tmp_path / "whole", config, clicks)
     fit(config, clicks, whole)
     halved = new_run(tmp_path / "halved", config, clicks)

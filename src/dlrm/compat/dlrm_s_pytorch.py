@@ -26,6 +26,7 @@ from dlrm.compat.random_data import gaussian, random_data, uniform
 from dlrm.compat.synthetic_data import synthetic
 from dlrm.errors import ConfigError, DlrmError
 from dlrm.models.dlrm import DLRM
+from dlrm.nn.embedding import EmbeddingCollection
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,13 +112,11 @@ def new_model(flags: Flags, data: Data) -> DLRM:
         raise ConfigError(f"--arch-mlp-top ends in {last}, expected 1: one probability a sample")
     return DLRM(
         data.num_dense,
-        data.rows,
-        dim=flags.arch_sparse_feature_size,
+        EmbeddingCollection(data.rows, flags.arch_sparse_feature_size, data.names),
         bottom=flags.arch_mlp_bot[1:-1],
         top=flags.arch_mlp_top[:-1],
         interaction=flags.arch_interaction_op,
         self_interaction=flags.arch_interaction_itself,
-        names=data.names,
     )
 
 

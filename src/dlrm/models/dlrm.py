@@ -9,17 +9,18 @@ Systems", arXiv 1906.00091.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor, nn
 
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError
-from dlrm.nn.embedding import EmbeddingCollection, Storage
+from dlrm.nn.embedding import Embeddings
 from dlrm.nn.interaction import interaction as build_interaction
 from dlrm.nn.mlp import MLP
 from dlrm.nn.precision import Precision
+from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
 
 
@@ -28,37 +29,32 @@ class DLRM(nn.Module):
 
     Args:
         num_dense: N, dense features.
-        rows: Rows of each of the T tables.
-        dim: D, of the embeddings and of the bottom MLP's output.
+        embeddings: Of the T categorical features; their dimension D is the bottom MLP's output too.
         bottom: Hidden sizes of the bottom MLP; a last layer to D follows.
         top: Hidden sizes of the top MLP; a last layer to the logit follows.
         interaction: `dot`, `cat` or `sum`.
         self_interaction: Whether `dot` also pairs each vector with itself.
-        names: Names of the T categorical features, for errors.
         precision: Of the MLPs, see `dlrm.nn.mlp`.
-        storage: Of the tables, see `dlrm.nn.embedding`.
 
     """
 
     def __init__(
         self,
         num_dense: int,
-        rows: Sequence[int],
+        embeddings: Embeddings,
         *,
-        dim: int,
         bottom: Sequence[int],
         top: Sequence[int],
         interaction: str = "dot",
         self_interaction: bool = False,
-        names: Sequence[str] | None = None,
         precision: Precision = "fp32",
-        storage: Storage = "fp32",
     ):
         super().__init__()
-        self.embeddings = EmbeddingCollection(rows, dim, names, storage=storage)
+        tables, dim = len(embeddings.rows), embeddings.dim
+        self.embeddings = embeddings
         self.bottom = MLP([num_dense, *bottom, dim], relu_last=True, precision=precision)
         self.interaction = build_interaction(
-            interaction, len(rows), dim, self_interaction=self_interaction
+            interaction, tables, dim, self_interaction=self_interaction
         )
         self.top = MLP([self.interaction.width, *top, 1], relu_last=False, precision=precision)
 
@@ -85,9 +81,8 @@ class DLRMConfig:
     """How dense vector and embeddings meet."""
     self_interaction: bool = False
     """Whether `dot` also pairs each vector with itself."""
-    storage: Storage = "fp32"
-    """Of the tables: bf16 halves them and rounds updates at random; split keeps both halves of a
-    float32 apart, so that lookups read half as much and nothing is lost."""
+    tables: TablesConfig = field(default_factory=TablesConfig)
+    """The embedding tables."""
 
     def __post_init__(self) -> None:
         for name in ("bottom", "top"):
@@ -100,13 +95,10 @@ class DLRMConfig:
         """Return the model for data of this schema, with fresh parameters."""
         return DLRM(
             len(schema.dense),
-            schema.rows,
-            dim=self.dim,
+            self.tables.build(schema.rows, self.dim, schema.names),
             bottom=self.bottom,
             top=self.top,
             interaction=self.interaction,
             self_interaction=self.self_interaction,
-            names=[feature.name for feature in schema.categorical],
             precision=precision,
-            storage=self.storage,
         )

@@ -3,15 +3,15 @@
 logit = b + w . dense + sum_t w_t[id_t]
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor, nn
 
 from dlrm.batch import Batch
-from dlrm.nn.embedding import EmbeddingCollection
+from dlrm.nn.embedding import Embeddings
 from dlrm.nn.precision import Precision
+from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
 
 
@@ -20,14 +20,13 @@ class LR(nn.Module):
 
     Args:
         num_dense: N, dense features.
-        rows: Rows of each of the T tables.
-        names: Names of the T categorical features, for errors.
+        embeddings: Of the T categorical features, of dimension 1.
 
     """
 
-    def __init__(self, num_dense: int, rows: Sequence[int], *, names: Sequence[str] | None = None):
+    def __init__(self, num_dense: int, embeddings: Embeddings):
         super().__init__()
-        self.embeddings = EmbeddingCollection(rows, 1, names)
+        self.embeddings = embeddings
         self.linear = nn.Linear(num_dense, 1)
         # The loss is convex: nothing is gained by a random start, and a rare id's weight stays 0.
         for parameter in self.parameters():
@@ -41,16 +40,14 @@ class LR(nn.Module):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LRConfig:
-    """A logistic regression; it has nothing to choose."""
+    """A logistic regression."""
 
     name: Literal["lr"] = "lr"
     """The model."""
+    tables: TablesConfig = field(default_factory=TablesConfig)
+    """The weights of the ids."""
 
     def build(self, schema: Schema, precision: Precision = "fp32") -> LR:
         """Return the model for data of this schema, with fresh parameters; always in float32."""
         del precision
-        return LR(
-            len(schema.dense),
-            schema.rows,
-            names=[feature.name for feature in schema.categorical],
-        )
+        return LR(len(schema.dense), self.tables.build(schema.rows, 1, schema.names))

@@ -1,7 +1,8 @@
-"""The embedding collection: all tables of one dimension, looked up together.
+"""Embeddings, the seam of the project, and the plain collection of tables behind it.
 
-This is the seam of the project. Sharding, compression, quantisation and serving replace this one
-object; models, losses and metrics do not know. The backward pass leaves `(ids, grad)` as a sparse
+Sharding, compression, quantisation and serving replace the one object that maps ids to vectors;
+models, losses and metrics do not know. The plain collection stacks all tables of one dimension and
+looks them up together. Its backward pass leaves `(ids, grad)` as a sparse
 `weight.grad`, which the optimizers of `dlrm.optim` apply to the rows that were looked up, so that
 no gradient of table size ever exists while clipping and accumulation work as usual.
 """
@@ -23,17 +24,51 @@ Storage = Literal["fp32", "bf16", "split"]
 optimizer keeps, so that nothing is lost. See `dlrm.ops.storage`."""
 
 
-class EmbeddingCollection(nn.Module):
-    """T tables of dimension D, stacked into one weight.
+class Embeddings(nn.Module):
+    """What a model sees: T categorical features, each with its rows, become vectors of D numbers.
 
-    Rows of a table with n rows are drawn from uniform(-sqrt(1/n), sqrt(1/n)), as the original DLRM
-    does.
+    A subclass defines `forward`.
+
+    Args:
+        rows: Ids that each of the T features may take: 0 <= id < rows.
+        dim: D.
+        names: Name of each feature, for errors.
+
+    """
+
+    def __init__(self, rows: Sequence[int], dim: int, names: Sequence[str] | None = None):
+        super().__init__()
+        self.rows = tuple(rows)
+        self.dim = dim
+        self.names = tuple(names) if names else tuple(f"table {t}" for t in range(len(rows)))
+
+    def forward(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
+        """Look up one row, or the sum of a bag of rows, per sample and feature.
+
+        Args:
+            ids: (B, T) when one-hot, else (L,); see `Batch`.
+            offsets: None when one-hot, else (B*T + 1,).
+
+        Returns:
+            (B, T, D).
+
+        Raises:
+            IdError: An id is negative or not below the rows of its table; names the feature.
+
+        """
+        raise NotImplementedError
+
+
+class EmbeddingCollection(Embeddings):
+    """T tables of dimension D, stacked into one weight.
 
     Args:
         rows: Rows of each of the T tables.
         dim: D.
         names: Name of the feature behind each table, for errors.
         storage: How the weight is stored; what comes out is float32, and so is the gradient.
+        init_std: Rows are drawn from N(0, init_std^2); None draws those of a table with n rows from
+            uniform(-sqrt(1/n), sqrt(1/n)), as the original DLRM does.
 
     """
 
@@ -49,12 +84,10 @@ class EmbeddingCollection(nn.Module):
         names: Sequence[str] | None = None,
         *,
         storage: Storage = "fp32",
+        init_std: float | None = None,
     ):
-        super().__init__()
-        self.rows = tuple(rows)
-        self.dim = dim
+        super().__init__(rows, dim, names)
         self.storage: Storage = storage
-        self.names = tuple(names) if names else tuple(f"table {t}" for t in range(len(rows)))
         sizes = torch.tensor(self.rows, dtype=torch.int64)
         self.register_buffer("sizes", sizes, persistent=False)
         self.register_buffer("starts", sizes.cumsum(0) - sizes, persistent=False)
@@ -63,7 +96,10 @@ class EmbeddingCollection(nn.Module):
         for t, n in enumerate(self.rows):
             # Drawn as float32 whatever the storage: the same numbers, rounded.
             values = self.table(t) if storage == "fp32" else torch.empty(n, dim)
-            nn.init.uniform_(values, -sqrt(1 / n), sqrt(1 / n))
+            if init_std is None:
+                nn.init.uniform_(values, -sqrt(1 / n), sqrt(1 / n))
+            else:
+                nn.init.normal_(values, std=init_std)
             if storage != "fp32":
                 self.table(t).copy_(values)
 
@@ -73,19 +109,7 @@ class EmbeddingCollection(nn.Module):
         return self.weight.detach()[start : start + self.rows[t]]
 
     def forward(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """Look up one row, or the sum of a bag of rows, per sample and table.
-
-        Args:
-            ids: (B, T) when one-hot, else (L,); see `Batch`.
-            offsets: None when one-hot, else (B*T + 1,).
-
-        Returns:
-            (B, T, D).
-
-        Raises:
-            IdError: An id is negative or not below the rows of its table; names the feature.
-
-        """
+        """Look up the rows of each bag; see `Embeddings.forward`."""
         if self.storage != "fp32":
             mark(self.weight, split=self.storage == "split")
         kernels = backend(self.weight)
