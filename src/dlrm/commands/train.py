@@ -17,6 +17,7 @@ from dlrm.data.resolve import resolve
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, MissingExtraError, RunError
 from dlrm.files import write_json
+from dlrm.models import another
 from dlrm.nn import precision
 from dlrm.recipes.baseline import baseline as baseline_of
 from dlrm.run import Run
@@ -120,7 +121,8 @@ class Arguments:
     """Train a model, evaluate its best checkpoint and write the report.
 
     The first word may name a recipe, which sets the defaults of the flags below: demo (the
-    default), criteo-kaggle, criteo-terabyte, or module:function for one of your own.
+    default), criteo-kaggle, criteo-terabyte, or module:function for one of your own. `--model NAME`
+    trains another model than the recipe's, with its own flags: `--model dcn --help` lists them.
     """
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
@@ -139,6 +141,10 @@ def main(words: list[str], prog: str) -> TrainResult:
     if resumed and recipe not in (None, resumed.recipe):
         raise ConfigError(f"{resumed.path} was started with the recipe {resumed.recipe}")
     config = from_dict(resumed.config) if resumed else recipes.find(name)()
+    if (model := _take_value(flags, "--model")) and not resumed:
+        config = replace(config, model=another(config.model, model))
+    elif model and model != config.model.name:
+        raise ConfigError(f"the run was started with the model {config.model.name}, not {model}")
     arguments = parse(Arguments, flags, prog, default=Arguments(config=config))
     if not resumed:
         return _start(name, arguments.config, arguments.run)
@@ -155,12 +161,20 @@ def main(words: list[str], prog: str) -> TrainResult:
 
 
 def _run_flag(flags: list[str]) -> Path:
-    for position, flag in enumerate(flags):
-        if flag.startswith("--run="):
-            return Path(flag.removeprefix("--run="))
-        if flag == "--run" and position + 1 < len(flags):
-            return Path(flags[position + 1])
+    if path := _take_value(list(flags), "--run"):
+        return Path(path)
     raise ConfigError("--resume needs the run directory: --run RUN")
+
+
+def _take_value(flags: list[str], name: str) -> str | None:
+    """Remove `name VALUE` or `name=VALUE` from the flags and return the value."""
+    for position, flag in enumerate(flags):
+        if flag.startswith(f"{name}="):
+            return flags.pop(position).partition("=")[2]
+        if flag == name and position + 1 < len(flags):
+            del flags[position]
+            return flags.pop(position)
+    return None
 
 
 def _start(recipe: str, config: TrainConfig, path: Path | None) -> TrainResult:
