@@ -108,18 +108,16 @@ def chunks(file: Path, chunk_bytes: int) -> Generator[bytes, None, None]:
                 if cut == 0 and held > LONGEST_LINE_BYTES:
                     problem = f"is longer than {LONGEST_LINE_BYTES} bytes; this is not a text log"
                     raise InputError(problem, file=file, line=line)
-                body = buffer[:cut].replace(b"\r\n", b"\n")
-                # Blank lines may be the last ones: hold them back until more is known.
-                chunk = body.rstrip(b"\n")
-                rest = buffer[cut:]
-                if chunk:
-                    rest = body[len(chunk) + 1 :] + rest
-                    chunk += b"\n"
-                    line += chunk.count(b"\n")
+                body, rest = _lines(buffer[:cut]), buffer[cut:]
+                if body.endswith(b"\n\n") or body == b"\n":
+                    # Blank lines may be the last ones: hold them back until more is known.
+                    text = body.rstrip(b"\n")
+                    kept = len(text) + 1 if text else 0
+                    body, rest = body[:kept], body[kept:] + rest
+                if body:
+                    line += body.count(b"\n")
                     any_line = True
-                    yield chunk
-                else:
-                    rest = body + rest
+                    yield body
                 pieces, held = [rest], len(rest)
         except EOFError:
             line += b"".join(pieces).count(b"\n")
@@ -129,11 +127,17 @@ def chunks(file: Path, chunk_bytes: int) -> Generator[bytes, None, None]:
             line += b"".join(pieces).count(b"\n")
             problem = f"the gzip file is damaged here ({error}); copy or download it again"
             raise InputError(problem, file=file, line=line) from None
-    chunk = b"".join(pieces).replace(b"\r\n", b"\n").rstrip(b"\r\n")
+    chunk = _lines(b"".join(pieces)).rstrip(b"\r\n")
     if chunk:
         yield chunk + b"\n"
     elif not any_line:
         raise InputError("the file is empty, expected one sample a line", file=file)
+
+
+def _lines(text: bytes) -> bytes:
+    """Return a text whose lines end in LF."""
+    # One byte is found several times faster than two.
+    return text.replace(b"\r\n", b"\n") if b"\r" in text else text
 
 
 def ahead(items: Generator[T, None, None]) -> Generator[T, None, None]:
