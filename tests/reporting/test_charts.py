@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from dlrm.errors import MissingExtraError
 from dlrm.reporting import charts
+from dlrm.reporting.charts.drawing import ROLES
+from dlrm.reporting.charts.scores import interval
 from dlrm.reporting.series import Level, line
 
 LEVELS = [Level("best possible", "optimum", 0.81), Level("simple", "baseline", 0.77)]
@@ -23,7 +25,7 @@ def check(svg: str) -> None:
     assert tree(svg).get("viewBox")
     assert not re.search(r"#0abc", svg)
     used = set(re.findall(r"var\(--(\w+)\)", svg))
-    assert used <= set(charts.ROLES)
+    assert used <= set(ROLES)
     # No colour of its own that one theme could not show
     assert set(re.findall(r"#[0-9a-f]{6}\b", svg)) == set()
     assert "http" not in svg
@@ -141,7 +143,7 @@ def test_throughput(speeds: list[float], waits: list[float]) -> None:
 
 def test_an_interval_holds_its_rate() -> None:
     rates, samples = np.array([0.0, 0.2, 1.0]), np.array([1.0, 50.0, 10.0])
-    low, high = charts._interval(rates, samples)
+    low, high = interval(rates, samples)
     assert np.all((low >= -1e-12) & (low <= rates) & (rates <= high) & (high <= 1 + 1e-12))
     # Wilson's interval for 10 of 50, from its closed form
     assert low[1] == pytest.approx(0.1124, abs=1e-4)

@@ -4,9 +4,6 @@ In: a run directory. Out: report.html in it, whole or not there. A record is rea
 each section turns it into HTML, and the charts are drawn into it.
 """
 
-import base64
-import hashlib
-from importlib.resources import files
 from pathlib import Path
 
 from dlrm.errors import RunError
@@ -20,38 +17,15 @@ from dlrm.reporting import (
     score_figures,
     training_figures,
 )
-from dlrm.reporting.markup import Html, element, join
+from dlrm.reporting.document import document
+from dlrm.reporting.markup import Html, element
 from dlrm.reporting.record import Record, read
 
 
 def render(record: Record) -> str:
     """Return the page for a record; equal records give equal pages."""
-    here = files("dlrm.reporting")
-    style, script = (
-        (here / name).read_text(encoding="utf-8").strip() for name in ("page.css", "page.js")
-    )
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    # Nothing is loaded, and no script but this one runs, whatever the names in a run say
-    policy = "; ".join(
-        (
-            "default-src 'none'",
-            "style-src 'unsafe-inline'",
-            f"script-src 'sha256-{digest}'",
-            "img-src data:",
-        )
-    )
-    top = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=policy),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("link", rel="icon", href="data:,"),
-        element("title", f"{record.recipe}: dlrm run report"),
-        element("style", Html(style)),
-    )
-    page = element(
-        "body",
+    return document(
+        f"{record.recipe}: dlrm run report",
         masthead.head(record),
         element(
             "main",
@@ -62,9 +36,7 @@ def render(record: Record) -> str:
             making.section(record),
             onwards.section(record),
         ),
-        element("script", Html(script)),
     )
-    return join(Html("<!DOCTYPE html>\n"), element("html", top, page, lang="en"), Html("\n"))
 
 
 def _charts(title: str, figures: Html) -> Html:
