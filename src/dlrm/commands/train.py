@@ -5,25 +5,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import tyro
 from rich.console import Group, RenderableType
-from torch import nn
 
 from dlrm import recipes, reporting, terminal
 from dlrm.commands.flags import parse
-from dlrm.data.encoder import Encoder
 from dlrm.data.resolve import resolve
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, MissingExtraError, RunError
-from dlrm.files import write_json
 from dlrm.models import another
 from dlrm.nn import precision
 from dlrm.recipes.baseline import baseline as baseline_of
 from dlrm.run import Run
-from dlrm.training.config import TrainConfig, from_dict, to_dict
-from dlrm.training.environment import environment
-from dlrm.training.evaluate import describe, optimum, predict_split
+from dlrm.training import trial
+from dlrm.training.config import TrainConfig, from_dict
 from dlrm.training.loop import fit
 
 METRICS = {
@@ -179,12 +174,12 @@ def _take_value(flags: list[str], name: str) -> str | None:
 
 def _start(recipe: str, config: TrainConfig, path: Path | None) -> TrainResult:
     # Asked before the data are prepared, which may take long.
-    path = _fresh(recipe) if path is None else path
+    path = fresh(recipe) if path is None else path
     Run.check_new(path)
     # What `auto` means here is part of what a resumed run must repeat, on another machine too.
     config = replace(config, precision=precision.resolve(config.precision))
     dataset = open_data(config)
-    run = _create(path, recipe, config, dataset)
+    run = trial.create(path, recipe, config, dataset)
     return _train(config, dataset, run, resume=False)
 
 
@@ -205,25 +200,10 @@ def open_data(config: TrainConfig) -> Dataset:
     return resolve(config.data, config.prepare)
 
 
-def _fresh(recipe: str) -> Path:
+def fresh(recipe: str) -> Path:
+    """Return a new run directory under `runs/`, not yet made."""
     name = recipe.replace(":", "-")
     return Path("runs") / f"{name}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
-
-
-def _create(path: Path, recipe: str, config: TrainConfig, dataset: Dataset) -> Run:
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    summary = {**dataset.summary(), "path": str(dataset.path.resolve())}
-    run = Run.create(
-        path,
-        recipe=recipe,
-        config=to_dict(config),
-        schema=dataset.schema,
-        environment=environment(),
-        dataset=summary,
-    )
-    Encoder.load(dataset.path).save(path)
-    return run
 
 
 def _train(config: TrainConfig, dataset: Dataset, run: Run, *, resume: bool) -> TrainResult:
@@ -231,12 +211,10 @@ def _train(config: TrainConfig, dataset: Dataset, run: Run, *, resume: bool) -> 
     if config.baseline:
         simpler = baseline_of(config)
         path = run.path / "baseline"
-        again = (path / "config.json").is_file()
-        nested = Run.open(path) if again else _create(path, "baseline", simpler, dataset)
-        model = fit(simpler, dataset, nested, resume=again, title="baseline")
-        baseline = (simpler.model.name, _evaluate(simpler, dataset, nested, model, None))
+        _, seen = trial.complete(path, "baseline", simpler, dataset, title="baseline")
+        baseline = (simpler.model.name, seen)
     model = fit(config, dataset, run, resume=resume)
-    evaluations = _evaluate(config, dataset, run, model, baseline)
+    evaluations = trial.evaluate(config, dataset, run, model, baseline)
     try:
         report = reporting.write(run.path)
     except MissingExtraError:
@@ -250,29 +228,3 @@ def _train(config: TrainConfig, dataset: Dataset, run: Run, *, resume: bool) -> 
         samples_per_s=last["samples"] / last["elapsed_s"],
         report=report,
     )
-
-
-def _evaluate(
-    config: TrainConfig,
-    dataset: Dataset,
-    run: Run,
-    model: nn.Module,
-    baseline: tuple[str, dict[str, dict[str, Any]]] | None,
-) -> dict[str, dict[str, Any]]:
-    """Write evaluation-SPLIT.json of the final model for each held-out split that has rows."""
-    evaluations = {}
-    for name in ("validation", "test"):
-        split = dataset.split(name)
-        if not len(split):
-            continue
-        best = optimum(split)
-        evaluations[name] = {
-            "split": name,
-            **describe(predict_split(model, split, config.eval.batch_size)),
-            "optimum": best.to_dict() if best else None,
-            "baseline": {"name": baseline[0], "metrics": baseline[1][name]["metrics"]}
-            if baseline
-            else None,
-        }
-        write_json(run.path / f"evaluation-{name}.json", evaluations[name])
-    return evaluations
