@@ -29,8 +29,9 @@ class LR(nn.Module):
         self.embeddings = embeddings
         self.linear = nn.Linear(num_dense, 1)
         # The loss is convex: nothing is gained by a random start, and a rare id's weight stays 0.
-        for parameter in self.parameters():
-            nn.init.zeros_(parameter)
+        embeddings.start_at_zero()
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B,)."""

@@ -1,10 +1,28 @@
 """How the embedding tables of a model are stored and compressed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Literal
 
 from dlrm.errors import ConfigError
 from dlrm.nn.embedding import EmbeddingCollection, Embeddings, Storage
+from dlrm.nn.hashed import HashedEmbeddings
+from dlrm.nn.joined import JoinedEmbeddings
+from dlrm.nn.mixed_dim import dimensions, mixed
+from dlrm.nn.qr import Operation, QREmbeddings
+
+Compression = Literal["none", "qr", "mixed_dim", "hash"]
+
+_OPTIONS: dict[str, tuple[Compression, ...]] = {
+    "threshold": ("qr", "mixed_dim", "hash"),
+    "collisions": ("qr", "hash"),
+    "operation": ("qr",),
+    "temperature": ("mixed_dim",),
+    "powers_of_two": ("mixed_dim",),
+    "hashes": ("hash",),
+    "weighted": ("hash",),
+}
+"""Field of the config -> the compressions that it says something to."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,10 +34,45 @@ class TablesConfig:
     that lookups read half as much and nothing is lost."""
     init_std: float = 0.0
     """Standard deviation of the fresh rows; 0 draws uniformly from +-sqrt(1 / rows)."""
+    compression: Compression = "none"
+    """qr makes two small tables of a large one, mixed_dim gives large tables short rows, and hash
+    lets ids share rows."""
+    threshold: int = 200
+    """Tables with at most so many rows stay as they are."""
+    collisions: int = 4
+    """qr and hash: ids for each row of the smaller table."""
+    operation: Operation = "mult"
+    """qr: how the two vectors meet."""
+    temperature: float = 0.3
+    """mixed_dim: 0 shortens nothing; the higher, the shorter are the rows of large tables."""
+    powers_of_two: bool = True
+    """mixed_dim: round dimensions to powers of two."""
+    hashes: int = 2
+    """hash: rows that are added up for an id."""
+    weighted: bool = False
+    """hash: each id learns a weight for each of its rows."""
 
     def __post_init__(self) -> None:
         if self.init_std < 0:
             raise ConfigError(f"tables.init_std is {self.init_std}: it must not be negative")
+        if self.threshold < 0:
+            raise ConfigError(f"tables.threshold is {self.threshold}: it must not be negative")
+        if self.collisions < 2:
+            raise ConfigError(f"tables.collisions is {self.collisions}: at least 2 save anything")
+        if self.hashes < 1:
+            raise ConfigError(f"tables.hashes is {self.hashes}: at least 1 is needed")
+        if not 0 < self.temperature <= 1:
+            raise ConfigError(
+                f"tables.temperature is {self.temperature}: expected more than 0, and at most 1"
+            )
+        for field in fields(self):
+            meant = _OPTIONS.get(field.name, (self.compression,))
+            value = getattr(self, field.name)
+            if value != field.default and self.compression not in meant:
+                raise ConfigError(
+                    f"tables.{field.name} is {value}, but says nothing to tables.compression "
+                    f"{self.compression}: it is for {' and '.join(meant)}"
+                )
 
     def build(self, rows: Sequence[int], dim: int, names: Sequence[str]) -> Embeddings:
         """Return fresh embeddings of T features.
@@ -29,7 +82,64 @@ class TablesConfig:
             dim: D.
             names: Name of each feature, for errors.
 
+        Raises:
+            ConfigError: The compression cannot apply to a table, which is named.
+
         """
-        return EmbeddingCollection(
-            rows, dim, names, storage=self.storage, init_std=self.init_std or None
+        small = [t for t, n in enumerate(rows) if n <= self.threshold]
+        large = [t for t, n in enumerate(rows) if n > self.threshold]
+        if self.compression == "none" or not rows:
+            return self._plain(rows, dim, names)
+        if not large:
+            largest = max(range(len(rows)), key=rows.__getitem__)
+            raise ConfigError(
+                f"tables.compression {self.compression} applies to no table: the largest, "
+                f"{names[largest]}, has {rows[largest]} rows, and tables.threshold is "
+                f"{self.threshold}"
+            )
+        if self.compression == "mixed_dim":
+            return self._mixed_dim(rows, dim, names, large)
+        part = self._compressed([rows[t] for t in large], dim, [names[t] for t in large])
+        if not small:
+            return part
+        plain = self._plain([rows[t] for t in small], dim, [names[t] for t in small])
+        return JoinedEmbeddings([(small, plain), (large, part)])
+
+    def _plain(self, rows: Sequence[int], dim: int, names: Sequence[str]) -> Embeddings:
+        std = self.init_std or None
+        return EmbeddingCollection(rows, dim, names, storage=self.storage, init_std=std)
+
+    def _compressed(self, rows: Sequence[int], dim: int, names: Sequence[str]) -> Embeddings:
+        std = self.init_std or None
+        if self.compression == "qr":
+            return QREmbeddings(
+                rows,
+                dim,
+                names,
+                operation=self.operation,
+                collisions=self.collisions,
+                storage=self.storage,
+                init_std=std,
+            )
+        return HashedEmbeddings(
+            rows,
+            dim,
+            names,
+            collisions=self.collisions,
+            hashes=self.hashes,
+            weighted=self.weighted,
+            storage=self.storage,
+            init_std=std,
         )
+
+    def _mixed_dim(
+        self, rows: Sequence[int], dim: int, names: Sequence[str], large: list[int]
+    ) -> Embeddings:
+        dims = dimensions(rows, dim, temperature=self.temperature, powers_of_two=self.powers_of_two)
+        dims = [d if t in large else dim for t, d in enumerate(dims)]
+        if min(dims) == dim:
+            raise ConfigError(
+                f"{names[large[0]]}: mixed_dim leaves its rows at {dim} numbers, and those of all "
+                "other tables: raise tables.temperature, or choose another tables.compression"
+            )
+        return mixed(rows, dim, dims, names, storage=self.storage, init_std=self.init_std or None)
