@@ -64,6 +64,9 @@ def equation(model: DLRM, data: Batch, interaction: str, self_interaction: bool)
             z = np.concatenate([x, pairs])
         elif interaction == "cat":
             z = np.concatenate(vectors)
+        elif interaction == "projection":
+            p = model.interaction.get_parameter("weight").detach().numpy() @ np.array(vectors)
+            z = np.concatenate([x, [v @ p_j for v in vectors for p_j in p]])
         else:
             z = np.sum(vectors, axis=0)
         logits.append(mlp(model.top, z, relu_last=False)[0])
@@ -73,7 +76,7 @@ def equation(model: DLRM, data: Batch, interaction: str, self_interaction: bool)
 @pytest.mark.parametrize("bags", [False, True])
 @pytest.mark.parametrize(
     ("interaction", "self_interaction"),
-    [("dot", False), ("dot", True), ("cat", False), ("sum", False)],
+    [("dot", False), ("dot", True), ("cat", False), ("sum", False), ("projection", False)],
 )
 def test_logits_equal_the_equation(interaction, self_interaction, bags):
     torch.manual_seed(1)
@@ -84,13 +87,14 @@ def test_logits_equal_the_equation(interaction, self_interaction, bags):
         top=(8,),
         interaction=interaction,
         self_interaction=self_interaction,
+        projection=2,
     ).double()
     data = batch(2, 9, bags=bags)
     expected = equation(model, data, interaction, self_interaction)
     np.testing.assert_allclose(model(data).detach().numpy(), expected, rtol=1e-10)
 
 
-@pytest.mark.parametrize("interaction", ["dot", "cat", "sum"])
+@pytest.mark.parametrize("interaction", ["dot", "cat", "sum", "projection"])
 def test_gradients_equal_finite_differences(interaction):
     torch.manual_seed(3)
     model = DLRM(
@@ -127,11 +131,13 @@ def test_config_builds_the_model_of_a_schema():
 
 
 def test_a_wrong_interaction_lists_the_choices():
-    with pytest.raises(ConfigError, match=r'"dott"; choose one of: dot, cat, sum'):
+    with pytest.raises(ConfigError, match=r'"dott"; choose one of: dot, cat, sum, projection'):
         DLRM(4, EmbeddingCollection(ROWS, 3), bottom=(), top=(), interaction="dott")
 
 
-@pytest.mark.parametrize("wrong", [{"dim": 0}, {"bottom": (4, 0)}, {"top": (-1,)}])
+@pytest.mark.parametrize(
+    "wrong", [{"dim": 0}, {"projection": 0}, {"bottom": (4, 0)}, {"top": (-1,)}]
+)
 def test_sizes_must_be_positive(wrong):
     with pytest.raises(ConfigError, match="must be positive"):
         DLRMConfig(**wrong)

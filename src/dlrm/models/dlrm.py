@@ -32,8 +32,9 @@ class DLRM(nn.Module):
         embeddings: Of the T categorical features; their dimension D is the bottom MLP's output too.
         bottom: Hidden sizes of the bottom MLP; a last layer to D follows.
         top: Hidden sizes of the top MLP; a last layer to the logit follows.
-        interaction: `dot`, `cat` or `sum`.
+        interaction: `dot`, `cat`, `sum` or `projection`.
         self_interaction: Whether `dot` also pairs each vector with itself.
+        projection: Combinations of the vectors that `projection` pairs them with.
         precision: Of the MLPs, see `dlrm.nn.mlp`.
 
     """
@@ -47,6 +48,7 @@ class DLRM(nn.Module):
         top: Sequence[int],
         interaction: str = "dot",
         self_interaction: bool = False,
+        projection: int = 8,
         precision: Precision = "fp32",
     ):
         super().__init__()
@@ -54,7 +56,7 @@ class DLRM(nn.Module):
         self.embeddings = embeddings
         self.bottom = MLP([num_dense, *bottom, dim], relu_last=True, precision=precision)
         self.interaction = build_interaction(
-            interaction, tables, dim, self_interaction=self_interaction
+            interaction, tables, dim, self_interaction=self_interaction, projection=projection
         )
         self.top = MLP([self.interaction.width, *top, 1], relu_last=False, precision=precision)
 
@@ -77,10 +79,12 @@ class DLRMConfig:
     """Hidden sizes of the bottom MLP; a last layer to `dim` follows."""
     top: tuple[int, ...] = (512, 256)
     """Hidden sizes of the top MLP; a last layer to the logit follows."""
-    interaction: Literal["dot", "cat", "sum"] = "dot"
+    interaction: Literal["dot", "cat", "sum", "projection"] = "dot"
     """How dense vector and embeddings meet."""
     self_interaction: bool = False
     """Whether `dot` also pairs each vector with itself."""
+    projection: int = 8
+    """Combinations of the vectors that `projection` pairs them with, instead of all pairs."""
     tables: TablesConfig = field(default_factory=TablesConfig)
     """The embedding tables."""
 
@@ -88,8 +92,9 @@ class DLRMConfig:
         for name in ("bottom", "top"):
             if any(size < 1 for size in getattr(self, name)):
                 raise ConfigError(f"model.{name} is {getattr(self, name)}: sizes must be positive")
-        if self.dim < 1:
-            raise ConfigError(f"model.dim is {self.dim}: it must be positive")
+        for name in ("dim", "projection"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.{name} is {getattr(self, name)}: it must be positive")
 
     def build(self, schema: Schema, precision: Precision = "fp32") -> DLRM:
         """Return the model for data of this schema, with fresh parameters."""
@@ -100,5 +105,6 @@ class DLRMConfig:
             top=self.top,
             interaction=self.interaction,
             self_interaction=self.self_interaction,
+            projection=self.projection,
             precision=precision,
         )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrm.errors import unknown
+from dlrm.nn.projection import Projection
 from dlrm.ops import backend
 
 
@@ -49,8 +50,10 @@ class Sum(nn.Module):
         return x + e.sum(dim=1)
 
 
-def interaction(name: str, tables: int, dim: int, *, self_interaction: bool) -> Dot | Cat | Sum:
-    """Return the interaction of that name: `dot`, `cat` or `sum`.
+def interaction(
+    name: str, tables: int, dim: int, *, self_interaction: bool, projection: int = 8
+) -> Dot | Cat | Sum | Projection:
+    """Return the interaction of that name: `dot`, `cat`, `sum` or `projection`.
 
     Raises:
         ConfigError: The name is none of these.
@@ -63,4 +66,6 @@ def interaction(name: str, tables: int, dim: int, *, self_interaction: bool) -> 
             return Cat(tables, dim)
         case "sum":
             return Sum(dim)
-    raise unknown("interaction", name, ("dot", "cat", "sum"))
+        case "projection":
+            return Projection(tables, dim, projection)
+    raise unknown("interaction", name, ("dot", "cat", "sum", "projection"))

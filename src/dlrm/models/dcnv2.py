@@ -1,0 +1,133 @@
+"""DCN-V2: a cross network of matrices, beside an MLP or below it.
+
+    x_0 = [dense, e_1, ..., e_T]
+    x_{l+1} = x_0 * (W_l x_l + b_l) + x_l          W_l = U_l V_l^T where a rank is given
+    logit = w . x_L + mlp(x_0)                     parallel
+    logit = mlp(x_L)                               stacked
+
+The paper's last layer over both sides' outputs is the sum of w . x_L and the MLP's last layer.
+
+Source: Wang et al., "DCN V2: Improved Deep & Cross Network and Practical Lessons for Web-scale
+Learning to Rank Systems", arXiv 2008.13535.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dlrm.batch import Batch
+from dlrm.errors import ConfigError, unknown
+from dlrm.nn.cross import MatrixCross
+from dlrm.nn.embedding import Embeddings
+from dlrm.nn.linear import Linear
+from dlrm.nn.mlp import MLP
+from dlrm.nn.precision import Precision
+from dlrm.nn.tables import TablesConfig
+from dlrm.schema import Schema
+
+Structure = Literal["parallel", "stacked"]
+
+
+class DCNV2(nn.Module):
+    """Dense features and embeddings side by side, through a cross network and an MLP.
+
+    Args:
+        num_dense: N, dense features.
+        embeddings: Of the T categorical features, of dimension D.
+        cross_layers: L.
+        rank: Of the cross network's matrices; 0 for whole ones.
+        structure: `parallel` adds the MLP of the inputs, `stacked` puts it on the cross network.
+        deep: Hidden sizes of the MLP; a last layer to the logit follows.
+        dropout: Share of the MLP's hidden units dropped in training.
+        batch_norm: Whether its hidden layers are normalized.
+        precision: Of all products, see `dlrm.nn.mlp`.
+
+    """
+
+    def __init__(
+        self,
+        num_dense: int,
+        embeddings: Embeddings,
+        *,
+        cross_layers: int,
+        rank: int = 0,
+        structure: Structure = "parallel",
+        deep: Sequence[int],
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+        precision: Precision = "fp32",
+    ):
+        super().__init__()
+        width = num_dense + len(embeddings.rows) * embeddings.dim
+        self.embeddings = embeddings
+        self.cross = MatrixCross(width, cross_layers, rank=rank, precision=precision)
+        self.last = Linear(width, 1, bias=False) if structure == "parallel" else None
+        self.deep = MLP(
+            [width, *deep, 1],
+            relu_last=False,
+            precision=precision,
+            dropout=dropout,
+            batch_norm=batch_norm,
+        )
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the logits (B,)."""
+        e = self.embeddings(batch.ids, batch.offsets)
+        x0 = torch.cat([batch.dense, e.flatten(1)], dim=1)
+        x = self.cross(x0)
+        logit = self.deep(x) if self.last is None else self.last(x) + self.deep(x0)
+        return logit.squeeze(1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DCNV2Config:
+    """A DCN-V2."""
+
+    name: Literal["dcnv2"] = "dcnv2"
+    """The model."""
+    dim: int = 16
+    """Embedding dimension."""
+    cross_layers: int = 3
+    """Layers of the cross network; one more raises the degree by one."""
+    rank: int = 0
+    """Rank of the cross network's matrices, which are then products of two; 0 for whole ones."""
+    structure: Structure = "parallel"
+    """parallel: the MLP sees the inputs; stacked: it sees what the cross network returns."""
+    deep: tuple[int, ...] = (512, 256)
+    """Hidden sizes of the MLP; a last layer to the logit follows."""
+    dropout: float = 0.0
+    """Share of the MLP's hidden units dropped in training."""
+    batch_norm: bool = False
+    """Whether the MLP's hidden layers are normalized."""
+    tables: TablesConfig = field(default_factory=lambda: TablesConfig(init_std=0.01))
+    """The embedding tables."""
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "cross_layers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.{name} is {getattr(self, name)}: it must be positive")
+        if self.rank < 0:
+            raise ConfigError(f"model.rank is {self.rank}: 0 for whole matrices, or positive")
+        if self.structure not in ("parallel", "stacked"):
+            raise unknown("structure", self.structure, ("parallel", "stacked"))
+        if any(size < 1 for size in self.deep):
+            raise ConfigError(f"model.deep is {self.deep}: sizes must be positive")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.dropout is {self.dropout}: at least 0 and below 1 is needed")
+
+    def build(self, schema: Schema, precision: Precision = "fp32") -> DCNV2:
+        """Return the model for data of this schema, with fresh parameters."""
+        return DCNV2(
+            len(schema.dense),
+            self.tables.build(schema.rows, self.dim, schema.names),
+            cross_layers=self.cross_layers,
+            rank=self.rank,
+            structure=self.structure,
+            deep=self.deep,
+            dropout=self.dropout,
+            batch_norm=self.batch_norm,
+            precision=precision,
+        )

@@ -1,0 +1,81 @@
+"""A linear layer, in float32 or with bfloat16 products."""
+
+from math import sqrt
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlrm.nn.precision import Precision
+
+
+class Linear(nn.Module):
+    """`x -> x W^T + b`; W is drawn from N(0, 2 / (n + k)) for a layer n -> k, b starts at 0.
+
+    For products between elementwise steps; an `MLP` fuses its layers.
+
+    Args:
+        inputs: n.
+        outputs: k.
+        bias: Whether there is a b.
+        precision: `bf16` rounds both factors to bfloat16 and sums in float32; parameters, inputs
+            and outputs stay what they are.
+
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, bias: bool = True, precision: Precision = "fp32"
+    ):
+        super().__init__()
+        self.precision = precision
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) * sqrt(2 / (inputs + outputs)))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, n) to (B, k)."""
+        if self.precision == "bf16":
+            return _Linear.apply(x, self.weight, self.bias, torch.bfloat16)
+        if x.device.type == "cpu" and x.dtype == torch.float32:
+            return _Linear.apply(x, self.weight, self.bias, torch.float32)
+        return F.linear(x, self.weight, self.bias)
+
+
+class _Linear(torch.autograd.Function):
+    """The layer with its products in `dtype`, backwards too: dx = g W, dW = g^T x, db = 1^T g."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype
+    ) -> Tensor:
+        x_, w = x.to(dtype), weight.to(dtype)
+        ctx.save_for_backward(x_, w)
+        ctx.x_dtype = x.dtype
+        return multiply(x_, w, None if bias is None else bias.to(dtype)).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, w = ctx.saved_tensors
+        g = grads[0].to(x.dtype)
+        of_x = multiply(g, w.t()).to(ctx.x_dtype) if ctx.needs_input_grad[0] else None
+        of_bias = grads[0].sum(dim=0, dtype=torch.float32) if ctx.needs_input_grad[2] else None
+        return of_x, (g.t() @ x).float(), of_bias, None
+
+
+def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x W^T + b by the faster library: oneDNN where torch has it, see `dlrm.nn.mlp`.
+
+    Args:
+        x: (B, n).
+        weight: (k, n), of the same type.
+        bias: (k,), of the same type, or None.
+
+    """
+    onednn = x.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    if onednn and (x.dtype == torch.bfloat16 or weight.numel() >= ONEDNN_WEIGHTS):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return F.linear(x, weight, bias)
+
+
+ONEDNN_WEIGHTS = 16384
+"""Weights from which oneDNN beats MKL in float32."""
