@@ -1,6 +1,7 @@
 """Charts as inline SVG; the one room that knows matplotlib."""
 
 from dlrm.reporting.charts.curves import curves, throughput
+from dlrm.reporting.charts.models import Row, rows
 from dlrm.reporting.charts.scores import calibration, histogram
 
-__all__ = ["calibration", "curves", "histogram", "throughput"]
+__all__ = ["Row", "calibration", "curves", "histogram", "rows", "throughput"]

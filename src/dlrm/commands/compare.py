@@ -1,0 +1,162 @@
+"""`dlrm compare`: several models on the same rows, with several seeds."""
+
+import json
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Group, RenderableType
+
+from dlrm import recipes, terminal
+from dlrm.commands.flags import parse
+from dlrm.commands.train import open_data
+from dlrm.data.store import Dataset
+from dlrm.errors import ConfigError, MissingExtraError, RunError
+from dlrm.files import write_json
+from dlrm.nn import precision
+from dlrm.reporting import comparison as page
+from dlrm.reporting.comparison import beside, conclusion
+from dlrm.training.comparison import Candidate, Comparison, compare, of_runs
+from dlrm.training.config import TrainConfig, from_dict, to_dict
+from dlrm.training.significance import LEVEL
+
+RECORD, RESULT = "comparison.json", "result.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompareResult:
+    """How several models compare."""
+
+    comparison: Comparison
+    folder: Path | None
+    """Where the runs and the page are; None for runs that were there before."""
+    report: Path | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the results JSON-ready."""
+        return {
+            "run": str(self.folder) if self.folder else None,
+            **self.comparison.to_dict(),
+            "conclusion": conclusion(self.comparison),
+            "report": str(self.report) if self.report else None,
+        }
+
+    def __rich__(self) -> RenderableType:
+        compared = self.comparison
+        seeds = max(len(each.seeds) for each in compared.candidates)
+        heads = ("AUC", "spread", "log loss", "spread", "off", "p")
+        grid = terminal.table(f"{compared.split} rows, mean of {seeds} seeds", "", *heads)
+        for each in compared.candidates:
+            off, chance = beside(compared, each)
+            grid.add_row(
+                each.name,
+                *_cells(each, "auc"),
+                *_cells(each, "log_loss"),
+                off,
+                chance,
+            )
+        if compared.optimum:
+            auc, log_loss = (f"{compared.optimum[name]:.4f}" for name in ("auc", "log_loss"))
+            grid.add_row("best possible", auc, "", log_loss, "", "", "")
+        legend = (
+            f"off: from the best {compared.metric}; p: how often seeds alone make as much of a "
+            f"difference, real below {LEVEL}"
+        )
+        lines: list[RenderableType] = [grid, legend, "", conclusion(compared)]
+        if self.report:
+            lines.append(f"Report: {self.report}")
+        return Group(*lines)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arguments:
+    """Train several models on the same rows, with several seeds, and say which differ.
+
+    The first word may name a recipe, as in `dlrm train`; its flags hold for every model that knows
+    them. Or give finished runs with --runs.
+    """
+
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    models: str = "lr,fm,deepfm,dcn,dcnv2,dlrm"
+    """Names of models separated by commas; `trees` is LightGBM on the same rows."""
+    seeds: int = 5
+    """Runs of each model; fewer than four cannot show that two models differ."""
+    rates: tuple[float, ...] = (0.3, 1.0, 3.0)
+    """Factors of the recipe's learning rate that each model tries with the first seed; the best on
+    the validation rows stays."""
+    run: Path | None = None
+    """Folder of all the runs; a new one under `runs/` if not given."""
+    resume: bool = False
+    """Go on with `--run` where it was stopped, with the flags it was started with."""
+
+
+def main(words: list[str], prog: str) -> CompareResult:
+    """Parse `[RECIPE] [--FLAG VALUE ...]` or `--runs RUN RUN ...` and compare."""
+    if words[:1] == ["--runs"]:
+        return runs([Path(word) for word in words[1:]])
+    recipe = words[0] if words and not words[0].startswith("-") else None
+    flags = words[1:] if recipe else words
+    name = recipe or "demo"
+    arguments = parse(Arguments, flags, prog, default=Arguments(config=recipes.find(name)()))
+    if arguments.resume:
+        return _resume(arguments.run)
+    models = tuple(filter(None, (word.strip() for word in arguments.models.split(","))))
+    if not models or arguments.seeds < 1 or not arguments.rates:
+        raise ConfigError("compare needs at least one model, one seed and one rate")
+    folder = arguments.run or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
+    if folder.exists() and any(folder.iterdir()):
+        raise RunError(f"{folder} exists already: give another --run, or --resume to go on with it")
+    config = replace(arguments.config, precision=precision.resolve(arguments.config.precision))
+    dataset = open_data(config)
+    record = {
+        "recipe": name,
+        "config": to_dict(config),
+        "data": str(dataset.path.resolve()),
+        "models": models,
+        "seeds": arguments.seeds,
+        "rates": arguments.rates,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RECORD, record)
+    return _compare(folder, record, dataset)
+
+
+def runs(paths: list[Path]) -> CompareResult:
+    """Compare finished runs; those of one model and equal settings count as its seeds."""
+    if len(paths) < 2:
+        raise ConfigError("--runs needs at least two run directories")
+    return CompareResult(comparison=of_runs(paths), folder=None, report=None)
+
+
+def _resume(folder: Path | None) -> CompareResult:
+    if folder is None:
+        raise ConfigError("--resume needs the folder of the comparison: --run FOLDER")
+    if not (folder / RECORD).is_file():
+        raise RunError(f"{folder} is not a comparison: it has no {RECORD}")
+    record = json.loads((folder / RECORD).read_text())
+    return _compare(folder, record, Dataset.open(Path(record["data"])))
+
+
+def _compare(folder: Path, record: dict[str, Any], dataset: Dataset) -> CompareResult:
+    compared = compare(
+        folder,
+        record["recipe"],
+        from_dict(record["config"]),
+        dataset,
+        models=record["models"],
+        seeds=range(record["seeds"]),
+        factors=record["rates"],
+    )
+    write_json(folder / RESULT, compared.to_dict())
+    try:
+        report = page.write(folder, compared)
+    except MissingExtraError:
+        report = None
+    return CompareResult(comparison=compared, folder=folder, report=report)
+
+
+def _cells(each: Candidate, metric: str) -> tuple[str, str]:
+    mean, spread = each.mean(metric), each.spread(metric)
+    return "-" if mean is None else f"{mean:.4f}", "" if spread is None else f"{spread:.4f}"

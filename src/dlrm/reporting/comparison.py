@@ -1,0 +1,186 @@
+"""The page of a comparison: which model is the best, and whether that is more than luck."""
+
+from pathlib import Path
+
+from dlrm.files import write_bytes
+from dlrm.reporting import charts
+from dlrm.reporting.document import document
+from dlrm.reporting.figures import figure, key
+from dlrm.reporting.markup import Html, element
+from dlrm.reporting.tables import fold, table
+from dlrm.reporting.verdict import DIRECTIONS
+from dlrm.reporting.words import METRICS, UNKNOWN, duration, number
+from dlrm.training.comparison import TREES, Candidate, Comparison
+from dlrm.training.significance import LEVEL
+
+PLAIN = ("lr", TREES)
+"""What a deep model has to beat."""
+
+NAMES = {"lr": "logistic regression", TREES: "gradient-boosted trees"}
+
+
+def beside(compared: Comparison, each: Candidate) -> tuple[str, str]:
+    """Return how far a candidate is from the best, and how often seeds alone make that."""
+    mean, best = each.mean(compared.metric), compared.best.mean(compared.metric)
+    if each is compared.best or mean is None or best is None:
+        return ("the best" if each is compared.best else UNKNOWN), ""
+    chance, off = compared.chance(compared.best, each), f"{mean - best:+.4f}"
+    if chance is None:
+        return off, "few seeds"
+    return off, f"{chance:.3f}"
+
+
+def conclusion(compared: Comparison) -> str:
+    """Return what came out, in a sentence or three."""
+    best, metric = compared.best, compared.metric
+    name = METRICS.get(metric, metric) if metric == "auc" else metric.replace("_", " ")
+    mean = best.mean(metric)
+    if mean is None:
+        return f"The {name} is undefined: the {compared.split} rows hold one class only."
+    said = [f"{best.name} is the best, with {name} {number(mean)} on the {compared.split} rows."]
+    others = [each for each in compared.candidates[1:] if each.mean(metric) is not None]
+    chances = {each.name: compared.chance(best, each) for each in others}
+    if others and any(chance is None for chance in chances.values()):
+        said.append("With so few seeds no difference can be told from their noise: take four.")
+    elif others:
+        alike = [each for each, chance in chances.items() if chance is not None and chance >= LEVEL]
+        said.append(
+            f"Not told from it by seed noise: {', '.join(alike)}."
+            if alike
+            else "It differs from every other by more than the noise of the seeds."
+        )
+    return " ".join([*said, *_worth(compared, name)])
+
+
+def _worth(compared: Comparison, name: str) -> list[str]:
+    """Say whether a deep model is worth it, where there is something plain to compare with."""
+    metric = compared.metric
+    known = [each for each in compared.candidates if each.mean(metric) is not None]
+    plain = next((each for each in known if each.name in PLAIN), None)
+    deep = next((each for each in known if each.name not in PLAIN), None)
+    if plain is None or deep is None:
+        return []
+    gain = DIRECTIONS.get(metric, 1) * ((deep.mean(metric) or 0) - (plain.mean(metric) or 0))
+    rival, chance = NAMES[plain.name], compared.chance(plain, deep)
+    if chance is not None and chance >= LEVEL:
+        return [f"{deep.name} and {rival} are not told apart: the simpler one will do."]
+    if gain > 0:
+        return [f"{deep.name} is worth it: {number(gain)} {name} better than {rival}."]
+    return [f"No deep model is worth it here: {rival} is {number(-gain)} {name} better."]
+
+
+def render(compared: Comparison, title: str) -> str:
+    """Return the page; equal comparisons give equal pages."""
+    toggle = element(
+        "button", "Light / dark", type="button", id="theme", aria_label="Switch light and dark"
+    )
+    seeds = max(len(each.seeds) for each in compared.candidates)
+    about = f"{compared.data} · {compared.split} rows · {seeds} seed{'s' if seeds > 1 else ''}"
+    return document(
+        f"{title}: dlrm comparison",
+        element(
+            "header",
+            element("p", element("span", "dlrm comparison", class_="kind"), toggle, class_="bar"),
+            element("h1", title),
+            element("p", about, class_="made"),
+            element("p", conclusion(compared), class_="verdict"),
+        ),
+        element(
+            "main",
+            element(
+                "section",
+                element("h2", "Beside each other"),
+                element(
+                    "div", _chart(compared, "auc"), _chart(compared, "log_loss"), class_="grid"
+                ),
+            ),
+            element("section", element("h2", "In numbers"), _numbers(compared), _runs(compared)),
+        ),
+    )
+
+
+def write(folder: Path, compared: Comparison) -> Path:
+    """Write compare.html into the folder of a comparison and return where it is.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+
+    """
+    target = folder / "compare.html"
+    write_bytes(target, render(compared, folder.name).encode("utf-8", "replace"))
+    return target
+
+
+def _chart(compared: Comparison, metric: str) -> Html | None:
+    known = [each for each in compared.candidates if each.values(metric)]
+    if not known:
+        return None
+    rows = [
+        charts.Row(
+            each.name,
+            tuple(each.values(metric)),
+            "baseline" if each.name in PLAIN else "model",
+        )
+        for each in known
+    ]
+    level = (compared.optimum or {}).get(metric)
+    better = "higher is better" if DIRECTIONS.get(metric, 1) > 0 else "lower is better"
+    title = f"{METRICS[metric]}, {better}"
+    drawing = charts.rows(metric.replace("_", "-"), title, rows, level, x_label=METRICS[metric])
+    legend = [key("a run", "model", dot=True)]
+    if any(row.role == "baseline" for row in rows):
+        legend.append(key("a plain model's run", "baseline", dot=True))
+    if level is not None:
+        legend.append(key(f"best possible {number(level)}", "optimum"))
+    return figure(title, legend, drawing, "The diamond is the mean of the seeds.")
+
+
+def _numbers(compared: Comparison) -> Html:
+    heads = ["Model", "Parameters", "Rate", "AUC", "Log loss", "Beside the best", "p"]
+    rows = []
+    for each in compared.candidates:
+        times = [seed.elapsed_s for seed in each.seeds if seed.elapsed_s is not None]
+        cells = [
+            UNKNOWN if each.parameters is None else f"{each.parameters:,}",
+            UNKNOWN if each.lr is None else f"{each.lr:g}",
+            _mean(each, "auc"),
+            _mean(each, "log_loss"),
+            *beside(compared, each),
+            duration(sum(times) / len(times)) if times else UNKNOWN,
+        ]
+        rows.append(
+            element(
+                "tr",
+                element("th", each.name, scope="row"),
+                *(element("td", cell, class_="n") for cell in cells),
+            )
+        )
+    heads.append("Training")
+    said = (
+        "Mean ± standard deviation over the seeds. p: how often seeds alone make as much of a "
+        f"difference from the best; below {LEVEL} it is real"
+    )
+    return table(heads, rows, numbers=heads[1:], caption=said)
+
+
+def _runs(compared: Comparison) -> Html:
+    rows = [
+        element(
+            "tr",
+            element("th", each.name, scope="row"),
+            element("td", str(seed.seed), class_="n"),
+            element("td", number(seed.metrics.get("auc")), class_="n"),
+            element("td", number(seed.metrics.get("log_loss")), class_="n"),
+            element("td", number(seed.metrics.get("calibration")), class_="n"),
+            element("td", seed.run or UNKNOWN),
+        )
+        for each in compared.candidates
+        for seed in each.seeds
+    ]
+    heads = ["Model", "Seed", "AUC", "Log loss", "Calibration", "Run"]
+    return fold(f"{len(rows)} runs", table(heads, rows, numbers=heads[1:5]))
+
+
+def _mean(each: Candidate, metric: str) -> str:
+    mean, spread = each.mean(metric), each.spread(metric)
+    return number(mean) if spread is None else f"{number(mean)} ± {number(spread)}"

@@ -1,0 +1,324 @@
+"""Several models on the same rows, each with several seeds.
+
+Every model gets its own learning rate: factors of the recipe's are tried with the first seed, and
+the best on the validation rows stays. Then it trains once for each seed, which decides initial
+parameters and the order of the rows. All runs lie beside each other in one folder,
+`<model>/lr-<rate>-seed-<seed>`; finished ones are not trained again, so that a comparison that was
+stopped goes on where it was.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from math import prod
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from safetensors import safe_open
+
+from dlrm.data.store import Dataset
+from dlrm.errors import ConfigError, RunError, unknown
+from dlrm.files import write_json
+from dlrm.models import MODELS, another
+from dlrm.run import Run
+from dlrm.training import trial
+from dlrm.training.checkpoint import steps
+from dlrm.training.config import TrainConfig, from_dict
+from dlrm.training.loop import HIGHER_IS_BETTER
+from dlrm.training.significance import LEVEL, can_tell, chance_of_difference
+from dlrm.training.trees import fit_trees
+
+TREES = "trees"
+METRICS = ("auc", "log_loss", "normalized_entropy", "accuracy", "calibration")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seed:
+    """One run of a model."""
+
+    seed: int
+    metrics: dict[str, Any]
+    elapsed_s: float | None = None
+    samples_per_s: float | None = None
+    run: str | None = None
+    """Its run directory; None for trees."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A model and its runs."""
+
+    name: str
+    lr: float | None
+    parameters: int | None
+    """Numbers that are trained; None for trees."""
+    seeds: tuple[Seed, ...]
+
+    def values(self, metric: str) -> list[float]:
+        """Return a metric over the seeds, without those where it is undefined."""
+        known = (seed.metrics.get(metric) for seed in self.seeds)
+        return [value for value in known if value is not None]
+
+    def mean(self, metric: str) -> float | None:
+        """Return the mean of a metric over the seeds."""
+        values = self.values(metric)
+        return fmean(values) if values else None
+
+    def spread(self, metric: str) -> float | None:
+        """Return the standard deviation over the seeds; None for fewer than two."""
+        values = self.values(metric)
+        return stdev(values) if len(values) > 1 else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """Several models on the same rows."""
+
+    data: str
+    split: str
+    """Whose rows the metrics are of."""
+    metric: str
+    """What the best is the best in."""
+    candidates: tuple[Candidate, ...]
+    """The best first."""
+    optimum: dict[str, Any] | None
+    """The metrics of the truth, where it is known."""
+
+    @property
+    def best(self) -> Candidate:
+        """The best candidate."""
+        return self.candidates[0]
+
+    def chance(self, one: Candidate, other: Candidate, metric: str | None = None) -> float | None:
+        """Return how often seeds alone make two candidates differ so; None for too few seeds."""
+        first, second = (each.values(metric or self.metric) for each in (one, other))
+        if not can_tell(len(first), len(second)):
+            return None
+        return chance_of_difference(first, second)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return this comparison JSON-ready."""
+        rows = []
+        for each in self.candidates:
+            row: dict[str, Any] = {"model": each.name, "lr": each.lr, "parameters": each.parameters}
+            for metric in METRICS:
+                row[metric], row[f"{metric}_std"] = each.mean(metric), each.spread(metric)
+            chance = None if each is self.best else self.chance(self.best, each)
+            row["p_value"] = chance
+            row["differs"] = None if chance is None else chance < LEVEL
+            row["seeds"] = [asdict(seed) for seed in each.seeds]
+            rows.append(row)
+        head = {"data": self.data, "split": self.split, "metric": self.metric}
+        return {**head, "models": rows, "optimum": self.optimum}
+
+
+def compare(
+    folder: Path,
+    recipe: str,
+    config: TrainConfig,
+    dataset: Dataset,
+    *,
+    models: Sequence[str],
+    seeds: Sequence[int],
+    factors: Sequence[float] = (1.0,),
+) -> Comparison:
+    """Train every model with every seed and return how they compare.
+
+    Args:
+        folder: Where the runs go.
+        recipe: Name of the recipe that the config came from.
+        config: What all runs share.
+        dataset: What they train on.
+        models: Names of models, and `trees`.
+        seeds: At least one.
+        factors: Of the recipe's learning rate, that are tried with the first seed.
+
+    Raises:
+        ConfigError: A model is unknown, or there is nothing to choose or measure with.
+
+    """
+    for name in models:
+        if name not in (*MODELS, TREES):
+            raise unknown("model", name, (*MODELS, TREES))
+    split = next((name for name in ("test", "validation") if len(dataset.split(name))), None)
+    if split is None:
+        raise ConfigError(f"{dataset.path} has neither test nor validation rows to compare on")
+    if len(factors) > 1 and not len(dataset.split("validation")):
+        raise ConfigError(
+            f"{dataset.path} has no validation rows to choose learning rates by: try one rate only"
+        )
+    candidates, optimum = [], None
+    for position, name in enumerate(models, start=1):
+        title = f"{name} ({position} of {len(models)})"
+        if name == TREES:
+            candidates.append(_trees(folder, dataset, seeds, split, title))
+            continue
+        shared = replace(
+            config,
+            model=another(config.model, name),
+            checkpoint=replace(config.checkpoint, keep=1),
+            baseline=False,
+            tensorboard=False,
+        )
+        lr = _choose_rate(folder, recipe, shared, dataset, factors, seeds[0], title)
+        runs = []
+        for seed in seeds:
+            run, seen = _train(folder, recipe, shared, dataset, lr, seed, title)
+            runs.append(_seed(run, seed, seen[split]))
+            optimum = seen[split]["optimum"]
+        count = _parameters(Path(runs[0].run or ""))
+        candidates.append(Candidate(name=name, lr=lr, parameters=count, seeds=tuple(runs)))
+    return ordered(str(dataset.path), split, config.eval.metric, candidates, optimum)
+
+
+def of_runs(paths: Sequence[Path]) -> Comparison:
+    """Return how finished runs compare; those of one model and equal settings are its seeds.
+
+    Raises:
+        RunError: A run is not finished, or two were measured on different rows.
+
+    """
+    runs = [Run.open(path) for path in paths]
+    for run in runs[1:]:
+        _same_rows(runs[0], run)
+    splits = [name for name in ("test", "validation") if all(run.evaluation(name) for run in runs)]
+    if not splits:
+        names = ", ".join(str(run.path) for run in runs if not run.evaluation("test"))
+        raise RunError(f"not all runs are finished and evaluated: {names}")
+    split = splits[0]
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        config = from_dict(run.config)
+        alike = repr(replace(config, seed=0, loader=replace(config.loader, seed=0)))
+        groups.setdefault(alike, []).append(run)
+    candidates, optimum = [], None
+    for same in groups.values():
+        config = from_dict(same[0].config)
+        seeds = []
+        for run in same:
+            evaluation = run.evaluation(split) or {}
+            seeds.append(_seed(run, from_dict(run.config).seed, evaluation))
+            optimum = evaluation.get("optimum")
+        alone = sum(from_dict(g[0].config).model.name == config.model.name for g in groups.values())
+        candidates.append(
+            Candidate(
+                name=config.model.name if alone == 1 else f"{config.model.name} ({same[0].path})",
+                lr=config.optim.lr,
+                parameters=_parameters(same[0].path),
+                seeds=tuple(seeds),
+            )
+        )
+    metric = from_dict(runs[0].config).eval.metric
+    return ordered(str(runs[0].dataset["path"]), split, metric, candidates, optimum)
+
+
+def ordered(
+    data: str,
+    split: str,
+    metric: str,
+    candidates: Sequence[Candidate],
+    optimum: dict[str, Any] | None,
+) -> Comparison:
+    """Return the comparison with the best candidate first."""
+    sign = -1.0 if metric in HIGHER_IS_BETTER else 1.0
+
+    def rank(each: Candidate) -> float:
+        mean = each.mean(metric)
+        return float("inf") if mean is None else sign * mean
+
+    return Comparison(
+        data=data,
+        split=split,
+        metric=metric,
+        candidates=tuple(sorted(candidates, key=rank)),
+        optimum=optimum,
+    )
+
+
+def _choose_rate(
+    folder: Path,
+    recipe: str,
+    config: TrainConfig,
+    dataset: Dataset,
+    factors: Sequence[float],
+    seed: int,
+    title: str,
+) -> float:
+    rates = [config.optim.lr * factor for factor in factors]
+    if len(rates) == 1:
+        return rates[0]
+    sign = 1.0 if config.eval.metric in HIGHER_IS_BETTER else -1.0
+    reached = []
+    for lr in rates:
+        _, seen = _train(folder, recipe, config, dataset, lr, seed, f"{title}, rate {lr:g}")
+        value = seen["validation"]["metrics"][config.eval.metric]
+        reached.append(float("-inf") if value is None else sign * value)
+    return rates[reached.index(max(reached))]
+
+
+def _train(
+    folder: Path,
+    recipe: str,
+    config: TrainConfig,
+    dataset: Dataset,
+    lr: float,
+    seed: int,
+    title: str,
+) -> tuple[Run, dict[str, dict[str, Any]]]:
+    config = replace(
+        config,
+        optim=replace(config.optim, lr=lr),
+        seed=seed,
+        loader=replace(config.loader, seed=seed),
+    )
+    path = folder / config.model.name / f"lr-{lr:g}-seed-{seed}"
+    return trial.complete(path, recipe, config, dataset, title=f"{title}, seed {seed}")
+
+
+def _seed(run: Run, seed: int, evaluation: dict[str, Any]) -> Seed:
+    last = next(row for row in reversed(run.metrics()) if row["event"] == "train")
+    return Seed(
+        seed=seed,
+        metrics=evaluation["metrics"],
+        elapsed_s=last["elapsed_s"],
+        samples_per_s=last["samples"] / last["elapsed_s"],
+        run=str(run.path),
+    )
+
+
+def _trees(
+    folder: Path, dataset: Dataset, seeds: Sequence[int], split: str, title: str
+) -> Candidate:
+    runs = []
+    for seed in seeds:
+        path = folder / TREES / f"seed-{seed}"
+        known = path / f"evaluation-{split}.json"
+        if not known.is_file():
+            path.mkdir(parents=True, exist_ok=True)
+            predicted = fit_trees(dataset, seed, title=f"{title}, seed {seed}")
+            write_json(known, {"split": split, "metrics": predicted[split].compute().to_dict()})
+        metrics = Run(path).evaluation(split) or {}
+        runs.append(Seed(seed=seed, metrics=metrics["metrics"]))
+    return Candidate(name=TREES, lr=None, parameters=None, seeds=tuple(runs))
+
+
+def _parameters(run: Path) -> int | None:
+    """Return how many numbers a finished run has trained."""
+    folder = run / "checkpoints"
+    if not (saved := steps(folder)):
+        return None
+    with safe_open(folder / f"step-{saved[-1]:09d}" / "model.safetensors", "pt") as file:
+        return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+
+
+def _same_rows(one: Run, other: Run) -> None:
+    """Raise a RunError unless two runs were measured on the same rows of the same data."""
+    for what in ("source", "splits"):
+        mine, theirs = one.dataset.get(what), other.dataset.get(what)
+        if mine != theirs:
+            raise RunError(
+                f"{one.path} and {other.path} were measured on different rows ({what}: {mine} "
+                f"against {theirs}); train both on the same prepared dataset to compare them"
+            )
+    if difference := one.schema.difference(other.schema):
+        raise RunError(f"{one.path} and {other.path} have different features: {difference}")
