@@ -29,7 +29,10 @@ def main(words: Sequence[str] = ()) -> None:
     flags.add_argument("--out", type=Path, help="JSON lines are appended to this file")
     flags.add_argument("--rows", type=int, default=ROWS)
     flags.add_argument("--rounds", type=int, default=ROUNDS)
+    flags.add_argument("--quick", action="store_true", help="a few rows: does it work at all?")
     given = flags.parse_args(list(words))
+    if given.quick:
+        given.rows, given.rounds = 2_000, 2
     with tempfile.TemporaryDirectory() as name:
         seeds, folder = count(1), Path(name)
         plain, packed, copy = folder / "log.txt", folder / "log.txt.gz", folder / "copy.txt"

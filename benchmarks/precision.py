@@ -44,7 +44,10 @@ def main(words: Sequence[str] = ()) -> None:
     flags.add_argument("--batch", type=int, default=None, help="instead of the recipe's")
     flags.add_argument("--seeds", type=int, default=5)
     flags.add_argument("--out", type=Path, help="JSON lines are appended to this file")
+    flags.add_argument("--quick", action="store_true", help="a few rows: does it work at all?")
     given = flags.parse_args(list(words))
+    if given.quick:
+        given.data, given.seeds = "clicks:2000", 2
     config = replace(find(given.recipe)(), baseline=False)
     if given.data:
         config = replace(config, data=given.data)

@@ -2,7 +2,8 @@
 
     python benchmarks/prepare.py --original CHECKOUT
 
-CHECKOUT is a work tree of facebookresearch/dlrm; without it only this project is measured. Each
+CHECKOUT is a work tree of facebookresearch/dlrm (or the variable DLRM_ORIGINAL); without it only
+this project is measured. Each
 measurement is a process of its own, so that its peak memory is its own too; both read the same
 lines, written in Criteo's form with Criteo's cardinalities and values below 80000000, above which
 the original fails. The goal is 150,000 lines/s and ten times the original.
@@ -36,25 +37,29 @@ VALUES = """1460 583 10131227 2202608 305 24 12517 633 3 93145 5683 8351593 3194
 
 def main(words: Sequence[str] = ()) -> None:
     flags = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
-    flags.add_argument("--original", type=Path, help="a checkout of facebookresearch/dlrm")
+    flags.add_argument("--original", type=Path, default=os.environ.get("DLRM_ORIGINAL"))
     flags.add_argument("--out", type=Path, help="JSON lines are appended to this file")
     flags.add_argument("--rounds", type=int, default=ROUNDS)
+    flags.add_argument("--quick", action="store_true", help="a few rows: does it work at all?")
     given = flags.parse_args(list(words))
+    lines, small_lines, large_lines = LINES, SMALL, LARGE
+    if given.quick:
+        lines, small_lines, large_lines, given.rounds = 1_000, 1_000, 2_000, 1
     shown, results = table("Preparing Criteo", "what", "lines", "lines/s", "peak memory"), []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        raw = write_lines(folder / "train.txt", LINES)
+        raw = write_lines(folder / "train.txt", lines)
         runs: dict[str, list[dict[str, float]]] = {"opendlrm": [], "original": []}
         candidates = {"opendlrm": lambda: runs["opendlrm"].append(child("ours", raw))}
         if given.original:
-            checkout = given.original.resolve()
+            checkout = Path(given.original).resolve()
             candidates["original"] = lambda: runs["original"].append(
                 child("original", raw, str(checkout))
             )
         interleave(candidates, rounds=given.rounds)
         for who in candidates:
             # The first one was the warm-up.
-            add(results, shown, who, LINES, runs[who][1:])
+            add(results, shown, who, lines, runs[who][1:])
         # What the processes measured themselves, without their start.
         timings = [
             Timing(who, [run["duration_s"] for run in each[1:]]) for who, each in runs.items()
@@ -62,10 +67,10 @@ def main(words: Sequence[str] = ()) -> None:
         if given.original:
             middle, low, high = ratio(timings[1], timings[0])
             results.append({"what": "ratio", "ratio": middle, "low": low, "high": high})
-        large = write_lines(folder / "large.txt", LARGE)
-        small = write_lines(folder / "small.txt", SMALL)
+        large = write_lines(folder / "large.txt", large_lines)
+        small = write_lines(folder / "small.txt", small_lines)
         for _ in range(2):
-            for raw, lines in ((small, SMALL), (large, LARGE)):
+            for raw, lines in ((small, small_lines), (large, large_lines)):
                 add(results, shown, "opendlrm", lines, [child("ours", raw)])
     Console().print(shown)
     if given.original:

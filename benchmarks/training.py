@@ -15,7 +15,28 @@ from pathlib import Path
 
 from rich.console import Console
 
+from dlrm.bench.batches import Ids
 from dlrm.commands.bench import embedding, train
+from dlrm.nn.embedding import Storage
+from dlrm.nn.precision import Precision
+from dlrm.optim import OPTIMIZERS
+
+STEPS: list[tuple[Ids, Precision, Storage, bool]] = [
+    ("uniform", "bf16", "fp32", True),
+    ("uniform", "fp32", "fp32", False),
+    ("zipf", "bf16", "fp32", False),
+    ("zipf", "fp32", "fp32", False),
+    ("uniform", "bf16", "split", False),
+    ("uniform", "bf16", "bf16", False),
+]
+"""Training steps: ids, precision, storage of the tables, whether also with loading."""
+TABLES: list[tuple[Ids, str, Storage]] = [
+    *(("uniform", optim, "fp32") for optim in ("sgd", "adagrad", "rowwise_adagrad", "adam")),
+    *(("zipf", optim, "fp32") for optim in ("sgd", "adagrad", "rowwise_adagrad", "adam")),
+    ("uniform", "sgd", "split"),
+    ("uniform", "sgd", "bf16"),
+]
+"""Tables alone: ids, optimizer, storage."""
 
 
 def main(words: Sequence[str] = ()) -> None:
@@ -24,28 +45,34 @@ def main(words: Sequence[str] = ()) -> None:
     flags.add_argument("--batch", default="128,2048,16384")
     flags.add_argument("--rounds", type=int, default=11)
     flags.add_argument("--rows-scale", type=float, default=1.0)
+    flags.add_argument("--quick", action="store_true", help="tiny tables: does it work at all?")
     given = flags.parse_args(list(words))
+    if given.quick:
+        given.batch, given.rounds, given.rows_scale = "8", 1, 0.0005
     size = {"batch": given.batch, "rounds": given.rounds, "rows_scale": given.rows_scale}
     named = os.environ.get("DLRM_ORIGINAL")
     original = Path(named) if named else None
     console, path = Console(), given.out
     if original is None:
         console.print("Without the original: DLRM_ORIGINAL names no clone")
-    for ids in ("uniform", "zipf"):
-        for precision in ("bf16", "fp32"):
-            steps = train(
-                precision=precision,
-                ids=ids,
-                against=original,
-                loading=ids == "uniform",
-                **size,
-            )
-            console.print(steps)
-            path = steps.save(given.out)
-        for optim in ("sgd", "adagrad", "rowwise_adagrad"):
-            tables = embedding(ids=ids, optim=optim, **size)
-            console.print(tables)
-            path = tables.save(given.out)
+    for ids, precision, storage, loading in STEPS:
+        steps = train(
+            precision=precision,
+            ids=ids,
+            storage=storage,
+            against=original,
+            loading=loading,
+            **size,
+        )
+        console.print(steps)
+        path = steps.save(given.out)
+    for ids, optim, storage in TABLES:
+        if optim not in OPTIMIZERS:
+            console.print(f"Without {optim}: there is no such optimizer yet")
+            continue
+        tables = embedding(ids=ids, optim=optim, storage=storage, **size)
+        console.print(tables)
+        path = tables.save(given.out)
     console.print(f"Saved: {path}")
 
 

@@ -9,7 +9,7 @@ import torch
 
 from dlrm.batch import Batch
 from dlrm.bench.arch import Arch
-from dlrm.bench.original import Original, layout, load
+from dlrm.bench.original import Original, layout, load, run
 from dlrm.bench.ours import Ours
 from dlrm.errors import ConfigError
 from dlrm.models.dlrm import DLRMConfig
@@ -19,6 +19,8 @@ ARCH = Arch("small", (30, 4, 1), DLRMConfig(dim=4, bottom=(8,), top=(8,)))
 # What a training step calls, under the names that it has there, computed in another way.
 CLONE = {
     "dlrm_s_pytorch.py": """
+        import sys
+        import time
         import torch
         from torch import nn
         import extend_distributed as ext_dist
@@ -73,6 +75,16 @@ CLONE = {
 
             def step(self):
                 CALLS.append("schedule")
+
+        def inference():
+            time.sleep(0.015)
+            print("tested")
+
+        def run():
+            dp.make_criteo_data_and_loaders()
+            print(*sys.argv[1:])
+            time.sleep(0.03)
+            inference()
     """,
     "extend_distributed.py": "my_size = -1",
     "mlperf_logger.py": """
@@ -82,8 +94,22 @@ CLONE = {
         except ImportError:
             pass
     """,
-    "dlrm_data_pytorch.py": "import data_utils",
-    "data_utils.py": "WHOSE = 'the clone'",
+    "dlrm_data_pytorch.py": """
+        import time
+        import data_utils
+
+        def make_criteo_data_and_loaders():
+            time.sleep(0.01)
+            data_utils.getCriteoAdData()
+    """,
+    "data_utils.py": """
+        import time
+        WHOSE = 'the clone'
+
+        def getCriteoAdData():
+            time.sleep(0.02)
+            print("preprocessed")
+    """,
     "optim/rwsadagrad.py": "from torch.optim import Adagrad as RWSAdagrad",
 }
 
@@ -179,4 +205,23 @@ def test_its_own_parameters_are_copied_not_shared(clone: Path) -> None:
     (batch,) = batches(1)
     original.step(layout(batch))
     assert all(v.equal(before[name]) for name, v in ours.model.state_dict().items())
-    assert not original.model.emb_l[0].weight.equal(ours.model.embeddings.table(0))
+    assert not original.model.emb_l[0].weight.equal(before["embeddings.weight"][: ARCH.rows[0]])
+
+
+def test_an_optimizer_that_it_has_not_is_named(clone: Path) -> None:
+    with pytest.raises(ConfigError, match="the original has no optimizer adam, only sgd, adagrad"):
+        Original(load(clone), ARCH, "adam")
+
+
+def test_its_program_is_run_and_its_stages_are_timed(
+    clone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["whatever"])
+    stages = run(clone, ["--some-flag=3"])
+    assert capsys.readouterr().out.split() == ["preprocessed", "--some-flag=3", "tested"]
+    assert stages["prepare_s"] >= 0.02
+    assert stages["read_s"] >= 0.01
+    assert stages["train_s"] >= 0.03
+    assert stages["test_s"] >= 0.015
+    # Nothing is counted twice.
+    assert sum(stages.values()) < 0.2

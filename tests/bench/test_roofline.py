@@ -37,6 +37,9 @@ def test_operations_of_the_interaction_and_bytes_of_the_embeddings() -> None:
     assert roofline.interaction_flops(SMALL, 8) == 8 * 3 * 2 * 2 * 3
     # 2 tables, rows of 8 bytes, four times.
     assert roofline.embedding_bytes(SMALL, 8) == 8 * 2 * 8 * 4
+    # Halves are read by lookups; the gradient is whole; the update touches one half or both.
+    assert roofline.embedding_bytes(SMALL.stored("bf16"), 8) == 8 * 2 * 2 * (2 + 4 + 2 + 2)
+    assert roofline.embedding_bytes(SMALL.stored("split"), 8) == 8 * 2 * 2 * (2 + 4 + 4 + 4)
 
 
 def test_the_limit_adds_up_its_parts() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dlrm.bench import batches
+from dlrm.bench import batches, loading
 from dlrm.bench.arch import Arch
 from dlrm.bench.embedding import TORCH_OPTIMIZERS, Bags
 from dlrm.bench.embedding import Ours as OurTables
@@ -16,6 +16,8 @@ from dlrm.bench.loading import its_loader, write_split
 from dlrm.bench.ours import Ours
 from dlrm.bench.training import in_turn, round_steps
 from dlrm.models.dlrm import DLRMConfig
+from dlrm.nn.embedding import EmbeddingCollection, Storage
+from dlrm.optim import OPTIMIZERS
 
 ARCH = Arch("small", (30, 4, 1), DLRMConfig(dim=4, bottom=(8,), top=(8,)))
 
@@ -34,7 +36,7 @@ def test_rounds_have_two_steps_at_least_and_are_not_endless() -> None:
     assert round_steps(10**6) == 2
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rowwise_adagrad"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_our_step_trains(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "cache_bytes", lambda: 1000)
     (batch, *_) = batches.rotation(ARCH.rows, 32, "uniform")
@@ -44,7 +46,37 @@ def test_our_step_trains(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert all(p.grad is None for p in ours.model.parameters())
 
 
-@pytest.mark.parametrize("optimizer", TORCH_OPTIMIZERS)
+def test_the_check_of_ids_finds_a_wrong_one() -> None:
+    ours = Ours(ARCH, "fp32", "sgd")
+    batch = batches.random_batch(ARCH.rows, 16, "uniform", np.random.default_rng(0))
+    assert ours.check_ids(batch) == -1
+    batch.ids[5, 1] = ARCH.rows[1]
+    assert ours.check_ids(batch) == 5 * 3 + 1
+
+
+@pytest.mark.parametrize("storage", ["fp32", "bf16", "split"])
+def test_tables_are_stored_as_asked(storage: Storage) -> None:
+    arch = ARCH.stored(storage)
+    tables = Ours(arch, "fp32", "sgd").model.embeddings
+    assert isinstance(tables, EmbeddingCollection)
+    assert tables.storage == OurTables(arch, "sgd").collection.storage == storage
+    assert arch.rows == ARCH.rows
+
+
+def test_waiting_is_a_part_of_an_epoch_and_its_first_batch_a_part_of_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arch = Arch("large", (6000, 4, 1), ARCH.model)
+    seen: list[int] = []
+    monkeypatch.setattr(loading, "EPOCH_ROWS", 100)
+    ours: Any = SimpleNamespace(step=lambda batch: seen.append(len(batch)))
+    waiting = loading.measure_waiting(arch, 16, "zipf", ours)
+    assert (waiting.rows, sum(seen), len(seen)) == (100, 100, 7)
+    assert 0 < waiting.first_s <= waiting.waited_s < waiting.epoch_s
+    assert 0 < waiting.to_dict()["loading_waited_share"] < 1
+
+
+@pytest.mark.parametrize("optimizer", [name for name in TORCH_OPTIMIZERS if name in OPTIMIZERS])
 def test_our_tables_and_one_bag_a_table_learn_the_same(optimizer: str) -> None:
     ours, bags = OurTables(ARCH, optimizer), Bags(ARCH, optimizer)
     weights = [weight.data for weight in bags.bags.parameters()]

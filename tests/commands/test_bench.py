@@ -29,6 +29,7 @@ def little(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_bench, "ROUND_SAMPLES", 16)
     monkeypatch.setattr(roofline, "BUDGET_S", 0.0)
     monkeypatch.setattr(loading, "ROWS", 64)
+    monkeypatch.setattr(loading, "EPOCH_ROWS", 64)
 
 
 Run = Callable[..., dict[str, Any]]
@@ -64,6 +65,20 @@ def test_train_with_loading(run: Run) -> None:
     (row,) = run("bench", "train", "--loading", "--ids", "zipf")["batches"]
     assert row["ours_loading_ms"] > 0
     assert 0 <= row["loading_waited_share"] <= 1
+    assert row["loading_epoch_rows"] == 64
+
+
+def test_the_check_of_ids_is_a_share_of_the_step(run: Run) -> None:
+    (row,) = run("bench", "train")["batches"]
+    low, high = row["id_check_interval"]
+    assert row["id_check_ms_min"] <= low <= row["id_check_ms"] <= high
+    assert 0 < row["id_check_share"] < 1
+
+
+@pytest.mark.parametrize("command", ["train", "embedding"])
+def test_tables_in_fewer_bits(run: Run, command: str, workdir: Path) -> None:
+    assert run("bench", command, "--storage", "split", "--out", "rows.jsonl")["storage"] == "split"
+    assert json.loads(Path("rows.jsonl").read_text())["storage"] == "split"
 
 
 def test_rows_of_results_are_kept_where_asked(run: Run, workdir: Path) -> None:
@@ -80,7 +95,7 @@ def test_rows_of_results_are_kept_where_asked(run: Run, workdir: Path) -> None:
 def test_embedding_beside_what_torch_has(
     run: Run, optim: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dlrm.bench.embedding.unavailable", lambda: "not here")
+    monkeypatch.setattr("dlrm.bench.embedding.unavailable", lambda optimizer: "not here")
     result = run("bench", "embedding", "--optim", optim)
     (row,) = result["batches"]
     assert result["left_out"]["fbgemm"] == "not here"
@@ -95,6 +110,7 @@ def test_embedding_beside_what_torch_has(
 
 
 def test_a_missing_peer_says_why() -> None:
+    assert fbgemm.unavailable("adam") == "on the CPU it has no adam"
     reason = fbgemm.unavailable()
     assert reason is None or reason.startswith("fbgemm-gpu-cpu cannot be imported (")
 
@@ -116,6 +132,7 @@ def test_tables_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
         ("rounds is 0, expected at least 1", ["--rounds", "0"]),
         ("rows-scale is 2.0, expected above 0", ["--rows-scale", "2"]),
         ('batch is "many"', ["--batch", "many"]),
+        ('unknown optim "lion"; choose one of: sgd', ["--optim", "lion"]),
     ],
 )
 def test_settings_without_meaning_are_quoted(

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from dlrm.errors import ConfigError
 from dlrm.models.dlrm import DLRMConfig
+from dlrm.nn.embedding import Storage
 from dlrm.schema import CategoricalFeature, DenseFeature, Schema
 
 NUM_DENSE = 13
@@ -54,6 +55,11 @@ class Arch:
         if not 0 < share <= 1:
             raise ConfigError(f"rows-scale is {share}, expected above 0 and at most 1")
         return replace(self, rows=tuple(max(1, round(rows * share)) for rows in self.rows))
+
+    def stored(self, storage: Storage) -> "Arch":
+        """Return the same model with its tables stored in another way."""
+        tables = replace(self.model.tables, storage=storage)
+        return replace(self, model=replace(self.model, tables=tables))
 
 
 # Distinct values of C1 ... C26 in the data sets, as the original counts them.

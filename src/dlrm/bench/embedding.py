@@ -11,14 +11,18 @@ from dlrm import optim
 from dlrm.bench.arch import Arch
 from dlrm.bench.batches import Ids, rotation
 from dlrm.bench.fbgemm import Fbgemm, unavailable
-from dlrm.bench.ours import LEARNING_RATES
+from dlrm.bench.ours import learning_rate
 from dlrm.bench.timer import Timing, figures, interleave, ratio, verdict
 from dlrm.bench.training import in_turn, round_steps
 from dlrm.nn.embedding import EmbeddingCollection
 from dlrm.terminal import progress
 
 PEERS = ("bags", "fbgemm")
-TORCH_OPTIMIZERS = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad}
+TORCH_OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adagrad": torch.optim.Adagrad,
+    "adam": torch.optim.SparseAdam,
+}
 """Optimizer -> torch's, those that take sparse gradients."""
 
 
@@ -54,9 +58,10 @@ class Ours:
     """The collection of this project with its optimizer."""
 
     def __init__(self, arch: Arch, optimizer: str):
-        self.collection = EmbeddingCollection(arch.rows, arch.model.dim)
+        storage = arch.model.tables.storage
+        self.collection = EmbeddingCollection(arch.rows, arch.model.dim, storage=storage)
         parameters = self.collection.parameters()
-        self.optimizer = optim.build(optimizer, parameters, LEARNING_RATES[optimizer])
+        self.optimizer = optim.build(optimizer, parameters, learning_rate(optimizer))
 
     def step(self, batch: tuple[Tensor, Tensor]) -> None:
         """Take ids (B, T) and a gradient (B, T, D)."""
@@ -75,8 +80,8 @@ class Bags:
         )
         # As it is by default; said aloud, torch does not warn of it.
         torch.sparse.check_sparse_tensor_invariants.disable()
-        kind = TORCH_OPTIMIZERS[optimizer]
-        self.optimizer = kind(self.bags.parameters(), lr=LEARNING_RATES[optimizer])
+        kind: Any = TORCH_OPTIMIZERS[optimizer]
+        self.optimizer = kind(list(self.bags.parameters()), lr=learning_rate(optimizer))
 
     def step(self, batch: tuple[Tensor, Tensor, Sequence[Tensor]]) -> None:
         """Take ids (T, B), offsets (B,) and a gradient (B, D) a table."""
@@ -96,7 +101,7 @@ def measure(
         arch: Its tables are used, its model is not.
         batch_sizes: Sizes to measure one after the other.
         ids: How ids are distributed.
-        optimizer: `sgd`, `adagrad` or `rowwise_adagrad`.
+        optimizer: One of `dlrm.optim.OPTIMIZERS`.
         rounds: Rounds of each candidate.
 
     Returns:
@@ -106,7 +111,7 @@ def measure(
     left_out: dict[str, str] = {}
     if optimizer not in TORCH_OPTIMIZERS:
         left_out["bags"] = f"torch has no {optimizer}"
-    if (reason := unavailable()) is not None:
+    if (reason := unavailable(optimizer)) is not None:
         left_out["fbgemm"] = reason
     torch.manual_seed(0)
     ours = Ours(arch, optimizer)

@@ -11,11 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlrm.bench.ours import LEARNING_RATES
+from dlrm.bench.ours import learning_rate
+
+OPTIMIZERS = {
+    "sgd": "EXACT_SGD",
+    "adagrad": "EXACT_ADAGRAD",
+    "rowwise_adagrad": "EXACT_ROWWISE_ADAGRAD",
+}
+"""Optimizer -> its name there, those that it has on the CPU."""
 
 
-def unavailable() -> str | None:
-    """Return why FBGEMM cannot be measured; None when it can."""
+def unavailable(optimizer: str = "sgd") -> str | None:
+    """Return why FBGEMM cannot be measured with an optimizer; None when it can."""
+    if optimizer not in OPTIMIZERS:
+        return f"on the CPU it has no {optimizer}"
     try:
         _tables()
     except (ImportError, OSError, AttributeError) as error:
@@ -29,7 +38,7 @@ class Fbgemm:
     Args:
         rows: Rows of each of the T tables.
         dim: D.
-        optimizer: `sgd`, `adagrad` or `rowwise_adagrad`.
+        optimizer: One of `OPTIMIZERS`.
 
     """
 
@@ -37,17 +46,12 @@ class Fbgemm:
         import fbgemm_gpu.split_embedding_configs as configs  # pyright: ignore[reportMissingImports]
 
         tables = _tables()
-        kinds = configs.EmbOptimType
         self.tables = tables.SplitTableBatchedEmbeddingBagsCodegen(
             embedding_specs=[
                 (n, dim, tables.EmbeddingLocation.HOST, tables.ComputeDevice.CPU) for n in rows
             ],
-            optimizer={
-                "sgd": kinds.EXACT_SGD,
-                "adagrad": kinds.EXACT_ADAGRAD,
-                "rowwise_adagrad": kinds.EXACT_ROWWISE_ADAGRAD,
-            }[optimizer],
-            learning_rate=LEARNING_RATES[optimizer],
+            optimizer=getattr(configs.EmbOptimType, OPTIMIZERS[optimizer]),
+            learning_rate=learning_rate(optimizer),
             pooling_mode=tables.PoolingMode.SUM,
             device=torch.device("cpu"),
         )

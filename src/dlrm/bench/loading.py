@@ -3,6 +3,7 @@
 import contextlib
 import io
 import tempfile
+import time
 import warnings
 from dataclasses import dataclass
 from itertools import islice
@@ -26,6 +27,8 @@ ROWS = 131_072
 MOST_ROUNDS = 5
 """The original takes some ten seconds each."""
 LEAST_STEPS = 4
+EPOCH_ROWS = 1_048_576
+"""Of ours alone: long enough that its beginning is a small part, as in training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +37,11 @@ class Loading:
 
     ours: Timing
     original: Timing | None
-    waited_share: float
-    """Of our time, spent waiting for data."""
+    waiting: "Waiting"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures with flat keys."""
-        values: dict[str, Any] = {**figures(self.ours), "loading_waited_share": self.waited_share}
+        values: dict[str, Any] = {**figures(self.ours), **self.waiting.to_dict()}
         if self.original is not None:
             middle, low, high = ratio(self.original, self.ours)
             values |= figures(self.original)
@@ -49,6 +51,41 @@ class Loading:
                 "loading_verdict": verdict(self.ours, self.original),
             }
         return values
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How long training waits for data, over one epoch from files that were just written."""
+
+    rows: int
+    epoch_s: float
+    waited_s: float
+    first_s: float
+    """Of the waiting, that for the first batch, before which nothing can be read ahead."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures with flat keys."""
+        return {
+            "loading_epoch_rows": self.rows,
+            "loading_epoch_s": self.epoch_s,
+            "loading_waited_share": self.waited_s / self.epoch_s,
+            "loading_first_batch_ms": self.first_s * 1e3,
+        }
+
+
+def measure_waiting(arch: Arch, batch_size: int, ids: Ids, ours: Ours) -> Waiting:
+    """Train an epoch over a prepared dataset and add up the waiting for its loader."""
+    rows = max(EPOCH_ROWS if arch.rows_total > EPOCH_ROWS else 4096, LEAST_STEPS * batch_size)
+    with tempfile.TemporaryDirectory() as name:
+        split = write_split(Path(name), arch, rows, ids)
+        loader = Loader(split, batch_size=batch_size, shuffle=True)
+        first: float | None = None
+        began = time.perf_counter()
+        for batch in loader.epoch():
+            first = loader.waited_s if first is None else first
+            ours.step(batch)
+        epoch_s = time.perf_counter() - began
+    return Waiting(rows, epoch_s, loader.waited_s, first or 0.0)
 
 
 def measure_loading(
@@ -70,15 +107,12 @@ def measure_loading(
         folder = Path(name)
         split = write_split(folder, arch, rows, ids)
         loader = Loader(split, batch_size=batch_size, shuffle=True)
-        waited: list[float] = []
 
         def train_ours() -> None:
-            before = loader.waited_s
             epoch = loader.epoch()
             for batch in islice(epoch, steps):
                 ours.step(batch)
             epoch.close()
-            waited.append(loader.waited_s - before)
 
         candidates = {"ours_loading": train_ours}
         if original is not None:
@@ -96,8 +130,7 @@ def measure_loading(
     return Loading(
         ours=mine.per(steps),
         original=timed["original_loading"].per(steps) if original is not None else None,
-        # The first was the warm-up.
-        waited_share=sum(waited[1:]) / sum(mine.seconds),
+        waiting=measure_waiting(arch, batch_size, ids, ours),
     )
 
 

@@ -8,9 +8,11 @@ import contextlib
 import importlib
 import importlib.util
 import io
+import json
 import sys
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -21,9 +23,10 @@ from torch import Tensor
 
 from dlrm.batch import Batch
 from dlrm.bench.arch import Arch
-from dlrm.bench.ours import LEARNING_RATES
+from dlrm.bench.ours import learning_rate
 from dlrm.errors import ConfigError
 from dlrm.models.dlrm import DLRM
+from dlrm.nn.embedding import EmbeddingCollection
 
 MODULE = "dlrm_s_pytorch"
 UNUSED = ("sklearn.metrics", "tqdm", "mlperf_logging.mllog", "torch.utils.tensorboard")
@@ -116,18 +119,70 @@ class _Anything(ModuleType):
         return self
 
 
+def run(clone: Path, words: Sequence[str]) -> dict[str, float]:
+    """Run the original's training program and return the seconds of its stages.
+
+    Args:
+        clone: Of the original.
+        words: Its command line.
+
+    """
+    module: Any = load(clone)
+    seconds = {"prepare_s": 0.0, "data_s": 0.0, "test_s": 0.0}
+
+    def timed(stage: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        # Whatever arguments it has are its own affair.
+        def run(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return call(*args, **kwargs)
+            finally:
+                seconds[stage] += time.perf_counter() - began
+
+        return run
+
+    data = module.dp
+    data.data_utils.getCriteoAdData = timed("prepare_s", data.data_utils.getCriteoAdData)
+    data.make_criteo_data_and_loaders = timed("data_s", data.make_criteo_data_and_loaders)
+    module.inference = timed("test_s", module.inference)
+    sys.argv = [f"{MODULE}.py", *words]
+    began = time.perf_counter()
+    with warnings.catch_warnings(action="ignore"):
+        module.run()
+    total_s = time.perf_counter() - began
+    return {
+        "prepare_s": seconds["prepare_s"],
+        "read_s": seconds["data_s"] - seconds["prepare_s"],
+        "train_s": total_s - seconds["data_s"] - seconds["test_s"],
+        "test_s": seconds["test_s"],
+    }
+
+
 class Original:
     """The original's model and optimizer, with the parameters of ours to begin with.
 
     Args:
         module: What `load` returned.
         arch: Model and tables.
-        optimizer: `sgd`, `adagrad` or `rowwise_adagrad`.
+        optimizer: `sgd`, `adagrad` or `rowwise_adagrad`; it has no other.
         start: A model whose parameters it gets; None for its own.
+
+    Raises:
+        ConfigError: It has no such optimizer.
 
     """
 
     def __init__(self, module: ModuleType, arch: Arch, optimizer: str, start: DLRM | None = None):
+        kinds = {
+            "sgd": torch.optim.SGD,
+            "adagrad": torch.optim.Adagrad,
+            "rowwise_adagrad": module.RowWiseSparseAdagrad.RWSAdagrad,
+        }
+        if optimizer not in kinds:
+            raise ConfigError(
+                f"the original has no optimizer {optimizer}, only {', '.join(kinds)}: "
+                "choose one of them, or measure without --against"
+            )
         self.module = module
         # What its `main` does for one process without distribution.
         module.ext_dist.my_size = 1
@@ -150,14 +205,9 @@ class Original:
         wrapped.args = SimpleNamespace(loss_function="bce")
         if start is not None:
             _copy(start, self.model)
-        kinds = {
-            "sgd": torch.optim.SGD,
-            "adagrad": torch.optim.Adagrad,
-            "rowwise_adagrad": module.RowWiseSparseAdagrad.RWSAdagrad,
-        }
         # As it is by default; said aloud, torch does not warn of it.
         torch.sparse.check_sparse_tensor_invariants.disable()
-        self.optimizer = kinds[optimizer](self.model.parameters(), lr=LEARNING_RATES[optimizer])
+        self.optimizer = kinds[optimizer](self.model.parameters(), lr=learning_rate(optimizer))
         self.schedule = module.LRPolicyScheduler(self.optimizer, 0, 0, 0)
         self.device = torch.device("cpu")
 
@@ -187,10 +237,18 @@ def layout(batch: Batch) -> Layout:
 
 @torch.no_grad()
 def _copy(ours: DLRM, its: Any) -> None:
+    tables = ours.embeddings
+    assert isinstance(tables, EmbeddingCollection)
     for t, bag in enumerate(its.emb_l):
-        bag.weight.data.copy_(ours.embeddings.table(t))
+        bag.weight.data.copy_(tables.table(t))
     for mlp, layers in ((ours.bottom, its.bot_l), (ours.top, its.top_l)):
         linears = [layer for layer in layers if isinstance(layer, torch.nn.Linear)]
         for layer, its_layer in zip(mlp.linears(), linears, strict=True):
             its_layer.weight.data.copy_(layer.weight)
             its_layer.bias.data.copy_(layer.bias)
+
+
+if __name__ == "__main__":
+    stages = run(Path(sys.argv[1]), sys.argv[2:])
+    print()
+    print(json.dumps(stages))

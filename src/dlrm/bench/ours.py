@@ -5,12 +5,16 @@ import torch
 from dlrm import optim
 from dlrm.batch import Batch
 from dlrm.bench.arch import Arch
+from dlrm.nn.embedding import EmbeddingCollection
 from dlrm.nn.precision import Precision
+from dlrm.ops import backend
 from dlrm.ops.memory import keep_freed_memory
 from dlrm.training.loss import bce
 
-LEARNING_RATES = {"sgd": 0.1, "adagrad": 0.01, "rowwise_adagrad": 0.01}
-"""Optimizer -> a rate it trains well with; no speed depends on it."""
+
+def learning_rate(optimizer: str) -> float:
+    """Return a rate that an optimizer trains well with; no speed depends on it."""
+    return {"sgd": 0.1, "adam": 0.001}.get(optimizer, 0.01)
 
 
 class Ours:
@@ -19,7 +23,7 @@ class Ours:
     Args:
         arch: Model and tables.
         precision: Of the MLPs' products.
-        optimizer: `sgd`, `adagrad` or `rowwise_adagrad`.
+        optimizer: One of `dlrm.optim.OPTIMIZERS`.
 
     """
 
@@ -28,7 +32,7 @@ class Ours:
         keep_freed_memory()
         torch.manual_seed(0)
         self.model = arch.model.build(arch.schema, precision)
-        self.optimizer = optim.build(optimizer, self.model.parameters(), LEARNING_RATES[optimizer])
+        self.optimizer = optim.build(optimizer, self.model.parameters(), learning_rate(optimizer))
 
     def step(self, batch: Batch) -> float:
         """Train on a batch and return its loss."""
@@ -37,3 +41,14 @@ class Ours:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss.item()
+
+    def check_ids(self, batch: Batch) -> int:
+        """Turn ids into rows of the stacked tables, checking each: a part of every lookup.
+
+        Returns:
+            The place of the first wrong id; -1 when all are right.
+
+        """
+        tables = self.model.embeddings
+        assert isinstance(tables, EmbeddingCollection)
+        return backend(tables.weight).rows_of(batch.ids, tables.starts, tables.sizes)[1]

@@ -3,6 +3,7 @@
     limit = sum over layers of t(B, n, k) + t(n, B, k) + t(B, k, n)       products of the MLPs
           + 3 * 2 * B * D * pairs / peak                                  dot products of pairs
           + 4 * B * T * D * 4 bytes / gather                              rows of the tables
+    (fewer bytes where tables are stored in fewer)
 
 A layer n -> k multiplies (B, n) by (n, k) forwards; backwards (n, B) by (B, k) for its weights and
 (B, k) by (k, n) for its inputs, which the first layer of the bottom MLP does not need. t(m, k, n)
@@ -29,10 +30,16 @@ from torch import Tensor
 from dlrm.batch import Batch
 from dlrm.bench.arch import Arch
 from dlrm.models.dlrm import DLRM
+from dlrm.nn.embedding import EmbeddingCollection, Storage
 from dlrm.nn.precision import Precision
 
-ROW_ACCESSES = 4
-"""Row read, gradient read, row read and written by the update."""
+NUMBER_BYTES: dict[Storage, int] = {
+    "fp32": 4 + 4 + 4 + 4,
+    "split": 2 + 4 + 4 + 4,
+    "bf16": 2 + 4 + 2 + 2,
+}
+"""Storage -> bytes of each number of a row: row read, gradient read, row read and written by the
+update, which of split tables touches both halves."""
 BUDGET_S = 0.02
 """Time to look for the fastest run of one product."""
 LEAST_RUNS = 3
@@ -85,7 +92,8 @@ def interaction_flops(arch: Arch, batch_size: int) -> int:
 
 def embedding_bytes(arch: Arch, batch_size: int) -> int:
     """Return what a step moves to and from embedding rows and their gradients."""
-    return ROW_ACCESSES * batch_size * len(arch.rows) * arch.model.dim * 4
+    number_bytes = NUMBER_BYTES[arch.model.tables.storage]
+    return number_bytes * batch_size * len(arch.rows) * arch.model.dim
 
 
 def limit(
@@ -145,6 +153,7 @@ def product_s(product: Product, precision: Precision) -> float:
 def gather_bytes_per_s(model: DLRM, batches: Sequence[Batch]) -> float:
     """Return the speed of reading the rows of batch after batch, by the faster of two ways."""
     collection = model.embeddings
+    assert isinstance(collection, EmbeddingCollection)
     one = batches[0]
     out = torch.empty(one.ids.numel(), collection.dim, dtype=collection.weight.dtype)
     flat = [(batch.ids.long() + collection.starts).flatten() for batch in batches]

@@ -3,6 +3,7 @@
 Benchmarks only set up; benchmarks/RULES.md says how figures are taken.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -129,6 +130,21 @@ def machine() -> dict[str, Any]:
         "load": os.getloadavg()[0],
         "system": platform.system(),
     }
+
+
+def peak_bytes(process: int | None = None) -> int:
+    """Return the most memory that a process has had in its life so far; 0 where nobody tells.
+
+    Args:
+        process: Its number; None for this one.
+
+    """
+    path = Path("/proc") / ("self" if process is None else str(process)) / "status"
+    with contextlib.suppress(OSError):
+        for line in path.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def save(suite: str, results: Mapping[str, Any], out: Path | None = None) -> Path:

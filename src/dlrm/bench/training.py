@@ -35,6 +35,8 @@ class Measured:
     ours: Timing
     original: Timing | None
     limit: roofline.Roofline
+    id_check: Timing
+    """Of turning ids into rows and checking them, apart from the step."""
     loading: Loading | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -50,6 +52,8 @@ class Measured:
             "roofline_interaction_ms": self.limit.interaction_s * 1e3,
             "roofline_embedding_ms": self.limit.embedding_s * 1e3,
             "roofline_share": self.limit.total_s / self.ours.median,
+            **figures(self.id_check),
+            "id_check_share": ratio(self.id_check, self.ours)[0],
             "speedup": None,
             "speedup_interval": None,
             "verdict": None,
@@ -95,13 +99,13 @@ def measure(
         batch_sizes: Sizes to measure one after the other, with the same model.
         precision: Of our MLPs' products; the original computes in float32.
         ids: How ids are distributed.
-        optimizer: `sgd`, `adagrad` or `rowwise_adagrad`.
+        optimizer: One of `dlrm.optim.OPTIMIZERS`; the original has no Adam.
         rounds: Rounds of each candidate.
         against: A clone of the original; None to measure ours alone.
         loading: Also time it with the batches read from a prepared dataset.
 
     Raises:
-        ConfigError: The clone is none.
+        ConfigError: The clone is none, or the original has no such optimizer.
 
     """
     # First of all, because it fails early.
@@ -115,7 +119,10 @@ def measure(
             batches = rotation(arch.rows, batch_size, ids)
             task = bar.add_task(f"batch {batch_size}", total=rounds)
             steps = round_steps(batch_size)
-            candidates = {"ours": in_turn(ours.step, batches, steps)}
+            candidates = {
+                "ours": in_turn(ours.step, batches, steps),
+                "id_check": in_turn(ours.check_ids, batches, steps),
+            }
             if original is not None:
                 its = [layout(batch) for batch in batches]
                 if difference is None:
@@ -134,6 +141,7 @@ def measure(
                     ours=timed["ours"].per(steps),
                     original=timed["original"].per(steps) if original is not None else None,
                     limit=roofline.measure(arch, ours.model, batches, precision),
+                    id_check=timed["id_check"].per(steps),
                     loading=measure_loading(arch, batch_size, ids, rounds, ours, original)
                     if loading
                     else None,

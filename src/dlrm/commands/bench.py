@@ -11,8 +11,8 @@ from dlrm.bench.batches import Ids, batch_sizes
 from dlrm.commands.bench_results import BenchEmbeddingResult, BenchTrainResult
 from dlrm.errors import ConfigError, unknown
 from dlrm.nn import precision as precisions
-
-Optimizer = Literal["sgd", "adagrad", "rowwise_adagrad"]
+from dlrm.nn.embedding import Storage
+from dlrm.optim import OPTIMIZERS
 
 
 def train(
@@ -22,7 +22,8 @@ def train(
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     against: Path | None = None,
     ids: Ids = "uniform",
-    optim: Optimizer = "sgd",
+    optim: str = "sgd",
+    storage: Storage = "fp32",
     rounds: int = 11,
     rows_scale: float = 1.0,
     loading: bool = False,
@@ -39,7 +40,8 @@ def train(
         precision: Of the MLPs' products; auto is bf16 where the CPU multiplies it natively.
         against: A clone of github.com/facebookresearch/dlrm to measure beside.
         ids: uniform, or zipf: ids by a power law.
-        optim: The optimizer.
+        optim: The optimizer: sgd, adagrad, rowwise_adagrad or adam.
+        storage: Of our tables: fp32, bf16 or split; those of others are fp32.
         rounds: Timed rounds of each candidate.
         rows_scale: Share of the rows of each table, where memory is short.
         loading: Also time training over a prepared dataset.
@@ -49,7 +51,8 @@ def train(
         ConfigError: A setting has no meaning, or the clone is none.
 
     """
-    scaled, sizes = _checked(arch, rows_scale, batch, rounds)
+    scaled, sizes = _checked(arch, rows_scale, batch, rounds, optim)
+    scaled = scaled.stored(storage)
     resolved = precisions.resolve(precision)
     measured = training_bench.measure(
         scaled,
@@ -67,6 +70,7 @@ def train(
         precision=resolved,
         ids=ids,
         optim=optim,
+        storage=storage,
         machine=timer.machine(),
         measured=measured,
     )
@@ -80,7 +84,8 @@ def embedding(
     arch: str = "criteo-kaggle",
     batch: str = "128,2048,16384",
     ids: Ids = "uniform",
-    optim: Optimizer = "sgd",
+    optim: str = "sgd",
+    storage: Storage = "fp32",
     rounds: int = 11,
     rows_scale: float = 1.0,
     out: Path | None = None,
@@ -94,7 +99,8 @@ def embedding(
         arch: criteo-kaggle or criteo-terabyte; its tables are used.
         batch: Batch sizes, separated by commas.
         ids: uniform, or zipf: ids by a power law.
-        optim: The optimizer.
+        optim: The optimizer: sgd, adagrad, rowwise_adagrad or adam.
+        storage: Of our tables: fp32, bf16 or split; those of others are fp32.
         rounds: Timed rounds of each candidate.
         rows_scale: Share of the rows of each table, where memory is short.
         out: Rows of results are appended to this file, as JSON lines.
@@ -103,7 +109,8 @@ def embedding(
         ConfigError: A setting has no meaning.
 
     """
-    scaled, sizes = _checked(arch, rows_scale, batch, rounds)
+    scaled, sizes = _checked(arch, rows_scale, batch, rounds, optim)
+    scaled = scaled.stored(storage)
     measured, left_out = embedding_bench.measure(
         scaled, sizes, ids=ids, optimizer=optim, rounds=rounds
     )
@@ -112,6 +119,7 @@ def embedding(
         rows_scale=rows_scale,
         ids=ids,
         optim=optim,
+        storage=storage,
         machine=timer.machine(),
         measured=measured,
         left_out=left_out,
@@ -121,10 +129,14 @@ def embedding(
     return result
 
 
-def _checked(arch: str, rows_scale: float, batch: str, rounds: int) -> tuple[Arch, list[int]]:
+def _checked(
+    arch: str, rows_scale: float, batch: str, rounds: int, optim: str
+) -> tuple[Arch, list[int]]:
     """Return the sizes that a command line asks for, or say what has no meaning."""
     if arch not in ARCHS:
         raise unknown("arch", arch, ARCHS)
+    if optim not in OPTIMIZERS:
+        raise unknown("optim", optim, OPTIMIZERS)
     if rounds < 1:
         raise ConfigError(f"rounds is {rounds}, expected at least 1")
     return ARCHS[arch].scaled(rows_scale), batch_sizes(batch)

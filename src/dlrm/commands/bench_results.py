@@ -22,6 +22,7 @@ class BenchTrainResult:
     precision: str
     ids: str
     optim: str
+    storage: str
     machine: dict[str, Any]
     measured: TrainMeasured
 
@@ -32,7 +33,7 @@ class BenchTrainResult:
 
     def setting(self) -> dict[str, Any]:
         """Return what was measured, JSON-ready."""
-        names = ("arch", "rows_scale", "precision", "ids", "optim")
+        names = ("arch", "rows_scale", "precision", "ids", "optim", "storage")
         return {name: getattr(self, name) for name in names}
 
     def save(self, out: Path | None = None) -> Path:
@@ -53,6 +54,7 @@ class BenchTrainResult:
     def __rich__(self) -> RenderableType:
         batches = self.batches
         title = f"Training step, {self.arch}, {self.precision}, {self.ids} ids, {self.optim}"
+        title += f", tables {self.storage}"
         against = any(row["speedup"] is not None for row in batches)
         columns = ["ours, ms", "original, ms", "speedup"] if against else ["ours, ms"]
         grid = terminal.table(title, "batch", *columns, "samples/s", "of the limit")
@@ -67,6 +69,8 @@ class BenchTrainResult:
             grid.add_row(f"{row['batch_size']:,}", *cells)
         parts: list[RenderableType] = [grid]
         parts += [line for row in batches if (line := _loading(row))]
+        checks = ", ".join(f"{row['id_check_share']:.1%}" for row in batches)
+        parts.append(f"Turning ids into rows and checking them: {checks} of the step")
         if (difference := self.measured.max_abs_diff) is not None:
             parts.append(f"First losses of both, from equal parameters, differ by {difference:.1e}")
         parts.append(self._sentence(batches, against))
@@ -92,6 +96,7 @@ class BenchEmbeddingResult:
     rows_scale: float
     ids: str
     optim: str
+    storage: str
     machine: dict[str, Any]
     measured: list[EmbeddingMeasured]
     left_out: dict[str, str]
@@ -99,7 +104,7 @@ class BenchEmbeddingResult:
 
     def setting(self) -> dict[str, Any]:
         """Return what was measured, JSON-ready."""
-        names = ("arch", "rows_scale", "ids", "optim")
+        names = ("arch", "rows_scale", "ids", "optim", "storage")
         return {name: getattr(self, name) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,6 +123,7 @@ class BenchEmbeddingResult:
 
     def __rich__(self) -> RenderableType:
         title = f"Embedding tables, {self.arch}, {self.ids} ids, {self.optim}"
+        title += f", tables {self.storage}"
         names = list(self.measured[0].peers)
         columns = [column for name in names for column in (f"{name}, ms", "speedup")]
         grid = terminal.table(title, "batch", "ours, ms", *columns)

@@ -1,0 +1,92 @@
+"""The scripts in benchmarks/: those that are quick run, of the others the parts that decide."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from dlrm.bench.arch import ARCHS
+from dlrm.errors import ConfigError
+
+SCRIPTS = Path(__file__).parents[2] / "benchmarks"
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", SCRIPTS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["generate", "loading"])
+def test_quick_runs_leave_rows_where_asked(name: str, workdir: Path) -> None:
+    script(name).main(["--quick", "--out", "rows.jsonl"])
+    rows = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
+    assert {row["suite"] for row in rows} == {name}
+    assert [path.name for path in workdir.iterdir()] == ["rows.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["prepare", "training", "end_to_end", "peers", "precision", "run"])
+def test_every_script_has_a_quick_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        script(name).main(["--help"])
+    assert "--quick" in capsys.readouterr().out
+
+
+def test_every_suite_is_a_script_and_every_script_is_a_suite() -> None:
+    run = script("run")
+    scripts = {words[0] for _, words in run.SUITES.values()}
+    assert scripts == {path.name for path in SCRIPTS.glob("*.py")} - {"run.py"}
+
+
+def test_what_is_missing_and_what_failed_is_said(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = script("run")
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    monkeypatch.setattr(run, "SUITES", {"good": (1, ("good.py",)), "bad": (2, ("bad.py", "-x"))})
+    monkeypatch.setattr(run, "PACKAGES", {"Theirs": "nobody_has_this"})
+    monkeypatch.delenv("DLRM_ORIGINAL", raising=False)
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks/good.py").write_text("import sys; print('ran', sys.argv[1:])")
+    (tmp_path / "benchmarks/bad.py").write_text("import sys; sys.exit(sys.argv[1])")
+    assert run.main([]) == 1
+    said = capfd.readouterr().out
+    assert "Without the original (DLRM_ORIGINAL names no clone)\nWithout Theirs\n" in said
+    assert "2 suites, some 3 minutes" in said
+    assert "ran []" in said
+    assert said.endswith("FAILED: bad\n")
+    assert run.main(["--only", "good", "--quick"]) == 0
+    assert "ran ['--quick', '--out'" in capfd.readouterr().out
+    with pytest.raises(ConfigError, match='unknown suite "godo"'):
+        run.main(["--only", "godo"])
+
+
+def test_peers_get_as_many_rows_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    peers = script("peers")
+    arch = ARCHS["criteo-kaggle"]
+    table_bytes = arch.rows_total * 64
+    # Its tables and gradients, and ours; Adam keeps two more of each size on either side.
+    assert 3 * table_bytes < peers.need_bytes(arch, "sgd") < 3 * table_bytes + 4 * 2**30
+    assert peers.need_bytes(arch, "adam") > 7 * table_bytes
+    for optimizer in ("sgd", "adam"):
+        scales = [peers.largest(optimizer, gib * 2**30) for gib in (3, 6, 12, 20, 40)]
+        assert scales == sorted(scales)
+        assert scales[-1] == 1.0
+        for gib, scale in zip((3, 6, 12, 20, 40), scales, strict=True):
+            assert peers.need_bytes(arch.scaled(scale), optimizer) <= gib * 2**30
+    with pytest.raises(ConfigError, match="of the rows fit into 1"):
+        peers.largest("sgd", 2**30)
+    assert sys.modules.get("deepctr_torch") is None
+
+
+def test_lines_of_the_whole_run_must_rise(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="original-lines 50 and lines 100"):
+        script("end_to_end").main(
+            ["--lines", "100", "--original-lines", "50", "--trial-lines", "50"]
+        )
