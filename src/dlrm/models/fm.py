@@ -1,0 +1,70 @@
+"""FM, the factorization machine: logistic regression plus a weight for each pair of features.
+
+    logit = b + w . x + sum_t w_t[id_t]  +  sum_(i<j) <a_i, a_j>
+
+where a is x_i v_i of a dense feature and the embedding v_t[id_t] of a categorical one. The weight
+of a pair is the dot product of its two vectors, so it is known even where the pair was never seen.
+
+Source: Rendle, "Factorization Machines", ICDM 2010.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor, nn
+
+from dlrm.batch import Batch
+from dlrm.errors import ConfigError
+from dlrm.models.lr import LR
+from dlrm.nn.embedding import Embeddings
+from dlrm.nn.factorization import INIT_STD, SecondOrder
+from dlrm.nn.precision import Precision
+from dlrm.nn.tables import TablesConfig
+from dlrm.schema import Schema
+
+
+class FM(nn.Module):
+    """First-order weights and second-order factors.
+
+    Args:
+        num_dense: N, dense features.
+        weights: First-order weights of the T categorical features: embeddings of dimension 1.
+        embeddings: Their factors, of dimension D.
+
+    """
+
+    def __init__(self, num_dense: int, weights: Embeddings, embeddings: Embeddings):
+        super().__init__()
+        self.linear = LR(num_dense, weights)
+        self.embeddings = embeddings
+        self.pairs = SecondOrder(num_dense, embeddings.dim)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the logits (B,)."""
+        e = self.embeddings(batch.ids, batch.offsets)
+        return self.linear(batch) + self.pairs(batch.dense, e)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FMConfig:
+    """A factorization machine."""
+
+    name: Literal["fm"] = "fm"
+    """The model."""
+    dim: int = 16
+    """Number of factors."""
+    tables: TablesConfig = field(default_factory=lambda: TablesConfig(init_std=INIT_STD))
+    """The factors of the ids; their first-order weights are stored alike, and start at 0."""
+
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise ConfigError(f"model.dim is {self.dim}: it must be positive")
+
+    def build(self, schema: Schema, precision: Precision = "fp32") -> FM:
+        """Return the model for data of this schema, with fresh parameters; always in float32."""
+        del precision
+        return FM(
+            len(schema.dense),
+            self.tables.build(schema.rows, 1, schema.names),
+            self.tables.build(schema.rows, self.dim, schema.names),
+        )

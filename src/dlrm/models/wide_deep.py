@@ -1,0 +1,133 @@
+"""Wide & Deep: a linear model over ids and crosses of ids, and an MLP over embeddings.
+
+    wide  = b + w . x + sum_t w_t[id_t] + sum_(s,t) w_st[id_s, id_t]
+    logit = wide + mlp([x, e_1, ..., e_T])
+
+The crosses (s, t) are pairs of columns that are named in the config. Without any, the wide part is
+the first-order weights alone. A cross whose pairs of ids are more than its rows is hashed.
+
+Source: Cheng et al., "Wide & Deep Learning for Recommender Systems", DLRS 2016, arXiv 1606.07792.
+It trains the wide part with FTRL and the deep part with Adagrad; here one optimizer trains both.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dlrm.batch import Batch
+from dlrm.errors import ConfigError
+from dlrm.models.lr import LR
+from dlrm.nn.crosses import Crosses, parse
+from dlrm.nn.embedding import Embeddings
+from dlrm.nn.mlp import MLP
+from dlrm.nn.precision import Precision
+from dlrm.nn.tables import TablesConfig
+from dlrm.schema import Schema
+
+
+class WideDeep(nn.Module):
+    """A linear model and an MLP, trained together.
+
+    Args:
+        num_dense: N, dense features.
+        weights: First-order weights of the T categorical features: embeddings of dimension 1.
+        crosses: Weights of the crosses; None for none.
+        embeddings: Of the deep part, of dimension D.
+        deep: Hidden sizes of the MLP; a last layer to the logit follows.
+        dropout: Share of the MLP's hidden units dropped in training.
+        batch_norm: Whether its hidden layers are normalized.
+        precision: Of the MLP, see `dlrm.nn.mlp`.
+
+    """
+
+    def __init__(
+        self,
+        num_dense: int,
+        weights: Embeddings,
+        crosses: Crosses | None,
+        embeddings: Embeddings,
+        *,
+        deep: Sequence[int],
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+        precision: Precision = "fp32",
+    ):
+        super().__init__()
+        self.linear = LR(num_dense, weights)
+        self.crosses = crosses
+        self.embeddings = embeddings
+        width = num_dense + len(embeddings.rows) * embeddings.dim
+        self.deep = MLP(
+            [width, *deep, 1],
+            relu_last=False,
+            precision=precision,
+            dropout=dropout,
+            batch_norm=batch_norm,
+        )
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the logits (B,)."""
+        wide = self.linear(batch)
+        if self.crosses is not None:
+            wide = wide + self.crosses(batch.ids, batch.offsets)
+        e = self.embeddings(batch.ids, batch.offsets)
+        return wide + self.deep(torch.cat([batch.dense, e.flatten(1)], dim=1)).squeeze(1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WideDeepConfig:
+    """A Wide & Deep model; the defaults of the MLP are those of the paper."""
+
+    name: Literal["wide_deep"] = "wide_deep"
+    """The model."""
+    dim: int = 16
+    """Embedding dimension of the deep part."""
+    deep: tuple[int, ...] = (1024, 512, 256)
+    """Hidden sizes of the MLP; a last layer to the logit follows."""
+    dropout: float = 0.0
+    """Share of the MLP's hidden units dropped in training."""
+    batch_norm: bool = False
+    """Whether the MLP's hidden layers are normalized."""
+    crosses: tuple[str, ...] = ()
+    """Pairs of categorical columns for the wide part, such as C1*C2; none: first-order weights
+    alone."""
+    cross_rows: int = 100_000
+    """Most rows of a cross; pairs of ids are hashed to them where they are more."""
+    tables: TablesConfig = field(default_factory=lambda: TablesConfig(init_std=0.01))
+    """The embeddings; the weights of the wide part are stored alike, and start at 0."""
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "cross_rows"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.{name} is {getattr(self, name)}: it must be positive")
+        if any(size < 1 for size in self.deep):
+            raise ConfigError(f"model.deep is {self.deep}: sizes must be positive")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.dropout is {self.dropout}: at least 0 and below 1 is needed")
+
+    def build(self, schema: Schema, precision: Precision = "fp32") -> WideDeep:
+        """Return the model for data of this schema, with fresh parameters.
+
+        Raises:
+            ConfigError: A cross names a column that the schema lacks, or not two of them.
+
+        """
+        crosses = None
+        if self.crosses:
+            pairs = parse(self.crosses, schema.names)
+            rows = [min(self.cross_rows, schema.rows[s] * schema.rows[t]) for s, t in pairs]
+            weights = self.tables.build(rows, 1, self.crosses)
+            crosses = Crosses(schema.rows, pairs, weights)
+        return WideDeep(
+            len(schema.dense),
+            self.tables.build(schema.rows, 1, schema.names),
+            crosses,
+            self.tables.build(schema.rows, self.dim, schema.names),
+            deep=self.deep,
+            dropout=self.dropout,
+            batch_norm=self.batch_norm,
+            precision=precision,
+        )

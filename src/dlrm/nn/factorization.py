@@ -1,0 +1,64 @@
+"""Second-order factorization: the dot products of all pairs of features, in linear time."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+INIT_STD = 0.01
+"""Standard deviation of fresh factors: small, so that a model starts as its linear part."""
+
+
+class SecondOrder(nn.Module):
+    """`sum_(i<j) <a_i, a_j>` over the vectors a of all features.
+
+    A dense feature i has a learnt vector v_i, and a_i = x_i v_i; a categorical one has its
+    embedding, the sum of the bag where it is multi-hot.
+
+    Args:
+        num_dense: N.
+        dim: D.
+
+    Source: Rendle, "Factorization Machines", ICDM 2010.
+
+    """
+
+    def __init__(self, num_dense: int, dim: int):
+        super().__init__()
+        self.vectors = nn.Parameter(torch.randn(num_dense, dim) * INIT_STD)
+
+    def forward(self, dense: Tensor, e: Tensor) -> Tensor:
+        """Map dense (B, N) and embeddings (B, T, D) to (B,)."""
+        return _Pairs.apply(dense, self.vectors, e)
+
+
+class _Pairs(torch.autograd.Function):
+    """`1/2 (|s|^2 - q)` with the sum of all vectors s and the sum q of their squared lengths.
+
+    Rendle's lemma 3.1: the square of the sum holds each pair twice, and each vector with itself.
+    Dense features join s as x V and q as x^2 |V|^2, so that no (B, N, D) is made. Backwards
+    dlogit/da_i = s - a_i. One function, because autograd would go over the embeddings twice as
+    often.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, v: Tensor, e: Tensor) -> Tensor:
+        s = torch.addmm(e.sum(dim=1), x, v)
+        q = torch.linalg.vector_norm(e.flatten(1), dim=1).square() + x.square() @ v.square().sum(
+            dim=1
+        )
+        ctx.save_for_backward(x, v, e, s)
+        return (s.square().sum(dim=1) - q) / 2
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, v, e, s = ctx.saved_tensors
+        gs = g[:, None] * s
+        de = torch.mul(e, -g[:, None, None]).add_(gs[:, None])
+        dv = x.t() @ gs - (x.square().t() @ g)[:, None] * v
+        dx = (
+            gs @ v.t() - g[:, None] * x * v.square().sum(dim=1) if ctx.needs_input_grad[0] else None
+        )
+        return dx, dv, de
