@@ -237,14 +237,14 @@ def test_a_damaged_dataset_can_be_replaced(tmp_path):
 
 def test_what_appears_meanwhile_is_left_alone(tmp_path, monkeypatch):
     raw, out = source(tmp_path / "raw", log(20)), tmp_path / "out"
-    add = Spill.add
+    drop_values = Spill.drop_values
 
-    def meanwhile(spill, frame):
+    def meanwhile(spill):
         out.mkdir()
         (out / "train").write_text("mine")
-        add(spill, frame)
+        drop_values(spill)
 
-    monkeypatch.setattr(Spill, "add", meanwhile)
+    monkeypatch.setattr(Spill, "drop_values", meanwhile)
     with pytest.raises(DatasetError, match="meanwhile"):
         prepare(raw, out)
     assert files(tmp_path) == ["out", "out/train", "raw"]
@@ -300,7 +300,7 @@ def test_the_estimate_is_about_what_is_used(tmp_path, monkeypatch):
         monkeypatch.setattr(owner, name, watched)
 
     folder = tmp_path / ".out.partial"
-    for name in ("add", "build", "drop"):
+    for name in ("_code", "build", "drop"):
         watch(Spill, name)
     prepare(raw, tmp_path / "out")
     # The first megabyte of the estimate is for what does not grow with the rows.

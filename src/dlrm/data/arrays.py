@@ -34,7 +34,7 @@ class ArrayWriter:
     def write(self, rows: NDArray[Any]) -> None:
         """Append rows: (n, columns), or (n,) without columns."""
         self._rows += len(rows)
-        left = memoryview(np.asarray(rows, self._dtype).tobytes())
+        left = np.ascontiguousarray(rows, self._dtype).reshape(-1).view(np.uint8).data
         self._digest.update(left)
         while left:
             left = left[self._stream.write(left) :]

@@ -15,8 +15,10 @@ from typing import Any
 
 import polars as pl
 
+from dlrm.data import kernels
 from dlrm.data.bad_rows import BadRows, OnBadRow
-from dlrm.data.text import ahead, check_file, chunks, estimate_lines
+from dlrm.data.text import check_file, chunks, estimate_lines
+from dlrm.data.threads import ahead, in_order
 from dlrm.errors import ConfigError, InputError
 
 INTEGERS = tuple(f"I{i}" for i in range(1, 14))
@@ -102,22 +104,28 @@ class CriteoSource:
         for path in self.paths:
             line = 1
             self.day_rows.append(0)
-            for chunk in ahead(chunks(path, self.chunk_bytes)):
-                lines = chunk.count(b"\n")
-                frame = self._parse(chunk, lines)
-                if frame is None:
-                    good = self._without_faults(chunk, path, line)
-                    frame = self._parse(good, good.count(b"\n"))
-                    if frame is None:
-                        # Not reachable as long as the two definitions of a good line agree.
-                        raise InputError("cannot be parsed", file=path, line=line)
+            texts = ahead(chunks(path, self.chunk_bytes))
+            for chunk, lines, parsed in in_order(self._parse_chunk, texts):
+                frame = self._good_rows(chunk, path, line) if parsed is None else parsed
                 line += lines
                 self.day_rows[-1] += frame.height
                 if frame.height:
                     yield frame
 
+    def _parse_chunk(self, chunk: bytes) -> tuple[bytes, int, pl.DataFrame | None]:
+        lines = chunk.count(b"\n")
+        return chunk, lines, self._parse(chunk, lines)
+
     def _parse(self, chunk: bytes, lines: int) -> pl.DataFrame | None:
         """Return the frame of a chunk in which every line is good; None when one is not."""
+        if kernels.available():
+            columns = kernels.parse_criteo(chunk, lines, labelled=self.labelled)
+            if columns is not None:
+                return _frame(columns)
+        return self._parse_with_polars(chunk, lines)
+
+    def _parse_with_polars(self, chunk: bytes, lines: int) -> pl.DataFrame | None:
+        """Do the same without the kernels, and for numbers that they leave to this."""
         texts = (self.label,) * self.labelled
         schema = {
             **dict.fromkeys(texts, pl.String()),
@@ -144,6 +152,15 @@ class CriteoSource:
         except pl.exceptions.PolarsError:
             return None
 
+    def _good_rows(self, chunk: bytes, path: Path, line: int) -> pl.DataFrame:
+        """Return the frame of the good lines of a chunk that has others."""
+        good = self._without_faults(chunk, path, line)
+        frame = self._parse(good, good.count(b"\n"))
+        if frame is None:
+            # Not reachable as long as the definitions of a good line agree.
+            raise InputError("cannot be parsed", file=path, line=line)
+        return frame
+
     def _without_faults(self, chunk: bytes, path: Path, line: int) -> bytes:
         """Return the good lines of a chunk; raise at the first other one, or count it."""
         good, kept = _GOOD[self.labelled], []
@@ -167,6 +184,16 @@ def _typed(labelled: bool) -> list[pl.Expr]:
         pl.col(INTEGERS),
         pl.col(CATEGORIES).str.to_integer(base=16).cast(pl.UInt32),
     ]
+
+
+def _frame(columns: kernels.Columns) -> pl.DataFrame:
+    """Return parsed columns as a frame."""
+    names, values = (*INTEGERS, *CATEGORIES), (*columns.counts, *columns.categories)
+    frame = pl.DataFrame(
+        {CriteoSource.label: columns.labels, **dict(zip(names, values, strict=True))}
+    )
+    missing = pl.DataFrame(dict(zip(names, columns.missing, strict=True)))
+    return frame.with_columns(pl.when(~missing[name]).then(name).alias(name) for name in names)
 
 
 def _fault(line: bytes, labelled: bool) -> tuple[str, str | None, str] | None:

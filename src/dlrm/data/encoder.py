@@ -45,7 +45,9 @@ def dense_columns(frame: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
 
 def dense_array(frame: pl.DataFrame) -> NDArray[np.float32]:
     """Return Float32 columns as one row-major array (n, N)."""
-    return np.ascontiguousarray(frame.to_numpy().reshape(frame.height, frame.width), np.float32)
+    return np.ascontiguousarray(
+        frame.to_numpy(order="c").reshape(frame.height, frame.width), np.float32
+    )
 
 
 @dataclass(frozen=True)

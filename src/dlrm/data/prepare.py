@@ -2,7 +2,7 @@
 
 Three stages, each of which reads and writes in order: the log becomes blocks of codes (spill), the
 distinct values of all blocks become vocabularies, one feature at a time, and the blocks become
-the arrays of the splits. Memory holds a few blocks and one feature's distinct values.
+the arrays of the splits. Memory holds a few blocks and two features' distinct values.
 """
 
 import shutil
@@ -23,8 +23,8 @@ from dlrm.data.split import PROTOCOLS, SPLITS, HasDays, Protocol, plan, sizes
 from dlrm.data.staging import staged
 from dlrm.data.store import FORMAT, MANIFEST_FILE, VERSION, Dataset, file_record
 from dlrm.data.target import ENTRIES, check_disk, existing, remove_dataset
-from dlrm.data.text import ahead
-from dlrm.data.vocabulary import ID_ORDERS, IdOrder, Vocabulary
+from dlrm.data.threads import in_order
+from dlrm.data.vocabulary import ID_ORDERS, IdOrder
 from dlrm.errors import ConfigError, DatasetError, unknown
 from dlrm.files import sync_file, sync_folder, write_json
 from dlrm.terminal import progress
@@ -187,11 +187,9 @@ def source_name(source: Source) -> str:
 def _read(source: Source, spill: Spill, bar: Progress) -> None:
     """First stage: the log becomes blocks of codes."""
     task = bar.add_task("Reading rows", total=source.rows())
-    # Parsing goes on in a thread while blocks are coded.
-    with closing(ahead(blocks(source.read()))) as frames:
-        for frame in frames:
-            spill.add(frame)
-            bar.advance(task, frame.height)
+    with closing(spill.fill(blocks(source.read()))) as written:
+        for rows in written:
+            bar.advance(task, rows)
     bar.update(task, total=spill.rows, completed=spill.rows)
     if not spill.rows:
         bad = _bad_rows(source)
@@ -202,13 +200,16 @@ def _read(source: Source, spill: Spill, bar: Progress) -> None:
 def _build(
     source: Source, spill: Spill, folder: Path, config: PrepareConfig, bar: Progress
 ) -> dict[str, tuple[int, int]]:
-    """Second stage: vocabularies, one at a time. Returns rows and rare samples of each table."""
-    (folder / VOCABULARY_FOLDER).mkdir()
-    built = {}
-    for name in bar.track(source.categorical, description="Building vocabularies"):
-        vocabulary: Vocabulary = spill.build(name, config.ids, config.min_count)
+    """Second stage: vocabularies, two at a time. Returns rows and rare samples of each table."""
+
+    def one(name: str) -> tuple[int, int]:
+        vocabulary = spill.build(name, config.ids, config.min_count)
         vocabulary.save(folder / VOCABULARY_FOLDER)
-        built[name] = vocabulary.rows, spill.rows - int(vocabulary.frame["count"].sum())
+        return vocabulary.rows, spill.rows - int(vocabulary.frame["count"].sum())
+
+    (folder / VOCABULARY_FOLDER).mkdir()
+    names = (name for name in bar.track(source.categorical, description="Building vocabularies"))
+    built = dict(zip(source.categorical, in_order(one, names, 2), strict=True))
     spill.drop_values()
     return built
 
@@ -221,9 +222,13 @@ def _write_splits(
     where = plan(config.split, spill.rows, fractions=config.fractions, seed=config.seed, days=days)
     task, start = bar.add_task("Writing splits", total=spill.rows), 0
     shape = len(source.dense), len(source.categorical)
-    with SplitWriter(folder, SPLITS, *shape, truth=spill.truth) as writer:
-        for block, height in enumerate(spill.block_rows):
-            arrays = spill.read(block)
+    every = (block for block in range(len(spill.block_rows)))
+    with (
+        SplitWriter(folder, SPLITS, *shape, truth=spill.truth) as writer,
+        closing(in_order(spill.read, every)) as read,
+    ):
+        for block, arrays in enumerate(read):
+            height = spill.block_rows[block]
             for split, rows in where.pieces(start, start + height):
                 writer.write(split, arrays, rows)
             spill.drop(block)

@@ -11,14 +11,15 @@ hash table is done per distinct value, not per row.
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dlrm.data.encoder import dense_columns
+from dlrm.data.encoder import dense_array, dense_columns
 from dlrm.data.source import Source
+from dlrm.data.threads import ahead, in_order
 from dlrm.data.vocabulary import IdOrder, Vocabulary, distinct, fold
 
 BLOCK_ROWS = 1 << 17
@@ -37,6 +38,17 @@ def blocks(
             held = []
     if held:
         yield pl.concat(held)
+
+
+class _Block(NamedTuple):
+    """What is known of a block that was written."""
+
+    rows: int
+    truth: bool
+    missing: dict[str, int]
+    """Column -> rows in which it is missing."""
+    values: dict[str, int]
+    """Category -> distinct values."""
 
 
 class Spill:
@@ -66,26 +78,37 @@ class Spill:
         """Rows of all blocks."""
         return sum(self.block_rows)
 
-    def add(self, frame: pl.DataFrame) -> None:
+    def fill(self, frames: Generator[pl.DataFrame, None, None]) -> Generator[int, None, None]:
+        """Write frames as blocks, several at a time; yield the rows of each."""
+        numbered = (each for each in enumerate(ahead(frames)))
+        for block in in_order(self._code, numbered):
+            self.block_rows.append(block.rows)
+            self.truth = block.truth
+            for name, missing in block.missing.items():
+                self.missing[name] += missing
+            for name, values in block.values.items():
+                self._offsets[name].append(self._offsets[name][-1] + values)
+            yield block.rows
+
+    def _code(self, numbered: tuple[int, pl.DataFrame]) -> _Block:
         """Write a block of rows."""
-        source, columns, values = self._source, [], []
-        for name in self.missing:
-            self.missing[name] += frame[name].null_count()
+        source, (block, frame) = self._source, numbered
+        columns, values, found = [], [], {}
         for number, name in enumerate(source.categorical):
             groups, codes = distinct(fold(frame[name], self._max_rows))
-            self._offsets[name].append(self._offsets[name][-1] + groups.height)
+            found[name] = groups.height
             columns.append(pl.Series(f"code{number}", codes))
             counted = pl.struct("value", pl.col("count").cast(pl.UInt32))
             values.append(groups.select(counted.implode().alias(name)))
-        self.truth = TRUTH in frame.columns
         kept = [frame[source.label].alias("label")]
-        if self.truth:
+        if TRUTH in frame.columns:
             kept.append(frame[TRUTH].cast(pl.Float32).alias(TRUTH))
         dense = dense_columns(frame, source.dense)
         dense.columns = [f"dense{number}" for number in range(dense.width)]
-        self._write("rows", pl.DataFrame([*kept, *dense.get_columns(), *columns]))
-        self._write("values", pl.concat(values, how="horizontal"))
-        self.block_rows.append(frame.height)
+        self._write(block, "rows", pl.DataFrame([*kept, *dense.get_columns(), *columns]))
+        self._write(block, "values", pl.concat(values, how="horizontal"))
+        missing = {name: frame[name].null_count() for name in self.missing}
+        return _Block(frame.height, TRUTH in frame.columns, missing, found)
 
     def build(self, name: str, order: IdOrder, min_count: int) -> Vocabulary:
         """Build the vocabulary of a feature from all blocks, and keep the ids of its values."""
@@ -99,7 +122,9 @@ class Spill:
         values = pl.concat(parts, rechunk=False)
         del parts
         vocabulary, ids = Vocabulary.build(name, values, order, min_count)
-        ids.tofile(self._folder / f"{self._source.categorical.index(name)}.ids")
+        file = self._folder / f"{self._source.categorical.index(name)}.ids"
+        ids.tofile(file)
+        self._ids[name] = np.memmap(file, np.int32, "r")
         return vocabulary
 
     def read(self, block: int) -> dict[str, NDArray[Any]]:
@@ -110,13 +135,11 @@ class Spill:
         frame = pl.read_ipc(self._path(block, "rows"))
         ids = np.empty((frame.height, len(self._source.categorical)), np.int32)
         for number, name in enumerate(self._source.categorical):
-            if name not in self._ids:
-                self._ids[name] = np.memmap(self._folder / f"{number}.ids", np.int32, "r")
             table = self._ids[name][self._offsets[name][block] : self._offsets[name][block + 1]]
             ids[:, number] = table[frame[f"code{number}"].to_numpy()]
         dense = frame.select(f"dense{number}" for number in range(len(self._source.dense)))
         arrays = {
-            "dense": np.ascontiguousarray(dense.to_numpy(), np.float32),
+            "dense": dense_array(dense),
             "ids": ids,
             "labels": frame["label"].to_numpy(),
         }
@@ -136,7 +159,7 @@ class Spill:
     def _path(self, block: int, kind: str) -> Path:
         return self._folder / f"{block:06}.{kind}.arrow"
 
-    def _write(self, kind: str, frame: pl.DataFrame) -> None:
+    def _write(self, block: int, kind: str, frame: pl.DataFrame) -> None:
         # Through a Python file, so that a full disk is the OSError that it is.
-        with self._path(len(self.block_rows), kind).open("wb") as stream:
+        with self._path(block, kind).open("wb") as stream:
             frame.write_ipc(stream, compression="uncompressed")

@@ -6,18 +6,14 @@ Comes out: chunks of some megabytes, each ending in a newline, all ends LF. Memo
 
 import zlib
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 from dlrm.errors import InputError
 
 GZIP_MAGIC = b"\x1f\x8b"
 LONGEST_LINE_BYTES = 1 << 20
 _READ_BYTES = 1 << 20
-
-T = TypeVar("T")
 
 
 def check_file(file: Path) -> None:
@@ -138,16 +134,6 @@ def _lines(text: bytes) -> bytes:
     """Return a text whose lines end in LF."""
     # One byte is found several times faster than two.
     return text.replace(b"\r\n", b"\n") if b"\r" in text else text
-
-
-def ahead(items: Generator[T, None, None]) -> Generator[T, None, None]:
-    """Yield the same items, computing the next one in a thread while this one is used."""
-    done = object()
-    with closing(items), ThreadPoolExecutor(1) as thread:
-        upcoming = thread.submit(next, items, done)
-        while (item := upcoming.result()) is not done:
-            upcoming = thread.submit(next, items, done)
-            yield item  # pyright: ignore[reportReturnType]
 
 
 def estimate_lines(file: Path) -> int:

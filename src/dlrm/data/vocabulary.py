@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from dlrm.data import kernels
 from dlrm.errors import DatasetError, unknown
 
 IdOrder = Literal["appearance", "frequency"]
@@ -32,6 +33,27 @@ def distinct(
         A frame of `value` and `count` (V rows), and codes (n,) with 0 <= code < V.
 
     """
+    numbers = _small_integers(values) if kernels.available() else None
+    if numbers is None:
+        return _distinct_with_polars(values, counts)
+    missing = values.is_null().to_numpy() if values.null_count() else None
+    weights = None if counts is None else counts.cast(pl.Int64).to_numpy()
+    rows, sums, codes = kernels.distinct(numbers, missing, weights)
+    return pl.DataFrame({"value": values.gather(rows), "count": sums}), codes
+
+
+def _small_integers(values: pl.Series) -> NDArray[np.uint32] | None:
+    """Return values, 0 where missing, as integers of 32 bits; None when one of them is not."""
+    if not values.dtype.is_integer():
+        return None
+    numbers = values.cast(pl.UInt32, strict=False)
+    return numbers.fill_null(0).to_numpy() if numbers.null_count() == values.null_count() else None
+
+
+def _distinct_with_polars(
+    values: pl.Series, counts: pl.Series | None = None
+) -> tuple[pl.DataFrame, NDArray[np.int32]]:
+    """Do the same without the kernels, and for any values."""
     rows = values.alias("value").to_frame()
     groups = (
         rows.with_columns(pl.lit(1).alias("count") if counts is None else counts.alias("count"))

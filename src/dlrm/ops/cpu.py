@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.autograd.graph import increment_version
 
+from dlrm.compiler import BuildError
 from dlrm.ops import build
 from dlrm.ops.reference import Pooling, sparse_gradient
 
@@ -69,7 +70,7 @@ def use(isa: str) -> str | None:
             return None
         try:
             library = ctypes.CDLL(str(build.compiled(isa)))
-        except (build.BuildError, OSError) as error:
+        except (BuildError, OSError) as error:
             return str(error)
         for name, arguments in _ARGUMENTS.items():
             function = getattr(library, name)

@@ -1,0 +1,68 @@
+// The inner loops of preparing a log, as C functions over buffers; dlrm/data/kernels.py calls them.
+// No state and no threads: callers run several at once on buffers of their own.
+#include "criteo.h"
+#include "distinct.h"
+
+#include <new>
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+// Parse `lines` lines, the last of which ends at `end` in a newline. Columns go one after another,
+// `lines` elements each; `missing` has the 13 counts first, then the 26 categories. A missing value
+// is 0. Returns the number of lines that are plainly good before the first that is not: numbers of
+// over 18 digits are left to the caller.
+EXPORT int64_t parse_criteo(const char *at, const char *end, int64_t lines, int labelled,
+                            uint8_t *labels, int64_t *counts, uint32_t *categories,
+                            bool *missing) {
+    for (int64_t line = 0; line < lines; line++) {
+        labels[line] = 0;
+        if (labelled) {
+            if ((*at != '0' && *at != '1') || at[1] != '\t') return line;
+            labels[line] = *at == '1';
+            at += 2;
+        }
+        for (int k = 0; k < COUNTS; k++) {
+            const int64_t cell = k * lines + line;
+            at = count(at, counts + cell, missing + cell);
+            if (!at || *at++ != '\t') return line;
+        }
+        for (int k = 0; k < CATEGORIES; k++) {
+            const int64_t cell = k * lines + line;
+            at = category(at, end, categories + cell, missing + COUNTS * lines + cell);
+            if (!at || *at++ != (k + 1 < CATEGORIES ? '\t' : '\n')) return line;
+        }
+    }
+    return at == end ? lines : 0;
+}
+
+// codes[i] = place of the value of row i among the distinct values in order of appearance;
+// rows[code] = where it appeared first; counts[code] = sum of `weights` (1 each if null) over its
+// rows. `missing` (null if none is) marks rows whose value is missing, which is a value like any
+// other. Returns the number of distinct values, or -1 when memory is out.
+EXPORT int64_t distinct(const uint32_t *keys, const bool *missing, const int64_t *weights,
+                        int64_t n, int32_t *codes, int64_t *rows, int64_t *counts) try {
+    constexpr int64_t AHEAD = 16;
+    Codes table;
+    int64_t used = 0;
+    int32_t none = -1;
+    for (int64_t i = 0; i < n; i++) {
+        if (i + AHEAD < n) table.prefetch(keys[i + AHEAD]);
+        int32_t *code = &none;
+        if (!missing || !missing[i]) {
+            table.reserve(used);
+            Slot &slot = table.find(keys[i]);
+            slot.key = keys[i];
+            code = &slot.code;
+        }
+        if (*code < 0) {
+            *code = int32_t(used++);
+            rows[*code] = i;
+            counts[*code] = 0;
+        }
+        codes[i] = *code;
+        counts[*code] += weights ? weights[i] : 1;
+    }
+    return used;
+} catch (const std::bad_alloc &) {
+    return -1;
+}
