@@ -34,6 +34,7 @@ class Line:
     """How many measurements each point is the mean of."""
     dropped: int = 0
     """Measurements that were not finite, and are not drawn."""
+    dashed: bool = False
 
     def __len__(self) -> int:
         return len(self.x)

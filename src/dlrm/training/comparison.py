@@ -89,6 +89,10 @@ class Comparison:
         """The best candidate."""
         return self.candidates[0]
 
+    def of(self, name: str) -> Candidate:
+        """Return the candidate of that name."""
+        return next(each for each in self.candidates if each.name == name)
+
     def chance(self, one: Candidate, other: Candidate, metric: str | None = None) -> float | None:
         """Return how often seeds alone make two candidates differ so; None for too few seeds."""
         first, second = (each.values(metric or self.metric) for each in (one, other))

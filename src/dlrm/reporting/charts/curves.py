@@ -79,7 +79,14 @@ def _line(ax: "Axes", each: Line) -> None:
     if each.group > 1:
         ax.fill_between(each.x, each.low, each.high, color=color, alpha=0.18, lw=0)
     marker = "" if len(each) > 40 else "D" if each.role == "test" else "o"
-    ax.plot(each.x, each.y, color=color, marker=marker, ms=4.5 if each.role == "test" else 3.2)
+    ax.plot(
+        each.x,
+        each.y,
+        color=color,
+        marker=marker,
+        ms=4.5 if each.role == "test" else 3.2,
+        ls=(0, (4, 1.5)) if each.dashed else "-",
+    )
 
 
 def _scale(ax: "Axes", shown: Window, lines: Sequence[Line]) -> None:
