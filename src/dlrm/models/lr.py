@@ -9,6 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from dlrm.batch import Batch
+from dlrm.errors import ConfigError
 from dlrm.nn.embedding import Embeddings
 from dlrm.nn.precision import Precision
 from dlrm.nn.tables import TablesConfig
@@ -47,6 +48,13 @@ class LRConfig:
     """The model."""
     tables: TablesConfig = field(default_factory=TablesConfig)
     """The weights of the ids."""
+
+    def __post_init__(self) -> None:
+        if self.tables.compression == "mixed_dim":
+            raise ConfigError(
+                "tables.compression is mixed_dim, but the tables of lr have one number a row: none "
+                "can be shorter; choose qr or hash"
+            )
 
     def build(self, schema: Schema, precision: Precision = "fp32") -> LR:
         """Return the model for data of this schema, with fresh parameters; always in float32."""

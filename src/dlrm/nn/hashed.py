@@ -4,16 +4,17 @@
 
 Two ids that meet in one row are told apart by the others. The hash functions are multiply-shift,
 
-    h(i) = floor(m * (((a i + b) mod 2^64) >> 32) / 2^32)
+    h(i) = floor(m * (((a x + b) mod 2^64) >> 32) / 2^32)
 
-with a and b of 64 random bits: any two ids below 2^32 meet in one of m rows with a probability of
-1 / m, almost. They are drawn from a seed by arithmetic alone, so that a model means the same on
-every machine.
+with a and b of 64 random bits: any two x below 2^32 meet in one of m rows with a probability of
+1 / m, almost. x is i with its bits mixed, one to one; for as multiply-shift is linear, ids that
+follow each other would meet in regular patterns. a and b are drawn from a seed by arithmetic alone,
+so that a model means the same on every machine.
 
 Sources: Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", ICML 2009;
 Svenstrup, Hansen, Winther, "Hash Embeddings for Efficient Word Representations", arXiv 1709.03933
 (k functions, learned weights); Dietzfelbinger, "Universal Hashing and k-Wise Independent Random
-Variables via Integer Arithmetic without Primes", STACS 1996.
+Variables via Integer Arithmetic without Primes", STACS 1996; Wellons, "lowbias32" (the mixing).
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from torch import Tensor
 from dlrm.errors import ConfigError
 from dlrm.nn.embedding import EmbeddingCollection, Embeddings, Storage, bags_of
 
-_WORD = (1 << 64) - 1
+_WORD, _HALF = (1 << 64) - 1, (1 << 32) - 1
 
 
 class HashedEmbeddings(Embeddings):
@@ -115,12 +116,21 @@ class HashedEmbeddings(Embeddings):
             table = bags_of(offsets, ids.shape[0]) % len(self.rows)
             a, b, m = a[table], b[table], m[table]
         # Products of int64 keep their last 64 bits; the mask undoes the sign in the shift.
-        upper = ((ids[..., None] * a + b) >> 32) & 0xFFFFFFFF
+        upper = ((_mixed(ids)[..., None] * a + b) >> 32) & _HALF
         return (upper * m) >> 32
 
     def start_at_zero(self) -> None:
         """Make every vector 0; weights stay as they are, or the gradient were 0 for ever."""
         self.tables.start_at_zero()
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """Return other numbers of 32 bits for those of 32 bits, one to one."""
+    x = x ^ (x >> 16)
+    x = (x * 0x7FEB352D) & _HALF
+    x = x ^ (x >> 15)
+    x = (x * 0x846CA68B) & _HALF
+    return x ^ (x >> 16)
 
 
 def _random_words(seed: int, count: int) -> list[int]:

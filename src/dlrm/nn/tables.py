@@ -27,7 +27,12 @@ _OPTIONS: dict[str, tuple[Compression, ...]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TablesConfig:
-    """How the embedding tables of a model are stored and compressed."""
+    """How the embedding tables of a model are stored and compressed.
+
+    Models with tables of one number a row, such as the first-order weights of FM, compress those
+    too, as far as one number can be: mixed_dim leaves them as they are, concat multiplies, and
+    hashed ones have no weights.
+    """
 
     storage: Storage = "fp32"
     """bf16 halves them and rounds updates at random; split keeps both halves of a float32 apart, so
@@ -44,7 +49,7 @@ class TablesConfig:
     operation: Operation = "mult"
     """qr: how the two vectors meet."""
     temperature: float = 0.3
-    """mixed_dim: 0 shortens nothing; the higher, the shorter are the rows of large tables."""
+    """mixed_dim: the higher, from 0 to 1, the shorter are the rows of large tables."""
     powers_of_two: bool = True
     """mixed_dim: round dimensions to powers of two."""
     hashes: int = 2
@@ -88,7 +93,9 @@ class TablesConfig:
         """
         small = [t for t, n in enumerate(rows) if n <= self.threshold]
         large = [t for t, n in enumerate(rows) if n > self.threshold]
-        if self.compression == "none" or not rows:
+        if self.compression == "none" or (
+            dim == 1 and (self.compression == "mixed_dim" or not large)
+        ):
             return self._plain(rows, dim, names)
         if not large:
             largest = max(range(len(rows)), key=rows.__getitem__)
@@ -116,7 +123,7 @@ class TablesConfig:
                 rows,
                 dim,
                 names,
-                operation=self.operation,
+                operation="mult" if dim == 1 else self.operation,
                 collisions=self.collisions,
                 storage=self.storage,
                 init_std=std,
@@ -127,7 +134,7 @@ class TablesConfig:
             names,
             collisions=self.collisions,
             hashes=self.hashes,
-            weighted=self.weighted,
+            weighted=self.weighted and dim > 1,
             storage=self.storage,
             init_std=std,
         )
