@@ -1,6 +1,7 @@
 """`dlrm compare`: several models on the same rows, with several seeds."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +19,8 @@ from dlrm.files import write_json
 from dlrm.nn import precision
 from dlrm.reporting import comparison as page
 from dlrm.reporting.comparison import beside, conclusion
-from dlrm.training.comparison import Candidate, Comparison, compare, of_runs
+from dlrm.training import comparison
+from dlrm.training.comparison import Candidate, Comparison, of_runs
 from dlrm.training.config import TrainConfig, from_dict, to_dict
 from dlrm.training.significance import LEVEL
 
@@ -102,25 +104,39 @@ def main(words: list[str], prog: str) -> CompareResult:
     arguments = parse(Arguments, flags, prog, default=Arguments(config=recipes.find(name)()))
     if arguments.resume:
         return _resume(arguments.run)
-    models = tuple(filter(None, (word.strip() for word in arguments.models.split(","))))
-    if not models or arguments.seeds < 1 or not arguments.rates:
-        raise ConfigError("compare needs at least one model, one seed and one rate")
-    folder = arguments.run or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
-    if folder.exists() and any(folder.iterdir()):
-        raise RunError(f"{folder} exists already: give another --run, or --resume to go on with it")
-    config = replace(arguments.config, precision=precision.resolve(arguments.config.precision))
-    dataset = open_data(config)
-    record = {
-        "recipe": name,
-        "config": to_dict(config),
-        "data": str(dataset.path.resolve()),
-        "models": models,
-        "seeds": arguments.seeds,
-        "rates": arguments.rates,
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RECORD, record)
-    return _compare(folder, record, dataset)
+    models = [word.strip() for word in arguments.models.split(",") if word.strip()]
+    return _start(name, arguments.config, models, arguments.seeds, arguments.rates, arguments.run)
+
+
+def compare(
+    recipe: str | TrainConfig = "demo",
+    *,
+    models: Sequence[str],
+    seeds: int = 5,
+    rates: Sequence[float] = (0.3, 1.0, 3.0),
+    run: Path | str | None = None,
+    resume: bool = False,
+) -> CompareResult:
+    """Train several models on the same rows, with several seeds, and say which differ.
+
+    Args:
+        recipe: What all runs share: name of a recipe, `module:function`, or a whole config.
+        models: Names of models; `trees` is LightGBM.
+        seeds: Runs of each model.
+        rates: Factors of the recipe's learning rate that each model tries with the first seed.
+        run: Folder of all the runs; None makes one under `runs/`.
+        resume: Go on with `run` where it was stopped, with the arguments it was started with.
+
+    Raises:
+        DlrmError: See `dlrm.errors`.
+
+    """
+    folder = None if run is None else Path(run)
+    if resume:
+        return _resume(folder)
+    name = "custom" if isinstance(recipe, TrainConfig) else recipe
+    config = recipe if isinstance(recipe, TrainConfig) else recipes.find(recipe)()
+    return _start(name, config, models, seeds, rates, folder)
 
 
 def runs(paths: list[Path]) -> CompareResult:
@@ -128,6 +144,34 @@ def runs(paths: list[Path]) -> CompareResult:
     if len(paths) < 2:
         raise ConfigError("--runs needs at least two run directories")
     return CompareResult(comparison=of_runs(paths), folder=None, report=None)
+
+
+def _start(
+    recipe: str,
+    config: TrainConfig,
+    models: Sequence[str],
+    seeds: int,
+    rates: Sequence[float],
+    folder: Path | None,
+) -> CompareResult:
+    if not models or seeds < 1 or not rates:
+        raise ConfigError("compare needs at least one model, one seed and one rate")
+    folder = folder or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
+    if folder.exists() and any(folder.iterdir()):
+        raise RunError(f"{folder} exists already: give another --run, or --resume to go on with it")
+    config = replace(config, precision=precision.resolve(config.precision))
+    dataset = open_data(config)
+    record = {
+        "recipe": recipe,
+        "config": to_dict(config),
+        "data": str(dataset.path.resolve()),
+        "models": list(models),
+        "seeds": seeds,
+        "rates": list(rates),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RECORD, record)
+    return _compare(folder, record, dataset)
 
 
 def _resume(folder: Path | None) -> CompareResult:
@@ -140,7 +184,7 @@ def _resume(folder: Path | None) -> CompareResult:
 
 
 def _compare(folder: Path, record: dict[str, Any], dataset: Dataset) -> CompareResult:
-    compared = compare(
+    compared = comparison.compare(
         folder,
         record["recipe"],
         from_dict(record["config"]),
