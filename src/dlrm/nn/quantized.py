@@ -145,7 +145,9 @@ class QuantizedCollection(Embeddings):
         """Return the numbers (L, D) of packed rows."""
         dtype = _DTYPES[self.scales]
         codes, tail = packed.tensor_split([-2 * dtype.itemsize], dim=1)
-        scale, bias = tail.contiguous().view(dtype).float().split(1, dim=1)
+        scale, bias = (
+            tail.clone(memory_format=torch.contiguous_format).view(dtype).float().split(1, dim=1)
+        )
         if self.bits == 4:
             codes = torch.stack([codes & 15, codes >> 4], dim=2).flatten(1)[:, : self.dim]
         return codes.float() * scale + bias
