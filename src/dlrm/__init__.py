@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from dlrm.batch import Batch as Batch
+    from dlrm.commands.compare import compare as compare
     from dlrm.commands.describe import describe as describe
     from dlrm.commands.evaluate import evaluate as evaluate
     from dlrm.commands.generate import generate as generate
@@ -23,26 +24,61 @@ if TYPE_CHECKING:
     from dlrm.commands.report import report as report
     from dlrm.commands.train import train as train
     from dlrm.errors import DlrmError as DlrmError
+    from dlrm.models.dcn import DCN as DCN
+    from dlrm.models.dcn import DCNConfig as DCNConfig
+    from dlrm.models.dcnv2 import DCNV2 as DCNV2
+    from dlrm.models.dcnv2 import DCNV2Config as DCNV2Config
+    from dlrm.models.deepfm import DeepFM as DeepFM
+    from dlrm.models.deepfm import DeepFMConfig as DeepFMConfig
     from dlrm.models.dlrm import DLRM as DLRM
     from dlrm.models.dlrm import DLRMConfig as DLRMConfig
+    from dlrm.models.finalmlp import FinalMLP as FinalMLP
+    from dlrm.models.finalmlp import FinalMLPConfig as FinalMLPConfig
+    from dlrm.models.fm import FM as FM
+    from dlrm.models.fm import FMConfig as FMConfig
     from dlrm.models.lr import LR as LR
     from dlrm.models.lr import LRConfig as LRConfig
+    from dlrm.models.mf import MF as MF
+    from dlrm.models.mf import MFConfig as MFConfig
+    from dlrm.models.wide_deep import WideDeep as WideDeep
+    from dlrm.models.wide_deep import WideDeepConfig as WideDeepConfig
+    from dlrm.models.xdeepfm import XDeepFM as XDeepFM
+    from dlrm.models.xdeepfm import XDeepFMConfig as XDeepFMConfig
     from dlrm.nn.embedding import EmbeddingCollection as EmbeddingCollection
+    from dlrm.nn.tables import TablesConfig as TablesConfig
     from dlrm.run import Run as Run
     from dlrm.schema import Schema as Schema
     from dlrm.training.config import TrainConfig as TrainConfig
 
 _HOME = {
     "Batch": "dlrm.batch",
+    "DCN": "dlrm.models.dcn",
+    "DCNConfig": "dlrm.models.dcn",
+    "DCNV2": "dlrm.models.dcnv2",
+    "DCNV2Config": "dlrm.models.dcnv2",
     "DLRM": "dlrm.models.dlrm",
     "DLRMConfig": "dlrm.models.dlrm",
+    "DeepFM": "dlrm.models.deepfm",
+    "DeepFMConfig": "dlrm.models.deepfm",
     "DlrmError": "dlrm.errors",
     "EmbeddingCollection": "dlrm.nn.embedding",
+    "FM": "dlrm.models.fm",
+    "FMConfig": "dlrm.models.fm",
+    "FinalMLP": "dlrm.models.finalmlp",
+    "FinalMLPConfig": "dlrm.models.finalmlp",
     "LR": "dlrm.models.lr",
     "LRConfig": "dlrm.models.lr",
+    "MF": "dlrm.models.mf",
+    "MFConfig": "dlrm.models.mf",
     "Run": "dlrm.run",
     "Schema": "dlrm.schema",
+    "TablesConfig": "dlrm.nn.tables",
     "TrainConfig": "dlrm.training.config",
+    "WideDeep": "dlrm.models.wide_deep",
+    "WideDeepConfig": "dlrm.models.wide_deep",
+    "XDeepFM": "dlrm.models.xdeepfm",
+    "XDeepFMConfig": "dlrm.models.xdeepfm",
+    "compare": "dlrm.commands.compare",
     "describe": "dlrm.commands.describe",
     "evaluate": "dlrm.commands.evaluate",
     "generate": "dlrm.commands.generate",
