@@ -2,6 +2,7 @@
 
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -217,11 +218,13 @@ def test_its_program_is_run_and_its_stages_are_timed(
     clone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["whatever"])
+    began = time.perf_counter()
     stages = run(clone, ["--some-flag=3"])
+    took_s = time.perf_counter() - began
     assert capsys.readouterr().out.split() == ["preprocessed", "--some-flag=3", "tested"]
     assert stages["prepare_s"] >= 0.02
     assert stages["read_s"] >= 0.01
     assert stages["train_s"] >= 0.03
     assert stages["test_s"] >= 0.015
     # Nothing is counted twice.
-    assert sum(stages.values()) < 0.2
+    assert sum(stages.values()) <= took_s
