@@ -57,6 +57,7 @@ def test_linear_time_form_is_the_double_sum(seed, longest):
 def test_a_case_by_hand():
     model = FM(1, EmbeddingCollection([2, 1], 1), EmbeddingCollection([2, 1], 2))
     with torch.no_grad():
+        assert model.linear.linear.bias is not None
         model.embeddings.get_parameter("weight").copy_(
             torch.tensor([[9.0, 9.0], [1.0, 2.0], [3.0, -1.0]])
         )

@@ -41,6 +41,8 @@ def bags(seed: int, samples: int, longest: int) -> tuple[Batch, list[list[list[i
 
 
 def expected(lr: LR, dense: torch.Tensor, chosen: list[list[list[int]]]) -> np.ndarray:
+    assert lr.linear.bias is not None
+    assert isinstance(lr.embeddings, EmbeddingCollection)
     weight, bias = lr.linear.weight.detach().numpy()[0], float(lr.linear.bias.detach())
     tables = [lr.embeddings.table(t).numpy()[:, 0] for t in range(len(ROWS))]
     return np.array(

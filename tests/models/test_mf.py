@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError, IdError
 from dlrm.models.mf import MF, MFConfig
+from dlrm.nn.embedding import EmbeddingCollection
 
 from .float64 import array, check_gradients, draw_batch, draw_parameters, schema
 
@@ -30,12 +31,14 @@ def bag(batch: Batch, b: int, t: int) -> list[int]:
 
 
 def equation(model: MF, pair: tuple[int, int], batch: Batch) -> np.ndarray:
+    assert isinstance(model.biases, EmbeddingCollection)
+    assert isinstance(model.factors, EmbeddingCollection)
     user, item = (0, 1) if pair[0] < pair[1] else (1, 0)
     logits = []
     for b in range(len(batch)):
         logit, sides = array(model.bias)[0], []
         for t, table in zip(pair, (user, item), strict=True):
-            biases, factors = (array(e.table(table)) for e in (model.biases, model.factors))
+            biases, factors = (e.table(table).numpy() for e in (model.biases, model.factors))
             ids = bag(batch, b, t)
             logit += sum(biases[i][0] for i in ids)
             sides.append(sum((factors[i] for i in ids), np.zeros(3)))

@@ -50,7 +50,8 @@ def equation(model: WideDeep, batch: Batch, crosses: tuple[str, ...]) -> np.ndar
         for x, cross in enumerate(crosses):
             s, t = (int(name[1:]) for name in cross.split("*"))
             assert model.crosses is not None
-            weights = array(model.crosses.weights.table(x))
+            assert isinstance(model.crosses.weights, EmbeddingCollection)
+            weights = model.crosses.weights.table(x).numpy()
             assert len(weights) == ROWS[s] * ROWS[t]
             for i in bag(batch, b, s):
                 logit += sum(weights[i * ROWS[t] + j][0] for j in bag(batch, b, t))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError
 from dlrm.nn.embedding import Embeddings
+from dlrm.nn.linear import Linear
 from dlrm.nn.precision import Precision
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
@@ -28,11 +29,10 @@ class LR(nn.Module):
     def __init__(self, num_dense: int, embeddings: Embeddings):
         super().__init__()
         self.embeddings = embeddings
-        self.linear = nn.Linear(num_dense, 1)
+        self.linear = Linear(num_dense, 1)
         # The loss is convex: nothing is gained by a random start, and a rare id's weight stays 0.
         embeddings.start_at_zero()
         nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B,)."""
