@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError
-from dlrm.models.dcnv2 import DCNV2, DCNV2Config
+from dlrm.models.dcnv2 import DCNV2, DCNV2Config, Structure
 from dlrm.nn.embedding import EmbeddingCollection
 
 from .float64 import (
@@ -26,7 +26,9 @@ from .float64 import (
 STRUCTURES = ("parallel", "stacked")
 
 
-def make(seed: int, *, layers: int = 2, rank: int = 0, structure="parallel") -> DCNV2:
+def make(
+    seed: int, *, layers: int = 2, rank: int = 0, structure: Structure = "parallel"
+) -> DCNV2:
     model = DCNV2(
         DENSE, embeddings(), cross_layers=layers, rank=rank, structure=structure, deep=(6, 5)
     ).double()

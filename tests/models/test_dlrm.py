@@ -43,6 +43,8 @@ def mlp(layers: MLP, x: np.ndarray, *, relu_last: bool) -> np.ndarray:
 
 
 def equation(model: DLRM, data: Batch, interaction: str, self_interaction: bool) -> np.ndarray:
+    tables = model.embeddings
+    assert isinstance(tables, EmbeddingCollection)
     logits = []
     for b in range(len(data)):
         x = mlp(model.bottom, data.dense[b].numpy(), relu_last=True)
@@ -53,7 +55,7 @@ def equation(model: DLRM, data: Batch, interaction: str, self_interaction: bool)
             else:
                 g = b * len(ROWS) + t
                 bag = data.ids[data.offsets[g] : data.offsets[g + 1]].tolist()
-            table = model.embeddings.table(t).numpy()
+            table = tables.table(t).numpy()
             vectors.append(sum((table[i] for i in bag), np.zeros(table.shape[1])))
         if interaction == "dot":
             pairs = [

@@ -28,7 +28,7 @@ class CIN(nn.Module):
     Args:
         tables: T.
         sizes: H_1, H_2, ..., one a layer, at least one.
-        precision: Of the products with W; vectors stay float32.
+        precision: Of the products; vectors stay float32.
 
     Source: Lian et al., "xDeepFM: Combining Explicit and Implicit Feature Interactions for
     Recommender Systems", arXiv 1803.05170.
@@ -49,32 +49,34 @@ class CIN(nn.Module):
 
     def forward(self, e: Tensor) -> Tensor:
         """Map (B, T, D) to (B, H_1 + H_2 + ...)."""
-        x0 = x = e.transpose(1, 2).contiguous()
-        sums = []
+        dtype = self.dtype or e.dtype
+        x, sums = e, []
         for weight in self.weights:
-            x = _Layer.apply(x0, x, weight, self.dtype or x.dtype)
-            sums.append(x.sum(dim=1))
-        pairs = torch.bmm(e, x).flatten(1)
+            x = _Layer.apply(e, x, weight, dtype)
+            sums.append(x.sum(dim=2))
+        pairs = torch.bmm(e.to(dtype), x.to(dtype).transpose(1, 2)).flatten(1)
         return torch.cat([*sums, self.last(pairs)], dim=1)
 
 
 class _Layer(torch.autograd.Function):
-    """`X_h = sum over i, j of W_h(j,i) X^0_j * X_i`, where D stands before vectors.
+    """`X_h = sum over i, j of W_h(j,i) X^0_j * X_i`.
 
-    x0 (B, D, T), x (B, D, H'), weight (H, T * H') -> (B, D, H). Backwards, with Z the pairs and g
-    the gradient: dW = g^T Z, dZ = g W, dX^0_j = sum over i of dZ_ji X_i, dX_i = sum over j of
-    dZ_ji X^0_j. Z is built again then, because it is D * T * H' numbers a sample.
+    x0 (B, T, D), x (B, H', D), weight (H, T * H') -> (B, H, D). Backwards, with Z the pairs and G
+    the gradient: dW = G Z^T, dZ = W^T G, dX^0_j = sum over i of dZ_ji * X_i, dX_i = sum over j of
+    dZ_ji * X^0_j. Z is built again then, because it is T * H' * D numbers a sample.
+
+    Vectors are rows, the samples of a part side by side, so that all steps run along long rows.
     """
 
     @staticmethod
     def forward(ctx: Any, x0: Tensor, x: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
         ctx.save_for_backward(x0, x, weight)
         ctx.dtype = dtype
-        out = x.new_empty(*x.shape[:2], weight.shape[0])
+        out = x.new_empty(len(x), weight.shape[0], x.shape[2])
         w = weight.to(dtype)
         for part in _parts(x0, x):
-            rows0, rows = _rows(x0, part, dtype), _rows(x, part, dtype)
-            out[part] = multiply(_pairs(rows0, rows), w).view(out[part].shape)
+            pairs = _pairs(_rows(x0[part], dtype), _rows(x[part], dtype))
+            _put(out[part], multiply(w, pairs.t()))
         return out
 
     @staticmethod
@@ -82,30 +84,36 @@ class _Layer(torch.autograd.Function):
         x0, x, weight = ctx.saved_tensors
         of_x0, of_x = torch.empty_like(x0), torch.empty_like(x)
         of_weight = torch.zeros_like(weight)
-        w = weight.to(ctx.dtype).t()
+        w = weight.to(ctx.dtype).t().contiguous()
         for part in _parts(x0, x):
-            rows0, rows = _rows(x0, part, ctx.dtype), _rows(x, part, ctx.dtype)
-            g = _rows(grads[0], part, ctx.dtype)
-            of_weight += g.t() @ _pairs(rows0, rows)
-            of_pairs = multiply(g, w).view(-1, x0.shape[2], x.shape[2])
-            of_x0[part] = (of_pairs @ rows[:, :, None]).view(of_x0[part].shape)
-            of_x[part] = (rows0[:, None, :] @ of_pairs).view(of_x[part].shape)
+            rows0, rows = _rows(x0[part], ctx.dtype), _rows(x[part], ctx.dtype)
+            g = _rows(grads[0][part], ctx.dtype)
+            of_weight += multiply(g, _pairs(rows0, rows))
+            of_pairs = multiply(w, g.t()).view(len(rows0), len(rows), -1)
+            _put(of_x0[part], (of_pairs * rows).sum(dim=1))
+            _put(of_x[part], (of_pairs * rows0[:, None]).sum(dim=0))
         return of_x0, of_x, of_weight, None
 
 
 def _parts(x0: Tensor, x: Tensor) -> Iterator[slice]:
     """Slices of samples whose pairs are about `PAIRS` numbers."""
-    samples = max(1, PAIRS // (x0.shape[1] * x0.shape[2] * x.shape[2]))
+    samples = max(1, PAIRS // (x0.shape[1] * x.shape[1] * x.shape[2]))
     return (slice(start, start + samples) for start in range(0, len(x0), samples))
 
 
-def _rows(x: Tensor, part: slice, dtype: torch.dtype) -> Tensor:
-    return x[part].to(dtype).flatten(0, 1)
+def _rows(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Lay vectors (B, H, D) out as rows (H, B * D)."""
+    return x.transpose(0, 1).flatten(1).to(dtype)
+
+
+def _put(x: Tensor, rows: Tensor) -> None:
+    """Store rows (H, B * D) as vectors x (B, H, D)."""
+    x.copy_(rows.view(x.shape[1], x.shape[0], -1).transpose(0, 1))
 
 
 def _pairs(rows0: Tensor, rows: Tensor) -> Tensor:
-    """Return, row by row, each number of `rows0` (R, T) times each of `rows` (R, H')."""
-    return (rows0[:, :, None] * rows[:, None, :]).flatten(1)
+    """Return each row of (T, R) times each of (H', R), elementwise: (T * H', R)."""
+    return (rows0[:, None] * rows).flatten(0, 1)
 
 
 PAIRS = 2**21

@@ -19,8 +19,8 @@ class Linear(nn.Module):
         inputs: n.
         outputs: k.
         bias: Whether there is a b.
-        precision: `bf16` rounds both factors to bfloat16 and sums in float32; parameters, inputs
-            and outputs stay what they are.
+        precision: `bf16` rounds both factors and the product to bfloat16 and sums in float32;
+            parameters and outputs stay float32.
 
     """
 
@@ -51,7 +51,7 @@ class _Linear(torch.autograd.Function):
         x_, w = x.to(dtype), weight.to(dtype)
         ctx.save_for_backward(x_, w)
         ctx.x_dtype = x.dtype
-        return multiply(x_, w, None if bias is None else bias.to(dtype)).to(x.dtype)
+        return multiply(x_, w, None if bias is None else bias.to(dtype)).to(weight.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
