@@ -40,6 +40,7 @@ def metrics(auc: float | None, log_loss: float, samples: int = 100_000) -> dict[
         "normalized_entropy": log_loss / 0.5691,
         "accuracy": 0.744 + (0.77 - log_loss) / 8,
         "calibration": 1.0123,
+        "ece": 0.0187,
         "click_rate": 0.2562,
         "samples": samples,
     }

@@ -277,3 +277,23 @@ def test_a_training_that_logged_once_has_a_loss_curve_from_its_evaluations(tmp_p
         for at in (0, -1)
     )
     assert f"Training loss goes from {first} to {last}" in found.texts
+
+
+def test_intervals_stand_below_their_values(tmp_path: Path) -> None:
+    final = evaluation()
+    final["metrics"] |= {"auc_low": 0.8011, "auc_high": 0.8099}
+    final["metrics"] |= {"log_loss_low": 0.4599, "log_loss_high": 0.4609}
+    _, found = page(tmp_path, final=final)
+    # In the headline and in the table of results.
+    assert found.texts.count("0.8011 to 0.8099") == 2
+    assert found.texts.count("0.4599 to 0.4609") == 2
+    assert "95% interval" in found.text
+
+
+def test_a_metric_that_no_evaluation_has_is_left_out(tmp_path: Path) -> None:
+    final = evaluation()
+    for one in (final["metrics"], final["optimum"], final["baseline"]["metrics"]):
+        del one["ece"]
+    _, found = page(tmp_path, final=final)
+    assert "ECE" not in found.texts
+    assert "95% interval" not in found.text

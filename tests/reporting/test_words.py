@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlrm.reporting.words import compact, duration, number, percent
+from dlrm.reporting.words import compact, duration, interval, number, percent
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,9 @@ def test_every_float_has_a_short_text(value: float) -> None:
     for text in (number(value), compact(value) if math.isfinite(value) else "", percent(value)):
         assert len(text) < 330
     assert duration(value)
+
+
+def test_an_interval_is_said_where_it_is_known() -> None:
+    assert interval({"auc_low": 0.80123, "auc_high": 0.81}, "auc") == "0.8012 to 0.8100"
+    assert interval({"auc_low": None, "auc_high": None}, "auc") == ""
+    assert interval({}, "auc") == ""

@@ -75,7 +75,7 @@ def features(dataset: Dataset, head: int) -> list[FeatureNumbers]:
             # The criteo format writes categories in hexadecimal, whoever made the log.
             as_hex = frame.schema["value"] == pl.UInt32 and not encoder.max_rows_per_table
             values = tuple(
-                Value(number, _text(value, as_hex=as_hex), count, count / rows)
+                Value(number, text(value, as_hex=as_hex), count, count / rows)
                 for number, (value, count) in enumerate(frame.iter_rows())
             )
         described.append(
@@ -91,7 +91,7 @@ def features(dataset: Dataset, head: int) -> list[FeatureNumbers]:
     return described
 
 
-def _text(value: int | str | None, *, as_hex: bool) -> str | None:
+def text(value: int | str | None, *, as_hex: bool) -> str | None:
     """Return a value as the raw log writes it."""
     if as_hex and isinstance(value, int):
         return f"{value:08x}"

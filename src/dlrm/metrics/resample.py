@@ -117,6 +117,7 @@ def rows_of(
     labels: NDArray[np.number],
     users: NDArray[np.integer] | None,
 ) -> Rows:
+    """Return what each of S rows adds, from logits, labels and, where known, users (S,)."""
     clicks = labels != 0
     order = np.argsort(logits, kind="stable")
     scores = sigmoid(logits)

@@ -7,7 +7,7 @@ from dlrm.reporting.markup import Html, element
 from dlrm.reporting.record import Record, measure
 from dlrm.reporting.series import elapsed
 from dlrm.reporting.verdict import Gap, baseline_name, gap, values, verdict
-from dlrm.reporting.words import METRICS, duration, metric, number
+from dlrm.reporting.words import METRICS, duration, interval, metric, number
 
 
 def head(record: Record) -> Html:
@@ -71,26 +71,33 @@ def _gauge(between: Gap, name: str) -> Html:
 
 def _tiles(record: Record) -> Html | None:
     """Return the headline numbers."""
-    tiles: list[tuple[str, str]] = []
+    tiles: list[tuple[str, str, str]] = []
     source, split = values(record.final, "model"), record.split
     if not source and record.latest is not None:
         source, split = record.latest, str(record.latest.get("split"))
     for key in ("auc", "log_loss", "normalized_entropy", "accuracy", "calibration"):
         if key in source:
             label = METRICS[key] if key == "auc" else METRICS[key].lower()
-            tiles.append((f"{split} {label}", metric(key, source[key])))
+            tiles.append((f"{split} {label}", metric(key, source[key]), interval(source, key)))
     if record.steps:
         last = record.steps[-1]
         if last.get("samples") is not None:
-            tiles.append(("samples seen", number(last["samples"], 0)))
+            tiles.append(("samples seen", number(last["samples"], 0), ""))
         times = elapsed([measure(event.get("elapsed_s")) for event in record.steps])
         if math.isfinite(times[-1]):
-            tiles.append(("training time", duration(times[-1])))
+            tiles.append(("training time", duration(times[-1]), ""))
     if not tiles:
         return None
     return element(
         "dl",
-        *(element("div", element("dt", name), element("dd", value)) for name, value in tiles),
+        *(
+            element(
+                "div",
+                element("dt", name),
+                element("dd", value, element("small", between) if between else None),
+            )
+            for name, value, between in tiles
+        ),
         class_="tiles",
     )
 

@@ -1,10 +1,10 @@
 """The section about the result: the final metrics, beside the baseline and the optimum."""
 
 from dlrm.reporting.markup import Html, element
-from dlrm.reporting.record import Record
+from dlrm.reporting.record import Event, Record
 from dlrm.reporting.tables import fold, table
 from dlrm.reporting.verdict import baseline_name, gap, values
-from dlrm.reporting.words import MEANINGS, METRICS, metric, number, percent
+from dlrm.reporting.words import MEANINGS, METRICS, interval, metric, number, percent
 
 
 def section(record: Record) -> Html | None:
@@ -21,17 +21,29 @@ def section(record: Record) -> Html | None:
             heads.append("Gap closed")
         rows = []
         for key, label in METRICS.items():
-            cells: list[Html] = [
-                element("td", metric(key, values(final, one).get(key)), class_=f"n {one}")
-                for one in who
-            ]
+            # A run of an earlier release does not know every metric.
+            if not any(key in values(final, one) for one in who):
+                continue
+            cells: list[Html] = [_cell(values(final, one), key, one) for one in who]
             if any(gaps.values()):
                 closed = gaps[key]
                 cells.append(element("td", percent(closed.closed) if closed else "", class_="n"))
             meaning = element("small", MEANINGS[key]) if split == record.split else None
             rows.append(element("tr", element("th", label, meaning, scope="row"), *cells))
         what = f"{split.capitalize()} rows, model of step {number(record.final_step)}"
+        if interval(values(final, "model"), "log_loss"):
+            what += "; below each value its 95% interval, for the luck of the rows"
         first = split == record.split
         found = table(heads, rows, numbers=heads[1:], caption=what if first else None)
         tables.append(found if first else fold(what, found))
     return element("section", element("h2", "Result"), *tables) if tables else None
+
+
+def _cell(metrics: Event, key: str, who: str) -> Html:
+    between = interval(metrics, key)
+    return element(
+        "td",
+        metric(key, metrics.get(key)),
+        element("small", between) if between else None,
+        class_=f"n {who}",
+    )

@@ -1,6 +1,7 @@
 """Numbers as people read them."""
 
 import math
+from collections.abc import Mapping
 
 from dlrm.reporting.record import measure
 
@@ -10,6 +11,7 @@ METRICS = {
     "normalized_entropy": "Normalized entropy",
     "accuracy": "Accuracy",
     "calibration": "Calibration",
+    "ece": "ECE",
     "click_rate": "Click rate",
     "samples": "Samples",
 }
@@ -21,6 +23,7 @@ MEANINGS = {
     "normalized_entropy": "log loss over that of always saying the mean click rate; below 1",
     "accuracy": "share of rows on the right side of one half; higher is better",
     "calibration": "mean score over click rate; 1 is right",
+    "ece": "mean |score − click rate| over bins of equal score; lower is better",
     "click_rate": "share of rows that were clicked",
     "samples": "rows evaluated",
 }
@@ -45,6 +48,12 @@ def number(value: object, decimals: int = 4) -> str:
 def metric(name: str, value: object) -> str:
     """Return a metric's value as it is shown everywhere."""
     return number(value) if name != "samples" else number(value, 0)
+
+
+def interval(metrics: Mapping[str, object], name: str) -> str:
+    """Return where a metric lies, e.g. `0.8101 to 0.8145`; nothing where that is not known."""
+    low, high = (measure(metrics.get(f"{name}_{end}")) for end in ("low", "high"))
+    return f"{number(low)} to {number(high)}" if math.isfinite(low + high) else ""
 
 
 def compact(value: float) -> str:

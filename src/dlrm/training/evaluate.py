@@ -6,12 +6,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from dlrm.batch import Batch
 from dlrm.data.loader import Loader
 from dlrm.data.store import Split
-from dlrm.metrics import Array, Metrics, MetricValues, calibration_bins, measure, sigmoid
+from dlrm.metrics import (
+    LEVEL,
+    RESAMPLES,
+    Array,
+    Metrics,
+    MetricValues,
+    calibration_bins,
+    intervals,
+    measure,
+    sigmoid,
+    user_auc,
+)
 
 HISTOGRAM_BINS = 50
 
@@ -43,13 +55,40 @@ def optimum(split: Split) -> MetricValues | None:
     return measure(_logit(split.truth), np.asarray(split.labels))
 
 
+def summary(
+    logits: Array,
+    labels: Array,
+    users: NDArray[np.integer] | None = None,
+    *,
+    with_intervals: bool = True,
+) -> dict[str, Any]:
+    """Return the metrics by name, JSON-ready, and the ends of their intervals.
+
+    Args:
+        logits: (S,) scores before the sigmoid.
+        labels: (S,) 0 or 1.
+        users: (S,) number of each row's user, negative where there is none; adds per-user AUC.
+        with_intervals: Whether to add `auc_low`, `auc_high` and so on; None where undefined.
+
+    """
+    result: dict[str, Any] = measure(logits, labels).to_dict()
+    if users is not None:
+        result |= user_auc(logits, labels, users).to_dict()
+    if with_intervals:
+        for name, interval in intervals(logits, labels, users).items():
+            result[f"{name}_low"] = None if interval is None else interval.low
+            result[f"{name}_high"] = None if interval is None else interval.high
+    return result
+
+
 def describe(predictions: Metrics) -> dict[str, Any]:
-    """Return metrics, calibration curve and score histogram, JSON-ready."""
+    """Return metrics with intervals, calibration curve and score histogram, JSON-ready."""
     logits, labels = predictions.arrays()
     scores = sigmoid(logits)
     edges = np.linspace(0.0, 1.0, HISTOGRAM_BINS + 1)
     return {
-        "metrics": predictions.compute().to_dict(),
+        "metrics": summary(logits, labels),
+        "intervals": {"level": LEVEL, "resamples": RESAMPLES},
         "calibration_bins": [asdict(b) for b in calibration_bins(scores, labels)],
         "histogram": {
             "edges": edges.tolist(),
@@ -60,5 +99,6 @@ def describe(predictions: Metrics) -> dict[str, Any]:
 
 
 def _logit(probability: np.ndarray) -> Array:
-    p = probability.astype(np.float64)
+    # Never 0 or 1, whose logits are infinite: float32 has no probability nearer to 1 than this.
+    p = np.clip(probability.astype(np.float64), 2.0**-24, 1.0 - 2.0**-24)
     return (np.log(p) - np.log1p(-p)).astype(np.float32)
