@@ -36,6 +36,7 @@ def parsed(log) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
+@pytest.mark.usefixtures("both")
 @fuzz
 @given(
     log=rows(),
@@ -69,6 +70,7 @@ PRINTABLE = """
 CELLS = st.sampled_from([*PRINTABLE.split(), "", " 1", "1 ", "a b", "\x00", "\r", "\x0b"])
 
 
+@pytest.mark.usefixtures("both")
 @settings(fuzz, max_examples=300)
 @given(
     log=rows(max_size=6),
@@ -123,6 +125,7 @@ def spoiled(row: int, column: int, value: str) -> bytes:
     return text([tuple(each) for each in cells])
 
 
+@pytest.mark.usefixtures("both")
 @pytest.mark.parametrize("chunk_bytes", [1, 700, 1 << 20])
 @pytest.mark.parametrize(
     ("content", "line", "column", "said"),
@@ -219,6 +222,7 @@ def test_a_line_without_end_stops_early(tmp_path):
         read(path, chunk_bytes=1 << 16)
 
 
+@pytest.mark.usefixtures("both")
 def test_skip_counts_by_reason(tmp_path):
     path = tmp_path / "log.txt"
     bad = [spoiled(0, 0, "9"), spoiled(0, 3, "a"), spoiled(0, 30, "zz"), b"short\n" * 4]
@@ -233,6 +237,7 @@ def test_skip_counts_by_reason(tmp_path):
     assert source.bad.total == 7
 
 
+@pytest.mark.usefixtures("both")
 def test_rows_without_labels_are_read_for_prediction(tmp_path):
     rows = log(30)
     path = write(tmp_path / "test.txt", [row[1:] for row in rows])

@@ -2,11 +2,14 @@ from collections import Counter
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dlrm.data.vocabulary import Vocabulary, distinct, fold
 from dlrm.errors import ConfigError
+
+fuzz = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+pytestmark = pytest.mark.usefixtures("both")
 
 numbers = st.lists(st.none() | st.integers(0, 6), max_size=60).map(
     lambda x: pl.Series(x, dtype=pl.UInt32)
@@ -16,7 +19,7 @@ texts = st.lists(st.none() | st.sampled_from(["", "a", "b", "ü"]), max_size=60)
 )
 
 
-@settings(deadline=None)
+@fuzz
 @given(numbers | texts)
 def test_distinct_is_a_dictionary(values):
     groups, codes = distinct(values)
@@ -26,7 +29,7 @@ def test_distinct_is_a_dictionary(values):
     assert [groups["value"][int(code)] for code in codes] == values.to_list()
 
 
-@settings(deadline=None)
+@fuzz
 @given(numbers | texts, st.sampled_from(["appearance", "frequency"]), st.integers(1, 5))
 def test_ids_of_known_values_and_other_for_the_rest(values, order, min_count):
     parts = pl.DataFrame({"value": values, "count": pl.Series([1] * len(values), dtype=pl.Int64)})
@@ -43,14 +46,14 @@ def test_ids_of_known_values_and_other_for_the_rest(values, order, min_count):
     assert vocabulary.ids(values).tolist() == expected
 
 
-@settings(deadline=None)
+@fuzz
 @given(numbers, st.integers(1, 10))
 def test_fold_is_the_remainder_with_missing_as_zero(values, rows):
     assert fold(values, rows).to_list() == [(value or 0) % rows for value in values]
     assert fold(values, None) is values
 
 
-@settings(deadline=None)
+@fuzz
 @given(texts, st.integers(1, 10))
 def test_fold_of_texts_is_stable(values, rows):
     folded = fold(values, rows)

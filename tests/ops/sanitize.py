@@ -1,4 +1,4 @@
-"""Run the kernels' tests with AddressSanitizer and UndefinedBehaviorSanitizer (GCC, Linux).
+"""Run the tests of all kernels with AddressSanitizer and UndefinedBehaviorSanitizer (GCC, Linux).
 
     python tests/ops/sanitize.py
 
@@ -17,7 +17,10 @@ from dlrm.ops import backend
 weight = torch.zeros(4, 16)
 backend(weight).lookup(weight, torch.tensor([4]))
 """
-TESTS = ["test_lookup.py", "test_updates.py", "test_interaction.py", "test_layers.py"]
+TESTS = [
+    *("ops/test_lookup.py", "ops/test_updates.py", "ops/test_l2.py", "ops/test_dense.py"),
+    *("ops/test_interaction.py", "ops/test_layers.py", "data/test_kernels.py"),
+]
 
 
 def library(name: str) -> str:
@@ -29,7 +32,7 @@ def library(name: str) -> str:
 
 
 def main() -> None:
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     with tempfile.TemporaryDirectory() as cache:
         build = {"DLRM_CACHE": cache, "DLRM_KERNELS": "cpu"}
         build["DLRM_CXXFLAGS"] = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined"
@@ -41,9 +44,10 @@ def main() -> None:
         }
         # Compiled without the preloaded libraries: the compiler would run under them.
         compile_all = (
-            "from dlrm.ops import build\nfor isa in build.supported(): build.compiled(isa)"
+            "from dlrm.data import kernels\nfrom dlrm.ops import build\n"
+            "for isa in build.supported(): build.compiled(isa)\nkernels.build()"
         )
-        plain = {**os.environ, **build, "PYTHONPATH": str(folder.parents[1] / "src")}
+        plain = {**os.environ, **build, "PYTHONPATH": str(folder.parent / "src")}
         subprocess.run([sys.executable, "-c", compile_all], env=plain, check=True)
         environment = {**plain, **sanitizer}
         outside = subprocess.run(

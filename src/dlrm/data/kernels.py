@@ -45,6 +45,11 @@ def available() -> bool:
     return _library() is not None
 
 
+def build() -> Path:
+    """Return the library, compiling it unless it is there already; may raise a BuildError."""
+    return compiled("data", Path(__file__).parent / "native", what="its kernels for raw logs")
+
+
 def parse_criteo(text: bytes, lines: int, *, labelled: bool) -> Columns | None:
     """Parse Criteo text of so many lines, each ending in a newline.
 
@@ -113,8 +118,7 @@ def _load() -> Any:
     if os.environ.get("DLRM_KERNELS") == "reference":
         return None
     try:
-        folder = Path(__file__).parent / "native"
-        library = ctypes.CDLL(str(compiled("data", folder, what="its kernels for raw logs")))
+        library = ctypes.CDLL(str(build()))
     except (BuildError, OSError) as error:
         sys.stderr.write(f"dlrm: no kernels of its own, Polars reads logs (slower): {error}\n")
         return None

@@ -1,0 +1,188 @@
+"""The kernels in C++ beside their counterparts in Polars, on good input and bad."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dlrm.data import kernels
+from dlrm.data.criteo import CriteoSource, _frame
+from dlrm.data.vocabulary import _distinct_with_polars, distinct
+
+from .logs import log, rows, text, write
+
+needs_kernels = pytest.mark.skipif(
+    not kernels.available(), reason="the kernels cannot be compiled here"
+)
+fuzz = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, CriteoSource]:
+    """Sources of text with and without labels; the file itself is never read."""
+    path = write(tmp_path_factory.mktemp("any") / "log.txt", log(1))
+    return {labelled: CriteoSource(path, labelled=labelled) for labelled in (True, False)}
+
+
+def agree(source: CriteoSource, content: bytes) -> bool:
+    """Check that the kernel takes a text as Polars does, if it takes it; return whether it did."""
+    lines = content.count(b"\n")
+    columns = kernels.parse_criteo(content, lines, labelled=source.labelled)
+    expected = source._parse_with_polars(content, lines)
+    if columns is None:
+        return False
+    assert expected is not None, content
+    assert _frame(columns).equals(expected), content
+    return True
+
+
+@needs_kernels
+@settings(fuzz, max_examples=200)
+@given(log=rows(), labelled=st.booleans())
+def test_good_text_is_taken_as_polars_takes_it(sources, log, labelled):
+    assert agree(sources[labelled], text([row[1 - labelled :] for row in log]))
+
+
+BYTES = st.sampled_from([*b"019afAFgG:/@`- +\t\n\r\0\x80\xff", *b"\t\n\t\n"])
+
+
+@needs_kernels
+@settings(fuzz, max_examples=500)
+@given(
+    log=rows(max_size=3),
+    labelled=st.booleans(),
+    edits=st.lists(
+        st.tuples(st.integers(0, 10**4), st.sampled_from("=+-"), BYTES), min_size=1, max_size=4
+    ),
+)
+def test_bad_text_is_never_taken_for_good(sources, log, labelled, edits):
+    """Bytes are replaced, added and removed anywhere; whatever the kernel takes, Polars takes."""
+    content = bytearray(text([row[1 - labelled :] for row in log]))
+    for place, edit, byte in edits:
+        at = place % len(content)
+        content[at : at + (edit != "+")] = b"" if edit == "-" else bytes([byte])
+        content = content or bytearray(b"\n")
+    agree(sources[labelled], bytes(content) + b"\n" * (not content.endswith(b"\n")))
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("count", "category", "taken"),
+    [
+        ("-999999999999999999", "0", True),
+        ("9" * 18, "FFFFFFFF", True),
+        ("0" * 18, "00000000", True),
+        ("-0", "aB", True),
+        ("9" * 19, "0", False),
+        ("-", "0", False),
+        ("--1", "0", False),
+        ("+1", "0", False),
+        ("1-", "0", False),
+        ("1", "123456789", False),
+        ("1", "0x1", False),
+        ("1", "-1", False),
+        ("1", " 1", False),
+    ],
+)
+def test_the_ends_of_what_is_taken(sources, count, category, taken):
+    good = log(2)
+    for number in (1, 13):
+        for place in (14, 39):
+            row = list(good[0])
+            row[number], row[place] = count, category
+            assert agree(sources[True], text([good[0], tuple(row), good[1]])) == taken
+
+
+@needs_kernels
+def test_numbers_that_the_kernel_leaves_are_still_read(tmp_path):
+    row = ["1", *[str(-(2**63))] * 13, *["7"] * 26]
+    frame = pl.concat(CriteoSource(write(tmp_path / "log", [tuple(row)])).read())
+    assert frame.row(0) == (1, *[-(2**63)] * 13, *[7] * 26)
+
+
+@needs_kernels
+def test_no_lines_and_a_last_line_without_end(sources):
+    assert agree(sources[True], b"")
+    content = text(log(3))
+    assert kernels.parse_criteo(content[:-1], 2, labelled=True) is None
+
+
+narrow = st.sampled_from([pl.UInt8, pl.Int16, pl.UInt32, pl.Int64])
+
+
+@needs_kernels
+@fuzz
+@given(
+    st.lists(st.none() | st.integers(-1, 5) | st.sampled_from([2**32 - 1, 2**32]), max_size=60),
+    narrow,
+    st.booleans(),
+)
+def test_distinct_is_as_without_kernels(values, dtype, counted):
+    series = pl.Series(values, dtype=pl.Int64).cast(dtype, strict=False)
+    counts = pl.Series(range(len(values)), dtype=pl.UInt32) if counted else None
+    expected, expected_codes = _distinct_with_polars(series, counts)
+    groups, codes = distinct(series, counts)
+    assert groups.equals(expected)
+    assert groups.schema == expected.schema
+    np.testing.assert_array_equal(codes, expected_codes)
+
+
+@needs_kernels
+@pytest.mark.parametrize("step", [1, 3, 1 << 12, 1 << 20, 2654435769, 340573321])
+def test_distinct_of_many_values_as_the_table_grows(step):
+    # The last two undo the table's hash: neighbours collide as much as they can.
+    drawn = np.random.default_rng(0).integers(0, 60_000, 100_000, dtype=np.uint64)
+    series = pl.Series((drawn * step).astype(np.uint32))
+    expected, expected_codes = _distinct_with_polars(series)
+    groups, codes = distinct(series)
+    assert groups.equals(expected)
+    np.testing.assert_array_equal(codes, expected_codes)
+
+
+PREPARE = """
+import sys
+from dlrm.data.criteo import CriteoSource
+from dlrm.data.prepare import prepare
+print(prepare(CriteoSource(sys.argv[1]), sys.argv[2]).dataset.manifest["splits"])
+"""
+
+
+def run(folder: Path, out: str, **environment: str) -> tuple[str, str]:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("DLRM_") and k != "CXX"}
+    done = subprocess.run(
+        [sys.executable, "-c", PREPARE, str(folder / "log.txt"), str(folder / out)],
+        env={**inherited, "DLRM_CACHE": str(folder / "cache"), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout, done.stderr
+
+
+def test_without_a_compiler_polars_does_the_same_and_says_so_once(tmp_path):
+    write(tmp_path / "log.txt", log(300))
+    (tmp_path / "empty").mkdir()
+    without, said = run(tmp_path, "without", PATH=str(tmp_path / "empty"))
+    assert said.count("dlrm:") == 1
+    assert "there is no C++ compiler" in said
+    forced, said = run(tmp_path, "forced", DLRM_KERNELS="reference")
+    assert "dlrm:" not in said
+    assert not (tmp_path / "cache").exists()
+    compiled, said = run(tmp_path, "compiled")
+    if kernels.available():
+        assert said.count("compiling its kernels for raw logs, once") == 1
+        assert "dlrm:" not in run(tmp_path, "again")[1]
+    assert without == forced == compiled  # with the hashes of all arrays
+
+
+@needs_kernels
+def test_the_kernels_compile_without_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setenv("DLRM_CACHE", str(tmp_path))
+    monkeypatch.setenv("DLRM_CXXFLAGS", "-O1 -Wall -Wextra -Werror")
+    assert kernels._load() is not None
