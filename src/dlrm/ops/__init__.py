@@ -9,6 +9,7 @@ one: `reference`, `cpu`, or an instruction set: `avx512`, `avx2`, `portable`.
 
 import os
 import sys
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -18,7 +19,7 @@ from dlrm.errors import ConfigError, unknown
 from dlrm.ops import cpu, reference
 from dlrm.ops.build import ISAS
 
-__all__ = ["backend", "cpu", "describe", "reference"]
+__all__ = ["backend", "cpu", "dense_backend", "describe", "reference"]
 
 
 def backend(tensor: Tensor):
@@ -35,6 +36,13 @@ def backend(tensor: Tensor):
         and not torch.compiler.is_compiling()  # a compiler can look into torch's own operations
         and _compiled()
     ):
+        return cpu
+    return reference
+
+
+def dense_backend(weights: Sequence[Tensor], grads: Sequence[Tensor]):
+    """Return the module whose dense updates run on all of these parameters together."""
+    if cpu.takes(weights, grads) and not torch.compiler.is_compiling() and _compiled():
         return cpu
     return reference
 

@@ -6,6 +6,7 @@ range would read or write outside the table.
 """
 
 import ctypes
+from collections.abc import Sequence
 from ctypes import c_float, c_int, c_int64, c_uint32, c_void_p
 from threading import Lock
 from typing import Any
@@ -17,13 +18,15 @@ from torch.autograd.graph import increment_version
 
 from dlrm.compiler import BuildError
 from dlrm.ops import build
-from dlrm.ops.reference import Pooling, sparse_gradient
+from dlrm.ops.reference import Pooling, bias_corrected, sparse_gradient
 
 DTYPES = (torch.float32, torch.bfloat16)
 
 _UPDATE = [
     c_int, c_void_p, c_void_p, c_uint32, c_void_p, c_void_p, c_int64, c_int64, c_float, c_int,
+    c_float, c_int64,
 ]  # fmt: skip
+_DENSE = [c_void_p, c_int64, c_float, c_float, c_int]
 _DOT = [c_void_p, c_int, c_void_p, c_int]
 
 _ARGUMENTS: dict[str, list[type]] = {
@@ -41,7 +44,10 @@ _ARGUMENTS: dict[str, list[type]] = {
     "sgd_update": _UPDATE,
     "adagrad_update": [*_UPDATE, c_void_p, c_float],
     "rowwise_adagrad_update": [*_UPDATE, c_void_p, c_float],
-    "adam_update": [*_UPDATE, c_void_p, c_void_p, c_float, c_float, c_float],
+    "adam_update": [*_UPDATE, c_void_p, c_float, c_float, c_float],
+    "dense_sgd": _DENSE,
+    "dense_adagrad": [*_DENSE, c_float],
+    "dense_adam": [*_DENSE, c_float, c_float, c_float],
     "dot_interaction": [*_DOT, c_int64, c_int64, c_int64, c_int, c_void_p, c_int],
     "dot_interaction_gradient": [
         *_DOT, c_void_p, c_int64, c_int64, c_int64, c_int, c_void_p, c_void_p, c_int,
@@ -204,11 +210,13 @@ def sgd_update(
     grad: Tensor,
     lr: float,
     *,
+    l2: float = 0.0,
+    every_row: bool = False,
     lower: Tensor | None = None,
     seed: int = 0,
 ) -> None:
     """`w[i] -= lr * g[i]`; see `reference.sgd_update`."""
-    _update(_native.sgd_update, weight, rows, grad, lr, lower, seed)
+    _update(_native.sgd_update, weight, rows, grad, lr, l2, every_row, lower, seed)
 
 
 def adagrad_update(
@@ -219,12 +227,16 @@ def adagrad_update(
     lr: float,
     eps: float,
     *,
+    l2: float = 0.0,
+    every_row: bool = False,
     lower: Tensor | None = None,
     seed: int = 0,
 ) -> None:
     """`s[i] += g[i]^2; w[i] -= lr * g[i] / (sqrt(s[i]) + eps)`; see `reference.adagrad_update`."""
     square = _state(state, weight.shape)
-    _update(_native.adagrad_update, weight, rows, grad, lr, lower, seed, square, eps)
+    _update(
+        _native.adagrad_update, weight, rows, grad, lr, l2, every_row, lower, seed, square, eps
+    )  # fmt: skip
 
 
 def rowwise_adagrad_update(
@@ -235,18 +247,22 @@ def rowwise_adagrad_update(
     lr: float,
     eps: float,
     *,
+    l2: float = 0.0,
+    every_row: bool = False,
     lower: Tensor | None = None,
     seed: int = 0,
 ) -> None:
     """Adagrad with one sum a row; see `reference.rowwise_adagrad_update`."""
     square = _state(state, weight.shape[:1])
-    _update(_native.rowwise_adagrad_update, weight, rows, grad, lr, lower, seed, square, eps)
+    _update(
+        _native.rowwise_adagrad_update, weight, rows, grad, lr, l2, every_row, lower, seed,
+        square, eps,
+    )  # fmt: skip
 
 
 def adam_update(
     weight: Tensor,
-    first: Tensor,
-    second: Tensor,
+    moments: Tensor,
     rows: Tensor,
     grad: Tensor,
     lr: float,
@@ -255,13 +271,18 @@ def adam_update(
     beta1: float = 0.9,
     beta2: float = 0.999,
     eps: float = 1e-8,
+    l2: float = 0.0,
+    every_row: bool = False,
     lower: Tensor | None = None,
     seed: int = 0,
 ) -> None:
-    """Lazy Adam; see `reference.adam_update`."""
-    moments = _state(first, weight.shape), _state(second, weight.shape)
-    rate = lr * (1 - beta2**step) ** 0.5 / (1 - beta1**step)
-    _update(_native.adam_update, weight, rows, grad, rate, lower, seed, *moments, beta1, beta2, eps)
+    """Adam; see `reference.adam_update`."""
+    both = _state(moments, torch.Size((weight.shape[0], 2, weight.shape[1])))
+    rate, eps = bias_corrected(lr, eps, step, beta1, beta2)
+    _update(
+        _native.adam_update, weight, rows, grad, rate, l2, every_row, lower, seed,
+        both, 1 - beta1, 1 - beta2, eps,
+    )  # fmt: skip
 
 
 def _state(state: Tensor, shape: torch.Size) -> int:
@@ -279,6 +300,8 @@ def _update(
     rows: Tensor,
     grad: Tensor,
     lr: float,
+    l2: float,
+    every_row: bool,
     lower: Tensor | None,
     seed: int,
     *rest: float,
@@ -292,9 +315,91 @@ def _update(
     storage = 0 if weight.dtype == torch.float32 else 1 if lower is None else 2
     function(
         storage, weight.data_ptr(), _pointer(lower), seed & 0xFFFFFFFF, rows.data_ptr(),
-        grad.data_ptr(), count, dim, lr, torch.get_num_threads(), *rest,
+        grad.data_ptr(), count, dim, lr, torch.get_num_threads(), l2,
+        weight.shape[0] if every_row else 0, *rest,
     )  # fmt: skip
     increment_version(weight)
+
+
+def dense_sgd(
+    weights: Sequence[Tensor], grads: Sequence[Tensor], lr: float, *, decay: float = 0.0
+) -> None:
+    """`w -= lr * (g + decay * w)` for every parameter; see `reference.dense_sgd`."""
+    _dense(_native.dense_sgd, weights, grads, (), lr, decay)
+
+
+def dense_adagrad(
+    weights: Sequence[Tensor],
+    states: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    lr: float,
+    eps: float,
+    *,
+    decay: float = 0.0,
+) -> None:
+    """`s += g^2; w -= lr * g / (sqrt(s) + eps)`; see `reference.dense_adagrad`."""
+    _dense(_native.dense_adagrad, weights, grads, (states,), lr, decay, eps)
+
+
+def dense_adam(
+    weights: Sequence[Tensor],
+    firsts: Sequence[Tensor],
+    seconds: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    lr: float,
+    *,
+    step: int,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    decay: float = 0.0,
+) -> None:
+    """Adam for every parameter; see `reference.dense_adam`."""
+    rate, eps = bias_corrected(lr, eps, step, beta1, beta2)
+    _dense(
+        _native.dense_adam, weights, grads, (firsts, seconds), rate, decay,
+        1 - beta1, 1 - beta2, eps,
+    )  # fmt: skip
+
+
+def takes(weights: Sequence[Tensor], grads: Sequence[Tensor]) -> bool:
+    """Return whether the dense updates take these: float32, contiguous, with such gradients."""
+    return (
+        all(w.is_cpu for w in weights)
+        and {w.dtype for w in weights} <= {torch.float32}
+        and {g.dtype for g in grads} <= {*DTYPES}
+        and all(map(Tensor.is_contiguous, (*weights, *grads)))
+    )
+
+
+def _dense(
+    function: Any,
+    weights: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    states: Sequence[Sequence[Tensor]],
+    lr: float,
+    decay: float,
+    *rest: float,
+) -> None:
+    # Small batches notice each microsecond here, hence `map` and counts instead of shapes.
+    sizes = [*map(Tensor.numel, weights)]
+    for what, tensors in (("gradient", grads), *(("optimizer state", each) for each in states)):
+        if [*map(Tensor.numel, tensors)] != sizes:
+            raise TypeError(f"{what} has {[*map(Tensor.numel, tensors)]} numbers, expected {sizes}")
+    kept = [tensor for each in states for tensor in each]
+    if not ({t.dtype for t in kept} <= {torch.float32} and all(map(Tensor.is_contiguous, kept))):
+        raise TypeError("optimizer state must be contiguous float32")
+    # A table of six columns; native/dense.h says which.
+    words = [
+        *map(Tensor.data_ptr, weights),
+        *map(Tensor.data_ptr, grads),
+        *(g.dtype == torch.bfloat16 for g in grads),
+        *sizes,
+        *map(Tensor.data_ptr, kept),
+    ]
+    table = (c_int64 * len(words))(*words)
+    function(table, len(sizes), lr, decay, torch.get_num_threads(), *rest)
+    increment_version(weights)
 
 
 def dot_interaction(x: Tensor, e: Tensor, self_interaction: bool) -> Tensor:

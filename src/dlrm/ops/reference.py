@@ -4,6 +4,7 @@ Legend: R rows of the stacked tables, D embedding dimension, L looked-up rows, G
 T tables, F vectors that interact. How tables can be stored is told in `storage`.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -142,20 +143,29 @@ def pooled_lookup(
     return pooled / lengths.clamp(min=1)[:, None] if mode == "mean" else pooled
 
 
-def aggregate(rows: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Add up the gradients of equal rows.
+def aggregate(
+    weight: Tensor, rows: Tensor, grad: Tensor, lower: Tensor | None, l2: float, every_row: bool
+) -> tuple[Tensor, Tensor]:
+    """Add up the gradients of equal rows, and to each the one of `l2 / 2 * ||w||^2`.
 
     Args:
+        weight: (R, D).
         rows: (L,) int64.
         grad: (L, D).
+        lower: As for `sgd_update`.
+        l2: As for `sgd_update`.
+        every_row: As for `sgd_update`.
 
     Returns:
-        The distinct rows in ascending order (U,), and the sum of the gradients of each (U, D).
+        The distinct rows in ascending order (U,), or all of them (R,), and the gradient of each.
 
     """
-    distinct, inverse = torch.unique(rows, return_inverse=True)
-    total = grad.new_zeros(distinct.shape[0], grad.shape[1])
-    return distinct, total.index_add_(0, inverse, grad)
+    if every_row:
+        distinct, inverse = torch.arange(weight.shape[0], device=rows.device), rows
+    else:
+        distinct, inverse = torch.unique(rows, return_inverse=True)
+    total = grad.new_zeros(distinct.shape[0], grad.shape[1]).index_add_(0, inverse, grad)
+    return distinct, total.add_(load(weight, distinct, lower), alpha=l2) if l2 else total
 
 
 def sgd_update(
@@ -164,20 +174,27 @@ def sgd_update(
     grad: Tensor,
     lr: float,
     *,
+    l2: float = 0.0,
+    every_row: bool = False,
     lower: Tensor | None = None,
     seed: int = 0,
 ) -> None:
-    """`w[i] -= lr * g[i]`, where g[i] is the sum over duplicates of i.
+    """`w[i] -= lr * g[i]`, where g[i] is the sum over duplicates of i, plus `l2 * w[i]`.
 
     Args:
         weight: (R, D), changed in place.
         rows: (L,) int64, with duplicates.
         grad: (L, D), float32 if stored in bfloat16.
         lr: Learning rate.
+        l2: The gradient of each row that takes part gains `l2 * w[i]`, once however often it is
+            looked up.
+        every_row: Whether all rows take part; else those that are looked up.
         lower: (R, D) int16, changed in place: the lower halves of split rows; see `storage`.
         seed: Of stochastic rounding; another one for each step.
 
     """
+    if l2:
+        rows, grad = aggregate(weight, rows, grad, lower, l2, every_row)
     if weight.dtype != torch.bfloat16:
         weight.index_add_(0, rows, grad, alpha=-lr)
         return
@@ -194,6 +211,8 @@ def adagrad_update(
     lr: float,
     eps: float,
     *,
+    l2: float = 0.0,
+    every_row: bool = False,
     lower: Tensor | None = None,
     seed: int = 0,
 ) -> None:
@@ -206,13 +225,15 @@ def adagrad_update(
         grad: (L, D).
         lr: Learning rate.
         eps: Keeps the division finite.
+        l2: As for `sgd_update`.
+        every_row: As for `sgd_update`.
         lower: As for `sgd_update`.
         seed: As for `sgd_update`.
 
     Source: Duchi, Hazan, Singer, "Adaptive Subgradient Methods", JMLR 2011.
 
     """
-    rows, grad = aggregate(rows, grad)
+    rows, grad = aggregate(weight, rows, grad, lower, l2, every_row)
     squares = state.index_select(0, rows).addcmul_(grad, grad)
     state.index_copy_(0, rows, squares)
     _subtract(weight, rows, grad / squares.sqrt_().add_(eps), lr, lower, seed)
@@ -226,6 +247,8 @@ def rowwise_adagrad_update(
     lr: float,
     eps: float,
     *,
+    l2: float = 0.0,
+    every_row: bool = False,
     lower: Tensor | None = None,
     seed: int = 0,
 ) -> None:
@@ -238,6 +261,8 @@ def rowwise_adagrad_update(
         grad: (L, D).
         lr: Learning rate.
         eps: Keeps the division finite.
+        l2: As for `sgd_update`.
+        every_row: As for `sgd_update`.
         lower: As for `sgd_update`.
         seed: As for `sgd_update`.
 
@@ -245,7 +270,7 @@ def rowwise_adagrad_update(
     Learning Recommendation Models", arXiv 2104.05158.
 
     """
-    rows, grad = aggregate(rows, grad)
+    rows, grad = aggregate(weight, rows, grad, lower, l2, every_row)
     squares = state.index_select(0, rows).add_(grad.square().mean(dim=1))
     state.index_copy_(0, rows, squares)
     _subtract(weight, rows, grad / squares.sqrt_().add_(eps)[:, None], lr, lower, seed)
@@ -253,8 +278,7 @@ def rowwise_adagrad_update(
 
 def adam_update(
     weight: Tensor,
-    first: Tensor,
-    second: Tensor,
+    moments: Tensor,
     rows: Tensor,
     grad: Tensor,
     lr: float,
@@ -263,18 +287,19 @@ def adam_update(
     beta1: float = 0.9,
     beta2: float = 0.999,
     eps: float = 1e-8,
+    l2: float = 0.0,
+    every_row: bool = False,
     lower: Tensor | None = None,
     seed: int = 0,
 ) -> None:
-    """Lazy Adam: moments decay only in the steps that look their row up, as torch's SparseAdam.
+    """Adam; lazy, unless every row takes part: other rows' moments wait as they are.
 
         m[i] += (1 - beta1) (g[i] - m[i]);  v[i] += (1 - beta2) (g[i]^2 - v[i])
-        w[i] -= lr * sqrt(1 - beta2^step) / (1 - beta1^step) * m[i] / (sqrt(v[i]) + eps)
+        w[i] -= lr * m[i] / (1 - beta1^step) / (sqrt(v[i] / (1 - beta2^step)) + eps)
 
     Args:
         weight: (R, D), changed in place.
-        first: (R, D), m, changed in place.
-        second: (R, D), v, changed in place.
+        moments: (R, 2, D), m and v of each row, changed in place.
         rows: (L,) int64, with duplicates; g[i] is the sum over those of i.
         grad: (L, D).
         lr: Learning rate.
@@ -282,19 +307,28 @@ def adam_update(
         beta1: Decay of m.
         beta2: Decay of v.
         eps: Keeps the division finite.
+        l2: As for `sgd_update`.
+        every_row: As for `sgd_update`.
         lower: As for `sgd_update`.
         seed: As for `sgd_update`.
 
     Source: Kingma, Ba, "Adam: A Method for Stochastic Optimization", arXiv 1412.6980.
 
     """
-    rows, grad = aggregate(rows, grad)
-    m = first.index_select(0, rows).lerp_(grad, 1 - beta1)
-    v = second.index_select(0, rows).lerp_(grad.square(), 1 - beta2)
-    first.index_copy_(0, rows, m)
-    second.index_copy_(0, rows, v)
-    rate = lr * (1 - beta2**step) ** 0.5 / (1 - beta1**step)
+    rows, grad = aggregate(weight, rows, grad, lower, l2, every_row)
+    m, v = moments.index_select(0, rows).unbind(1)
+    m, v = m.lerp(grad, 1 - beta1), v.lerp(grad.square(), 1 - beta2)
+    moments.index_copy_(0, rows, torch.stack([m, v], dim=1))
+    rate, eps = bias_corrected(lr, eps, step, beta1, beta2)
     _subtract(weight, rows, m / v.sqrt_().add_(eps), rate, lower, seed)
+
+
+def bias_corrected(
+    lr: float, eps: float, step: int, beta1: float, beta2: float
+) -> tuple[float, float]:
+    """Return the learning rate and epsilon with which Adam's moments need no correction."""
+    root = (1 - beta2**step) ** 0.5
+    return lr * root / (1 - beta1**step), eps * root
 
 
 def _subtract(
@@ -305,6 +339,89 @@ def _subtract(
     else:
         values = load(weight, rows, lower).add_(step, alpha=-lr)
         store(weight, rows, values, lower, seed)
+
+
+def dense_sgd(
+    weights: Sequence[Tensor], grads: Sequence[Tensor], lr: float, *, decay: float = 0.0
+) -> None:
+    """`w -= lr * (g + decay * w)` for every parameter.
+
+    Args:
+        weights: The parameters, of any shapes, changed in place.
+        grads: The gradient of each, of its shape; its type or bfloat16.
+        lr: Learning rate.
+        decay: Weight decay, the factor of the L2 term `decay / 2 * ||w||^2` of the loss.
+
+    """
+    for weight, grad in zip(weights, grads, strict=True):
+        weight.sub_(_decayed(weight, grad, decay), alpha=lr)
+
+
+def dense_adagrad(
+    weights: Sequence[Tensor],
+    states: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    lr: float,
+    eps: float,
+    *,
+    decay: float = 0.0,
+) -> None:
+    """`s += g^2; w -= lr * g / (sqrt(s) + eps)` for every parameter, with g + decay * w as g.
+
+    Args:
+        weights: As for `dense_sgd`.
+        states: The sums of squares of each, of its shape, changed in place.
+        grads: As for `dense_sgd`.
+        lr: Learning rate.
+        eps: Keeps the division finite.
+        decay: As for `dense_sgd`.
+
+    """
+    for weight, state, grad in zip(weights, states, grads, strict=True):
+        g = _decayed(weight, grad, decay)
+        state.addcmul_(g, g)
+        weight.addcdiv_(g, state.sqrt().add_(eps), value=-lr)
+
+
+def dense_adam(
+    weights: Sequence[Tensor],
+    firsts: Sequence[Tensor],
+    seconds: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    lr: float,
+    *,
+    step: int,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    decay: float = 0.0,
+) -> None:
+    """Adam for every parameter, as `adam_update` for rows, with g + decay * w as g.
+
+    Args:
+        weights: As for `dense_sgd`.
+        firsts: The first moment of each, m, of its shape, changed in place.
+        seconds: The second moment of each, v, of its shape, changed in place.
+        grads: As for `dense_sgd`.
+        lr: Learning rate.
+        step: Number of this step, from 1.
+        beta1: Decay of m.
+        beta2: Decay of v.
+        eps: Keeps the division finite.
+        decay: As for `dense_sgd`.
+
+    """
+    rate, eps = bias_corrected(lr, eps, step, beta1, beta2)
+    for weight, m, v, grad in zip(weights, firsts, seconds, grads, strict=True):
+        g = _decayed(weight, grad, decay)
+        m.lerp_(g, 1 - beta1)
+        v.lerp_(g.square(), 1 - beta2)
+        weight.addcdiv_(m, v.sqrt().add_(eps), value=-rate)
+
+
+def _decayed(weight: Tensor, grad: Tensor, decay: float) -> Tensor:
+    grad = grad.to(weight.dtype)
+    return grad.add(weight, alpha=decay) if decay else grad
 
 
 def dot_interaction(x: Tensor, e: Tensor, self_interaction: bool) -> Tensor:

@@ -227,6 +227,8 @@ def _load_optimizer(
         mine = {key: value for key, value in stored.items() if key.startswith(prefix)}
         state.clear()
         for key, value in mine.items():
-            if value.shape[:1] != parameter.shape[:1]:
+            name_in_state = key.removeprefix(prefix)
+            # All state has one entry a row, only the number of the step stands for itself.
+            if name_in_state != "step" and value.shape[:1] != parameter.shape[:1]:
                 raise CheckpointError(f"{path} belongs to another optimizer: {key} does not fit")
-            state[key.removeprefix(prefix)] = value
+            state[name_in_state] = value

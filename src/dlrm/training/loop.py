@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dlrm import optim
 from dlrm.data.loader import Loader
 from dlrm.data.store import Dataset
 from dlrm.errors import DatasetError, Interrupted, RunError
@@ -62,7 +61,7 @@ def fit(
     keep_freed_memory()
     torch.manual_seed(config.seed)
     model = config.model.build(dataset.schema, precision.resolve(config.precision))
-    optimizer = optim.build(config.optim.name, model.parameters(), config.optim.lr)
+    optimizer = config.optim.build(model.parameters())
     loader = Loader(
         train,
         batch_size=config.loader.batch_size,

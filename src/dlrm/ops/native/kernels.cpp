@@ -7,6 +7,7 @@
 // T tables, F vectors that interact. Pointers to tensors are contiguous; `threads` is how many
 // threads torch uses.
 
+#include "dense.h"
 #include "interaction.h"
 #include "layers.h"
 #include "lookup.h"
@@ -85,31 +86,45 @@ EXPORT void weights_gradient(const void *weight, int narrow, const int64_t *rows
 
 #define UPDATE                                                                                     \
     int storage, void *weight, void *lower, uint32_t seed, const int64_t *rows, const float *grad, \
-        int64_t L, int64_t dim, float lr, int threads
+        int64_t L, int64_t dim, float lr, int threads, float l2, int64_t every
 
 EXPORT void sgd_update(UPDATE) {
-    const Update u{rows, grad, L, dim, lr, threads};
+    const Update u{rows, grad, L, dim, lr, threads, l2, every};
     by_table(storage, dim, weight, lower, seed, [&](auto table, auto d) { sgd<d()>(u, table); });
 }
 
 EXPORT void adagrad_update(UPDATE, float *state, float eps) {
-    const Update u{rows, grad, L, dim, lr, threads};
+    const Update u{rows, grad, L, dim, lr, threads, l2, every};
     by_table(storage, dim, weight, lower, seed,
              [&](auto table, auto d) { adagrad<d()>(u, table, state, eps); });
 }
 
 EXPORT void rowwise_adagrad_update(UPDATE, float *state, float eps) {
-    const Update u{rows, grad, L, dim, lr, threads};
+    const Update u{rows, grad, L, dim, lr, threads, l2, every};
     by_table(storage, dim, weight, lower, seed,
              [&](auto table, auto d) { rowwise_adagrad<d()>(u, table, state, eps); });
 }
 
-EXPORT void adam_update(UPDATE, float *first, float *second, float beta1, float beta2,
-                        float eps) {
-    const Update u{rows, grad, L, dim, lr, threads};
-    const Moments moments{first, second, beta1, beta2, eps};
+EXPORT void adam_update(UPDATE, float *moments, float rest1, float rest2, float eps) {
+    const Update u{rows, grad, L, dim, lr, threads, l2, every};
+    const Moments both{moments, rest1, rest2, eps};
     by_table(storage, dim, weight, lower, seed,
-             [&](auto table, auto d) { adam<d()>(u, table, moments); });
+             [&](auto table, auto d) { adam<d()>(u, table, both); });
+}
+
+#define DENSE const int64_t *words, int64_t count, float lr, float decay, int threads
+
+EXPORT void dense_sgd(DENSE) {
+    dense_sgd_step({words, count}, lr, decay, threads);
+}
+
+EXPORT void dense_adagrad(DENSE, float eps) {
+    dense_adagrad_step({words, count}, lr, decay, threads, eps);
+}
+
+EXPORT void dense_adam(DENSE, float rest1, float rest2, float eps) {
+    dense_adam_step({words, count}, lr, decay, threads, rest1,
+                    rest2, eps);
 }
 
 EXPORT void dot_interaction(const void *x, int x_narrow, const void *e, int e_narrow, int64_t B,

@@ -67,6 +67,8 @@ struct Update {
     int64_t L, dim;
     float lr;
     int threads;
+    float l2;      // each gradient gains l2 * w
+    int64_t every; // R to step every row, looked up or not; 0 for those looked up
 };
 
 // The thread that owns a row: rows that share a cache line belong together, the rest is spread.
@@ -109,12 +111,12 @@ inline void sort_rows(std::vector<Item> &items, std::vector<Item> &scratch, int6
     }
 }
 
-// Calls step(row, gradient) once per distinct row, with the sum over its duplicates.
-template <int D, class Fetch, class Step>
-void each_row(const Update &u, Fetch fetch, Step step) {
+// Calls step(row, gradient) once per distinct row, with the sum over its duplicates and l2 * w.
+template <int D, class Table, class Fetch, class Step>
+void each_row(const Update &u, const Table &table, Fetch fetch, Step step) {
     const int64_t d = D ? D : u.dim;
     const int shift = line_shift(d);
-#pragma omp parallel num_threads(team(u.L *d, u.threads))
+#pragma omp parallel num_threads(team((u.L + u.every) * d, u.threads))
     {
         const int me = thread_index(), all = thread_count();
         static thread_local std::vector<Item> items, scratch;
@@ -128,8 +130,8 @@ void each_row(const Update &u, Fetch fetch, Step step) {
         std::vector<float> open(D ? 0 : d);
         float fixed[D ? D : 1];
         float *__restrict sum = D ? fixed : open.data();
-        for (int64_t i = 0; i < n;) {
-            const uint64_t row = items[i].row;
+        int64_t i = 0;
+        const auto next = [&](uint64_t row) {
             for (int64_t k = 0; k < d; k++) sum[k] = 0;
             for (; i < n && items[i].row == row; i++) {
                 if (i + AHEAD < n) {
@@ -139,7 +141,15 @@ void each_row(const Update &u, Fetch fetch, Step step) {
                 const float *__restrict g = u.grad + items[i].at * d;
                 for (int64_t k = 0; k < d; k++) sum[k] += g[k];
             }
+            if (u.l2 != 0)
+                for (int64_t k = 0; k < d; k++) sum[k] += u.l2 * table.get(int64_t(row) * d + k);
             step(int64_t(row), sum);
+        };
+        if (u.every) {
+            for (int64_t row = 0; row < u.every; row++)
+                if (all == 1 || owner(row, shift, all) == me) next(uint64_t(row));
+        } else {
+            while (i < n) next(items[i].row);
         }
     }
 }
@@ -180,11 +190,11 @@ template <int D, class Table> void sgd(const Update &u, const Table &table) {
         for (int64_t k = 0; k < d; k++)
             table.set(at + k, table.get(at + k) - u.lr * g[k], noise + uint32_t(k));
     };
-    // Rows that keep every bit lose nothing by being written once per duplicate.
-    if (Table::exact)
+    // Rows that keep every bit lose nothing by being written once per duplicate; l2 * w counts once.
+    if (Table::exact && u.l2 == 0)
         each_gradient<D>(u, fetch, step);
     else
-        each_row<D>(u, fetch, step);
+        each_row<D>(u, table, fetch, step);
 }
 
 // s += g^2; w -= lr * g / (sqrt(s) + eps)
@@ -195,7 +205,7 @@ void adagrad(const Update &u, const Table &table, float *state, float eps) {
         table.prefetch(row, d);
         prefetch_row(state + row * d, d);
     };
-    each_row<D>(u, fetch, [&](int64_t row, const float *__restrict g) {
+    each_row<D>(u, table, fetch, [&](int64_t row, const float *__restrict g) {
         const int64_t at = row * d;
         const uint32_t noise = table.noise(row);
 #pragma GCC ivdep
@@ -216,7 +226,7 @@ void rowwise_adagrad(const Update &u, const Table &table, float *state, float ep
         table.prefetch(row, d);
         __builtin_prefetch(state + row);
     };
-    each_row<D>(u, fetch, [&](int64_t row, const float *__restrict g) {
+    each_row<D>(u, table, fetch, [&](int64_t row, const float *__restrict g) {
         // Sixteen sums: one alone would wait for itself at every addition.
         float squares[16] = {};
         const int64_t whole = d / 16 * 16;
@@ -237,29 +247,28 @@ void rowwise_adagrad(const Update &u, const Table &table, float *state, float ep
 }
 
 struct Moments {
-    float *first, *second; // (R, D) each
-    float beta1, beta2, eps;
+    float *both; // (R, 2, D): m and v of a row lie side by side, so that a step opens one page
+    float rest1, rest2, eps; // 1 - beta, rounded once
 };
 
-// m += (1 - beta1) (g - m); v += (1 - beta2) (g^2 - v); w -= lr * m / (sqrt(v) + eps), where lr
-// already holds the correction of the bias.
+// m += rest1 (g - m); v += rest2 (g^2 - v); w -= lr * m / (sqrt(v) + eps), where lr and eps
+// already hold the correction of the bias.
 template <int D, class Table> void adam(const Update &u, const Table &table, const Moments &mo) {
     const int64_t d = D ? D : u.dim;
     const auto fetch = [&](int64_t row) {
         table.prefetch(row, d);
-        prefetch_row(mo.first + row * d, d);
-        prefetch_row(mo.second + row * d, d);
+        prefetch_row(mo.both + row * 2 * d, 2 * d);
     };
-    const float rest1 = 1 - mo.beta1, rest2 = 1 - mo.beta2;
-    each_row<D>(u, fetch, [&](int64_t row, const float *__restrict g) {
+    each_row<D>(u, table, fetch, [&](int64_t row, const float *__restrict g) {
+        float *__restrict first = mo.both + row * 2 * d, *__restrict second = first + d;
         const int64_t at = row * d;
         const uint32_t noise = table.noise(row);
 #pragma GCC ivdep
         for (int64_t k = 0; k < d; k++) {
-            const float m = mo.first[at + k] + rest1 * (g[k] - mo.first[at + k]);
-            const float v = mo.second[at + k] + rest2 * (g[k] * g[k] - mo.second[at + k]);
-            mo.first[at + k] = m;
-            mo.second[at + k] = v;
+            const float m = first[k] + mo.rest1 * (g[k] - first[k]);
+            const float v = second[k] + mo.rest2 * (g[k] * g[k] - second[k]);
+            first[k] = m;
+            second[k] = v;
             table.set(at + k, table.get(at + k) - u.lr * (m / (std::sqrt(v) + mo.eps)),
                       noise + uint32_t(k));
         }
