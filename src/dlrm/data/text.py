@@ -1,7 +1,7 @@
 """Raw text in: a plain or gzip file, read as chunks of whole lines.
 
 Goes in: one file, with LF or CRLF ends, with or without a newline (or blank lines) at its end.
-Comes out: chunks of some megabytes, each ending in a newline, all ends LF. Memory is one chunk.
+Comes out: chunks of some megabytes, each ending in a newline, all ends LF. Memory is a few chunks.
 """
 
 import zlib

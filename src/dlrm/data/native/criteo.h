@@ -36,7 +36,7 @@ inline const char *count(const char *at, int64_t *value, bool *missing) {
 inline const char *category(const char *at, const char *end, uint32_t *value, bool *missing) {
     const char *begin = at;
     uint32_t number = 0;
-    if (end - at > 8 && HEX.value[uint8_t(at[8])] == NOT_HEX) {
+    if (end - at >= 8) {
         // Nearly all of them: eight digits, which need no branch each.
         uint8_t seen = 0;
         for (int k = 0; k < 8; k++) {
