@@ -12,13 +12,14 @@ from dlrm.compat.batches import Data
 from dlrm.compat.flags import Flags
 from dlrm.errors import DatasetError
 from dlrm.models.dlrm import DLRM
+from dlrm.nn.embedding import EmbeddingCollection
 
 
 class Dense(DLRM):
     """A model whose logits are its dense feature."""
 
     def __init__(self):
-        super().__init__(1, [2], dim=1, bottom=[], top=[])
+        super().__init__(1, EmbeddingCollection([2], 1), bottom=[], top=[])
 
     def forward(self, batch: Batch) -> torch.Tensor:
         return batch.dense[:, 0]

@@ -13,20 +13,21 @@ from numpy.random import RandomState
 from dlrm.compat.accuracy import measure_accuracy
 from dlrm.compat.batches import Data
 from dlrm.compat.criteo_data import criteo_data
+from dlrm.compat.embeddings import new_embeddings, table_dimensions
 from dlrm.compat.flags import PROGRAM, Flags, parse
 from dlrm.compat.loop import load, train
-from dlrm.compat.parameters import draw_parameters
+from dlrm.compat.parameters import draw_parameters, new_generator
 from dlrm.compat.printing import (
     print_accuracy,
     print_architecture,
     print_batches,
     print_parameters,
 )
+from dlrm.compat.quantization import quantize
 from dlrm.compat.random_data import gaussian, random_data, uniform
 from dlrm.compat.synthetic_data import synthetic
 from dlrm.errors import ConfigError, DlrmError
 from dlrm.models.dlrm import DLRM
-from dlrm.nn.embedding import EmbeddingCollection
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,14 +62,16 @@ def run(flags: Flags) -> None:
     model = new_model(flags, data)
     if flags.debug_mode:
         bottom = [data.num_dense, *flags.arch_mlp_bot[1:]]
-        print_architecture(flags, data, bottom, [model.interaction.width, *flags.arch_mlp_top])
+        top = [model.interaction.width, *flags.arch_mlp_top]
+        print_architecture(data, bottom, top, table_dimensions(flags, data.rows))
         print_batches(flags, data, batches)
-    draw_parameters(model, rng, numerics=flags.numerics)
+    draw_parameters(model, rng, new_generator(flags), numerics=flags.numerics)
     if flags.debug_mode:
         print_parameters("initial parameters (weights and bias):", model, flags.print_precision)
     if flags.inference_only:
         if flags.load_model:
             load(flags, model, None, rng)
+        quantize(flags, model)
         print("time/loss/accuracy (if enabled):")
         print("Testing for inference only")
         accuracy = measure_accuracy(flags, model, data)
@@ -102,17 +105,20 @@ def read_data(flags: Flags, rng: RandomState) -> Data:
 
 def new_model(flags: Flags, data: Data) -> DLRM:
     """Return a DLRM of the sizes that the flags name."""
-    if flags.arch_mlp_bot[-1] != flags.arch_sparse_feature_size:
+    dim = flags.arch_sparse_feature_size
+    concat = flags.qr_flag and flags.qr_operation == "concat"
+    if flags.arch_mlp_bot[-1] != dim * (1 + concat):
         raise ConfigError(
-            f"--arch-sparse-feature-size={flags.arch_sparse_feature_size} does not match the last "
+            f"--arch-sparse-feature-size={dim} does not match the last "
             f"dimension of --arch-mlp-bot, {flags.arch_mlp_bot[-1]}"
+            + (", which must be twice as large with --qr-operation=concat" if concat else "")
         )
     if flags.arch_mlp_top[-1] != 1:
         last = flags.arch_mlp_top[-1]
         raise ConfigError(f"--arch-mlp-top ends in {last}, expected 1: one probability a sample")
     return DLRM(
         data.num_dense,
-        EmbeddingCollection(data.rows, flags.arch_sparse_feature_size, data.names),
+        new_embeddings(flags, data.rows, data.names),
         bottom=flags.arch_mlp_bot[1:-1],
         top=flags.arch_mlp_top[:-1],
         interaction=flags.arch_interaction_op,

@@ -77,15 +77,17 @@ class Flags:
     arch_mlp_top: tuple[int, ...] = _ints("4-2-1")
     arch_interaction_op: str = _choice("dot", "cat")
     arch_interaction_itself: bool = _switch()
-    weighted_pooling: str | None = _not_yet(None, type=str)
+    weighted_pooling: str | None = field(
+        default=None, metadata={"type": str, "choices": ("fixed", "learned")}
+    )
     # embedding tables; the numbers have no effect without their switch
-    md_flag: bool = _not_yet(False, action="store_true")
+    md_flag: bool = _switch()
     md_threshold: int = 200
     md_temperature: float = 0.3
     md_round_dims: bool = _switch()
-    qr_flag: bool = _not_yet(False, action="store_true")
+    qr_flag: bool = _switch()
     qr_threshold: int = 200
-    qr_operation: str = "mult"
+    qr_operation: str = _choice("mult", "add", "concat")
     qr_collisions: int = 4
     # activations and loss
     activation_function: str = _not_yet("relu")
@@ -125,8 +127,8 @@ class Flags:
     dataset_multiprocessing: bool = _switch()
     # inference
     inference_only: bool = _switch()
-    quantize_mlp_with_bit: int = _not_yet(32)
-    quantize_emb_with_bit: int = _not_yet(32)
+    quantize_mlp_with_bit: int = 32
+    quantize_emb_with_bit: int = 32
     save_onnx: bool = _not_yet(False, action="store_true")
     # devices
     use_gpu: bool = _not_yet(False, action="store_true")
@@ -178,12 +180,40 @@ class Flags:
             raise ConfigError(f"--data-sub-sample-rate={rate}: expected a share between 0 and 1")
         if len(self.loss_weights) != 2:
             raise ConfigError(f"--loss-weights takes two numbers, got {len(self.loss_weights)}")
+        self._check_tables()
         if self.lr_num_decay_steps > 0 and self.lr_decay_start_step < self.lr_num_warmup_steps:
             raise ConfigError(
                 f"--lr-decay-start-step={self.lr_decay_start_step} comes before the end of "
                 f"--lr-num-warmup-steps={self.lr_num_warmup_steps}: "
                 "learning rate warmup must finish before the decay starts"
             )
+
+    def _check_tables(self) -> None:
+        compressed = "--qr-flag" if self.qr_flag else "--md-flag" if self.md_flag else None
+        if self.qr_flag and self.md_flag:
+            raise ConfigError("--qr-flag and --md-flag: tables take one of the two")
+        if compressed and self.weighted_pooling:
+            raise ConfigError(
+                f"--weighted-pooling={self.weighted_pooling} and {compressed}: "
+                "tables take one of the two"
+            )
+        if self.qr_collisions < 1:
+            raise ConfigError(f"--qr-collisions={self.qr_collisions}: expected at least 1")
+        if self.md_temperature < 0:
+            raise ConfigError(f"--md-temperature={self.md_temperature}: expected 0 or more")
+        for name, choices in (
+            ("quantize_mlp_with_bit", (8, 16, 32)),
+            ("quantize_emb_with_bit", (4, 8, 32)),
+        ):
+            bits = getattr(self, name)
+            said = f"{flag(name)}={bits}"
+            if bits not in choices:
+                words = ", ".join(map(str, choices))
+                raise ConfigError(f"{said}: choose one of {words}")
+            if bits != 32 and not self.inference_only:
+                raise ConfigError(f"{said} is for --inference-only: training needs all bits")
+            if bits != 32 and compressed and name == "quantize_emb_with_bit":
+                raise ConfigError(f"{said} and {compressed}: tables take one of the two")
 
     def not_yet(self) -> list[str]:
         """Return the flags that ask for what this project does not do yet."""

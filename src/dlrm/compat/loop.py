@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
 from numpy.random import RandomState
@@ -15,12 +14,12 @@ from dlrm.compat.accuracy import correct, forward, measure_accuracy
 from dlrm.compat.batches import Data
 from dlrm.compat.events import Events
 from dlrm.compat.flags import Flags
+from dlrm.compat.losses import compute_loss
 from dlrm.compat.printing import Progress, print_accuracy, print_loaded
 from dlrm.compat.saved_model import State
 from dlrm.models.dlrm import DLRM
 from dlrm.optim import build
 from dlrm.optim.schedule import learning_rate
-from dlrm.training.loss import bce, mse, weighted_bce
 
 OPTIMIZERS = {"sgd": "sgd", "adagrad": "adagrad", "rwsadagrad": "rowwise_adagrad"}
 """The original's name of an optimizer -> this project's."""
@@ -38,8 +37,6 @@ def train(flags: Flags, data: Data, model: DLRM, rng: RandomState, batches: int)
 
     """
     optimizer = build(OPTIMIZERS[flags.optimizer], model.parameters(), flags.learning_rate)
-    wbce = partial(weighted_bce, weights=(flags.loss_weights[0], flags.loss_weights[1]))
-    losses = {"mse": mse, "bce": bce, "wbce": wbce}
     steps, best, first_epoch, first_batch = 0, 0.0, 0, 0
     if flags.load_model:
         loaded = load(flags, model, optimizer, rng)
@@ -54,7 +51,7 @@ def train(flags: Flags, data: Data, model: DLRM, rng: RandomState, batches: int)
             for group in optimizer.param_groups:
                 group["lr"] = rate(flags, steps)
             logits = forward(flags, model, batch)
-            loss = losses[flags.loss_function](logits, batch.labels)
+            loss = compute_loss(flags, logits, batch.labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -1,4 +1,9 @@
-"""A model's parameters, drawn and listed in the original's order: tables, bottom MLP, top MLP."""
+"""A model's parameters, drawn and listed in the original's order: tables, bottom MLP, top MLP.
+
+Most come from numpy's random numbers. What the original draws with torch's are quotients,
+remainders and the maps of mixed dimensions; there, torch also fills each new layer once before
+numpy does, which moves its random numbers on.
+"""
 
 from math import sqrt
 
@@ -6,34 +11,64 @@ import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
+from torch import Tensor
 
+from dlrm.compat.flags import Flags
 from dlrm.models.dlrm import DLRM
+from dlrm.nn.embedding import EmbeddingCollection, Embeddings
+from dlrm.nn.joined import JoinedEmbeddings
+from dlrm.nn.mixed_dim import ProjectedEmbeddings
+from dlrm.nn.qr import QREmbeddings
+from dlrm.nn.weighted import WeightedPooling
 
 CHUNK = 1 << 20
 """Numbers drawn at a time, so that a large table needs no second copy of itself in float64."""
 
 
+def new_generator(flags: Flags) -> torch.Generator:
+    """Return torch's random numbers as they are when the original makes its model."""
+    generator = torch.Generator().manual_seed(flags.numpy_rand_seed)
+    if flags.debug_mode:
+        # The batches were printed: each pass over a DataLoader draws a number.
+        torch.empty((), dtype=torch.int64).random_(generator=generator)
+    return generator
+
+
 @torch.no_grad()
-def draw_parameters(model: DLRM, rng: RandomState, *, numerics: str) -> None:
+def draw_parameters(
+    model: DLRM, rng: RandomState, generator: torch.Generator, *, numerics: str
+) -> None:
     """Draw all parameters of a model.
 
     Tables are uniform(-sqrt(1/rows), sqrt(1/rows)). HEAD's layers n -> k are
     `W = normal(0, sqrt(2 / (n + k)))` and `b = normal(0, sqrt(1 / k))`; those of the README of 2019
-    are all rand.
+    are all rand. Quotients and remainders are uniform(sqrt(1/rows), 1), the maps Xavier's uniform.
 
     Args:
         model: Its parameters are overwritten.
-        rng: Random numbers.
+        rng: numpy's random numbers.
+        generator: torch's.
         numerics: `head` or `readme2019`.
 
     """
-    for t, rows in enumerate(model.embeddings.rows):
-        flat = model.embeddings.table(t).view(-1)
-        bound = sqrt(1 / rows)
-        for start in range(0, len(flat), CHUNK):
-            part = flat[start : start + CHUNK]
-            drawn = rng.uniform(-bound, bound, len(part))
-            part.copy_(torch.from_numpy(drawn.astype(np.float32)))
+    mixed = any(isinstance(module, ProjectedEmbeddings) for module in model.modules())
+    compressed = mixed or any(isinstance(module, QREmbeddings) for module in model.modules())
+    for part, t in _tables(model.embeddings):
+        if isinstance(part, QREmbeddings):
+            low = sqrt(1 / part.rows[t])
+            part.quotients.table(t).uniform_(low, 1, generator=generator)
+            part.remainders.table(t).uniform_(low, 1, generator=generator)
+            continue
+        table = _stacked(part).table(t)
+        if compressed:
+            table.normal_(generator=generator)
+        if mixed:
+            table.uniform_(generator=generator)
+        if isinstance(part, ProjectedEmbeddings):
+            bound = sqrt(6 / sum(part.maps[t].shape))
+            for _ in range(2):
+                part.maps[t].uniform_(-bound, bound, generator=generator)
+        _draw_table(table, rng)
     for layer in (*model.bottom.linears(), *model.top.linears()):
         k, n = layer.weight.shape
         if numerics == "readme2019":
@@ -45,9 +80,48 @@ def draw_parameters(model: DLRM, rng: RandomState, *, numerics: str) -> None:
         layer.bias.copy_(torch.from_numpy(bias.astype(np.float32)))
 
 
+def _draw_table(table: Tensor, rng: RandomState) -> None:
+    bound, flat = sqrt(1 / len(table)), table.view(-1)
+    for start in range(0, len(flat), CHUNK):
+        part = flat[start : start + CHUNK]
+        drawn = rng.uniform(-bound, bound, len(part))
+        part.copy_(torch.from_numpy(drawn.astype(np.float32)))
+
+
 def parameters(model: DLRM) -> list[NDArray[np.float32]]:
-    """Return all parameters: each table, then weight and bias of each layer, bottom and top."""
-    tables = [model.embeddings.table(t) for t in range(len(model.embeddings.rows))]
-    layers = (*model.bottom.linears(), *model.top.linears())
-    weights = [p.detach() for layer in layers for p in (layer.weight, layer.bias)]
-    return [p.numpy() for p in (*tables, *weights)]
+    """Return all parameters: those of each table, then weight and bias of each layer."""
+    found: list[Tensor] = []
+    for part, t in _tables(model.embeddings):
+        if isinstance(part, QREmbeddings):
+            found += [part.quotients.table(t), part.remainders.table(t)]
+        else:
+            found.append(_stacked(part).table(t))
+        if isinstance(part, ProjectedEmbeddings):
+            found.append(part.maps[t])
+    if isinstance(model.embeddings, WeightedPooling):
+        factors = model.embeddings.factors
+        found += [factors.table(t).flatten() for t in range(len(factors.rows))]
+    for layer in (*model.bottom.linears(), *model.top.linears()):
+        found += [layer.weight, layer.bias]
+    return [p.detach().numpy() for p in found]
+
+
+def _tables(embeddings: Embeddings) -> list[tuple[Embeddings, int]]:
+    """Return the part that each feature lies in, and its number there."""
+    if not isinstance(embeddings, JoinedEmbeddings):
+        return [(embeddings, t) for t in range(len(embeddings.rows))]
+    places = {
+        feature: (part, t)
+        for part, features in zip(embeddings.typed_parts(), embeddings.features, strict=True)
+        for t, feature in enumerate(features)
+    }
+    return [places[feature] for feature in sorted(places)]
+
+
+def _stacked(part: Embeddings) -> EmbeddingCollection:
+    """Return the tables, without what is around them."""
+    if isinstance(part, ProjectedEmbeddings | WeightedPooling):
+        part = part.tables
+    if not isinstance(part, EmbeddingCollection):
+        raise TypeError(f"{type(part).__name__} has no tables that the original knows")
+    return part

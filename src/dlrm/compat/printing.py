@@ -13,14 +13,16 @@ from dlrm.compat.saved_model import State
 from dlrm.models.dlrm import DLRM
 
 
-def print_architecture(flags: Flags, data: Data, bottom: list[int], top: list[int]) -> None:
+def print_architecture(
+    data: Data, bottom: list[int], top: list[int], dims: int | list[int]
+) -> None:
     """Print sizes of layers and tables.
 
     Args:
-        flags: Of the run.
         data: Of the run.
         bottom: Inputs of the bottom MLP, then outputs of each of its layers.
         top: The same of the top MLP.
+        dims: Dimension of the tables, or of each of them.
 
     """
     print("model arch:")
@@ -35,9 +37,8 @@ def print_architecture(flags: Flags, data: Data, bottom: list[int], top: list[in
     print("dense feature size")
     print(data.num_dense)
     print("sparse feature size")
-    print(flags.arch_sparse_feature_size)
-    dim = flags.arch_sparse_feature_size
-    print(f"# of embeddings (= # of sparse features) {len(data.rows)}, with dimensions {dim}x:")
+    print(dims)
+    print(f"# of embeddings (= # of sparse features) {len(data.rows)}, with dimensions {dims}x:")
     print(np.array(data.rows))
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dlrm.nn.embedding import EmbeddingCollection, Embeddings, Storage
+from dlrm.nn.quantized import QuantizedCollection
 
 
 class WeightedPooling(Embeddings):
@@ -18,6 +19,9 @@ class WeightedPooling(Embeddings):
         storage: Of the tables, see `EmbeddingCollection`.
 
     """
+
+    tables: EmbeddingCollection | QuantizedCollection
+    """The tables, quantised or not"""
 
     def __init__(
         self,
