@@ -13,7 +13,7 @@ import dlrm.reporting.page
 from dlrm.errors import RunError
 from dlrm.reporting import write
 from dlrm.reporting.markup import VOID
-from dlrm.reporting.words import METRICS, number
+from dlrm.reporting.words import MEANINGS, METRICS, number
 
 from .runs import COMMAND, CONFIG, ENVIRONMENT, evaluation, events, features, write_run
 
@@ -295,5 +295,6 @@ def test_a_metric_that_no_evaluation_has_is_left_out(tmp_path: Path) -> None:
     for one in (final["metrics"], final["optimum"], final["baseline"]["metrics"]):
         del one["ece"]
     _, found = page(tmp_path, final=final)
-    assert "ECE" not in found.texts
+    assert MEANINGS["ece"] not in found.texts
+    assert MEANINGS["auc"] in found.texts
     assert "95% interval" not in found.text
