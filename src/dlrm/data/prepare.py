@@ -1,7 +1,7 @@
 """Any source -> a prepared dataset, out of core.
 
 Three stages, each of which reads and writes in order: the log becomes blocks of codes (spill), the
-distinct values of all blocks become vocabularies, one feature at a time, and the blocks become
+distinct values of all blocks become vocabularies, feature by feature, and the blocks become
 the arrays of the splits. Memory holds a few blocks and two features' distinct values.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.progress import Progress
 
+from dlrm.data import kernels
 from dlrm.data.arrays import SplitWriter
 from dlrm.data.bad_rows import BadRows, CountsBadRows, OnBadRow
 from dlrm.data.encoder import ENCODER_FILE, VOCABULARY_FOLDER, Encoder
@@ -200,7 +201,7 @@ def _read(source: Source, spill: Spill, bar: Progress) -> None:
 def _build(
     source: Source, spill: Spill, folder: Path, config: PrepareConfig, bar: Progress
 ) -> dict[str, tuple[int, int]]:
-    """Second stage: vocabularies, two at a time. Returns rows and rare samples of each table."""
+    """Second stage: vocabularies. Returns rows and rare samples of each table."""
 
     def one(name: str) -> tuple[int, int]:
         vocabulary = spill.build(name, config.ids, config.min_count)
@@ -209,7 +210,9 @@ def _build(
 
     (folder / VOCABULARY_FOLDER).mkdir()
     names = (name for name in bar.track(source.categorical, description="Building vocabularies"))
-    built = dict(zip(source.categorical, in_order(one, names, 2), strict=True))
+    # Polars alone uses all cores for one feature, and more memory than the kernels do for two.
+    built = in_order(one, names, 2 if kernels.available() else 1)
+    built = dict(zip(source.categorical, built, strict=True))
     spill.drop_values()
     return built
 
