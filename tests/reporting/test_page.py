@@ -287,7 +287,7 @@ def test_intervals_stand_below_their_values(tmp_path: Path) -> None:
     # In the headline and in the table of results.
     assert found.texts.count("0.8011 to 0.8099") == 2
     assert found.texts.count("0.4599 to 0.4609") == 2
-    assert "95% interval" in found.text
+    assert "below each value its 95% interval" in found.text
 
 
 def test_a_metric_that_no_evaluation_has_is_left_out(tmp_path: Path) -> None:
@@ -297,4 +297,4 @@ def test_a_metric_that_no_evaluation_has_is_left_out(tmp_path: Path) -> None:
     _, found = page(tmp_path, final=final)
     assert MEANINGS["ece"] not in found.texts
     assert MEANINGS["auc"] in found.texts
-    assert "95% interval" not in found.text
+    assert "below each value" not in found.text
