@@ -7,7 +7,7 @@ import pytest
 from dlrm.data.clicks import ClicksSource
 from dlrm.data.loader import LoaderConfig
 from dlrm.data.prepare import prepare
-from dlrm.errors import ConfigError, MissingExtraError, RunError
+from dlrm.errors import ConfigError, DivergedError, MissingExtraError, RunError
 from dlrm.metrics import measure
 from dlrm.models import another
 from dlrm.models.dlrm import DLRMConfig
@@ -58,6 +58,14 @@ def test_the_rate_that_is_best_on_validation_stays(compared):
             reached[Run.open(path).config["optim"]["lr"]] = evaluation["metrics"]["auc"]
         assert len(reached) == 2
         assert made.of(name).lr == max(reached, key=lambda lr: reached[lr])
+
+
+def test_a_rate_that_diverges_is_not_chosen(clicks, tmp_path):
+    sgd = replace(SMALL, optim=OptimConfig(name="sgd", lr=0.05), log_every=1)
+    made = compare(tmp_path, "demo", sgd, clicks, models=("dlrm",), seeds=(0,), factors=(1e30, 1))
+    assert made.best.lr == 0.05
+    with pytest.raises(DivergedError, match="every rate tried: 5e"):
+        compare(tmp_path, "demo", sgd, clicks, models=("dlrm",), seeds=(1,), factors=(1e30, 1e31))
 
 
 def test_the_best_stands_first(compared):

@@ -17,7 +17,7 @@ from typing import Any
 from safetensors import safe_open
 
 from dlrm.data.store import Dataset
-from dlrm.errors import ConfigError, RunError, unknown
+from dlrm.errors import ConfigError, DivergedError, RunError, unknown
 from dlrm.files import write_json
 from dlrm.models import MODELS, another
 from dlrm.run import Run
@@ -254,9 +254,17 @@ def _choose_rate(
     sign = 1.0 if config.eval.metric in HIGHER_IS_BETTER else -1.0
     reached = []
     for lr in rates:
-        _, seen = _train(folder, recipe, config, dataset, lr, seed, f"{title}, rate {lr:g}")
+        try:
+            _, seen = _train(folder, recipe, config, dataset, lr, seed, f"{title}, rate {lr:g}")
+        except DivergedError:
+            # Too large a rate for this model: that is what the others are tried for.
+            reached.append(float("-inf"))
+            continue
         value = seen["validation"]["metrics"][config.eval.metric]
         reached.append(float("-inf") if value is None else sign * value)
+    if max(reached) == float("-inf"):
+        tried = ", ".join(f"{lr:g}" for lr in rates)
+        raise DivergedError(f"{config.model.name} diverged with every rate tried: {tried}")
     return rates[reached.index(max(reached))]
 
 
