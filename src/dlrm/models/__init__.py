@@ -3,22 +3,67 @@
 from dataclasses import fields
 
 from dlrm.errors import unknown
+from dlrm.models.dcn import DCNConfig
+from dlrm.models.dcnv2 import DCNV2Config
+from dlrm.models.deepfm import DeepFMConfig
 from dlrm.models.dlrm import DLRMConfig
+from dlrm.models.finalmlp import FinalMLPConfig
+from dlrm.models.fm import FMConfig
 from dlrm.models.lr import LRConfig
+from dlrm.models.mf import MFConfig
+from dlrm.models.wide_deep import WideDeepConfig
+from dlrm.models.xdeepfm import XDeepFMConfig
 
-__all__ = ["MODELS", "DLRMConfig", "LRConfig", "ModelConfig", "another"]
+__all__ = [
+    "MODELS",
+    "DCNConfig",
+    "DCNV2Config",
+    "DLRMConfig",
+    "DeepFMConfig",
+    "FMConfig",
+    "FinalMLPConfig",
+    "LRConfig",
+    "MFConfig",
+    "ModelConfig",
+    "WideDeepConfig",
+    "XDeepFMConfig",
+    "another",
+]
 
-ModelConfig = DLRMConfig | LRConfig
+ModelConfig = (
+    DLRMConfig
+    | LRConfig
+    | FMConfig
+    | MFConfig
+    | WideDeepConfig
+    | DeepFMConfig
+    | DCNConfig
+    | DCNV2Config
+    | XDeepFMConfig
+    | FinalMLPConfig
+)
 """The config of any model."""
 
-MODELS: dict[str, type[ModelConfig]] = {"dlrm": DLRMConfig, "lr": LRConfig}
+MODELS: dict[str, type[ModelConfig]] = {
+    "dlrm": DLRMConfig,
+    "lr": LRConfig,
+    "fm": FMConfig,
+    "mf": MFConfig,
+    "wide_deep": WideDeepConfig,
+    "deepfm": DeepFMConfig,
+    "dcn": DCNConfig,
+    "dcnv2": DCNV2Config,
+    "xdeepfm": XDeepFMConfig,
+    "finalmlp": FinalMLPConfig,
+}
 """Name of a model -> its config, whose `build(schema)` returns the model."""
 
 
 def another(config: ModelConfig, name: str) -> ModelConfig:
     """Return the config of another model, with the fields that both have kept as they are.
 
-    What DLRM calls its top MLP is the deep part of the others.
+    What DLRM calls its top MLP is the deep part of the others. Tables that are as the one model has
+    them by default are as the other has them by default: models start from rows of different size.
 
     Raises:
         ConfigError: There is no model of that name.
@@ -29,6 +74,8 @@ def another(config: ModelConfig, name: str) -> ModelConfig:
     if name == config.name:
         return config
     kept = {field.name: getattr(config, field.name) for field in fields(config)}
+    if kept["tables"] == type(config)().tables:
+        del kept["tables"]
     if "top" in kept or "deep" in kept:
         kept = {"deep": kept.get("top"), "top": kept.get("deep"), **kept}
     wanted = {field.name for field in fields(MODELS[name])} - {"name"}
