@@ -51,14 +51,13 @@ def main(words: Sequence[str] = ()) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         raw = write_lines(folder / "train.txt", lines)
-        runs: dict[str, list[dict[str, float]]] = {"opendlrm": []}
-        runs["without kernels"] = []
+        runs: dict[str, list[dict[str, float]]] = {"opendlrm": [], "without kernels": []}
         candidates = {
             "opendlrm": lambda: runs["opendlrm"].append(child("ours", raw)),
             "without kernels": lambda: runs["without kernels"].append(child("polars", raw)),
         }
         if given.original:
-            checkout = Path(given.original).resolve()
+            checkout, runs["original"] = Path(given.original).resolve(), []
             candidates["original"] = lambda: runs["original"].append(
                 child("original", raw, str(checkout))
             )
@@ -79,7 +78,7 @@ def main(words: Sequence[str] = ()) -> None:
             for raw, lines in ((small, small_lines), (large, large_lines)):
                 for who, what in (("ours", "opendlrm"), ("read", "reading alone")):
                     add(results, shown, what, lines, [child(who, raw)])
-            add(results, shown, "without kernels", LARGE, [child("polars", large)])
+            add(results, shown, "without kernels", large_lines, [child("polars", large)])
     Console().print(shown)
     if given.original:
         print(verdict(timings["opendlrm"], timings["original"]))
