@@ -88,13 +88,15 @@ def _tiles(record: Record) -> Html | None:
             tiles.append(("training time", duration(times[-1]), ""))
     if not tiles:
         return None
+    # An empty line below the others, so that all values stand in one.
+    below = "\u00a0" if any(between for *_, between in tiles) else ""
     return element(
         "dl",
         *(
             element(
                 "div",
                 element("dt", name),
-                element("dd", value, element("small", between) if between else None),
+                element("dd", value, element("small", between or below) if below else None),
             )
             for name, value, between in tiles
         ),

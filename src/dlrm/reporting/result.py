@@ -31,9 +31,9 @@ def section(record: Record) -> Html | None:
             meaning = element("small", MEANINGS[key]) if split == record.split else None
             rows.append(element("tr", element("th", label, meaning, scope="row"), *cells))
         what = f"{split.capitalize()} rows, model of step {number(record.final_step)}"
-        if interval(values(final, "model"), "log_loss"):
-            what += "; below each value its 95% interval, for the luck of the rows"
         first = split == record.split
+        if first and interval(values(final, "model"), "log_loss"):
+            what += "; below each value its 95% interval, for the luck of the rows"
         found = table(heads, rows, numbers=heads[1:], caption=what if first else None)
         tables.append(found if first else fold(what, found))
     return element("section", element("h2", "Result"), *tables) if tables else None
