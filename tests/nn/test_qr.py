@@ -134,7 +134,5 @@ def test_an_id_out_of_range_names_its_feature(wrong):
 
 
 def test_what_cannot_apply_names_the_table():
-    with pytest.raises(ConfigError, match=r"C2: a table of 12 rows becomes 2 quotients and 10 r"):
-        QREmbeddings([100, 12], 2, ["C1", "C2"], collisions=10)
     with pytest.raises(ConfigError, match=r"C1: its vectors have 3 numbers, and concat"):
         QREmbeddings([100], 3, ["C1"], operation="concat")

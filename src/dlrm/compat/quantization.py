@@ -1,10 +1,10 @@
 """`--quantize-emb-with-bit` and `--quantize-mlp-with-bit`: fewer bits, for inference only.
 
-Tables take 8 or 4 bits a number, see `dlrm.nn.quantized`. Layers keep their weights in 8 bits, with
-one scale a layer, and round their inputs to 7 bits batch by batch; or they keep them in float16.
+Tables take 8 or 4 bits a number, see `dlrm.nn.quantized`; layers 8 or 16.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlrm.compat.flags import Flags
@@ -41,7 +41,13 @@ def quantize(flags: Flags, model: DLRM) -> None:
 
 
 class QuantizedMLP(nn.Module):
-    """An MLP whose products are those of torch's dynamic quantisation.
+    """An MLP with fewer bits, by the arithmetic of torch's dynamic quantisation.
+
+    16 bits: weights are rounded to float16, and products are float32's. 8 bits: with W = s_w w and
+    w whole numbers from -128 to 127, and x = s_x (u - z) with u from 0 to 127, both scales as small
+    as the numbers allow, that of x batch by batch,
+
+        x W^T + b = s_x s_w (u - z) w^T + b
 
     Args:
         mlp: Left as it is.
@@ -52,26 +58,33 @@ class QuantizedMLP(nn.Module):
     def __init__(self, mlp: MLP, bits: int):
         super().__init__()
         self.relu_last = mlp.relu_last
-        self.bits = bits
-        self.packed = [_pack(layer, bits) for layer in mlp.linears()]
+        self.layers = [_packed(layer, bits) for layer in mlp.linears()]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs) to (B, outputs)."""
-        for number, packed in enumerate(self.packed, start=1):
-            if self.bits == 16:
-                x = torch.ops.quantized.linear_dynamic_fp16(x, packed)
-            else:
-                x = torch.ops.quantized.linear_dynamic(x, packed, True)
-            if number < len(self.packed) or self.relu_last:
+        for number, (weight, scale, bias) in enumerate(self.layers, start=1):
+            x, scale_x = _rounded(x) if weight.dtype == torch.int8 else (x, 1.0)
+            # Sums of whole numbers: float32 holds them exactly for up to a thousand inputs.
+            x = F.linear(x, weight.float()) * (scale * scale_x) + bias
+            if number < len(self.layers) or self.relu_last:
                 x = torch.relu(x)
         return x
 
 
-def _pack(layer: nn.Linear, bits: int):
+def _packed(layer: nn.Linear, bits: int) -> tuple[Tensor, float, Tensor]:
+    """Return weight, its scale, and bias."""
     weight, bias = layer.weight.detach(), layer.bias.detach()
     if bits == 16:
-        return torch.ops.quantized.linear_prepack_fp16(weight, bias)
-    # Symmetric, so that 0 stays 0: the codes -128 to 127 reach as far as the largest weight.
+        most = torch.finfo(torch.float16).max
+        return weight.clamp(-most, most).half(), 1.0, bias
+    # The codes -128 to 127 reach as far as the largest weight.
     scale = max(float(weight.abs().max()) / 127.5, torch.finfo(torch.float32).eps)
-    codes = torch.quantize_per_tensor(weight, scale, 0, torch.qint8)
-    return torch.ops.quantized.linear_prepack(codes, bias)
+    return (weight / scale).round().clamp(-128, 127).to(torch.int8), scale, bias
+
+
+def _rounded(x: Tensor) -> tuple[Tensor, float]:
+    """Return u - z, whole numbers, and the scale of x; 0 is one of the numbers that remain."""
+    low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
+    scale = (high - low) / 127 or 1.0
+    zero = round(-low / scale)
+    return (x / scale).round().add(zero).clamp(0, 127).sub(zero), scale

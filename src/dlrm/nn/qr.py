@@ -65,13 +65,6 @@ class QREmbeddings(Embeddings):
         self.collisions = collisions
         self.product = product
         quotients = [-(-n // collisions) for n in self.rows]
-        for name, n, q in zip(self.names, self.rows, quotients, strict=True):
-            if q + collisions >= n:
-                raise ConfigError(
-                    f"{name}: a table of {n} rows becomes {q} quotients and {collisions} "
-                    f"remainders with tables.collisions {collisions}, which saves nothing: "
-                    "lower the collisions, or raise tables.threshold to keep the table as it is"
-                )
         if operation == "concat" and dim % 2:
             raise ConfigError(
                 f"{self.names[0]}: its vectors have {dim} numbers, and concat makes them of two "

@@ -15,6 +15,7 @@ Source: Guan et al., "Post-Training 4-bit Quantization on Embedding Tables", arX
 
 import copy
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -118,11 +119,7 @@ class QuantizedCollection(Embeddings):
         return self._unpack(self.packed[start : start + self.rows[t]])
 
     def _pooled(self, rows: Tensor, offsets: Tensor, factors: Tensor | None) -> Tensor:
-        operators: dict[tuple[Bits, Scales], Any] = {
-            (8, "fp32"): torch.ops.quantized.embedding_bag_byte_rowwise_offsets,
-            (4, "fp16"): torch.ops.quantized.embedding_bag_4bit_rowwise_offsets,
-        }
-        operator = operators.get((self.bits, self.scales))
+        operator = _operator(self.bits, self.scales)
         if operator is None or not rows.is_cpu or not len(rows):
             return self._plainly_pooled(rows, offsets, factors)
         weights = None if factors is None else factors.detach().float().contiguous()
@@ -151,6 +148,16 @@ class QuantizedCollection(Embeddings):
         if self.bits == 4:
             codes = torch.stack([codes & 15, codes >> 4], dim=2).flatten(1)[:, : self.dim]
         return codes.float() * scale + bias
+
+
+@cache
+def _operator(bits: Bits, scales: Scales) -> Any:
+    """Return torch's kernel for lookups on a CPU, or None where there is none."""
+    names = {
+        (8, "fp32"): "embedding_bag_byte_rowwise_offsets",
+        (4, "fp16"): "embedding_bag_4bit_rowwise_offsets",
+    }
+    return getattr(torch.ops.quantized, names.get((bits, scales), ""), None)
 
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}

@@ -119,6 +119,15 @@ class TablesConfig:
     def _compressed(self, rows: Sequence[int], dim: int, names: Sequence[str]) -> Embeddings:
         std = self.init_std or None
         if self.compression == "qr":
+            for name, n in zip(names, rows, strict=True):
+                quotients = -(-n // self.collisions)
+                if quotients + self.collisions >= n:
+                    raise ConfigError(
+                        f"{name}: a table of {n} rows becomes {quotients} quotients and "
+                        f"{self.collisions} remainders with tables.collisions {self.collisions}, "
+                        "which saves nothing: lower the collisions, or raise tables.threshold to "
+                        "keep the table as it is"
+                    )
             return QREmbeddings(
                 rows,
                 dim,
