@@ -25,6 +25,12 @@ ARCH = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def folder(workdir: Path) -> Path:
+    """Where a test pass writes its events."""
+    return workdir
+
+
 def test_fixed_weights_are_no_weights():
     plain = ok(*ARCH, "--learning-rate=0.1")
     assert ok(*ARCH, "--learning-rate=0.1", "--weighted-pooling=fixed").out == plain.out
@@ -35,7 +41,7 @@ def test_fixed_weights_are_no_weights():
     "flags", [["--qr-flag", "--qr-threshold=50"], ["--md-flag"], ["--weighted-pooling=learned"]]
 )
 @pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rwsadagrad"])
-def test_saved_and_loaded(workdir: Path, flags: list[str], optimizer: str):
+def test_saved_and_loaded(flags: list[str], optimizer: str):
     arguments = [*ARCH, *flags, f"--optimizer={optimizer}"]
     saved = ok(*arguments, "--save-model=m")
     tested = ok(*arguments, "--load-model=m", "--inference-only")
