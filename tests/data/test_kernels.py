@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dlrm.data import kernels
-from dlrm.data.criteo import CriteoSource, _frame
+from dlrm.data.criteo import CriteoSource
+from dlrm.data.criteo_text import frame_of, parse_with_polars
 from dlrm.data.vocabulary import _distinct_with_polars, distinct
+from dlrm.errors import InputError
 
 from .logs import log, rows, text, write
 
@@ -23,30 +25,23 @@ needs_kernels = pytest.mark.skipif(
 fuzz = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, CriteoSource]:
-    """Sources of text with and without labels; the file itself is never read."""
-    path = write(tmp_path_factory.mktemp("any") / "log.txt", log(1))
-    return {labelled: CriteoSource(path, labelled=labelled) for labelled in (True, False)}
-
-
-def agree(source: CriteoSource, content: bytes) -> bool:
+def agree(content: bytes, *, labelled: bool = True) -> bool:
     """Check that the kernel takes a text as Polars does, if it takes it; return whether it did."""
     lines = content.count(b"\n")
-    columns = kernels.parse_criteo(content, lines, labelled=source.labelled)
-    expected = source._parse_with_polars(content, lines)
+    columns = kernels.parse_criteo(content, lines, labelled=labelled)
+    expected = parse_with_polars(content, lines, labelled=labelled)
     if columns is None:
         return False
     assert expected is not None, content
-    assert _frame(columns).equals(expected), content
+    assert frame_of(columns).equals(expected), content
     return True
 
 
 @needs_kernels
 @settings(fuzz, max_examples=200)
 @given(log=rows(), labelled=st.booleans())
-def test_good_text_is_taken_as_polars_takes_it(sources, log, labelled):
-    assert agree(sources[labelled], text([row[1 - labelled :] for row in log]))
+def test_good_text_is_taken_as_polars_takes_it(log, labelled):
+    assert agree(text([row[1 - labelled :] for row in log]), labelled=labelled)
 
 
 BYTES = st.sampled_from([*b"019afAFgG:/@`- +\t\n\r\0\x80\xff", *b"\t\n\t\n"])
@@ -61,14 +56,14 @@ BYTES = st.sampled_from([*b"019afAFgG:/@`- +\t\n\r\0\x80\xff", *b"\t\n\t\n"])
         st.tuples(st.integers(0, 10**4), st.sampled_from("=+-"), BYTES), min_size=1, max_size=4
     ),
 )
-def test_bad_text_is_never_taken_for_good(sources, log, labelled, edits):
+def test_bad_text_is_never_taken_for_good(log, labelled, edits):
     """Bytes are replaced, added and removed anywhere; whatever the kernel takes, Polars takes."""
     content = bytearray(text([row[1 - labelled :] for row in log]))
     for place, edit, byte in edits:
         at = place % len(content)
         content[at : at + (edit != "+")] = b"" if edit == "-" else bytes([byte])
         content = content or bytearray(b"\n")
-    agree(sources[labelled], bytes(content) + b"\n" * (not content.endswith(b"\n")))
+    agree(bytes(content) + b"\n" * (not content.endswith(b"\n")), labelled=labelled)
 
 
 @needs_kernels
@@ -90,25 +85,36 @@ def test_bad_text_is_never_taken_for_good(sources, log, labelled, edits):
         ("1", " 1", False),
     ],
 )
-def test_the_ends_of_what_is_taken(sources, count, category, taken):
+def test_the_ends_of_what_is_taken(count, category, taken):
     good = log(2)
     for number in (1, 13):
         for place in (14, 39):
             row = list(good[0])
             row[number], row[place] = count, category
-            assert agree(sources[True], text([good[0], tuple(row), good[1]])) == taken
+            assert agree(text([good[0], tuple(row), good[1]])) == taken
+
+
+@pytest.mark.parametrize(
+    ("count", "value"),
+    [(str(-(2**63)), -(2**63)), (str(2**63 - 1), 2**63 - 1), ("0" * 5000 + "7", 7)],
+)
+def test_numbers_that_the_kernel_leaves_are_still_read(tmp_path, count, value):
+    rows = [("1", *[count] * 13, *["7"] * 26), ("2", *[""] * 39), ("0", *["-1"] * 13, *["f"] * 26)]
+    source = CriteoSource(write(tmp_path / "log", rows), bad_rows="skip")
+    frame = pl.concat(source.read())
+    assert frame.rows() == [(1, *[value] * 13, *[7] * 26), (0, *[-1] * 13, *[15] * 26)]
+    assert source.bad.total == 1
+
+
+def test_a_number_of_thousands_of_digits_is_named(tmp_path):
+    path = write(tmp_path / "log", [("1", "9" * 5000, *[""] * 38)])
+    with pytest.raises(InputError, match="column I1: count is"):
+        list(CriteoSource(path).read())
 
 
 @needs_kernels
-def test_numbers_that_the_kernel_leaves_are_still_read(tmp_path):
-    row = ["1", *[str(-(2**63))] * 13, *["7"] * 26]
-    frame = pl.concat(CriteoSource(write(tmp_path / "log", [tuple(row)])).read())
-    assert frame.row(0) == (1, *[-(2**63)] * 13, *[7] * 26)
-
-
-@needs_kernels
-def test_no_lines_and_a_last_line_without_end(sources):
-    assert agree(sources[True], b"")
+def test_no_lines_and_a_last_line_without_end():
+    assert agree(b"")
     content = text(log(3))
     assert kernels.parse_criteo(content[:-1], 2, labelled=True) is None
 

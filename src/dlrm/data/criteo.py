@@ -8,33 +8,22 @@ Comes out: frames of label (UInt8), I1..I13 (Int64) and C1..C26 (UInt32), null w
 """
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from dlrm.data import kernels
 from dlrm.data.bad_rows import BadRows, OnBadRow
+from dlrm.data.criteo_text import CATEGORIES, INTEGERS, LABEL, fault, is_good, parse
 from dlrm.data.text import check_file, chunks, estimate_lines
 from dlrm.data.threads import ahead, in_order
 from dlrm.errors import ConfigError, InputError
 
-INTEGERS = tuple(f"I{i}" for i in range(1, 14))
-CATEGORIES = tuple(f"C{i}" for i in range(1, 27))
 CHUNK_BYTES = 8 << 20
 
 _WHOLE_BYTES = 16 << 20
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
-
-# A good line, up to integers of 19 digits, which `_fault` then looks at.
-_FIELDS = rb"(?:-?[0-9]{1,18})?" + rb"(?:\t(?:-?[0-9]{1,18})?){12}" + rb"(?:\t[0-9a-fA-F]{0,8}){26}"
-_GOOD = {True: re.compile(rb"[01]\t" + _FIELDS), False: re.compile(_FIELDS)}
-_INTEGER = re.compile(rb"-?[0-9]+")
-_CATEGORY = re.compile(rb"[0-9a-fA-F]+")
-# What the fast parser would accept or trim and a good line never holds.
-_SUSPICIOUS = (b"+", b" ", b"\r", b"\0")
 
 
 class CriteoSource:
@@ -55,7 +44,7 @@ class CriteoSource:
 
     dense = INTEGERS
     categorical = CATEGORIES
-    label = "label"
+    label = LABEL
 
     def __init__(
         self,
@@ -114,48 +103,12 @@ class CriteoSource:
 
     def _parse_chunk(self, chunk: bytes) -> tuple[bytes, int, pl.DataFrame | None]:
         lines = chunk.count(b"\n")
-        return chunk, lines, self._parse(chunk, lines)
-
-    def _parse(self, chunk: bytes, lines: int) -> pl.DataFrame | None:
-        """Return the frame of a chunk in which every line is good; None when one is not."""
-        if kernels.available():
-            columns = kernels.parse_criteo(chunk, lines, labelled=self.labelled)
-            if columns is not None:
-                return _frame(columns)
-        return self._parse_with_polars(chunk, lines)
-
-    def _parse_with_polars(self, chunk: bytes, lines: int) -> pl.DataFrame | None:
-        """Do the same without the kernels, and for numbers that they leave to this."""
-        texts = (self.label,) * self.labelled
-        schema = {
-            **dict.fromkeys(texts, pl.String()),
-            **dict.fromkeys(INTEGERS, pl.Int64()),
-            **dict.fromkeys(CATEGORIES, pl.String()),
-        }
-        if not lines:
-            return pl.DataFrame(schema=schema).select(_typed(self.labelled))
-        # The parser fills short lines up with nulls: the number of tabs tells.
-        short = chunk.count(b"\t") != lines * (len(schema) - 1)
-        if short or any(mark in chunk for mark in _SUSPICIOUS):
-            return None
-        try:
-            frame = pl.read_csv(
-                chunk, separator="\t", has_header=False, schema=schema, quote_char=None
-            )
-            values = pl.col(CATEGORIES)
-            # The conversion below takes "-0" for a number.
-            odd = (values.str.len_bytes() > 8) | values.str.starts_with("-")
-            good = frame.height == lines and not frame.select(pl.any_horizontal(odd.any())).item()
-            if self.labelled:
-                good = good and frame[self.label].is_in(["0", "1"]).fill_null(False).all()
-            return frame.select(_typed(self.labelled)) if good else None
-        except pl.exceptions.PolarsError:
-            return None
+        return chunk, lines, parse(chunk, lines, labelled=self.labelled)
 
     def _good_rows(self, chunk: bytes, path: Path, line: int) -> pl.DataFrame:
         """Return the frame of the good lines of a chunk that has others."""
         good = self._without_faults(chunk, path, line)
-        frame = self._parse(good, good.count(b"\n"))
+        frame = parse(good, good.count(b"\n"), labelled=self.labelled)
         if frame is None:
             # Not reachable as long as the definitions of a good line agree.
             raise InputError("cannot be parsed", file=path, line=line)
@@ -163,10 +116,11 @@ class CriteoSource:
 
     def _without_faults(self, chunk: bytes, path: Path, line: int) -> bytes:
         """Return the good lines of a chunk; raise at the first other one, or count it."""
-        good, kept = _GOOD[self.labelled], []
+        kept: list[bytes] = []
         for number, text in enumerate(chunk[:-1].split(b"\n"), start=line):
-            if not good.fullmatch(text) and (fault := _fault(text, self.labelled)):
-                reason, column, problem = fault
+            good = is_good(text, labelled=self.labelled)
+            if not good and (found := fault(text, self.labelled)):
+                reason, column, problem = found
                 error = InputError(problem, file=path, line=number, column=column)
                 if self.bad_rows == "error":
                     raise error
@@ -174,53 +128,6 @@ class CriteoSource:
             else:
                 kept.append(text + b"\n")
         return b"".join(kept)
-
-
-def _typed(labelled: bool) -> list[pl.Expr]:
-    """Return the columns as the source yields them, from those that the parser read."""
-    label = (pl.col("label") == "1") if labelled else pl.lit(0)
-    return [
-        label.cast(pl.UInt8).alias("label"),
-        pl.col(INTEGERS),
-        pl.col(CATEGORIES).str.to_integer(base=16).cast(pl.UInt32),
-    ]
-
-
-def _frame(columns: kernels.Columns) -> pl.DataFrame:
-    """Return parsed columns as a frame."""
-    names, values = (*INTEGERS, *CATEGORIES), (*columns.counts, *columns.categories)
-    frame = pl.DataFrame(
-        {CriteoSource.label: columns.labels, **dict(zip(names, values, strict=True))}
-    )
-    missing = pl.DataFrame(dict(zip(names, columns.missing, strict=True)))
-    return frame.with_columns(pl.when(~missing[name]).then(name).alias(name) for name in names)
-
-
-def _fault(line: bytes, labelled: bool) -> tuple[str, str | None, str] | None:
-    """Say what is wrong with a line: reason, column, problem; None when it is good after all."""
-    if b"\0" in line:
-        return "binary", None, "holds a NUL byte; this is not a text log"
-    fields = line.split(b"\t")
-    names = (("label",) if labelled else ()) + INTEGERS + CATEGORIES
-    if len(fields) != len(names):
-        expected = "label, I1..I13, C1..C26" if labelled else "I1..I13, C1..C26"
-        problem = f"{len(fields)} columns, expected {len(names)} ({expected}, separated by tabs)"
-        return "columns", None, problem
-    for name, value in zip(names, fields, strict=True):
-        quoted = f'"{value[:40].decode("utf-8", "backslashreplace")}"'
-        if name == "label":
-            if value not in (b"0", b"1"):
-                return "label", name, f"label is {quoted}, expected 0 or 1"
-        elif not value:
-            continue
-        elif name in INTEGERS:
-            if not _INTEGER.fullmatch(value) or not -(2**63) <= int(value) < 2**63:
-                problem = f"count is {quoted}, expected a whole number or nothing"
-                return "count", name, problem
-        elif not _CATEGORY.fullmatch(value) or len(value) > 8:
-            problem = f"category is {quoted}, expected up to 8 hexadecimal digits or nothing"
-            return "category", name, problem
-    return None
 
 
 def _first_line_has_label(path: Path) -> bool:
