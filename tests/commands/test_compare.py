@@ -18,7 +18,7 @@ def folder(tmp_path_factory) -> Path:
         patch.chdir(folder)
         words = ["compare", "--models", "lr, dlrm", "--data", "clicks:2000", "--run", "c"]
         assert main([*words, "--seeds", "2", "--rates", "1", *SMALL]) == 0
-        words = ["experiment", "figure5", "--data", "clicks:2000", "--run", "e", "--rates", "1"]
+        words = ["experiment", "figure5", "--data", "clicks:2000", "--run", "e", "--rates", "0.1"]
         assert main([*words, *SMALL]) == 0
     return folder
 

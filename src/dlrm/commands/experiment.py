@@ -72,7 +72,7 @@ class Arguments:
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     seeds: int = 1
     """Runs of each model and optimizer."""
-    rates: tuple[float, ...] = (0.3, 1.0, 3.0)
+    rates: tuple[float, ...] = (0.1, 0.3, 1.0)
     """Factors of the learning rates 0.1 (SGD) and 0.01 (Adagrad) that are tried with the first
     seed; the best on the validation rows stays."""
     run: Path | None = None
