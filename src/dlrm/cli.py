@@ -18,6 +18,7 @@ COMMANDS = {
     "train": ("dlrm.commands.train:main", "Train a model, up to its scores and its report."),
     "eval": ("dlrm.commands.evaluate:evaluate", "Measure a trained model on a split of the data."),
     "compare": ("dlrm.commands.compare:main", "Train several models on the same rows."),
+    "compress": ("dlrm.commands.compress:compress", "Make the tables of a run smaller."),
     "experiment": ("dlrm.commands.experiment:main", "Repeat an experiment of the paper."),
     "predict": ("dlrm.commands.predict:predict", "Score raw data with a trained model."),
     "report": ("dlrm.commands.report:report", "Draw the report of a run again."),

@@ -202,3 +202,10 @@ class EmbeddingCollection(Embeddings):
         if self.storage != "fp32":
             mark(self.weight, split=self.storage == "split")
         return backend(self.weight)
+
+
+def embeddings_of(module: nn.Module) -> list[Embeddings]:
+    """Return the embeddings in a model, without those that others are made of."""
+    if isinstance(module, Embeddings):
+        return [module]
+    return [found for child in module.children() for found in embeddings_of(child)]

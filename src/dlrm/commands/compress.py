@@ -1,0 +1,144 @@
+"""`dlrm compress`: the tables of a run made smaller, and what that costs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from dlrm import terminal
+from dlrm.data.store import Dataset
+from dlrm.errors import ConfigError, DatasetError, MissingExtraError, RunError, unknown
+from dlrm.files import write_json
+from dlrm.reporting import compression as page
+from dlrm.run import Run
+from dlrm.training.compression import METHODS, PRECISIONS, Sweep, sweep, variants
+from dlrm.training.config import from_dict
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompressResult:
+    """What smaller tables cost."""
+
+    run: Path
+    data: Path
+    split: str
+    samples: int
+    """Rows that were measured."""
+    found: Sweep
+    report: Path | None
+    """compress.html; None without the extra that draws it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the results JSON-ready."""
+        return {
+            "run": str(self.run),
+            "data": str(self.data),
+            "split": self.split,
+            "samples": self.samples,
+            **self.found.to_dict(),
+            "conclusion": page.conclusion(self.found),
+            "report": str(self.report) if self.report else None,
+        }
+
+    def __rich__(self) -> RenderableType:
+        heads = ("size", "x", "AUC", "change", "log loss", "change")
+        grid = terminal.table(f"{self.run}, {self.samples:,} {self.split} rows", "", *heads)
+        best = {each.name for each in self.found.frontier}
+        for each in self.found.candidates:
+            grid.add_row(
+                each.name,
+                terminal.human_bytes(each.size_bytes),
+                f"{each.ratio:.2f}",
+                "-" if each.auc is None else f"{each.auc:.4f}",
+                "-" if each.auc_change is None else f"{each.auc_change:+.5f}",
+                f"{each.log_loss:.4f}",
+                f"{each.log_loss_change:+.5f}",
+                style="bold" if each.name in best else "",
+            )
+        lines: list[RenderableType] = [grid]
+        lines.append("x: times smaller than plain float32 tables; bold: no other is better in both")
+        lines += [Text(f"Not tried: {name}: {why}") for name, why in self.found.skipped.items()]
+        lines.append(page.conclusion(self.found))
+        if self.report:
+            lines.append(f"Report: {self.report}")
+        return Group(*lines)
+
+
+def compress(
+    run: Annotated[Path, tyro.conf.Positional],
+    *,
+    data: str | None = None,
+    split: str = "test",
+    train: bool = False,
+    methods: tuple[str, ...] = METHODS,
+    collisions: tuple[int, ...] = (4, 16, 64),
+    temperatures: tuple[float, ...] = (0.2, 0.4, 0.6),
+) -> CompressResult:
+    """Measure the tables of a run with fewer bits and, on request, train smaller ones.
+
+    Writes compress.json and compress.html into the run directory. What is trained lies in
+    `compress/` there: the same command goes on where it was stopped.
+
+    Args:
+        run: The run directory.
+        data: A prepared dataset with the schema of the run; its own by default.
+        split: train, validation or test.
+        train: Also train other tables in the place of the run's, with its config.
+        methods: What to train: qr, mixed_dim, hash.
+        collisions: Sizes of qr and hash: ids a row.
+        temperatures: Sizes of mixed_dim: the higher, the smaller.
+
+    Raises:
+        RunError: The run has no model yet, or was trained on another schema.
+        DatasetError: The dataset is damaged, or its split has no rows.
+        ConfigError: There is no such method, or a size has no meaning.
+
+    """
+    opened = Run.open(run)
+    config = from_dict(opened.config)
+    for method in methods:
+        if method not in METHODS:
+            raise unknown("method", method, METHODS)
+    if train and not methods:
+        raise ConfigError(f"--train needs methods: {', '.join(METHODS)}")
+    dataset = Dataset.open(Path(data if data is not None else opened.dataset["path"]))
+    if difference := opened.schema.difference(dataset.schema):
+        raise RunError(f"{run} was trained on another schema than {dataset.path}: {difference}")
+    rows = dataset.split(split)
+    if not len(rows):
+        raise DatasetError(f"{dataset.path}: the split {split} has no rows")
+    trained = list(variants(config.model.tables, methods, collisions, temperatures))
+    bar = terminal.progress()
+    task = bar.add_task("measuring", total=1 + len(PRECISIONS))
+    bar.start()
+
+    def tick() -> None:
+        bar.advance(task)
+        # Trainings have bars of their own, and a terminal shows one at a time.
+        if bar.finished:
+            bar.stop()
+
+    try:
+        found = sweep(opened, config, dataset, rows, trained if train else [], tick)
+    finally:
+        bar.stop()
+    result = CompressResult(
+        run=run,
+        data=dataset.path,
+        split=split,
+        samples=len(rows),
+        found=found,
+        report=_report(run, found, f"{dataset.path} · {split} · {len(rows):,} rows"),
+    )
+    write_json(run / "compress.json", result.to_dict())
+    return result
+
+
+def _report(run: Path, found: Sweep, about: str) -> Path | None:
+    try:
+        return page.write(run, found, about)
+    except MissingExtraError:
+        return None

@@ -1,0 +1,136 @@
+"""The page of a sweep over smaller tables: what memory costs in log loss."""
+
+from pathlib import Path
+
+from dlrm.files import write_bytes
+from dlrm.reporting import charts
+from dlrm.reporting.document import document
+from dlrm.reporting.figures import figure, key
+from dlrm.reporting.markup import Html, element
+from dlrm.reporting.tables import table
+from dlrm.reporting.words import UNKNOWN, number
+from dlrm.terminal import human_bytes
+from dlrm.training.compression import METHODS, TOLERANCE, Candidate, Sweep
+
+ROLES = {"qr": "train", "mixed_dim": "test", "hash": "baseline"}
+"""Colours of what was trained; what was not has the model's."""
+
+KINDS = {
+    "model": "the run, and with fewer bits",
+    "train": "quotient-remainder",
+    "test": "mixed dimensions",
+    "baseline": "hashed",
+}
+
+
+def conclusion(sweep: Sweep) -> str:
+    """Return what came out, in a sentence or two."""
+    base, choice = sweep.base, sweep.choice
+    within = f"within {TOLERANCE:.1%} of the run's log loss"
+    if choice.name == base.name:
+        return f"No smaller tables are {within}: keep {base.name}."
+    saved = base.size_bytes / choice.size_bytes
+    return (
+        f"{choice.name} is the smallest {within}: {human_bytes(choice.size_bytes)} instead of "
+        f"{human_bytes(base.size_bytes)}, {saved:.1f} times less, at "
+        f"{choice.log_loss_change:+.5f} log loss."
+    )
+
+
+def render(sweep: Sweep, title: str, about: str) -> str:
+    """Return the page; equal sweeps give equal pages."""
+    toggle = element(
+        "button", "Light / dark", type="button", id="theme", aria_label="Switch light and dark"
+    )
+    return document(
+        f"{title}: dlrm compression",
+        element(
+            "header",
+            element("p", element("span", "dlrm compression", class_="kind"), toggle, class_="bar"),
+            element("h1", title),
+            element("p", about, class_="made"),
+            element("p", conclusion(sweep), class_="verdict"),
+        ),
+        element(
+            "main",
+            element(
+                "section",
+                element("h2", "Memory against log loss"),
+                element("div", _chart(sweep), class_="grid"),
+            ),
+            element("section", element("h2", "In numbers"), _numbers(sweep), _skipped(sweep)),
+        ),
+    )
+
+
+def write(folder: Path, sweep: Sweep, about: str) -> Path:
+    """Write compress.html into a run directory and return where it is.
+
+    Args:
+        folder: The run directory.
+        sweep: What was measured.
+        about: On what, in a line.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+
+    """
+    target = folder / "compress.html"
+    write_bytes(target, render(sweep, folder.name, about).encode("utf-8", "replace"))
+    return target
+
+
+def _chart(sweep: Sweep) -> Html:
+    best = {each.name for each in sweep.frontier}
+    dots = [
+        charts.Dot(
+            each.name,
+            each.size_bytes,
+            each.log_loss,
+            _role(each),
+            each.name in best,
+        )
+        for each in sweep.candidates
+    ]
+    title = "Log loss over the bytes of the tables, down and left is better"
+    drawing = charts.frontier("frontier", title, dots, y_label="log loss")
+    used = [role for role in KINDS if any(dot.role == role for dot in dots)]
+    said = "The line joins those that no other beats in both; they are named."
+    if any(each.method in METHODS for each in sweep.candidates[1:]):
+        said += " Trained ones also differ by the luck of one seed."
+    return figure(title, [key(KINDS[role], role, dot=True) for role in used], drawing, said)
+
+
+def _role(each: Candidate) -> str:
+    return ROLES.get(each.method, "model") if each.run else "model"
+
+
+def _numbers(sweep: Sweep) -> Html:
+    heads = ["Tables", "Size", "Times smaller", "AUC", "Change", "Log loss", "Change "]
+    rows = [
+        element(
+            "tr",
+            element("th", each.name, scope="row"),
+            *(
+                element("td", cell, class_="n")
+                for cell in (
+                    human_bytes(each.size_bytes),
+                    f"{each.ratio:.2f}",
+                    number(each.auc),
+                    UNKNOWN if each.auc_change is None else f"{each.auc_change:+.5f}",
+                    number(each.log_loss),
+                    f"{each.log_loss_change:+.5f}",
+                )
+            ),
+        )
+        for each in sweep.candidates
+    ]
+    said = "Times smaller: than plain float32 tables. Changes: from the run"
+    return table(heads, rows, numbers=heads[1:], caption=said)
+
+
+def _skipped(sweep: Sweep) -> Html | None:
+    if not sweep.skipped:
+        return None
+    items = [element("li", f"{name}: {why}") for name, why in sweep.skipped.items()]
+    return element("div", element("p", "Not tried:"), element("ul", *items))

@@ -1,0 +1,223 @@
+"""The tables of a finished run made smaller in several ways, and what each costs in accuracy.
+
+Fewer bits a number need no training: the best model of the run is measured again. Other tables
+(quotient-remainder, mixed dimensions, hashing) are trained from the start with the config of the
+run, each in a run directory of its own; finished ones are not trained again, and killed ones go on.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, get_args
+
+from torch import nn
+
+from dlrm.data.store import Dataset, Split
+from dlrm.errors import ConfigError, DatasetError
+from dlrm.metrics import MetricValues
+from dlrm.models import ModelConfig
+from dlrm.nn.embedding import embeddings_of
+from dlrm.nn.precision import resolve
+from dlrm.nn.quantized import Precision, quantize
+from dlrm.nn.tables import TablesConfig
+from dlrm.run import Run
+from dlrm.training import trial
+from dlrm.training.config import TrainConfig
+from dlrm.training.evaluate import predict_split
+from dlrm.training.loop import load_best
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+METHODS = ("qr", "mixed_dim", "hash")
+"""Those that need training."""
+
+TOLERANCE = 0.001
+"""Share of the log loss that makes a difference between models of clicks."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """Tables of one kind."""
+
+    name: str
+    method: str
+    """`fp32` or however the run stores them, a precision, or one of `METHODS`."""
+    size_bytes: int
+    """Of all tables, as a checkpoint holds them."""
+    ratio: float
+    """How many times larger plain float32 tables are."""
+    auc: float | None
+    log_loss: float
+    normalized_entropy: float | None
+    calibration: float | None
+    auc_change: float | None = None
+    """Against the run."""
+    log_loss_change: float = 0.0
+    run: str | None = None
+    """The run directory of one that was trained."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sweep:
+    """The tables of a run, and smaller ones."""
+
+    candidates: tuple[Candidate, ...]
+    """The run itself first."""
+    skipped: dict[str, str]
+    """Name of what cannot apply -> why."""
+
+    @property
+    def base(self) -> Candidate:
+        """The run as it is."""
+        return self.candidates[0]
+
+    @property
+    def frontier(self) -> list[Candidate]:
+        """Those that no other beats in memory and log loss both, the smallest first."""
+        found: list[Candidate] = []
+        for each in sorted(self.candidates, key=lambda c: (c.size_bytes, c.log_loss)):
+            if not found or each.log_loss < found[-1].log_loss:
+                found.append(each)
+        return found
+
+    @property
+    def choice(self) -> Candidate:
+        """The smallest whose log loss is within `TOLERANCE` of the run's."""
+        most = self.base.log_loss * (1 + TOLERANCE)
+        return min(
+            (each for each in self.candidates if each.log_loss <= most),
+            key=lambda each: (each.size_bytes, each.log_loss),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return this sweep JSON-ready."""
+        on_frontier = {each.name for each in self.frontier}
+        return {
+            "candidates": [
+                {**asdict(each), "frontier": each.name in on_frontier} for each in self.candidates
+            ],
+            "choice": self.choice.name,
+            "tolerance": TOLERANCE,
+            "skipped": self.skipped,
+        }
+
+
+def variants(
+    base: TablesConfig,
+    methods: Sequence[str],
+    collisions: Sequence[int],
+    temperatures: Sequence[float],
+) -> Iterator[tuple[str, str, TablesConfig]]:
+    """Yield name, method and config of tables to train.
+
+    Args:
+        base: Those of the run; storage and initialisation stay.
+        methods: Of `METHODS`.
+        collisions: Sizes of qr and hash.
+        temperatures: Sizes of mixed_dim.
+
+    """
+    plain = TablesConfig(storage=base.storage, init_std=base.init_std)
+    for method in methods:
+        if method == "mixed_dim":
+            for each in temperatures:
+                tables = replace(plain, compression="mixed_dim", temperature=each)
+                yield f"mixed_dim {each:g}", method, tables
+            continue
+        for each in collisions:
+            compression = "qr" if method == "qr" else "hash"
+            # A table must be a few times larger than what replaces it, or nothing is saved.
+            threshold = max(plain.threshold, 4 * each)
+            tables = replace(plain, compression=compression, collisions=each, threshold=threshold)
+            yield f"{method} {each}", method, tables
+
+
+def sweep(
+    run: Run,
+    config: TrainConfig,
+    dataset: Dataset,
+    split: Split,
+    trained: Sequence[tuple[str, str, TablesConfig]],
+    tick: Callable[[], None],
+) -> Sweep:
+    """Measure the tables of a run, with fewer bits, and other tables trained in their place.
+
+    Args:
+        run: A finished run; what is trained goes into `compress/` in it.
+        config: Its config.
+        dataset: What it was trained on.
+        split: Rows to measure.
+        trained: Tables to train, see `variants`.
+        tick: Called after each measurement without training.
+
+    Raises:
+        RunError: The run has no checkpoint yet.
+        Interrupted: The user stopped a training, and it is saved.
+
+    """
+    model = load_best(run, config.model.build(dataset.schema, resolve(config.precision)))
+    candidates = [_measured(_stored(config), _stored(config), model, split, config)]
+    skipped: dict[str, str] = {}
+    tick()
+    for to in PRECISIONS:
+        try:
+            candidates.append(_measured(to, to, quantize(model, to), split, config))
+        except ConfigError as error:
+            skipped[to] = str(error)
+        tick()
+    for number, (name, method, tables) in enumerate(trained, start=1):
+        try:
+            again = replace(config, model=with_tables(config.model, tables), baseline=False)
+            fresh = again.model.build(dataset.schema, resolve(config.precision))
+        except ConfigError as error:
+            skipped[name] = str(error)
+            continue
+        path = run.path / "compress" / name.replace(" ", "-")
+        path.parent.mkdir(exist_ok=True)
+        title = f"{name} ({number} of {len(trained)})"
+        theirs, _ = trial.complete(path, run.recipe, again, dataset, title=title)
+        found = _measured(name, method, load_best(theirs, fresh), split, config)
+        candidates.append(replace(found, run=str(path)))
+    return Sweep(
+        candidates=tuple(_beside(each, candidates[0]) for each in candidates), skipped=skipped
+    )
+
+
+def with_tables(model: ModelConfig, tables: TablesConfig) -> ModelConfig:
+    """Return the config of a model with other tables."""
+    return replace(model, tables=tables)
+
+
+def _stored(config: TrainConfig) -> str:
+    """Return what the tables of a run are called."""
+    tables = config.model.tables
+    return tables.storage if tables.compression == "none" else tables.compression
+
+
+def _measured(
+    name: str, method: str, model: nn.Module, split: Split, config: TrainConfig
+) -> Candidate:
+    values: MetricValues = predict_split(model, split, config.eval.batch_size).compute()
+    if values.log_loss is None:
+        raise DatasetError("there are no rows to measure")
+    parts = embeddings_of(model)
+    size_bytes = sum(part.size_bytes for part in parts)
+    plain_bytes = sum(4 * part.dim * sum(part.rows) for part in parts)
+    return Candidate(
+        name=name,
+        method=method,
+        size_bytes=size_bytes,
+        ratio=plain_bytes / size_bytes,
+        auc=values.auc,
+        log_loss=values.log_loss,
+        normalized_entropy=values.normalized_entropy,
+        calibration=values.calibration,
+    )
+
+
+def _beside(each: Candidate, base: Candidate) -> Candidate:
+    # Undefined where the rows have one class only.
+    change = None if each.auc is None or base.auc is None else each.auc - base.auc
+    return replace(
+        each,
+        auc_change=change,
+        log_loss_change=each.log_loss - base.log_loss,
+    )
