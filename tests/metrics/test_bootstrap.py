@@ -89,6 +89,34 @@ def test_rows_of_a_user_are_drawn_together():
     assert ratio == pytest.approx(math.sqrt(40), rel=0.2)
 
 
+def test_many_users_are_drawn_together():
+    # More users than blocks, each of whom has one row four times.
+    rng = np.random.default_rng(0)
+    logits, labels = (np.repeat(each, 4) for each in OFF.draw(rng, 6000))
+    users = np.repeat(rng.permutation(6000), 4)
+    alone, together = intervals(logits, labels), intervals(logits, labels, users)
+    for name in ("auc", "log_loss", "calibration"):
+        few, many = alone[name], together[name]
+        assert few
+        assert many
+        assert (many.high - many.low) / (few.high - few.low) == pytest.approx(2.0, rel=0.15)
+
+
+def test_the_order_of_the_rows_means_nothing():
+    # Dealt in turn, or in runs, rows that are sorted or periodic would make blocks alike or unlike.
+    logits, labels = OFF.draw(np.random.default_rng(0), 4 * 4096)
+    shuffled = intervals(logits, labels)
+    order = np.lexsort((logits, labels))
+    for rows in (order, order.reshape(-1, 4).T.ravel(), order.reshape(4096, -1).T.ravel()):
+        found = intervals(logits[rows], labels[rows])
+        for name in ("auc", "log_loss", "calibration"):
+            one, other = shuffled[name], found[name]
+            assert one
+            assert other
+            width = one.high - one.low
+            assert other.high - other.low == pytest.approx(width, rel=0.15), name
+
+
 def test_the_interval_of_user_auc_covers_at_its_rate():
     # Within every user the model is as good as over all rows, so the truth is the same.
     truth = OFF.metrics()["auc"]
@@ -161,3 +189,5 @@ def test_a_model_does_not_differ_from_itself():
         assert (each.value, each.low, each.high, each.clear) == (0, 0, 0, False)
     with pytest.raises(DatasetError, match="500 scores against 499"):
         difference(logits, logits[:-1], labels)
+    with pytest.raises(DatasetError, match="3 users, but 500 labels"):
+        intervals(logits, labels, np.arange(3))

@@ -133,9 +133,9 @@ class EvalResult:
             m = self.metrics
             notes.append(
                 f"Per-user AUC: over the {m['gauc_users']:,} values of {self.user} that have both "
-                f"labels, with {m['gauc_samples']:,} rows; left out are {m['gauc_users_left_out']:,}"
-                f" values with one label, and with those of no user {m['gauc_samples_left_out']:,} "
-                "rows."
+                f"labels, with {m['gauc_samples']:,} rows; left out are "
+                f"{m['gauc_users_left_out']:,} values with one label, and with those of no user "
+                f"{m['gauc_samples_left_out']:,} rows."
             )
         if why := MetricValues(
             **{name: self.metrics[name] for name in ("auc", "click_rate", "samples")}

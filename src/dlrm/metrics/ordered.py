@@ -17,7 +17,7 @@ class Ordered(NamedTuple):
     """S rows by segment, within it by score, within that by label."""
 
     scores: NDArray[np.floating]
-    """(S,) never -0.0"""
+    """(S,)"""
     clicks: NDArray[np.bool_]
     """(S,)"""
     segments: NDArray[np.int64] | None
@@ -43,8 +43,7 @@ def ordered(
     """
     check_lengths(scores, labels)
     check_numbers(scores)
-    # No -0.0, which compares equal to 0.0 but has other bits.
-    scores, clicks = scores + scores.dtype.type(0), labels != 0
+    clicks = labels != 0
     if scores.dtype == np.float32:
         # A row is one integer: sorting those is far faster than sorting rows by three keys.
         bits = scores.view(np.uint32)

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dlrm.metrics.ordered import ends, ordered
+from dlrm.errors import DatasetError
+from dlrm.metrics.ordered import check_lengths, ends, ordered
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,14 @@ def user_auc(
         users: (S,) number of each row's user, < 2^31; negative where there is none, such rows are
             left out.
 
+    Raises:
+        DatasetError: The arrays are not equally long.
+
     """
+    check_lengths(scores, labels)
+    if len(users) != len(labels):
+        problem = f"{len(users):,} users, but {len(labels):,} labels"
+        raise DatasetError(f"{problem}: expected one of either for each row")
     known = users >= 0
     found = auc_by_segment(scores[known], labels[known], users[known])
     counts = ~np.isnan(found.auc)
