@@ -1,5 +1,6 @@
 """The fused MLP against plain layers."""
 
+from copy import deepcopy
 from itertools import pairwise
 
 import pytest
@@ -114,3 +115,117 @@ def test_precisions_are_resolved_and_unknown_ones_listed(monkeypatch):
     assert precision.resolve("auto") == "fp32"
     with pytest.raises(ConfigError, match="oneDNN"):
         precision.resolve("bf16")
+
+
+def trained(mlp: MLP, x: torch.Tensor) -> list[torch.Tensor]:
+    """The output and the gradients of all parameters after one backward pass."""
+    mlp.zero_grad()
+    out = mlp(x)
+    out.float().square().sum().backward()
+    gradients = [p.grad for p in mlp.parameters() if p.grad is not None]
+    return [out.detach(), *(g.clone() for g in gradients)]
+
+
+def same(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_parameters_that_change_in_any_way_are_seen_at_once(precision):
+    torch.manual_seed(5)
+    mlp = MLP([13, 40, 1], relu_last=False, precision=precision)
+    other = MLP([13, 40, 1], relu_last=False, precision=precision)
+    x = torch.randn(33, 13)
+    trained(mlp, x)
+    with torch.no_grad():
+        for p, q in zip(mlp.parameters(), other.parameters(), strict=True):
+            p.copy_(q)
+    assert same(trained(mlp, x), trained(other, x))
+    for p in [*mlp.parameters(), *other.parameters()]:
+        p.data.mul_(1.5)  # autograd does not count this change
+    fresh = MLP([13, 40, 1], relu_last=False, precision=precision)
+    fresh.load_state_dict(other.state_dict())
+    assert same(trained(mlp, x), trained(fresh, x))
+    assert not torch.equal(mlp(x), MLP([13, 40, 1], relu_last=False, precision=precision)(x))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_copy_is_its_own(precision):
+    torch.manual_seed(6)
+    mlp = MLP([5, 33, 7], relu_last=True, precision=precision)
+    x = torch.randn(9, 5)
+    before = trained(mlp, x)
+    twin = deepcopy(mlp)
+    with torch.no_grad():
+        for p in twin.parameters():
+            p.add_(1)
+    assert same(trained(mlp, x), before)
+    assert not same(trained(twin, x), before)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_gradients_accumulate(precision):
+    torch.manual_seed(7)
+    mlp = MLP([13, 64, 16], relu_last=True, precision=precision)
+    x = torch.randn(40, 13)
+    _, *once = trained(mlp, x)
+    mlp(x).float().square().sum().backward()
+    for p, g in zip(mlp.parameters(), once, strict=True):
+        assert p.grad is not None
+        torch.testing.assert_close(p.grad, 2 * g)
+    assert torch.isfinite(nn.utils.clip_grad_norm_(mlp.parameters(), 1.0))
+
+
+def test_the_backward_pass_notices_parameters_that_changed_before_it():
+    mlp = MLP([3, 4, 1], relu_last=False, precision="bf16")
+    out = mlp(torch.randn(5, 3)).sum()
+    with torch.no_grad():
+        mlp.linears()[0].weight.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.backward()
+
+
+@pytest.mark.parametrize("relu_last", [False, True])
+def test_norm_relu_and_dropout_follow_each_other(relu_last):
+    torch.manual_seed(8)
+    mlp = MLP([6, 8, 4], relu_last=relu_last, dropout=0.5, batch_norm=True)
+    assert mlp.norms is not None
+    x = torch.randn(50, 6)
+    torch.manual_seed(9)
+    got = mlp(x)
+    torch.manual_seed(9)
+    h = x
+    for i, layer in enumerate(mlp.linears()):
+        h = nn.functional.linear(h, layer.weight, layer.bias)
+        if i == 0 or relu_last:
+            h = (h - h.mean(0)) / (h.var(0, unbiased=False) + 1e-5).sqrt()
+            h = nn.functional.dropout(torch.relu(h), 0.5)
+    torch.testing.assert_close(got, h, rtol=1e-4, atol=1e-5)
+    assert len(mlp.norms) == (2 if relu_last else 1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_evaluation_drops_nothing_and_takes_running_statistics(precision):
+    torch.manual_seed(10)
+    mlp = MLP([6, 32, 1], relu_last=False, dropout=0.5, batch_norm=True, precision=precision)
+    x = torch.randn(64, 6)
+    assert not torch.equal(mlp(x), mlp(x))
+    mlp.eval()
+    torch.testing.assert_close(mlp(x)[:7], mlp(x[:7]))
+    assert mlp(x).dtype == torch.float32
+    plain = MLP([6, 32, 1], relu_last=False, precision=precision)
+    dropped = MLP([6, 32, 1], relu_last=False, dropout=0.5, precision=precision).eval()
+    dropped.load_state_dict(plain.state_dict())
+    assert torch.equal(plain(x), dropped(x))
+
+
+def test_a_batch_of_one_sample_trains_with_norms():
+    mlp = MLP([6, 8, 1], relu_last=False, batch_norm=True)
+    mlp(torch.randn(1, 6)).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in mlp.parameters())
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0])
+def test_a_dropout_that_is_no_share_is_refused(dropout):
+    with pytest.raises(ConfigError, match=r"dropout is .*expected at least 0 and below 1"):
+        MLP([2, 1], relu_last=False, dropout=dropout)

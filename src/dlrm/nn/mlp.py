@@ -3,18 +3,19 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from math import sqrt
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlrm.errors import ConfigError
+from dlrm.nn import products
 from dlrm.nn.precision import Precision
-from dlrm.ops import backend
+from dlrm.ops import dense
 
 
 class MLP(nn.Module):
-    """`x -> relu(W x + b)`, layer after layer.
+    """`x -> dropout(relu(norm(W x + b)))`, layer after layer, by default without dropout and norm.
 
     Weights are drawn from N(0, 2 / (n + k)) and biases from N(0, 1 / k) for a layer n -> k, as the
     original DLRM does.
@@ -24,17 +25,36 @@ class MLP(nn.Module):
         relu_last: Whether the last layer has its ReLU too; False leaves its outputs as they are.
         precision: `bf16` multiplies and keeps activations in bfloat16, while parameters stay
             float32. The output is bfloat16 with a last ReLU, float32 without.
+        dropout: Share of the activations that training sets to zero after each ReLU.
+        batch_norm: Whether each layer with a ReLU normalises over the batch before it; a batch of
+            one sample, which has no variance, takes the running statistics.
+
+    Raises:
+        ConfigError: `dropout` is not in [0, 1).
 
     """
 
-    def __init__(self, sizes: Sequence[int], *, relu_last: bool, precision: Precision = "fp32"):
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        relu_last: bool,
+        precision: Precision = "fp32",
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+    ):
         super().__init__()
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"dropout is {dropout}, expected at least 0 and below 1")
         self.relu_last = relu_last
         self.precision = precision
+        self.dropout = dropout
         self.layers = nn.ModuleList(nn.Linear(n, k) for n, k in pairwise(sizes))
         for layer in self.linears():
             nn.init.normal_(layer.weight, std=sqrt(2 / sum(layer.weight.shape)))
             nn.init.normal_(layer.bias, std=sqrt(1 / layer.bias.shape[0]))
+        rectified = sizes[1:] if relu_last else sizes[1:-1]
+        self.norms = nn.ModuleList(nn.BatchNorm1d(k) for k in rectified) if batch_norm else None
 
     def linears(self) -> list[nn.Linear]:
         """Return the layers, typed."""
@@ -42,95 +62,34 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, sizes[0]) to (B, sizes[-1])."""
-        if self.precision == "bf16":
-            return _FusedMLP.apply(x, self.relu_last, torch.bfloat16, *self.parameters())
-        if x.device.type == "cpu" and x.dtype == torch.float32:
-            return _FusedMLP.apply(x, self.relu_last, torch.float32, *self.parameters())
-        last = len(self.layers) - 1
-        for position, layer in enumerate(self.layers):
+        plain = self.norms is None and not (self.dropout and self.training)
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        if plain and (dtype == torch.bfloat16 or (x.is_cpu and x.dtype == dtype)):
+            parameters = list(self.layers.parameters())
+            fused = dense.fused(x, parameters, dtype)
+            return (dense if fused else products).mlp(
+                x, parameters, dtype, relu_last=self.relu_last
+            )
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            return self._layers(x)
+
+    def _layers(self, x: Tensor) -> Tensor:
+        for i, layer in enumerate(self.linears()):
+            if i == len(self.layers) - 1 and not self.relu_last:
+                # A logit needs more digits than bfloat16 has.
+                with torch.autocast(x.device.type, enabled=False):
+                    return layer(x.to(layer.weight.dtype))
             x = layer(x)
-            if position < last or self.relu_last:
-                x = torch.relu(x)
+            if self.norms is not None:
+                x = _normalised(x, self.norms[i])
+            x = F.dropout(torch.relu(x), self.dropout, self.training)
         return x
 
 
-class _FusedMLP(torch.autograd.Function):
-    """All layers of an MLP, with products of `dtype`.
-
-    h_0 = x, h_i = relu(h_{i-1} W_i^T + b_i). Backwards, with g_i the gradient of h_i W^T + b:
-    dW = g^T h, db = 1^T g, g_{i-1} = g_i W where h_{i-1} > 0.
-
-    One function for the whole MLP, because at small batches autograd's bookkeeping for each
-    product, cast and ReLU costs as much as they do. In bfloat16 all operands are rounded to it,
-    products are summed in float32 and rounded once; a last layer without ReLU is computed in
-    float32, because bfloat16 keeps three digits, too few for a logit.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, relu_last: bool, dtype: torch.dtype, *parameters: Tensor
-    ) -> Tensor:
-        layers = len(parameters) // 2
-        dtypes = [dtype] * layers
-        if not relu_last:
-            dtypes[-1] = torch.float32
-        weights = [w.to(t) for w, t in zip(parameters[0::2], dtypes, strict=True)]
-        h = x
-        inputs, outputs = [], []
-        for i, weight in enumerate(weights):
-            h = h.to(dtypes[i])
-            inputs.append(h)
-            bias = parameters[2 * i + 1].to(dtypes[i])
-            h = _linear(h, weight, bias, relu=relu_last or i < layers - 1)
-            outputs.append(h)
-        ctx.save_for_backward(*inputs, *outputs, *weights)
-        ctx.relu_last, ctx.x_dtype = relu_last, x.dtype
-        return h
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        layers = len(ctx.saved_tensors) // 3
-        inputs = ctx.saved_tensors[:layers]
-        outputs = ctx.saved_tensors[layers : 2 * layers]
-        weights = ctx.saved_tensors[2 * layers :]
-        g = grads[0]
-        of_parameters: list[Tensor] = []
-        for i in reversed(range(layers)):
-            y = outputs[i] if ctx.relu_last or i < layers - 1 else None
-            g, of_bias = backend(outputs[i]).relu_gradient(g.to(outputs[i].dtype), y)
-            of_parameters += [of_bias, (g.t() @ inputs[i]).float()]
-            if i > 0 or ctx.needs_input_grad[0]:
-                g = _times(g, weights[i])
-        of_x = g.to(ctx.x_dtype) if ctx.needs_input_grad[0] else None
-        return of_x, None, None, *reversed(of_parameters)
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
-    """Return x W^T + b, with its ReLU in the same pass."""
-    if _by_onednn(x, weight):
-        pointwise = "relu" if relu else "none"
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, pointwise, [], "")
-    out = F.linear(x, weight, bias)
-    return torch.relu_(out) if relu else out
-
-
-def _times(g: Tensor, weight: Tensor) -> Tensor:
-    """Return g W."""
-    if g.dtype == torch.float32 and _by_onednn(g, weight):
-        return torch.ops.mkldnn._linear_pointwise(g, weight.t(), None, "none", [], "")
-    return g @ weight
-
-
-def _by_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Return whether oneDNN is the faster one.
-
-    It is for large layers, where MKL is slow on other CPUs than Intel's, and in bfloat16. A rule
-    rather than a measurement, so that runs repeat to the bit.
-    """
-    if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
-    return x.dtype == torch.bfloat16 or weight.numel() >= ONEDNN_WEIGHTS
-
-
-ONEDNN_WEIGHTS = 16384
-"""Weights of a layer from which oneDNN beats MKL in float32."""
+def _normalised(x: Tensor, norm: nn.Module) -> Tensor:
+    assert isinstance(norm, nn.BatchNorm1d)
+    if norm.training and x.shape[0] > 1:
+        return norm(x)
+    return F.batch_norm(
+        x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+    )

@@ -29,6 +29,8 @@ _UPDATE = [
 _DENSE = [c_void_p, c_int64, c_float, c_float, c_int]
 _DOT = [c_void_p, c_int, c_void_p, c_int]
 
+_MLP = [c_void_p, c_int64, c_int64, c_int, c_int, c_int]
+
 _ARGUMENTS: dict[str, list[type]] = {
     "rows_of": [c_void_p, c_int, *[c_void_p] * 3, *[c_int64] * 3, c_void_p, c_int],
     "lookup": [c_void_p, c_int, c_void_p, c_int64, c_int64, c_void_p, c_int],
@@ -53,8 +55,14 @@ _ARGUMENTS: dict[str, list[type]] = {
         *_DOT, c_void_p, c_int64, c_int64, c_int64, c_int, c_void_p, c_void_p, c_int,
     ],
     "relu_gradient": [c_void_p, c_void_p, c_int, c_int64, c_int64, c_void_p, c_void_p, c_int],
+    "multiplies_bf16": [],
+    "mlp_bytes": _MLP,
+    "mlp_forward": [*_MLP, *[c_void_p] * 4, c_int],
+    "mlp_backward": [*_MLP, *[c_void_p] * 7, c_int],
 }  # fmt: skip
 """Exported function -> its arguments, as `native/kernels.cpp` declares them."""
+
+_RESULTS: dict[str, type] = {"rows_of": c_int64, "multiplies_bf16": c_int, "mlp_bytes": c_int64}
 
 _native: Any = None  # ctypes.CDLL, once `use` has loaded one
 _isa = ""
@@ -81,7 +89,7 @@ def use(isa: str) -> str | None:
         for name, arguments in _ARGUMENTS.items():
             function = getattr(library, name)
             function.argtypes = arguments
-            function.restype = c_int64 if name == "rows_of" else None
+            function.restype = _RESULTS.get(name)
         _native, _isa = library, isa
     return None
 

@@ -5,38 +5,9 @@
 #include <vector>
 
 #include "numbers.h"
+#include "vectors.h"
 
 namespace {
-
-// Sixteen and four floats; compilers lower them to whatever the instruction set has.
-typedef float Lanes __attribute__((vector_size(64), aligned(4), may_alias));
-typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
-typedef int32_t Pick __attribute__((vector_size(16)));
-
-inline const Lanes &lanes(const float *at) { return *reinterpret_cast<const Lanes *>(at); }
-inline Lanes &lanes(float *at) { return *reinterpret_cast<Lanes *>(at); }
-inline const Four &four(const float *at) { return *reinterpret_cast<const Four *>(at); }
-inline Four &four(float *at) { return *reinterpret_cast<Four *>(at); }
-
-inline int64_t up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
-
-#ifdef __clang__
-#define SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
-#else
-#define SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, Pick{i, j, k, l})
-#endif
-
-// to[c][r] = from[r][c] for four rows and columns.
-inline void transpose4(const float *from, int64_t from_step, float *to, int64_t to_step) {
-    const Four a = four(from), b = four(from + from_step);
-    const Four c = four(from + 2 * from_step), d = four(from + 3 * from_step);
-    const Four ab = SHUFFLE(a, b, 0, 4, 1, 5), AB = SHUFFLE(a, b, 2, 6, 3, 7);
-    const Four cd = SHUFFLE(c, d, 0, 4, 1, 5), CD = SHUFFLE(c, d, 2, 6, 3, 7);
-    four(to) = SHUFFLE(ab, cd, 0, 1, 4, 5);
-    four(to + to_step) = SHUFFLE(ab, cd, 2, 3, 6, 7);
-    four(to + 2 * to_step) = SHUFFLE(AB, CD, 0, 1, 4, 5);
-    four(to + 3 * to_step) = SHUFFLE(AB, CD, 2, 3, 6, 7);
-}
 
 struct Dots {
     int64_t B, T, d;

@@ -11,6 +11,7 @@
 #include "interaction.h"
 #include "layers.h"
 #include "lookup.h"
+#include "mlp.h"
 #include "updates.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -147,4 +148,23 @@ EXPORT void relu_gradient(const void *grad, const void *y, int narrow, int64_t B
     else
         mask_and_sum(static_cast<const float *>(grad), static_cast<const float *>(y), B, K,
                      static_cast<float *>(out), bias, threads);
+}
+
+EXPORT int multiplies_bf16() { return multiplies_narrow(); }
+
+#define MLP                                                                                  \
+    const int64_t *sizes, int64_t layers, int64_t B, int narrow, int relu_last, int x_narrow
+#define AS_MLP Mlp{layers, sizes, B, narrow != 0, relu_last != 0, x_narrow != 0}
+
+EXPORT int64_t mlp_bytes(MLP) { return AS_MLP.h_bytes(); }
+
+EXPORT void mlp_forward(MLP, const void *x, const float *const *parameters, char *h, void *out,
+                        int threads) {
+    mlp_forward(AS_MLP, x, parameters, h, out, threads);
+}
+
+EXPORT void mlp_backward(MLP, const void *x, const float *const *parameters, char *h,
+                         const void *out, const void *grad, float *const *gradients, void *dx,
+                         int threads) {
+    mlp_backward(AS_MLP, x, parameters, h, out, grad, gradients, dx, threads);
 }

@@ -1,0 +1,97 @@
+"""The layers of an MLP by torch's matrix products, where `dlrm.ops.dense` does not run."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlrm.ops import backend
+
+
+def mlp(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype, *, relu_last: bool) -> Tensor:
+    """Return `relu(W x + b)`, layer after layer; see `dlrm.ops.dense.mlp`."""
+    return _MLP.apply(x, relu_last, dtype, *parameters)
+
+
+class _MLP(torch.autograd.Function):
+    """All layers of an MLP, with products of `dtype`.
+
+    h_0 = x, h_i = relu(h_{i-1} W_i^T + b_i). Backwards, with g_i the gradient of h_i W^T + b:
+    dW = g^T h, db = 1^T g, g_{i-1} = g_i W where h_{i-1} > 0.
+
+    One function for the whole MLP, because at small batches autograd's bookkeeping for each
+    product, cast and ReLU costs as much as they do. In bfloat16 all operands are rounded to it,
+    products are summed in float32 and rounded once; a last layer without ReLU is computed in
+    float32, because bfloat16 keeps three digits, too few for a logit.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, relu_last: bool, dtype: torch.dtype, *parameters: Tensor
+    ) -> Tensor:
+        layers = len(parameters) // 2
+        dtypes = [dtype] * layers
+        if not relu_last:
+            dtypes[-1] = torch.float32
+        weights = [w.to(t) for w, t in zip(parameters[0::2], dtypes, strict=True)]
+        h = x
+        inputs, outputs = [], []
+        for i, weight in enumerate(weights):
+            h = h.to(dtypes[i])
+            inputs.append(h)
+            bias = parameters[2 * i + 1].to(dtypes[i])
+            h = _linear(h, weight, bias, relu=relu_last or i < layers - 1)
+            outputs.append(h)
+        ctx.save_for_backward(*inputs, *outputs, *weights)
+        ctx.relu_last, ctx.x_dtype = relu_last, x.dtype
+        return h
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        layers = len(ctx.saved_tensors) // 3
+        inputs = ctx.saved_tensors[:layers]
+        outputs = ctx.saved_tensors[layers : 2 * layers]
+        weights = ctx.saved_tensors[2 * layers :]
+        g = grads[0]
+        of_parameters: Sequence[Tensor] = []
+        for i in reversed(range(layers)):
+            y = outputs[i] if ctx.relu_last or i < layers - 1 else None
+            g, of_bias = backend(outputs[i]).relu_gradient(g.to(outputs[i].dtype), y)
+            of_parameters += [of_bias, (g.t() @ inputs[i]).float()]
+            if i > 0 or ctx.needs_input_grad[0]:
+                g = _times(g, weights[i])
+        of_x = g.to(ctx.x_dtype) if ctx.needs_input_grad[0] else None
+        return of_x, None, None, *reversed(of_parameters)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
+    """Return x W^T + b, with its ReLU in the same pass."""
+    if _by_onednn(x, weight):
+        pointwise = "relu" if relu else "none"
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, pointwise, [], "")
+    out = F.linear(x, weight, bias)
+    return torch.relu_(out) if relu else out
+
+
+def _times(g: Tensor, weight: Tensor) -> Tensor:
+    """Return g W."""
+    if g.dtype == torch.float32 and _by_onednn(g, weight):
+        return torch.ops.mkldnn._linear_pointwise(g, weight.t(), None, "none", [], "")
+    return g @ weight
+
+
+def _by_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Return whether oneDNN is the faster one.
+
+    It is for large layers, where MKL is slow on other CPUs than Intel's, and in bfloat16. A rule
+    rather than a measurement, so that runs repeat to the bit.
+    """
+    if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    return x.dtype == torch.bfloat16 or weight.numel() >= ONEDNN_WEIGHTS
+
+
+ONEDNN_WEIGHTS = 16384
+"""Weights of a layer from which oneDNN beats MKL in float32."""

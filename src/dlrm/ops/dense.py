@@ -1,0 +1,107 @@
+"""All layers of an MLP in one call, forwards and backwards, compiled (`native/mlp.h`).
+
+At small batches the calls for each product, cast, ReLU and bias cost as much as they do; here a
+step has two calls for an MLP, activations stay in the cache from layer to layer, and what belongs
+to a product is done to its sums before they leave the registers. Weights are read in float32 and
+rounded anew in each call, so there is no copy of them that could be out of date.
+"""
+
+from collections.abc import Sequence
+from ctypes import c_int64, c_void_p
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dlrm.ops import backend, cpu
+
+
+def fused(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> bool:
+    """Return whether `mlp` can and should run: it is compiled, and faster than torch's products.
+
+    It is on CPUs with AVX-512, and for bfloat16 with AVX512-BF16. AMX multiplies bfloat16 several
+    times faster, which torch knows to use. A rule rather than a measurement, so that runs repeat to
+    the bit.
+
+    Args:
+        x: (B, n).
+        parameters: Weight and bias of each layer.
+        dtype: Of the products.
+
+    """
+    return (
+        x.dim() == 2
+        and x.shape[0] > 0
+        and x.shape[1] == parameters[0].shape[1]
+        and x.dtype in cpu.DTYPES
+        and all(p.dtype == torch.float32 and p.is_contiguous() for p in parameters)
+        and backend(parameters[0]) is cpu
+        and cpu.instruction_set() == "avx512"
+        and (dtype == torch.float32 or _bf16_pays())
+    )
+
+
+@cache
+def _bf16_pays() -> bool:
+    return bool(cpu._native.multiplies_bf16()) and not torch.cpu._is_amx_tile_supported()
+
+
+def mlp(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype, *, relu_last: bool) -> Tensor:
+    """Return `relu(W x + b)`, layer after layer.
+
+    Args:
+        x: (B, n), float32 or bfloat16.
+        parameters: Weight (k, n) and bias (k,) of each layer, contiguous float32.
+        dtype: Of the products and of the activations between layers, which are summed in float32.
+            A last layer without ReLU is computed in float32: bfloat16 keeps three digits, too few
+            for a logit.
+        relu_last: Whether the last layer has its ReLU too.
+
+    Returns:
+        (B, sizes[-1]) of `dtype` with a last ReLU, float32 without. Gradients of parameters are
+        float32, that of x has its type.
+
+    """
+    return _MLP.apply(x, dtype == torch.bfloat16, relu_last, *parameters)
+
+
+class _MLP(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, narrow: bool, relu_last: bool, *parameters: Tensor) -> Tensor:
+        x = x.contiguous()
+        sizes = [x.shape[1], *(bias.shape[0] for bias in parameters[1::2])]
+        shape = (
+            (c_int64 * len(sizes))(*sizes), len(sizes) - 1, x.shape[0], narrow, relu_last,
+            x.dtype == torch.bfloat16,
+        )  # fmt: skip
+        # The inputs of all layers, as the backward pass reads them.
+        h = torch.empty(cpu._native.mlp_bytes(*shape), dtype=torch.uint8)
+        dtype = torch.bfloat16 if narrow and relu_last else torch.float32
+        out = torch.empty(x.shape[0], sizes[-1], dtype=dtype)
+        cpu._native.mlp_forward(
+            *shape, x.data_ptr(), _pointers(parameters), h.data_ptr(), out.data_ptr(),
+            torch.get_num_threads(),
+        )  # fmt: skip
+        ctx.save_for_backward(x, h, out, *parameters)
+        ctx.shape = shape
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, h, out, *parameters = ctx.saved_tensors
+        grad = grad.to(out.dtype).contiguous()
+        gradients = [torch.empty_like(p) for p in parameters]
+        dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        cpu._native.mlp_backward(
+            *ctx.shape, x.data_ptr(), _pointers(parameters), h.data_ptr(), out.data_ptr(),
+            grad.data_ptr(), _pointers(gradients), None if dx is None else dx.data_ptr(),
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return dx, None, None, *gradients
+
+
+def _pointers(tensors: Any) -> Any:
+    return (c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))

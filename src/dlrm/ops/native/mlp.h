@@ -1,0 +1,389 @@
+// All layers of an MLP forwards, and all backwards, each in one call.
+//
+// Threads share the samples out; a thread takes its own through all layers, block by block, so
+// that activations stay in its cache and no layer waits for another. Gradients of weights are sums
+// over samples: for those threads share the outputs of a layer out, so that the bits are the same
+// for any number of threads.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "gemm.h"
+
+namespace {
+
+constexpr int64_t TOGETHER = 64;  // samples that go through the layers together
+constexpr int64_t CHUNK = 2048;  // samples whose gradients are kept for those of the weights
+constexpr int64_t DEPTH = 512;   // words of a sum over samples that are taken at once
+static_assert(TOGETHER % TILE == 0 && CHUNK % TOGETHER == 0 && TILE % 2 == 0);
+
+// Layer i maps h_i (B, sizes[i]) to h_{i+1} = relu(h_i W_i^T + b_i).
+struct Mlp {
+    int64_t layers;
+    const int64_t *sizes;  // (layers + 1)
+    int64_t B;
+    bool narrow, relu_last, x_narrow;
+
+    // Layers compute in bf16, but for a last one without ReLU.
+    bool narrow_at(int64_t i) const { return narrow && (relu_last || i < layers - 1); }
+    bool relu_at(int64_t i) const { return relu_last || i < layers - 1; }
+    // Numbers between samples that layer i reads, or that its gradient has: whole words.
+    int64_t in_step(int64_t i) const { return up(sizes[i], narrow_at(i) ? 2 : 1); }
+    int64_t out_step(int64_t i) const { return up(sizes[i + 1], narrow_at(i) ? 2 : 1); }
+    int64_t bytes_at(int64_t i) const { return narrow_at(i) ? 2 : 4; }
+    // Whether x can be read as it is.
+    bool reads_x() const { return x_narrow == narrow_at(0) && in_step(0) == sizes[0]; }
+    // Bytes of h_i, none for x if that is read as it is.
+    int64_t h_bytes(int64_t i) const {
+        return i == 0 && reads_x() ? 0 : up(B * in_step(i) * bytes_at(i), 64);
+    }
+    int64_t h_bytes() const {
+        int64_t sum = 64;  // vectors read past the end
+        for (int64_t i = 0; i < layers; i++) sum += h_bytes(i);
+        return sum;
+    }
+    int64_t work() const {
+        int64_t sum = 0;
+        for (int64_t i = 0; i < layers; i++) sum += sizes[i] * sizes[i + 1];
+        return B * sum;
+    }
+};
+
+// Memory for a call, kept for the next one and never cleared.
+struct Scratch {
+    char *next;
+    template <class T> T *take(int64_t count) {
+        T *taken = reinterpret_cast<T *>(next);
+        next += up(count * int64_t(sizeof(T)), 64);
+        return taken;
+    }
+};
+
+inline Scratch scratch(int64_t bytes) {
+    static thread_local std::vector<char> memory;
+    if (int64_t(memory.size()) < bytes + 64) memory.resize(bytes + 64);
+    return {reinterpret_cast<char *>(up(reinterpret_cast<int64_t>(memory.data()), 64))};
+}
+
+// The part of `count` that belongs to a thread.
+struct Share {
+    int64_t first, end;
+    Share(int64_t count) {
+        const int64_t t = thread_index(), n = thread_count();
+        first = count * t / n, end = count * (t + 1) / n;
+    }
+};
+
+// Sixteen outputs of W (N, n) from `first`, as columns of the panels of W^T.
+template <class Format>
+void pack_outputs(const float *weight, int64_t n, int64_t N, int64_t first,
+                  typename Format::Word *b) {
+    constexpr int64_t numbers = LANES * Format::PER_WORD;
+    constexpr bool narrow = Format::PER_WORD == 2;
+    const int64_t K = (n + Format::PER_WORD - 1) / Format::PER_WORD;
+    const int64_t outputs = std::min(LANES, N - first);
+    const int64_t panel = first / PANEL * PANEL, width = std::min(PANEL, up(N - panel, LANES));
+    auto *to = reinterpret_cast<float *>(b) + panel * K + (first - panel);
+    for (int64_t k = 0; k < K; k += LANES) {
+        // Words of an output in a row, then turned so that the outputs of a word are one.
+        float square[LANES * LANES], turned[LANES * LANES];
+        const int64_t at = k * Format::PER_WORD, count = std::min(numbers, n - at);
+        for (int64_t o = 0; o < LANES; o++) {
+            float *row = square + o * LANES;
+            const float *from = weight + (first + o) * n + at;
+            if (o < outputs && count == numbers) {
+                __builtin_prefetch(from + 2 * numbers);
+                if (narrow) {
+                    store_nearest(lanes(from), reinterpret_cast<bf16 *>(row));
+                    store_nearest(lanes(from + LANES), reinterpret_cast<bf16 *>(row) + LANES);
+                } else {
+                    lanes(row) = lanes(from);
+                }
+            } else {
+                lanes(row) = Lanes{};
+                if (o < outputs) store_row(from, row, 0, narrow, count);
+            }
+        }
+        for (int64_t o = 0; o < LANES; o += 4)
+            for (int64_t q = 0; q < LANES; q += 4)
+                transpose4(square + o * LANES + q, LANES, turned + q * LANES + o, LANES);
+        for (int64_t q = 0; q < std::min(LANES, K - k); q++)
+            lanes(to + (k + q) * width) = lanes(turned + q * LANES);
+    }
+}
+
+// Words from two rows of n numbers that follow each other in a sum, as row k of panels of `WIDTH`
+// columns; the second may be missing.
+template <class Format, int64_t WIDTH, int64_t UNIT, class Number>
+void pack_rows(const Number *first, const Number *second, int64_t n, int64_t k, int64_t K,
+               typename Format::Word *b) {
+    for (int64_t panel = 0; panel < n; panel += WIDTH) {
+        const int64_t left = n - panel, width = std::min(WIDTH, up(left, UNIT));
+        auto *to = b + panel * K + k * width;
+        if (second && left >= WIDTH) {
+            for (int64_t j = 0; j < WIDTH; j++)
+                to[j] = Format::word(first[panel + j], second[panel + j]);
+        } else {
+            for (int64_t j = 0; j < width; j++)
+                to[j] = j < left ? Format::word(first[panel + j],
+                                                second ? second[panel + j] : Number(0))
+                                 : typename Format::Word(0);
+        }
+    }
+}
+
+// Calls body(format of layer i).
+template <class Body> void by_format(const Mlp &mlp, int64_t i, Body body) {
+    if (mlp.narrow_at(i)) body(Narrow());
+    else body(Wide());
+}
+
+// Copies samples of x as layer 0 reads them.
+inline void copy_x(const Mlp &mlp, const void *x, int64_t row, int64_t rows, void *h) {
+    const int64_t n = mlp.sizes[0], step = mlp.in_step(0);
+    for (int64_t r = row; r < row + rows; r++) {
+        if (mlp.x_narrow && mlp.narrow_at(0)) {
+            std::memcpy(static_cast<bf16 *>(h) + r * step, static_cast<const bf16 *>(x) + r * n,
+                        n * sizeof(bf16));
+        } else if (mlp.x_narrow) {
+            load_row(x, r * n, true, n, static_cast<float *>(h) + r * step);
+        } else {
+            store_row(static_cast<const float *>(x) + r * n, h, r * step, mlp.narrow_at(0), n);
+        }
+        if (step > n) static_cast<bf16 *>(h)[r * step + n] = 0;
+    }
+}
+
+// parameters: W_0, b_0, W_1, ...; h: h_bytes() for the backward pass; out (B, sizes[layers]).
+inline void mlp_forward(const Mlp &mlp, const void *x, const float *const *parameters, char *h, void *out,
+                 int threads) {
+    const int64_t L = mlp.layers;
+    std::vector<uint32_t *> packed(L);
+    std::vector<float *> bias(L);
+    std::vector<char *> input(L + 1);
+    int64_t bytes = 0;
+    for (int64_t i = 0; i < L; i++)
+        bytes += (mlp.in_step(i) + 1) * up(mlp.sizes[i + 1], LANES) * 4 + 128;
+    Scratch free = scratch(bytes);
+    std::vector<int64_t> groups{0};
+    for (int64_t i = 0; i < L; i++) {
+        const int64_t N = up(mlp.sizes[i + 1], LANES);
+        packed[i] = free.take<uint32_t>(mlp.in_step(i) * mlp.bytes_at(i) / 4 * N);
+        bias[i] = free.take<float>(N);
+        std::fill(bias[i], bias[i] + N, 0.0f);
+        std::copy(parameters[2 * i + 1], parameters[2 * i + 1] + mlp.sizes[i + 1], bias[i]);
+        groups.push_back(groups.back() + N / LANES);
+        input[i] = h;
+        h += mlp.h_bytes(i);
+    }
+    if (mlp.reads_x()) input[0] = static_cast<char *>(const_cast<void *>(x));
+#pragma omp parallel num_threads(team(mlp.work(), threads))
+    {
+#pragma omp for schedule(static, 1)
+        for (int64_t group = 0; group < groups.back(); group++) {
+            int64_t i = 0;
+            while (group >= groups[i + 1]) i++;
+            by_format(mlp, i, [&](auto format) {
+                using Format = decltype(format);
+                pack_outputs<Format>(parameters[2 * i], mlp.sizes[i], mlp.sizes[i + 1],
+                                     (group - groups[i]) * LANES,
+                                     reinterpret_cast<typename Format::Word *>(packed[i]));
+            });
+        }
+        const Share tiles((mlp.B + TILE - 1) / TILE);
+        const int64_t end = std::min(tiles.end * TILE, mlp.B);
+        for (int64_t row = tiles.first * TILE; row < end; row += TOGETHER) {
+            const int64_t rows = std::min(TOGETHER, end - row);
+            if (!mlp.reads_x()) copy_x(mlp, x, row, rows, input[0]);
+            for (int64_t i = 0; i < L; i++) {
+                Target target{};
+                const bool last = i == L - 1;
+                target.narrow = last ? mlp.narrow_at(i) : mlp.narrow_at(i + 1);
+                target.step = target.width = last ? mlp.sizes[L] : mlp.in_step(i + 1);
+                target.to = (last ? static_cast<char *>(out) : input[i + 1]) +
+                            row * target.step * (target.narrow ? 2 : 4);
+                target.bias = bias[i];
+                target.relu = mlp.relu_at(i);
+                by_format(mlp, i, [&](auto format) {
+                    using Format = decltype(format);
+                    using Word = typename Format::Word;
+                    const int64_t K = mlp.in_step(i) / Format::PER_WORD;
+                    multiply<Format>(reinterpret_cast<const Word *>(input[i]) + row * K, K, rows,
+                                     reinterpret_cast<const Word *>(packed[i]), K,
+                                     mlp.sizes[i + 1], target);
+                });
+            }
+        }
+    }
+}
+
+// The gradient of the last layer before its ReLU, as its products read it.
+inline void gate_last(const Mlp &mlp, const void *grad, const void *out, int64_t row, int64_t rows,
+                      void *g) {
+    const int64_t i = mlp.layers - 1, n = mlp.sizes[i + 1], step = mlp.out_step(i);
+    const bool narrow = mlp.narrow_at(i);
+    std::vector<float> from(n), y(n);
+    for (int64_t r = 0; r < rows; r++) {
+        load_row(grad, (row + r) * n, narrow, n, from.data());
+        if (mlp.relu_last) {
+            load_row(out, (row + r) * n, narrow, n, y.data());
+            for (int64_t k = 0; k < n; k++) from[k] = y[k] > 0 ? from[k] : 0.0f;
+        }
+        store_row(from.data(), g, r * step, narrow, n);
+        if (step > n) static_cast<bf16 *>(g)[r * step + n] = 0;
+    }
+}
+
+// dW = g^T h and db = 1^T g over the K words of a chunk, for outputs [first, end) of a layer
+// n -> N; `more` adds to what is there.
+template <class Format>
+void weight_gradient(const typename Format::Word *g, const typename Format::Word *h, int64_t K,
+                     int64_t first, int64_t end, int64_t n, bool more, float *weight,
+                     float *bias) {
+    for (int64_t o = first; o < end; o += TILE) {
+        float sum[TILE] = {};
+        for (int64_t k = 0; k < K; k++)
+            for (int64_t m = 0; m < TILE; m++) sum[m] += Format::sum(g[o * K + k * TILE + m]);
+        for (int64_t m = 0; m < std::min<int64_t>(TILE, end - o); m++)
+            bias[o + m] = more ? bias[o + m] + sum[m] : sum[m];
+    }
+    for (int64_t k = 0; k < K; k += DEPTH, more = true) {
+        const int64_t depth = std::min(DEPTH, K - k);
+        by_panel(n, [&](auto wide, int64_t column) {
+            float sums[TILE * PANEL];
+            for (int64_t o = first; o < end; o += TILE) {
+                const typename Format::Word *at[TILE];
+                for (int64_t m = 0; m < TILE; m++) at[m] = g + o * K + k * TILE + m;
+                tile<Format, wide(), TILE>(at, h + in_panel(column, k, K, n), depth, sums);
+                for (int64_t m = 0; m < std::min<int64_t>(TILE, end - o); m++) {
+                    float *to = weight + (o + m) * n + column;
+                    const float *from = sums + m * wide() * LANES;
+                    const int64_t count = std::min<int64_t>(wide() * LANES, n - column);
+                    if (more)
+                        for (int64_t i = 0; i < count; i++) to[i] += from[i];
+                    else
+                        for (int64_t i = 0; i < count; i++) to[i] = from[i];
+                }
+            }
+        });
+    }
+}
+
+// gradients: dW_0, db_0, dW_1, ...; dx (B, sizes[0]) of x's type, or null.
+inline void mlp_backward(const Mlp &mlp, const void *x, const float *const *parameters, char *h,
+                  const void *out, const void *grad, float *const *gradients, void *dx,
+                  int threads) {
+    const int64_t L = mlp.layers, workers = team(mlp.work(), threads);
+    std::vector<uint32_t *> packed(L), packed_g(L), packed_h(L);
+    std::vector<char *> input(L);
+    int64_t bytes = 0, widest = 0;
+    const int64_t chunk = std::min(up(mlp.B, TOGETHER), CHUNK);
+    for (int64_t i = 0; i < L; i++) {
+        const int64_t n = up(mlp.sizes[i], LANES), N = up(mlp.sizes[i + 1], LANES);
+        bytes += 4 * (mlp.out_step(i) * n + chunk * (n + N)) + 192;
+        widest = std::max(widest, mlp.out_step(i));
+    }
+    bytes += workers * 2 * up(TOGETHER * widest * 4, 64);
+    Scratch free = scratch(bytes);
+    std::vector<int64_t> pairs{0};
+    for (int64_t i = 0; i < L; i++) {
+        const int64_t per_word = mlp.narrow_at(i) ? 2 : 1, K = mlp.out_step(i) / per_word;
+        packed[i] = free.take<uint32_t>(K * up(mlp.sizes[i], LANES));
+        packed_g[i] = free.take<uint32_t>(chunk / per_word * up(mlp.sizes[i + 1], TILE));
+        packed_h[i] = free.take<uint32_t>(chunk / per_word * up(mlp.sizes[i], LANES));
+        pairs.push_back(pairs.back() + (i > 0 || dx ? K : 0));
+        input[i] = h;
+        h += mlp.h_bytes(i);
+    }
+    char *const own = free.take<char>(0);
+    if (mlp.reads_x()) input[0] = static_cast<char *>(const_cast<void *>(x));
+#pragma omp parallel num_threads(workers)
+    {
+        const int64_t half = up(TOGETHER * widest * 4, 64);
+        char *g = own + thread_index() * 2 * half, *next = g + half;
+#pragma omp for schedule(static)
+        for (int64_t pair = 0; pair < pairs.back(); pair++) {
+            int64_t i = 0;
+            while (pair >= pairs[i + 1]) i++;
+            by_format(mlp, i, [&](auto format) {
+                using Format = decltype(format);
+                const int64_t n = mlp.sizes[i], N = mlp.sizes[i + 1], k = pair - pairs[i];
+                const int64_t o = k * Format::PER_WORD;
+                const float *first = parameters[2 * i] + o * n;
+                pack_rows<Format, PANEL, LANES>(
+                    first, o + 1 < N ? first + n : nullptr, n, k, pairs[i + 1] - pairs[i],
+                    reinterpret_cast<typename Format::Word *>(packed[i]));
+            });
+        }
+        for (int64_t begin = 0; begin < mlp.B; begin += CHUNK) {
+            const int64_t samples = std::min(CHUNK, mlp.B - begin);
+            const Share tiles((samples + TILE - 1) / TILE);
+            const int64_t end = std::min(tiles.end * TILE, samples);
+            for (int64_t row = tiles.first * TILE; row < end; row += TOGETHER) {
+                const int64_t rows = std::min(TOGETHER, end - row), sample = begin + row;
+                gate_last(mlp, grad, out, sample, rows, g);
+                for (int64_t i = L - 1; i >= 0; i--) {
+                    by_format(mlp, i, [&](auto format) {
+                        using Format = decltype(format);
+                        using Word = typename Format::Word;
+                        using Number = typename Format::Number;
+                        constexpr int64_t per_word = Format::PER_WORD;
+                        const int64_t K = (samples + per_word - 1) / per_word;
+                        const int64_t in_step = mlp.in_step(i), out_step = mlp.out_step(i);
+                        const auto *h_rows =
+                            reinterpret_cast<const Number *>(input[i]) + sample * in_step;
+                        const auto *g_rows = reinterpret_cast<const Number *>(g);
+                        for (int64_t r = 0; r < rows; r += per_word) {
+                            const bool both = r + 1 < rows;
+                            const Number *h_row = h_rows + r * in_step;
+                            const Number *g_row = g_rows + r * out_step;
+                            const int64_t k = (row + r) / per_word;
+                            pack_rows<Format, PANEL, LANES>(
+                                h_row, both ? h_row + in_step : nullptr, mlp.sizes[i], k, K,
+                                reinterpret_cast<Word *>(packed_h[i]));
+                            pack_rows<Format, TILE, TILE>(
+                                g_row, both ? g_row + out_step : nullptr, mlp.sizes[i + 1], k, K,
+                                reinterpret_cast<Word *>(packed_g[i]));
+                        }
+                        if (i == 0 && !dx) return;
+                        Target target{};
+                        target.narrow = i ? mlp.narrow_at(i - 1) : mlp.x_narrow;
+                        target.step = target.width = i ? mlp.out_step(i - 1) : mlp.sizes[0];
+                        target.to = i ? next
+                                      : static_cast<char *>(dx) +
+                                            sample * mlp.sizes[0] * (mlp.x_narrow ? 2 : 4);
+                        if (i) {
+                            target.gate = h_rows;
+                            target.gate_narrow = mlp.narrow_at(i);
+                            target.gate_step = in_step;
+                        }
+                        const int64_t step = out_step / per_word;
+                        multiply<Format>(reinterpret_cast<const Word *>(g), step, rows,
+                                         reinterpret_cast<const Word *>(packed[i]), step,
+                                         mlp.sizes[i], target);
+                    });
+                    std::swap(g, next);
+                }
+            }
+#pragma omp barrier
+            for (int64_t i = 0; i < L; i++) {
+                by_format(mlp, i, [&](auto format) {
+                    using Format = decltype(format);
+                    using Word = typename Format::Word;
+                    const int64_t N = mlp.sizes[i + 1];
+                    const Share part((N + TILE - 1) / TILE);
+                    weight_gradient<Format>(
+                        reinterpret_cast<const Word *>(packed_g[i]),
+                        reinterpret_cast<const Word *>(packed_h[i]),
+                        (samples + Format::PER_WORD - 1) / Format::PER_WORD, part.first * TILE,
+                        std::min(part.end * TILE, N), mlp.sizes[i], begin > 0, gradients[2 * i],
+                        gradients[2 * i + 1]);
+                });
+            }
+#pragma omp barrier
+        }
+    }
+}
+
+} // namespace
