@@ -26,9 +26,7 @@ from .float64 import (
 STRUCTURES = ("parallel", "stacked")
 
 
-def make(
-    seed: int, *, layers: int = 2, rank: int = 0, structure: Structure = "parallel"
-) -> DCNV2:
+def make(seed: int, *, layers: int = 2, rank: int = 0, structure: Structure = "parallel") -> DCNV2:
     model = DCNV2(
         DENSE, embeddings(), cross_layers=layers, rank=rank, structure=structure, deep=(6, 5)
     ).double()
