@@ -98,11 +98,13 @@ def test_hashed_pairs_stay_within_their_table(left, right, rows, seed):
     assert torch.equal(crosses(ids.flatten(), torch.arange(129)), crosses(ids))
 
 
-def test_hashing_spreads_pairs_evenly():
+@pytest.mark.parametrize("step", [1, 5, 256])
+def test_hashing_spreads_pairs_evenly(step):
+    # Pairs that differ in their higher bits alone must not meet.
     rows = 64
-    crosses = Crosses((1000, 1000), [(0, 1)], EmbeddingCollection([rows], 1))
+    crosses = Crosses((4096, 1024), [(0, 1)], EmbeddingCollection([rows], 1))
     crosses.weights.get_parameter("weight").data.copy_(torch.arange(float(rows))[:, None])
-    grid = torch.cartesian_prod(torch.arange(0, 1000, 5), torch.arange(0, 1000, 5))
+    grid = torch.cartesian_prod(torch.arange(4096), torch.arange(0, 1024, step))
     counts = torch.bincount(crosses(grid).long(), minlength=rows)
     expected = len(grid) / rows
     assert (counts - expected).abs().max() < 6 * expected**0.5
