@@ -112,9 +112,12 @@ def test_a_resumed_run_equals_one_that_never_stopped(clicks, tmp_path, optimizer
     assert newest == [48, 48]
 
 
+@pytest.mark.parametrize("optimizer", ["rowwise_adagrad", "adam"])
 @pytest.mark.parametrize("storage", ["bf16", "split"])
-def test_tables_in_other_storage_resume_exactly_too(clicks, tmp_path, storage):
-    config = replace(SMALL, model=replace(SMALL.model, tables=TablesConfig(storage=storage)))
+def test_tables_in_other_storage_resume_exactly_too(clicks, tmp_path, storage, optimizer):
+    optim = replace(SMALL.optim, name=optimizer, weight_decay=1e-3, embedding_l2=1e-3)
+    model = replace(SMALL.model, tables=TablesConfig(storage=storage))
+    config = replace(SMALL, model=model, optim=optim)
     whole = new_run(tmp_path / "whole", config, clicks)
     fit(config, clicks, whole)
     halved = new_run(tmp_path / "halved", config, clicks)
