@@ -1,0 +1,135 @@
+"""An MLP's passes, compiled, against plain layers in float64."""
+
+import random
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlrm.ops import build, cpu, dense
+
+BF16 = torch.bfloat16
+DRAWS = 12
+
+
+def drawn(seed: int) -> tuple[list[Tensor], Tensor, bool]:
+    """Parameters, inputs and whether the last layer has its ReLU."""
+    pick = random.Random(seed)
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [
+        pick.choice([1, 2, 7, 13, 16, 33, 48, 49, 130, 367]) for _ in range(pick.randint(2, 5))
+    ]
+    batch = pick.choice([1, 2, 7, 8, 65, 129, 300])
+    parameters: list[Tensor] = []
+    for n, k in pairwise(sizes):
+        parameters.append(torch.randn(k, n, generator=generator) / n**0.5)
+        parameters.append(torch.randn(k, generator=generator) / 4)
+    return parameters, torch.randn(batch, sizes[0], generator=generator), pick.random() < 0.5
+
+
+def runs(dtype: torch.dtype) -> bool:
+    """Whether this CPU has the products of the loaded build."""
+    return dtype == torch.float32 or bool(cpu._native.multiplies_bf16())
+
+
+def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """The value that `dtype` keeps of x, with the gradient of x."""
+    return x + (x.to(dtype).to(x.dtype) - x).detach()
+
+
+def oracle(x: Tensor, parameters: list[Tensor], dtype: torch.dtype, relu_last: bool) -> Tensor:
+    """Layers in float64 whose operands are rounded to `dtype`, but for a last one without ReLU."""
+    layers = len(parameters) // 2
+    for i in range(layers):
+        last = i == layers - 1 and not relu_last
+        kept = torch.float64 if last else dtype
+        x = F.linear(rounded(x, kept), rounded(parameters[2 * i], kept), parameters[2 * i + 1])
+        x = x if last else torch.relu(x)
+    return x
+
+
+def close(ours: Tensor, theirs: Tensor, share: float) -> None:
+    """The difference is a small share of the whole, in the Euclidean norm."""
+    assert ours.shape == theirs.shape
+    ours, theirs = ours.detach().double(), theirs.detach().double()
+    assert float((ours - theirs).norm()) <= share * float(theirs.norm()) + 1e-6
+
+
+@pytest.mark.parametrize("seed", range(DRAWS))
+def test_float32_equals_plain_layers(kernels, seed):
+    parameters, x, relu_last = drawn(seed)
+    ours = [p.clone().requires_grad_() for p in (x, *parameters)]
+    exact = [p.double().requires_grad_() for p in (x, *parameters)]
+    out = dense.mlp(ours[0], ours[1:], torch.float32, relu_last=relu_last)
+    expected = oracle(exact[0], exact[1:], torch.float64, relu_last)
+    close(out, expected, 1e-5)
+    factor = torch.randn(out.shape, generator=torch.Generator().manual_seed(seed))
+    (out * factor).sum().backward()
+    (expected * factor.double()).sum().backward()
+    for a, b in zip(ours, exact, strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        # A ReLU may fall on the other side where its input is within rounding of zero.
+        close(a.grad, b.grad, 1e-4)
+
+
+@pytest.mark.parametrize("x_dtype", [torch.float32, BF16])
+@pytest.mark.parametrize("seed", range(DRAWS))
+def test_bfloat16_is_within_its_rounding(kernels, seed, x_dtype):
+    if not runs(BF16):
+        pytest.skip("this CPU has no AVX512-BF16")
+    parameters, x, relu_last = drawn(seed)
+    # All positive, so that no ReLU falls on the other side: what is left is rounding.
+    parameters, x = [p.abs() for p in parameters], x.abs().to(x_dtype)
+    ours = [p.clone().requires_grad_() for p in (x, *parameters)]
+    exact = [p.double().requires_grad_() for p in (x, *parameters)]
+    out = dense.mlp(ours[0], ours[1:], BF16, relu_last=relu_last)
+    expected = oracle(exact[0], exact[1:], BF16, relu_last)
+    assert out.dtype == (BF16 if relu_last else torch.float32)
+    close(out, expected, 2**-7)
+    factor = torch.randn(out.shape, generator=torch.Generator().manual_seed(seed)).abs()
+    (out.float() * factor).sum().backward()
+    (expected * factor.double()).sum().backward()
+    for a, b in zip(ours, exact, strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        assert a.grad.dtype == a.dtype
+        close(a.grad, b.grad, 2**-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, BF16])
+def test_any_number_of_threads_and_any_chunk_give_the_same_bits(kernels, dtype):
+    if not runs(dtype):
+        pytest.skip("this CPU has no AVX512-BF16")
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(2100, 33, generator=generator)  # more than a chunk
+    parameters = [
+        torch.randn(shape, generator=generator) / 6 for shape in ((70, 33), (70,), (17, 70), (17,))
+    ]
+    outcomes: list[list[Tensor]] = []
+    for threads in (1, 2, 3, 4):
+        torch.set_num_threads(threads)
+        ours = [p.clone().requires_grad_() for p in (x, *parameters)]
+        out = dense.mlp(ours[0], ours[1:], dtype, relu_last=True)
+        out.float().square().sum().backward()
+        outcomes.append([out.detach(), *(p.grad for p in ours if p.grad is not None)])
+    assert len(outcomes[0]) == 6
+    for outcome in outcomes[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(outcome, outcomes[0], strict=True))
+
+
+def test_what_it_cannot_read_is_left_to_torch(monkeypatch):
+    weight, bias = torch.ones(3, 4), torch.ones(3)
+    x = torch.ones(2, 4)
+    if cpu.available() is not None or "avx512" not in build.supported():
+        pytest.skip("no kernels for AVX-512 here")
+    cpu.use("avx512")
+    assert dense.fused(x, [weight, bias], torch.float32)
+    for wrong in (x[0], x[:0], x[:, :3], x.double(), x[None]):
+        assert not dense.fused(wrong, [weight, bias], torch.float32)
+    assert not dense.fused(x, [weight.double(), bias], torch.float32)
+    assert not dense.fused(x, [torch.ones(4, 3).t(), bias], torch.float32)
+    monkeypatch.setattr(cpu, "instruction_set", lambda: "avx2")
+    assert not dense.fused(x, [weight, bias], torch.float32)
