@@ -1,135 +1,136 @@
-"""An MLP's passes, compiled, against plain layers in float64."""
+"""Updates of dense parameters: plain torch against torch.optim, the kernels against plain torch."""
 
 import random
-from itertools import pairwise
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from dlrm.ops import build, cpu, dense
+from dlrm.ops import cpu, dense_backend, reference
 
 BF16 = torch.bfloat16
-DRAWS = 12
+NAMES = ("sgd", "adagrad", "adam")
+STATES = {"sgd": 0, "adagrad": 1, "adam": 2}
+SIZES = [(), (0,), (1,), (3, 0), (7,), (4095,), (4096,), (4097,), (2, 9001)]
 
 
-def drawn(seed: int) -> tuple[list[Tensor], Tensor, bool]:
-    """Parameters, inputs and whether the last layer has its ReLU."""
-    pick = random.Random(seed)
+def draws(seed: int, shapes: list[tuple[int, ...]], name: str) -> list[list[Tensor]]:
+    """Weights, states of each kind, and gradients of either type."""
     generator = torch.Generator().manual_seed(seed)
-    sizes = [
-        pick.choice([1, 2, 7, 13, 16, 33, 48, 49, 130, 367]) for _ in range(pick.randint(2, 5))
+    pick = random.Random(seed)
+    weights = [torch.randn(shape, generator=generator) for shape in shapes]
+    states = [
+        [torch.rand(shape, generator=generator) for shape in shapes] for _ in range(STATES[name])
     ]
-    batch = pick.choice([1, 2, 7, 8, 65, 129, 300])
-    parameters: list[Tensor] = []
-    for n, k in pairwise(sizes):
-        parameters.append(torch.randn(k, n, generator=generator) / n**0.5)
-        parameters.append(torch.randn(k, generator=generator) / 4)
-    return parameters, torch.randn(batch, sizes[0], generator=generator), pick.random() < 0.5
+    grads = [torch.randn(s, generator=generator).to(pick.choice([None, BF16])) for s in shapes]
+    return [weights, *states, grads]
 
 
-def runs(dtype: torch.dtype) -> bool:
-    """Whether this CPU has the products of the loaded build."""
-    return dtype == torch.float32 or bool(cpu._native.multiplies_bf16())
+def apply(module, name: str, columns: list[list[Tensor]], decay: float) -> None:
+    update = getattr(module, f"dense_{name}")
+    if name == "adam":
+        update(*columns, 0.1, step=3, beta1=0.8, beta2=0.95, eps=1e-3, decay=decay)
+    elif name == "adagrad":
+        update(*columns, 0.1, 1e-3, decay=decay)
+    else:
+        update(*columns, 0.1, decay=decay)
 
 
-def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """The value that `dtype` keeps of x, with the gradient of x."""
-    return x + (x.to(dtype).to(x.dtype) - x).detach()
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("name", NAMES)
+def test_updates_equal_the_reference_in_float64(kernels, name, seed, decay):
+    pick = random.Random(seed)
+    shapes = [*SIZES, *((pick.randint(1, 300), pick.randint(1, 70)) for _ in range(6))]
+    pick.shuffle(shapes)
+    ours = draws(seed, shapes, name)
+    theirs = [[t.double() for t in column] for column in ours]
+    grads = [g.clone() for g in ours[-1]]
+    apply(kernels, name, ours, decay)
+    apply(reference, name, theirs, decay)
+    for mine, other in zip(ours[:-1], theirs[:-1], strict=True):
+        for a, b in zip(mine, other, strict=True):
+            torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-6)
+    assert all(torch.equal(a, b) for a, b in zip(grads, ours[-1], strict=True))
 
 
-def oracle(x: Tensor, parameters: list[Tensor], dtype: torch.dtype, relu_last: bool) -> Tensor:
-    """Layers in float64 whose operands are rounded to `dtype`, but for a last one without ReLU."""
-    layers = len(parameters) // 2
-    for i in range(layers):
-        last = i == layers - 1 and not relu_last
-        kept = torch.float64 if last else dtype
-        x = F.linear(rounded(x, kept), rounded(parameters[2 * i], kept), parameters[2 * i + 1])
-        x = x if last else torch.relu(x)
-    return x
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_reference_equals_torch(name, decay):
+    columns = [[t.double() for t in column] for column in draws(5, SIZES, name)]
+    columns[1:-1] = [[torch.zeros_like(t) for t in column] for column in columns[1:-1]]
+    weights = [nn.Parameter(w.clone()) for w in columns[0]]
+    kind = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad, "adam": torch.optim.Adam}
+    optimizer = kind[name](weights, lr=0.1, weight_decay=decay)
+    for step in (1, 2, 3):
+        grads = [g * step for g in columns[-1]]
+        for w, g in zip(weights, grads, strict=True):
+            w.grad = g.clone()
+        optimizer.step()
+        rest = {"sgd": (), "adagrad": (1e-10,), "adam": ()}[name]
+        number = {"step": step} if name == "adam" else {}
+        update = getattr(reference, f"dense_{name}")
+        update(*columns[:-1], grads, 0.1, *rest, decay=decay, **number)
+    for ours, theirs in zip(columns[0], weights, strict=True):
+        torch.testing.assert_close(ours, theirs.detach())
 
 
-def close(ours: Tensor, theirs: Tensor, share: float) -> None:
-    """The difference is a small share of the whole, in the Euclidean norm."""
-    assert ours.shape == theirs.shape
-    ours, theirs = ours.detach().double(), theirs.detach().double()
-    assert float((ours - theirs).norm()) <= share * float(theirs.norm()) + 1e-6
+@pytest.mark.parametrize("name", NAMES)
+def test_any_number_of_threads_gives_the_same_bits(kernels, name):
+    shapes = [(13, 512), (512,), (4099,), (1,), (0,), (517, 255), (2,)]
+    outcomes = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3, 4):
+            torch.set_num_threads(threads)
+            columns = draws(9, shapes, name)
+            apply(kernels, name, columns, 0.1)
+            outcomes.append([t for column in columns[:-1] for t in column])
+    finally:
+        torch.set_num_threads(before)
+    for other in outcomes[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(outcomes[0], other, strict=True))
 
 
-@pytest.mark.parametrize("seed", range(DRAWS))
-def test_float32_equals_plain_layers(kernels, seed):
-    parameters, x, relu_last = drawn(seed)
-    ours = [p.clone().requires_grad_() for p in (x, *parameters)]
-    exact = [p.double().requires_grad_() for p in (x, *parameters)]
-    out = dense.mlp(ours[0], ours[1:], torch.float32, relu_last=relu_last)
-    expected = oracle(exact[0], exact[1:], torch.float64, relu_last)
-    close(out, expected, 1e-5)
-    factor = torch.randn(out.shape, generator=torch.Generator().manual_seed(seed))
-    (out * factor).sum().backward()
-    (expected * factor.double()).sum().backward()
-    for a, b in zip(ours, exact, strict=True):
-        assert a.grad is not None
-        assert b.grad is not None
-        # A ReLU may fall on the other side where its input is within rounding of zero.
-        close(a.grad, b.grad, 1e-4)
+def test_no_parameters_are_fine(kernels):
+    for module in (kernels, reference):
+        for name in NAMES:
+            apply(module, name, [[] for _ in range(2 + STATES[name])], 0.0)
 
 
-@pytest.mark.parametrize("x_dtype", [torch.float32, BF16])
-@pytest.mark.parametrize("seed", range(DRAWS))
-def test_bfloat16_is_within_its_rounding(kernels, seed, x_dtype):
-    if not runs(BF16):
-        pytest.skip("this CPU has no AVX512-BF16")
-    parameters, x, relu_last = drawn(seed)
-    # All positive, so that no ReLU falls on the other side: what is left is rounding.
-    parameters, x = [p.abs() for p in parameters], x.abs().to(x_dtype)
-    ours = [p.clone().requires_grad_() for p in (x, *parameters)]
-    exact = [p.double().requires_grad_() for p in (x, *parameters)]
-    out = dense.mlp(ours[0], ours[1:], BF16, relu_last=relu_last)
-    expected = oracle(exact[0], exact[1:], BF16, relu_last)
-    assert out.dtype == (BF16 if relu_last else torch.float32)
-    close(out, expected, 2**-7)
-    factor = torch.randn(out.shape, generator=torch.Generator().manual_seed(seed)).abs()
-    (out.float() * factor).sum().backward()
-    (expected * factor.double()).sum().backward()
-    for a, b in zip(ours, exact, strict=True):
-        assert a.grad is not None
-        assert b.grad is not None
-        assert a.grad.dtype == a.dtype
-        close(a.grad, b.grad, 2**-6)
+def test_an_infinite_weight_without_decay_stays_infinite(kernels):
+    for module in (kernels, reference):
+        weight = torch.tensor([float("inf"), 1.0])
+        module.dense_sgd([weight], [torch.ones(2)], 0.5)
+        assert weight.tolist() == [float("inf"), 0.5]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, BF16])
-def test_any_number_of_threads_and_any_chunk_give_the_same_bits(kernels, dtype):
-    if not runs(dtype):
-        pytest.skip("this CPU has no AVX512-BF16")
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(2100, 33, generator=generator)  # more than a chunk
-    parameters = [
-        torch.randn(shape, generator=generator) / 6 for shape in ((70, 33), (70,), (17, 70), (17,))
-    ]
-    outcomes: list[list[Tensor]] = []
-    for threads in (1, 2, 3, 4):
-        torch.set_num_threads(threads)
-        ours = [p.clone().requires_grad_() for p in (x, *parameters)]
-        out = dense.mlp(ours[0], ours[1:], dtype, relu_last=True)
-        out.float().square().sum().backward()
-        outcomes.append([out.detach(), *(p.grad for p in ours if p.grad is not None)])
-    assert len(outcomes[0]) == 6
-    for outcome in outcomes[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(outcome, outcomes[0], strict=True))
+def test_what_does_not_fit_is_refused_before_the_kernel(kernels):
+    weights, grads = [torch.zeros(3)], [torch.zeros(3)]
+    with pytest.raises(TypeError, match=r"gradient has \[2\] numbers, expected \[3\]"):
+        kernels.dense_sgd(weights, [torch.zeros(2)], 0.1)
+    with pytest.raises(TypeError, match=r"optimizer state has \[4\] numbers"):
+        kernels.dense_adagrad(weights, [torch.zeros(4)], grads, 0.1, 1e-10)
+    with pytest.raises(TypeError, match="contiguous float32"):
+        kernels.dense_adagrad(weights, [torch.zeros(3).double()], grads, 0.1, 1e-10)
+    with pytest.raises(TypeError, match=r"expected \[3\]"):
+        kernels.dense_sgd(weights, [], 0.1)
 
 
-def test_what_it_cannot_read_is_left_to_torch(monkeypatch):
-    weight, bias = torch.ones(3, 4), torch.ones(3)
-    x = torch.ones(2, 4)
-    if cpu.available() is not None or "avx512" not in build.supported():
-        pytest.skip("no kernels for AVX-512 here")
-    cpu.use("avx512")
-    assert dense.fused(x, [weight, bias], torch.float32)
-    for wrong in (x[0], x[:0], x[:, :3], x.double(), x[None]):
-        assert not dense.fused(wrong, [weight, bias], torch.float32)
-    assert not dense.fused(x, [weight.double(), bias], torch.float32)
-    assert not dense.fused(x, [torch.ones(4, 3).t(), bias], torch.float32)
-    monkeypatch.setattr(cpu, "instruction_set", lambda: "avx2")
-    assert not dense.fused(x, [weight, bias], torch.float32)
+def test_an_update_is_seen_by_autograd(kernels):
+    weight = torch.randn(4, requires_grad=True)
+    out = (weight * weight).sum()
+    with torch.no_grad():
+        kernels.dense_sgd([weight], [torch.ones(4)], 0.1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.backward()
+
+
+def test_what_the_kernels_do_not_take_goes_to_the_reference(kernels):
+    whole, half = torch.zeros(4, 4), torch.zeros(4, 4, dtype=BF16)
+    assert dense_backend([whole, whole], [whole, half]) is cpu
+    assert dense_backend([], []) is cpu
+    for weight, grad in [(whole.double(), whole.double()), (whole.t()[:2], whole[:2]),
+                         (whole, whole.double()), (whole[:2], whole.t()[:2]), (half, half),
+                         (whole.to("meta"), whole.to("meta"))]:  # fmt: skip
+        assert dense_backend([whole, weight], [whole, grad]) is reference

@@ -116,6 +116,12 @@ def test_any_number_of_threads_and_any_chunk_give_the_same_bits(kernels, dtype):
         out.float().square().sum().backward()
         outcomes.append([out.detach(), *(p.grad for p in ours if p.grad is not None)])
     assert len(outcomes[0]) == 6
+    exact = [p.double().requires_grad_() for p in (x, *parameters)]
+    expected = oracle(exact[0], exact[1:], torch.float64, relu_last=True)
+    expected.square().sum().backward()
+    for ours, theirs in zip(outcomes[0], [expected, *(p.grad for p in exact)], strict=True):
+        assert theirs is not None
+        close(ours, theirs, 1e-4 if dtype == torch.float32 else 0.1)
     for outcome in outcomes[1:]:
         assert all(torch.equal(a, b) for a, b in zip(outcome, outcomes[0], strict=True))
 
