@@ -70,10 +70,10 @@ def test_a_rate_that_diverges_is_not_chosen(clicks, tmp_path):
 
 def test_the_best_stands_first(compared):
     _, made = compared
-    means = [each.mean("auc") for each in made.candidates]
+    means = [each.mean("auc") or 0.0 for each in made.candidates]
     assert means == sorted(means, reverse=True)
     by_loss = ordered("d", "test", "log_loss", made.candidates, None)
-    losses = [each.mean("log_loss") for each in by_loss.candidates]
+    losses = [each.mean("log_loss") or 0.0 for each in by_loss.candidates]
     assert losses == sorted(losses)
 
 
@@ -152,14 +152,14 @@ def test_few_seeds_tell_nothing_and_many_do():
 
     few = ordered("d", "test", "auc", [candidate("a", [0.7]), candidate("b", [0.8])], None)
     assert few.best.name == "b"
-    assert few.chance(*few.candidates) is None
+    assert few.chance(few.candidates[0], few.candidates[1]) is None
     alike = [0.71, 0.72, 0.73, 0.70]
     many = ordered("d", "test", "auc", [candidate("a", alike), candidate("b", alike[::-1])], None)
-    assert many.chance(*many.candidates) == 1.0
+    assert many.chance(many.candidates[0], many.candidates[1]) == 1.0
     apart = ordered(
         "d", "test", "auc", [candidate("a", alike), candidate("b", [v + 0.1 for v in alike])], None
     )
-    assert apart.chance(*apart.candidates) == pytest.approx(2 / 70)
+    assert apart.chance(apart.candidates[0], apart.candidates[1]) == pytest.approx(2 / 70)
     assert [row["differs"] for row in apart.to_dict()["models"]] == [None, True]
 
 

@@ -18,7 +18,7 @@ def test_equals_scipy(first, second):
         return np.abs(np.mean(x, axis=axis) - np.mean(y, axis=axis))
 
     oracle = permutation_test(
-        (first, second), apart, alternative="greater", n_resamples=np.inf, vectorized=True
+        (first, second), apart, alternative="greater", n_resamples=10**6, vectorized=True
     )
     assert chance_of_difference(first, second) == pytest.approx(oracle.pvalue)
 
