@@ -17,7 +17,7 @@ from dlrm.batch import Batch
 from dlrm.errors import ConfigError
 from dlrm.models.lr import LR
 from dlrm.nn.embedding import Embeddings
-from dlrm.nn.factorization import INIT_STD, SecondOrder
+from dlrm.nn.factorization import SecondOrder
 from dlrm.nn.precision import Precision
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
@@ -47,13 +47,17 @@ class FM(nn.Module):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FMConfig:
-    """A factorization machine."""
+    """A factorization machine.
+
+    Fresh factors are smaller in large tables, so that rare ids begin with little say: on the
+    generated log that is better than the same start for all.
+    """
 
     name: Literal["fm"] = "fm"
     """The model."""
     dim: int = 16
     """Number of factors."""
-    tables: TablesConfig = field(default_factory=lambda: TablesConfig(init_std=INIT_STD))
+    tables: TablesConfig = field(default_factory=TablesConfig)
     """The factors of the ids; their first-order weights are stored alike, and start at 0."""
 
     def __post_init__(self) -> None:
