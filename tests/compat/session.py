@@ -45,12 +45,12 @@ def ok(*arguments: str) -> Result:
     return result
 
 
-def assert_same_lines(got: list[str], want: list[str]) -> None:
+def assert_same_lines(got: list[str], want: list[str], rounding: float = 2e-7) -> None:
     """Every line must be the same, but for the last digits of computed numbers.
 
     Data, counts and percentages (numbers of up to four decimals) must be the same text. Losses and
     parameters (five decimals and more) may differ by one unit of the last printed digit, or by
-    2e-7 where more digits than float32 has are printed: other CPUs add up in another order.
+    `rounding` where more digits than float32 has are printed: other CPUs add up in another order.
     """
     assert len(got) == len(want), "\n".join(got)
     for line, expected in zip(got, want, strict=True):
@@ -58,7 +58,7 @@ def assert_same_lines(got: list[str], want: list[str]) -> None:
             continue
         for texts in zip(NUMBER.findall(line), NUMBER.findall(expected), strict=True):
             decimals = max(_decimals(text) for text in texts)
-            tolerance = max(1.01 * 10.0**-decimals, 2e-7) if decimals > 4 else 0.0
+            tolerance = max(1.01 * 10.0**-decimals, rounding) if decimals > 4 else 0.0
             ours, theirs = map(float, texts)
             assert abs(ours - theirs) <= tolerance, f"{line!r}, expected {expected!r}"
         assert _shape(line) == _shape(expected)

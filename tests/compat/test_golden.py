@@ -67,7 +67,10 @@ def train_txt(folder: Path) -> None:
 )
 def test_random_and_synthetic_runs(name: str):
     arguments, expected = read(name)
-    assert_same_lines(ok(*arguments).lines, expected)
+    # Its probabilities come close to 1 (a loss of 8), where the gradient's 1 / (1 - p) magnifies how
+    # p was rounded.
+    saturates = name == "08_qr_mult_debug"
+    assert_same_lines(ok(*arguments).lines, expected, rounding=5e-6 if saturates else 2e-7)
 
 
 def test_sample_run_of_the_readme_of_2019():

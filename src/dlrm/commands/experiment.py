@@ -83,9 +83,10 @@ class Arguments:
 
 def main(words: list[str], prog: str) -> ExperimentResult:
     """Parse `figure5 [--FLAG VALUE ...]` and run the experiment."""
-    if words[:1] not in ([name] for name in EXPERIMENTS) and words[:1] not in (["-h"], ["--help"]):
-        raise unknown("experiment", words[0] if words else "", EXPERIMENTS)
-    flags = words[1:] if words[0] in EXPERIMENTS else words
+    first = words[0] if words else ""
+    if first not in EXPERIMENTS and not first.startswith("-"):
+        raise unknown("experiment", first, EXPERIMENTS)
+    flags = words[1:] if first in EXPERIMENTS else words
     arguments = parse(Arguments, flags, prog, default=Arguments(config=figure5()))
     folder = arguments.run
     if arguments.resume:

@@ -49,7 +49,7 @@ class MLP(nn.Module):
         self.relu_last = relu_last
         self.precision = precision
         self.dropout = dropout
-        self.layers = nn.ModuleList(nn.Linear(n, k) for n, k in pairwise(sizes))
+        self.layers = nn.ModuleList(_layer(n, k) for n, k in pairwise(sizes))
         for layer in self.linears():
             nn.init.normal_(layer.weight, std=sqrt(2 / sum(layer.weight.shape)))
             nn.init.normal_(layer.bias, std=sqrt(1 / layer.bias.shape[0]))
@@ -93,3 +93,8 @@ def _normalised(x: Tensor, norm: nn.Module) -> Tensor:
     return F.batch_norm(
         x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
     )
+
+
+def _layer(n: int, k: int) -> nn.Linear:
+    """Return a layer n -> k; n may be 0, of which torch's own start of it would warn."""
+    return nn.Linear(n, k) if n else nn.utils.skip_init(nn.Linear, n, k)
