@@ -67,8 +67,8 @@ def train_txt(folder: Path) -> None:
 )
 def test_random_and_synthetic_runs(name: str):
     arguments, expected = read(name)
-    # Its probabilities come close to 1 (a loss of 8), where the gradient's 1 / (1 - p) magnifies how
-    # p was rounded.
+    # Its probabilities come close to 1 (a loss of 8), where the gradient's 1 / (1 - p) magnifies
+    # how p was rounded.
     saturates = name == "08_qr_mult_debug"
     assert_same_lines(ok(*arguments).lines, expected, rounding=5e-6 if saturates else 2e-7)
 
