@@ -97,4 +97,6 @@ def _normalised(x: Tensor, norm: nn.Module) -> Tensor:
 
 def _layer(n: int, k: int) -> nn.Linear:
     """Return a layer n -> k; n may be 0, of which torch's own start of it would warn."""
-    return nn.Linear(n, k) if n else nn.utils.skip_init(nn.Linear, n, k)
+    layer = nn.Linear(n, k) if n else nn.utils.skip_init(nn.Linear, n, k)
+    assert isinstance(layer, nn.Linear)
+    return layer
