@@ -1,5 +1,6 @@
 """Multi-layer perceptron, in float32 or with bfloat16 products."""
 
+import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from math import sqrt
@@ -96,7 +97,7 @@ def _normalised(x: Tensor, norm: nn.Module) -> Tensor:
 
 
 def _layer(n: int, k: int) -> nn.Linear:
-    """Return a layer n -> k; n may be 0, of which torch's own start of it would warn."""
-    layer = nn.Linear(n, k) if n else nn.utils.skip_init(nn.Linear, n, k)
-    assert isinstance(layer, nn.Linear)
-    return layer
+    """Return a layer n -> k; of n = 0, data without dense features, torch's own start would warn."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+        return nn.Linear(n, k)
