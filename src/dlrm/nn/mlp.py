@@ -97,7 +97,7 @@ def _normalised(x: Tensor, norm: nn.Module) -> Tensor:
 
 
 def _layer(n: int, k: int) -> nn.Linear:
-    """Return a layer n -> k; of n = 0, data without dense features, torch's own start would warn."""
+    """Return a layer n -> k; without inputs, torch's own start of it would warn."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")
         return nn.Linear(n, k)
