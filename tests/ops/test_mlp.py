@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlrm.ops import build, cpu, dense
+from dlrm.ops import build, cpu, mlp
+from dlrm.ops.cpu import library
 
 BF16 = torch.bfloat16
 DRAWS = 12
@@ -31,7 +32,7 @@ def drawn(seed: int) -> tuple[list[Tensor], Tensor, bool]:
 
 def runs(dtype: torch.dtype) -> bool:
     """Whether this CPU has the products of the loaded build."""
-    return dtype == torch.float32 or bool(cpu._native.multiplies_bf16())
+    return dtype == torch.float32 or bool(library.native.multiplies_bf16())
 
 
 def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -62,7 +63,7 @@ def test_float32_equals_plain_layers(kernels, seed):
     parameters, x, relu_last = drawn(seed)
     ours = [p.clone().requires_grad_() for p in (x, *parameters)]
     exact = [p.double().requires_grad_() for p in (x, *parameters)]
-    out = dense.mlp(ours[0], ours[1:], torch.float32, relu_last=relu_last)
+    out = mlp.mlp(ours[0], ours[1:], torch.float32, relu_last=relu_last)
     expected = oracle(exact[0], exact[1:], torch.float64, relu_last)
     close(out, expected, 1e-5)
     factor = torch.randn(out.shape, generator=torch.Generator().manual_seed(seed))
@@ -85,7 +86,7 @@ def test_bfloat16_is_within_its_rounding(kernels, seed, x_dtype):
     parameters, x = [p.abs() for p in parameters], x.abs().to(x_dtype)
     ours = [p.clone().requires_grad_() for p in (x, *parameters)]
     exact = [p.double().requires_grad_() for p in (x, *parameters)]
-    out = dense.mlp(ours[0], ours[1:], BF16, relu_last=relu_last)
+    out = mlp.mlp(ours[0], ours[1:], BF16, relu_last=relu_last)
     expected = oracle(exact[0], exact[1:], BF16, relu_last)
     assert out.dtype == (BF16 if relu_last else torch.float32)
     close(out, expected, 2**-7)
@@ -112,7 +113,7 @@ def test_any_number_of_threads_and_any_chunk_give_the_same_bits(kernels, dtype):
     for threads in (1, 2, 3, 4):
         torch.set_num_threads(threads)
         ours = [p.clone().requires_grad_() for p in (x, *parameters)]
-        out = dense.mlp(ours[0], ours[1:], dtype, relu_last=True)
+        out = mlp.mlp(ours[0], ours[1:], dtype, relu_last=True)
         out.float().square().sum().backward()
         outcomes.append([out.detach(), *(p.grad for p in ours if p.grad is not None)])
     assert len(outcomes[0]) == 6
@@ -132,10 +133,10 @@ def test_what_it_cannot_read_is_left_to_torch(monkeypatch):
     if cpu.available() is not None or "avx512" not in build.supported():
         pytest.skip("no kernels for AVX-512 here")
     cpu.use("avx512")
-    assert dense.fused(x, [weight, bias], torch.float32)
+    assert mlp.fused(x, [weight, bias], torch.float32)
     for wrong in (x[0], x[:0], x[:, :3], x.double(), x[None]):
-        assert not dense.fused(wrong, [weight, bias], torch.float32)
-    assert not dense.fused(x, [weight.double(), bias], torch.float32)
-    assert not dense.fused(x, [torch.ones(4, 3).t(), bias], torch.float32)
+        assert not mlp.fused(wrong, [weight, bias], torch.float32)
+    assert not mlp.fused(x, [weight.double(), bias], torch.float32)
+    assert not mlp.fused(x, [torch.ones(4, 3).t(), bias], torch.float32)
     monkeypatch.setattr(cpu, "instruction_set", lambda: "avx2")
-    assert not dense.fused(x, [weight, bias], torch.float32)
+    assert not mlp.fused(x, [weight, bias], torch.float32)

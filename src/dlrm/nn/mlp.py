@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dlrm.errors import ConfigError
 from dlrm.nn import products
 from dlrm.nn.precision import Precision
-from dlrm.ops import dense
+from dlrm.ops import mlp as compiled
 
 
 class MLP(nn.Module):
@@ -67,8 +67,8 @@ class MLP(nn.Module):
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         if plain and (dtype == torch.bfloat16 or (x.is_cpu and x.dtype == dtype)):
             parameters = list(self.layers.parameters())
-            fused = dense.fused(x, parameters, dtype)
-            return (dense if fused else products).mlp(
+            fused = compiled.fused(x, parameters, dtype)
+            return (compiled if fused else products).mlp(
                 x, parameters, dtype, relu_last=self.relu_last
             )
         with torch.autocast(x.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):

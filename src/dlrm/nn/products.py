@@ -1,4 +1,4 @@
-"""The layers of an MLP by torch's matrix products, where `dlrm.ops.dense` does not run."""
+"""The layers of an MLP by torch's matrix products, where `dlrm.ops.mlp` does not run."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from dlrm.ops import backend
 
 
 def mlp(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype, *, relu_last: bool) -> Tensor:
-    """Return `relu(W x + b)`, layer after layer; see `dlrm.ops.dense.mlp`."""
+    """Return `relu(W x + b)`, layer after layer; see `dlrm.ops.mlp.mlp`."""
     return _MLP.apply(x, relu_last, dtype, *parameters)
 
 

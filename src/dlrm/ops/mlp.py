@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dlrm.ops import backend, cpu
+from dlrm.ops.cpu import library
 
 
 def fused(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> bool:
@@ -45,7 +46,7 @@ def fused(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> bool:
 
 @cache
 def _bf16_pays() -> bool:
-    return bool(cpu._native.multiplies_bf16()) and not torch.cpu._is_amx_tile_supported()
+    return bool(library.native.multiplies_bf16()) and not torch.cpu._is_amx_tile_supported()
 
 
 def mlp(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype, *, relu_last: bool) -> Tensor:
@@ -77,10 +78,10 @@ class _MLP(torch.autograd.Function):
             x.dtype == torch.bfloat16,
         )  # fmt: skip
         # The inputs of all layers, as the backward pass reads them.
-        h = torch.empty(cpu._native.mlp_bytes(*shape), dtype=torch.uint8)
+        h = torch.empty(library.native.mlp_bytes(*shape), dtype=torch.uint8)
         dtype = torch.bfloat16 if narrow and relu_last else torch.float32
         out = torch.empty(x.shape[0], sizes[-1], dtype=dtype)
-        cpu._native.mlp_forward(
+        library.native.mlp_forward(
             *shape, x.data_ptr(), _pointers(parameters), h.data_ptr(), out.data_ptr(),
             torch.get_num_threads(),
         )  # fmt: skip
@@ -95,7 +96,7 @@ class _MLP(torch.autograd.Function):
         grad = grad.to(out.dtype).contiguous()
         gradients = [torch.empty_like(p) for p in parameters]
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        cpu._native.mlp_backward(
+        library.native.mlp_backward(
             *ctx.shape, x.data_ptr(), _pointers(parameters), h.data_ptr(), out.data_ptr(),
             grad.data_ptr(), _pointers(gradients), None if dx is None else dx.data_ptr(),
             torch.get_num_threads(),

@@ -1,0 +1,101 @@
+"""The compiled library behind the CPU kernels: loaded at first use."""
+
+import ctypes
+from ctypes import c_float, c_int, c_int64, c_uint32, c_void_p
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlrm.compiler import BuildError
+from dlrm.ops import build
+
+DTYPES = (torch.float32, torch.bfloat16)
+
+_UPDATE = [
+    c_int, c_void_p, c_void_p, c_uint32, c_void_p, c_void_p, c_int64, c_int64, c_float, c_int,
+    c_float, c_int64,
+]  # fmt: skip
+_DENSE = [c_void_p, c_int64, c_float, c_float, c_int]
+_DOT = [c_void_p, c_int, c_void_p, c_int]
+
+_MLP = [c_void_p, c_int64, c_int64, c_int, c_int, c_int]
+
+_ARGUMENTS: dict[str, list[type]] = {
+    "rows_of": [c_void_p, c_int, *[c_void_p] * 3, *[c_int64] * 3, c_void_p, c_int],
+    "lookup": [c_void_p, c_int, c_void_p, c_int64, c_int64, c_void_p, c_int],
+    "pooled_lookup": [
+        c_void_p, c_int, c_void_p, c_void_p, c_int64, c_int64, c_int, c_void_p, c_void_p, c_int,
+    ],
+    "spread_gradient": [
+        c_void_p, c_void_p, c_int64, c_int64, c_int, c_void_p, c_void_p, c_int,
+    ],
+    "weights_gradient": [
+        c_void_p, c_int, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_int,
+    ],
+    "sgd_update": _UPDATE,
+    "adagrad_update": [*_UPDATE, c_void_p, c_float],
+    "rowwise_adagrad_update": [*_UPDATE, c_void_p, c_float],
+    "adam_update": [*_UPDATE, c_void_p, c_float, c_float, c_float],
+    "dense_sgd": _DENSE,
+    "dense_adagrad": [*_DENSE, c_float],
+    "dense_adam": [*_DENSE, c_float, c_float, c_float],
+    "dot_interaction": [*_DOT, c_int64, c_int64, c_int64, c_int, c_void_p, c_int],
+    "dot_interaction_gradient": [
+        *_DOT, c_void_p, c_int64, c_int64, c_int64, c_int, c_void_p, c_void_p, c_int,
+    ],
+    "relu_gradient": [c_void_p, c_void_p, c_int, c_int64, c_int64, c_void_p, c_void_p, c_int],
+    "multiplies_bf16": [],
+    "mlp_bytes": _MLP,
+    "mlp_forward": [*_MLP, *[c_void_p] * 4, c_int],
+    "mlp_backward": [*_MLP, *[c_void_p] * 7, c_int],
+}  # fmt: skip
+"""Exported function -> its arguments, as `native/kernels.cpp` declares them."""
+
+_RESULTS: dict[str, type] = {"rows_of": c_int64, "multiplies_bf16": c_int, "mlp_bytes": c_int64}
+
+native: Any = None
+"""ctypes.CDLL with the functions above, once `use` has loaded one."""
+_isa = ""
+_lock = Lock()
+
+
+def use(isa: str) -> str | None:
+    """Load the kernels for an instruction set, compiling them if need be.
+
+    Returns:
+        Why that cannot be done, or None.
+
+    """
+    global native, _isa
+    if isa not in build.supported():
+        return f"this CPU has no {isa} (it has {', '.join(build.supported())})"
+    with _lock:
+        if _isa == isa:
+            return None
+        try:
+            library = ctypes.CDLL(str(build.compiled(isa)))
+        except (BuildError, OSError) as error:
+            return str(error)
+        for name, arguments in _ARGUMENTS.items():
+            function = getattr(library, name)
+            function.argtypes = arguments
+            function.restype = _RESULTS.get(name)
+        native, _isa = library, isa
+    return None
+
+
+def available() -> str | None:
+    """Return why these kernels cannot run here, or None; loads the fastest unless one is loaded."""
+    return None if native is not None else use(build.supported()[0])
+
+
+def instruction_set() -> str:
+    """Return the instruction set of the loaded kernels, e.g. `avx512`."""
+    return _isa
+
+
+def pointer(tensor: Tensor | None) -> int | None:
+    """Return the address of a tensor's first number; None for none."""
+    return None if tensor is None else tensor.data_ptr()

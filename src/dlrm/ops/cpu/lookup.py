@@ -1,0 +1,115 @@
+"""Lookups: rows of the stacked tables, alone or added up in bags."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dlrm.ops.cpu import library
+from dlrm.ops.cpu.library import pointer
+from dlrm.ops.reference.lookup import Pooling, sparse_gradient
+
+
+def rows_of(
+    ids: Tensor, starts: Tensor, sizes: Tensor, offsets: Tensor | None = None
+) -> tuple[Tensor, int]:
+    """Turn ids within a table into rows of the stacked tables; see `reference.rows_of`."""
+    ids = ids.contiguous()
+    if ids.dtype != torch.int32:
+        ids = ids.long()
+    if offsets is None:
+        at, bags = None, ids.shape[0]
+    else:
+        offsets = offsets.contiguous().long()
+        at, bags = offsets.data_ptr(), offsets.shape[0] - 1
+    rows = torch.empty(ids.shape, dtype=torch.int64)
+    wrong = library.native.rows_of(
+        ids.data_ptr(), ids.dtype == torch.int64, at, starts.data_ptr(), sizes.data_ptr(),
+        ids.numel(), bags, starts.shape[0], rows.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    return rows, wrong
+
+
+def lookup(weight: Tensor, rows: Tensor) -> Tensor:
+    """Return `weight[rows]`; see `reference.lookup`."""
+    return _Lookup.apply(weight, rows.contiguous().long())
+
+
+class _Lookup(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.shape = weight.shape
+        dim = weight.shape[1]
+        out = torch.empty(*rows.shape, dim)
+        library.native.lookup(
+            weight.data_ptr(), weight.dtype == torch.bfloat16, rows.data_ptr(), rows.numel(), dim,
+            out.data_ptr(), torch.get_num_threads(),
+        )  # fmt: skip
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (rows,) = ctx.saved_tensors
+        return sparse_gradient(rows, grad, ctx.shape), None
+
+
+def pooled_lookup(
+    weight: Tensor,
+    rows: Tensor,
+    offsets: Tensor,
+    *,
+    mode: Pooling = "sum",
+    per_sample_weights: Tensor | None = None,
+) -> Tensor:
+    """Return the sum or mean of the rows of each bag; see `reference.pooled_lookup`."""
+    scale = None if per_sample_weights is None else per_sample_weights.float().contiguous()
+    offsets = offsets.contiguous().long()
+    return _Pooled.apply(weight, rows.contiguous().long(), offsets, mode == "mean", scale)
+
+
+class _Pooled(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, weight: Tensor, rows: Tensor, offsets: Tensor, mean: bool, scale: Tensor | None
+    ) -> Tensor:
+        # The gradient of the scale needs the weight, that of the weight does not.
+        needed = weight if scale is not None and scale.requires_grad else None
+        ctx.save_for_backward(rows, offsets, scale, needed)
+        ctx.shape, ctx.mean = weight.shape, mean
+        bags, dim = offsets.shape[0] - 1, weight.shape[1]
+        out = torch.empty(bags, dim)
+        library.native.pooled_lookup(
+            weight.data_ptr(), weight.dtype == torch.bfloat16, rows.data_ptr(),
+            offsets.data_ptr(), bags, dim, mean, pointer(scale), out.data_ptr(),
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None, Tensor | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        rows, offsets, scale, weight = ctx.saved_tensors
+        grad = grad.contiguous()
+        bags, dim = grad.shape
+        threads = torch.get_num_threads()
+        values = d_scale = None
+        if ctx.needs_input_grad[0]:
+            values = torch.empty(rows.shape[0], dim)
+            library.native.spread_gradient(
+                grad.data_ptr(), offsets.data_ptr(), bags, dim, ctx.mean, pointer(scale),
+                values.data_ptr(), threads,
+            )  # fmt: skip
+            values = sparse_gradient(rows, values, ctx.shape)
+        if ctx.needs_input_grad[4]:
+            d_scale = torch.empty(rows.shape[0])
+            library.native.weights_gradient(
+                weight.data_ptr(), weight.dtype == torch.bfloat16, rows.data_ptr(),
+                offsets.data_ptr(), grad.data_ptr(), bags, dim, d_scale.data_ptr(), threads,
+            )  # fmt: skip
+            if ctx.mean:
+                lengths = offsets.diff()
+                d_scale /= lengths.repeat_interleave(lengths, output_size=rows.shape[0])
+        return values, None, None, None, d_scale

@@ -1,0 +1,39 @@
+"""Kernels in plain torch: what every other backend is tested against.
+
+Legend: R rows of the stacked tables, D embedding dimension, L looked-up rows, G bags, B batch,
+T tables, F vectors that interact. How tables can be stored is told in `storage`.
+"""
+
+from dlrm.ops.reference.dense import dense_adagrad, dense_adam, dense_sgd
+from dlrm.ops.reference.interaction import dot_interaction
+from dlrm.ops.reference.layers import relu_gradient
+from dlrm.ops.reference.lookup import lookup, pooled_lookup, rows_of
+from dlrm.ops.reference.updates import (
+    adagrad_update,
+    adam_update,
+    aggregate,
+    rowwise_adagrad_update,
+    sgd_update,
+)
+
+__all__ = [
+    "adagrad_update",
+    "adam_update",
+    "aggregate",
+    "available",
+    "dense_adagrad",
+    "dense_adam",
+    "dense_sgd",
+    "dot_interaction",
+    "lookup",
+    "pooled_lookup",
+    "relu_gradient",
+    "rows_of",
+    "rowwise_adagrad_update",
+    "sgd_update",
+]
+
+
+def available() -> str | None:
+    """Return why these kernels cannot run here, or None: they always can."""
+    return None

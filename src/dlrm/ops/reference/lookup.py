@@ -1,0 +1,131 @@
+"""Lookups: rows of the stacked tables, alone or added up in bags."""
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+Pooling = Literal["sum", "mean"]
+
+
+def rows_of(
+    ids: Tensor, starts: Tensor, sizes: Tensor, offsets: Tensor | None = None
+) -> tuple[Tensor, int]:
+    """Turn ids within a table into rows of the stacked tables.
+
+    Args:
+        ids: (B, T) int32 or int64; with offsets (L,).
+        starts: (T,) int64, the first row of each table.
+        sizes: (T,) int64, its rows.
+        offsets: (B*T + 1,) int64, or None; bag g belongs to table g % T.
+
+    Returns:
+        The rows, int64, in the shape of ids; and the first position in ids.flatten() that is out
+        of range, -1 if there is none, or -2 if the offsets do not rise from 0 to L.
+
+    """
+    if offsets is None:
+        wrong = (ids < 0) | (ids >= sizes)
+        rows = ids + starts
+    else:
+        lengths = offsets.diff()
+        if offsets[0] != 0 or offsets[-1] != ids.shape[0] or (lengths < 0).any():
+            return ids, -2
+        tables = torch.arange(len(lengths), device=ids.device) % len(sizes)
+        table = tables.repeat_interleave(lengths, output_size=ids.shape[0])
+        wrong = (ids < 0) | (ids >= sizes[table])
+        rows = ids + starts[table]
+    return rows, int(wrong.flatten().nonzero()[0]) if wrong.any() else -1
+
+
+def lookup(weight: Tensor, rows: Tensor) -> Tensor:
+    """Return `weight[rows]`; the gradient is sparse.
+
+    Args:
+        weight: (R, D).
+        rows: (...) int32 or int64.
+
+    Returns:
+        (..., D), float32 if stored in bfloat16.
+
+    """
+    if weight.dtype == torch.bfloat16:
+        return _Widened.apply(weight, rows)
+    return F.embedding(rows, weight, sparse=True)
+
+
+class _Widened(torch.autograd.Function):
+    """A lookup in bfloat16 rows whose gradient stays float32."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.shape = weight.shape
+        return F.embedding(rows, weight).float()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (rows,) = ctx.saved_tensors
+        return sparse_gradient(rows, grad, ctx.shape), None
+
+
+def sparse_gradient(rows: Tensor, grad: Tensor, shape: torch.Size) -> Tensor:
+    """Return the gradient of a weight from those of its looked-up rows, not summed.
+
+    Args:
+        rows: (...) int32 or int64.
+        grad: (..., D).
+        shape: (R, D) of the weight.
+
+    """
+    return torch.sparse_coo_tensor(
+        rows.reshape(1, -1).long(),
+        grad.reshape(-1, shape[1]),
+        shape,
+        check_invariants=False,
+        is_coalesced=False,
+    )
+
+
+def pooled_lookup(
+    weight: Tensor,
+    rows: Tensor,
+    offsets: Tensor,
+    *,
+    mode: Pooling = "sum",
+    per_sample_weights: Tensor | None = None,
+) -> Tensor:
+    """Return the sum or mean of the rows of each bag, zeros if it is empty; sparse gradient.
+
+    Args:
+        weight: (R, D).
+        rows: (L,) int64, bag after bag.
+        offsets: (G + 1,) int64 from 0 to L, bag g is `rows[offsets[g] : offsets[g + 1]]`.
+        mode: `sum` or `mean`.
+        per_sample_weights: (L,) factor of each looked-up row, or None; it also gets a gradient.
+            A mean divides by the length of the bag, not by its weight.
+
+    Returns:
+        (G, D), float32 if stored in bfloat16.
+
+    """
+    if weight.dtype != torch.bfloat16 and (mode == "sum" or per_sample_weights is None):
+        return F.embedding_bag(
+            rows,
+            weight,
+            offsets,
+            mode=mode,
+            sparse=True,
+            include_last_offset=True,
+            per_sample_weights=per_sample_weights,
+        )
+    lengths = offsets.diff()
+    looked_up = lookup(weight, rows)
+    if per_sample_weights is not None:
+        looked_up = looked_up * per_sample_weights[:, None]
+    bag = torch.arange(len(lengths), device=rows.device).repeat_interleave(lengths)
+    pooled = looked_up.new_zeros(len(lengths), weight.shape[1]).index_add(0, bag, looked_up)
+    return pooled / lengths.clamp(min=1)[:, None] if mode == "mean" else pooled
