@@ -195,3 +195,13 @@ def test_a_run_without_held_out_rows_still_ends_well(workdir, capsys):
     row = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert row["split"] is None
     assert row["steps"] == 8
+
+
+def test_wide_deep_without_crosses_says_what_it_does_instead(trained, monkeypatch, capsys):
+    monkeypatch.chdir(trained)
+    words = ["train", "criteo-kaggle", "--data", "log.txt", "--max-steps", "1"]
+    words += ["--model", "wide_deep", "--model.deep", "8", "--model.dim", "4"]
+    assert main([*words, "--run", "wide"]) == 0
+    assert "first-order weights" in capsys.readouterr().err
+    assert main([*words, "--run", "crossed", "--model.crosses", "C1*C2"]) == 0
+    assert "first-order weights" not in capsys.readouterr().err

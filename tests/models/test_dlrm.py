@@ -143,3 +143,9 @@ def test_a_wrong_interaction_lists_the_choices():
 def test_sizes_must_be_positive(wrong):
     with pytest.raises(ConfigError, match="must be positive"):
         DLRMConfig(**wrong)
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0])
+def test_dropout_is_a_share(dropout):
+    with pytest.raises(ConfigError, match=f"dropout is {dropout}"):
+        DLRMConfig(dropout=dropout)

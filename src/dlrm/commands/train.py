@@ -14,6 +14,7 @@ from dlrm.data.resolve import resolve
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, MissingExtraError, RunError
 from dlrm.models import another
+from dlrm.models.wide_deep import WideDeepConfig
 from dlrm.nn import precision
 from dlrm.recipes.baseline import baseline as baseline_of
 from dlrm.run import Run
@@ -180,6 +181,11 @@ def _start(recipe: str, config: TrainConfig, path: Path | None) -> TrainResult:
     config = replace(config, precision=precision.resolve(config.precision))
     dataset = open_data(config)
     run = trial.create(path, recipe, config, dataset)
+    if isinstance(config.model, WideDeepConfig) and not config.model.crosses:
+        terminal.err.print(
+            "wide_deep without --model.crosses: its wide part is the first-order weights, and "
+            "pairs are left to the MLP"
+        )
     return _train(config, dataset, run, resume=False)
 
 

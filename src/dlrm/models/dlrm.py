@@ -35,6 +35,8 @@ class DLRM(nn.Module):
         interaction: `dot`, `cat`, `sum` or `projection`.
         self_interaction: Whether `dot` also pairs each vector with itself.
         projection: Combinations of the vectors that `projection` pairs them with.
+        dropout: Share of the MLPs' hidden units dropped in training.
+        batch_norm: Whether their hidden layers are normalized.
         precision: Of the MLPs, see `dlrm.nn.mlp`.
 
     """
@@ -49,16 +51,30 @@ class DLRM(nn.Module):
         interaction: str = "dot",
         self_interaction: bool = False,
         projection: int = 8,
+        dropout: float = 0.0,
+        batch_norm: bool = False,
         precision: Precision = "fp32",
     ):
         super().__init__()
         tables, dim = len(embeddings.rows), embeddings.dim
         self.embeddings = embeddings
-        self.bottom = MLP([num_dense, *bottom, dim], relu_last=True, precision=precision)
+        self.bottom = MLP(
+            [num_dense, *bottom, dim],
+            relu_last=True,
+            precision=precision,
+            dropout=dropout,
+            batch_norm=batch_norm,
+        )
         self.interaction = build_interaction(
             interaction, tables, dim, self_interaction=self_interaction, projection=projection
         )
-        self.top = MLP([self.interaction.width, *top, 1], relu_last=False, precision=precision)
+        self.top = MLP(
+            [self.interaction.width, *top, 1],
+            relu_last=False,
+            precision=precision,
+            dropout=dropout,
+            batch_norm=batch_norm,
+        )
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B,)."""
@@ -85,6 +101,10 @@ class DLRMConfig:
     """Whether `dot` also pairs each vector with itself."""
     projection: int = 8
     """Combinations of the vectors that `projection` pairs them with, instead of all pairs."""
+    dropout: float = 0.0
+    """Share of the MLPs' hidden units that training drops."""
+    batch_norm: bool = False
+    """Whether hidden layers are normalized over the batch."""
     tables: TablesConfig = field(default_factory=TablesConfig)
     """The embedding tables."""
 
@@ -95,6 +115,8 @@ class DLRMConfig:
         for name in ("dim", "projection"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}: it must be positive")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.dropout is {self.dropout}: at least 0 and below 1 is needed")
 
     def build(self, schema: Schema, precision: Precision = "fp32") -> DLRM:
         """Return the model for data of this schema, with fresh parameters."""
@@ -106,5 +128,7 @@ class DLRMConfig:
             interaction=self.interaction,
             self_interaction=self.self_interaction,
             projection=self.projection,
+            dropout=self.dropout,
+            batch_norm=self.batch_norm,
             precision=precision,
         )
