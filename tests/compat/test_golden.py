@@ -65,12 +65,19 @@ def train_txt(folder: Path) -> None:
         "25_ppp4",
     ],
 )
-def test_random_and_synthetic_runs(name: str):
+def test_random_and_synthetic_runs(name: str, monkeypatch: pytest.MonkeyPatch):
     arguments, expected = read(name)
-    # Its probabilities come close to 1 (a loss of 8), where the gradient's 1 / (1 - p) magnifies
-    # how p was rounded.
-    saturates = name == "08_qr_mult_debug"
-    assert_same_lines(ok(*arguments).lines, expected, rounding=5e-6 if saturates else 2e-7)
+    if name == "08_qr_mult_debug":
+        # It magnifies rounding (see below): compared with sums in the original's order.
+        monkeypatch.setattr("dlrm.ops.mlp.fused", lambda *_: False)
+    assert_same_lines(ok(*arguments).lines, expected)
+
+
+def test_compiled_mlps_stay_near_where_rounding_is_magnified():
+    # Initial parameters off by their last bit move the final ones of this run by 6e-7; compiled
+    # MLPs, which sum in another order in each of ten steps, by 2.2e-6.
+    arguments, expected = read("08_qr_mult_debug")
+    assert_same_lines(ok(*arguments).lines, expected, rounding=5e-6)
 
 
 def test_sample_run_of_the_readme_of_2019():
