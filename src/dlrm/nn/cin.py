@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlrm.nn.linear import Linear, multiply
+from dlrm.nn.linear import Linear
 from dlrm.nn.precision import Precision
+from dlrm.nn.products import linear
 
 
 class CIN(nn.Module):
@@ -76,7 +77,7 @@ class _Layer(torch.autograd.Function):
         w = weight.to(dtype)
         for part in _parts(x0, x):
             pairs = _pairs(_rows(x0[part], dtype), _rows(x[part], dtype))
-            _put(out[part], multiply(w, pairs.t()))
+            _put(out[part], linear(w, pairs.t()))
         return out
 
     @staticmethod
@@ -88,8 +89,8 @@ class _Layer(torch.autograd.Function):
         for part in _parts(x0, x):
             rows0, rows = _rows(x0[part], ctx.dtype), _rows(x[part], ctx.dtype)
             g = _rows(grads[0][part], ctx.dtype)
-            of_weight += multiply(g, _pairs(rows0, rows))
-            of_pairs = multiply(w, g.t()).view(len(rows0), len(rows), -1)
+            of_weight += linear(g, _pairs(rows0, rows))
+            of_pairs = linear(w, g.t()).view(len(rows0), len(rows), -1)
             _put(of_x0[part], (of_pairs * rows).sum(dim=1))
             _put(of_x[part], (of_pairs * rows0[:, None]).sum(dim=0))
         return of_x0, of_x, of_weight, None

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlrm.nn.precision import Precision
+from dlrm.nn.products import linear
 
 
 class Linear(nn.Module):
@@ -51,31 +52,12 @@ class _Linear(torch.autograd.Function):
         x_, w = x.to(dtype), weight.to(dtype)
         ctx.save_for_backward(x_, w)
         ctx.x_dtype = x.dtype
-        return multiply(x_, w, None if bias is None else bias.to(dtype)).to(weight.dtype)
+        return linear(x_, w, None if bias is None else bias.to(dtype)).to(weight.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
         g = grads[0].to(x.dtype)
-        of_x = multiply(g, w.t()).to(ctx.x_dtype) if ctx.needs_input_grad[0] else None
+        of_x = linear(g, w.t()).to(ctx.x_dtype) if ctx.needs_input_grad[0] else None
         of_bias = grads[0].sum(dim=0, dtype=torch.float32) if ctx.needs_input_grad[2] else None
         return of_x, (g.t() @ x).float(), of_bias, None
-
-
-def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x W^T + b by the faster library: oneDNN where torch has it, see `dlrm.nn.mlp`.
-
-    Args:
-        x: (B, n).
-        weight: (k, n), of the same type.
-        bias: (k,), of the same type, or None.
-
-    """
-    onednn = x.device.type == "cpu" and torch.backends.mkldnn.is_available()
-    if onednn and (x.dtype == torch.bfloat16 or weight.numel() >= ONEDNN_WEIGHTS):
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return F.linear(x, weight, bias)
-
-
-ONEDNN_WEIGHTS = 16384
-"""Weights from which oneDNN beats MKL in float32."""

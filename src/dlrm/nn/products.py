@@ -42,7 +42,7 @@ class _MLP(torch.autograd.Function):
             h = h.to(dtypes[i])
             inputs.append(h)
             bias = parameters[2 * i + 1].to(dtypes[i])
-            h = _linear(h, weight, bias, relu=relu_last or i < layers - 1)
+            h = linear(h, weight, bias, relu=relu_last or i < layers - 1)
             outputs.append(h)
         ctx.save_for_backward(*inputs, *outputs, *weights)
         ctx.relu_last, ctx.x_dtype = relu_last, x.dtype
@@ -66,8 +66,16 @@ class _MLP(torch.autograd.Function):
         return of_x, None, None, *reversed(of_parameters)
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
-    """Return x W^T + b, with its ReLU in the same pass."""
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False) -> Tensor:
+    """Return x W^T + b by the faster library, with its ReLU in the same pass.
+
+    Args:
+        x: (B, n).
+        weight: (k, n), of the same type.
+        bias: (k,), of the same type, or None.
+        relu: Whether negative outputs become 0.
+
+    """
     if _by_onednn(x, weight):
         pointwise = "relu" if relu else "none"
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, pointwise, [], "")
