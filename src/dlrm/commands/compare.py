@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,15 +11,16 @@ from rich.console import Group, RenderableType
 
 from dlrm import recipes, terminal
 from dlrm.commands.flags import parse
-from dlrm.commands.train import open_data
+from dlrm.commands.train import fresh, open_data
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, MissingExtraError, RunError
 from dlrm.files import write_json
 from dlrm.nn import precision
 from dlrm.reporting import comparison as page
 from dlrm.reporting.comparison import beside, conclusion
+from dlrm.run import Run
 from dlrm.training import comparison
-from dlrm.training.comparison import Candidate, Comparison, of_runs
+from dlrm.training.comparison import Candidate, Comparison, check_models, of_runs
 from dlrm.training.config import TrainConfig, from_dict, to_dict
 from dlrm.training.significance import LEVEL
 
@@ -156,9 +156,10 @@ def _start(
 ) -> CompareResult:
     if not models or seeds < 1 or not rates:
         raise ConfigError("compare needs at least one model, one seed and one rate")
-    folder = folder or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
-    if folder.exists() and any(folder.iterdir()):
-        raise RunError(f"{folder} exists already: give another --run, or --resume to go on with it")
+    # Asked before the data are prepared, which may take long.
+    check_models(models)
+    folder = folder or fresh("compare")
+    Run.check_new(folder)
     config = replace(config, precision=precision.resolve(config.precision))
     dataset = open_data(config)
     record = {

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ from rich.console import Group, RenderableType
 
 from dlrm import terminal
 from dlrm.commands.flags import parse
-from dlrm.commands.train import open_data
+from dlrm.commands.train import fresh, open_data
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, MissingExtraError, RunError, unknown
 from dlrm.files import write_json
@@ -19,6 +18,7 @@ from dlrm.nn import precision
 from dlrm.recipes.figure5 import MODELS, OPTIMIZERS, figure5, with_optimizer
 from dlrm.reporting import figure5 as page
 from dlrm.reporting.figure5 import conclusion
+from dlrm.run import Run
 from dlrm.training.comparison import Comparison, compare
 from dlrm.training.config import TrainConfig, from_dict, to_dict
 
@@ -98,9 +98,8 @@ def main(words: list[str], prog: str) -> ExperimentResult:
         return _repeat(folder, record, Dataset.open(Path(record["data"])))
     if arguments.seeds < 1 or not arguments.rates:
         raise ConfigError("the experiment needs at least one seed and one rate")
-    folder = folder or Path("runs") / f"figure5-{datetime.now():%Y%m%d-%H%M%S}"
-    if folder.exists() and any(folder.iterdir()):
-        raise RunError(f"{folder} exists already: give another --run, or --resume to go on with it")
+    folder = folder or fresh("figure5")
+    Run.check_new(folder)
     config = replace(arguments.config, precision=precision.resolve(arguments.config.precision))
     dataset = open_data(config)
     record = {

@@ -141,9 +141,7 @@ def compare(
         ConfigError: A model is unknown, or there is nothing to choose or measure with.
 
     """
-    for name in models:
-        if name not in (*MODELS, TREES):
-            raise unknown("model", name, (*MODELS, TREES))
+    check_models(models)
     split = next((name for name in ("test", "validation") if len(dataset.split(name))), None)
     if split is None:
         raise ConfigError(f"{dataset.path} has neither test nor validation rows to compare on")
@@ -173,6 +171,13 @@ def compare(
         count = _parameters(Path(runs[0].run or ""))
         candidates.append(Candidate(name=name, lr=lr, parameters=count, seeds=tuple(runs)))
     return ordered(str(dataset.path), split, config.eval.metric, candidates, optimum)
+
+
+def check_models(names: Sequence[str]) -> None:
+    """Raise a ConfigError if one of these is neither a model nor `trees`."""
+    for name in names:
+        if name not in (*MODELS, TREES):
+            raise unknown("model", name, (*MODELS, TREES))
 
 
 def of_runs(paths: Sequence[Path]) -> Comparison:
