@@ -4,10 +4,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dlrm.batch import Batch
 from dlrm.data import loader as module
+from dlrm.data.bags import Bags
 from dlrm.data.loader import Loader, LoaderConfig
 from dlrm.data.store import Split
-from dlrm.errors import ConfigError
+from dlrm.errors import ConfigError, DatasetError
+
+from .ragged import Samples, packed, unpacked
 
 
 def split(rows: int) -> Split:
@@ -19,6 +23,23 @@ def split(rows: int) -> Split:
         np.stack([at, at * 3, at * 7], axis=1).astype(np.int32),
         (at % 2).astype(np.uint8),
     )
+
+
+def bags_of(row: int) -> list[list[int]]:
+    """The bags of a row in three tables, of 0 to 3 ids that tell which row it is."""
+    return [[row * 10 + t] * ((row * 7 + t * 5) % 4) for t in range(3)]
+
+
+def ragged(rows: int) -> Split:
+    """The same rows with bags of ids."""
+    one = split(rows)
+    bags = packed([bags_of(row) for row in range(rows)])
+    return Split("train", one.dense, bags.ids, one.labels, offsets=bags.offsets)
+
+
+def bags_in(batch: Batch) -> Samples:
+    assert batch.offsets is not None
+    return unpacked(Bags(batch.ids.numpy(), batch.offsets.numpy()), 3)
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +85,51 @@ def test_starting_anywhere_gives_the_rest_of_the_epoch(
     assert len(rest) == max(0, len(whole) - first)
     for ours, theirs in zip(rest, whole[first:], strict=True):
         assert torch.equal(ours.ids, theirs.ids)
+
+
+@settings(deadline=None, max_examples=80)
+@given(first=st.integers(0, 60), window_ids=st.sampled_from([1, 40, 150, 10**6]), **SIZES)
+def test_bags_come_whole_wherever_an_epoch_starts(
+    first, window_ids, rows, batch_size, shuffle, seed, epoch
+):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "WINDOW_IDS", window_ids)
+        loader = Loader(ragged(rows), batch_size=batch_size, shuffle=shuffle, seed=seed)
+    whole, rest = list(loader.epoch(epoch)), list(loader.epoch(epoch, first))
+    assert all(len(batch) == batch_size for batch in whole[:-1])
+    order = [int(number) for batch in whole for number in batch.dense[:, 0]]
+    assert sorted(order) == list(range(rows))
+    assert len(rest) == max(0, len(whole) - first)
+    for batch in whole:
+        assert batch.ids.dtype == torch.int32
+        assert bags_in(batch) == [bags_of(int(number)) for number in batch.dense[:, 0]]
+        assert batch.labels.tolist() == [int(number) % 2 for number in batch.dense[:, 0]]
+    for ours, theirs in zip(rest, whole[first:], strict=True):
+        assert torch.equal(ours.dense, theirs.dense)
+        assert bags_in(ours) == bags_in(theirs)
+    # With windows of equally many rows, the order is that of rows with one id per feature.
+    if window_ids == 10**6:
+        plain = Loader(split(rows), batch_size=batch_size, shuffle=shuffle, seed=seed)
+        assert order == [int(n) for batch in plain.epoch(epoch) for n in batch.dense[:, 0]]
+
+
+def test_windows_of_long_bags_have_fewer_rows(monkeypatch):
+    monkeypatch.setattr(module, "WINDOW_ROWS", 1000)
+    many = ragged(200)
+    mean = len(many.ids) / 200
+    for limit in (50, 200, 10**6):
+        monkeypatch.setattr(module, "WINDOW_IDS", limit)
+        loader = Loader(many, batch_size=4)
+        assert loader.window_rows == max(1, min(1000, int(limit / mean)) // 4) * 4
+    assert Loader(split(200), batch_size=4).window_rows == 1000
+
+
+def test_damaged_offsets_are_no_batch():
+    good = ragged(100)
+    assert good.offsets is not None
+    good.offsets[150] += 10**6
+    with pytest.raises(DatasetError, match="offsets of the bags of rows 48 to 56 are wrong"):
+        list(Loader(good, batch_size=10).epoch())
 
 
 def test_the_order_depends_on_seed_and_epoch_only():

@@ -10,7 +10,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from dlrm.data.bags import Bags, consecutive, take
 from dlrm.data.split import Rows
+from dlrm.errors import ConfigError, DatasetError
 from dlrm.files import sync_folder
 
 
@@ -65,24 +67,38 @@ class SplitWriter:
         folder: The dataset.
         splits: Names of the splits.
         dense: N, numbers a row.
-        tables: T, ids a row.
+        tables: T, ids a row, or bags of them.
         truth: Whether the probability behind each label is known.
+        bags: Whether a row holds a bag of ids for each table, of any length, or just one id.
 
     """
 
     def __init__(
-        self, folder: Path, splits: Iterable[str], dense: int, tables: int, *, truth: bool
+        self,
+        folder: Path,
+        splits: Iterable[str],
+        dense: int,
+        tables: int,
+        *,
+        truth: bool,
+        bags: bool = False,
     ):
+        if bags and tables < 1:
+            raise ConfigError("a dataset with bags of ids needs a categorical feature")
         kinds: dict[str, tuple[str, int | None]] = {
             "dense": ("f4", dense),
-            "ids": ("i4", tables),
+            "ids": ("i4", None if bags else tables),
             "labels": ("u1", None),
         }
         if truth:
             kinds["truth"] = ("f4", None)
+        if bags:
+            kinds["offsets"] = ("i8", None)
+        self._tables, self._bags = tables, bags
         self._folder = folder
         self._clicks = dict.fromkeys(splits, 0)
         self._rows = dict.fromkeys(self._clicks, 0)
+        self._ids = dict.fromkeys(self._clicks, 0)
         self._arrays = {
             split: {
                 name: ArrayWriter(folder, f"{split}/{name}.bin", dtype, columns)
@@ -90,6 +106,9 @@ class SplitWriter:
             }
             for split in self._clicks
         }
+        if bags:
+            for writers in self._arrays.values():
+                writers["offsets"].write(np.zeros(1, np.int64))
 
     def __enter__(self) -> Self:
         return self
@@ -105,12 +124,48 @@ class SplitWriter:
                 writer.abandon()
 
     def write(self, split: str, arrays: Mapping[str, NDArray[Any]], rows: Rows) -> None:
-        """Append some rows of a block to a split."""
-        for name, writer in self._arrays[split].items():
-            writer.write(arrays[name][rows])
+        """Append some rows of a block to a split.
+
+        Args:
+            split: Its name.
+            arrays: By name, the rows of the block: `dense` (n, N), `ids` (n, T), `labels` (n,) and
+                `truth` (n,). With bags, `ids` (L,) and `offsets` (n*T + 1,) from 0 to L.
+            rows: Which of them: a slice without a step, or numbers.
+
+        Raises:
+            DatasetError: The offsets of the block do not fit its rows and ids.
+
+        """
         labels = arrays["labels"][rows]
+        chosen = self._chosen(split, arrays, rows) if self._bags else {}
+        for name, writer in self._arrays[split].items():
+            writer.write(chosen[name] if name in chosen else arrays[name][rows])
         self._rows[split] += len(labels)
         self._clicks[split] += int(np.count_nonzero(labels))
+
+    def _chosen(
+        self, split: str, arrays: Mapping[str, NDArray[Any]], rows: Rows
+    ) -> dict[str, NDArray[Any]]:
+        """Return ids and offsets of some bags of a block, as the split goes on with them."""
+        count, block = len(arrays["labels"]), Bags(arrays["ids"], arrays["offsets"])
+        if len(block.offsets) != count * self._tables + 1 or (
+            block.offsets[0] != 0
+            or block.offsets[-1] != len(block.ids)
+            or (np.diff(block.offsets) < 0).any()
+        ):
+            raise DatasetError(
+                f"a block of {count} rows of {self._tables} bags with {len(block.ids)} ids has "
+                f"{len(block.offsets)} offsets, expected {count * self._tables + 1} that rise from "
+                "0 to the number of ids"
+            )
+        if isinstance(rows, slice):
+            start, stop, _ = rows.indices(count)
+            ids, offsets = consecutive(block, self._tables, start, max(start, stop))
+        else:
+            ids, offsets = take(block, self._tables, rows)
+        base = self._ids[split]
+        self._ids[split] += len(ids)
+        return {"ids": ids, "offsets": offsets[1:] + base}
 
     def finish(self) -> dict[str, dict[str, Any]]:
         """Sync everything; return the entries of the splits in the manifest."""

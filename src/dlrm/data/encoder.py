@@ -31,9 +31,11 @@ class Encoded(NamedTuple):
     dense: NDArray[np.float32]
     """(n, N)"""
     ids: NDArray[np.int32]
-    """(n, T)"""
+    """(n, T), or (L,) where there are offsets"""
     labels: NDArray[np.uint8]
     """(n,)"""
+    offsets: NDArray[np.int64] | None = None
+    """None when one-hot, else (n*T + 1,) where the bags of ids begin; see dlrm.batch"""
 
 
 def dense_columns(frame: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:

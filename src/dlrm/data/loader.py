@@ -4,6 +4,7 @@ Rows are read in windows of many batches. With shuffling, the split is cut into 
 consecutive rows; an epoch takes the blocks in random order, and a window's rows are mixed among
 themselves. So every read is a large slice of the memory map, a batch is a slice of a window, and
 the order depends on nothing but (seed, epoch): a cursor is an epoch and a number of batches.
+Bags of ids are read and mixed likewise, in the order that rows with one id per feature would have.
 """
 
 import time
@@ -15,11 +16,14 @@ import numpy as np
 import torch
 
 from dlrm.batch import Batch
+from dlrm.data.bags import Bags, consecutive, join, take
 from dlrm.data.store import Split
 from dlrm.errors import ConfigError
 
 BLOCK_ROWS = 1024
 WINDOW_ROWS = 65536
+WINDOW_IDS = 1 << 24
+"""Of bags: where they are long, a window has fewer rows, so that it has about so many ids."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,8 +62,11 @@ class Loader:
         self.shuffle = shuffle
         self.seed = seed
         self.waited_s = 0.0
+        rows = WINDOW_ROWS
+        if split.offsets is not None and len(split.ids):
+            rows = min(rows, WINDOW_IDS * len(split) // len(split.ids))
         # Whole batches, so that none spans two windows.
-        self.window_rows = max(1, WINDOW_ROWS // batch_size) * batch_size
+        self.window_rows = max(1, rows // batch_size) * batch_size
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -104,10 +111,20 @@ class Loader:
             rows = np.concatenate([array[piece] for piece in pieces])
             return rows if mix is None else rows.take(mix, axis=0)
 
+        def read_bags(stored: Bags) -> Bags:
+            tables = (len(stored.offsets) - 1) // len(self.split)
+            bags = join([consecutive(stored, tables, p.start, p.stop) for p in pieces])
+            return bags if mix is None else take(bags, tables, mix)
+
+        if self.split.offsets is None:
+            ids, offsets = read(self.split.ids), None
+        else:
+            ids, offsets = read_bags(Bags(self.split.ids, self.split.offsets))
         return Batch(
             dense=torch.from_numpy(read(self.split.dense)),
-            ids=torch.from_numpy(read(self.split.ids)),
+            ids=torch.from_numpy(ids),
             labels=torch.from_numpy(read(self.split.labels).astype(np.float32)),
+            offsets=None if offsets is None else torch.from_numpy(offsets),
         )
 
 

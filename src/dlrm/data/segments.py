@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from dlrm.data.bags import Bags, single
 from dlrm.data.describe import text
 from dlrm.data.encoder import Encoder
 from dlrm.data.store import Split
@@ -39,14 +40,15 @@ def by_column(split: Split, encoder: Encoder, column: str, most: int = 10) -> Se
         most: Segments at most, besides the one for all others.
 
     Raises:
-        ConfigError: There is no such column (lists the choices), or `most` is not positive.
+        ConfigError: There is no such column or it holds bags (lists the choices), or `most` is not
+            positive.
 
     """
     if most < 1:
         raise ConfigError(f"segments is {most}, expected 1 or more")
     if column in encoder.dense:
         return _quantiles(split.dense[:, encoder.dense.index(column)], column, most)
-    ids = split.ids[:, _table(encoder, column)]
+    ids = _ids(split, encoder, column)
     found, places, counts = np.unique(ids, return_inverse=True, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     # A single other value has a name of its own.
@@ -63,22 +65,36 @@ def users(split: Split, encoder: Encoder, column: str) -> NDArray[np.int64]:
     """Return the user of each row (n,): an id of the column, -1 where it is missing, rare or new.
 
     Raises:
-        ConfigError: There is no such categorical column; lists the choices.
+        ConfigError: There is no such categorical column, or it holds bags; lists the choices.
 
     """
     if column in encoder.dense:
         problem = f'"{column}" holds numbers, but a user is a value of a category'
         raise ConfigError(f"{problem}; choose one of: {', '.join(encoder.categorical)}")
-    ids = split.ids[:, _table(encoder, column)].astype(np.int64)
+    ids = _ids(split, encoder, column).astype(np.int64)
     vocabulary = encoder.vocabulary(column)
     nobody = vocabulary.frame["value"].is_null().arg_true().to_list()
     return np.where(np.isin(ids, [*nobody, vocabulary.other]), -1, ids)
 
 
-def _table(encoder: Encoder, column: str) -> int:
+def _ids(split: Split, encoder: Encoder, column: str) -> NDArray[np.int32]:
+    """Return the id of each row in a categorical column, (n,)."""
     if column not in encoder.categorical:
         raise unknown("column", column, (*encoder.categorical, *encoder.dense))
-    return encoder.categorical.index(column)
+    table = encoder.categorical.index(column)
+    if split.offsets is None:
+        return split.ids[:, table]
+    ids = None
+    if not encoder.schema.categorical[table].multi_hot:
+        ids = single(Bags(split.ids, split.offsets), len(encoder.categorical), table)
+    if ids is None:
+        one_each = [each.name for each in encoder.schema.categorical if not each.multi_hot]
+        choices = [name for name in (*one_each, *encoder.dense) if name != column]
+        raise ConfigError(
+            f'"{column}" holds bags of ids, so that a row may have several values of it or none; '
+            f"choose one of: {', '.join(choices) or '(there is no other column)'}"
+        )
+    return ids
 
 
 def _name(encoder: Encoder, column: str, number: int) -> str:

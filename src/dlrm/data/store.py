@@ -3,11 +3,14 @@
     manifest.json              format, schema, options, fingerprint, counts, hash of every file
     encoder.json, vocabulary/  how raw values became ids (dlrm.data.encoder)
     <split>/dense.bin          (n, N) float32, row-major
-    <split>/ids.bin            (n, T) int32, row-major: a batch is one slice
+    <split>/ids.bin            (n, T) int32, row-major: a batch is one slice; (L,) with bags
+    <split>/offsets.bin        (n*T + 1,) int64, where each bag begins; only with bags
     <split>/labels.bin         (n,) uint8
     <split>/truth.bin          (n,) float32, the probability a label was drawn with, where known
 
-Splits are `train`, `validation` and `test`; any may be empty.
+Splits are `train`, `validation` and `test`; any may be empty. Where a categorical feature is
+multi-hot, all of them are stored as bags of ids, sample by sample and table by table, as
+`dlrm.batch.Batch` has them.
 """
 
 import hashlib
@@ -23,8 +26,10 @@ from dlrm.errors import DatasetError, unknown
 from dlrm.schema import Schema
 
 FORMAT, VERSION = "dlrm-dataset", 1
+BAGS_VERSION = 2
+"""Of datasets with bags, so that a release that knows none says so."""
 MANIFEST_FILE = "manifest.json"
-ARRAYS = ("dense", "ids", "labels", "truth")
+ARRAYS = ("dense", "ids", "offsets", "labels", "truth")
 _AGAIN = "prepare it again (with --force)"
 
 
@@ -36,11 +41,13 @@ class Split:
     dense: NDArray[np.float32]
     """(n, N)"""
     ids: NDArray[np.int32]
-    """(n, T)"""
+    """(n, T) when one-hot, else (L,)"""
     labels: NDArray[np.uint8]
     """(n,)"""
     truth: NDArray[np.float32] | None = None
     """(n,) the probability each label was drawn with; None where nobody knows"""
+    offsets: NDArray[np.int64] | None = None
+    """None when one-hot, else (n*T + 1,) from 0 to L, where each bag begins"""
 
     def __len__(self) -> int:
         return self.labels.shape[0]
@@ -67,7 +74,9 @@ class Dataset:
         try:
             for file, size_bytes, _ in _files(manifest):
                 _check_size(path / file, size_bytes)
-            return cls(path, Schema.from_dict(manifest["schema"]), manifest)
+            schema = Schema.from_dict(manifest["schema"])
+            _check_bags(path / MANIFEST_FILE, manifest, schema)
+            return cls(path, schema, manifest)
         except (KeyError, TypeError) as error:
             problem = f"{path / MANIFEST_FILE} lacks {error}"
             raise DatasetError(f"{problem}; {_AGAIN}") from error
@@ -87,13 +96,22 @@ class Dataset:
 
         Raises:
             ConfigError: There is no such split; lists the choices.
+            DatasetError: The offsets of its bags do not fit its ids.
 
         """
         if name not in self.manifest["splits"]:
             raise unknown("split", name, self.splits)
         arrays = self.manifest["splits"][name]["arrays"]
         mapped = {array: _map(self.path, record) for array, record in arrays.items()}
-        return Split(name, mapped["dense"], mapped["ids"], mapped["labels"], mapped.get("truth"))
+        ids, offsets = mapped["ids"], mapped.get("offsets")
+        if offsets is not None and (offsets[0] != 0 or offsets[-1] != len(ids)):
+            raise DatasetError(
+                f"{self.path / arrays['offsets']['file']} goes from {offsets[0]} to {offsets[-1]}, "
+                f"expected 0 to {len(ids)}, the number of ids; {_AGAIN}"
+            )
+        return Split(
+            name, mapped["dense"], ids, mapped["labels"], mapped.get("truth"), offsets=offsets
+        )
 
     def summary(self) -> dict[str, Any]:
         """Return what a run keeps of its dataset: path, source, splits, features, bad rows."""
@@ -110,6 +128,12 @@ class Dataset:
             ],
             "bad_rows": self.manifest["bad_rows"]["total"],
         }
+
+
+def version_of(schema: Schema) -> int:
+    """Return the version of the format that holds a dataset of this schema."""
+    bags = any(feature.multi_hot for feature in schema.categorical)
+    return BAGS_VERSION if bags else VERSION
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -132,10 +156,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise DatasetError(f"{file} is damaged ({error}); {_AGAIN}") from error
     if kind != FORMAT:
         raise DatasetError(f'{file} is of format "{kind}", expected "{FORMAT}"')
-    if version != VERSION:
+    if version not in (VERSION, BAGS_VERSION):
         raise DatasetError(
-            f"{path} is of format version {version}, this release reads {VERSION}; "
-            f"{'upgrade opendlrm' if version > VERSION else _AGAIN}"
+            f"{path} is of format version {version}, this release reads {VERSION} and "
+            f"{BAGS_VERSION}; {'upgrade opendlrm' if version > BAGS_VERSION else _AGAIN}"
         )
     return manifest
 
@@ -173,6 +197,26 @@ def _files(manifest: dict[str, Any]) -> list[tuple[str, int, str]]:
     return [(record["file"], record["bytes"], record["sha256"]) for record in arrays] + [
         (file, record["bytes"], record["sha256"]) for file, record in manifest["files"].items()
     ]
+
+
+def _check_bags(file: Path, manifest: dict[str, Any], schema: Schema) -> None:
+    """Raise a DatasetError unless ids are stored as the schema says: one each, or as bags."""
+    version = version_of(schema)
+    if manifest["version"] != version:
+        kind = "bags of ids" if version == BAGS_VERSION else "no bags of ids"
+        problem = f"{file} is of version {manifest['version']}, but its schema has {kind}"
+        raise DatasetError(f"{problem}, which is version {version}; {_AGAIN}")
+    tables = len(schema.categorical)
+    for name, split in manifest["splits"].items():
+        shapes = {array: record["shape"] for array, record in split["arrays"].items()}
+        if version == BAGS_VERSION:
+            fits = len(shapes["ids"]) == 1 and shapes["offsets"] == [split["rows"] * tables + 1]
+        else:
+            fits = shapes["ids"] == [split["rows"], tables] and "offsets" not in shapes
+        if not fits:
+            ids, offsets = shapes["ids"], shapes.get("offsets")
+            problem = f"{file}: ids {ids} and offsets {offsets} of {name} do not fit its"
+            raise DatasetError(f"{problem} {split['rows']} rows of {tables} features; {_AGAIN}")
 
 
 def _check_size(file: Path, size_bytes: int) -> None:
