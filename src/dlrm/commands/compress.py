@@ -16,6 +16,7 @@ from dlrm.reporting import compression as page
 from dlrm.run import Run
 from dlrm.training.compression import METHODS, PRECISIONS, Sweep, sweep, variants
 from dlrm.training.config import from_dict
+from dlrm.training.ensemble import model_name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +24,8 @@ class CompressResult:
     """What smaller tables cost."""
 
     run: Path
+    model: str
+    """Its name: `dlrm`, or `dlrm x 5` for an ensemble."""
     data: Path
     split: str
     samples: int
@@ -35,6 +38,7 @@ class CompressResult:
         """Return the results JSON-ready."""
         return {
             "run": str(self.run),
+            "model": self.model,
             "data": str(self.data),
             "split": self.split,
             "samples": self.samples,
@@ -45,7 +49,9 @@ class CompressResult:
 
     def __rich__(self) -> RenderableType:
         heads = ("size", "x", "AUC", "change", "log loss", "change")
-        grid = terminal.table(f"{self.run}, {self.samples:,} {self.split} rows", "", *heads)
+        grid = terminal.table(
+            f"{self.run} ({self.model}), {self.samples:,} {self.split} rows", "", *heads
+        )
         best = {each.name for each in self.found.frontier}
         for each in self.found.candidates:
             grid.add_row(
@@ -125,13 +131,16 @@ def compress(
         found = sweep(opened, config, dataset, rows, trained if train else [], tick)
     finally:
         bar.stop()
+    model = model_name(config)
+    about = f"{model} · {dataset.path} · {split} · {len(rows):,} rows"
     result = CompressResult(
         run=run,
+        model=model,
         data=dataset.path,
         split=split,
         samples=len(rows),
         found=found,
-        report=_report(run, found, f"{dataset.path} · {split} · {len(rows):,} rows"),
+        report=_report(run, found, about),
     )
     write_json(run / "compress.json", result.to_dict())
     return result

@@ -17,11 +17,11 @@ from dlrm.data.encoder import Encoder
 from dlrm.data.store import Dataset
 from dlrm.errors import DatasetError, RunError, unknown
 from dlrm.metrics import LEVEL, RESAMPLES, MetricValues
-from dlrm.nn.precision import resolve
 from dlrm.run import Run
 from dlrm.training.config import from_dict
+from dlrm.training.ensemble import model_name
 from dlrm.training.evaluate import optimum, predict_split, summary
-from dlrm.training.loop import load_best
+from dlrm.training.trained import load_model
 
 METRICS = {
     "auc": "AUC",
@@ -41,6 +41,8 @@ class EvalResult:
     """How good a model is on a split."""
 
     run: Path
+    model: str
+    """Its name: `dlrm`, or `dlrm x 5` for an ensemble."""
     data: Path
     split: str
     metrics: dict[str, Any]
@@ -61,6 +63,7 @@ class EvalResult:
         intervals = self._intervals
         return {
             "run": str(self.run),
+            "model": self.model,
             "data": str(self.data),
             "split": self.split,
             "gauc": None,
@@ -75,7 +78,8 @@ class EvalResult:
         }
 
     def __rich__(self) -> RenderableType:
-        title = f"{self.run} on {self.data}, {self.split}: {self.metrics['samples']:,} rows"
+        rows = f"{self.split}: {self.metrics['samples']:,} rows"
+        title = f"{self.run} ({self.model}) on {self.data}, {rows}"
         lines: list[RenderableType] = [Text(title), self._whole()]
         if self.by:
             lines.append(self._parts())
@@ -190,7 +194,7 @@ def evaluate(
     # Before the model is run, so that a column that does not exist costs no time.
     parts = None if by is None else columns.by_column(rows, Encoder.load(run), by, segments)
     users = None if user is None else columns.users(rows, Encoder.load(run), user)
-    model = load_best(opened, config.model.build(opened.schema, resolve(config.precision)))
+    model = load_model(opened)
     predictions = predict_split(model, rows, config.eval.batch_size)
     logits, labels = predictions.arrays()
     metrics = summary(logits, labels, users, with_intervals=intervals)
@@ -198,6 +202,7 @@ def evaluate(
     best = optimum(rows)
     return EvalResult(
         run=run,
+        model=model_name(config),
         data=dataset.path,
         split=split,
         metrics=metrics,

@@ -18,11 +18,10 @@ from dlrm.data.encoder import Encoder
 from dlrm.errors import ConfigError
 from dlrm.files import sync_file, sync_folder
 from dlrm.metrics import sigmoid
-from dlrm.nn.precision import resolve
 from dlrm.run import Run
 from dlrm.training.config import from_dict
 from dlrm.training.evaluate import predict as predict_batches
-from dlrm.training.loop import load_best
+from dlrm.training.trained import load_model
 
 WRITERS = {".parquet": pl.DataFrame.write_parquet, ".csv": pl.DataFrame.write_csv}
 
@@ -81,7 +80,7 @@ def predict(
     config = from_dict(opened.config)
     encoder = Encoder.load(run)
     source = CriteoSource(raw, bad_rows=bad_rows, labelled=None)
-    model = load_best(opened, config.model.build(opened.schema, resolve(config.precision)))
+    model = load_model(opened)
 
     def batches() -> Iterator[Batch]:
         with terminal.progress() as bar:

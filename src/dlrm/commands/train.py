@@ -20,7 +20,8 @@ from dlrm.recipes.baseline import baseline as baseline_of
 from dlrm.run import Run
 from dlrm.training import trial
 from dlrm.training.config import TrainConfig, from_dict
-from dlrm.training.loop import fit
+from dlrm.training.ensemble import mean_of_members, members, model_name
+from dlrm.training.trained import Effort, effort
 
 METRICS = {
     "auc": "AUC",
@@ -37,12 +38,13 @@ class TrainResult:
 
     run: Path
     """The run directory."""
+    model: str
+    """Its name: `dlrm`, or `dlrm x 5` for an ensemble."""
     evaluations: dict[str, dict[str, Any]]
-    """By split: `metrics`, and where known those of the `optimum` and the `baseline`."""
-    steps: int
-    elapsed_s: float
-    """Seconds of training, without evaluation."""
-    samples_per_s: float
+    """By split: `metrics`, and where known those of the `members`, the `optimum` and the
+    `baseline`."""
+    effort: Effort
+    """What the training took; of an ensemble all members together."""
     report: Path | None
     """report.html; None without the extra that draws it."""
 
@@ -56,20 +58,25 @@ class TrainResult:
         first = self.evaluations[self.split] if self.split else {}
         return {
             "run": str(self.run),
+            "model": self.model,
             "split": self.split,
             **first.get("metrics", {}),
+            "members": first.get("members"),
             "optimum": first.get("optimum"),
             "baseline": (first.get("baseline") or {}).get("metrics"),
-            "steps": self.steps,
-            "elapsed_s": self.elapsed_s,
-            "samples_per_s": self.samples_per_s,
+            "steps": self.effort.step,
+            "elapsed_s": self.effort.elapsed_s,
+            "samples_per_s": self.effort.samples_per_s,
             "report": str(self.report) if self.report else None,
         }
 
     def __rich__(self) -> RenderableType:
         grid = terminal.table(None, "", *METRICS.values())
         for split, evaluation in self.evaluations.items():
-            rows = {f"{split}: model": evaluation["metrics"]}
+            members = evaluation["members"]
+            rows = {f"{split}: {self.model if members else 'model'}": evaluation["metrics"]}
+            if members:
+                rows["  each alone, mean"] = mean_of_members(members, METRICS)
             if baseline := evaluation["baseline"]:
                 rows[f"  baseline {baseline['name']}"] = baseline["metrics"]
             if evaluation["optimum"]:
@@ -78,8 +85,9 @@ class TrainResult:
                 cells = ["-" if metrics[m] is None else f"{metrics[m]:.4f}" for m in METRICS]
                 grid.add_row(who, *cells)
         lines: list[RenderableType] = [grid] if self.evaluations else []
+        took = self.effort
         lines.append(
-            f"{self.steps:,} steps in {self.elapsed_s:.1f} s, {self.samples_per_s:,.0f} samples/s"
+            f"{took.step:,} steps in {took.elapsed_s:.1f} s, {took.samples_per_s:,.0f} samples/s"
         )
         if self.report:
             lines.append(f"Report: {self.report}")
@@ -119,6 +127,7 @@ class Arguments:
     The first word may name a recipe, which sets the defaults of the flags below: demo (the
     default), criteo-kaggle, criteo-terabyte, or module:function for one of your own. `--model NAME`
     trains another model than the recipe's, with its own flags: `--model dcn --help` lists them.
+    `--ensemble N` trains N of them with different seeds and averages their scores.
     """
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
@@ -138,7 +147,7 @@ def main(words: list[str], prog: str) -> TrainResult:
         raise ConfigError(f"{resumed.path} was started with the recipe {resumed.recipe}")
     config = from_dict(resumed.config) if resumed else recipes.find(name)()
     if (model := _take_value(flags, "--model")) and not resumed:
-        config = replace(config, model=another(config.model, model))
+        config = replace(config, model=another(config.model, model), ensemble_models=())
     elif model and model != config.model.name:
         raise ConfigError(f"the run was started with the model {config.model.name}, not {model}")
     arguments = parse(Arguments, flags, prog, default=Arguments(config=config))
@@ -181,7 +190,8 @@ def _start(recipe: str, config: TrainConfig, path: Path | None) -> TrainResult:
     config = replace(config, precision=precision.resolve(config.precision))
     dataset = open_data(config)
     run = trial.create(path, recipe, config, dataset)
-    if isinstance(config.model, WideDeepConfig) and not config.model.crosses:
+    models = (member.model for member in members(config))
+    if any(isinstance(model, WideDeepConfig) and not model.crosses for model in models):
         terminal.err.print(
             "wide_deep without --model.crosses: its wide part is the first-order weights, and "
             "pairs are left to the MLP"
@@ -219,18 +229,16 @@ def _train(config: TrainConfig, dataset: Dataset, run: Run, *, resume: bool) -> 
         path = run.path / "baseline"
         _, seen = trial.complete(path, "baseline", simpler, dataset, title="baseline")
         baseline = (simpler.model.name, seen)
-    model = fit(config, dataset, run, resume=resume)
+    model = trial.fit(config, dataset, run, resume=resume)
     evaluations = trial.evaluate(config, dataset, run, model, baseline)
     try:
         report = reporting.write(run.path)
     except MissingExtraError:
         report = None
-    last = next(row for row in reversed(run.metrics()) if row["event"] == "train")
     return TrainResult(
         run=run.path,
+        model=model_name(config),
         evaluations=evaluations,
-        steps=last["step"],
-        elapsed_s=last["elapsed_s"],
-        samples_per_s=last["samples"] / last["elapsed_s"],
+        effort=effort(run),
         report=report,
     )

@@ -16,6 +16,8 @@ def baseline(config: TrainConfig) -> TrainConfig:
         config,
         model=LRConfig(),
         optim=replace(config.optim, name="adagrad", lr=0.03, warmup_steps=0),
+        ensemble=1,
+        ensemble_models=(),
         baseline=False,
         tensorboard=False,
     )

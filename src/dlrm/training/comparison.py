@@ -9,6 +9,7 @@ stopped goes on where it was.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from statistics import fmean, stdev
@@ -21,11 +22,12 @@ from dlrm.errors import ConfigError, DivergedError, RunError, unknown
 from dlrm.files import write_json
 from dlrm.models import MODELS, another
 from dlrm.run import Run
-from dlrm.training import trial
+from dlrm.training import ensemble, trial
 from dlrm.training.checkpoint import steps
 from dlrm.training.config import TrainConfig, from_dict
 from dlrm.training.loop import HIGHER_IS_BETTER
 from dlrm.training.significance import LEVEL, can_tell, chance_of_difference
+from dlrm.training.trained import effort
 from dlrm.training.trees import fit_trees
 
 TREES = "trees"
@@ -158,6 +160,8 @@ def compare(
         shared = replace(
             config,
             model=another(config.model, name),
+            # What is compared is this model, not the mixture that a recipe may be.
+            ensemble_models=(),
             checkpoint=replace(config.checkpoint, keep=1),
             baseline=False,
             tensorboard=False,
@@ -168,8 +172,10 @@ def compare(
             run, seen = _train(folder, recipe, shared, dataset, lr, seed, title)
             runs.append(_seed(run, seed, seen[split]))
             optimum = seen[split]["optimum"]
-        count = _parameters(Path(runs[0].run or ""))
-        candidates.append(Candidate(name=name, lr=lr, parameters=count, seeds=tuple(runs)))
+        count = _parameters(Run(Path(runs[0].run or "")))
+        candidates.append(
+            Candidate(name=ensemble.model_name(shared), lr=lr, parameters=count, seeds=tuple(runs))
+        )
     return ordered(str(dataset.path), split, config.eval.metric, candidates, optimum)
 
 
@@ -203,17 +209,18 @@ def of_runs(paths: Sequence[Path]) -> Comparison:
     candidates, optimum = [], None
     for same in groups.values():
         config = from_dict(same[0].config)
-        seeds = []
+        model, seeds = ensemble.model_name(config), []
+        _no_shared_members(same)
         for run in same:
             evaluation = run.evaluation(split) or {}
             seeds.append(_seed(run, from_dict(run.config).seed, evaluation))
             optimum = evaluation.get("optimum")
-        alone = sum(from_dict(g[0].config).model.name == config.model.name for g in groups.values())
+        alone = sum(ensemble.model_name(from_dict(g[0].config)) == model for g in groups.values())
         candidates.append(
             Candidate(
-                name=config.model.name if alone == 1 else f"{config.model.name} ({same[0].path})",
+                name=model if alone == 1 else f"{model} ({same[0].path})",
                 lr=config.optim.lr,
-                parameters=_parameters(same[0].path),
+                parameters=_parameters(same[0]),
                 seeds=tuple(seeds),
             )
         )
@@ -282,23 +289,25 @@ def _train(
     seed: int,
     title: str,
 ) -> tuple[Run, dict[str, dict[str, Any]]]:
+    # Ensembles that shared members would differ less than luck makes them.
+    first = seed * config.ensemble
     config = replace(
         config,
         optim=replace(config.optim, lr=lr),
-        seed=seed,
-        loader=replace(config.loader, seed=seed),
+        seed=first,
+        loader=replace(config.loader, seed=first),
     )
     path = folder / config.model.name / f"lr-{lr:g}-seed-{seed}"
     return trial.complete(path, recipe, config, dataset, title=f"{title}, seed {seed}")
 
 
 def _seed(run: Run, seed: int, evaluation: dict[str, Any]) -> Seed:
-    last = next(row for row in reversed(run.metrics()) if row["event"] == "train")
+    took = effort(run)
     return Seed(
         seed=seed,
         metrics=evaluation["metrics"],
-        elapsed_s=last["elapsed_s"],
-        samples_per_s=last["samples"] / last["elapsed_s"],
+        elapsed_s=took.elapsed_s,
+        samples_per_s=took.samples_per_s,
         run=str(run.path),
     )
 
@@ -319,13 +328,29 @@ def _trees(
     return Candidate(name=TREES, lr=None, parameters=None, seeds=tuple(runs))
 
 
-def _parameters(run: Path) -> int | None:
-    """Return how many numbers a finished run has trained."""
-    folder = run / "checkpoints"
+def _parameters(run: Run) -> int | None:
+    """Return how many numbers a finished run has trained, of an ensemble all members together."""
+    if (count := from_dict(run.config).ensemble) > 1:
+        members = [_parameters(Run(ensemble.folder(run, k))) for k in range(count)]
+        return sum(each for each in members if each is not None) or None
+    folder = run.path / "checkpoints"
     if not (saved := steps(folder)):
         return None
     with safe_open(folder / f"step-{saved[-1]:09d}" / "model.safetensors", "pt") as file:
         return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+
+
+def _no_shared_members(runs: Sequence[Run]) -> None:
+    """Raise a RunError if two ensembles of equal settings have members of the same seed."""
+    begins = sorted((from_dict(run.config).seed, str(run.path)) for run in runs)
+    size = from_dict(runs[0].config).ensemble
+    for (seed, one), (following, other) in pairwise(begins):
+        if size > 1 and following - seed < size:
+            raise RunError(
+                f"{one} and {other} have members in common, whose seeds begin at {seed} and "
+                f"{following}: train ensembles of {size} with --seed 0, {size}, {2 * size}, ... to "
+                "tell how much luck makes them differ"
+            )
 
 
 def _same_rows(one: Run, other: Run) -> None:

@@ -22,8 +22,9 @@ from dlrm.nn.tables import TablesConfig
 from dlrm.run import Run
 from dlrm.training import trial
 from dlrm.training.config import TrainConfig
+from dlrm.training.ensemble import members
 from dlrm.training.evaluate import predict_split
-from dlrm.training.loop import load_best
+from dlrm.training.trained import load_model
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 METHODS = ("qr", "mixed_dim", "hash")
@@ -153,7 +154,7 @@ def sweep(
         Interrupted: The user stopped a training, and it is saved.
 
     """
-    model = load_best(run, config.model.build(dataset.schema, resolve(config.precision)))
+    model = load_model(run)
     candidates = [_measured(_stored(config), _stored(config), model, split, config)]
     skipped: dict[str, str] = {}
     tick()
@@ -165,8 +166,18 @@ def sweep(
         tick()
     for number, (name, method, tables) in enumerate(trained, start=1):
         try:
-            again = replace(config, model=with_tables(config.model, tables), baseline=False)
-            fresh = again.model.build(dataset.schema, resolve(config.precision))
+            again = replace(
+                config,
+                model=with_tables(config.model, tables),
+                ensemble_models=tuple(
+                    with_tables(model, replace(tables, init_std=model.tables.init_std))
+                    for model in config.ensemble_models
+                ),
+                baseline=False,
+            )
+            # Refused before anything is trained where tables of this kind do not fit the features.
+            for member in members(again):
+                member.model.build(dataset.schema, resolve(config.precision))
         except ConfigError as error:
             skipped[name] = str(error)
             continue
@@ -174,7 +185,7 @@ def sweep(
         path.parent.mkdir(exist_ok=True)
         title = f"{name} ({number} of {len(trained)})"
         theirs, _ = trial.complete(path, run.recipe, again, dataset, title=title)
-        found = _measured(name, method, load_best(theirs, fresh), split, config)
+        found = _measured(name, method, load_model(theirs), split, config)
         candidates.append(replace(found, run=str(path)))
     return Sweep(
         candidates=tuple(_beside(each, candidates[0]) for each in candidates), skipped=skipped

@@ -4,7 +4,9 @@ import dataclasses
 import types
 import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import tyro
 
 from dlrm.data.loader import LoaderConfig
 from dlrm.data.prepare import PrepareConfig
@@ -99,16 +101,22 @@ class TrainConfig:
     """Steps between lines of metrics.jsonl."""
     threads: int = 0
     """Threads of torch; 0 for as many as it chooses. Resuming is exact for an equal number."""
+    ensemble: int = 1
+    """Models to train and average: member k = 0, 1, ... has `seed` + k and `loader.seed` + k."""
+    ensemble_mean: Literal["logits", "probabilities"] = "logits"
+    """What is averaged: scores before the sigmoid, or after it."""
+    # For recipes: a model is more than a flag can say.
+    ensemble_models: Annotated[tuple[ModelConfig, ...], tyro.conf.SuppressFixed] = ()
+    """Further models of an ensemble: its members take `model` and these in turn."""
     baseline: bool = False
     """Also train logistic regression on the same batches, to compare with."""
     tensorboard: bool = False
     """Also write TensorBoard events (extra `tensorboard`)."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.log_every < 1:
-            raise ConfigError(
-                f"epochs is {self.epochs} and log_every {self.log_every}: at least 1 is needed"
-            )
+        for name in ("epochs", "log_every", "ensemble"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}: at least 1 is needed")
         if self.max_steps < 0 or self.threads < 0:
             raise ConfigError(
                 f"max_steps is {self.max_steps} and threads {self.threads}: "
@@ -149,4 +157,7 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         raise ConfigError(f"{path}.name is {value.get('name')!r}, which is no known choice")
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _dataclass(hint, value, path)
-    return tuple(value) if isinstance(value, list) else value
+    if not isinstance(value, list | tuple):
+        return value
+    each = get_args(hint)[0] if get_origin(hint) is tuple else Any
+    return tuple(_value(each, one, f"{path}[{at}]") for at, one in enumerate(value))

@@ -1,5 +1,7 @@
 """One run of a config, from a fresh directory to its evaluations."""
 
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,14 @@ from torch import nn
 
 from dlrm.data.encoder import Encoder
 from dlrm.data.store import Dataset
+from dlrm.errors import Interrupted
 from dlrm.files import write_json
 from dlrm.run import Run
+from dlrm.training import ensemble, loop
 from dlrm.training.config import TrainConfig, to_dict
 from dlrm.training.environment import environment
 from dlrm.training.evaluate import describe, optimum, predict_split
-from dlrm.training.loop import fit
+from dlrm.training.trained import effort, load_model
 
 HELD_OUT = ("validation", "test")
 """Splits that a finished run is evaluated on, where they have rows."""
@@ -50,6 +54,9 @@ def complete(
 
     """
     again = (path / "config.json").is_file()
+    if not again:
+        # Killed before its config was written, it is no run yet: nothing in it is worth keeping.
+        shutil.rmtree(path, ignore_errors=True)
     run = Run.open(path) if again else create(path, recipe, config, dataset)
     known = {name: run.evaluation(name) for name in HELD_OUT if len(dataset.split(name))}
     done = {name: evaluation for name, evaluation in known.items() if evaluation is not None}
@@ -57,6 +64,44 @@ def complete(
         return run, done
     model = fit(config, dataset, run, resume=again, title=title)
     return run, evaluate(config, dataset, run, model)
+
+
+def fit(
+    config: TrainConfig, dataset: Dataset, run: Run, *, resume: bool = False, title: str = ""
+) -> nn.Module:
+    """Train the model of a run, or the members of its ensemble one after another.
+
+    Args:
+        config: Of the run.
+        dataset: With the schema of the run.
+        run: Where metrics and checkpoints, or the members, go.
+        resume: Go on with what is there: finished members are not trained again.
+        title: Of the progress bar.
+
+    Returns:
+        The best model; of an ensemble the mean of the best of each member.
+
+    Raises:
+        DlrmError: See `dlrm.training.loop.fit`.
+
+    """
+    if config.ensemble == 1:
+        return loop.fit(config, dataset, run, resume=resume, title=title or "training")
+    told = {row["member"] for row in run.metrics() if row["event"] == "member"}
+    for number, member in enumerate(ensemble.members(config)):
+        which = f"member {number + 1} of {config.ensemble}"
+        path = ensemble.folder(run, number)
+        titled = f"{title}, {which}" if title else which
+        try:
+            theirs, _ = complete(path, run.recipe, member, dataset, title=titled)
+        except (Interrupted, KeyboardInterrupt) as stop:
+            raise Interrupted(
+                f"stopped in {which}; go on with: dlrm train --run {run.path} --resume"
+            ) from stop
+        if number not in told:
+            who = {"model": member.model.name, "seed": member.seed}
+            run.log("member", member=number, **who, **asdict(effort(theirs)))
+    return load_model(run)
 
 
 def evaluate(
@@ -76,7 +121,8 @@ def evaluate(
         baseline: Name of the model to compare with, and its own evaluations.
 
     Returns:
-        By split: `metrics`, and where known those of the `optimum` and the `baseline`.
+        By split: the name of the `model`, its `metrics`, those of the `members` of an ensemble, and
+        where known those of the `optimum` and the `baseline`.
 
     """
     evaluations = {}
@@ -87,6 +133,8 @@ def evaluate(
         best = optimum(split)
         evaluations[name] = {
             "split": name,
+            "model": ensemble.model_name(config),
+            "members": ensemble.scores(run, config, name),
             **describe(predict_split(model, split, config.eval.batch_size)),
             "optimum": best.to_dict() if best else None,
             "baseline": {"name": baseline[0], "metrics": baseline[1][name]["metrics"]}
