@@ -5,7 +5,6 @@ from datetime import datetime
 
 from dlrm.reporting.markup import Html, element
 from dlrm.reporting.record import Record, measure
-from dlrm.reporting.series import elapsed
 from dlrm.reporting.verdict import Gap, baseline_name, gap, values, verdict
 from dlrm.reporting.words import METRICS, duration, interval, metric, number
 
@@ -15,7 +14,11 @@ def head(record: Record) -> Html:
     toggle = element(
         "button", "Light / dark", type="button", id="theme", aria_label="Switch light and dark"
     )
-    about = (_date(record.environment.get("started")), record.environment.get("cpu"))
+    about = (
+        record.name if record.size > 1 else None,
+        _date(record.environment.get("started")),
+        record.environment.get("cpu"),
+    )
     made = " · ".join(str(one) for one in about if one)
     between = gap(record.final, "auc")
     # Where the model is outside by far the labels would meet; the verdict says it in words
@@ -79,13 +82,10 @@ def _tiles(record: Record) -> Html | None:
         if key in source:
             label = METRICS[key] if key == "auc" else METRICS[key].lower()
             tiles.append((f"{split} {label}", metric(key, source[key]), interval(source, key)))
-    if record.steps:
-        last = record.steps[-1]
-        if last.get("samples") is not None:
-            tiles.append(("samples seen", number(last["samples"], 0), ""))
-        times = elapsed([measure(event.get("elapsed_s")) for event in record.steps])
-        if math.isfinite(times[-1]):
-            tiles.append(("training time", duration(times[-1]), ""))
+    if math.isfinite(record.samples):
+        tiles.append(("samples seen", number(record.samples, 0), ""))
+    if math.isfinite(record.elapsed_s):
+        tiles.append(("training time", duration(record.elapsed_s), ""))
     if not tiles:
         return None
     # An empty line below the others, so that all values stand in one.

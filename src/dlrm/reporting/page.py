@@ -12,6 +12,7 @@ from dlrm.reporting import (
     dataset,
     making,
     masthead,
+    members,
     onwards,
     result,
     score_figures,
@@ -30,6 +31,7 @@ def render(record: Record) -> str:
         element(
             "main",
             result.section(record),
+            members.section(record),
             _charts("Training", training_figures.section(record)),
             _charts("Scores", score_figures.section(record)),
             dataset.section(record),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dlrm.errors import RunError
+from dlrm.reporting.series import elapsed
 from dlrm.run import Run
 
 Event = dict[str, Any]
@@ -47,6 +48,40 @@ class Record:
     """Steps at which the run was taken up again."""
     missing: tuple[str, ...]
     """What a finished run would have and this one has not, as sentences."""
+    members: "tuple[Record, ...]" = ()
+    """The members of an ensemble, as far as they were begun."""
+
+    @property
+    def size(self) -> int:
+        """How many models the run averages; 1 for a single one."""
+        return int(measure(self.config.get("ensemble"), 1))
+
+    @property
+    def name(self) -> str:
+        """Name of the model: `dlrm`, or `dlrm x 5` for an ensemble."""
+        model = self.config.get("model")
+        plain = str(model.get("name", "model")) if isinstance(model, dict) else "model"
+        return str(self.final.get("model") or plain)
+
+    @property
+    def averaged(self) -> str:
+        """What an ensemble averages, in words."""
+        return f"mean of {self.size} models' {self.config.get('ensemble_mean', 'logits')}"
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of training, of an ensemble all members together; NaN when not known."""
+        if self.members:
+            return sum(member.elapsed_s for member in self.members)
+        times = elapsed([measure(event.get("elapsed_s")) for event in self.steps])
+        return times[-1] if times else math.nan
+
+    @property
+    def samples(self) -> float:
+        """Samples trained on, of an ensemble by all members together; NaN when not known."""
+        if self.members:
+            return sum(member.samples for member in self.members)
+        return measure(self.steps[-1].get("samples")) if self.steps else math.nan
 
     @property
     def split(self) -> str | None:
@@ -114,7 +149,8 @@ def read(path: Path) -> Record:
         missing.append("There is no dataset.json: rows and missing rates are not known.")
     if "features" not in dataset and (path / "schema.json").is_file():
         dataset = {**dataset, "features": _features(run)}
-    events, resumes = _history(run, missing)
+    members = _members(path, config, missing)
+    events, resumes = ([], ()) if members else _history(run, missing)
     finals = {
         split: _object(final, path / f"evaluation-{split}.json")
         for split in SPLITS
@@ -142,7 +178,19 @@ def read(path: Path) -> Record:
         stopped=_last(events, "early_stop"),
         resumes=resumes,
         missing=tuple(missing),
+        members=members,
     )
+
+
+def _members(path: Path, config: dict[str, Any], missing: list[str]) -> tuple[Record, ...]:
+    """Return the members of an ensemble that were begun, and say which were not finished."""
+    size = int(measure(config.get("ensemble"), 1))
+    folders = [path / "members" / str(k) for k in range(size)] if size > 1 else []
+    begun = tuple(read(folder) for folder in folders if (folder / "config.json").is_file())
+    done = sum(bool(member.finals) for member in begun)
+    if done < len(folders):
+        missing.append(f"Of {size} members {done} are trained.")
+    return begun
 
 
 def _object(value: object, file: Path) -> dict[str, Any]:

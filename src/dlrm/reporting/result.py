@@ -14,9 +14,10 @@ def section(record: Record) -> Html | None:
         who = [one for one in ("baseline", "model", "optimum") if values(final, one)]
         if "model" not in who:
             continue
-        names = {"baseline": baseline_name(final), "model": "model", "optimum": "best possible"}
+        own = record.name if record.size > 1 else "Model"
+        names = {"baseline": baseline_name(final), "model": own, "optimum": "best possible"}
         gaps = {key: gap(final, key) for key in METRICS}
-        heads = ["Metric", *(names[one].capitalize() for one in who)]
+        heads = ["Metric", *(own if one == "model" else names[one].capitalize() for one in who)]
         if any(gaps.values()):
             heads.append("Gap closed")
         rows = []
@@ -30,7 +31,8 @@ def section(record: Record) -> Html | None:
                 cells.append(element("td", percent(closed.closed) if closed else "", class_="n"))
             meaning = element("small", MEANINGS[key]) if split == record.split else None
             rows.append(element("tr", element("th", label, meaning, scope="row"), *cells))
-        what = f"{split.capitalize()} rows, model of step {number(record.final_step)}"
+        of = record.averaged if record.size > 1 else f"model of step {number(record.final_step)}"
+        what = f"{split.capitalize()} rows, {of}"
         first = split == record.split
         if first and interval(values(final, "model"), "log_loss"):
             what += "; below each value its 95% interval, for the luck of the rows"

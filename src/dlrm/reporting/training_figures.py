@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dlrm.reporting import charts
+from dlrm.reporting import charts, members
 from dlrm.reporting.figures import SWATCHES, absent, figure, key, note
 from dlrm.reporting.markup import Html, join
 from dlrm.reporting.record import Event, Record, measure
@@ -15,7 +15,9 @@ from dlrm.reporting.words import compact, duration, metric, number, percent
 
 
 def section(record: Record) -> Html:
-    """Return the figures about the training."""
+    """Return the figures about the training, or about those of an ensemble's members."""
+    if record.members:
+        return members.figures(record)
     return join(
         loss(record), evaluation(record, "auc"), evaluation(record, "accuracy"), throughput(record)
     )

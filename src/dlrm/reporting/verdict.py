@@ -70,7 +70,18 @@ def verdict(record: Record) -> str:
         return (
             f"AUC is undefined: the {rows} of the {record.split} split hold one class only.{loss}"
         )
-    return f"{split} AUC {number(auc)}{_compared(final, auc)}"
+    return f"{split} AUC {number(auc)}{_compared(final, auc)}{_averaged(record)}"
+
+
+def _averaged(record: Record) -> str:
+    """Say that the scores are those of several models, and what one of them reaches."""
+    if record.size == 1:
+        return ""
+    members = record.final.get("members") or ()
+    alone = [measure(values(each, "model").get("auc")) for each in members]
+    mean = sum(alone) / len(alone) if alone else math.nan
+    end = f"; each alone reaches {number(mean)} on average" if math.isfinite(mean) else ""
+    return f" The scores are the {record.averaged} ({record.name}){end}."
 
 
 def _compared(final: Event, auc: float) -> str:
@@ -108,6 +119,9 @@ def _compared(final: Event, auc: float) -> str:
 
 
 def _unfinished(record: Record) -> str:
+    if record.size > 1:
+        done = sum(bool(member.finals) for member in record.members)
+        return f"Not finished: {done} of {record.size} members are trained."
     if not record.last_step:
         return "Nothing has been measured yet: this run has no logged step."
     text = f"Not finished: the last logged step is {number(record.last_step)}."

@@ -1,0 +1,99 @@
+"""The section about the members of an ensemble: each alone, and how they were trained."""
+
+from collections.abc import Sequence
+
+from dlrm.reporting import charts
+from dlrm.reporting.figures import absent, figure, key, note
+from dlrm.reporting.markup import Html, element, join
+from dlrm.reporting.record import Event, Record, measure
+from dlrm.reporting.series import Line, line, window
+from dlrm.reporting.tables import table
+from dlrm.reporting.verdict import values
+from dlrm.reporting.words import METRICS, duration, metric, number
+
+SHOWN = ("auc", "log_loss", "normalized_entropy")
+
+
+def section(record: Record) -> Html | None:
+    """Return the table of the members, and what averaging them brings; None for a single model."""
+    if not record.members:
+        return None
+    heads = ["", "Seed", *(METRICS[name] for name in SHOWN), "Best step", "Steps", "Training"]
+    split = record.split or "validation"
+    alone = [values(member.finals.get(split, {}), "model") for member in record.members]
+    rows = [
+        _row(
+            f"{place}: {member.name}",
+            number(member.config.get("seed")),
+            metrics,
+            number(member.final_step) if member.finals else "",
+            number(member.last_step),
+            duration(member.elapsed_s) if member.steps else "",
+        )
+        for place, (member, metrics) in enumerate(zip(record.members, alone, strict=True))
+    ]
+    if record.finals:
+        rows.append(_row("each alone, mean", "", _mean(alone)))
+        whole = values(record.final, "model")
+        rows.append(_row(f"{record.name}, {record.averaged}", "", whole, role="model"))
+    said = f"{split.capitalize()} rows; each member has a run directory and a report of its own: "
+    said += f"dlrm report {record.path}/members/0"
+    listed = table(heads, rows, numbers=heads[1:], caption=said)
+    return element("section", element("h2", f"{len(alone)} members"), listed)
+
+
+def figures(record: Record) -> Html:
+    """Draw the loss and the choosing metric of each member over its steps."""
+    losses = [_line(member.steps, "loss", "train") for member in record.members]
+    chosen = str((record.config.get("eval") or {}).get("metric") or "auc")
+    seen = [
+        _line(member.evaluations.get("validation", ()), chosen, "model")
+        for member in record.members
+    ]
+    shown = METRICS.get(chosen, chosen)
+    mean = measure(values(record.finals.get("validation", {}), "model").get(chosen))
+    end = max((float(each.x[-1]) for each in seen if len(each)), default=0.0)
+    whole = line(f"{record.name}, of the best of each", "test", [(end, mean)])
+    title = f"Validation {shown if chosen == 'auc' else shown.lower()} of the members"
+    if len(whole):
+        title += f"; their mean reaches {metric(chosen, mean)}"
+    return join(
+        _curves("loss", "Training loss of the members", losses, "loss per sample"),
+        _curves(chosen.replace("_", "-"), title, [*seen, whole], shown),
+    )
+
+
+def _row(
+    who: str,
+    seed: str,
+    metrics: Event,
+    best: str = "",
+    steps: str = "",
+    took: str = "",
+    *,
+    role: str = "",
+) -> Html:
+    texts = [seed, *(metric(name, metrics.get(name)) for name in SHOWN), best, steps, took]
+    cells = [element("td", text, class_=f"n {role}".rstrip()) for text in texts]
+    return element("tr", element("th", who, scope="row"), *cells)
+
+
+def _mean(alone: Sequence[Event]) -> Event:
+    known = {name: [measure(each.get(name)) for each in alone] for name in SHOWN}
+    return {name: sum(seen) / len(seen) for name, seen in known.items()}
+
+
+def _line(events: Sequence[Event], name: str, role: str) -> Line:
+    known = [event for event in events if event.get(name) is not None]
+    points = [(measure(event.get("step")), measure(event[name])) for event in known]
+    return line("each member", role, points)
+
+
+def _curves(name: str, title: str, lines: Sequence[Line], unit: str) -> Html:
+    drawn = [each for each in lines if len(each)]
+    if not drawn:
+        return absent(title, "no step with a finite value was logged yet")
+    drawing = charts.curves(name, title, drawn, y_label=unit)
+    # Members look alike: one entry stands for all.
+    legend = [key(label, role) for label, role in {each.label: each.role for each in drawn}.items()]
+    return figure(title, legend, drawing, note(drawn, window(drawn).hidden))
