@@ -35,8 +35,8 @@ def section(record: Record) -> Html | None:
     if record.finals:
         rows.append(_row("each alone, mean", "", _mean(alone)))
         whole = values(record.final, "model")
-        rows.append(_row(f"{record.name}, {record.averaged}", "", whole, role="model"))
-    said = f"{split.capitalize()} rows; each member has a run directory and a report of its own: "
+        rows.append(_row(record.name, "", whole, role="model"))
+    said = f"{split.capitalize()} rows; below, the {record.averaged}. Each member has a run directory and a report of its own: "
     said += f"dlrm report {record.path}/members/0"
     listed = table(heads, rows, numbers=heads[1:], caption=said)
     return element("section", element("h2", f"{len(alone)} members"), listed)
