@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from hypothesis import strategies as st
 
 from dlrm.data.arrays import SplitWriter
 from dlrm.data.bags import Bags
+from dlrm.data.encoder import ENCODER_FILE, VOCABULARY_FOLDER, Encoder
 from dlrm.data.split import SPLITS, Rows
 from dlrm.data.store import FORMAT, MANIFEST_FILE, Dataset, version_of
+from dlrm.data.vocabulary import Vocabulary
 from dlrm.files import write_json
 from dlrm.schema import CategoricalFeature, DenseFeature, Schema
 
@@ -127,3 +130,24 @@ def write(
     }
     write_json(folder / MANIFEST_FILE, manifest)
     return Dataset.open(folder)
+
+
+def encoder(dataset: Dataset) -> Encoder:
+    """Put an encoder into a dataset that `write` made; value 7 of `item` is "item 7"."""
+    schema = dataset.schema
+    made = Encoder(
+        source="made up",
+        dense=tuple(each.name for each in schema.dense),
+        categorical=schema.names,
+        label=schema.label,
+        rows=schema.rows,
+        max_rows_per_table=None,
+        folder=dataset.path,
+    )
+    (dataset.path / VOCABULARY_FOLDER).mkdir()
+    for name, rows in zip(schema.names, schema.rows, strict=True):
+        values = [f"{name} {number}" for number in range(rows - 1)]
+        frame = pl.DataFrame({"value": values, "count": [1] * len(values)})
+        Vocabulary(name, frame).save(dataset.path / VOCABULARY_FOLDER)
+    write_json(dataset.path / ENCODER_FILE, made.to_dict())
+    return made

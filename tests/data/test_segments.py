@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from dlrm.data.bags import Bags
 from dlrm.data.criteo import CriteoSource
 from dlrm.data.encoder import Encoder
 from dlrm.data.prepare import prepare
@@ -11,6 +12,7 @@ from dlrm.data.segments import MISSING, RARE, by_column, users
 from dlrm.data.store import Dataset, Split
 from dlrm.errors import ConfigError
 
+from . import ragged
 from .logs import Row, log, write
 
 
@@ -99,3 +101,40 @@ def test_what_is_no_column(prepared):
         users(split, encoder, "I2")
     with pytest.raises(ConfigError, match="segments is 0"):
         by_column(split, encoder, "C1", most=0)
+
+
+@pytest.fixture
+def bagged(tmp_path) -> tuple[Split, Encoder]:
+    """Rows with bags, and their encoder: ids are the lengths of texts such as `user xxx`."""
+    block = ragged.log(300)
+    dataset = ragged.write(tmp_path / "bags", [("test", block, slice(0, 300))])
+    return dataset.split("test"), ragged.encoder(dataset)
+
+
+def test_a_column_of_one_id_each_beside_bags(bagged):
+    split, encoder = bagged
+    found = by_column(split, encoder, "item", most=4)
+    ids = [bags[2][0] for bags in ragged.unpacked(Bags(split.ids, split.offsets), 3)]
+    assert found.names == (*(f"item {i}" for i, _ in most_common(ids, 4)), "other (46 values)")
+    for number, i in zip(found.numbers, ids, strict=True):
+        name = found.names[number]
+        assert name == f"item {i}" or (number == 4 and f"item {i}" not in found.names)
+    user = [bags[0][0] for bags in ragged.unpacked(Bags(split.ids, split.offsets), 3)]
+    # The last row of a table is "other".
+    assert users(split, encoder, "user").tolist() == [-1 if u == 29 else u for u in user]
+    assert len(by_column(split, encoder, "price", most=3).names) == 3
+
+
+def most_common(ids: list[int], count: int) -> list[tuple[int, int]]:
+    """Return the most frequent ids and their counts, the lower id first where they are equal."""
+    return sorted(Counter(ids).items(), key=lambda each: (-each[1], each[0]))[:count]
+
+
+def test_bags_make_no_segments(bagged):
+    split, encoder = bagged
+    with pytest.raises(ConfigError, match=r'"tags" holds bags .* of: user, item, price, age'):
+        by_column(split, encoder, "tags")
+    with pytest.raises(ConfigError, match=r'"tags" holds bags .* one of: user, item$'):
+        users(split, encoder, "tags")
+    with pytest.raises(ConfigError, match=r'unknown column "tag"; .*: user, tags, item, price'):
+        by_column(split, encoder, "tag")

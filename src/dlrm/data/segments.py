@@ -48,7 +48,7 @@ def by_column(split: Split, encoder: Encoder, column: str, most: int = 10) -> Se
         raise ConfigError(f"segments is {most}, expected 1 or more")
     if column in encoder.dense:
         return _quantiles(split.dense[:, encoder.dense.index(column)], column, most)
-    ids = _ids(split, encoder, column)
+    ids = _ids(split, encoder, column, besides=encoder.dense)
     found, places, counts = np.unique(ids, return_inverse=True, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     # A single other value has a name of its own.
@@ -77,8 +77,10 @@ def users(split: Split, encoder: Encoder, column: str) -> NDArray[np.int64]:
     return np.where(np.isin(ids, [*nobody, vocabulary.other]), -1, ids)
 
 
-def _ids(split: Split, encoder: Encoder, column: str) -> NDArray[np.int32]:
-    """Return the id of each row in a categorical column, (n,)."""
+def _ids(
+    split: Split, encoder: Encoder, column: str, besides: tuple[str, ...] = ()
+) -> NDArray[np.int32]:
+    """Return the id of each row in a categorical column, (n,); `besides` could be chosen too."""
     if column not in encoder.categorical:
         raise unknown("column", column, (*encoder.categorical, *encoder.dense))
     table = encoder.categorical.index(column)
@@ -89,7 +91,7 @@ def _ids(split: Split, encoder: Encoder, column: str) -> NDArray[np.int32]:
         ids = single(Bags(split.ids, split.offsets), len(encoder.categorical), table)
     if ids is None:
         one_each = [each.name for each in encoder.schema.categorical if not each.multi_hot]
-        choices = [name for name in (*one_each, *encoder.dense) if name != column]
+        choices = [name for name in (*one_each, *besides) if name != column]
         raise ConfigError(
             f'"{column}" holds bags of ids, so that a row may have several values of it or none; '
             f"choose one of: {', '.join(choices) or '(there is no other column)'}"
