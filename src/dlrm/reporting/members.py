@@ -36,8 +36,11 @@ def section(record: Record) -> Html | None:
         rows.append(_row("each alone, mean", "", _mean(alone)))
         whole = values(record.final, "model")
         rows.append(_row(record.name, "", whole, role="model"))
-    said = f"{split.capitalize()} rows; below, the {record.averaged}. Each member has a run directory and a report of its own: "
-    said += f"dlrm report {record.path}/members/0"
+    last = f"; the last row is the {record.averaged}" if record.finals else ""
+    said = (
+        f"{split.capitalize()} rows{last}. Each member has a run directory and a report of its own:"
+        f" dlrm report {record.path}/members/0"
+    )
     listed = table(heads, rows, numbers=heads[1:], caption=said)
     return element("section", element("h2", f"{len(alone)} members"), listed)
 
