@@ -10,7 +10,7 @@ from torch import nn
 
 from dlrm.data.encoder import Encoder
 from dlrm.data.store import Dataset
-from dlrm.errors import Interrupted
+from dlrm.errors import DivergedError, Interrupted
 from dlrm.files import write_json
 from dlrm.run import Run
 from dlrm.training import ensemble, loop
@@ -98,6 +98,8 @@ def fit(
             raise Interrupted(
                 f"stopped in {which}; go on with: dlrm train --run {run.path} --resume"
             ) from stop
+        except DivergedError as error:
+            raise DivergedError(f"{which}: {error}") from error
         if number not in told:
             who = {"model": member.model.name, "seed": member.seed}
             run.log("member", member=number, **who, **asdict(effort(theirs)))
