@@ -149,7 +149,7 @@ def read(path: Path) -> Record:
         missing.append("There is no dataset.json: rows and missing rates are not known.")
     if "features" not in dataset and (path / "schema.json").is_file():
         dataset = {**dataset, "features": _features(run)}
-    members = _members(path, config, missing)
+    members = _members(path, config)
     events, resumes = ([], ()) if members else _history(run, missing)
     finals = {
         split: _object(final, path / f"evaluation-{split}.json")
@@ -182,15 +182,11 @@ def read(path: Path) -> Record:
     )
 
 
-def _members(path: Path, config: dict[str, Any], missing: list[str]) -> tuple[Record, ...]:
-    """Return the members of an ensemble that were begun, and say which were not finished."""
+def _members(path: Path, config: dict[str, Any]) -> tuple[Record, ...]:
+    """Return the members of an ensemble that were begun."""
     size = int(measure(config.get("ensemble"), 1))
     folders = [path / "members" / str(k) for k in range(size)] if size > 1 else []
-    begun = tuple(read(folder) for folder in folders if (folder / "config.json").is_file())
-    done = sum(bool(member.finals) for member in begun)
-    if done < len(folders):
-        missing.append(f"Of {size} members {done} are trained.")
-    return begun
+    return tuple(read(folder) for folder in folders if (folder / "config.json").is_file())
 
 
 def _object(value: object, file: Path) -> dict[str, Any]:
