@@ -6,7 +6,9 @@ batch.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -27,6 +29,22 @@ class Batch:
     """(B,) float32; zeros where nothing is known"""
     offsets: Tensor | None = None
     """None when one-hot, else (B*T + 1,) int64, from 0 to L"""
+
+    @classmethod
+    def of(
+        cls,
+        dense: NDArray[np.float32],
+        ids: NDArray[np.int32],
+        labels: NDArray[np.generic],
+        offsets: NDArray[np.int64] | None = None,
+    ) -> "Batch":
+        """Return arrays as a batch, without copying what has the right type."""
+        return cls(
+            torch.from_numpy(dense),
+            torch.from_numpy(ids),
+            torch.from_numpy(labels.astype(np.float32)),
+            None if offsets is None else torch.from_numpy(offsets),
+        )
 
     def __len__(self) -> int:
         return self.labels.shape[0]

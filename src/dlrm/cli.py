@@ -26,7 +26,8 @@ COMMANDS = {
         "dlrm.commands.generate:generate",
         "Write a generated click log as raw text.",
     ),
-    "data prepare": ("dlrm.commands.prepare:prepare", "Turn a raw log into a prepared dataset."),
+    "data infer": ("dlrm.commands.infer:infer", "Write what a table's columns are, to be edited."),
+    "data prepare": ("dlrm.commands.prepare:prepare", "Turn raw data into a prepared dataset."),
     "data describe": ("dlrm.commands.describe:describe", "Show what is in a prepared dataset."),
     "bench train": ("dlrm.commands.bench:train", "Time the training step, beside the original's."),
     "bench embedding": ("dlrm.commands.bench:embedding", "Time the embedding tables alone."),
@@ -111,6 +112,10 @@ def _call(function: Callable[..., Any], words: list[str], prog: str) -> Any:
 def _show(result: Any, as_json: bool) -> None:
     if as_json:
         print(json.dumps(result.to_dict(), allow_nan=False))
+        return
+    if (text := getattr(result, "text", None)) is not None:
+        # Meant for a file: no colours, no line breaks of ours.
+        print(text, end="")
         return
     from dlrm import terminal
 

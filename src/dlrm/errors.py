@@ -29,17 +29,26 @@ class InputError(DlrmError):
         problem: What is wrong and what was expected, e.g. `label is "2", expected 0 or 1`.
         file: The file it stands in.
         line: Line number, counted from 1.
+        row: Row number, counted from 1, where there are no lines.
         column: Name of the column, e.g. `I3`.
 
     """
 
     def __init__(
-        self, problem: str, *, file: Path | str, line: int | None = None, column: str | None = None
+        self,
+        problem: str,
+        *,
+        file: Path | str,
+        line: int | None = None,
+        row: int | None = None,
+        column: str | None = None,
     ):
         self.problem, self.file, self.line, self.column = problem, str(file), line, column
         place = self.file
         if line is not None:
             place += f", line {line}"
+        if row is not None:
+            place += f", row {row}"
         if column is not None:
             place += f", column {column}"
         super().__init__(f"{place}: {problem}")

@@ -60,7 +60,7 @@ def test_what_does_not_exist_is_an_error_and_never_random_data(data):
 
 def test_a_folder_that_is_no_dataset():
     Path("logs").mkdir()
-    with pytest.raises(DatasetError, match=r'not a prepared dataset.*"logs/\*"'):
+    with pytest.raises(InputError, match=r'neither a prepared dataset.*"logs/\*"'):
         resolve("logs")
 
 

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from dlrm import terminal
 from dlrm.data import segments as columns
-from dlrm.data.encoder import Encoder
 from dlrm.data.store import Dataset
+from dlrm.data.tabular.encoder import open_encoder
 from dlrm.errors import DatasetError, RunError, unknown
 from dlrm.metrics import LEVEL, RESAMPLES, MetricValues
 from dlrm.run import Run
@@ -192,8 +192,8 @@ def evaluate(
     if not len(rows):
         raise DatasetError(f"{dataset.path}: the split {split} has no rows")
     # Before the model is run, so that a column that does not exist costs no time.
-    parts = None if by is None else columns.by_column(rows, Encoder.load(run), by, segments)
-    users = None if user is None else columns.users(rows, Encoder.load(run), user)
+    parts = None if by is None else columns.by_column(rows, open_encoder(run), by, segments)
+    users = None if user is None else columns.users(rows, open_encoder(run), user)
     model = load_model(opened)
     predictions = predict_split(model, rows, config.eval.batch_size)
     logits, labels = predictions.arrays()

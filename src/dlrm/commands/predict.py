@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import polars as pl
-import torch
 import tyro
 
 from dlrm import terminal
 from dlrm.batch import Batch
-from dlrm.data.criteo import CriteoSource
-from dlrm.data.encoder import Encoder
+from dlrm.data.scoring import rows_of
+from dlrm.data.tabular.encoder import open_encoder
 from dlrm.errors import ConfigError
 from dlrm.files import sync_file, sync_folder
 from dlrm.metrics import sigmoid
@@ -62,7 +60,8 @@ def predict(
 
     Args:
         run: The run directory.
-        raw: Raw Criteo text, with or without labels, plain or .gz.
+        raw: Files of the kind that the run was trained on, with or without labels, plain or .gz.
+            Of a table, columns that the run does not know are ignored.
         out: Where to write the scores: one column `score` in the order of the rows, .parquet or
             .csv.
         bad_rows: Stop at a row that is not what it should be, or leave it out.
@@ -78,20 +77,14 @@ def predict(
         raise ConfigError(f"{out}: there is no folder {out.parent}")
     opened = Run.open(run)
     config = from_dict(opened.config)
-    encoder = Encoder.load(run)
-    source = CriteoSource(raw, bad_rows=bad_rows, labelled=None)
+    source = rows_of(open_encoder(run), raw, bad_rows)
     model = load_model(opened)
 
     def batches() -> Iterator[Batch]:
         with terminal.progress() as bar:
             task = bar.add_task("scoring", total=source.rows())
-            for frame in source.read():
-                encoded = encoder.encode(frame)
-                whole = Batch(
-                    torch.from_numpy(encoded.dense),
-                    torch.from_numpy(encoded.ids),
-                    torch.from_numpy(encoded.labels.astype(np.float32)),
-                )
+            for encoded in source.read():
+                whole = Batch.of(encoded.dense, encoded.ids, encoded.labels, encoded.offsets)
                 for start in range(0, len(whole), config.eval.batch_size):
                     yield whole.slice(start, start + config.eval.batch_size)
                 bar.advance(task, len(whole))

@@ -1,4 +1,4 @@
-"""`dlrm data prepare`: a raw log in, a prepared dataset out."""
+"""`dlrm data prepare`: raw data in, a prepared dataset out."""
 
 import time
 from dataclasses import dataclass
@@ -11,9 +11,13 @@ from rich.text import Text
 
 from dlrm import terminal
 from dlrm.data.criteo import CriteoSource
-from dlrm.data.prepare import PrepareConfig, prepare_with
+from dlrm.data.options import PrepareConfig
+from dlrm.data.prepare import prepare_with
 from dlrm.data.split import Protocol
 from dlrm.data.store import verify as verify_dataset
+from dlrm.data.tabular.columns import FeaturesConfig
+from dlrm.data.tabular.prepare import prepare_table
+from dlrm.data.tabular.source import FileTable, SourceTable, in_folder
 from dlrm.data.vocabulary import IdOrder
 from dlrm.errors import ConfigError
 
@@ -78,34 +82,44 @@ class PrepareResult:
 
 
 def prepare(
-    source: Annotated[Literal["criteo"], tyro.conf.Positional],
+    source: Annotated[Literal["criteo", "table"], tyro.conf.Positional],
     raw: Annotated[list[Path], tyro.conf.Positional],
     *,
     out: Path,
-    split: Protocol = _DEFAULTS.split,
+    split: Protocol | Literal["auto"] = _DEFAULTS.split,
     fractions: tuple[float, float, float] | None = None,
     seed: int = _DEFAULTS.seed,
     ids: IdOrder = _DEFAULTS.ids,
     min_count: int = _DEFAULTS.min_count,
     max_rows_per_table: int | None = _DEFAULTS.max_rows_per_table,
     bad_rows: Literal["error", "skip"] = _DEFAULTS.bad_rows,
+    label: str | None = None,
+    positive: str | None = None,
+    schema: str | None = None,
+    features: FeaturesConfig = _DEFAULTS.features,
     verify: bool = False,
     force: bool = False,
 ) -> PrepareResult:
-    """Turn a raw log into a prepared dataset, out of core.
+    """Turn a raw log or a table into a prepared dataset.
 
     Args:
-        source: What the log is: raw Criteo text (label, 13 integers, 26 hexadecimal categories).
-        raw: The files in order, plain or .gz.
+        source: criteo is raw Criteo text (label, 13 integers, 26 hexadecimal categories); table is
+            any CSV, TSV, Parquet or libsvm file.
+        raw: The files in order, plain or .gz; of a table also a folder with files named train,
+            valid and test.
         out: Folder of the dataset; a finished one from the same log and settings is used again.
         split: kaggle (seven equal days, the last one held out), days (a file a day, the last one
-            held out), chronological or random.
+            held out), chronological or random; auto is kaggle for criteo, random for a table.
         fractions: Train, validation and test, as fractions or as row counts; .8 .1 .1 by default.
         seed: Seed of the random split.
         ids: Ids by first appearance, or by frequency.
         min_count: Values seen fewer times share one row.
         max_rows_per_table: Take values modulo this number, so that no table has more values.
         bad_rows: Stop at a row that is not what it should be, or count it and go on.
+        label: Table: the column to predict.
+        positive: Table: what the label is for a click, a value or a comparison such as ">= 4".
+        schema: Table: a file that says what each column is, as `dlrm data infer` writes it.
+        features: What becomes of the columns; of a log only where anything is set.
         verify: Read everything again and compare it with its hashes.
         force: Replace a dataset that was prepared otherwise.
 
@@ -114,10 +128,10 @@ def prepare(
         DatasetError: The disk is too small, or `out` holds something else.
 
     """
-    if fractions is not None and split in ("kaggle", "days"):
-        raise ConfigError(f"split {split} has its own fractions; use chronological or random")
+    protocol = ("random" if source == "table" else "kaggle") if split == "auto" else split
+    if fractions is not None and protocol in ("kaggle", "days"):
+        raise ConfigError(f"split {protocol} has its own fractions; use chronological or random")
     began = time.perf_counter()
-    log = CriteoSource(raw, bad_rows=bad_rows)
     config = PrepareConfig(
         split=split,
         fractions=_DEFAULTS.fractions if fractions is None else fractions,
@@ -126,8 +140,20 @@ def prepare(
         min_count=min_count,
         max_rows_per_table=max_rows_per_table,
         bad_rows=bad_rows,
+        label=label,
+        positive=positive,
+        schema=schema,
+        features=features,
     )
-    made = prepare_with(log, out, config, force=force)
+    if source == "table":
+        folder = raw[0] if len(raw) == 1 and raw[0].is_dir() else None
+        table = FileTable(in_folder(folder) if folder else raw)
+        made = prepare_table(table, out, config, force=force)
+    elif features.unset:
+        made = prepare_with(CriteoSource(raw, bad_rows=bad_rows), out, config, force=force)
+    else:
+        log = SourceTable(CriteoSource(raw, bad_rows=bad_rows))
+        made = prepare_table(log, out, config, force=force)
     duration_s = time.perf_counter() - began
     if verify:
         verify_dataset(made.dataset)

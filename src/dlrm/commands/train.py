@@ -124,8 +124,10 @@ def train(
 class Arguments:
     """Train a model, evaluate its best checkpoint and write the report.
 
-    The first word may name a recipe, which sets the defaults of the flags below: demo (the
-    default), criteo-kaggle, criteo-terabyte, or module:function for one of your own. `--model NAME`
+    The first word may name a table of your own (CSV, TSV, Parquet, libsvm; a path, a pattern, or a
+    folder with files named train, valid and test): dlrm train clicks.csv --label clicked. Or it
+    names a recipe, which sets the defaults of the flags below: demo (the default), criteo-kaggle,
+    criteo-terabyte, or module:function for one of your own. `--model NAME`
     trains another model than the recipe's, with its own flags: `--model dcn --help` lists them.
     `--ensemble N` trains N of them with different seeds and averages their scores.
     """
@@ -141,6 +143,9 @@ def main(words: list[str], prog: str) -> TrainResult:
     """Parse `[RECIPE] [--FLAG VALUE ...]` and train."""
     recipe = words[0] if words and not words[0].startswith("-") else None
     flags = words[1:] if recipe else words
+    if recipe and recipes.is_data(recipe):
+        # `dlrm train FILE --label COLUMN`: data of one's own, and the recipe for them.
+        flags, recipe = ["--data", recipe, *flags], "own"
     name = recipe or "demo"
     resumed = Run.open(_run_flag(flags)) if "--resume" in flags else None
     if resumed and recipe not in (None, resumed.recipe):

@@ -8,6 +8,7 @@ Comes out: frames of label (UInt8), I1..I13 (Int64) and C1..C26 (UInt32), null w
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from dlrm.errors import ConfigError, InputError
 
 CHUNK_BYTES = 8 << 20
 
+_FIELD = re.compile(rb"-?\d*|[0-9a-fA-F]{8}")
 _WHOLE_BYTES = 16 << 20
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
 
@@ -75,7 +77,7 @@ class CriteoSource:
             "source": "criteo",
             "bad_rows": self.bad_rows,
             "labelled": self.labelled,
-            "files": [_file_fingerprint(path) for path in self.paths],
+            "files": [file_fingerprint(path) for path in self.paths],
         }
 
     def rows(self) -> int:
@@ -130,13 +132,29 @@ class CriteoSource:
         return b"".join(kept)
 
 
+def is_criteo(path: Path) -> bool:
+    """Whether a file looks like raw Criteo text: some 40 fields with tabs, numbers and hexadecimal.
+
+    Raises:
+        InputError: It is missing, empty or damaged.
+
+    """
+    check_file(path)
+    with path.open("rb") as stream:
+        if stream.read(4) == b"PAR1":
+            return False
+    fields = next(chunks(path, 1 << 16)).split(b"\n", 1)[0].split(b"\t")
+    good = sum(bool(_FIELD.fullmatch(field)) for field in fields)
+    return 30 <= len(fields) <= 50 and good >= 0.8 * len(fields)
+
+
 def _first_line_has_label(path: Path) -> bool:
     """Whether the first line of a file is not one of the form without labels."""
     first = next(chunks(path, 1 << 16)).split(b"\n", 1)[0]
     return first.count(b"\t") != len(INTEGERS) + len(CATEGORIES) - 1
 
 
-def _file_fingerprint(path: Path) -> dict[str, Any]:
+def file_fingerprint(path: Path) -> dict[str, Any]:
     """Return size and hash of a file: the whole of it, or 64 places evenly over it."""
     size, digest = path.stat().st_size, hashlib.sha256()
     with path.open("rb") as stream:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from dlrm.data.encoder import Encoder
 from dlrm.data.store import Dataset
+from dlrm.data.tabular.encoder import TableEncoder, open_encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,10 @@ class Value:
 
     id: int
     value: str | None
-    """As the raw log writes it; None is missing."""
+    """As the raw data write it; None is missing."""
     count: int
     share: float
-    """Of all samples."""
+    """Of all samples; of a table, of its training rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,10 @@ def features(dataset: Dataset, head: int) -> list[FeatureNumbers]:
         head: How many values to list of each category.
 
     """
-    encoder, rows = Encoder.load(dataset.path), dataset.manifest["rows"]
+    encoder, manifest = open_encoder(dataset.path), dataset.manifest
+    # The values of a table are counted on its training rows, those of a log on all.
+    on_train = isinstance(encoder, TableEncoder)
+    rows = max(1, manifest["splits"]["train"]["rows"] if on_train else manifest["rows"])
     described = []
     for feature in dataset.manifest["features"]:
         values: tuple[Value, ...] = ()

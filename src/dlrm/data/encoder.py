@@ -94,6 +94,11 @@ class Encoder:
             self._vocabularies[name] = found
         return self._vocabularies[name]
 
+    def raw(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return numbers of a feature as the log has them; missing and negative ones are 0."""
+        del name
+        return np.expm1(values.astype(np.float64))
+
     def encode(self, frame: pl.DataFrame) -> Encoded:
         """Return a frame of the source as arrays.
 
@@ -166,12 +171,12 @@ class Encoder:
         (target / VOCABULARY_FOLDER).mkdir(parents=True, exist_ok=True)
         for name in self.categorical:
             file = f"{VOCABULARY_FOLDER}/{name}.parquet"
-            _link(self.folder / file, target / file)
+            link(self.folder / file, target / file)
         # Last, so that a folder with an encoder.json has everything it names.
-        _link(self.folder / ENCODER_FILE, target / ENCODER_FILE)
+        link(self.folder / ENCODER_FILE, target / ENCODER_FILE)
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
     """Make `target` the same file as `source`, or a copy where the file system has no links."""
     if target.exists() and target.samefile(source):
         return

@@ -8,7 +8,6 @@ the arrays of the splits. Memory holds a few blocks and two features' distinct v
 import shutil
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,75 +15,20 @@ from rich.progress import Progress
 
 from dlrm.data import kernels
 from dlrm.data.arrays import SplitWriter
-from dlrm.data.bad_rows import BadRows, CountsBadRows, OnBadRow
+from dlrm.data.bad_rows import BadRows, CountsBadRows
 from dlrm.data.encoder import ENCODER_FILE, VOCABULARY_FOLDER, Encoder
+from dlrm.data.options import PrepareConfig, Prepared
 from dlrm.data.source import Source
 from dlrm.data.spill import Spill, blocks
-from dlrm.data.split import PROTOCOLS, SPLITS, HasDays, Protocol, plan, sizes
+from dlrm.data.split import SPLITS, HasDays, Protocol, plan
 from dlrm.data.staging import staged
 from dlrm.data.store import FORMAT, MANIFEST_FILE, VERSION, Dataset, file_record
 from dlrm.data.target import ENTRIES, check_disk, existing, remove_dataset
 from dlrm.data.threads import in_order
-from dlrm.data.vocabulary import ID_ORDERS, IdOrder
-from dlrm.errors import ConfigError, DatasetError, unknown
+from dlrm.data.vocabulary import IdOrder
+from dlrm.errors import ConfigError, DatasetError
 from dlrm.files import sync_file, sync_folder, write_json
 from dlrm.terminal import progress
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PrepareConfig:
-    """How a raw log becomes a dataset."""
-
-    split: Protocol = "kaggle"
-    """Which rows train, validate and test; see dlrm.data.split."""
-    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    """Train, validation and test, as fractions or row counts; for `chronological` and `random`."""
-    seed: int = 0
-    """Of the `random` split."""
-    ids: IdOrder = "appearance"
-    """Ids by first appearance in the whole log, or by frequency."""
-    min_count: int = 1
-    """Values seen fewer times in the whole log share the row "other"."""
-    max_rows_per_table: int | None = None
-    """Values are taken modulo this number first; None leaves them."""
-    bad_rows: OnBadRow = "error"
-    """Stop at a row that is not what it should be, or count it and go on."""
-
-    def __post_init__(self) -> None:
-        if self.split not in PROTOCOLS:
-            raise unknown("split", self.split, PROTOCOLS)
-        if self.ids not in ID_ORDERS:
-            raise unknown("order of ids", self.ids, ID_ORDERS)
-        if self.min_count < 1:
-            raise ConfigError(f"min_count is {self.min_count}, expected 1 or more")
-        if self.max_rows_per_table is not None and not 1 <= self.max_rows_per_table < 2**31:
-            problem = f"max_rows_per_table is {self.max_rows_per_table}"
-            raise ConfigError(f"{problem}, expected a number from 1 to 2147483647")
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}, expected 0 or more")
-        # Row counts are compared with the log when its rows are known.
-        sizes(2**62, self.fractions)
-
-    def options(self) -> dict[str, Any]:
-        """Return what changes the result, JSON-ready; None where a setting does not matter."""
-        divided = self.split in ("chronological", "random")
-        return {
-            "split": self.split,
-            "fractions": [float(share) for share in self.fractions] if divided else None,
-            "seed": self.seed if self.split == "random" else None,
-            "ids": self.ids,
-            "min_count": self.min_count,
-            "max_rows_per_table": self.max_rows_per_table,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What `prepare` made or found."""
-
-    dataset: Dataset
-    reused: bool
-    """Whether a finished dataset was found and nothing had to be done."""
 
 
 def prepare(
@@ -140,6 +84,7 @@ def prepare_with(
     source: Source, out: Path, config: PrepareConfig, *, force: bool = False
 ) -> Prepared:
     """Turn a source into a prepared dataset, as `prepare` does."""
+    config.check_for_log()
     options, fingerprint = config.options(), source.fingerprint()
     if (found := existing(out, fingerprint, options, force=force)) is not None:
         return Prepared(found, reused=True)
@@ -222,7 +167,13 @@ def _write_splits(
 ) -> dict[str, dict[str, Any]]:
     """Third stage: the blocks become the arrays of the splits. Returns their manifest."""
     days = source.day_rows if isinstance(source, HasDays) else ()
-    where = plan(config.split, spill.rows, fractions=config.fractions, seed=config.seed, days=days)
+    where = plan(
+        config.protocol("kaggle"),
+        spill.rows,
+        fractions=config.fractions,
+        seed=config.seed,
+        days=days,
+    )
     task, start = bar.add_task("Writing splits", total=spill.rows), 0
     shape = len(source.dense), len(source.categorical)
     every = (block for block in range(len(spill.block_rows)))

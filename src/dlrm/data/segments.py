@@ -10,6 +10,7 @@ from dlrm.data.bags import Bags, single
 from dlrm.data.describe import text
 from dlrm.data.encoder import Encoder
 from dlrm.data.store import Split
+from dlrm.data.tabular.encoder import TableEncoder
 from dlrm.errors import ConfigError, unknown
 
 MISSING, RARE = "(missing)", "(rare or new)"
@@ -26,7 +27,9 @@ class Segments:
     """(n,) segment of each row, 0 <= number < K"""
 
 
-def by_column(split: Split, encoder: Encoder, column: str, most: int = 10) -> Segments:
+def by_column(
+    split: Split, encoder: Encoder | TableEncoder, column: str, most: int = 10
+) -> Segments:
     """Return the rows of a split by a column.
 
     A category has a segment for each of its most frequent values, the most frequent first, and one
@@ -47,7 +50,8 @@ def by_column(split: Split, encoder: Encoder, column: str, most: int = 10) -> Se
     if most < 1:
         raise ConfigError(f"segments is {most}, expected 1 or more")
     if column in encoder.dense:
-        return _quantiles(split.dense[:, encoder.dense.index(column)], column, most)
+        values = split.dense[:, encoder.dense.index(column)]
+        return _quantiles(encoder, values, column, most)
     ids = _ids(split, encoder, column, besides=encoder.dense)
     found, places, counts = np.unique(ids, return_inverse=True, return_counts=True)
     order = np.argsort(-counts, kind="stable")
@@ -61,7 +65,7 @@ def by_column(split: Split, encoder: Encoder, column: str, most: int = 10) -> Se
     return Segments(column, tuple(names), rank[places])
 
 
-def users(split: Split, encoder: Encoder, column: str) -> NDArray[np.int64]:
+def users(split: Split, encoder: Encoder | TableEncoder, column: str) -> NDArray[np.int64]:
     """Return the user of each row (n,): an id of the column, -1 where it is missing, rare or new.
 
     Raises:
@@ -78,7 +82,7 @@ def users(split: Split, encoder: Encoder, column: str) -> NDArray[np.int64]:
 
 
 def _ids(
-    split: Split, encoder: Encoder, column: str, besides: tuple[str, ...] = ()
+    split: Split, encoder: Encoder | TableEncoder, column: str, besides: tuple[str, ...] = ()
 ) -> NDArray[np.int32]:
     """Return the id of each row in a categorical column, (n,); `besides` could be chosen too."""
     if column not in encoder.categorical:
@@ -99,7 +103,7 @@ def _ids(
     return ids
 
 
-def _name(encoder: Encoder, column: str, number: int) -> str:
+def _name(encoder: Encoder | TableEncoder, column: str, number: int) -> str:
     vocabulary = encoder.vocabulary(column)
     if number == vocabulary.other:
         return RARE
@@ -109,20 +113,20 @@ def _name(encoder: Encoder, column: str, number: int) -> str:
     return text(value, as_hex=as_hex) or MISSING
 
 
-def _quantiles(values: NDArray[np.float32], column: str, most: int) -> Segments:
+def _quantiles(
+    encoder: Encoder | TableEncoder, values: NDArray[np.float32], column: str, most: int
+) -> Segments:
     ordered = np.sort(values)
     lows = np.unique(ordered[np.arange(most) * len(ordered) // most]) if len(values) else ordered
     starts = np.searchsorted(ordered, lows, side="left")
     highs = ordered[np.append(starts[1:], len(ordered))[: len(lows)] - 1]
+    ends = (map(_shown, encoder.raw(column, each)) for each in (lows, highs))
     names = tuple(
-        _raw(low) if low == high else f"{_raw(low)} to {_raw(high)}"
-        for low, high in zip(lows, highs, strict=True)
+        low if low == high else f"{low} to {high}" for low, high in zip(*ends, strict=True)
     )
     return Segments(column, names, np.searchsorted(lows, values, side="right") - 1)
 
 
-def _raw(value: np.floating) -> str:
-    """Return a number as the log has it, before log(x + 1); missing numbers are 0."""
-    raw = float(np.expm1(np.float64(value)))
+def _shown(raw: float) -> str:
     whole = round(raw)
     return f"{whole:,}" if abs(raw - whole) <= 1e-4 * max(1.0, abs(raw)) else f"{raw:,.4g}"

@@ -86,10 +86,14 @@ def remove_dataset(out: Path) -> None:
 
 def check_disk(source: Source, out: Path) -> None:
     """Raise a DatasetError when the disk cannot hold the dataset and what is written on the way."""
-    need, free = disk_bytes(source), free_bytes(out)
-    if need > free:
+    check_space(source.rows(), disk_bytes(source), out)
+
+
+def check_space(rows: int, need: int, out: Path) -> None:
+    """Raise a DatasetError when less than `need` bytes are free on the disk of `out`."""
+    if need > (free := free_bytes(out)):
         raise DatasetError(
-            f"preparing about {source.rows():,} rows needs about {human_bytes(need)} on the disk "
+            f"preparing about {rows:,} rows needs about {human_bytes(need)} on the disk "
             f"of {out}, but {human_bytes(free)} are free; use an --out on another disk"
         )
 

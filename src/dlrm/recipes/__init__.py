@@ -1,11 +1,14 @@
 """Named runs: functions that return a whole TrainConfig."""
 
 from collections.abc import Callable
+from glob import has_magic
 from importlib import import_module
+from pathlib import Path
 
 from dlrm.errors import ConfigError, unknown
 from dlrm.recipes.criteo import criteo_kaggle, criteo_terabyte
 from dlrm.recipes.demo import demo
+from dlrm.recipes.own import own
 from dlrm.training.config import TrainConfig
 
 Recipe = Callable[[], TrainConfig]
@@ -14,8 +17,18 @@ RECIPES: dict[str, Recipe] = {
     "demo": demo,
     "criteo-kaggle": criteo_kaggle,
     "criteo-terabyte": criteo_terabyte,
+    "own": own,
 }
 """Name of a recipe -> the function that returns its config."""
+
+
+def is_data(word: str) -> bool:
+    """Whether a word that may name a recipe names data instead: files, a folder or a pattern."""
+    if word in RECIPES:
+        return False
+    return any(Path(part).exists() or has_magic(part) for part in word.split(",")) or (
+        "." in word and ":" not in word
+    )
 
 
 def find(name: str) -> Recipe:

@@ -1,7 +1,7 @@
 """Criteo's two advertising data sets, in the configurations of the paper and of MLPerf."""
 
 from dlrm.data.loader import LoaderConfig
-from dlrm.data.prepare import PrepareConfig
+from dlrm.data.options import PrepareConfig
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.optim.config import OptimConfig
 from dlrm.training.config import EvalConfig, TrainConfig

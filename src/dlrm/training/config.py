@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 import tyro
 
 from dlrm.data.loader import LoaderConfig
-from dlrm.data.prepare import PrepareConfig
+from dlrm.data.options import PrepareConfig
 from dlrm.errors import ConfigError
 from dlrm.models import ModelConfig
 from dlrm.models.dlrm import DLRMConfig

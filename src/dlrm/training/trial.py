@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from dlrm.data.encoder import Encoder
 from dlrm.data.store import Dataset
+from dlrm.data.tabular.encoder import open_encoder
 from dlrm.errors import DivergedError, Interrupted
 from dlrm.files import write_json
 from dlrm.run import Run
@@ -40,7 +40,7 @@ def create(path: Path, recipe: str, config: TrainConfig, dataset: Dataset) -> Ru
         environment=environment(),
         dataset={**dataset.summary(), "path": str(dataset.path.resolve())},
     )
-    Encoder.load(dataset.path).save(path)
+    open_encoder(dataset.path).save(path)
     return run
 
 

@@ -1,0 +1,276 @@
+"""`--features auto`: which buckets, log counts, target means and crosses are worth having.
+
+Only training rows take part. They are cut in two halves; a logistic regression of the plain columns
+is fitted on each half and predicts the other. A candidate is a column of keys (buckets of a number,
+of a log count, of a target mean; values of a cross), and its worth is what one Newton step per key,
+fitted on the rows of one half, gains in log loss on the other:
+
+    d_k = sum_k (y - p) / (sum_k p (1 - p) + ridge)        gain = mean of loss(p) - loss(p + d_k)
+
+A candidate stays if its gain is more than `LEAST_ERRORS` standard errors, for the best few.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from dlrm import terminal
+from dlrm.data.bags import Bags, take
+from dlrm.data.tabular.categories import Category
+from dlrm.data.tabular.columns import Columns, Cross, Values
+from dlrm.data.tabular.encoder import assemble
+from dlrm.data.tabular.fit import fit, frame_of
+from dlrm.data.tabular.numbers import Number
+from dlrm.data.tabular.raw import RawTable
+from dlrm.data.tabular.texts import as_numbers, as_texts
+from dlrm.data.vocabulary import distinct
+
+MOST_ROWS = 200_000
+"""Training rows that are looked at."""
+BUCKETS = 32
+LEAST_ERRORS = 4.0
+"""Far enough out that among a thousand worthless candidates hardly one passes."""
+MOST_CROSSES = 12
+RIDGE = 2.0
+_EPOCHS, _BATCH, _RATE = 4, 256, 0.05
+
+Keys = NDArray[np.int64]
+Halves = NDArray[np.bool_]
+Worth = Callable[[NDArray[np.int64]], "Gain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What a candidate gains in log loss, and the standard error of that."""
+
+    mean: float
+    error: float
+
+    @property
+    def sure(self) -> bool:
+        """Whether it is more than luck."""
+        return self.mean > LEAST_ERRORS * self.error
+
+    @property
+    def why(self) -> str:
+        """The reason, in words."""
+        return f"lowers log loss by {self.mean:.4f} ± {self.error:.4f} on held-out training rows"
+
+
+def choose(
+    table: RawTable,
+    schema: Columns,
+    train: NDArray[np.intp],
+    clicks: NDArray[np.uint8],
+    *,
+    seed: int = 0,
+) -> Columns:
+    """Return a schema with what helps.
+
+    Args:
+        table: All rows.
+        schema: What the columns are.
+        train: (n,) numbers of the training rows, rising.
+        clicks: (n,) their labels.
+        seed: Of the sample and the halves.
+
+    """
+    rng = np.random.default_rng(seed)
+    if len(train) > MOST_ROWS:
+        chosen = np.sort(rng.choice(len(train), MOST_ROWS, replace=False))
+        train, clicks = train[chosen], clicks[chosen]
+    halves = rng.permutation(len(train)) % 2 == 0
+    logits = _base(table, schema, train, clicks, halves)
+
+    with terminal.progress() as bar:
+        task = bar.add_task("Trying features", total=None)
+
+        def worth(keys: Keys) -> Gain:
+            bar.advance(task)
+            return _worth(keys, logits, clicks, halves)
+
+        buckets = dict(_numbers(table, schema, train, worth))
+        columns = []
+        for column in schema.columns:
+            found = buckets.get(column.name)
+            if column.kind == "category":
+                frame = frame_of(table, (column.name,), train)
+                column = replace(  # noqa: PLW2901 - the column, as it is from here on
+                    column, values=_beside(column.values, (column.name,), frame, clicks, worth)
+                )
+            elif found and found.sure:
+                column = replace(  # noqa: PLW2901
+                    column, buckets=BUCKETS, why=f"{column.why}; its buckets {found.why}"
+                )
+            columns.append(column)
+        crosses = _crosses(table, schema, train, clicks, worth)
+    return replace(schema, columns=tuple(columns), crosses=(*schema.crosses, *crosses))
+
+
+def _numbers(
+    table: RawTable, schema: Columns, train: NDArray[np.intp], worth: Worth
+) -> Iterator[tuple[str, Gain]]:
+    """Yield what buckets of each number gain."""
+    for column in schema.columns:
+        if column.kind == "number" and not column.buckets:
+            values = table.column(column.name)[train]
+            fitted = Number.fit(replace(column, buckets=BUCKETS), values)
+            yield column.name, worth(fitted.bucket(as_numbers(values)[0]).astype(np.int64))
+
+
+def _beside(
+    values: Values,
+    names: tuple[str, ...],
+    frame: pl.DataFrame,
+    clicks: NDArray[np.uint8],
+    worth: Worth,
+) -> Values:
+    """Return what becomes of a category, with the numbers beside it that help."""
+    asked = replace(values, log_count=True, target_mean=True)
+    _, training = Category.fit(names, asked, frame, clicks, seed=0)
+    log_count, target_mean = (worth(_ranked(numbers)).sure for numbers in training.values())
+    return replace(
+        values,
+        log_count=values.log_count or log_count,
+        target_mean=values.target_mean or target_mean,
+    )
+
+
+def _crosses(
+    table: RawTable,
+    schema: Columns,
+    train: NDArray[np.intp],
+    clicks: NDArray[np.uint8],
+    worth: Worth,
+) -> list[Cross]:
+    """Return the pairs of categories that help most."""
+    names = [column.name for column in schema.columns if column.kind == "category"]
+    codes = {
+        name: distinct(as_texts(table.column(name)[train]))[1].astype(np.int64) for name in names
+    }
+    have = {frozenset(cross.columns) for cross in schema.crosses}
+    found: list[tuple[Gain, tuple[str, str]]] = []
+    for one, other in combinations(names, 2):
+        if frozenset((one, other)) in have:
+            continue
+        pair = codes[one] * (codes[other].max() + 1) + codes[other]
+        gain = worth(np.unique(pair, return_inverse=True)[1].astype(np.int64))
+        if gain.sure:
+            found.append((gain, (one, other)))
+    found.sort(key=lambda each: -each[0].mean)
+    made = []
+    for gain, pair in found[:MOST_CROSSES]:
+        values = _beside(Values(min_count=2), pair, frame_of(table, pair, train), clicks, worth)
+        made.append(Cross(columns=pair, values=values, why=gain.why))
+    return made
+
+
+def _worth(
+    keys: Keys, logits: NDArray[np.float64], clicks: NDArray[np.uint8], halves: Halves
+) -> Gain:
+    """Return what a Newton step per key gains, fitted on one half and judged on the other."""
+    p = 1 / (1 + np.exp(-logits))
+    size = int(keys.max()) + 1
+    steps = np.zeros(len(keys))
+    for mine in (halves, ~halves):
+        slope = np.bincount(keys[mine], (clicks - p)[mine], minlength=size)
+        curve = np.bincount(keys[mine], (p * (1 - p))[mine], minlength=size)
+        steps[~mine] = (slope / (curve + RIDGE))[keys[~mine]]
+    gains = _loss(logits, clicks) - _loss(logits + steps, clicks)
+    return Gain(float(gains.mean()), float(gains.std() / len(gains) ** 0.5))
+
+
+def _loss(logits: NDArray[np.float64], clicks: NDArray[np.uint8]) -> NDArray[np.float64]:
+    return np.logaddexp(0, logits) - clicks * logits
+
+
+def _ranked(numbers: NDArray[np.float32]) -> Keys:
+    edges = np.unique(np.quantile(numbers, np.linspace(0, 1, BUCKETS + 1)[1:-1]))
+    return np.searchsorted(edges, numbers, side="right").astype(np.int64)
+
+
+def _base(
+    table: RawTable,
+    schema: Columns,
+    train: NDArray[np.intp],
+    clicks: NDArray[np.uint8],
+    halves: Halves,
+) -> NDArray[np.float64]:
+    """Return what a logistic regression of the other half says of each row, as logits."""
+    features = [feature for feature, _ in fit(table, _plain(schema), train, clicks)]
+    names = tuple(dict.fromkeys(name for feature in features for name in feature.columns))
+    frame = frame_of(table, names, train)
+    encoded = assemble([feature.encode(frame) for feature in features], clicks, bags=True)
+    assert encoded.offsets is not None
+    rows = [made.rows for feature in features for made in feature.inputs() if made.rows]
+    starts = np.cumsum([0, *rows])
+    tables = np.repeat(np.tile(np.arange(len(rows)), len(clicks)), np.diff(encoded.offsets))
+    ids = encoded.ids + starts[tables].astype(np.int32) if rows else encoded.ids
+    bags = Bags(ids, encoded.offsets)
+    logits = np.empty(len(clicks))
+    for mine in (halves, ~halves):
+        model = _Logistic(encoded.dense, bags, len(rows), int(starts[-1]))
+        model.train(np.flatnonzero(mine), clicks)
+        logits[~mine] = model.logits(np.flatnonzero(~mine))
+    return logits
+
+
+def _plain(schema: Columns) -> Columns:
+    """Return the schema without crosses and without what is counted beside values."""
+    columns = tuple(
+        replace(
+            column, values=replace(column.values, log_count=False, target_mean=False, embed=True)
+        )
+        for column in schema.columns
+    )
+    return replace(schema, columns=columns, crosses=())
+
+
+class _Logistic:
+    """A logistic regression over numbers and bags, trained by Adagrad.
+
+    In numpy, because what learns in torch stands on a higher floor than the data.
+    """
+
+    def __init__(self, dense: NDArray[np.float32], bags: Bags, tables: int, rows: int):
+        ones = np.ones((len(dense), 1), np.float32)
+        self._dense = np.concatenate([dense, ones], axis=1)
+        self._bags, self._tables = bags, tables
+        self._weights, self._squares = np.zeros(rows), np.full(rows, 1e-8)
+        self._linear = np.zeros(self._dense.shape[1])
+        self._linear_squares = np.full(self._dense.shape[1], 1e-8)
+
+    def train(self, rows: NDArray[np.intp], clicks: NDArray[np.uint8]) -> None:
+        """Fit to some rows."""
+        rng = np.random.default_rng(0)
+        for _ in range(_EPOCHS):
+            order = rng.permutation(rows)
+            for start in range(0, len(order), _BATCH):
+                self._step(order[start : start + _BATCH], clicks)
+
+    def logits(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Return the logits of some rows (n,)."""
+        logits = self._dense[rows] @ self._linear
+        if self._tables:
+            ids, offsets = take(self._bags, self._tables, rows)
+            summed = np.concatenate([[0.0], np.cumsum(self._weights[ids])])
+            logits += np.diff(summed[offsets[:: self._tables]])
+        return logits
+
+    def _step(self, rows: NDArray[np.intp], clicks: NDArray[np.uint8]) -> None:
+        wrong = (1 / (1 + np.exp(-self.logits(rows))) - clicks[rows]) / len(rows)
+        slope = wrong @ self._dense[rows]
+        self._linear_squares += slope**2
+        self._linear -= _RATE * slope / np.sqrt(self._linear_squares)
+        if not self._tables:
+            return
+        ids, offsets = take(self._bags, self._tables, rows)
+        touched, place = np.unique(ids, return_inverse=True)
+        lengths = np.diff(offsets[:: self._tables])
+        slopes = np.bincount(place, np.repeat(wrong, lengths), minlength=len(touched))
+        self._squares[touched] += slopes**2
+        self._weights[touched] -= _RATE * slopes / np.sqrt(self._squares[touched])

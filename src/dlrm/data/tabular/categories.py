@@ -1,0 +1,352 @@
+"""Categories, crosses and lists as a model sees them: ids, log counts and target means.
+
+Everything is counted on the training rows: for each value its rows `count` and its clicks. A
+training row must not see itself in what it is given, or the model would trust numbers that new rows
+do not have:
+
+    log count     log(1 + count), of a training row without itself
+    target mean   (clicks + prior * click rate) / (count + prior), of a training row without the
+                  rows of its fold; given to the model as a logit
+
+Both are centred and scaled by the training rows. Source of out-of-fold and smoothed target means:
+Micci-Barreca, "A preprocessing scheme for high-cardinality categorical attributes", SIGKDD
+Explorations 2001.
+"""
+
+import zlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from dlrm.data.tabular.columns import CROSS_NAME, Values
+from dlrm.data.tabular.numbers import Number
+from dlrm.data.tabular.parts import Input, Parts
+from dlrm.data.tabular.texts import as_numbers, as_texts
+from dlrm.data.vocabulary import Vocabulary, distinct
+from dlrm.errors import DatasetError
+
+FOLDS = 10
+PRIOR = 10.0
+_BETWEEN, _MISSING = "\x1f", "\x00"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scaling:
+    """How a number beside a category is centred and scaled."""
+
+    center: float
+    deviation: float
+
+    @classmethod
+    def fit(cls, values: NDArray[np.float64]) -> "Scaling":
+        """Return what makes these values have mean 0 and deviation 1."""
+        if not len(values):
+            return cls(center=0.0, deviation=1.0)
+        return cls(center=float(values.mean()), deviation=float(values.std()) or 1.0)
+
+    def apply(self, values: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Return values centred and scaled."""
+        return ((values - self.center) / self.deviation).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Category:
+    """A fitted category: of one column, or of a cross of several."""
+
+    columns: tuple[str, ...]
+    values: Values
+    table: pl.DataFrame
+    """`value`, `count` and `clicks` of all values; those with an embedding row first."""
+    kept: int
+    """Values with an embedding row of their own, if they are not hashed."""
+    click_rate: float
+    """Of the training rows."""
+    counts: Scaling | None = None
+    means: Scaling | None = None
+    buckets: tuple[Number, ...] = ()
+    """Number columns in the cross, which are there as their buckets."""
+
+    @property
+    def name(self) -> str:
+        """Name of the feature."""
+        return CROSS_NAME.join(self.columns)
+
+    @property
+    def rows(self) -> int:
+        """Rows of its table."""
+        return self.values.hash_rows or self.kept + 1
+
+    @classmethod
+    def fit(
+        cls,
+        columns: tuple[str, ...],
+        values: Values,
+        frame: pl.DataFrame,
+        clicks: NDArray[np.uint8],
+        *,
+        seed: int,
+        buckets: tuple[Number, ...] = (),
+    ) -> tuple["Category", dict[str, NDArray[np.float32]]]:
+        """Fit to the training rows.
+
+        Args:
+            columns: One of the frame's, or two or three.
+            values: What becomes of the values.
+            frame: n training rows.
+            clicks: (n,) labels.
+            seed: Of the folds.
+            buckets: Fitted number columns in a cross.
+
+        Returns:
+            The category, and by input name the numbers (n,) of the training rows themselves.
+
+        """
+        fitted = cls(
+            columns=columns,
+            values=values,
+            table=pl.DataFrame(),
+            kept=0,
+            click_rate=float(clicks.mean()) if len(clicks) else 0.5,
+            buckets=buckets,
+        )
+        groups, codes = distinct(fitted.keys(frame))
+        summed = np.bincount(codes, clicks, minlength=len(groups)).astype(np.int64)
+        table = groups.with_columns(pl.Series("clicks", summed)).with_row_index("code")
+        often = table.filter(pl.col("count") >= values.min_count)
+        rare = table.filter(pl.col("count") < values.min_count)
+        order = pl.concat([often, rare])
+        kept = 0 if values.hash_rows else len(often)
+        fitted = replace(fitted, table=order.drop("code"), kept=kept)
+        training: dict[str, NDArray[np.float32]] = {}
+        count = groups["count"].to_numpy()[codes].astype(np.float64)
+        if values.log_count:
+            others = np.log1p(count - 1)
+            scaling = Scaling.fit(others)
+            fitted = replace(fitted, counts=scaling)
+            training[f"{fitted.name} log count"] = scaling.apply(others)
+        if values.target_mean:
+            logits = fitted._out_of_fold(codes, clicks, len(groups), seed)
+            scaling = Scaling.fit(logits)
+            fitted = replace(fitted, means=scaling)
+            training[f"{fitted.name} target mean"] = scaling.apply(logits)
+        return fitted, training
+
+    def inputs(self) -> list[Input]:
+        """Return what the model gets of it."""
+        made = []
+        if self.counts:
+            made.append(Input(f"{self.name} log count", transform="log_count"))
+        if self.means:
+            made.append(Input(f"{self.name} target mean", transform="target_mean"))
+        if self.values.embed:
+            made.append(Input(self.name, rows=self.rows))
+        return made
+
+    def encode(self, frame: pl.DataFrame) -> Parts:
+        """Return the inputs of a frame's rows, none of which is a training row."""
+        keys = self.keys(frame)
+        parts = Parts()
+        known = None
+        if self.counts or self.means or (self.values.embed and not self.values.hash_rows):
+            known = Vocabulary(self.name, self.table).ids(keys)
+        if known is not None and (self.counts or self.means):
+            count, clicks = (
+                np.append(self.table[name].to_numpy(), 0)[known] for name in ("count", "clicks")
+            )
+            if self.counts:
+                parts.dense.append(self.counts.apply(np.log1p(count.astype(np.float64))))
+            if self.means:
+                parts.dense.append(self.means.apply(self._logits(count, clicks)))
+        if self.values.embed:
+            if self.values.hash_rows:
+                parts.ids.append(_hashed(keys, self.values.hash_rows))
+            elif known is not None:
+                parts.ids.append(np.minimum(known, self.kept).astype(np.int32))
+        return parts
+
+    def keys(self, frame: pl.DataFrame) -> pl.Series:
+        """Return the value of each row; null where a single column is missing."""
+        if len(self.columns) == 1:
+            return as_texts(frame[self.columns[0]])
+        numbers = {number.name: number for number in self.buckets}
+        texts = []
+        for name in self.columns:
+            if name in numbers:
+                found = numbers[name].bucket(as_numbers(frame[name])[0])
+                texts.append(pl.Series(name, found).cast(pl.String))
+            else:
+                texts.append(as_texts(frame[name]).fill_null(_MISSING).alias(name))
+        joined = pl.concat_str(self.columns, separator=_BETWEEN)
+        return pl.DataFrame(texts).select(joined.alias("key"))["key"]
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the values with a row of their own."""
+        if self.values.hash_rows:
+            names = [f"hash {row}" for row in range(self.rows - 1)]
+            zeros = np.zeros(len(names), np.int64)
+            return Vocabulary(self.name, pl.DataFrame({"value": names, "count": zeros}))
+        shown = self.table.head(self.kept).select("value", "count")
+        readable = pl.col("value").str.replace_all(_BETWEEN, CROSS_NAME, literal=True)
+        return Vocabulary(
+            self.name,
+            shown.with_columns(readable.str.replace_all(_MISSING, "(missing)", literal=True)),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready values, without the table."""
+        return {
+            "type": "category",
+            "columns": list(self.columns),
+            "values": {
+                name: getattr(self.values, name) for name in self.values.__dataclass_fields__
+            },
+            "kept": self.kept,
+            "click_rate": self.click_rate,
+            "counts": [self.counts.center, self.counts.deviation] if self.counts else None,
+            "means": [self.means.center, self.means.deviation] if self.means else None,
+            "buckets": [number.to_dict() for number in self.buckets],
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], table: pl.DataFrame) -> "Category":
+        """Rebuild what `to_dict` returned, with its table."""
+        scalings = {
+            name: Scaling(center=values[name][0], deviation=values[name][1])
+            for name in ("counts", "means")
+            if values[name]
+        }
+        made = cls(
+            columns=tuple(values["columns"]),
+            values=Values(**values["values"]),
+            table=table,
+            kept=values["kept"],
+            click_rate=values["click_rate"],
+            buckets=tuple(Number.from_dict(each) for each in values["buckets"]),
+            **scalings,
+        )
+        if made.kept > table.height:
+            raise DatasetError(
+                f"the vocabulary of {made.name} has {table.height} values, {made.kept} are expected"
+            )
+        return made
+
+    def file_table(self) -> pl.DataFrame:
+        """Return the part of the table that new rows need."""
+        return self.table if self.counts or self.means else self.table.head(self.kept)
+
+    def _logits(
+        self, count: NDArray[np.integer[Any]], clicks: NDArray[np.integer[Any]]
+    ) -> NDArray[np.float64]:
+        rate = np.clip(self.click_rate, 1e-6, 1 - 1e-6)
+        mean = (clicks + PRIOR * rate) / (count + PRIOR)
+        return np.log(mean) - np.log1p(-mean)
+
+    def _out_of_fold(
+        self, codes: NDArray[np.int32], clicks: NDArray[np.uint8], groups: int, seed: int
+    ) -> NDArray[np.float64]:
+        folds = np.random.default_rng(seed).permutation(len(codes)) % FOLDS
+        place = codes.astype(np.int64) * FOLDS + folds
+        counts = np.bincount(place, minlength=groups * FOLDS)
+        sums = np.bincount(place, clicks, minlength=groups * FOLDS).astype(np.int64)
+        whole = [each.reshape(groups, FOLDS).sum(1)[codes] for each in (counts, sums)]
+        return self._logits(whole[0] - counts[place], whole[1] - sums[place])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tokens:
+    """A fitted list column: a bag of values a row."""
+
+    name: str
+    separator: str
+    values: Values
+    table: pl.DataFrame
+    """`value` and `count`"""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The raw columns that `encode` needs."""
+        return (self.name,)
+
+    @property
+    def rows(self) -> int:
+        """Rows of its table."""
+        return self.values.hash_rows or self.table.height + 1
+
+    @classmethod
+    def fit(cls, name: str, separator: str, values: Values, column: pl.Series) -> "Tokens":
+        """Fit to the training rows."""
+        flat, _ = _split(column, separator)
+        groups, _ = distinct(flat)
+        table = groups.filter(pl.col("count") >= values.min_count)
+        return cls(name=name, separator=separator, values=values, table=table)
+
+    def inputs(self) -> list[Input]:
+        """Return what the model gets of it."""
+        return [Input(self.name, rows=self.rows, bags=True)]
+
+    def encode(self, frame: pl.DataFrame) -> Parts:
+        """Return the bags of a frame's rows."""
+        flat, lengths = _split(frame[self.name], self.separator)
+        if self.values.hash_rows:
+            ids = _hashed(flat, self.values.hash_rows)
+        else:
+            ids = Vocabulary(self.name, self.table).ids(flat)
+        return Parts(ids=[(ids, lengths)])
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the values with a row of their own."""
+        if self.values.hash_rows:
+            names = [f"hash {row}" for row in range(self.rows - 1)]
+            zeros = np.zeros(len(names), np.int64)
+            return Vocabulary(self.name, pl.DataFrame({"value": names, "count": zeros}))
+        return Vocabulary(self.name, self.table)
+
+    def file_table(self) -> pl.DataFrame:
+        """Return the part of the table that new rows need."""
+        return self.table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready values, without the table."""
+        return {
+            "type": "list",
+            "name": self.name,
+            "separator": self.separator,
+            "values": {
+                name: getattr(self.values, name) for name in self.values.__dataclass_fields__
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], table: pl.DataFrame) -> "Tokens":
+        """Rebuild what `to_dict` returned, with its table."""
+        return cls(
+            name=values["name"],
+            separator=values["separator"],
+            values=Values(**values["values"]),
+            table=table,
+        )
+
+
+def _split(column: pl.Series, separator: str) -> tuple[pl.Series, NDArray[np.int64]]:
+    """Return the values of all lists one after another, and the length of each list."""
+    if not isinstance(column.dtype, pl.List | pl.Array):
+        texts = as_texts(column)
+        column = texts.str.split(separator)
+    frame = pl.DataFrame({"row": pl.int_range(len(column), eager=True), "value": column})
+    flat = frame.explode("value", empty_as_null=True)
+    values = as_texts(flat["value"]).str.strip_chars()
+    flat = flat.with_columns(values.alias("value")).filter(
+        pl.col("value").is_not_null() & (pl.col("value") != "")
+    )
+    lengths = np.bincount(flat["row"].to_numpy(), minlength=len(column)).astype(np.int64)
+    return flat["value"], lengths
+
+
+def _hashed(keys: pl.Series, rows: int) -> NDArray[np.int32]:
+    """Return the row of each key: its CRC-32 modulo `rows`, the same on every machine."""
+    groups, codes = distinct(keys)
+    hashes = [zlib.crc32((_MISSING if key is None else key).encode()) for key in groups["value"]]
+    return (np.array(hashes, np.uint32)[codes] % np.uint32(rows)).astype(np.int32)

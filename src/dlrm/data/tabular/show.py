@@ -1,0 +1,66 @@
+"""A schema as a table on the terminal, with the reason for each decision."""
+
+from collections.abc import Iterable
+
+from rich.table import Table
+
+from dlrm import terminal
+from dlrm.data.tabular.columns import Column, Columns, Values
+
+MOST, MOST_CROSSES = 60, 10
+
+
+def show(schema: Columns) -> None:
+    """Print what the columns are taken for to standard error."""
+    terminal.err.print(grid(schema))
+
+
+def grid(schema: Columns) -> Table:
+    """Return the table: column, what it is, why."""
+    made = Table(title=f"Columns; the label is {schema.label}", title_justify="left")
+    for head in ("column", "taken for", "because"):
+        made.add_column(head, overflow="fold")
+    shown = schema.columns[:MOST]
+    for column in shown:
+        made.add_row(column.name, what(column), column.why or "the schema says so")
+    if left := len(schema.columns) - len(shown):
+        made.add_row(f"... and {left} more", "", "dlrm data infer shows all")
+    for cross in schema.crosses[:MOST_CROSSES]:
+        made.add_row(
+            cross.name, ", ".join(["cross", *_values(cross.values)]), cross.why or "asked for"
+        )
+    if (left := len(schema.crosses) - MOST_CROSSES) > 0:
+        made.add_row(f"... and {left} more crosses", "", "")
+    return made
+
+
+def what(column: Column) -> str:
+    """Return what a column is taken for, in a few words."""
+    words = [column.kind]
+    if column.kind == "number":
+        if column.dense and column.scale != "none":
+            words.append(
+                {"standard": "standardised", "quantile": "ranked"}.get(column.scale, "log")
+            )
+        if column.buckets:
+            words.append(f"{column.buckets} buckets")
+        if not column.dense:
+            words[0] = "number in buckets"
+        if column.missing_flag:
+            words.append("flag where missing")
+    elif column.kind in ("category", "list"):
+        words += _values(column.values)
+    return ", ".join(words)
+
+
+def _values(values: Values) -> Iterable[str]:
+    if values.hash_rows:
+        yield f"hashed into {values.hash_rows:,}"
+    elif values.min_count > 1 and values.embed:
+        yield f"values seen {values.min_count} times or more"
+    if not values.embed:
+        yield "no embedding"
+    if values.log_count:
+        yield "log count"
+    if values.target_mean:
+        yield "target mean"

@@ -1,0 +1,170 @@
+"""The schema of a table as a TOML file that people read and edit."""
+
+import json
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from dlrm.data.tabular.columns import Column, Columns, Cross, Values, names_of
+from dlrm.errors import ConfigError, InputError, unknown
+
+_HEAD = """\
+# What becomes of each column. Edit it, and give it back: dlrm train FILE --schema THIS_FILE
+#
+# kind        number, category, list or ignore
+# number      scale = "standard", "log", "quantile" or "none"; buckets = N for quantile buckets as
+#             well; dense = false for the buckets alone; missing_flag = true
+# category    min_count = N (rarer values share a row with unseen ones), hash_rows = N,
+#             log_count = true, target_mean = true, embed = false
+# list        separator = "|", min_count, hash_rows
+# A cross of two or three columns is a category too:
+#   [[cross]]
+#   columns = ["A", "B"]
+"""
+_NUMBER = ("scale", "buckets", "dense", "missing_flag")
+
+
+def dumps(schema: Columns) -> str:
+    """Return a schema as TOML, with the reasons as comments."""
+    lines = [_HEAD, f"label = {_text(schema.label)}"]
+    if schema.positive is not None:
+        lines.append(f"positive = {_text(schema.positive)}")
+    for column in schema.columns:
+        lines += ["", f"[columns.{_text(column.name)}]"]
+        lines.append(
+            f"kind = {_text(column.kind)}" + (f"  # {_line(column.why)}" if column.why else "")
+        )
+        if column.kind == "number":
+            lines += _settings(column, _NUMBER, always=("scale",))
+        if column.kind == "list":
+            lines += _settings(column, ("separator",), always=("separator",))
+        if column.kind in ("category", "list"):
+            lines += _settings(column.values, names_of(Values), always=("min_count",))
+    for cross in schema.crosses:
+        names = ", ".join(map(_text, cross.columns))
+        lines += [
+            "",
+            "[[cross]]",
+            f"columns = [{names}]" + (f"  # {_line(cross.why)}" if cross.why else ""),
+        ]
+        lines += _settings(cross.values, names_of(Values), always=())
+    return "\n".join(lines) + "\n"
+
+
+def load(file: Path) -> Columns:
+    """Read a schema.
+
+    Raises:
+        InputError: The file is missing or no TOML.
+        ConfigError: A key is unknown or a value has no meaning; names the column.
+
+    """
+    try:
+        values = tomllib.loads(file.read_text())
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=file) from error
+    except UnicodeDecodeError as error:
+        raise InputError("is not UTF-8 text, expected a schema in TOML", file=file) from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"is not TOML: {error}", file=file) from error
+    try:
+        return from_dict(values)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+
+
+def from_dict(values: dict[str, Any]) -> Columns:
+    """Return the schema that TOML's values describe.
+
+    Raises:
+        ConfigError: A key is unknown or a value has no meaning; names the column.
+
+    """
+    for key in values:
+        if key not in ("label", "positive", "columns", "cross"):
+            raise unknown("key", key, ("label", "positive", "columns", "cross"))
+    label = values.get("label")
+    if not isinstance(label, str):
+        raise ConfigError('the schema names no label, expected label = "COLUMN"')
+    positive = values.get("positive")
+    columns = [_column(name, given) for name, given in values.get("columns", {}).items()]
+    crosses = [_cross(given) for given in values.get("cross", [])]
+    return Columns(
+        label=label,
+        positive=None if positive is None else str(positive),
+        columns=tuple(columns),
+        crosses=tuple(crosses),
+    )
+
+
+def to_dict(schema: Columns) -> dict[str, Any]:
+    """Return a schema as JSON-ready values, as `from_dict` takes them."""
+    return tomllib.loads(dumps(schema))
+
+
+def _column(name: str, given: dict[str, Any]) -> Column:
+    where = f"column {name}"
+    if not isinstance(given, dict) or "kind" not in given:
+        raise ConfigError(f'{where} has no kind, expected e.g. kind = "category"')
+    kind = given["kind"]
+    own = {"number": _NUMBER, "list": ("separator",)}.get(kind, ())
+    shared = names_of(Values) if kind in ("category", "list") else ()
+    rest = _checked(where, {k: v for k, v in given.items() if k != "kind"}, Column, own)
+    mine = {key: value for key, value in rest.items() if key in own}
+    theirs = {key: value for key, value in rest.items() if key not in own}
+    _checked(where, theirs, Values, shared, also=own)
+    try:
+        return Column(name=name, kind=kind, values=Values(**theirs), **mine)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}" if where not in str(error) else str(error)) from error
+
+
+def _cross(given: dict[str, Any]) -> Cross:
+    names = given.get("columns")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError('a [[cross]] names no columns, expected columns = ["A", "B"]')
+    where = f"the cross {' x '.join(names)}"
+    rest = {key: value for key, value in given.items() if key != "columns"}
+    _checked(where, rest, Values, names_of(Values))
+    return Cross(columns=tuple(names), values=Values(**rest))
+
+
+def _checked(
+    where: str,
+    given: dict[str, Any],
+    record: type,
+    keys: tuple[str, ...],
+    also: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Return the given values if each has the type of its field; keys of other records pass."""
+    kinds = {each.name: type(each.default) for each in fields(record)}
+    for key, value in given.items():
+        if key not in keys:
+            if record is Column:
+                continue
+            choices = ", ".join((*also, *keys)) or "kind"
+            raise ConfigError(f'{where}: unknown key "{key}"; choose one of: {choices}')
+        if type(value) is not kinds[key]:
+            said = {bool: "true or false", int: "a whole number", str: "a text"}[kinds[key]]
+            raise ConfigError(f"{where}: {key} is {value!r}, expected {said}")
+    return given
+
+
+def _settings(record: Column | Values, keys: tuple[str, ...], always: tuple[str, ...]) -> list[str]:
+    defaults = {each.name: each.default for each in fields(record)}
+    said = []
+    for key in keys:
+        value = getattr(record, key)
+        if key in always or value != defaults[key]:
+            said.append(f"{key} = {_text(value) if isinstance(value, str) else json.dumps(value)}")
+    return said
+
+
+def _text(text: str) -> str:
+    # JSON's escapes are TOML's, but for the two code points that JSON leaves as they are.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
