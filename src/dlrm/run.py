@@ -5,10 +5,12 @@ RUN/
   schema.json              what the model's input means
   environment.json         command, versions, machine
   dataset.json             where the data came from, and its features
-  metrics.jsonl            one JSON object a line: train, eval, best, resumed, early_stop events
+  metrics.jsonl            one JSON object a line: train, eval, best, resumed, early_stop events;
+                           of an ensemble one member event for each that is trained
   evaluation-SPLIT.json    metrics, calibration curve and score histogram of the final model
   vocabulary/              how raw values become ids, so that new data can be scored
-  checkpoints/             see dlrm.training.checkpoint
+  checkpoints/             see dlrm.training.checkpoint; or, of an ensemble,
+  members/0, 1, ...        the members, each a run directory
   report.html
 """
 
