@@ -23,7 +23,7 @@ from dlrm.data.encoder import ENCODER_FILE
 from dlrm.data.options import PrepareConfig, Prepared
 from dlrm.data.split import SPLITS, plan
 from dlrm.data.staging import staged
-from dlrm.data.store import FORMAT, MANIFEST_FILE, VERSION, Dataset, file_record
+from dlrm.data.store import FORMAT, MANIFEST_FILE, Dataset, file_record, version_of
 from dlrm.data.tabular import toml
 from dlrm.data.tabular.columns import Columns
 from dlrm.data.tabular.encoder import TableEncoder
@@ -111,7 +111,7 @@ def prepare_table(
         shutil.rmtree(folder / "spill")
         manifest = {
             "format": FORMAT,
-            "version": VERSION,
+            "version": version_of(encoder.schema),
             "source": table.kind,
             "rows": raw.rows - bad_rows.total,
             "unused_rows": int((where == _UNUSED).sum()) - bad_rows.total,
