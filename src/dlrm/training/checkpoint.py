@@ -2,6 +2,7 @@
 
     checkpoints/step-000001000/
       model.safetensors        parameters
+      average.safetensors      the mean of the parameters, where the run keeps one: it is the model
       optimizer.safetensors    optimizer state, as `<parameter>.<key>`
       progress.safetensors     training predictions since the last evaluation, random generator
       progress.json            step, epoch, cursor, running sums, the best so far, and a checksum of
@@ -27,9 +28,9 @@ from torch.optim import Optimizer
 from dlrm.errors import CheckpointError
 from dlrm.files import sync_folder, write_json, write_tensors
 from dlrm.metrics import Metrics
+from dlrm.training.average import Average
 
 FORMAT = 1
-ARRAYS = ("model", "optimizer", "progress")
 
 
 @dataclass(kw_only=True)
@@ -51,6 +52,8 @@ class Progress:
     best_value: float | None = None
     stale: int = 0
     """Evaluations since the best."""
+    averaged: int = 0
+    """Steps that are in the mean of the parameters."""
     finished: bool = False
     seen: Metrics = field(default_factory=Metrics)
     """Predictions on the training rows since the last evaluation, made before learning them."""
@@ -71,9 +74,22 @@ class Progress:
 
 
 def save(
-    folder: Path, model: nn.Module, optimizer: Optimizer, progress: Progress, keep: int
+    folder: Path,
+    model: nn.Module,
+    optimizer: Optimizer,
+    progress: Progress,
+    keep: int,
+    average: Average | None = None,
 ) -> Path:
     """Write a checkpoint, then remove old ones but the newest `keep` and the best.
+
+    Args:
+        folder: Of all checkpoints of the run.
+        model: Its parameters.
+        optimizer: Its state.
+        progress: Where the run stands.
+        keep: At least 1.
+        average: Of the parameters, where the run keeps one.
 
     Returns:
         Its folder.
@@ -99,6 +115,9 @@ def save(
                 "torch_generator": torch.get_rng_state(),
             },
         }
+        if average is not None and average.mean:
+            arrays["average"] = average.mean
+            progress.averaged = average.count
         for name, tensors in arrays.items():
             write_tensors(temporary / f"{name}.safetensors", tensors)
         write_json(
@@ -106,7 +125,7 @@ def save(
             {
                 "format": FORMAT,
                 **progress.numbers(),
-                "crc32": {name: _crc32(temporary / f"{name}.safetensors") for name in ARRAYS},
+                "crc32": {name: _crc32(temporary / f"{name}.safetensors") for name in arrays},
             },
         )
         if target.exists():
@@ -131,8 +150,22 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
 
 
-def load(folder: Path, step: int, model: nn.Module, optimizer: Optimizer | None) -> Progress:
+def load(
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: Optimizer | None,
+    average: Average | None = None,
+) -> Progress:
     """Put a checkpoint into a model and, unless None, its optimizer and torch's generator.
+
+    Args:
+        folder: Of all checkpoints of the run.
+        step: Which.
+        model: Gets the parameters to train on from; without an optimizer their mean, where the
+            checkpoint has one.
+        optimizer: Gets its state.
+        average: Gets the mean of the parameters.
 
     Raises:
         CheckpointError: It is damaged, or belongs to another model.
@@ -140,13 +173,16 @@ def load(folder: Path, step: int, model: nn.Module, optimizer: Optimizer | None)
     """
     path = folder / f"step-{step:09d}"
     numbers = read_progress(folder, step)
-    _load_model(path, numbers, model)
+    averaged = "average" in numbers.get("crc32", {})
+    _load_model(path, "average" if averaged and optimizer is None else "model", numbers, model)
     progress = Progress(**_known(numbers))
     if optimizer is not None:
         _load_optimizer(path, model, optimizer, _tensors(path, "optimizer", numbers))
         rest = _tensors(path, "progress", numbers)
         torch.set_rng_state(rest["torch_generator"])
         progress.seen.update(rest["seen_logits"].numpy(), rest["seen_labels"].numpy())
+    if average is not None and averaged:
+        average.restore(_tensors(path, "average", numbers), progress.averaged)
     return progress
 
 
@@ -196,8 +232,8 @@ def _damaged(file: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"{file} cannot be read ({error}); {ADVICE}")
 
 
-def _load_model(path: Path, numbers: dict[str, Any], model: nn.Module) -> None:
-    stored = _tensors(path, "model", numbers)
+def _load_model(path: Path, file: str, numbers: dict[str, Any], model: nn.Module) -> None:
+    stored = _tensors(path, file, numbers)
     wanted = model.state_dict()
     for name in stored.keys() | wanted.keys():
         theirs = tuple(stored[name].shape) if name in stored else "nothing"

@@ -14,6 +14,7 @@ from dlrm.errors import ConfigError
 from dlrm.models import ModelConfig
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.optim.config import OptimConfig
+from dlrm.training.average import AverageConfig
 
 C = TypeVar("C")
 
@@ -83,6 +84,8 @@ class TrainConfig:
     """What is minimised."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """The optimizer."""
+    average: AverageConfig = field(default_factory=AverageConfig)
+    """Whether the mean of the parameters over the last steps is kept instead of the last."""
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     """How the training split becomes batches."""
     eval: EvalConfig = field(default_factory=EvalConfig)

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import sys
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from dlrm.nn import precision
 from dlrm.ops.memory import keep_freed_memory
 from dlrm.run import Run
 from dlrm.training import checkpoint, loss
+from dlrm.training.average import Average
 from dlrm.training.checkpoint import Progress
 from dlrm.training.config import LossConfig, TrainConfig
 from dlrm.training.evaluate import predict_split
@@ -68,13 +70,13 @@ def fit(
         shuffle=config.loader.shuffle,
         seed=config.loader.seed,
     )
-    last_step = config.epochs * len(loader)
-    if config.max_steps:
-        last_step = min(last_step, config.max_steps)
+    last_step = min(config.epochs * len(loader), config.max_steps or sys.maxsize)
     # Rounded up, so that the tenth of ten falls on the end of the epoch.
     eval_every = config.eval.every or -(-len(loader) // 10)
 
-    progress = _resume(run, model, optimizer) if resume else Progress()
+    average = Average(model, config.average, last_step)
+
+    progress = _resume(run, model, optimizer, average) if resume else Progress()
     log = Log(
         run,
         progress,
@@ -99,13 +101,14 @@ def fit(
 
                 progress.seen.update(logits.detach().numpy(), batch.labels.numpy())
                 progress.advance(len(batch))
+                average.step(progress.step)
                 log.step(value.item(), lr)
 
                 epoch_ends = progress.batch == len(loader)
                 progress.finished = progress.step == last_step
                 evaluate = progress.step % eval_every == 0 or epoch_ends or progress.finished
                 if evaluate:
-                    with log.pause("evaluating"):
+                    with log.pause("evaluating"), average.applied():
                         _evaluate(config, dataset, model, progress, log)
                     if config.eval.patience and progress.stale >= config.eval.patience:
                         run.log("early_stop", step=progress.step, patience=config.eval.patience)
@@ -120,7 +123,12 @@ def fit(
                 if save or progress.finished or interrupt.requested:
                     with log.pause("saving"):
                         checkpoint.save(
-                            _folder(run), model, optimizer, progress, config.checkpoint.keep
+                            _folder(run),
+                            model,
+                            optimizer,
+                            progress,
+                            config.checkpoint.keep,
+                            average,
                         )
                 if progress.finished:
                     break
@@ -188,13 +196,13 @@ def _folder(run: Run) -> Path:
     return run.path / "checkpoints"
 
 
-def _resume(run: Run, model: nn.Module, optimizer: Optimizer) -> Progress:
+def _resume(run: Run, model: nn.Module, optimizer: Optimizer, average: Average) -> Progress:
     steps = checkpoint.steps(_folder(run))
     if not steps:
         # Killed before its first checkpoint: it stands at the start.
         run.rewind(0)
         return Progress()
-    progress = checkpoint.load(_folder(run), steps[-1], model, optimizer)
+    progress = checkpoint.load(_folder(run), steps[-1], model, optimizer, average)
     if not progress.finished:
         run.rewind(progress.step)
         run.log("resumed", step=progress.step)

@@ -1,0 +1,88 @@
+"""The mean of a model's parameters over the last steps of its training.
+
+At a constant learning rate parameters wander around a good place; their mean lies nearer to it than
+where they happen to stop, and needs no decay of the rate. From its first step on, the mean is what
+is evaluated and kept, while training goes on with the parameters themselves.
+
+Sources: Polyak & Juditsky, "Acceleration of Stochastic Approximation by Averaging", SIAM J. Control
+Optim. 1992; Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization",
+arXiv 1803.05407.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dlrm.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AverageConfig:
+    """Which steps are averaged."""
+
+    share: float = 0.0
+    """Last share of all steps over which parameters are averaged, e.g. 0.5; 0 for not. Best with a
+    learning rate that does not decay."""
+    every: int = 10
+    """Steps from one that counts to the next. Each costs a pass over all tables: take more where
+    they have millions of rows."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ConfigError(f"average.share is {self.share}: it lies between 0 and 1")
+        if self.every < 1:
+            raise ConfigError(f"average.every is {self.every}: at least 1 is needed")
+
+
+class Average:
+    """The running mean of all parameters and buffers of a model, in float32.
+
+    Args:
+        model: That is trained.
+        config: Which steps count.
+        last_step: Of the training; it counts in any case.
+
+    """
+
+    def __init__(self, model: nn.Module, config: AverageConfig, last_step: int):
+        self._model, self._every, self._last_step = model, config.every, last_step
+        self._start = last_step - round(config.share * last_step)
+        self.mean: dict[str, Tensor] = {}
+        """By name; empty before the first step that counts."""
+        self.count = 0
+        """Steps that are in the mean."""
+
+    @torch.no_grad()
+    def step(self, step: int) -> None:
+        """Take the parameters as they are after this step into the mean, if it counts."""
+        if step <= self._start or (self._last_step - step) % self._every:
+            return
+        self.count += 1
+        for name, tensor in self._model.state_dict().items():
+            if name in self.mean and tensor.is_floating_point():
+                self.mean[name].lerp_(tensor.float(), 1 / self.count)
+            else:
+                # The first; or a number that only counts, like the batches of a batch norm.
+                kept = tensor.float() if tensor.is_floating_point() else tensor
+                self.mean[name] = kept.clone()
+
+    def restore(self, mean: Mapping[str, Tensor], count: int) -> None:
+        """Go on from the mean of a checkpoint."""
+        self.mean, self.count = dict(mean), count
+
+    @contextmanager
+    @torch.no_grad()
+    def applied(self) -> Iterator[None]:
+        """Give the model the mean as its parameters, once there is one; give its own back after."""
+        if not self.mean:
+            yield
+            return
+        own = {name: tensor.clone() for name, tensor in self._model.state_dict().items()}
+        self._model.load_state_dict(self.mean)
+        try:
+            yield
+        finally:
+            self._model.load_state_dict(own)
