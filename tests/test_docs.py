@@ -3,6 +3,7 @@
 import gzip
 import re
 import shlex
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,11 @@ def run(line: str) -> None:
             assert (ROOT / script).is_file()
         case ["dlrm_s_pytorch", *rest]:
             assert dlrm_s_pytorch(rest) == 0
+        case ["dlrm", *rest] if ">" in rest:
+            with Path(rest[-1]).open("w") as out, redirect_stdout(out):
+                assert main(rest[:-2]) == 0
+        case ["dlrm", "train", first, *rest] if Path(first).exists():
+            assert main(["train", first, *rest, "--epochs", "2"]) == 0
         case ["dlrm", "train", *rest] if not any(w in rest for w in ("--data", "--resume")):
             assert main(["train", *rest, "--data", LITTLE]) == 0
         case ["dlrm", *rest]:

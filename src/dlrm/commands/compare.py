@@ -98,8 +98,7 @@ def main(words: list[str], prog: str) -> CompareResult:
     """Parse `[RECIPE] [--FLAG VALUE ...]` or `--runs RUN RUN ...` and compare."""
     if words[:1] == ["--runs"]:
         return runs([Path(word) for word in words[1:]])
-    recipe = words[0] if words and not words[0].startswith("-") else None
-    flags = words[1:] if recipe else words
+    recipe, flags = recipes.first_word(words)
     name = recipe or "demo"
     arguments = parse(Arguments, flags, prog, default=Arguments(config=recipes.find(name)()))
     if arguments.resume:

@@ -141,11 +141,7 @@ class Arguments:
 
 def main(words: list[str], prog: str) -> TrainResult:
     """Parse `[RECIPE] [--FLAG VALUE ...]` and train."""
-    recipe = words[0] if words and not words[0].startswith("-") else None
-    flags = words[1:] if recipe else words
-    if recipe and recipes.is_data(recipe):
-        # `dlrm train FILE --label COLUMN`: data of one's own, and the recipe for them.
-        flags, recipe = ["--data", recipe, *flags], "own"
+    recipe, flags = recipes.first_word(words)
     name = recipe or "demo"
     resumed = Run.open(_run_flag(flags)) if "--resume" in flags else None
     if resumed and recipe not in (None, resumed.recipe):

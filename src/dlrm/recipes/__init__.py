@@ -22,13 +22,25 @@ RECIPES: dict[str, Recipe] = {
 """Name of a recipe -> the function that returns its config."""
 
 
-def is_data(word: str) -> bool:
-    """Whether a word that may name a recipe names data instead: files, a folder or a pattern."""
+def first_word(words: list[str]) -> tuple[str | None, list[str]]:
+    """Return the recipe that a command line begins with, if any, and the flags behind it.
+
+    A first word that is data instead (files, a folder, a pattern) becomes `--data`, and the recipe
+    is the one for data of one's own.
+    """
+    if not words or words[0].startswith("-"):
+        return None, words
+    if _is_data(words[0]):
+        return "own", ["--data", words[0], *words[1:]]
+    return words[0], words[1:]
+
+
+def _is_data(word: str) -> bool:
     if word in RECIPES:
         return False
-    return any(Path(part).exists() or has_magic(part) for part in word.split(",")) or (
-        "." in word and ":" not in word
-    )
+    there = any(Path(part).exists() or has_magic(part) for part in word.split(","))
+    # A file that is missing shall be called a missing file, not an unknown recipe.
+    return there or ("." in word and ":" not in word)
 
 
 def find(name: str) -> Recipe:
