@@ -132,6 +132,29 @@ def test_config_builds_the_model_of_a_schema():
     assert model.embeddings.names == ("C0", "C1", "C2")
 
 
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_without_dense_features_a_learnt_vector_takes_their_place(batch_norm):
+    torch.manual_seed(5)
+    model = DLRM(
+        0,
+        EmbeddingCollection(ROWS, 3),
+        bottom=(6, 5),
+        top=(8,),
+        dropout=0.5 if batch_norm else 0.0,
+        batch_norm=batch_norm,
+    ).double()
+    (vector,) = model.bottom.linears()
+    torch.nn.init.constant_(vector.bias, -0.5)
+    data = batch(6, 9, bags=False)
+    data = Batch(data.dense[:, :0], data.ids, data.labels)
+    x = model.bottom(data.dense)
+    assert torch.equal(x, torch.full((9, 3), -0.5, dtype=torch.float64))
+    model(data).sum().backward()
+    assert vector.bias.grad is not None
+    # No part of it is dead, also below 0.
+    assert torch.all(vector.bias.grad != 0)
+
+
 def test_a_wrong_interaction_lists_the_choices():
     with pytest.raises(ConfigError, match=r'"dott"; choose one of: dot, cat, sum, projection'):
         DLRM(4, EmbeddingCollection(ROWS, 3), bottom=(), top=(), interaction="dott")

@@ -4,6 +4,9 @@
     e = embeddings(ids)                      one vector per categorical feature
     logit = top(interaction(x, e))           dot products of all pairs, by default
 
+Without dense features x is a vector that is learnt, the same for all samples: its dot product with
+an embedding is a weight of the id, as in logistic regression.
+
 Source: Naumov et al., "Deep Learning Recommendation Model for Personalization and Recommendation
 Systems", arXiv 1906.00091.
 """
@@ -30,7 +33,8 @@ class DLRM(nn.Module):
     Args:
         num_dense: N, dense features.
         embeddings: Of the T categorical features; their dimension D is the bottom MLP's output too.
-        bottom: Hidden sizes of the bottom MLP; a last layer to D follows.
+        bottom: Hidden sizes of the bottom MLP; a last layer to D follows. Of no meaning when N is
+            0.
         top: Hidden sizes of the top MLP; a last layer to the logit follows.
         interaction: `dot`, `cat`, `sum` or `projection`.
         self_interaction: Whether `dot` also pairs each vector with itself.
@@ -58,9 +62,11 @@ class DLRM(nn.Module):
         super().__init__()
         tables, dim = len(embeddings.rows), embeddings.dim
         self.embeddings = embeddings
+        # Without inputs all layers before the last would compute a constant, which the bias of the
+        # last is by itself; a ReLU would leave it at 0 for good wherever it starts below.
         self.bottom = MLP(
-            [num_dense, *bottom, dim],
-            relu_last=True,
+            [num_dense, *(bottom if num_dense else ()), dim],
+            relu_last=num_dense > 0,
             precision=precision,
             dropout=dropout,
             batch_norm=batch_norm,
@@ -92,7 +98,8 @@ class DLRMConfig:
     dim: int = 16
     """Embedding dimension."""
     bottom: tuple[int, ...] = (512, 256, 64)
-    """Hidden sizes of the bottom MLP; a last layer to `dim` follows."""
+    """Hidden sizes of the bottom MLP; a last layer to `dim` follows. Of no meaning without dense
+    features."""
     top: tuple[int, ...] = (512, 256)
     """Hidden sizes of the top MLP; a last layer to the logit follows."""
     interaction: Literal["dot", "cat", "sum", "projection"] = "dot"
