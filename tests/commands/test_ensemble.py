@@ -107,7 +107,9 @@ def test_a_stopped_ensemble_says_how_to_go_on(trained, monkeypatch, capsys):
     monkeypatch.chdir(trained)
 
     class Stop(interrupt.Interrupt):
-        requested = True  # pyright: ignore[reportAssignmentType]
+        @property
+        def requested(self) -> bool:
+            return True
 
     words = ["train", "criteo-kaggle", "--data", "log.txt", *SMALL, "--ensemble", "2"]
     with pytest.MonkeyPatch.context() as patch:
