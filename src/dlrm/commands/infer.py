@@ -70,7 +70,7 @@ def infer(
     config = PrepareConfig(label=label, positive=positive, features=FeaturesConfig(select=features))
     with TemporaryDirectory(prefix="dlrm-") as spill:
         raw = table.write(Path(spill), lambda _: None)
-        schema = schema_of(table, raw, config, None)
+        schema = schema_of(table, raw, config, None, strict=False)
         if features == "auto":
             from dlrm.data.tabular.auto import choose
 

@@ -11,6 +11,7 @@ from dlrm.data.options import PrepareConfig, Prepared
 from dlrm.data.prepare import prepare_with
 from dlrm.data.source import Source
 from dlrm.data.store import MANIFEST_FILE, Dataset
+from dlrm.data.tabular import toml
 from dlrm.data.tabular.prepare import prepare_table
 from dlrm.data.tabular.source import FileTable, SourceTable, Table, in_folder
 from dlrm.errors import ConfigError, InputError
@@ -66,7 +67,7 @@ def table_or_prepare(
     table: Table, stem: str, config: PrepareConfig, *, cache: Path = CACHE
 ) -> Dataset:
     """Prepare a table into the cache, or find it there again; says on the terminal where it is."""
-    schema = Path(config.schema).read_text() if config.schema else None
+    schema = toml.to_dict(toml.load(Path(config.schema))) if config.schema else None
     made_of = [table.fingerprint(), config.table_options(), schema]
     return _said(prepare_table(table, _place(cache, stem, made_of), config))
 

@@ -11,11 +11,10 @@ import polars as pl
 from dlrm.data.bad_rows import BadRows, OnBadRow
 from dlrm.data.criteo import CriteoSource
 from dlrm.data.encoder import Encoded, Encoder
+from dlrm.data.tabular.categories import Tokens
 from dlrm.data.tabular.encoder import TableEncoder
-from dlrm.data.tabular.numbers import Number
 from dlrm.data.tabular.raw import RawTable
 from dlrm.data.tabular.source import FileTable, FrameTable, Table
-from dlrm.data.tabular.texts import as_numbers
 from dlrm.errors import InputError
 from dlrm.terminal import err
 
@@ -117,6 +116,12 @@ class TableRows:
                     f"has no such column, which the model needs; it has {', '.join(raw.types)}"
                 )
                 raise InputError(problem, file=origin, column=name)
+        for feature in self._encoder.features:
+            lists = isinstance(feature, Tokens)
+            for name in feature.columns:
+                if raw.types[name].is_nested() and not lists:
+                    problem = f"holds {raw.types[name]}, but single values when the model trained"
+                    raise InputError(problem, file=origin, column=name)
         known = {column.name for column in self._encoder.columns.columns} | {self._encoder.label}
         if extra := [name for name in raw.types if name not in known]:
             said = ", ".join(extra[:_SHOWN]) + (", ..." if len(extra) > _SHOWN else "")
@@ -129,16 +134,14 @@ class TableRows:
     def _good(self, raw: RawTable, block: pl.DataFrame, start: int) -> pl.DataFrame:
         """Return the rows whose numbers are numbers; raise at another one, or count it."""
         bad = np.zeros(block.height, np.bool_)
-        for feature in self._encoder.features:
-            if not isinstance(feature, Number):
-                continue
-            for row in as_numbers(block[feature.name])[1].arg_true().to_list():
-                problem = f'is "{block[feature.name][row]}", expected a number'
-                error = raw.error(start + row, feature.name, problem)
+        for name, wrong, expected in self._encoder.wrong(block):
+            for row in wrong.arg_true().to_list():
+                problem = f'is "{block[name][row]}", expected {expected}'
+                error = raw.error(start + row, name, problem)
                 if self._bad_rows == "error":
                     raise error
                 if not bad[row]:
-                    self.bad.add(feature.name, error)
+                    self.bad.add(name, error)
                 bad[row] = True
         return block.filter(~bad) if bad.any() else block
 

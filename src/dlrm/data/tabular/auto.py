@@ -26,7 +26,7 @@ from dlrm.data.tabular.encoder import assemble
 from dlrm.data.tabular.fit import fit, frame_of
 from dlrm.data.tabular.numbers import Number
 from dlrm.data.tabular.raw import RawTable
-from dlrm.data.tabular.texts import as_numbers, as_texts
+from dlrm.data.tabular.texts import as_texts
 from dlrm.data.vocabulary import distinct
 
 MOST_ROWS = 200_000
@@ -119,7 +119,7 @@ def _numbers(
         if column.kind == "number" and not column.buckets:
             values = table.column(column.name)[train]
             fitted = Number.fit(replace(column, buckets=BUCKETS), values)
-            yield column.name, worth(fitted.bucket(as_numbers(values)[0]).astype(np.int64))
+            yield column.name, worth(fitted.bucket(values).astype(np.int64))
 
 
 def _beside(

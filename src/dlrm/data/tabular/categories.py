@@ -5,8 +5,8 @@ training row must not see itself in what it is given, or the model would trust n
 do not have:
 
     log count     log(1 + count), of a training row without itself
-    target mean   (clicks + prior * click rate) / (count + prior), of a training row without the
-                  rows of its fold; given to the model as a logit
+    target mean   (clicks + prior * click rate) / (count + prior), all of it without the rows of
+                  the row's own fold, of a training row; given to the model as a logit
 
 Both are centred and scaled by the training rows. Source of out-of-fold and smoothed target means:
 Micci-Barreca, "A preprocessing scheme for high-cardinality categorical attributes", SIGKDD
@@ -19,18 +19,19 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 from numpy.typing import NDArray
 
 from dlrm.data.tabular.columns import CROSS_NAME, Values
 from dlrm.data.tabular.numbers import Number
 from dlrm.data.tabular.parts import Input, Parts
-from dlrm.data.tabular.texts import as_numbers, as_texts
+from dlrm.data.tabular.texts import as_texts
 from dlrm.data.vocabulary import Vocabulary, distinct
 from dlrm.errors import DatasetError
 
-FOLDS = 10
-PRIOR = 10.0
-_BETWEEN, _MISSING = "\x1f", "\x00"
+_BETWEEN, _ESCAPE = "\x1f", "\x1e"
+_MISSING = f"{_ESCAPE}m"
+"""In the key of a cross; a text in which it stands is escaped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,11 +176,11 @@ class Category:
         texts = []
         for name in self.columns:
             if name in numbers:
-                found = numbers[name].bucket(as_numbers(frame[name])[0])
+                found = numbers[name].bucket(frame[name])
                 texts.append(pl.Series(name, found).cast(pl.String))
             else:
-                texts.append(as_texts(frame[name]).fill_null(_MISSING).alias(name))
-        joined = pl.concat_str(self.columns, separator=_BETWEEN)
+                texts.append(_escaped(as_texts(frame[name])).fill_null(_MISSING).alias(name))
+        joined = pl.concat_str(cs.by_name(*self.columns), separator=_BETWEEN)
         return pl.DataFrame(texts).select(joined.alias("key"))["key"]
 
     def vocabulary(self) -> Vocabulary:
@@ -238,21 +239,29 @@ class Category:
         return self.table if self.counts or self.means else self.table.head(self.kept)
 
     def _logits(
-        self, count: NDArray[np.integer[Any]], clicks: NDArray[np.integer[Any]]
+        self,
+        count: NDArray[np.integer[Any]],
+        clicks: NDArray[np.integer[Any]],
+        rate: float | NDArray[np.float64] | None = None,
     ) -> NDArray[np.float64]:
-        rate = np.clip(self.click_rate, 1e-6, 1 - 1e-6)
-        mean = (clicks + PRIOR * rate) / (count + PRIOR)
+        rate = np.clip(self.click_rate if rate is None else rate, 1e-6, 1 - 1e-6)
+        mean = (clicks + self.values.prior * rate) / (count + self.values.prior)
         return np.log(mean) - np.log1p(-mean)
 
     def _out_of_fold(
         self, codes: NDArray[np.int32], clicks: NDArray[np.uint8], groups: int, seed: int
     ) -> NDArray[np.float64]:
-        folds = np.random.default_rng(seed).permutation(len(codes)) % FOLDS
-        place = codes.astype(np.int64) * FOLDS + folds
-        counts = np.bincount(place, minlength=groups * FOLDS)
-        sums = np.bincount(place, clicks, minlength=groups * FOLDS).astype(np.int64)
-        whole = [each.reshape(groups, FOLDS).sum(1)[codes] for each in (counts, sums)]
-        return self._logits(whole[0] - counts[place], whole[1] - sums[place])
+        number = self.values.folds
+        folds = np.random.default_rng(seed).permutation(len(codes)) % number
+        place = codes.astype(np.int64) * number + folds
+        counts = np.bincount(place, minlength=groups * number)
+        sums = np.bincount(place, clicks, minlength=groups * number).astype(np.int64)
+        whole = [each.reshape(groups, number).sum(1)[codes] for each in (counts, sums)]
+        # The prior too is that of the other folds.
+        rows, positive = (np.bincount(folds, each, number) for each in (np.ones(len(codes)), clicks))
+        others = rows.sum() - rows
+        rates = np.where(others > 0, (positive.sum() - positive) / np.maximum(others, 1), 0.5)
+        return self._logits(whole[0] - counts[place], whole[1] - sums[place], rates[folds])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -337,12 +346,18 @@ def _split(column: pl.Series, separator: str) -> tuple[pl.Series, NDArray[np.int
         column = texts.str.split(separator)
     frame = pl.DataFrame({"row": pl.int_range(len(column), eager=True), "value": column})
     flat = frame.explode("value", empty_as_null=True)
-    values = as_texts(flat["value"]).str.strip_chars()
-    flat = flat.with_columns(values.alias("value")).filter(
-        pl.col("value").is_not_null() & (pl.col("value") != "")
-    )
+    values = as_texts(flat["value"])
+    flat = flat.with_columns(values.alias("value")).drop_nulls("value")
     lengths = np.bincount(flat["row"].to_numpy(), minlength=len(column)).astype(np.int64)
     return flat["value"], lengths
+
+
+def _escaped(texts: pl.Series) -> pl.Series:
+    """Return texts without the letters that have a meaning in the key of a cross."""
+    if not texts.str.contains(f"[{_BETWEEN}{_ESCAPE}]").any():
+        return texts
+    twice = texts.str.replace_all(_ESCAPE, f"{_ESCAPE}e", literal=True)
+    return twice.str.replace_all(_BETWEEN, f"{_ESCAPE}b", literal=True)
 
 
 def _hashed(keys: pl.Series, rows: int) -> NDArray[np.int32]:

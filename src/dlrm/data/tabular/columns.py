@@ -34,8 +34,16 @@ class Values:
     """A number beside it: log(1 + how often the training rows have the value)."""
     target_mean: bool = False
     """A number beside it: the share of clicks of the value, out of fold for training rows."""
+    folds: int = 10
+    """Of target means: a training row's leaves out its whole fold."""
+    prior: float = 10.0
+    """Of target means: rows at the overall click rate that are added to those of each value."""
 
     def __post_init__(self) -> None:
+        if self.folds < 2:
+            raise ConfigError(f"folds is {self.folds}, expected 2 or more")
+        if not 0 < self.prior < float("inf"):
+            raise ConfigError(f"prior is {self.prior}, expected a positive number")
         if self.min_count < 1:
             raise ConfigError(f"min_count is {self.min_count}, expected 1 or more")
         if self.hash_rows and not 2 <= self.hash_rows < 2**31:
@@ -59,6 +67,8 @@ class Column:
     """Number: whether it is a number to the model, or only its buckets are."""
     missing_flag: bool = False
     """Number: another number beside it, 1 where it is missing."""
+    time: bool = False
+    """Number: a time, in seconds; texts are such as `2024-01-31` or `2024-01-31 12:00:00`."""
     separator: str = "|"
     """List: what stands between its values in a text file."""
     values: Values = field(default_factory=Values)
@@ -124,7 +134,7 @@ class Columns:
             if column.name in seen or column.name == self.label:
                 raise ConfigError(f"the schema has the column {column.name} twice")
             seen.add(column.name)
-        crossed: set[tuple[str, ...]] = set()
+        crossed: set[frozenset[str]] = set()
         for cross in self.crosses:
             for name in cross.columns:
                 if name not in seen:
@@ -135,9 +145,9 @@ class Columns:
                         f"the cross {cross.name}: {name} is of kind {column.kind}; crosses are "
                         "made of categories, and of numbers with buckets"
                     )
-            if cross.columns in crossed:
+            if frozenset(cross.columns) in crossed:
                 raise ConfigError(f"the schema has the cross {cross.name} twice")
-            crossed.add(cross.columns)
+            crossed.add(frozenset(cross.columns))
         if not any(column.kind != "ignore" for column in self.columns):
             raise ConfigError("the schema ignores every column: there is nothing to learn from")
 
@@ -172,6 +182,10 @@ class FeaturesConfig:
     target_means: bool = False
     """A number beside each category: the share of clicks of its value, which leaves out, for a
     training row, that row and its whole fold."""
+    folds: int | None = None
+    """Of target means: a training row's leaves out its whole fold."""
+    prior: float | None = None
+    """Of target means: rows at the overall click rate that are added to those of each value."""
     crosses: tuple[str, ...] = ()
     """Combinations that become categories: "A*B", "A*B*C", or `pairs` and `triples` for all of the
     categories."""
@@ -196,13 +210,17 @@ class FeaturesConfig:
     def apply(self, schema: Columns) -> Columns:
         """Return the schema with what is set here."""
         columns = tuple(self._column(column) for column in schema.columns)
-        made = {cross.columns: cross for cross in schema.crosses}
+        made = {frozenset(cross.columns): cross for cross in schema.crosses}
         categories = [column.name for column in columns if column.kind == "category"]
         for cross in self.crosses:
             size = {"pairs": 2, "triples": 3}.get(cross)
-            asked = combinations(categories, size) if size else [tuple(cross.split("*"))]
+            asked = (
+                combinations(categories, size)
+                if size
+                else [tuple(name.strip() for name in cross.split("*"))]
+            )
             for names in asked:
-                made[names] = Cross(columns=names, values=self._cross_values())
+                made[frozenset(names)] = Cross(columns=names, values=self._cross_values())
         return replace(schema, columns=columns, crosses=tuple(made.values()))
 
     @property
@@ -227,6 +245,8 @@ class FeaturesConfig:
             hash_rows=now.hash_rows if self.hash_rows is None else self.hash_rows,
             log_count=now.log_count or (self.log_counts and single),
             target_mean=now.target_mean or (self.target_means and single),
+            folds=now.folds if self.folds is None else self.folds,
+            prior=now.prior if self.prior is None else self.prior,
         )
         return replace(column, values=values)
 
@@ -237,6 +257,8 @@ class FeaturesConfig:
             embed=self.cross_embed,
             log_count=self.log_counts,
             target_mean=self.target_means,
+            folds=Values().folds if self.folds is None else self.folds,
+            prior=Values().prior if self.prior is None else self.prior,
         )
 
 

@@ -6,7 +6,8 @@ for logs of a known format; `open_encoder` opens either.
 
 import json
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from dlrm.data.tabular.columns import Columns
 from dlrm.data.tabular.libsvm import Layout
 from dlrm.data.tabular.numbers import Number
 from dlrm.data.tabular.parts import Input, Parts
-from dlrm.data.tabular.texts import as_texts, positives
+from dlrm.data.tabular.texts import as_numbers, as_texts, is_text, positives
 from dlrm.data.vocabulary import Vocabulary
 from dlrm.errors import DatasetError
 from dlrm.files import write_json
@@ -63,8 +64,18 @@ class TableEncoder:
 
     @property
     def inputs(self) -> list[tuple[Feature, Input]]:
-        """The model's inputs and where each comes from."""
-        return [(feature, made) for feature in self.features for made in feature.inputs()]
+        """The model's inputs and where each comes from, no two numbers or categories of a name."""
+        taken: set[tuple[bool, str]] = set()
+        found = []
+        for feature in self.features:
+            for made in feature.inputs():
+                # "age missing" may be a column of the table, and the flag of another one.
+                name, number = made.name, 2
+                while (made.rows is None, name) in taken:
+                    name, number = f"{made.name} ({number})", number + 1
+                taken.add((made.rows is None, name))
+                found.append((feature, replace(made, name=name)))
+        return found
 
     @property
     def dense(self) -> tuple[str, ...]:
@@ -105,7 +116,7 @@ class TableEncoder:
 
     def vocabulary(self, name: str) -> Vocabulary:
         """Return the values of a category, by id; the last id is for all others."""
-        feature = self._feature(name, category=True)
+        feature, _ = self._input(name, category=True)
         if isinstance(feature, Number):
             names = feature.bucket_names()
             frame = pl.DataFrame({"value": names, "count": [0] * len(names)})
@@ -114,14 +125,25 @@ class TableEncoder:
 
     def raw(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the numbers of an input as the table has them, as far as that can be undone."""
-        feature = self._feature(name, category=False)
-        if isinstance(feature, Number) and feature.name == name:
+        feature, made = self._input(name, category=False)
+        if isinstance(feature, Number) and made.transform != "flag":
             return feature.raw(values)
         return values.astype(np.float64)
 
     def clicks(self, labels: pl.Series) -> pl.Series:
         """Return the labels (UInt8), null where the label is missing or none of its values."""
         return positives(list(self.label_values), self.click, self.label)(as_texts(labels))
+
+    def wrong(self, frame: pl.DataFrame) -> Iterator[tuple[str, pl.Series, str]]:
+        """Yield number columns with values that are no numbers: name, mask, and what is expected.
+
+        Args:
+            frame: n rows with the columns in `needed`.
+
+        """
+        for feature in self.features:
+            if isinstance(feature, Number):
+                yield from wrong_numbers(frame[feature.name], time=feature.time)
 
     def encode(self, frame: pl.DataFrame) -> Encoded:
         """Return rows as arrays; the labels are 0 where the frame has no label.
@@ -179,12 +201,21 @@ class TableEncoder:
         }
         write_json(folder / ENCODER_FILE, values)
 
-    def _feature(self, name: str, *, category: bool) -> Feature:
+    def _input(self, name: str, *, category: bool) -> tuple[Feature, Input]:
         return next(
-            feature
+            (feature, made)
             for feature, made in self.inputs
             if made.name == name and (made.rows is not None) == category
         )
+
+
+def wrong_numbers(values: pl.Series, *, time: bool) -> Iterator[tuple[str, pl.Series, str]]:
+    """Yield name, mask and what is expected, where values of a number column are no numbers."""
+    if is_text(values) or values.dtype.is_float():
+        _, wrong = as_numbers(values, time=time)
+        if wrong.any():
+            expected = "a time such as 2024-01-31 12:00:00" if time else "a number"
+            yield values.name, wrong, expected
 
 
 def assemble(parts: list[Parts], labels: NDArray[np.uint8], *, bags: bool) -> Encoded:

@@ -5,25 +5,45 @@ its types; libsvm and its kin are read by a layout.
 """
 
 import csv
-import gzip
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import Literal
 
 import polars as pl
+import polars.selectors as cs
 
 from dlrm.data.tabular import libsvm
+from dlrm.data.tabular.entries import Entries, is_libsvm
 from dlrm.data.tabular.raw import Part
-from dlrm.data.text import check_file, is_gzip
+from dlrm.data.tabular.records import (
+    GZIP_ERRORS,
+    blanks,
+    check_quotes,
+    check_text,
+    open_text,
+)
+from dlrm.data.tabular.texts import MISSING_TEXTS
+from dlrm.data.text import check_file
 from dlrm.errors import InputError
 
 Format = Literal["csv", "parquet", "libsvm"]
 _SEPARATORS = (",", "\t", ";", "|")
 _DATA = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?$")
+_HEAD_BYTES = 1 << 20
+_OTHERS = {
+    b"PK\x03\x04": "a zip file (as Excel's .xlsx is)",
+    b"ARROW1": "an Arrow file",
+    b"ORC": "an ORC file",
+    b"SQLite": "a database",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"BZh": "compressed by bzip2",
+    b"\xfd7zXZ": "compressed by xz",
+}
+"""First bytes of a file -> what it is instead of a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,41 +68,59 @@ def look(path: Path) -> TableFile:
     """
     check_file(path)
     with path.open("rb") as stream:
-        if stream.read(4) == b"PAR1":
-            return TableFile(path, "parquet")
-    first = _first_line(path)
-    if libsvm.is_libsvm(first):
+        begin = stream.read(8)
+    if begin.startswith(b"PAR1"):
+        return TableFile(path, "parquet")
+    for magic, what in _OTHERS.items():
+        if begin.startswith(magic):
+            problem = f"is {what}, expected CSV, TSV, libsvm (plain or .gz) or Parquet"
+            raise InputError(problem, file=path)
+    head = _head(path)
+    first = head.split("\n", 1)[0].rstrip("\r")
+    if is_libsvm(head.splitlines()):
         return TableFile(path, "libsvm")
-    separator = max(_SEPARATORS, key=lambda each: _fields(first, each))
+    if not first.strip():
+        problem = "is blank, expected the names of the columns or the first row"
+        raise InputError(problem, file=path, line=1)
+    if "\r" in first:
+        problem = "its lines end in CR alone, expected LF: tr '\\r' '\\n' < OLD > NEW"
+        raise InputError(problem, file=path, line=1)
+    separator = max(_SEPARATORS, key=lambda each: len(_records(head, each, 1)[0]))
     if path.name.removesuffix(".gz").endswith(".tsv"):
         separator = "\t"
-    names = next(csv.reader([first], delimiter=separator))
-    header = not any(_DATA.match(name.strip()) or not name.strip() for name in names)
-    if not header and len(set(names)) == len(names) and not any(map(_DATA.match, names)):
-        # Only a name is missing, as in a written index.
-        header = True
-        names = [name.strip() or f"column {number}" for number, name in enumerate(names, start=1)]
-    if not header:
+    rows = _records(head, separator, 2)
+    names = [name.strip() for name in rows[0]]
+    header = _is_header(names, [field.strip() for field in rows[1]] if rows[1:] else None)
+    if header:
+        # A written index has no name.
+        names = [name or f"column {number}" for number, name in enumerate(names, start=1)]
+    else:
         names = [f"c{number}" for number in range(len(names))]
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError("the header names this column twice", file=path, line=1, column=twice[0])
     return TableFile(path, "csv", separator, tuple(names), header)
 
 
-def to_parquet(file: TableFile, target: Path, layout: libsvm.Layout | None) -> list[Part]:
+def to_parquet(
+    file: TableFile,
+    target: Path,
+    layout: libsvm.Layout | None,
+    read: Iterable[Entries] | None = None,
+) -> list[Part]:
     """Turn a file into Parquet parts.
 
     Args:
         file: From `look`.
         target: A folder, which is there.
         layout: For libsvm.
+        read: For libsvm: the entries, where they are kept.
 
     Raises:
         InputError: The file is damaged; names the line.
 
     """
     if file.format == "libsvm":
-        return _libsvm(file, target, layout or libsvm.find_layout([file.path]))
+        return _libsvm(file, target, layout or libsvm.find_layout([file.path]), read)
     out = target / f"{len(list(target.iterdir())):06}.parquet"
     if file.format == "parquet":
         with _explained(file):
@@ -97,17 +135,33 @@ def to_parquet(file: TableFile, target: Path, layout: libsvm.Layout | None) -> l
             new_columns=list(file.names),
             infer_schema=False,
         ).sink_parquet(out)
-        frame = pl.scan_parquet(out)
-        rows, empty = frame.select(pl.len(), pl.col(file.names[-1]).null_count()).collect().row(0)
-    if empty and len(file.names) > 1:
-        # Polars fills short lines up with missing values, from the last column on.
-        _check_widths(file, short=True)
-    return [Part(out, rows, file.path, 1 + file.header, lines=True)]
+    rows = _without_blanks(file, out)
+    # A single column has no quotes worth looking for, and a blank line is a row of it.
+    separator = file.separator if len(file.names) > 1 else None
+    return [Part(out, rows, file.path, 1 + file.header, lines=True, separator=separator)]
 
 
-def _libsvm(file: TableFile, target: Path, layout: libsvm.Layout) -> list[Part]:
+def _without_blanks(file: TableFile, out: Path) -> int:
+    """Leave out rows that are blank lines, check that none is too short; return the rows."""
+    last = cs.by_name(file.names[-1])
+    rows, empty = pl.scan_parquet(out).select(pl.len(), last.null_count()).collect().row(0)
+    if not empty or len(file.names) == 1:
+        return rows
+    # Polars fills short lines up with missing values, and takes a blank one for a short one.
+    found = blanks(file.path, file.separator, len(file.names), skip=int(file.header))
+    if found:
+        frame = pl.read_parquet(out).with_row_index("\0row")
+        frame = frame.filter(~pl.col("\0row").is_in(found)).drop("\0row")
+        frame.write_parquet(out)
+        rows = frame.height
+    return rows
+
+
+def _libsvm(
+    file: TableFile, target: Path, layout: libsvm.Layout, read: Iterable[Entries] | None
+) -> list[Part]:
     parts, line = [], 1
-    for frame in libsvm.frames(file.path, layout):
+    for frame in libsvm.frames(file.path, layout, read):
         out = target / f"{len(list(target.iterdir())):06}.parquet"
         frame.write_parquet(out)
         parts.append(Part(out, frame.height, file.path, line, lines=True))
@@ -124,69 +178,74 @@ def _explained(file: TableFile) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         if file.format == "csv":
-            _check_text(file)
-            _check_widths(file, short=False)
+            check_text(file.path, file.separator, file.names)
+            blanks(file.path, file.separator, len(file.names), skip=0)
+            check_quotes(file.path, file.separator)
         said = str(error).strip().splitlines()[0]
         raise InputError(f"cannot be read as {file.format}: {said}", file=file.path) from error
 
 
-def _check_text(file: TableFile) -> None:
-    """Raise an InputError at the first line that is not UTF-8, or where a gzip file ends early."""
-    line = 0
+def _head(path: Path) -> str:
+    """Return the first lines of a text, up to a megabyte."""
     try:
-        with _open(file.path) as stream:
-            for text in stream:
-                line += 1
-                text.decode()
+        with open_text(path) as stream:
+            head = stream.read(_HEAD_BYTES)
+            if len(head) == _HEAD_BYTES:
+                # A first line that is longer than that is read to its end.
+                head += stream.readline()
+    except GZIP_ERRORS as error:
+        head = b""
+        with open_text(path) as stream:
+            try:
+                head = stream.readline()
+            except GZIP_ERRORS:
+                problem = "the gzip file is damaged or truncated; copy or download it again"
+                raise InputError(problem, file=path, line=1) from error
+    if not head:
+        raise InputError("the file is empty, expected one sample a line", file=path)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        problem = f"is UTF-16, expected UTF-8: iconv -f UTF-16 -t UTF-8 {path.name} > new.csv"
+        raise InputError(problem, file=path)
+    first = head.split(b"\n", 1)[0]
+    if b"\0" in first:
+        problem = "is no text, expected CSV, TSV, libsvm (plain or .gz) or Parquet"
+        raise InputError(problem, file=path, line=1)
+    try:
+        first.decode()
     except UnicodeDecodeError as error:
-        before = error.object[: error.start].decode(errors="replace")
-        column = file.names[min(before.count(file.separator), len(file.names) - 1)]
-        problem = (
-            f"byte 0x{error.object[error.start]:02x} is not UTF-8 text; if the file is Latin-1, "
-            f"write it anew: iconv -f LATIN1 -t UTF-8 {file.path.name} > new.csv"
-        )
-        raise InputError(problem, file=file.path, line=line, column=column) from error
-    except (EOFError, gzip.BadGzipFile) as error:
-        problem = "the gzip file is damaged or truncated here; copy or download it again"
-        raise InputError(problem, file=file.path, line=line) from error
-
-
-def _check_widths(file: TableFile, *, short: bool) -> None:
-    """Raise an InputError at the first line with more fields than columns, or fewer."""
-    with _open(file.path) as stream:
-        reader = csv.reader(io.TextIOWrapper(stream, "utf-8", newline=""), delimiter=file.separator)
-        for fields in reader:
-            wrong = len(fields) > len(file.names) or (short and len(fields) < len(file.names))
-            if wrong and fields:
-                problem = f"has {len(fields)} fields, expected {len(file.names)}"
-                if len(fields) > len(file.names):
-                    problem += "; a text with a separator in it needs quotes"
-                raise InputError(problem, file=file.path, line=reader.line_num)
-
-
-def _open(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path, "rb")) if is_gzip(path) else path.open("rb")
-
-
-def _first_line(path: Path) -> str:
-    try:
-        with _open(path) as stream:
-            line = stream.readline(1 << 20)
-    except (EOFError, gzip.BadGzipFile) as error:
-        problem = "the gzip file is damaged or truncated; copy or download it again"
-        raise InputError(problem, file=path, line=1) from error
-    try:
-        return line.decode("utf-8-sig").rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        if line.startswith((b"\xff\xfe", b"\xfe\xff")):
-            problem = f"is UTF-16, expected UTF-8: iconv -f UTF-16 -t UTF-8 {path.name} > new.csv"
-            raise InputError(problem, file=path) from error
-        if b"\0" in line:
-            problem = "is no text, expected CSV, TSV, libsvm (plain or .gz) or Parquet"
-            raise InputError(problem, file=path) from error
         problem = "is not UTF-8 text; if it is Latin-1: iconv -f LATIN1 -t UTF-8 OLD > NEW"
         raise InputError(problem, file=path, line=1) from error
+    # What is wrong further down is found, and named, when all of it is read.
+    return head.decode("utf-8-sig", errors="replace")
 
 
-def _fields(line: str, separator: str) -> int:
-    return len(next(csv.reader([line], delimiter=separator), []))
+def _records(head: str, separator: str, count: int) -> list[list[str]]:
+    """Return the first few records that are not blank."""
+    found = []
+    reader = csv.reader(io.StringIO(head, newline=""), delimiter=separator)
+    try:
+        for fields in reader:
+            if fields:
+                found.append(fields)
+            if len(found) == count:
+                break
+    except csv.Error:
+        # Further down; the first record is there, or the line is one field.
+        return found or [[head]]
+    return found
+
+
+def _is_header(names: Sequence[str], row: Sequence[str] | None) -> bool:
+    """Whether the first record names the columns: names are texts, at least above some numbers."""
+    if not any(map(_DATA.match, names)):
+        # Only an index may lack its name; a row of values may lack any.
+        return all(names[1:])
+    if len(names) > 2 and list(names) == [str(number) for number in range(len(names))]:
+        return True
+    if row is None:
+        return False
+    pairs = zip(names, row, strict=False)
+    return any(
+        name not in MISSING_TEXTS and not _DATA.match(name) and _DATA.match(below)
+        for name, below in pairs
+    )

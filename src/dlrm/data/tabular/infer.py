@@ -5,10 +5,11 @@ down here as rules, and the user reads the reason and may say otherwise in the s
 """
 
 import re
+from dataclasses import replace
 
 import polars as pl
 
-from dlrm.data.tabular.columns import Column, Columns, Kind, Scale, Values
+from dlrm.data.tabular.columns import Column, Columns, Scale, Values
 from dlrm.data.tabular.raw import RawTable
 from dlrm.data.tabular.texts import as_numbers, as_texts, is_text
 from dlrm.errors import ConfigError
@@ -19,6 +20,14 @@ MIN_COUNT = 2
 """Values seen once teach the row that unseen values will share."""
 HEAVY = 20.0
 """A number whose largest value is so many times its 90th percentile is scaled by logarithm."""
+_TIME = r"^(\d{4}-\d\d-\d\d|\d\d:\d\d:\d\d)"
+_DECIMAL_COMMA = r"^[-+]?\d+(,\d+)?$"
+_CHANGES = 50
+"""Numbers above, and texts below, that make a change of type."""
+_MEND = (
+    "; mend the file, leave such rows out (--bad-rows skip), or write a schema (dlrm data infer) "
+    'that makes it kind = "category"'
+)
 _SEPARATORS = ("|", ";", ",", " ")
 _ID_NAME = re.compile(
     r"(^|[_\W])(id|ids|code|codes|zip|zipcode|postcode|uid|sku|hash|key|type|class|category|group)"
@@ -26,13 +35,16 @@ _ID_NAME = re.compile(
 )
 
 
-def infer(table: RawTable, label: str, positive: str | None = None) -> Columns:
+def infer(
+    table: RawTable, label: str, positive: str | None = None, *, strict: bool = True
+) -> Columns:
     """Return the schema of a table.
 
     Args:
         table: All its rows.
         label: Column to predict.
         positive: What the label is for a click; see `Columns`.
+        strict: Whether a text in a column of numbers is an error; otherwise the reason says it.
 
     Raises:
         ConfigError: There is no such label, or nothing to learn from.
@@ -46,50 +58,94 @@ def infer(table: RawTable, label: str, positive: str | None = None) -> Columns:
     return Columns(
         label=label,
         positive=positive,
-        columns=tuple(_column(table, name) for name in names),
+        columns=tuple(_column(table, name, strict=strict) for name in names),
     )
 
 
-def _column(table: RawTable, name: str) -> Column:
+def _column(table: RawTable, name: str, *, strict: bool) -> Column:
     values = table.column(name)
-    if isinstance(values.dtype, pl.List | pl.Array):
+    dtype = values.dtype
+    if dtype.is_nested():
         return _list(name, values.explode(empty_as_null=True), "a list in the file", "|")
     if is_text(values):
-        return _text_column(table, name, values)
-    if values.dtype == pl.Boolean:
+        column, row, problem = _text_column(name, values)
+        if problem:
+            error = table.error(row, name, problem)
+            if strict:
+                raise error
+            column = replace(column, why=f"{column.why}; BUT {error}")
+        return column
+    if dtype == pl.Boolean:
         return _category(name, as_texts(values), "true or false")
-    if values.dtype.is_temporal():
-        return Column(name=name, kind="number", why=f"a time ({values.dtype})")
+    if not (dtype.is_temporal() or dtype.is_numeric() or dtype == pl.Null):
+        return Column(name=name, kind="ignore", why=f"{dtype} is neither text nor number")
     numbers, _ = as_numbers(values)
+    if dtype.is_temporal():
+        return _time_column(name, numbers)
     return _number_column(name, numbers, as_texts(values))
 
 
-def _text_column(table: RawTable, name: str, values: pl.Series) -> Column:
+def _text_column(name: str, values: pl.Series) -> tuple[Column, int, str | None]:
+    """Return what texts are; and the row and the problem of the first that is a mistake."""
     texts = as_texts(values)
     known = texts.drop_nulls()
-    if known.is_empty():
-        return Column(name=name, kind="ignore", why="every value is missing")
     numbers, wrong = as_numbers(texts)
-    others = int(wrong.sum())
-    share = others / len(known)
-    if others == 0:
-        if numbers.null_count() == len(numbers):
-            return Column(name=name, kind="ignore", why="every value is missing")
-        return _number_column(name, numbers, texts)
-    # An occasional text among numbers is a mistake; many are a category.
-    if share < 0.05 and len(known) >= 100 and numbers.n_unique() > FEW:
-        row = int(wrong.arg_true()[0])
-        raise table.error(
-            row,
-            name,
-            f'"{texts[row]}" is not a number, but {1 - share:.1%} of the values in this column are '
-            f"({others:,} are not); mend the file, or write a schema (dlrm data infer) that makes "
-            'it kind = "category"',
-        )
+    if not wrong.any():
+        return _number_column(name, numbers, texts), 0, None
+    row = int(wrong.arg_true()[0])
+    if problem := _mistake(texts, numbers, wrong):
+        return _number_column(name, numbers, texts), row, problem
+    if known.str.contains(_TIME).all():
+        times, untimely = as_numbers(texts, time=True)
+        if not untimely.any():
+            return _time_column(name, times), 0, None
+    if known.str.contains(_DECIMAL_COMMA).all():
+        problem = f'"{texts[row]}" has a decimal comma, expected a point, as in 1.5'
+        return _category(name, texts, "texts"), row, problem
     if separator := _separator(known):
         tokens = known.str.split(separator).explode()
-        return _list(name, tokens, f'values with "{separator}" between them', separator)
-    return _category(name, texts, "texts")
+        return _list(name, tokens, f'values with "{separator}" between them', separator), 0, None
+    return _category(name, texts, "texts"), 0, None
+
+
+def _mistake(texts: pl.Series, numbers: pl.Series, wrong: pl.Series) -> str | None:
+    """Say what is wrong with the first text among numbers; None where it is a column of texts."""
+    others = int(wrong.sum())
+    digits = len(numbers) - numbers.null_count()
+    if numbers.n_unique() <= FEW:
+        return None
+    text = texts[int(wrong.arg_true()[0])]
+    # An occasional text among numbers is a mistake; many are a category.
+    if digits >= 95 and others < 0.05 * (digits + others):
+        share = digits / (digits + others)
+        return (
+            f'"{text}" is not a number, but {share:.1%} of the values in this column are '
+            f"({others:,} {'is' if others == 1 else 'are'} not){_MEND}"
+        )
+    # Numbers up to a row and texts from there on are a change of type, unless the rows are sorted.
+    apart = numbers.is_not_null().arg_true()[-1] < wrong.arg_true()[0]
+    if apart and min(digits, others) >= _CHANGES and not texts.is_sorted():
+        return (
+            f'"{text}" is not a number, but all {digits:,} values above it are, and none below'
+            f"{_MEND}"
+        )
+    return None
+
+
+def _time_column(name: str, seconds: pl.Series) -> Column:
+    known = seconds.drop_nulls()
+    if known.is_empty():
+        return Column(name=name, kind="ignore", why="every value is missing")
+    missing = seconds.null_count()
+    if known.n_unique() == 1 and not missing:
+        return Column(name=name, kind="ignore", why="always the same time")
+    return Column(
+        name=name,
+        kind="number",
+        time=True,
+        missing_flag=missing > 0,
+        why="a time" + (f"; missing in {missing / len(seconds):.1%}" if missing else ""),
+    )
 
 
 def _number_column(name: str, numbers: pl.Series, texts: pl.Series) -> Column:
@@ -169,14 +225,15 @@ def _category(name: str, texts: pl.Series, what: str) -> Column:
 
 
 def _list(name: str, tokens: pl.Series, what: str, separator: str) -> Column:
-    kind: Kind = "list"
+    if tokens.dtype.is_float():
+        return Column(name=name, kind="ignore", why="lists of numbers with fractions")
     tokens = as_texts(tokens)
     distinct = tokens.drop_nulls().n_unique()
     if distinct == 0:
         return Column(name=name, kind="ignore", why="every value is missing")
     return Column(
         name=name,
-        kind=kind,
+        kind="list",
         separator=separator,
         values=Values(min_count=MIN_COUNT),
         why=f"{what}, {distinct:,} different",

@@ -8,6 +8,7 @@ x is the number, missing where the table has none.
 """
 
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +22,7 @@ from dlrm.data.tabular.texts import as_numbers
 
 RANKS = 1000
 _SQRT3 = 3.0**0.5
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,11 +41,13 @@ class Number:
     """quantile: RANKS + 1 training quantiles, rising; empty for other scales."""
     edges: tuple[float, ...] | None
     """Where buckets begin, but the first; None without buckets."""
+    time: bool = False
+    """Whether its texts are times."""
 
     @classmethod
     def fit(cls, column: Column, values: pl.Series) -> "Number":
         """Fit a column to its training values."""
-        numbers, _ = as_numbers(values)
+        numbers, _ = as_numbers(values, time=column.time)
         known = numbers.drop_nulls().to_numpy()
         ranks: tuple[float, ...] = ()
         center, deviation = 0.0, 1.0
@@ -51,7 +55,9 @@ class Number:
             ranks = tuple(np.quantile(known, np.linspace(0, 1, RANKS + 1)).tolist())
         elif column.scale in ("standard", "log") and len(known):
             shown = _log(known) if column.scale == "log" else known
-            center, deviation = float(shown.mean()), float(shown.std()) or 1.0
+            center, deviation = float(shown.mean()), float(shown.std())
+            # Of equal numbers, what rounding leaves of a deviation is no measure.
+            deviation = deviation if deviation > 1e-12 * abs(center) else 1.0
         edges = None
         if column.buckets:
             inner = np.linspace(0, 1, column.buckets + 1)[1:-1]
@@ -67,6 +73,7 @@ class Number:
             deviation=deviation,
             ranks=ranks,
             edges=edges,
+            time=column.time,
         )
 
     @property
@@ -87,22 +94,28 @@ class Number:
 
     def encode(self, frame: pl.DataFrame) -> Parts:
         """Return the inputs of a frame's rows."""
-        numbers, _ = as_numbers(frame[self.name])
-        x = numbers.to_numpy().astype(np.float64)
+        x = self.floats(frame[self.name])
         missing = np.isnan(x)
         parts = Parts()
         if self.dense:
-            parts.dense.append(np.where(missing, 0.0, self._scaled(x)).astype(np.float32))
+            scaled = np.where(missing, 0.0, self._scaled(x))
+            parts.dense.append(np.clip(scaled, -_LARGEST, _LARGEST).astype(np.float32))
         if self.flag:
             parts.dense.append(missing.astype(np.float32))
         if self.edges is not None:
-            parts.ids.append(self.bucket(numbers))
+            parts.ids.append(self._bucket(x))
         return parts
 
-    def bucket(self, numbers: pl.Series) -> NDArray[np.int32]:
-        """Return the bucket of each number (n,); the last one is for missing."""
+    def floats(self, values: pl.Series) -> NDArray[np.float64]:
+        """Return the numbers of raw values (n,), NaN where missing."""
+        return as_numbers(values, time=self.time)[0].to_numpy().astype(np.float64)
+
+    def bucket(self, values: pl.Series) -> NDArray[np.int32]:
+        """Return the bucket of each raw value (n,); the last one is for missing."""
+        return self._bucket(self.floats(values))
+
+    def _bucket(self, x: NDArray[np.float64]) -> NDArray[np.int32]:
         edges = np.asarray(self.edges or ())
-        x = numbers.to_numpy().astype(np.float64)
         found = np.searchsorted(edges, x, side="right")
         return np.where(np.isnan(x), len(edges) + 1, found).astype(np.int32)
 
@@ -110,7 +123,7 @@ class Number:
         """Return what each bucket is called."""
         if self.edges is None:
             return []
-        said = [f"{edge:g}" for edge in self.edges]
+        said = [self._edge(edge) for edge in self.edges]
         if not said:
             return ["any", "(missing)"]
         between = [f"{low} to {high}" for low, high in pairwise(said)]
@@ -119,10 +132,18 @@ class Number:
     def raw(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return scaled numbers as the table has them."""
         x = values.astype(np.float64)
-        if self.scale == "quantile":
+        if self.scale == "quantile" and self.ranks:
             return np.interp((x / _SQRT3 + 1) / 2, np.linspace(0, 1, len(self.ranks)), self.ranks)
         x = x * self.deviation + self.center
         return np.sign(x) * np.expm1(np.abs(x)) if self.scale == "log" else x
+
+    def _edge(self, edge: float) -> str:
+        if not self.time:
+            return f"{edge:.12g}"
+        try:
+            return str(datetime.fromtimestamp(edge, UTC).replace(tzinfo=None))
+        except (OverflowError, ValueError, OSError):
+            return f"{edge:g} s"
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""

@@ -25,11 +25,11 @@ from dlrm.data.split import SPLITS, plan
 from dlrm.data.staging import staged
 from dlrm.data.store import FORMAT, MANIFEST_FILE, Dataset, file_record, version_of
 from dlrm.data.tabular import toml
-from dlrm.data.tabular.columns import Columns
-from dlrm.data.tabular.encoder import TableEncoder
+from dlrm.data.tabular.categories import Category
+from dlrm.data.tabular.columns import Column, Columns
+from dlrm.data.tabular.encoder import Feature, TableEncoder, wrong_numbers
 from dlrm.data.tabular.fit import fit
 from dlrm.data.tabular.infer import infer
-from dlrm.data.tabular.numbers import Number
 from dlrm.data.tabular.raw import RawTable
 from dlrm.data.tabular.show import show
 from dlrm.data.tabular.source import Table
@@ -89,12 +89,13 @@ def prepare_table(
             schema = choose(raw, schema, train, clicks[train], seed=config.seed)
         if not quiet:
             show(schema)
-        features, training = [], {}
+        features: list[Feature] = []
+        training: dict[tuple[int, str], NDArray[np.float32]] = {}
         total = len(schema.used()) + len(schema.crosses)
         task = bar.add_task("Fitting features", total=total)
         for feature, own in fit(raw, schema, train, clicks[train], seed=config.seed):
+            training |= {(len(features), name): values for name, values in own.items()}
             features.append(feature)
-            training |= own
             bar.advance(task)
         encoder = TableEncoder(
             source=table.kind,
@@ -107,7 +108,7 @@ def prepare_table(
         )
         encoder.write(folder)
         splits = _write_splits(raw, encoder, training, where, clicks, folder, bar)
-        missing = {column.name: raw.column(column.name).null_count() for column in schema.used()}
+        missing = {column.name: _missing(raw, column) for column in schema.used()}
         shutil.rmtree(folder / "spill")
         manifest = {
             "format": FORMAT,
@@ -144,11 +145,26 @@ def _read(table: Table, folder: Path, bar: Progress) -> RawTable:
     return raw
 
 
-def schema_of(table: Table, raw: RawTable, config: PrepareConfig, given: Columns | None) -> Columns:
+def schema_of(
+    table: Table,
+    raw: RawTable,
+    config: PrepareConfig,
+    given: Columns | None,
+    *,
+    strict: bool = True,
+) -> Columns:
     """Return the schema that a table is prepared with.
+
+    Args:
+        table: Where the rows come from.
+        raw: The rows.
+        config: How they are prepared.
+        given: What the user says.
+        strict: Whether a text among numbers is an error already.
 
     Raises:
         ConfigError: No label is named, or a column of the schema is not there.
+        InputError: A column is numbers in nearly all rows; names the first other row.
 
     """
     given = given or table.schema()
@@ -158,12 +174,16 @@ def schema_of(table: Table, raw: RawTable, config: PrepareConfig, given: Columns
                 f"which column says whether it was a click? --label COLUMN; the columns are "
                 f"{', '.join(raw.types)}"
             )
-        given = infer(raw, config.label, config.positive)
+        given = infer(
+            raw, config.label, config.positive, strict=strict and config.bad_rows != "skip"
+        )
     if config.label is not None and config.label != given.label:
         raise ConfigError(f"the label is {config.label}, but {given.label} in the schema")
     if config.positive is not None:
         given = replace(given, positive=config.positive)
     raw.check_column(given.label, "label column")
+    if raw.types[given.label].is_nested():
+        raise ConfigError(f"the label {given.label} holds {raw.types[given.label]}, not one value")
     for column in given.used():
         raw.check_column(column.name, "column of the schema")
         if isinstance(raw.types[column.name], pl.List | pl.Array) and column.kind != "list":
@@ -186,9 +206,9 @@ def train_rows(
 def _label(raw: RawTable, schema: Columns) -> tuple[str, tuple[str, ...]]:
     """Return what means a click, and the values of the label."""
     labels = as_texts(raw.column(schema.label)).drop_nulls().unique(maintain_order=True)
-    # Only a comparison takes more than two values, and needs no list of them.
-    values = tuple(labels.head(_MOST_VALUES).to_list())
-    return recognised(list(values), schema.positive, schema.label), values
+    values = labels.to_list()
+    click = recognised(values, schema.positive, schema.label)
+    return click, tuple(values) if len(values) <= _MOST_VALUES else ()
 
 
 def _check(
@@ -207,7 +227,7 @@ def _check(
             error = raw.error(
                 row,
                 column,
-                f'is "{texts[row]}", expected {expected}'.replace('is "None"', "is missing"),
+                f"{_said(texts[row])}, expected {expected}",
             )
             if config.bad_rows == "error":
                 raise error
@@ -219,16 +239,23 @@ def _check(
     clicks = positives(list(label_values), click, schema.label)(texts)
     mark(schema.label, clicks.is_null(), texts, "a label in every row (or --bad-rows skip)")
     for column in schema.used():
-        if column.kind == "number" and raw.types[column.name] == pl.String:
+        if column.kind == "number":
             values = raw.column(column.name)
-            _, wrong = as_numbers(values)
-            mark(column.name, wrong, values, 'a number (or kind = "category" in the schema)')
+            for name, wrong, expected in wrong_numbers(values, time=column.time):
+                mark(name, wrong, values, f'{expected} (or kind = "category" in the schema)')
     found = clicks.fill_null(0).to_numpy()
     good = found[~bad]
     if len(good) and good.min() == good.max():
         value = "a click" if good[0] else "no click"
         raise ConfigError(f"the label {schema.label} is {value} in every row: nothing to learn")
     return found, bad, bad_rows
+
+
+def _said(value: object) -> str:
+    if value is None:
+        return "is missing"
+    text = str(value)
+    return f'is "{text[:60]}{"..." if len(text) > 60 else ""}"'
 
 
 def divide(raw: RawTable, bad: NDArray[np.bool_], config: PrepareConfig) -> NDArray[np.int8]:
@@ -284,7 +311,7 @@ def _days(raw: RawTable, bad: NDArray[np.bool_]) -> list[int]:
 def _write_splits(
     raw: RawTable,
     encoder: TableEncoder,
-    training: dict[str, NDArray[np.float32]],
+    training: dict[tuple[int, str], NDArray[np.float32]],
     where: NDArray[np.int8],
     clicks: NDArray[np.uint8],
     folder: Path,
@@ -293,7 +320,13 @@ def _write_splits(
     task, start = bar.add_task("Writing splits", total=raw.rows), 0
     # Each training row's place among them.
     rank = np.cumsum(where == SPLITS.index("train")) - 1
-    overridden = {encoder.dense.index(name): values for name, values in training.items()}
+    numbers = [
+        (number, made.name)
+        for number, feature in enumerate(encoder.features)
+        for made in feature.inputs()
+        if made.rows is None
+    ]
+    overridden = {numbers.index(place): values for place, values in training.items()}
     truth = TRUTH in raw.types and encoder.source not in ("table", "libsvm")
     names = [*encoder.needed, *([TRUTH] if truth else [])]
     shape = len(encoder.dense), len(encoder.categorical)
@@ -320,6 +353,14 @@ def _write_splits(
         return writer.finish()
 
 
+def _missing(raw: RawTable, column: Column) -> int:
+    """Return in how many rows a column is missing."""
+    values = raw.column(column.name)
+    if column.kind == "number":
+        return as_numbers(values, time=column.time)[0].null_count()
+    return (values if values.dtype.is_nested() else as_texts(values)).null_count()
+
+
 def _features(
     encoder: TableEncoder, missing: dict[str, int], rows: int, train: int
 ) -> list[dict[str, Any]]:
@@ -328,7 +369,8 @@ def _features(
     for feature, made in encoder.inputs:
         lacking = max(missing[name] for name in feature.columns)
         rare = None
-        if made.rows is not None and not isinstance(feature, Number) and not made.bags:
+        single = isinstance(feature, Category) and not feature.values.hash_rows
+        if made.rows is not None and single:
             rare = max(0, train - int(encoder.vocabulary(made.name).frame["count"].sum()))
         described.append(
             {

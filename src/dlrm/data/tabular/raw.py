@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
+import polars.selectors as cs
 
+from dlrm.data.tabular import records
 from dlrm.errors import ConfigError, InputError
 
 BLOCK_ROWS = 1 << 17
+_SHOWN = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,14 @@ class Part:
     """Whether that is a line of a text file."""
     split: str | None = None
     """The split that all of them belong to; None where rows are divided later."""
+    separator: str | None = None
+    """Between the fields of a CSV text, whose rows may have several lines each."""
+
+    def line(self, row: int) -> int:
+        """Return the line of a row, counted from 0."""
+        if self.separator is None:
+            return self.first + row
+        return int(records.lines(Path(self.origin), self.separator)[self.first - 1 + row])
 
 
 @dataclass(frozen=True)
@@ -63,29 +74,30 @@ class RawTable:
         """Return the error that names the place of a row, counted from 0 over all parts."""
         for part in self.parts:
             if row < part.rows:
-                place = {"line" if part.lines else "row": part.first + row}
+                place = {"line": part.line(row)} if part.lines else {"row": part.first + row}
                 return InputError(problem, file=part.origin, column=column, **place)
             row -= part.rows
         raise ValueError(row)
 
     def check_column(self, name: str, what: str) -> None:
         """Raise a ConfigError unless the table has a column of that name."""
-        if name not in self.types:
-            raise ConfigError(
-                f'there is no {what} "{name}"; the columns are {", ".join(self.types)}'
-            )
+        if name in self.types:
+            return
+        shown = list(self.types)[:_SHOWN]
+        said = ", ".join(shown) + (", ..." if len(self.types) > _SHOWN else "")
+        if all(column == f"c{number}" for number, column in enumerate(self.types)):
+            said += " (the file has no header: its first line looks like data)"
+        raise ConfigError(f'there is no {what} "{name}"; the columns are {said}')
 
     def _scan(self, part: Part, names: Sequence[str]) -> pl.LazyFrame:
-        frame = pl.scan_parquet(part.parquet, glob=False).select(names)
+        # Names as they are: "*" or "^x$" may be one, and would be a pattern elsewhere.
+        frame = pl.scan_parquet(part.parquet, glob=False).select(cs.by_name(*names))
+        found = frame.collect_schema()
         return frame.with_columns(
-            _cast(pl.col(name), self.types[name])
+            cs.by_name(name).cast(self.types[name])
             for name in names
-            if frame.collect_schema()[name] != self.types[name]
+            if found[name] != self.types[name]
         )
-
-
-def _cast(column: pl.Expr, to: pl.DataType) -> pl.Expr:
-    return column.cast(to)
 
 
 def _types(parts: Sequence[Part]) -> dict[str, pl.DataType]:
@@ -103,13 +115,12 @@ def _types(parts: Sequence[Part]) -> dict[str, pl.DataType]:
                 raise InputError(problem, file=part.origin, column=name)
             if dtype == types[name]:
                 continue
-            if dtype.is_numeric() and types[name].is_numeric():
-                types[name] = (
-                    pl.Float64()
-                    if pl.Float64 in (dtype, types[name])
-                    or (dtype.is_float() or types[name].is_float())
-                    else pl.Int64()
-                )
+            both = dtype, types[name]
+            if pl.Null in both:
+                types[name] = dtype if types[name] == pl.Null else types[name]
+            elif all(each.is_numeric() for each in both) and pl.UInt64 not in both:
+                whole = all(each.is_integer() for each in both)
+                types[name] = pl.Int64() if whole else pl.Float64()
             elif dtype.is_nested() or types[name].is_nested():
                 problem = f"is {dtype} here, but {types[name]} in {parts[0].origin}"
                 raise InputError(problem, file=part.origin, column=name)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from rich.table import Table
+from rich.text import Text
 
 from dlrm import terminal
 from dlrm.data.tabular.columns import Column, Columns, Values
@@ -17,18 +18,18 @@ def show(schema: Columns) -> None:
 
 def grid(schema: Columns) -> Table:
     """Return the table: column, what it is, why."""
-    made = Table(title=f"Columns; the label is {schema.label}", title_justify="left")
+    made = Table(title=Text(f"Columns; the label is {schema.label}"), title_justify="left")
     for head in ("column", "taken for", "because"):
         made.add_column(head, overflow="fold")
     shown = schema.columns[:MOST]
     for column in shown:
-        made.add_row(column.name, what(column), column.why or "the schema says so")
+        # As texts, because a name in brackets would be taken for markup.
+        made.add_row(*map(Text, (column.name, what(column), column.why or "the schema says so")))
     if left := len(schema.columns) - len(shown):
         made.add_row(f"... and {left} more", "", "dlrm data infer shows all")
     for cross in schema.crosses[:MOST_CROSSES]:
-        made.add_row(
-            cross.name, ", ".join(["cross", *_values(cross.values)]), cross.why or "asked for"
-        )
+        words = ", ".join(["cross", *_values(cross.values)])
+        made.add_row(*map(Text, (cross.name, words, cross.why or "asked for")))
     if (left := len(schema.crosses) - MOST_CROSSES) > 0:
         made.add_row(f"... and {left} more crosses", "", "")
     return made
@@ -36,7 +37,7 @@ def grid(schema: Columns) -> Table:
 
 def what(column: Column) -> str:
     """Return what a column is taken for, in a few words."""
-    words = [column.kind]
+    words: list[str] = ["time" if column.kind == "number" and column.time else column.kind]
     if column.kind == "number":
         if column.dense and column.scale != "none":
             words.append(

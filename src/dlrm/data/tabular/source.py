@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from dlrm.data.criteo import file_fingerprint
 from dlrm.data.source import Source
 from dlrm.data.tabular import libsvm
 from dlrm.data.tabular.columns import Column, Columns, Values
+from dlrm.data.tabular.entries import Entries
 from dlrm.data.tabular.files import TableFile, look, to_parquet
 from dlrm.data.tabular.raw import Part, RawTable
 from dlrm.data.text import estimate_lines
@@ -82,6 +84,7 @@ class FileTable:
             raise InputError("is no libsvm file, as others here are", file=other)
         self.kind = "libsvm" if "libsvm" in formats else "table"
         self._layout = known
+        self._kept: dict[Path, list[Entries]] = {}
         self._check_names()
 
     @property
@@ -97,7 +100,7 @@ class FileTable:
     def layout(self) -> libsvm.Layout | None:
         """See `Table`."""
         if self.kind == "libsvm" and self._layout is None:
-            self._layout = libsvm.find_layout([file.path for _, file in self._files])
+            self._layout = libsvm.find_layout([file.path for _, file in self._files], self._kept)
         return self._layout
 
     def schema(self) -> Columns | None:
@@ -123,11 +126,9 @@ class FileTable:
         """See `Table`."""
         parts: list[Part] = []
         for split, file in self._files:
-            made = to_parquet(file, folder, self.layout())
-            parts += [
-                Part(part.parquet, part.rows, part.origin, part.first, part.lines, split)
-                for part in made
-            ]
+            layout = self.layout()
+            made = to_parquet(file, folder, layout, self._kept.pop(file.path, None))
+            parts += [replace(part, split=split) for part in made]
             advance(sum(part.rows for part in made))
         return RawTable(tuple(parts))
 

@@ -12,6 +12,7 @@ MISSING_TEXTS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "\\N", "
 """What a number column of a text file holds where it is missing."""
 _NO = ("0", "0.0", "false", "no", "n", "f", "-1", "negative", "-")
 _YES = ("1", "1.0", "true", "yes", "y", "t", "positive", "+", "+1")
+_DATE_TIMES = ("%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S%.f")
 _COMPARED = re.compile(r"(>=|<=|>|<)\s*([-+]?\d+(?:\.\d+)?)$")
 _COMPARE: dict[str, Callable[[pl.Series, float], pl.Series]] = {
     ">=": operator.ge,
@@ -27,9 +28,14 @@ def is_text(values: pl.Series) -> bool:
 
 
 def as_texts(values: pl.Series) -> pl.Series:
-    """Return values as texts, null where missing; an integer is the same text in every format."""
+    """Return values as texts, null where missing; a whole number is the same text in every format.
+
+    Spaces around a text do not count: some files have one behind each separator.
+    """
     if is_text(values):
-        values = values.cast(pl.String)
+        values = values.cast(pl.String).str.strip_chars()
+        if values.str.contains(".", literal=True).any():
+            values = values.str.replace(r"^(-?\d+)\.0*$", "$1")
     elif values.dtype.is_float():
         # 3.0 in one file is 3 in another.
         whole = values.cast(pl.Int64, strict=False)
@@ -42,20 +48,46 @@ def as_texts(values: pl.Series) -> pl.Series:
     return values.set(values == "", None)
 
 
-def as_numbers(values: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """Return values as Float64, null where missing; and a mask of those that are no number."""
-    if values.dtype.is_numeric() or values.dtype == pl.Boolean:
-        return values.cast(pl.Float64).fill_nan(None), pl.repeat(
-            value=False, n=len(values), dtype=pl.Boolean, eager=True
-        )
+def as_numbers(values: pl.Series, *, time: bool = False) -> tuple[pl.Series, pl.Series]:
+    """Return values as Float64, null where missing; and a mask of those that are no number.
+
+    Args:
+        values: Of any type; times become seconds since 1970 (or since midnight).
+        time: Whether texts are times, such as `2024-01-31` or `2024-01-31 12:00:00`.
+
+    """
     if values.dtype.is_temporal():
-        return as_numbers(values.to_physical())
-    texts = values.cast(pl.String).str.strip_chars()
-    missing = texts.is_null() | texts.is_in(MISSING_TEXTS)
-    numbers = texts.cast(pl.Float64, strict=False)
+        values = _seconds(values)
+    if values.dtype.is_numeric() or values.dtype in (pl.Boolean, pl.Null):
+        numbers = values.cast(pl.Float64).fill_nan(None)
+        missing = numbers.is_null()
+    else:
+        texts = values.cast(pl.String).str.strip_chars()
+        missing = texts.is_null() | texts.is_in(MISSING_TEXTS)
+        numbers = _times(texts) if time else texts.cast(pl.Float64, strict=False)
     # What Polars reads as "inf" no model can take.
     numbers = numbers.set(~numbers.is_finite().fill_null(value=False), None)
     return numbers, numbers.is_null() & ~missing
+
+
+def _seconds(values: pl.Series) -> pl.Series:
+    """Return times and durations in seconds."""
+    if values.dtype == pl.Date:
+        return values.to_physical().cast(pl.Float64) * 86_400
+    per_second = {"ms": 1e3, "us": 1e6, "ns": 1e9}[getattr(values.dtype, "time_unit", "ns")]
+    return values.to_physical().cast(pl.Float64) / per_second
+
+
+def _times(texts: pl.Series) -> pl.Series:
+    """Return texts as seconds since 1970, or since midnight where there is no day."""
+    plain = texts.str.replace(r"^(\d{4}-\d\d-\d\d)[T ]", "${1}T").str.replace("Z$", "+00:00")
+    read = (
+        plain.str.to_date("%Y-%m-%d", strict=False),
+        *(plain.str.to_datetime(form, strict=False, time_unit="us") for form in _DATE_TIMES),
+        plain.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%#z", strict=False, time_unit="us"),
+        plain.str.to_time("%H:%M:%S%.f", strict=False),
+    )
+    return pl.select(pl.coalesce(*map(_seconds, read)).alias(texts.name)).to_series()
 
 
 def recognised(distinct: list[str], positive: str | None, label: str) -> str:
@@ -75,7 +107,11 @@ def recognised(distinct: list[str], positive: str | None, label: str) -> str:
     if not distinct:
         raise ConfigError(f"the label {label} is missing in every row")
     if positive is not None:
-        if not _COMPARED.match(positive.strip()) and positive not in distinct:
+        positive = str(as_texts(pl.Series([positive]))[0] or "")
+        if positive.lower() in ("true", "false"):
+            same = [value for value in distinct if value.lower() == positive.lower()]
+            positive = same[0] if same else positive
+        if not _COMPARED.match(positive) and positive not in distinct:
             raise ConfigError(f'the label {label} never is "{positive}", its values are {shown}')
         return positive
     if len(distinct) == 1:
@@ -98,12 +134,13 @@ def positives(distinct: list[str], click: str, label: str) -> Callable[[pl.Serie
     """Return the function from a label's texts to clicks (UInt8, null where it is neither).
 
     Args:
-        distinct: The values that the label has, without missing ones.
+        distinct: The values that the label has, without missing ones; none when there are too many
+            to list, and any will do.
         click: What `recognised` returned.
         label: Name of the column.
 
     """
-    if compared := _COMPARED.match(click.strip()):
+    if click not in distinct and (compared := _COMPARED.match(click)):
         sign, bound = compared.groups()
         compare = _COMPARE[sign]
 
@@ -114,7 +151,7 @@ def positives(distinct: list[str], click: str, label: str) -> Callable[[pl.Serie
         return by_bound
 
     def by_value(texts: pl.Series) -> pl.Series:
-        known = texts.is_in(distinct)
+        known = texts.is_in(distinct) if distinct else texts.is_not_null()
         return (texts == click).cast(pl.UInt8).set(~known.fill_null(value=False), None).alias(label)
 
     return by_value

@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from dlrm.data.tabular.columns import Column, Columns, Cross, Values, names_of
+from dlrm.data.tabular.columns import KINDS, Column, Columns, Cross, Values, names_of
 from dlrm.errors import ConfigError, InputError, unknown
 
 _HEAD = """\
@@ -14,7 +14,8 @@ _HEAD = """\
 #
 # kind        number, category, list or ignore
 # number      scale = "standard", "log", "quantile" or "none"; buckets = N for quantile buckets as
-#             well; dense = false for the buckets alone; missing_flag = true
+#             well; dense = false for the buckets alone; missing_flag = true; time = true for
+#             times such as 2024-01-31 12:00:00
 # category    min_count = N (rarer values share a row with unseen ones), hash_rows = N,
 #             log_count = true, target_mean = true, embed = false
 # list        separator = "|", min_count, hash_rows
@@ -22,7 +23,8 @@ _HEAD = """\
 #   [[cross]]
 #   columns = ["A", "B"]
 """
-_NUMBER = ("scale", "buckets", "dense", "missing_flag")
+_NUMBER = ("scale", "buckets", "dense", "missing_flag", "time")
+_KNOWN = ("separator", *_NUMBER, *names_of(Values))
 
 
 def dumps(schema: Columns) -> str:
@@ -61,7 +63,7 @@ def load(file: Path) -> Columns:
 
     """
     try:
-        values = tomllib.loads(file.read_text())
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=file) from error
     except UnicodeDecodeError as error:
@@ -88,8 +90,13 @@ def from_dict(values: dict[str, Any]) -> Columns:
     if not isinstance(label, str):
         raise ConfigError('the schema names no label, expected label = "COLUMN"')
     positive = values.get("positive")
-    columns = [_column(name, given) for name, given in values.get("columns", {}).items()]
-    crosses = [_cross(given) for given in values.get("cross", [])]
+    if isinstance(positive, bool):
+        positive = str(positive).lower()
+    named, crossed = values.get("columns", {}), values.get("cross", [])
+    if not isinstance(named, dict) or not isinstance(crossed, list):
+        raise ConfigError("expected the columns as [columns.NAME], and crosses as [[cross]]")
+    columns = [_column(name, given) for name, given in named.items()]
+    crosses = [_cross(given) for given in crossed]
     return Columns(
         label=label,
         positive=None if positive is None else str(positive),
@@ -108,7 +115,14 @@ def _column(name: str, given: dict[str, Any]) -> Column:
     if not isinstance(given, dict) or "kind" not in given:
         raise ConfigError(f'{where} has no kind, expected e.g. kind = "category"')
     kind = given["kind"]
+    if not isinstance(kind, str):
+        raise ConfigError(f"{where}: kind is {kind!r}, expected a text")
+    if kind == "ignore":
+        # What stood there when it was something else does no harm.
+        given = {key: value for key, value in given.items() if key not in _KNOWN}
     own = {"number": _NUMBER, "list": ("separator",)}.get(kind, ())
+    if kind not in KINDS:
+        raise unknown(f"kind of {where}", kind, KINDS)
     shared = names_of(Values) if kind in ("category", "list") else ()
     rest = _checked(where, {k: v for k, v in given.items() if k != "kind"}, Column, own)
     mine = {key: value for key, value in rest.items() if key in own}
@@ -121,13 +135,18 @@ def _column(name: str, given: dict[str, Any]) -> Column:
 
 
 def _cross(given: dict[str, Any]) -> Cross:
-    names = given.get("columns")
+    names = given.get("columns") if isinstance(given, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigError('a [[cross]] names no columns, expected columns = ["A", "B"]')
     where = f"the cross {' x '.join(names)}"
     rest = {key: value for key, value in given.items() if key != "columns"}
     _checked(where, rest, Values, names_of(Values))
-    return Cross(columns=tuple(names), values=Values(**rest))
+    try:
+        return Cross(columns=tuple(names), values=Values(**rest))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{where}: {error}" if "cross" not in str(error) else str(error)
+        ) from error
 
 
 def _checked(
@@ -145,8 +164,13 @@ def _checked(
                 continue
             choices = ", ".join((*also, *keys)) or "kind"
             raise ConfigError(f'{where}: unknown key "{key}"; choose one of: {choices}')
-        if type(value) is not kinds[key]:
-            said = {bool: "true or false", int: "a whole number", str: "a text"}[kinds[key]]
+        if type(value) is not kinds[key] and not (kinds[key] is float and type(value) is int):
+            said = {
+                bool: "true or false",
+                int: "a whole number",
+                float: "a number",
+                str: "a text",
+            }[kinds[key]]
             raise ConfigError(f"{where}: {key} is {value!r}, expected {said}")
     return given
 
@@ -167,4 +191,5 @@ def _text(text: str) -> str:
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())
+    words = " ".join(text.split())
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in words)
