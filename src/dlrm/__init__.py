@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from dlrm.batch import Batch as Batch
+    from dlrm.classifier import Classifier as Classifier
     from dlrm.commands.compare import compare as compare
     from dlrm.commands.describe import describe as describe
     from dlrm.commands.evaluate import evaluate as evaluate
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Batch": "dlrm.batch",
+    "Classifier": "dlrm.classifier",
     "DCN": "dlrm.models.dcn",
     "DCNConfig": "dlrm.models.dcn",
     "DCNV2": "dlrm.models.dcnv2",

@@ -7,6 +7,7 @@
     │   └── CheckpointError   a checkpoint is damaged or belongs to another model
     ├── IdError               a table id is out of range (names the feature)
     ├── ConfigError           a setting has no meaning (quotes it and lists the choices)
+    ├── EstimatorError        a Classifier got data or parameters it cannot take (a ValueError too)
     ├── MissingExtraError     an optional package is not installed (prints the pip line)
     ├── DivergedError         the loss is no longer a number
     └── Interrupted           the user stopped a run; it is saved and can be resumed
@@ -72,6 +73,10 @@ class IdError(DlrmError):
 
 class ConfigError(DlrmError):
     """A setting has no meaning."""
+
+
+class EstimatorError(DlrmError, ValueError):
+    """A `Classifier` got data or parameters it cannot take; scikit-learn expects a ValueError."""
 
 
 class MissingExtraError(DlrmError):

@@ -2,19 +2,39 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_passing: ContextVar[bool] = ContextVar("passing", default=False)
+
+
+@contextmanager
+def passing() -> Iterator[None]:
+    """Wait for no disk within, in this thread: what is written need not survive a power cut."""
+    before = _passing.set(True)
+    try:
+        yield
+    finally:
+        _passing.reset(before)
+
+
+def sync(descriptor: int) -> None:
+    """Wait until the disk has what was written to an open file."""
+    if not _passing.get():
+        os.fsync(descriptor)
+
 
 def sync_folder(folder: Path) -> None:
     """Make renames inside this folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -22,7 +42,7 @@ def sync_folder(folder: Path) -> None:
 def sync_file(path: Path) -> None:
     """Make the content of a file survive a power cut."""
     with path.open("rb+") as file:
-        os.fsync(file.fileno())
+        sync(file.fileno())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -32,7 +52,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,5 +1,9 @@
 """What is shown on a terminal: progress goes to standard error, results to standard output."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -14,6 +18,17 @@ from rich.table import Table
 
 out = Console()
 err = Console(stderr=True)
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def quiet(asked: bool = True) -> Iterator[None]:
+    """Show no progress within, in this thread; `asked` False changes nothing."""
+    before = _quiet.set(asked or _quiet.get())
+    try:
+        yield
+    finally:
+        _quiet.reset(before)
 
 
 def progress(*details: str) -> Progress:
@@ -33,7 +48,7 @@ def progress(*details: str) -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(),
         console=err,
-        disable=not err.is_terminal,
+        disable=_quiet.get() or not err.is_terminal,
     )
 
 

@@ -1,7 +1,6 @@
 """The arrays of a dataset, written to disk piece by piece and hashed on the way."""
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from dlrm.data.bags import Bags, consecutive, take
 from dlrm.data.split import Rows
 from dlrm.errors import ConfigError, DatasetError
-from dlrm.files import sync_folder
+from dlrm.files import sync, sync_folder
 
 
 class ArrayWriter:
@@ -47,7 +46,7 @@ class ArrayWriter:
 
     def close(self) -> dict[str, Any]:
         """Sync and close the file; return its entry in the manifest."""
-        os.fsync(self._stream.fileno())
+        sync(self._stream.fileno())
         size_bytes = self._stream.tell()
         self._stream.close()
         shape = [self._rows] if self._columns is None else [self._rows, self._columns]
