@@ -185,7 +185,10 @@ def test_an_unknown_optimizer_lists_the_choices():
             {"name": "adma"},
             r"optim.name is 'adma': it is one of sgd, adagrad, rowwise_adagrad, adam",
         ),
-        ({"embedding_rows": "some"}, r"optim.embedding_rows is 'some': it is one of touched, all"),
+        (
+            {"embedding_rows": "some"},
+            r"optim.embedding_rows is 'some': it is one of touched, all, auto",
+        ),
         ({"weight_decay": -0.1}, "optim.weight_decay is -0.1"),
         ({"embedding_l2": float("nan")}, "optim.embedding_l2 is nan"),
         ({"name": "adam", "beta1": 1.0}, "optim.beta1 is 1.0: it is at least 0 and below 1"),
@@ -212,3 +215,10 @@ def test_the_config_builds_what_it_says():
     assert (group["eps"], group["embedding_rows"]) == (1e-8, "touched")
     (group,) = OptimConfig(name="adagrad").build([nn.Parameter(torch.zeros(2))]).param_groups
     assert group["eps"] == 1e-10
+
+
+@pytest.mark.parametrize(("size", "rows"), [(4_000_000, "all"), (4_000_001, "touched")])
+def test_small_models_have_all_rows_in_a_step(size, rows):
+    config = OptimConfig(name="adam", embedding_rows="auto")
+    (group,) = config.build(iter([nn.Parameter(torch.zeros(size))])).param_groups
+    assert group["embedding_rows"] == rows

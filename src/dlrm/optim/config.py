@@ -13,6 +13,9 @@ from dlrm.optim import build
 from dlrm.optim.gradients import Rows
 from dlrm.optim.schedule import learning_rate
 
+FEW_PARAMETERS = 4_000_000
+"""A step that passes over so many is not much slower than one over the rows of a batch."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimConfig:
@@ -35,11 +38,12 @@ class OptimConfig:
     embedding_l2: float = 0.0
     """The same of the embedding tables, for the rows that take part in a step, once a step each.
     The leaderboards' embedding_regularizer, with embedding_rows all."""
-    embedding_rows: Rows = "touched"
+    embedding_rows: Rows | Literal["auto"] = "touched"
     """Rows of the tables that take part in a step: touched, those that the batch looks up; all, as
     the leaderboards do: L2 then reaches every row, and Adam also moves those without a gradient.
     All costs a pass over all tables and their state in each step: fine for thousands of rows, not
-    for millions. Without L2 it differs in Adam alone."""
+    for millions. Without L2 it differs in Adam alone. auto is all for a model of up to four million
+    parameters."""
     warmup_steps: int = 0
     """Steps of linear warm-up; 0 for none."""
     decay_start: int = 0
@@ -54,10 +58,9 @@ class OptimConfig:
             raise ConfigError(f"optim.lr is {self.lr}: it must be positive")
         if self.name not in (names := get_args(get_type_hints(OptimConfig)["name"])):
             raise ConfigError(f"optim.name is {self.name!r}: it is one of {', '.join(names)}")
-        if self.embedding_rows not in get_args(Rows):
+        if self.embedding_rows not in (rows := (*get_args(Rows), "auto")):
             raise ConfigError(
-                f"optim.embedding_rows is {self.embedding_rows!r}: "
-                f"it is one of {', '.join(get_args(Rows))}"
+                f"optim.embedding_rows is {self.embedding_rows!r}: it is one of {', '.join(rows)}"
             )
         self._check_numbers()
         for name in ("warmup_steps", "decay_start", "decay_steps"):
@@ -87,6 +90,9 @@ class OptimConfig:
 
     def build(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         """Return the optimizer over these parameters."""
+        parameters, rows = list(parameters), self.embedding_rows
+        if rows == "auto":
+            rows = "all" if sum(p.numel() for p in parameters) <= FEW_PARAMETERS else "touched"
         return build(
             self.name,
             parameters,
@@ -96,7 +102,7 @@ class OptimConfig:
             beta2=self.beta2,
             weight_decay=self.weight_decay,
             embedding_l2=self.embedding_l2,
-            embedding_rows=self.embedding_rows,
+            embedding_rows=rows,
         )
 
     def rate(self, step: int, last_step: int) -> float:
