@@ -35,7 +35,7 @@ class WideDeep(nn.Module):
         num_dense: N, dense features.
         weights: First-order weights of the T categorical features: embeddings of dimension 1.
         crosses: Weights of the crosses; None for none.
-        embeddings: Of the deep part, of dimension D.
+        embeddings: Of the deep part, of dimension D; None leaves it the dense features alone.
         deep: Hidden sizes of the MLP; a last layer to the logit follows.
         dropout: Share of the MLP's hidden units dropped in training.
         batch_norm: Whether its hidden layers are normalized.
@@ -48,7 +48,7 @@ class WideDeep(nn.Module):
         num_dense: int,
         weights: Embeddings,
         crosses: Crosses | None,
-        embeddings: Embeddings,
+        embeddings: Embeddings | None,
         *,
         deep: Sequence[int],
         dropout: float = 0.0,
@@ -59,7 +59,9 @@ class WideDeep(nn.Module):
         self.linear = LR(num_dense, weights)
         self.crosses = crosses
         self.embeddings = embeddings
-        width = num_dense + len(embeddings.rows) * embeddings.dim
+        width = num_dense
+        if embeddings is not None:
+            width += len(embeddings.rows) * embeddings.dim
         self.deep = MLP(
             [width, *deep, 1],
             relu_last=False,
@@ -73,8 +75,11 @@ class WideDeep(nn.Module):
         wide = self.linear(batch)
         if self.crosses is not None:
             wide = wide + self.crosses(batch.ids, batch.offsets)
-        e = self.embeddings(batch.ids, batch.offsets)
-        return wide + self.deep(torch.cat([batch.dense, e.flatten(1)], dim=1)).squeeze(1)
+        x = batch.dense
+        if self.embeddings is not None:
+            e = self.embeddings(batch.ids, batch.offsets)
+            x = torch.cat([x, e.flatten(1)], dim=1)
+        return wide + self.deep(x).squeeze(1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +89,8 @@ class WideDeepConfig:
     name: Literal["wide_deep"] = "wide_deep"
     """The model."""
     dim: int = 16
-    """Embedding dimension of the deep part."""
+    """Embedding dimension of the deep part; 0 leaves it the dense features alone, which is best
+    where those say how each value has done so far (log counts, target means)."""
     deep: tuple[int, ...] = (1024, 512, 256)
     """Hidden sizes of the MLP; a last layer to the logit follows."""
     dropout: float = 0.0
@@ -100,9 +106,11 @@ class WideDeepConfig:
     """The embeddings; the weights of the wide part are stored alike, and start at 0."""
 
     def __post_init__(self) -> None:
-        for name in ("dim", "cross_rows"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"model.{name} is {getattr(self, name)}: it must be positive")
+        if self.dim < 0 or self.cross_rows < 1:
+            raise ConfigError(
+                f"model.dim is {self.dim} and model.cross_rows {self.cross_rows}: at least 0 and 1 "
+                "are needed"
+            )
         if any(size < 1 for size in self.deep):
             raise ConfigError(f"model.deep is {self.deep}: sizes must be positive")
         if not 0 <= self.dropout < 1:
@@ -112,9 +120,12 @@ class WideDeepConfig:
         """Return the model for data of this schema, with fresh parameters.
 
         Raises:
-            ConfigError: A cross names a column that the schema lacks, or not two of them.
+            ConfigError: A cross names a column that the schema lacks, or not two of them; or the
+                deep part has nothing to learn from.
 
         """
+        if not self.dim and not schema.dense:
+            raise ConfigError("model.dim is 0, but there are no dense features for the deep part")
         crosses = None
         if self.crosses:
             pairs = parse(self.crosses, schema.names)
@@ -125,7 +136,7 @@ class WideDeepConfig:
             len(schema.dense),
             self.tables.build(schema.rows, 1, schema.names),
             crosses,
-            self.tables.build(schema.rows, self.dim, schema.names),
+            self.tables.build(schema.rows, self.dim, schema.names) if self.dim else None,
             deep=self.deep,
             dropout=self.dropout,
             batch_norm=self.batch_norm,

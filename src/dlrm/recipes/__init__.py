@@ -6,8 +6,11 @@ from importlib import import_module
 from pathlib import Path
 
 from dlrm.errors import ConfigError, unknown
+from dlrm.recipes.clicks import clicks
 from dlrm.recipes.criteo import criteo_kaggle, criteo_terabyte
+from dlrm.recipes.criteo_head import criteo_head
 from dlrm.recipes.demo import demo
+from dlrm.recipes.frappe import frappe, frappe_ids
 from dlrm.recipes.own import own
 from dlrm.training.config import TrainConfig
 
@@ -18,6 +21,10 @@ RECIPES: dict[str, Recipe] = {
     "criteo-kaggle": criteo_kaggle,
     "criteo-terabyte": criteo_terabyte,
     "own": own,
+    "clicks": clicks,
+    "criteo-head": criteo_head,
+    "frappe": frappe,
+    "frappe-ids": frappe_ids,
 }
 """Name of a recipe -> the function that returns its config."""
 
