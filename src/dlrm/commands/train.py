@@ -12,6 +12,7 @@ from dlrm import recipes, reporting, terminal
 from dlrm.commands.flags import parse
 from dlrm.data.resolve import resolve
 from dlrm.data.store import Dataset
+from dlrm.data.tabular.columns import CROSS_NAME
 from dlrm.errors import ConfigError, MissingExtraError, RunError
 from dlrm.models import another
 from dlrm.models.wide_deep import WideDeepConfig
@@ -192,7 +193,10 @@ def _start(recipe: str, config: TrainConfig, path: Path | None) -> TrainResult:
     dataset = open_data(config)
     run = trial.create(path, recipe, config, dataset)
     models = (member.model for member in members(config))
-    if any(isinstance(model, WideDeepConfig) and not model.crosses for model in models):
+    crossed = any(CROSS_NAME in name for name in dataset.schema.names)
+    if not crossed and any(
+        isinstance(model, WideDeepConfig) and not model.crosses for model in models
+    ):
         terminal.err.print(
             "wide_deep without --model.crosses: its wide part is the first-order weights, and "
             "pairs are left to the MLP"

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 from dlrm.errors import ConfigError, unknown
+from dlrm.recipes.amazon import amazon
 from dlrm.recipes.clicks import clicks
 from dlrm.recipes.criteo import criteo_kaggle, criteo_terabyte
 from dlrm.recipes.criteo_head import criteo_head
@@ -21,6 +22,7 @@ RECIPES: dict[str, Recipe] = {
     "criteo-kaggle": criteo_kaggle,
     "criteo-terabyte": criteo_terabyte,
     "own": own,
+    "amazon": amazon,
     "clicks": clicks,
     "criteo-head": criteo_head,
     "frappe": frappe,

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from dlrm import terminal
 from dlrm.data.bags import Bags, take
-from dlrm.data.tabular.categories import Category
-from dlrm.data.tabular.columns import Columns, Cross, Values
+from dlrm.data.tabular.categories import BESIDE, Category
+from dlrm.data.tabular.columns import CROSS_NAME, Columns, Cross, Values
 from dlrm.data.tabular.encoder import assemble
 from dlrm.data.tabular.fit import fit, frame_of
 from dlrm.data.tabular.numbers import Number
@@ -99,8 +99,10 @@ def choose(
             found = buckets.get(column.name)
             if column.kind == "category":
                 frame = frame_of(table, (column.name,), train)
+                values, why = _beside(column.values, (column.name,), frame, clicks, worth)
+                why = "; ".join(["", *why])
                 column = replace(  # noqa: PLW2901 - the column, as it is from here on
-                    column, values=_beside(column.values, (column.name,), frame, clicks, worth)
+                    column, values=values, why=f"{column.why}{why}"
                 )
             elif found and found.sure:
                 column = replace(  # noqa: PLW2901
@@ -128,16 +130,17 @@ def _beside(
     frame: pl.DataFrame,
     clicks: NDArray[np.uint8],
     worth: Worth,
-) -> Values:
-    """Return what becomes of a category, with the numbers beside it that help."""
+) -> tuple[Values, list[str]]:
+    """Return what becomes of a category, with the numbers beside it that help, and the reasons."""
     asked = replace(values, log_count=True, target_mean=True)
     _, training = Category.fit(names, asked, frame, clicks, seed=0)
-    log_count, target_mean = (worth(_ranked(numbers)).sure for numbers in training.values())
-    return replace(
-        values,
-        log_count=values.log_count or log_count,
-        target_mean=values.target_mean or target_mean,
-    )
+    reasons = []
+    for (name, numbers), field in zip(training.items(), ("log_count", "target_mean"), strict=True):
+        gain = worth(_ranked(numbers))
+        if gain.sure and not getattr(values, field):
+            values = replace(values, **{field: True})
+            reasons.append(f"its {name.removeprefix(CROSS_NAME.join(names)).strip()} {gain.why}")
+    return values, reasons
 
 
 def _crosses(
@@ -164,8 +167,9 @@ def _crosses(
     found.sort(key=lambda each: -each[0].mean)
     made = []
     for gain, pair in found[:MOST_CROSSES]:
-        values = _beside(Values(min_count=2), pair, frame_of(table, pair, train), clicks, worth)
-        made.append(Cross(columns=pair, values=values, why=gain.why))
+        frame = frame_of(table, pair, train)
+        values, why = _beside(Values(min_count=2), pair, frame, clicks, worth)
+        made.append(Cross(columns=pair, values=values, why="; ".join([gain.why, *why])))
     return made
 
 
@@ -223,7 +227,8 @@ def _plain(schema: Columns) -> Columns:
     """Return the schema without crosses and without what is counted beside values."""
     columns = tuple(
         replace(
-            column, values=replace(column.values, log_count=False, target_mean=False, embed=True)
+            column,
+            values=replace(column.values, embed=True, **dict.fromkeys(BESIDE, False)),
         )
         for column in schema.columns
     )

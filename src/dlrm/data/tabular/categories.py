@@ -4,17 +4,21 @@ Everything is counted on the training rows: for each value its rows `count` and 
 training row must not see itself in what it is given, or the model would trust numbers that new rows
 do not have:
 
-    log count     log(1 + count), of a training row without itself
-    target mean   (clicks + prior * click rate) / (count + prior), all of it without the rows of
-                  the row's own fold, of a training row; given to the model as a logit
+    log count      log(1 + n)
+    target mean    p = (a + prior * m) / (n + prior), as its logit
+    target score   (a - n m) / sqrt((n + 1) m (1 - m)): by how many standard deviations the clicks
+                   of the value are more than those of as many rows at the overall rate
 
-Both are centred and scaled by the training rows. Source of out-of-fold and smoothed target means:
-Micci-Barreca, "A preprocessing scheme for high-cardinality categorical attributes", SIGKDD
-Explorations 2001.
+n counts the rows of the value, a its clicks, and m is the click rate of all. Of a training row, n
+is without the row itself in the log count; in the others n, a and m are without the rows of its
+fold. All are centred and scaled by the training rows.
+
+Source of out-of-fold and smoothed target means: Micci-Barreca, "A preprocessing scheme for
+high-cardinality categorical attributes", SIGKDD Explorations 2001.
 """
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +33,8 @@ from dlrm.data.tabular.texts import as_texts
 from dlrm.data.vocabulary import Vocabulary, distinct
 from dlrm.errors import DatasetError
 
+BESIDE = ("log_count", "target_mean", "target_score")
+"""Fields of `Values` that put a number beside a category."""
 _BETWEEN, _ESCAPE = "\x1f", "\x1e"
 _MISSING = f"{_ESCAPE}m"
 """In the key of a cross; a text in which it stands is escaped."""
@@ -65,8 +71,8 @@ class Category:
     """Values with an embedding row of their own, if they are not hashed."""
     click_rate: float
     """Of the training rows."""
-    counts: Scaling | None = None
-    means: Scaling | None = None
+    scalings: dict[str, Scaling] = field(default_factory=dict)
+    """Name of a number beside the category, as in BESIDE -> how it is scaled."""
     buckets: tuple[Number, ...] = ()
     """Number columns in the cross, which are there as their buckets."""
 
@@ -74,6 +80,15 @@ class Category:
     def name(self) -> str:
         """Name of the feature."""
         return CROSS_NAME.join(self.columns)
+
+    @property
+    def beside(self) -> dict[str, str]:
+        """The numbers beside it, by field of `Values`, and what each is called."""
+        return {
+            name: f"{self.name} {name.replace('_', ' ')}"
+            for name in BESIDE
+            if getattr(self.values, name)
+        }
 
     @property
     def rows(self) -> int:
@@ -122,26 +137,20 @@ class Category:
         kept = 0 if values.hash_rows else len(often)
         fitted = replace(fitted, table=order.drop("code"), kept=kept)
         training: dict[str, NDArray[np.float32]] = {}
-        count = groups["count"].to_numpy()[codes].astype(np.float64)
-        if values.log_count:
-            others = np.log1p(count - 1)
-            scaling = Scaling.fit(others)
-            fitted = replace(fitted, counts=scaling)
-            training[f"{fitted.name} log count"] = scaling.apply(others)
-        if values.target_mean:
-            logits = fitted._out_of_fold(codes, clicks, len(groups), seed)
-            scaling = Scaling.fit(logits)
-            fitted = replace(fitted, means=scaling)
-            training[f"{fitted.name} target mean"] = scaling.apply(logits)
+        scalings: dict[str, Scaling] = {}
+        for name in fitted.beside:
+            if name == "log_count":
+                numbers = np.log1p(groups["count"].to_numpy()[codes] - 1.0)
+            else:
+                numbers = fitted._number(name, *_others(codes, clicks, len(groups), values, seed))
+            scalings[name] = Scaling.fit(numbers)
+            training[fitted.beside[name]] = scalings[name].apply(numbers)
+        fitted = replace(fitted, scalings=scalings)
         return fitted, training
 
     def inputs(self) -> list[Input]:
         """Return what the model gets of it."""
-        made = []
-        if self.counts:
-            made.append(Input(f"{self.name} log count", transform="log_count"))
-        if self.means:
-            made.append(Input(f"{self.name} target mean", transform="target_mean"))
+        made = [Input(said, transform=name) for name, said in self.beside.items()]
         if self.values.embed:
             made.append(Input(self.name, rows=self.rows))
         return made
@@ -151,16 +160,15 @@ class Category:
         keys = self.keys(frame)
         parts = Parts()
         known = None
-        if self.counts or self.means or (self.values.embed and not self.values.hash_rows):
+        if self.beside or (self.values.embed and not self.values.hash_rows):
             known = Vocabulary(self.name, self.table).ids(keys)
-        if known is not None and (self.counts or self.means):
+        if known is not None and self.beside:
             count, clicks = (
                 np.append(self.table[name].to_numpy(), 0)[known] for name in ("count", "clicks")
             )
-            if self.counts:
-                parts.dense.append(self.counts.apply(np.log1p(count.astype(np.float64))))
-            if self.means:
-                parts.dense.append(self.means.apply(self._logits(count, clicks)))
+            for name in self.beside:
+                numbers = self._number(name, count, clicks, self.click_rate)
+                parts.dense.append(self.scalings[name].apply(numbers))
         if self.values.embed:
             if self.values.hash_rows:
                 parts.ids.append(_hashed(keys, self.values.hash_rows))
@@ -206,8 +214,9 @@ class Category:
             },
             "kept": self.kept,
             "click_rate": self.click_rate,
-            "counts": [self.counts.center, self.counts.deviation] if self.counts else None,
-            "means": [self.means.center, self.means.deviation] if self.means else None,
+            "scalings": {
+                name: [each.center, each.deviation] for name, each in self.scalings.items()
+            },
             "buckets": [number.to_dict() for number in self.buckets],
         }
 
@@ -215,9 +224,8 @@ class Category:
     def from_dict(cls, values: dict[str, Any], table: pl.DataFrame) -> "Category":
         """Rebuild what `to_dict` returned, with its table."""
         scalings = {
-            name: Scaling(center=values[name][0], deviation=values[name][1])
-            for name in ("counts", "means")
-            if values[name]
+            name: Scaling(center=center, deviation=deviation)
+            for name, (center, deviation) in values["scalings"].items()
         }
         made = cls(
             columns=tuple(values["columns"]),
@@ -226,7 +234,7 @@ class Category:
             kept=values["kept"],
             click_rate=values["click_rate"],
             buckets=tuple(Number.from_dict(each) for each in values["buckets"]),
-            **scalings,
+            scalings=scalings,
         )
         if made.kept > table.height:
             raise DatasetError(
@@ -236,32 +244,42 @@ class Category:
 
     def file_table(self) -> pl.DataFrame:
         """Return the part of the table that new rows need."""
-        return self.table if self.counts or self.means else self.table.head(self.kept)
+        return self.table if self.beside else self.table.head(self.kept)
 
-    def _logits(
+    def _number(
         self,
+        name: str,
         count: NDArray[np.integer[Any]],
         clicks: NDArray[np.integer[Any]],
-        rate: float | NDArray[np.float64] | None = None,
+        rate: float | NDArray[np.float64],
     ) -> NDArray[np.float64]:
-        rate = np.clip(self.click_rate if rate is None else rate, 1e-6, 1 - 1e-6)
-        mean = (clicks + self.values.prior * rate) / (count + self.values.prior)
-        return np.log(mean) - np.log1p(-mean)
+        """Return a number beside the category, of values with so many rows and clicks."""
+        m = np.clip(rate, 1e-6, 1 - 1e-6)
+        match name:
+            case "log_count":
+                return np.log1p(count.astype(np.float64))
+            case "target_mean":
+                p = (clicks + self.values.prior * m) / (count + self.values.prior)
+                return np.log(p) - np.log1p(-p)
+            case _:
+                return (clicks - count * m) / np.sqrt((count + 1) * m * (1 - m))
 
-    def _out_of_fold(
-        self, codes: NDArray[np.int32], clicks: NDArray[np.uint8], groups: int, seed: int
-    ) -> NDArray[np.float64]:
-        number = self.values.folds
-        folds = np.random.default_rng(seed).permutation(len(codes)) % number
-        place = codes.astype(np.int64) * number + folds
-        counts = np.bincount(place, minlength=groups * number)
-        sums = np.bincount(place, clicks, minlength=groups * number).astype(np.int64)
-        whole = [each.reshape(groups, number).sum(1)[codes] for each in (counts, sums)]
-        # The prior too is that of the other folds.
-        rows, positive = (np.bincount(folds, each, number) for each in (np.ones(len(codes)), clicks))
-        others = rows.sum() - rows
-        rates = np.where(others > 0, (positive.sum() - positive) / np.maximum(others, 1), 0.5)
-        return self._logits(whole[0] - counts[place], whole[1] - sums[place], rates[folds])
+
+def _others(
+    codes: NDArray[np.int32], clicks: NDArray[np.uint8], groups: int, values: Values, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Return rows, clicks and click rate of what lies outside each row's fold, of its value."""
+    number = values.folds
+    folds = np.random.default_rng(seed).permutation(len(codes)) % number
+    place = codes.astype(np.int64) * number + folds
+    counts = np.bincount(place, minlength=groups * number)
+    sums = np.bincount(place, clicks, minlength=groups * number).astype(np.int64)
+    whole = [each.reshape(groups, number).sum(1)[codes] for each in (counts, sums)]
+    # The overall rate too is that of the other folds.
+    others = len(codes) - np.bincount(folds, minlength=number)
+    positive = clicks.sum() - np.bincount(folds, clicks, minlength=number)
+    rates = np.where(others > 0, positive / np.maximum(others, 1), 0.5)
+    return whole[0] - counts[place], whole[1] - sums[place], rates[folds]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

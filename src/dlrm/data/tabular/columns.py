@@ -34,6 +34,9 @@ class Values:
     """A number beside it: log(1 + how often the training rows have the value)."""
     target_mean: bool = False
     """A number beside it: the share of clicks of the value, out of fold for training rows."""
+    target_score: bool = False
+    """A number beside it: by how many standard deviations the value has more clicks than as many
+    rows of any kind, out of fold for training rows. Surer than a mean where values are rare."""
     folds: int = 10
     """Of target means: a training row's leaves out its whole fold."""
     prior: float = 10.0
@@ -90,9 +93,12 @@ class Column:
             )
         if self.kind == "list" and not self.separator:
             raise ConfigError(f"column {self.name}: separator is empty")
-        if self.kind == "list" and (self.values.target_mean or self.values.log_count):
+        if self.kind == "list" and (
+            self.values.log_count or self.values.target_mean or self.values.target_score
+        ):
             raise ConfigError(
-                f"column {self.name}: log_count and target_mean are for categories, not for lists"
+                f"column {self.name}: log_count, target_mean and target_score are for categories, "
+                "not for lists"
             )
 
 
@@ -182,6 +188,9 @@ class FeaturesConfig:
     target_means: bool = False
     """A number beside each category: the share of clicks of its value, which leaves out, for a
     training row, that row and its whole fold."""
+    target_scores: bool = False
+    """A number beside each category: by how many standard deviations its value has more clicks
+    than as many rows of any kind, likewise."""
     folds: int | None = None
     """Of target means: a training row's leaves out its whole fold."""
     prior: float | None = None
@@ -245,6 +254,7 @@ class FeaturesConfig:
             hash_rows=now.hash_rows if self.hash_rows is None else self.hash_rows,
             log_count=now.log_count or (self.log_counts and single),
             target_mean=now.target_mean or (self.target_means and single),
+            target_score=now.target_score or (self.target_scores and single),
             folds=now.folds if self.folds is None else self.folds,
             prior=now.prior if self.prior is None else self.prior,
         )
@@ -257,6 +267,7 @@ class FeaturesConfig:
             embed=self.cross_embed,
             log_count=self.log_counts,
             target_mean=self.target_means,
+            target_score=self.target_scores,
             folds=Values().folds if self.folds is None else self.folds,
             prior=Values().prior if self.prior is None else self.prior,
         )

@@ -27,7 +27,7 @@ from dlrm.data.tabular.records import (
     open_text,
 )
 from dlrm.data.tabular.texts import MISSING_TEXTS
-from dlrm.data.text import check_file
+from dlrm.data.text import check_file, estimate_lines
 from dlrm.errors import InputError
 
 Format = Literal["csv", "parquet", "libsvm"]
@@ -123,9 +123,7 @@ def to_parquet(
         return _libsvm(file, target, layout or libsvm.find_layout([file.path]), read)
     out = target / f"{len(list(target.iterdir())):06}.parquet"
     if file.format == "parquet":
-        with _explained(file):
-            rows = pl.scan_parquet(file.path, glob=False).select(pl.len()).collect().item()
-        return [Part(file.path.absolute(), rows, file.path)]
+        return [Part(file.path.absolute(), count(file), file.path)]
     with _explained(file):
         pl.scan_csv(
             file.path,
@@ -139,6 +137,19 @@ def to_parquet(
     # A single column has no quotes worth looking for, and a blank line is a row of it.
     separator = file.separator if len(file.names) > 1 else None
     return [Part(out, rows, file.path, 1 + file.header, lines=True, separator=separator)]
+
+
+def count(file: TableFile) -> int:
+    """Return how many rows a file has; about how many if it is a text.
+
+    Raises:
+        InputError: It is no Parquet file, though it begins like one.
+
+    """
+    if file.format != "parquet":
+        return estimate_lines(file.path)
+    with _explained(file):
+        return pl.scan_parquet(file.path, glob=False).select(pl.len()).collect().item()
 
 
 def _without_blanks(file: TableFile, out: Path) -> int:

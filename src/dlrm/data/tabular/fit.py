@@ -35,7 +35,7 @@ def fit(
 
     """
     numbers: dict[str, Number] = {}
-    for number, column in enumerate(schema.used()):
+    for column in schema.used():
         if column.kind == "number":
             numbers[column.name] = Number.fit(column, table.column(column.name)[train])
             yield numbers[column.name], {}
@@ -44,13 +44,11 @@ def fit(
             yield Tokens.fit(column.name, column.separator, column.values, values), {}
         else:
             frame = frame_of(table, (column.name,), train)
-            yield Category.fit((column.name,), column.values, frame, clicks, seed=seed + number)
-    for number, cross in enumerate(schema.crosses, start=len(schema.columns)):
+            yield Category.fit((column.name,), column.values, frame, clicks, seed=seed)
+    for cross in schema.crosses:
         buckets = tuple(numbers[name] for name in cross.columns if name in numbers)
         frame = frame_of(table, cross.columns, train)
-        yield Category.fit(
-            cross.columns, cross.values, frame, clicks, seed=seed + number, buckets=buckets
-        )
+        yield Category.fit(cross.columns, cross.values, frame, clicks, seed=seed, buckets=buckets)
 
 
 def frame_of(table: RawTable, names: tuple[str, ...], rows: NDArray[np.intp]) -> pl.DataFrame:

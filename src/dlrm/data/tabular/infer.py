@@ -12,6 +12,7 @@ import polars as pl
 from dlrm.data.tabular.columns import Column, Columns, Scale, Values
 from dlrm.data.tabular.raw import RawTable
 from dlrm.data.tabular.texts import as_numbers, as_texts, is_text
+from dlrm.data.tabular.twins import without_twins
 from dlrm.errors import ConfigError
 
 FEW = 20
@@ -58,7 +59,7 @@ def infer(
     return Columns(
         label=label,
         positive=positive,
-        columns=tuple(_column(table, name, strict=strict) for name in names),
+        columns=without_twins(table, tuple(_column(table, name, strict=strict) for name in names)),
     )
 
 
@@ -194,8 +195,9 @@ def _codes(name: str, known: pl.Series, distinct: int) -> str | None:
     middle = float(known.median())  # pyright: ignore[reportArgumentType]
     if low < 0 or high < 1000 or len(known) < 2 * distinct:
         return None
-    filled = distinct / (high - low + 1)
     values = known.unique()
+    lower = int((values <= middle).sum()) / (middle - low + 1)
+    filled = max(distinct / (high - low + 1), lower)
     round_share = float((values % 10 == 0).mean())  # pyright: ignore[reportArgumentType]
     if middle > high / 100 and filled < 0.3 and round_share < 0.3:
         return f"{distinct:,} large whole numbers that repeat and lie anywhere, as codes do"

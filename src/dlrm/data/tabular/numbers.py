@@ -55,7 +55,10 @@ class Number:
             ranks = tuple(np.quantile(known, np.linspace(0, 1, RANKS + 1)).tolist())
         elif column.scale in ("standard", "log") and len(known):
             shown = _log(known) if column.scale == "log" else known
-            center, deviation = float(shown.mean()), float(shown.std())
+            # Squares of such numbers would not be finite.
+            unit = max(1.0, float(np.abs(shown).max()) / 1e100)
+            center = float((shown / unit).mean()) * unit
+            deviation = float((shown / unit).std()) * unit
             # Of equal numbers, what rounding leaves of a deviation is no measure.
             deviation = deviation if deviation > 1e-12 * abs(center) else 1.0
         edges = None
@@ -98,7 +101,8 @@ class Number:
         missing = np.isnan(x)
         parts = Parts()
         if self.dense:
-            scaled = np.where(missing, 0.0, self._scaled(x))
+            with np.errstate(over="ignore"):
+                scaled = np.where(missing, 0.0, self._scaled(x))
             parts.dense.append(np.clip(scaled, -_LARGEST, _LARGEST).astype(np.float32))
         if self.flag:
             parts.dense.append(missing.astype(np.float32))
@@ -135,7 +139,8 @@ class Number:
         if self.scale == "quantile" and self.ranks:
             return np.interp((x / _SQRT3 + 1) / 2, np.linspace(0, 1, len(self.ranks)), self.ranks)
         x = x * self.deviation + self.center
-        return np.sign(x) * np.expm1(np.abs(x)) if self.scale == "log" else x
+        with np.errstate(over="ignore"):
+            return np.sign(x) * np.expm1(np.abs(x)) if self.scale == "log" else x
 
     def _edge(self, edge: float) -> str:
         if not self.time:

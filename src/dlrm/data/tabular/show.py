@@ -65,3 +65,5 @@ def _values(values: Values) -> Iterable[str]:
         yield "log count"
     if values.target_mean:
         yield "target mean"
+    if values.target_score:
+        yield "target score"

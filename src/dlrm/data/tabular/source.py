@@ -13,9 +13,8 @@ from dlrm.data.source import Source
 from dlrm.data.tabular import libsvm
 from dlrm.data.tabular.columns import Column, Columns, Values
 from dlrm.data.tabular.entries import Entries
-from dlrm.data.tabular.files import TableFile, look, to_parquet
+from dlrm.data.tabular.files import TableFile, count, look, to_parquet
 from dlrm.data.tabular.raw import Part, RawTable
-from dlrm.data.text import estimate_lines
 from dlrm.errors import ConfigError, InputError
 
 FILE_SPLITS = {
@@ -115,12 +114,7 @@ class FileTable:
 
     def rows(self) -> int:
         """See `Table`."""
-        return sum(
-            pl.scan_parquet(file.path, glob=False).select(pl.len()).collect().item()
-            if file.format == "parquet"
-            else estimate_lines(file.path)
-            for _, file in self._files
-        )
+        return sum(count(file) for _, file in self._files)
 
     def write(self, folder: Path, advance: Callable[[int], None]) -> RawTable:
         """See `Table`."""

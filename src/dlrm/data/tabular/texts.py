@@ -12,7 +12,12 @@ MISSING_TEXTS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "\\N", "
 """What a number column of a text file holds where it is missing."""
 _NO = ("0", "0.0", "false", "no", "n", "f", "-1", "negative", "-")
 _YES = ("1", "1.0", "true", "yes", "y", "t", "positive", "+", "+1")
-_DATE_TIMES = ("%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S%.f")
+_DATE_TIMES = (
+    "%Y-%m-%dT%H:%M:%S%.f",
+    "%Y-%m-%dT%H:%M",
+    "%Y-%m-%dT%H:%M:%S%.f%#z",
+    "%Y-%m-%dT%H:%M%#z",
+)
 _COMPARED = re.compile(r"(>=|<=|>|<)\s*([-+]?\d+(?:\.\d+)?)$")
 _COMPARE: dict[str, Callable[[pl.Series, float], pl.Series]] = {
     ">=": operator.ge,
@@ -84,7 +89,6 @@ def _times(texts: pl.Series) -> pl.Series:
     read = (
         plain.str.to_date("%Y-%m-%d", strict=False),
         *(plain.str.to_datetime(form, strict=False, time_unit="us") for form in _DATE_TIMES),
-        plain.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%#z", strict=False, time_unit="us"),
         plain.str.to_time("%H:%M:%S%.f", strict=False),
     )
     return pl.select(pl.coalesce(*map(_seconds, read)).alias(texts.name)).to_series()

@@ -17,13 +17,14 @@ _HEAD = """\
 #             well; dense = false for the buckets alone; missing_flag = true; time = true for
 #             times such as 2024-01-31 12:00:00
 # category    min_count = N (rarer values share a row with unseen ones), hash_rows = N,
-#             log_count = true, target_mean = true, embed = false
+#             log_count = true, target_mean = true, target_score = true, embed = false
 # list        separator = "|", min_count, hash_rows
 # A cross of two or three columns is a category too:
 #   [[cross]]
 #   columns = ["A", "B"]
 """
 _NUMBER = ("scale", "buckets", "dense", "missing_flag", "time")
+_TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _KNOWN = ("separator", *_NUMBER, *names_of(Values))
 
 
@@ -164,14 +165,8 @@ def _checked(
                 continue
             choices = ", ".join((*also, *keys)) or "kind"
             raise ConfigError(f'{where}: unknown key "{key}"; choose one of: {choices}')
-        if type(value) is not kinds[key] and not (kinds[key] is float and type(value) is int):
-            said = {
-                bool: "true or false",
-                int: "a whole number",
-                float: "a number",
-                str: "a text",
-            }[kinds[key]]
-            raise ConfigError(f"{where}: {key} is {value!r}, expected {said}")
+        if type(value) not in ((int, float) if kinds[key] is float else (kinds[key],)):
+            raise ConfigError(f"{where}: {key} is {value!r}, expected {_TYPES[kinds[key]]}")
     return given
 
 
