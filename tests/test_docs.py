@@ -70,10 +70,12 @@ def run(line: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_what_the_page_says_runs(page, folder, capsys):
+    # The examples of a page follow one another.
+    names = {"__name__": "example"}
     for language, content in blocks(page):
         if language == "python":
             content = re.sub(r"1_000_000|1_500_000", "2000", content)  # noqa: PLW2901
-            exec(compile(content, page, "exec"), {"__name__": "example"})
+            exec(compile(content, page, "exec"), names)
         else:
             for line in filter(None, content.splitlines()):
                 run(line)
