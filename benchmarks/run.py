@@ -2,10 +2,11 @@
 
     python benchmarks/run.py [--only prepare,training] [--quick]
 
-DLRM_ORIGINAL may name a clone of facebookresearch/dlrm, and PYTHONPATH folders with FBGEMM,
-DeepCTR-Torch and FuxiCTR (benchmarks/peers.py and dlrm/bench/fbgemm.py say how to install them);
+DLRM_ORIGINAL may name a clone of facebookresearch/dlrm, DLRM_DATA a folder of public tables
+(benchmarks/accuracy.py), and PYTHONPATH folders with FBGEMM, DeepCTR-Torch and FuxiCTR
+(benchmarks/peers.py and dlrm/bench/fbgemm.py say how to install them);
 what is not there is left out, and that is said. Rows are appended below benchmarks/results/. All
-of it takes some 50 minutes on two cores, in which nothing else may run; --quick takes one or two,
+of it takes some 100 minutes on two cores, in which nothing else may run; --quick takes one or two,
 says only whether everything works, and keeps nothing.
 """
 
@@ -31,6 +32,7 @@ SUITES: dict[str, tuple[int, tuple[str, ...]]] = {
     "peers": (4, ("peers.py",)),
     "peers-adam": (7, ("peers.py", "--optim", "adam")),
     "precision": (5, ("precision.py", "--data", "clicks:400000")),
+    "accuracy": (45, ("accuracy.py",)),
 }
 """Name -> minutes it takes on two cores, script and its flags."""
 PACKAGES = {"FBGEMM": "fbgemm_gpu", "DeepCTR-Torch": "deepctr_torch", "FuxiCTR": "fuxictr"}

@@ -85,7 +85,9 @@ class TrainResult:
             for who, metrics in rows.items():
                 cells = ["-" if metrics[m] is None else f"{metrics[m]:.4f}" for m in METRICS]
                 grid.add_row(who, *cells)
-        lines: list[RenderableType] = [grid] if self.evaluations else []
+        lines: list[RenderableType] = [grid]
+        if not self.evaluations:
+            lines = ["No rows were held back, so nothing was measured: see --prepare.fractions"]
         took = self.effort
         lines.append(
             f"{took.step:,} steps in {took.elapsed_s:.1f} s, {took.samples_per_s:,.0f} samples/s"
