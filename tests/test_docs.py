@@ -10,6 +10,7 @@ import pytest
 
 from dlrm.cli import main
 from dlrm.compat.dlrm_s_pytorch import main as dlrm_s_pytorch
+from recipes import tables
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *(f"docs/guides/{path.name}" for path in (ROOT / "docs/guides").glob("*.md"))]
@@ -36,6 +37,9 @@ def folder(workdir, log) -> Path:
     for day in range(3):
         Path(f"day_{day}").write_text("".join(lines[day * 500 : (day + 1) * 500]))
     Path("day_2.gz").write_bytes(gzip.compress(Path("day_2").read_bytes()))
+    Path("head72k.tsv.gz").write_bytes(gzip.compress(log.encode()))
+    tables.frappe(Path("frappe"))
+    tables.amazon(Path("amazon.csv.gz"))
     return workdir
 
 
@@ -58,8 +62,11 @@ def run(line: str) -> None:
         case ["dlrm", *rest] if ">" in rest:
             with Path(rest[-1]).open("w") as out, redirect_stdout(out):
                 assert main(rest[:-2]) == 0
-        case ["dlrm", "train", first, *rest] if Path(first).exists():
-            assert main(["train", first, *rest, "--epochs", "2"]) == 0
+        case ["dlrm", "train" | "compare" as command, first, *rest] if Path(first).is_file():
+            assert main([command, first, *rest, "--epochs", "1"]) == 0
+        case ["dlrm", "train", "amazon" | "criteo-head" as recipe, *rest]:
+            few = ["--epochs", "1", "--ensemble", "2", "--prepare.fractions", "0.8", "0.2", "0"]
+            assert main(["train", recipe, *rest, *few]) == 0
         case ["dlrm", "train", *rest] if not any(w in rest for w in ("--data", "--resume")):
             assert main(["train", *rest, "--data", LITTLE]) == 0
         case ["dlrm", *rest]:
