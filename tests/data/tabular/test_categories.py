@@ -134,6 +134,11 @@ def test_crosses_are_pairs(pairs):
     assert found == [codes.index(pair) for pair in known]
 
 
+def test_what_stands_between_the_values_of_a_cross_may_be_in_them():
+    assert crossed(["a\x1fb", "a", "a\x1e", "a"], ["c", "b\x1fc", "c", "\x1ec"]) == [0, 1, 2, 3]
+    assert crossed([None, "\x1em", "\x1eem"], ["c", "c", "c"]) == [0, 1, 2]
+
+
 def test_crosses_of_buckets():
     numbers = pl.Series("n", [1.0, 2.0, 3.0, None])
     number = Number.fit(Column(name="n", kind="number", buckets=2), numbers)

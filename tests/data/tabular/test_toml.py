@@ -57,6 +57,12 @@ def test_any_schema_comes_back(tmp_path_factory, schema):
     assert toml.from_dict(toml.to_dict(schema)) == schema
 
 
+def test_letters_that_json_leaves_and_toml_does_not():
+    odd = "\x7f\x80\u2028\x00\\\"'\n\t.[]#="
+    schema = Columns(label=odd, columns=(Column(name=odd[::-1], kind="category", why=odd),))
+    assert toml.from_dict(toml.to_dict(schema)) == schema
+
+
 GOOD = 'label = "y"\n[columns.a]\nkind = "category"\n'
 
 
