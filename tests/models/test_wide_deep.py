@@ -11,6 +11,7 @@ from dlrm.errors import ConfigError
 from dlrm.models.wide_deep import WideDeep, WideDeepConfig
 from dlrm.nn.crosses import Crosses
 from dlrm.nn.embedding import EmbeddingCollection
+from dlrm.schema import Schema
 
 from .float64 import (
     ROWS,
@@ -27,8 +28,8 @@ from .float64 import (
 CROSSES = ("C0*C2", "C2*C1")
 
 
-def make(seed: int, crosses: tuple[str, ...], cross_rows: int = 1000) -> WideDeep:
-    config = WideDeepConfig(dim=3, deep=(6, 5), crosses=crosses, cross_rows=cross_rows)
+def make(seed: int, crosses: tuple[str, ...], cross_rows: int = 1000, dim: int = 3) -> WideDeep:
+    config = WideDeepConfig(dim=dim, deep=(6, 5), crosses=crosses, cross_rows=cross_rows)
     model = config.build(schema()).double()
     draw_parameters(model, seed)
     return model
@@ -55,7 +56,10 @@ def equation(model: WideDeep, batch: Batch, crosses: tuple[str, ...]) -> np.ndar
             assert len(weights) == ROWS[s] * ROWS[t]
             for i in bag(batch, b, s):
                 logit += sum(weights[i * ROWS[t] + j][0] for j in bag(batch, b, t))
-        logits.append(logit + apply_mlp(model.deep, inputs(model.embeddings, batch, b))[0])
+        x = batch.dense[b].numpy()
+        if model.embeddings is not None:
+            x = inputs(model.embeddings, batch, b)
+        logits.append(logit + apply_mlp(model.deep, x)[0])
     return np.array(logits)
 
 
@@ -64,9 +68,10 @@ def equation(model: WideDeep, batch: Batch, crosses: tuple[str, ...]) -> np.ndar
     seed=st.integers(0, 2**31),
     crosses=st.sampled_from([(), CROSSES[:1], CROSSES]),
     longest=st.sampled_from([None, 1, 4]),
+    dim=st.sampled_from([0, 3]),
 )
-def test_is_its_equation(seed, crosses, longest):
-    model = make(seed, crosses)
+def test_is_its_equation(seed, crosses, longest, dim):
+    model = make(seed, crosses, dim=dim)
     batch = draw_batch(seed, 5, longest=longest)
     np.testing.assert_allclose(
         model(batch).detach().numpy(), equation(model, batch, crosses), rtol=1e-9, atol=1e-9
@@ -110,6 +115,14 @@ def test_hashing_spreads_pairs_evenly(step):
     assert (counts - expected).abs().max() < 6 * expected**0.5
 
 
+def test_a_deep_part_without_embeddings_needs_dense_features():
+    bare = Schema(dense=(), categorical=schema().categorical)
+    with pytest.raises(ConfigError, match="no dense features"):
+        WideDeepConfig(dim=0).build(bare)
+    with pytest.raises(ConfigError, match="-1"):
+        WideDeepConfig(dim=-1)
+
+
 def test_crosses_start_at_zero_and_without_them_there_are_none():
     batch = draw_batch(0, 4)
     torch.manual_seed(0)
@@ -141,7 +154,7 @@ def test_wrong_crosses_are_named(crosses, message):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"dim": 0}, "model.dim is 0"),
+        ({"dim": -1}, "model.dim is -1"),
         ({"cross_rows": 0}, "model.cross_rows is 0"),
         ({"deep": (-1,)}, "model.deep is"),
         ({"dropout": 1.0}, "model.dropout is 1.0"),

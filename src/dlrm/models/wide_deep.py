@@ -106,11 +106,10 @@ class WideDeepConfig:
     """The embeddings; the weights of the wide part are stored alike, and start at 0."""
 
     def __post_init__(self) -> None:
-        if self.dim < 0 or self.cross_rows < 1:
-            raise ConfigError(
-                f"model.dim is {self.dim} and model.cross_rows {self.cross_rows}: at least 0 and 1 "
-                "are needed"
-            )
+        if self.dim < 0:
+            raise ConfigError(f"model.dim is {self.dim}: it must not be negative")
+        if self.cross_rows < 1:
+            raise ConfigError(f"model.cross_rows is {self.cross_rows}: it must be positive")
         if any(size < 1 for size in self.deep):
             raise ConfigError(f"model.deep is {self.deep}: sizes must be positive")
         if not 0 <= self.dropout < 1:

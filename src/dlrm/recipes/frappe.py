@@ -15,6 +15,7 @@ from dlrm.models.dlrm import DLRMConfig
 from dlrm.models.wide_deep import WideDeepConfig
 from dlrm.nn.tables import TablesConfig
 from dlrm.optim.config import OptimConfig
+from dlrm.training.average import AverageConfig
 from dlrm.training.config import EvalConfig, TrainConfig
 
 CROSSES = ("f0*f1", *(f"f1*f{context}" for context in range(2, 10)))
@@ -67,11 +68,13 @@ def frappe() -> TrainConfig:
 def frappe_ids() -> TrainConfig:
     """The ids alone, as the leaderboard has them: the mean of DCN-V2, DCN, Wide & Deep and DLRM.
 
-    `--ensemble 1 --model NAME` trains one of them. What helped: batch norm, an L2 of .05 on all
-    rows of all tables, and a rate that falls towards the end; without the first two DCN-V2 reaches
-    .972. Tables must start small: with rows of +-sqrt(1/rows) those of two to nine rows start 50
-    times larger than user and item, and DLRM reaches .967. DLRM concatenates, because dot products
-    of ten ids alone reach .979.
+    `--ensemble 1 --model NAME` trains one of them. What helped, as AUC on the validation file:
+    batch norm and an L2 of .05 on all rows of all tables (DCN-V2 .972 without, .985 with); the mean
+    of the parameters over the last half of the steps (DeepFM .9851 with a falling rate, .9857 with
+    the mean, .9864 in 20 epochs in place of 14); FinalMLP with small streams (.9847 to .9862).
+    Tables must start small: with rows of +-sqrt(1/rows) those of two to nine rows start 50 times
+    larger than user and item, and DLRM reaches .967. It concatenates, because dot products of ten
+    ids alone reach .979.
     """
     deep = {"dim": 10, "batch_norm": True, "dropout": 0.2, "tables": _SMALL_START}
     sizes = (256, 128)
@@ -85,10 +88,9 @@ def frappe_ids() -> TrainConfig:
             WideDeepConfig(deep=sizes, **deep),
             DLRMConfig(top=sizes, interaction="cat", **deep),
         ),
-        optim=OptimConfig(
-            name="adam", lr=1e-3, embedding_l2=0.05, embedding_rows="all", decay_share=0.4
-        ),
+        optim=OptimConfig(name="adam", lr=1e-3, embedding_l2=0.05, embedding_rows="all"),
+        average=AverageConfig(share=0.5, every=5),
         loader=LoaderConfig(batch_size=4096),
         eval=EvalConfig(every=_EPOCH_ENDS),
-        epochs=14,
+        epochs=20,
     )

@@ -33,12 +33,14 @@ def is_text(values: pl.Series) -> bool:
 
 
 def as_texts(values: pl.Series) -> pl.Series:
-    """Return values as texts, null where missing; a whole number is the same text in every format.
+    """Return values as texts, null where missing; one value is one text in every format.
 
     Spaces around a text do not count: some files have one behind each separator.
     """
     if is_text(values):
         values = values.cast(pl.String).str.strip_chars()
+        # As Parquet's truth values become texts, whoever wrote the CSV.
+        values = values.replace({text: text.lower() for text in ("True", "False", "TRUE", "FALSE")})
         if values.str.contains(".", literal=True).any():
             values = values.str.replace(r"^(-?\d+)\.0*$", "$1")
     elif values.dtype.is_float():
