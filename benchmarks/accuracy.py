@@ -91,7 +91,7 @@ def main(words: Sequence[str] = ()) -> int:
     ]
     if given.quick:
         chosen, given.seeds = [_quick()], 2
-    grid = terminal.table("Accuracy", "entry", "AUC", "", "log loss", "", "counts", "target", "")
+    grid = terminal.table("Accuracy", "entry", "AUC", "log loss", "what counts", "target", "")
     failed = []
     for entry in chosen:
         data = entry.data if entry.data.startswith("clicks") else _found(given.data, entry.data)
@@ -126,6 +126,7 @@ def _run(entry: Entry, data: str, seeds: int) -> dict[str, Any]:
             if entry.resplit:
                 named += ["--prepare.seed", str(seed)]
             results.append(train([*entry.words, *named], "dlrm train"))
+            print(f"   seed {seed}: {measured(results[-1], entry):.5f}", flush=True)
     values = [measured(result, entry) for result in results]
     mean = fmean(values)
     row: dict[str, Any] = {
@@ -141,8 +142,8 @@ def _run(entry: Entry, data: str, seeds: int) -> dict[str, Any]:
         "met": None if entry.target is None else entry.holds(mean, entry.target),
         "reached_before": entry.reached,
         "holds": entry.holds(mean, entry.reached, entry.tolerance),
-        "samples_per_s": fmean(result.samples_per_s for result in results),
-        "elapsed_s": fmean(result.elapsed_s for result in results),
+        "samples_per_s": fmean(result.effort.samples_per_s for result in results),
+        "elapsed_s": fmean(result.effort.elapsed_s for result in results),
     }
     for metric in ("auc", "log_loss"):
         seen = [result.evaluations[entry.split]["metrics"][metric] for result in results]
@@ -154,10 +155,10 @@ def _show(grid: Any, entry: Entry, row: dict[str, Any]) -> None:
     cells = []
     for metric in ("auc", "log_loss"):
         spread = row[f"{metric}_spread"]
-        cells += [f"{row[metric]:.4f}", "" if spread is None else f"± {spread:.4f}"]
+        cells.append(f"{row[metric]:.4f}" + ("" if spread is None else f" ± {spread:.4f}"))
     sign = ">=" if entry.higher else "<="
     target = "" if entry.target is None else f"{sign} {entry.target:g}"
-    counts = f"{row['value']:.3f}" if entry.metric == "gap_closed" else entry.metric
+    counts = f"gap {row['value']:.3f}" if entry.metric == "gap_closed" else entry.metric
     met = {None: "", True: "met", False: "missed"}[row["met"]]
     grid.add_row(entry.name, *cells, counts, target, met)
 
