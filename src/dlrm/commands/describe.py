@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import tyro
 from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 from dlrm import terminal
 from dlrm.data.describe import FeatureNumbers, SplitNumbers, features, splits
@@ -28,6 +30,8 @@ class DescribeResult:
     verified: bool
     splits: list[SplitNumbers]
     features: list[FeatureNumbers]
+    columns: list[dict[str, str]]
+    """What the columns of a table were taken for, and why."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers JSON-ready."""
@@ -40,6 +44,7 @@ class DescribeResult:
             "verified": self.verified,
             "splits": [{**asdict(each), "click_rate": each.click_rate} for each in self.splits],
             "features": [asdict(each) for each in self.features],
+            "columns": self.columns,
         }
 
     def __rich__(self) -> RenderableType:
@@ -66,7 +71,12 @@ class DescribeResult:
             )
             rare = f"{feature.rare:,}" if feature.rare else "-"
             tables.add_row(feature.name, f"{feature.values:,}", missing, rare, head)
-        return Group(rows, numbers, tables)
+        taken = Table(title="Columns", title_justify="left")
+        for head in ("column", "taken for", "because"):
+            taken.add_column(head, overflow="fold")
+        for column in self.columns:
+            taken.add_row(*(Text(column[key]) for key in ("name", "taken_for", "why")))
+        return Group(rows, *([taken] if self.columns else []), numbers, tables)
 
 
 def describe(
@@ -97,4 +107,5 @@ def describe(
         verified=verify,
         splits=splits(opened),
         features=features(opened, head),
+        columns=opened.columns,
     )

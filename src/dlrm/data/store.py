@@ -113,8 +113,13 @@ class Dataset:
             name, mapped["dense"], ids, mapped["labels"], mapped.get("truth"), offsets=offsets
         )
 
+    @property
+    def columns(self) -> list[dict[str, str]]:
+        """What the columns of a table were taken for: `name`, `kind`, `taken_for`, `why`."""
+        return self.manifest.get("columns", [])
+
     def summary(self) -> dict[str, Any]:
-        """Return what a run keeps of its dataset: path, source, splits, features, bad rows."""
+        """Return what a run keeps of its dataset: where it is, what is in it, and its columns."""
         return {
             "path": str(self.path),
             "source": self.source,
@@ -126,6 +131,7 @@ class Dataset:
                 {key: feature[key] for key in ("name", "kind", "rows", "missing_rate")}
                 for feature in self.manifest["features"]
             ],
+            "columns": self.columns,
             "bad_rows": self.manifest["bad_rows"]["total"],
         }
 

@@ -20,7 +20,9 @@ def clicks() -> TrainConfig:
     """
     return TrainConfig(
         data="clicks:2000000",
-        prepare=PrepareConfig(split="kaggle", features=FeaturesConfig(numbers="log", min_count=1)),
+        prepare=PrepareConfig(
+            split="kaggle", features=FeaturesConfig(numbers="log", missing_flags=True, min_count=1)
+        ),
         model=DLRMConfig(dim=8, bottom=(64, 32), top=(64, 32), tables=TablesConfig(init_std=0.01)),
         optim=OptimConfig(name="adam", lr=3e-3, embedding_l2=5e-5, embedding_rows="all"),
         average=AverageConfig(share=0.67, every=10),

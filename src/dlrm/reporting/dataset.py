@@ -28,8 +28,26 @@ def section(record: Record) -> Html:
         element("h2", "Data"),
         element("p", " · ".join(source), class_="made") if source else None,
         table(["Split", *counted], rows, numbers=counted) if rows else None,
+        _columns(record.dataset.get("columns") or []),
         _features(record.dataset.get("features") or []),
     )
+
+
+def _columns(columns: list[dict[str, Any]]) -> Html | None:
+    """Return what the columns of a table were taken for, and why; None where nobody guessed."""
+    if not columns:
+        return None
+    rows = [
+        element(
+            "tr",
+            element("th", str(column.get("name")), scope="row"),
+            element("td", str(column.get("taken_for"))),
+            element("td", str(column.get("why"))),
+        )
+        for column in columns
+    ]
+    listed = table(["Column", "Taken for", "Because"], rows)
+    return fold(f"{number(len(columns))} columns, and why", listed, shown=len(rows) <= OPEN_ROWS)
 
 
 def _features(features: list[dict[str, Any]]) -> Html:

@@ -130,14 +130,19 @@ def _beside(
     frame: pl.DataFrame,
     clicks: NDArray[np.uint8],
     worth: Worth,
+    least: float = 0.0,
 ) -> tuple[Values, list[str]]:
-    """Return what becomes of a category, with the numbers beside it that help, and the reasons."""
+    """Return what becomes of a category, with the numbers beside it that help, and the reasons.
+
+    Those of a cross must gain more than `least`, what the cross gains itself: a count may stand for
+    the value that it is a count of.
+    """
     asked = replace(values, log_count=True, target_mean=True)
     _, training = Category.fit(names, asked, frame, clicks, seed=0)
     reasons = []
     for (name, numbers), field in zip(training.items(), ("log_count", "target_mean"), strict=True):
         gain = worth(_ranked(numbers))
-        if gain.sure and not getattr(values, field):
+        if gain.sure and gain.mean > least and not getattr(values, field):
             values = replace(values, **{field: True})
             reasons.append(f"its {name.removeprefix(CROSS_NAME.join(names)).strip()} {gain.why}")
     return values, reasons
@@ -168,7 +173,7 @@ def _crosses(
     made = []
     for gain, pair in found[:MOST_CROSSES]:
         frame = frame_of(table, pair, train)
-        values, why = _beside(Values(min_count=2), pair, frame, clicks, worth)
+        values, why = _beside(Values(min_count=2), pair, frame, clicks, worth, gain.mean)
         made.append(Cross(columns=pair, values=values, why="; ".join([gain.why, *why])))
     return made
 

@@ -31,7 +31,7 @@ from dlrm.data.tabular.encoder import Feature, TableEncoder, wrong_numbers
 from dlrm.data.tabular.fit import fit
 from dlrm.data.tabular.infer import infer
 from dlrm.data.tabular.raw import RawTable
-from dlrm.data.tabular.show import show
+from dlrm.data.tabular.show import described, show
 from dlrm.data.tabular.source import Table
 from dlrm.data.tabular.texts import as_numbers, as_texts, positives, recognised
 from dlrm.data.target import ENTRIES, check_space, existing, remove_dataset
@@ -122,10 +122,7 @@ def prepare_table(
             "options": options,
             "splits": splits,
             "features": _features(encoder, missing, raw.rows, len(train)),
-            "columns": [
-                {"name": column.name, "kind": column.kind, "why": column.why}
-                for column in schema.columns
-            ],
+            "columns": described(schema),
             "files": {
                 name: file_record(folder / name) for name in (ENCODER_FILE, *encoder.files())
             },

@@ -21,18 +21,38 @@ def grid(schema: Columns) -> Table:
     made = Table(title=Text(f"Columns; the label is {schema.label}"), title_justify="left")
     for head in ("column", "taken for", "because"):
         made.add_column(head, overflow="fold")
-    shown = schema.columns[:MOST]
-    for column in shown:
-        # As texts, because a name in brackets would be taken for markup.
-        made.add_row(*map(Text, (column.name, what(column), column.why or "the schema says so")))
-    if left := len(schema.columns) - len(shown):
-        made.add_row(f"... and {left} more", "", "dlrm data infer shows all")
-    for cross in schema.crosses[:MOST_CROSSES]:
-        words = ", ".join(["cross", *_values(cross.values)])
-        made.add_row(*map(Text, (cross.name, words, cross.why or "asked for")))
-    if (left := len(schema.crosses) - MOST_CROSSES) > 0:
-        made.add_row(f"... and {left} more crosses", "", "")
+    lines = described(schema)
+    columns, crosses = lines[: len(schema.columns)], lines[len(schema.columns) :]
+    for some, most, kind in ((columns, MOST, "columns"), (crosses, MOST_CROSSES, "crosses")):
+        for line in some[:most]:
+            # As texts, because a name in brackets would be taken for markup.
+            made.add_row(*(Text(line[key]) for key in ("name", "taken_for", "why")))
+        if len(some) > most:
+            made.add_row(f"... and {len(some) - most} more {kind}", "", "see dlrm data infer")
     return made
+
+
+def described(schema: Columns) -> list[dict[str, str]]:
+    """Return the columns, then the crosses: `name`, `kind`, `taken_for`, `why`."""
+    columns = [
+        {
+            "name": each.name,
+            "kind": each.kind,
+            "taken_for": what(each),
+            "why": each.why or "the schema says so",
+        }
+        for each in schema.columns
+    ]
+    crosses = [
+        {
+            "name": each.name,
+            "kind": "cross",
+            "taken_for": ", ".join(["cross", *_values(each.values)]),
+            "why": each.why or "asked for",
+        }
+        for each in schema.crosses
+    ]
+    return columns + crosses
 
 
 def what(column: Column) -> str:
