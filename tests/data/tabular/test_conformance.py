@@ -70,6 +70,8 @@ def test_the_table_has_every_kind_of_column(expected):
         "never": "ignore",
         "day": "number",
         "seen": "number",
+        "city x few": "cross",
+        "user id x price x member": "cross",
     }
 
 
