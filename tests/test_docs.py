@@ -40,6 +40,7 @@ def folder(workdir, log) -> Path:
     Path("head72k.tsv.gz").write_bytes(gzip.compress(log.encode()))
     tables.frappe(Path("frappe"))
     tables.amazon(Path("amazon.csv.gz"))
+    tables.visits(Path("visits.csv"), Path("tomorrow.csv"))
     return workdir
 
 

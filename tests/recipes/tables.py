@@ -27,6 +27,19 @@ def frappe(folder: Path, rows: int = 400) -> Path:
     return folder
 
 
+def visits(file: Path, tomorrow: Path, rows: int = 400) -> None:
+    """Write a table with a label `bought`, and the same columns without it."""
+    rng = np.random.default_rng(0)
+    lines = [
+        f"{rng.integers(9)},{rng.choice(['phone', 'laptop'])},{rng.lognormal():.2f},"
+        f"{int(rng.random() < 0.3)}"
+        for _ in range(rows)
+    ]
+    file.write_text("\n".join(["city_id,device,price,bought", *lines]))
+    without = [line.rpartition(",")[0] for line in lines]
+    tomorrow.write_text("\n".join(["city_id,device,price", *without]))
+
+
 def amazon(file: Path, rows: int = 400) -> Path:
     """Write a label and nine columns of codes, the last of which renames ROLE_TITLE."""
     rng = np.random.default_rng(0)
