@@ -11,7 +11,8 @@ from dlrm.data.options import PrepareConfig
 from dlrm.data.resolve import raw_files
 from dlrm.data.tabular import toml
 from dlrm.data.tabular.columns import Columns, FeaturesConfig
-from dlrm.data.tabular.prepare import schema_of, train_rows
+from dlrm.data.tabular.prepare import train_rows
+from dlrm.data.tabular.schema import schema_of
 from dlrm.data.tabular.show import show
 from dlrm.data.tabular.source import FileTable, in_folder
 

@@ -11,10 +11,10 @@ import polars as pl
 from dlrm.data.bad_rows import BadRows, OnBadRow
 from dlrm.data.criteo import CriteoSource
 from dlrm.data.encoder import Encoded, Encoder
-from dlrm.data.tabular.categories import Tokens
 from dlrm.data.tabular.encoder import TableEncoder
 from dlrm.data.tabular.raw import RawTable
 from dlrm.data.tabular.source import FileTable, FrameTable, Table
+from dlrm.data.tabular.tokens import Tokens
 from dlrm.errors import InputError
 from dlrm.terminal import err
 

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.data.tabular.categories import Category, Tokens
+from dlrm.data.tabular.categories import Category
 from dlrm.data.tabular.columns import Column, Values
 from dlrm.data.tabular.encoder import assemble
 from dlrm.data.tabular.numbers import Number
 from dlrm.data.tabular.parts import Parts
+from dlrm.data.tabular.tokens import Tokens
 
 rows = st.lists(
     st.tuples(st.sampled_from(["a", "b", "c", "d", None]), st.integers(0, 1)),

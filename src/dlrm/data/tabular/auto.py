@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from dlrm import terminal
 from dlrm.data.bags import Bags, take
-from dlrm.data.tabular.categories import BESIDE, Category
+from dlrm.data.tabular.beside import BESIDE
+from dlrm.data.tabular.categories import Category
 from dlrm.data.tabular.columns import CROSS_NAME, Columns, Cross, Values
 from dlrm.data.tabular.encoder import assemble
 from dlrm.data.tabular.fit import fit, frame_of

@@ -1,23 +1,5 @@
-"""Categories, crosses and lists as a model sees them: ids, log counts and target means.
+"""Categories and crosses as a model sees them: ids, and numbers beside them."""
 
-Everything is counted on the training rows: for each value its rows `count` and its clicks. A
-training row must not see itself in what it is given, or the model would trust numbers that new rows
-do not have:
-
-    log count      log(1 + n)
-    target mean    p = (a + prior * m) / (n + prior), as its logit
-    target score   (a - n m) / sqrt((n + 1) m (1 - m)): by how many standard deviations the clicks
-                   of the value are more than those of as many rows at the overall rate
-
-n counts the rows of the value, a its clicks, and m is the click rate of all. Of a training row, n
-is without the row itself in the log count; in the others n, a and m are without the rows of its
-fold. All are centred and scaled by the training rows.
-
-Source of out-of-fold and smoothed target means: Micci-Barreca, "A preprocessing scheme for
-high-cardinality categorical attributes", SIGKDD Explorations 2001.
-"""
-
-import zlib
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,37 +8,18 @@ import polars as pl
 import polars.selectors as cs
 from numpy.typing import NDArray
 
+from dlrm.data.tabular.beside import BESIDE, Scaling, number_beside, outside_fold
 from dlrm.data.tabular.columns import CROSS_NAME, Values
+from dlrm.data.tabular.hashing import hash_vocabulary, hashed
 from dlrm.data.tabular.numbers import Number
 from dlrm.data.tabular.parts import Input, Parts
 from dlrm.data.tabular.texts import as_texts
 from dlrm.data.vocabulary import Vocabulary, distinct
 from dlrm.errors import DatasetError
 
-BESIDE = ("log_count", "target_mean", "target_score")
-"""Fields of `Values` that put a number beside a category."""
 _BETWEEN, _ESCAPE = "\x1f", "\x1e"
 _MISSING = f"{_ESCAPE}m"
 """In the key of a cross; a text in which it stands is escaped."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Scaling:
-    """How a number beside a category is centred and scaled."""
-
-    center: float
-    deviation: float
-
-    @classmethod
-    def fit(cls, values: NDArray[np.float64]) -> "Scaling":
-        """Return what makes these values have mean 0 and deviation 1."""
-        if not len(values):
-            return cls(center=0.0, deviation=1.0)
-        return cls(center=float(values.mean()), deviation=float(values.std()) or 1.0)
-
-    def apply(self, values: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Return values centred and scaled."""
-        return ((values - self.center) / self.deviation).astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,7 +105,9 @@ class Category:
             if name == "log_count":
                 numbers = np.log1p(groups["count"].to_numpy()[codes] - 1.0)
             else:
-                numbers = fitted._number(name, *_others(codes, clicks, len(groups), values, seed))
+                numbers = number_beside(
+                    name, values, *outside_fold(codes, clicks, len(groups), values, seed)
+                )
             scalings[name] = Scaling.fit(numbers)
             training[fitted.beside[name]] = scalings[name].apply(numbers)
         fitted = replace(fitted, scalings=scalings)
@@ -167,11 +132,11 @@ class Category:
                 np.append(self.table[name].to_numpy(), 0)[known] for name in ("count", "clicks")
             )
             for name in self.beside:
-                numbers = self._number(name, count, clicks, self.click_rate)
+                numbers = number_beside(name, self.values, count, clicks, self.click_rate)
                 parts.dense.append(self.scalings[name].apply(numbers))
         if self.values.embed:
             if self.values.hash_rows:
-                parts.ids.append(_hashed(keys, self.values.hash_rows))
+                parts.ids.append(hashed(keys, self.values.hash_rows))
             elif known is not None:
                 parts.ids.append(np.minimum(known, self.kept).astype(np.int32))
         return parts
@@ -194,9 +159,7 @@ class Category:
     def vocabulary(self) -> Vocabulary:
         """Return the values with a row of their own."""
         if self.values.hash_rows:
-            names = [f"hash {row}" for row in range(self.rows - 1)]
-            zeros = np.zeros(len(names), np.int64)
-            return Vocabulary(self.name, pl.DataFrame({"value": names, "count": zeros}))
+            return hash_vocabulary(self.name, self.rows)
         shown = self.table.head(self.kept).select("value", "count")
         readable = pl.col("value").str.replace_all(_BETWEEN, CROSS_NAME, literal=True)
         return Vocabulary(
@@ -246,129 +209,6 @@ class Category:
         """Return the part of the table that new rows need."""
         return self.table if self.beside else self.table.head(self.kept)
 
-    def _number(
-        self,
-        name: str,
-        count: NDArray[np.integer[Any]],
-        clicks: NDArray[np.integer[Any]],
-        rate: float | NDArray[np.float64],
-    ) -> NDArray[np.float64]:
-        """Return a number beside the category, of values with so many rows and clicks."""
-        m = np.clip(rate, 1e-6, 1 - 1e-6)
-        match name:
-            case "log_count":
-                return np.log1p(count.astype(np.float64))
-            case "target_mean":
-                p = (clicks + self.values.prior * m) / (count + self.values.prior)
-                return np.log(p) - np.log1p(-p)
-            case _:
-                return (clicks - count * m) / np.sqrt((count + 1) * m * (1 - m))
-
-
-def _others(
-    codes: NDArray[np.int32], clicks: NDArray[np.uint8], groups: int, values: Values, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Return rows, clicks and click rate of what lies outside each row's fold, of its value."""
-    number = values.folds
-    folds = np.random.default_rng(seed).permutation(len(codes)) % number
-    place = codes.astype(np.int64) * number + folds
-    counts = np.bincount(place, minlength=groups * number)
-    sums = np.bincount(place, clicks, minlength=groups * number).astype(np.int64)
-    whole = [each.reshape(groups, number).sum(1)[codes] for each in (counts, sums)]
-    # The overall rate too is that of the other folds.
-    others = len(codes) - np.bincount(folds, minlength=number)
-    positive = clicks.sum() - np.bincount(folds, clicks, minlength=number)
-    rates = np.where(others > 0, positive / np.maximum(others, 1), 0.5)
-    return whole[0] - counts[place], whole[1] - sums[place], rates[folds]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tokens:
-    """A fitted list column: a bag of values a row."""
-
-    name: str
-    separator: str
-    values: Values
-    table: pl.DataFrame
-    """`value` and `count`"""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The raw columns that `encode` needs."""
-        return (self.name,)
-
-    @property
-    def rows(self) -> int:
-        """Rows of its table."""
-        return self.values.hash_rows or self.table.height + 1
-
-    @classmethod
-    def fit(cls, name: str, separator: str, values: Values, column: pl.Series) -> "Tokens":
-        """Fit to the training rows."""
-        flat, _ = _split(column, separator)
-        groups, _ = distinct(flat)
-        table = groups.filter(pl.col("count") >= values.min_count)
-        return cls(name=name, separator=separator, values=values, table=table)
-
-    def inputs(self) -> list[Input]:
-        """Return what the model gets of it."""
-        return [Input(self.name, rows=self.rows, bags=True)]
-
-    def encode(self, frame: pl.DataFrame) -> Parts:
-        """Return the bags of a frame's rows."""
-        flat, lengths = _split(frame[self.name], self.separator)
-        if self.values.hash_rows:
-            ids = _hashed(flat, self.values.hash_rows)
-        else:
-            ids = Vocabulary(self.name, self.table).ids(flat)
-        return Parts(ids=[(ids, lengths)])
-
-    def vocabulary(self) -> Vocabulary:
-        """Return the values with a row of their own."""
-        if self.values.hash_rows:
-            names = [f"hash {row}" for row in range(self.rows - 1)]
-            zeros = np.zeros(len(names), np.int64)
-            return Vocabulary(self.name, pl.DataFrame({"value": names, "count": zeros}))
-        return Vocabulary(self.name, self.table)
-
-    def file_table(self) -> pl.DataFrame:
-        """Return the part of the table that new rows need."""
-        return self.table
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON-ready values, without the table."""
-        return {
-            "type": "list",
-            "name": self.name,
-            "separator": self.separator,
-            "values": {
-                name: getattr(self.values, name) for name in self.values.__dataclass_fields__
-            },
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any], table: pl.DataFrame) -> "Tokens":
-        """Rebuild what `to_dict` returned, with its table."""
-        return cls(
-            name=values["name"],
-            separator=values["separator"],
-            values=Values(**values["values"]),
-            table=table,
-        )
-
-
-def _split(column: pl.Series, separator: str) -> tuple[pl.Series, NDArray[np.int64]]:
-    """Return the values of all lists one after another, and the length of each list."""
-    if not isinstance(column.dtype, pl.List | pl.Array):
-        texts = as_texts(column)
-        column = texts.str.split(separator)
-    frame = pl.DataFrame({"row": pl.int_range(len(column), eager=True), "value": column})
-    flat = frame.explode("value", empty_as_null=True)
-    values = as_texts(flat["value"])
-    flat = flat.with_columns(values.alias("value")).drop_nulls("value")
-    lengths = np.bincount(flat["row"].to_numpy(), minlength=len(column)).astype(np.int64)
-    return flat["value"], lengths
-
 
 def _escaped(texts: pl.Series) -> pl.Series:
     """Return texts without the letters that have a meaning in the key of a cross."""
@@ -376,10 +216,3 @@ def _escaped(texts: pl.Series) -> pl.Series:
         return texts
     twice = texts.str.replace_all(_ESCAPE, f"{_ESCAPE}e", literal=True)
     return twice.str.replace_all(_BETWEEN, f"{_ESCAPE}b", literal=True)
-
-
-def _hashed(keys: pl.Series, rows: int) -> NDArray[np.int32]:
-    """Return the row of each key: its CRC-32 modulo `rows`, the same on every machine."""
-    groups, codes = distinct(keys)
-    hashes = [zlib.crc32((_MISSING if key is None else key).encode()) for key in groups["value"]]
-    return (np.array(hashes, np.uint32)[codes] % np.uint32(rows)).astype(np.int32)

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from dlrm.data.encoder import ENCODER_FILE, VOCABULARY_FOLDER, Encoded, Encoder, link
 from dlrm.data.tabular import toml
-from dlrm.data.tabular.categories import Category, Tokens
+from dlrm.data.tabular.categories import Category
 from dlrm.data.tabular.columns import Columns
 from dlrm.data.tabular.libsvm import Layout
 from dlrm.data.tabular.numbers import Number
 from dlrm.data.tabular.parts import Input, Parts
 from dlrm.data.tabular.texts import as_numbers, as_texts, is_text, positives
+from dlrm.data.tabular.tokens import Tokens
 from dlrm.data.vocabulary import Vocabulary
 from dlrm.errors import DatasetError
 from dlrm.files import write_json

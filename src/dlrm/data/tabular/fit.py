@@ -6,11 +6,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dlrm.data.tabular.categories import Category, Tokens
+from dlrm.data.tabular.categories import Category
 from dlrm.data.tabular.columns import Columns
 from dlrm.data.tabular.encoder import Feature
 from dlrm.data.tabular.numbers import Number
 from dlrm.data.tabular.raw import RawTable
+from dlrm.data.tabular.tokens import Tokens
 
 
 def fit(
