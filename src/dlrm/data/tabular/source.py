@@ -14,6 +14,7 @@ from dlrm.data.tabular import libsvm
 from dlrm.data.tabular.columns import Column, Columns, Values
 from dlrm.data.tabular.entries import Entries
 from dlrm.data.tabular.files import TableFile, count, look, to_parquet
+from dlrm.data.tabular.frames import to_polars
 from dlrm.data.tabular.raw import Part, RawTable
 from dlrm.errors import ConfigError, InputError
 
@@ -143,8 +144,7 @@ class FrameTable:
     kind = "table"
 
     def __init__(self, frame: Any):
-        if not isinstance(frame, pl.DataFrame):
-            frame = pl.DataFrame(frame)
+        frame = to_polars(frame)
         if frame.height == 0:
             raise InputError("has no rows", file="the frame")
         self.frame: pl.DataFrame = frame
