@@ -48,7 +48,7 @@ class CompareResult:
     def __rich__(self) -> RenderableType:
         compared = self.comparison
         seeds = max(len(each.seeds) for each in compared.candidates)
-        heads = ("AUC", "spread", "log loss", "spread", "off", "p")
+        heads = ("AUC", "spread", "log loss", "spread", "off", "p", "samples/s")
         grid = terminal.table(f"{compared.split} rows, mean of {seeds} seeds", "", *heads)
         for each in compared.candidates:
             off, chance = beside(compared, each)
@@ -58,10 +58,11 @@ class CompareResult:
                 *_cells(each, "log_loss"),
                 off,
                 chance,
+                "-" if each.samples_per_s is None else f"{each.samples_per_s:,.0f}",
             )
         if compared.optimum:
             auc, log_loss = (f"{compared.optimum[name]:.4f}" for name in ("auc", "log_loss"))
-            grid.add_row("best possible", auc, "", log_loss, "", "", "")
+            grid.add_row("best possible", auc, "", log_loss, "", "", "", "")
         legend = (
             f"off: from the best {compared.metric}; p: how often seeds alone make as much of a "
             f"difference, real below {LEVEL}"

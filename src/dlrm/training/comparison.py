@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import Any
 
 from safetensors import safe_open
@@ -60,6 +60,12 @@ class Candidate:
         """Return a metric over the seeds, without those where it is undefined."""
         known = (seed.metrics.get(metric) for seed in self.seeds)
         return [value for value in known if value is not None]
+
+    @property
+    def samples_per_s(self) -> float | None:
+        """Return how fast it trained, the median over the seeds; None for trees."""
+        known = [seed.samples_per_s for seed in self.seeds if seed.samples_per_s is not None]
+        return median(known) if known else None
 
     def mean(self, metric: str) -> float | None:
         """Return the mean of a metric over the seeds."""
@@ -112,6 +118,7 @@ class Comparison:
             chance = None if each is self.best else self.chance(self.best, each)
             row["p_value"] = chance
             row["differs"] = None if chance is None else chance < LEVEL
+            row["samples_per_s"] = each.samples_per_s
             row["seeds"] = [asdict(seed) for seed in each.seeds]
             rows.append(row)
         head = {"data": self.data, "split": self.split, "metric": self.metric}
