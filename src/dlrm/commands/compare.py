@@ -48,7 +48,7 @@ class CompareResult:
     def __rich__(self) -> RenderableType:
         compared = self.comparison
         seeds = max(len(each.seeds) for each in compared.candidates)
-        heads = ("AUC", "spread", "log loss", "spread", "off", "p", "samples/s")
+        heads = ("AUC", "spread", "log loss", "spread", "off", "p", "rows/s")
         grid = terminal.table(f"{compared.split} rows, mean of {seeds} seeds", "", *heads)
         for each in compared.candidates:
             off, chance = beside(compared, each)
