@@ -15,6 +15,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -117,7 +118,8 @@ def main(words: Sequence[str] = ()) -> int:
 def _run(entry: Entry, data: str, seeds: int) -> dict[str, Any]:
     """Train an entry with several seeds; return its row."""
     results = []
-    with tempfile.TemporaryDirectory() as folder:
+    # In a folder of its own, because prepared datasets go below the current one.
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
         for seed in range(seeds):
             path = str(Path(folder) / f"{seed}")
             # Members of an ensemble take the seeds from this one on: they must not be shared.
@@ -166,7 +168,7 @@ def _show(grid: Any, entry: Entry, row: dict[str, Any]) -> None:
 def _found(folder: Path | None, name: str) -> str | None:
     if folder is None or not (folder / name).exists():
         return None
-    return str(folder / name)
+    return str((folder / name).resolve())
 
 
 def _quick() -> Entry:

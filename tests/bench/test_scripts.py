@@ -10,6 +10,7 @@ import pytest
 
 from dlrm.bench.arch import ARCHS
 from dlrm.errors import ConfigError
+from dlrm.recipes import find
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 
@@ -31,7 +32,9 @@ def test_quick_runs_leave_rows_where_asked(name: str, workdir: Path) -> None:
     assert [path.name for path in workdir.iterdir()] == ["rows.jsonl"]
 
 
-@pytest.mark.parametrize("name", ["prepare", "training", "end_to_end", "peers", "precision", "run"])
+@pytest.mark.parametrize(
+    "name", ["prepare", "training", "end_to_end", "peers", "precision", "accuracy", "run"]
+)
 def test_every_script_has_a_quick_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         script(name).main(["--help"])
@@ -42,6 +45,42 @@ def test_every_suite_is_a_script_and_every_script_is_a_suite() -> None:
     run = script("run")
     scripts = {words[0] for _, words in run.SUITES.values()}
     assert scripts == {path.name for path in SCRIPTS.glob("*.py")} - {"run.py"}
+
+
+def test_every_entry_of_the_accuracy_table_is_a_run() -> None:
+    entries = script("accuracy").entries()
+    assert len({entry.name for entry in entries}) == len(entries)
+    for entry in entries:
+        assert find(entry.words[0])().data
+        assert entry.tolerance > 0
+        if entry.target is not None:
+            assert entry.holds(entry.reached, entry.target, entry.tolerance), entry.name
+
+
+def test_accuracy_that_was_lost_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, workdir: Path
+) -> None:
+    accuracy = script("accuracy")
+    once = {"words": ["demo"], "data": "clicks:2000", "metric": "auc", "split": "test"}
+    rest = {"target": 0.5, "tolerance": 0.01, "minutes": 0.1}
+    lines = [
+        {"name": "kept", "reached": 0.1, **once, **rest},
+        {"name": "lost", "reached": 0.99, **once, **rest},
+        {"name": "elsewhere", "reached": 0.1, **once, **rest, "data": "nowhere.csv"},
+    ]
+    Path("entries.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    monkeypatch.setattr(accuracy, "ENTRIES", Path("entries.jsonl"))
+    assert accuracy.main(["--seeds", "2", "--out", "rows.jsonl"]) == 1
+    said = capsys.readouterr().out
+    assert "WORSE THAN BEFORE: lost" in said
+    assert "Without elsewhere" in said
+    rows = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
+    assert [(row["entry"], row["holds"], len(row["values"])) for row in rows] == [
+        ("kept", True, 2),
+        ("lost", False, 2),
+    ]
+    assert rows[0]["value"] == pytest.approx(sum(rows[0]["values"]) / 2)
+    assert sorted(path.name for path in workdir.iterdir()) == ["entries.jsonl", "rows.jsonl"]
 
 
 def test_what_is_missing_and_what_failed_is_said(
