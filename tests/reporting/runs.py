@@ -154,6 +154,7 @@ def write_run(
     config: dict[str, Any] | None = None,
     environment: dict[str, Any] | None = None,
     columns: list[dict[str, Any]] | None = None,
+    taken: list[dict[str, str]] | None = None,
     bad_rows: int = 0,
 ) -> Path:
     """Write a run directory; whatever is not given is that of a good run."""
@@ -168,6 +169,7 @@ def write_run(
             "test": {"rows": 100_000, "clicks": 25_620},
         },
         "features": columns,
+        "columns": taken or [],
         "bad_rows": bad_rows,
     }
     schema = {

@@ -136,6 +136,19 @@ def test_every_feature_setting_and_version_is_there(tmp_path: Path) -> None:
     assert "8.2 GB" in found.texts
 
 
+def test_what_the_columns_of_a_table_were_taken_for(tmp_path: Path) -> None:
+    taken = [
+        {"name": "<b>city</b>", "kind": "category", "taken_for": "category", "why": "9 texts"},
+        {"name": "shop", "kind": "ignore", "taken_for": "ignore", "why": 'always "north"'},
+    ]
+    _, found = page(tmp_path, final=evaluation(), taken=taken)
+    for column in taken:
+        assert {column["name"], column["taken_for"], column["why"]} <= set(found.texts)
+    assert "2 columns, and why" in found.texts
+    _, of_a_log = page(tmp_path, final=evaluation())
+    assert not any("columns, and why" in text for text in of_a_log.texts)
+
+
 def test_many_features_fold_away(tmp_path: Path) -> None:
     def folds(columns: list[dict[str, Any]]) -> list[bool]:
         _, found = page(tmp_path, final=evaluation(), columns=columns)
