@@ -120,7 +120,9 @@ def fit(
                 save = progress.step % every == 0 if every else evaluate
                 # The best model must be there to be loaded at the end.
                 save |= progress.best_step == progress.step
-                if save or progress.finished or interrupt.requested:
+                # Asked once: what comes between would be said to be saved, and is not.
+                stop = interrupt.requested
+                if save or progress.finished or stop:
                     with log.pause("saving"):
                         checkpoint.save(
                             _folder(run),
@@ -132,7 +134,7 @@ def fit(
                         )
                 if progress.finished:
                     break
-                if interrupt.requested:
+                if stop:
                     raise Interrupted(
                         f"stopped and saved at step {progress.step}; go on with: "
                         f"dlrm train --run {run.path} --resume"
