@@ -116,8 +116,9 @@ def fit(
                 if epoch_ends:
                     progress.next_epoch()
 
-                every = config.checkpoint.every
-                save = progress.step % every == 0 if every else evaluate
+                save = (
+                    progress.step % every == 0 if (every := config.checkpoint.every) else evaluate
+                )
                 # The best model must be there to be loaded at the end.
                 save |= progress.best_step == progress.step
                 # Asked once: what comes between would be said to be saved, and is not.
