@@ -116,14 +116,11 @@ def fit(
                 if epoch_ends:
                     progress.next_epoch()
 
-                save = (
-                    progress.step % every == 0 if (every := config.checkpoint.every) else evaluate
-                )
+                every = config.checkpoint.every
+                save = progress.step % every == 0 if every else evaluate
                 # The best model must be there to be loaded at the end.
                 save |= progress.best_step == progress.step
-                # Asked once: what comes between would be said to be saved, and is not.
-                stop = interrupt.requested
-                if save or progress.finished or stop:
+                if save or progress.finished or interrupt.requested:
                     with log.pause("saving"):
                         checkpoint.save(
                             _folder(run),
@@ -135,7 +132,7 @@ def fit(
                         )
                 if progress.finished:
                     break
-                if stop:
+                if interrupt.requested:
                     raise Interrupted(
                         f"stopped and saved at step {progress.step}; go on with: "
                         f"dlrm train --run {run.path} --resume"
