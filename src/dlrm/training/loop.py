@@ -120,7 +120,7 @@ def fit(
                 save = progress.step % every == 0 if every else evaluate
                 # The best model must be there to be loaded at the end.
                 save |= progress.best_step == progress.step
-                if save or progress.finished or interrupt.requested:
+                if saved := save or progress.finished or interrupt.requested:
                     with log.pause("saving"):
                         checkpoint.save(
                             _folder(run),
@@ -132,7 +132,8 @@ def fit(
                         )
                 if progress.finished:
                     break
-                if interrupt.requested:
+                # What came since the question above waits a step: nothing is saved yet.
+                if interrupt.requested and saved:
                     raise Interrupted(
                         f"stopped and saved at step {progress.step}; go on with: "
                         f"dlrm train --run {run.path} --resume"
