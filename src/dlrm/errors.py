@@ -7,6 +7,7 @@
     │   └── CheckpointError   a checkpoint is damaged or belongs to another model
     ├── IdError               a table id is out of range (names the feature)
     ├── ConfigError           a setting has no meaning (quotes it and lists the choices)
+    │   └── PlanError         tables do not fit the devices (names both sums)
     ├── EstimatorError        a Classifier got data or parameters it cannot take (a ValueError too)
     ├── MissingExtraError     an optional package is not installed (prints the pip line)
     ├── DivergedError         the loss is no longer a number
@@ -73,6 +74,10 @@ class IdError(DlrmError):
 
 class ConfigError(DlrmError):
     """A setting has no meaning."""
+
+
+class PlanError(ConfigError):
+    """Tables do not fit the devices they were to be spread over."""
 
 
 class EstimatorError(DlrmError, ValueError):

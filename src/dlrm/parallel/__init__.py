@@ -1,0 +1,1 @@
+"""One model over several processes: tables spread over them, the rest of the model copied."""
