@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlrm.errors import IdError
-from dlrm.nn.embedding import EmbeddingCollection
+from dlrm.nn.embedding import EmbeddingCollection, made_by, normal, pieces, uniform
+from dlrm.nn.qr import QREmbeddings
 
 ROWS = st.lists(st.integers(1, 9), min_size=1, max_size=4)
 
@@ -127,3 +128,37 @@ def test_tables_in_bfloat16_give_float32_and_take_its_gradients(storage):
 def test_offsets_that_do_not_cover_the_ids_are_refused(offsets):
     with pytest.raises(IdError, match="offsets must rise from 0 to the number of ids, 4"):
         EmbeddingCollection([5, 3], 2)(torch.zeros(4, dtype=torch.int64), torch.tensor(offsets))
+
+
+@pytest.mark.parametrize("draw", [normal(2.0), uniform([0.5])])
+@pytest.mark.parametrize(("rows", "dim"), [(1, 1), (40, 3), (999, 5), (3000, 1), (31, 16)])
+def test_pieces_draw_the_numbers_that_are_drawn_at_once(draw, rows, dim, monkeypatch):
+    torch.manual_seed(1)
+    whole = EmbeddingCollection([rows], dim, draw=draw).table(0)
+    monkeypatch.setattr("dlrm.nn.embedding.PIECE_NUMBERS", 64)
+    assert rows * dim < 200 or len(list(pieces(rows, dim))) > 2
+    torch.manual_seed(1)
+    assert EmbeddingCollection([rows], dim, draw=draw).table(0).equal(whole)
+
+
+def test_another_maker_makes_the_tables_within():
+    made = []
+
+    def maker(rows, dim, names=None, *, storage="fp32", draw=None):
+        made.append((tuple(rows), dim, storage))
+        return EmbeddingCollection(rows, dim, names, storage=storage, draw=draw)
+
+    with made_by(maker):
+        QREmbeddings([100, 50], 4, storage="bf16")
+    QREmbeddings([100, 50], 4)
+    assert made == [((25, 13), 4, "bf16"), ((4, 4), 4, "bf16")]
+
+
+def test_on_the_meta_device_tables_take_no_memory_and_draw_nothing():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    with torch.device("meta"):
+        made = EmbeddingCollection([10**12, 3], 64)
+    assert made.weight.is_meta
+    assert torch.rand(1) == expected

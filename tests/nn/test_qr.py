@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dlrm.errors import ConfigError, IdError
 from dlrm.models.lr import LR
-from dlrm.nn.embedding import EmbeddingCollection
+from dlrm.nn.embedding import Collection, EmbeddingCollection, normal
 from dlrm.nn.qr import Operation, QREmbeddings
 from dlrm.optim import OPTIMIZERS, build
 
@@ -61,7 +61,7 @@ def test_the_originals_product_is_of_the_sums_of_a_bag():
     qr = made([20, 30], 3, "mult", 4, product="bag")
     ids, offsets = draw([20, 30], 6, 3, seed=4)
 
-    def part(tables: EmbeddingCollection, of):
+    def part(tables: Collection, of):
         return sums(lambda t, i: tables.table(t).numpy()[of(i)], 2, 3, ids, offsets)
 
     expected = part(qr.quotients, lambda i: i // 4) * part(qr.remainders, lambda i: i % 4)
@@ -85,7 +85,7 @@ def test_fresh_vectors_have_the_variance_of_a_plain_table(operation, init_std):
     torch.manual_seed(5)
     rows = 4000
     qr = QREmbeddings([rows], 16, operation=operation, collisions=8, init_std=init_std)
-    plain = EmbeddingCollection([rows], 16, init_std=init_std)
+    plain = EmbeddingCollection([rows], 16, draw=normal(init_std) if init_std else None)
     ids = torch.arange(rows)[:, None]
     found, expected = qr(ids).detach(), plain(ids).detach()
     assert found.std().item() == pytest.approx(expected.std().item(), rel=0.1)

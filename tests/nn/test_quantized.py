@@ -13,7 +13,7 @@ from dlrm.batch import Batch
 from dlrm.errors import ConfigError, IdError
 from dlrm.models.dlrm import DLRM
 from dlrm.nn import quantized
-from dlrm.nn.embedding import EmbeddingCollection, Embeddings
+from dlrm.nn.embedding import EmbeddingCollection, Embeddings, normal
 from dlrm.nn.hashed import HashedEmbeddings
 from dlrm.nn.quantized import QuantizedCollection, quantize
 from dlrm.nn.tables import TablesConfig
@@ -47,7 +47,7 @@ def exact(row: np.ndarray, bits: int, scales: str) -> np.ndarray:
 def test_is_its_formula(rows, dim, kind, weighted, samples, seed):
     torch.manual_seed(seed)
     bits, scales = kind
-    collection = EmbeddingCollection(rows, dim, init_std=0.5)
+    collection = EmbeddingCollection(rows, dim, draw=normal(0.5))
     collection.table(0)[0] = 0.25  # a row of equal numbers
     made = QuantizedCollection.of(collection, bits, scales)
 
@@ -88,7 +88,7 @@ def test_is_its_formula(rows, dim, kind, weighted, samples, seed):
 @pytest.mark.parametrize(("bits", "prepack"), [(8, "byte"), (4, "4bit")])
 def test_layout_and_lookups_are_those_of_torch(bits, prepack):
     torch.manual_seed(1)
-    collection = EmbeddingCollection([300], 6, init_std=0.1)
+    collection = EmbeddingCollection([300], 6, draw=normal(0.1))
     made = QuantizedCollection.of(collection, bits)
     pack = getattr(torch.ops.quantized, f"embedding_bag_{prepack}_prepack")
     unpack = getattr(torch.ops.quantized, f"embedding_bag_{prepack}_unpack")
@@ -104,7 +104,7 @@ def test_layout_and_lookups_are_those_of_torch(bits, prepack):
 
 def test_plain_torch_agrees_with_torchs_kernels():
     torch.manual_seed(2)
-    collection = EmbeddingCollection([30, 20], 7, init_std=0.1)
+    collection = EmbeddingCollection([30, 20], 7, draw=normal(0.1))
     ids, offsets = draw([30, 20], 9, 4, seed=3)
     for bits in (8, 4):
         made = QuantizedCollection.of(collection, bits)

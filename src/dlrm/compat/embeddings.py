@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from dlrm.compat.flags import Flags
 from dlrm.errors import ConfigError
-from dlrm.nn.embedding import EmbeddingCollection, Embeddings
+from dlrm.nn.embedding import Embeddings, collection
 from dlrm.nn.joined import JoinedEmbeddings
 from dlrm.nn.mixed_dim import dimensions, mixed
 from dlrm.nn.qr import Operation, QREmbeddings
@@ -40,7 +40,7 @@ def new_embeddings(flags: Flags, rows: Sequence[int], names: Sequence[str]) -> E
     if flags.weighted_pooling == "learned":
         return WeightedPooling(rows, dim, names)
     # With `fixed` weights each row counts once, as without.
-    return EmbeddingCollection(rows, dim, names)
+    return collection(rows, dim, names)
 
 
 def _quotient_remainder(flags: Flags, rows: Sequence[int], names: Sequence[str]) -> Embeddings:
@@ -54,7 +54,7 @@ def _quotient_remainder(flags: Flags, rows: Sequence[int], names: Sequence[str])
             f"{flags.qr_threshold}, and --qr-operation=concat makes the others twice as wide: "
             "lower the threshold, or choose mult or add"
         )
-    plain = EmbeddingCollection([rows[t] for t in small], dim, [names[t] for t in small])
+    plain = collection([rows[t] for t in small], dim, [names[t] for t in small])
     if not large:
         return plain
     compressed = QREmbeddings(

@@ -7,9 +7,11 @@ optimizers of `dlrm.optim` apply to the rows that were looked up, so that no gra
 ever exists while clipping and accumulation work as usual.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from math import sqrt
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -121,7 +123,44 @@ def bags_of(offsets: Tensor, count: int) -> Tensor:
     return bags.repeat_interleave(offsets.diff(), output_size=count)
 
 
-class EmbeddingCollection(Embeddings):
+Draw = Callable[[Tensor, int, int], object]
+"""Puts values into some rows of a table: a float32 tensor (rows, D), the number of the table, and
+the first of the rows. Called for all tables in order, and for the rows of a table in order."""
+
+
+class Collection(Embeddings):
+    """Tables that stand behind one object, whoever keeps their rows.
+
+    All other embeddings are made of such ones, see `collection`.
+    """
+
+    def forward(
+        self, ids: Tensor, offsets: Tensor | None = None, factors: Tensor | None = None
+    ) -> Tensor:
+        """Look up the rows of each bag; see `Embeddings.forward`.
+
+        Args:
+            ids: As there.
+            offsets: As there.
+            factors: (L,) of the rows in a bag's sum, or None; they also get a gradient.
+
+        """
+        raise NotImplementedError
+
+    def each(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
+        """Look up the row of each id and add nothing up: (B, T, D) when one-hot, else (L, D)."""
+        raise NotImplementedError
+
+    def fill(self, draw: Draw) -> None:
+        """Overwrite all tables."""
+        raise NotImplementedError
+
+    def table(self, t: int) -> Tensor:
+        """Return the (rows, D) numbers of table t, without gradient; a view where they lie here."""
+        raise NotImplementedError
+
+
+class EmbeddingCollection(Collection):
     """T tables of dimension D, stacked into one weight.
 
     Args:
@@ -129,10 +168,8 @@ class EmbeddingCollection(Embeddings):
         dim: D.
         names: Name of the feature behind each table, for errors.
         storage: How the weight is stored; what comes out is float32, and so is the gradient.
-        init_std: Rows are drawn from N(0, init_std^2); None draws those of table t from
-            uniform(-bounds[t], bounds[t]).
-        bounds: None draws rows of a table with n of them within sqrt(1/n), as the original DLRM
-            does.
+        draw: What fresh rows are; None for `uniform` with bounds of sqrt(1/n) in a table of n rows,
+            as the original DLRM draws them.
         weight: (R, D), taken instead of drawing, without a copy if it is stored alike.
 
     """
@@ -147,8 +184,7 @@ class EmbeddingCollection(Embeddings):
         names: Sequence[str] | None = None,
         *,
         storage: Storage = "fp32",
-        init_std: float | None = None,
-        bounds: Sequence[float] | None = None,
+        draw: Draw | None = None,
         weight: Tensor | None = None,
     ):
         super().__init__(rows, dim, names)
@@ -159,49 +195,128 @@ class EmbeddingCollection(Embeddings):
             self.weight = nn.Parameter(weight.detach().to(dtype))
             return
         self.weight = nn.Parameter(in_huge_pages(torch.empty(sum(self.rows), dim, dtype=dtype)))
+        self.fill(draw or uniform([sqrt(1 / n) for n in self.rows]))
+
+    @torch.no_grad()
+    def fill(self, draw: Draw) -> None:
+        """Overwrite all tables."""
+        if self.weight.is_meta:
+            return
         for t, n in enumerate(self.rows):
-            # Drawn as float32 whatever the storage: the same numbers, rounded.
-            values = self.table(t) if storage == "fp32" else torch.empty(n, dim)
-            if init_std is None:
-                bound = sqrt(1 / n) if bounds is None else bounds[t]
-                nn.init.uniform_(values, -bound, bound)
-            else:
-                nn.init.normal_(values, std=init_std)
-            if storage != "fp32":
-                self.table(t).copy_(values)
+            table = self.table(t)
+            for first, last in pieces(n, self.dim):
+                if self.storage == "fp32":
+                    draw(table[first:last], t, first)
+                    continue
+                # Drawn as float32 whatever the storage: the same numbers, rounded.
+                values = torch.empty(last - first, self.dim)
+                draw(values, t, first)
+                table[first:last] = values
 
     def table(self, t: int) -> Tensor:
-        """Return the (rows, D) weight of table t, a view without gradient."""
+        """Return the (rows, D) weight of table t; see `Collection.table`."""
         start = sum(self.rows[:t])
         return self.weight.detach()[start : start + self.rows[t]]
 
     def forward(
         self, ids: Tensor, offsets: Tensor | None = None, factors: Tensor | None = None
     ) -> Tensor:
-        """Look up the rows of each bag; see `Embeddings.forward`.
-
-        Args:
-            ids: As there.
-            offsets: As there.
-            factors: (L,) of the rows in a bag's sum, or None; they also get a gradient.
-
-        """
+        """Look up the rows of each bag; see `Collection.forward`."""
         if offsets is None:
             return self.each(ids)
         rows = self.rows_of(ids, offsets, self.starts)
-        pooled = self._kernels().pooled_lookup(
-            self.weight, rows, offsets, per_sample_weights=factors
-        )
-        return pooled.view(-1, len(self.rows), self.dim)
+        return self.pooled(rows, offsets, factors).view(-1, len(self.rows), self.dim)
 
     def each(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """Look up the row of each id and add nothing up: (B, T, D) when one-hot, else (L, D)."""
-        return self._kernels().lookup(self.weight, self.rows_of(ids, offsets, self.starts))
+        """Look up the row of each id and add nothing up; see `Collection.each`."""
+        return self.lookup(self.rows_of(ids, offsets, self.starts))
+
+    def lookup(self, rows: Tensor) -> Tensor:
+        """Return rows of the weight (..., D), which are known to be there, for rows (...) int64."""
+        return self._kernels().lookup(self.weight, rows)
+
+    def pooled(self, rows: Tensor, offsets: Tensor, factors: Tensor | None = None) -> Tensor:
+        """Return the sums (G, D) of bags of rows (L,) of the weight; offsets are (G + 1,)."""
+        kernels = self._kernels()
+        return kernels.pooled_lookup(self.weight, rows, offsets, per_sample_weights=factors)
 
     def _kernels(self):
         if self.storage != "fp32":
             mark(self.weight, split=self.storage == "split")
         return backend(self.weight)
+
+
+def uniform(bounds: Sequence[float]) -> Draw:
+    """Return what draws the rows of table t uniformly from -bounds[t] to bounds[t]."""
+    return lambda values, t, first: nn.init.uniform_(values, -bounds[t], bounds[t])
+
+
+def normal(std: float) -> Draw:
+    """Return what draws rows from N(0, std^2)."""
+    return lambda values, t, first: nn.init.normal_(values, std=std)
+
+
+def constant(value: float) -> Draw:
+    """Return what sets every number to the value."""
+    return lambda values, t, first: values.fill_(value)
+
+
+def pieces(rows: int, dim: int) -> Iterator[tuple[int, int]]:
+    """Yield the first row of each piece of a table, and the one after its last.
+
+    Random numbers drawn piece by piece are those that are drawn at once: torch makes normal ones of
+    blocks of sixteen, and the last sixteen anew where a piece does not end with a block.
+    """
+    step = max(16, PIECE_NUMBERS // dim // 16 * 16)
+    first = 0
+    while (rows - first - step) * dim >= 16:
+        yield first, first + step
+        first += step
+    yield first, rows
+
+
+PIECE_NUMBERS = 1 << 22
+
+
+class Maker(Protocol):
+    """What makes fresh tables: arguments as for `EmbeddingCollection`."""
+
+    def __call__(
+        self,
+        rows: Sequence[int],
+        dim: int,
+        names: Sequence[str] | None = None,
+        *,
+        storage: Storage = "fp32",
+        draw: Draw | None = None,
+    ) -> Collection:
+        """Return fresh tables."""
+        ...
+
+
+_maker: ContextVar[Maker] = ContextVar("maker", default=EmbeddingCollection)
+
+
+@contextmanager
+def made_by(maker: Maker) -> Iterator[None]:
+    """Let this maker make all fresh tables within: where one process is not to keep all of them."""
+    before = _maker.set(maker)
+    try:
+        yield
+    finally:
+        _maker.reset(before)
+
+
+def collection(
+    rows: Sequence[int],
+    dim: int,
+    names: Sequence[str] | None = None,
+    *,
+    storage: Storage = "fp32",
+    draw: Draw | None = None,
+) -> Collection:
+    """Return fresh tables: an `EmbeddingCollection`, unless `made_by` says otherwise."""
+    return _maker.get()(rows, dim, names, storage=storage, draw=draw)
 
 
 def embeddings_of(module: nn.Module) -> list[Embeddings]:

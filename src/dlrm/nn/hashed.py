@@ -24,7 +24,15 @@ import torch
 from torch import Tensor
 
 from dlrm.errors import ConfigError
-from dlrm.nn.embedding import EmbeddingCollection, Embeddings, Storage, bags_of
+from dlrm.nn.embedding import (
+    Embeddings,
+    Storage,
+    bags_of,
+    collection,
+    constant,
+    normal,
+    uniform,
+)
 
 _WORD, _HALF = (1 << 64) - 1, (1 << 32) - 1
 
@@ -84,18 +92,14 @@ class HashedEmbeddings(Embeddings):
         self.register_buffer("shifts", drawn[1], persistent=False)
         # A sum of k has the variance of all; weights start at the same share of it.
         share = 1.0 if weighted else sqrt(1 / hashes)
-        self.tables = EmbeddingCollection(
-            fewer,
-            dim,
-            self.names,
-            storage=storage,
-            init_std=None if init_std is None else init_std * share,
-            bounds=[share * sqrt(1 / n) for n in self.rows],
-        )
+        draw = uniform([share * sqrt(1 / n) for n in self.rows])
+        if init_std is not None:
+            draw = normal(init_std * share)
+        self.tables = collection(fewer, dim, self.names, storage=storage, draw=draw)
         self.weights = None
         if weighted:
-            start = torch.full((sum(self.rows), hashes), sqrt(1 / hashes))
-            self.weights = EmbeddingCollection(self.rows, hashes, self.names, weight=start)
+            draw = constant(sqrt(1 / hashes))
+            self.weights = collection(self.rows, hashes, self.names, draw=draw)
 
     def forward(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
         """Look up k rows an id and add them up; see `Embeddings.forward`."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrm.errors import ConfigError
-from dlrm.nn.embedding import EmbeddingCollection, Embeddings, Storage
+from dlrm.nn.embedding import Embeddings, Storage, collection, normal
 from dlrm.nn.joined import JoinedEmbeddings
 
 
@@ -72,9 +72,8 @@ class ProjectedEmbeddings(Embeddings):
         init_std: float | None = None,
     ):
         super().__init__(rows, dim, names)
-        self.tables = EmbeddingCollection(
-            rows, width, self.names, storage=storage, init_std=init_std
-        )
+        draw = None if init_std is None else normal(init_std)
+        self.tables = collection(rows, width, self.names, storage=storage, draw=draw)
         self.maps = nn.Parameter(torch.empty(len(self.rows), dim, width))
         nn.init.uniform_(self.maps, -sqrt(3 / width), sqrt(3 / width))
 
@@ -120,7 +119,8 @@ def mixed(
         features = [t for t, each in enumerate(dims) if each == d]
         theirs, called = [rows[t] for t in features], [names[t] for t in features]
         if d == dim:
-            part = EmbeddingCollection(theirs, d, called, storage=storage, init_std=init_std)
+            draw = None if init_std is None else normal(init_std)
+            part = collection(theirs, d, called, storage=storage, draw=draw)
         else:
             part = ProjectedEmbeddings(theirs, dim, d, called, storage=storage, init_std=init_std)
         parts.append((features, part))

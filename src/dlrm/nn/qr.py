@@ -16,10 +16,18 @@ from math import sqrt
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dlrm.errors import ConfigError
-from dlrm.nn.embedding import EmbeddingCollection, Embeddings, Storage, bags_of
+from dlrm.nn.embedding import (
+    Embeddings,
+    Storage,
+    bags_of,
+    collection,
+    constant,
+    normal,
+    uniform,
+)
 
 Operation = Literal["mult", "add", "concat"]
 
@@ -74,19 +82,15 @@ class QREmbeddings(Embeddings):
             dim //= 2
         # The sum of two has the variance of both.
         share = sqrt(0.5) if operation == "add" else 1.0
-        std = None if init_std is None else init_std * share
-        bounds = [share * sqrt(1 / n) for n in self.rows]
-        self.quotients = EmbeddingCollection(
-            quotients, dim, self.names, storage=storage, init_std=std, bounds=bounds
+        draw = uniform([share * sqrt(1 / n) for n in self.rows])
+        if init_std is not None:
+            draw = normal(init_std * share)
+        self.quotients = collection(quotients, dim, self.names, storage=storage, draw=draw)
+        self.remainders = collection(
+            [collisions] * len(quotients), dim, self.names, storage=storage, draw=draw
         )
-        self.remainders = EmbeddingCollection(
-            [collisions] * len(quotients), dim, self.names, storage=storage, init_std=std,
-            bounds=bounds,
-        )  # fmt: skip
         if operation == "mult":
-            with torch.no_grad():
-                weight = self.remainders.weight
-                weight.copy_(torch.randint_like(weight, 2, dtype=torch.float32) * 2 - 1)
+            self.remainders.fill(_signs)
 
     def forward(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
         """Look up quotients and remainders; see `Embeddings.forward`."""
@@ -113,4 +117,8 @@ class QREmbeddings(Embeddings):
         """Make every vector 0; a product keeps remainders of 1, or its gradient were 0 for ever."""
         super().start_at_zero()
         if self.operation == "mult":
-            nn.init.ones_(self.remainders.weight)
+            self.remainders.fill(constant(1.0))
+
+
+def _signs(values: Tensor, t: int, first: int) -> None:
+    values.copy_(torch.randint_like(values, 2) * 2 - 1)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from dlrm.errors import ConfigError
-from dlrm.nn.embedding import EmbeddingCollection, Embeddings, Storage
+from dlrm.nn.embedding import Embeddings, Storage, collection, normal
 from dlrm.nn.hashed import HashedEmbeddings
 from dlrm.nn.joined import JoinedEmbeddings
 from dlrm.nn.mixed_dim import dimensions, mixed
@@ -113,8 +113,8 @@ class TablesConfig:
         return JoinedEmbeddings([(small, plain), (large, part)])
 
     def _plain(self, rows: Sequence[int], dim: int, names: Sequence[str]) -> Embeddings:
-        std = self.init_std or None
-        return EmbeddingCollection(rows, dim, names, storage=self.storage, init_std=std)
+        draw = normal(self.init_std) if self.init_std else None
+        return collection(rows, dim, names, storage=self.storage, draw=draw)
 
     def _compressed(self, rows: Sequence[int], dim: int, names: Sequence[str]) -> Embeddings:
         std = self.init_std or None

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from dlrm.nn.embedding import EmbeddingCollection, Embeddings, Storage
+from dlrm.nn.embedding import Collection, Embeddings, Storage, collection, constant
 from dlrm.nn.quantized import QuantizedCollection
 
 
@@ -20,7 +19,7 @@ class WeightedPooling(Embeddings):
 
     """
 
-    tables: EmbeddingCollection | QuantizedCollection
+    tables: Collection | QuantizedCollection
     """The tables, quantised or not"""
 
     def __init__(
@@ -32,9 +31,8 @@ class WeightedPooling(Embeddings):
         storage: Storage = "fp32",
     ):
         super().__init__(rows, dim, names)
-        self.tables = EmbeddingCollection(rows, dim, self.names, storage=storage)
-        ones = torch.ones(sum(self.rows), 1)
-        self.factors = EmbeddingCollection(rows, 1, self.names, weight=ones)
+        self.tables = collection(rows, dim, self.names, storage=storage)
+        self.factors = collection(rows, 1, self.names, draw=constant(1.0))
 
     def forward(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
         """Look up rows and their factors; see `Embeddings.forward`."""
