@@ -1,0 +1,168 @@
+"""One process among the others of its run: who it is, and what it says to them.
+
+W processes, the ranks 0 ... W-1, run the same program. What a World does, all of its ranks do, in
+the same order. Numbers travel as tensors and anything else as JSON, so that nothing that comes from
+another process is executed.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from dlrm.errors import ConfigError, WorldError
+from dlrm.parallel.failure import is_connection_error, reason
+
+
+class World:
+    """One process among `size`; `World.alone()` is one without others, in which all methods work.
+
+    Args:
+        rank: Number of this process, from 0.
+        size: Number of processes, W.
+        local_rank: Number of this process on its host, from 0.
+        host: Name of the machine.
+        backend: What carries the tensors: `none`, `gloo`, `nccl` or `mpi`.
+        group: The processes, for gradients and metrics; None when alone.
+        exchange: The same processes again, for embeddings: what travels there does not wait for
+            what travels in `group`.
+        device: Where this process computes.
+
+    """
+
+    def __init__(
+        self,
+        rank: int = 0,
+        size: int = 1,
+        *,
+        local_rank: int = 0,
+        host: str = "localhost",
+        backend: str = "none",
+        group: dist.ProcessGroup | None = None,
+        exchange: dist.ProcessGroup | None = None,
+        device: torch.device | None = None,
+    ):
+        self.rank, self.size, self.local_rank = rank, size, local_rank
+        self.host, self.backend = host, backend
+        self.group, self.exchange = group, exchange
+        self.device = torch.device("cpu") if device is None else device
+
+    @classmethod
+    def alone(cls) -> "World":
+        """Return the world of a run of one process."""
+        return cls()
+
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0, which writes the run directory and speaks to the user."""
+        return self.rank == 0
+
+    def __enter__(self) -> "World":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Return the sum over ranks, of equal bits on all of them.
+
+        Args:
+            tensor: Of the same shape and dtype on every rank: float32, float64, int32 or int64.
+
+        """
+        total = tensor.detach().clone()
+        if self.group is not None:
+            with self.guard():
+                dist.all_reduce(total, group=self.group)
+        return total
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """Return the tensor of every rank, by rank, to all of them.
+
+        Args:
+            tensor: (n, ...), where n may differ between ranks, and be 0.
+
+        """
+        own = tensor.detach()
+        if self.group is None:
+            return [own.clone()]
+        with self.guard():
+            sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+            dist.all_gather(sizes, torch.tensor([len(own)]), group=self.group)
+            rows = [int(size) for size in sizes]
+            # The backends gather equal shapes only.
+            padded = own.new_zeros(max(rows), *own.shape[1:])
+            padded[: len(own)] = own
+            parts = [torch.empty_like(padded) for _ in rows]
+            dist.all_gather(parts, padded, group=self.group)
+        return [part[:n] for part, n in zip(parts, rows, strict=True)]
+
+    def tell(self, value: Any) -> Any:
+        """Return rank 0's value, a JSON value, on every rank; those of the others are ignored."""
+        return self.ask(value if self.first else None)[0]
+
+    def ask(self, value: Any) -> list[Any]:
+        """Return the JSON value of every rank, by rank, to all of them."""
+        written = bytearray(json.dumps(value).encode())
+        parts = self.gather(torch.frombuffer(written, dtype=torch.uint8))
+        return [json.loads(part.numpy().tobytes()) for part in parts]
+
+    def agree(self, what: dict[str, Any]) -> None:
+        """Make sure that all ranks were started with the same settings.
+
+        Args:
+            what: Name -> JSON value, e.g. of the recipe, the schema, the seed.
+
+        Raises:
+            ConfigError: Two ranks differ; it names the first such key, both values and ranks.
+
+        """
+        answers = [
+            {key: json.dumps(value, sort_keys=True) for key, value in answer.items()}
+            for answer in self.ask(what)
+        ]
+        for key in dict.fromkeys(key for answer in answers for key in answer):
+            values = [_shorten(answer.get(key, "missing")) for answer in answers]
+            for rank, answer in enumerate(answers):
+                if answer.get(key) != answers[0].get(key):
+                    raise ConfigError(
+                        f"the ranks were not started alike: {key} is {values[0]} on rank 0 and "
+                        f"{values[rank]} on rank {rank}; give every rank the same command and the "
+                        "same data"
+                    )
+
+    def barrier(self) -> None:
+        """Wait until all ranks are here."""
+        self.sum(torch.zeros(1))
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Turn a connection that breaks within into an error that names who is gone.
+
+        Raises:
+            WorldError: Another rank is gone, or did not answer in time.
+
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if not is_connection_error(error):
+                raise
+            raise WorldError(reason(error)) from error
+
+    def close(self) -> None:
+        """Part from the others."""
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:60]} ... {text[-16:]}"
