@@ -11,6 +11,7 @@
     ├── EstimatorError        a Classifier got data or parameters it cannot take (a ValueError too)
     ├── MissingExtraError     an optional package is not installed (prints the pip line)
     ├── DivergedError         the loss is no longer a number
+    ├── WorldError            another process of the run is gone, or cannot be reached
     └── Interrupted           the user stopped a run; it is saved and can be resumed
 
 The command line prints a DlrmError as one message and exits with 1; `--debug` shows the traceback.
@@ -93,6 +94,10 @@ class MissingExtraError(DlrmError):
 
 class DivergedError(DlrmError):
     """The loss is no longer a number."""
+
+
+class WorldError(DlrmError):
+    """Another process of the run is gone, or cannot be reached."""
 
 
 class Interrupted(DlrmError):  # noqa: N818 - it is no error of anybody's
