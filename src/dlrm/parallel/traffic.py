@@ -1,0 +1,119 @@
+"""How many bytes a plan makes ranks send, predicted.
+
+    forward, ids          to the rank that keeps their rows
+    forward, vectors      back: one for each table; of rows that are spread, one for each id, and of
+                          a bag at most one from each rank that keeps rows of it
+    backward, gradients   the way of the ids, as long as the vectors
+    copied tables         a sum over all ranks of rows x (dim + 1) numbers, once a step
+    dense parameters      a sum over all ranks of their gradients, once a step
+
+A share (W - 1) / W of what is exchanged leaves its rank, and a sum over W ranks makes each of them
+send 2 (W - 1) / W times its size.
+
+Source: Patarasuk, Yuan, "Bandwidth Optimal All-reduce Algorithms for Clusters of Workstations",
+J. Parallel and Distributed Computing 2009 (the sums).
+"""
+
+from dataclasses import dataclass
+
+from dlrm.parallel.shards import Plan
+
+ID_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes between ranks. A sample is one of the whole batch, of which each rank has 1 / W."""
+
+    ids: tuple[float, ...]
+    """Bytes of ids that a sample has for each rank, wherever the sample is."""
+    vectors: tuple[float, ...]
+    """Bytes of vectors that each rank has for a sample; gradients are as long."""
+    step_bytes: float
+    """Bytes that each rank sends in a step of any size, for copied tables and dense parameters."""
+
+    @property
+    def world(self) -> int:
+        """W."""
+        return len(self.ids)
+
+    @property
+    def ids_sent(self) -> tuple[float, ...]:
+        """Bytes of ids that each rank sends, by sample."""
+        return self._to_owners(self.ids)
+
+    @property
+    def vectors_sent(self) -> tuple[float, ...]:
+        """Bytes of vectors that each rank sends, by sample."""
+        return tuple(each * (self.world - 1) / self.world for each in self.vectors)
+
+    @property
+    def gradients_sent(self) -> tuple[float, ...]:
+        """Bytes of gradients that each rank sends, by sample."""
+        return self._to_owners(self.vectors)
+
+    @property
+    def sent(self) -> tuple[float, ...]:
+        """Bytes that each rank sends for a sample, in both directions."""
+        parts = zip(self.ids_sent, self.vectors_sent, self.gradients_sent, strict=True)
+        return tuple(map(sum, parts))
+
+    @property
+    def sample_bytes(self) -> float:
+        """Bytes that all ranks together send for a sample."""
+        return sum(self.sent)
+
+    def busiest(self, samples: int) -> float:
+        """Return the bytes through the busiest link of any rank, either way, in a step.
+
+        The three exchanges follow one another, and each takes as long as its busiest rank sends or
+        receives.
+
+        Args:
+            samples: Of the whole batch.
+
+        """
+        w = self.world
+        ids = max((*self.ids_sent, *(each * (w - 1) / w for each in self.ids)))
+        vectors = max((*self.vectors_sent, *self.gradients_sent))
+        return samples * (ids + 2 * vectors) + self.step_bytes
+
+    def _to_owners(self, owned: tuple[float, ...]) -> tuple[float, ...]:
+        total = sum(owned)
+        return tuple((total - own) / self.world for own in owned)
+
+
+def traffic(
+    plan: Plan, *, bags: bool = False, number_bytes: int = 4, dense_bytes: int = 0
+) -> Traffic:
+    """Return what a plan makes ranks send.
+
+    Args:
+        plan: Of all tables.
+        bags: Whether samples have bags of ids, whose lengths travel too, or one id each.
+        number_bytes: Of a number of a vector on its way: 4, or 2 for bf16 and fp16.
+        dense_bytes: Of the parameters that are no tables.
+
+    """
+    ids, vectors = [0.0] * plan.world, [0.0] * plan.world
+    summed = dense_bytes
+    for shard in plan.shards:
+        table, rank = plan.tables[shard.table], shard.rank
+        match plan.kinds[shard.table]:
+            case "replicate":
+                summed += 4 * table.rows * (table.dim + 1) if rank == 0 else 0
+            case "row":
+                share = shard.rows / table.rows
+                # Of a bag of p ids, one sum comes from here if any of them is here.
+                sums = min(1.0, table.pooling * share) if bags else table.pooling * share
+                ids[rank] += ID_BYTES * (table.pooling * share + (sums if bags else 0))
+                vectors[rank] += number_bytes * table.dim * sums
+            case _:
+                ids[rank] += ID_BYTES * (table.pooling + (1 if bags else 0))
+                vectors[rank] += number_bytes * shard.columns
+    return Traffic(tuple(ids), tuple(vectors), summed_bytes(summed, plan.world))
+
+
+def summed_bytes(size_bytes: float, world: int) -> float:
+    """Return what each rank sends to add up a buffer over all of them."""
+    return 2 * (world - 1) / world * size_bytes

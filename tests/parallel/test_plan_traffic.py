@@ -1,0 +1,67 @@
+"""Predicted bytes, counted by hand."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dlrm.parallel.plan import SHARDINGS, Table, plan
+from dlrm.parallel.traffic import summed_bytes, traffic
+
+ROWS, DIM, B = 1000, 8, 64
+
+
+def one(sharding, world, *, pooling=1.0, bags=False, **options):
+    table = Table("C1", ROWS, DIM, 4 * DIM, pooling)
+    return traffic(plan([table], world, sharding=sharding), bags=bags, **options)
+
+
+def test_whole_tables_send_ids_there_and_vectors_back():
+    t = one("table", 4)
+    # Three quarters of the samples are elsewhere: 4 bytes there, 32 back, 32 there again.
+    assert t.sample_bytes == pytest.approx(0.75 * (4 + 32 + 32))
+    assert t.ids_sent == pytest.approx([0, 1, 1, 1])
+    assert t.vectors_sent == pytest.approx([24, 0, 0, 0])
+    assert t.gradients_sent == pytest.approx([0, 8, 8, 8])
+    assert t.step_bytes == 0
+    # The owner receives the ids of three quarters, and each exchange waits for it.
+    assert t.busiest(B) == pytest.approx(B * (3 + 24 + 24))
+
+
+def test_rows_that_are_spread_cost_an_id_and_a_vector_each():
+    assert one("row", 4).sample_bytes == pytest.approx(0.75 * (4 + 32 + 32))
+    # Ten ids on four ranks: four sums; their lengths travel too.
+    many = one("row", 4, pooling=10.0, bags=True)
+    assert many.sample_bytes == pytest.approx(0.75 * (4 * (10 + 4) + 2 * 4 * 32))
+    # Two ids: two sums at most.
+    few = one("row", 4, pooling=2.0, bags=True)
+    assert few.sample_bytes == pytest.approx(0.75 * (4 * (2 + 2) + 2 * 2 * 32))
+
+
+def test_columns_get_the_ids_each():
+    assert one("column", 4).sample_bytes == pytest.approx(0.75 * (4 * 4 + 32 + 32))
+    bags = one("column", 2, pooling=5.0, bags=True)
+    assert bags.sample_bytes == pytest.approx(0.5 * (2 * 4 * (5 + 1) + 64))
+
+
+def test_copies_are_summed_once_a_step():
+    t = one("replicate", 4)
+    assert t.sample_bytes == 0
+    assert t.step_bytes == pytest.approx(2 * 0.75 * ROWS * (DIM + 1) * 4)
+    assert t.busiest(B) == t.step_bytes
+    assert one("table", 4, dense_bytes=400).step_bytes == summed_bytes(400, 4) == 600
+
+
+def test_half_the_bytes_a_number_half_the_vectors():
+    assert one("table", 4, number_bytes=2).sample_bytes == pytest.approx(0.75 * (4 + 16 + 16))
+
+
+@settings(deadline=None)
+@given(st.sampled_from(SHARDINGS), st.integers(1, 6), st.booleans(), st.floats(0.5, 9.0))
+def test_all_that_is_sent_leaves_its_rank(sharding, world, bags, pooling):
+    tables = [Table(f"C{t}", 10 ** (t + 1), DIM, 40, pooling) for t in range(5)]
+    t = traffic(plan(tables, world, sharding=sharding), bags=bags, dense_bytes=100)
+    leaves = (world - 1) / world
+    assert t.sample_bytes == pytest.approx(leaves * (sum(t.ids) + 2 * sum(t.vectors)))
+    if world == 1:
+        assert t.busiest(B) == 0
+    assert max(t.sent) <= t.busiest(1)
