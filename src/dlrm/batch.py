@@ -29,6 +29,8 @@ class Batch:
     """(B,) float32; zeros where nothing is known"""
     offsets: Tensor | None = None
     """None when one-hot, else (B*T + 1,) int64, from 0 to L"""
+    parts: tuple[int, ...] | None = None
+    """Samples of each process where these are a part of a larger batch; their sum is its size"""
 
     @classmethod
     def of(
@@ -63,6 +65,7 @@ class Batch:
             self.ids.to(device, non_blocking=non_blocking),
             self.labels.to(device, non_blocking=non_blocking),
             None if self.offsets is None else self.offsets.to(device, non_blocking=non_blocking),
+            self.parts,
         )
 
     def pin(self) -> "Batch":
@@ -72,6 +75,7 @@ class Batch:
             self.ids.pin_memory(),
             self.labels.pin_memory(),
             None if self.offsets is None else self.offsets.pin_memory(),
+            self.parts,
         )
 
     def slice(self, start: int, stop: int) -> "Batch":

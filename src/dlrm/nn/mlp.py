@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dlrm.errors import ConfigError
 from dlrm.nn import products
+from dlrm.nn.norm import BatchNorm
 from dlrm.nn.precision import Precision
 from dlrm.ops import mlp as compiled
 
@@ -55,7 +56,7 @@ class MLP(nn.Module):
             nn.init.normal_(layer.weight, std=sqrt(2 / sum(layer.weight.shape)))
             nn.init.normal_(layer.bias, std=sqrt(1 / layer.bias.shape[0]))
         rectified = sizes[1:] if relu_last else sizes[1:-1]
-        self.norms = nn.ModuleList(nn.BatchNorm1d(k) for k in rectified) if batch_norm else None
+        self.norms = nn.ModuleList(BatchNorm(k) for k in rectified) if batch_norm else None
 
     def linears(self) -> list[nn.Linear]:
         """Return the layers, typed."""
@@ -82,18 +83,9 @@ class MLP(nn.Module):
                     return layer(x.to(layer.weight.dtype))
             x = layer(x)
             if self.norms is not None:
-                x = _normalised(x, self.norms[i])
+                x = self.norms[i](x)
             x = F.dropout(torch.relu(x), self.dropout, self.training)
         return x
-
-
-def _normalised(x: Tensor, norm: nn.Module) -> Tensor:
-    assert isinstance(norm, nn.BatchNorm1d)
-    if norm.training and x.shape[0] > 1:
-        return norm(x)
-    return F.batch_norm(
-        x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
-    )
 
 
 def _layer(n: int, k: int) -> nn.Linear:

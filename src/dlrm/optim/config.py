@@ -88,11 +88,18 @@ class OptimConfig:
         if self.eps is not None and not 0 < self.eps < inf:
             raise ConfigError(f"optim.eps is {self.eps}: it must be positive")
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
-        """Return the optimizer over these parameters."""
+    def build(self, parameters: Iterable[nn.Parameter], *, total: int | None = None) -> Optimizer:
+        """Return the optimizer over these parameters.
+
+        Args:
+            parameters: Dense and embedding weights alike.
+            total: Numbers in all of the model, where these are not all; decides what auto means.
+
+        """
         parameters, rows = list(parameters), self.embedding_rows
         if rows == "auto":
-            rows = "all" if sum(p.numel() for p in parameters) <= FEW_PARAMETERS else "touched"
+            total = sum(p.numel() for p in parameters) if total is None else total
+            rows = "all" if total <= FEW_PARAMETERS else "touched"
         return build(
             self.name,
             parameters,

@@ -92,8 +92,8 @@ def _forced(table: Table, world: int, kind: Kind) -> _Cut:
     match kind:
         case "row" if table.rows >= world:
             return _Cut("row", world)
-        case "column" if table.dim >= 2:
-            return _Cut("column", min(world, table.dim))
+        case "column" if (parts := _equal_columns(table, world, world)) > 1:
+            return _Cut("column", parts)
         case "replicate" if table.may_replicate:
             return _Cut("replicate", world)
     return _Cut("table", 1)
@@ -147,23 +147,33 @@ def _cuts(
     for t, table in enumerate(tables):
         memory, busy = table.size_bytes / memory_share, table.work / work_share
         tight = capacity is not None and table.size_bytes > HARD_TO_PLACE * capacity
-        by_columns = min(world, table.dim // LEAST_COLUMNS) if table.dim >= WIDE else 1
+        most = min(world, table.dim // LEAST_COLUMNS) if table.dim >= WIDE else 1
         by_rows = min(world, table.rows)
         parts = max(2, int(-(-max(memory, busy) // limit)))
         if capacity is not None:
             parts = max(parts, int(-(-table.size_bytes // (HARD_TO_PLACE * capacity or 1))))
+        by_columns = _equal_columns(table, parts, most)
         if t in copied:
             cuts.append(_Cut("replicate", world))
         elif world == 1 or (max(memory, busy) <= limit and not tight):
             cuts.append(_Cut("table", 1))
         elif parts <= by_columns and (memory <= limit or table.pooling > 1):
-            cuts.append(_Cut("column", parts))
+            cuts.append(_Cut("column", by_columns))
         elif by_rows > 1:
             everywhere = world <= FEW_RANKS or 2 * parts > by_rows
             cuts.append(_Cut("row", by_rows if everywhere else parts))
         else:
             cuts.append(_Cut("column", by_columns) if by_columns > 1 else _Cut("table", 1))
     return cuts
+
+
+def _equal_columns(table: Table, least: int, most: int) -> int:
+    """Return how many equal parts a table's columns make: `least` if possible, `most` at most.
+
+    Equal, because optimizers that keep one number a row ask all of its parts, in one order.
+    """
+    divisors = [n for n in range(1, most + 1) if table.dim % n == 0]
+    return next((n for n in divisors if n >= least), divisors[-1])
 
 
 def _place(

@@ -1,9 +1,14 @@
 """Sparse updates: optimizers of the rows that were looked up."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from dlrm.ops.storage import load, store
+
+MeanSquares = Callable[[Tensor, Tensor], Tensor]
+"""From distinct rows (U,), ascending, and their gradients (U, D) to the mean squares (U,)."""
 
 
 def aggregate(
@@ -114,6 +119,7 @@ def rowwise_adagrad_update(
     every_row: bool = False,
     lower: Tensor | None = None,
     seed: int = 0,
+    mean_squares: MeanSquares | None = None,
 ) -> None:
     """Adagrad with one sum a row: `s[i] += mean(g[i]^2); w[i] -= lr * g[i] / (sqrt(s[i]) + eps)`.
 
@@ -128,13 +134,15 @@ def rowwise_adagrad_update(
         every_row: As for `sgd_update`.
         lower: As for `sgd_update`.
         seed: As for `sgd_update`.
+        mean_squares: Where the weight has some columns only of longer rows, the mean over these.
 
     Source: Mudigere et al., "Software-Hardware Co-design for Fast and Scalable Training of Deep
     Learning Recommendation Models", arXiv 2104.05158.
 
     """
     rows, grad = aggregate(weight, rows, grad, lower, l2, every_row)
-    squares = state.index_select(0, rows).add_(grad.square().mean(dim=1))
+    mean = grad.square().mean(dim=1) if mean_squares is None else mean_squares(rows, grad)
+    squares = state.index_select(0, rows).add_(mean)
     state.index_copy_(0, rows, squares)
     _subtract(weight, rows, grad / squares.sqrt_().add_(eps)[:, None], lr, lower, seed)
 

@@ -1,0 +1,157 @@
+"""The butterfly: what each process has for each of the others changes hands, in both directions.
+
+    forward    ids go to the process that keeps their rows, vectors come back
+    backward   gradients of the vectors go the way back
+
+An exchange is begun and ended by two operations. What stands between them in a program, such as
+the bottom MLP, is computed while the vectors are on their way; and as the backward pass takes the
+operations in reverse, the gradients are on their way while it goes through the same in between.
+
+Source: Naumov et al., "Deep Learning Recommendation Model for Personalization and Recommendation
+Systems", arXiv 1906.00091, section 3 (butterfly shuffle).
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from dlrm.errors import ConfigError
+
+WIRE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Types in which vectors and gradients travel."""
+
+
+@dataclass
+class Wire:
+    """The line between this process and the others of its run."""
+
+    rank: int
+    size: int
+    group: Any = None
+    """Of `torch.distributed`; None for its default."""
+    dtype: torch.dtype = torch.float32
+    """In which vectors and gradients travel."""
+    samples: tuple[int, ...] = ()
+    """Samples that each process has of the present batch."""
+    sent_bytes: int = 0
+    """Bytes that have left for other processes."""
+    waited_s: float = 0.0
+    """Seconds that this process has waited for others."""
+    anchor: Tensor = field(default_factory=lambda: torch.zeros(0, requires_grad=True))
+
+    def split(self, own: int) -> tuple[int, ...]:
+        """Return the samples of each process; `own` is how many this one has."""
+        if self.samples and self.samples[self.rank] != own:
+            raise ConfigError(f"{own} samples here, where {self.samples[self.rank]} are expected")
+        if not self.samples:
+            raise ConfigError("samples of the other processes are not known: call the model whole")
+        return self.samples
+
+    @property
+    def scale(self) -> float:
+        """What gradients are multiplied by on their way, a power of two.
+
+        That of a mean over B samples is B times smaller than that of a sample, too small for the
+        exponents of float16.
+        """
+        if self.dtype != torch.float16:
+            return 1.0
+        return 2.0 ** max(0, sum(self.samples).bit_length() - 1)
+
+    def swap(self, values: Tensor, give: Sequence[int], take: Sequence[int]) -> "Pending":
+        """Begin to send `give[r]` numbers of `values` (n,) to each rank r, and get `take[r]`."""
+        values = values.contiguous()
+        out = values.new_empty(sum(take))
+        self.sent_bytes += (len(values) - give[self.rank]) * values.itemsize
+        work = dist.all_to_all_single(
+            out, values, list(take), list(give), group=self.group, async_op=True
+        )
+        return Pending(self, work, out, values)
+
+    def swap_counts(self, counts: Tensor) -> Tensor:
+        """Give each rank r the numbers `counts[r]` (W, k), and get theirs, (W, k)."""
+        k = [counts.shape[1]] * self.size
+        return self.swap(counts.flatten(), k, k).wait().view(self.size, -1)
+
+
+@dataclass
+class Pending:
+    """Numbers that are on their way."""
+
+    wire: Wire
+    work: Any
+    out: Tensor
+    values: Tensor
+    """Kept until they have left."""
+
+    def wait(self) -> Tensor:
+        """Return what has arrived."""
+        began = time.perf_counter()
+        self.work.wait()
+        self.wire.waited_s += time.perf_counter() - began
+        return self.out
+
+
+@dataclass
+class Trip:
+    """One exchange of vectors, there and back."""
+
+    wire: Wire
+    give: Sequence[int]
+    """Numbers for each rank."""
+    take: Sequence[int]
+    """Numbers from each rank."""
+    pending: Pending | None = None
+
+    def begin(self, vectors: Tensor) -> Tensor:
+        """Send the vectors, of any shape; returns a token for `end`."""
+        return _Begin.apply(vectors, self.wire.anchor, self)  # pyright: ignore[reportReturnType]
+
+    def end(self, token: Tensor) -> Tensor:
+        """Wait for what the others sent, (sum of take,)."""
+        return _End.apply(token, self)  # pyright: ignore[reportReturnType]
+
+    def arrived(self) -> Tensor:
+        """Return what is there now."""
+        assert self.pending is not None
+        found, self.pending = self.pending.wait(), None
+        return found
+
+
+class _Begin(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, anchor: Tensor, trip: Trip) -> Tensor:
+        # Without the anchor, a process that keeps no table would not wait for gradients, and the
+        # others, which send it none, would wait for it.
+        ctx.trip, ctx.shape, ctx.dtype = trip, vectors.shape, vectors.dtype
+        flat = vectors.flatten().to(trip.wire.dtype)
+        trip.pending = trip.wire.swap(flat, trip.give, trip.take)
+        return vectors.new_empty(0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        trip = ctx.trip
+        arrived = trip.arrived().to(ctx.dtype)
+        if trip.wire.scale != 1.0:
+            arrived = arrived / trip.wire.scale
+        return arrived.view(ctx.shape), None, None
+
+
+class _End(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, token: Tensor, trip: Trip) -> Tensor:
+        ctx.trip = trip
+        return trip.arrived().to(token.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        trip, (grad,) = ctx.trip, grads
+        if trip.wire.scale != 1.0:
+            grad = grad * trip.wire.scale
+        trip.pending = trip.wire.swap(grad.to(trip.wire.dtype), trip.take, trip.give)
+        return grad.new_empty(0), None

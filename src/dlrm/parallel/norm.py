@@ -1,0 +1,80 @@
+"""Normalisation over a batch whose samples are on several processes."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from dlrm.nn.norm import BatchNorm
+from dlrm.parallel.exchange import Wire
+
+
+class WholeBatchNorm(BatchNorm):
+    """Takes mean and variance of the whole batch instead of this process' part.
+
+    Args:
+        norm: Whose parameters and statistics it has.
+        wire: To the other processes.
+
+    """
+
+    def __init__(self, norm: BatchNorm, wire: Wire):
+        super().__init__(norm.num_features, norm.eps, norm.momentum)
+        self.wire = wire
+        self.weight, self.bias = norm.weight, norm.bias
+        self.running_mean, self.running_var = norm.running_mean, norm.running_var
+        self.num_batches_tracked = norm.num_batches_tracked
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (b, K)."""
+        count = sum(self.wire.samples)
+        if not self.training or count < 2:
+            training, self.training = self.training, False
+            try:
+                return super().forward(input)
+            finally:
+                self.training = training
+        x = input.float()
+        mean = _total(x.sum(0), self.wire) / count
+        centred = x - mean
+        var = _total(centred.square().sum(0), self.wire) / count
+        with torch.no_grad():
+            assert self.num_batches_tracked is not None
+            assert self.momentum is not None
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
+        return (centred * (var + self.eps).rsqrt() * self.weight + self.bias).to(input.dtype)
+
+
+def over_whole_batches(model: nn.Module, wire: Wire) -> None:
+    """Let all normalisation in a model take the whole batch."""
+    for name, child in model.named_children():
+        if isinstance(child, BatchNorm):
+            setattr(model, name, WholeBatchNorm(child, wire))
+        else:
+            over_whole_batches(child, wire)
+
+
+def _total(values: Tensor, wire: Wire) -> Tensor:
+    return _Total.apply(values, wire)  # pyright: ignore[reportReturnType]
+
+
+class _Total(torch.autograd.Function):
+    """The sum over all processes; its gradient is the sum of their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, wire: Wire) -> Tensor:
+        ctx.wire = wire
+        total = values.clone()
+        dist.all_reduce(total, group=wire.group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        total = grads[0].clone()
+        dist.all_reduce(total, group=ctx.wire.group)
+        return total, None
