@@ -2,13 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install install-dev demo test check bench sanitize clean
+.PHONY: help install install-dev install-torchrec demo test check bench sanitize clean
 
 help:  ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/installed  ## Create .venv and install dlrm with its extras
 install-dev: .venv/installed-dev
+
+install-torchrec: .venv/bin/python  ## Add TorchRec, the engine for clusters, to .venv
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[torchrec]'
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt --no-deps torchrec
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -20,6 +24,7 @@ install-dev: .venv/installed-dev
 
 .venv/installed-dev: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt --no-deps torchrec
 	@touch .venv/installed $@
 
 demo: install  ## Train the default model on a generated click log, up to its report

@@ -88,8 +88,9 @@ class EstimatorError(DlrmError, ValueError):
 class MissingExtraError(DlrmError):
     """An optional package is not installed."""
 
-    def __init__(self, what: str, extra: str):
-        super().__init__(f"{what} needs an extra package: pip install 'opendlrm[{extra}]'")
+    def __init__(self, what: str, extra: str, then: str | None = None):
+        line = f"pip install 'opendlrm[{extra}]'" + (f" && {then}" if then else "")
+        super().__init__(f"{what} needs an extra package: {line}")
 
 
 class DivergedError(DlrmError):

@@ -1,8 +1,7 @@
 """FBGEMM's embedding tables on the CPU, where the package fbgemm-gpu-cpu can be imported.
 
-It is no dependency: its version 1.8.0 is the one that works with torch 2.13, and its own metadata
-would fetch another torch. `pip install --no-deps --target DIR fbgemm-gpu-cpu==1.8.0`, then
-PYTHONPATH=DIR.
+It comes with the extra `torchrec`, and is needed for nothing else: version 1.8.0 is the one that
+works with torch 2.13.
 """
 
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dlrm.bench.ours import learning_rate
+from dlrm.parallel.probe import quiet
 
 OPTIMIZERS = {
     "sgd": "EXACT_SGD",
@@ -43,9 +43,9 @@ class Fbgemm:
     """
 
     def __init__(self, rows: Sequence[int], dim: int, optimizer: str):
+        tables = _tables()
         import fbgemm_gpu.split_embedding_configs as configs  # pyright: ignore[reportMissingImports]
 
-        tables = _tables()
         self.tables = tables.SplitTableBatchedEmbeddingBagsCodegen(
             embedding_specs=[
                 (n, dim, tables.EmbeddingLocation.HOST, tables.ComputeDevice.CPU) for n in rows
@@ -68,6 +68,7 @@ class Fbgemm:
 
 
 def _tables() -> Any:
-    import fbgemm_gpu.split_table_batched_embeddings_ops_training as tables  # pyright: ignore[reportMissingImports]
+    with quiet():
+        import fbgemm_gpu.split_table_batched_embeddings_ops_training as tables  # pyright: ignore[reportMissingImports]
 
     return tables

@@ -1,0 +1,179 @@
+"""Where TorchRec puts tables: as a plan of ours says, or as its own planner does."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+
+from dlrm.errors import ConfigError
+from dlrm.parallel.plan import Kind, Shard
+from dlrm.parallel.probe import probe, quiet
+
+probe()
+with quiet():
+    from torch.distributed._shard.metadata import ShardMetadata
+    from torch.distributed._shard.sharding_spec.api import EnumerableShardingSpec
+    from torchrec.distributed.comm import get_local_size
+    from torchrec.distributed.embedding_types import EmbeddingComputeKernel
+    from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+    from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
+    from torchrec.distributed.planner.types import ParameterConstraints, PlannerError
+    from torchrec.distributed.types import ParameterSharding, ShardingType
+    from torchrec.modules.embedding_modules import EmbeddingBagCollection
+
+LANES = 4
+"""Columns of each part of a table are a multiple of it, which FBGEMM's CUDA kernels need, and
+TorchRec asks for on the CPU too."""
+
+Placed = tuple[Kind, Sequence[Shard]]
+"""How a table is spread, and its shards, as `Plan.kinds[t]` and `Plan.of(t)` say it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Auto:
+    """TorchRec's planner, which takes a collection for the only one on its devices."""
+
+    batch_size: int = 512
+    """Samples of a step on each rank."""
+    pooling: Sequence[float] | None = None
+    """Mean ids that a sample looks up in each table; None for 1."""
+    memory_bytes: int | None = None
+    """Of a rank; None for TorchRec's own guess."""
+
+
+def widened(columns: int) -> int:
+    """Return the columns that TorchRec keeps for a table with so many."""
+    return -(-columns // LANES) * LANES
+
+
+def as_placed(
+    placed: Mapping[str, Placed], rows: Sequence[int], dim: int, world: int, device: torch.device
+) -> dict[str, ParameterSharding]:
+    """Say a placement in TorchRec's words.
+
+    TorchRec cuts rows into W blocks of ceil(rows / W), whatever the ranges of the shards are; where
+    that leaves ranks without rows, the table stays whole. Columns are cut where a multiple of four
+    is next.
+
+    Args:
+        placed: Name of each table -> where it goes.
+        rows: Of each table.
+        dim: D.
+        world: W.
+        device: Of this rank.
+
+    """
+    width, found = widened(dim), {}
+    for (name, (kind, shards)), n in zip(placed.items(), rows, strict=True):
+        if kind == "replicate":
+            found[name] = ParameterSharding(
+                sharding_type=ShardingType.DATA_PARALLEL.value,
+                compute_kernel=EmbeddingComputeKernel.DENSE.value,
+                ranks=list(range(world)),
+            )
+            continue
+        if kind == "column":
+            by, parts = ShardingType.COLUMN_WISE, _columns(shards, n, width)
+        elif kind == "row" and _has_blocks(n, world):
+            block = -(-n // world)
+            ends = [min(n, block * r) for r in range(world + 1)]
+            parts = [(r, ends[r], ends[r + 1], 0, width) for r in range(world)]
+            by = ShardingType.ROW_WISE
+        else:
+            by, parts = ShardingType.TABLE_WISE, [(shards[0].rank, 0, n, 0, width)]
+        found[name] = ParameterSharding(
+            sharding_type=by.value,
+            compute_kernel=EmbeddingComputeKernel.FUSED.value,
+            ranks=[part[0] for part in parts],
+            sharding_spec=EnumerableShardingSpec(
+                [
+                    ShardMetadata(
+                        shard_offsets=[first_row, first_column],
+                        shard_sizes=[last_row - first_row, last_column - first_column],
+                        placement=_placement(rank, world, device),
+                    )
+                    for rank, first_row, last_row, first_column, last_column in parts
+                ]
+            ),
+        )
+    return found
+
+
+def as_planned(
+    tables: EmbeddingBagCollection,
+    sharder: EmbeddingBagCollectionSharder,
+    auto: Auto,
+    world: int,
+    device: torch.device,
+    *,
+    columns: bool,
+) -> dict[str, ParameterSharding]:
+    """Let TorchRec's planner choose; every rank comes to the same plan without asking.
+
+    Args:
+        tables: Without memory, on the device `meta`.
+        sharder: With the optimizer that will be used.
+        auto: What it is told.
+        world: W.
+        device: Of this rank.
+        columns: Whether it may cut columns.
+
+    Raises:
+        ConfigError: There is no plan that fits into memory.
+
+    """
+    types = [ShardingType.TABLE_WISE, ShardingType.DATA_PARALLEL]
+    types += [ShardingType.COLUMN_WISE] if columns else []
+    by_row = [*types, ShardingType.ROW_WISE]
+    configs = tables.embedding_bag_configs()
+    pooling = auto.pooling or [1.0] * len(configs)
+    planner = EmbeddingShardingPlanner(
+        topology=Topology(
+            world_size=world,
+            local_world_size=get_local_size(world),
+            compute_device=device.type,
+            ddr_cap=auto.memory_bytes if device.type == "cpu" else None,
+            hbm_cap=auto.memory_bytes if device.type != "cpu" else None,
+        ),
+        batch_size=auto.batch_size,
+        constraints={
+            config.name: ParameterConstraints(
+                sharding_types=[
+                    each.value
+                    for each in (by_row if _has_blocks(config.num_embeddings, world) else types)
+                ],
+                pooling_factors=[ids],
+            )
+            for config, ids in zip(configs, pooling, strict=True)
+        },
+        debug=False,
+    )
+    root = torch.nn.ModuleDict({"tables": tables})
+    try:
+        plan = planner.plan(root, [cast(Any, sharder)])
+    except PlannerError as error:
+        raise ConfigError(f"TorchRec's planner finds no plan: {error}") from None
+    return dict(cast(Any, plan.plan["tables"]))
+
+
+def _has_blocks(rows: int, world: int) -> bool:
+    """Return whether each rank gets a row. FBGEMM takes a part without any for the next table."""
+    return -(-rows // world) * (world - 1) < rows
+
+
+def _columns(
+    shards: Sequence[Shard], rows: int, width: int
+) -> list[tuple[int, int, int, int, int]]:
+    shards = sorted(shards, key=lambda shard: shard.first_column)
+    ends = [LANES * round(shard.first_column / LANES) for shard in shards] + [width]
+    return [
+        (shard.rank, 0, rows, left, right)
+        for shard, left, right in zip(shards, ends[:-1], ends[1:], strict=True)
+        if left < right
+    ]
+
+
+def _placement(rank: int, world: int, device: torch.device) -> str:
+    where = "cpu" if device.type == "cpu" else f"{device.type}:{rank % get_local_size(world)}"
+    return f"rank:{rank}/{where}"
