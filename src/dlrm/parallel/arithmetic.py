@@ -1,0 +1,94 @@
+"""What a sample costs: operations of matrix products, and what the backward pass keeps for itself.
+
+A model on torch's `meta` device goes through a step without computing anything, while torch counts.
+Tables stand aside: what they cost follows from their plan.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from dlrm.batch import Batch
+from dlrm.nn.embedding import Collection, Embeddings
+from dlrm.nn.mlp import MLP
+from dlrm.schema import Schema
+
+SAMPLES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """Of one sample."""
+
+    flops: float
+    """Multiplications and additions of matrix products, forwards and backwards."""
+    forward_flops: float
+    """Those forwards alone."""
+    activations_bytes: float
+    """Numbers that the forward pass keeps for the backward pass, at four bytes each."""
+
+
+def arithmetic(model: nn.Module, schema: Schema) -> Arithmetic:
+    """Return what a sample costs in training.
+
+    Args:
+        model: Built on the `meta` device; of no other use afterwards.
+        schema: That it was built for.
+
+    """
+    _simplify(model)
+    # What does not grow with the batch, such as parameters that are kept, drops out.
+    once, twice = (_count(model, schema, size) for size in (SAMPLES, 2 * SAMPLES))
+    flops, forward, kept = ((b - a) / SAMPLES for a, b in zip(once, twice, strict=True))
+    return Arithmetic(flops, forward, 4 * kept)
+
+
+def _count(model: nn.Module, schema: Schema, size: int) -> tuple[int, int, int]:
+    """Return operations of a step and of its forward pass, and the numbers that this keeps."""
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        # Several views of a tensor keep it once.
+        base = tensor if tensor._base is None else tensor._base
+        kept[id(base)] = base
+        return tensor
+
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        batch = Batch(
+            dense=torch.empty(size, len(schema.dense)),
+            ids=torch.empty(size, len(schema.categorical), dtype=torch.int32),
+            labels=torch.empty(size),
+        )
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            logits = model(batch)
+        forward = counter.get_total_flops()
+        logits.sum().backward()
+    return counter.get_total_flops(), forward, sum(tensor.numel() for tensor in kept.values())
+
+
+def _simplify(model: nn.Module) -> None:
+    """Let tables return vectors of nothing, and leave out of MLPs what multiplies no matrices."""
+    for module in model.modules():
+        if isinstance(module, Embeddings):
+            module.rows_of = lambda ids, offsets, starts=None: ids
+        if isinstance(module, Collection):
+            module.forward = partial(_vectors, len(module.rows), module.dim)
+            module.each = partial(_rows, module.dim)
+        if isinstance(module, MLP):
+            # Autocast, which the other ways through it ask, knows no such device.
+            module.precision, module.norms, module.dropout = "bf16", None, 0.0
+
+
+def _vectors(
+    tables: int, dim: int, ids: Tensor, offsets: Tensor | None = None, factors: Tensor | None = None
+) -> Tensor:
+    size = ids.shape[0] if offsets is None else (offsets.shape[0] - 1) // tables
+    return ids.new_empty(size, tables, dim, dtype=torch.float32).requires_grad_()
+
+
+def _rows(dim: int, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
+    return ids.new_empty(*ids.shape, dim, dtype=torch.float32).requires_grad_()
