@@ -1,0 +1,130 @@
+"""A described device, and the time of a step on several of them at the rates it is said to have.
+
+    compute     operations of matrix products / flops
+    memory      bytes of embedding rows, activations and parameters / memory bandwidth
+    exchange    bytes through the busiest link / bandwidth
+
+Nothing reaches such rates all the time: the step takes at least the longest of the three, and their
+sum where nothing overlaps.
+"""
+
+import re
+from dataclasses import dataclass
+
+from dlrm.errors import ConfigError
+from dlrm.nn.embedding import Storage
+from dlrm.parallel.arithmetic import Arithmetic
+from dlrm.parallel.shards import Plan
+from dlrm.parallel.tables import DENSE_STATE, STATE, Contents
+from dlrm.parallel.traffic import Traffic
+
+PREFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
+STORED_BYTES: dict[Storage, int] = {"fp32": 4 + 4 + 4, "split": 2 + 4 + 4, "bf16": 2 + 2 + 2}
+"""Storage -> bytes of a number of a row: read by the lookup, read and written by the update."""
+GRADIENT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What one of several equal devices can do."""
+
+    flops: float
+    """Operations of matrix products a second."""
+    memory_bandwidth: float
+    """Bytes a second to and from its memory."""
+    bandwidth: float
+    """Bytes a second over its link to the others, each way."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """Seconds of a step on the busiest device."""
+
+    compute_s: float
+    memory_s: float
+    exchange_s: float
+
+    @property
+    def least_s(self) -> float:
+        """Where everything overlaps."""
+        return max(self.compute_s, self.memory_s, self.exchange_s)
+
+    @property
+    def total_s(self) -> float:
+        """Where nothing overlaps."""
+        return self.compute_s + self.memory_s + self.exchange_s
+
+
+def embedding_bytes(storage: Storage, optimizer: str) -> tuple[float, float]:
+    """Return the bytes that a step moves for each number of a looked-up row, and for each row."""
+    number, row = STATE[optimizer]
+    return STORED_BYTES[storage] + GRADIENT_BYTES + 2 * number, 2 * row
+
+
+def sample_bytes(made: Plan, cost: Arithmetic, storage: Storage, optimizer: str) -> float:
+    """Return the bytes of memory that a sample moves, on all devices together."""
+    number, row = embedding_bytes(storage, optimizer)
+    lookups = sum(table.pooling for table in made.tables)
+    # Activations and their gradients are written and read.
+    return number * sum(made.work) + row * lookups + 4 * cost.activations_bytes
+
+
+def step_time(
+    device: Device,
+    made: Plan,
+    traffic: Traffic,
+    cost: Arithmetic,
+    kept: Contents,
+    *,
+    batch_size: int,
+    storage: Storage,
+    optimizer: str,
+) -> StepTime:
+    """Return the time of a step.
+
+    Args:
+        device: Each of the W devices.
+        made: Where the tables are.
+        traffic: What that makes them send.
+        cost: Of a sample.
+        kept: What the model keeps.
+        batch_size: Samples over all devices.
+        storage: Of the tables.
+        optimizer: One of `dlrm.optim.OPTIMIZERS`.
+
+    """
+    own = batch_size / made.world
+    number, row = embedding_bytes(storage, optimizer)
+    per_number = number + row * sum(t.pooling for t in made.tables) / (sum(made.work) or 1.0)
+    rows_bytes = batch_size * max(made.work) * per_number
+    # Parameters are read twice, their gradients written and read, and both updated.
+    dense = kept.dense_bytes * (2 + 2 + 2) + 2 * DENSE_STATE[optimizer] * kept.dense_bytes / 4
+    return StepTime(
+        compute_s=own * cost.flops / device.flops,
+        memory_s=(rows_bytes + own * 4 * cost.activations_bytes + dense) / device.memory_bandwidth,
+        exchange_s=traffic.busiest(batch_size) / device.bandwidth,
+    )
+
+
+def quantity(text: str, unit: str, flag: str) -> float:
+    """Read a number with a unit: 80GB, 16GiB, 25GB/s, 60TFLOP.
+
+    Args:
+        text: Digits, then a prefix of powers of ten (k, M, G, T, P), or of two (Ki, Mi, Gi, Ti),
+            then the unit, which may be left out, as may `/s`.
+        unit: `B` or `FLOP`.
+        flag: For errors.
+
+    Raises:
+        ConfigError: It is none, or not positive.
+
+    """
+    read = re.fullmatch(
+        rf"\s*([0-9]+(?:\.[0-9]*)?(?:e[0-9]+)?)\s*([kKMGTP]?)(i?)({unit}S?)?(/s)?\s*", text, re.I
+    )
+    prefix = read[2].upper().replace("K", "k") if read else ""
+    if not read or (read[3] and not prefix) or float(read[1]) <= 0:
+        example = "80GB or 16GiB" if unit == "B" else "60TFLOP"
+        raise ConfigError(f'{flag} is "{text}", expected a positive amount such as {example}')
+    power = list(PREFIXES).index(prefix)
+    return float(read[1]) * (1024**power if read[3] else PREFIXES[prefix])

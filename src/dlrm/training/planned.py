@@ -1,0 +1,194 @@
+"""A run before anything runs: where its tables would lie, what it would take, and whether it fits.
+
+What does not fit is asked again with one thing changed at a time.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from dlrm.errors import ConfigError, PlanError
+from dlrm.nn import precision
+from dlrm.parallel.arithmetic import Arithmetic, arithmetic
+from dlrm.parallel.plan import Plan, Sharding, plan
+from dlrm.parallel.tables import Contents, contents
+from dlrm.parallel.traffic import Traffic, traffic
+from dlrm.terminal import human_bytes
+from dlrm.training.config import TrainConfig
+from dlrm.training.footprint import Data, Footprint, footprint
+
+MOST_DEVICES = 4096
+"""That are tried to find how many would do."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class World:
+    """Equal devices, one process on each."""
+
+    size: int = 1
+    memory_bytes: int
+    """Of each."""
+    sharding: Sharding = "auto"
+    number_bytes: int = 4
+    """Of a number of a vector on its way to another."""
+    libraries_bytes: int | None = None
+    """See `footprint`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a run would come to."""
+
+    config: TrainConfig
+    data: Data
+    world: World
+    kept: Contents
+    cost: Arithmetic
+    footprint: Footprint
+    """Where the tables do not fit, with an equal share of them on each device."""
+    plan: Plan | None
+    """None where the tables do not fit."""
+    traffic: Traffic | None
+    reason: str | None
+    """Why it does not fit."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether every device has room for its process."""
+        return self.reason is None
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A run with one thing changed."""
+
+    flag: str
+    """What to give on the command line."""
+    what: str
+    """The change, in words."""
+    process_bytes: int
+    """What the fullest device then needs."""
+    fits: bool
+
+
+def planned(config: TrainConfig, data: Data, world: World) -> Planned:
+    """Return what a run would come to.
+
+    Raises:
+        ConfigError: The model cannot be built for these data.
+
+    """
+    with torch.device("meta"):
+        model = config.model.build(data.schema, precision.resolve(config.precision))
+    kept = contents(model, config.optim.name, data.pooling)
+    cost = arithmetic(model, data.schema)
+
+    def takes(tables_bytes: int) -> Footprint:
+        return footprint(
+            config,
+            data,
+            kept,
+            cost,
+            tables_bytes=tables_bytes,
+            world=world.size,
+            libraries_bytes=world.libraries_bytes,
+        )
+
+    rest = takes(0).process_bytes
+    share = -(-kept.tables_bytes // world.size)
+    made, reason = None, None
+    if rest > world.memory_bytes:
+        reason = (
+            f"a process needs {human_bytes(rest)} besides tables, a device has "
+            f"{human_bytes(world.memory_bytes)}"
+        )
+    else:
+        try:
+            made = plan(
+                kept.tables,
+                world.size,
+                memory_bytes=world.memory_bytes - rest,
+                sharding=world.sharding,
+                batch_size=config.loader.batch_size,
+            )
+        except PlanError as refused:
+            reason = f"{refused}, besides {human_bytes(rest)} for the rest of each process"
+    sent = None
+    if made is not None:
+        sent = traffic(
+            made, bags=data.bags, number_bytes=world.number_bytes, dense_bytes=kept.dense_bytes
+        )
+    fullest = share if made is None else max(made.memory_bytes)
+    return Planned(config, data, world, kept, cost, takes(fullest), made, sent, reason)
+
+
+def alternatives(of: Planned) -> list[Alternative]:
+    """Return what a run would need with one thing changed at a time, where that is possible."""
+    found = []
+    for flag, what, config in _changes(of.config):
+        try:
+            changed = planned(config, of.data, of.world)
+        except ConfigError:
+            continue
+        if changed.kept.tables_bytes < of.kept.tables_bytes:
+            size = changed.footprint.process_bytes
+            found.append(Alternative(flag, what, size, changed.fits))
+    for size in _sizes(of.world.size):
+        world = replace(of.world, size=size)
+        changed = planned(of.config, of.data, world)
+        if changed.fits:
+            flag = f"--world {size}"
+            needs = changed.footprint.process_bytes
+            found.append(Alternative(flag, f"{size} devices", needs, fits=True))
+            break
+    return [*found, *_larger(of)]
+
+
+def _changes(config: TrainConfig) -> Iterator[tuple[str, str, TrainConfig]]:
+    model = config.model
+    dim = getattr(model, "dim", 1)
+    if dim > 1:
+        changed = replace(config, model=replace(model, dim=dim // 2))
+        yield f"--model.dim {dim // 2}", f"rows of {dim // 2} numbers instead of {dim}", changed
+    for storage, what in (
+        ("bf16", "tables in bfloat16, updates rounded at random"),
+        ("split", "tables in two halves of 16 bits"),
+    ):
+        tables = replace(model.tables, storage=storage)
+        yield (
+            f"--model.tables.storage {storage}",
+            what,
+            replace(config, model=replace(model, tables=tables)),
+        )
+    for compression, what in (
+        ("qr", "quotient and remainder tables"),
+        ("hash", "ids that share rows"),
+        ("mixed_dim", "short rows in large tables"),
+    ):
+        try:
+            tables = replace(model.tables, compression=compression)
+            changed = replace(config, model=replace(model, tables=tables))
+        except ConfigError:
+            continue
+        yield f"--model.tables.compression {compression}", what, changed
+    if config.optim.name in ("adagrad", "adam"):
+        changed = replace(config, optim=replace(config.optim, name="rowwise_adagrad"))
+        yield "--optim.name rowwise_adagrad", "one number of state a row", changed
+
+
+def _sizes(world: int) -> Iterator[int]:
+    size = world + 1
+    while size <= MOST_DEVICES:
+        yield size
+        size = size + 1 if size < 16 else size * 5 // 4
+
+
+def _larger(of: Planned) -> Iterator[Alternative]:
+    """Yield devices that are large enough."""
+    unlimited = planned(of.config, of.data, replace(of.world, memory_bytes=1 << 60))
+    if unlimited.fits:
+        need = unlimited.footprint.process_bytes
+        size = -(-need // 10**9)
+        what = f"devices of {size} GB"
+        yield Alternative(f"--device-memory {size}GB", what, need, fits=True)
