@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from dlrm.batch import Batch
 from dlrm.data import loader as module
 from dlrm.data.bags import Bags
-from dlrm.data.loader import Loader, LoaderConfig
+from dlrm.data.loader import Loader, LoaderConfig, joined
 from dlrm.data.store import Split
 from dlrm.errors import ConfigError, DatasetError
 
@@ -161,3 +161,35 @@ def test_leaving_an_epoch_early_leaves_no_thread():
 def test_batches_hold_something():
     with pytest.raises(ConfigError, match="batch_size is 0"):
         LoaderConfig(batch_size=0)
+
+
+@settings(deadline=None, max_examples=80)
+@given(world=st.integers(2, 5), first=st.integers(0, 60), bags=st.booleans(), **SIZES)
+def test_the_parts_of_all_processes_are_the_batches_of_one(
+    world, first, bags, rows, batch_size, shuffle, seed, epoch
+):
+    stored = ragged(rows) if bags else split(rows)
+    options = {"batch_size": batch_size, "shuffle": shuffle, "seed": seed}
+    first %= len(Loader(stored, **options)) + 1
+    whole = list(Loader(stored, **options).epoch(epoch, first))
+    parts = [
+        list(Loader(stored, **options, part=(rank, world)).epoch(epoch, first))
+        for rank in range(world)
+    ]
+    for batch, *mine in zip(whole, *parts, strict=True):
+        sizes = tuple(len(part) for part in mine)
+        assert all(part.parts == sizes for part in mine)
+        assert max(sizes) - min(sizes) <= 1
+        assert torch.cat([part.dense for part in mine]).equal(batch.dense)
+        assert torch.cat([part.ids for part in mine]).equal(batch.ids)
+        assert torch.cat([part.labels for part in mine]).equal(batch.labels)
+        if bags:
+            lengths = [part.offsets.diff() for part in mine]
+            assert torch.cat(lengths).equal(batch.offsets.diff())
+    labels = [
+        np.concatenate([np.empty(0, np.float32), *(part.labels.numpy() for part in mine)])
+        for mine in parts
+    ]
+    if rows and not first:
+        expected = np.concatenate([batch.labels.numpy() for batch in whole])
+        np.testing.assert_array_equal(joined(labels, rows, batch_size), expected)

@@ -5,12 +5,15 @@ consecutive rows; an epoch takes the blocks in random order, and a window's rows
 themselves. So every read is a large slice of the memory map, a batch is a slice of a window, and
 the order depends on nothing but (seed, epoch): a cursor is an epoch and a number of batches.
 Bags of ids are read and mixed likewise, in the order that rows with one id per feature would have.
+
+On W processes each reads its part of every batch: the batches are those of one process.
 """
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
@@ -50,14 +53,24 @@ class Loader:
         batch_size: Samples a batch; the last of an epoch may be smaller.
         shuffle: Whether each epoch takes the rows in a new random order.
         seed: Of the order.
+        part: Number of this process and how many there are.
 
     """
 
     waited_s: float
     """Seconds that the consumer has waited for data so far."""
 
-    def __init__(self, split: Split, *, batch_size: int, shuffle: bool = False, seed: int = 0):
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        part: tuple[int, int] = (0, 1),
+    ):
         self.split = split
+        self.rank, self.world = part
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
@@ -73,7 +86,10 @@ class Loader:
         return (len(self.split) + self.batch_size - 1) // self.batch_size
 
     def epoch(self, epoch: int = 0, first_batch: int = 0) -> Generator[Batch, None, None]:
-        """Yield the batches of an epoch, in its order, from `first_batch` on."""
+        """Yield the batches of an epoch, in its order, from `first_batch` on.
+
+        On several processes the part of this one, which may be empty in a small last batch.
+        """
         rows = len(self.split)
         order = self._block_order(epoch)
         first_row = first_batch * self.batch_size
@@ -86,9 +102,22 @@ class Loader:
                 self.waited_s += time.perf_counter() - started
                 if w + 1 in windows:
                     pending.append(reader.submit(self._window, epoch, w + 1, order))
-                skip = max(0, first_row - w * self.window_rows)
-                for start in range(skip, len(window), self.batch_size):
-                    yield window.slice(start, start + self.batch_size)
+                skip = max(0, first_row - w * self.window_rows) // self.batch_size
+                size = min(self.window_rows, rows - w * self.window_rows)
+                yield from self._batches(window, size, skip)
+
+    def _batches(self, window: Batch, rows: int, skip: int) -> Iterator[Batch]:
+        """Yield the batches of a window of so many rows, but the first `skip`."""
+        full, rest = divmod(rows, self.batch_size)
+        sizes = [self.batch_size] * full + [rest] * (rest > 0)
+        if self.world == 1:
+            for start in range(skip * self.batch_size, rows, self.batch_size):
+                yield window.slice(start, start + self.batch_size)
+            return
+        parts = [shares(size, self.world) for size in sizes]
+        ends = list(accumulate((part[self.rank] for part in parts), initial=0))
+        for number, part in enumerate(parts[skip:], start=skip):
+            yield replace(window.slice(ends[number], ends[number + 1]), parts=part)
 
     def _block_order(self, epoch: int) -> np.ndarray:
         blocks = -(-len(self.split) // BLOCK_ROWS)
@@ -104,10 +133,18 @@ class Loader:
         if self.shuffle:
             mix = np.random.default_rng([self.seed, epoch, window]).permutation(stop - start)
 
+        if self.world > 1:
+            own = self._own(stop - start)
+            mix = own if mix is None else mix[own]
+
         # Only numpy computes here: a torch operation would give this thread an OpenMP team of its
         # own, and with more threads than cores OpenMP stops spinning at its barriers, which makes
         # every training step half as slow again.
         def read(array: np.ndarray) -> np.ndarray:
+            if self.world > 1:
+                # The rows of this process alone, wherever they lie.
+                numbers = np.concatenate([np.arange(p.start, p.stop) for p in pieces])
+                return array[numbers[mix]]
             rows = np.concatenate([array[piece] for piece in pieces])
             return rows if mix is None else rows.take(mix, axis=0)
 
@@ -126,6 +163,44 @@ class Loader:
             labels=torch.from_numpy(read(self.split.labels).astype(np.float32)),
             offsets=None if offsets is None else torch.from_numpy(offsets),
         )
+
+
+    def _own(self, rows: int) -> np.ndarray:
+        """Return the places of this process' rows among those of a window."""
+        begins = np.arange(0, rows, self.batch_size)
+        found = []
+        for begin in begins:
+            ends = np.cumsum([0, *shares(min(self.batch_size, rows - begin), self.world)])
+            found.append(np.arange(begin + ends[self.rank], begin + ends[self.rank + 1]))
+        return np.concatenate(found)
+
+
+def shares(samples: int, world: int) -> tuple[int, ...]:
+    """Return how many of so many samples each of W processes gets: all alike, or one more."""
+    ends = [samples * rank // world for rank in range(world + 1)]
+    return tuple(last - first for first, last in pairwise(ends))
+
+
+def joined(arrays: Sequence[np.ndarray], samples: int, batch_size: int) -> np.ndarray:
+    """Put what each process has of the samples of an epoch back into the order of the epoch.
+
+    Args:
+        arrays: Of each process, (its samples, ...), batch after batch.
+        samples: Of the epoch.
+        batch_size: Of the loader.
+
+    """
+    if len(arrays) == 1:
+        return arrays[0]
+    out = np.empty((samples, *arrays[0].shape[1:]), arrays[0].dtype)
+    at = [0] * len(arrays)
+    for begin in range(0, samples, batch_size):
+        first = begin
+        for rank, count in enumerate(shares(min(batch_size, samples - begin), len(arrays))):
+            out[first : first + count] = arrays[rank][at[rank] : at[rank] + count]
+            at[rank] += count
+            first += count
+    return out
 
 
 def _pieces(order: np.ndarray, rows: int, start: int, stop: int) -> Iterator[slice]:

@@ -9,25 +9,30 @@
                                each file above
 
 A checkpoint is written to a hidden folder, synced and renamed, so a half-written one is never seen.
-Nothing in it is a pickle.
+Nothing in it is a pickle. Many processes write the files of one, each its rows into the same file:
+any number of them, or a single one, can go on from it.
 """
 
 import json
 import shutil
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlrm.errors import CheckpointError
-from dlrm.files import sync_folder, write_json, write_tensors
+from dlrm.files import sync_folder, write_json
 from dlrm.metrics import Metrics
+from dlrm.parallel.world import World
+from dlrm.tensor_file import Whole, Writer, create
+from dlrm.training import state
 from dlrm.training.average import Average
 
 FORMAT = 1
@@ -80,6 +85,7 @@ def save(
     progress: Progress,
     keep: int,
     average: Average | None = None,
+    world: World | None = None,
 ) -> Path:
     """Write a checkpoint, then remove old ones but the newest `keep` and the best.
 
@@ -87,9 +93,10 @@ def save(
         folder: Of all checkpoints of the run.
         model: Its parameters.
         optimizer: Its state.
-        progress: Where the run stands.
+        progress: Where the run stands. What it has seen is gathered by the first process.
         keep: At least 1.
         average: Of the parameters, where the run keeps one.
+        world: The processes of the run, all of which save, into the same folder.
 
     Returns:
         Its folder.
@@ -98,51 +105,82 @@ def save(
         CheckpointError: It cannot be written, e.g. because the disk is full.
 
     """
-    folder.mkdir(exist_ok=True)
+    world = world or World.alone()
+    gather_seen(progress, world)
+    generators = torch.stack(world.gather(torch.get_rng_state()[None]))[:, 0]
+    logits, labels = progress.seen.arrays()
+    files: dict[str, dict[str, Whole]] = {
+        "model": state.model_wholes(model, world.first),
+        "optimizer": state.optimizer_wholes(model, optimizer, world.first),
+        "progress": {
+            "seen_logits": Whole.of(torch.from_numpy(logits), world.first),
+            "seen_labels": Whole.of(torch.from_numpy(labels), world.first),
+            "torch_generator": Whole.of(generators[0] if world.size == 1 else generators, world.first),
+        },
+    }
+    if average is not None and average.mean:
+        files["average"] = state.wholes(state.places(model), average.mean, world.first)
+        progress.averaged = average.count
     target = folder / f"step-{progress.step:09d}"
     temporary = folder / f".{target.name}.tmp"
-    for stale in folder.glob(".*.tmp"):
-        shutil.rmtree(stale)
-    temporary.mkdir()
     try:
-        logits, labels = progress.seen.arrays()
-        arrays: dict[str, dict[str, Tensor]] = {
-            "model": {name: tensor.detach() for name, tensor in model.state_dict().items()},
-            "optimizer": _optimizer_tensors(model, optimizer),
-            "progress": {
-                "seen_logits": torch.from_numpy(logits),
-                "seen_labels": torch.from_numpy(labels),
-                "torch_generator": torch.get_rng_state(),
-            },
-        }
-        if average is not None and average.mean:
-            arrays["average"] = average.mean
-            progress.averaged = average.count
-        for name, tensors in arrays.items():
-            write_tensors(temporary / f"{name}.safetensors", tensors)
-        write_json(
-            temporary / "progress.json",
-            {
-                "format": FORMAT,
-                **progress.numbers(),
-                "crc32": {name: _crc32(temporary / f"{name}.safetensors") for name in arrays},
-            },
-        )
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{target} cannot be written ({error}); what was saved before is untouched, and the "
-            "run can be resumed from it"
-        ) from error
+        with _together(world, target):
+            if world.first:
+                folder.mkdir(exist_ok=True)
+                for stale in folder.glob(".*.tmp"):
+                    shutil.rmtree(stale)
+                temporary.mkdir()
+                for name, tensors in files.items():
+                    create(temporary / f"{name}.safetensors", tensors)
+        with _together(world, target):
+            for name, tensors in files.items():
+                with Writer(temporary / f"{name}.safetensors") as writer:
+                    for tensor, whole in tensors.items():
+                        writer.write(tensor, whole)
+        with _together(world, target):
+            if world.first:
+                checksums = {name: _crc32(temporary / f"{name}.safetensors") for name in files}
+                numbers = {"format": FORMAT, "world": world.size, **progress.numbers()}
+                write_json(temporary / "progress.json", {**numbers, "crc32": checksums})
+                if target.exists():
+                    shutil.rmtree(target)
+                temporary.rename(target)
+                sync_folder(folder)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    sync_folder(folder)
-    for old in steps(folder)[:-keep]:
-        if old != progress.best_step:
-            shutil.rmtree(folder / f"step-{old:09d}")
+        if world.first:
+            shutil.rmtree(temporary, ignore_errors=True)
+    if world.first:
+        for old in steps(folder)[:-keep]:
+            if old != progress.best_step:
+                shutil.rmtree(folder / f"step-{old:09d}")
     return target
+
+
+@contextmanager
+def _together(world: World, target: Path) -> Iterator[None]:
+    """Wait for all at the end, and fail everywhere where one failed."""
+    problem = None
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        problem = f"{error}" if world.size == 1 else f"{error}, on rank {world.rank}"
+    problems = [each for each in world.ask(problem) if each is not None]
+    if problems:
+        raise CheckpointError(
+            f"{target} cannot be written ({problems[0]}); what was saved before is untouched, and "
+            "the run can be resumed from it"
+        )
+
+
+def gather_seen(progress: Progress, world: World) -> None:
+    """Give what all processes have seen to the first, and forget it elsewhere."""
+    if world.size == 1:
+        return
+    arrays = [world.gather(torch.from_numpy(array)) for array in progress.seen.arrays()]
+    progress.seen = Metrics()
+    if world.first:
+        for logits, labels in zip(*arrays, strict=True):
+            progress.seen.update(logits.numpy(), labels.numpy())
 
 
 def steps(folder: Path) -> list[int]:
@@ -156,6 +194,7 @@ def load(
     model: nn.Module,
     optimizer: Optimizer | None,
     average: Average | None = None,
+    world: World | None = None,
 ) -> Progress:
     """Put a checkpoint into a model and, unless None, its optimizer and torch's generator.
 
@@ -166,24 +205,48 @@ def load(
             checkpoint has one.
         optimizer: Gets its state.
         average: Gets the mean of the parameters.
+        world: The processes of the run, all of which load; as many as have saved, or not.
 
     Raises:
         CheckpointError: It is damaged, or belongs to another model.
 
     """
+    world = world or World.alone()
     path = folder / f"step-{step:09d}"
     numbers = read_progress(folder, step)
     averaged = "average" in numbers.get("crc32", {})
-    _load_model(path, "average" if averaged and optimizer is None else "model", numbers, model)
+    file = "average" if averaged and optimizer is None else "model"
+    wanted = [file] if optimizer is None else [file, "optimizer", "progress"]
+    wanted += ["average"] * (average is not None and averaged and file != "average")
+    _check(path, wanted, numbers, world)
+    places = state.places(model)
+    with _opened(path, file) as stored:
+        _check_shapes(path, stored, model)
+        for name, tensor in model.state_dict().items():
+            tensor.copy_(state.local(places[name], stored))
     progress = Progress(**_known(numbers))
     if optimizer is not None:
-        _load_optimizer(path, model, optimizer, _tensors(path, "optimizer", numbers))
-        rest = _tensors(path, "progress", numbers)
-        torch.set_rng_state(rest["torch_generator"])
-        progress.seen.update(rest["seen_logits"].numpy(), rest["seen_labels"].numpy())
+        with _opened(path, "optimizer") as stored:
+            _load_optimizer(path, model, optimizer, stored)
+        with _opened(path, "progress") as stored:
+            rest = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        _load_generator(rest["torch_generator"], progress.step, world)
+        if world.first:
+            progress.seen.update(rest["seen_logits"].numpy(), rest["seen_labels"].numpy())
     if average is not None and averaged:
-        average.restore(_tensors(path, "average", numbers), progress.averaged)
+        with _opened(path, "average") as stored:
+            mean = {name: state.local(place, stored) for name, place in places.items()}
+        average.restore(mean, progress.averaged)
     return progress
+
+
+def _load_generator(saved: Tensor, step: int, world: World) -> None:
+    """Go on with the random numbers where they were, as far as there were as many processes."""
+    streams = saved[None] if saved.dim() == 1 else saved
+    if len(streams) == world.size or world.first:
+        torch.set_rng_state(streams[world.rank])
+    else:
+        torch.manual_seed(step * world.size + world.rank)
 
 
 def read_progress(folder: Path, step: int) -> dict[str, Any]:
@@ -204,7 +267,8 @@ def read_progress(folder: Path, step: int) -> dict[str, Any]:
 
 
 def _known(numbers: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in numbers.items() if name not in ("format", "crc32")}
+    ours = {f.name for f in fields(Progress)}
+    return {name: value for name, value in numbers.items() if name in ours}
 
 
 def _crc32(path: Path) -> int:
@@ -215,14 +279,30 @@ def _crc32(path: Path) -> int:
     return checksum
 
 
-def _tensors(path: Path, name: str, numbers: dict[str, Any]) -> dict[str, Tensor]:
+def _check(path: Path, names: list[str], numbers: dict[str, Any], world: World) -> None:
+    """Read all files once, on one process, and compare their checksums."""
+    problem = None
+    if world.first:
+        try:
+            for name in names:
+                file = path / f"{name}.safetensors"
+                if _crc32(file) != numbers["crc32"][name]:
+                    problem = f"{file} is damaged: its checksum differs; {ADVICE}"
+        except (OSError, KeyError) as error:
+            problem = str(_damaged(file, error))
+    if (problem := world.tell(problem)) is not None:
+        raise CheckpointError(problem)
+
+
+@contextmanager
+def _opened(path: Path, name: str) -> Iterator[Any]:
     file = path / f"{name}.safetensors"
     try:
-        if _crc32(file) != numbers["crc32"][name]:
-            raise CheckpointError(f"{file} is damaged: its checksum differs; {ADVICE}")
-        return load_file(file)
-    except (OSError, KeyError, SafetensorError) as error:
+        opened = safe_open(file, "pt")
+    except (OSError, SafetensorError) as error:
         raise _damaged(file, error) from error
+    with opened as stored:
+        yield stored
 
 
 ADVICE = "remove its folder to go on from the checkpoint before it"
@@ -232,39 +312,35 @@ def _damaged(file: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"{file} cannot be read ({error}); {ADVICE}")
 
 
-def _load_model(path: Path, file: str, numbers: dict[str, Any], model: nn.Module) -> None:
-    stored = _tensors(path, file, numbers)
-    wanted = model.state_dict()
-    for name in stored.keys() | wanted.keys():
-        theirs = tuple(stored[name].shape) if name in stored else "nothing"
-        ours = tuple(wanted[name].shape) if name in wanted else "nothing"
-        if theirs != ours:
+def _check_shapes(path: Path, stored: Any, model: nn.Module) -> None:
+    wanted = {name: whole.shape for name, whole in state.model_wholes(model).items()}
+    theirs = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
+    for name in theirs.keys() | wanted.keys():
+        if theirs.get(name) != wanted.get(name):
             raise CheckpointError(
-                f"{path} belongs to another model: it has {theirs} for {name}, "
-                f"this model has {ours}"
+                f"{path} belongs to another model: it has {theirs.get(name, 'nothing')} for "
+                f"{name}, this model has {wanted.get(name, 'nothing')}"
             )
-    model.load_state_dict(stored)
 
 
-def _optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    return {
-        f"{name}.{key}": value
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state[parameter].items()
-    }
-
-
-def _load_optimizer(
-    path: Path, model: nn.Module, optimizer: Optimizer, stored: dict[str, Tensor]
-) -> None:
+def _load_optimizer(path: Path, model: nn.Module, optimizer: Optimizer, stored: Any) -> None:
+    names = list(stored.keys())
+    places = state.places(model)
+    steps = [name for name in names if name.endswith(".step")]
     for name, parameter in model.named_parameters():
-        prefix = f"{name}."
-        state = optimizer.state[parameter]
-        mine = {key: value for key, value in stored.items() if key.startswith(prefix)}
-        state.clear()
-        for key, value in mine.items():
-            name_in_state = key.removeprefix(prefix)
-            # All state has one entry a row, only the number of the step stands for itself.
-            if name_in_state != "step" and value.shape[:1] != parameter.shape[:1]:
+        place = places[name]
+        prefix = f"{place.name}."
+        kept = optimizer.state[parameter]
+        # Which parameter counts the steps: the first, where its rows are spread the first part.
+        counts = "step" in kept
+        kept.clear()
+        if counts and steps:
+            kept["step"] = stored.get_tensor(steps[0])
+        rows = parameter.shape[:1] if place.rows is None else (place.rows,)
+        for key in names:
+            if not key.startswith(prefix) or key in steps:
+                continue
+            # All state has one entry a row.
+            if tuple(stored.get_slice(key).get_shape()[:1]) != tuple(rows):
                 raise CheckpointError(f"{path} belongs to another optimizer: {key} does not fit")
-            state[name_in_state] = value
+            kept[key.removeprefix(prefix)] = state.local(place, stored, f".{key[len(prefix) :]}")

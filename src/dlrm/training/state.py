@@ -1,0 +1,153 @@
+"""What tensors of a model and its optimizer are, whoever keeps which part of them.
+
+Their names and shapes are those of the model on one process: of tables that are spread, each process
+names the rows and columns that it keeps. So a checkpoint of many processes is that of one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dlrm.parallel.collection import ShardedCollection
+from dlrm.tensor_file import Part, Whole
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows of a tensor of this process, and where they lie in the whole."""
+
+    first: int
+    rows: int
+    row: int
+    column: int
+    written: bool
+    """Whether this process writes them: of copies only the first does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor of this process lies in one of the whole model."""
+
+    name: str
+    """Of the whole one."""
+    rows: int | None = None
+    """Of the whole one; None where this process has all of it."""
+    columns: int = 0
+    width: int = 0
+    """Columns of what this process has."""
+    pieces: tuple[Piece, ...] = ()
+
+
+def places(model: nn.Module) -> dict[str, Place]:
+    """Return where each tensor of `model.state_dict()` lies in the whole model, in its order."""
+    found = {name: Place(name) for name in model.state_dict()}
+    for path, module in model.named_modules():
+        if not isinstance(module, ShardedCollection):
+            continue
+        prefix = f"{path}." if path else ""
+        starts = [sum(module.rows[:t]) for t in range(len(module.rows))]
+        names = {id(parameter): name for name, parameter in module.named_parameters()}
+        pieces: dict[str, list[Piece]] = {name: [] for name in names.values()}
+        for weight, shard, place, copied in module.kept:
+            row = starts[shard.table] + shard.first_row
+            written = not copied or module.wire.rank == 0
+            piece = Piece(place, shard.rows, row, shard.first_column, written)
+            pieces[names[id(weight)]].append(piece)
+        for name, parameter in module.named_parameters():
+            found[f"{prefix}{name}"] = Place(
+                f"{prefix}weight",
+                sum(module.rows),
+                module.dim,
+                parameter.shape[1],
+                tuple(pieces[name]),
+            )
+    return found
+
+
+def wholes(
+    where: Mapping[str, Place], tensors: Mapping[str, Tensor], first: bool, key: str = ""
+) -> dict[str, Whole]:
+    """Return tensors by their names in the whole model, each with the parts that are written here.
+
+    Args:
+        where: What `places` returned.
+        tensors: By their names on this process.
+        first: Whether this is the process that writes what all of them have.
+        key: Of the optimizer's state, appended to the names; such tensors have a row for each row
+            of their parameter.
+
+    """
+    found: dict[str, Whole] = {}
+    for name, tensor in tensors.items():
+        place = where[name]
+        full = place.name + key
+        if place.rows is None:
+            found[full] = Whole.of(tensor, first)
+            continue
+        shape = (place.rows, *tensor.shape[1:-1], place.columns)
+        shape = shape if tensor.dim() > 1 else shape[:1]
+        parts = [
+            Part(tensor[p.first : p.first + p.rows], p.row, p.column)
+            for p in place.pieces
+            # What stands for a row as a whole is with all of its columns.
+            if p.written and (tensor.dim() > 1 or p.column == 0)
+        ]
+        before = found[full].parts if full in found else ()
+        found[full] = Whole(tensor.dtype, shape, (*before, *parts))
+    return found
+
+
+def model_wholes(model: nn.Module, first: bool = True) -> dict[str, Whole]:
+    """Return the parameters and buffers of a model."""
+    return wholes(places(model), {n: t.detach() for n, t in model.state_dict().items()}, first)
+
+
+def optimizer_wholes(
+    model: nn.Module, optimizer: Optimizer, first: bool = True
+) -> dict[str, Whole]:
+    """Return the state of an optimizer, as `<parameter>.<key>`."""
+    where, found = places(model), {}
+    keys: dict[str, dict[str, Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state[parameter].items():
+            if key == "step":
+                # The number of the step: no tensor of rows.
+                found[f"{where[name].name}.step"] = Whole.of(value, first)
+            else:
+                keys.setdefault(key, {})[name] = value
+    for key, tensors in keys.items():
+        found |= wholes(where, tensors, first, f".{key}")
+    return found
+
+
+def local(place: Place, whole: "Slices", key: str = "") -> Tensor:
+    """Read what this process keeps of a tensor.
+
+    Args:
+        place: Where it lies.
+        whole: The file.
+        key: As for `wholes`.
+
+    """
+    slices = whole.get_slice(place.name + key)
+    if place.rows is None:
+        return slices[:] if slices.get_shape() else whole.get_tensor(place.name + key)
+    shape = slices.get_shape()
+    parts = []
+    for p in place.pieces:
+        rows = slice(p.row, p.row + p.rows)
+        columns = slice(p.column, p.column + place.width)
+        match len(shape):
+            case 1:
+                parts.append(slices[rows])
+            case 2:
+                parts.append(slices[rows, columns])
+            case _:
+                parts.append(slices[rows, :, columns])
+    if parts:
+        return torch.cat(parts)
+    none = (0, *shape[1:-1], place.width) if len(shape) > 1 else (0,)
+    return slices[:0].new_empty(none)
