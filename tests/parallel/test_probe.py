@@ -55,10 +55,8 @@ def test_known_good_versions_are_not_tried(installed, tried: list[str]):
     assert tried == []
 
 
-@pytest.mark.parametrize("name", [*GOOD])
+@pytest.mark.parametrize("name", sorted(set(GOOD) - {"torch"}))
 def test_a_missing_package_prints_both_lines(installed, tried: list[str], name: str):
-    if name == "torch":
-        pytest.skip("nothing of this project works without")
     installed(**{name.replace("-", "_"): None})
     with pytest.raises(MissingExtraError) as caught:
         probe()

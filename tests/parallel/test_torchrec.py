@@ -11,9 +11,10 @@ from dlrm.errors import ConfigError, IdError, MissingExtraError
 from dlrm.nn.embedding import EmbeddingCollection, constant
 from dlrm.optim import OPTIMIZERS
 from dlrm.optim.config import OptimConfig
+from dlrm.parallel.exchange import Wire
 from dlrm.parallel.fused import Fused, fused
-from dlrm.parallel.plan import Shard
 from dlrm.parallel.probe import probe
+from dlrm.parallel.shards import Shard
 from dlrm.parallel.world import World
 from parallel.ranks import Ranks
 
@@ -26,19 +27,24 @@ ROWS, DIM, STEPS, BATCH = (7, 60, 3, 40, 1), 8, 50, 24
 EPS = 1e-3
 
 
-def placed(kinds: Sequence[str], rows: Sequence[int], dim: int, world: int) -> Any:
-    found = []
+def made(world: World, rows: Sequence[int], dim: int, kinds: Any, **options: Any) -> Any:
+    """Return tables of these kinds, or as TorchRec's planner chooses: `auto`."""
+    from dlrm.parallel.torchrec import TorchRecCollection
+
+    W = world.size
+    options = {"wire": Wire(world.rank, W, world.exchange), **options}
+    if kinds == "auto":
+        return TorchRecCollection(rows, dim, **options)
+    shards = []
     for t, (kind, n) in enumerate(zip(kinds, rows, strict=True)):
-        shards = [Shard(t, t % world, 0, n, 0, dim)]
         if kind == "column":
-            ends = [dim * r // world for r in range(world + 1)]
-            shards = [
-                Shard(t, (r + t) % world, 0, n, ends[r], ends[r + 1])
-                for r in range(world)
-                if ends[r] < ends[r + 1]
-            ]
-        found.append((kind, shards))
-    return found
+            ends = [dim * r // W for r in range(W + 1)]
+            parts = [Shard(t, r, 0, n, ends[r], ends[r + 1]) for r in range(W)]
+            shards += [part for part in parts if part.columns]
+        else:
+            # Of a row-wise table TorchRec chooses the ranges itself.
+            shards.append(Shard(t, t % W, 0, n, 0, dim))
+    return TorchRecCollection(rows, dim, kinds=kinds, shards=shards, **options)
 
 
 def batches(rows: Sequence[int], multi: bool, steps: int, batch: int) -> list[Any]:
@@ -104,16 +110,8 @@ def sharded(
     data: list[Any],
     uneven: bool = False,
 ) -> tuple[list[float], list[Any], list[Tensor]]:
-    from dlrm.parallel.torchrec import TorchRecCollection
-
     torch.manual_seed(1)
-    tables = TorchRecCollection(
-        rows,
-        dim,
-        optimizer=Fused(name, EPS),  # pyright: ignore[reportArgumentType]
-        group=world.exchange,
-        placed=None if kinds == "auto" else placed(kinds, rows, dim, world.size),
-    )
+    tables = made(world, rows, dim, kinds, optimizer=Fused(name, EPS))  # pyright: ignore[reportArgumentType]
     assert not list(tables.parameters())
     losses = []
     for step, batch in enumerate(data):
@@ -123,12 +121,12 @@ def sharded(
             # All but the last rank have a sample or none.
             ends = [min(r, 2) for r in range(world.size)] + [B]
         ids, offsets, labels = part_of(batch, ends[world.rank], ends[world.rank + 1], len(rows))
+        tables.wire.samples = tuple(ends[r + 1] - ends[r] for r in range(world.size))
         tables.set_lr(learning_rate(step))
-        # Gradients are averaged over ranks.
-        loss = loss_of(tables(ids, offsets), labels, world.size / B)
+        loss = loss_of(tables(ids, offsets), labels, 1 / B)
         loss.backward()
         tables.step()
-        losses.append(float(world.sum(loss.detach().double())) / world.size)
+        losses.append(float(world.sum(loss.detach().double())))
     parts = [
         (part.range, part.weight.clone(), {k: v.clone() for k, v in part.state.items()})
         for part in tables.parts()
@@ -195,16 +193,8 @@ def test_dimensions_that_torchrec_does_not_have(ranks: Ranks, name: str, dim: in
 
 
 def changed(world: World, name: str, dim: int) -> tuple[bool, bool, float]:
-    from dlrm.parallel.torchrec import TorchRecCollection
-
     kinds = ["table", "row", "replicate", "row", "row"]
-    tables = TorchRecCollection(
-        ROWS,
-        dim,
-        optimizer=Fused(name, EPS),  # pyright: ignore[reportArgumentType]
-        group=world.exchange,
-        placed=placed(kinds, ROWS, dim, world.size),
-    )
+    tables = made(world, ROWS, dim, kinds, optimizer=Fused(name, EPS))  # pyright: ignore[reportArgumentType]
     generator = torch.Generator().manual_seed(3)
     weights = [torch.randn(n, dim, generator=generator) for n in ROWS]
     sums = [torch.rand((n,) if name[:3] == "row" else (n, dim), generator=generator) for n in ROWS]
@@ -229,15 +219,8 @@ def test_what_is_loaded_is_read_again(ranks: Ranks, name: str, dim: int):
 
 
 def filled(world: World) -> list[Tensor]:
-    from dlrm.parallel.torchrec import TorchRecCollection
-
-    tables = TorchRecCollection(
-        (9, 4),
-        6,
-        optimizer=Fused("sgd"),
-        group=world.exchange,
-        placed=placed(["row", "table"], (9, 4), 6, world.size),
-    )
+    tables = made(world, (9, 4), 6, ["row", "table"], optimizer=Fused("sgd"))
+    tables.wire.samples = (1,) * world.size
     tables.fill(lambda values, t, first: values.copy_(torch.arange(values.numel()).view_as(values)))
     counted = [tables.table(t) for t in range(2)]
     tables.fill(constant(1.0))
@@ -256,21 +239,16 @@ def test_tables_are_filled_row_by_row(ranks: Ranks):
 
 
 def refused(world: World) -> list[str]:
-    from dlrm.parallel.torchrec import TorchRecCollection
-
-    sgd, rows = Fused("sgd"), (5, 3)
+    names = ["C1", "C2"]
+    both, sgd = ["table", "table"], Fused("sgd")
     said = []
-    tables = TorchRecCollection(rows, 4, ["C1", "C2"], optimizer=sgd)
+    tables = made(world, (5, 3), 4, both, names=names, optimizer=sgd)
     ids, offsets = torch.tensor([0, 1]), torch.tensor([0, 1, 2])
     assert torch.equal(tables.each(ids[None]), tables(ids, offsets))
     for call in (
-        lambda: TorchRecCollection(rows, 4, storage="bf16", optimizer=sgd),
-        lambda: TorchRecCollection(
-            rows,
-            4,
-            ["C1", "C2"],
-            optimizer=Fused("rowwise_adagrad"),
-            placed=placed(["table", "column"], rows, 4, 1),
+        lambda: made(world, (5, 3), 4, both, storage="bf16", optimizer=sgd),
+        lambda: made(
+            world, (5, 3), 4, ["table", "column"], names=names, optimizer=Fused("rowwise_adagrad")
         ),
         lambda: tables.each(ids, offsets),
         lambda: tables(ids, offsets, torch.ones(2)),
@@ -308,18 +286,15 @@ def test_optimizers_that_torchrec_does_not_have_are_refused():
 def compressed(world: World, name: str) -> tuple[list[float], list[float]]:
     from dlrm.nn.embedding import made_by
     from dlrm.nn.tables import TablesConfig
-    from dlrm.parallel.torchrec import TorchRecCollection
 
-    found: list[TorchRecCollection] = []
+    found: list[Any] = []
 
-    def make(rows: Any, dim: int, names: Any = None, **options: Any) -> TorchRecCollection:
+    def make(rows: Any, dim: int, names: Any = None, **options: Any) -> Any:
         kinds = [("row", "table")[t % 2] for t in range(len(rows))]
-        places = placed(kinds, rows, dim, world.size)
-        made = TorchRecCollection(
-            rows, dim, names, **options, optimizer=Fused("sgd"), group=world.exchange, placed=places
-        )
-        found.append(made)
-        return made
+        tables = made(world, rows, dim, kinds, names=names, optimizer=Fused("sgd"), **options)
+        tables.wire.samples = (BATCH // world.size,) * world.size
+        found.append(tables)
+        return tables
 
     config = TablesConfig(compression=name, threshold=10)  # pyright: ignore[reportArgumentType]
     rows, data = (50, 5, 90), batches((50, 5, 90), False, 10, BATCH)
@@ -336,21 +311,21 @@ def compressed(world: World, name: str) -> tuple[list[float], list[float]]:
         for batch in data:
             first, last = BATCH * rank // size, BATCH * (rank + 1) // size
             ids, offsets, labels = part_of(batch, first, last, 3)
-            for made in found:
-                made.set_lr(0.1)
-            loss = loss_of(tables(ids, offsets), labels, size / BATCH)
+            for each in found:
+                each.set_lr(0.1)
+            loss = loss_of(tables(ids, offsets), labels, 1 / BATCH)
             if optimizer:
                 optimizer.zero_grad()
             loss.backward()
-            for made in found:
-                made.step()
+            for each in found:
+                each.step()
             if optimizer:
                 for p in parameters if not alone else []:
                     assert p.grad is not None
-                    p.grad = world.sum(p.grad) / size
+                    p.grad = world.sum(p.grad)
                 optimizer.step()
             whole = loss.detach().double()
-            losses[-1].append(float(whole if alone else world.sum(whole) / size))
+            losses[-1].append(float(whole if alone else world.sum(whole)))
     return losses[0], losses[1]
 
 

@@ -2,8 +2,7 @@
 
 Everything else of a model is what it is with our own engine. TorchRec updates rows within the
 backward pass: gradients of tables can neither be accumulated nor clipped, and the learning rate has
-to be set before that pass. They are averaged over ranks, as DistributedDataParallel does with those
-of the rest.
+to be set before that pass. They are summed over ranks, as by our own engine.
 
 Importing this file needs the extra: see `dlrm.parallel.probe`.
 
@@ -11,8 +10,7 @@ Sources: Ivchenko et al., "TorchRec: a PyTorch Domain Library for Recommendation
 2022; Mudigere et al., arXiv 2104.05158 (kinds of sharding, row-wise Adagrad).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from functools import cache
 from math import sqrt
 from typing import Any, cast
@@ -25,13 +23,17 @@ from torch.nn.functional import pad
 from dlrm.errors import ConfigError
 from dlrm.nn.embedding import Collection, Draw, Storage, constant, pieces, uniform
 from dlrm.ops import backend
+from dlrm.parallel.exchange import Wire
 from dlrm.parallel.fused import Fused
 from dlrm.parallel.probe import probe, quiet
+from dlrm.parallel.shards import Kind, Shard
+from dlrm.parallel.torchrec_parts import Part, Values, find, narrowed
 
 probe()
 with quiet():
     from fbgemm_gpu.split_embedding_configs import EmbOptimType
     from fbgemm_gpu.split_table_batched_embeddings_ops_common import BoundsCheckMode
+    from torchrec.distributed.comm_ops import set_gradient_division
     from torchrec.distributed.embeddingbag import (
         EmbeddingBagCollectionSharder,
         ShardedEmbeddingBagCollection,
@@ -41,33 +43,10 @@ with quiet():
     from torchrec.modules.embedding_modules import EmbeddingBagCollection
     from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-    from dlrm.parallel.torchrec_plan import Auto, Placed, as_placed, as_planned, widened
+    from dlrm.parallel.torchrec_plan import Auto, as_placed, as_planned, widened
 
-Values = Callable[[int, int, int, int, int], Tensor]
-"""(table, first row, last row, first column, last column) -> float32 (rows, columns); of state that
-is one number a row, (rows,)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What this rank holds of a table, with what its optimizer keeps."""
-
-    table: int
-    first_row: int
-    first_column: int
-    weight: Tensor
-    """(rows, columns), the numbers themselves"""
-    state: dict[str, Tensor] = field(default_factory=dict)
-    """Name in our own optimizers -> (rows, columns), or (rows,) where it is one number a row"""
-    replicated: bool = False
-    """Whether every rank holds the same."""
-
-    @property
-    def range(self) -> tuple[int, int, int, int, int]:
-        """Table, first row, last row, first column, last column."""
-        rows, columns = self.weight.shape
-        last_row, last_column = self.first_row + rows, self.first_column + columns
-        return self.table, self.first_row, last_row, self.first_column, last_column
+# Else gradients were averaged over ranks, in the whole process.
+set_gradient_division(False)
 
 
 class TorchRecCollection(Collection):
@@ -84,10 +63,12 @@ class TorchRecCollection(Collection):
         names: Name of the feature behind each table, for errors.
         storage: Only fp32.
         draw: As for `EmbeddingCollection`; every rank draws all rows, and keeps its own.
+        kinds: How each table is spread; None lets TorchRec's planner choose.
+        shards: Of all tables and ranks; their tables are numbers of features.
+        auto: What that planner is told.
+        wire: To the other ranks.
         optimizer: Of the rows.
-        group: The ranks; None for this process alone.
         device: Of the tables.
-        placed: Where each table goes, or what TorchRec's planner is told.
 
     Raises:
         ConfigError: TorchRec cannot do it, or not as this project does.
@@ -102,33 +83,44 @@ class TorchRecCollection(Collection):
         *,
         storage: Storage = "fp32",
         draw: Draw | None = None,
+        kinds: Sequence[Kind] | None = None,
+        shards: Sequence[Shard] = (),
+        auto: Auto | None = None,
+        wire: Wire,
         optimizer: Fused,
-        group: dist.ProcessGroup | None = None,
         device: torch.device | None = None,
-        placed: Sequence[Placed] | Auto | None = None,
     ):
         super().__init__(rows, dim, names)
         if storage != "fp32":
             raise ConfigError(
                 f"tables.storage is {storage}: with the engine torchrec it must be fp32"
             )
-        self.optimizer = optimizer
+        self.optimizer, self.wire = optimizer, wire
         self._device = device or torch.device("cpu")
-        self._group = group or _alone(self._device.type)
-        self._world = dist.get_world_size(self._group)
+        self._group = wire.group
+        if wire.size == 1:
+            self._group = _alone(self._device.type)
         self._width = widened(dim)
         self._keys = [f"t{t}" for t in range(len(self.rows))]
         self._lr = 0.0
-        placed = Auto() if placed is None else placed
         # In a tuple, where nn.Module does not look for parameters.
-        self._held = (self._sharded(placed),)
+        self._held = (self._sharded(kinds, shards, auto or Auto()),)
+        weights: dict[str, Any] = self._tables.state_dict()
+        states = self._tables.fused_optimizer.state_dict()["state"]
         # With the columns that fill them up.
-        self._wide = tuple(self._find())
+        self._wide = tuple(find(weights, cast(Any, states), self._keys, optimizer))
         self.fill(draw or uniform([sqrt(1 / n) for n in self.rows]))
 
-    def _sharded(self, placed: Sequence[Placed] | Auto) -> ShardedEmbeddingBagCollection:
-        if self._rowwise and not isinstance(placed, Auto):
-            self._refuse_columns(placed)
+    def _sharded(
+        self, kinds: Sequence[Kind] | None, shards: Sequence[Shard], auto: Auto
+    ) -> ShardedEmbeddingBagCollection:
+        for name, kind in zip(self.names, kinds or (), strict=False):
+            if kind == "column" and self._rowwise:
+                raise ConfigError(
+                    f"{name}: its columns are sharded, and TorchRec's rowwise_adagrad then keeps a "
+                    "number for each part of a row, instead of one a row: choose sharding table "
+                    "or row, or optim.name adagrad"
+                )
         tables = EmbeddingBagCollection(
             device=torch.device("meta"),
             tables=[
@@ -148,45 +140,19 @@ class TorchRecCollection(Collection):
         devices = [] if self._device.type == "cpu" else [self._device]
         # TorchRec draws numbers of its own, which are not used.
         with quiet(), torch.random.fork_rng(devices):
-            if isinstance(placed, Auto):
+            if kinds is None:
                 plan = as_planned(
-                    tables, sharder, placed, self._world, self._device, columns=not self._rowwise
+                    tables, sharder, auto, self.wire.size, self._device, columns=not self._rowwise
                 )
             else:
-                places = dict(zip(self._keys, placed, strict=True))
-                plan = as_placed(places, self.rows, self.dim, self._world, self._device)
+                places = as_placed(kinds, shards, self.rows, self.dim, self.wire.size, self._device)
+                plan = dict(zip(self._keys, places, strict=True))
             row_wise = ShardingType.ROW_WISE.value
             self._by_rows = any(each.sharding_type == row_wise for each in plan.values())
-            env = ShardingEnv.from_local(self._world, dist.get_rank(self._group))
+            env = ShardingEnv.from_local(self.wire.size, self.wire.rank)
             # With the group from the start it would make another one, by a call of all processes.
-            env.process_group = self._group
+            env.process_group = self._group or dist.group.WORLD
             return sharder.shard(tables, cast(Any, plan), env, self._device)
-
-    def _refuse_columns(self, placed: Sequence[Placed]) -> None:
-        for name, (kind, _) in zip(self.names, placed, strict=True):
-            if kind == "column":
-                raise ConfigError(
-                    f"{name}: its columns are sharded, and TorchRec's rowwise_adagrad then keeps a "
-                    "number for each part of a row, instead of one a row: choose sharding table "
-                    "or row, or optim.name adagrad"
-                )
-
-    def _find(self) -> Iterator[Part]:
-        weights: dict[str, Any] = self._tables.state_dict()
-        states: dict[str, Any] = self._tables.fused_optimizer.state_dict()["state"]
-        for t, key in enumerate(self._keys):
-            weight = weights[path := f"embedding_bags.{key}.weight"]
-            if not hasattr(weight, "local_shards"):
-                weight = weight.detach().zero_()
-                shape = weight.shape[:1] if self._rowwise else weight.shape
-                state = {} if self.optimizer.name == "sgd" else {"sum": weight.new_zeros(shape)}
-                yield Part(t, 0, 0, weight, state, replicated=True)
-                continue
-            sums = states.get(path, {}).get(f"{key}.momentum1")
-            for place, shard in enumerate(weight.local_shards()):
-                first_row, first_column = shard.metadata.shard_offsets
-                state = {"sum": sums.local_shards()[place].tensor} if sums is not None else {}
-                yield Part(t, first_row, first_column, shard.tensor.detach().zero_(), state)
 
     @property
     def _tables(self) -> ShardedEmbeddingBagCollection:
@@ -223,7 +189,9 @@ class TorchRecCollection(Collection):
         T, W = len(self.rows), self._width
         values, lengths = _by_table(self.rows_of(ids, offsets), offsets, T)
         B = lengths.shape[1]
-        lengths = pad(lengths, (0, self._most(B) - B))
+        if self._by_rows and self.wire.size > 1:
+            # gloo cannot gather the gradients of row-wise tables from batches of different sizes.
+            lengths = pad(lengths, (0, max(self.wire.split(B)) - B))
         bags = KeyedJaggedTensor(self._keys, values, lengths=lengths.flatten())
         found = self._tables(bags).wait()
         pooled = found.values().view(-1, T, W)
@@ -231,17 +199,6 @@ class TorchRecCollection(Collection):
             order = torch.tensor([keys.index(key) for key in self._keys], device=pooled.device)
             pooled = pooled.index_select(1, order)
         return pooled[:B, :, : self.dim]
-
-    def _most(self, batch: int) -> int:
-        """Return the samples of the largest batch of all ranks, where TorchRec needs equal ones.
-
-        gloo cannot gather the gradients of row-wise tables from batches of different sizes.
-        """
-        if not self._by_rows or self._world == 1:
-            return batch
-        most = torch.tensor(batch, device=self._device)
-        dist.all_reduce(most, dist.ReduceOp.MAX, self._group)
-        return int(most)
 
     def each(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
         """Look up the row of each id; see `Collection.each`.
@@ -278,32 +235,24 @@ class TorchRecCollection(Collection):
             if weight.grad is None:
                 continue
             rows = torch.arange(weight.shape[0], device=self._device)
+            # DistributedDataParallel, which TorchRec has for these, has made a mean of it.
+            grad = weight.grad * self.wire.size
             kernels, lr, eps = backend(part.weight), self._lr, self.optimizer.eps * self._shrink
             match self.optimizer.name:
                 case "sgd":
-                    kernels.sgd_update(part.weight, rows, weight.grad, lr)
+                    kernels.sgd_update(part.weight, rows, grad, lr)
                 case "adagrad":
                     total = part.state["sum"]
-                    kernels.adagrad_update(part.weight, total, rows, weight.grad, lr, eps)
+                    kernels.adagrad_update(part.weight, total, rows, grad, lr, eps)
                 case "rowwise_adagrad":
                     total = part.state["sum"]
-                    kernels.rowwise_adagrad_update(part.weight, total, rows, weight.grad, lr, eps)
+                    kernels.rowwise_adagrad_update(part.weight, total, rows, grad, lr, eps)
         self._tables.zero_grad()
 
     def parts(self) -> Iterator[Part]:
         """Yield what this rank holds; state is a copy where TorchRec measures it otherwise."""
         for part in self._wide:
-            columns = min(part.weight.shape[1], self.dim - part.first_column)
-            state = {name: self._narrow(each, columns) for name, each in part.state.items()}
-            weight = part.weight[:, :columns]
-            yield Part(
-                part.table, part.first_row, part.first_column, weight, state, part.replicated
-            )
-
-    def _narrow(self, state: Tensor, columns: int) -> Tensor:
-        if state.dim() == 1:
-            return state if self._shrink == 1 else state / self._shrink**2
-        return state[:, :columns]
+            yield narrowed(part, self.dim, self._shrink)
 
     @torch.no_grad()
     def load(self, weights: Values, sums: Values | None = None) -> None:

@@ -1,14 +1,14 @@
 """Where TorchRec puts tables: as a plan of ours says, or as its own planner does."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 
 from dlrm.errors import ConfigError
-from dlrm.parallel.plan import Kind, Shard
 from dlrm.parallel.probe import probe, quiet
+from dlrm.parallel.shards import Kind, Shard
 
 probe()
 with quiet():
@@ -25,9 +25,6 @@ with quiet():
 LANES = 4
 """Columns of each part of a table are a multiple of it, which FBGEMM's CUDA kernels need, and
 TorchRec asks for on the CPU too."""
-
-Placed = tuple[Kind, Sequence[Shard]]
-"""How a table is spread, and its shards, as `Plan.kinds[t]` and `Plan.of(t)` say it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +45,13 @@ def widened(columns: int) -> int:
 
 
 def as_placed(
-    placed: Mapping[str, Placed], rows: Sequence[int], dim: int, world: int, device: torch.device
-) -> dict[str, ParameterSharding]:
+    kinds: Sequence[Kind],
+    shards: Sequence[Shard],
+    rows: Sequence[int],
+    dim: int,
+    world: int,
+    device: torch.device,
+) -> list[ParameterSharding]:
     """Say a placement in TorchRec's words.
 
     TorchRec cuts rows into W blocks of ceil(rows / W), whatever the ranges of the shards are; where
@@ -57,45 +59,51 @@ def as_placed(
     is next.
 
     Args:
-        placed: Name of each table -> where it goes.
+        kinds: How each table is spread.
+        shards: Of all of them, whose numbers they have.
         rows: Of each table.
         dim: D.
         world: W.
         device: Of this rank.
 
     """
-    width, found = widened(dim), {}
-    for (name, (kind, shards)), n in zip(placed.items(), rows, strict=True):
+    width, found = widened(dim), []
+    for t, (kind, n) in enumerate(zip(kinds, rows, strict=True)):
+        ours = [shard for shard in shards if shard.table == t]
         if kind == "replicate":
-            found[name] = ParameterSharding(
-                sharding_type=ShardingType.DATA_PARALLEL.value,
-                compute_kernel=EmbeddingComputeKernel.DENSE.value,
-                ranks=list(range(world)),
+            found.append(
+                ParameterSharding(
+                    sharding_type=ShardingType.DATA_PARALLEL.value,
+                    compute_kernel=EmbeddingComputeKernel.DENSE.value,
+                    ranks=list(range(world)),
+                )
             )
             continue
         if kind == "column":
-            by, parts = ShardingType.COLUMN_WISE, _columns(shards, n, width)
+            by, parts = ShardingType.COLUMN_WISE, _columns(ours, n, width)
         elif kind == "row" and _has_blocks(n, world):
             block = -(-n // world)
             ends = [min(n, block * r) for r in range(world + 1)]
             parts = [(r, ends[r], ends[r + 1], 0, width) for r in range(world)]
             by = ShardingType.ROW_WISE
         else:
-            by, parts = ShardingType.TABLE_WISE, [(shards[0].rank, 0, n, 0, width)]
-        found[name] = ParameterSharding(
-            sharding_type=by.value,
-            compute_kernel=EmbeddingComputeKernel.FUSED.value,
-            ranks=[part[0] for part in parts],
-            sharding_spec=EnumerableShardingSpec(
-                [
-                    ShardMetadata(
-                        shard_offsets=[first_row, first_column],
-                        shard_sizes=[last_row - first_row, last_column - first_column],
-                        placement=_placement(rank, world, device),
-                    )
-                    for rank, first_row, last_row, first_column, last_column in parts
-                ]
-            ),
+            by, parts = ShardingType.TABLE_WISE, [(ours[0].rank, 0, n, 0, width)]
+        found.append(
+            ParameterSharding(
+                sharding_type=by.value,
+                compute_kernel=EmbeddingComputeKernel.FUSED.value,
+                ranks=[part[0] for part in parts],
+                sharding_spec=EnumerableShardingSpec(
+                    [
+                        ShardMetadata(
+                            shard_offsets=[first_row, first_column],
+                            shard_sizes=[last_row - first_row, last_column - first_column],
+                            placement=_placement(rank, world, device),
+                        )
+                        for rank, first_row, last_row, first_column, last_column in parts
+                    ]
+                ),
+            )
         )
     return found
 
