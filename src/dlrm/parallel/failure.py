@@ -1,10 +1,16 @@
-"""What went wrong between processes, out of what the backend says."""
+"""What a backend says when another process is gone, as one sentence."""
 
 import re
+import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch.distributed as dist
 
+T = TypeVar("T")
+
 _SOURCE = re.compile(r"^\[[^\]]*\.(?:cc|cpp|h):\d+\]\s*")
+_BACKEND = re.compile(r"gloo|nccl", re.IGNORECASE)
 _BROKEN = re.compile(
     r"connection (?:closed|reset|refused)|closed by peer|timed out|timeout|broken pipe|"
     r"socket closed|no route to host|network is (?:unreachable|down)|host is down|"
@@ -17,10 +23,40 @@ def is_connection_error(error: RuntimeError) -> bool:
     """Whether an error of `torch.distributed` speaks of another process, not of the program."""
     if isinstance(error, dist.DistNetworkError | dist.DistStoreError | dist.DistBackendError):
         return True
-    return bool(_BROKEN.search(str(error)))
+    text = str(error)
+    return bool(_BACKEND.search(text) and _BROKEN.search(text))
 
 
 def reason(error: BaseException) -> str:
     """Return the first sentence of a backend's error, without its place in the source."""
     text = _SOURCE.sub("", str(error).strip()).split("\n")[0]
     return re.split(r"\. (?=[A-Z])", text)[0].rstrip(".")
+
+
+def within(timeout_s: float, function: Callable[[], T]) -> T:
+    """Return what a function returns, or give it up.
+
+    The store's client waits for ever when the other side takes what it sends and says nothing,
+    whatever its own timeout is.
+
+    Raises:
+        TimeoutError: The function did not return; its thread stays behind, as a daemon.
+
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            results.append(function())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise TimeoutError(f"no answer within {timeout_s:g} s")
+    return results[0]

@@ -6,17 +6,26 @@ another process is executed.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
-from dlrm.errors import ConfigError, WorldError
+from dlrm.errors import ConfigError, DlrmError, WorldError, unknown
 from dlrm.parallel.failure import is_connection_error, reason
+from dlrm.parallel.lines import connections, shut
+from dlrm.parallel.meeting import Member, meet, open_store
+from dlrm.parallel.place import Place, interface_to
+from dlrm.parallel.presence import Presence
+
+BACKENDS = ("auto", "gloo", "nccl", "mpi")
 
 
 class World:
@@ -51,11 +60,85 @@ class World:
         self.host, self.backend = host, backend
         self.group, self.exchange = group, exchange
         self.device = torch.device("cpu") if device is None else device
+        self._presence: Presence | None = None
+        self._lines: dict[int, str] = {}
+        self._ended = False
 
     @classmethod
     def alone(cls) -> "World":
         """Return the world of a run of one process."""
         return cls()
+
+    @classmethod
+    def from_environment(cls, backend: str = "auto", timeout_s: float = 300) -> "World":
+        """Return the world that a launcher made, e.g. torchrun; one process alone without one.
+
+        Args:
+            backend: `gloo` on CPUs, `nccl` on GPUs, `mpi`; `auto` takes nccl where each process has
+                a GPU.
+            timeout_s: After which a rank that waits for another gives up.
+
+        Raises:
+            ConfigError: The environment or the backend has no meaning here, or the processes were
+                not started alike.
+            WorldError: Some process did not come, or the meeting point is out of reach.
+
+        """
+        if (place := Place.read()) is None:
+            return cls.alone()
+        backend = _choose(backend, place)
+        store = open_store(place, timeout_s)
+        members = meet(store, place, backend, timeout_s)
+        keeper = "the launcher" if place.launcher_hosts else str(members[0])
+        world = cls(
+            place.rank,
+            place.size,
+            local_rank=place.local_rank,
+            host=members[place.rank].host,
+            backend=backend,
+            device=torch.device("cuda", place.local_rank) if backend == "nccl" else None,
+        )
+        world._presence = Presence(
+            store.clone(),  # pyright: ignore[reportAttributeAccessIssue]
+            members,
+            place.rank,
+            keeper=keeper,
+            keeps=place.hosts_store,
+            cut=world._cut,
+        )
+        try:
+            world._connect(store, place, members, timedelta(seconds=timeout_s))
+        except BaseException as error:
+            world._leave(error)
+            raise
+        return world
+
+    def _connect(
+        self, store: Store, place: Place, members: list[Member], timeout: timedelta
+    ) -> None:
+        """Make the groups."""
+        # Numbers on the CPU, such as metrics, go through gloo on GPU machines too.
+        backend = "cpu:gloo,cuda:nccl" if self.backend == "nccl" else self.backend
+        # A launcher that restarts the run keeps the store, with what the ranks before wrote there.
+        store = PrefixStore(members[0].key, store)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        interface = interface_to(place.address, place.port)
+        before = connections(place.port)
+        with self.guard(), _variable("GLOO_SOCKET_IFNAME", interface):
+            if backend == "mpi":
+                dist.init_process_group(backend, timeout=timeout)
+            else:
+                dist.init_process_group(
+                    backend, store=store, rank=self.rank, world_size=self.size, timeout=timeout
+                )
+            self.group = dist.group.WORLD
+            exchange = dist.new_group(timeout=timeout)
+            assert isinstance(exchange, dist.ProcessGroup)
+            self.exchange = exchange
+        self._lines = {
+            line: name for line, name in connections(place.port).items() if before.get(line) != name
+        }
 
     @property
     def first(self) -> bool:
@@ -71,7 +154,7 @@ class World:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        self._leave(error)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum over ranks, of equal bits on all of them.
@@ -158,10 +241,90 @@ class World:
         except RuntimeError as error:
             if not is_connection_error(error):
                 raise
-            raise WorldError(reason(error)) from error
+            self._ended = True
+            if self._presence is None:
+                raise WorldError(reason(error)) from error
+            raise self._presence.explain(reason(error)) from error
+
+    def abort(self, message: str) -> None:
+        """Tell the others why this process ends; their next exchange raises it, then close.
+
+        Args:
+            message: Of the error, e.g. `C3: id 7 is out of range`.
+
+        """
+        if self._presence is not None and not self._ended:
+            self._presence.stopped(message)
+        self._ended = True
+        self.close()
 
     def close(self) -> None:
-        """Part from the others."""
+        """Part from the others; nothing of this process stays behind."""
+        if self._presence is None:
+            return
+        if self._ended:
+            self._cut()
+        self.group = self.exchange = None
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        self._presence.part()
+        self._presence = None
+
+    def _cut(self) -> None:
+        """Wake whatever waits for another rank; nothing can be exchanged any more."""
+        shut(self._lines)
+        for group in (self.group, self.exchange):
+            if group is not None and self.backend == "nccl":
+                group.abort()
+
+    def _leave(self, error: BaseException | None) -> None:
+        match error:
+            case None | WorldError():
+                self.close()
+            case KeyboardInterrupt():
+                self.abort("it was interrupted")
+            case DlrmError():
+                self.abort(str(error))
+            case _:
+                self.abort(f"{type(error).__name__}: {error}")
+
+
+def _choose(backend: str, place: Place) -> str:
+    """Return the backend to use, or say why it cannot be used here."""
+    if backend not in BACKENDS:
+        raise unknown("backend", backend, BACKENDS)
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    built = {
+        "gloo": dist.is_gloo_available(),
+        "nccl": dist.is_nccl_available(),
+        "mpi": dist.is_mpi_available(),
+    }
+    if backend == "auto":
+        return "nccl" if built["nccl"] and gpus >= place.local_size else "gloo"
+    if not built[backend]:
+        raise ConfigError(
+            f"backend {backend} is not in this build of torch ({torch.__version__}); gloo works "
+            "on CPUs"
+        )
+    if backend == "nccl" and gpus < place.local_size:
+        raise ConfigError(
+            f"backend nccl needs a GPU for each process: {place.local_size} processes and {gpus} "
+            "GPUs on this host; start fewer, or take gloo, which works on CPUs"
+        )
+    return backend
+
+
+@contextmanager
+def _variable(name: str, value: str | None) -> Iterator[None]:
+    """Set an environment variable within, unless the user has."""
+    if value is None or name in os.environ:
+        yield
+        return
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
 
 
 def _shorten(text: str) -> str:
