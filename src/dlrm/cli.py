@@ -17,6 +17,7 @@ from dlrm.errors import DlrmError, Interrupted
 COMMANDS = {
     "train": ("dlrm.commands.train:main", "Train a model, up to its scores and its report."),
     "eval": ("dlrm.commands.evaluate:evaluate", "Measure a trained model on a split of the data."),
+    "plan": ("dlrm.commands.plan:main", "Say what a run would take, and where tables would lie."),
     "compare": ("dlrm.commands.compare:main", "Train several models on the same rows."),
     "compress": ("dlrm.commands.compress:compress", "Make the tables of a run smaller."),
     "experiment": ("dlrm.commands.experiment:main", "Repeat an experiment of the paper."),

@@ -6,7 +6,7 @@ A step takes as long on tables of a gigabyte as on larger ones: either lie far o
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from dlrm.schema import Schema
 from dlrm.terminal import progress
 from dlrm.training.config import TrainConfig
 from dlrm.training.loop import compute_loss
+from dlrm.training.rates import Rates
 
 LIMIT_BYTES = 1_000_000_000
 """Of tables and optimizer state that are measured on."""
@@ -36,27 +37,9 @@ SCORED = 200_000
 WRITTEN_BYTES = 64_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """Seconds on this machine."""
-
-    step_s: float
-    """Of a training step."""
-    evaluation_s: float
-    """Of a sample, scored without training."""
-    metrics_s: float
-    """Of the metrics of a sample."""
-    write_s: float
-    """Of a byte of a checkpoint."""
-    capped: bool
-    """Whether tables were larger than what was measured on."""
-    ids: str
-    """Where the ids came from: `data`, or `zipf`."""
-
-
 def measure(
     config: TrainConfig, schema: Schema, dataset: Dataset | None, *, batch_size: int
-) -> Speed:
+) -> Rates:
     """Measure for some seconds.
 
     Args:
@@ -96,7 +79,7 @@ def measure(
         size = min(config.eval.batch_size, 16384)
         evaluation_s = _evaluation_s(model, _batches(dataset, smaller, size)) / size
         bar.advance(task)
-        return Speed(
+        return Rates(
             step_s=step_s,
             evaluation_s=evaluation_s,
             metrics_s=_metrics_s(),
@@ -189,7 +172,8 @@ def _metrics_s() -> float:
     """Return the seconds that the metrics of a sample take, in a crowd."""
     rng = np.random.default_rng(0)
     scored = Metrics()
-    scored.update(rng.normal(size=SCORED).astype(np.float32), rng.random(SCORED) < 0.25)
+    labels = (rng.random(SCORED) < 0.25).astype(np.float32)
+    scored.update(rng.normal(size=SCORED).astype(np.float32), labels)
     began = time.perf_counter()
     scored.compute()
     return (time.perf_counter() - began) / SCORED

@@ -104,12 +104,13 @@ class Plan:
         """Return the bytes of a shard with its optimizer state."""
         return size_bytes(self.tables[shard.table], shard)
 
-    def shard_work(self, shard: Shard) -> float:
-        """Return the numbers that a sample of the whole batch reads from a shard, on average."""
+    def shard_lookups(self, shard: Shard) -> float:
+        """Return the rows that a sample of the whole batch looks up in a shard, on average."""
+        table = self.tables[shard.table]
         if self.kinds[shard.table] == "replicate":
             # Each rank looks up its own samples.
-            return self.tables[shard.table].work / self.world
-        return work(self.tables[shard.table], shard)
+            return table.pooling / self.world
+        return table.pooling * shard.rows / table.rows
 
     @property
     def memory_bytes(self) -> tuple[int, ...]:
@@ -124,7 +125,7 @@ class Plan:
         """Numbers that a sample of the whole batch reads from each rank's tables."""
         found = [0.0] * self.world
         for shard in self.shards:
-            found[shard.rank] += self.shard_work(shard)
+            found[shard.rank] += self.shard_lookups(shard) * shard.columns
         return tuple(found)
 
     @property

@@ -97,13 +97,8 @@ def planned(config: TrainConfig, data: Data, world: World) -> Planned:
 
     rest = takes(0).process_bytes
     share = -(-kept.tables_bytes // world.size)
-    made, reason = None, None
-    if rest > world.memory_bytes:
-        reason = (
-            f"a process needs {human_bytes(rest)} besides tables, a device has "
-            f"{human_bytes(world.memory_bytes)}"
-        )
-    else:
+    made, reason = None, _too_large(kept, world, rest)
+    if reason is None:
         try:
             made = plan(
                 kept.tables,
@@ -113,7 +108,7 @@ def planned(config: TrainConfig, data: Data, world: World) -> Planned:
                 batch_size=config.loader.batch_size,
             )
         except PlanError as refused:
-            reason = f"{refused}, besides {human_bytes(rest)} for the rest of each process"
+            reason = f"{refused}; each also holds {human_bytes(rest)} besides tables"
     sent = None
     if made is not None:
         sent = traffic(
@@ -121,6 +116,21 @@ def planned(config: TrainConfig, data: Data, world: World) -> Planned:
         )
     fullest = share if made is None else max(made.memory_bytes)
     return Planned(config, data, world, kept, cost, takes(fullest), made, sent, reason)
+
+
+def _too_large(kept: Contents, world: World, rest: int) -> str | None:
+    """Say that the devices have too little memory, with the sums; None where it is enough."""
+    left, device = world.memory_bytes - rest, human_bytes(world.memory_bytes)
+    if left <= 0:
+        return f"a process needs {human_bytes(rest)} besides tables, a device has {device}"
+    if kept.tables_bytes <= world.size * left:
+        return None
+    devices = f"a device of {device} has" if world.size == 1 else f"{world.size} of {device} have"
+    return (
+        f"tables need {human_bytes(kept.tables_bytes)} with optimizer state, {devices} "
+        f"{human_bytes(world.size * left)} for them, besides {human_bytes(rest)} for the rest of "
+        "each process"
+    )
 
 
 def alternatives(of: Planned) -> list[Alternative]:

@@ -1,0 +1,106 @@
+"""The data that a plan is made for: prepared ones, or a description of some that are elsewhere."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dlrm.bench.arch import ARCHS, NUM_DENSE
+from dlrm.data.resolve import resolve
+from dlrm.data.split import SPLITS, kaggle_sizes
+from dlrm.data.store import Dataset
+from dlrm.errors import ConfigError, InputError, unknown
+from dlrm.schema import CategoricalFeature, DenseFeature, Schema
+from dlrm.training.config import TrainConfig
+from dlrm.training.footprint import Data, dataset_bytes
+
+SAMPLES: dict[str, tuple[int, int, int]] = {
+    "criteo-kaggle": kaggle_sizes(45_840_617),
+    "criteo-terabyte": (4_195_197_692, 89_137_318, 89_137_319),
+}
+"""Rows of train, validation and test in the public data."""
+LOOKED_AT = 65_536
+"""Samples whose bags of ids are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """Data, and where they are known from."""
+
+    data: Data
+    dataset: Dataset | None
+    """None where there is only a description."""
+    name: str
+    """What to call them."""
+
+
+def prepared(config: TrainConfig, recipe: str | None) -> Described:
+    """Return the data of a config, prepared if they are not yet.
+
+    Of a recipe whose public data are not there, what is known of these.
+
+    Raises:
+        DlrmError: The data are not there, or cannot be prepared.
+
+    """
+    try:
+        dataset = resolve(config.data, config.prepare)
+    except InputError:
+        if recipe in ARCHS:
+            return arch(recipe)
+        raise
+    rows = {name: len(dataset.split(name)) for name in dataset.splits}
+    data = Data(dataset.schema, rows, _pooling(dataset), dataset_bytes(dataset))
+    return Described(data, dataset, str(dataset.path))
+
+
+def arch(name: str) -> Described:
+    """Return what is known of a public data set.
+
+    Raises:
+        ConfigError: There is none of that name.
+
+    """
+    if name not in ARCHS:
+        raise unknown("arch", name, ARCHS)
+    samples = dict(zip(SPLITS, SAMPLES[name], strict=True))
+    return Described(Data(ARCHS[name].schema, samples, {}), None, f"the tables of {name}")
+
+
+def tables(rows: str, samples: int) -> Described:
+    """Return data of tables with so many rows, e.g. `10M,2M,300`, and 13 dense features.
+
+    Raises:
+        ConfigError: A number is none.
+
+    """
+    sizes = [_count(word) for word in rows.split(",")]
+    schema = Schema(
+        dense=tuple(DenseFeature(name=f"I{i + 1}") for i in range(NUM_DENSE)),
+        categorical=tuple(
+            CategoricalFeature(name=f"C{t + 1}", rows=size) for t, size in enumerate(sizes)
+        ),
+    )
+    return Described(Data(schema, {"train": samples}, {}), None, f"{len(sizes)} tables")
+
+
+def _count(word: str) -> int:
+    text = word.strip()
+    factor = {"k": 1000, "K": 1000, "M": 10**6, "G": 10**9}.get(text[-1:], 1)
+    try:
+        found = round(float(text[:-1] if factor > 1 else text) * factor)
+    except ValueError:
+        found = 0
+    if found < 1:
+        raise ConfigError(f'rows has "{text}", expected numbers of rows such as 10M,250k,300')
+    return found
+
+
+def _pooling(dataset: Dataset) -> dict[str, float]:
+    """Return the mean length of the bags of each feature."""
+    split = dataset.split("train")
+    if split.offsets is None or len(split) == 0:
+        return {}
+    names = dataset.schema.names
+    ends = split.offsets[: min(len(split), LOOKED_AT) * len(names) + 1]
+    lengths = np.diff(ends).reshape(-1, len(names)).mean(axis=0)
+    return dict(zip(names, map(float, lengths), strict=True))

@@ -1,0 +1,101 @@
+"""How long a planned run would take, at rates that were measured or that devices should have."""
+
+from dataclasses import dataclass
+
+from dlrm.parallel.device import Device, StepTime, step_time
+from dlrm.training.planned import Planned
+from dlrm.training.rates import Rates
+
+EVALUATIONS = 10
+"""Of an epoch, unless the config says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds that a planned run would take."""
+
+    basis: str
+    """`measured` or `described`."""
+    step_s: float
+    """Of a training step of all devices."""
+    exchange_s: float
+    """Of that, for what travels between devices."""
+    samples_per_s: float
+    """In training, without evaluation."""
+    train_s: float
+    """Of an epoch."""
+    evaluation_s: float | None
+    """Of the evaluations of an epoch; None where not known."""
+    saving_s: float | None
+    """Of the checkpoints of an epoch; None where not known."""
+    parts: StepTime | None = None
+    """What a described device spends a step on."""
+    rates: Rates | None = None
+    """What was measured."""
+
+    @property
+    def epoch_s(self) -> float:
+        """Of an epoch with all that belongs to it."""
+        return self.train_s + (self.evaluation_s or 0.0) + (self.saving_s or 0.0)
+
+
+def measured(of: Planned, rates: Rates, bandwidth: float) -> Times:
+    """Return the times on machines like the one that was measured.
+
+    Args:
+        of: The run.
+        rates: Measured with the samples of one process.
+        bandwidth: Bytes a second between machines.
+
+    """
+    config, samples = of.config, of.data.samples
+    exchange_s = 0.0
+    if of.traffic is not None:
+        exchange_s = of.traffic.busiest(config.loader.batch_size) / bandwidth
+    step_s = rates.step_s + exchange_s
+    steps = -(-samples.get("train", 0) // config.loader.batch_size)
+    every = config.eval.every
+    evaluations = (steps // every + (steps % every > 0)) if every else min(EVALUATIONS, steps)
+    held_out = sum(samples.get(split, 0) for split in config.eval.splits)
+    scored = held_out * evaluations
+    saves = -(-steps // config.checkpoint.every) if config.checkpoint.every else evaluations
+    return Times(
+        basis="measured",
+        step_s=step_s,
+        exchange_s=exchange_s,
+        samples_per_s=config.loader.batch_size / step_s,
+        train_s=steps * step_s,
+        evaluation_s=scored * rates.evaluation_s / of.world.size
+        + (scored + samples.get("train", 0)) * rates.metrics_s,
+        # Each process writes what it has.
+        saving_s=saves * of.footprint.checkpoint_bytes / of.world.size * rates.write_s,
+        rates=rates,
+    )
+
+
+def described(of: Planned, device: Device) -> Times | None:
+    """Return the times on devices at the rates that they are said to have; None without a plan."""
+    if of.plan is None or of.traffic is None:
+        return None
+    config = of.config
+    parts = step_time(
+        device,
+        of.plan,
+        of.traffic,
+        of.cost,
+        of.kept,
+        batch_size=config.loader.batch_size,
+        storage=config.model.tables.storage,
+        optimizer=config.optim.name,
+    )
+    steps = -(-of.data.samples.get("train", 0) // config.loader.batch_size)
+    return Times(
+        basis="described",
+        step_s=parts.total_s,
+        exchange_s=parts.exchange_s,
+        samples_per_s=config.loader.batch_size / parts.total_s,
+        train_s=steps * parts.total_s,
+        evaluation_s=None,
+        saving_s=None,
+        parts=parts,
+    )
