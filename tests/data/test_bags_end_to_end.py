@@ -136,14 +136,13 @@ def test_a_resumed_run_equals_one_that_never_stopped(dataset, tmp_path, monkeypa
     straight = fit(config, dataset, whole)
 
     class Stop(interrupt.Interrupt):
-        """Wants to stop once it was asked so often, twice a step: the second time it is too late
-        to save, as when a run is killed."""
+        """Wants to stop once it was asked half so often, once a step."""
 
         asked = 0
 
         @property
         def requested(self) -> bool:
-            self.asked += 1
+            self.asked += 2
             return self.asked > stop
 
     halved = start(tmp_path / "halved", config, dataset)

@@ -13,11 +13,11 @@ from dlrm.batch import Batch
 from dlrm.models import MODELS, ModelConfig
 from dlrm.nn.tables import TablesConfig
 from dlrm.optim.config import OptimConfig
-from dlrm.parallel.build import collections_of, spread
+from dlrm.parallel.build import described, spread
 from dlrm.parallel.exchange import Wire
 from dlrm.parallel.model import ParallelModel
 from dlrm.parallel.plan import Sharding, plan
-from dlrm.parallel.shards import Table
+from dlrm.parallel.tables import contents
 from dlrm.parallel.world import World
 from dlrm.schema import CategoricalFeature, DenseFeature, Schema
 
@@ -88,11 +88,7 @@ def losses(world: World, case: Case) -> list[float]:
     if world.size == 1:
         model = net = build()
     else:
-        tables = [
-            Table(name=f"{spec.path}/{name}", rows=rows, dim=spec.dim, row_bytes=4 * spec.dim)
-            for spec in collections_of(build)
-            for name, rows in zip(spec.names, spec.rows, strict=True)
-        ]
+        tables = contents(described(build)[0], case.optim).tables
         wire = Wire(world.rank, world.size, world.exchange, dtype=case.wire)
         made = plan(tables, world.size, sharding=case.sharding, replicate_bytes=200)
         model = spread(build, made, wire)

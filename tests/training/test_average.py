@@ -57,7 +57,7 @@ def _stop_at(calls: int) -> type[interrupt.Interrupt]:
 
         @property
         def requested(self) -> bool:
-            self.asked += 1
+            self.asked += 2
             return self.asked > calls
 
     return Stop

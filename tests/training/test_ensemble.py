@@ -66,7 +66,7 @@ def _stop_at(calls: int) -> type[interrupt.Interrupt]:
         @property
         def requested(self) -> bool:
             nonlocal asked
-            asked += 1
+            asked += 2
             return asked > calls
 
     return Stop

@@ -1,7 +1,7 @@
 """A model whose tables are spread over processes, from what builds it on one."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -10,25 +10,19 @@ from torch import nn
 from dlrm.nn.embedding import Collection, Draw, EmbeddingCollection, Storage, made_by
 from dlrm.parallel.collection import ShardedCollection
 from dlrm.parallel.exchange import Wire
-from dlrm.parallel.shards import Plan, Shard
+from dlrm.parallel.shards import Plan
 
 M = TypeVar("M", bound=nn.Module)
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """A collection of a model."""
+def described(build: Callable[[], M]) -> tuple[M, list[str]]:
+    """Return a model without memory for its numbers, and where its collections are in it.
 
-    path: str
-    """In the model, e.g. `embeddings.parts.0`."""
-    rows: tuple[int, ...]
-    dim: int
-    names: tuple[str, ...]
-    storage: Storage
+    Returns:
+        On the `meta` device; and the path of each collection, e.g. `embeddings.parts.0`, in the
+        order in which the model makes them.
 
-
-def collections_of(build: Callable[[], nn.Module]) -> list[Spec]:
-    """Return the collections of a model in the order in which it makes them, without making it."""
+    """
     made: list[EmbeddingCollection] = []
 
     def record(
@@ -45,19 +39,20 @@ def collections_of(build: Callable[[], nn.Module]) -> list[Spec]:
     with torch.device("meta"), made_by(record):
         model = build()
     paths = {id(module): path for path, module in model.named_modules()}
-    return [Spec(paths[id(c)], c.rows, c.dim, c.names, c.storage) for c in made]
+    return model, [paths[id(collection)] for collection in made]
 
 
 def spread(build: Callable[[], M], plan: Plan, wire: Wire) -> M:
     """Return the model with its tables where the plan has them.
 
     Args:
-        build: Returns the model; called once.
-        plan: Of all tables, collection by collection as `collections_of` returns them.
+        build: Returns the model; called twice, once on the `meta` device.
+        plan: Of its tables, whose names are those of `dlrm.parallel.tables`: path and feature.
         wire: To the other processes.
 
     """
-    first = 0
+    paths = iter(described(build)[1])
+    numbers = {table.name: t for t, table in enumerate(plan.tables)}
 
     def make(
         rows: Sequence[int],
@@ -67,30 +62,19 @@ def spread(build: Callable[[], M], plan: Plan, wire: Wire) -> M:
         storage: Storage = "fp32",
         draw: Draw | None = None,
     ) -> Collection:
-        nonlocal first
-        numbers = range(first, first + len(rows))
-        first += len(rows)
+        assert names is not None
+        path = next(paths)
+        of = [numbers[f"{path}/{name}"] for name in names]
         return ShardedCollection(
             rows,
             dim,
             names,
             storage=storage,
             draw=draw,
-            kinds=[plan.kinds[t] for t in numbers],
-            shards=[_of_feature(s, numbers.start) for t in numbers for s in plan.of(t)],
+            kinds=[plan.kinds[t] for t in of],
+            shards=[replace(s, table=f) for f, t in enumerate(of) for s in plan.of(t)],
             wire=wire,
         )
 
     with made_by(make):
         return build()
-
-
-def _of_feature(shard: Shard, first: int) -> Shard:
-    return Shard(
-        shard.table - first,
-        shard.rank,
-        shard.first_row,
-        shard.last_row,
-        shard.first_column,
-        shard.last_column,
-    )

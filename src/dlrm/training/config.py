@@ -14,6 +14,7 @@ from dlrm.errors import ConfigError
 from dlrm.models import ModelConfig
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.optim.config import OptimConfig
+from dlrm.parallel.config import Engine, ParallelConfig
 from dlrm.training.average import AverageConfig
 
 C = TypeVar("C")
@@ -92,6 +93,10 @@ class TrainConfig:
     """When the model is measured, and which one is kept."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """When the run is saved."""
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    """How several processes share the work, see --procs."""
+    engine: Engine = "dlrm"
+    """What spreads the tables over processes: dlrm, or torchrec (extra `torchrec`)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the MLPs' products; auto is bf16 where the CPU multiplies it natively, else fp32."""
     epochs: int = 1

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dlrm.batch import Batch
-from dlrm.data.loader import Loader
+from dlrm.data.loader import Loader, joined
 from dlrm.data.store import Split
 from dlrm.metrics import (
     LEVEL,
@@ -24,6 +24,7 @@ from dlrm.metrics import (
     sigmoid,
     user_auc,
 )
+from dlrm.parallel.world import World
 
 HISTOGRAM_BINS = 50
 
@@ -40,9 +41,28 @@ def predict(model: nn.Module, batches: Iterable[Batch]) -> Metrics:
     return result
 
 
-def predict_split(model: nn.Module, split: Split, batch_size: int) -> Metrics:
-    """Return the model's logits and the labels of a split, in its order."""
-    return predict(model, Loader(split, batch_size=batch_size).epoch())
+def predict_split(
+    model: nn.Module, split: Split, batch_size: int, world: World | None = None
+) -> Metrics:
+    """Return the model's logits and the labels of a split, in its order.
+
+    Args:
+        model: Of one process, or of these.
+        split: What to predict.
+        batch_size: Samples a batch.
+        world: The processes that predict, each its part of every batch; all get all of them.
+
+    """
+    world = world or World.alone()
+    loader = Loader(split, batch_size=batch_size, part=(world.rank, world.size))
+    found = predict(model, loader.epoch())
+    if world.size == 1:
+        return found
+    whole = Metrics()
+    parts = (world.gather(torch.from_numpy(array)) for array in found.arrays())
+    arrays = ([part.numpy() for part in of] for of in parts)
+    whole.update(*(joined(of, len(split), batch_size) for of in arrays))
+    return whole
 
 
 def optimum(split: Split) -> MetricValues | None:

@@ -7,20 +7,23 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dlrm.batch import Batch
 from dlrm.data.loader import Loader
 from dlrm.data.store import Dataset
 from dlrm.errors import DatasetError, Interrupted, RunError
 from dlrm.metrics import Metrics
-from dlrm.nn import precision
 from dlrm.ops.memory import keep_freed_memory
+from dlrm.parallel.world import World
 from dlrm.run import Run
 from dlrm.training import checkpoint, loss
 from dlrm.training.average import Average
+from dlrm.training.build import build
 from dlrm.training.checkpoint import Progress
 from dlrm.training.config import LossConfig, TrainConfig
 from dlrm.training.evaluate import predict_split
 from dlrm.training.interrupt import Interrupt
 from dlrm.training.log import Log
+from dlrm.training.votes import votes
 from dlrm.training.tensorboard import EventWriter
 
 HIGHER_IS_BETTER = ("auc", "accuracy")
@@ -33,6 +36,7 @@ def fit(
     *,
     resume: bool = False,
     title: str = "training",
+    world: World | None = None,
 ) -> nn.Module:
     """Train a model into a run directory, or go on with one from its newest checkpoint.
 
@@ -44,6 +48,7 @@ def fit(
         run: Directory for metrics and checkpoints.
         resume: Go on from the newest checkpoint; from the start where there is none yet.
         title: Of the progress bar.
+        world: The processes of the run, all of which call this; the first writes and shows.
 
     Returns:
         The best model, by the metric and split of `config.eval`.
@@ -55,20 +60,21 @@ def fit(
         Interrupted: The user stopped the run, and it is saved.
 
     """
+    world = world or World.alone()
     if config.threads:
         torch.set_num_threads(config.threads)
     train = dataset.split("train")
     if len(train) == 0:
         raise DatasetError(f"{dataset.path}: the training split has no rows")
     keep_freed_memory()
-    torch.manual_seed(config.seed)
-    model = config.model.build(dataset.schema, precision.resolve(config.precision))
-    optimizer = config.optim.build(model.parameters())
+    built = build(config, dataset.schema, world)
+    model, net, optimizer = built.model, built.net, built.optimizer
     loader = Loader(
         train,
         batch_size=config.loader.batch_size,
         shuffle=config.loader.shuffle,
         seed=config.loader.seed,
+        part=(world.rank, world.size),
     )
     last_step = min(config.epochs * len(loader), config.max_steps or sys.maxsize)
     # Rounded up, so that the tenth of ten falls on the end of the epoch.
@@ -76,7 +82,7 @@ def fit(
 
     average = Average(model, config.average, last_step)
 
-    progress = _resume(run, model, optimizer, average) if resume else Progress()
+    progress = _resume(run, model, optimizer, average, world) if resume else Progress()
     log = Log(
         run,
         progress,
@@ -85,31 +91,33 @@ def fit(
         last_step=last_step,
         every=config.log_every,
         title=title,
-        events=_events(run, progress, resume) if config.tensorboard else None,
+        events=_events(run, progress, resume) if config.tensorboard and world.first else None,
     )
-    with Interrupt() as interrupt, log:
+    with Interrupt() as interrupt, world.guard(), log:
         while not progress.finished:
             for batch in loader.epoch(progress.epoch, progress.batch):
                 lr = config.optim.rate(progress.step + 1, last_step)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
-                logits = model(batch)
-                value = compute_loss(config.loss, logits, batch.labels)
+                logits = net(batch)
+                value = batch_loss(config.loss, logits, batch)
+                said = votes(world, value.item(), interrupt.requested)
                 value.backward()
                 optimizer.step()
                 optimizer.zero_grad()
 
                 progress.seen.update(logits.detach().numpy(), batch.labels.numpy())
-                progress.advance(len(batch))
+                progress.advance(sum(batch.parts or (len(batch),)))
                 average.step(progress.step)
-                log.step(value.item(), lr)
+                whole_loss, stop = said()
+                log.step(whole_loss, lr)
 
                 epoch_ends = progress.batch == len(loader)
                 progress.finished = progress.step == last_step
                 evaluate = progress.step % eval_every == 0 or epoch_ends or progress.finished
                 if evaluate:
                     with log.pause("evaluating"), average.applied():
-                        _evaluate(config, dataset, model, progress, log)
+                        _evaluate(config, dataset, net, progress, log, world)
                     if config.eval.patience and progress.stale >= config.eval.patience:
                         run.log("early_stop", step=progress.step, patience=config.eval.patience)
                         progress.finished = True
@@ -120,7 +128,7 @@ def fit(
                 save = progress.step % every == 0 if every else evaluate
                 # The best model must be there to be loaded at the end.
                 save |= progress.best_step == progress.step
-                if saved := save or progress.finished or interrupt.requested:
+                if save or progress.finished or stop:
                     with log.pause("saving"):
                         checkpoint.save(
                             _folder(run),
@@ -129,16 +137,27 @@ def fit(
                             progress,
                             config.checkpoint.keep,
                             average,
+                            world,
                         )
                 if progress.finished:
                     break
-                # What came since the question above waits a step: nothing is saved yet.
-                if interrupt.requested and saved:
+                if stop:
                     raise Interrupted(
                         f"stopped and saved at step {progress.step}; go on with: "
                         f"dlrm train --run {run.path} --resume"
                     )
-    return load_best(run, model)
+    load_best(run, model, world)
+    return net
+
+
+def batch_loss(config: LossConfig, logits: Tensor, batch: Batch) -> Tensor:
+    """Return the mean loss of a batch, a scalar; of a part of one its share of that mean."""
+    if batch.parts is None:
+        return compute_loss(config, logits, batch.labels)
+    if not len(batch):
+        # Zero, and yet the backward pass goes through the model, as it does elsewhere.
+        return logits.sum()
+    return compute_loss(config, logits, batch.labels) * (len(batch) / sum(batch.parts))
 
 
 def compute_loss(config: LossConfig, logits: Tensor, labels: Tensor) -> Tensor:
@@ -152,8 +171,13 @@ def compute_loss(config: LossConfig, logits: Tensor, labels: Tensor) -> Tensor:
             return loss.mse(logits, labels)
 
 
-def load_best(run: Run, model: nn.Module) -> nn.Module:
+def load_best(run: Run, model: nn.Module, world: World | None = None) -> nn.Module:
     """Put the best parameters of a run into a model: the newest where none was chosen.
+
+    Args:
+        run: Of the model.
+        model: Of one process, or of these.
+        world: The processes that load.
 
     Raises:
         RunError: The run has no checkpoint yet.
@@ -163,26 +187,37 @@ def load_best(run: Run, model: nn.Module) -> nn.Module:
     if not steps:
         raise RunError(f"{run.path} has no checkpoint yet")
     best = checkpoint.read_progress(_folder(run), steps[-1])["best_step"]
-    checkpoint.load(_folder(run), steps[-1] if best is None else best, model, None)
+    step = steps[-1] if best is None else best
+    checkpoint.load(_folder(run), step, model, None, world=world)
     return model
 
 
 def _evaluate(
-    config: TrainConfig, dataset: Dataset, model: nn.Module, progress: Progress, log: Log
+    config: TrainConfig,
+    dataset: Dataset,
+    model: nn.Module,
+    progress: Progress,
+    log: Log,
+    world: World,
 ) -> None:
     """Measure the training rows since the last time and the held-out splits; note the best."""
-    log.evaluated("train", progress.seen.compute())
+    checkpoint.gather_seen(progress, world)
+    if world.first:
+        log.evaluated("train", progress.seen.compute())
     progress.seen = Metrics()
     chosen = None
     for name in config.eval.splits:
         split = dataset.split(name)
         if len(split) == 0:
             continue
-        values = predict_split(model, split, config.eval.batch_size).compute()
-        log.evaluated(name, values)
+        predictions = predict_split(model, split, config.eval.batch_size, world)
+        values = predictions.compute() if world.first else None
+        if values is not None:
+            log.evaluated(name, values)
         # The first split alone, even when it is empty: test rows must not choose in its place.
         if name == config.eval.splits[0]:
-            chosen = getattr(values, config.eval.metric)
+            # Decided by one, because the last bits may differ from machine to machine.
+            chosen = world.tell(values and getattr(values, config.eval.metric))
     if chosen is None:
         return
     sign = 1.0 if config.eval.metric in HIGHER_IS_BETTER else -1.0
@@ -197,13 +232,15 @@ def _folder(run: Run) -> Path:
     return run.path / "checkpoints"
 
 
-def _resume(run: Run, model: nn.Module, optimizer: Optimizer, average: Average) -> Progress:
-    steps = checkpoint.steps(_folder(run))
+def _resume(
+    run: Run, model: nn.Module, optimizer: Optimizer, average: Average, world: World
+) -> Progress:
+    steps = world.tell(checkpoint.steps(_folder(run)))
     if not steps:
         # Killed before its first checkpoint: it stands at the start.
         run.rewind(0)
         return Progress()
-    progress = checkpoint.load(_folder(run), steps[-1], model, optimizer, average)
+    progress = checkpoint.load(_folder(run), steps[-1], model, optimizer, average, world)
     if not progress.finished:
         run.rewind(progress.step)
         run.log("resumed", step=progress.step)
