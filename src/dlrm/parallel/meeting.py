@@ -62,6 +62,7 @@ def open_store(place: Place, timeout_s: float) -> TCPStore:
                 is_master=place.hosts_store,
                 timeout=timeout,
                 wait_for_workers=False,
+                master_listen_fd=place.listener,
             ),
         )
     except TimeoutError as error:

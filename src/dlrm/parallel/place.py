@@ -4,6 +4,7 @@ RANK, WORLD_SIZE              number of this process, and of processes
 LOCAL_RANK, LOCAL_WORLD_SIZE  the same on this host
 MASTER_ADDR, MASTER_PORT      where the processes find each other: rank 0 listens there, or, with
                               TORCHELASTIC_USE_AGENT_STORE, the launcher does
+DLRM_LISTENER                 in rank 0: descriptor of a socket that listens there already
 """
 
 import fcntl
@@ -32,6 +33,8 @@ class Place:
     """Whether the others find each other through this process."""
     launcher_hosts: bool
     """Whether they do so through the launcher."""
+    listener: int | None = None
+    """Descriptor of the socket that this process listens on; None to open one."""
 
     @classmethod
     def read(cls, variables: Mapping[str, str] = os.environ) -> "Place | None":
@@ -58,6 +61,7 @@ class Place:
             port=_whole(variables, "MASTER_PORT", low=1, high=65535),
             hosts_store=rank == 0 and not launcher_hosts,
             launcher_hosts=launcher_hosts,
+            listener=int(variables["DLRM_LISTENER"]) if "DLRM_LISTENER" in variables else None,
         )
 
 

@@ -122,13 +122,17 @@ class Presence:
         with self._turn:
             self._parting = True
             self._turn.notify_all()
-        self._thread.join(self.patience_s)
+        # Where the store hangs the thread does too, and ends with the process.
+        self._thread.join(0 if self._lost else self.patience_s)
 
     def _name(self, quiet: list[int], now: list[State], reason: str) -> WorldError:
         if quiet:
             who = ", ".join(str(self.members[rank]) for rank in quiet)
             answer = "answers" if len(quiet) == 1 else "answer"
             return WorldError(f"{who} no longer {answer}: {reason}; {AGAIN}")
+        done = [str(self.members[rank]) for rank in self._others if now[rank].end == "done"]
+        if done:
+            return WorldError(f"{', '.join(done)} ended while others go on: {reason}; {AGAIN}")
         busy = [str(self.members[rank]) for rank in self._others if not now[rank].end]
         if busy:
             return WorldError(
@@ -149,12 +153,16 @@ class Presence:
         """Write the own state, return those of all; None when the store does not answer."""
         with self._turn:
             self._watching = True
+            if self._lost:
+                return None
             before = self._looks
             self._turn.notify_all()
             fine = self._turn.wait_for(
                 lambda: self._looks > before + 1 or self._lost, self.patience_s
             )
-            return self._seen if fine and not self._lost else None
+            # What takes this long is not waited for again.
+            self._lost = self._lost or not fine
+            return None if self._lost else self._seen
 
     def _beat(self) -> None:
         # Alone with the store, which may block for ever: whoever waits for this thread has a limit.

@@ -1,0 +1,201 @@
+"""Several processes of one command on this machine, as one: started, stopped and ended together.
+
+Each is a rank of a world (see `dlrm.parallel.place`). Rank 0 keeps the terminal. Signals are passed
+on, once each; when one rank fails the others may see it and end by themselves, then they are ended.
+None outlives this process, even when it is killed.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import IO
+
+from dlrm.errors import ConfigError
+
+GRACE_S = 12.0
+"""Given to ranks that lost another one, which need some seconds to find out which."""
+TERM_S = 5.0
+"""Between SIGTERM and SIGKILL."""
+CUT = 3
+"""Exit status of a rank that ended because another one did."""
+_POLL_S = 0.05
+_TAIL_LINES = 30
+
+
+@dataclass
+class _Rank:
+    number: int
+    process: subprocess.Popen[bytes]
+    said: IO[bytes] | None
+    """What it wrote to standard error; None for rank 0, which wrote it to the terminal."""
+    status: int | None = None
+    asked: signal.Signals | None = None
+    """The last signal that it was sent from here."""
+
+
+def launch(
+    procs: int, words: Sequence[str], *, command: Sequence[str] = (sys.executable, "-m", "dlrm")
+) -> int:
+    """Run `command words` as `procs` ranks of one world, until all have ended.
+
+    Args:
+        procs: Number of ranks.
+        words: Arguments, the same for all.
+        command: What is run.
+
+    Returns:
+        The exit status: 0, that of the rank that failed first (128 + n for signal n), 130 after an
+        interrupt.
+
+    Raises:
+        ConfigError: No such number of processes can be started.
+
+    """
+    if procs < 1:
+        raise ConfigError(f"--procs is {procs}, expected 1 or more")
+    ranks: list[_Rank] = []
+    with ExitStack() as stack:
+        stack.callback(_end_all, ranks)
+        requests = stack.enter_context(_pass_signals_on(ranks))
+        for rank in _start(procs, [*command, *words], stack):
+            ranks.append(rank)
+        if requests:
+            _send([rank for rank in ranks if rank.asked is None], signal.SIGINT)
+        failures = _wait(ranks, requests)
+        if requests and all(rank.status in (0, 130, CUT) or rank.asked for rank in ranks):
+            return 130
+        return _report(failures) if failures else 0
+
+
+def _start(procs: int, command: list[str], stack: ExitStack) -> Iterator[_Rank]:
+    # Listening here and handing that over leaves no moment in which another program takes the port.
+    with socket.create_server(("127.0.0.1", 0), backlog=max(128, procs)) as listener:
+        common = {
+            "WORLD_SIZE": str(procs),
+            "LOCAL_WORLD_SIZE": str(procs),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(listener.getsockname()[1]),
+            "TORCHELASTIC_USE_AGENT_STORE": "False",
+        }
+        defaults = {
+            "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // procs)),
+            # The store's client warns of each connection that breaks; our errors say more.
+            "TORCH_CPP_LOG_LEVEL": "ERROR",
+        }
+        for number in range(procs):
+            first = number == 0
+            said = None if first else stack.enter_context(tempfile.TemporaryFile())
+            own = {"RANK": str(number), "LOCAL_RANK": str(number)}
+            if first:
+                own["DLRM_LISTENER"] = str(listener.fileno())
+            process = subprocess.Popen(
+                command,
+                env=defaults | dict(os.environ) | common | own,
+                stdin=None if first else subprocess.DEVNULL,
+                stdout=None if first else subprocess.DEVNULL,
+                stderr=said,
+                pass_fds=(listener.fileno(),) if first else (),
+                # Ctrl-C goes to all processes of a terminal's foreground group; it would reach the
+                # ranks twice.
+                start_new_session=True,
+                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - one call, looked up before
+            )
+            yield _Rank(number, process, said)
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    # Looked up before the fork, after which little is safe.
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def set_signal() -> None:
+        prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return set_signal
+
+
+@contextmanager
+def _pass_signals_on(ranks: list[_Rank]) -> Iterator[list[float]]:
+    """Pass SIGINT and SIGTERM to every rank; gives the times at which they came."""
+    times: list[float] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        times.append(time.monotonic())
+        _send(ranks, signal.Signals(number))
+
+    before = {n: signal.signal(n, pass_on) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield times
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait(ranks: list[_Rank], requests: list[float]) -> list[_Rank]:
+    """Wait until all ranks have ended; return those that failed, in the order in which they did."""
+    failures: list[_Rank] = []
+    ending: list[tuple[float, signal.Signals]] = []
+    while running := [rank for rank in ranks if rank.status is None]:
+        for rank in running:
+            rank.status = rank.process.poll()
+            if rank.status:
+                failures.append(rank)
+        now = time.monotonic()
+        # After an interrupt rank 0 saves, which may take long, while others have ended: only a
+        # failure, or a second interrupt, limits the time.
+        failed = any(not (requests and rank.status == 130) for rank in failures)
+        if not ending and (failed or len(requests) > 1):
+            term = now + GRACE_S
+            ending = [(term, signal.SIGTERM), (term + TERM_S, signal.SIGKILL)]
+        for when, number in ending:
+            if now >= when:
+                _send([rank for rank in ranks if rank.asked != number], number)
+        time.sleep(_POLL_S)
+    return failures
+
+
+def _send(ranks: list[_Rank], number: signal.Signals) -> None:
+    for rank in ranks:
+        if rank.process.poll() is None:
+            rank.process.send_signal(number)
+            rank.asked = number
+
+
+def _end_all(ranks: list[_Rank]) -> None:
+    for rank in ranks:
+        if rank.process.poll() is None:
+            rank.process.kill()
+        rank.process.wait()
+
+
+def _report(failures: list[_Rank]) -> int:
+    """Say which rank failed, and how; return its exit status."""
+    own = [rank for rank in failures if rank.status != CUT and not rank.asked]
+    culprit = (own or failures)[0]
+    status = culprit.status or 0
+    if status < 0:
+        name = signal.Signals(-status).name
+        why = " (out of memory?)" if name == "SIGKILL" and not culprit.asked else ""
+        print(f"dlrm: rank {culprit.number} was killed by {name}{why}", file=sys.stderr)
+    elif culprit.said is not None:
+        print(f"dlrm: rank {culprit.number} ended with status {status}", file=sys.stderr)
+    if culprit.said is not None:
+        culprit.said.seek(0)
+        lines = culprit.said.read().decode(errors="replace").splitlines()
+        for line in lines[-_TAIL_LINES:]:
+            print(f"  rank {culprit.number}: {line}", file=sys.stderr)
+    elif status < 0 and sys.stderr.isatty():
+        print("\x1b[?25h", end="", file=sys.stderr)  # a progress bar hides the cursor
+    return 128 - status if status < 0 else status
