@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -32,7 +33,8 @@ from dlrm.training.rates import Rates
 LIMIT_BYTES = 1_000_000_000
 """Of tables and optimizer state that are measured on."""
 TRAIN_S, EVAL_S, WARM_S = 4.0, 1.0, 0.7
-LEAST_STEPS, MOST_STEPS = 3, 2000
+STRETCHES = 15
+"""Of time, whose median counts: others may use the machine meanwhile."""
 SCORED = 200_000
 WRITTEN_BYTES = 64_000_000
 
@@ -145,14 +147,16 @@ def _random(schema: Schema, size: int, rng: np.random.Generator) -> Batch:
 
 
 def _repeat(run: Callable[[], None], seconds: float) -> float:
-    """Return the mean seconds of a run, over about so many seconds."""
-    began, runs = time.perf_counter(), 0
-    while runs < LEAST_STEPS or (
-        time.perf_counter() - began < seconds and runs < MOST_STEPS * seconds
-    ):
-        run()
-        runs += 1
-    return (time.perf_counter() - began) / runs
+    """Return the seconds of a run: the median over stretches of time, in all about `seconds`."""
+    stretches: list[float] = []
+    began = time.perf_counter()
+    while not stretches or time.perf_counter() - began < seconds:
+        started, runs = time.perf_counter(), 0
+        while not runs or time.perf_counter() - started < seconds / STRETCHES:
+            run()
+            runs += 1
+        stretches.append((time.perf_counter() - started) / runs)
+    return median(stretches)
 
 
 @torch.inference_mode()

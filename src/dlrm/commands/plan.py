@@ -72,7 +72,7 @@ def main(words: list[str], prog: str) -> PlanResult:
     elsewhere = any(flag.split("=")[0] in ("--arch", "--rows", "--data") for flag in flags)
     if recipe is None and not elsewhere:
         asked = DEFAULT
-    name = recipe or asked or ("own" if _value(flags, "--data") else "criteo-kaggle")
+    name = recipe or asked or ("demo" if _value(flags, "--data") else "criteo-kaggle")
     if asked is not None:
         plan_data.arch(asked)
     config = recipes.find(name)()
@@ -96,6 +96,11 @@ def plan(arguments: Arguments, recipe: str | None = None) -> PlanResult:
     # Asked first, before anything else is in memory.
     libraries = resident_bytes()
     config = arguments.config
+    if arguments.world < 1 or arguments.samples < 0:
+        raise ConfigError(
+            f"world is {arguments.world} and samples {arguments.samples}: "
+            "at least 1 and 0 are needed"
+        )
     of = _data(arguments, recipe)
     device = _device(arguments)
     memory = arguments.device_memory

@@ -49,7 +49,7 @@ def stacks(
                 )  # fmt: skip
                 bottom += part.value
         most = max(sum(part.value for part in parts) for parts in devices) or 1.0
-        if level is not None and level < 20 * most:
+        if level is not None and level < 8 * most:
             ax.axhline(level, color=stand_in("baseline"), ls=DASHES["baseline"], lw=1.4)
             most = max(most, level)
         ax.set_ylim(0, 1.08 * most)

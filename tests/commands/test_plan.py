@@ -1,0 +1,201 @@
+"""`dlrm plan`: what it says is what then happens, and what it cannot do it says."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlrm.bench import speed
+from dlrm.bench.arch import ARCHS
+from dlrm.cli import main
+from dlrm.commands.plan_grids import amount, bar, duration, ranges, short
+from dlrm.data.clicks import ClicksSource
+from dlrm.data.prepare import prepare
+from dlrm.data.store import MANIFEST_FILE
+
+LARGE = ["criteo-kaggle", "--loader.batch-size", "512", "--max-steps", "12"]
+EIGHT = ["plan", "--arch", "criteo-terabyte", "--world", "8", "--no-measure", "--json"]
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def alone(*words: str, folder: Path) -> tuple[dict[str, Any], int]:
+    """Run a command in a process of its own; its JSON, and the peak of its memory."""
+    out = folder / "out.txt"
+    with out.open("wb") as stream:
+        command = [sys.executable, "-m", "dlrm", *words, "--json"]
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.DEVNULL, cwd=folder)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return json.loads(out.read_text().splitlines()[-1]), usage.ru_maxrss * 1024
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared log whose tables are made to have two million rows, 390 MB of them with Adam."""
+    folder = tmp_path_factory.mktemp("large")
+    data = prepare(ClicksSource(8000), folder / "data", split="chronological").dataset.path
+    manifest = json.loads((data / MANIFEST_FILE).read_text())
+    for feature in manifest["schema"]["categorical"]:
+        feature["rows"] = max(feature["rows"], 2_000_000 // 26)
+    (data / MANIFEST_FILE).write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere ru_maxrss counts otherwise")
+def test_memory_and_disk_are_what_was_planned(large):
+    words = [*LARGE, "--data", "data", "--optim.name", "adam", "--optim.lr", "0.001"]
+    planned, _ = alone("plan", *words, "--no-measure", folder=large)
+    _, peak_bytes = alone("train", *words, "--run", "run", folder=large)
+    assert planned["fits"]
+    assert planned["tables_bytes"] > 300e6
+    assert peak_bytes == pytest.approx(planned["resident_bytes"], rel=0.2)
+    for checkpoint in (large / "run" / "checkpoints").iterdir():
+        found = sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file())
+        assert found == pytest.approx(planned["checkpoint_bytes"], rel=0.02)
+    files = [path for path in (large / "data").rglob("*") if path.is_file()]
+    assert planned["dataset_bytes"] == sum(path.stat().st_size for path in files)
+
+
+def test_a_dataset_that_is_not_prepared_yet_is_counted_too(clicks, capsys):
+    words = ["plan", "criteo-kaggle", "--no-measure", "--json"]
+    assert main([*words, "--data", str(clicks.path)]) == 0
+    there = said(capsys)
+    arrays = sum(
+        record["bytes"]
+        for split in clicks.manifest["splits"].values()
+        for name, record in split["arrays"].items()
+        # Only generated logs know the truth.
+        if name != "truth"
+    )
+    rows = ",".join(map(str, clicks.schema.rows))
+    assert main([*words, "--rows", rows, "--samples", "3000"]) == 0
+    described = said(capsys)
+    assert described["dataset_bytes"] == arrays
+    assert there["dataset_bytes"] > arrays
+    for key in ("parameters", "tables_bytes", "checkpoint_bytes", "flops_per_sample"):
+        assert described[key] == there[key]
+
+
+def test_the_documented_example_needs_no_data(workdir, capsys):
+    assert main([*EIGHT, "--device-memory", "80GB"]) == 0
+    found = said(capsys)
+    assert found["fits"]
+    assert found["reason"] is None
+    assert found["parameters"] > 24e9
+    assert found["device_memory_bytes"] == 80_000_000_000
+    assert len(found["devices"]) == 8
+    assert len(found["placement"]) == len(ARCHS["criteo-terabyte"].rows)
+    assert max(d["process_bytes"] for d in found["devices"]) == found["process_bytes"]
+    assert sum(d["lookups"] for d in found["devices"]) == pytest.approx(26)
+    assert found["memory_imbalance"] < 1.2
+    assert found["alternatives"] == []
+    assert main(["plan", "--no-measure", "--json"]) == 0
+    assert said(capsys)["parameters"] == found["parameters"]
+    assert list(workdir.iterdir()) == []
+
+
+def test_a_recipe_whose_data_are_elsewhere_has_their_tables(workdir, capsys):
+    assert main(["plan", "criteo-kaggle", "--no-measure", "--json"]) == 0
+    assert said(capsys)["tables"] == 26
+    assert main(["plan", "frappe", "--no-measure"]) == 1
+    assert "there is no such file or folder" in capsys.readouterr().err
+
+
+def test_what_does_not_fit_says_what_would(capsys):
+    assert main([*EIGHT, "--device-memory", "10GB"]) == 0
+    found = said(capsys)
+    assert not found["fits"]
+    assert "tables need 96.1 GB with optimizer state, 8 of 10.0 GB have" in found["reason"]
+    assert found["samples_per_s"] is None
+    by_flag = {each["flag"]: each for each in found["alternatives"]}
+    assert by_flag["--model.dim 64"]["fits"]
+    assert by_flag["--model.tables.storage bf16"]["fits"]
+    assert by_flag["--model.tables.compression qr"]["fits"]
+    assert "--model.tables.storage split" not in by_flag
+    # What is proposed does fit.
+    for flag, each in by_flag.items():
+        words = [*EIGHT, "--device-memory", "10GB"]
+        for word in flag.split()[:1]:
+            words = [w for at, w in enumerate(words) if word not in (w, words[at - 1])]
+        assert main([*words, *flag.split()]) == 0
+        again = said(capsys)
+        assert again["fits"] == each["fits"]
+        # This process has grown in between.
+        assert again["process_bytes"] == pytest.approx(each["process_bytes"], rel=0.02)
+
+
+def test_a_described_device(capsys):
+    words = [*EIGHT, "--flops", "60TFLOP", "--memory-bandwidth", "2TB/s"]
+    times = []
+    for more in ([], ["--bandwidth", "25GB/s"], ["--wire", "bf16"]):
+        assert main([*words, "--device-memory", "80GB", *more]) == 0
+        times.append(said(capsys))
+    first, faster, narrow = times
+    assert first["basis"] == "described"
+    assert first["samples_per_s"] == pytest.approx(first["batch_size"] / first["step_s"])
+    assert faster["exchange_s"] == pytest.approx(first["exchange_s"] / 2)
+    assert narrow["exchange_bytes_per_sample"] < 0.6 * first["exchange_bytes_per_sample"]
+    assert first["train_s"] == pytest.approx(4_195_197_692 / first["samples_per_s"], rel=1e-3)
+
+
+def test_measured_here(clicks, monkeypatch, capsys, workdir):
+    for name in ("TRAIN_S", "EVAL_S", "WARM_S"):
+        monkeypatch.setattr(speed, name, 0.01)
+    monkeypatch.setattr(speed, "LIMIT_BYTES", 100_000)
+    words = ["plan", "--data", str(clicks.path), "--model", "deepfm", "--loader.batch-size", "64"]
+    assert main([*words, "--json"]) == 0
+    found = said(capsys)
+    assert found["basis"] == "measured"
+    assert found["model"] == "deepfm"
+    parts = (found["train_s"], found["evaluation_s"], found["saving_s"])
+    assert all(part > 0 for part in parts)
+    assert found["epoch_s"] == pytest.approx(sum(parts))
+    assert list(workdir.iterdir()) == []
+    assert main([*words, "--world", "2"]) == 0
+    assert "tables cut" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_has_no_meaning_is_said(capsys):
+    for words, message in (
+        (["--arch", "criteo-exabyte"], "choose one of: criteo-kaggle, criteo-terabyte"),
+        (["--flops", "1TFLOP"], "needs --memory-bandwidth too"),
+        (["--memory-bandwidth", "1TB/s"], "needs --flops too"),
+        (["--device-memory", "much"], 'device-memory is "much", expected a positive amount'),
+        (["--rows", "10,none"], 'rows has "none", expected'),
+        (["--world", "0"], "world is 0"),
+    ):
+        assert main(["plan", "--no-measure", *words]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_the_page(workdir, capsys):
+    words = [word for word in EIGHT if word != "--json"]
+    assert main([*words, "--device-memory", "80GB", "--html", "plan.html"]) == 0
+    assert "Page: plan.html" in capsys.readouterr().out
+    page = Path("plan.html").read_text()
+    assert page.count("<svg") >= 2
+    assert "embeddings/C20" in page
+    assert main([*words, "--device-memory", "1GB", "--html", "plan.html"]) == 0
+    assert "It does not fit" in Path("plan.html").read_text()
+
+
+def test_words_for_numbers():
+    assert ranges([0, 1, 2, 5]) == "0-2, 5"
+    assert ranges([3]) == "3"
+    assert ranges([0, 2, 4, 6, 8]) == "5 devices"
+    assert amount(2_850_000, "FLOP") == "2.85 MFLOP"
+    assert duration(3.21) == "3.2 s"
+    assert duration(3_700) == "1 h 1 min"
+    assert duration(200_000) == "2 d 7 h"
+    assert short(0.0017) == "1.7 ms"
+    assert short(9.5e-7) == "0.95 µs"
+    assert bar(0.5).plain == "█████·····"
+    assert bar(2.0).plain == "██████████"
