@@ -93,7 +93,7 @@ def _start(procs: int, command: list[str], stack: ExitStack) -> Iterator[_Rank]:
         }
         for number in range(procs):
             first = number == 0
-            said = None if first else stack.enter_context(tempfile.TemporaryFile())
+            said = None if first else stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
             own = {"RANK": str(number), "LOCAL_RANK": str(number)}
             if first:
                 own["DLRM_LISTENER"] = str(listener.fileno())

@@ -23,7 +23,7 @@ from dlrm.parallel.failure import is_connection_error, reason
 from dlrm.parallel.lines import connections, shut
 from dlrm.parallel.meeting import Member, meet, open_store
 from dlrm.parallel.place import Place, interface_to
-from dlrm.parallel.presence import Presence
+from dlrm.parallel.presence import PATIENCE_S, Presence
 
 BACKENDS = ("auto", "gloo", "nccl", "mpi")
 
@@ -61,6 +61,7 @@ class World:
         self.group, self.exchange = group, exchange
         self.device = torch.device("cpu") if device is None else device
         self._presence: Presence | None = None
+        self._store: Store | None = None
         self._lines: dict[int, str] = {}
         self._ended = False
 
@@ -70,13 +71,16 @@ class World:
         return cls()
 
     @classmethod
-    def from_environment(cls, backend: str = "auto", timeout_s: float = 300) -> "World":
+    def from_environment(
+        cls, backend: str = "auto", timeout_s: float = 300, patience_s: float = PATIENCE_S
+    ) -> "World":
         """Return the world that a launcher made, e.g. torchrun; one process alone without one.
 
         Args:
             backend: `gloo` on CPUs, `nccl` on GPUs, `mpi`; `auto` takes nccl where each process has
                 a GPU.
             timeout_s: After which a rank that waits for another gives up.
+            patience_s: After which a rank without a sign of life is gone, once a connection broke.
 
         Raises:
             ConfigError: The environment or the backend has no meaning here, or the processes were
@@ -98,6 +102,8 @@ class World:
             backend=backend,
             device=torch.device("cuda", place.local_rank) if backend == "nccl" else None,
         )
+        # Its server ends with the last that holds it; the groups leave before the presence does.
+        world._store = store
         world._presence = Presence(
             store.clone(),  # pyright: ignore[reportAttributeAccessIssue]
             members,
@@ -105,6 +111,7 @@ class World:
             keeper=keeper,
             keeps=place.hosts_store,
             cut=world._cut,
+            patience_s=patience_s,
         )
         try:
             world._connect(store, place, members, timedelta(seconds=timeout_s))
@@ -268,7 +275,7 @@ class World:
         if dist.is_initialized():
             dist.destroy_process_group()
         self._presence.part()
-        self._presence = None
+        self._presence = self._store = None
 
     def _cut(self) -> None:
         """Wake whatever waits for another rank; nothing can be exchanged any more."""
@@ -279,7 +286,7 @@ class World:
 
     def _leave(self, error: BaseException | None) -> None:
         match error:
-            case None | WorldError():
+            case None | WorldError() | SystemExit(code=None | 0):
                 self.close()
             case KeyboardInterrupt():
                 self.abort("it was interrupted")
