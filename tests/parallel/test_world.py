@@ -112,12 +112,6 @@ def _sleeps(world: World) -> None:
     time.sleep(1000)
 
 
-def _exits(world: World) -> None:
-    import os
-
-    os._exit(3)
-
-
 def _rank(world: World) -> int:
     world.barrier()
     return world.rank
@@ -131,9 +125,6 @@ def test_pool_outlives_a_failed_function(ranks: Ranks):
     with pytest.raises(TimeoutError):
         ranks.run(_sleeps, world=2, timeout_s=0.1)
     assert ranks.run(_rank, world=3) == [0, 1, 2]
-    with pytest.raises(EOFError):
-        ranks.run(_exits, world=2)
-    assert ranks.run(_rank, world=1) == [0]
 
 
 def test_alone():

@@ -72,7 +72,12 @@ class World:
 
     @classmethod
     def from_environment(
-        cls, backend: str = "auto", timeout_s: float = 300, patience_s: float = PATIENCE_S
+        cls,
+        backend: str = "auto",
+        timeout_s: float = 300,
+        *,
+        start_s: float = 300,
+        patience_s: float = PATIENCE_S,
     ) -> "World":
         """Return the world that a launcher made, e.g. torchrun; one process alone without one.
 
@@ -80,6 +85,7 @@ class World:
             backend: `gloo` on CPUs, `nccl` on GPUs, `mpi`; `auto` takes nccl where each process has
                 a GPU.
             timeout_s: After which a rank that waits for another gives up.
+            start_s: After which those who are there give up waiting for the rest.
             patience_s: After which a rank without a sign of life is gone, once a connection broke.
 
         Raises:
@@ -91,8 +97,8 @@ class World:
         if (place := Place.read()) is None:
             return cls.alone()
         backend = _choose(backend, place)
-        store = open_store(place, timeout_s)
-        members = meet(store, place, backend, timeout_s)
+        store = open_store(place, start_s)
+        members = meet(store, place, backend, start_s)
         keeper = "the launcher" if place.launcher_hosts else str(members[0])
         world = cls(
             place.rank,

@@ -1,0 +1,75 @@
+"""Ranks on two hosts, and a cable between them that goes."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+
+from .hosts import Host, missing, two_hosts
+
+CHILD = [sys.executable, str(Path(__file__).parent / "child.py")]
+
+reason = missing()
+pytestmark = pytest.mark.skipif(reason is not None, reason=reason or "")
+
+
+def start(pair: tuple[Host, Host], folder: Path, timeout_s: float) -> list[Popen[bytes]]:
+    """Start rank 0 on the first host and rank 1 on the second."""
+    return [
+        host.start(
+            [*CHILD, str(folder), "none", "0"],
+            env={
+                "RANK": str(rank),
+                "LOCAL_RANK": "0",
+                "WORLD_SIZE": "2",
+                "LOCAL_WORLD_SIZE": "1",
+                "MASTER_ADDR": pair[0].address,
+                "MASTER_PORT": "29500",
+                "OMP_NUM_THREADS": "1",
+                "TIMEOUT_S": str(timeout_s),
+                "NUMBERS": "20000",
+            },
+        )
+        for rank, host in enumerate(pair)
+    ]
+
+
+def go_on(folder: Path, processes: list[Popen[bytes]], until: Callable[[], bool]) -> None:
+    """Wait until the ranks have exchanged numbers, and `until` is true as well."""
+    end = time.monotonic() + 60
+    before = steps(folder)
+    while steps(folder) < before + 10 or not until():
+        assert time.monotonic() < end, "the ranks do not go on"
+        assert [process.poll() for process in processes] == [None, None]
+        time.sleep(0.02)
+
+
+def steps(folder: Path) -> int:
+    path = folder / "steps-0"
+    return path.stat().st_size if path.exists() else 0
+
+
+def test_two_hosts_and_the_cable_between_them(tmp_path: Path):
+    with two_hosts() as pair:
+        processes = start(pair, tmp_path, timeout_s=5)
+        go_on(tmp_path, processes, lambda: True)
+
+        pair[0].lose()
+        go_on(tmp_path, processes, lambda: pair[0].lost() > 20)
+
+        for _ in range(3):
+            pair[1].plug(False)
+            time.sleep(0.2)
+            pair[1].plug(True)
+        go_on(tmp_path, processes, lambda: True)
+
+        pair[1].plug(False)
+        # Nothing tells a rank that the other is gone: it waits for its timeout, then asks around.
+        assert [process.wait(60) for process in processes] == [1, 1]
+        for rank, other in ((0, 1), (1, 0)):
+            said = (tmp_path / f"error-{rank}").read_text()
+            assert f"WorldError: rank {other} (host {pair[other].name}, process" in said
+            assert "no longer answers: Timed out waiting 5000ms" in said
