@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import os
+import socket
+import threading
 import time
 
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dlrm.errors import ConfigError
+from dlrm.errors import ConfigError, WorldError
+from dlrm.parallel.place import Place
+from dlrm.parallel.ties import choose_backend
 from dlrm.parallel.world import World
 
 from .ranks import Ranks
@@ -132,3 +138,58 @@ def test_alone():
     assert (world.rank, world.size, world.first, world.group) == (0, 1, True, None)
     world.barrier()
     world.agree({"x": 1})
+
+
+def test_a_world_of_one_that_a_launcher_made(monkeypatch: pytest.MonkeyPatch):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for name, value in {
+        "RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }.items():
+        monkeypatch.setenv(name, value)
+    threads = threading.active_count()
+    with World.from_environment() as world:
+        assert (world.size, world.backend, world.device.type) == (1, "gloo", "cpu")
+        assert world.exchange is not None
+        assert world.exchange is not world.group
+        assert world.ask("x") == ["x"]
+    assert world.group is None
+    assert threading.active_count() == threads
+    assert "GLOO_SOCKET_IFNAME" not in os.environ
+
+
+def test_no_launcher(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert World.from_environment().group is None
+
+
+def test_a_backend_that_is_not_here(monkeypatch: pytest.MonkeyPatch):
+    place = Place(0, 2, 0, 2, "x", 1, hosts_store=True, launcher_hosts=False)
+    with pytest.raises(ConfigError, match='unknown backend "ucx"; choose one of: auto, gloo'):
+        choose_backend("ucx", place)
+    monkeypatch.setattr(dist, "is_nccl_available", lambda: False)
+    with pytest.raises(ConfigError, match="nccl is not in this build of torch"):
+        choose_backend("nccl", place)
+    assert choose_backend("auto", place) == "gloo"
+    monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match="2 processes and 1 GPUs"):
+        choose_backend("nccl", place)
+    assert choose_backend("auto", place) == "gloo"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_backend("auto", place) == "nccl"
+
+
+def test_only_errors_of_a_connection_are_explained():
+    world = World.alone()
+    gloo = "[/x/gloo/transport/tcp/pair.cc:553] Connection closed by peer [::1]:7. This is typical."
+    with pytest.raises(WorldError, match=r"^Connection closed by peer \[::1\]:7$"), world.guard():
+        raise RuntimeError(gloo)
+    for other in ("mat1 and mat2 shapes cannot be multiplied", "DataLoader timed out"):
+        with pytest.raises(RuntimeError, match=other), world.guard():
+            raise RuntimeError(other)

@@ -6,26 +6,20 @@ another process is executed.
 """
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import PrefixStore, Store
 
-from dlrm.errors import ConfigError, DlrmError, WorldError, unknown
+from dlrm.errors import ConfigError, DlrmError, WorldError
 from dlrm.parallel.failure import is_connection_error, reason
-from dlrm.parallel.lines import connections, shut
-from dlrm.parallel.meeting import Member, meet, open_store
-from dlrm.parallel.place import Place, interface_to
-from dlrm.parallel.presence import PATIENCE_S, Presence
-
-BACKENDS = ("auto", "gloo", "nccl", "mpi")
+from dlrm.parallel.place import Place
+from dlrm.parallel.presence import PATIENCE_S
+from dlrm.parallel.ties import Ties, choose_backend
 
 
 class World:
@@ -41,6 +35,7 @@ class World:
         exchange: The same processes again, for embeddings: what travels there does not wait for
             what travels in `group`.
         device: Where this process computes.
+        ties: Of a world that a launcher made: what holds it together.
 
     """
 
@@ -55,15 +50,13 @@ class World:
         group: dist.ProcessGroup | None = None,
         exchange: dist.ProcessGroup | None = None,
         device: torch.device | None = None,
+        ties: Ties | None = None,
     ):
         self.rank, self.size, self.local_rank = rank, size, local_rank
         self.host, self.backend = host, backend
         self.group, self.exchange = group, exchange
         self.device = torch.device("cpu") if device is None else device
-        self._presence: Presence | None = None
-        self._store: Store | None = None
-        self._lines: dict[int, str] = {}
-        self._ended = False
+        self._ties = ties
 
     @classmethod
     def alone(cls) -> "World":
@@ -96,62 +89,21 @@ class World:
         """
         if (place := Place.read()) is None:
             return cls.alone()
-        backend = _choose(backend, place)
-        store = open_store(place, start_s)
-        members = meet(store, place, backend, start_s)
-        keeper = "the launcher" if place.launcher_hosts else str(members[0])
-        world = cls(
+        backend = choose_backend(backend, place)
+        ties = Ties.make(
+            place, backend, start_s=start_s, timeout_s=timeout_s, patience_s=patience_s
+        )
+        return cls(
             place.rank,
             place.size,
             local_rank=place.local_rank,
-            host=members[place.rank].host,
+            host=ties.members[place.rank].host,
             backend=backend,
+            group=ties.group,
+            exchange=ties.exchange,
             device=torch.device("cuda", place.local_rank) if backend == "nccl" else None,
+            ties=ties,
         )
-        # Its server ends with the last that holds it; the groups leave before the presence does.
-        world._store = store
-        world._presence = Presence(
-            store.clone(),  # pyright: ignore[reportAttributeAccessIssue]
-            members,
-            place.rank,
-            keeper=keeper,
-            keeps=place.hosts_store,
-            cut=world._cut,
-            patience_s=patience_s,
-        )
-        try:
-            world._connect(store, place, members, timedelta(seconds=timeout_s))
-        except BaseException as error:
-            world._leave(error)
-            raise
-        return world
-
-    def _connect(
-        self, store: Store, place: Place, members: list[Member], timeout: timedelta
-    ) -> None:
-        """Make the groups."""
-        # Numbers on the CPU, such as metrics, go through gloo on GPU machines too.
-        backend = "cpu:gloo,cuda:nccl" if self.backend == "nccl" else self.backend
-        # A launcher that restarts the run keeps the store, with what the ranks before wrote there.
-        store = PrefixStore(members[0].key, store)
-        if self.device.type == "cuda":
-            torch.cuda.set_device(self.device)
-        interface = interface_to(place.address, place.port)
-        before = connections(place.port)
-        with self.guard(), _variable("GLOO_SOCKET_IFNAME", interface):
-            if backend == "mpi":
-                dist.init_process_group(backend, timeout=timeout)
-            else:
-                dist.init_process_group(
-                    backend, store=store, rank=self.rank, world_size=self.size, timeout=timeout
-                )
-            self.group = dist.group.WORLD
-            exchange = dist.new_group(timeout=timeout)
-            assert isinstance(exchange, dist.ProcessGroup)
-            self.exchange = exchange
-        self._lines = {
-            line: name for line, name in connections(place.port).items() if before.get(line) != name
-        }
 
     @property
     def first(self) -> bool:
@@ -167,7 +119,15 @@ class World:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._leave(error)
+        match error:
+            case None | WorldError() | SystemExit(code=None | 0):
+                self.close()
+            case KeyboardInterrupt():
+                self.abort("it was interrupted")
+            case DlrmError():
+                self.abort(str(error))
+            case _:
+                self.abort(f"{type(error).__name__}: {error}")
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum over ranks, of equal bits on all of them.
@@ -254,90 +214,27 @@ class World:
         except RuntimeError as error:
             if not is_connection_error(error):
                 raise
-            self._ended = True
-            if self._presence is None:
+            if self._ties is None:
                 raise WorldError(reason(error)) from error
-            raise self._presence.explain(reason(error)) from error
+            raise self._ties.explain(reason(error)) from error
 
     def abort(self, message: str) -> None:
-        """Tell the others why this process ends; their next exchange raises it, then close.
+        """Tell the others why this process ends, which their next exchange raises, and close.
 
         Args:
             message: Of the error, e.g. `C3: id 7 is out of range`.
 
         """
-        if self._presence is not None and not self._ended:
-            self._presence.stopped(message)
-        self._ended = True
+        if self._ties is not None:
+            self._ties.stop(message)
         self.close()
 
     def close(self) -> None:
         """Part from the others; nothing of this process stays behind."""
-        if self._presence is None:
-            return
-        if self._ended:
-            self._cut()
-        self.group = self.exchange = None
-        if dist.is_initialized():
-            dist.destroy_process_group()
-        self._presence.part()
-        self._presence = self._store = None
-
-    def _cut(self) -> None:
-        """Wake whatever waits for another rank; nothing can be exchanged any more."""
-        shut(self._lines)
-        for group in (self.group, self.exchange):
-            if group is not None and self.backend == "nccl":
-                group.abort()
-
-    def _leave(self, error: BaseException | None) -> None:
-        match error:
-            case None | WorldError() | SystemExit(code=None | 0):
-                self.close()
-            case KeyboardInterrupt():
-                self.abort("it was interrupted")
-            case DlrmError():
-                self.abort(str(error))
-            case _:
-                self.abort(f"{type(error).__name__}: {error}")
-
-
-def _choose(backend: str, place: Place) -> str:
-    """Return the backend to use, or say why it cannot be used here."""
-    if backend not in BACKENDS:
-        raise unknown("backend", backend, BACKENDS)
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    built = {
-        "gloo": dist.is_gloo_available(),
-        "nccl": dist.is_nccl_available(),
-        "mpi": dist.is_mpi_available(),
-    }
-    if backend == "auto":
-        return "nccl" if built["nccl"] and gpus >= place.local_size else "gloo"
-    if not built[backend]:
-        raise ConfigError(
-            f"backend {backend} is not in this build of torch ({torch.__version__}); gloo works "
-            "on CPUs"
-        )
-    if backend == "nccl" and gpus < place.local_size:
-        raise ConfigError(
-            f"backend nccl needs a GPU for each process: {place.local_size} processes and {gpus} "
-            "GPUs on this host; start fewer, or take gloo, which works on CPUs"
-        )
-    return backend
-
-
-@contextmanager
-def _variable(name: str, value: str | None) -> Iterator[None]:
-    """Set an environment variable within, unless the user has."""
-    if value is None or name in os.environ:
-        yield
-        return
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        os.environ.pop(name, None)
+        if self._ties is not None:
+            self.group = self.exchange = None
+            self._ties.part()
+            self._ties = None
 
 
 def _shorten(text: str) -> str:

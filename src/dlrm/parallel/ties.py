@@ -1,0 +1,163 @@
+"""What ties a process to the others of its run, from the first hello until it parts."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
+
+from dlrm.errors import ConfigError, WorldError, unknown
+from dlrm.parallel.failure import is_connection_error, reason
+from dlrm.parallel.lines import connections, shut
+from dlrm.parallel.meeting import Member, meet, open_store
+from dlrm.parallel.place import Place, interface_to
+from dlrm.parallel.presence import Presence
+
+BACKENDS = ("auto", "gloo", "nccl", "mpi")
+
+
+class Ties:
+    """The run's store, its process groups, and the signs of life of its ranks."""
+
+    def __init__(
+        self, store: Store, members: list[Member], place: Place, backend: str, patience_s: float
+    ):
+        self.members, self.backend = members, backend
+        self.group: dist.ProcessGroup | None = None
+        self.exchange: dist.ProcessGroup | None = None
+        # The server in it ends with the last that holds it; the groups go before the presence.
+        self._store: Store | None = store
+        self._lines: dict[int, str] = {}
+        self._over = False
+        self._presence = Presence(
+            store.clone(),  # pyright: ignore[reportAttributeAccessIssue]
+            members,
+            place.rank,
+            keeper="the launcher" if place.launcher_hosts else str(members[0]),
+            keeps=place.hosts_store,
+            cut=self._cut,
+            patience_s=patience_s,
+        )
+
+    @classmethod
+    def make(
+        cls, place: Place, backend: str, *, start_s: float, timeout_s: float, patience_s: float
+    ) -> "Ties":
+        """Meet the others and connect to them.
+
+        Raises:
+            WorldError: Some did not come, or are out of reach.
+            ConfigError: They were not started alike.
+
+        """
+        store = open_store(place, start_s)
+        members = meet(store, place, backend, start_s)
+        ties = cls(store, members, place, backend, patience_s)
+        try:
+            ties._connect(place, timedelta(seconds=timeout_s))
+        except RuntimeError as error:
+            if is_connection_error(error):
+                found = ties.explain(reason(error))
+                ties.part()
+                raise found from error
+            ties.stop(f"{type(error).__name__}: {error}")
+            ties.part()
+            raise
+        return ties
+
+    def explain(self, reason: str) -> WorldError:
+        """Return the error of a broken connection, which names who is gone."""
+        self._over = True
+        return self._presence.explain(reason)
+
+    def stop(self, message: str) -> None:
+        """Tell the others why this process ends, unless it ends because of them."""
+        if not self._over:
+            self._presence.stopped(message)
+        self._over = True
+
+    def part(self) -> None:
+        """Leave the groups, and the store when the others need it no longer."""
+        if self._over:
+            self._cut()
+        self.group = self.exchange = None
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        self._presence.part()
+        self._store = None
+
+    def _connect(self, place: Place, timeout: timedelta) -> None:
+        # Numbers on the CPU, such as metrics, go through gloo on GPU machines too.
+        backend = "cpu:gloo,cuda:nccl" if self.backend == "nccl" else self.backend
+        if self.backend == "nccl":
+            torch.cuda.set_device(place.local_rank)
+        before = connections(place.port)
+        with _variable("GLOO_SOCKET_IFNAME", interface_to(place.address, place.port)):
+            if backend == "mpi":
+                dist.init_process_group(backend, timeout=timeout)
+            else:
+                # A launcher that restarts the run keeps the store, and what stands in it.
+                assert self._store is not None
+                store = PrefixStore(self.members[0].key, self._store)
+                dist.init_process_group(
+                    backend, store=store, rank=place.rank, world_size=place.size, timeout=timeout
+                )
+            exchange = dist.new_group(timeout=timeout)
+        assert isinstance(exchange, dist.ProcessGroup)
+        self.group, self.exchange = dist.group.WORLD, exchange
+        after = connections(place.port)
+        self._lines = {line: name for line, name in after.items() if before.get(line) != name}
+
+    def _cut(self) -> None:
+        """Wake whatever waits for another rank; nothing can be exchanged any more."""
+        shut(self._lines)
+        if self.backend == "nccl":
+            for group in (self.group, self.exchange):
+                if group is not None:
+                    group.abort()
+
+
+def choose_backend(backend: str, place: Place) -> str:
+    """Return the backend to use; `auto` is nccl where each process has a GPU, else gloo.
+
+    Raises:
+        ConfigError: The backend is unknown, or cannot be used here.
+
+    """
+    if backend not in BACKENDS:
+        raise unknown("backend", backend, BACKENDS)
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    built = {
+        "gloo": dist.is_gloo_available(),
+        "nccl": dist.is_nccl_available(),
+        "mpi": dist.is_mpi_available(),
+    }
+    if backend == "auto":
+        return "nccl" if built["nccl"] and gpus >= place.local_size else "gloo"
+    if not built[backend]:
+        raise ConfigError(
+            f"backend {backend} is not in this build of torch ({torch.__version__}); gloo works "
+            "on CPUs"
+        )
+    if backend == "nccl" and gpus < place.local_size:
+        raise ConfigError(
+            f"backend nccl needs a GPU for each process: {place.local_size} processes and {gpus} "
+            "GPUs on this host; start fewer, or take gloo, which works on CPUs"
+        )
+    return backend
+
+
+@contextmanager
+def _variable(name: str, value: str | None) -> Iterator[None]:
+    """Set an environment variable within, unless the user has."""
+    if value is None or name in os.environ:
+        yield
+        return
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
