@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from dlrm.errors import DlrmError, Interrupted
+from dlrm.errors import DlrmError, Interrupted, WorldError
 
 COMMANDS = {
     "train": ("dlrm.commands.train:main", "Train a model, up to its scores and its report."),
@@ -52,7 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: Words after `dlrm`; None takes them from the process.
 
     Returns:
-        The exit status: 0, 1 after an error, 2 for a wrong command line, 130 after Ctrl-C.
+        The exit status: 0, 1 after an error, 2 for a wrong command line, 3 where another process
+        of the run was lost, 130 after Ctrl-C.
 
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -90,7 +91,7 @@ def _explain(error: BaseException) -> int | None:
             return 130
         case DlrmError():
             _complain(f"error: {error}")
-            return 1
+            return 3 if isinstance(error, WorldError) else 1
         case BrokenPipeError():
             # Whoever read our output has seen enough; Python must not complain about it at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -111,6 +112,9 @@ def _call(function: Callable[..., Any], words: list[str], prog: str) -> Any:
 
 
 def _show(result: Any, as_json: bool) -> None:
+    if result is None:
+        # Another process speaks.
+        return
     if as_json:
         print(json.dumps(result.to_dict(), allow_nan=False))
         return
@@ -131,7 +135,8 @@ def _take(words: list[str], flag: str) -> bool:
 
 
 def _complain(message: str) -> None:
-    print(f"dlrm: {message}", file=sys.stderr)
+    if message:
+        print(f"dlrm: {message}", file=sys.stderr)
 
 
 def _usage(words: list[str]) -> int:

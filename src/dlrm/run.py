@@ -25,10 +25,17 @@ from dlrm.schema import Schema
 
 
 class Run:
-    """A run directory on disk."""
+    """A run directory on disk.
 
-    def __init__(self, path: Path):
+    Args:
+        path: Of the directory.
+        silent: Whether `log` and `rewind` do nothing, because another process writes it.
+
+    """
+
+    def __init__(self, path: Path, *, silent: bool = False):
         self.path = path
+        self.silent = silent
 
     @classmethod
     def create(
@@ -65,8 +72,8 @@ class Run:
             )
 
     @classmethod
-    def open(cls, path: Path) -> "Run":
-        """Open an existing run directory.
+    def open(cls, path: Path, *, silent: bool = False) -> "Run":
+        """Open an existing run directory; arguments as for the class.
 
         Raises:
             RunError: There is none.
@@ -76,7 +83,7 @@ class Run:
             raise RunError(f"{path}: no such run directory")
         if not (path / "config.json").is_file():
             raise RunError(f"{path} is not a run directory: it has no config.json")
-        return cls(path)
+        return cls(path, silent=silent)
 
     @property
     def recipe(self) -> str:
@@ -113,6 +120,8 @@ class Run:
 
     def log(self, event: str, **values: Any) -> None:
         """Append a line to metrics.jsonl."""
+        if self.silent:
+            return
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"event": event, **values}, allow_nan=False) + "\n")
 
@@ -127,6 +136,8 @@ class Run:
 
     def rewind(self, step: int) -> None:
         """Forget what metrics.jsonl says of later steps, before a resumed run says it again."""
+        if self.silent:
+            return
         kept = [row for row in self._metrics() if row.get("step", 0) <= step]
         lines = "".join(json.dumps(row) + "\n" for row in kept)
         write_bytes(self.path / "metrics.jsonl", lines.encode())

@@ -134,7 +134,7 @@ class Writer:
 
 
 def _write_all(descriptor: int, content: np.ndarray, at: int) -> None:
-    view = memoryview(content)
+    view = memoryview(content)  # pyright: ignore[reportArgumentType]
     # The system may take less than it is given, and never more than 2 GB at once.
     while view:
         written = os.pwrite(descriptor, view[: 1 << 30], at)

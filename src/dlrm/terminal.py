@@ -21,6 +21,12 @@ err = Console(stderr=True)
 _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
 
+def silence() -> None:
+    """Show no progress from now on, and print nothing: another process speaks for this one."""
+    out.quiet = err.quiet = True
+    _quiet.set(True)
+
+
 @contextmanager
 def quiet(asked: bool = True) -> Iterator[None]:
     """Show no progress within, in this thread; `asked` False changes nothing."""

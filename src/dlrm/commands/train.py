@@ -1,5 +1,6 @@
 """`dlrm train`: from data to a trained, evaluated and reported model."""
 
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -13,16 +14,20 @@ from dlrm.commands.flags import parse
 from dlrm.data.resolve import resolve
 from dlrm.data.store import Dataset
 from dlrm.data.tabular.columns import CROSS_NAME
-from dlrm.errors import ConfigError, MissingExtraError, RunError
+from dlrm.errors import ConfigError, Interrupted, MissingExtraError, RunError, WorldError
 from dlrm.models import another
 from dlrm.models.wide_deep import WideDeepConfig
 from dlrm.nn import precision
+from dlrm.parallel import launched
+from dlrm.parallel.launch import launch
+from dlrm.parallel.world import World
 from dlrm.recipes.baseline import baseline as baseline_of
 from dlrm.run import Run
 from dlrm.training import trial
-from dlrm.training.config import TrainConfig, from_dict
+from dlrm.training.config import TrainConfig, from_dict, to_dict
 from dlrm.training.ensemble import mean_of_members, members, model_name
 from dlrm.training.trained import Effort, effort
+from dlrm.training.turns import in_turn
 
 METRICS = {
     "auc": "AUC",
@@ -105,6 +110,8 @@ def train(
 ) -> TrainResult:
     """Train a model, evaluate its best checkpoint and write the report.
 
+    Started by torchrun, on all of its processes together.
+
     Args:
         recipe: Name of a recipe, `module:function`, or a whole config. A resumed run keeps its own.
         run: The run directory; None makes one under `runs/`.
@@ -117,10 +124,13 @@ def train(
     if resume:
         if run is None:
             raise ConfigError("resume needs the run directory")
-        return _resume(Run.open(Path(run)), data=None)
+        opened = Run.open(Path(run))
+        with _world(from_dict(opened.config)) as world:
+            return _resume(opened, None, world)
     name = "custom" if isinstance(recipe, TrainConfig) else recipe
     config = recipe if isinstance(recipe, TrainConfig) else recipes.find(recipe)()
-    return _start(name, config, Path(run) if run is not None else None)
+    with _world(config) as world:
+        return _start(name, config, Path(run) if run is not None else None, world)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,14 +149,28 @@ class Arguments:
     run: Path | None = None
     """The run directory; a new one under `runs/` if not given."""
     resume: bool = False
-    """Go on with `--run` from its newest checkpoint, with the config it was started with."""
+    """Go on with `--run` from its newest checkpoint, with the config it was started with, on as
+    many processes as `--procs` says now."""
+    procs: int = 1
+    """Processes on this machine that share the tables and the samples of each batch. On several
+    machines: torchrun ... -m dlrm train."""
 
 
-def main(words: list[str], prog: str) -> TrainResult:
-    """Parse `[RECIPE] [--FLAG VALUE ...]` and train."""
+def main(words: list[str], prog: str) -> TrainResult | None:
+    """Parse `[RECIPE] [--FLAG VALUE ...]` and train.
+
+    Returns:
+        None on processes that leave the result to another one.
+
+    """
     recipe, flags = recipes.first_word(words)
     name = recipe or "demo"
-    resumed = Run.open(_run_flag(flags)) if "--resume" in flags else None
+    again = "--resume" in flags
+    if not again and (restarted := launched.restarted(_take_value(list(flags), "--run"))):
+        # The launcher has started all processes anew after one was lost.
+        flags += ["--resume"] if "--run" in flags else ["--resume", "--run", str(restarted)]
+        again = True
+    resumed = Run.open(_run_flag(flags)) if again else None
     if resumed and recipe not in (None, resumed.recipe):
         raise ConfigError(f"{resumed.path} was started with the recipe {resumed.recipe}")
     config = from_dict(resumed.config) if resumed else recipes.find(name)()
@@ -155,8 +179,15 @@ def main(words: list[str], prog: str) -> TrainResult:
     elif model and model != config.model.name:
         raise ConfigError(f"the run was started with the model {config.model.name}, not {model}")
     arguments = parse(Arguments, flags, prog, default=Arguments(config=config))
+    procs = arguments.procs
+    if procs < 1:
+        raise ConfigError(f"--procs is {procs}: at least 1 process is needed")
     if not resumed:
-        return _start(name, arguments.config, arguments.run)
+        if procs > 1:
+            return _start_processes(name, recipe, flags, arguments)
+        with _world(arguments.config) as world:
+            result = _start(name, arguments.config, arguments.run, world)
+            return result if world.first and not launched.by_us() else None
     for field in fields(TrainConfig):
         # The data may have moved; anything else would make another run of it.
         before, now = getattr(config, field.name), getattr(arguments.config, field.name)
@@ -166,7 +197,72 @@ def main(words: list[str], prog: str) -> TrainResult:
                 f"its config: leave the flag out, or start a new --run"
             )
     moved = arguments.config.data != config.data
-    return _resume(resumed, arguments.config.data if moved else None)
+    data = arguments.config.data if moved else None
+    if procs > 1:
+        return _launch(procs, [*([recipe] if recipe else []), *flags], resumed)
+    with _world(config) as world:
+        result = _resume(resumed, data, world)
+        return result if world.first and not launched.by_us() else None
+
+
+def _world(config: TrainConfig) -> World:
+    """Return the processes that were started together with this one."""
+    world = World.from_environment(config.parallel.backend, config.parallel.timeout_s)
+    if not world.first:
+        terminal.silence()
+    return world
+
+
+def _start_processes(
+    name: str, recipe: str | None, flags: list[str], arguments: Arguments
+) -> TrainResult:
+    """Prepare what all processes need, then start them."""
+    path = fresh(name) if arguments.run is None else arguments.run
+    Run.check_new(path)
+    check_batch(arguments.config, arguments.procs)
+    open_data(arguments.config)
+    words = [*([recipe] if recipe else []), *flags]
+    if arguments.run is None:
+        words += ["--run", str(path)]
+    return _launch(arguments.procs, words, Run(path))
+
+
+def _launch(procs: int, words: list[str], run: Run) -> TrainResult:
+    """Train on several processes of this machine and return what they came to."""
+    _take_value(words, "--procs")
+    with launched.speaking():
+        status = launch(procs, ["train", *words])
+    # What happened has been said by the process that it happened to.
+    if status == 130:
+        raise Interrupted("")
+    if status:
+        saved = any((run.path / "checkpoints").glob("step-*"))
+        again = f"; go on with: dlrm train --run {run.path} --resume --procs {procs}"
+        raise WorldError(f"the run has ended{again if saved else ''}")
+    return result_of(run)
+
+
+def result_of(run: Run) -> TrainResult:
+    """Return what a finished run came to."""
+    config = from_dict(run.config)
+    known = {split: run.evaluation(split) for split in trial.HELD_OUT}
+    report = run.path / "report.html"
+    return TrainResult(
+        run=run.path,
+        model=model_name(config),
+        evaluations={split: found for split, found in known.items() if found is not None},
+        effort=effort(run),
+        report=report if report.is_file() else None,
+    )
+
+
+def check_batch(config: TrainConfig, world: int) -> None:
+    """Raise a ConfigError where batches are too small for so many processes."""
+    if config.loader.batch_size < world:
+        raise ConfigError(
+            f"loader.batch_size is {config.loader.batch_size}, and there are {world} processes: "
+            "each needs a sample of every batch; start fewer, or take larger batches"
+        )
 
 
 def _run_flag(flags: list[str]) -> Path:
@@ -186,36 +282,66 @@ def _take_value(flags: list[str], name: str) -> str | None:
     return None
 
 
-def _start(recipe: str, config: TrainConfig, path: Path | None) -> TrainResult:
+def _start(recipe: str, config: TrainConfig, path: Path | None, world: World) -> TrainResult:
+    check_batch(config, world.size)
     # Asked before the data are prepared, which may take long.
-    path = fresh(recipe) if path is None else path
-    Run.check_new(path)
+    path = Path(world.tell(str(fresh(recipe) if path is None else path)))
+    if world.first:
+        Run.check_new(path)
+    world.agree({"recipe": recipe, **_flat(to_dict(config))})
     # What `auto` means here is part of what a resumed run must repeat, on another machine too.
-    config = replace(config, precision=precision.resolve(config.precision))
-    dataset = open_data(config)
-    run = trial.create(path, recipe, config, dataset)
+    config = replace(config, precision=world.tell(precision.resolve(config.precision)))
+    dataset = in_turn(world, lambda: open_data(config))
+    world.agree(_meaning(dataset))
+    run = trial.create(path, recipe, config, dataset, world)
     models = (member.model for member in members(config))
     crossed = any(CROSS_NAME in name for name in dataset.schema.names)
-    if not crossed and any(
-        isinstance(model, WideDeepConfig) and not model.crosses for model in models
+    if (
+        world.first
+        and not crossed
+        and any(isinstance(model, WideDeepConfig) and not model.crosses for model in models)
     ):
         terminal.err.print(
             "wide_deep without --model.crosses: its wide part is the first-order weights, and "
             "pairs are left to the MLP"
         )
-    return _train(config, dataset, run, resume=False)
+    return _train(config, dataset, run, world, resume=False)
 
 
-def _resume(run: Run, data: str | None) -> TrainResult:
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested dicts as one, with names such as `optim.lr`."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _meaning(dataset: Dataset) -> dict[str, Any]:
+    """Return what must be equal in the data of all processes."""
+    schema = dataset.schema.to_dict()
+    sizes = {name: len(dataset.split(name)) for name in ("train", *trial.HELD_OUT)}
+    return {**{f"schema.{key}": value for key, value in schema.items()}, "rows": sizes}
+
+
+def _resume(run: Run, data: str | None, world: World) -> TrainResult:
     config = from_dict(run.config)
+    check_batch(config, world.size)
+    run.silent = not world.first
     # Where the data lie, not what the flag said: the working directory may be another one.
     found = Path(run.dataset["path"])
-    dataset = Dataset.open(found) if data is None else open_data(replace(config, data=data))
+    dataset = in_turn(
+        world,
+        lambda: Dataset.open(found) if data is None else open_data(replace(config, data=data)),
+    )
+    world.agree({**_flat(to_dict(config)), **_meaning(dataset)})
     if difference := run.schema.difference(dataset.schema):
         raise RunError(
             f"{run.path} was trained on another schema than {dataset.path}: {difference}"
         )
-    return _train(config, dataset, run, resume=True)
+    return _train(config, dataset, run, world, resume=True)
 
 
 def open_data(config: TrainConfig) -> Dataset:
@@ -229,23 +355,19 @@ def fresh(recipe: str) -> Path:
     return Path("runs") / f"{name}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
 
 
-def _train(config: TrainConfig, dataset: Dataset, run: Run, *, resume: bool) -> TrainResult:
+def _train(
+    config: TrainConfig, dataset: Dataset, run: Run, world: World, *, resume: bool
+) -> TrainResult:
     baseline = None
     if config.baseline:
         simpler = baseline_of(config)
         path = run.path / "baseline"
-        _, seen = trial.complete(path, "baseline", simpler, dataset, title="baseline")
+        _, seen = trial.complete(path, "baseline", simpler, dataset, title="baseline", world=world)
         baseline = (simpler.model.name, seen)
-    model = trial.fit(config, dataset, run, resume=resume)
-    evaluations = trial.evaluate(config, dataset, run, model, baseline)
-    try:
-        report = reporting.write(run.path)
-    except MissingExtraError:
-        report = None
-    return TrainResult(
-        run=run.path,
-        model=model_name(config),
-        evaluations=evaluations,
-        effort=effort(run),
-        report=report,
-    )
+    model = trial.fit(config, dataset, run, resume=resume, world=world)
+    trial.evaluate(config, dataset, run, model, baseline, world)
+    if world.first:
+        with suppress(MissingExtraError):
+            reporting.write(run.path)
+    world.barrier()
+    return result_of(run)

@@ -167,9 +167,8 @@ class Loader:
 
     def _own(self, rows: int) -> np.ndarray:
         """Return the places of this process' rows among those of a window."""
-        begins = np.arange(0, rows, self.batch_size)
         found = []
-        for begin in begins:
+        for begin in range(0, rows, self.batch_size):
             ends = np.cumsum([0, *shares(min(self.batch_size, rows - begin), self.world)])
             found.append(np.arange(begin + ends[self.rank], begin + ends[self.rank + 1]))
         return np.concatenate(found)

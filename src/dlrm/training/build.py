@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from math import prod
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -22,19 +21,18 @@ from dlrm.training.config import TrainConfig
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A model that can be trained."""
+    """A model on this process."""
 
     model: nn.Module
     """What this process keeps; checkpoints are of it."""
     net: nn.Module
     """`forward(batch) -> logits (b,)`, of the samples of this process."""
-    optimizer: Optimizer
     plan: Plan | None
     """Where the tables are; None on one process."""
 
 
 def build(config: TrainConfig, schema: Schema, world: World) -> Built:
-    """Return the model and the optimizer of a run, fresh.
+    """Return the model of a run, fresh.
 
     Raises:
         PlanError: The tables do not fit the processes' memory.
@@ -44,19 +42,19 @@ def build(config: TrainConfig, schema: Schema, world: World) -> Built:
     def make() -> nn.Module:
         return config.model.build(schema, precision.resolve(config.precision))
 
-    torch.manual_seed(config.seed)
     if world.size == 1:
         model = make()
-        return Built(model, model, config.optim.build(model.parameters()), None)
+        return Built(model, model, None)
     made = plan_of(config, schema, world.size)
     wire = Wire(world.rank, world.size, world.exchange, dtype=WIRE[config.parallel.wire])
     model = spread(make, made, wire)
+    return Built(model, ParallelModel(model, wire, world.group), made)
+
+
+def optimizer_of(config: TrainConfig, model: nn.Module) -> Optimizer:
+    """Return the optimizer of a run, of those parameters that this process keeps."""
     total = sum(prod(whole.shape) for whole in state.model_wholes(model).values())
-    optimizer = config.optim.build(model.parameters(), total=total)
-    if not world.first:
-        # What is drawn from now on, such as dropout, is of this process' samples.
-        torch.manual_seed(hash((config.seed, world.rank)))
-    return Built(model, ParallelModel(model, wire, world.group), optimizer, made)
+    return config.optim.build(model.parameters(), total=total)
 
 
 def plan_of(config: TrainConfig, schema: Schema, world: int) -> Plan:

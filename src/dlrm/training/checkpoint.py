@@ -115,7 +115,9 @@ def save(
         "progress": {
             "seen_logits": Whole.of(torch.from_numpy(logits), world.first),
             "seen_labels": Whole.of(torch.from_numpy(labels), world.first),
-            "torch_generator": Whole.of(generators[0] if world.size == 1 else generators, world.first),
+            "torch_generator": Whole.of(
+                generators[0] if world.size == 1 else generators, world.first
+            ),
         },
     }
     if average is not None and average.mean:
@@ -126,12 +128,7 @@ def save(
     try:
         with _together(world, target):
             if world.first:
-                folder.mkdir(exist_ok=True)
-                for stale in folder.glob(".*.tmp"):
-                    shutil.rmtree(stale)
-                temporary.mkdir()
-                for name, tensors in files.items():
-                    create(temporary / f"{name}.safetensors", tensors)
+                _make(folder, temporary, files)
         with _together(world, target):
             for name, tensors in files.items():
                 with Writer(temporary / f"{name}.safetensors") as writer:
@@ -149,11 +146,20 @@ def save(
     finally:
         if world.first:
             shutil.rmtree(temporary, ignore_errors=True)
-    if world.first:
-        for old in steps(folder)[:-keep]:
-            if old != progress.best_step:
-                shutil.rmtree(folder / f"step-{old:09d}")
+    for old in steps(folder)[:-keep] if world.first else ():
+        if old != progress.best_step:
+            shutil.rmtree(folder / f"step-{old:09d}")
     return target
+
+
+def _make(folder: Path, temporary: Path, files: dict[str, dict[str, Whole]]) -> None:
+    """Make a checkpoint's files, with room for what is to be written."""
+    folder.mkdir(exist_ok=True)
+    for stale in folder.glob(".*.tmp"):
+        shutil.rmtree(stale)
+    temporary.mkdir()
+    for name, tensors in files.items():
+        create(temporary / f"{name}.safetensors", tensors)
 
 
 @contextmanager
@@ -283,6 +289,7 @@ def _check(path: Path, names: list[str], numbers: dict[str, Any], world: World) 
     """Read all files once, on one process, and compare their checksums."""
     problem = None
     if world.first:
+        file = path
         try:
             for name in names:
                 file = path / f"{name}.safetensors"

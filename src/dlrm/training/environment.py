@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 import dlrm
+from dlrm.parallel.launched import launch_id
 
 
 def environment() -> dict[str, Any]:
@@ -29,6 +30,7 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_bytes": _memory_bytes(),
+        "launch": launch_id(),
     }
 
 

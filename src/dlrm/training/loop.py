@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from dlrm.batch import Batch
 from dlrm.data.loader import Loader
-from dlrm.data.store import Dataset
+from dlrm.data.store import Dataset, Split
 from dlrm.errors import DatasetError, Interrupted, RunError
 from dlrm.metrics import Metrics
 from dlrm.ops.memory import keep_freed_memory
@@ -17,14 +17,14 @@ from dlrm.parallel.world import World
 from dlrm.run import Run
 from dlrm.training import checkpoint, loss
 from dlrm.training.average import Average
-from dlrm.training.build import build
+from dlrm.training.build import build, optimizer_of
 from dlrm.training.checkpoint import Progress
 from dlrm.training.config import LossConfig, TrainConfig
 from dlrm.training.evaluate import predict_split
 from dlrm.training.interrupt import Interrupt
 from dlrm.training.log import Log
-from dlrm.training.votes import votes
 from dlrm.training.tensorboard import EventWriter
+from dlrm.training.votes import votes
 
 HIGHER_IS_BETTER = ("auc", "accuracy")
 
@@ -63,12 +63,9 @@ def fit(
     world = world or World.alone()
     if config.threads:
         torch.set_num_threads(config.threads)
-    train = dataset.split("train")
-    if len(train) == 0:
-        raise DatasetError(f"{dataset.path}: the training split has no rows")
+    train = _rows(dataset)
     keep_freed_memory()
-    built = build(config, dataset.schema, world)
-    model, net, optimizer = built.model, built.net, built.optimizer
+    model, net, optimizer = _fresh(config, dataset, world)
     loader = Loader(
         train,
         batch_size=config.loader.batch_size,
@@ -148,6 +145,26 @@ def fit(
                     )
     load_best(run, model, world)
     return net
+
+
+def _rows(dataset: Dataset) -> Split:
+    train = dataset.split("train")
+    if len(train) == 0:
+        raise DatasetError(f"{dataset.path}: the training split has no rows")
+    return train
+
+
+def _fresh(
+    config: TrainConfig, dataset: Dataset, world: World
+) -> tuple[nn.Module, nn.Module, Optimizer]:
+    """Return what this process keeps of the model, what computes logits with it, the optimizer."""
+    torch.manual_seed(config.seed)
+    built = build(config, dataset.schema, world)
+    optimizer = optimizer_of(config, built.model)
+    if not world.first:
+        # What is drawn from now on, such as dropout, is of this process' samples.
+        torch.manual_seed(hash((config.seed, world.rank)))
+    return built.model, built.net, optimizer
 
 
 def batch_loss(config: LossConfig, logits: Tensor, batch: Batch) -> Tensor:

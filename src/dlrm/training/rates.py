@@ -13,6 +13,8 @@ class Rates:
     """Of a sample, scored without training."""
     metrics_s: float
     """Of the metrics of a sample."""
+    save_s: float
+    """Of a checkpoint, however small."""
     write_s: float
     """Of a byte of a checkpoint."""
     capped: bool

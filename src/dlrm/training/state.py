@@ -1,11 +1,12 @@
 """What tensors of a model and its optimizer are, whoever keeps which part of them.
 
-Their names and shapes are those of the model on one process: of tables that are spread, each process
-names the rows and columns that it keeps. So a checkpoint of many processes is that of one.
+Their names and shapes are those of the model on one process: of tables that are spread, each
+process names the rows and columns that it keeps. So a checkpoint of many processes is that of one.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -123,12 +124,12 @@ def optimizer_wholes(
     return found
 
 
-def local(place: Place, whole: "Slices", key: str = "") -> Tensor:
+def local(place: Place, whole: Any, key: str = "") -> Tensor:
     """Read what this process keeps of a tensor.
 
     Args:
         place: Where it lies.
-        whole: The file.
+        whole: The file, opened by `safetensors.safe_open`.
         key: As for `wholes`.
 
     """

@@ -59,6 +59,8 @@ def measured(of: Planned, rates: Rates, bandwidth: float) -> Times:
     held_out = sum(samples.get(split, 0) for split in config.eval.splits)
     scored = held_out * evaluations
     saves = -(-steps // config.checkpoint.every) if config.checkpoint.every else evaluations
+    # Each process writes what it has.
+    written = of.footprint.checkpoint_bytes / of.world.size
     return Times(
         basis="measured",
         step_s=step_s,
@@ -67,8 +69,7 @@ def measured(of: Planned, rates: Rates, bandwidth: float) -> Times:
         train_s=steps * step_s,
         evaluation_s=scored * rates.evaluation_s / of.world.size
         + (scored + samples.get("train", 0)) * rates.metrics_s,
-        # Each process writes what it has.
-        saving_s=saves * of.footprint.checkpoint_bytes / of.world.size * rates.write_s,
+        saving_s=saves * (rates.save_s + written * rates.write_s),
         rates=rates,
     )
 

@@ -4,15 +4,20 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from dlrm.nn import precision
+from dlrm.parallel.world import World
 from dlrm.run import Run
 from dlrm.training import ensemble
+from dlrm.training.build import build
 from dlrm.training.config import from_dict
 from dlrm.training.loop import load_best
 
 
-def load_model(run: Run) -> nn.Module:
+def load_model(run: Run, world: World | None = None) -> nn.Module:
     """Return the trained model of a run: its best checkpoint, or the mean of its members' best.
+
+    Args:
+        run: Of one process, or many.
+        world: The processes that load it, each a part of its tables.
 
     Returns:
         In evaluation mode; `forward(batch) -> logits (B,)`.
@@ -24,9 +29,11 @@ def load_model(run: Run) -> nn.Module:
     config = from_dict(run.config)
     if config.ensemble > 1:
         members = (Run.open(ensemble.folder(run, k)) for k in range(config.ensemble))
-        return ensemble.Ensemble(map(load_model, members), config.ensemble_mean).eval()
-    model = config.model.build(run.schema, precision.resolve(config.precision))
-    return load_best(run, model).eval()
+        loaded = (load_model(member, world) for member in members)
+        return ensemble.Ensemble(loaded, config.ensemble_mean).eval()
+    built = build(config, run.schema, world or World.alone())
+    load_best(run, built.model, world)
+    return built.net.eval()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,8 +10,9 @@ from torch import nn
 
 from dlrm.data.store import Dataset
 from dlrm.data.tabular.encoder import open_encoder
-from dlrm.errors import DivergedError, Interrupted
+from dlrm.errors import DivergedError, Interrupted, RunError
 from dlrm.files import write_json
+from dlrm.parallel.world import World
 from dlrm.run import Run
 from dlrm.training import ensemble, loop
 from dlrm.training.config import TrainConfig, to_dict
@@ -23,8 +24,17 @@ HELD_OUT = ("validation", "test")
 """Splits that a finished run is evaluated on, where they have rows."""
 
 
-def create(path: Path, recipe: str, config: TrainConfig, dataset: Dataset) -> Run:
+def create(
+    path: Path, recipe: str, config: TrainConfig, dataset: Dataset, world: World | None = None
+) -> Run:
     """Start a run directory with everything that later commands need to know.
+
+    Args:
+        path: Of the directory.
+        recipe: Name of the recipe.
+        config: Of the run.
+        dataset: That it learns.
+        world: The processes of the run, of which the first writes.
 
     Raises:
         RunError: The folder exists and is not empty.
@@ -32,20 +42,34 @@ def create(path: Path, recipe: str, config: TrainConfig, dataset: Dataset) -> Ru
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    run = Run.create(
-        path,
-        recipe=recipe,
-        config=to_dict(config),
-        schema=dataset.schema,
-        environment=environment(),
-        dataset={**dataset.summary(), "path": str(dataset.path.resolve())},
-    )
-    open_encoder(dataset.path).save(path)
-    return run
+    world = world or World.alone()
+    if world.first:
+        Run.create(
+            path,
+            recipe=recipe,
+            config=to_dict(config),
+            schema=dataset.schema,
+            environment=environment() | ({"processes": world.size} if world.size > 1 else {}),
+            dataset={**dataset.summary(), "path": str(dataset.path.resolve())},
+        )
+        open_encoder(dataset.path).save(path)
+    world.barrier()
+    try:
+        return Run.open(path, silent=not world.first)
+    except RunError as error:
+        raise RunError(
+            f"{error}, which rank 0 has just made: all processes must share the folder of the run"
+        ) from error
 
 
 def complete(
-    path: Path, recipe: str, config: TrainConfig, dataset: Dataset, *, title: str
+    path: Path,
+    recipe: str,
+    config: TrainConfig,
+    dataset: Dataset,
+    *,
+    title: str,
+    world: World | None = None,
 ) -> tuple[Run, dict[str, dict[str, Any]]]:
     """Bring a run to its evaluations, from wherever it stands: not begun, killed or finished.
 
@@ -53,21 +77,32 @@ def complete(
         The run, and what `evaluate` returned for it.
 
     """
-    again = (path / "config.json").is_file()
-    if not again:
+    world = world or World.alone()
+    again = world.tell((path / "config.json").is_file())
+    if not again and world.first:
         # Killed before its config was written, it is no run yet: nothing in it is worth keeping.
         shutil.rmtree(path, ignore_errors=True)
-    run = Run.open(path) if again else create(path, recipe, config, dataset)
+    run = (
+        Run.open(path, silent=not world.first)
+        if again
+        else create(path, recipe, config, dataset, world)
+    )
     known = {name: run.evaluation(name) for name in HELD_OUT if len(dataset.split(name))}
     done = {name: evaluation for name, evaluation in known.items() if evaluation is not None}
-    if done and len(done) == len(known):
+    if world.tell(bool(done) and len(done) == len(known)):
         return run, done
-    model = fit(config, dataset, run, resume=again, title=title)
-    return run, evaluate(config, dataset, run, model)
+    model = fit(config, dataset, run, resume=again, title=title, world=world)
+    return run, evaluate(config, dataset, run, model, world=world)
 
 
 def fit(
-    config: TrainConfig, dataset: Dataset, run: Run, *, resume: bool = False, title: str = ""
+    config: TrainConfig,
+    dataset: Dataset,
+    run: Run,
+    *,
+    resume: bool = False,
+    title: str = "",
+    world: World | None = None,
 ) -> nn.Module:
     """Train the model of a run, or the members of its ensemble one after another.
 
@@ -77,6 +112,7 @@ def fit(
         run: Where metrics and checkpoints, or the members, go.
         resume: Go on with what is there: finished members are not trained again.
         title: Of the progress bar.
+        world: The processes of the run, all of which call this.
 
     Returns:
         The best model; of an ensemble the mean of the best of each member.
@@ -86,24 +122,25 @@ def fit(
 
     """
     if config.ensemble == 1:
-        return loop.fit(config, dataset, run, resume=resume, title=title or "training")
+        title = title or "training"
+        return loop.fit(config, dataset, run, resume=resume, title=title, world=world)
     told = {row["member"] for row in run.metrics() if row["event"] == "member"}
     for number, member in enumerate(ensemble.members(config)):
         which = f"member {number + 1} of {config.ensemble}"
         path = ensemble.folder(run, number)
         titled = f"{title}, {which}" if title else which
         try:
-            theirs, _ = complete(path, run.recipe, member, dataset, title=titled)
+            theirs, _ = complete(path, run.recipe, member, dataset, title=titled, world=world)
         except (Interrupted, KeyboardInterrupt) as stop:
             raise Interrupted(
                 f"stopped in {which}; go on with: dlrm train --run {run.path} --resume"
             ) from stop
         except DivergedError as error:
             raise DivergedError(f"{which}: {error}") from error
-        if number not in told:
+        if number not in told and not run.silent:
             who = {"model": member.model.name, "seed": member.seed}
             run.log("member", member=number, **who, **asdict(effort(theirs)))
-    return load_model(run)
+    return load_model(run, world)
 
 
 def evaluate(
@@ -112,6 +149,7 @@ def evaluate(
     run: Run,
     model: nn.Module,
     baseline: tuple[str, dict[str, dict[str, Any]]] | None = None,
+    world: World | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Write evaluation-SPLIT.json of the final model for each held-out split that has rows.
 
@@ -121,10 +159,11 @@ def evaluate(
         run: Where the files go.
         model: The best model of the run.
         baseline: Name of the model to compare with, and its own evaluations.
+        world: The processes of the run, of which the first measures and writes.
 
     Returns:
-        By split: the name of the `model`, its `metrics`, those of the `members` of an ensemble, and
-        where known those of the `optimum` and the `baseline`.
+        Nothing but on the first process. By split: the name of the `model`, its `metrics`, those of
+        the `members` of an ensemble, and where known those of the `optimum` and the `baseline`.
 
     """
     evaluations = {}
@@ -132,12 +171,15 @@ def evaluate(
         split = dataset.split(name)
         if not len(split):
             continue
+        predictions = predict_split(model, split, config.eval.batch_size, world)
+        if run.silent:
+            continue
         best = optimum(split)
         evaluations[name] = {
             "split": name,
             "model": ensemble.model_name(config),
             "members": ensemble.scores(run, config, name),
-            **describe(predict_split(model, split, config.eval.batch_size)),
+            **describe(predictions),
             "optimum": best.to_dict() if best else None,
             "baseline": {"name": baseline[0], "metrics": baseline[1][name]["metrics"]}
             if baseline
