@@ -68,8 +68,11 @@ def as_placed(
 
     """
     width, found = widened(dim), []
+    by_table: dict[int, list[Shard]] = {}
+    for shard in shards:
+        by_table.setdefault(shard.table, []).append(shard)
     for t, (kind, n) in enumerate(zip(kinds, rows, strict=True)):
-        ours = [shard for shard in shards if shard.table == t]
+        ours = by_table[t]
         if kind == "replicate":
             found.append(
                 ParameterSharding(
