@@ -23,23 +23,23 @@ from dlrm.errors import unknown
 from dlrm.files import write_json
 
 RUNS: dict[str, tuple[int, int, tuple[str, ...]]] = {
-    "small": (400_000, 0, ("demo", "--no-baseline")),
+    "small": (1_500_000, 0, ("demo", "--no-baseline")),
     "large": (300_000, 5_000_000, ("criteo-kaggle", "--loader.batch-size", "128")),
     "adam": (
-        600_000,
+        1_000_000,
         3_000_000,
         ("criteo-kaggle", "--loader.batch-size", "2048", "--optim.name", "adam",
          "--optim.lr", ".001"),
     ),
     "deepfm": (
-        600_000,
+        1_000_000,
         2_000_000,
         ("criteo-kaggle", "--model", "deepfm", "--loader.batch-size", "4096", "--optim.name",
          "rowwise_adagrad", "--optim.lr", ".01"),
     ),
-    "xdeepfm": (60_000, 0, ("criteo-kaggle", "--model", "xdeepfm", "--loader.batch-size", "512")),
+    "xdeepfm": (150_000, 0, ("criteo-kaggle", "--model", "xdeepfm", "--loader.batch-size", "512")),
     "hashed": (
-        400_000,
+        500_000,
         8_000_000,
         ("criteo-kaggle", "--model", "dcnv2", "--loader.batch-size", "1024",
          "--model.tables.compression", "hash"),
@@ -54,6 +54,7 @@ def main(words: Sequence[str] = ()) -> None:
     flags.add_argument("--only", default=",".join(RUNS), help="runs, separated by commas")
     flags.add_argument("--out", type=Path, help="JSON lines are appended to this file")
     flags.add_argument("--quick", action="store_true", help="a few rows: does it work at all?")
+    flags.add_argument("--threads", default="0", help="of torch, e.g. where others compute too")
     given = flags.parse_args(list(words))
     names = given.only.split(",")
     for name in names:
@@ -63,13 +64,16 @@ def main(words: Sequence[str] = ()) -> None:
         samples, rows, run = RUNS[name]
         with tempfile.TemporaryDirectory() as folder:
             data = larger(Path(folder), 3_000 if given.quick else samples, rows)
-            figures = compared(Path(folder), [*run, "--data", str(data)])
+            figures = compared(
+                Path(folder), [*run, "--data", str(data), "--threads", given.threads]
+            )
         print(name)
         for figure, (planned, found) in figures.items():
             off = planned / found - 1
             verdict = "within" if abs(off) <= TOLERANCE else "OUTSIDE"
             print(f"  {figure}: planned {planned:,.0f}, found {found:,.0f}: {off:+.1%}, {verdict}")
         row: dict[str, Any] = {"run": name, "samples": samples, "rows": rows, "flags": run}
+        row["given_threads"] = int(given.threads)
         for figure, (planned, found) in figures.items():
             row |= {f"planned_{figure}": planned, figure: found}
         print(f"  written to {save('plan', row, given.out)}", flush=True)

@@ -37,6 +37,8 @@ STRETCHES = 15
 """Of time, whose median counts: others may use the machine meanwhile."""
 SCORED = 200_000
 WRITTEN_BYTES = 64_000_000
+FILES = 4
+"""Of a checkpoint."""
 
 
 def measure(
@@ -81,11 +83,13 @@ def measure(
         size = min(config.eval.batch_size, 16384)
         evaluation_s = _evaluation_s(model, _batches(dataset, smaller, size)) / size
         bar.advance(task)
+        save_s, write_s = _write_s()
         return Rates(
             step_s=step_s,
             evaluation_s=evaluation_s,
             metrics_s=_metrics_s(),
-            write_s=_write_s(),
+            save_s=save_s,
+            write_s=write_s,
             capped=smaller != schema,
             ids="zipf" if dataset is None else "data",
         )
@@ -183,12 +187,16 @@ def _metrics_s() -> float:
     return (time.perf_counter() - began) / SCORED
 
 
-def _write_s() -> float:
-    """Return the seconds that a byte of a checkpoint takes, in the current folder."""
+def _write_s() -> tuple[float, float]:
+    """Return the seconds that a checkpoint takes in this folder: at all, and a byte of it."""
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".plan-") as folder:
-        path = Path(folder) / "tensors"
+        began = time.perf_counter()
+        for number in range(FILES):
+            write_tensors(Path(folder) / f"small-{number}", {"weight": torch.ones(1)})
+        at_all = time.perf_counter() - began
         tensors = {"weight": torch.ones(WRITTEN_BYTES // 4)}
         began = time.perf_counter()
-        write_tensors(path, tensors)
-        path.read_bytes()
-        return (time.perf_counter() - began) / WRITTEN_BYTES
+        write_tensors(Path(folder) / "large", tensors)
+        # Its checksum reads it again.
+        (Path(folder) / "large").read_bytes()
+        return at_all, (time.perf_counter() - began) / WRITTEN_BYTES
