@@ -250,7 +250,8 @@ def _load_generator(saved: Tensor, step: int, world: World) -> None:
     """Go on with the random numbers where they were, as far as there were as many processes."""
     streams = saved[None] if saved.dim() == 1 else saved
     if len(streams) == world.size or world.first:
-        torch.set_rng_state(streams[world.rank])
+        # A copy: of a part of a tensor torch reads the memory where the whole begins.
+        torch.set_rng_state(streams[world.rank].clone())
     else:
         torch.manual_seed(step * world.size + world.rank)
 
