@@ -1,0 +1,212 @@
+"""Runs of several processes: their losses and metrics, stopped and gone on by any number of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dlrm.data.loader import LoaderConfig
+from dlrm.data.store import Dataset
+from dlrm.errors import CheckpointError, Interrupted
+from dlrm.models import DeepFMConfig, DLRMConfig
+from dlrm.nn.tables import TablesConfig
+from dlrm.optim import OPTIMIZERS
+from dlrm.optim.config import OptimConfig
+from dlrm.parallel.config import ParallelConfig
+from dlrm.parallel.world import World
+from dlrm.run import Run
+from dlrm.training import interrupt, loop, trial
+from dlrm.training.average import AverageConfig
+from dlrm.training.config import CheckpointConfig, EvalConfig, TrainConfig
+from dlrm.training.evaluate import predict_split
+from dlrm.training.trained import load_model
+
+from .ranks import Ranks
+
+SMALL = TrainConfig(
+    model=DLRMConfig(dim=4, bottom=(8,), top=(8,), tables=TablesConfig(init_std=0.1)),
+    optim=OptimConfig(name="rowwise_adagrad", lr=0.05),
+    # 2,400 rows: the last batch of an epoch has 14.
+    loader=LoaderConfig(batch_size=106, seed=3),
+    eval=EvalConfig(every=7, splits=("validation", "test"), batch_size=50),
+    checkpoint=CheckpointConfig(every=5, keep=20),
+    max_steps=30,
+    epochs=2,
+    log_every=1,
+    seed=4,
+    precision="fp32",
+)
+
+
+def stop_after(steps: int) -> type[interrupt.Interrupt]:
+    class Stop(interrupt.Interrupt):
+        asked = 0
+
+        @property
+        def requested(self) -> bool:
+            self.asked += 1
+            return self.asked > steps
+
+    return Stop
+
+
+def train(
+    world: World, config: TrainConfig, data: Path, path: Path, resume: bool, stop: int, who: int
+) -> str:
+    """Train into `path`; rank `who` is asked to stop after so many steps, if any."""
+    dataset = Dataset.open(data)
+    run = Run.open(path, silent=not world.first) if resume else None
+    if run is None:
+        run = trial.create(path, "custom", config, dataset, world)
+    before = loop.Interrupt
+    try:
+        if stop and world.rank == who:
+            loop.Interrupt = stop_after(stop)
+        net = trial.fit(config, dataset, run, resume=resume, world=world)
+        trial.evaluate(config, dataset, run, net, world=world)
+    except Interrupted as stopped:
+        return str(stopped)
+    finally:
+        loop.Interrupt = before
+    return "finished"
+
+
+def run_on(
+    ranks: Ranks,
+    world: int,
+    config: TrainConfig,
+    data: Dataset,
+    path: Path,
+    *,
+    resume: bool = False,
+    stop: int = 0,
+    who: int = 0,
+) -> Run:
+    said = ranks.run(train, config, data.path, path, resume, stop, who, world=world)
+    assert all(("stopped" if stop else "finished") in each for each in said)
+    return Run.open(path)
+
+
+def rows(run: Run, *events: str) -> list[dict[str, Any]]:
+    timed = ("elapsed_s", "samples_per_s", "loading_share")
+    return [
+        {key: value for key, value in row.items() if key not in timed}
+        for row in run.metrics()
+        if row["event"] in events
+    ]
+
+
+def files(run: Run, step: int) -> dict[str, torch.Tensor]:
+    folder = run.path / "checkpoints" / f"step-{step:09d}"
+    found = {}
+    for name in ("model", "optimizer", "average"):
+        if (folder / f"{name}.safetensors").exists():
+            found |= {
+                f"{name} {k}": v for k, v in load_file(folder / f"{name}.safetensors").items()
+            }
+    return found
+
+
+def near(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], apart: float) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert tensor.dtype == theirs[name].dtype
+        torch.testing.assert_close(
+            tensor.float(), theirs[name].float(), rtol=apart, atol=apart, msg=name
+        )
+
+
+@pytest.mark.parametrize("sharding", ["auto", "row", "column"])
+@pytest.mark.parametrize("optim", sorted(OPTIMIZERS))
+def test_losses_metrics_and_checkpoints_are_those_of_one_process(
+    ranks: Ranks, clicks, tmp_path, optim, sharding
+):
+    config = replace(
+        SMALL,
+        optim=OptimConfig(name=optim, lr=0.01),
+        parallel=ParallelConfig(sharding=sharding),
+        average=AverageConfig(share=0.3, every=2),
+        max_steps=20,
+    )
+    one = run_on(ranks, 1, config, clicks, tmp_path / "one")
+    many = run_on(ranks, 3, config, clicks, tmp_path / "many")
+    for ours, theirs in zip(rows(one, "train"), rows(many, "train"), strict=True):
+        assert theirs == {**ours, "loss": pytest.approx(ours["loss"], abs=1e-6)}
+    for ours, theirs in zip(rows(one, "eval"), rows(many, "eval"), strict=True):
+        # An AUC counts pairs: rounding may turn one that is a tie.
+        assert theirs == {
+            key: pytest.approx(value, abs=1e-4) if isinstance(value, float) else value
+            for key, value in ours.items()
+        }
+    near(files(one, 20), files(many, 20), 2e-4)
+    assert many.evaluation("test") is not None
+
+
+@pytest.mark.parametrize("storage", ["bf16", "split"])
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 1), (1, 2)])
+def test_any_number_of_processes_goes_on(ranks: Ranks, clicks, tmp_path, before, after, storage):
+    tables = TablesConfig(init_std=0.1, storage=storage)
+    config = replace(
+        SMALL, model=replace(SMALL.model, tables=tables), optim=OptimConfig(name="adam", lr=0.01)
+    )
+    whole = run_on(ranks, 1, config, clicks, tmp_path / "whole")
+    parted = tmp_path / "parted"
+    run_on(ranks, before, config, clicks, parted, stop=12, who=before - 1)
+    halved = run_on(ranks, after, config, clicks, parted, resume=True)
+    apart = 1e-5 if storage == "split" else 0.02
+    ours, theirs = rows(whole, "train"), rows(halved, "train")
+    assert [row["step"] for row in theirs] == [row["step"] for row in ours]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert other["loss"] == pytest.approx(mine["loss"], abs=apart)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_resumed_run_equals_one_that_never_stopped(ranks: Ranks, clicks, tmp_path, dropout):
+    config = replace(SMALL, model=replace(SMALL.model, dropout=dropout))
+    whole = run_on(ranks, 2, config, clicks, tmp_path / "whole")
+    parted = tmp_path / "parted"
+    run_on(ranks, 2, config, clicks, parted, stop=12, who=1)
+    halved = run_on(ranks, 2, config, clicks, parted, resume=True)
+    assert rows(whole, "train", "eval", "best") == rows(halved, "train", "eval", "best")
+    ours, theirs = files(whole, 30), files(halved, 30)
+    assert all(theirs[name].equal(tensor) for name, tensor in ours.items())
+
+
+def test_what_many_have_trained_one_loads(ranks: Ranks, clicks, tmp_path):
+    model = DeepFMConfig(dim=4, deep=(8,))
+    run = run_on(ranks, 4, replace(SMALL, model=model), clicks, tmp_path / "run")
+    found = predict_split(load_model(run), clicks.split("test"), 50).compute()
+    evaluation = run.evaluation("test")
+    assert evaluation is not None
+    assert found.log_loss == pytest.approx(evaluation["metrics"]["log_loss"], abs=1e-6)
+
+
+def test_ensembles_and_early_stops_work_on_many(ranks: Ranks, clicks, tmp_path):
+    config = replace(SMALL, ensemble=2, eval=replace(SMALL.eval, patience=1), max_steps=20)
+    run = run_on(ranks, 2, config, clicks, tmp_path / "run")
+    evaluation = run.evaluation("test")
+    assert evaluation is not None
+    assert len(evaluation["members"]) == 2
+
+
+def _damaged(world: World, config: TrainConfig, data: Path, path: Path) -> str:
+    run = Run.open(path, silent=not world.first)
+    with pytest.raises(CheckpointError) as raised:
+        trial.fit(config, Dataset.open(data), run, resume=True, world=world)
+    return str(raised.value)
+
+
+def test_a_damaged_checkpoint_is_an_error_everywhere(ranks: Ranks, clicks, tmp_path):
+    run = run_on(ranks, 2, SMALL, clicks, tmp_path / "run", stop=12)
+    newest = max((run.path / "checkpoints").glob("step-*"))
+    file = newest / "optimizer.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    for said in ranks.run(_damaged, SMALL, clicks.path, run.path, world=3):
+        assert "is damaged: its checksum differs" in said
