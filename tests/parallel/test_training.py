@@ -1,4 +1,4 @@
-"""Runs of several processes: their losses and metrics, stopped and gone on by any number of them."""
+"""Runs of several processes: what they reach, and how any number of them goes on."""
 
 from __future__ import annotations
 
@@ -210,3 +210,20 @@ def test_a_damaged_checkpoint_is_an_error_everywhere(ranks: Ranks, clicks, tmp_p
     file.write_bytes(content)
     for said in ranks.run(_damaged, SMALL, clicks.path, run.path, world=3):
         assert "is damaged: its checksum differs" in said
+
+
+@pytest.mark.parametrize("optim", ["sgd", "adagrad", "rowwise_adagrad"])
+def test_torchrec_goes_on_from_our_checkpoints_and_we_from_its(
+    ranks: Ranks, clicks, tmp_path, optim
+):
+    pytest.importorskip("torchrec", reason="needs the extra torchrec")
+    config = replace(SMALL, optim=OptimConfig(name=optim, lr=0.01), max_steps=24)
+    theirs = replace(config, engine="torchrec", parallel=ParallelConfig(sharding="table"))
+    whole = run_on(ranks, 1, config, clicks, tmp_path / "whole")
+    parted = tmp_path / "parted"
+    run_on(ranks, 2, theirs, clicks, parted, stop=7)
+    run_on(ranks, 3, config, clicks, parted, resume=True, stop=6)
+    mixed = run_on(ranks, 2, theirs, clicks, parted, resume=True)
+    for ours, other in zip(rows(whole, "train"), rows(mixed, "train"), strict=True):
+        assert other["loss"] == pytest.approx(ours["loss"], abs=1e-6)
+    near(files(whole, 24), files(mixed, 24), 2e-4)

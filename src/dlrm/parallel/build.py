@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from torch import nn
 from dlrm.nn.embedding import Collection, Draw, EmbeddingCollection, Storage, made_by
 from dlrm.parallel.collection import ShardedCollection
 from dlrm.parallel.exchange import Wire
-from dlrm.parallel.shards import Plan
+from dlrm.parallel.shards import Kind, Plan, Shard
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -42,13 +42,33 @@ def described(build: Callable[[], M]) -> tuple[M, list[str]]:
     return model, [paths[id(collection)] for collection in made]
 
 
-def spread(build: Callable[[], M], plan: Plan, wire: Wire) -> M:
+class Engine(Protocol):
+    """What makes a collection whose tables are where a plan has them: see `ShardedCollection`."""
+
+    def __call__(
+        self,
+        rows: Sequence[int],
+        dim: int,
+        names: Sequence[str] | None = None,
+        *,
+        storage: Storage,
+        draw: Draw | None,
+        kinds: Sequence[Kind],
+        shards: Sequence[Shard],
+        wire: Wire,
+    ) -> Collection:
+        """Return fresh tables."""
+        ...
+
+
+def spread(build: Callable[[], M], plan: Plan, wire: Wire, engine: Engine = ShardedCollection) -> M:
     """Return the model with its tables where the plan has them.
 
     Args:
         build: Returns the model; called twice, once on the `meta` device.
         plan: Of its tables, whose names are those of `dlrm.parallel.tables`: path and feature.
         wire: To the other processes.
+        engine: What makes the collections.
 
     """
     paths = iter(described(build)[1])
@@ -65,7 +85,7 @@ def spread(build: Callable[[], M], plan: Plan, wire: Wire) -> M:
         assert names is not None
         path = next(paths)
         of = [numbers[f"{path}/{name}"] for name in names]
-        return ShardedCollection(
+        return engine(
             rows,
             dim,
             names,

@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from dlrm.errors import ConfigError
-from dlrm.nn.embedding import Collection, Draw, Storage, constant, pieces, uniform
+from dlrm.nn.embedding import Draw, Storage, constant, pieces, uniform
 from dlrm.ops import backend
 from dlrm.parallel.exchange import Wire
 from dlrm.parallel.fused import Fused
 from dlrm.parallel.probe import probe, quiet
 from dlrm.parallel.shards import Kind, Shard
-from dlrm.parallel.torchrec_parts import Part, Values, find, narrowed
+from dlrm.parallel.torchrec_parts import FusedCollection, Part, Values, find, narrowed
 
 probe()
 with quiet():
@@ -49,7 +49,7 @@ with quiet():
 set_gradient_division(False)
 
 
-class TorchRecCollection(Collection):
+class TorchRecCollection(FusedCollection):
     """T tables of dimension D, which TorchRec keeps on the ranks of a group.
 
     All ranks make it with equal arguments, and call `forward`, backward and `table` in the same
@@ -186,6 +186,13 @@ class TorchRecCollection(Collection):
                 f"{self.names[0]}: with the engine torchrec learned weights of ids get no "
                 "gradient: choose tables.weighted False, or the engine of this project"
             )
+        if torch.is_inference_mode_enabled():
+            # For which FBGEMM's kernels have nothing.
+            with torch.inference_mode(False), torch.no_grad():
+                return self._pooled(ids, offsets)
+        return self._pooled(ids, offsets)
+
+    def _pooled(self, ids: Tensor, offsets: Tensor | None) -> Tensor:
         T, W = len(self.rows), self._width
         values, lengths = _by_table(self.rows_of(ids, offsets), offsets, T)
         B = lengths.shape[1]

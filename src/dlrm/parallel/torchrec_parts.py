@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dlrm.nn.embedding import Collection
 from dlrm.parallel.fused import Fused
 
 Values = Callable[[int, int, int, int, int], Tensor]
@@ -33,6 +34,35 @@ class Part:
         rows, columns = self.weight.shape
         last_row, last_column = self.first_row + rows, self.first_column + columns
         return self.table, self.first_row, last_row, self.first_column, last_column
+
+
+class FusedCollection(Collection):
+    """Tables whose rows are updated within the backward pass, instead of by an optimizer."""
+
+    optimizer: Fused
+    """What updates them"""
+
+    def set_lr(self, lr: float) -> None:
+        """Set the learning rate of the next backward pass."""
+        raise NotImplementedError
+
+    def step(self) -> None:
+        """Do what the backward pass has left to do."""
+        raise NotImplementedError
+
+    def parts(self) -> Iterator[Part]:
+        """Yield what this process keeps."""
+        raise NotImplementedError
+
+    def load(self, weights: Values, sums: Values | None = None) -> None:
+        """Overwrite what this process keeps.
+
+        Args:
+            weights: Of the tables.
+            sums: State of Adagrad; None leaves it as it is.
+
+        """
+        raise NotImplementedError
 
 
 def find(

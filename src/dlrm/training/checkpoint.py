@@ -230,6 +230,11 @@ def load(
         _check_shapes(path, stored, model)
         for name, tensor in model.state_dict().items():
             tensor.copy_(state.local(places[name], stored))
+        if optimizer is None:
+            state.load_fused(model, stored)
+        else:
+            with _opened(path, "optimizer") as sums:
+                state.load_fused(model, stored, sums)
     progress = Progress(**_known(numbers))
     if optimizer is not None:
         with _opened(path, "optimizer") as stored:

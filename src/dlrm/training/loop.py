@@ -160,7 +160,7 @@ def _fresh(
     """Return what this process keeps of the model, what computes logits with it, the optimizer."""
     torch.manual_seed(config.seed)
     built = build(config, dataset.schema, world)
-    optimizer = optimizer_of(config, built.model)
+    optimizer = optimizer_of(config, built)
     if not world.first:
         # What is drawn from now on, such as dropout, is of this process' samples.
         torch.manual_seed(hash((config.seed, world.rank)))

@@ -4,7 +4,7 @@ Their names and shapes are those of the model on one process: of tables that are
 process names the rows and columns that it keeps. So a checkpoint of many processes is that of one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlrm.parallel.collection import ShardedCollection
+from dlrm.parallel.torchrec_parts import FusedCollection, Values
+from dlrm.parallel.torchrec_parts import Part as FusedPart
 from dlrm.tensor_file import Part, Whole
 
 
@@ -103,7 +105,71 @@ def wholes(
 
 def model_wholes(model: nn.Module, first: bool = True) -> dict[str, Whole]:
     """Return the parameters and buffers of a model."""
-    return wholes(places(model), {n: t.detach() for n, t in model.state_dict().items()}, first)
+    own = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    found = wholes(places(model), own, first)
+    for path, tables in fused(model):
+        parts = [(part, part.weight) for part in tables.parts()]
+        found[f"{path}weight"] = _fused(tables, first, parts, flat=False)
+    return found
+
+
+def fused(model: nn.Module) -> list[tuple[str, FusedCollection]]:
+    """Return tables that are no parameters, with what their names in a model begin with."""
+    return [
+        (f"{path}." if path else "", module)
+        for path, module in model.named_modules()
+        if isinstance(module, FusedCollection)
+    ]
+
+
+def load_fused(model: nn.Module, stored: Any, sums: Any = None) -> None:
+    """Let tables that are no parameters read what this process keeps.
+
+    Args:
+        model: With or without such tables.
+        stored: The file of the model, opened by `safetensors.safe_open`.
+        sums: That of the optimizer, or None.
+
+    """
+    for path, tables in fused(model):
+        weights = _reader(tables, stored, f"{path}weight")
+        name = f"{path}weight.sum"
+        kept = sums is not None and name in sums.keys()  # noqa: SIM118
+        tables.load(weights, _reader(tables, sums, name) if kept else None)
+
+
+def _reader(tables: FusedCollection, stored: Any, name: str) -> Values:
+    starts = [sum(tables.rows[:t]) for t in range(len(tables.rows))]
+    whole = stored.get_slice(name)
+    flat = len(whole.get_shape()) == 1
+
+    def read(t: int, first_row: int, last_row: int, left: int, right: int) -> Tensor:
+        rows = slice(starts[t] + first_row, starts[t] + last_row)
+        return whole[rows] if flat else whole[rows, left:right]
+
+    return read
+
+
+def _fused(
+    tables: FusedCollection, first: bool, kept: Sequence[tuple[FusedPart, Tensor]], *, flat: bool
+) -> Whole:
+    """Return what a process keeps of such tables, or of a state of theirs.
+
+    Args:
+        tables: As `fused` returned them.
+        first: As for `wholes`.
+        kept: Parts, with their numbers.
+        flat: Whether those are one number a row.
+
+    """
+    starts = [sum(tables.rows[:t]) for t in range(len(tables.rows))]
+    parts = [
+        Part(values, starts[part.table] + part.first_row, 0 if flat else part.first_column)
+        for part, values in kept
+        if (first or not part.replicated) and not (flat and part.first_column)
+    ]
+    shape = (sum(tables.rows), tables.dim)
+    return Whole(torch.float32, shape[:1] if flat else shape, tuple(parts))
 
 
 def optimizer_wholes(
@@ -121,6 +187,11 @@ def optimizer_wholes(
                 keys.setdefault(key, {})[name] = value
     for key, tensors in keys.items():
         found |= wholes(where, tensors, first, f".{key}")
+    for path, tables in fused(model):
+        if tables.optimizer.name != "sgd":
+            flat = tables.optimizer.name == "rowwise_adagrad"
+            parts = [(part, part.state["sum"]) for part in tables.parts()]
+            found[f"{path}weight.sum"] = _fused(tables, first, parts, flat=flat)
     return found
 
 

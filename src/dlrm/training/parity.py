@@ -1,0 +1,167 @@
+"""The same training on other numbers of processes, beside that of one: loss by loss.
+
+Each variant is a training as `dlrm train` does it, by the same loop, into a run directory that is
+read and thrown away. Processes add up the same numbers in another order, which changes the last of
+their digits and nothing else; an error of parallel training would show in the first steps.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from dlrm.data.store import Dataset
+from dlrm.errors import ConfigError
+from dlrm.nn.embedding import Collection
+from dlrm.parallel.config import Engine
+from dlrm.parallel.plan import Sharding
+from dlrm.parallel.world import World
+from dlrm.training import loop, trial
+from dlrm.training.config import TrainConfig
+
+TORCHREC = "dlrm.parallel.torchrec"
+"""Where the tables of that engine are made; it can be imported only where the extra is."""
+
+Optimizer = Literal["sgd", "adagrad", "rowwise_adagrad", "adam"]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to train a recipe."""
+
+    optimizer: Optimizer
+    engine: Engine = "dlrm"
+    sharding: Sharding = "auto"
+    procs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a variant came to."""
+
+    variant: Variant
+    losses: tuple[float, ...] = ()
+    """Of each step, the mean over the whole batch; none where it was refused."""
+    refused: str | None = None
+    """Why it cannot be trained so."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parity:
+    """Variants beside the training on one process."""
+
+    recipe: str
+    config: TrainConfig
+    steps: int
+    tolerance: float
+    """Largest difference of a loss that counts as equal."""
+    alone: dict[str, tuple[float, ...]]
+    """The losses of one process, by optimizer."""
+    outcomes: tuple[Outcome, ...]
+
+    def differences(self, outcome: Outcome) -> list[float]:
+        """Return by how much the loss of each step is off, always positive."""
+        alone = self.alone[outcome.variant.optimizer]
+        return [abs(a - b) for a, b in zip(outcome.losses, alone, strict=True)]
+
+    def worst(self, outcome: Outcome) -> tuple[float, int]:
+        """Return the largest difference, and its step, counted from 1."""
+        found = self.differences(outcome)
+        largest = max(found)
+        return largest, found.index(largest) + 1
+
+    @property
+    def compared(self) -> list[Outcome]:
+        """The variants that were trained."""
+        return [outcome for outcome in self.outcomes if outcome.refused is None]
+
+    @property
+    def max_abs_diff(self) -> float:
+        """The largest difference of all."""
+        return max(self.worst(outcome)[0] for outcome in self.compared)
+
+    @property
+    def equal(self) -> bool:
+        """Whether all that were trained are within the tolerance."""
+        return self.max_abs_diff <= self.tolerance
+
+    def envelope(self, procs: int) -> list[float]:
+        """Return for each step the largest difference of any variant on so many processes."""
+        of = [self.differences(o) for o in self.compared if o.variant.procs == procs]
+        return [max(step) for step in zip(*of, strict=True)]
+
+
+def config_of(config: TrainConfig, variant: Variant, steps: int) -> TrainConfig:
+    """Return the config that trains a recipe in one way, for so many steps and no more."""
+    return replace(
+        config,
+        optim=replace(config.optim, name=variant.optimizer),
+        parallel=replace(config.parallel, sharding=variant.sharding),
+        engine=variant.engine,
+        # Without splits nothing is measured; one checkpoint, at the end, is what a run must leave.
+        eval=replace(config.eval, every=steps, splits=(), patience=0),
+        checkpoint=replace(config.checkpoint, every=steps, keep=1),
+        epochs=max(config.epochs, steps),
+        max_steps=steps,
+        log_every=1,
+        ensemble=1,
+        ensemble_models=(),
+        baseline=False,
+        tensorboard=False,
+    )
+
+
+def outcome_of(
+    config: TrainConfig, variant: Variant, steps: int, dataset: Dataset, folder: Path, world: World
+) -> Outcome:
+    """Train a variant and return its losses.
+
+    Args:
+        config: Of the recipe.
+        variant: How; its `procs` is the size of the world.
+        steps: How long.
+        dataset: What is learned.
+        folder: Where its run directory may lie meanwhile.
+        world: The processes, all of which call this; the losses are the first one's.
+
+    """
+    wanted = config_of(config, variant, steps)
+    path = folder / f"run-{world.size}"
+    try:
+        run = trial.create(path, "parity", wanted, dataset, world)
+        _check_engine(loop.fit(wanted, dataset, run, world=world), variant, world)
+        lines = run.metrics() if world.first else []
+        outcome = Outcome(
+            variant, tuple(line["loss"] for line in lines if line["event"] == "train")
+        )
+    except ConfigError as error:
+        # Raised by all processes alike, before they have said anything to each other.
+        outcome = Outcome(variant, refused=str(error))
+    # The next variant takes the same folder.
+    world.barrier()
+    if world.first:
+        shutil.rmtree(path, ignore_errors=True)
+    world.barrier()
+    return outcome
+
+
+def _check_engine(net: nn.Module, variant: Variant, world: World) -> None:
+    """Raise unless the tables are those of the engine: else a thing was compared with itself."""
+    made_in = {type(each).__module__ for each in net.modules() if isinstance(each, Collection)}
+    if world.size > 1 and variant.engine == "torchrec" and TORCHREC not in made_in:
+        raise ConfigError("the engine is torchrec, and the tables of this run are not TorchRec's")
+
+
+def to_dict(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Return outcomes JSON-ready."""
+    return [asdict(outcome) for outcome in outcomes]
+
+
+def from_dict(rows: Sequence[dict[str, Any]]) -> list[Outcome]:
+    """Rebuild what `to_dict` returned."""
+    return [
+        Outcome(Variant(**row["variant"]), tuple(row["losses"]), row["refused"]) for row in rows
+    ]
