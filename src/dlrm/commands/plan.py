@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -42,11 +42,9 @@ class Arguments:
     """Processes, each on a device of its own."""
     device_memory: str | None = None
     """What each has, e.g. 80GB; this machine's memory if not given."""
-    sharding: Sharding = "auto"
+    sharding: Sharding | None = None
     """How tables are spread: whole (table), by rows (row) or columns (column), copied (replicate);
-    auto chooses for each."""
-    wire: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """In what vectors and their gradients travel between devices."""
+    auto chooses for each. That of --parallel.sharding if not given."""
     bandwidth: str = "12.5GB/s"
     """Of the link of each device to the others."""
     flops: str | None = None
@@ -107,8 +105,8 @@ def plan(arguments: Arguments, recipe: str | None = None) -> PlanResult:
     world = World(
         size=arguments.world,
         memory_bytes=int(quantity(memory, "B", "device-memory")) if memory else machine_bytes(),
-        sharding=arguments.sharding,
-        number_bytes=4 if arguments.wire == "fp32" else 2,
+        sharding=arguments.sharding or config.parallel.sharding,
+        number_bytes=4 if config.parallel.wire == "fp32" else 2,
         libraries_bytes=libraries,
     )
     made = planned(config, of.data, world)
