@@ -18,6 +18,7 @@ COMMANDS = {
     "train": ("dlrm.commands.train:main", "Train a model, up to its scores and its report."),
     "eval": ("dlrm.commands.evaluate:evaluate", "Measure a trained model on a split of the data."),
     "plan": ("dlrm.commands.plan:main", "Say what a run would take, and where tables would lie."),
+    "parity": ("dlrm.commands.parity:main", "Show that several processes learn what one learns."),
     "compare": ("dlrm.commands.compare:main", "Train several models on the same rows."),
     "compress": ("dlrm.commands.compress:compress", "Make the tables of a run smaller."),
     "experiment": ("dlrm.commands.experiment:main", "Repeat an experiment of the paper."),
@@ -52,8 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: Words after `dlrm`; None takes them from the process.
 
     Returns:
-        The exit status: 0, 1 after an error, 2 for a wrong command line, 3 where another process
-        of the run was lost, 130 after Ctrl-C.
+        The exit status: 0, 1 after an error or where a comparison failed, 2 for a wrong command
+        line, 3 where another process of the run was lost, 130 after Ctrl-C.
 
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -77,7 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
         if status is None:
             raise
         return status
-    return 0
+    # What was found may be what was not hoped for.
+    return getattr(result, "status", 0)
 
 
 def _explain(error: BaseException) -> int | None:

@@ -52,3 +52,14 @@ def _flags(read: Callable[[list[str]], Any]) -> list[str]:
         "--json",
         "--debug",
     ]
+
+
+def take_value(words: list[str], name: str) -> str | None:
+    """Remove `name VALUE` or `name=VALUE` from the words and return the value."""
+    for position, word in enumerate(words):
+        if word.startswith(f"{name}="):
+            return words.pop(position).partition("=")[2]
+        if word == name and position + 1 < len(words):
+            del words[position]
+            return words.pop(position)
+    return None

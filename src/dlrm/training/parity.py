@@ -11,19 +11,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
-
 from dlrm.data.store import Dataset
-from dlrm.errors import ConfigError
-from dlrm.nn.embedding import Collection
+from dlrm.errors import ConfigError, Interrupted
 from dlrm.parallel.config import Engine
 from dlrm.parallel.plan import Sharding
 from dlrm.parallel.world import World
 from dlrm.training import loop, trial
 from dlrm.training.config import TrainConfig
-
-TORCHREC = "dlrm.parallel.torchrec"
-"""Where the tables of that engine are made; it can be imported only where the extra is."""
 
 Optimizer = Literal["sgd", "adagrad", "rowwise_adagrad", "adam"]
 
@@ -132,7 +126,7 @@ def outcome_of(
     path = folder / f"run-{world.size}"
     try:
         run = trial.create(path, "parity", wanted, dataset, world)
-        _check_engine(loop.fit(wanted, dataset, run, world=world), variant, world)
+        loop.fit(wanted, dataset, run, world=world)
         lines = run.metrics() if world.first else []
         outcome = Outcome(
             variant, tuple(line["loss"] for line in lines if line["event"] == "train")
@@ -140,19 +134,15 @@ def outcome_of(
     except ConfigError as error:
         # Raised by all processes alike, before they have said anything to each other.
         outcome = Outcome(variant, refused=str(error))
+    except Interrupted:
+        # There is nothing to go on with.
+        raise Interrupted("stopped") from None
     # The next variant takes the same folder.
     world.barrier()
     if world.first:
         shutil.rmtree(path, ignore_errors=True)
     world.barrier()
     return outcome
-
-
-def _check_engine(net: nn.Module, variant: Variant, world: World) -> None:
-    """Raise unless the tables are those of the engine: else a thing was compared with itself."""
-    made_in = {type(each).__module__ for each in net.modules() if isinstance(each, Collection)}
-    if world.size > 1 and variant.engine == "torchrec" and TORCHREC not in made_in:
-        raise ConfigError("the engine is torchrec, and the tables of this run are not TorchRec's")
 
 
 def to_dict(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from dlrm.reporting.charts.curves import curves, throughput
 from dlrm.reporting.charts.devices import Part, stacks
 from dlrm.reporting.charts.frontier import Dot, frontier
 from dlrm.reporting.charts.models import Row, rows
+from dlrm.reporting.charts.parity import differences
 from dlrm.reporting.charts.scores import calibration, histogram
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Row",
     "calibration",
     "curves",
+    "differences",
     "frontier",
     "histogram",
     "rows",

@@ -1,0 +1,220 @@
+"""`dlrm parity`: whether several processes learn what one learns, loss by loss."""
+
+import itertools
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, TypeVar, get_args
+
+import tyro
+
+from dlrm import recipes, terminal
+from dlrm.commands.flags import parse, take_value
+from dlrm.commands.parity_result import ParityResult
+from dlrm.commands.train import check_batch, open_data
+from dlrm.data.store import Dataset
+from dlrm.errors import ConfigError, Interrupted, WorldError, unknown
+from dlrm.files import write_json
+from dlrm.models import another
+from dlrm.parallel import launched
+from dlrm.parallel.config import Engine
+from dlrm.parallel.launch import launch
+from dlrm.parallel.place import Place
+from dlrm.parallel.plan import Kind, Sharding
+from dlrm.parallel.probe import probe
+from dlrm.parallel.world import World
+from dlrm.reporting.parity import write
+from dlrm.training import parity as trainings
+from dlrm.training.config import TrainConfig, from_dict, to_dict
+from dlrm.training.parity import Optimizer, Outcome, Parity, Variant, outcome_of
+
+T = TypeVar("T", bound=str)
+
+SHARDINGS: tuple[Sharding, ...] = ("auto", *get_args(Kind))
+WORK = "work.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arguments:
+    """Train a recipe on one process and on several, and compare the losses step by step.
+
+    The first word names a recipe or data, as in `dlrm train`, whose flags also hold here; precision
+    is fp32 unless said. `--engine dlrm,torchrec` tries both engines. Every combination is trained
+    on its own, for a few steps; nothing of it is kept. The exit status is 1 where a loss is off by
+    more than the tolerance.
+    """
+
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    procs: str = "1,2,4"
+    """Numbers of processes, separated by commas; 1 is what the others are compared with."""
+    steps: int = 50
+    """Steps of each training."""
+    sharding: str = "auto,table,row,column,replicate"
+    """How tables are spread, separated by commas."""
+    optimizer: str = "sgd,adagrad,rowwise_adagrad"
+    """Optimizers, separated by commas."""
+    tolerance: float = 1e-6
+    """Largest difference of a loss that counts as equal."""
+    html: Path | None = None
+    """Also write a page with curves."""
+
+
+def main(words: list[str], prog: str) -> ParityResult | None:
+    """Parse `[RECIPE | DATA] [--FLAG VALUE ...]` and compare.
+
+    Returns:
+        None on processes that train for the one that compares.
+
+    """
+    if launched.by_us():
+        _train_all(Path(words[0]))
+        return None
+    recipe, flags = recipes.first_word(words)
+    name = recipe or "demo"
+    engines = take_value(flags, "--engine") or "dlrm"
+    config = replace(recipes.find(name)(), precision="fp32")
+    if (model := take_value(flags, "--model")) is not None:
+        config = replace(config, model=another(config.model, model))
+    arguments = parse(Arguments, flags, prog, default=Arguments(config=config))
+    return parity(
+        name,
+        arguments.config,
+        procs=[int(p) if p.isdecimal() else 0 for p in _words(arguments.procs)],
+        steps=arguments.steps,
+        shardings=_choices("sharding", arguments.sharding, SHARDINGS),
+        optimizers=_choices("optimizer", arguments.optimizer, get_args(Optimizer)),
+        engines=_choices("engine", engines, get_args(Engine)),
+        tolerance=arguments.tolerance,
+        html=arguments.html,
+    )
+
+
+def parity(
+    recipe: str = "demo",
+    config: TrainConfig | None = None,
+    *,
+    procs: Sequence[int] = (1, 2, 4),
+    steps: int = 50,
+    shardings: Sequence[Sharding] = ("auto", "table", "row", "column", "replicate"),
+    optimizers: Sequence[Optimizer] = ("sgd", "adagrad", "rowwise_adagrad"),
+    engines: Sequence[Engine] = ("dlrm",),
+    tolerance: float = 1e-6,
+    html: Path | None = None,
+) -> ParityResult:
+    """Train a recipe on one process and on several, and compare the losses step by step.
+
+    Args:
+        recipe: Its name.
+        config: Of the recipe, changed or not; None for the recipe's own, in fp32.
+        procs: Numbers of processes beside one.
+        steps: Of each training.
+        shardings: How tables are spread.
+        optimizers: Which.
+        engines: Which.
+        tolerance: Largest difference of a loss that counts as equal.
+        html: Where to write a page; None for none.
+
+    Raises:
+        ConfigError: There is nothing to compare, or nothing that could be trained.
+        DlrmError: See `dlrm.errors`.
+
+    """
+    if config is None:
+        config = replace(recipes.find(recipe)(), precision="fp32")
+    worlds = sorted(set(procs) - {1})
+    if not worlds or worlds[0] < 1 or steps < 1 or not tolerance >= 0:
+        raise ConfigError(
+            f"procs is {','.join(map(str, procs))}, steps {steps} and tolerance {tolerance:g}: "
+            "needed are two processes or more, a step or more, and no negative tolerance"
+        )
+    if Place.read() is not None:
+        raise ConfigError("dlrm parity starts its processes itself: run it without torchrun")
+    if "torchrec" in engines:
+        probe()
+    check_batch(config, worlds[-1])
+    dataset = open_data(config)
+    alone: dict[str, tuple[float, ...]] = {}
+    outcomes: list[Outcome] = []
+    with tempfile.TemporaryDirectory(prefix="dlrm-parity-") as name:
+        folder = Path(name)
+        for variant in (Variant(optimizer) for optimizer in optimizers):
+            with terminal.quiet():
+                outcome = outcome_of(config, variant, steps, dataset, folder, World.alone())
+            if outcome.refused:
+                raise ConfigError(outcome.refused)
+            alone[variant.optimizer] = outcome.losses
+        every = [Variant(*of) for of in itertools.product(optimizers, engines, shardings, worlds)]
+        if 1 in procs and "torchrec" in engines:
+            # Its tables are others on one process too.
+            every += [Variant(optimizer, "torchrec") for optimizer in optimizers]
+            worlds = [1, *worlds]
+        for world in worlds:
+            of = [variant for variant in every if variant.procs == world]
+            outcomes += _launch(folder, config, of, steps, dataset)
+    found = Parity(
+        recipe=recipe, config=config, steps=steps, tolerance=tolerance, alone=alone,
+        outcomes=tuple(outcomes),
+    )  # fmt: skip
+    if not found.compared:
+        raise ConfigError(str(outcomes[0].refused))
+    if html is not None:
+        write(html, found)
+    return ParityResult(found, html)
+
+
+def _launch(
+    folder: Path, config: TrainConfig, variants: list[Variant], steps: int, dataset: Dataset
+) -> list[Outcome]:
+    """Train variants for one number of processes, which are started once for all of them."""
+    work = {
+        "config": to_dict(config),
+        "variants": trainings.to_dict([Outcome(variant) for variant in variants]),
+        "steps": steps,
+        "dataset": str(dataset.path.resolve()),
+    }
+    write_json(folder / WORK, work)
+    with launched.speaking():
+        status = launch(variants[0].procs, ["parity", str(folder)])
+    if status == 130:
+        raise Interrupted("")
+    if status:
+        raise WorldError(f"the training on {variants[0].procs} processes has failed")
+    return trainings.from_dict(json.loads((folder / f"{variants[0].procs}.json").read_text()))
+
+
+def _train_all(folder: Path) -> None:
+    """Train what `_launch` asked for, as one of its processes."""
+    work = json.loads((folder / WORK).read_text())
+    config = from_dict(work["config"])
+    with World.from_environment(config.parallel.backend, config.parallel.timeout_s) as world:
+        if not world.first:
+            terminal.silence()
+        dataset = Dataset.open(Path(work["dataset"]))
+        variants = [each.variant for each in trainings.from_dict(work["variants"])]
+        outcomes = []
+        with terminal.progress() as bar:
+            for variant in bar.track(variants, description=f"{world.size} processes"):
+                with terminal.quiet():
+                    outcomes.append(
+                        outcome_of(config, variant, work["steps"], dataset, folder, world)
+                    )
+        if world.first:
+            write_json(folder / f"{world.size}.json", trainings.to_dict(outcomes))
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _choices(kind: str, text: str, choices: tuple[T, ...]) -> list[T]:
+    """Return the words of a list with commas, all of them known."""
+    found = []
+    for word in dict.fromkeys(_words(text)):
+        if word not in choices:
+            raise unknown(kind, word, choices)
+        found.append(choices[choices.index(word)])
+    if not found:
+        raise ConfigError(f"{kind} is empty; choose from: {', '.join(choices)}")
+    return found

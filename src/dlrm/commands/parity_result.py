@@ -1,0 +1,132 @@
+"""What `dlrm parity` found."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import log10
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from dlrm import terminal
+from dlrm.commands.curve import Curve, draw
+from dlrm.reporting.parity import FLOOR, ROUNDING, conclusion, processes
+from dlrm.training.parity import Outcome, Parity
+
+STYLES = ("cyan", "yellow", "magenta", "green")
+
+
+@dataclass(frozen=True, slots=True)
+class ParityResult:
+    """How the losses of several processes differ from those of one."""
+
+    parity: Parity
+    page: Path | None
+
+    @property
+    def status(self) -> int:
+        """Of the command: 1 where a loss is off by more than the tolerance."""
+        return 0 if self.parity.equal else 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the results JSON-ready."""
+        of = self.parity
+        return {
+            "recipe": of.recipe,
+            "data": of.config.data,
+            "model": of.config.model.name,
+            "precision": of.config.precision,
+            "batch_size": of.config.loader.batch_size,
+            "steps": of.steps,
+            "tolerance": of.tolerance,
+            "max_abs_diff": of.max_abs_diff,
+            "equal": of.equal,
+            "rows": [self._row(outcome) for outcome in of.outcomes],
+            "losses": {name: list(losses) for name, losses in of.alone.items()},
+            "page": str(self.page) if self.page else None,
+        }
+
+    def _row(self, outcome: Outcome) -> dict[str, Any]:
+        of, row = self.parity, asdict(outcome.variant)
+        if outcome.refused is not None:
+            return row | {"refused": outcome.refused}
+        largest, step = of.worst(outcome)
+        return row | {
+            "max_abs_diff": largest,
+            "step": step,
+            "loss": outcome.losses[-1],
+            "equal": largest <= of.tolerance,
+            "diffs": of.differences(outcome),
+        }
+
+    def __rich__(self) -> RenderableType:
+        of = self.parity
+        grid = terminal.table(
+            f"{of.recipe}, {of.steps} steps, beside one process",
+            "", "procs", "largest diff", "in step", "last loss", "equal",
+        )  # fmt: skip
+        lines: list[RenderableType] = [grid]
+        for name, losses in of.alone.items():
+            grid.add_row(name, "1", "", "", f"{losses[-1]:.6f}", "")
+            for outcome in of.outcomes:
+                if outcome.variant.optimizer == name:
+                    grid.add_row(*self._cells(outcome))
+        for why in dict.fromkeys(filter(None, (outcome.refused for outcome in of.outcomes))):
+            lines.append(f"refused: {why}")
+        lines += [*self._curves(), "", conclusion(of), ROUNDING]
+        if self.page:
+            lines.append(f"Page: {self.page}")
+        return Group(*lines)
+
+    def _cells(self, outcome: Outcome) -> list[RenderableType]:
+        variant, engines = outcome.variant, {o.variant.engine for o in self.parity.outcomes}
+        engine = f", {variant.engine}" if len(engines) > 1 or variant.engine != "dlrm" else ""
+        names: list[RenderableType] = [f"  {variant.sharding}{engine}", str(variant.procs)]
+        if outcome.refused is not None:
+            return [*names, "", "", "", Text("refused", "yellow")]
+        largest, step = self.parity.worst(outcome)
+        within = largest <= self.parity.tolerance
+        verdict = Text("yes", "green") if within else Text("NO", "bold red")
+        return [*names, f"{largest:.1e}", str(step), f"{outcome.losses[-1]:.6f}", verdict]
+
+    def _curves(self) -> list[RenderableType]:
+        """Return the loss of one process, and below it how far off the others are."""
+        of = self.parity
+        colors = dict(zip(of.alone, STYLES, strict=False))
+        seen = [loss for losses in of.alone.values() for loss in losses]
+        least, most = min(seen), max(seen)
+        pad = 0.05 * (most - least) or 0.01
+        above = draw(
+            [Curve(losses, colors[name]) for name, losses in of.alone.items()],
+            least - pad, most + pad, shown=lambda value: f"{value:.4f}",
+        )  # fmt: skip
+        worlds = sorted({outcome.variant.procs for outcome in of.compared})
+        tints = {world: STYLES[at % len(STYLES)] for at, world in enumerate(worlds)}
+        below = draw(
+            [
+                Curve([log10(max(FLOOR, d)) for d in of.envelope(world)], tints[world])
+                for world in worlds
+            ],
+            log10(FLOOR),
+            # Even powers of ten, so that the middle has one too.
+            max(-4.0, 2 * -(-log10(max(of.max_abs_diff, of.tolerance, FLOOR)) // 2)),
+            shown=lambda power: f"1e{power:+03.0f}",
+            level=log10(max(FLOOR, of.tolerance)),
+        )
+        return [
+            "",
+            _legend("Loss of one process", colors),
+            above,
+            _legend(
+                "Largest difference to it", {processes(w): tints[w] for w in worlds},
+                f"dashed: the tolerance, {of.tolerance:g}",
+            ),
+            below,
+            Text(f"steps 1 to {of.steps}", "dim"),
+        ]  # fmt: skip
+
+
+def _legend(title: str, styles: Mapping[str, str], more: str = "") -> Text:
+    keys = [Text(f"● {name}", style) for name, style in styles.items()]
+    return Text("  ").join([Text(title, "bold"), *keys, Text(more, "dim")])

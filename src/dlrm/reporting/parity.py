@@ -1,0 +1,164 @@
+"""The page of `dlrm parity`: losses of several processes beside those of one."""
+
+from pathlib import Path
+
+from dlrm.files import write_bytes
+from dlrm.reporting import charts
+from dlrm.reporting.document import document
+from dlrm.reporting.figures import figure, key
+from dlrm.reporting.markup import Html, element
+from dlrm.reporting.series import line
+from dlrm.reporting.tables import table
+from dlrm.training.parity import Outcome, Parity
+
+FLOOR = 1e-10
+"""Differences below it are drawn there: a logarithm has no place for none at all."""
+ROLES = ("model", "train", "test", "optimum")
+"""Colours of the lines."""
+ROUNDING = (
+    "Differences near 1e-7 are the last digit of a loss: several processes add up the same numbers "
+    "in another order. Over hundreds of steps they may grow, as they do with another number of "
+    "threads."
+)
+
+
+def conclusion(of: Parity) -> str:
+    """Return whether the losses are equal, in a sentence."""
+    worst = max(of.compared, key=lambda outcome: of.worst(outcome)[0])
+    count, (largest, step) = len(of.compared), of.worst(worst)
+    many = f"all {count} ways" if count > 1 else "the one way"
+    if of.equal:
+        return (
+            f"Equal: the losses of {of.steps} steps are those of one process within "
+            f"{of.tolerance:g} in {many} to train; the largest difference is {largest:.1e}."
+        )
+    off = sum(of.worst(outcome)[0] > of.tolerance for outcome in of.compared)
+    return (
+        f"Not equal: the losses of {off} of {count} ways to train are off by more than "
+        f"{of.tolerance:g}; the most is {largest:.1e}, in step {step} of {_name(worst)}."
+    )
+
+
+def processes(count: int) -> str:
+    """Return a number of processes in words."""
+    return "1 process" if count == 1 else f"{count} processes"
+
+
+def render(of: Parity) -> str:
+    """Return the page; equal results give equal pages."""
+    toggle = element(
+        "button", "Light / dark", type="button", id="theme", aria_label="Switch light and dark"
+    )
+    config = of.config
+    made = (
+        f"{config.data}, {config.precision}, {config.loader.batch_size:,} samples a step, "
+        f"seed {config.seed}"
+    )
+    return document(
+        f"{of.recipe}: dlrm parity",
+        element(
+            "header",
+            element("p", element("span", "dlrm parity", class_="kind"), toggle, class_="bar"),
+            element("h1", f"{config.model.name} on several processes"),
+            element("p", made, class_="made"),
+            element("p", conclusion(of), class_="verdict"),
+        ),
+        element(
+            "main",
+            element(
+                "section",
+                element("h2", "Step by step"),
+                element("div", _losses(of), _differences(of), class_="grid"),
+            ),
+            element("section", element("h2", "Every way to train"), _table(of)),
+        ),
+    )
+
+
+def write(target: Path, of: Parity) -> Path:
+    """Write the page and return where it is.
+
+    Args:
+        target: The file.
+        of: What is shown.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+
+    """
+    write_bytes(target, render(of).encode("utf-8", "replace"))
+    return target
+
+
+def _losses(of: Parity) -> Html:
+    title = "Loss of one process"
+    lines = [
+        line(name, role, list(enumerate(losses, start=1)))
+        for (name, losses), role in zip(of.alone.items(), ROLES, strict=False)
+    ]
+    keys = [key(each.label, each.role) for each in lines]
+    drawn = charts.curves("loss", title, lines, y_label="loss of a batch")
+    below = "Those of all other ways lie upon these lines." if of.equal else ""
+    return figure(title, keys, drawn, below)
+
+
+def _differences(of: Parity) -> Html:
+    title = "Largest difference to it"
+    worlds = sorted({outcome.variant.procs for outcome in of.compared})
+    lines = [
+        line(
+            processes(world),
+            ROLES[at % len(ROLES)],
+            [(step, max(FLOOR, d)) for step, d in enumerate(of.envelope(world), start=1)],
+        )
+        for at, world in enumerate(worlds)
+    ]
+    keys = [
+        *(key(each.label, each.role) for each in lines),
+        key(f"tolerance, {of.tolerance:g}", "baseline"),
+    ]
+    drawn = charts.differences("difference", title, lines, of.tolerance)
+    return figure(title, keys, drawn, ROUNDING)
+
+
+def _table(of: Parity) -> Html:
+    heads = [
+        "Optimizer", "Engine", "Sharding", "Processes", "Largest difference", "At step",
+        "Last loss", "Equal",
+    ]  # fmt: skip
+    rows = []
+    for name, losses in of.alone.items():
+        rows.append(_row(name, ["", "", "1", "", "", f"{losses[-1]:.6f}", ""]))
+        rows += [
+            _row(name, _cells(of, outcome))
+            for outcome in of.outcomes
+            if outcome.variant.optimizer == name
+        ]
+    caption = f"Beside one process, over {of.steps} steps"
+    return table(heads, rows, numbers=heads[3:7], caption=caption)
+
+
+def _cells(of: Parity, outcome: Outcome) -> list[str]:
+    variant = outcome.variant
+    names = [variant.engine, variant.sharding, str(variant.procs)]
+    if outcome.refused is not None:
+        return [*names, "", "", "", f"refused: {outcome.refused}"]
+    largest, step = of.worst(outcome)
+    verdict = "yes" if largest <= of.tolerance else "no"
+    return [*names, f"{largest:.1e}", str(step), f"{outcome.losses[-1]:.6f}", verdict]
+
+
+def _row(optimizer: str, cells: list[str]) -> Html:
+    return element(
+        "tr",
+        element("th", optimizer, scope="row"),
+        *(
+            element("td", cell, class_="n" if 2 <= at <= 5 else None)
+            for at, cell in enumerate(cells)
+        ),
+    )
+
+
+def _name(outcome: Outcome) -> str:
+    of = outcome.variant
+    return f"{processes(of.procs)} with {of.optimizer}, {of.sharding} ({of.engine})"
