@@ -1,0 +1,181 @@
+"""Processes that train a model together, step by step when told to: for timing beside others."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from dlrm.bench.arch import ARCHS
+from dlrm.bench.batches import rotation
+from dlrm.bench.ours import learning_rate
+from dlrm.data.loader import shares
+from dlrm.errors import ConfigError
+from dlrm.ops.memory import keep_freed_memory
+from dlrm.optim.config import OptimConfig
+from dlrm.parallel.config import ParallelConfig
+from dlrm.parallel.world import World
+from dlrm.training.build import build, optimizer_of
+from dlrm.training.config import TrainConfig
+from dlrm.training.loop import batch_loss
+from dlrm.training.votes import votes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a team does."""
+
+    procs: int
+    threads: int
+    """Of each process."""
+    batch_size: int
+    """Samples of a step, of all processes together."""
+    arch: str = "criteo-kaggle"
+    rows_scale: float = 1.0
+    engine: str = "dlrm"
+    sharding: str = "table"
+    optim: str = "sgd"
+    precision: str = "fp32"
+    wire: str = "fp32"
+
+    @property
+    def config(self) -> TrainConfig:
+        """The run that the steps are of."""
+        return TrainConfig(
+            model=ARCHS[self.arch].model,
+            optim=OptimConfig(name=self.optim, lr=learning_rate(self.optim)),  # pyright: ignore[reportArgumentType]
+            parallel=ParallelConfig(sharding=self.sharding, wire=self.wire),  # pyright: ignore[reportArgumentType]
+            engine=self.engine,  # pyright: ignore[reportArgumentType]
+            precision=self.precision,  # pyright: ignore[reportArgumentType]
+        )
+
+
+class Team:
+    """A context in which `steps` trains.
+
+    Args:
+        task: What is trained, and how.
+
+    Raises:
+        ConfigError: A process has ended.
+
+    """
+
+    def __init__(self, task: Task):
+        self.task = task
+        self._processes: list[subprocess.Popen[str]] = []
+
+    def __enter__(self) -> "Team":
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        for rank in range(self.task.procs):
+            world = {
+                "RANK": rank,
+                "LOCAL_RANK": rank,
+                "WORLD_SIZE": self.task.procs,
+                "LOCAL_WORLD_SIZE": self.task.procs,
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port,
+                "OMP_NUM_THREADS": self.task.threads,
+                "TORCH_CPP_LOG_LEVEL": "ERROR",
+            }
+            if self.task.procs == 1 and self.task.engine == "dlrm":
+                world = {"OMP_NUM_THREADS": self.task.threads}
+            self._processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "dlrm.bench.team", json.dumps(vars(self.task))],
+                    env={**os.environ, **{name: str(value) for name, value in world.items()}},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        self._answers()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # All at once: the first waits for the others.
+        for process in self._processes:
+            if process.stdin:
+                process.stdin.close()
+        for process in self._processes:
+            process.wait(30)
+            if process.stdout:
+                process.stdout.close()
+
+    def steps(self, count: int) -> list[dict[str, Any]]:
+        """Train so many steps; returns what each process says of them."""
+        for process in self._processes:
+            assert process.stdin is not None
+            process.stdin.write(f"{count}\n")
+            process.stdin.flush()
+        return self._answers()
+
+    def _answers(self) -> list[dict[str, Any]]:
+        answers = []
+        for process in self._processes:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line:
+                raise ConfigError(f"a process of {self.task} has ended, see above")
+            answers.append(json.loads(line))
+        return answers
+
+
+def serve(task: Task) -> None:
+    """Be one process of a team: read how many steps to take, take them, write how it went."""
+    keep_freed_memory()
+    torch.set_num_threads(task.threads)
+    arch = ARCHS[task.arch].scaled(task.rows_scale)
+    with World.from_environment("gloo") as world:
+        torch.manual_seed(0)
+        built = build(task.config, arch.schema, world)
+        optimizer = optimizer_of(task.config, built)
+        parts = shares(task.batch_size, world.size)
+        first = sum(parts[: world.rank])
+        batches = [
+            replace(batch.slice(first, first + parts[world.rank]), parts=parts)
+            for batch in rotation(arch.rows, task.batch_size, "uniform")
+        ]
+        wire = getattr(built.net, "wire", None)
+        at, loss = 0, 0.0
+        print("{}", flush=True)
+        for line in sys.stdin:
+            sent = waited = 0.0
+            if wire is not None:
+                sent, waited = wire.sent_bytes, wire.waited_s
+            for _ in range(int(line)):
+                batch = batches[at % len(batches)]
+                at += 1
+                logits = built.net(batch)
+                value = batch_loss(task.config.loss, logits, batch)
+                said = votes(world, value.item(), False)
+                value.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                loss, _ = said()
+            answer = {"loss": loss, "sent_bytes": 0.0, "waited_s": 0.0}
+            if wire is not None:
+                answer["sent_bytes"] = wire.sent_bytes - sent
+                answer["waited_s"] = wire.waited_s - waited
+            print(json.dumps(answer), flush=True)
+
+
+def main(words: Sequence[str]) -> None:
+    """Be one process; its only word is a `Task` as JSON."""
+    serve(Task(**json.loads(words[0])))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
