@@ -42,7 +42,7 @@ RUNS: dict[str, tuple[int, int, tuple[str, ...]]] = {
         500_000,
         8_000_000,
         ("criteo-kaggle", "--model", "dcnv2", "--loader.batch-size", "1024",
-         "--model.tables.compression", "hash"),
+         "--optim.lr", ".01", "--model.tables.compression", "hash"),
     ),
 }  # fmt: skip
 """Name -> samples of the generated log, rows of all tables (0 for those of the log), and flags."""
