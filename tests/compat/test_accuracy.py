@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from dlrm.batch import Batch
 from dlrm.compat.accuracy import correct, forward, measure_accuracy
-from dlrm.compat.batches import Data
+from dlrm.compat.batches import WHOLE, Data, Share
 from dlrm.compat.flags import Flags
 from dlrm.errors import DatasetError
 from dlrm.models.dlrm import DLRM
 from dlrm.nn.embedding import EmbeddingCollection
+from dlrm.parallel.world import World
 
 
 class Dense(DLRM):
@@ -32,8 +33,8 @@ class Fixed:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def read(self, start: int = 0) -> Iterator[Batch]:
-        yield from self.batches[start:]
+    def read(self, start: int = 0, share: Share = WHOLE) -> Iterator[Batch]:
+        yield from map(share.of, self.batches[start:])
 
 
 def batch(logits: list[float], labels: list[float]) -> Batch:
@@ -73,17 +74,17 @@ def test_what_is_correct():
 
 def test_accuracy_is_over_samples_not_batches():
     right, wrong = batch([1.0, 1.0, 1.0], [1.0, 1.0, 1.0]), batch([1.0], [0.0])
-    assert measure_accuracy(Flags(), Dense(), data(right, wrong)) == 0.75
+    assert measure_accuracy(Flags(), Dense(), data(right, wrong), World.alone()) == 0.75
 
 
 def test_number_of_batches_limits_the_test_pass():
     right, wrong = batch([1.0], [1.0]), batch([1.0], [0.0])
     test = data(right, wrong, wrong)
-    assert measure_accuracy(Flags(num_batches=1), Dense(), test) == 1.0
-    assert measure_accuracy(Flags(num_batches=2), Dense(), test) == 0.5
-    assert measure_accuracy(Flags(num_batches=0), Dense(), test) == 1 / 3
+    assert measure_accuracy(Flags(num_batches=1), Dense(), test, World.alone()) == 1.0
+    assert measure_accuracy(Flags(num_batches=2), Dense(), test, World.alone()) == 0.5
+    assert measure_accuracy(Flags(num_batches=0), Dense(), test, World.alone()) == 1 / 3
 
 
 def test_no_samples():
     with pytest.raises(DatasetError, match="no test samples"):
-        measure_accuracy(Flags(), Dense(), data())
+        measure_accuracy(Flags(), Dense(), data(), World.alone())

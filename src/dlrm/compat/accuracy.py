@@ -3,16 +3,17 @@
 from math import log
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlrm.batch import Batch
 from dlrm.compat.batches import Data
+from dlrm.compat.distributed import share_of
 from dlrm.compat.flags import Flags
 from dlrm.errors import DatasetError
-from dlrm.models.dlrm import DLRM
+from dlrm.parallel.world import World
 
 
-def forward(flags: Flags, model: DLRM, batch: Batch) -> Tensor:
+def forward(flags: Flags, model: nn.Module, batch: Batch) -> Tensor:
     """Return the logits (B,).
 
     `--loss-threshold` t keeps probabilities within [t, 1 - t]; clamping the logits does the same.
@@ -30,17 +31,17 @@ def correct(logits: Tensor, labels: Tensor) -> int:
 
 
 @torch.no_grad()
-def measure_accuracy(flags: Flags, model: DLRM, data: Data) -> float:
-    """Return the share of test samples whose probability rounds to their label.
+def measure_accuracy(flags: Flags, model: nn.Module, data: Data, world: World) -> float:
+    """Return the share of test samples, of all processes, whose probability rounds to their label.
 
     As in the original, `--num-batches` limits the test data too.
     """
     right = samples = 0
-    for number, batch in enumerate(data.test.read()):
+    for number, batch in enumerate(data.test.read(share=share_of(world))):
         if 0 < flags.num_batches <= number:
             break
         right += correct(forward(flags, model, batch), batch.labels)
-        samples += len(batch)
+        samples += sum(batch.parts or (len(batch),))
     if not samples:
         raise DatasetError("there are no test samples: the last day of the log is empty")
-    return right / samples
+    return int(world.sum(torch.tensor(right))) / samples

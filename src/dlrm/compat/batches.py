@@ -1,7 +1,7 @@
 """What the training loop reads: batches in order, for training and for testing."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +12,36 @@ from dlrm.batch import Batch
 
 Bag = NDArray[np.int64]
 """(k,) ids of one sample in one table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one of several processes takes of each batch: consecutive samples, as even as can be."""
+
+    rank: int = 0
+    size: int = 1
+
+    def parts(self, samples: int) -> tuple[int, ...] | None:
+        """Return how many of a batch's samples each process takes; None where there is but one."""
+        if self.size == 1:
+            return None
+        each, more = divmod(samples, self.size)
+        return tuple(each + (rank < more) for rank in range(self.size))
+
+    def bounds(self, samples: int) -> tuple[int, int]:
+        """Return the first of a batch's samples that this process takes, and the one after."""
+        parts = self.parts(samples) or (samples,)
+        return sum(parts[: self.rank]), sum(parts[: self.rank + 1])
+
+    def of(self, batch: Batch) -> Batch:
+        """Return this share of a batch."""
+        if self.size == 1:
+            return batch
+        return replace(batch.slice(*self.bounds(len(batch))), parts=self.parts(len(batch)))
+
+
+WHOLE = Share()
+"""Of one process."""
 
 
 class Batches(Protocol):
@@ -25,8 +55,8 @@ class Batches(Protocol):
         """Return how many batches there are."""
         ...
 
-    def read(self, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches from number `start` on."""
+    def read(self, start: int = 0, share: Share = WHOLE) -> Iterator[Batch]:
+        """Yield a share of each of the batches from number `start` on."""
         ...
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dlrm.batch import Batch
 from dlrm.compat import criteo_order
-from dlrm.compat.batches import Data
+from dlrm.compat.batches import WHOLE, Data, Share
 from dlrm.compat.criteo_raw import KAGGLE_DAYS, Day, OriginalCriteo, raw_files
 from dlrm.compat.flags import Flags
 from dlrm.data.prepare import prepare
@@ -43,14 +43,16 @@ class CriteoBatches:
     def __len__(self) -> int:
         return ceil(len(self.order) / self.batch_size)
 
-    def read(self, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches from number `start` on; the last may be short."""
+    def read(self, start: int = 0, share: Share = WHOLE) -> Iterator[Batch]:
+        """Yield a share of each of the batches from number `start` on; the last may be short."""
         for first in range(start * self.batch_size, len(self.order), self.batch_size):
-            rows = self.order[first : first + self.batch_size]
+            whole = self.order[first : first + self.batch_size]
+            rows = whole[slice(*share.bounds(len(whole)))]
             yield Batch(
                 torch.from_numpy(np.asarray(self.split.dense[rows])),
                 torch.from_numpy(np.asarray(self.split.ids[rows])),
                 torch.from_numpy(self.split.labels[rows].astype(np.float32)),
+                parts=share.parts(len(whole)),
             )
 
 

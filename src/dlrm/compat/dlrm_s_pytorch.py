@@ -5,17 +5,22 @@ between. Parameters are drawn after the data, because that is the order in which
 debug mode takes its random numbers.
 """
 
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stderr
+from dataclasses import asdict
+from io import StringIO
 
 from numpy.random import RandomState
 
 from dlrm.compat.accuracy import measure_accuracy
 from dlrm.compat.batches import Data
 from dlrm.compat.criteo_data import criteo_data
+from dlrm.compat.distributed import parallel, silent, spread_tables, start, translate
 from dlrm.compat.embeddings import new_embeddings, table_dimensions
-from dlrm.compat.flags import PROGRAM, Flags, parse
-from dlrm.compat.loop import load, train
+from dlrm.compat.flags import PROGRAM, Flags, flag, parse
+from dlrm.compat.loop import OPTIMIZERS, load, train
 from dlrm.compat.parameters import draw_parameters, new_generator
 from dlrm.compat.printing import (
     print_accuracy,
@@ -26,8 +31,10 @@ from dlrm.compat.printing import (
 from dlrm.compat.quantization import quantize
 from dlrm.compat.random_data import gaussian, random_data, uniform
 from dlrm.compat.synthetic_data import synthetic
-from dlrm.errors import ConfigError, DlrmError
+from dlrm.errors import ConfigError, DlrmError, WorldError
 from dlrm.models.dlrm import DLRM
+from dlrm.parallel.world import World
+from dlrm.training.turns import in_turn
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,26 +47,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     """
     try:
-        flags = parse(arguments)
+        translate(os.environ)
+        with nullcontext() if _speaks() else redirect_stderr(StringIO()):
+            flags = parse(arguments)
         if missing := flags.not_yet():
-            print(f"{PROGRAM}: not yet: {', '.join(missing)}", file=sys.stderr)
+            _complain(f"not yet: {', '.join(missing)}")
             return 2
-        run(flags)
+        with start(flags) as world:
+            run(flags, world)
     except (DlrmError, OSError) as error:
-        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        # The first process may be the one that is gone.
+        _complain(f"error: {error}", always=isinstance(error, WorldError))
         return 1
     except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted", file=sys.stderr)
+        _complain("interrupted")
         return 130
     return 0
 
 
-def run(flags: Flags) -> None:
-    """Train and test as the flags say, and print what the original prints."""
+def _speaks() -> bool:
+    """Whether this is the process that tells the user what is wrong with all of them."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _complain(message: str, *, always: bool = False) -> None:
+    if always or _speaks():
+        print(f"{PROGRAM}: {message}", file=sys.stderr)
+
+
+def run(flags: Flags, world: World) -> None:
+    """Train and test as the flags say, and print what the original prints.
+
+    Args:
+        flags: Of the run.
+        world: The processes of the run, all of which call this; the first prints.
+
+    Raises:
+        DlrmError: See `dlrm.errors`.
+
+    """
+    with nullcontext() if world.first else silent(), world.guard():
+        # A local rank is the one thing that differs.
+        said = {flag(name): value for name, value in asdict(flags).items() if name != "local_rank"}
+        world.agree(said)
+        _run(flags, world)
+
+
+def _run(flags: Flags, world: World) -> None:
     rng = RandomState(flags.numpy_rand_seed)
-    data = read_data(flags, rng)
+    data = in_turn(world, lambda: read_data(flags, rng))
+    lengths = {"batches": len(data.train), "test batches": len(data.test)}
+    world.agree({"rows of the tables": data.rows, **lengths})
     batches = flags.num_batches if flags.num_batches > 0 else len(data.train)
-    model = new_model(flags, data)
+    model = new_model(flags, data, world)
     if flags.debug_mode:
         bottom = [data.num_dense, *flags.arch_mlp_bot[1:]]
         top = [model.interaction.width, *flags.arch_mlp_top]
@@ -70,14 +110,14 @@ def run(flags: Flags) -> None:
         print_parameters("initial parameters (weights and bias):", model, flags.print_precision)
     if flags.inference_only:
         if flags.load_model:
-            load(flags, model, None, rng)
-        quantize(flags, model)
+            load(flags, model, None, rng, world)
+        quantize(flags, model, world)
         print("time/loss/accuracy (if enabled):")
         print("Testing for inference only")
-        accuracy = measure_accuracy(flags, model, data)
+        accuracy = measure_accuracy(flags, parallel(model, world), data, world)
         print_accuracy(accuracy, accuracy)
     else:
-        train(flags, data, model, rng, batches)
+        train(flags, data, model, rng, batches, world)
         if flags.debug_mode:
             print_parameters("updated parameters (weights and bias):", model, flags.print_precision)
 
@@ -103,8 +143,8 @@ def read_data(flags: Flags, rng: RandomState) -> Data:
     return random_data(flags, rng, uniform(rng))
 
 
-def new_model(flags: Flags, data: Data) -> DLRM:
-    """Return a DLRM of the sizes that the flags name."""
+def new_model(flags: Flags, data: Data, world: World) -> DLRM:
+    """Return a DLRM of the sizes that the flags name, with its tables spread over the processes."""
     dim = flags.arch_sparse_feature_size
     concat = flags.qr_flag and flags.qr_operation == "concat"
     if flags.arch_mlp_bot[-1] != dim * (1 + concat):
@@ -116,14 +156,18 @@ def new_model(flags: Flags, data: Data) -> DLRM:
     if flags.arch_mlp_top[-1] != 1:
         last = flags.arch_mlp_top[-1]
         raise ConfigError(f"--arch-mlp-top ends in {last}, expected 1: one probability a sample")
-    return DLRM(
-        data.num_dense,
-        new_embeddings(flags, data.rows, data.names),
-        bottom=flags.arch_mlp_bot[1:-1],
-        top=flags.arch_mlp_top[:-1],
-        interaction=flags.arch_interaction_op,
-        self_interaction=flags.arch_interaction_itself,
-    )
+
+    def build() -> DLRM:
+        return DLRM(
+            data.num_dense,
+            new_embeddings(flags, data.rows, data.names),
+            bottom=flags.arch_mlp_bot[1:-1],
+            top=flags.arch_mlp_top[:-1],
+            interaction=flags.arch_interaction_op,
+            self_interaction=flags.arch_interaction_itself,
+        )
+
+    return spread_tables(build, OPTIMIZERS[flags.optimizer], world)
 
 
 if __name__ == "__main__":

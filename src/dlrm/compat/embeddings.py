@@ -54,9 +54,8 @@ def _quotient_remainder(flags: Flags, rows: Sequence[int], names: Sequence[str])
             f"{flags.qr_threshold}, and --qr-operation=concat makes the others twice as wide: "
             "lower the threshold, or choose mult or add"
         )
-    plain = collection([rows[t] for t in small], dim, [names[t] for t in small])
     if not large:
-        return plain
+        return collection(rows, dim, names)
     compressed = QREmbeddings(
         [rows[t] for t in large],
         dim,
@@ -65,4 +64,7 @@ def _quotient_remainder(flags: Flags, rows: Sequence[int], names: Sequence[str])
         collisions=flags.qr_collisions,
         product="bag",
     )
-    return JoinedEmbeddings([(small, plain), (large, compressed)]) if small else compressed
+    if not small:
+        return compressed
+    plain = collection([rows[t] for t in small], dim, [names[t] for t in small])
+    return JoinedEmbeddings([(small, plain), (large, compressed)])

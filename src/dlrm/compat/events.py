@@ -13,15 +13,18 @@ class Events:
     Args:
         flags: Of the run.
         first_step: The step that a loaded model was saved at, else 0.
+        written: Whether this is the process that writes.
 
     Raises:
         MissingExtraError: A folder was asked for, but tensorboard is not installed.
 
     """
 
-    def __init__(self, flags: Flags, first_step: int):
+    def __init__(self, flags: Flags, first_step: int, *, written: bool = True):
         folder = flags.tensor_board_filename
         self.writer = None
+        if not written:
+            return
         try:
             self.writer = EventWriter(Path(folder), resumed_at=first_step or None)
         except MissingExtraError:

@@ -15,6 +15,9 @@ from dlrm.errors import ConfigError
 
 PROGRAM = "dlrm_s_pytorch.py"
 
+BACKENDS = ("", "gloo", "nccl", "mpi", "ccl")
+"""What the original's documentation names; the first lets the program choose."""
+
 
 def dash_separated_ints(value: str) -> tuple[int, ...]:
     """Return `4-3-2` as (4, 3, 2)."""
@@ -132,8 +135,8 @@ class Flags:
     save_onnx: bool = _not_yet(False, action="store_true")
     # devices
     use_gpu: bool = _not_yet(False, action="store_true")
-    local_rank: int = _not_yet(-1)
-    dist_backend: str = _not_yet("")
+    local_rank: int = -1
+    dist_backend: str = ""
     # printing and profiling
     print_freq: int = 1
     test_freq: int = -1
@@ -178,6 +181,10 @@ class Flags:
         if not 0.0 <= self.data_sub_sample_rate <= 1.0:
             rate = self.data_sub_sample_rate
             raise ConfigError(f"--data-sub-sample-rate={rate}: expected a share between 0 and 1")
+        if self.dist_backend not in BACKENDS:
+            raise ConfigError(
+                f"--dist-backend={self.dist_backend}: choose one of {', '.join(BACKENDS[1:])}"
+            )
         if len(self.loss_weights) != 2:
             raise ConfigError(f"--loss-weights takes two numbers, got {len(self.loss_weights)}")
         self._check_tables()
@@ -246,7 +253,9 @@ def parser() -> argparse.ArgumentParser:
         else:
             settings["type"] = f.metadata.get("type", boolean if f.type is bool else f.type)
             settings["choices"] = f.metadata.get("choices")
-        result.add_argument(flag(f.name), **settings)
+        # torch.distributed.launch spells this one with a hyphen since torch 2.
+        names = [flag(f.name), *(["--local-rank"] if f.name == "local_rank" else [])]
+        result.add_argument(*names, **settings)
     return result
 
 

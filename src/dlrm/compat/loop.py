@@ -11,21 +11,25 @@ from torch.optim import Optimizer
 from dlrm.batch import Batch
 from dlrm.compat import saved_model
 from dlrm.compat.accuracy import correct, forward, measure_accuracy
-from dlrm.compat.batches import Data
+from dlrm.compat.batches import Data, Share
+from dlrm.compat.distributed import parallel, share_of
 from dlrm.compat.events import Events
 from dlrm.compat.flags import Flags
-from dlrm.compat.losses import compute_loss
+from dlrm.compat.losses import batch_loss
 from dlrm.compat.printing import Progress, print_accuracy, print_loaded
 from dlrm.compat.saved_model import State
 from dlrm.models.dlrm import DLRM
 from dlrm.optim import build
 from dlrm.optim.schedule import learning_rate
+from dlrm.parallel.world import World
 
 OPTIMIZERS = {"sgd": "sgd", "adagrad": "adagrad", "rwsadagrad": "rowwise_adagrad"}
 """The original's name of an optimizer -> this project's."""
 
 
-def train(flags: Flags, data: Data, model: DLRM, rng: RandomState, batches: int) -> None:
+def train(
+    flags: Flags, data: Data, model: DLRM, rng: RandomState, batches: int, world: World
+) -> None:
     """Train for all epochs, with a test pass every `--test-freq` batches.
 
     Args:
@@ -34,29 +38,35 @@ def train(flags: Flags, data: Data, model: DLRM, rng: RandomState, batches: int)
         model: Trained in place.
         rng: Where random data come from; saved and loaded with the model.
         batches: Batches in an epoch.
+        world: The processes, all of which call this; the first saves and prints.
 
     """
     optimizer = build(OPTIMIZERS[flags.optimizer], model.parameters(), flags.learning_rate)
     steps, best, first_epoch, first_batch = 0, 0.0, 0, 0
     if flags.load_model:
-        loaded = load(flags, model, optimizer, rng)
+        loaded = load(flags, model, optimizer, rng, world)
         steps, best = loaded.steps, loaded.test_accuracy
         first_epoch, first_batch = loaded.epoch, loaded.iteration
     print("time/loss/accuracy (if enabled):")
-    progress = Progress(flags, batches)
-    with closing(Events(flags, first_epoch * batches + first_batch)) as events:
-        for epoch, number, batch in remaining(flags, data, batches, first_epoch, first_batch):
+    progress = Progress(flags, batches, world)
+    net, share = parallel(model, world), share_of(world)
+    first_step = first_epoch * batches + first_batch
+    with closing(Events(flags, first_step, written=world.first)) as events:
+        for epoch, number, batch in remaining(
+            flags, data, batches, first_epoch, first_batch, share
+        ):
             started = time.perf_counter()
             steps += 1
             for group in optimizer.param_groups:
                 group["lr"] = rate(flags, steps)
-            logits = forward(flags, model, batch)
-            loss = compute_loss(flags, logits, batch.labels)
+            logits = forward(flags, net, batch)
+            loss = batch_loss(flags, logits, batch)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             elapsed_s = time.perf_counter() - started
-            progress.add(loss.item(), correct(logits, batch.labels), len(batch), elapsed_s)
+            samples = sum(batch.parts or (len(batch),))
+            progress.add(loss.item(), correct(logits, batch.labels), samples, elapsed_s)
 
             last = number + 1 == batches
             should_test = flags.test_freq > 0 and (last or (number + 1) % flags.test_freq == 0)
@@ -67,7 +77,7 @@ def train(flags: Flags, data: Data, model: DLRM, rng: RandomState, batches: int)
             if not should_test:
                 continue
             print(f"Testing at - {number + 1}/{batches} of epoch {epoch},")
-            accuracy = measure_accuracy(flags, model, data)
+            accuracy = measure_accuracy(flags, net, data, world)
             improved, best = accuracy > best, max(accuracy, best)
             print_accuracy(accuracy, best)
             events.add("Test/Acc", accuracy, batches * epoch + number + 1)
@@ -84,16 +94,17 @@ def train(flags: Flags, data: Data, model: DLRM, rng: RandomState, batches: int)
                     test_accuracy=accuracy,
                     optimizer=flags.optimizer,
                 )
-                saved_model.save(Path(flags.save_model), state, model, optimizer, rng)
+                saved_model.save(Path(flags.save_model), state, model, optimizer, rng, world)
 
 
 def remaining(
-    flags: Flags, data: Data, batches: int, first_epoch: int, first_batch: int
+    flags: Flags, data: Data, batches: int, first_epoch: int, first_batch: int, share: Share
 ) -> Iterator[tuple[int, int, Batch]]:
-    """Yield epoch, number and batch of what is left of training, from 0 each."""
+    """Yield epoch, number and a share of the batch of what is left of training, from 0 each."""
     for epoch in range(first_epoch, flags.nepochs):
         start = first_batch if epoch == first_epoch else 0
-        for number, batch in zip(range(start, batches), data.train.read(start), strict=False):
+        left = data.train.read(start, share)
+        for number, batch in zip(range(start, batches), left, strict=False):
             yield epoch, number, batch
 
 
@@ -115,7 +126,9 @@ def rate(flags: Flags, step: int) -> float:
     )
 
 
-def load(flags: Flags, model: DLRM, optimizer: Optimizer | None, rng: RandomState) -> State:
+def load(
+    flags: Flags, model: DLRM, optimizer: Optimizer | None, rng: RandomState, world: World
+) -> State:
     """Load the file of `--load-model` and print where it was saved.
 
     Args:
@@ -123,12 +136,14 @@ def load(flags: Flags, model: DLRM, optimizer: Optimizer | None, rng: RandomStat
         model: Its parameters are overwritten.
         optimizer: None when the model is only tested.
         rng: Overwritten where training goes on.
+        world: The processes, all of which load.
 
     Raises:
         CheckpointError: The file is missing, damaged, or of another model or optimizer.
 
     """
     print(f"Loading saved model {flags.load_model}")
-    state = saved_model.load(Path(flags.load_model), flags.optimizer, model, optimizer, rng)
+    path = Path(flags.load_model)
+    state = saved_model.load(path, flags.optimizer, model, optimizer, rng, world)
     print_loaded(state)
     return state

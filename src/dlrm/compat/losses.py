@@ -8,8 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlrm.batch import Batch
 from dlrm.compat.flags import Flags
 from dlrm.training.loss import mse
+
+
+def batch_loss(flags: Flags, logits: Tensor, batch: Batch) -> Tensor:
+    """Return the mean loss of a batch, a scalar; of a share of one what that adds to the mean."""
+    if batch.parts is None:
+        return compute_loss(flags, logits, batch.labels)
+    if not len(batch):
+        # Zero, and yet the backward pass goes through the model, as it does elsewhere.
+        return logits.sum()
+    return compute_loss(flags, logits, batch.labels) * (len(batch) / sum(batch.parts))
 
 
 def compute_loss(flags: Flags, logits: Tensor, labels: Tensor) -> Tensor:

@@ -2,9 +2,11 @@
 
 Most come from numpy's random numbers. What the original draws with torch's are quotients,
 remainders and the maps of mixed dimensions; there, torch also fills each new layer once before
-numpy does, which moves its random numbers on.
+numpy does, which moves its random numbers on. Every process draws all numbers, and keeps those of
+its tables.
 """
 
+from collections.abc import Callable
 from math import sqrt
 
 import numpy as np
@@ -13,16 +15,14 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlrm.compat.distributed import own_table
 from dlrm.compat.flags import Flags
 from dlrm.models.dlrm import DLRM
-from dlrm.nn.embedding import EmbeddingCollection, Embeddings
+from dlrm.nn.embedding import Collection, Embeddings, pieces
 from dlrm.nn.joined import JoinedEmbeddings
 from dlrm.nn.mixed_dim import ProjectedEmbeddings
 from dlrm.nn.qr import QREmbeddings
 from dlrm.nn.weighted import WeightedPooling
-
-CHUNK = 1 << 20
-"""Numbers drawn at a time, so that a large table needs no second copy of itself in float64."""
 
 
 def new_generator(flags: Flags) -> torch.Generator:
@@ -56,19 +56,22 @@ def draw_parameters(
     for part, t in _tables(model.embeddings):
         if isinstance(part, QREmbeddings):
             low = sqrt(1 / part.rows[t])
-            part.quotients.table(t).uniform_(low, 1, generator=generator)
-            part.remainders.table(t).uniform_(low, 1, generator=generator)
+            for tables in (part.quotients, part.remainders):
+                _fill(
+                    tables, t, lambda values, low=low: values.uniform_(low, 1, generator=generator)
+                )
             continue
-        table = _stacked(part).table(t)
+        tables = _stacked(part)
         if compressed:
-            table.normal_(generator=generator)
+            _fill(tables, t, lambda values: values.normal_(generator=generator))
         if mixed:
-            table.uniform_(generator=generator)
+            _fill(tables, t, lambda values: values.uniform_(generator=generator))
         if isinstance(part, ProjectedEmbeddings):
             bound = sqrt(6 / sum(part.maps[t].shape))
             for _ in range(2):
                 part.maps[t].uniform_(-bound, bound, generator=generator)
-        _draw_table(table, rng)
+        bound = sqrt(1 / tables.rows[t])
+        _fill(tables, t, lambda values, bound=bound: _draw_uniform(values, bound, rng))
     for layer in (*model.bottom.linears(), *model.top.linears()):
         k, n = layer.weight.shape
         if numerics == "readme2019":
@@ -80,16 +83,24 @@ def draw_parameters(
         layer.bias.copy_(torch.from_numpy(bias.astype(np.float32)))
 
 
-def _draw_table(table: Tensor, rng: RandomState) -> None:
-    bound, flat = sqrt(1 / len(table)), table.view(-1)
-    for start in range(0, len(flat), CHUNK):
-        part = flat[start : start + CHUNK]
-        drawn = rng.uniform(-bound, bound, len(part))
-        part.copy_(torch.from_numpy(drawn.astype(np.float32)))
+def _fill(tables: Collection, t: int, draw: Callable[[Tensor], object]) -> None:
+    """Draw the rows of table t, and forget them where another process keeps them."""
+    kept = own_table(tables, t)
+    # Piece by piece, so that a large table needs no second copy of itself.
+    for first, last in pieces(tables.rows[t], tables.dim):
+        draw(torch.empty(last - first, tables.dim) if kept is None else kept[first:last])
+
+
+def _draw_uniform(values: Tensor, bound: float, rng: RandomState) -> None:
+    drawn = rng.uniform(-bound, bound, tuple(values.shape))
+    values.copy_(torch.from_numpy(drawn.astype(np.float32)))
 
 
 def parameters(model: DLRM) -> list[NDArray[np.float32]]:
-    """Return all parameters: those of each table, then weight and bias of each layer."""
+    """Return all parameters: those of each table, then weight and bias of each layer.
+
+    Tables that are spread are gathered; all processes ask for them.
+    """
     found: list[Tensor] = []
     for part, t in _tables(model.embeddings):
         if isinstance(part, QREmbeddings):
@@ -118,10 +129,10 @@ def _tables(embeddings: Embeddings) -> list[tuple[Embeddings, int]]:
     return [places[feature] for feature in sorted(places)]
 
 
-def _stacked(part: Embeddings) -> EmbeddingCollection:
+def _stacked(part: Embeddings) -> Collection:
     """Return the tables, without what is around them."""
     if isinstance(part, ProjectedEmbeddings | WeightedPooling):
         part = part.tables
-    if not isinstance(part, EmbeddingCollection):
+    if not isinstance(part, Collection):
         raise TypeError(f"{type(part).__name__} has no tables that the original knows")
     return part

@@ -11,6 +11,7 @@ from dlrm.compat.flags import Flags
 from dlrm.compat.parameters import parameters
 from dlrm.compat.saved_model import State
 from dlrm.models.dlrm import DLRM
+from dlrm.parallel.world import World
 
 
 def print_architecture(
@@ -88,31 +89,50 @@ def print_parameters(title: str, model: DLRM, precision: int) -> None:
 
 
 class Progress:
-    """Loss, accuracy and time since the last printed line."""
+    """Loss, accuracy and time since the last printed line.
 
-    def __init__(self, flags: Flags, batches: int):
+    Args:
+        flags: Of the run.
+        batches: In an epoch.
+        world: The processes, which share what they have seen when a line is due.
+
+    """
+
+    def __init__(self, flags: Flags, batches: int, world: World):
         self.flags = flags
         self.batches = batches
+        self.world = world
         self._clear()
 
     def _clear(self) -> None:
-        # In float32, as the original sums it: the sixth decimal depends on that.
-        self.loss = np.float32(0.0)
-        self.correct, self.samples, self.iterations, self.time_s = 0, 0, 0, 0.0
+        self.seen: list[tuple[float, int]] = []
+        self.samples: list[int] = []
+        self.time_s = 0.0
 
     def add(self, loss: float, correct: int, samples: int, time_s: float) -> None:
-        """Count an iteration: its mean loss, samples that round to their label, and duration."""
-        self.loss += np.float32(loss) * np.float32(samples)
-        self.correct += correct
-        self.samples += samples
-        self.iterations += 1
+        """Count an iteration.
+
+        Args:
+            loss: What this process' samples add to the mean loss of the batch.
+            correct: How many of them round to their label.
+            samples: Of the whole batch.
+            time_s: Duration.
+
+        """
+        self.seen.append((loss, correct))
+        self.samples.append(samples)
         self.time_s += time_s
 
     def print(self, number: int, epoch: int) -> float:
         """Print the line of batch `number`, start anew, and return the mean loss."""
-        loss = float(self.loss / np.float32(self.samples))
-        accuracy = 100 * self.correct / self.samples
-        per_iteration = 1000 * self.time_s / self.iterations if self.flags.print_time else -1
+        seen = self.world.sum(torch.tensor(self.seen, dtype=torch.float64)).tolist()
+        # In float32, as the original sums it: the sixth decimal depends on that.
+        total = np.float32(0.0)
+        for (mean, _), samples in zip(seen, self.samples, strict=True):
+            total += np.float32(mean) * np.float32(samples)
+        loss = float(total / np.float32(sum(self.samples)))
+        accuracy = 100 * sum(correct for _, correct in seen) / sum(self.samples)
+        per_iteration = 1000 * self.time_s / len(seen) if self.flags.print_time else -1
         wall_time = f" ({time.strftime('%H:%M')})" if self.flags.print_wall_time else ""
         # The sample run of 2019 counted from 0, and printed the accuracy in training too.
         old = self.flags.numerics == "readme2019"

@@ -3,6 +3,8 @@
 Tables take 8 or 4 bits a number, see `dlrm.nn.quantized`; layers 8 or 16.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,32 +14,73 @@ from dlrm.errors import ConfigError
 from dlrm.models.dlrm import DLRM
 from dlrm.nn.embedding import EmbeddingCollection
 from dlrm.nn.mlp import MLP
-from dlrm.nn.quantized import QuantizedCollection
+from dlrm.nn.quantized import Bits, QuantizedCollection, row_bytes
 from dlrm.nn.weighted import WeightedPooling
+from dlrm.parallel.collection import ShardedCollection
+from dlrm.parallel.unit import Unit
+from dlrm.parallel.world import World
+
+Range = tuple[float, float]
+"""Least and greatest number."""
 
 
-def quantize(flags: Flags, model: DLRM) -> None:
+def quantize(flags: Flags, model: DLRM, world: World) -> None:
     """Quantise a model in place, as far as the flags ask for it.
 
     Prints the bytes of each table once; the original prints them again at each batch.
     """
-    if flags.quantize_mlp_with_bit != 32:
-        model.bottom = QuantizedMLP(model.bottom, flags.quantize_mlp_with_bit)  # pyright: ignore[reportAttributeAccessIssue]
-        model.top = QuantizedMLP(model.top, flags.quantize_mlp_with_bit)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def over_all(own: Range) -> Range:
+        low, high = torch.stack(world.gather(torch.tensor([own], dtype=torch.float64))).unbind(-1)
+        return float(low.min()), float(high.max())
+
+    if (mlp_bits := flags.quantize_mlp_with_bit) != 32:
+        model.bottom = QuantizedMLP(model.bottom, mlp_bits, over_all)  # pyright: ignore[reportAttributeAccessIssue]
+        model.top = QuantizedMLP(model.top, mlp_bits, over_all)  # pyright: ignore[reportAttributeAccessIssue]
     if flags.quantize_emb_with_bit == 32:
         return
     weighted = model.embeddings if isinstance(model.embeddings, WeightedPooling) else None
     tables = weighted.tables if weighted else model.embeddings
-    if not isinstance(tables, EmbeddingCollection):
+    if not isinstance(tables, EmbeddingCollection | ShardedCollection):
         raise ConfigError("--quantize-emb-with-bit is for plain tables")
-    made = QuantizedCollection.of(tables, 4 if flags.quantize_emb_with_bit == 4 else 8)
-    for rows in made.rows:
-        size_bytes = rows * made.packed.shape[1]
-        print("quantized emb sizes:", size_bytes, size_bytes)
+    bits: Bits = 4 if flags.quantize_emb_with_bit == 4 else 8
+    width = row_bytes(tables.dim, bits, "fp16" if bits == 4 else "fp32")
+    for rows in tables.rows:
+        print("quantized emb sizes:", rows * width, rows * width)
+    if isinstance(tables, ShardedCollection):
+        for unit in tables.units:
+            assert isinstance(unit, Unit)
+            unit.store = QuantizedRows(unit.store, bits)  # pyright: ignore[reportAttributeAccessIssue]
+        return
+    made = QuantizedCollection.of(tables, bits)
     if weighted:
         weighted.tables = made
     else:
         model.embeddings = made
+
+
+class QuantizedRows(nn.Module):
+    """Rows that this process keeps of tables that are spread, with fewer bits.
+
+    Args:
+        store: Of the rows; left as it is.
+        bits: Of a number.
+
+    """
+
+    def __init__(self, store: EmbeddingCollection, bits: Bits):
+        super().__init__()
+        # Ids have become rows of one weight, as if it were one table.
+        self.table = QuantizedCollection([sum(store.rows)], store.dim, bits=bits)
+        self.table.packed = QuantizedCollection.of(store, bits).packed
+
+    def lookup(self, rows: Tensor) -> Tensor:
+        """Return rows of the weight (..., D); see `EmbeddingCollection.lookup`."""
+        return self.table.each(rows.reshape(-1, 1)).view(*rows.shape, -1)
+
+    def pooled(self, rows: Tensor, offsets: Tensor) -> Tensor:
+        """Return the sum of each bag (G, D); see `EmbeddingCollection.pooled`."""
+        return self.table(rows, offsets)[:, 0]
 
 
 class QuantizedMLP(nn.Module):
@@ -52,23 +95,33 @@ class QuantizedMLP(nn.Module):
     Args:
         mlp: Left as it is.
         bits: 8 or 16, of a weight.
+        over_all: Makes the range of this process' numbers that of all processes.
 
     """
 
-    def __init__(self, mlp: MLP, bits: int):
+    def __init__(self, mlp: MLP, bits: int, over_all: Callable[[Range], Range] = lambda own: own):
         super().__init__()
+        self.over_all = over_all
         self.relu_last = mlp.relu_last
         self.layers = [_packed(layer, bits) for layer in mlp.linears()]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs) to (B, outputs)."""
         for number, (weight, scale, bias) in enumerate(self.layers, start=1):
-            x, scale_x = _rounded(x) if weight.dtype == torch.int8 else (x, 1.0)
+            x, scale_x = self._rounded(x) if weight.dtype == torch.int8 else (x, 1.0)
             # Sums of whole numbers: float32 holds them exactly for up to a thousand inputs.
             x = F.linear(x, weight.float()) * (scale * scale_x) + bias
             if number < len(self.layers) or self.relu_last:
                 x = torch.relu(x)
         return x
+
+    def _rounded(self, x: Tensor) -> tuple[Tensor, float]:
+        """Return u - z, whole numbers, and the scale of x; 0 is one of the numbers that remain."""
+        own = (min(float(x.min()), 0.0), max(float(x.max()), 0.0)) if len(x) else (0.0, 0.0)
+        low, high = self.over_all(own)
+        scale = (high - low) / 127 or 1.0
+        zero = round(-low / scale)
+        return (x / scale).round().add(zero).clamp(0, 127).sub(zero), scale
 
 
 def _packed(layer: nn.Linear, bits: int) -> tuple[Tensor, float, Tensor]:
@@ -80,11 +133,3 @@ def _packed(layer: nn.Linear, bits: int) -> tuple[Tensor, float, Tensor]:
     # The codes -128 to 127 reach as far as the largest weight.
     scale = max(float(weight.abs().max()) / 127.5, torch.finfo(torch.float32).eps)
     return (weight / scale).round().clamp(-128, 127).to(torch.int8), scale, bias
-
-
-def _rounded(x: Tensor) -> tuple[Tensor, float]:
-    """Return u - z, whole numbers, and the scale of x; 0 is one of the numbers that remain."""
-    low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
-    scale = (high - low) / 127 or 1.0
-    zero = round(-low / scale)
-    return (x / scale).round().add(zero).clamp(0, 127).sub(zero), scale

@@ -2,13 +2,17 @@
 
 One file in the safetensors format, whatever its name ends in. Tensors are named `model.*`,
 `optimizer.<parameter>.*` and `rng`; what is left stands as JSON in the metadata. Nothing is
-pickled, so that loading a file runs no code of whoever made it.
+pickled, so that loading a file runs no code of whoever made it. Of several processes the first
+writes it, and each reads what it keeps: any number of them go on from a file of any number.
 """
 
 import json
 import os
 import zlib
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,9 @@ from torch.optim import Optimizer
 from dlrm.errors import CheckpointError
 from dlrm.files import sync_folder, write_tensors
 from dlrm.models.dlrm import DLRM
+from dlrm.nn.embedding import pieces
+from dlrm.parallel.world import World
+from dlrm.training.state import Place, local, model_wholes, places
 
 KEY = "dlrm_s_pytorch"
 """Of the JSON in the metadata."""
@@ -48,25 +55,46 @@ class State:
     """Name of the optimizer."""
 
 
-def save(path: Path, state: State, model: DLRM, optimizer: Optimizer, rng: RandomState) -> None:
+def save(
+    path: Path,
+    state: State,
+    model: DLRM,
+    optimizer: Optimizer,
+    rng: RandomState,
+    world: World | None = None,
+) -> None:
     """Write a file, all of it or nothing.
+
+    Args:
+        path: The file.
+        state: Where the run is.
+        model: Its parameters are written.
+        optimizer: Its state is written.
+        rng: Random numbers of the run.
+        world: The processes, all of which call this; the first gathers and writes.
 
     Raises:
         CheckpointError: It cannot be written.
 
     """
-    inner = optimizer.state_dict()["state"]
-    words: Any = rng.get_state(legacy=False)
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {
-        f"optimizer.{parameter}.{name}": tensor
-        for parameter, values in inner.items()
-        for name, tensor in values.items()
+    world = world or World.alone()
+    where = places(model)
+    tensors = {
+        f"model.{where[name].name}": _gathered(where[name], tensor, world)
+        for name, tensor in model.state_dict().items()
     }
+    tensors |= {
+        f"optimizer.{number}.{key}": _gathered(where[name], tensor, world)
+        for number, (name, parameter) in enumerate(model.named_parameters())
+        for key, tensor in optimizer.state[parameter].items()
+    }
+    if not world.first:
+        return
+    words: Any = rng.get_state(legacy=False)
     tensors["rng"] = torch.from_numpy(words["state"]["key"].astype(np.int64))
     drawn = {"pos": words["state"]["pos"], "gauss": [words["has_gauss"], words["gauss"]]}
     values = {"state": asdict(state), "rng": drawn}
-    values["crc32"] = _crc32(tensors, values)
+    values["crc32"] = _crc32(values, tensors)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write_tensors(unfinished, tensors, {KEY: json.dumps(values)})
@@ -78,8 +106,35 @@ def save(path: Path, state: State, model: DLRM, optimizer: Optimizer, rng: Rando
         unfinished.unlink(missing_ok=True)
 
 
+def _gathered(place: Place, tensor: Tensor, world: World) -> Tensor:
+    """Return the whole of a tensor that is spread, on the first process; elsewhere nothing of it.
+
+    Rows go there some at a time, so that no other process needs memory for all of them.
+    """
+    if place.rows is None or not tensor.dim():
+        return tensor
+    shape = tensor.shape[1:]
+    whole = tensor.new_empty(place.rows if world.first else 0, *shape)
+    for first, last in pieces(place.rows, max(1, shape.numel())):
+        part = tensor.new_zeros(last - first, *shape)
+        for kept in place.pieces:
+            low, high = max(first, kept.row), min(last, kept.row + kept.rows)
+            if low < high:
+                at = kept.first - kept.row
+                part[low - first : high - first] = tensor[at + low : at + high]
+        part = world.sum(part)
+        if world.first:
+            whole[first:last] = part
+    return whole
+
+
 def load(
-    path: Path, name: str, model: DLRM, optimizer: Optimizer | None, rng: RandomState
+    path: Path,
+    name: str,
+    model: DLRM,
+    optimizer: Optimizer | None,
+    rng: RandomState,
+    world: World | None = None,
 ) -> State:
     """Read a file into a model and, where training goes on, its optimizer and random numbers.
 
@@ -89,75 +144,114 @@ def load(
         model: Its parameters are overwritten.
         optimizer: Its state is overwritten; None when only the model is wanted.
         rng: Overwritten too, unless only the model is wanted.
+        world: The processes, all of which call this.
 
     Raises:
         CheckpointError: The file is missing, is none that `save` wrote, or is of another model or
             optimizer.
 
     """
-    tensors, metadata = _read(path)
-    try:
-        checksum = metadata.pop("crc32")
-        if checksum != _crc32(tensors, metadata):
-            raise CheckpointError(f"{path}: damaged: its checksum does not fit its content")
-        state = State(**metadata["state"])
-        drawn = metadata["rng"]
-        key = tensors.pop("rng").numpy().astype(np.uint32)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: damaged, or of another version: {error}") from None
-    of_model = _named(tensors, "model.")
-    _check_fit(path, model.state_dict(), of_model)
-    if optimizer is not None:
-        if state.optimizer != name:
+    world = world or World.alone()
+    with _opened(path) as (stored, metadata):
+        try:
+            checksum = metadata.pop("crc32")
+            # Read by one process, which is enough.
+            intact = world.tell(not world.first or checksum == _crc32(metadata, _Stored(stored)))
+            if not intact:
+                raise CheckpointError(f"{path}: damaged: its checksum does not fit its content")
+            state = State(**metadata["state"])
+            drawn = metadata["rng"]
+            key = stored.get_tensor("rng").numpy().astype(np.uint32)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{path}: damaged, or of another version: {error}") from None
+        names = list(stored.keys())
+        _check_fit(path, model, {n: stored.get_slice(n).get_shape() for n in names})
+        if optimizer is not None and state.optimizer != name:
             was = state.optimizer
             raise CheckpointError(f"{path}: saved with --optimizer={was}, this run has {name}")
-        inner: dict[int, dict[str, Tensor]] = {}
-        for place, tensor in _named(tensors, "optimizer.").items():
-            parameter, kind = place.split(".")
-            inner.setdefault(int(parameter), {})[kind] = tensor
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": inner, "param_groups": groups})
-        has_gauss, gauss = drawn["gauss"]
-        rng.set_state(("MT19937", key, drawn["pos"], has_gauss, gauss))
-    model.load_state_dict(of_model)
+        where = places(model)
+        if optimizer is not None:
+            inner: dict[int, dict[str, Tensor]] = {}
+            parameters = [where[name] for name, _ in model.named_parameters()]
+            for each in (n for n in names if n.startswith("optimizer.")):
+                _, number, kind = each.split(".")
+                tensor = _read(stored, parameters[int(number)], each)
+                inner.setdefault(int(number), {})[kind] = tensor
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": inner, "param_groups": groups})
+            has_gauss, gauss = drawn["gauss"]
+            rng.set_state(("MT19937", key, drawn["pos"], has_gauss, gauss))
+        for each, tensor in model.state_dict().items():
+            tensor.copy_(_read(stored, where[each], f"model.{where[each].name}"))
     return state
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read(stored: Any, place: Place, name: str) -> Tensor:
+    """Return what this process keeps of a tensor of the file."""
+    if not stored.get_slice(name).get_shape():
+        return stored.get_tensor(name)
+    return local(replace(place, name=name), stored)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; --load-model names one that was saved before")
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-        return tensors, json.loads(metadata[KEY])
+        file = safe_open(path, framework="pt")
+        metadata = json.loads((file.metadata() or {})[KEY])
     except (SafetensorError, KeyError, json.JSONDecodeError):
         raise CheckpointError(
             f"{path}: not a model that --save-model wrote, or damaged; "
             "files pickled by the original are not loaded: a pickle can run any code"
         ) from None
+    with file as stored:
+        yield stored, metadata
 
 
-def _crc32(tensors: dict[str, Tensor], values: dict[str, Any]) -> int:
+class _Stored(Mapping[str, Any]):
+    """Tensors of a file, of which only those rows are read that are asked for."""
+
+    def __init__(self, file: Any):
+        self.file = file
+
+    def __getitem__(self, name: str) -> Any:
+        slices = self.file.get_slice(name)
+        return slices if slices.get_shape() else self.file.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.file.keys())
+
+    def __len__(self) -> int:
+        return len(self.file.keys())
+
+
+def _crc32(values: dict[str, Any], tensors: Mapping[str, Any]) -> int:
+    """Return a checksum of values and of tensors, which may be slices of a file."""
     checksum = zlib.crc32(json.dumps(values, sort_keys=True).encode())
     for name in sorted(tensors):
-        kind = f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}"
-        checksum = zlib.crc32(kind.encode(), checksum)
-        checksum = zlib.crc32(tensors[name].numpy().data.cast("B"), checksum)
+        tensor = tensors[name]
+        whole = isinstance(tensor, Tensor)
+        shape = tuple(tensor.shape if whole else tensor.get_shape())
+        dtype = tensor.dtype if whole else tensor[:0].dtype
+        checksum = zlib.crc32(f"{name} {dtype} {shape}".encode(), checksum)
+        if not shape:
+            checksum = zlib.crc32(tensor.numpy().tobytes(), checksum)
+            continue
+        for first, last in pieces(shape[0], max(1, prod(shape[1:]))):
+            checksum = zlib.crc32(tensor[first:last].numpy().tobytes(), checksum)
     return checksum
 
 
-def _named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
+def _check_fit(path: Path, model: DLRM, shapes: Mapping[str, Any]) -> None:
+    mine = {name: whole.shape for name, whole in model_wholes(model).items()}
+    saved = {
+        name.removeprefix("model."): tuple(shape)
+        for name, shape in shapes.items()
+        if name.startswith("model.")
     }
-
-
-def _check_fit(path: Path, mine: dict[str, Tensor], saved: dict[str, Tensor]) -> None:
     for name in sorted(mine.keys() | saved.keys()):
-        ours, its = (tuple(x[name].shape) if name in x else None for x in (mine, saved))
+        ours, its = mine.get(name), saved.get(name)
         if ours != its:
             raise CheckpointError(
                 f"{path}: saved from another model: {name} has shape {its}, expected {ours}; "
