@@ -1,6 +1,5 @@
 """`dlrm parity`: whether several processes learn what one learns, loss by loss."""
 
-import itertools
 import json
 import tempfile
 from collections.abc import Sequence
@@ -25,14 +24,21 @@ from dlrm.parallel.place import Place
 from dlrm.parallel.plan import Kind, Sharding
 from dlrm.parallel.probe import probe
 from dlrm.parallel.world import World
-from dlrm.reporting.parity import write
-from dlrm.training import parity as trainings
+from dlrm.reporting.parity import processes, write
+from dlrm.training import reordered, variant
 from dlrm.training.config import TrainConfig, from_dict, to_dict
-from dlrm.training.parity import Optimizer, Outcome, Parity, Variant, outcome_of
+from dlrm.training.parity import Losses, Parity
+from dlrm.training.variant import Optimizer, Outcome, Variant, outcome_of
 
 T = TypeVar("T", bound=str)
 
 SHARDINGS: tuple[Sharding, ...] = ("auto", *get_args(Kind))
+SAMPLES = 128
+"""Of a batch, at most: the fewer inputs ReLUs have, the more seldom one of them is 0 but for
+rounding."""
+ORDERS = 8
+"""In which one process takes the samples of its batches, where losses are off: in each step that
+rounding can turn, most likely one of them turns it too."""
 WORK = "work.json"
 
 
@@ -41,9 +47,12 @@ class Arguments:
     """Train a recipe on one process and on several, and compare the losses step by step.
 
     The first word names a recipe or data, as in `dlrm train`, whose flags also hold here; precision
-    is fp32 unless said. `--engine dlrm,torchrec` tries both engines. Every combination is trained
-    on its own, for a few steps; nothing of it is kept. The exit status is 1 where a loss is off by
-    more than the tolerance.
+    is fp32 and a batch has at most 128 samples unless said. `--engine dlrm,torchrec` tries both
+    engines. Every combination is trained on its own, for a few steps; nothing of it is kept.
+
+    Where a loss is off by more than the tolerance, one process also takes the samples of its
+    batches in other orders, which shows what rounding does; the exit status is 1 where rounding
+    does not explain it.
     """
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
@@ -74,7 +83,7 @@ def main(words: list[str], prog: str) -> ParityResult | None:
     recipe, flags = recipes.first_word(words)
     name = recipe or "demo"
     engines = take_value(flags, "--engine") or "dlrm"
-    config = replace(recipes.find(name)(), precision="fp32")
+    config = default(name)
     if (model := take_value(flags, "--model")) is not None:
         config = replace(config, model=another(config.model, model))
     arguments = parse(Arguments, flags, prog, default=Arguments(config=config))
@@ -89,6 +98,13 @@ def main(words: list[str], prog: str) -> ParityResult | None:
         tolerance=arguments.tolerance,
         html=arguments.html,
     )
+
+
+def default(recipe: str) -> TrainConfig:
+    """Return the config of a recipe as it is compared where nothing else is said."""
+    config = recipes.find(recipe)()
+    small = replace(config.loader, batch_size=min(SAMPLES, config.loader.batch_size))
+    return replace(config, precision="fp32", loader=small)
 
 
 def parity(
@@ -107,7 +123,7 @@ def parity(
 
     Args:
         recipe: Its name.
-        config: Of the recipe, changed or not; None for the recipe's own, in fp32.
+        config: Of the recipe, changed or not; None for its `default`.
         procs: Numbers of processes beside one.
         steps: Of each training.
         shardings: How tables are spread.
@@ -122,7 +138,7 @@ def parity(
 
     """
     if config is None:
-        config = replace(recipes.find(recipe)(), precision="fp32")
+        config = default(recipe)
     worlds = sorted(set(procs) - {1})
     if not worlds or worlds[0] < 1 or steps < 1 or not tolerance >= 0:
         raise ConfigError(
@@ -135,28 +151,34 @@ def parity(
         probe()
     check_batch(config, worlds[-1])
     dataset = open_data(config)
-    alone: dict[str, tuple[float, ...]] = {}
-    outcomes: list[Outcome] = []
-    with tempfile.TemporaryDirectory(prefix="dlrm-parity-") as name:
-        folder = Path(name)
-        for variant in (Variant(optimizer) for optimizer in optimizers):
-            with terminal.quiet():
-                outcome = outcome_of(config, variant, steps, dataset, folder, World.alone())
-            if outcome.refused:
-                raise ConfigError(outcome.refused)
-            alone[variant.optimizer] = outcome.losses
-        every = [Variant(*of) for of in itertools.product(optimizers, engines, shardings, worlds)]
-        if 1 in procs and "torchrec" in engines:
-            # Its tables are others on one process too.
-            every += [Variant(optimizer, "torchrec") for optimizer in optimizers]
-            worlds = [1, *worlds]
-        for world in worlds:
-            of = [variant for variant in every if variant.procs == world]
-            outcomes += _launch(folder, config, of, steps, dataset)
-    found = Parity(
-        recipe=recipe, config=config, steps=steps, tolerance=tolerance, alone=alone,
-        outcomes=tuple(outcomes),
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="dlrm-parity-") as made:
+        folder = Path(made)
+        alone = {str(o): _alone(config, Variant(o), steps, dataset, folder) for o in optimizers}
+        outcomes: list[Outcome] = []
+        for world in ([1] if 1 in procs and "torchrec" in engines else []) + worlds:
+            # The tables of another engine are other ones on one process too.
+            ways = [
+                Variant(optimizer, engine, sharding, world)
+                for optimizer in optimizers
+                for engine in (engines if world > 1 else ("torchrec",))
+                for sharding in (shardings if world > 1 else ("auto",))
+            ]
+            outcomes += _launch(folder, config, ways, steps, dataset)
+        found = Parity(
+            recipe=recipe, config=config, steps=steps, tolerance=tolerance, alone=alone,
+            reordered={}, outcomes=tuple(outcomes),
+        )  # fmt: skip
+        off = {outcome.variant.optimizer for outcome in found.with_verdict("different")}
+        for optimizer in optimizers:
+            if optimizer not in off:
+                continue
+            others = (
+                replace(config, model=reordered.config_of(config.model, seed))
+                for seed in range(ORDERS)
+            )
+            found.reordered[optimizer] = tuple(
+                _alone(other, Variant(optimizer), steps, dataset, folder) for other in others
+            )
     if not found.compared:
         raise ConfigError(str(outcomes[0].refused))
     if html is not None:
@@ -164,24 +186,33 @@ def parity(
     return ParityResult(found, html)
 
 
+def _alone(config: TrainConfig, way: Variant, steps: int, dataset: Dataset, folder: Path) -> Losses:
+    """Return the losses of one process, this one."""
+    with terminal.quiet():
+        outcome = outcome_of(config, way, steps, dataset, folder, World.alone())
+    if outcome.refused is not None:
+        raise ConfigError(outcome.refused)
+    return outcome.losses
+
+
 def _launch(
-    folder: Path, config: TrainConfig, variants: list[Variant], steps: int, dataset: Dataset
+    folder: Path, config: TrainConfig, ways: list[Variant], steps: int, dataset: Dataset
 ) -> list[Outcome]:
-    """Train variants for one number of processes, which are started once for all of them."""
+    """Train in several ways on one number of processes, which are started once for all of them."""
     work = {
         "config": to_dict(config),
-        "variants": trainings.to_dict([Outcome(variant) for variant in variants]),
+        "variants": variant.to_dict([Outcome(way) for way in ways]),
         "steps": steps,
         "dataset": str(dataset.path.resolve()),
     }
     write_json(folder / WORK, work)
     with launched.speaking():
-        status = launch(variants[0].procs, ["parity", str(folder)])
+        status = launch(ways[0].procs, ["parity", str(folder)])
     if status == 130:
         raise Interrupted("")
     if status:
-        raise WorldError(f"the training on {variants[0].procs} processes has failed")
-    return trainings.from_dict(json.loads((folder / f"{variants[0].procs}.json").read_text()))
+        raise WorldError(f"the training on {ways[0].procs} processes has failed")
+    return variant.from_dict(json.loads((folder / f"{ways[0].procs}.json").read_text()))
 
 
 def _train_all(folder: Path) -> None:
@@ -192,16 +223,14 @@ def _train_all(folder: Path) -> None:
         if not world.first:
             terminal.silence()
         dataset = Dataset.open(Path(work["dataset"]))
-        variants = [each.variant for each in trainings.from_dict(work["variants"])]
+        ways = [each.variant for each in variant.from_dict(work["variants"])]
         outcomes = []
         with terminal.progress() as bar:
-            for variant in bar.track(variants, description=f"{world.size} processes"):
+            for way in bar.track(ways, description=processes(world.size)):
                 with terminal.quiet():
-                    outcomes.append(
-                        outcome_of(config, variant, work["steps"], dataset, folder, world)
-                    )
+                    outcomes.append(outcome_of(config, way, work["steps"], dataset, folder, world))
         if world.first:
-            write_json(folder / f"{world.size}.json", trainings.to_dict(outcomes))
+            write_json(folder / f"{world.size}.json", variant.to_dict(outcomes))
 
 
 def _words(text: str) -> list[str]:

@@ -12,8 +12,13 @@ from rich.text import Text
 from dlrm import terminal
 from dlrm.commands.curve import Curve, draw
 from dlrm.reporting.parity import FLOOR, ROUNDING, conclusion, processes
-from dlrm.training.parity import Outcome, Parity
+from dlrm.training.parity import Parity, Verdict
+from dlrm.training.variant import Outcome
 
+VERDICTS: dict[Verdict, str] = {
+    "equal": "green", "rounding": "yellow", "different": "bold red", "refused": "yellow",
+}  # fmt: skip
+"""How each is coloured."""
 STYLES = ("cyan", "yellow", "magenta", "green")
 
 
@@ -26,8 +31,8 @@ class ParityResult:
 
     @property
     def status(self) -> int:
-        """Of the command: 1 where a loss is off by more than the tolerance."""
-        return 0 if self.parity.equal else 1
+        """Of the command: 1 where losses are off by more than rounding explains."""
+        return 0 if self.parity.holds else 1
 
     def to_dict(self) -> dict[str, Any]:
         """Return the results JSON-ready."""
@@ -41,7 +46,8 @@ class ParityResult:
             "steps": of.steps,
             "tolerance": of.tolerance,
             "max_abs_diff": of.max_abs_diff,
-            "equal": of.equal,
+            "holds": of.holds,
+            "reordered_max_abs_diff": of.reordered_max_abs_diff,
             "rows": [self._row(outcome) for outcome in of.outcomes],
             "losses": {name: list(losses) for name, losses in of.alone.items()},
             "page": str(self.page) if self.page else None,
@@ -50,13 +56,13 @@ class ParityResult:
     def _row(self, outcome: Outcome) -> dict[str, Any]:
         of, row = self.parity, asdict(outcome.variant)
         if outcome.refused is not None:
-            return row | {"refused": outcome.refused}
+            return row | {"verdict": "refused", "refused": outcome.refused}
         largest, step = of.worst(outcome)
         return row | {
             "max_abs_diff": largest,
             "step": step,
             "loss": outcome.losses[-1],
-            "equal": largest <= of.tolerance,
+            "verdict": of.verdict(outcome),
             "diffs": of.differences(outcome),
         }
 
@@ -64,7 +70,7 @@ class ParityResult:
         of = self.parity
         grid = terminal.table(
             f"{of.recipe}, {of.steps} steps, beside one process",
-            "", "procs", "largest diff", "in step", "last loss", "equal",
+            "", "procs", "largest diff", "in step", "last loss", "verdict",
         )  # fmt: skip
         lines: list[RenderableType] = [grid]
         for name, losses in of.alone.items():
@@ -83,11 +89,11 @@ class ParityResult:
         variant, engines = outcome.variant, {o.variant.engine for o in self.parity.outcomes}
         engine = f", {variant.engine}" if len(engines) > 1 or variant.engine != "dlrm" else ""
         names: list[RenderableType] = [f"  {variant.sharding}{engine}", str(variant.procs)]
+        said = self.parity.verdict(outcome)
+        verdict = Text(said, VERDICTS[said])
         if outcome.refused is not None:
-            return [*names, "", "", "", Text("refused", "yellow")]
+            return [*names, "", "", "", verdict]
         largest, step = self.parity.worst(outcome)
-        within = largest <= self.parity.tolerance
-        verdict = Text("yes", "green") if within else Text("NO", "bold red")
         return [*names, f"{largest:.1e}", str(step), f"{outcome.losses[-1]:.6f}", verdict]
 
     def _curves(self) -> list[RenderableType]:

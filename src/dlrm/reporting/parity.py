@@ -9,7 +9,8 @@ from dlrm.reporting.figures import figure, key
 from dlrm.reporting.markup import Html, element
 from dlrm.reporting.series import line
 from dlrm.reporting.tables import table
-from dlrm.training.parity import Outcome, Parity
+from dlrm.training.parity import Parity
+from dlrm.training.variant import Outcome
 
 FLOOR = 1e-10
 """Differences below it are drawn there: a logarithm has no place for none at all."""
@@ -17,25 +18,34 @@ ROLES = ("model", "train", "test", "optimum")
 """Colours of the lines."""
 ROUNDING = (
     "Differences near 1e-7 are the last digit of a loss: several processes add up the same numbers "
-    "in another order. Over hundreds of steps they may grow, as they do with another number of "
-    "threads."
+    "in another order."
 )
 
 
 def conclusion(of: Parity) -> str:
-    """Return whether the losses are equal, in a sentence."""
+    """Return whether the losses are those of one process, in some sentences."""
+    count, equal = len(of.compared), of.with_verdict("equal")
     worst = max(of.compared, key=lambda outcome: of.worst(outcome)[0])
-    count, (largest, step) = len(of.compared), of.worst(worst)
-    many = f"all {count} ways" if count > 1 else "the one way"
-    if of.equal:
+    largest, step = of.worst(worst)
+    if len(equal) == count:
+        many = f"all {count} ways" if count > 1 else "the one way"
         return (
             f"Equal: the losses of {of.steps} steps are those of one process within "
             f"{of.tolerance:g} in {many} to train; the largest difference is {largest:.1e}."
         )
-    off = sum(of.worst(outcome)[0] > of.tolerance for outcome in of.compared)
+    off = (
+        f"the losses of {count - len(equal)} of {count} ways to train are off by more than "
+        f"{of.tolerance:g}, at most by {largest:.1e}, in step {step} of {_name(worst)}."
+    )
+    control = of.reordered_max_abs_diff or 0.0
+    if of.holds:
+        return (
+            f"Equal but for rounding: {off} One process that takes the samples of each batch in "
+            f"other orders goes off as soon and as far, by {control:.1e}."
+        )
     return (
-        f"Not equal: the losses of {off} of {count} ways to train are off by more than "
-        f"{of.tolerance:g}; the most is {largest:.1e}, in step {step} of {_name(worst)}."
+        f"Different: {off} One process that takes the samples of each batch in other orders, which "
+        f"rounds otherwise and changes nothing else, goes off by {control:.1e}."
     )
 
 
@@ -98,7 +108,7 @@ def _losses(of: Parity) -> Html:
     ]
     keys = [key(each.label, each.role) for each in lines]
     drawn = charts.curves("loss", title, lines, y_label="loss of a batch")
-    below = "Those of all other ways lie upon these lines." if of.equal else ""
+    below = "Those of all other ways lie upon these lines." if of.holds else ""
     return figure(title, keys, drawn, below)
 
 
@@ -124,7 +134,7 @@ def _differences(of: Parity) -> Html:
 def _table(of: Parity) -> Html:
     heads = [
         "Optimizer", "Engine", "Sharding", "Processes", "Largest difference", "At step",
-        "Last loss", "Equal",
+        "Last loss", "Verdict",
     ]  # fmt: skip
     rows = []
     for name, losses in of.alone.items():
@@ -144,8 +154,7 @@ def _cells(of: Parity, outcome: Outcome) -> list[str]:
     if outcome.refused is not None:
         return [*names, "", "", "", f"refused: {outcome.refused}"]
     largest, step = of.worst(outcome)
-    verdict = "yes" if largest <= of.tolerance else "no"
-    return [*names, f"{largest:.1e}", str(step), f"{outcome.losses[-1]:.6f}", verdict]
+    return [*names, f"{largest:.1e}", str(step), f"{outcome.losses[-1]:.6f}", of.verdict(outcome)]
 
 
 def _row(optimizer: str, cells: list[str]) -> Html:

@@ -1,0 +1,72 @@
+"""A model that takes the samples of each batch in another order: what rounding alone changes.
+
+Its logits, loss and gradients are those of the model, but for the order in which samples are added
+up. What is as different from the model as this is equal, as far as floating point can tell.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from dlrm.batch import Batch
+from dlrm.models import ModelConfig
+from dlrm.nn.precision import Precision
+from dlrm.schema import Schema
+
+
+class Reordered(nn.Module):
+    """`forward(batch) -> logits (B,)`, in the order of the batch.
+
+    Args:
+        model: That computes them.
+        seed: Of the orders, another one for each batch.
+
+    """
+
+    def __init__(self, model: nn.Module, seed: int):
+        super().__init__()
+        self.model = model
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the logits (B,)."""
+        order = torch.randperm(len(batch), generator=self._generator)
+        return self.model(reordered(batch, order))[order.argsort()]
+
+
+@dataclass(frozen=True, slots=True)
+class ReorderedConfig:
+    """A model of the catalogue, reordered."""
+
+    model: ModelConfig
+    seed: int
+    name: str = "reordered"
+
+    def build(self, schema: Schema, precision: Precision = "fp32") -> Reordered:
+        """Return the model for data of this schema, with fresh parameters."""
+        return Reordered(self.model.build(schema, precision), self.seed)
+
+
+def config_of(model: ModelConfig, seed: int) -> ModelConfig:
+    """Return the config of a reordered model, for where any model goes."""
+    return cast(ModelConfig, ReorderedConfig(model, seed))
+
+
+def reordered(batch: Batch, order: Tensor) -> Batch:
+    """Return the samples of a batch in another order.
+
+    Args:
+        batch: B samples.
+        order: (B,), the number of the sample that comes first, second, ...
+
+    """
+    dense, labels = batch.dense[order], batch.labels[order]
+    if batch.offsets is None:
+        return Batch(dense, batch.ids[order], labels)
+    starts = batch.offsets[:-1].view(len(batch), -1)[order].flatten()
+    lengths = batch.offsets.diff().view(len(batch), -1)[order].flatten()
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    shift = (starts - offsets[:-1]).repeat_interleave(lengths)
+    return Batch(dense, batch.ids[torch.arange(len(shift)) + shift], labels, offsets)

@@ -1,0 +1,154 @@
+"""`dlrm parity`: several processes learn what one learns, and what does not is said."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlrm.cli import main
+from dlrm.commands import parity as command
+from dlrm.commands.parity import default
+from dlrm.commands.parity_result import ParityResult
+from dlrm.parallel.launched import BY_US
+from dlrm.reporting.parity import render
+from dlrm.terminal import out
+from dlrm.training.config import TrainConfig
+from dlrm.training.parity import Parity
+from dlrm.training.variant import Outcome, Variant
+
+ONE = (0.7, 0.6, 0.5, 0.4)
+OFF = (0.7, 0.6, 0.502, 0.41)
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def made(*losses: tuple[float, ...], reordered: tuple[tuple[float, ...], ...] = ()) -> Parity:
+    """Return what was found where variants had these losses, and one process others."""
+    outcomes = [
+        Outcome(Variant("adagrad", procs=procs), of) for procs, of in enumerate(losses, start=2)
+    ]
+    return Parity(
+        recipe="demo",
+        config=default("demo"),
+        steps=4,
+        tolerance=1e-6,
+        alone={"adagrad": ONE},
+        reordered={"adagrad": reordered} if reordered else {},
+        outcomes=tuple(outcomes),
+    )
+
+
+def shown(found: Parity) -> str:
+    with out.capture() as capture:
+        out.print(ParityResult(found, None))
+    return " ".join(capture.get().split())
+
+
+def test_two_processes_learn_what_one_does(clicks, workdir, capsys):
+    words = ["parity", "--data", str(clicks.path), "--procs", "1,2", "--steps", "24"]
+    words += ["--sharding", "row,table", "--optimizer", "rowwise_adagrad", "--html", "parity.html"]
+    assert main([*words, "--json"]) == 0
+    found = said(capsys)
+    assert found["holds"]
+    assert found["max_abs_diff"] <= 1e-6
+    assert [row["sharding"] for row in found["rows"]] == ["row", "table"]
+    assert all(row["verdict"] == "equal" and row["procs"] == 2 for row in found["rows"])
+    losses = found["losses"]["rowwise_adagrad"]
+    # More than an epoch of 19 steps, whose last batch is smaller.
+    assert len(losses) == len(found["rows"][0]["diffs"]) == 24
+    assert max(losses) - min(losses) > 0.01
+    assert Path("parity.html").read_text().count("<svg") >= 2
+    # Nothing else is left.
+    assert [path.name for path in workdir.iterdir()] == ["parity.html"]
+
+
+def test_what_rounding_does_not_explain_fails(clicks, workdir, monkeypatch, capsys):
+    def off(folder: Path, config: TrainConfig, ways: list[Variant], *_: Any) -> list[Outcome]:
+        return [Outcome(way, (0.0,) * 8) for way in ways]
+
+    monkeypatch.setattr(command, "_launch", off)
+    words = ["parity", "--data", str(clicks.path), "--procs", "2", "--steps", "8", "--json"]
+    words += ["--sharding", "table", "--optimizer", "sgd", "--optim.warmup-steps", "0"]
+    assert main(words) == 1
+    found = said(capsys)
+    assert not found["holds"]
+    assert [row["verdict"] for row in found["rows"]] == ["different"]
+    # Rounding alone was looked at.
+    assert 0 < found["reordered_max_abs_diff"] <= 1e-6
+    assert list(workdir.iterdir()) == []
+
+
+def test_verdicts():
+    def verdict(*losses: tuple[float, ...], reordered: tuple[tuple[float, ...], ...] = ()) -> str:
+        found = made(*losses, reordered=reordered)
+        return found.verdict(found.outcomes[0])
+
+    assert verdict((0.7, 0.6, 0.5, 0.4000009)) == "equal"
+    assert verdict(OFF) == "different"
+    assert verdict(OFF, reordered=(ONE, ONE)) == "different"
+    assert verdict(OFF, reordered=(ONE, (0.7, 0.6, 0.504, 0.405))) == "rounding"
+    # Sooner than rounding shows, or by more.
+    assert verdict((0.702, 0.6, 0.5, 0.4), reordered=(OFF,)) == "different"
+    assert verdict((0.7, 0.6, 0.5, 0.6), reordered=(OFF,)) == "different"
+
+
+def test_what_is_shown():
+    holds = made(ONE, OFF, reordered=(ONE, OFF))
+    text = shown(holds)
+    assert "Equal but for rounding: the losses of 1 of 2 ways" in text
+    assert "auto │ 3 │ 1.0e-02 │ 4 │ 0.410000 │ rounding" in text
+    assert ParityResult(holds, None).status == 0
+    fails = made(ONE, OFF, reordered=(ONE,))
+    assert "Different: the losses of 1 of 2 ways" in shown(fails)
+    assert "in step 4 of 3 processes with adagrad" in render(fails)
+    assert ParityResult(fails, None).status == 1
+    equal = made(ONE)
+    assert "in the one way to train; the largest difference is 0.0e+00" in shown(equal)
+    assert render(equal) == render(equal)
+
+
+def test_what_was_refused_is_said():
+    way = Variant("adagrad", "torchrec", "column", 2)
+    found = made(ONE)
+    refused = Outcome(way, refused="it cannot be done")
+    found = Parity(
+        recipe="demo", config=found.config, steps=4, tolerance=1e-6, alone=found.alone,
+        reordered={}, outcomes=(*found.outcomes, refused),
+    )  # fmt: skip
+    assert "refused: it cannot be done" in shown(found)
+    assert "it cannot be done" in render(found)
+    result = ParityResult(found, None).to_dict()
+    assert json.loads(json.dumps(result))["rows"][1]["verdict"] == "refused"
+    assert found.holds
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--procs", "1"], "needed are two processes or more"),
+        (["--procs", "two"], "procs is 0"),
+        (["--steps", "0"], "steps 0"),
+        (["--sharding", "rows"], 'unknown sharding "rows"; choose one of: auto, table, row'),
+        (["--optimizer", "rmsprop"], 'unknown optimizer "rmsprop"'),
+        (["--engine", "fbgemm"], 'unknown engine "fbgemm"; choose one of: dlrm, torchrec'),
+        (["--optimizer", ","], "optimizer is empty"),
+        (["--procs", "4", "--loader.batch-size", "3"], "loader.batch_size is 3"),
+        (["nobody"], 'unknown recipe "nobody"'),
+    ],
+)
+def test_what_has_no_meaning_is_said(words, message, workdir, capsys):
+    assert main(["parity", *words]) == 1
+    assert message in capsys.readouterr().err
+    assert list(workdir.iterdir()) == []
+
+
+def test_it_starts_its_processes_itself(workdir, monkeypatch, capsys):
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "localhost")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    monkeypatch.delenv(BY_US, raising=False)
+    assert main(["parity"]) == 1
+    assert "run it without torchrun" in capsys.readouterr().err
