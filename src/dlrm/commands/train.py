@@ -24,6 +24,7 @@ from dlrm.parallel.world import World
 from dlrm.recipes.baseline import baseline as baseline_of
 from dlrm.run import Run
 from dlrm.training import trial
+from dlrm.training.build import plan_of
 from dlrm.training.config import TrainConfig, from_dict, to_dict
 from dlrm.training.ensemble import mean_of_members, members, model_name
 from dlrm.training.trained import Effort, effort
@@ -220,7 +221,8 @@ def _start_processes(
     path = fresh(name) if arguments.run is None else arguments.run
     Run.check_new(path)
     check_batch(arguments.config, arguments.procs)
-    open_data(arguments.config)
+    # What cannot be is said once, here.
+    plan_of(arguments.config, open_data(arguments.config).schema, arguments.procs)
     words = [*([recipe] if recipe else []), *flags]
     if arguments.run is None:
         words += ["--run", str(path)]

@@ -225,6 +225,7 @@ def load(
     wanted = [file] if optimizer is None else [file, "optimizer", "progress"]
     wanted += ["average"] * (average is not None and averaged and file != "average")
     _check(path, wanted, numbers, world)
+    claimed = numbers.get("world", 1)
     places = state.places(model)
     with _opened(path, file) as stored:
         _check_shapes(path, stored, model)
@@ -241,7 +242,13 @@ def load(
             _load_optimizer(path, model, optimizer, stored)
         with _opened(path, "progress") as stored:
             rest = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        _load_generator(rest["torch_generator"], progress.step, world)
+        streams = rest["torch_generator"].view(-1, rest["torch_generator"].shape[-1])
+        if len(streams) != claimed:
+            raise CheckpointError(
+                f"{path} says that {claimed} processes saved it, but has the random numbers of "
+                f"{len(streams)}; {ADVICE}"
+            )
+        _load_generator(streams, progress.step, world)
         if world.first:
             progress.seen.update(rest["seen_logits"].numpy(), rest["seen_labels"].numpy())
     if average is not None and averaged:
@@ -251,9 +258,8 @@ def load(
     return progress
 
 
-def _load_generator(saved: Tensor, step: int, world: World) -> None:
+def _load_generator(streams: Tensor, step: int, world: World) -> None:
     """Go on with the random numbers where they were, as far as there were as many processes."""
-    streams = saved[None] if saved.dim() == 1 else saved
     if len(streams) == world.size or world.first:
         # A copy: of a part of a tensor torch reads the memory where the whole begins.
         torch.set_rng_state(streams[world.rank].clone())

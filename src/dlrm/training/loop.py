@@ -260,7 +260,8 @@ def _resume(
     progress = checkpoint.load(_folder(run), steps[-1], model, optimizer, average, world)
     if not progress.finished:
         run.rewind(progress.step)
-        run.log("resumed", step=progress.step)
+        processes = {"processes": world.size} if world.size > 1 else {}
+        run.log("resumed", step=progress.step, **processes)
     return progress
 
 
