@@ -1,6 +1,7 @@
 """Runs of the drop-in command line inside the test process, and what they printed."""
 
 import re
+import shlex
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -10,6 +11,7 @@ from dlrm.compat.dlrm_s_pytorch import main
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
+COMMAND = re.compile(r"\$ python dlrm_s_pytorch\.py(?:\(.*\))?(.*)")
 NUMBER = re.compile(r"-?\d+\.\d*(?:e[+-]\d+)?")
 
 
@@ -45,12 +47,21 @@ def ok(*arguments: str) -> Result:
     return result
 
 
+def read(name: str) -> tuple[list[str], list[str]]:
+    """Return the arguments of a golden file and the lines it expects."""
+    first, *lines = (GOLDEN / f"{name}.txt").read_text().splitlines()
+    command = COMMAND.fullmatch(first)
+    assert command, first
+    return shlex.split(command[1]), [line for line in lines if not line.startswith("[exit ")]
+
+
 def assert_same_lines(got: list[str], want: list[str], rounding: float = 2e-7) -> None:
     """Every line must be the same, but for the last digits of computed numbers.
 
     Data, counts and percentages (numbers of up to four decimals) must be the same text. Losses and
     parameters (five decimals and more) may differ by one unit of the last printed digit, or by
-    `rounding` where more digits than float32 has are printed: other CPUs add up in another order.
+    `rounding`, relative above 1, where more digits than float32 has are printed: other CPUs add up
+    in another order.
     """
     assert len(got) == len(want), "\n".join(got)
     for line, expected in zip(got, want, strict=True):
@@ -58,8 +69,9 @@ def assert_same_lines(got: list[str], want: list[str], rounding: float = 2e-7) -
             continue
         for texts in zip(NUMBER.findall(line), NUMBER.findall(expected), strict=True):
             decimals = max(_decimals(text) for text in texts)
-            tolerance = max(1.01 * 10.0**-decimals, rounding) if decimals > 4 else 0.0
             ours, theirs = map(float, texts)
+            near = max(1.01 * 10.0**-decimals, rounding * max(1.0, abs(theirs)))
+            tolerance = near if decimals > 4 else 0.0
             assert abs(ours - theirs) <= tolerance, f"{line!r}, expected {expected!r}"
         assert _shape(line) == _shape(expected)
 

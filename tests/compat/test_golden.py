@@ -1,7 +1,6 @@
 """What the original prints, one test a file; tests/golden/README.md says what each one is."""
 
 import re
-import shlex
 import shutil
 from pathlib import Path
 
@@ -9,19 +8,10 @@ import pytest
 
 from dlrm.compat.flags import parser
 
-from .session import GOLDEN, Result, assert_same_lines, ok, run
+from .session import GOLDEN, Result, assert_same_lines, ok, read, run
 
-COMMAND = re.compile(r"\$ python dlrm_s_pytorch\.py(?:\(.*\))?(.*)")
 TRAINED = "Finished training"
 SAVING = "Saving model to m.pt"
-
-
-def read(name: str) -> tuple[list[str], list[str]]:
-    """Return the arguments of a golden file and the lines it expects."""
-    first, *lines = (GOLDEN / f"{name}.txt").read_text().splitlines()
-    command = COMMAND.fullmatch(first)
-    assert command, first
-    return shlex.split(command[1]), [line for line in lines if not line.startswith("[exit ")]
 
 
 @pytest.fixture(autouse=True)
