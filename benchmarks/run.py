@@ -31,6 +31,8 @@ SUITES: dict[str, tuple[int, tuple[str, ...]]] = {
     "end-to-end": (8, ("end_to_end.py",)),
     "peers": (4, ("peers.py",)),
     "peers-adam": (7, ("peers.py", "--optim", "adam")),
+    "parallel": (6, ("parallel.py",)),
+    "parity": (9, ("parity.py",)),
     "plan": (4, ("plan.py",)),
     "precision": (5, ("precision.py", "--data", "clicks:400000")),
     "accuracy": (45, ("accuracy.py",)),

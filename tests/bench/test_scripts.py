@@ -33,7 +33,18 @@ def test_quick_runs_leave_rows_where_asked(name: str, workdir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["prepare", "training", "end_to_end", "peers", "precision", "accuracy", "plan", "run"]
+    "name",
+    [
+        "prepare",
+        "training",
+        "end_to_end",
+        "peers",
+        "parity",
+        "precision",
+        "accuracy",
+        "plan",
+        "run",
+    ],
 )
 def test_every_script_has_a_quick_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):

@@ -70,6 +70,7 @@ def test_what_rounding_does_not_explain_fails(clicks, workdir, monkeypatch, caps
         return [Outcome(way, (0.0,) * 8) for way in ways]
 
     monkeypatch.setattr(command, "_launch", off)
+    monkeypatch.setattr(command, "ORDERS", 2)
     words = ["parity", "--data", str(clicks.path), "--procs", "2", "--steps", "8", "--json"]
     words += ["--sharding", "table", "--optimizer", "sgd", "--optim.warmup-steps", "0"]
     assert main(words) == 1
