@@ -11,7 +11,7 @@ from rich.text import Text
 
 from dlrm import terminal
 from dlrm.commands.curve import Curve, draw
-from dlrm.reporting.parity import FLOOR, ROUNDING, conclusion, processes
+from dlrm.reporting.parity import FLOOR, ROUNDING, among, conclusion
 from dlrm.training.parity import Parity, Verdict
 from dlrm.training.variant import Outcome
 
@@ -117,7 +117,7 @@ class ParityResult:
             log10(FLOOR),
             # Even powers of ten, so that the middle has one too.
             max(-4.0, 2 * -(-log10(max(of.max_abs_diff, of.tolerance, FLOOR)) // 2)),
-            shown=lambda power: f"1e{power:+03.0f}",
+            shown=lambda power: f"1e{power:+03.0f}" if 10**power > 1.5 * FLOOR else "0",
             level=log10(max(FLOOR, of.tolerance)),
         )
         return [
@@ -125,7 +125,7 @@ class ParityResult:
             _legend("Loss of one process", colors),
             above,
             _legend(
-                "Largest difference to it", {processes(w): tints[w] for w in worlds},
+                "Largest difference to it", {among(of, w): tints[w] for w in worlds},
                 f"dashed: the tolerance, {of.tolerance:g}",
             ),
             below,

@@ -13,8 +13,8 @@ from dlrm.training.parity import Parity
 from dlrm.training.variant import Outcome
 
 FLOOR = 1e-10
-"""Differences below it are drawn there: a logarithm has no place for none at all."""
-ROLES = ("model", "train", "test", "optimum")
+"""Differences of none at all are drawn there, where a logarithm has a place for them."""
+ROLES = ("model", "train", "optimum", "muted")
 """Colours of the lines."""
 ROUNDING = (
     "Differences near 1e-7 are the last digit of a loss: several processes add up the same numbers "
@@ -52,6 +52,13 @@ def conclusion(of: Parity) -> str:
 def processes(count: int) -> str:
     """Return a number of processes in words."""
     return "1 process" if count == 1 else f"{count} processes"
+
+
+def among(of: Parity, count: int) -> str:
+    """Return the name of a curve: what is compared on so many processes."""
+    engines = dict.fromkeys(o.variant.engine for o in of.compared if o.variant.procs == count)
+    # On one process, another engine than what it is compared with.
+    return f"1 process, {', '.join(engines)}" if count == 1 else processes(count)
 
 
 def render(of: Parity) -> str:
@@ -106,7 +113,7 @@ def _losses(of: Parity) -> Html:
         line(name, role, list(enumerate(losses, start=1)))
         for (name, losses), role in zip(of.alone.items(), ROLES, strict=False)
     ]
-    keys = [key(each.label, each.role) for each in lines]
+    keys = [key(each.label, each.role, dot=True) for each in lines]
     drawn = charts.curves("loss", title, lines, y_label="loss of a batch")
     below = "Those of all other ways lie upon these lines." if of.holds else ""
     return figure(title, keys, drawn, below)
@@ -117,17 +124,17 @@ def _differences(of: Parity) -> Html:
     worlds = sorted({outcome.variant.procs for outcome in of.compared})
     lines = [
         line(
-            processes(world),
+            among(of, world),
             ROLES[at % len(ROLES)],
             [(step, max(FLOOR, d)) for step, d in enumerate(of.envelope(world), start=1)],
         )
         for at, world in enumerate(worlds)
     ]
     keys = [
-        *(key(each.label, each.role) for each in lines),
+        *(key(each.label, each.role, dot=True) for each in lines),
         key(f"tolerance, {of.tolerance:g}", "baseline"),
     ]
-    drawn = charts.differences("difference", title, lines, of.tolerance)
+    drawn = charts.differences("difference", title, lines, of.tolerance, FLOOR)
     return figure(title, keys, drawn, ROUNDING)
 
 

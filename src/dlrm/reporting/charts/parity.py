@@ -7,7 +7,7 @@ from dlrm.reporting.series import Line
 from dlrm.reporting.words import compact
 
 
-def differences(name: str, title: str, lines: Sequence[Line], tolerance: float) -> str:
+def differences(name: str, title: str, lines: Sequence[Line], tolerance: float, none: float) -> str:
     """Draw differences by their power of ten.
 
     Args:
@@ -15,9 +15,10 @@ def differences(name: str, title: str, lines: Sequence[Line], tolerance: float) 
         title: What is seen, for a screen reader.
         lines: At least one, of positive numbers.
         tolerance: What none should exceed, dashed across; not drawn if 0.
+        none: What stands for no difference at all.
 
     """
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     with drawing() as (figure, (ax,)):
         for each in lines:
@@ -29,8 +30,10 @@ def differences(name: str, title: str, lines: Sequence[Line], tolerance: float) 
         ax.set_yscale("log")
         ax.set_ylim(min(ends) / 2, max(ends) * 4)
         ax.yaxis.set_major_locator(LogLocator(numticks=7))
-        ax.yaxis.set_minor_formatter(NullFormatter())
-        ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}".replace("e-0", "e-"))
+        ax.yaxis.set_minor_locator(NullLocator())
+        ax.yaxis.set_major_formatter(
+            lambda value, _: "0" if value <= none else f"{value:.0e}".replace("e-0", "e-")
+        )
         last = max(float(each.x[-1]) for each in lines)
         ax.set_xlim(0.0, 1.02 * last)
         ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
