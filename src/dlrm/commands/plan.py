@@ -8,7 +8,7 @@ import tyro
 
 from dlrm import recipes
 from dlrm.bench import speed
-from dlrm.commands import plan_data
+from dlrm.commands import plan_data, plan_simulate
 from dlrm.commands.flags import parse
 from dlrm.commands.plan_data import Described
 from dlrm.commands.plan_result import PlanResult
@@ -20,6 +20,7 @@ from dlrm.reporting.plan import write
 from dlrm.training.config import TrainConfig
 from dlrm.training.footprint import machine_bytes, resident_bytes
 from dlrm.training.planned import World, alternatives, planned
+from dlrm.training.simulated import Scaling, Simulated
 from dlrm.training.times import Times, described, measured
 
 DEFAULT = "criteo-terabyte"
@@ -59,6 +60,21 @@ class Arguments:
     """Training samples of an epoch, with --rows or instead of those of --arch."""
     measure: bool = True
     """Whether to measure on this machine, which takes up to ten seconds."""
+    simulate: bool = False
+    """Also say how long a step would take on 1, 2, 4, ... 1024 of these devices; without --flops
+    and --link on as many processes of this machine, which is measured for half a minute."""
+    link: str | None = None
+    """With --simulate: of each device to those of other hosts, e.g. 25GB/s."""
+    latency: str | None = None
+    """With --simulate: of a message over a link, e.g. 10us; 5us if not given."""
+    devices_per_host: int = 1
+    """With --simulate: devices that share a host."""
+    host_link: str | None = None
+    """With --simulate: of each device to those of its own host, e.g. 300GB/s; --link if not
+    given."""
+    scaling: Scaling = "strong"
+    """With --simulate: whether the batch stays as large (strong) or grows with the devices
+    (weak)."""
     html: Path | None = None
     """Also write a page with a picture."""
 
@@ -101,6 +117,9 @@ def plan(arguments: Arguments, recipe: str | None = None) -> PlanResult:
         )
     of = _data(arguments, recipe)
     device = _device(arguments)
+    network = plan_simulate.network(
+        arguments.link, arguments.latency, arguments.devices_per_host, arguments.host_link
+    )
     memory = arguments.device_memory
     world = World(
         size=arguments.world,
@@ -114,22 +133,27 @@ def plan(arguments: Arguments, recipe: str | None = None) -> PlanResult:
     times: Times | None = None
     if device is not None:
         times = described(made, device)
-    elif arguments.measure:
+    elif arguments.measure and not arguments.simulate:
         batch_size = -(-config.loader.batch_size // world.size)
         times = measured(
             made,
             speed.measure(config, of.data.schema, of.dataset, batch_size=batch_size),
             bandwidth,
         )
+    found: list[Simulated] = []
+    if arguments.simulate:
+        found = plan_simulate.simulate(made, device, network, arguments.scaling)
     result = PlanResult(
         name=of.name,
         planned=made,
         times=times,
         alternatives=[] if made.fits else alternatives(made),
         page=arguments.html,
+        simulated=found,
+        simulated_basis=plan_simulate.basis(device, network),
     )
     if arguments.html is not None:
-        write(arguments.html, made, of.name)
+        write(arguments.html, made, of.name, found)
     return result
 
 

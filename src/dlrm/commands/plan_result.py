@@ -1,6 +1,6 @@
 """What `dlrm plan` found."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from dlrm.commands.plan_grids import (
     takes_grid,
     verdict,
 )
+from dlrm.commands.plan_simulate import simulated_grid
 from dlrm.parallel.device import sample_bytes
 from dlrm.parallel.plan import Plan
 from dlrm.training.planned import Alternative, Planned
+from dlrm.training.simulated import Simulated
 from dlrm.training.times import Times
 
 
@@ -31,6 +33,9 @@ class PlanResult:
     alternatives: list[Alternative]
     """What to change, where it does not fit."""
     page: Path | None
+    simulated: list[Simulated] = field(default_factory=list)
+    """The same run on more and more devices."""
+    simulated_basis: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the results JSON-ready."""
@@ -79,6 +84,7 @@ class PlanResult:
             "devices": self._devices() if plan else [],
             "placement": _placement(plan) if plan else [],
             "alternatives": [asdict(each) for each in self.alternatives],
+            "simulated": [each.to_dict() for each in self.simulated],
             "page": str(self.page) if self.page else None,
         }
 
@@ -117,6 +123,8 @@ class PlanResult:
             parts += [device_grid(self.name, self.planned, self._devices()), ""]
             parts += [table_grid(self.planned.plan), ""]
         parts += [takes_grid(self.planned, self.times, self._memory_bytes_per_sample), ""]
+        if self.simulated:
+            parts += [simulated_grid(self.simulated, self.simulated_basis), ""]
         parts.append(verdict(self.planned))
         if self.alternatives:
             parts += ["", alternatives_grid(self.alternatives)]

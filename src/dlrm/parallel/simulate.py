@@ -1,4 +1,4 @@
-"""How long a step takes on W devices, from how long its operators take on one, a plan and a network.
+"""How long a step takes on W devices: from its operators on one of them, a plan and a network.
 
     ids                 to the ranks that keep their rows
     lookup              of what has come; the vectors leave when the slowest rank is done

@@ -14,6 +14,7 @@ from dlrm.reporting.tables import table
 from dlrm.reporting.words import compact
 from dlrm.terminal import human_bytes
 from dlrm.training.planned import Planned
+from dlrm.training.simulated import Simulated
 
 ROLES: dict[Kind, str] = {
     "table": "model",
@@ -27,6 +28,14 @@ NAMES: dict[Kind, str] = {
     "column": "columns of tables",
     "replicate": "copies",
 }
+STEP = (
+    (("bottom", "top"), "model", "MLPs"),
+    (("lookup", "update", "routing"), "train", "tables"),
+    (("ids", "vectors"), "test", "exchange"),
+    (("sums",), "optimum", "sums"),
+    (("waiting",), "muted", "waiting"),
+)
+"""Parts of a step that are drawn together, their colour, and what they are called."""
 SMALL = 0.01
 """Of the highest stack, parts that are drawn together."""
 
@@ -45,7 +54,7 @@ def conclusion(of: Planned) -> str:
     )
 
 
-def render(of: Planned, name: str) -> str:
+def render(of: Planned, name: str, simulated: Sequence[Simulated] = ()) -> str:
     """Return the page; equal plans give equal pages."""
     toggle = element(
         "button", "Light / dark", type="button", id="theme", aria_label="Switch light and dark"
@@ -68,24 +77,26 @@ def render(of: Planned, name: str) -> str:
                 element("h2", "On each device"),
                 element("div", *_charts(of), class_="grid"),
             ),
+            _simulated(simulated),
             _tables(of.plan) if of.plan else None,
         ),
     )
 
 
-def write(target: Path, of: Planned, name: str) -> Path:
+def write(target: Path, of: Planned, name: str, simulated: Sequence[Simulated] = ()) -> Path:
     """Write the page and return where it is.
 
     Args:
         target: The file.
         of: The plan.
         name: Of the data.
+        simulated: The same run on more and more devices.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
 
     """
-    write_bytes(target, render(of, name).encode("utf-8", "replace"))
+    write_bytes(target, render(of, name, simulated).encode("utf-8", "replace"))
     return target
 
 
@@ -115,6 +126,34 @@ def _charts(of: Planned) -> list[Html]:
         "Ids are taken to be spread evenly over the rows of a table.",
     )
     return [first, second]
+
+
+def _simulated(found: Sequence[Simulated]) -> Html | None:
+    steps = [(each.devices, each.step) for each in found if each.step is not None]
+    if not steps:
+        return None
+    title = "Time of a step"
+    drawn = charts.scaling(
+        "scaling",
+        title,
+        [
+            (
+                devices,
+                [
+                    Part(sum(getattr(step, f"{part}_s") for part in parts) * 1e3, role)
+                    for parts, role, _ in STEP
+                ],
+            )
+            for devices, step in steps
+        ],
+    )
+    legend = [key(words, role, dot=True) for _, role, words in STEP]
+    said = "Simulated; what is hidden behind something else is not drawn."
+    return element(
+        "section",
+        element("h2", "On more devices"),
+        element("div", figure(title, legend, drawn, said), class_="grid"),
+    )
 
 
 def _stacks(plan: Plan, value: Callable[[Shard], float]) -> list[list[Part]]:

@@ -5,6 +5,7 @@ from dlrm.reporting.charts.devices import Part, stacks
 from dlrm.reporting.charts.frontier import Dot, frontier
 from dlrm.reporting.charts.models import Row, rows
 from dlrm.reporting.charts.parity import differences
+from dlrm.reporting.charts.scaling import scaling
 from dlrm.reporting.charts.scores import calibration, histogram
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "frontier",
     "histogram",
     "rows",
+    "scaling",
     "stacks",
     "throughput",
 ]

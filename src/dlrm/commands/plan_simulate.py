@@ -1,0 +1,137 @@
+"""`dlrm plan --simulate`: the same run on more and more devices."""
+
+import os
+import re
+from collections.abc import Sequence
+
+import torch
+from rich.console import Group, RenderableType
+
+from dlrm import terminal
+from dlrm.bench import operators
+from dlrm.commands.plan_grids import amount
+from dlrm.errors import ConfigError
+from dlrm.parallel import rated
+from dlrm.parallel.device import Device, quantity
+from dlrm.parallel.network import Link, Network
+from dlrm.training.planned import Planned
+from dlrm.training.simulated import Devices, Scaling, Simulated, simulated
+
+LATENCY_S = 5e-6
+"""Of a link, where nothing else is said."""
+OVERSUBSCRIBED = 4
+"""Times the cores of this machine, the processes that are looked at on it."""
+SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+
+
+def seconds(text: str, flag: str) -> float:
+    """Read a duration, e.g. 5us.
+
+    Raises:
+        ConfigError: It is none.
+
+    """
+    read = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?(?:e-?[0-9]+)?)\s*(s|ms|us|µs|ns)\s*", text)
+    if read is None:
+        raise ConfigError(f'{flag} is "{text}", expected a duration such as 5us')
+    return float(read[1]) * SECONDS[read[2]]
+
+
+def network(
+    link: str | None, latency: str | None, devices_per_host: int, host_link: str | None
+) -> Network | None:
+    """Return the network that flags describe; None where they say nothing.
+
+    Raises:
+        ConfigError: They are no amounts, or say too little.
+
+    """
+    if devices_per_host < 1:
+        raise ConfigError(f"devices-per-host is {devices_per_host}, expected at least 1")
+    if link is None:
+        if latency is not None or host_link is not None or devices_per_host > 1:
+            raise ConfigError("a described network needs --link too, e.g. --link 25GB/s")
+        return None
+    late = LATENCY_S if latency is None else seconds(latency, "latency")
+    inside = None if host_link is None else Link(quantity(host_link, "B", "host-link"), late)
+    outside = Link(quantity(link, "B", "link"), late)
+    return Network(outside, devices_per_host=devices_per_host, host=inside)
+
+
+def simulate(
+    of: Planned, device: Device | None, described: Network | None, scaling: Scaling
+) -> list[Simulated]:
+    """Simulate a run.
+
+    Args:
+        of: The run.
+        device: Described, or None for this machine, which is then measured.
+        described: The network, or None for the processes of this machine, on its cores.
+        scaling: Whether the batch grows with the devices.
+
+    """
+    config, schema = of.config, of.data.schema
+    if device is not None:
+        with torch.device("meta"):
+            model = config.model.build(schema)
+        storage, optimizer = config.model.tables.storage, config.optim.name
+        each = rated.operators(
+            device, of.cost, of.kept, model, storage=storage, optimizer=optimizer
+        )
+        link = described or Network(Link(device.bandwidth, LATENCY_S))
+        return simulated(of, lambda _: Devices(each, link), scaling=scaling)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = cores or 1
+    if described is not None:
+        threads = config.threads or cores
+        each = operators.measure(config, schema, procs=1, threads=threads).operators
+        return simulated(of, lambda _: Devices(each, described), scaling=scaling)
+    alone = operators.measure(config, schema, procs=1, threads=1)
+    several = operators.measure(config, schema, procs=max(2, min(cores, 4)), threads=1)
+    assert several.network is not None
+    between = several.network
+
+    def devices(world: int) -> Devices:
+        measured = alone if world == 1 else several
+        # Who sends keeps a core busy.
+        slowdown = max(1.0, world / cores)
+        return Devices(measured.operators, between, overlap=False, slowdown=slowdown)
+
+    return simulated(of, devices, most=OVERSUBSCRIBED * cores, scaling=scaling)
+
+
+def simulated_grid(found: Sequence[Simulated], basis: str) -> RenderableType:
+    """Return the time of a step by number of devices, and what it is made of."""
+    grid = terminal.table(
+        "Simulated: ms of a step", "devices", "step", "MLPs", "tables", "exchange", "sums", "waits",
+        "samples/s", "efficiency",
+    )  # fmt: skip
+    for each in found:
+        step = each.step
+        if step is None or each.samples_per_s is None or each.efficiency is None:
+            grid.add_row(str(each.devices), "too small")
+            continue
+        parts = (
+            step.total_s,
+            step.bottom_s + step.top_s,
+            step.lookup_s + step.update_s + step.routing_s,
+            step.ids_s + step.vectors_s,
+            step.sums_s,
+            step.waiting_s,
+        )
+        grid.add_row(
+            str(each.devices),
+            *(f"{1e3 * part:.3g}" for part in parts),
+            amount(each.samples_per_s, "").strip(),
+            f"{each.efficiency:.0%}",
+        )
+    return Group(grid, basis)
+
+
+def basis(device: Device | None, described: Network | None) -> str:
+    """Say where the figures come from."""
+    if device is not None:
+        return "Devices at the full rates described: no step is faster."
+    if described is not None:
+        return "Each device is a machine like this, whose operators were measured."
+    return "Processes of one thread on this machine; above its cores they share them."

@@ -1,0 +1,105 @@
+"""A planned run on more and more devices: how long its steps would take on each number of them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from dlrm.parallel.network import Network
+from dlrm.parallel.simulate import Operators, Step, simulate
+from dlrm.training.planned import Planned, planned
+
+Scaling = Literal["strong", "weak"]
+"""Whether the batch stays as large, or grows with the devices."""
+
+MOST_DEVICES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """Equal devices that train together."""
+
+    operators: Operators
+    network: Network
+    overlap: bool = True
+    """Whether they send and compute at once."""
+    slowdown: float = 1.0
+    """Of what they compute, where they share cores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """A run on so many devices."""
+
+    devices: int
+    batch_size: int
+    """Over all of them."""
+    step: Step | None
+    """None where it does not fit."""
+    efficiency: float | None
+    """Samples a second and device, over those of the fewest devices that it fits."""
+
+    @property
+    def samples_per_s(self) -> float | None:
+        """Of all devices."""
+        return self.batch_size / self.step.total_s if self.step else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures JSON-ready."""
+        return {
+            "devices": self.devices,
+            "batch_size": self.batch_size,
+            "step_s": self.step.total_s if self.step else None,
+            "samples_per_s": self.samples_per_s,
+            "efficiency": self.efficiency,
+            **(asdict(self.step) if self.step else {}),
+        }
+
+
+def simulated(
+    of: Planned,
+    devices: Callable[[int], Devices],
+    *,
+    most: int = MOST_DEVICES,
+    scaling: Scaling = "strong",
+) -> list[Simulated]:
+    """Return a run on 1, 2, 4, ... devices.
+
+    Args:
+        of: The run; its batch is that of one device where batches grow.
+        devices: What a number of devices are like.
+        most: Of them.
+        scaling: Whether the batch grows with them.
+
+    """
+    found: list[Simulated] = []
+    base = None
+    for world in _worlds(most, of.config.loader.batch_size if scaling == "strong" else most):
+        size = of.config.loader.batch_size * (world if scaling == "weak" else 1)
+        config = replace(of.config, loader=replace(of.config.loader, batch_size=size))
+        made = planned(config, of.data, replace(of.world, size=world))
+        if made.plan is None or made.traffic is None:
+            found.append(Simulated(world, size, None, None))
+            continue
+        each = devices(world)
+        step = simulate(
+            each.operators,
+            made.plan,
+            made.traffic,
+            each.network,
+            batch_size=size,
+            dense_bytes=made.kept.dense_bytes,
+            overlap=each.overlap,
+            slowdown=each.slowdown,
+        )
+        rate = size / step.total_s / world
+        base = base or rate
+        found.append(Simulated(world, size, step, rate / base))
+    return found
+
+
+def _worlds(most: int, batch_size: int) -> Iterator[int]:
+    world = 1
+    # Each device has a sample.
+    while world <= min(most, batch_size):
+        yield world
+        world *= 2
