@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from dlrm.bench.arch import ARCHS, NUM_DENSE
 from dlrm.data.resolve import resolve
 from dlrm.data.split import SPLITS, kaggle_sizes
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, InputError, unknown
 from dlrm.schema import CategoricalFeature, DenseFeature, Schema
+from dlrm.training.build import pooling
 from dlrm.training.config import TrainConfig
 from dlrm.training.footprint import Data, dataset_bytes
 
@@ -18,8 +17,6 @@ SAMPLES: dict[str, tuple[int, int, int]] = {
     "criteo-terabyte": (4_195_197_692, 89_137_318, 89_137_319),
 }
 """Rows of train, validation and test in the public data."""
-LOOKED_AT = 65_536
-"""Samples whose bags of ids are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +46,7 @@ def prepared(config: TrainConfig, recipe: str | None) -> Described:
             return arch(recipe)
         raise
     rows = {name: len(dataset.split(name)) for name in dataset.splits}
-    data = Data(dataset.schema, rows, _pooling(dataset), dataset_bytes(dataset))
+    data = Data(dataset.schema, rows, pooling(dataset), dataset_bytes(dataset))
     return Described(data, dataset, str(dataset.path))
 
 
@@ -93,14 +90,3 @@ def _count(word: str) -> int:
     if found < 1:
         raise ConfigError(f'rows has "{text}", expected numbers of rows such as 10M,250k,300')
     return found
-
-
-def _pooling(dataset: Dataset) -> dict[str, float]:
-    """Return the mean length of the bags of each feature."""
-    split = dataset.split("train")
-    if split.offsets is None or len(split) == 0:
-        return {}
-    names = dataset.schema.names
-    ends = split.offsets[: min(len(split), LOOKED_AT) * len(names) + 1]
-    lengths = np.diff(ends).reshape(-1, len(names)).mean(axis=0)
-    return dict(zip(names, map(float, lengths), strict=True))

@@ -24,7 +24,7 @@ from dlrm.parallel.world import World
 from dlrm.recipes.baseline import baseline as baseline_of
 from dlrm.run import Run
 from dlrm.training import trial
-from dlrm.training.build import plan_of
+from dlrm.training.build import plan_of, pooling
 from dlrm.training.config import TrainConfig, from_dict, to_dict
 from dlrm.training.ensemble import mean_of_members, members, model_name
 from dlrm.training.trained import Effort, effort
@@ -222,7 +222,8 @@ def _start_processes(
     Run.check_new(path)
     check_batch(arguments.config, arguments.procs)
     # What cannot be is said once, here.
-    plan_of(arguments.config, open_data(arguments.config).schema, arguments.procs)
+    dataset = open_data(arguments.config)
+    plan_of(arguments.config, dataset.schema, arguments.procs, pooling(dataset))
     words = [*([recipe] if recipe else []), *flags]
     if arguments.run is None:
         words += ["--run", str(path)]

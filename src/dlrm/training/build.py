@@ -1,12 +1,14 @@
 """What a run trains: its model, on one process or many, and the optimizer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
 from torch import nn
 from torch.optim import Optimizer
 
+from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError
 from dlrm.nn import precision
 from dlrm.nn.embedding import Draw, Storage
@@ -38,8 +40,23 @@ class Built:
     """Where the tables are; None on one process."""
 
 
-def build(config: TrainConfig, schema: Schema, world: World) -> Built:
+LOOKED_AT = 100_000
+"""Rows of a split whose lists are measured."""
+
+
+def build(
+    config: TrainConfig,
+    schema: Schema,
+    world: World,
+    ids: Mapping[str, float] | None = None,
+) -> Built:
     """Return the model of a run, fresh.
+
+    Args:
+        config: Of the run.
+        schema: Of its data.
+        world: The processes of the run.
+        ids: Mean ids that a sample has of each feature, by its name; 1 where none is given.
 
     Raises:
         PlanError: The tables do not fit the processes' memory.
@@ -52,7 +69,7 @@ def build(config: TrainConfig, schema: Schema, world: World) -> Built:
     if world.size == 1 and config.engine == "dlrm":
         model = make()
         return Built(model, model, None)
-    made = plan_of(config, schema, world.size)
+    made = plan_of(config, schema, world.size, ids)
     wire = Wire(world.rank, world.size, world.exchange, dtype=WIRE[config.parallel.wire])
     engine = ShardedCollection if config.engine == "dlrm" else _torchrec(config, wire)
     model = spread(make, made, wire, engine)
@@ -126,8 +143,21 @@ def optimizer_of(config: TrainConfig, built: Built) -> Optimizer:
     return optimizer
 
 
-def plan_of(config: TrainConfig, schema: Schema, world: int) -> Plan:
-    """Return where the tables of a run are on so many processes.
+def pooling(dataset: Dataset) -> dict[str, float]:
+    """Return the mean length of the lists of each feature; none where there are no lists."""
+    split = dataset.split("train")
+    if split.offsets is None or len(split) == 0:
+        return {}
+    names = dataset.schema.names
+    ends = split.offsets[: min(len(split), LOOKED_AT) * len(names) + 1]
+    lengths = np.diff(ends).reshape(-1, len(names)).mean(axis=0)
+    return dict(zip(names, map(float, lengths), strict=True))
+
+
+def plan_of(
+    config: TrainConfig, schema: Schema, world: int, ids: Mapping[str, float] | None = None
+) -> Plan:
+    """Return where the tables of a run are on so many processes; arguments as for `build`.
 
     Raises:
         PlanError: They do not fit.
@@ -136,7 +166,7 @@ def plan_of(config: TrainConfig, schema: Schema, world: int) -> Plan:
     described_model, _ = described(lambda: config.model.build(schema, "fp32"))
     memory = config.parallel.device_memory
     return plan(
-        contents(described_model, config.optim.name).tables,
+        contents(described_model, config.optim.name, ids).tables,
         world,
         sharding=config.parallel.sharding,
         memory_bytes=int(quantity(memory, "B", "parallel.device_memory")) if memory else None,

@@ -17,7 +17,7 @@ from dlrm.parallel.world import World
 from dlrm.run import Run
 from dlrm.training import checkpoint, loss
 from dlrm.training.average import Average
-from dlrm.training.build import build, optimizer_of
+from dlrm.training.build import build, optimizer_of, pooling
 from dlrm.training.checkpoint import Progress
 from dlrm.training.config import LossConfig, TrainConfig
 from dlrm.training.evaluate import predict_split
@@ -159,7 +159,7 @@ def _fresh(
 ) -> tuple[nn.Module, nn.Module, Optimizer]:
     """Return what this process keeps of the model, what computes logits with it, the optimizer."""
     torch.manual_seed(config.seed)
-    built = build(config, dataset.schema, world)
+    built = build(config, dataset.schema, world, pooling(dataset))
     optimizer = optimizer_of(config, built)
     if not world.first:
         # What is drawn from now on, such as dropout, is of this process' samples.
