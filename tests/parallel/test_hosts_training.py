@@ -1,0 +1,73 @@
+"""A run on two hosts: over a cable that loses packets, and gone on after it was plugged out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dlrm.cli import main
+
+from .hosts import Host, missing, two_hosts
+from .test_procs import LONG, rows, words
+
+reason = missing()
+pytestmark = pytest.mark.skipif(reason is not None, reason=reason or "")
+
+
+def start(pair: tuple[Host, Host], command: list[str]) -> list[subprocess.Popen[str]]:
+    return [
+        host.start(
+            [sys.executable, "-m", "dlrm", *command],
+            env={
+                "RANK": str(rank),
+                "LOCAL_RANK": "0",
+                "WORLD_SIZE": "2",
+                "LOCAL_WORLD_SIZE": "1",
+                "MASTER_ADDR": pair[0].address,
+                "MASTER_PORT": "29500",
+                "OMP_NUM_THREADS": "1",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, host in enumerate(pair)
+    ]
+
+
+def wait_for_checkpoint(run: Path) -> None:
+    end = time.monotonic() + 90
+    while not any((run / "checkpoints").glob("step-*")):
+        assert time.monotonic() < end, "the run did not begin"
+        time.sleep(0.02)
+
+
+def test_a_run_on_two_hosts_outlives_a_cable_that_loses_packets_and_goes(clicks, tmp_path):
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    timeout = ["--parallel.timeout-s", "5"]
+    with two_hosts() as pair:
+        pair[0].lose()
+        processes = start(pair, words(clicks.path, run, *LONG, *timeout))
+        wait_for_checkpoint(run)
+        pair[1].plug(False)
+        said = [process.communicate(timeout=90)[1] for process in processes]
+        assert [process.returncode for process in processes] == [3, 3]
+        for rank, other in ((0, 1), (1, 0)):
+            assert f"rank {other} (host {pair[other].name}, process" in said[rank]
+            assert "no longer answers" in said[rank]
+            assert "go on with --resume" in said[rank]
+    with two_hosts() as pair:
+        processes = start(pair, ["train", "--run", str(run), "--resume"])
+        said = [process.communicate(timeout=90) for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], said
+        assert "Next: dlrm predict" in said[0][0]
+        assert not said[1][0]
+    assert main(words(clicks.path, whole, *LONG, "--threads", "1")) == 0
+    steps = [
+        [row["step"] for row in rows(path) if row["event"] == "train"] for path in (run, whole)
+    ]
+    assert steps[0] == steps[1]
