@@ -3,6 +3,8 @@
 import gzip
 import re
 import shlex
+import subprocess
+import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -58,6 +60,10 @@ def run(line: str) -> None:
             assert extra is None or f"\n{extra[1]} = [" in (ROOT / "pyproject.toml").read_text()
         case ["python", script, *_]:
             assert (ROOT / script).is_file()
+        case ["torchrun", *rest]:
+            command = [sys.executable, "-m", "torch.distributed.run", *rest, "--data", LITTLE]
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
         case ["dlrm_s_pytorch", *rest]:
             assert dlrm_s_pytorch(rest) == 0
         case ["dlrm", *rest] if ">" in rest:
