@@ -20,10 +20,11 @@ from compat.logs import write_log
 from compat.session import GOLDEN, assert_same_lines, ok, read
 from dlrm.batch import Batch
 from dlrm.compat.batches import Share
-from dlrm.compat.distributed import own_table, start, translate
+from dlrm.compat.distributed import own_table, share_of, start, translate
 from dlrm.compat.dlrm_s_pytorch import main, new_model, read_data, run
 from dlrm.compat.flags import Flags, parse
 from dlrm.compat.parameters import draw_parameters, new_generator, parameters
+from dlrm.compat.quantization import quantize
 from dlrm.errors import CheckpointError, ConfigError
 from dlrm.nn import embedding
 from dlrm.parallel.collection import ShardedCollection
@@ -137,6 +138,27 @@ def test_quantised_inference(ranks: Ranks, tables: int, layers: int, pooling: li
     quantised = (f"--quantize-emb-with-bit={tables}", f"--quantize-mlp-with-bit={layers}")
     arguments = (*UNEVEN, "--data-size=100", "--inference-only", *quantised, *pooling)
     assert lines(ranks, 3, *arguments) == ok(*arguments).lines
+
+
+def through_eight_bits(world: World, arguments: tuple[str, ...], x: torch.Tensor) -> torch.Tensor:
+    """Return what the quantised bottom MLP makes of this process' share of x, a part each."""
+    flags, rng = parse(arguments), RandomState(3)
+    model = new_model(flags, read_data(flags, rng), world)
+    draw_parameters(model, rng, new_generator(flags), numerics=flags.numerics)
+    quantize(flags, model, world)
+    return model.bottom(x[slice(*share_of(world).bounds(len(x)))])
+
+
+def test_one_scale_for_all_shares(ranks: Ranks):
+    """Of 8 bits: the numbers of a sample depend on the largest of its batch."""
+    flags = (*UNEVEN, "--inference-only", "--quantize-mlp-with-bit=8")
+    x = torch.tensor([[0.3, 0.1, 0.2, 0.7, 0.2], [40.0, 3.0, 7.0, 0.0, 1.0], [0.5, 0.4, 0.3, 0, 1]])
+    (whole,) = ranks.run(through_eight_bits, flags, x, world=1)
+    parts = ranks.run(through_eight_bits, flags, x, world=4)
+    assert len(parts[3]) == 0
+    assert torch.equal(torch.cat(parts), whole)
+    (alone,) = ranks.run(through_eight_bits, flags, x[:1], world=1)
+    assert not torch.equal(alone, whole[:1])
 
 
 SAVING = (*UNEVEN, "--nepochs=3", "--test-freq=3", "--save-model=m.pt")

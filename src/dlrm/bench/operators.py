@@ -8,8 +8,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,23 +23,47 @@ from dlrm.parallel.simulate import Curve, Operators, Rows, rising
 from dlrm.parallel.tables import contents
 from dlrm.schema import Schema
 from dlrm.training.config import TrainConfig, from_dict, to_dict
+from dlrm.training.simulated import Devices
 
 TABLES_BYTES = 250_000_000
 """Of tables that are measured on, in each process."""
+MOST_PROCS = 4
+"""That are measured at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What was measured."""
+def here(
+    config: TrainConfig, schema: Schema, cores: int, ids: Ids = "zipf"
+) -> Callable[[int], Devices]:
+    """Measure this machine; returns what a number of its processes, of one thread each, are like.
 
-    operators: Operators
-    network: Network | None
-    """None of one process."""
+    Args:
+        config: Of the run.
+        schema: Of its data.
+        cores: That the processes share.
+        ids: How ids are drawn.
+
+    """
+    several = min(max(2, cores), MOST_PROCS)
+    alone, _ = measure(config, schema, procs=1, threads=1, ids=ids)
+    among, between = measure(config, schema, procs=several, threads=1, ids=ids)
+    # Where processes share cores, messages wait for whoever computes.
+    crowd = measure_network(2 * several)
+
+    def devices(world: int) -> Devices:
+        return Devices(
+            alone if world == 1 else among,
+            between if between and world <= several else crowd,
+            # Who sends keeps a core busy.
+            overlap=False,
+            slowdown=max(1.0, world / cores),
+        )
+
+    return devices
 
 
 def measure(
     config: TrainConfig, schema: Schema, *, procs: int, threads: int, ids: Ids = "zipf"
-) -> Found:
+) -> tuple[Operators, Network | None]:
     """Measure for some seconds.
 
     Args:
@@ -50,16 +73,25 @@ def measure(
         threads: Of each.
         ids: How ids are drawn.
 
+    Returns:
+        Of each process, and what is between them; None of one.
+
     Raises:
         ConfigError: A process has ended.
 
     """
-    task = {
-        "config": to_dict(config),
-        "schema": schema.to_dict(),
-        "threads": threads,
-        "ids": ids,
-    }
+    task = {"config": to_dict(config), "schema": schema.to_dict(), "ids": ids}
+    said = _run(task, procs, threads)
+    return _operators(said), _network(said) if procs > 1 else None
+
+
+def measure_network(procs: int) -> Network:
+    """Measure what is between processes of this machine, for a second or two."""
+    return _network(_run({}, procs, 1))
+
+
+def _run(task: dict[str, Any], procs: int, threads: int) -> list[dict[str, Any]]:
+    """Let processes measure; returns what each says."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     processes = []
@@ -74,7 +106,7 @@ def measure(
         }
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-m", "dlrm.bench.operators"],
+                [sys.executable, "-m", "dlrm.bench.operators", str(threads)],
                 env={**os.environ, **{name: str(value) for name, value in world.items()}},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -92,41 +124,39 @@ def measure(
             process.stdout.close()
     if any(process.returncode for process in processes):
         raise ConfigError("a process that measured has ended, see above")
-    return _found([json.loads(each) for each in said])
+    return [json.loads(each) for each in said]
 
 
-def _found(said: list[dict[str, Any]]) -> Found:
-    """Put together what the processes measured: the mean of them."""
+def _curve(said: list[dict[str, Any]], name: str) -> Curve:
+    """Return the mean of what the processes measured."""
+    each = [of[name] for of in said]
+    points = zip(*each, strict=True)
+    return rising([(at[0][0], sum(seconds for _, seconds in at) / len(at)) for at in points])
 
-    def curve(name: str) -> Curve:
-        each = [said_one[name] for said_one in said]
-        return rising(
-            [(x, sum(of[i][1] for of in each) / len(each)) for i, (x, _) in enumerate(each[0])]
-        )
 
+def _operators(said: list[dict[str, Any]]) -> Operators:
     def mean(name: str) -> float:
         return sum(of[name] for of in said) / len(said)
 
     dim = int(said[0]["dim"])
-    kinds = [kind for kind in ROUTED if kind in said[0]]
-    # Columns of tables travel as whole ones do.
-    routing = {kind: Rows(curve(kind), dim) for kind in kinds}
+    routing = {kind: Rows(_curve(said, kind), dim) for kind in ROUTED if kind in said[0]}
     if "table" in routing:
+        # Columns of tables travel as whole ones do.
         routing["column"] = routing["table"]
-    operators = Operators(
-        bottom=curve("bottom"),
-        top=curve("top"),
+    return Operators(
+        bottom=_curve(said, "bottom"),
+        top=_curve(said, "top"),
         dense_update_s=mean("dense_update_s"),
-        lookup=Rows(curve("lookup"), dim, mean("lookup_row_share")),
-        update=Rows(curve("update"), dim, mean("update_row_share")),
+        lookup=Rows(_curve(said, "lookup"), dim, mean("lookup_row_share")),
+        update=Rows(_curve(said, "update"), dim, mean("update_row_share")),
         routing=routing,
     )
-    if len(said) == 1:
-        return Found(operators, None)
+
+
+def _network(said: list[dict[str, Any]]) -> Network:
     world = len(said)
-    exchanges = _link(curve("exchange").points, world, 1.0)
-    sums = _link(curve("sum").points, world, 2 * (world - 1) / world)
-    return Found(operators, Network(exchanges, sums))
+    exchanges = _link(_curve(said, "exchange").points, world, 1.0)
+    return Network(exchanges, _link(_curve(said, "sum").points, world, 2 * (world - 1) / world))
 
 
 def _link(points: Sequence[tuple[float, float]], world: int, factor: float) -> Link:
@@ -136,29 +166,36 @@ def _link(points: Sequence[tuple[float, float]], world: int, factor: float) -> L
     return Link(bandwidth=factor / slope, latency_s=least / (world - 1).bit_length())
 
 
-def main() -> None:
-    """Be one process; its task comes as JSON on standard input."""
-    task = json.loads(sys.stdin.read())
-    config, schema = from_dict(task["config"]), Schema.from_dict(task["schema"])
-    keep_freed_memory()
-    torch.set_num_threads(task["threads"])
-    torch.manual_seed(0)
-    dist.init_process_group("gloo")
-    world = dist.get_world_size()
-    # Each has a group of its own, to do all that many do but wait for others.
-    alone = [dist.new_group([rank]) for rank in range(world)][dist.get_rank()]
+def _all(config: TrainConfig, schema: Schema, ids: Ids, alone: Any) -> dict[str, Any]:
+    """Measure everything that a process does by itself."""
     with torch.device("meta"):
         tables = contents(config.model.build(schema), config.optim.name).tables
     dim = max((table.dim for table in tables), default=1)
     most = max((table.rows for table in tables), default=1)
     row_bytes = max((table.row_bytes for table in tables), default=1)
     # A rank of several keeps as many rows less.
-    rows = [-(-table.rows // world) for table in tables]
+    rows = [-(-table.rows // dist.get_world_size()) for table in tables]
     while most > 1 and sum(min(n, most) for n in rows) * row_bytes > TABLES_BYTES:
         most = most * 4 // 5
     found = dense(config, schema, alone)
-    if tables:
-        found |= sparse(config, [min(n, most) for n in rows], dim, task["ids"], alone)
+    # A model without tables never asks what they take.
+    return found | sparse(config, [min(n, most) for n in rows] or [1], dim, ids, alone)
+
+
+def main() -> None:
+    """Be one process; its task comes as JSON on standard input."""
+    task = json.loads(sys.stdin.read())
+    keep_freed_memory()
+    torch.set_num_threads(int(sys.argv[1]))
+    torch.manual_seed(0)
+    dist.init_process_group("gloo")
+    world = dist.get_world_size()
+    # Each has a group of its own, to do all that many do but wait for others.
+    alone = [dist.new_group([rank]) for rank in range(world)][dist.get_rank()]
+    found: dict[str, Any] = {}
+    if task:
+        config, schema = from_dict(task["config"]), Schema.from_dict(task["schema"])
+        found = _all(config, schema, task["ids"], alone)
     if world > 1:
         found |= network()
     print(json.dumps(found), flush=True)

@@ -84,27 +84,23 @@ def simulate(
     cores = cores or 1
     if described is not None:
         threads = config.threads or cores
-        each = operators.measure(config, schema, procs=1, threads=threads).operators
+        each, _ = operators.measure(config, schema, procs=1, threads=threads)
         return simulated(of, lambda _: Devices(each, described), scaling=scaling)
-    alone = operators.measure(config, schema, procs=1, threads=1)
-    several = operators.measure(config, schema, procs=max(2, min(cores, 4)), threads=1)
-    assert several.network is not None
-    between = several.network
-
-    def devices(world: int) -> Devices:
-        measured = alone if world == 1 else several
-        # Who sends keeps a core busy.
-        slowdown = max(1.0, world / cores)
-        return Devices(measured.operators, between, overlap=False, slowdown=slowdown)
-
-    return simulated(of, devices, most=OVERSUBSCRIBED * cores, scaling=scaling)
+    here = operators.here(config, schema, cores)
+    return simulated(of, here, most=OVERSUBSCRIBED * cores, scaling=scaling)
 
 
 def simulated_grid(found: Sequence[Simulated], basis: str) -> RenderableType:
-    """Return the time of a step by number of devices, and what it is made of."""
+    """Return the time of a step by number of devices, and what it is made of.
+
+    Args:
+        found: By number of devices.
+        basis: Where the figures come from.
+
+    """
     grid = terminal.table(
-        "Simulated: ms of a step", "devices", "step", "MLPs", "tables", "exchange", "sums", "waits",
-        "samples/s", "efficiency",
+        "Simulated: ms of a step", "devices", "step", "MLPs", "tables", "sent", "sums", "waits",
+        "rate/s", "share",
     )  # fmt: skip
     for each in found:
         step = each.step
@@ -121,11 +117,16 @@ def simulated_grid(found: Sequence[Simulated], basis: str) -> RenderableType:
         )
         grid.add_row(
             str(each.devices),
-            *(f"{1e3 * part:.3g}" for part in parts),
+            *(f"{1e3 * part:.2f}" for part in parts),
             amount(each.samples_per_s, "").strip(),
             f"{each.efficiency:.0%}",
         )
-    return Group(grid, basis)
+    said = (
+        f"A step has {found[-1].batch_size:,} samples on {found[-1].devices} devices. Sent: ids, "
+        "vectors and gradients, as far as nothing hides them. Share: samples a second and device, "
+        "of those of the fewest."
+    )
+    return Group(grid, said, basis)
 
 
 def basis(device: Device | None, described: Network | None) -> str:

@@ -8,30 +8,25 @@ writes it, and each reads what it keeps: any number of them go on from a file of
 
 import json
 import os
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.random import RandomState
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.optim import Optimizer
 
+from dlrm.compat.saved_file import KEY, Stored, crc32, opened
 from dlrm.errors import CheckpointError
 from dlrm.files import sync_folder, write_tensors
 from dlrm.models.dlrm import DLRM
 from dlrm.nn.embedding import pieces
 from dlrm.parallel.world import World
 from dlrm.training.state import Place, local, model_wholes, places
-
-KEY = "dlrm_s_pytorch"
-"""Of the JSON in the metadata."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +89,7 @@ def save(
     tensors["rng"] = torch.from_numpy(words["state"]["key"].astype(np.int64))
     drawn = {"pos": words["state"]["pos"], "gauss": [words["has_gauss"], words["gauss"]]}
     values = {"state": asdict(state), "rng": drawn}
-    values["crc32"] = _crc32(values, tensors)
+    values["crc32"] = crc32(values, tensors)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write_tensors(unfinished, tensors, {KEY: json.dumps(values)})
@@ -152,11 +147,11 @@ def load(
 
     """
     world = world or World.alone()
-    with _opened(path) as (stored, metadata):
+    with opened(path) as (stored, metadata):
         try:
             checksum = metadata.pop("crc32")
             # Read by one process, which is enough.
-            intact = world.tell(not world.first or checksum == _crc32(metadata, _Stored(stored)))
+            intact = world.tell(not world.first or checksum == crc32(metadata, Stored(stored)))
             if not intact:
                 raise CheckpointError(f"{path}: damaged: its checksum does not fit its content")
             state = State(**metadata["state"])
@@ -191,56 +186,6 @@ def _read(stored: Any, place: Place, name: str) -> Tensor:
     if not stored.get_slice(name).get_shape():
         return stored.get_tensor(name)
     return local(replace(place, name=name), stored)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; --load-model names one that was saved before")
-    try:
-        file = safe_open(path, framework="pt")
-        metadata = json.loads((file.metadata() or {})[KEY])
-    except (SafetensorError, KeyError, json.JSONDecodeError):
-        raise CheckpointError(
-            f"{path}: not a model that --save-model wrote, or damaged; "
-            "files pickled by the original are not loaded: a pickle can run any code"
-        ) from None
-    with file as stored:
-        yield stored, metadata
-
-
-class _Stored(Mapping[str, Any]):
-    """Tensors of a file, of which only those rows are read that are asked for."""
-
-    def __init__(self, file: Any):
-        self.file = file
-
-    def __getitem__(self, name: str) -> Any:
-        slices = self.file.get_slice(name)
-        return slices if slices.get_shape() else self.file.get_tensor(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.file.keys())
-
-    def __len__(self) -> int:
-        return len(self.file.keys())
-
-
-def _crc32(values: dict[str, Any], tensors: Mapping[str, Any]) -> int:
-    """Return a checksum of values and of tensors, which may be slices of a file."""
-    checksum = zlib.crc32(json.dumps(values, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        whole = isinstance(tensor, Tensor)
-        shape = tuple(tensor.shape if whole else tensor.get_shape())
-        dtype = tensor.dtype if whole else tensor[:0].dtype
-        checksum = zlib.crc32(f"{name} {dtype} {shape}".encode(), checksum)
-        if not shape:
-            checksum = zlib.crc32(tensor.numpy().tobytes(), checksum)
-            continue
-        for first, last in pieces(shape[0], max(1, prod(shape[1:]))):
-            checksum = zlib.crc32(tensor[first:last].numpy().tobytes(), checksum)
-    return checksum
 
 
 def _check_fit(path: Path, model: DLRM, shapes: Mapping[str, Any]) -> None:

@@ -32,7 +32,7 @@ def differences(name: str, title: str, lines: Sequence[Line], tolerance: float, 
         ax.yaxis.set_major_locator(LogLocator(numticks=7))
         ax.yaxis.set_minor_locator(NullLocator())
         ax.yaxis.set_major_formatter(
-            lambda value, _: "0" if value <= none else f"{value:.0e}".replace("e-0", "e-")
+            lambda value, _: "0" if value < 1.5 * none else f"{value:.0e}".replace("e-0", "e-")
         )
         last = max(float(each.x[-1]) for each in lines)
         ax.set_xlim(0.0, 1.02 * last)
