@@ -28,6 +28,17 @@ def silence() -> None:
 
 
 @contextmanager
+def muted(asked: bool = True) -> Iterator[None]:
+    """Print nothing to standard error within: it has been said; `asked` False changes nothing."""
+    before = err.quiet
+    err.quiet = asked or before
+    try:
+        yield
+    finally:
+        err.quiet = before
+
+
+@contextmanager
 def quiet(asked: bool = True) -> Iterator[None]:
     """Show no progress within, in this thread; `asked` False changes nothing."""
     before = _quiet.set(asked or _quiet.get())

@@ -349,7 +349,8 @@ def _resume(run: Run, data: str | None, world: World) -> TrainResult:
 
 def open_data(config: TrainConfig) -> Dataset:
     """Return the prepared dataset that a config names, preparing it first if it is raw."""
-    return resolve(config.data, config.prepare)
+    with terminal.muted(launched.by_us()):
+        return resolve(config.data, config.prepare)
 
 
 def fresh(recipe: str) -> Path:
