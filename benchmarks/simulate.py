@@ -1,0 +1,110 @@
+"""Does the simulator of `dlrm plan --simulate` say how long steps of several processes take?
+
+    python benchmarks/simulate.py
+
+Operators are measured apart from each other, steps are predicted from them, then 1, 2 and 4
+processes of one thread each take such steps. Goal: within 20%.
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from dlrm import terminal
+from dlrm.bench import operators, timer
+from dlrm.bench.arch import ARCHS
+from dlrm.bench.team import Task, Team
+from dlrm.parallel.plan import plan
+from dlrm.parallel.simulate import simulate
+from dlrm.parallel.tables import contents
+from dlrm.parallel.traffic import traffic
+
+ROUND_SAMPLES = 32_768
+TOLERANCE = 0.2
+
+
+def main(words: Sequence[str] = ()) -> None:
+    flags = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
+    flags.add_argument("--out", type=Path, help="JSON lines are appended to this file")
+    flags.add_argument("--batch", default="2048,16384")
+    flags.add_argument("--procs", default="1,2,4")
+    flags.add_argument("--sharding", default="table,row")
+    flags.add_argument("--rounds", type=int, default=5)
+    flags.add_argument("--rows-scale", type=float, default=0.1)
+    flags.add_argument("--quick", action="store_true", help="tiny tables: does it work at all?")
+    given = flags.parse_args(list(words))
+    if given.quick:
+        given.batch, given.procs, given.sharding = "16", "2", "table"
+        given.rounds, given.rows_scale = 1, 0.0005
+    console = Console()
+    arch = ARCHS["criteo-kaggle"].scaled(given.rows_scale)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    config = Task(procs=1, threads=1, batch_size=1).config
+    here = operators.here(config, arch.schema, cores, "uniform")
+    with torch.device("meta"):
+        kept = contents(config.model.build(arch.schema), config.optim.name)
+    grid = terminal.table(None, "processes", "sharding", "batch", "predicted ms", "ms", "error")
+    path = None
+    for procs in map(int, given.procs.split(",")):
+        for sharding in given.sharding.split(",") if procs > 1 else ("table",):
+            made = plan(kept.tables, procs, sharding=sharding)  # pyright: ignore[reportArgumentType]
+            sent = traffic(made, dense_bytes=kept.dense_bytes)
+            for size in map(int, given.batch.split(",")):
+                each = here(procs)
+                step = simulate(
+                    each.operators,
+                    made,
+                    sent,
+                    each.network,
+                    batch_size=size,
+                    dense_bytes=kept.dense_bytes,
+                    overlap=each.overlap,
+                    slowdown=each.slowdown,
+                )
+                task = Task(
+                    procs=procs,
+                    threads=1,
+                    batch_size=size,
+                    sharding=sharding,
+                    rows_scale=given.rows_scale,
+                )
+                steps = max(2, min(20, ROUND_SAMPLES // size))
+                with Team(task) as team:
+                    took = timer.interleave(
+                        {"step": lambda team=team, steps=steps: team.steps(steps)},
+                        rounds=given.rounds,
+                        warmup=1,
+                    )["step"].per(steps)
+                error = step.total_s / took.median - 1
+                row = {
+                    "procs": procs,
+                    "sharding": sharding,
+                    "batch_size": size,
+                    "rows_scale": given.rows_scale,
+                    "predicted_ms": step.total_s * 1e3,
+                    **{f"predicted_{part}": value for part, value in asdict(step).items()},
+                    **timer.figures(took),
+                    "error": error,
+                }
+                grid.add_row(
+                    str(procs),
+                    sharding if procs > 1 else "",
+                    f"{size:,}",
+                    f"{step.total_s * 1e3:.1f}",
+                    f"{took.median * 1e3:.1f}",
+                    f"{error:+.0%}{'' if abs(error) <= TOLERANCE else ' MISSED'}",
+                )
+                path = timer.save("simulate", row, given.out)
+    console.print(grid)
+    console.print(f"Saved: {path}")
+
+
+if __name__ == "__main__":
+    import sys
+
+    main(sys.argv[1:])
