@@ -1,7 +1,6 @@
 """`dlrm plan`: what it says is what then happens, and what it cannot do it says."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,12 +28,15 @@ def alone(*words: str, folder: Path) -> tuple[dict[str, Any], int]:
     """Run a command in a process of its own; its JSON, and the peak of its memory."""
     out = folder / "out.txt"
     with out.open("wb") as stream:
-        command = [sys.executable, "-m", "dlrm", *words, "--json"]
-        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.DEVNULL, cwd=folder)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    return json.loads(out.read_text().splitlines()[-1]), usage.ru_maxrss * 1024
+        # Through a small process: the peak of a fresh one begins with that of its parent.
+        code = (
+            "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
+            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+        )
+        command = [sys.executable, "-c", code, sys.executable, "-m", "dlrm", *words, "--json"]
+        subprocess.run(command, stdout=stream, stderr=subprocess.DEVNULL, cwd=folder, check=True)
+    *_, result, peak = out.read_text().splitlines()
+    return json.loads(result), int(peak) * 1024
 
 
 @pytest.fixture(scope="module")

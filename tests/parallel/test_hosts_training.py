@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from dlrm.cli import main
-
 from .hosts import Host, missing, two_hosts
 from .test_procs import LONG, rows, words
 
@@ -47,7 +45,7 @@ def wait_for_checkpoint(run: Path) -> None:
 
 
 def test_a_run_on_two_hosts_outlives_a_cable_that_loses_packets_and_goes(clicks, tmp_path):
-    run, whole = tmp_path / "run", tmp_path / "whole"
+    run = tmp_path / "run"
     timeout = ["--parallel.timeout-s", "5"]
     with two_hosts() as pair:
         pair[0].lose()
@@ -66,8 +64,5 @@ def test_a_run_on_two_hosts_outlives_a_cable_that_loses_packets_and_goes(clicks,
         assert [process.returncode for process in processes] == [0, 0], said
         assert "Next: dlrm predict" in said[0][0]
         assert not said[1][0]
-    assert main(words(clicks.path, whole, *LONG, "--threads", "1")) == 0
-    steps = [
-        [row["step"] for row in rows(path) if row["event"] == "train"] for path in (run, whole)
-    ]
-    assert steps[0] == steps[1]
+    steps = [row["step"] for row in rows(run) if row["event"] == "train"]
+    assert steps == list(range(1, 501))
