@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dlrm.compat import events
+from dlrm.compat.flags import parse
 from dlrm.errors import MissingExtraError
 
 from .logs import write_log
@@ -374,9 +375,16 @@ def test_tensorboard(folder: Path, monkeypatch: pytest.MonkeyPatch):
 def test_the_commands_of_the_guide(train_txt: Path):
     guide = Path(__file__).parents[2] / "docs" / "guides" / "dropin.md"
     blocks = re.findall(r"```console\n(.*?)```", guide.read_text(), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
+    launched = re.findall(
+        r"^\$ (?:torchrun|mpirun) .*?dlrm_s_pytorch (.*)$", blocks[3], re.MULTILINE
+    )
+    assert len(launched) == 3
+    for command in launched:
+        # What several processes print is tested in tests/parallel.
+        assert parse(shlex.split(command)).not_yet() == []
     results: list[Result] = []
-    for block in blocks:
+    for block in blocks[:3]:
         for command in re.findall(r"^\$ dlrm_s_pytorch (.*)$", block, re.MULTILINE):
             results.append(ok(*shlex.split(command)))
         said = [line for line in block.splitlines() if not line.startswith("$ ")]
