@@ -203,12 +203,3 @@ def test_survivors_name_who_is_gone(
         error = (tmp_path / f"error-{rank}").read_text()
         assert f"WorldError: {who} {said}" in error
         assert "go on with --resume" in error
-
-
-def test_torchrun_restarts(tmp_path: Path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*command, "--max-restarts=1", CHILD[1], str(tmp_path), "kill", "1"],
-        check=False, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
