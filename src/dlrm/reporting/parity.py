@@ -41,11 +41,11 @@ def conclusion(of: Parity) -> str:
     if of.holds:
         return (
             f"Equal but for rounding: {off} One process that takes the samples of each batch in "
-            f"other orders goes off as soon and as far, by {control:.1e}."
+            f"other orders goes off too, by up to {control:.1e}."
         )
     return (
         f"Different: {off} One process that takes the samples of each batch in other orders, which "
-        f"rounds otherwise and changes nothing else, goes off by {control:.1e}."
+        f"rounds otherwise and changes nothing else, goes off by {control:.1e} at most."
     )
 
 
