@@ -3,7 +3,8 @@
     python benchmarks/parallel.py
 
 Two processes of one thread against one process of two threads, and against TorchRec's engine in the
-same loop (where the extra `torchrec` is installed), round by round. Goals: 0.9 times the speed of
+same loop (where the extra `torchrec` is installed), round by round; and the exchange of vectors
+alone beside what one connection carries. Goals: 0.9 times the speed of
 one process at 16384, where TorchRec has 1.06, and at 256, where it has 0.51; never slower than it.
 """
 
@@ -16,11 +17,13 @@ from pathlib import Path
 from rich.console import Console
 
 from dlrm import terminal
-from dlrm.bench import timer
+from dlrm.bench import swap, timer
 from dlrm.bench.team import Task, Team
 
 ROUND_SAMPLES = 65_536
 MOST_STEPS = 40
+EXCHANGED, DIM, TABLES = (256, 2048, 16384, 131072), 16, 26
+"""Samples of a batch of two processes; each sends half of the tables of half of the samples."""
 
 
 def main(words: Sequence[str] = ()) -> None:
@@ -58,7 +61,10 @@ def main(words: Sequence[str] = ()) -> None:
             with ExitStack() as stack:
                 teams = {name: stack.enter_context(Team(task)) for name, task in tasks.items()}
                 took = timer.interleave(
-                    {name: lambda team=team: team.steps(steps) for name, team in teams.items()},
+                    {
+                        name: lambda team=team, n=steps: team.steps(n)
+                        for name, team in teams.items()
+                    },
                     rounds=given.rounds,
                     warmup=2,
                 )
@@ -82,6 +88,18 @@ def main(words: Sequence[str] = ()) -> None:
             row["sent_bytes_per_sample"] = sum(s["sent_bytes"] for s in said) / steps / size
             row["waited_share"] = max(s["waited_s"] for s in said) / steps / each["dlrm"].median
             path = timer.save("parallel", row, given.out)
+    console.print(grid)
+    sizes = [1664] if given.quick else [size * DIM * TABLES // 4 * 4 for size in EXCHANGED]
+    grid = terminal.table(None, "exchange, both ways", "ms", "bound, ms", "of the bound")
+    for row in swap.measure(sizes):
+        exchange_s, bound_s = row["exchange_s"], row["bound_s"]
+        grid.add_row(
+            terminal.human_bytes(row["bytes"]),
+            f"{exchange_s * 1e3:.2f}",
+            f"{bound_s * 1e3:.2f}",
+            f"{bound_s / exchange_s:.0%}",
+        )
+        path = timer.save("parallel", {"exchange": row}, given.out)
     console.print(grid)
     console.print(f"Saved: {path}")
 

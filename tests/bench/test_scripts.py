@@ -40,6 +40,7 @@ def test_quick_runs_leave_rows_where_asked(name: str, workdir: Path) -> None:
         "end_to_end",
         "peers",
         "parity",
+        "parallel",
         "precision",
         "accuracy",
         "plan",
