@@ -9,7 +9,7 @@ import tyro
 from dlrm import recipes
 from dlrm.bench import speed
 from dlrm.commands import plan_data, plan_simulate
-from dlrm.commands.flags import parse
+from dlrm.commands.flags import parse, take_value
 from dlrm.commands.plan_data import Described
 from dlrm.commands.plan_result import PlanResult
 from dlrm.errors import ConfigError
@@ -90,7 +90,7 @@ def main(words: list[str], prog: str) -> PlanResult:
     if asked is not None:
         plan_data.arch(asked)
     config = recipes.find(name)()
-    if (model := _take_value(flags, "--model")) is not None:
+    if (model := take_value(flags, "--model")) is not None:
         config = replace(config, model=another(config.model, model), ensemble_models=())
     default = Arguments(config=config, arch=asked)
     return plan(parse(Arguments, flags, prog, default=default), recipe)
@@ -183,15 +183,4 @@ def _device(arguments: Arguments) -> Device | None:
 
 
 def _value(flags: list[str], name: str) -> str | None:
-    return _take_value(list(flags), name)
-
-
-def _take_value(flags: list[str], name: str) -> str | None:
-    """Remove `name VALUE` or `name=VALUE` from the flags and return the value."""
-    for position, flag in enumerate(flags):
-        if flag.startswith(f"{name}="):
-            return flags.pop(position).partition("=")[2]
-        if flag == name and position + 1 < len(flags):
-            del flags[position]
-            return flags.pop(position)
-    return None
+    return take_value(list(flags), name)

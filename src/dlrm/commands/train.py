@@ -10,7 +10,7 @@ import tyro
 from rich.console import Group, RenderableType
 
 from dlrm import recipes, reporting, terminal
-from dlrm.commands.flags import parse
+from dlrm.commands.flags import parse, take_value
 from dlrm.data.resolve import resolve
 from dlrm.data.store import Dataset
 from dlrm.data.tabular.columns import CROSS_NAME
@@ -167,7 +167,7 @@ def main(words: list[str], prog: str) -> TrainResult | None:
     recipe, flags = recipes.first_word(words)
     name = recipe or "demo"
     again = "--resume" in flags
-    if not again and (restarted := launched.restarted(_take_value(list(flags), "--run"))):
+    if not again and (restarted := launched.restarted(take_value(list(flags), "--run"))):
         # The launcher has started all processes anew after one was lost.
         flags += ["--resume"] if "--run" in flags else ["--resume", "--run", str(restarted)]
         again = True
@@ -175,7 +175,7 @@ def main(words: list[str], prog: str) -> TrainResult | None:
     if resumed and recipe not in (None, resumed.recipe):
         raise ConfigError(f"{resumed.path} was started with the recipe {resumed.recipe}")
     config = from_dict(resumed.config) if resumed else recipes.find(name)()
-    if (model := _take_value(flags, "--model")) and not resumed:
+    if (model := take_value(flags, "--model")) and not resumed:
         config = replace(config, model=another(config.model, model), ensemble_models=())
     elif model and model != config.model.name:
         raise ConfigError(f"the run was started with the model {config.model.name}, not {model}")
@@ -232,7 +232,7 @@ def _start_processes(
 
 def _launch(procs: int, words: list[str], run: Run) -> TrainResult:
     """Train on several processes of this machine and return what they came to."""
-    _take_value(words, "--procs")
+    take_value(words, "--procs")
     with launched.speaking():
         status = launch(procs, ["train", *words])
     # What happened has been said by the process that it happened to.
@@ -269,20 +269,9 @@ def check_batch(config: TrainConfig, world: int) -> None:
 
 
 def _run_flag(flags: list[str]) -> Path:
-    if path := _take_value(list(flags), "--run"):
+    if path := take_value(list(flags), "--run"):
         return Path(path)
     raise ConfigError("--resume needs the run directory: --run RUN")
-
-
-def _take_value(flags: list[str], name: str) -> str | None:
-    """Remove `name VALUE` or `name=VALUE` from the flags and return the value."""
-    for position, flag in enumerate(flags):
-        if flag.startswith(f"{name}="):
-            return flags.pop(position).partition("=")[2]
-        if flag == name and position + 1 < len(flags):
-            del flags[position]
-            return flags.pop(position)
-    return None
 
 
 def _start(recipe: str, config: TrainConfig, path: Path | None, world: World) -> TrainResult:
