@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from dlrm.ops.memory import keep_freed_memory
 from dlrm.parallel.exchange import Trip, Wire
 from dlrm.parallel.world import World
 
@@ -33,6 +34,8 @@ def main(sizes: list[int]) -> None:
 
     """
     torch.set_num_threads(1)
+    # As the training loop does.
+    keep_freed_memory()
     with World.from_environment("gloo") as world:
         if world.size != 2:
             raise SystemExit(f"{world.size} processes, expected 2")
