@@ -34,6 +34,7 @@ SUITES: dict[str, tuple[int, tuple[str, ...]]] = {
     "parallel": (6, ("parallel.py",)),
     "parity": (9, ("parity.py",)),
     "plan": (4, ("plan.py",)),
+    "simulate": (4, ("simulate.py",)),
     "precision": (5, ("precision.py", "--data", "clicks:400000")),
     "accuracy": (45, ("accuracy.py",)),
 }

@@ -4,6 +4,9 @@
 
 Operators are measured apart from each other, steps are predicted from them, then 1, 2 and 4
 processes of one thread each take such steps. Goal: within 20%.
+
+With --published, published steps of DLRM on 1, 8 and 16 GPUs instead. Rates of the described GPUs
+are divided by what makes the step of one of them the published one.
 """
 
 import argparse
@@ -19,13 +22,28 @@ from dlrm import terminal
 from dlrm.bench import operators, timer
 from dlrm.bench.arch import ARCHS
 from dlrm.bench.team import Task, Team
-from dlrm.parallel.plan import plan
+from dlrm.parallel import rated
+from dlrm.parallel.arithmetic import arithmetic
+from dlrm.parallel.device import Device
+from dlrm.parallel.network import Link, Network
+from dlrm.parallel.plan import Plan, plan
 from dlrm.parallel.simulate import simulate
 from dlrm.parallel.tables import contents
-from dlrm.parallel.traffic import traffic
+from dlrm.parallel.traffic import Traffic, traffic
 
 ROUND_SAMPLES = 32_768
 TOLERANCE = 0.2
+PUBLISHED_BATCH = 65_536
+PUBLISHED: dict[str, tuple[Device, dict[int, float]]] = {
+    "DGX-1 (V100, FP32)": (Device(15.7e12, 900e9, 150e9), {1: 0.52e6, 8: 2.27e6}),
+    "DGX-2 (V100, FP32)": (Device(15.7e12, 900e9, 150e9), {1: 0.64e6, 8: 3.05e6, 16: 4.30e6}),
+    "DGX A100 (TF32)": (Device(156e12, 2039e9, 300e9), {1: 1.99e6, 8: 8.41e6}),
+}
+"""Machine -> its GPUs, and samples a second by how many of them train.
+
+Source: NVIDIA, DeepLearningExamples, TensorFlow2/Recommendation/DLRM/README.md of March 2021,
+"Training performance results"; rates of GPUs by their data sheets.
+"""
 
 
 def main(words: Sequence[str] = ()) -> None:
@@ -37,7 +55,11 @@ def main(words: Sequence[str] = ()) -> None:
     flags.add_argument("--rounds", type=int, default=5)
     flags.add_argument("--rows-scale", type=float, default=0.1)
     flags.add_argument("--quick", action="store_true", help="tiny tables: does it work at all?")
+    flags.add_argument("--published", action="store_true", help="beside published figures")
     given = flags.parse_args(list(words))
+    if given.published:
+        published(given.out)
+        return
     if given.quick:
         given.batch, given.procs, given.sharding = "16", "2", "table"
         given.rounds, given.rows_scale = 1, 0.0005
@@ -100,6 +122,55 @@ def main(words: Sequence[str] = ()) -> None:
                     f"{error:+.0%}{'' if abs(error) <= TOLERANCE else ' MISSED'}",
                 )
                 path = timer.save("simulate", row, given.out)
+    console.print(grid)
+    console.print(f"Saved: {path}")
+
+
+def published(out: Path | None) -> None:
+    """Set the simulator beside published figures."""
+    console = Console()
+    arch = ARCHS["criteo-terabyte"]
+    with torch.device("meta"):
+        model = arch.model.build(arch.schema)
+        cost = arithmetic(arch.model.build(arch.schema), arch.schema)
+    kept = contents(model, "sgd")
+    grid = terminal.table(None, "machine", "GPUs", "published ms", "full rates", "as one", "error")
+    path = None
+    for machine, (device, rates) in PUBLISHED.items():
+        each = rated.operators(device, cost, kept, model, storage="fp32", optimizer="sgd")
+        links = Network(Link(device.bandwidth, 5e-6))
+        slower = 1.0
+        for world, rate in rates.items():
+            made = plan(kept.tables, world, sharding="table")
+            sent = traffic(made, dense_bytes=kept.dense_bytes)
+
+            def took(slowdown: float, made: Plan = made, sent: Traffic = sent) -> float:
+                return simulate(
+                    each,
+                    made,
+                    sent,
+                    links,
+                    batch_size=PUBLISHED_BATCH,
+                    dense_bytes=kept.dense_bytes,
+                    slowdown=slowdown,
+                ).total_s
+
+            real = PUBLISHED_BATCH / rate
+            if world == 1:
+                slower = real / took(1.0)
+            row = {
+                "machine": machine,
+                "devices": world,
+                "published_ms": real * 1e3,
+                "full_rates_ms": took(1.0) * 1e3,
+                "predicted_ms": took(slower) * 1e3,
+                "error": took(slower) / real - 1,
+            }
+            figures = (f"{row[name]:.1f}" for name in ("published_ms", "full_rates_ms"))
+            grid.add_row(
+                machine, str(world), *figures, f"{row['predicted_ms']:.1f}", f"{row['error']:+.0%}"
+            )
+            path = timer.save("simulate-published", row, out)
     console.print(grid)
     console.print(f"Saved: {path}")
 

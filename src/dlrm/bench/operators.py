@@ -19,6 +19,7 @@ from dlrm.bench.pieces import ROUTED, dense, network, sparse
 from dlrm.errors import ConfigError
 from dlrm.ops.memory import keep_freed_memory
 from dlrm.parallel.network import Link, Network
+from dlrm.parallel.shards import Kind
 from dlrm.parallel.simulate import Curve, Operators, Rows, rising
 from dlrm.parallel.tables import contents
 from dlrm.schema import Schema
@@ -139,7 +140,9 @@ def _operators(said: list[dict[str, Any]]) -> Operators:
         return sum(of[name] for of in said) / len(said)
 
     dim = int(said[0]["dim"])
-    routing = {kind: Rows(_curve(said, kind), dim) for kind in ROUTED if kind in said[0]}
+    routing: dict[Kind, Rows] = {
+        kind: Rows(_curve(said, kind), dim) for kind in ROUTED if kind in said[0]
+    }
     if "table" in routing:
         # Columns of tables travel as whole ones do.
         routing["column"] = routing["table"]

@@ -154,9 +154,10 @@ def sparse(config: TrainConfig, rows: list[int], dim: int, ids: Ids, alone: Any)
     for kind in ROUTED if dist.get_world_size() > 1 else ():
         shards = [Shard(t, 0, 0, n, 0, dim) for t, n in enumerate(rows)]
         wire = Wire(0, 1, alone)
+        kinds: list[Kind] = [kind] * len(rows)
         spread = ShardedCollection(
             rows, dim, storage=storage, draw=lambda values, *_: values.zero_(),
-            kinds=[kind] * len(rows), shards=shards, wire=wire,
+            kinds=kinds, shards=shards, wire=wire,
         )  # fmt: skip
         found[kind] = []
         for (size, given), without in zip(drawn.items(), there, strict=True):
