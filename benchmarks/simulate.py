@@ -13,6 +13,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,10 +27,10 @@ from dlrm.parallel import rated
 from dlrm.parallel.arithmetic import arithmetic
 from dlrm.parallel.device import Device
 from dlrm.parallel.network import Link, Network
-from dlrm.parallel.plan import Plan, plan
+from dlrm.parallel.plan import plan
 from dlrm.parallel.simulate import simulate
 from dlrm.parallel.tables import contents
-from dlrm.parallel.traffic import Traffic, traffic
+from dlrm.parallel.traffic import traffic
 
 ROUND_SAMPLES = 32_768
 TOLERANCE = 0.2
@@ -142,29 +143,25 @@ def published(out: Path | None) -> None:
         slower = 1.0
         for world, rate in rates.items():
             made = plan(kept.tables, world, sharding="table")
-            sent = traffic(made, dense_bytes=kept.dense_bytes)
-
-            def took(slowdown: float, made: Plan = made, sent: Traffic = sent) -> float:
-                return simulate(
-                    each,
-                    made,
-                    sent,
-                    links,
-                    batch_size=PUBLISHED_BATCH,
-                    dense_bytes=kept.dense_bytes,
-                    slowdown=slowdown,
-                ).total_s
-
+            took = partial(
+                simulate,
+                each,
+                made,
+                traffic(made, dense_bytes=kept.dense_bytes),
+                links,
+                batch_size=PUBLISHED_BATCH,
+                dense_bytes=kept.dense_bytes,
+            )
             real = PUBLISHED_BATCH / rate
             if world == 1:
-                slower = real / took(1.0)
+                slower = real / took(slowdown=1.0).total_s
             row = {
                 "machine": machine,
                 "devices": world,
                 "published_ms": real * 1e3,
-                "full_rates_ms": took(1.0) * 1e3,
-                "predicted_ms": took(slower) * 1e3,
-                "error": took(slower) / real - 1,
+                "full_rates_ms": took(slowdown=1.0).total_s * 1e3,
+                "predicted_ms": took(slowdown=slower).total_s * 1e3,
+                "error": took(slowdown=slower).total_s / real - 1,
             }
             figures = (f"{row[name]:.1f}" for name in ("published_ms", "full_rates_ms"))
             grid.add_row(
