@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlrm.errors import IdError
-from dlrm.nn.embedding import EmbeddingCollection, made_by, normal, pieces, uniform
+from dlrm.nn.embedding import EmbeddingCollection, Storage, made_by, normal, pieces, uniform
 from dlrm.nn.qr import QREmbeddings
 
 ROWS = st.lists(st.integers(1, 9), min_size=1, max_size=4)
@@ -144,7 +144,7 @@ def test_pieces_draw_the_numbers_that_are_drawn_at_once(draw, rows, dim, monkeyp
 def test_another_maker_makes_the_tables_within():
     made = []
 
-    def maker(rows, dim, names=None, *, storage="fp32", draw=None):
+    def maker(rows, dim, names=None, *, storage: Storage = "fp32", draw=None):
         made.append((tuple(rows), dim, storage))
         return EmbeddingCollection(rows, dim, names, storage=storage, draw=draw)
 

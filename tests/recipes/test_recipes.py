@@ -43,6 +43,7 @@ def test_a_recipe_for_a_table_trains_and_scores(name, raw, workdir):
     few = ["--epochs", "1", "--run", "run"]
     members = find(name)().ensemble
     result = train([name, "--data", str(data), *WORDS[name], *few], "dlrm train")
+    assert result is not None
     assert result.evaluations["validation"]["metrics"]["samples"] > 0
     assert result.model == Run.open(Path("run")).config["model"]["name"] or members > 1
     file = data / "valid.libsvm.gz" if data.is_dir() else data

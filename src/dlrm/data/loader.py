@@ -164,7 +164,6 @@ class Loader:
             offsets=None if offsets is None else torch.from_numpy(offsets),
         )
 
-
     def _own(self, rows: int) -> np.ndarray:
         """Return the places of this process' rows among those of a window."""
         found = []
