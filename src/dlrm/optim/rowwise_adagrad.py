@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dlrm.ops import backend, dense_backend, reference
+from dlrm.ops import backend, dense_backend
 from dlrm.ops.storage import optimizer_state
 from dlrm.optim.gradients import Rows, by_kind, l2_rows
 
@@ -60,17 +60,11 @@ class RowWiseAdagrad(Optimizer):
             every_row = l2_rows(group)
             for p, rows, grad in tables:
                 lower, seed = optimizer_state(p, self.state[p])
-                total = self._sum(p, p.shape[:1])
-                # Of rows whose other columns are elsewhere.
-                if mean_squares := vars(p).get("mean_squares"):
-                    reference.rowwise_adagrad_update(
-                        p, total, rows, grad, lr, eps, l2=l2, every_row=every_row, lower=lower,
-                        seed=seed, mean_squares=mean_squares,
-                    )  # fmt: skip
-                    continue
+                # Of rows whose other columns other processes keep.
+                mean_squares = vars(p).get("mean_squares")
                 backend(p).rowwise_adagrad_update(
-                    p, total, rows, grad, lr, eps, l2=l2, every_row=every_row, lower=lower,
-                    seed=seed,
+                    p, self._sum(p, p.shape[:1]), rows, grad, lr, eps,
+                    l2=l2, every_row=every_row, lower=lower, seed=seed, mean_squares=mean_squares,
                 )  # fmt: skip
 
     def _sum(self, p: Tensor, shape: torch.Size) -> Tensor:

@@ -8,7 +8,8 @@ from torch.autograd.graph import increment_version
 
 from dlrm.ops.cpu import library
 from dlrm.ops.cpu.library import pointer
-from dlrm.ops.reference.updates import bias_corrected
+from dlrm.ops.reference import updates as plain
+from dlrm.ops.reference.updates import MeanSquares, bias_corrected
 
 
 def sgd_update(
@@ -59,8 +60,16 @@ def rowwise_adagrad_update(
     every_row: bool = False,
     lower: Tensor | None = None,
     seed: int = 0,
+    mean_squares: MeanSquares | None = None,
 ) -> None:
     """Adagrad with one sum a row; see `reference.rowwise_adagrad_update`."""
+    if mean_squares is not None:
+        # It asks other processes in the middle, which a kernel cannot.
+        plain.rowwise_adagrad_update(
+            weight, state, rows, grad, lr, eps, l2=l2, every_row=every_row, lower=lower, seed=seed,
+            mean_squares=mean_squares,
+        )  # fmt: skip
+        return
     square = _state(state, weight.shape[:1])
     _update(
         library.native.rowwise_adagrad_update, weight, rows, grad, lr, l2, every_row, lower, seed,
