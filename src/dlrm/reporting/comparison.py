@@ -6,7 +6,7 @@ from dlrm.files import write_bytes
 from dlrm.reporting import charts
 from dlrm.reporting.document import document
 from dlrm.reporting.figures import figure, key
-from dlrm.reporting.markup import Html, element
+from dlrm.reporting.markup import Html, bar, element
 from dlrm.reporting.tables import fold, table
 from dlrm.reporting.verdict import DIRECTIONS
 from dlrm.reporting.words import METRICS, UNKNOWN, duration, number
@@ -71,16 +71,13 @@ def _worth(compared: Comparison, name: str) -> list[str]:
 
 def render(compared: Comparison, title: str) -> str:
     """Return the page; equal comparisons give equal pages."""
-    toggle = element(
-        "button", "Light / dark", type="button", id="theme", aria_label="Switch light and dark"
-    )
     seeds = max(len(each.seeds) for each in compared.candidates)
     about = f"{compared.data} · {compared.split} rows · {seeds} seed{'s' if seeds > 1 else ''}"
     return document(
         f"{title}: dlrm comparison",
         element(
             "header",
-            element("p", element("span", "dlrm comparison", class_="kind"), toggle, class_="bar"),
+            bar("dlrm comparison"),
             element("h1", title),
             element("p", about, class_="made"),
             element("p", conclusion(compared), class_="verdict"),

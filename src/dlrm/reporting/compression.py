@@ -6,7 +6,7 @@ from dlrm.files import write_bytes
 from dlrm.reporting import charts
 from dlrm.reporting.document import document
 from dlrm.reporting.figures import figure, key
-from dlrm.reporting.markup import Html, element
+from dlrm.reporting.markup import Html, bar, element
 from dlrm.reporting.tables import table
 from dlrm.reporting.words import UNKNOWN, number
 from dlrm.terminal import human_bytes
@@ -39,14 +39,11 @@ def conclusion(sweep: Sweep) -> str:
 
 def render(sweep: Sweep, title: str, about: str) -> str:
     """Return the page; equal sweeps give equal pages."""
-    toggle = element(
-        "button", "Light / dark", type="button", id="theme", aria_label="Switch light and dark"
-    )
     return document(
         f"{title}: dlrm compression",
         element(
             "header",
-            element("p", element("span", "dlrm compression", class_="kind"), toggle, class_="bar"),
+            bar("dlrm compression"),
             element("h1", title),
             element("p", about, class_="made"),
             element("p", conclusion(sweep), class_="verdict"),

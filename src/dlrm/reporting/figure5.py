@@ -10,7 +10,7 @@ from dlrm.files import write_bytes
 from dlrm.reporting import charts
 from dlrm.reporting.document import document
 from dlrm.reporting.figures import absent, figure, key, note
-from dlrm.reporting.markup import Html, element
+from dlrm.reporting.markup import Html, bar, element
 from dlrm.reporting.series import Line, line, window
 from dlrm.reporting.tables import table
 from dlrm.reporting.words import number
@@ -41,9 +41,6 @@ def conclusion(comparisons: Mapping[str, Comparison]) -> str:
 
 def render(comparisons: Mapping[str, Comparison], title: str) -> str:
     """Return the page; equal runs give equal pages."""
-    toggle = element(
-        "button", "Light / dark", type="button", id="theme", aria_label="Switch light and dark"
-    )
     first = next(iter(comparisons.values()))
     seeds = max(len(each.seeds) for each in first.candidates)
     about = f"{first.data} · {seeds} seed{'s' if seeds > 1 else ''} · after arXiv 1906.00091"
@@ -52,7 +49,7 @@ def render(comparisons: Mapping[str, Comparison], title: str) -> str:
         f"{title}: DLRM against DCN",
         element(
             "header",
-            element("p", element("span", "dlrm experiment", class_="kind"), toggle, class_="bar"),
+            bar("dlrm experiment"),
             element("h1", "DLRM against DCN"),
             element("p", about, class_="made"),
             element("p", conclusion(comparisons), class_="verdict"),

@@ -44,3 +44,11 @@ def join(*children: str | None) -> Html:
             if child is not None
         )
     )
+
+
+def bar(kind: str) -> Html:
+    """Return the first line of a page: what it is, and a button that page.js gives its work."""
+    button = element(
+        "button", "Light / dark", type="button", id="theme", aria_label="Switch light and dark"
+    )
+    return element("p", element("span", kind, class_="kind"), button, class_="bar")

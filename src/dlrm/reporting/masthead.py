@@ -3,7 +3,7 @@
 import math
 from datetime import datetime
 
-from dlrm.reporting.markup import Html, element
+from dlrm.reporting.markup import Html, bar, element
 from dlrm.reporting.record import Record, measure
 from dlrm.reporting.verdict import Gap, baseline_name, gap, values, verdict
 from dlrm.reporting.words import METRICS, duration, interval, metric, number
@@ -11,9 +11,6 @@ from dlrm.reporting.words import METRICS, duration, interval, metric, number
 
 def head(record: Record) -> Html:
     """Return the title, the verdict, where the model stands, and the headline numbers."""
-    toggle = element(
-        "button", "Light / dark", type="button", id="theme", aria_label="Switch light and dark"
-    )
     about = (
         record.name if record.size > 1 else None,
         _date(record.environment.get("started")),
@@ -25,7 +22,7 @@ def head(record: Record) -> Html:
     shown = between is not None and 0 <= between.closed <= 1.5
     return element(
         "header",
-        element("p", element("span", "dlrm run report", class_="kind"), toggle, class_="bar"),
+        bar("dlrm run report"),
         element("h1", record.recipe),
         element("p", made, class_="made") if made else None,
         element("p", verdict(record), class_="verdict"),

@@ -6,7 +6,7 @@ from dlrm.files import write_bytes
 from dlrm.reporting import charts
 from dlrm.reporting.document import document
 from dlrm.reporting.figures import figure, key
-from dlrm.reporting.markup import Html, element
+from dlrm.reporting.markup import Html, bar, element
 from dlrm.reporting.series import line
 from dlrm.reporting.tables import table
 from dlrm.training.parity import Parity
@@ -63,9 +63,6 @@ def among(of: Parity, count: int) -> str:
 
 def render(of: Parity) -> str:
     """Return the page; equal results give equal pages."""
-    toggle = element(
-        "button", "Light / dark", type="button", id="theme", aria_label="Switch light and dark"
-    )
     config = of.config
     made = (
         f"{config.data}, {config.precision}, {config.loader.batch_size:,} samples a step, "
@@ -75,7 +72,7 @@ def render(of: Parity) -> str:
         f"{of.recipe}: dlrm parity",
         element(
             "header",
-            element("p", element("span", "dlrm parity", class_="kind"), toggle, class_="bar"),
+            bar("dlrm parity"),
             element("h1", f"{config.model.name} on several processes"),
             element("p", made, class_="made"),
             element("p", conclusion(of), class_="verdict"),

@@ -9,7 +9,7 @@ from dlrm.reporting import charts
 from dlrm.reporting.charts import Part
 from dlrm.reporting.document import document
 from dlrm.reporting.figures import absent, figure, key
-from dlrm.reporting.markup import Html, element
+from dlrm.reporting.markup import Html, bar, element
 from dlrm.reporting.tables import table
 from dlrm.reporting.words import compact
 from dlrm.terminal import human_bytes
@@ -56,16 +56,13 @@ def conclusion(of: Planned) -> str:
 
 def render(of: Planned, name: str, simulated: Sequence[Simulated] = ()) -> str:
     """Return the page; equal plans give equal pages."""
-    toggle = element(
-        "button", "Light / dark", type="button", id="theme", aria_label="Switch light and dark"
-    )
     model = of.config.model.name
     about = f"{of.kept.parameters:,} parameters in {len(of.kept.tables)} tables and around them"
     return document(
         f"{model}: dlrm plan",
         element(
             "header",
-            element("p", element("span", "dlrm plan", class_="kind"), toggle, class_="bar"),
+            bar("dlrm plan"),
             element("h1", f"{model} on {name}"),
             element("p", about, class_="made"),
             element("p", conclusion(of), class_="verdict"),
