@@ -4,27 +4,19 @@ Benchmarks only set up; benchmarks/RULES.md says how figures are taken.
 """
 
 import contextlib
-import json
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dlrm.training.environment import environment
+from dlrm.bench import results
 
 RESAMPLES = 2000
 """Of the bootstrap."""
-
-RESULTS = Path("benchmarks") / "results"
-"""Where rows are kept, below the current folder: benchmarks run in the root of the repository."""
 
 
 @dataclass(frozen=True)
@@ -121,15 +113,8 @@ def figures(timing: Timing) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Return what a figure depends on besides the code: versions, hardware, threads and load."""
-    found = environment()
-    return {
-        **{key: found[key] for key in ("dlrm", "python", "torch", "numpy", "polars", "cpu")},
-        "cores": found["cores"],
-        "threads": found["threads"],
-        "load": os.getloadavg()[0],
-        "system": platform.system(),
-    }
+    """Return what `results.machine` does; until its callers ask there."""
+    return results.machine()
 
 
 def peak_bytes(process: int | None = None) -> int:
@@ -147,23 +132,6 @@ def peak_bytes(process: int | None = None) -> int:
     return 0
 
 
-def save(suite: str, results: Mapping[str, Any], out: Path | None = None) -> Path:
-    """Append a result as one JSON line to `RESULTS`/<hardware>/<date>-<suite>.jsonl."""
-    row = {"suite": suite, **results, "commit": _commit(), **machine()}
-    hardware = f"{row['cpu']}-{row['cores']}-cores".lower().replace(" ", "-")
-    path = out or RESULTS / hardware / f"{datetime.now(UTC):%Y-%m-%d}-{suite}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
-    return path
-
-
-def _commit() -> str:
-    found = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return found.stdout.strip() or "unknown"
+def save(suite: str, values: Mapping[str, Any], out: Path | None = None) -> Path:
+    """Append one row as `results.save` does; until its callers say so."""
+    return results.save([results.row(suite, values)], out)

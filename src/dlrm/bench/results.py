@@ -1,0 +1,177 @@
+"""Results: one JSON object a line, each with what it takes to judge it and to repeat it.
+
+    {"schema": 1, "suite": "train", ...what was measured and the figures..., ...provenance}
+
+Provenance is the commit, the versions, the hardware and its fingerprint, threads, load, stolen CPU
+time, seed, time and command. benchmarks/RULES.md says how figures are taken.
+"""
+
+import json
+import math
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dlrm.errors import ConfigError, InputError
+from dlrm.training.environment import environment
+
+SCHEMA = 1
+"""Of the rows; rows of before there were schemas have none."""
+
+RESULTS = Path("benchmarks") / "results"
+"""Where rows are kept, below the current folder: benchmarks run in the root of the repository."""
+
+VERSIONS = ("dlrm", "python", "torch", "numpy", "polars")
+
+MEASURED = ("threads", "load", "steal_share", "seed")
+"""Provenance that a measurement may know better than the process that writes its row."""
+
+PROVENANCE = (
+    "schema", "suite", "commit", *VERSIONS, "cpu", "cores", *MEASURED, "system", "machine",
+    "taken", "command",
+)  # fmt: skip
+"""Keys that say where a row comes from, not what was measured."""
+
+
+def row(
+    suite: str, values: Mapping[str, Any], *, seed: int = 0, steal: float | None = None
+) -> dict[str, Any]:
+    """Return a row: what was measured, and where it comes from.
+
+    Args:
+        suite: What kind of measurement it is, e.g. `train`.
+        values: Settings and figures, JSON-ready. `threads`, `load`, `steal_share` and `seed` among
+            them win over what this function finds.
+        seed: Of the inputs.
+        steal: Share of CPU time that the hypervisor took while measuring; None where unknown.
+
+    Raises:
+        ConfigError: A value has the name of something that says where rows come from.
+
+    """
+    taken = [name for name in PROVENANCE if name in values and name not in MEASURED]
+    if taken:
+        names = ", ".join(f'"{name}"' for name in taken)
+        raise ConfigError(f"values of a {suite} row are called {names}, which says where it is of")
+    return {
+        "schema": SCHEMA,
+        "suite": suite,
+        **values,
+        **{
+            name: value
+            for name, value in {
+                "commit": _commit(),
+                **machine(),
+                "steal_share": steal,
+                "seed": seed,
+                "taken": datetime.now(UTC).isoformat(timespec="seconds"),
+                "command": command(sys.argv),
+            }.items()
+            if name not in values
+        },
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Return what a figure depends on besides the code: versions, hardware, threads and load."""
+    from dlrm.bench.machine.facts import facts
+
+    found = environment()
+    return {
+        **{name: found[name] for name in (*VERSIONS, "cpu", "cores", "threads")},
+        "load": os.getloadavg()[0],
+        "system": platform.system(),
+        "machine": facts().fingerprint,
+    }
+
+
+def command(argv: Sequence[str]) -> str:
+    """Return a command line as one that says nothing of the folders of this machine.
+
+    >>> command(["/home/me/bin/dlrm", "bench", "train", "--out=/home/me/rows.jsonl"])
+    'dlrm bench train --out=rows.jsonl'
+    """
+    words = [re.sub(r"[^\s=:,]*[/\\]", "", word) for word in argv]
+    if words and words[0] == "__main__.py":
+        words[0] = "dlrm"
+    return shlex.join(words)
+
+
+def save(rows: Sequence[Mapping[str, Any]], out: Path | None = None) -> Path:
+    """Append rows to a file, one write a row, and return the file.
+
+    Figures that are no numbers (infinite, or not a number) become null.
+
+    Args:
+        rows: What `row` returned, at least one.
+        out: The file; None for `RESULTS`/<hardware>/<date>-<suite of the first>.jsonl.
+
+    """
+    first = rows[0]
+    hardware = f"{first['cpu']}-{first['cores']}-cores".lower().replace(" ", "-")
+    path = out or RESULTS / hardware / f"{datetime.now(UTC):%Y-%m-%d}-{first['suite']}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        for each in rows:
+            file.write(json.dumps(_plain(each), allow_nan=False) + "\n")
+            file.flush()
+    return path
+
+
+def load(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file, those of before there were schemas too.
+
+    Raises:
+        InputError: A line is no row of results (says which), or there is none.
+
+    """
+    rows = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+        except ValueError as error:
+            problem = f"expected a row of results as JSON, found {_start(line)} ({error})"
+            raise InputError(problem, file=path, line=number) from None
+        if not isinstance(found, dict) or not isinstance(found.get("suite"), str):
+            problem = f'expected an object that says its "suite", found {_start(line)}'
+            raise InputError(problem, file=path, line=number)
+        rows.append(found)
+    if not rows:
+        raise InputError("has no rows of results", file=path)
+    return rows
+
+
+def _start(line: bytes) -> str:
+    text = line.decode(errors="replace").strip()
+    return f"{text[:40]}..." if len(text) > 40 else text
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that JSON has words for."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _commit() -> str:
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout.strip() or "unknown"
