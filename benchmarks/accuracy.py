@@ -22,7 +22,7 @@ from statistics import fmean, stdev
 from typing import Any, Literal
 
 from dlrm import terminal
-from dlrm.bench.timer import save
+from dlrm.bench.results import append
 from dlrm.commands.train import TrainResult
 from dlrm.commands.train import main as train
 
@@ -104,7 +104,7 @@ def main(words: Sequence[str] = ()) -> int:
         if given.quick:
             print(f"{entry.name}: {row['value']:.4f}")
             continue
-        save("accuracy", row, given.out)
+        append("accuracy", row, given.out)
         if not row["holds"]:
             failed.append(entry.name)
         _show(grid, entry, row)

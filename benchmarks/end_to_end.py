@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 
 from dlrm.bench.end_to_end import ARCH, WAYS, EndToEnd, extrapolated_s, original, ours, write_log
-from dlrm.bench.timer import save
+from dlrm.bench.results import append
 from dlrm.errors import ConfigError
 from dlrm.terminal import human_bytes, table
 
@@ -50,7 +50,7 @@ def main(words: Sequence[str] = ()) -> None:
         )
     with tempfile.TemporaryDirectory() as name:
         row = measure(Path(name), given, its_lines)
-    print(f"Saved: {save('end-to-end', row, given.out)}")
+    print(f"Saved: {append('end-to-end', row, given.out)}")
 
 
 def measure(folder: Path, given: argparse.Namespace, its_lines: int) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dlrm.bench.timer import interleave, save
+from dlrm.bench.results import append
+from dlrm.bench.timer import interleave
 from dlrm.commands.generate import generate
 from dlrm.data.clicks import ClicksSource
 from dlrm.terminal import human_bytes, table
@@ -73,7 +74,7 @@ def main(words: Sequence[str] = ()) -> None:
             "rounds": given.rounds,
             "size_bytes": sizes.get(what),
         }
-        path = save("generate", result, path)
+        path = append("generate", result, path)
         shown.add_row(
             what,
             f"{given.rows / timing.median:,.0f}",

@@ -16,7 +16,8 @@ import torch
 
 from dlrm import optim
 from dlrm.batch import Batch
-from dlrm.bench.timer import interleave, ratio, save, verdict
+from dlrm.bench.results import append
+from dlrm.bench.timer import interleave, ratio, verdict
 from dlrm.data.clicks import ClicksSource
 from dlrm.data.loader import Loader
 from dlrm.data.prepare import prepare
@@ -87,7 +88,7 @@ def main(words: Sequence[str] = ()) -> None:
                 "waited_share": share,
                 "samples_per_s": steps * batch_size / timings["prepared"].median,
             }
-            path = save("loading", row, given.out)
+            path = append("loading", row, given.out)
     print(f"Saved: {path}")
 
 

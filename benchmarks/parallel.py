@@ -18,6 +18,7 @@ from rich.console import Console
 
 from dlrm import terminal
 from dlrm.bench import swap, timer
+from dlrm.bench.results import append
 from dlrm.bench.team import Task, Team
 
 ROUND_SAMPLES = 65_536
@@ -87,7 +88,7 @@ def main(words: Sequence[str] = ()) -> None:
                 )
             row["sent_bytes_per_sample"] = sum(s["sent_bytes"] for s in said) / steps / size
             row["waited_share"] = max(s["waited_s"] for s in said) / steps / each["dlrm"].median
-            path = timer.save("parallel", row, given.out)
+            path = append("parallel", row, given.out)
     console.print(grid)
     sizes = [1664] if given.quick else [size * DIM * TABLES // 4 * 4 for size in EXCHANGED]
     grid = terminal.table(None, "exchange, both ways", "ms", "bound, ms", "of the bound")
@@ -99,7 +100,7 @@ def main(words: Sequence[str] = ()) -> None:
             f"{bound_s * 1e3:.2f}",
             f"{bound_s / exchange_s:.0%}",
         )
-        path = timer.save("parallel", {"exchange": row}, given.out)
+        path = append("parallel", {"exchange": row}, given.out)
     console.print(grid)
     console.print(f"Saved: {path}")
 

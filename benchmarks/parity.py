@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dlrm.bench.timer import save
+from dlrm.bench.results import append
 from dlrm.commands.parity import default, parity
 from dlrm.commands.train import open_data
 from dlrm.data.store import Dataset
@@ -58,9 +58,9 @@ def main(words: Sequence[str] = ()) -> int:
     row = found.to_dict()
     for each in row["rows"]:
         each.pop("diffs", None)
-    save("parity", {"what": "steps", **row}, given.out)
+    append("parity", {"what": "steps", **row}, given.out)
     rows = whole(data, 1 if given.quick else given.seeds)
-    print(f"written to {save('parity', {'what': 'trainings', 'data': data, **rows}, given.out)}")
+    print(f"written to {append('parity', {'what': 'trainings', 'data': data, **rows}, given.out)}")
     return found.status
 
 

@@ -36,8 +36,9 @@ from dlrm.bench.arch import ARCHS, NUM_DENSE, Arch
 from dlrm.bench.batches import batch_sizes, rotation
 from dlrm.bench.original import stand_in
 from dlrm.bench.ours import Ours, learning_rate
-from dlrm.bench.timer import figures, interleave, peak_bytes, ratio, save, verdict
-from dlrm.bench.training import in_turn, round_steps
+from dlrm.bench.results import append
+from dlrm.bench.timer import figures, in_turn, interleave, peak_bytes, ratio, verdict
+from dlrm.bench.training import round_steps
 from dlrm.errors import ConfigError
 from dlrm.terminal import table
 
@@ -202,7 +203,7 @@ def measure(given: argparse.Namespace, scale: float) -> None:
         row |= {"batch_size": batch_size, "peer": name, **figures(mine), **figures(other)}
         row |= {"speedup": middle, "speedup_interval": [low, high]}
         row |= {"verdict": verdict(mine, other), "peak_bytes": peak_bytes()}
-        path = save("peers", row, given.out)
+        path = append("peers", row, given.out)
     console.print(shown)
     console.print(f"Saved: {path}")
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dlrm.bench.timer import save
+from dlrm.bench.results import append
 from dlrm.data.clicks import ClicksSource
 from dlrm.data.prepare import prepare
 from dlrm.data.store import MANIFEST_FILE
@@ -76,7 +76,7 @@ def main(words: Sequence[str] = ()) -> None:
         row["given_threads"] = int(given.threads)
         for figure, (planned, found) in figures.items():
             row |= {f"planned_{figure}": planned, figure: found}
-        print(f"  written to {save('plan', row, given.out)}", flush=True)
+        print(f"  written to {append('plan', row, given.out)}", flush=True)
 
 
 def larger(folder: Path, samples: int, rows: int) -> Path:

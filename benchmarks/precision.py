@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Literal
 
-from dlrm.bench.timer import save
+from dlrm.bench.results import append
 from dlrm.commands.train import train
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.nn.embedding import Storage
@@ -92,7 +92,7 @@ def main(words: Sequence[str] = ()) -> None:
         "batch_size": config.loader.batch_size,
         "variants": found,
     }
-    print(f"written to {save('precision', row, given.out)}")
+    print(f"written to {append('precision', row, given.out)}")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from dlrm.bench.timer import Timing, interleave, ratio, save, verdict
+from dlrm.bench.results import append
+from dlrm.bench.timer import Timing, interleave, ratio, verdict
 from dlrm.terminal import human_bytes, table
 
 LINES, SMALL, LARGE, ROUNDS = 200_000, 500_000, 2_000_000, 5
@@ -82,7 +83,7 @@ def main(words: Sequence[str] = ()) -> None:
     Console().print(shown)
     if given.original:
         print(verdict(timings["opendlrm"], timings["original"]))
-    written = [save("prepare", result, given.out) for result in results]
+    written = [append("prepare", result, given.out) for result in results]
     print(f"written to {written[-1]}")
 
 

@@ -22,6 +22,7 @@ from rich.console import Console
 from dlrm import terminal
 from dlrm.bench import operators, timer
 from dlrm.bench.arch import ARCHS
+from dlrm.bench.results import append
 from dlrm.bench.team import Task, Team
 from dlrm.parallel import rated
 from dlrm.parallel.arithmetic import arithmetic
@@ -122,7 +123,7 @@ def main(words: Sequence[str] = ()) -> None:
                     f"{took.median * 1e3:.1f}",
                     f"{error:+.0%}{'' if abs(error) <= TOLERANCE else ' MISSED'}",
                 )
-                path = timer.save("simulate", row, given.out)
+                path = append("simulate", row, given.out)
     console.print(grid)
     console.print(f"Saved: {path}")
 
@@ -156,7 +157,7 @@ def published(out: Path | None) -> None:
             if world == 1:
                 slower = real / took(slowdown=1.0).total_s
             row = {
-                "machine": machine,
+                "hardware": machine,
                 "devices": world,
                 "published_ms": real * 1e3,
                 "full_rates_ms": took(slowdown=1.0).total_s * 1e3,
@@ -167,7 +168,7 @@ def published(out: Path | None) -> None:
             grid.add_row(
                 machine, str(world), *figures, f"{row['predicted_ms']:.1f}", f"{row['error']:+.0%}"
             )
-            path = timer.save("simulate-published", row, out)
+            path = append("simulate-published", row, out)
     console.print(grid)
     console.print(f"Saved: {path}")
 

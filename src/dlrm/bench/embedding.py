@@ -12,8 +12,8 @@ from dlrm.bench.arch import Arch
 from dlrm.bench.batches import Ids, rotation
 from dlrm.bench.fbgemm import Fbgemm, unavailable
 from dlrm.bench.ours import learning_rate
-from dlrm.bench.timer import Timing, figures, interleave, ratio, verdict
-from dlrm.bench.training import in_turn, round_steps
+from dlrm.bench.timer import Timing, figures, in_turn, interleave, ratio, verdict
+from dlrm.bench.training import round_steps
 from dlrm.nn.embedding import EmbeddingCollection
 from dlrm.terminal import progress
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ RESULTS = Path("benchmarks") / "results"
 
 VERSIONS = ("dlrm", "python", "torch", "numpy", "polars")
 
-MEASURED = ("threads", "load", "steal_share", "seed")
+MEASURED = ("threads", "load", "steal_share", "others_share", "seed")
 """Provenance that a measurement may know better than the process that writes its row."""
 
 PROVENANCE = (
@@ -47,8 +48,8 @@ def row(
 
     Args:
         suite: What kind of measurement it is, e.g. `train`.
-        values: Settings and figures, JSON-ready. `threads`, `load`, `steal_share` and `seed` among
-            them win over what this function finds.
+        values: Settings and figures, JSON-ready. Those of `MEASURED` win over what this function
+            finds; `Watch` gives all of them but the seed.
         seed: Of the inputs.
         steal: Share of CPU time that the hypervisor took while measuring; None where unknown.
 
@@ -125,6 +126,11 @@ def save(rows: Sequence[Mapping[str, Any]], out: Path | None = None) -> Path:
     return path
 
 
+def append(suite: str, values: Mapping[str, Any], out: Path | None = None) -> Path:
+    """Append one row, see `row` and `save`."""
+    return save([row(suite, values)], out)
+
+
 def load(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a file, those of before there were schemas too.
 
@@ -166,6 +172,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
+@cache
 def _commit() -> str:
     found = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],

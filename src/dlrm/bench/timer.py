@@ -1,19 +1,24 @@
-"""The one timer: interleaves candidates, and gives medians, intervals and verdicts.
+"""The one timer: interleaves candidates, and gives percentiles, intervals and verdicts.
 
-Benchmarks only set up; benchmarks/RULES.md says how figures are taken.
+Benchmarks only set up; benchmarks/RULES.md says how figures are taken. `watch.py` says what else
+the machine did meanwhile, `results.py` keeps the figures.
 """
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlrm.bench import results
+from dlrm.errors import ConfigError
+
+T = TypeVar("T")
 
 RESAMPLES = 2000
 """Of the bootstrap."""
@@ -41,6 +46,16 @@ class Timing:
         """95% bootstrap interval of the median."""
         return _interval(np.array(self.seconds))
 
+    def percentile(self, q: float) -> tuple[float, float, float]:
+        """Return the q-th percentile of the rounds, 0 to 100, and its 95% bootstrap interval.
+
+        A round that is made of several steps counts as one: what a single slow step took is lost
+        in it. And few rounds know little of their tail: of 11, the 95th lies between the two
+        slowest.
+        """
+        values = np.array(self.seconds)
+        return float(np.percentile(values, q)), *_interval(values, q)
+
     def per(self, steps: int) -> "Timing":
         """Return the timing of one of `steps` equal steps that a round was made of."""
         return Timing(self.name, [seconds / steps for seconds in self.seconds])
@@ -53,6 +68,7 @@ def interleave(
     warmup: int = 1,
     clock: Callable[[], float] = time.perf_counter,
     after_round: Callable[[], Any] | None = None,
+    before: Mapping[str, Callable[[], Any]] | None = None,
 ) -> dict[str, Timing]:
     """Run every candidate once a round, in an order that turns, and return their seconds.
 
@@ -62,8 +78,10 @@ def interleave(
         warmup: Rounds before them, not timed.
         clock: Seconds, as time.perf_counter gives them.
         after_round: Called between timed rounds, e.g. to advance a progress bar.
+        before: Name of a candidate -> called each time before it, not timed.
 
     """
+    before = before or {}
     for _ in range(warmup):
         for run in candidates.values():
             run()
@@ -72,6 +90,8 @@ def interleave(
     for turn in range(rounds):
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
+            if name in before:
+                before[name]()
             started = clock()
             candidates[name]()
             seconds[name].append(clock() - started)
@@ -80,16 +100,72 @@ def interleave(
     return {name: Timing(name, values) for name, values in seconds.items()}
 
 
+def cold_and_warm(
+    run: Callable[[T], Any],
+    inputs: Sequence[T],
+    *,
+    rounds: int,
+    steps: int = 1,
+    warmup: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+    after_round: Callable[[], Any] | None = None,
+) -> tuple[Timing, Timing]:
+    """Run a candidate on inputs that rotate, and beside it on the first alone.
+
+    In the second, `warm`, inputs and the rows that they look up stay in the cache: it is what a
+    measurement finds that repeats one input. Each round it runs once untimed before, because the
+    other one has just emptied the cache.
+
+    Args:
+        run: Takes an input.
+        inputs: At least two, together larger than the last-level cache (`batches.rotation`).
+        rounds: Timed rounds.
+        steps: Calls a round.
+        warmup: Rounds before them, not timed.
+        clock: See `interleave`.
+        after_round: See `interleave`.
+
+    Returns:
+        Seconds of one call: over rotating inputs, and on one.
+
+    Raises:
+        ConfigError: There is only one input, so that nothing rotates.
+
+    """
+    if len(inputs) < 2:
+        raise ConfigError(f"found {len(inputs)} input, expected two or more that take turns")
+    timed = interleave(
+        {"cold": in_turn(run, inputs, steps), "warm": in_turn(run, inputs[:1], steps)},
+        rounds=rounds,
+        warmup=warmup,
+        clock=clock,
+        after_round=after_round,
+        before={"warm": in_turn(run, inputs[:1], 1)},
+    )
+    return timed["cold"].per(steps), timed["warm"].per(steps)
+
+
+def in_turn(run: Callable[[T], Any], inputs: Sequence[T], steps: int) -> Callable[[], None]:
+    """Return a round: each call goes on with the next inputs, from the first after the last."""
+    endless = cycle(inputs)
+
+    def several() -> None:
+        for each in islice(endless, steps):
+            run(each)
+
+    return several
+
+
 def ratio(a: Timing, b: Timing) -> tuple[float, float, float]:
     """Return the median of a's seconds over b's, round by round, and its 95% interval."""
     values = np.array(a.seconds) / np.array(b.seconds)
     return float(np.median(values)), *_interval(values)
 
 
-def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    rng = np.random.default_rng(0)
-    medians = np.median(rng.choice(values, (RESAMPLES, len(values))), axis=1)
-    low, high = np.quantile(medians, [0.025, 0.975])
+def _interval(values: NDArray[np.float64], q: float = 50.0) -> tuple[float, float]:
+    drawn = np.random.default_rng(0).choice(values, (RESAMPLES, len(values)))
+    found = np.median(drawn, axis=1) if q == 50.0 else np.percentile(drawn, q, axis=1)
+    low, high = np.quantile(found, [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -105,10 +181,13 @@ def verdict(a: Timing, b: Timing) -> str:
 def figures(timing: Timing) -> dict[str, Any]:
     """Return the figures of a candidate in milliseconds, their keys beginning with its name."""
     low, high = timing.interval
+    p95, p95_low, p95_high = timing.percentile(95)
     return {
         f"{timing.name}_ms": timing.median * 1e3,
         f"{timing.name}_ms_min": timing.least * 1e3,
         f"{timing.name}_interval": [low * 1e3, high * 1e3],
+        f"{timing.name}_p95_ms": p95 * 1e3,
+        f"{timing.name}_p95_interval": [p95_low * 1e3, p95_high * 1e3],
     }
 
 

@@ -1,10 +1,10 @@
 """The training step, beside the original's, round by round on the same batches and tables."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from dlrm.bench import roofline
 from dlrm.bench.arch import Arch
@@ -12,11 +12,9 @@ from dlrm.bench.batches import Ids, rotation
 from dlrm.bench.loading import Loading, measure_loading
 from dlrm.bench.original import Original, layout, load
 from dlrm.bench.ours import Ours
-from dlrm.bench.timer import Timing, figures, interleave, ratio, verdict
+from dlrm.bench.timer import Timing, figures, in_turn, interleave, ratio, verdict
 from dlrm.nn.precision import Precision
 from dlrm.terminal import progress
-
-B = TypeVar("B")
 
 ROUND_SAMPLES = 65_536
 """Samples of a round: some tenths of a second, so that a round is more than a moment's luck."""
@@ -153,14 +151,3 @@ def measure(
 def round_steps(batch_size: int) -> int:
     """Return how many steps a round has."""
     return max(2, min(MOST_STEPS, ROUND_SAMPLES // batch_size))
-
-
-def in_turn(step: Callable[[B], object], batches: Sequence[B], steps: int) -> Callable[[], None]:
-    """Return a round: each call goes on with the next batches, from the first after the last."""
-    endless = cycle(batches)
-
-    def run() -> None:
-        for batch in islice(endless, steps):
-            step(batch)
-
-    return run
