@@ -138,12 +138,15 @@ def load(path: Path) -> list[dict[str, Any]]:
         InputError: A line is no row of results (says which), or there is none.
 
     """
+    if path.is_dir():
+        raise InputError("is a folder, expected a file of results", file=path)
     rows = []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         if not line.strip():
             continue
         try:
-            found = json.loads(line)
+            # NaN and Infinity are no JSON, but some write them.
+            found = json.loads(line, parse_constant=lambda _: None)
         except ValueError as error:
             problem = f"expected a row of results as JSON, found {_start(line)} ({error})"
             raise InputError(problem, file=path, line=number) from None

@@ -1,0 +1,155 @@
+"""What a row of results says: what was measured, and the figures that were found.
+
+Rows of every suite are read by the names of their keys, so that a new suite needs nothing here:
+
+    figure     ends in `_ms` or `_s` (less is better) or `per_s` (more is better); `auc_change`
+    interval   `NAME_interval`, or `NAME_low` and `NAME_high`, around the figure `NAME_ms`
+    setting    any other text or whole number, where it is neither provenance nor a finding
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeGuard
+
+from dlrm.bench.results import PROVENANCE
+
+Kind = Literal["time", "rate", "accuracy"]
+"""Less is better; more is better; more is better, and it is the difference that counts."""
+
+PEERS = ("original", "bags", "fbgemm", "torchrec", "deepctr", "fuxictr")
+"""Whose figures stand beside ours: what they take says something of the machine, not of us."""
+
+_COMPUTED = ("roofline_", "predicted_", "planned_", "published_", "full_rates_")
+"""Figures of a model, not of a clock, begin like this."""
+_BOUNDS = ("_low_s", "_high_s", "_low_ms", "_high_ms")
+
+_NAMED = ("rows_scale", "pooling", "optim")
+"""Settings even where they are fractions or say several things."""
+_FOUND = frozenset((
+    "rounds", "seeds", "verdict", "bound", "error", "holds", "met", "pareto", "changes", "page",
+    "exponents", "facts", "ceilings", "costs", "values", "warning", "reason",
+))  # fmt: skip
+_FOUND_LIKE = ("_verdict", "_bytes", "_share", "_min", "_low", "_high", "_per_sample", "_way")
+_OF_OPS = ("flops", "bytes", "lines")
+_OF_A_STEP = ("steps", "loading_epoch_rows")
+"""Of a round; figures are of one step."""
+_FOUND_BY = {"ops": _OF_OPS, "train": _OF_A_STEP, "infer": _OF_A_STEP, "embedding": _OF_A_STEP}
+"""Suite -> findings whose names are settings elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number with its 95% interval, where the row says one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    kind: Kind = "time"
+
+
+def settings(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a row is a measurement of: its suite, the threads, and what was set."""
+    suite = row["suite"]
+    found = {"suite": suite}
+    for name, value in row.items():
+        if value is None or name in ("suite", *_FOUND_BY.get(suite, ())):
+            continue
+        provenance = name in PROVENANCE and name != "threads"
+        # Rows of before there were schemas could have a key of the same name.
+        if provenance and not (name == "machine" and "schema" not in row):
+            continue
+        if name in _NAMED or (_is_setting(value) and not _is_finding(name)):
+            found[name] = value
+    return found
+
+
+def key(row: Mapping[str, Any]) -> str:
+    """Return the settings of a row as one text; rows with an equal one are repeats."""
+    return json.dumps(settings(row), sort_keys=True)
+
+
+def figures(row: Mapping[str, Any]) -> dict[str, Figure]:
+    """Return the measured figures of a row, without those that say another one again."""
+    if isinstance(row.get("ceilings"), Mapping):
+        return _ceilings(row["ceilings"])
+    found = {}
+    for name, value in row.items():
+        if (kind := _kind(name)) is not None and _is_number(value):
+            found[name] = Figure(float(value), *_interval(row, name), kind)
+    if any(each.kind == "time" and each.low is not None for each in found.values()):
+        # Samples/s of a step, whose time has an interval.
+        return {n: each for n, each in found.items() if each.kind != "rate" or each.low is not None}
+    return found
+
+
+def operators(row: Mapping[str, Any]) -> dict[str, Figure]:
+    """Return the times of the operators that a step is made of, in milliseconds."""
+    return {
+        each["name"]: Figure(float(each["ms"]), *_interval(each, "ms"))
+        for each in row.get("operators") or ()
+        if _is_number(each.get("ms"))
+    }
+
+
+def _kind(name: str) -> Kind | None:
+    if name == "auc_change":
+        return "accuracy"
+    if name in PROVENANCE or name.startswith(_COMPUTED) or name.endswith(_BOUNDS):
+        return None
+    if name.endswith("per_s"):
+        return "rate"
+    return "time" if name in ("ms", "s") or name.endswith(("_ms", "_s")) else None
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_setting(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(each, (str, int)) for each in value)
+    return isinstance(value, (str, int))
+
+
+def _is_finding(name: str) -> bool:
+    return name in _FOUND or name.endswith(_FOUND_LIKE) or _kind(name) is not None
+
+
+def _interval(row: Mapping[str, Any], name: str) -> tuple[float, float] | tuple[None, None]:
+    """Return the interval that a row says around a figure."""
+    base, _, unit = name.rpartition("_")
+    pairs = [(row.get(f"{each}_low"), row.get(f"{each}_high")) for each in (base, name)]
+    pairs.append((row.get(f"{base}_low_{unit}"), row.get(f"{base}_high_{unit}")))
+    for each in (row.get(f"{base}_interval"), row.get(f"{name}_interval")):
+        if isinstance(each, list) and len(each) == 2:
+            pairs.append((each[0], each[1]))
+    for low, high in pairs:
+        # One round has no spread: its interval would be a point.
+        if _is_number(low) and _is_number(high) and low < high:
+            return float(low), float(high)
+    return None, None
+
+
+def _ceilings(ceilings: Mapping[str, Any]) -> dict[str, Figure]:
+    """Return what a machine could do, by names such as `flops.fp32.2`: the last is the threads."""
+    rates: dict[str, float] = {f"copy.{n}": rate for n, rate in ceilings["copy"].items()}
+    for kind, by_threads in ceilings["flops"].items():
+        rates |= {f"flops.{kind}.{n}": rate for n, rate in by_threads.items()}
+    rates |= {f"gather_by_threads.{n}": v for n, v in ceilings["gather_by_threads"].items()}
+    times = {f"gather.{p['row_bytes']}.{p['table_bytes']}": p["row_s"] for p in ceilings["gather"]}
+    times["call"] = ceilings["call_s"]
+    spread = ceilings.get("spread") or {}
+    found: dict[str, Figure] = {}
+    for kind, values in (("rate", rates), ("time", times)):
+        for name, value in values.items():
+            share = next((spread[each] for each in _upwards(name) if each in spread), None)
+            bounds = (None, None) if share is None else (value * (1 - share), value * (1 + share))
+            found[name] = Figure(value, *bounds, "rate" if kind == "rate" else "time")
+    return found
+
+
+def _upwards(name: str) -> list[str]:
+    """Return a name and what it is part of: `a.b.c`, `a.b`, `a`."""
+    words = name.split(".")
+    return [".".join(words[:count]) for count in range(len(words), 0, -1)]

@@ -1,0 +1,244 @@
+"""`dlrm bench diff`: what got slower between two files of results."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from dlrm import terminal
+from dlrm.bench.diff import Diff
+from dlrm.bench.diff import diff as compare
+from dlrm.bench.figure import Figure
+from dlrm.bench.pair import Compared, Pair
+from dlrm.errors import ConfigError
+
+SHOWN = 24
+"""Rows of a table that is not cut to what has a verdict."""
+SAID = 5
+"""Sentences of one kind."""
+
+PLAIN = frozenset((
+    "suite", "operator", "variant", "what", "peer", "entry", "arch", "precision", "optim",
+))  # fmt: skip
+"""Settings that say what they are without their name."""
+SUBJECTS = {"step_ms": "a step", "ms": "it", "p95_ms": "the 95th percentile", "ours_ms": "ours"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiffResult:
+    """Two files of results beside each other."""
+
+    before: Path
+    after: Path
+    tolerance: float
+    found: Diff
+
+    @property
+    def status(self) -> int:
+        """1 where something got slower by more than the tolerance, or fails now."""
+        return 1 if self.found.slower(self.tolerance) or self.found.broken() else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the results JSON-ready."""
+        return {
+            "before": str(self.before),
+            "after": str(self.after),
+            "tolerance": self.tolerance,
+            **{word.replace(" ", "_"): count for word, count in self._counts().items()},
+            "verdict": " ".join(self.sentences()),
+            "notes": list(self.found.notes),
+            "changed": {name: list(each) for name, each in self.found.changed.items()},
+            "pairs": [
+                {
+                    "settings": pair.settings,
+                    "repeats": list(pair.repeats),
+                    "failed_before": pair.failed[0],
+                    "failed_after": pair.failed[1],
+                    "figures": [each.to_dict() for each in pair.figures],
+                    "operators": [each.to_dict() for each in pair.operators],
+                }
+                for pair in self.found.pairs
+            ],
+            "only_before": list(self.found.only_before),
+            "only_after": list(self.found.only_after),
+        }
+
+    def __rich__(self) -> RenderableType:
+        parts: list[RenderableType] = [Text(f"{note}.", style="bold") for note in self.found.notes]
+        for name, (a, b) in self.found.changed.items():
+            parts.append(f"{name}: {a} before, {b} after")
+        parts.append(self._table())
+        for path, only in ((self.before, self.found.only_before),
+                           (self.after, self.found.only_after)):  # fmt: skip
+            if only:
+                said = [f"  {self._label(each)}" for each in only[:SAID]]
+                said += [f"  and {len(only) - SAID} more"] if len(only) > SAID else []
+                parts.append(Text("\n".join([f"Only in {path}:", *said])))
+        parts.append(Text("\n".join(self.sentences())))
+        return Group(*parts)
+
+    def sentences(self) -> list[str]:
+        """Say what got slower and what did it, what fails now, and what nobody can tell."""
+        said = []
+        slower = self.found.slower(self.tolerance)
+        said += [self._sentence(*each) for each in slower[:SAID]]
+        for pair in self.found.broken()[:SAID]:
+            said.append(f"Fails now ({self._label(pair.settings)}): {pair.failed[1]}.")
+        peers = {
+            each.name.removesuffix("_ms").removesuffix("_s")
+            for pair in self.found.pairs
+            for each in pair.figures
+            if each.of_peer and each.verdict == "slower"
+        }
+        if peers:
+            names = ", ".join(sorted(peers))
+            said.append(f"Not of this project, and slower too: {names}; look at the machine first.")
+        counts = self._counts()
+        if counts["slower"] > len(slower):
+            within = counts["slower"] - len(slower)
+            said.append(f"Slower by less than the tolerance of {self.tolerance:.0%}: {within}.")
+        words = [f"{count} {word}" for word, count in counts.items()]
+        said.append(f"Figures: {sum(counts.values())}, of them {', '.join(words)}.")
+        if unknown := sum(
+            each.before.low is None or each.after.low is None for each in self._all()
+        ):
+            said.append(
+                f"Without an interval in one of the files, so that nothing can be said: {unknown}; "
+                "repeats in the same file give one."
+            )
+        return said
+
+    def _sentence(self, pair: Pair, each: Compared) -> str:
+        subject = SUBJECTS.get(each.name, _name(each.name))
+        said = f"{subject[:1].upper()}{subject[1:]} ({self._label(pair.settings)})"
+        times = _times(each)
+        if each.before.kind == "rate":
+            said += f" is {times} times what it was"
+        else:
+            said += f" takes {times} times as long"
+        if pair.cause is not None and each.name in ("step_ms", "ours_ms"):
+            most, share = pair.cause
+            much = "most of it" if share >= 0.5 else "the largest part of it"
+            said += f"; {much} in {most.name}: {_value(most, most.before)} to "
+            said += _value(most, most.after)
+        return f"{said}."
+
+    def _table(self) -> RenderableType:
+        heads = ("before", "after", "ratio", "verdict")
+        grid = terminal.table(f"{self.before} and {self.after}", "what", "figure", *heads)
+        for column in (grid.columns[1], grid.columns[-1]):
+            column.justify, column.no_wrap = "left", True
+        every = len(list(self._all())) <= SHOWN
+        for pair in self.found.pairs:
+            label = self._label(pair.settings)
+            for each in pair.figures:
+                if every or each.verdict != "no verdict":
+                    grid.add_row(label, _name(each.name), *_cells(each))
+                    label = ""
+            if not label:
+                for each in pair.operators:
+                    grid.add_row("", f"  {each.name}", *_cells(each))
+        if grid.row_count:
+            return grid
+        return f"{self.before} and {self.after}: none of the figures has a verdict."
+
+    def _counts(self) -> dict[str, int]:
+        words = [each.verdict for each in self._all()]
+        kinds = ["slower", "faster", *(w for w in ("worse", "better") if w in words), "no verdict"]
+        return {kind: words.count(kind) for kind in kinds}
+
+    def _all(self) -> Iterable[Compared]:
+        return (each for pair in self.found.pairs for each in pair.figures)
+
+    def _label(self, settings: Mapping[str, Any]) -> str:
+        """Return what tells these settings from the others of both files."""
+        every = [pair.settings for pair in self.found.pairs]
+        every += [*self.found.only_before, *self.found.only_after]
+        if len({each["suite"] for each in every}) > 1:
+            every = [each for each in every if each["suite"] == settings["suite"]]
+            words = [settings["suite"]]
+        else:
+            words = []
+        for name, value in settings.items():
+            if name != "suite" and len({str(each.get(name)) for each in every}) > 1:
+                said = "batch" if name == "batch_size" else name.replace("_", " ")
+                words.append(f"{value}" if name in PLAIN else f"{said} {value}")
+        return ", ".join(words) or settings["suite"]
+
+
+def diff(
+    before: Annotated[Path, tyro.conf.Positional],
+    after: Annotated[Path, tyro.conf.Positional],
+    *,
+    tolerance: float = 0.05,
+    across_machines: bool = False,
+    across_schemas: bool = False,
+) -> DiffResult:
+    """Say what got slower between two files of results, and which operator did it.
+
+    Rows are compared that measure the same: the same suite and equal settings. Where the
+    intervals of a figure overlap there is no verdict. A file may hold a measurement several
+    times; then the middle one counts, and the interval is the spread of all.
+
+    The exit status is 1 where one of our figures got slower by more than the tolerance and the
+    intervals do not overlap, or where something fails that could be measured before.
+
+    Args:
+        before: Rows of results, as --out of the other bench commands writes them.
+        after: Rows of results to set beside them.
+        tolerance: Share of its time by which a figure may get slower.
+        across_machines: Compare rows of different hardware too.
+        across_schemas: Compare rows of different versions of this format too.
+
+    Raises:
+        InputError: A file holds something else than rows, or nothing.
+        ConfigError: They are of different machines or schemas, or measure nothing in common.
+
+    """
+    if tolerance < 0:
+        raise ConfigError(f"tolerance is {tolerance}, expected 0 or more")
+    found = compare(before, after, across_machines=across_machines, across_schemas=across_schemas)
+    return DiffResult(before=before, after=after, tolerance=tolerance, found=found)
+
+
+def _name(key: str) -> str:
+    if key == "auc_change":
+        return "AUC"
+    for unit in ("_per_s", "_ms", "_s"):
+        if key.endswith(unit):
+            return key.removesuffix(unit).replace("_", " ") + ("/s" if unit == "_per_s" else "")
+    return "time" if key == "ms" else key.replace("_", " ")
+
+
+def _cells(each: Compared) -> tuple[str, str, str, str]:
+    verdict = "none" if each.verdict == "no verdict" else each.verdict
+    return (
+        _value(each, each.before),
+        _value(each, each.after),
+        _times(each).replace(" (", "\n").replace(" to ", "–").removesuffix(")"),
+        verdict,
+    )
+
+
+def _value(each: Compared, figure: Figure) -> str:
+    if figure.kind == "accuracy":
+        return f"{figure.value:+.5f}"
+    if figure.kind == "rate":
+        return f"{figure.value:.4g}"
+    ms = figure.value if each.name == "ms" or not each.name.endswith("_s") else figure.value * 1e3
+    if ms >= 1e4:
+        return f"{ms / 1e3:,.3g} s" if ms < 1e6 else f"{ms / 1e3:,.0f} s"
+    return f"{ms:.3g} ms" if ms < 999.5 else f"{ms:,.0f} ms"
+
+
+def _times(each: Compared) -> str:
+    if each.before.kind == "accuracy":
+        return f"{each.after.value - each.before.value:+.5f}"
+    ratio, low, high = each.ratio
+    if ratio is None:
+        return "-"
+    return f"{ratio:.2f}" + ("" if low is None or high is None else f" ({low:.2f} to {high:.2f})")
