@@ -1,15 +1,20 @@
 """The timer, under clocks that tests wind themselves."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.bench import timer
-from dlrm.bench.timer import Timing, figures, interleave, ratio, save, verdict
+from dlrm.bench.timer import (
+    Timing,
+    cold_and_warm,
+    figures,
+    in_turn,
+    interleave,
+    ratio,
+    verdict,
+)
+from dlrm.errors import ConfigError
 
 SECONDS = st.lists(st.floats(1e-4, 10.0), min_size=1, max_size=9)
 
@@ -104,20 +109,94 @@ def test_there_is_no_verdict_where_the_interval_holds_one() -> None:
 
 
 def test_figures_are_milliseconds() -> None:
+    point = [pytest.approx(2.0), pytest.approx(2.0)]
     assert figures(Timing("ours", [0.002])) == {
         "ours_ms": pytest.approx(2.0),
         "ours_ms_min": pytest.approx(2.0),
-        "ours_interval": [pytest.approx(2.0), pytest.approx(2.0)],
+        "ours_interval": point,
+        "ours_p95_ms": pytest.approx(2.0),
+        "ours_p95_interval": point,
     }
 
 
-def test_results_are_rows_with_machine_threads_load_and_commit(workdir: Path) -> None:
-    path = save("train", {"batch_size": 8, "ours_ms": 1.5})
-    assert save("train", {"batch_size": 9, "ours_ms": 2.5}) == path
-    assert path.relative_to(timer.RESULTS).parts[0].endswith("-cores")
-    assert path.name.endswith("-train.jsonl")
-    rows = [json.loads(line) for line in (workdir / path).read_text().splitlines()]
-    assert [row["batch_size"] for row in rows] == [8, 9]
-    for key in ("suite", "commit", "torch", "cpu", "cores", "threads", "load"):
-        assert rows[0][key] is not None, key
-    assert save("train", {}, workdir / "mine.jsonl") == workdir / "mine.jsonl"
+@given(SECONDS, st.floats(0.0, 100.0))
+@settings(deadline=None, max_examples=50)
+def test_a_percentile_is_what_that_share_of_rounds_stays_below(
+    seconds: list[float], q: float
+) -> None:
+    value, low, high = Timing("a", seconds).percentile(q)
+    assert min(seconds) <= low <= high <= max(seconds)
+    assert min(seconds) <= value <= max(seconds)
+    above = value * (1 + 1e-9)
+    assert sum(each <= above for each in seconds) >= q / 100 * (len(seconds) - 1)
+
+
+@given(SECONDS)
+@settings(deadline=None, max_examples=50)
+def test_the_fiftieth_percentile_is_the_median(seconds: list[float]) -> None:
+    timing = Timing("a", seconds)
+    assert timing.percentile(50) == (pytest.approx(timing.median), *timing.interval)
+    assert timing.percentile(0)[0] == timing.least
+
+
+def test_a_slow_tail_is_seen_by_the_95th_percentile_alone() -> None:
+    timing = Timing("a", [1.0] * 80 + [5.0] * 20)
+    assert timing.interval == (1.0, 1.0)
+    assert timing.percentile(95) == (5.0, 5.0, 5.0)
+
+
+def test_what_goes_before_a_candidate_is_not_timed() -> None:
+    clock = Clock()
+    timed = interleave(
+        {"a": clock.candidate("a", 1.0), "b": clock.candidate("b", 2.0)},
+        rounds=2,
+        clock=clock,
+        before={"b": clock.candidate("x", 50.0)},
+    )
+    assert "".join(clock.ran) == "ab" + "axb" + "xba"
+    assert [timed[name].seconds for name in "ab"] == [[1.0, 1.0], [2.0, 2.0]]
+
+
+def test_inputs_take_turns_from_the_first_after_the_last() -> None:
+    seen: list[int] = []
+    run = in_turn(seen.append, [1, 2, 3], 2)
+    for _ in range(3):
+        run()
+    assert seen == [1, 2, 3, 1, 2, 3]
+
+
+class Cache:
+    """Holds the input that was last read; reading another one takes ten times as long."""
+
+    def __init__(self) -> None:
+        self.now, self.held, self.seen = 0.0, -1, []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def read(self, each: int) -> None:
+        self.now += 1.0 if each == self.held else 10.0
+        self.held = each
+        self.seen.append(each)
+
+
+def test_one_input_again_and_again_measures_the_cache() -> None:
+    cache, rounds = Cache(), []
+    cold, warm = cold_and_warm(
+        cache.read,
+        [0, 1, 2, 3, 4],
+        rounds=4,
+        steps=3,
+        clock=cache,
+        after_round=lambda: rounds.append(None),
+    )
+    assert (cold.name, warm.name) == ("cold", "warm")
+    # Neither the warm-up nor what fills the cache again is among them.
+    assert cold.seconds == [10.0] * 4
+    assert warm.seconds == [1.0] * 4
+    assert len(rounds) == 4
+
+
+def test_nothing_rotates_with_one_input() -> None:
+    with pytest.raises(ConfigError, match="found 1 input, expected two or more"):
+        cold_and_warm(print, [1], rounds=1)

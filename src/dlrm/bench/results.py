@@ -57,10 +57,11 @@ def row(
         ConfigError: A value has the name of something that says where rows come from.
 
     """
-    taken = [name for name in PROVENANCE if name in values and name not in MEASURED]
-    if taken:
-        names = ", ".join(f'"{name}"' for name in taken)
-        raise ConfigError(f"values of a {suite} row are called {names}, which says where it is of")
+    for name in PROVENANCE:
+        if name in values and name not in MEASURED:
+            raise ConfigError(
+                f'a value of a {suite} row is called "{name}", which says where rows come from'
+            )
     return {
         "schema": SCHEMA,
         "suite": suite,
@@ -99,7 +100,7 @@ def command(argv: Sequence[str]) -> str:
     >>> command(["/home/me/bin/dlrm", "bench", "train", "--out=/home/me/rows.jsonl"])
     'dlrm bench train --out=rows.jsonl'
     """
-    words = [re.sub(r"[^\s=:,]*[/\\]", "", word) for word in argv]
+    words = [re.sub(r"(?:\b[A-Za-z]:\\)?[^\s=:,]*[/\\]", "", word) for word in argv]
     if words and words[0] == "__main__.py":
         words[0] = "dlrm"
     return shlex.join(words)
@@ -115,9 +116,7 @@ def save(rows: Sequence[Mapping[str, Any]], out: Path | None = None) -> Path:
         out: The file; None for `RESULTS`/<hardware>/<date>-<suite of the first>.jsonl.
 
     """
-    first = rows[0]
-    hardware = f"{first['cpu']}-{first['cores']}-cores".lower().replace(" ", "-")
-    path = out or RESULTS / hardware / f"{datetime.now(UTC):%Y-%m-%d}-{first['suite']}.jsonl"
+    path = out or _usual(rows[0])
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         for each in rows:
@@ -157,6 +156,11 @@ def load(path: Path) -> list[dict[str, Any]]:
     if not rows:
         raise InputError("has no rows of results", file=path)
     return rows
+
+
+def _usual(first: Mapping[str, Any]) -> Path:
+    hardware = f"{first['cpu']}-{first['cores']}-cores".lower().replace(" ", "-")
+    return RESULTS / hardware / f"{datetime.now(UTC):%Y-%m-%d}-{first['suite']}.jsonl"
 
 
 def _start(line: bytes) -> str:

@@ -71,9 +71,9 @@ class _Ticks:
 class Watch:
     """Watches the machine while something is timed.
 
-        with Watch() as watch:
-            timings = interleave(candidates, rounds=11)
-        rows = [row("train", figures | watch.seen.to_dict())]
+    with Watch() as watch:
+        timings = interleave(candidates, rounds=11)
+    rows = [row("train", figures | watch.seen.to_dict())]
     """
 
     def __enter__(self) -> Self:

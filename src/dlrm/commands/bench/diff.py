@@ -1,6 +1,6 @@
 """`dlrm bench diff`: what got slower between two files of results."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -97,10 +97,9 @@ class DiffResult:
         if peers:
             names = ", ".join(sorted(peers))
             said.append(f"Not of this project, and slower too: {names}; look at the machine first.")
+        if within := len(self.found.slower(0.0)) - len(slower):
+            said.append(f"Slower by no more than the tolerance of {self.tolerance:.0%}: {within}.")
         counts = self._counts()
-        if counts["slower"] > len(slower):
-            within = counts["slower"] - len(slower)
-            said.append(f"Slower by less than the tolerance of {self.tolerance:.0%}: {within}.")
         words = [f"{count} {word}" for word, count in counts.items()]
         said.append(f"Figures: {sum(counts.values())}, of them {', '.join(words)}.")
         if unknown := sum(
@@ -228,11 +227,16 @@ def _value(each: Compared, figure: Figure) -> str:
     if figure.kind == "accuracy":
         return f"{figure.value:+.5f}"
     if figure.kind == "rate":
-        return f"{figure.value:.4g}"
-    ms = figure.value if each.name == "ms" or not each.name.endswith("_s") else figure.value * 1e3
-    if ms >= 1e4:
-        return f"{ms / 1e3:,.3g} s" if ms < 1e6 else f"{ms / 1e3:,.0f} s"
-    return f"{ms:.3g} ms" if ms < 999.5 else f"{ms:,.0f} ms"
+        return _scaled(figure.value, ((1e9, "G"), (1e6, "M"), (1.0, "")))
+    seconds = figure.value if each.name.endswith("_s") else figure.value / 1e3
+    return _scaled(seconds, ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")))
+
+
+def _scaled(value: float, units: Sequence[tuple[float, str]]) -> str:
+    """Return three digits of a number, in the largest unit that it reaches."""
+    size, unit = next((each for each in units if value >= each[0]), units[-1])
+    number = value / size
+    return f"{number:,.0f} {unit}".strip() if number >= 999.5 else f"{number:.3g} {unit}".strip()
 
 
 def _times(each: Compared) -> str:
