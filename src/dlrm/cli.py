@@ -31,8 +31,29 @@ COMMANDS = {
     "data infer": ("dlrm.commands.infer:infer", "Write what a table's columns are, to be edited."),
     "data prepare": ("dlrm.commands.prepare:prepare", "Turn raw data into a prepared dataset."),
     "data describe": ("dlrm.commands.describe:describe", "Show what is in a prepared dataset."),
-    "bench train": ("dlrm.commands.bench:train", "Time the training step, beside the original's."),
-    "bench embedding": ("dlrm.commands.bench:embedding", "Time the embedding tables alone."),
+    "bench machine": (
+        "dlrm.commands.bench.machine:machine",
+        "Measure what this machine can do, and keep it.",
+    ),
+    "bench train": (
+        "dlrm.commands.bench.training:main",
+        "Show where the time of a training step goes.",
+    ),
+    "bench infer": ("dlrm.commands.bench.inference:main", "Show where the time of scoring goes."),
+    "bench ops": ("dlrm.commands.bench.ops:ops", "Time single operators over sweeps of settings."),
+    "bench embedding": (
+        "dlrm.commands.bench.embedding:embedding",
+        "Time the embedding tables beside those of torch and FBGEMM.",
+    ),
+    "bench numerics": (
+        "dlrm.commands.bench.numerics:main",
+        "Show what fewer bits cost in accuracy, and what they bring.",
+    ),
+    "bench diff": (
+        "dlrm.commands.bench.diff:diff",
+        "Say what got slower between two files of results.",
+    ),
+    "bench report": ("dlrm.commands.bench.report:report", "Draw files of results as one page."),
 }
 """Name of a command -> the function behind it, imported when called, and what it does."""
 

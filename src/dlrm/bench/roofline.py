@@ -37,6 +37,7 @@ NUMBER_BYTES: dict[Storage, int] = {
     "fp32": 4 + 4 + 4 + 4,
     "split": 2 + 4 + 4 + 4,
     "bf16": 2 + 4 + 2 + 2,
+    "bf16_nearest": 2 + 4 + 2 + 2,
 }
 """Storage -> bytes of each number of a row: row read, gradient read, row read and written by the
 update, which of split tables touches both halves."""

@@ -16,9 +16,9 @@ class Dot(nn.Module):
 
     def __init__(self, tables: int, dim: int, *, self_interaction: bool = False):
         super().__init__()
-        vectors = tables + 1
-        pairs = vectors * (vectors + 1 if self_interaction else vectors - 1) // 2
-        self.width = dim + pairs
+        self.vectors = vectors = tables + 1
+        self.pairs = vectors * (vectors + 1 if self_interaction else vectors - 1) // 2
+        self.width = dim + self.pairs
         self.self_interaction = self_interaction
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def arithmetic(model: nn.Module, schema: Schema) -> Arithmetic:
         schema: That it was built for.
 
     """
-    _simplify(model)
+    simplify(model)
     # What does not grow with the batch, such as parameters that are kept, drops out.
     once, twice = (_count(model, schema, size) for size in (SAMPLES, 2 * SAMPLES))
     flops, forward, kept = ((b - a) / SAMPLES for a, b in zip(once, twice, strict=True))
@@ -70,7 +70,7 @@ def _count(model: nn.Module, schema: Schema, size: int) -> tuple[int, int, int]:
     return counter.get_total_flops(), forward, sum(tensor.numel() for tensor in kept.values())
 
 
-def _simplify(model: nn.Module) -> None:
+def simplify(model: nn.Module) -> None:
     """Let tables return vectors of nothing, and leave out of MLPs what multiplies no matrices."""
     for module in model.modules():
         if isinstance(module, Embeddings):

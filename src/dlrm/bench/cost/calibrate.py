@@ -1,0 +1,221 @@
+"""Random small models, a few steps of each: what the cost model of a machine is fitted to.
+
+All tables are pieces of one block of memory, so that none has to be drawn.
+"""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlrm import optim
+from dlrm.bench.batches import CLICK_RATE, Ids, draw_ids
+from dlrm.batch import Batch
+from dlrm.bench.clock import Clock
+from dlrm.bench.cost.fit import Costs, Step, fit
+from dlrm.bench.cost.operators import measured, parts
+from dlrm.bench.cost.step_work import Shape, works
+from dlrm.bench.machine.ceilings import Ceilings
+from dlrm.bench.ours import learning_rate
+from dlrm.bench.stages import Watched
+from dlrm.models.dlrm import DLRMConfig
+from dlrm.nn import precision as precisions
+from dlrm.nn.embedding import Collection, Draw, EmbeddingCollection, Storage, made_by
+from dlrm.nn.precision import Precision
+from dlrm.nn.tables import TablesConfig
+from dlrm.ops.memory import in_huge_pages, keep_freed_memory
+from dlrm.schema import CategoricalFeature, DenseFeature, Schema
+
+STEPS = 40
+"""Models that are tried."""
+EACH_S = 0.2
+"""Of each."""
+WARM = 2
+LEAST_RUNS = 3
+TABLES_BYTES = 1 << 30
+MOST_FLOPS = 3e10
+"""Of the products of a step."""
+BATCHES = 6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """A model and its batches."""
+
+    rows: tuple[int, ...]
+    num_dense: int
+    model: DLRMConfig
+    precision: Precision
+    optimizer: str
+    shape: Shape
+
+    @property
+    def schema(self) -> Schema:
+        """Of its data."""
+        return Schema(
+            dense=tuple(DenseFeature(name=f"I{i + 1}") for i in range(self.num_dense)),
+            categorical=tuple(
+                CategoricalFeature(name=f"C{t + 1}", rows=n) for t, n in enumerate(self.rows)
+            ),
+        )
+
+    @property
+    def flops(self) -> float:
+        """Of the products of a step."""
+        pairs = len(self.rows) * (len(self.rows) + 1) // 2
+        bottom = (self.num_dense, *self.model.bottom, self.model.dim)
+        top = (self.model.dim + pairs, *self.model.top, 1)
+        products = sum(
+            n * k for sizes in (bottom, top) for n, k in zip(sizes, sizes[1:], strict=False)
+        )
+        return 6.0 * self.shape.batch_size * products
+
+
+def draw(rng: random.Random, tables_bytes: int = TABLES_BYTES) -> Trial:
+    """Return a random model whose step takes some tenths of a second at most.
+
+    Args:
+        rng: Where it comes from.
+        tables_bytes: That its tables may take.
+
+    """
+    bf16 = precisions.resolve("auto") == "bf16"
+    while True:
+        dim = rng.choice((8, 16, 32, 64, 128))
+        tables = rng.randint(2, 40)
+        largest = 2 ** rng.uniform(10, 21)
+        rows = tuple(max(1, int(largest * 2 ** -rng.uniform(0, 8))) for _ in range(tables))
+        widths = (32, 64, 128, 256, 512, 1024)
+        storage: Storage = rng.choice(("fp32", "fp32", "bf16", "split"))
+        trial = Trial(
+            rows=rows,
+            num_dense=rng.choice((4, 13, 64, 256)),
+            model=DLRMConfig(
+                dim=dim,
+                bottom=tuple(sorted(rng.choices(widths, k=rng.randint(1, 3)), reverse=True)),
+                top=tuple(sorted(rng.choices(widths, k=rng.randint(1, 3)), reverse=True)),
+                interaction=rng.choice(("dot", "dot", "dot", "cat", "projection")),
+                tables=TablesConfig(storage=storage),
+            ),
+            precision=rng.choice(("fp32", "bf16")) if bf16 else "fp32",
+            optimizer=rng.choice(("sgd", "sgd", "adagrad", "rowwise_adagrad", "adam")),
+            shape=Shape(
+                batch_size=int(2 ** rng.uniform(6, 14)),
+                pooling=rng.choice((1, 1, 1, rng.randint(2, 20))),
+                ids=rng.choice(("uniform", "zipf")),
+            ),
+        )
+        looked_up = trial.shape.batch_size * tables * trial.shape.pooling
+        if (
+            4 * dim * sum(rows) <= tables_bytes
+            and looked_up * dim <= 2**24
+            and trial.flops <= MOST_FLOPS
+        ):
+            return trial
+
+
+def calibrate(facts: object, ceilings: Ceilings, tick: Callable[[], None]) -> dict[str, Any]:
+    """Measure steps of random models on this machine and fit the cost model to them.
+
+    Args:
+        facts: Of this machine.
+        ceilings: Of this machine.
+        tick: Called after each model.
+
+    Returns:
+        `Costs.to_dict()`.
+
+    """
+    return fit(measure(trials(STEPS), tick), ceilings).to_dict()
+
+
+def trials(count: int, seed: int = 0) -> list[Trial]:
+    """Return so many random models."""
+    rng = random.Random(seed)
+    return [draw(rng) for _ in range(count)]
+
+
+def measure(models: Sequence[Trial], tick: Callable[[], None]) -> list[Step]:
+    """Measure a few steps of each model."""
+    keep_freed_memory()
+    store = in_huge_pages(torch.empty(TABLES_BYTES // 4)).zero_()
+    steps = []
+    for number, trial in enumerate(models):
+        steps.append(_measure(trial, store, number))
+        tick()
+    return steps
+
+
+def costs(machine: Any) -> Costs:
+    """Return the cost model that is kept with a machine."""
+    return Costs.from_dict(machine.costs)
+
+
+def _measure(trial: Trial, store: Tensor, seed: int) -> Step:
+    def taken(
+        rows: Sequence[int],
+        dim: int,
+        names: Sequence[str] | None = None,
+        *,
+        storage: Storage = "fp32",
+        draw: Draw | None = None,
+    ) -> Collection:
+        numbers = sum(rows) * dim
+        block = store if storage == "fp32" else store.view(torch.bfloat16)
+        weight = block[:numbers].view(-1, dim)
+        return EmbeddingCollection(rows, dim, names, storage=storage, weight=weight)
+
+    torch.manual_seed(seed)
+    with made_by(taken):
+        model = trial.model.build(trial.schema, trial.precision)
+    with torch.device("meta"):
+        ghost = trial.model.build(trial.schema, trial.precision)
+    optimizer = optim.build(trial.optimizer, model.parameters(), learning_rate(trial.optimizer))
+    watched = Watched(model, optimizer)
+    batches = _batches(trial, seed)
+    of = parts(model, works(model, ghost, trial.schema, trial.shape, trial.optimizer))
+    for batch in batches[:WARM]:
+        watched.step(batch)
+    plain: list[float] = []
+    clock = Clock()
+    began = time.perf_counter()
+    runs = 0
+    while runs < LEAST_RUNS or time.perf_counter() - began < EACH_S:
+        batch, other = (batches[(2 * runs + i) % len(batches)] for i in range(2))
+        started = time.perf_counter()
+        watched.step(batch)
+        plain.append(time.perf_counter() - started)
+        with watched.watching(clock):
+            watched.step(other)
+        clock.lap()
+        runs += 1
+    seconds = median(plain)
+    return Step(tuple(measured(of, clock.medians, seconds)), seconds)
+
+
+def _batches(trial: Trial, seed: int) -> list[Batch]:
+    rng = np.random.default_rng(seed)
+    size, pooling = trial.shape.batch_size, int(trial.shape.pooling)
+    found = []
+    for _ in range(BATCHES):
+        ids = draw_ids(trial.rows, size * pooling, trial.shape.ids, rng)
+        offsets = None
+        if pooling > 1:
+            # Bag after bag: sample by sample, and table by table within.
+            ids = ids.reshape(size, pooling, len(trial.rows)).swapaxes(1, 2).reshape(-1)
+            offsets = torch.arange(size * len(trial.rows) + 1) * pooling
+        found.append(
+            Batch(
+                dense=torch.rand(size, trial.num_dense),
+                ids=torch.from_numpy(np.ascontiguousarray(ids)),
+                labels=(torch.rand(size) < CLICK_RATE).float(),
+                offsets=offsets,
+            )
+        )
+    return found

@@ -1,0 +1,136 @@
+"""The cost model: what operators take on a machine, fitted to steps that were measured there.
+
+    seconds(operator) = sum over terms of weight[kind, term] * seconds of the term at the ceilings
+
+The terms say what limits an operator, the weights how far from its limits the kernels of its kind
+stay: a weight of 1 is a kernel that nothing but that limit holds up. Weights are at least 0 and
+have the least squared relative error over the measured operators.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from dlrm.bench.cost.limits import limits
+from dlrm.bench.cost.nonnegative import solve
+from dlrm.bench.cost.work import Terms, Work
+from dlrm.bench.machine.ceilings import Ceilings
+
+FOLDS = 5
+OTHER = "other"
+"""What a step takes beside its operators."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """An operator of one step."""
+
+    kind: str
+    work: Work
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step with its operators."""
+
+    operators: tuple[Measured, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """The cost model of a machine."""
+
+    weights: dict[str, tuple[float, ...]]
+    """Kind -> a weight for each field of `Terms`."""
+    error: float
+    """Median relative error of steps that it was not fitted to."""
+    worst: float
+    """That of the step in whose place nine of ten are better."""
+    steps: int
+    """That it was tested on."""
+
+    def terms(self, kind: str, work: Work, ceilings: Ceilings) -> Terms:
+        """Return what an operator takes, by what it is spent on.
+
+        Args:
+            kind: Of the operator; one that was never measured counts as `layers`.
+            work: What it has to do.
+            ceilings: Of the machine.
+
+        """
+        weights = self.weights.get(kind) or self.weights["layers"]
+        at_ceilings = astuple(limits(work, ceilings, padded=True))
+        return Terms(*(w * t for w, t in zip(weights, at_ceilings, strict=True)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the model JSON-ready."""
+        return {
+            "weights": {kind: list(weights) for kind, weights in self.weights.items()},
+            "error": self.error,
+            "worst": self.worst,
+            "steps": self.steps,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Costs":
+        """Return what `to_dict` was made of.
+
+        Raises:
+            KeyError, TypeError, ValueError: These are no such values.
+
+        """
+        weights = {
+            str(kind): tuple(float(weight) for weight in each)
+            for kind, each in values["weights"].items()
+        }
+        error, worst = float(values["error"]), float(values["worst"])
+        return cls(weights, error, worst, int(values["steps"]))
+
+
+def fit(steps: Sequence[Step], ceilings: Ceilings) -> Costs:
+    """Return the cost model of a machine, with its error on steps that are left out in turn.
+
+    Args:
+        steps: Measured there; at least `FOLDS`.
+        ceilings: Measured there.
+
+    """
+    errors: list[float] = []
+    for fold in range(FOLDS):
+        rest = [step for i, step in enumerate(steps) if i % FOLDS != fold]
+        costs = Costs(_weights(rest, ceilings), 0.0, 0.0, 0)
+        errors += [
+            abs(predicted(costs, step.operators, ceilings).total_s / step.seconds - 1)
+            for step in steps[fold::FOLDS]
+        ]
+    tenth = float(np.quantile(errors, 0.9))
+    return Costs(_weights(steps, ceilings), median(errors), tenth, len(steps))
+
+
+def predicted(costs: Costs, operators: Iterable[Measured], ceilings: Ceilings) -> Terms:
+    """Return the sum of what operators take."""
+    found = Terms()
+    for each in operators:
+        found = found + costs.terms(each.kind, each.work, ceilings)
+    return found
+
+
+def _weights(steps: Sequence[Step], ceilings: Ceilings) -> dict[str, tuple[float, ...]]:
+    kinds: dict[str, list[Measured]] = {}
+    for step in steps:
+        for each in step.operators:
+            kinds.setdefault(each.kind, []).append(each)
+    return {kind: _of_kind(measured, ceilings) for kind, measured in kinds.items()}
+
+
+def _of_kind(measured: Sequence[Measured], ceilings: Ceilings) -> tuple[float, ...]:
+    least = 1e-7
+    kept = [replace(each, seconds=max(each.seconds, least)) for each in measured]
+    features = np.array([astuple(limits(m.work, ceilings, padded=True)) for m in kept])
+    seconds = np.array([each.seconds for each in kept])
+    return tuple(map(float, solve(features / seconds[:, None], np.ones(len(seconds)))))

@@ -1,0 +1,32 @@
+"""The least that work takes at a machine's measured ceilings."""
+
+from dlrm.bench.cost.caches import Levels
+from dlrm.bench.cost.work import Terms, Work
+from dlrm.bench.machine.ceilings import Ceilings
+
+
+def limits(work: Work, ceilings: Ceilings, *, padded: bool = False) -> Terms:
+    """Return the seconds of each term with all threads of the machine.
+
+    Args:
+        work: Of an operator.
+        ceilings: Of the machine.
+        padded: Whether products count as blocks of whole vectors.
+
+    """
+    levels = Levels.of(ceilings.gather)
+    latency_s = transfer_s = 0.0
+    for each in work.random:
+        first_s, rest_s = levels.row_s(each)
+        latency_s += each.accesses * first_s
+        transfer_s += each.accesses * rest_s
+    threads = ceilings.threads
+    rates = ceilings.flops.get(work.dtype) or ceilings.flops["fp32"]
+    products = sum(p.padded_flops if padded else p.flops for p in work.products)
+    return Terms(
+        calls_s=work.calls * ceilings.call_s,
+        compute_s=products / rates[threads] + work.scalar_flops / ceilings.flops["fp32"][threads],
+        stream_s=work.stream_bytes / ceilings.copy[threads],
+        latency_s=latency_s,
+        transfer_s=transfer_s,
+    )

@@ -1,0 +1,94 @@
+"""The operators of a step: the stages that are watched, each with its work and its kind."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from dlrm.bench.cost.fit import OTHER, Measured
+from dlrm.bench.cost.step_work import Works
+from dlrm.bench.cost.work import Work
+from dlrm.bench.stages import BACKWARD, DENSE_UPDATE, FORWARD, LOSS, TABLE_UPDATE, stages
+from dlrm.nn.embedding import Embeddings
+from dlrm.nn.interaction import Dot
+from dlrm.nn.mlp import MLP
+
+LOOKUP, UPDATE = "lookup", "update"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One direction of an operator."""
+
+    operator: str
+    """What people call it: lookup, update, bottom MLP."""
+    phase: str
+    """forward or backward; updates and losses belong to the backward pass."""
+    kind: str
+    """Of the cost model."""
+    stages: tuple[tuple[str, str], ...]
+    """Of the step that it is made of."""
+    work: Work
+
+
+def parts(model: nn.Module, works: Works) -> list[Part]:
+    """Return the parts of a step in the order in which they run.
+
+    Args:
+        model: As it is measured.
+        works: Of its stages, see `step_work.works`.
+
+    """
+    modules = stages(model)
+    embeddings = [name for name, module in modules.items() if isinstance(module, Embeddings)]
+    forward, backward = [], []
+    for name, module in modules.items():
+        if name in embeddings:
+            called = LOOKUP if len(embeddings) == 1 else f"{LOOKUP} {name}"
+            forward.append(Part(called, FORWARD, LOOKUP, ((name, FORWARD),), works[name, FORWARD]))
+            continue
+        called = f"{name} MLP" if isinstance(module, MLP) else name
+        for phase, found in ((FORWARD, forward), (BACKWARD, backward)):
+            key = (name, phase)
+            if key in works:
+                found.append(Part(called, phase, _kind(module, phase), (key,), works[key]))
+    if (LOSS, FORWARD) not in works:
+        return forward
+    backward.reverse()
+    updates = tuple((name, BACKWARD) for name in embeddings)
+    work = works[TABLE_UPDATE, FORWARD]
+    for key in updates:
+        work = work + works[key]
+    dense = ((DENSE_UPDATE, FORWARD),)
+    return [
+        *forward,
+        Part(LOSS, FORWARD, f"{LOSS} forward", ((LOSS, FORWARD),), works[LOSS, FORWARD]),
+        Part(LOSS, BACKWARD, f"{LOSS} backward", ((LOSS, BACKWARD),), works[LOSS, BACKWARD]),
+        *backward,
+        Part(DENSE_UPDATE, BACKWARD, DENSE_UPDATE, dense, works[DENSE_UPDATE, FORWARD]),
+        Part(UPDATE, BACKWARD, UPDATE, (*updates, (TABLE_UPDATE, FORWARD)), work),
+    ]
+
+
+def measured(
+    of: list[Part], seconds: dict[tuple[str, str], float], step_s: float
+) -> list[Measured]:
+    """Return what each part took, and what the step took beside them.
+
+    Args:
+        of: The parts of the step.
+        seconds: Of each stage.
+        step_s: Of the whole step.
+
+    """
+    found = [
+        Measured(part.kind, part.work, sum(seconds.get(stage, 0.0) for stage in part.stages))
+        for part in of
+    ]
+    rest = max(0.0, step_s - sum(each.seconds for each in found))
+    return [*found, Measured(OTHER, Work(calls=1), rest)]
+
+
+def _kind(module: nn.Module, phase: str) -> str:
+    if isinstance(module, MLP):
+        return f"mlp {phase} {module.precision}"
+    return f"dot {phase}" if isinstance(module, Dot) else "layers"
