@@ -88,7 +88,7 @@ def operators(row: Mapping[str, Any]) -> dict[str, Figure]:
     return {
         each["name"]: Figure(float(each["ms"]), *_interval(each, "ms"))
         for each in row.get("operators") or ()
-        if _is_number(each.get("ms"))
+        if isinstance(each, Mapping) and "name" in each and _is_number(each.get("ms"))
     }
 
 
@@ -133,16 +133,20 @@ def _interval(row: Mapping[str, Any], name: str) -> tuple[float, float] | tuple[
 
 def _ceilings(ceilings: Mapping[str, Any]) -> dict[str, Figure]:
     """Return what a machine could do, by names such as `flops.fp32.2`: the last is the threads."""
-    rates: dict[str, float] = {f"copy.{n}": rate for n, rate in ceilings["copy"].items()}
-    for kind, by_threads in ceilings["flops"].items():
-        rates |= {f"flops.{kind}.{n}": rate for n, rate in by_threads.items()}
-    rates |= {f"gather_by_threads.{n}": v for n, v in ceilings["gather_by_threads"].items()}
-    times = {f"gather.{p['row_bytes']}.{p['table_bytes']}": p["row_s"] for p in ceilings["gather"]}
-    times["call"] = ceilings["call_s"]
+    parts = {"copy": ceilings.get("copy"), "gather_by_threads": ceilings.get("gather_by_threads")}
+    parts |= {f"flops.{kind}": rates for kind, rates in (ceilings.get("flops") or {}).items()}
+    rates = {
+        f"{part}.{n}": rate for part, each in parts.items() for n, rate in (each or {}).items()
+    }
+    times = {"call_s": ceilings.get("call_s")}
+    for point in ceilings.get("gather") or ():
+        times[f"gather.{point.get('row_bytes')}.{point.get('table_bytes')}_s"] = point.get("row_s")
     spread = ceilings.get("spread") or {}
     found: dict[str, Figure] = {}
     for kind, values in (("rate", rates), ("time", times)):
         for name, value in values.items():
+            if not _is_number(value):
+                continue
             share = next((spread[each] for each in _upwards(name) if each in spread), None)
             bounds = (None, None) if share is None else (value * (1 - share), value * (1 + share))
             found[name] = Figure(value, *bounds, "rate" if kind == "rate" else "time")
@@ -150,6 +154,6 @@ def _ceilings(ceilings: Mapping[str, Any]) -> dict[str, Figure]:
 
 
 def _upwards(name: str) -> list[str]:
-    """Return a name and what it is part of: `a.b.c`, `a.b`, `a`."""
-    words = name.split(".")
+    """Return a name and what it is part of: `a.b.c`, `a.b`, `a`, all without the unit."""
+    words = name.removesuffix("_s").split(".")
     return [".".join(words[:count]) for count in range(len(words), 0, -1)]
