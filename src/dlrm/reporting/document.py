@@ -7,19 +7,27 @@ from importlib.resources import files
 from dlrm.reporting.markup import Html, element, join
 
 
-def document(title: str, *body: Html) -> str:
-    """Return a page with this project's style; equal bodies give equal pages."""
+def document(title: str, *body: Html, own: str | None = None) -> str:
+    """Return a page with this project's style; equal bodies give equal pages.
+
+    Args:
+        title: Of the window.
+        body: What is seen.
+        own: Name of a style sheet and of a script of this page alone, beside those of all pages.
+
+    """
     here = files("dlrm.reporting")
-    style, script = (
-        (here / name).read_text(encoding="utf-8").strip() for name in ("page.css", "page.js")
+    names = ("page", own) if own else ("page",)
+    styles, scripts = (
+        [(here / f"{name}.{kind}").read_text(encoding="utf-8").strip() for name in names]
+        for kind in ("css", "js")
     )
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    # Nothing is loaded, and no script but this one runs, whatever the names in a run say
+    # Nothing is loaded, and no script but these runs, whatever the names in a run say
     policy = "; ".join(
         (
             "default-src 'none'",
             "style-src 'unsafe-inline'",
-            f"script-src 'sha256-{digest}'",
+            f"script-src {' '.join(map(_hashed, scripts))}",
             "img-src data:",
         )
     )
@@ -31,7 +39,12 @@ def document(title: str, *body: Html) -> str:
         element("meta", name="color-scheme", content="light dark"),
         element("link", rel="icon", href="data:,"),
         element("title", title),
-        element("style", Html(style)),
+        *(element("style", Html(style)) for style in styles),
     )
-    page = element("body", *body, element("script", Html(script)))
+    page = element("body", *body, *(element("script", Html(script)) for script in scripts))
     return join(Html("<!DOCTYPE html>\n"), element("html", top, page, lang="en"), Html("\n"))
+
+
+def _hashed(script: str) -> str:
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"

@@ -3,22 +3,37 @@
 from dlrm.reporting.charts.curves import curves, throughput
 from dlrm.reporting.charts.devices import Part, stacks
 from dlrm.reporting.charts.frontier import Dot, frontier
+from dlrm.reporting.charts.gather import Gather, Spot, gather
 from dlrm.reporting.charts.models import Row, rows
+from dlrm.reporting.charts.operators import Piece, split, stacked
 from dlrm.reporting.charts.parity import differences
+from dlrm.reporting.charts.precision import Bits, precision
+from dlrm.reporting.charts.roofline import Point, Roof, roofline
 from dlrm.reporting.charts.scaling import scaling
 from dlrm.reporting.charts.scores import calibration, histogram
 
 __all__ = [
+    "Bits",
     "Dot",
+    "Gather",
     "Part",
+    "Piece",
+    "Point",
+    "Roof",
     "Row",
+    "Spot",
     "calibration",
     "curves",
     "differences",
     "frontier",
+    "gather",
     "histogram",
+    "precision",
+    "roofline",
     "rows",
     "scaling",
+    "split",
+    "stacked",
     "stacks",
     "throughput",
 ]

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-ROLES = ("ink", "muted", "grid", "surface", "model", "train", "test", "optimum", "baseline")
+ROLES = (
+    "ink", "muted", "grid", "surface", "model", "train", "test", "optimum", "baseline", "teal",
+    "olive",
+)  # fmt: skip
 """Names of the style sheet's colours."""
 
 DASHES = {"optimum": (0, (5, 2.5)), "baseline": (0, (1.5, 2))}
@@ -46,6 +49,7 @@ STYLE: dict[Any, Any] = {
     "xtick.major.size": 3,
     "ytick.major.size": 0,
     "path.simplify": True,
+    "text.parse_math": False,
 }
 
 
@@ -106,7 +110,7 @@ def svg(figure: "Figure", name: str, title: str) -> str:
     body = re.sub(r'\bid="', f'id="{name}-', body)
     body = re.sub(r"url\(#", f"url(#{name}-", body)
     body = re.sub(r'xlink:href="#', f'href="#{name}-', body)
-    body = re.sub(r"#0abc(\d\d)", lambda found: f"var(--{ROLES[int(found[1], 16)]})", body)
+    body = re.sub(r"#0abc([0-9a-f]{2})", lambda found: f"var(--{ROLES[int(found[1], 16)]})", body)
     body = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", body)
     box = f"0 0 {figure.get_figwidth() * 72:g} {figure.get_figheight() * 72:g}"
     safe = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")

@@ -1,0 +1,89 @@
+"""Verdicts on a page of benchmarks: what each step is bound by, and what would change it."""
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+
+from dlrm.reporting.bench_rows import Step
+from dlrm.reporting.markup import Html, element
+from dlrm.reporting.record import measure
+from dlrm.reporting.words import number, percent
+
+CHANGES = 2
+"""Changes that are shown."""
+
+
+def section(steps: Sequence[Step]) -> Html | None:
+    """Return a card for each step."""
+    if not steps:
+        return None
+    cards = element("div", *map(_card, steps), class_="cards")
+    return element("section", element("h2", "Verdicts"), cards)
+
+
+def sentence(step: Step) -> str:
+    """Return the verdict with its changes, as the headline of a page."""
+    said = f"{step.suite.capitalize()}, {step.arch}, {step.batch_size:,.0f} samples a step: "
+    said += step.verdict.rstrip()
+    found = [f"{what} {gain:.2g}×" for what, _, gain in changes(step)]
+    if not found:
+        return said
+    return f"{said} Predicted: {', '.join(found)} ({_error(step)})."
+
+
+def changes(step: Step) -> list[tuple[str, str, float]]:
+    """Return what would help most: what, how, and how many times as fast it is predicted to be."""
+    listed = step.row.get("changes")
+    found = [
+        (str(each.get("what")), str(each.get("how") or ""), measure(each.get("gain")))
+        for each in (listed if isinstance(listed, list) else [])
+        if isinstance(each, Mapping)
+    ]
+    return [each for each in found if isfinite(each[2])][:CHANGES]
+
+
+def _card(step: Step) -> Html:
+    known = isfinite(step.step_low + step.step_high)
+    between = f"{number(step.step_low, 2)} to {number(step.step_high, 2)} ms"
+    items = [
+        element(
+            "li",
+            f"{what}: {gain:.2f} times as fast",
+            " (" if how else None,
+            None if not how else how if how == "hardware" else element("code", how),
+            ")" if how else None,
+        )
+        for what, how, gain in changes(step)
+    ]
+    return element(
+        "article",
+        element("h3", step.label),
+        element(
+            "p",
+            f"{number(step.step_ms, 2)} ms ",
+            element("small", between) if known else None,
+            class_="big",
+        ),
+        element(
+            "p",
+            f"{number(step.samples_per_s, 0)} samples/s, {percent(step.roofline_share)} of the "
+            "roofline",
+            class_="figures",
+        ),
+        element("p", step.verdict, class_="said"),
+        element("ol", *items) if items else None,
+        element(
+            "p",
+            f"The model says {number(step.predicted_ms, 2)} ms for this step; {_error(step)}.",
+            class_="model-says",
+        ),
+        class_="card",
+    )
+
+
+def _error(step: Step) -> str:
+    if not isfinite(step.model_error):
+        return "how far off the model is, is not known"
+    return (
+        f"on settings that it was not fitted to it is off by {percent(step.model_error)} in the "
+        "median"
+    )

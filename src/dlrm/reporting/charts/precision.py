@@ -1,0 +1,85 @@
+"""Accuracy against bytes: what fewer bits cost, beside what seeds do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dlrm.reporting.charts.drawing import drawing, labels, stand_in, svg, tick
+from dlrm.reporting.charts.labelling import label
+from dlrm.reporting.words import compact
+
+TALL = 3.9
+"""Inches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bits:
+    """A way to store or to compute with fewer bits."""
+
+    label: str
+    size_bytes: float
+    """Of table rows, read for a sample."""
+    change: float
+    """Of the AUC."""
+    low: float
+    high: float
+    role: str
+    """Its colour."""
+    best: bool
+    """Whether no other is better in both; those are joined by a line."""
+
+
+def precision(
+    name: str, title: str, variants: Sequence[Bits], *, neutral: float, noise: float | None
+) -> str:
+    """Draw the change of the AUC over the bytes of a sample, with its interval.
+
+    Args:
+        name: A name of its own within the page.
+        title: What is seen, for a screen reader.
+        variants: At least one.
+        neutral: Changes of at most so much are none, a band.
+        noise: Standard deviation of seeds, a wider band; None where it is not known.
+
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    with drawing(1, TALL) as (figure, (ax,)):
+        if noise:
+            ax.axhspan(-noise, noise, color=stand_in("muted"), alpha=0.14, lw=0)
+        ax.axhspan(-neutral, neutral, color=stand_in("optimum"), alpha=0.22, lw=0)
+        ax.axhline(0, color=stand_in("muted"), lw=0.8)
+        best = sorted((each for each in variants if each.best), key=lambda each: each.size_bytes)
+        ax.step(
+            [each.size_bytes for each in best], [each.change for each in best], where="post",
+            color=stand_in("muted"), lw=1.1,
+        )  # fmt: skip
+        for each in variants:
+            color = stand_in(each.role)
+            ax.vlines([each.size_bytes], [each.low], [each.high], color=color, lw=1.4, alpha=0.6)
+            ax.plot(
+                [each.size_bytes],
+                [each.change],
+                "o",
+                color=color,
+                ms=6 if each.best else 4.5,
+                mew=0,
+            )
+        most = max(each.size_bytes for each in variants)
+        ax.set_xlim(0, 1.12 * most)
+        ends = [end for each in variants for end in (each.low, each.high)]
+        ends += [-neutral, neutral, *([-noise, noise] if noise else [])]
+        pad = 0.1 * (max(ends) - min(ends))
+        ax.set_ylim(min(ends) - pad, max(ends) + pad)
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+        ax.xaxis.set_major_formatter(lambda value, _: compact(value))
+        ax.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))
+        ax.yaxis.set_major_formatter(lambda value, _: tick(value, ax.yaxis))
+        labels(ax, "bytes of table rows read for a sample", "change of the AUC")
+        order = sorted(variants, key=lambda each: not each.best)
+        label(
+            figure,
+            ax,
+            [(each.size_bytes, each.change) for each in order],
+            [each.label for each in order],
+        )
+        return svg(figure, name, title)
