@@ -1,8 +1,6 @@
 """Random batches to measure on: a set that rotates past the last-level cache."""
 
-from collections.abc import Iterator, Sequence
-from itertools import count
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -11,6 +9,7 @@ from numpy.typing import NDArray
 
 from dlrm.batch import Batch
 from dlrm.bench.arch import NUM_DENSE
+from dlrm.bench.machine.facts import facts, last_level
 from dlrm.errors import ConfigError
 
 Ids = Literal["uniform", "zipf"]
@@ -86,19 +85,5 @@ def batch_sizes(text: str) -> list[int]:
 
 def cache_bytes() -> int:
     """Return the size of the last-level cache; 32 MB where the system does not tell."""
-    sizes = [_size(path) for path in _cache_files()]
-    return max(sizes, default=32 * 2**20)
-
-
-def _cache_files() -> Iterator[Path]:
-    for index in count():
-        path = Path(f"/sys/devices/system/cpu/cpu0/cache/index{index}/size")
-        if not path.is_file():
-            return
-        yield path
-
-
-def _size(path: Path) -> int:
-    text = path.read_text().strip()
-    factor = {"K": 2**10, "M": 2**20, "G": 2**30}.get(text[-1:], 1)
-    return int(text.rstrip("KMG") or 0) * factor
+    found = last_level(facts().caches)
+    return found.size_bytes if found else 32 * 2**20

@@ -14,6 +14,8 @@ import torch
 import dlrm
 from dlrm.parallel.launched import launch_id
 
+CPUINFO = Path("/proc/cpuinfo")
+
 
 def environment() -> dict[str, Any]:
     """Return what a run runs on, JSON-ready."""
@@ -26,16 +28,21 @@ def environment() -> dict[str, Any]:
         "numpy": np.__version__,
         "polars": version("polars"),
         "platform": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": memory_bytes(),
         "launch": launch_id(),
     }
 
 
-def _cpu() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
+def cpu_name(cpuinfo: Path = CPUINFO) -> str:
+    """Return what the CPU is called.
+
+    Args:
+        cpuinfo: Where Linux says it.
+
+    """
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():
             if line.startswith("model name"):
@@ -43,7 +50,8 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def _memory_bytes() -> int | None:
+def memory_bytes() -> int | None:
+    """Return the size of the memory; None where the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):

@@ -1,8 +1,9 @@
-"""What a machine can do at most, measured: copies, matrix products, rows at random places, calls."""
+"""What a machine can do at most: copies, matrix products, rows at random places, calls."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 
@@ -107,7 +108,7 @@ class Ceilings:
 
 def _between(points: Sequence[tuple[float, float]], x: float) -> float:
     """Return y at x on the line through points in order of x; outside them the nearest."""
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         if x <= x1:
             share = max(0.0, (x - x0) / (x1 - x0))
             return y0 + share * (y1 - y0)

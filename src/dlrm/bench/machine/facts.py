@@ -5,11 +5,27 @@ What the system does not tell is left out, never guessed.
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+from dlrm.bench.machine import counters
+from dlrm.training.environment import cpu_name, memory_bytes
+
 GIB = 2**30
+CPUINFO = Path("/proc/cpuinfo")
+DEVICES = Path("/sys/devices/system/cpu")
+
+INSTRUCTIONS = (
+    "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16",
+    "amx_tile", "amx_int8", "amx_bf16",
+    "asimd", "asimdhp", "asimddp", "sve", "sve2", "i8mm", "bf16",
+)  # fmt: skip
+"""What the kernels of torch and ours choose by, as /proc/cpuinfo calls it: x86, then ARM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +99,79 @@ class Facts:
         )
 
 
+@cache
 def facts() -> Facts:
     """Return what this machine is."""
-    raise NotImplementedError
+    return read(CPUINFO, DEVICES)
+
+
+def read(cpuinfo: Path, devices: Path) -> Facts:
+    """Return what Linux says of a machine; elsewhere, and where files are missing, less.
+
+    Args:
+        cpuinfo: /proc/cpuinfo.
+        devices: /sys/devices/system/cpu.
+
+    """
+    usable = _usable()
+    flags = _flags(cpuinfo)
+    return Facts(
+        cpu=cpu_name(cpuinfo),
+        cores=len(usable),
+        instructions=tuple(name for name in INSTRUCTIONS if name in flags),
+        caches=_caches(devices, usable),
+        memory_bytes=memory_bytes() or 0,
+        # Only x86 has a flag that says it.
+        virtual="hypervisor" in flags if "sse2" in flags else None,
+        counters=counters.readable(),
+    )
+
+
+def last_level(caches: tuple[Cache, ...]) -> Cache | None:
+    """Return the last level of caches; None where there are none that the system tells of."""
+    return max(caches, key=lambda cache: (cache.level, cache.size_bytes), default=None)
+
+
+def _usable() -> set[int]:
+    """Return the numbers of the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def _flags(cpuinfo: Path) -> set[str]:
+    text = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return set(value.split())
+    return set()
+
+
+def _caches(devices: Path, cores: set[int]) -> tuple[Cache, ...]:
+    shared: dict[tuple[int, int, int], set[frozenset[int]]] = defaultdict(set)
+    for core in cores:
+        for folder in sorted(devices.glob(f"cpu{core}/cache/index*")):
+            try:
+                level = int((folder / "level").read_text())
+                kind = (folder / "type").read_text().strip()
+                size = _size((folder / "size").read_text().strip())
+                users = frozenset(_numbers((folder / "shared_cpu_list").read_text().strip()))
+            except (OSError, ValueError):
+                continue
+            if kind in ("Data", "Unified"):
+                shared[level, size, len(users)].add(users)
+    return tuple(Cache(*known, instances=len(each)) for known, each in sorted(shared.items()))
+
+
+def _size(text: str) -> int:
+    """Return the bytes of e.g. `48K`."""
+    factor = {"K": 2**10, "M": 2**20, "G": 2**30}.get(text[-1:], 1)
+    return int(text.rstrip("KMG")) * factor
+
+
+def _numbers(text: str) -> Iterator[int]:
+    """Return the numbers of e.g. `0-3,8`."""
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        yield from range(int(first), int(last or first) + 1)
