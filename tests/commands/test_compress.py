@@ -12,7 +12,7 @@ from dlrm.errors import ConfigError
 from dlrm.models.dlrm import DLRM
 from dlrm.nn.tables import TablesConfig
 from dlrm.run import Run
-from dlrm.training.compression import Candidate, Sweep, variants
+from dlrm.training.compression import PRECISIONS, Candidate, Sweep, variants
 from dlrm.training.config import from_dict
 from dlrm.training.loop import load_best
 
@@ -38,11 +38,11 @@ def compress(run: Path, capsys: pytest.CaptureFixture[str], *words: str) -> dict
 def test_fewer_bits(run, capsys):
     found = compress(run, capsys)
     rows = {row["name"]: row for row in found["candidates"]}
-    assert list(rows) == ["fp32", "bf16", "int8", "int4"]
+    assert list(rows) == ["fp32", *PRECISIONS]
     config = from_dict(Run.open(run).config)
     schema = Run.open(run).schema
     assert rows["fp32"]["size_bytes"] == 4 * 8 * sum(schema.rows)
-    assert [row["ratio"] for row in rows.values()] == pytest.approx([1, 2, 32 / 16, 32 / 8])
+    assert [row["ratio"] for row in rows.values()] == pytest.approx([1, 2, 2, 2, 4, 32 / 6])
     evaluation = Run.open(run).evaluation("test")
     assert evaluation is not None
     for metric in ("auc", "log_loss", "calibration"):
@@ -50,7 +50,7 @@ def test_fewer_bits(run, capsys):
     assert rows["fp32"]["auc_change"] == rows["fp32"]["log_loss_change"] == 0
     # Each is measured: fewer bits give other scores, but hardly.
     losses = [row["log_loss"] for row in rows.values()]
-    assert len(set(losses)) == 4
+    assert len(set(losses)) == len(rows)
     assert max(losses) - min(losses) < 0.02
     assert json.loads((run / "compress.json").read_text()) == found
     assert found["samples"] == len(Dataset.open(Path(found["data"])).split("test"))
@@ -87,8 +87,22 @@ def test_trained_tables(run, capsys):
 
 def test_a_run_of_compressed_tables_can_get_fewer_bits(run, capsys):
     found = compress(run / "compress" / "qr-4", capsys)
-    assert [row["name"] for row in found["candidates"]] == ["qr", "bf16", "int8", "int4"]
-    assert found["candidates"][3]["ratio"] > 3 * found["candidates"][0]["ratio"]
+    assert [row["name"] for row in found["candidates"]] == ["qr", *PRECISIONS]
+    assert found["candidates"][-1]["ratio"] > 3 * found["candidates"][0]["ratio"]
+
+
+def test_a_run_that_was_trained_for_codes_becomes_them(run, capsys):
+    words = ["train", "demo", "--data", "clicks:3000", "--no-baseline", "--run", "aware", *SMALL]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(run.parent)
+        assert main([*words, "--model.tables.aware", "int4"]) == 0
+        capsys.readouterr()
+        found = compress(Path("aware"), capsys)
+    base, small = found["candidates"]
+    assert (base["name"], small["name"]) == ("aware int4", "int4")
+    assert small["ratio"] == 4
+    assert small["log_loss"] == pytest.approx(base["log_loss"], abs=1e-6)
+    assert "trained for int4 codes, not for int8" in found["skipped"]["int8"]
 
 
 def test_for_people(run, capsys):

@@ -103,7 +103,7 @@ def test_ids_for_another_number_of_tables_are_refused():
         EmbeddingCollection([5, 3], 2)(torch.zeros(1, 3, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("storage", ["bf16", "split"])
+@pytest.mark.parametrize("storage", ["bf16", "bf16_nearest", "split"])
 def test_tables_in_bfloat16_give_float32_and_take_its_gradients(storage):
     torch.manual_seed(3)
     full = EmbeddingCollection([50, 7], 8)

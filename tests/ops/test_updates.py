@@ -112,7 +112,7 @@ def rounding_keeps_the_expectation(module, name: str) -> None:
     exact, exact_state = start.float(), [s.clone() for s in first]
     apply(module, name, exact, exact_state, d)
     total, seeds = torch.zeros_like(exact), 100
-    for seed in range(seeds):
+    for seed in range(1, seeds + 1):
         weight, state = start.clone(), [s.clone() for s in first]
         apply(module, name, weight, state, d, seed=seed)
         step = torch.maximum(exact.abs(), weight.float().abs()) * 2**-7
@@ -134,6 +134,36 @@ def test_stochastic_rounding_keeps_the_expectation(kernels, name):
 @pytest.mark.parametrize("name", UPDATES)
 def test_stochastic_rounding_of_the_reference_keeps_the_expectation(name):
     rounding_keeps_the_expectation(reference, name)
+
+
+@pytest.mark.parametrize("name", UPDATES)
+def test_without_a_seed_updates_round_to_the_nearest(kernels, name):
+    for module in (kernels, reference):
+        for dim in (7, 16, 100):
+            # Distinct rows: the order of a sum shows in the last bits.
+            d = draw(dim, dim, rows=90, count=60)
+            d.rows = torch.randperm(90, generator=d.generator)[:60]
+            start, first = d.weight.bfloat16(), states(name, d)
+            exact, state = start.float(), [s.clone() for s in first]
+            apply(module, name, exact, state, d)
+            weight, ours = start.clone(), [s.clone() for s in first]
+            apply(module, name, weight, ours, d)
+            assert all(torch.equal(a, b) for a, b in zip(ours, state, strict=True))
+            # Compiled code may contract a product and a sum: one in many goes the other way.
+            off = (weight.float() - exact.bfloat16().float()).abs()
+            assert (off <= exact.abs() * 2**-7).all()
+            assert (off > 0).float().mean() < 0.001
+
+
+def test_rounding_to_the_nearest_loses_small_steps_and_rounding_at_random_does_not(kernels):
+    rows, grad = torch.arange(500), torch.full((500, 16), 2.0**-11)
+    for module in (kernels, reference):
+        lost, kept = (torch.ones(500, 16, dtype=torch.bfloat16) for _ in range(2))
+        for step in range(1, 65):
+            module.sgd_update(lost, rows, grad, 1.0)
+            module.sgd_update(kept, rows, grad, 1.0, seed=step)
+        assert (lost == 1).all()
+        assert abs(float(kept.float().mean()) - (1 - 64 * 2**-11)) < 0.001
 
 
 def test_the_same_seed_rounds_the_same_in_both_backends(kernels):

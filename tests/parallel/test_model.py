@@ -152,6 +152,12 @@ def test_compressed_tables_learn_the_same(ranks: Ranks, compression, sharding, b
     check(ranks, Case(options=options, sharding=sharding, bags=bags, optim="adagrad"), (3,), 2e-6)
 
 
+def test_tables_that_are_trained_for_codes_learn_the_same(ranks: Ranks):
+    # Rounding in the last bit may turn a code, which is 1/255 of what a row spans.
+    tables = TablesConfig(init_std=0.1, aware="int8")
+    check(ranks, Case(options={"tables": tables}, sharding="column", bags=True), (3,), 1e-4)
+
+
 @pytest.mark.parametrize("options", [{"batch_norm": True}, {"interaction": "cat"}])
 def test_options_of_the_model_learn_the_same(ranks: Ranks, options):
     check(ranks, Case(options=options), (2, 3), 2e-6)

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from dlrm.compat.flags import Flags
 from dlrm.errors import ConfigError
 from dlrm.models.dlrm import DLRM
+from dlrm.nn.codes import Bits, row_bytes
 from dlrm.nn.embedding import EmbeddingCollection
 from dlrm.nn.mlp import MLP
-from dlrm.nn.quantized import Bits, QuantizedCollection, row_bytes
+from dlrm.nn.quantized import QuantizedCollection
 from dlrm.nn.weighted import WeightedPooling
 from dlrm.parallel.collection import ShardedCollection
 from dlrm.parallel.unit import Unit

@@ -21,9 +21,10 @@ from dlrm.ops import backend
 from dlrm.ops.memory import in_huge_pages
 from dlrm.ops.storage import mark
 
-Storage = Literal["fp32", "bf16", "split"]
-"""How tables are stored: float32; bfloat16 with stochastic rounding; bfloat16 whose lost halves the
-optimizer keeps, so that nothing is lost. See `dlrm.ops.storage`."""
+Storage = Literal["fp32", "bf16", "bf16_nearest", "split"]
+"""How tables are stored: float32; bfloat16 with stochastic rounding; bfloat16 with rounding to the
+nearest, which loses small updates; bfloat16 whose lost halves the optimizer keeps, so that nothing
+is lost. See `dlrm.ops.storage`."""
 
 
 class Embeddings(nn.Module):
@@ -242,7 +243,11 @@ class EmbeddingCollection(Collection):
 
     def _kernels(self):
         if self.storage != "fp32":
-            mark(self.weight, split=self.storage == "split")
+            mark(
+                self.weight,
+                split=self.storage == "split",
+                nearest=self.storage == "bf16_nearest",
+            )
         return backend(self.weight)
 
 

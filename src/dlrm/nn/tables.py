@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from dlrm.errors import ConfigError
+from dlrm.nn.aware import Aware, AwareEmbeddings
+from dlrm.nn.codes import BITS, row_bytes
 from dlrm.nn.embedding import Embeddings, Storage, collection, normal
 from dlrm.nn.hashed import HashedEmbeddings
 from dlrm.nn.joined import JoinedEmbeddings
@@ -14,6 +16,7 @@ from dlrm.nn.qr import Operation, QREmbeddings
 Compression = Literal["none", "qr", "mixed_dim", "hash"]
 
 _OPTIONS: dict[str, tuple[Compression, ...]] = {
+    "aware": ("none",),
     "threshold": ("qr", "mixed_dim", "hash"),
     "collisions": ("qr", "hash"),
     "operation": ("qr",),
@@ -35,10 +38,14 @@ class TablesConfig:
     """
 
     storage: Storage = "fp32"
-    """bf16 halves them and rounds updates at random; split keeps both halves of a float32 apart, so
-    that lookups read half as much and nothing is lost."""
+    """bf16 halves them and rounds updates at random, bf16_nearest to the nearest, which loses small
+    ones; split keeps both halves of a float32 apart, so that lookups read half as much and nothing
+    is lost."""
     init_std: float = 0.0
     """Standard deviation of the fresh rows; 0 draws uniformly from +-sqrt(1 / rows)."""
+    aware: Aware = "none"
+    """Train for rows of so few bits: lookups round them to the codes that `dlrm compress` and
+    `quantize` then make of them. Rows that codes make no smaller stay as they are."""
     compression: Compression = "none"
     """qr makes two small tables of a large one, mixed_dim gives large tables short rows, and hash
     lets ids share rows."""
@@ -114,6 +121,11 @@ class TablesConfig:
 
     def _plain(self, rows: Sequence[int], dim: int, names: Sequence[str]) -> Embeddings:
         draw = normal(self.init_std) if self.init_std else None
+        stored_bytes = dim * (4 if self.storage == "fp32" else 2)
+        if self.aware != "none" and row_bytes(dim, BITS[self.aware]) < stored_bytes:
+            return AwareEmbeddings(
+                rows, dim, names, codes=self.aware, storage=self.storage, draw=draw
+            )
         return collection(rows, dim, names, storage=self.storage, draw=draw)
 
     def _compressed(self, rows: Sequence[int], dim: int, names: Sequence[str]) -> Embeddings:

@@ -2,7 +2,7 @@
 
     float32                    as it is
     bfloat16                   an update rounds up or down at random, so that small steps are not
-                               lost on average
+                               lost on average; or to the nearest, which loses them
     bfloat16 with its lower    the upper half of a float32 is the weight that lookups read, the
                                lower half lies beside it, and updates lose nothing
 
@@ -19,14 +19,14 @@ from dlrm.ops.memory import in_huge_pages
 _WORD = 0xFFFFFFFF
 
 
-def mark(weight: nn.Parameter, *, split: bool) -> None:
-    """Let a bfloat16 weight take float32 gradients, and tell optimizers whether it is split.
+def mark(weight: nn.Parameter, *, split: bool = False, nearest: bool = False) -> None:
+    """Let a bfloat16 weight take float32 gradients, and tell optimizers how it is stored.
 
     Called before each use: a copy of a parameter does not keep such marks.
     """
     if weight.grad_dtype != torch.float32:
         weight.grad_dtype = torch.float32
-    vars(weight)["split"] = split
+    vars(weight)["split"], vars(weight)["nearest"] = split, nearest
 
 
 def optimizer_state(weight: Tensor, state: dict[str, Tensor]) -> tuple[Tensor | None, int]:
@@ -38,8 +38,8 @@ def optimizer_state(weight: Tensor, state: dict[str, Tensor]) -> tuple[Tensor | 
             checkpoints carry it.
 
     Returns:
-        The lower half, None unless the weight is split; and the seed, 0 if nothing is rounded,
-        else drawn from torch's generator, so that a resumed run draws the same.
+        The lower half, None unless the weight is split; and the seed, 0 if nothing is rounded at
+        random, else drawn from torch's generator, so that a resumed run draws the same.
 
     """
     if weight.dtype != torch.bfloat16:
@@ -48,7 +48,9 @@ def optimizer_state(weight: Tensor, state: dict[str, Tensor]) -> tuple[Tensor | 
         if "lower" not in state:
             state["lower"] = in_huge_pages(torch.empty_like(weight, dtype=torch.int16)).zero_()
         return state["lower"], 0
-    return None, int(torch.randint(2**31, ()))
+    if vars(weight).get("nearest"):
+        return None, 0
+    return None, int(torch.randint(1, 2**31, ()))
 
 
 def load(weight: Tensor, rows: Tensor, lower: Tensor | None) -> Tensor:
@@ -78,7 +80,8 @@ def store(weight: Tensor, rows: Tensor, values: Tensor, lower: Tensor | None, se
         rows: (U,) int64, distinct.
         values: (U, D), as `load` returned them.
         lower: (R, D) int16, changed in place, or None.
-        seed: Decides the noise of stochastic rounding, with row and column.
+        seed: Decides the noise of stochastic rounding, with row and column; 0 rounds to the
+            nearest.
 
     """
     if lower is not None:
@@ -86,7 +89,9 @@ def store(weight: Tensor, rows: Tensor, values: Tensor, lower: Tensor | None, se
         lower.index_copy_(0, rows, bits.to(torch.int16))
         values = (bits >> 16).to(torch.int16).view(torch.bfloat16)
     elif weight.dtype == torch.bfloat16:
-        values = _stochastic(values, _noise(rows, values.shape[1], seed))
+        values = (
+            _stochastic(values, _noise(rows, values.shape[1], seed)) if seed else values.bfloat16()
+        )
     weight.index_copy_(0, rows, values)
 
 

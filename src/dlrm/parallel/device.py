@@ -19,7 +19,12 @@ from dlrm.parallel.tables import DENSE_STATE, STATE, Contents
 from dlrm.parallel.traffic import Traffic
 
 PREFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
-STORED_BYTES: dict[Storage, int] = {"fp32": 4 + 4 + 4, "split": 2 + 4 + 4, "bf16": 2 + 2 + 2}
+STORED_BYTES: dict[Storage, int] = {
+    "fp32": 4 + 4 + 4,
+    "split": 2 + 4 + 4,
+    "bf16": 2 + 2 + 2,
+    "bf16_nearest": 2 + 2 + 2,
+}
 """Storage -> bytes of a number of a row: read by the lookup, read and written by the update."""
 GRADIENT_BYTES = 4
 

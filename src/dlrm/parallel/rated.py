@@ -9,7 +9,7 @@ from dlrm.parallel.device import Device, embedding_bytes
 from dlrm.parallel.simulate import Curve, Operators, Rows
 from dlrm.parallel.tables import DENSE_STATE, Contents
 
-READ_BYTES: dict[Storage, int] = {"fp32": 4, "split": 2, "bf16": 2}
+READ_BYTES: dict[Storage, int] = {"fp32": 4, "split": 2, "bf16": 2, "bf16_nearest": 2}
 """Storage -> bytes of a number that a lookup reads."""
 ROUTED_BYTES = 16
 """Of a number of a vector, read and written to be put in order, there and back."""

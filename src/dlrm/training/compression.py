@@ -200,6 +200,8 @@ def with_tables(model: ModelConfig, tables: TablesConfig) -> ModelConfig:
 def _stored(config: TrainConfig) -> str:
     """Return what the tables of a run are called."""
     tables = config.model.tables
+    if tables.aware != "none":
+        return f"aware {tables.aware}"
     return tables.storage if tables.compression == "none" else tables.compression
 
 

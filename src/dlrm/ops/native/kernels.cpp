@@ -26,7 +26,9 @@ void by_table(int storage, int64_t dim, void *weight, void *lower, uint32_t seed
     by_dim(dim, [&](auto d) {
         switch (storage) {
         case FP32: return body(Float{static_cast<float *>(weight)}, d);
-        case BF16: return body(Bf16{static_cast<bf16 *>(weight), seed}, d);
+        case BF16:
+            if (seed == 0) return body(Nearest{static_cast<bf16 *>(weight)}, d);
+            return body(Bf16{static_cast<bf16 *>(weight), seed}, d);
         default: return body(Split{static_cast<bf16 *>(weight), static_cast<uint16_t *>(lower)}, d);
         }
     });

@@ -37,6 +37,16 @@ struct Bf16 {
     void prefetch(int64_t row, int64_t d) const { prefetch_row(weight + row * d, d); }
 };
 
+// Rounded to the nearest, which loses steps of less than half the last bit.
+struct Nearest {
+    static constexpr bool exact = false;
+    bf16 *weight;
+    float get(int64_t at) const { return widen(weight[at]); }
+    void set(int64_t at, float x, uint32_t) const { weight[at] = nearest(x); }
+    uint32_t noise(int64_t) const { return 0; }
+    void prefetch(int64_t row, int64_t d) const { prefetch_row(weight + row * d, d); }
+};
+
 // The upper and lower half of a float in two arrays; lookups read the upper alone.
 struct Split {
     static constexpr bool exact = true;
