@@ -1,0 +1,56 @@
+"""Rows of the tables: a vector for each sample and table, or the sum of a bag of rows."""
+
+from dlrm.bench.cost.work import Random, Work
+from dlrm.bench.ops import rotation
+from dlrm.bench.ops.operator import Case, Need, Operator, Stock
+from dlrm.bench.ops.setting import Setting
+
+
+def work(setting: Setting) -> Work:
+    """Return what a forward pass of the tables has to do.
+
+    FLOP: (P - 1) B T D additions, P ids in a bag.
+    In order: ids, 4 B T P bytes (and offsets, 8 (B T + 1)); vectors, 4 B T D bytes.
+    At random: B T P rows are read.
+    """
+    return Work(
+        calls=2,
+        scalar_flops=(setting.pooling - 1) * setting.vectors * setting.dim,
+        stream_bytes=rotation.ids_bytes(setting) + _vectors_bytes(setting),
+        random=(Random(setting.lookups, setting.row_bytes, setting.all_rows, setting.ids),),
+    )
+
+
+def need(setting: Setting) -> Need:
+    """Return the memory of the tables, of ids, and of vectors that are kept."""
+    one = rotation.ids_bytes(setting)
+    vectors_bytes = _vectors_bytes(setting)
+    kept_bytes = (rotation.count(vectors_bytes) + 1) * (vectors_bytes + 8 * setting.lookups)
+    return Need(
+        tables_bytes=sum(setting.all_rows) * setting.row_bytes,
+        inputs_bytes=rotation.count(one) * one + kept_bytes,
+    )
+
+
+def build(setting: Setting, stock: Stock) -> Case:
+    """Return lookups as a model does them, in training: each leaves its node in the graph."""
+    tables = stock.tables(setting)
+    inputs = stock.once(
+        ("ids", setting.batch, setting.all_rows, setting.pooling, setting.ids),
+        lambda: rotation.draw(setting, rotation.count(rotation.ids_bytes(setting))),
+    )
+    return Case(lambda ids: tables(*ids), inputs, rotation.count(_vectors_bytes(setting)))
+
+
+def _vectors_bytes(setting: Setting) -> int:
+    return 4 * setting.vectors * setting.dim
+
+
+LOOKUP = Operator(
+    "lookup",
+    "rows of the tables, forwards",
+    ("batch", "tables", "rows", "dim", "pooling", "ids", "storage", "threads"),
+    work,
+    need,
+    build,
+)

@@ -1,0 +1,57 @@
+"""Binary cross-entropy and its gradient."""
+
+import torch
+from torch import Tensor
+
+from dlrm.bench.batches import CLICK_RATE
+from dlrm.bench.cost.work import Work
+from dlrm.bench.ops import rotation
+from dlrm.bench.ops.operator import Case, Need, Operator, Stock
+from dlrm.bench.ops.setting import Setting
+from dlrm.training.loss import bce
+
+SAMPLE_BYTES = 4 + 4
+"""A logit and a label."""
+
+
+def work(setting: Setting) -> Work:
+    """Return what the loss has to do, forwards and backwards.
+
+    FLOP: 12 B, where exp, log and a quotient count as one: 7 for max(z, 0) - y z + log(1 + e^-|z|)
+    and its sum, 5 for (sigmoid(z) - y) / B.
+    In order: logits and labels are read in both directions, the gradient is written: 20 B bytes.
+    """
+    return Work(calls=4, scalar_flops=12 * setting.batch, stream_bytes=20 * setting.batch)
+
+
+def need(setting: Setting) -> Need:
+    """Return the memory of logits and labels, and of gradients that are kept."""
+    one = SAMPLE_BYTES * setting.batch
+    kept = rotation.count(4 * setting.batch) + 2
+    return Need(inputs_bytes=rotation.count(one) * one + kept * 4 * setting.batch)
+
+
+def build(setting: Setting, stock: Stock) -> Case:
+    """Return losses and their gradients."""
+    inputs = rotation.count(SAMPLE_BYTES * setting.batch)
+    logits = rotation.normal(inputs, setting.batch, dtype=torch.float32)
+    for each in logits:
+        each.requires_grad_()
+    labels = torch.rand(inputs, setting.batch).lt_(CLICK_RATE).unbind()
+
+    def run(given: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        logits, labels = given
+        return torch.autograd.grad(bce(logits, labels), logits)
+
+    kept = rotation.count(4 * setting.batch)
+    return Case(run, list(zip(logits, labels, strict=True)), kept)
+
+
+LOSS = Operator(
+    "loss",
+    "binary cross-entropy, forwards and backwards",
+    ("batch", "threads"),
+    work,
+    need,
+    build,
+)

@@ -1,0 +1,86 @@
+"""A multi-layer perceptron, forwards and backwards."""
+
+import torch
+from torch import Tensor
+
+from dlrm.bench.cost.work import Product, Work
+from dlrm.bench.ops import rotation
+from dlrm.bench.ops.operator import Case, Need, Operator, Stock
+from dlrm.bench.ops.setting import Setting
+from dlrm.nn.mlp import MLP
+
+
+def work(setting: Setting) -> Work:
+    """Return what all layers have to do, forwards and backwards.
+
+    FLOP: 3 x 2 B n k a layer n -> k: its outputs, the gradients of its weights, those of its
+    inputs; and 3 B k of bias, ReLU and the gradient of the bias.
+    In order: parameters are read in both directions and their gradients written, 3 x 4 bytes each.
+    Of activations, the input is read twice and its gradient written, the gradient of the output is
+    read, and the output of each layer is written forwards and read backwards.
+    """
+    batch, layers = setting.batch, setting.layers
+    inputs, outputs = setting.widths[0], setting.widths[-1]
+    passed = 3 * inputs + outputs + 2 * sum(k for _, k in layers)
+    return Work(
+        calls=2,
+        products=tuple(
+            product
+            for n, k in layers
+            for product in (Product(batch, n, k), Product(n, batch, k), Product(batch, k, n))
+        ),
+        dtype=setting.precision,
+        scalar_flops=3 * batch * sum(k for _, k in layers),
+        stream_bytes=_number_bytes(setting) * batch * passed + 12 * setting.parameters,
+    )
+
+
+def need(setting: Setting) -> Need:
+    """Return the memory of inputs, of results that are kept, and of one batch of activations."""
+    one, result = _turn_bytes(setting), _result_bytes(setting)
+    batch_bytes = 2 * _number_bytes(setting) * setting.batch * sum(setting.widths)
+    kept_bytes = (rotation.count(result) + 1) * result + 4 * setting.parameters
+    return Need(inputs_bytes=rotation.count(one) * one + kept_bytes + batch_bytes)
+
+
+def build(setting: Setting, stock: Stock) -> Case:
+    """Return passes forwards and backwards; inputs come from another operator and need gradients."""
+    net = MLP(setting.widths, relu_last=True, precision=setting.precision)
+    parameters = list(net.parameters())
+    inputs = rotation.count(_turn_bytes(setting))
+    dtype = torch.bfloat16 if setting.precision == "bf16" else torch.float32
+    xs = rotation.normal(inputs, setting.batch, setting.widths[0], dtype=dtype)
+    scale = 1 / setting.batch
+    grads = rotation.normal(inputs, setting.batch, setting.widths[-1], scale=scale, dtype=dtype)
+    for x in xs:
+        x.requires_grad_()
+
+    def run(given: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        x, grad = given
+        out = net(x)
+        return out.detach(), *torch.autograd.grad(out, (x, *parameters), grad)
+
+    return Case(run, list(zip(xs, grads, strict=True)), rotation.count(_result_bytes(setting)))
+
+
+def _number_bytes(setting: Setting) -> int:
+    return 2 if setting.precision == "bf16" else 4
+
+
+def _turn_bytes(setting: Setting) -> int:
+    return _number_bytes(setting) * setting.batch * (setting.widths[0] + setting.widths[-1])
+
+
+def _result_bytes(setting: Setting) -> int:
+    """Return the bytes of the outputs, and of the gradients of inputs and parameters."""
+    return _turn_bytes(setting) + 4 * setting.parameters
+
+
+MLP_PASSES = Operator(
+    "mlp",
+    "all layers, forwards and backwards",
+    ("batch", "precision", "widths", "threads"),
+    work,
+    need,
+    build,
+)

@@ -1,0 +1,52 @@
+"""Inputs that take turns: together larger than the last-level cache, so that none is there yet."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlrm.bench import batches
+from dlrm.bench.ops.setting import Setting
+
+LEAST, MOST = 2, 16_384
+"""Inputs; more than so many tiny ones are not made, which then are colder than real ones only in
+what they look up."""
+
+Ids = tuple[Tensor, Tensor | None]
+"""As embeddings take them: ids (B, T) without offsets, or (L,) with offsets (B*T + 1,)."""
+
+
+def count(input_bytes: float, most: int = MOST) -> int:
+    """Return how many inputs of this size it takes."""
+    return max(LEAST, min(most, int(batches.cache_bytes() * 1.5 // input_bytes) + 1))
+
+
+def ids_bytes(setting: Setting) -> int:
+    """Return the bytes of the ids of a batch."""
+    offsets = 8 * (setting.vectors + 1) if setting.pooling > 1 else 0
+    return 4 * setting.lookups + offsets
+
+
+def draw(setting: Setting, inputs: int) -> list[Ids]:
+    """Return the ids of so many batches."""
+    rng = np.random.default_rng(0)
+    samples, pooling = inputs * setting.batch, setting.pooling
+    drawn = batches.draw_ids(setting.all_rows, samples * pooling, setting.ids, rng)
+    if pooling == 1:
+        return [(ids, None) for ids in torch.from_numpy(drawn).split(setting.batch)]
+    bags = drawn.reshape(samples, pooling, setting.tables).transpose(0, 2, 1).reshape(-1)
+    ends = torch.arange(0, setting.lookups + 1, pooling)
+    return [
+        (ids, offsets)
+        for ids, offsets in zip(
+            torch.from_numpy(bags).split(setting.lookups),
+            ends.repeat(inputs).split(len(ends)),
+            strict=True,
+        )
+    ]
+
+
+def normal(inputs: int, *shape: int, scale: float = 1.0, dtype: torch.dtype) -> Sequence[Tensor]:
+    """Return so many tensors of random numbers."""
+    return torch.randn(inputs, *shape).mul_(scale).to(dtype).unbind()

@@ -1,0 +1,186 @@
+"""What `dlrm bench ops` found: a table an operator and some sentences, or JSON-ready."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from dlrm import terminal
+from dlrm.bench.ops import OPERATORS
+
+Row = Mapping[str, Any]
+
+SETTINGS = (
+    "batch", "tables", "rows", "dim", "pooling", "ids", "precision", "storage", "optim", "widths",
+    "threads",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpsResult:
+    """Times of single operators."""
+
+    rows: list[dict[str, Any]]
+    """One a candidate, of the suite `ops`."""
+    varied: tuple[str, ...]
+    """Settings of which there were several."""
+    left_out: int
+    """Candidates that were not measured any more."""
+    stopped: bool
+    """By the user."""
+    warning: str | None
+    """Why figures are doubtful."""
+    machine: str
+    """Fingerprint of the hardware."""
+    page: Path | None = None
+
+    @property
+    def status(self) -> int:
+        """As of any command that the user stopped."""
+        return 130 if self.stopped else 0
+
+    @property
+    def failed(self) -> int:
+        """Candidates that raised something."""
+        return sum(row["error"] is not None for row in self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the results JSON-ready."""
+        return {
+            "machine": self.machine,
+            "measured": len(self.rows) - self.failed,
+            "failed": self.failed,
+            "left_out": self.left_out,
+            "stopped": self.stopped,
+            "warning": self.warning,
+            "verdict": " ".join(sentences(self.rows)),
+            "report": str(self.page) if self.page else None,
+            "rows": self.rows,
+        }
+
+    def __rich__(self) -> RenderableType:
+        parts: list[RenderableType] = []
+        for name in dict.fromkeys(row["operator"] for row in self.rows):
+            parts += [self._table([row for row in self.rows if row["operator"] == name]), ""]
+        parts.append(
+            "ms: inputs and results past the last-level cache, 95% interval; warm: on one input, "
+            "which stays there. Rows and bytes count once, as often as they are asked for."
+        )
+        parts += sentences(self.rows)
+        if self.failed:
+            parts.append(Text(f"{self.failed} failed.", style="bold"))
+        if self.stopped:
+            parts.append(Text(f"Stopped: {self.left_out} were not measured.", style="bold"))
+        if self.warning:
+            parts.append(Text(f"Doubtful: {self.warning}.", style="bold"))
+        if self.page:
+            parts.append(f"Page: {self.page}")
+        return Group(*parts)
+
+    def _table(self, rows: Sequence[Row]) -> Table:
+        name = rows[0]["operator"]
+        of_it = [each for each in SETTINGS if rows[0][each] is not None]
+        varied = [each for each in of_it if each in self.varied]
+        same = ", ".join(f"{each} {_said(rows[0][each])}" for each in of_it if each not in varied)
+        grid = Table(
+            title=f"{name}: {OPERATORS[name].about} ({same})",
+            title_justify="left", header_style="bold",
+        )  # fmt: skip
+        for column in (*varied, "ms", "95%", "warm", "GFLOP/s", "GB/s", "roofline"):
+            grid.add_column(column, justify="right", no_wrap=True)
+        grid.add_column("bound by", no_wrap=True)
+        for row in rows:
+            cells = [_said(row[each]) for each in varied]
+            if row["error"] is not None:
+                grid.add_row(*cells, "failed", *[""] * 5, Text(row["error"]))
+                continue
+            grid.add_row(*cells, *_figures(row))
+        return grid
+
+
+def sentences(rows: Sequence[Row]) -> list[str]:
+    """Return what the figures say: what binds, how far from the limit, what a cache would hide."""
+    there = [row for row in rows if row["error"] is None]
+    largest = max((row["batch"] for row in there if row["batch"] is not None), default=None)
+    judged = [row for row in there if row["bound"] and row["batch"] in (largest, None)]
+    found = []
+    if judged:
+        by: dict[str, list[str]] = {}
+        for row in judged:
+            by.setdefault(row["bound"], []).append(row["operator"])
+        bounds = "; ".join(
+            f"{_and(dict.fromkeys(names))} by {bound}" for bound, names in by.items()
+        )
+        where = "" if largest is None else f" at batch {largest:,}"
+        found.append(f"Bound{where}: {bounds}.")
+        least = min(judged, key=lambda row: row["roofline_share"])
+        most = max(judged, key=lambda row: row["roofline_share"])
+        if least["operator"] != most["operator"]:
+            found.append(
+                f"Nearest to its limit there is {most['operator']}, at {most['roofline_share']:.0%}"
+                f"; furthest {least['operator']}, at {least['roofline_share']:.0%}."
+            )
+    found += _by_rows(there)
+    hidden = [(row["ms"] / row["warm_ms"], row) for row in there if row["ms"] and row["warm_ms"]]
+    if hidden:
+        factor, row = max(hidden, key=lambda pair: pair[0])
+        if factor > 1.2:
+            what = f"{row['operator']}" + (f" at batch {row['batch']:,}" if row["batch"] else "")
+            found.append(
+                f"One input again and again would have made {what} look {factor:.1f} times as fast."
+            )
+    return found
+
+
+def _by_rows(rows: Sequence[Row]) -> list[str]:
+    """Say what longer tables cost, where several lengths were tried."""
+    found = []
+    for name in dict.fromkeys(row["operator"] for row in rows):
+        of = [row for row in rows if row["operator"] == name and row["rows"] is not None]
+        lengths = sorted({row["rows"] for row in of})
+        if len(lengths) < 2:
+            continue
+        short, long = lengths[0], lengths[-1]
+        pairs: dict[tuple[Any, ...], dict[int, float]] = {}
+        for row in of:
+            rest = tuple(row[each] for each in SETTINGS if each != "rows")
+            pairs.setdefault(rest, {})[row["rows"]] = row["ms"]
+        ratios = [pair[long] / pair[short] for pair in pairs.values() if {short, long} <= {*pair}]
+        if ratios:
+            found.append(
+                f"{name.capitalize()} takes {median(ratios):.1f} times as long with "
+                f"{long:,} rows a table as with {short:,}."
+            )
+    return found
+
+
+def _figures(row: Row) -> list[str]:
+    low, high = row["ms_low"], row["ms_high"]
+    share = row["roofline_share"]
+    return [
+        _ms(row["ms"]),
+        f"{_ms(low)}–{_ms(high)}",
+        _ms(row["warm_ms"]),
+        f"{row['gflops_per_s']:.1f}" if row["flops"] else "",
+        f"{row['gb_per_s']:.1f}",
+        "" if share is None else f"{share:.0%}",
+        row["bound"] or "",
+    ]
+
+
+def _ms(value: float) -> str:
+    return f"{value:.3f}" if value < 10 else f"{value:.1f}"
+
+
+def _said(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _and(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
