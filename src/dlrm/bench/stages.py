@@ -126,15 +126,14 @@ class Watched:
 
     def _update(self, optimizer: Optimizer) -> None:
         """Update dense parameters, then tables: what an optimizer does in one call."""
+        every = [(p, p.grad) for p in (*self._dense, *self._tables)]
         for name, parameters in ((DENSE_UPDATE, self._dense), (TABLE_UPDATE, self._tables)):
-            (group,) = optimizer.param_groups
-            every = group["params"]
-            group["params"] = parameters
-            try:
-                with self._stage(name):
-                    optimizer.step()
-            finally:
-                group["params"] = every
+            updated = {id(p) for p in parameters}
+            for p, grad in every:
+                # What has no gradient is left alone.
+                p.grad = grad if id(p) in updated else None
+            with self._stage(name):
+                optimizer.step()
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

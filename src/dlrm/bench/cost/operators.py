@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from dlrm.bench.cost.fit import OTHER, Measured
-from dlrm.bench.cost.step_work import Works
+from dlrm.bench.cost.step_work import Works, by_rows
 from dlrm.bench.cost.work import Work
 from dlrm.bench.stages import BACKWARD, DENSE_UPDATE, FORWARD, LOSS, TABLE_UPDATE, stages
 from dlrm.nn.embedding import Embeddings
@@ -30,12 +31,13 @@ class Part:
     work: Work
 
 
-def parts(model: nn.Module, works: Works) -> list[Part]:
+def parts(model: nn.Module, works: Works, optimizer: str | None) -> list[Part]:
     """Return the parts of a step in the order in which they run.
 
     Args:
         model: As it is measured.
         works: Of its stages, see `step_work.works`.
+        optimizer: One of `dlrm.optim.OPTIMIZERS`; None to score only.
 
     """
     modules = stages(model)
@@ -51,8 +53,12 @@ def parts(model: nn.Module, works: Works) -> list[Part]:
             key = (name, phase)
             if key in works:
                 found.append(Part(called, phase, _kind(module, phase), (key,), works[key]))
-    if (LOSS, FORWARD) not in works:
+    if optimizer is None:
         return forward
+    tables = [p for name in embeddings for p in modules[name].parameters()]
+    # Split tables hold half of each number, and lose nothing.
+    exact = all(p.dtype == torch.float32 or vars(p).get("split", False) for p in tables)
+    kind = f"{UPDATE} by rows" if by_rows(optimizer, exact=exact) else UPDATE
     backward.reverse()
     updates = tuple((name, BACKWARD) for name in embeddings)
     work = works[TABLE_UPDATE, FORWARD]
@@ -65,7 +71,7 @@ def parts(model: nn.Module, works: Works) -> list[Part]:
         Part(LOSS, BACKWARD, f"{LOSS} backward", ((LOSS, BACKWARD),), works[LOSS, BACKWARD]),
         *backward,
         Part(DENSE_UPDATE, BACKWARD, DENSE_UPDATE, dense, works[DENSE_UPDATE, FORWARD]),
-        Part(UPDATE, BACKWARD, UPDATE, (*updates, (TABLE_UPDATE, FORWARD)), work),
+        Part(UPDATE, BACKWARD, kind, (*updates, (TABLE_UPDATE, FORWARD)), work),
     ]
 
 

@@ -46,8 +46,12 @@ COUNTED = 64
 """Samples that are counted with."""
 ID_BYTES, ROW_BYTES = 4, 8
 """Of an id as it is given, and of the row of the stacked tables that it becomes."""
-PASSES = 6
-"""Over row numbers, to bring those of equal rows together."""
+LOSS_FLOPS = 40.0
+"""Of a sample: an exponential and a logarithm."""
+PASSES, ITEM_BYTES = 3, 16
+"""Over row numbers and places, to bring those of equal rows together."""
+UPDATE_FLOPS = {"sgd": 4, "adagrad": 12, "rowwise_adagrad": 8, "adam": 24}
+"""Optimizer -> operations of a number, of which roots and divisions count several."""
 
 Works = dict[tuple[str, str], Work]
 """(stage, phase) -> what it has to do."""
@@ -86,8 +90,9 @@ def works(
             found[name, BACKWARD] = backward
     if optimizer is None:
         return found
-    found[LOSS, FORWARD] = Work(calls=2, stream_bytes=12.0 * shape.batch_size)
-    found[LOSS, BACKWARD] = Work(calls=1, stream_bytes=12.0 * shape.batch_size)
+    size = shape.batch_size
+    found[LOSS, FORWARD] = Work(2, scalar_flops=LOSS_FLOPS * size, stream_bytes=12.0 * size)
+    found[LOSS, BACKWARD] = Work(1, scalar_flops=LOSS_FLOPS * size, stream_bytes=12.0 * size)
     tables = [module for module in parts.values() if isinstance(module, Embeddings)]
     numbers = sum(p.numel() for p in model.parameters())
     numbers -= sum(p.numel() for module in tables for p in module.parameters())
@@ -211,19 +216,37 @@ def update(
     """
     looked_up = shape.batch_size * len(rows) * shape.pooling
     touched = distinct(rows, shape)
+    # The lookup has just been there.
     near = (max(1, round(touched)),)
-    number_state, row_state = STATE[optimizer]
-    random = [Random(touched, dim * number_bytes, near, written=True)]
-    if state := number_state * dim + row_state:
-        random.append(Random(touched, state, rows, shape.ids, written=True))
+    row_bytes = dim * number_bytes
+    random = []
     if split:
         random.append(Random(touched, 2 * dim, rows, shape.ids, written=True))
+    if not by_rows(optimizer, exact=split or number_bytes == 4):
+        return Work(
+            scalar_flops=2 * dim * looked_up,
+            stream_bytes=looked_up * (4.0 * dim + 2 * ROW_BYTES),
+            random=(Random(looked_up, row_bytes, near, written=True), *random),
+        )
+    number_state, row_state = STATE[optimizer]
+    if state := number_state * dim + row_state:
+        random.append(Random(touched, state, rows, shape.ids, written=True))
     return Work(
-        calls=1,
-        scalar_flops=2 * dim * looked_up,
-        stream_bytes=looked_up * (4.0 * dim + PASSES * ROW_BYTES),
-        random=tuple(random),
+        scalar_flops=dim * (looked_up + UPDATE_FLOPS[optimizer] * touched),
+        stream_bytes=looked_up * 2.0 * PASSES * ITEM_BYTES,
+        random=(
+            Random(touched, row_bytes, near, written=True),
+            # In the order of the rows, which is not that of the batch.
+            Random(looked_up, 4 * dim, (max(1, round(looked_up)),)),
+            *random,
+        ),
     )
+
+
+def by_rows(optimizer: str, *, exact: bool) -> bool:
+    """Return whether an update brings gradients of equal rows together first, which it need not
+    where numbers lose nothing by being written once a gradient."""
+    return optimizer != "sgd" or not exact
 
 
 def distinct(rows: tuple[int, ...], shape: Shape) -> float:
