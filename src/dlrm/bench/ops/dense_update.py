@@ -40,7 +40,7 @@ def need(setting: Setting) -> Need:
 
 
 def build(setting: Setting, stock: Stock) -> Case:
-    """Return steps of an optimizer; whole MLPs take turns, because it only passes over each once."""
+    """Return steps of an optimizer; whole MLPs take turns."""
 
     def fresh() -> torch.optim.Optimizer:
         parameters = list(MLP(setting.widths, relu_last=True).parameters())

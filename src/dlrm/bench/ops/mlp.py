@@ -44,7 +44,7 @@ def need(setting: Setting) -> Need:
 
 
 def build(setting: Setting, stock: Stock) -> Case:
-    """Return passes forwards and backwards; inputs come from another operator and need gradients."""
+    """Return passes forwards and backwards, up to the gradient of the inputs."""
     net = MLP(setting.widths, relu_last=True, precision=setting.precision)
     parameters = list(net.parameters())
     inputs = rotation.count(_turn_bytes(setting))

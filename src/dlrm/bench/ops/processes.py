@@ -18,6 +18,8 @@ from dlrm.bench.timer import Timing
 from dlrm.ops.memory import keep_freed_memory
 from dlrm.parallel.world import World
 
+MODULE = ["-m", "dlrm.bench.ops.processes"]
+
 
 def measure_apart(candidates: Sequence[Candidate], rounds: int, tick: Tick) -> list[Outcome]:
     """Time candidates in fresh processes; as `timed.measure`.
@@ -48,7 +50,7 @@ def _run(candidates: Sequence[Candidate], rounds: int) -> list[Any] | str:
     common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "dlrm.bench.ops.processes"],
+            [sys.executable, *MODULE],
             env={
                 **os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank),
                 "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR",

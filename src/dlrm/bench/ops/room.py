@@ -2,28 +2,20 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
+from dlrm.bench.machine import measure
 from dlrm.bench.ops.timed import Candidate
 from dlrm.errors import ConfigError
 from dlrm.terminal import human_bytes
 
-MEMORY = Path("/proc/meminfo")
-GROUP = Path("/sys/fs/cgroup")
 SHARE = 0.7
 """Of the free memory, that candidates may take together."""
 
 
 def free_bytes() -> int:
-    """Return the memory that is free, or would be if it were asked for."""
-    found = [_available()]
-    try:
-        # A container has a limit of its own.
-        most, now = ((GROUP / f"memory.{name}").read_text() for name in ("max", "current"))
-        found.append(int(most) - int(now))
-    except (OSError, ValueError):
-        pass
-    return max(0, min(found))
+    """Return the memory that programs can still get; where nobody tells, all there is."""
+    free = measure.free_bytes()
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if free is None else free
 
 
 def check(candidates: Sequence[Candidate], free: int) -> None:
@@ -84,16 +76,6 @@ def _tables(candidate: Candidate) -> tuple[object, ...]:
     setting = candidate.setting
     size = candidate.operator.need(setting).tables_bytes
     return size, setting.tables, setting.rows, setting.dim, setting.storage, setting.optim
-
-
-def _available() -> int:
-    try:
-        for line in MEMORY.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _short(rows: int) -> str:

@@ -1,4 +1,4 @@
-"""Operators over sweeps of settings: what is measured, and one operator measured after the other."""
+"""Operators over sweeps of settings: what is measured, and in which order."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product

@@ -1,5 +1,4 @@
-"""The way back through the tables: gradients of their vectors become gradients of rows, which the
-optimizer applies."""
+"""The way back through the tables: gradients of vectors become updates of rows."""
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ def work(setting: Setting) -> Work:
     """Return what the backward pass and the update have to do.
 
     FLOP: a number of operations, `FLOPS`, on each of D numbers of each of B T P looked-up rows.
-    In order: the gradient of the vectors, 4 B T D bytes, and numbers of rows, 8 B T P (and offsets).
+    In order: the gradient of the vectors, 4 B T D bytes; numbers of rows, 8 B T P (and offsets).
     At random: B T P rows are read and written, and so are their lower halves where they are split,
     and what the optimizer keeps of them: 4 D bytes for Adagrad, 8 D for Adam, 4 for row-wise
     Adagrad. A row that is looked up several times counts as often.

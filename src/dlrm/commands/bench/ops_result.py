@@ -10,7 +10,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dlrm import terminal
 from dlrm.bench.ops import OPERATORS
 
 Row = Mapping[str, Any]
