@@ -216,6 +216,15 @@ def test_slower_figures_are_ours_and_beyond_the_tolerance_worst_first(files: Fil
     assert {each.name for _, each in found.slower(0.0)} == {"ours_ms"}
 
 
+def test_a_tail_has_a_verdict_but_is_not_held_against_us(files: Files) -> None:
+    def row(p95: float) -> Row:
+        return step(8, 1.0, p95_ms=p95, p95_low=p95 * 0.9, p95_high=p95 * 1.1)
+
+    found = files([row(1.5)], [row(3.0)])
+    assert [each.verdict for each in every(found)] == ["no verdict", "slower"]
+    assert not found.slower(0.0)
+
+
 def test_the_operator_that_did_it_is_named(files: Files) -> None:
     def row(**operators: float) -> Row:
         of = [{"name": name, "ms": ms} for name, ms in operators.items()]

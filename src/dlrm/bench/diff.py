@@ -29,12 +29,16 @@ class Diff:
     """What makes the comparison doubtful."""
 
     def slower(self, tolerance: float) -> list[tuple[Pair, Compared]]:
-        """Return our figures that got slower by more than a share of their time, worst first."""
+        """Return what got slower by more than a share of its time, worst first.
+
+        Figures of others are none of ours, and a tail is a matter of a few rounds.
+        """
         found = [
             (pair, each)
             for pair in self.pairs
             for each in pair.figures
-            if each.verdict == "slower" and each.slowdown > 1 + tolerance and not each.of_peer
+            if each.verdict == "slower" and each.slowdown > 1 + tolerance
+            if not each.of_peer and not each.of_tail
         ]
         return sorted(found, key=lambda each: -each[1].slowdown)
 

@@ -56,6 +56,11 @@ class Compared:
         """Whether it is the figure of another program, measured beside ours."""
         return self.name.startswith(PEERS)
 
+    @property
+    def of_tail(self) -> bool:
+        """Whether it is a percentile of the slowest rounds, of which there are too few to judge."""
+        return self.name.removesuffix("_ms").endswith("p95")
+
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison JSON-ready."""
         a, b = self.before, self.after

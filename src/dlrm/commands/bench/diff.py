@@ -92,7 +92,7 @@ class DiffResult:
             each.name.removesuffix("_ms").removesuffix("_s")
             for pair in self.found.pairs
             for each in pair.figures
-            if each.of_peer and each.verdict == "slower"
+            if each.of_peer and each.verdict == "slower" and not each.of_tail
         }
         if peers:
             names = ", ".join(sorted(peers))
@@ -135,7 +135,7 @@ class DiffResult:
         for pair in self.found.pairs:
             label = self._label(pair.settings)
             for each in pair.figures:
-                if every or each.verdict != "no verdict":
+                if each.verdict != "no verdict" or (every and not each.of_tail):
                     grid.add_row(label, _name(each.name), *_cells(each))
                     label = ""
             if not label:
