@@ -158,7 +158,7 @@ def _by_batch(name: str, group: Sequence[Step]) -> Html | None:
     )
     said = "From bottom to top as in the legend."
     if both:
-        said += " The lighter part of an operator is its backward pass."
+        said += " The fainter part of an operator is its backward pass."
     return figure(title, legend(group), drawn, said)
 
 

@@ -206,8 +206,10 @@ class _UndrawableError(Exception):
 def _host(row: Row) -> Host:
     try:
         facts, ceilings = Facts.from_dict(row["facts"]), Ceilings.from_dict(row["ceilings"])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _UndrawableError(f"expected facts and ceilings of a machine ({error!r})") from None
+    except KeyError as error:
+        raise _UndrawableError(f'its facts or ceilings lack "{error.args[0]}"') from None
+    except (AttributeError, TypeError, ValueError) as error:
+        raise _UndrawableError(f"its facts or ceilings are damaged ({error})") from None
     rates = [*ceilings.copy.values(), *ceilings.gather_by_threads.values(), ceilings.call_s]
     rates += [rate for each in ceilings.flops.values() for rate in each.values()]
     rates += [value for p in ceilings.gather for value in (p.row_bytes, p.table_bytes, p.row_s)]

@@ -125,9 +125,15 @@ def _along(curve: Gather) -> list[tuple[float, float]]:
 
 
 def _name(figure: "Figure", ax: "Axes", caches: Sequence[tuple[str, int]]) -> list[Box]:
-    """Write the names of caches at the top of their lines, one below the other where they meet."""
+    """Write the names of caches at the top of their lines, one below the other where they meet.
+
+    Returns:
+        Where no other label may stand, lines included.
+
+    """
     inside = frame(figure, ax)
     boxes: list[Box] = []
+    lines: list[Box] = []
     for named, size in sorted(caches, key=lambda cache: cache[1]):
         x, _ = points_of(figure, ax, (size, ax.get_ylim()[0]))
         text = clipped(named)
@@ -141,4 +147,5 @@ def _name(figure: "Figure", ax: "Axes", caches: Sequence[tuple[str, int]]) -> li
             color=stand_in("muted"), annotation_clip=False,
         )  # fmt: skip
         boxes.append(box)
-    return boxes
+        lines.append(Box(x - 1, inside.bottom, x + 1, inside.top))
+    return boxes + lines

@@ -14,9 +14,9 @@ LONGEST = 26
 """Letters of a label; longer ones are cut."""
 
 
-def clipped(text: str) -> str:
+def clipped(text: str, longest: int = LONGEST) -> str:
     """Return a label that is not too long for a drawing."""
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def label(

@@ -12,6 +12,9 @@ STRONG, LIGHT = 0.9, 0.42
 NARROW = 0.07
 """Share of a bar below which no figure is written on it."""
 
+LONGEST = 64
+"""Letters above a bar."""
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -81,7 +84,11 @@ def split(name: str, title: str, bars: Sequence[tuple[str, Sequence[Piece]]]) ->
                         color=stand_in("ink" if piece.light else "surface"),
                     )  # fmt: skip
                 left += wide
-            ax.text(0.0, y - 0.36, text, va="bottom", fontsize=8.5, color=stand_in("ink"))
+            above = clipped(text, LONGEST)
+            ax.text(
+                0.0, y - 0.36, above, va="bottom", fontsize=8.5, color=stand_in("ink"),
+                in_layout=False,
+            )  # fmt: skip
         ax.set_xlim(0, 1)
         ax.set_ylim(len(bars) - 0.5, -0.78)
         ax.set_yticks([])

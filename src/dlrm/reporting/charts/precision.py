@@ -2,13 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from dlrm.reporting.charts.drawing import drawing, labels, stand_in, svg, tick
 from dlrm.reporting.charts.labelling import label
 from dlrm.reporting.words import compact
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 TALL = 3.9
 """Inches."""
+WIDE = 5
+"""Times the neutral band, the part of a wide axis that is not logarithmic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +65,15 @@ def precision(
         for each in variants:
             color = stand_in(each.role)
             ax.vlines([each.size_bytes], [each.low], [each.high], color=color, lw=1.4, alpha=0.6)
-            ax.plot(
-                [each.size_bytes],
-                [each.change],
-                "o",
-                color=color,
-                ms=6 if each.best else 4.5,
-                mew=0,
-            )
+            mark, size = "D" if each.role == "test" else "o", 6 if each.best else 4.5
+            ax.plot([each.size_bytes], [each.change], mark, color=color, ms=size, mew=0)
         most = max(each.size_bytes for each in variants)
         ax.set_xlim(0, 1.12 * most)
         ends = [end for each in variants for end in (each.low, each.high)]
         ends += [-neutral, neutral, *([-noise, noise] if noise else [])]
-        pad = 0.1 * (max(ends) - min(ends))
-        ax.set_ylim(min(ends) - pad, max(ends) + pad)
+        _scale(ax, min(ends), max(ends), WIDE * neutral)
         ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
         ax.xaxis.set_major_formatter(lambda value, _: compact(value))
-        ax.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))
-        ax.yaxis.set_major_formatter(lambda value, _: tick(value, ax.yaxis))
         labels(ax, "bytes of table rows read for a sample", "change of the AUC")
         order = sorted(variants, key=lambda each: not each.best)
         label(
@@ -81,5 +81,37 @@ def precision(
             ax,
             [(each.size_bytes, each.change) for each in order],
             [each.label for each in order],
+            others=[
+                *((float(x), 0.0) for x in np.linspace(0, 1.12 * most, 60)),
+                *_along(best),
+                *((each.size_bytes, end) for each in variants for end in (each.low, each.high)),
+            ],
         )
         return svg(figure, name, title)
+
+
+def _along(best: Sequence[Bits]) -> list[tuple[float, float]]:
+    """Return points so near to one another on the line that no label fits between."""
+    return [
+        (float(x), left.change)
+        for left, right in pairwise(best)
+        for x in np.linspace(left.size_bytes, right.size_bytes, 20)
+    ]
+
+
+def _scale(ax: "Axes", low: float, high: float, straight: float) -> None:
+    """Show all changes; where some are far off, by logarithms beyond so much."""
+    from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+
+    if max(-low, high) <= 4 * straight:
+        pad = 0.1 * (high - low)
+        ax.set_ylim(low - pad, high + pad)
+        ax.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))
+        ax.yaxis.set_major_formatter(lambda value, _: tick(value, ax.yaxis))
+        return
+    ax.set_yscale("symlog", linthresh=straight)
+    ax.set_ylim(1.6 * min(low, -straight), 1.6 * max(high, straight))
+    steps = [straight * 10**power for power in range(6)]
+    ax.yaxis.set_major_locator(FixedLocator([*(-s for s in reversed(steps)), 0.0, *steps]))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:+g}" if value else "0")

@@ -1,0 +1,115 @@
+"""`dlrm bench report FILES`: files of results as one page."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+from tyro.conf import Positional, arg
+
+from dlrm.bench.figure import key
+from dlrm.bench.origin import naming
+from dlrm.bench.results import load
+from dlrm.errors import ConfigError
+from dlrm.reporting import bench as page
+from dlrm.terminal import human_bytes
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchReportResult:
+    """A written page of benchmarks."""
+
+    html: Path
+    """The file: open it in any browser."""
+    html_bytes: int
+    rows: int
+    """That are drawn from."""
+    older: int
+    """Rows that a newer one of the same setting stands for."""
+    machines: tuple[str, ...]
+    headline: str
+    """What the rows say, in a sentence."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return this result JSON-ready."""
+        return {
+            "html": str(self.html),
+            "html_bytes": self.html_bytes,
+            "rows": self.rows,
+            "older": self.older,
+            "machines": list(self.machines),
+            "headline": self.headline,
+        }
+
+    def __rich__(self) -> RenderableType:
+        lines = [Text(f"{self.html}  {human_bytes(self.html_bytes)}"), Text(self.headline)]
+        if self.older:
+            lines.append(Text(f"{self.older} rows were measured again, and left out."))
+        if len(self.machines) > 1:
+            lines.append(Text(f"Across machines: {' and '.join(self.machines)}"))
+        return Group(*lines)
+
+
+def report(
+    files: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILES")],
+    *,
+    html: Path = Path("bench.html"),
+    across_machines: bool = False,
+) -> BenchReportResult:
+    """Draw files of results as one page: verdicts, rooflines, what-if sliders, accuracy of bits.
+
+    The page is one file that needs no network; the rows are in it. The files are those that
+    `--out` of dlrm bench machine, train, infer, ops and numerics wrote, in any mixture. Of rows
+    that measured the same the newest counts.
+
+    Args:
+        files: Files of rows, one or more.
+        html: The page to write.
+        across_machines: Draw rows of different hardware on one page.
+
+    Raises:
+        InputError: A file holds something else than rows, or nothing.
+        ConfigError: There is no file, or rows are of different machines.
+        MissingExtraError: matplotlib is not installed.
+
+    """
+    if not files:
+        raise ConfigError("no file of results was named, expected one or more")
+    sides = [load(path) for path in files]
+    every = [row for rows in sides for row in rows]
+    name = naming((every, ()))
+    machines = {
+        str(path): tuple(dict.fromkeys(map(name, rows)))
+        for path, rows in zip(files, sides, strict=True)
+    }
+    found = tuple(dict.fromkeys(each for names in machines.values() for each in names))
+    if len(found) > 1 and not across_machines:
+        said = "; ".join(f"{path}: {' and '.join(names)}" for path, names in machines.items())
+        raise ConfigError(
+            f"rows were measured on {len(found)} machines ({said}). "
+            "They are drawn on one page with --across-machines"
+        )
+    rows = newest(every)
+    written = page.write(html, rows)
+    return BenchReportResult(
+        html=written,
+        html_bytes=written.stat().st_size,
+        rows=len(rows),
+        older=len(every) - len(rows),
+        machines=found,
+        headline=page.headline(rows),
+    )
+
+
+def newest(rows: Sequence[Row]) -> list[Row]:
+    """Return of rows that measured the same on one machine the newest, in order."""
+    found: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        same = (str(row.get("machine", row.get("cpu"))), key(row))
+        if same not in found or str(row.get("taken", "")) >= str(found[same].get("taken", "")):
+            found[same] = row
+    return list(found.values())

@@ -1,0 +1,281 @@
+"""The page of benchmarks: what is drawn, what is not, and names that mean harm."""
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dlrm.reporting import bench_operators
+from dlrm.reporting.bench import headline, render, write
+from dlrm.reporting.bench_rows import sort
+from dlrm.reporting.charts import (
+    Bits,
+    Gather,
+    Piece,
+    Point,
+    Roof,
+    Spot,
+    gather,
+    precision,
+    roofline,
+    split,
+    stacked,
+)
+from dlrm.reporting.charts.placing import Box, around, place
+
+from . import benchmarks
+from .test_charts import check
+
+HOSTILE = "</script><script>alert(1)</script><!-- $x_{$ \"'&lt;"
+SECTIONS = {
+    "Verdicts": ("train", "infer"),
+    "What would change it": ("train", "infer"),
+    "How near to the limits": ("train", "infer", "ops"),
+    "Where the time goes": ("train", "infer"),
+    "Machine: AMD EPYC": ("machine",),
+    "Operators alone": ("ops",),
+    "What fewer bits cost": ("numerics",),
+    "Where the figures come from": ("machine", "train", "infer", "ops", "numerics"),
+}
+
+
+class Reader(HTMLParser):
+    """Headings, scripts, and what must not be there."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.heads: list[str] = []
+        self.scripts: list[dict[str, str | None]] = []
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.ids += [found["id"] or ""] if "id" in found else []
+        self.addresses += [found[name] or "" for name in ("src", "href") if name in found]
+        if tag == "script":
+            self.scripts.append(found)
+        self.open.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "h2":
+            self.heads.append(data)
+        self.open = self.open[:-1] + ["read"] if self.open[-1:] == ["h2"] else self.open
+
+
+def embedded(page: str, name: str) -> Any:
+    found = re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', page, re.S)
+    assert found
+    return json.loads(found[1])
+
+
+def test_every_suite_has_its_sections_and_no_other():
+    rows = benchmarks.every()
+    for suite in ("machine", "train", "infer", "ops", "numerics"):
+        page = render([row for row in rows if row["suite"] == suite])
+        expected = [head for head, suites in SECTIONS.items() if suite in suites]
+        assert Reader(page).heads == expected, suite
+    assert Reader(render(rows)).heads == list(SECTIONS)
+
+
+def test_equal_rows_give_equal_pages_and_the_rows_are_in_them():
+    rows = benchmarks.every()
+    page = render(rows)
+    assert page == render(rows)
+    assert embedded(page, "rows") == rows
+    assert [told["batch"] for told in embedded(page, "steps")] == [128, 2048, 16384, 128, 2048]
+
+
+def test_a_page_needs_nothing_from_elsewhere():
+    page = render(benchmarks.every())
+    read = Reader(page)
+    assert all(address.startswith(("#", "data:")) for address in read.addresses)
+    assert len(read.ids) == len(set(read.ids))
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    assert policy
+    assert policy[1].count("sha256-") == 2
+    assert [script.get("type") for script in read.scripts] == [
+        "application/json", "application/json", None, None,
+    ]  # fmt: skip
+
+
+def test_without_rows_and_with_foreign_ones_the_page_says_so():
+    assert headline([]) == "Nothing of these rows can be drawn."
+    rows = [
+        {"suite": "train", "step_ms": 3},
+        benchmarks.row("gpu", {}),
+        benchmarks.row("train", {"operators": []}),
+        {name: value for name, value in benchmarks.step("train", 8).items() if name != "verdict"},
+        benchmarks.step("infer", 8, step_ms=None),
+        benchmarks.row("machine", {"facts": benchmarks.machine()["facts"], "ceilings": {}}),
+        benchmarks.row("machine", {"facts": 3, "ceilings": {}}),
+        {},
+    ]
+    found = sort(rows)
+    assert found.machines == ()
+    assert found.left_out == (
+        "row 1 (train): schema None, expected 1",
+        "row 2 (gpu): no page draws this suite",
+        'row 3 (train): expected a list of objects in "operators"',
+        'row 4 (train): lacks "verdict"',
+        "row 5 (infer): step_ms is None, expected a number above 0",
+        'row 6 (machine): its facts or ceilings lack "threads"',
+        "row 7 (machine): its facts or ceilings are damaged ('int' object is not subscriptable)",
+        "row 8 (no suite): schema None, expected 1",
+    )
+    page = render(rows)
+    assert "8 rows are not drawn" in page
+    assert "lacks &quot;verdict&quot;" in page
+    assert embedded(page, "rows") == rows
+
+
+def hostile(value: Any) -> Any:
+    """Return rows with every text but those that choose what is drawn replaced."""
+    kept = ("suite", "kind", "machine")
+    if isinstance(value, dict):
+        return {k: v if k in kept else hostile(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [hostile(each) for each in value]
+    return HOSTILE if isinstance(value, str) else value
+
+
+def test_names_cannot_break_out():
+    rows = hostile(benchmarks.every())
+    page = render(rows)
+    assert HOSTILE not in page
+    assert "<script>alert" not in page
+    read = Reader(page)
+    assert len(read.scripts) == 4
+    assert len(read.ids) == len(set(read.ids))
+    assert embedded(page, "rows") == rows
+    assert embedded(page, "steps")[0]["operators"][0]["name"] == HOSTILE
+    assert sort(rows).left_out == ()
+
+
+def test_numbers_that_are_none_are_not_drawn_and_break_nothing():
+    def without(value: Any, name: str = "") -> Any:
+        if name in ("facts", "ceilings", "step_ms", "batch_size", "schema", "seeds"):
+            return value
+        if isinstance(value, dict):
+            return {k: without(v, k) for k, v in value.items()}
+        if isinstance(value, list):
+            return [without(each) for each in value]
+        return math.nan if isinstance(value, float | int) and not isinstance(value, bool) else value
+
+    rows = [without(row) for row in benchmarks.every()]
+    page = render(rows)
+    assert "no operator here does arithmetic" in page
+    assert "no variant was measured" in page
+    # What-if needs the terms of every operator.
+    assert "What would change it" not in page
+    assert "NaN" not in page.partition("<main>")[2].partition("<script")[0]
+    assert "nan" not in re.findall(r'd="([^"]*)"', page)
+
+
+def test_the_headline_says_what_is_bound_and_how_far_off_the_model_is():
+    said = headline(benchmarks.every())
+    assert said == (
+        "Train, criteo-kaggle, 16,384 samples a step: 65% of the step is arithmetic in the MLPs: "
+        "it is bound by compute. Predicted: bf16 products 1.5×, twice the cores 1.6× (on settings "
+        "that it was not fitted to it is off by 9.0% in the median)."
+    )
+    assert headline(benchmarks.numerics()) == (
+        "int8 is the smallest that is neutral: -0.00008 AUC."
+    )
+    only = [benchmarks.case("lookup", 8), benchmarks.case("exchange", 8, **benchmarks.FAILED)]
+    assert headline(only) == "2 settings of single operators, 1 of which failed."
+    assert headline([benchmarks.machine()]).startswith("This machine copies 41 GB/s, multiplies")
+    without = benchmarks.step("train", 128, changes=[], model_error=None)
+    assert "Predicted" not in headline([without])
+
+
+def test_stacks_are_as_high_as_the_step():
+    found = sort([benchmarks.step("train", 2048), benchmarks.step("infer", 128)])
+    for step in found.steps:
+        pieces = bench_operators._passes(step)
+        whole = sum(each.ms for each in step.operators)
+        assert sum(piece.value for piece in pieces) == pytest.approx(1e3 * whole / step.batch_size)
+        backward = sum(o.backward_ms for o in step.operators if o.forward_ms > 0)
+        light = sum(piece.value for piece in pieces if piece.light)
+        assert light == pytest.approx(1e3 * backward / step.batch_size)
+
+
+def test_operators_of_a_step_have_colours_of_their_own():
+    colors = [bench_operators.role(name) for name in benchmarks.OPERATORS]
+    assert len(set(colors)) == len(colors)
+    for name in ("", "top secret", HOSTILE, "dense_update", "embedding lookup"):
+        assert bench_operators.role(name)
+
+
+def test_counters_that_a_machine_lacks_are_unavailable():
+    page = render([benchmarks.machine()])
+    assert re.search(r"Hardware counters</th><td>unavailable", page)
+    assert "L3 32 MiB" in page
+
+
+def test_the_page_is_written(tmp_path: Path):
+    file = write(tmp_path / "x.html", benchmarks.every())
+    assert file.read_text(encoding="utf-8") == render(benchmarks.every())
+
+
+@pytest.mark.parametrize("rate", [1e-6, 1.0, 1e9])
+def test_rooflines(rate: float):
+    roofs = [
+        Roof("fp32", 480, False, ""),
+        Roof("memory", 41, True, ""),
+        Roof("b", 490, False, "1 2"),
+    ]
+    points = [Point("1", 1e-3, rate, "model"), Point("", 1e6, rate, "teal")]
+    check(roofline("r", "r", roofs, points))
+    check(roofline("r", "r", [], points[:1]))
+    check(roofline("r", "r", roofs[1:2], points))
+
+
+def test_gather_curves():
+    caches = [("L1", 30_000), ("L2", 33_000), ("L3 of this", 10**6), ("beyond", 10**12)]
+    spots = [Spot(f"C{at}", 10 ** (at + 2), 100.0, "test") for at in range(8)]
+    check(gather("g", "g", [Gather((1000,), (5.0,), "model")], [], []))
+    check(gather("g", "g", [Gather((1000, 10**9), (500, 5.0), "model", "4 1.5")], caches, spots))
+
+
+def test_operator_bars():
+    pieces = [Piece(0.0, "model"), Piece(3.0, "olive"), Piece(1.0, "olive", light=True)]
+    check(stacked("s", "s", [("128", pieces)], x_label="x", y_label="y"))
+    check(split("s", "s", [(HOSTILE, pieces), ("nothing", [])]))
+    drawn = split("s", "s", [("a", pieces)])
+    assert "75%" in drawn
+    assert "25%" in drawn
+
+
+@pytest.mark.parametrize("change", [0.0, -1e-5, -0.3])
+def test_precision(change: float):
+    dots = [
+        Bits("fp32", 100, 0.0, 0.0, 0.0, "ink", True),
+        Bits("int2", 10, change, change - 1e-4, change + 1e-4, "test", False),
+    ]
+    check(precision("p", "p", dots, neutral=2e-4, noise=None))
+    check(precision("p", "p", dots, neutral=2e-4, noise=1e-3))
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), min_size=1, max_size=30))
+@settings(deadline=None, max_examples=50)
+def test_labels_meet_no_other_and_no_dot(dots: list[tuple[float, float]]):
+    texts = [str(at) for at in range(len(dots))]
+    inside = Box(0, 0, 100, 100)
+    found = place(dots, texts, inside, size=8)
+    boxes = [box for box in found if box is not None]
+    for at, box in enumerate(boxes):
+        assert inside.holds(box)
+        assert not any(map(box.meets, boxes[at + 1 :]))
+        assert not any(box.meets(around(x, y, 4)) for x, y in dots)
+    if len(dots) == 1:
+        assert boxes
