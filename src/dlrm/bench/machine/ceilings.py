@@ -33,7 +33,25 @@ class Ceilings:
     call_s: float
     """Of a smallest torch operation."""
     spread: dict[str, float]
-    """Name of a ceiling -> half the width of its 95% interval, as a share of the median."""
+    """Name of a ceiling, see `rates` -> half the width of its 95% interval, as a share of it."""
+
+    def rates(self) -> dict[str, float]:
+        """Return every ceiling by name: what is done in a second.
+
+        `copy 2` and `bf16 2` are with 2 threads, `gather 64 65536 2` is rows of 64 bytes from a
+        table of 65,536 with 2 threads, `call` is of calls.
+        """
+        found = {f"copy {threads}": rate for threads, rate in self.copy.items()}
+        for name, rates in self.flops.items():
+            found |= {f"{name} {threads}": rate for threads, rate in rates.items()}
+        for point in self.gather:
+            name = gather_name(point.row_bytes, point.table_bytes, self.threads)
+            found[name] = 1 / point.row_s
+        shortest = min(point.row_bytes for point in self.gather)
+        largest = max(point.table_bytes for point in self.gather)
+        for threads, rate in self.gather_by_threads.items():
+            found[gather_name(shortest, largest, threads)] = rate
+        return found | {"call": 1 / self.call_s}
 
     def row_s(self, table_bytes: float, row_bytes: float) -> float:
         """Return the seconds of a random row, all threads together.
@@ -104,6 +122,11 @@ class Ceilings:
             call_s=float(values["call_s"]),
             spread={name: float(share) for name, share in values["spread"].items()},
         )
+
+
+def gather_name(row_bytes: int, table_bytes: int, threads: int) -> str:
+    """Return the name of the rate of random rows, see `Ceilings.rates`."""
+    return f"gather {row_bytes} {table_bytes} {threads}"
 
 
 def _between(points: Sequence[tuple[float, float]], x: float) -> float:

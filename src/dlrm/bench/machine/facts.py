@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -102,18 +102,18 @@ class Facts:
 @cache
 def facts() -> Facts:
     """Return what this machine is."""
-    return read(CPUINFO, DEVICES)
+    return read(CPUINFO, DEVICES, usable_cores())
 
 
-def read(cpuinfo: Path, devices: Path) -> Facts:
+def read(cpuinfo: Path, devices: Path, usable: Set[int]) -> Facts:
     """Return what Linux says of a machine; elsewhere, and where files are missing, less.
 
     Args:
         cpuinfo: /proc/cpuinfo.
         devices: /sys/devices/system/cpu.
+        usable: Numbers of the cores that this process may use.
 
     """
-    usable = _usable()
     flags = _flags(cpuinfo)
     return Facts(
         cpu=cpu_name(cpuinfo),
@@ -132,7 +132,7 @@ def last_level(caches: tuple[Cache, ...]) -> Cache | None:
     return max(caches, key=lambda cache: (cache.level, cache.size_bytes), default=None)
 
 
-def _usable() -> set[int]:
+def usable_cores() -> set[int]:
     """Return the numbers of the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
@@ -148,7 +148,7 @@ def _flags(cpuinfo: Path) -> set[str]:
     return set()
 
 
-def _caches(devices: Path, cores: set[int]) -> tuple[Cache, ...]:
+def _caches(devices: Path, cores: Set[int]) -> tuple[Cache, ...]:
     shared: dict[tuple[int, int, int], set[frozenset[int]]] = defaultdict(set)
     for core in cores:
         for folder in sorted(devices.glob(f"cpu{core}/cache/index*")):

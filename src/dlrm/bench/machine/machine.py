@@ -4,8 +4,10 @@
 """
 
 import json
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,11 @@ import torch
 from dlrm import compiler
 from dlrm.bench.machine.ceilings import Ceilings
 from dlrm.bench.machine.facts import Facts, facts
+from dlrm.bench.machine.measure import measure
 from dlrm.files import write_json
+from dlrm.training.environment import environment
+
+__all__ = ["Machine", "folder", "keep", "kept", "made", "measure"]
 
 SCHEMA = 1
 """Of the file."""
@@ -66,6 +72,27 @@ class Machine:
         )
 
 
+def made(ceilings: Ceilings, costs: dict[str, Any] | None = None) -> Machine:
+    """Return this machine, just measured.
+
+    Args:
+        ceilings: What `measure` found.
+        costs: The cost model that was fitted beside them.
+
+    """
+    found = environment()
+    return Machine(
+        facts=facts(),
+        ceilings=ceilings,
+        versions={
+            **{name: str(found[name]) for name in ("dlrm", "python", "torch")},
+            "system": platform.system(),
+        },
+        taken=datetime.now(UTC).isoformat(timespec="seconds"),
+        costs=costs,
+    )
+
+
 def kept(threads: int | None = None) -> Machine | None:
     """Return what was kept of this hardware; None if nothing was, or it cannot be read.
 
@@ -73,16 +100,14 @@ def kept(threads: int | None = None) -> Machine | None:
         threads: That it was measured with; None for as many as torch uses now.
 
     """
+    path = _path(facts().fingerprint, threads or torch.get_num_threads())
     try:
-        values = json.loads(
-            _path(facts().fingerprint, threads or torch.get_num_threads()).read_text()
-        )
-        if values["schema"] != SCHEMA:
-            return None
-        return Machine.from_dict(values)
+        values = json.loads(path.read_text())
+        found = Machine.from_dict(values) if values["schema"] == SCHEMA else None
     # Whatever stands there instead: it is measured anew.
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+    return found if found and found.fingerprint == facts().fingerprint else None
 
 
 def keep(machine: Machine) -> Path:
@@ -98,5 +123,10 @@ def keep(machine: Machine) -> Path:
     return path
 
 
+def folder() -> Path:
+    """Return where machines are kept."""
+    return compiler.cache() / "machines"
+
+
 def _path(fingerprint: str, threads: int) -> Path:
-    return compiler.cache() / "machines" / f"{fingerprint}-{threads}.json"
+    return folder() / f"{fingerprint}-{threads}.json"

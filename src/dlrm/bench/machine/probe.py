@@ -1,0 +1,130 @@
+"""How a ceiling is measured: the fastest of several ways, a little at a time, in turns.
+
+Every ceiling is visited once a round, so that what disturbs the machine for a second disturbs
+one visit of some of them, not all of one.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from dlrm.bench.timer import Timing
+
+ROUNDS = 4
+VISIT_S = 0.03
+"""Time of a visit, beside its preparation."""
+SAMPLES = 6
+"""Values a visit, each the mean of as many runs as fit."""
+TRIES = 3
+"""Runs of each way from which the fastest way is chosen."""
+PATIENCE_S = 0.04
+"""A larger product is tried only if it takes no longer than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way of doing something."""
+
+    kind: str
+    """Ways of one kind run at similar rates: a small one says how long a large one takes."""
+    amount: float
+    """What a run does: bytes, operations, rows or calls."""
+    run: Callable[[], object]
+
+
+@dataclass(slots=True)
+class Probe:
+    """A ceiling that is being measured."""
+
+    name: str
+    threads: int
+    ways: Sequence[Way]
+    prepare: Callable[[], object] = field(default=lambda: None)
+    """Called before each visit, not timed."""
+    seconds: list[float] = field(default_factory=list)
+    """A value a sample: of one unit of the amount."""
+
+    @property
+    def rate(self) -> float:
+        """Amount/s; median."""
+        return 1 / self.timing.median
+
+    @property
+    def spread(self) -> float:
+        """Half the width of the 95% interval of the median, as a share of it."""
+        low, high = self.timing.interval
+        return (high - low) / 2 / self.timing.median
+
+    @property
+    def timing(self) -> Timing:
+        """Seconds of one unit of the amount."""
+        return Timing(self.name, self.seconds)
+
+    def visit(self) -> None:
+        """Measure for a moment, at first also which way is the fastest."""
+        torch.set_num_threads(self.threads)
+        self.prepare()
+        if len(self.ways) > 1:
+            self.ways = fastest(self.ways)
+        for way in self.ways:
+            way.run()
+            began = time.perf_counter()
+            for _ in range(SAMPLES):
+                self.seconds.append(_unit_s(way, VISIT_S / SAMPLES))
+                if time.perf_counter() - began > 2 * VISIT_S:
+                    break
+
+
+def fastest(ways: Sequence[Way]) -> list[Way]:
+    """Return the way with the highest rate; none if all of them fail.
+
+    Args:
+        ways: Smaller amounts first, so that none takes unexpectedly long.
+
+    """
+    rates: dict[str, float] = {}
+    best: tuple[float, list[Way]] = (0.0, [])
+    for way in ways:
+        if way.kind in rates and way.amount / rates[way.kind] > PATIENCE_S:
+            continue
+        try:
+            way.run()
+            rate = 1 / min(_unit_s(way, 0.0) for _ in range(TRIES))
+        except RuntimeError:
+            # Not every torch multiplies every type on every CPU.
+            continue
+        rates[way.kind] = rate
+        best = max(best, (rate, [way]), key=lambda each: each[0])
+    return best[1]
+
+
+def measure(probes: Sequence[Probe], tick: Callable[[float], None]) -> None:
+    """Visit every probe once a round; what cannot be done stays without seconds.
+
+    Args:
+        probes: What is measured.
+        tick: Called after each visit with the share that is done.
+
+    """
+    threads = torch.get_num_threads()
+    try:
+        with torch.no_grad():
+            for done in range(ROUNDS * len(probes)):
+                probes[done % len(probes)].visit()
+                tick((done + 1) / (ROUNDS * len(probes)))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _unit_s(way: Way, least_s: float) -> float:
+    """Return the seconds of a unit, from as many runs as take so long, at least one."""
+    runs = 0
+    started = time.perf_counter()
+    while True:
+        way.run()
+        runs += 1
+        taken = time.perf_counter() - started
+        if taken >= least_s:
+            return taken / runs / way.amount
