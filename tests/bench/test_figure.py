@@ -39,9 +39,10 @@ CEILINGS = {
     "suite": "machine", "facts": {"cpu": "AMD EPYC"}, "costs": None,
     "ceilings": {
         "threads": 2, "copy": {"1": 2e10, "2": 4e10}, "flops": {"fp32": {"2": 2e11}},
-        "gather": [{"row_bytes": 64, "table_bytes": 1024, "row_s": 2e-9}],
-        "gather_by_threads": {"1": 1e8}, "call_s": 1e-6,
-        "spread": {"copy": 0.1, "flops.fp32.2": 0.05},
+        "gather": [{"row_bytes": 64, "table_bytes": 1024, "row_s": 2e-9},
+                   {"row_bytes": 64, "table_bytes": 4096, "row_s": 5e-9}],
+        "gather_by_threads": {"1": 1e8, "2": 2e8}, "call_s": 1e-6,
+        "spread": {"copy 2": 0.1, "fp32 2": 0.05, "gather 64 1024 2": 0.5, "gather 64 4096 1": 0.1},
     },
     **PROVENANCE,
 }  # fmt: skip
@@ -92,19 +93,23 @@ def test_operators_are_figures_too() -> None:
 
 
 def test_what_a_machine_can_do_are_figures_with_a_spread() -> None:
-    found = figures(CEILINGS)
-    assert found["copy.2"] == Figure(4e10, 4e10 * 0.9, 4e10 * 1.1, "rate")
-    assert found["flops.fp32.2"].low == pytest.approx(1.9e11)
-    assert found["gather_by_threads.1"] == Figure(1e8, None, None, "rate")
-    assert found["gather.64.1024_s"] == Figure(2e-9)
-    assert found["call_s"] == Figure(1e-6)
+    assert figures(CEILINGS) == {
+        "copy 1": Figure(2e10, None, None, "rate"),
+        "copy 2": Figure(4e10, 4e10 * 0.9, 4e10 * 1.1, "rate"),
+        "fp32 2": Figure(2e11, 2e11 * 0.95, 2e11 * 1.05, "rate"),
+        "gather 64 1024 2_s": Figure(2e-9, 2e-9 * 0.5, 2e-9 * 1.5),
+        "gather 64 4096 1": Figure(1e8, 1e8 * 0.9, 1e8 * 1.1, "rate"),
+        # The same as the last point of the curve, said as a rate.
+        "gather 64 4096 2": Figure(2e8, None, None, "rate"),
+        "call_s": Figure(1e-6),
+    }
 
 
 def test_parts_that_are_missing_or_something_else_are_left_out() -> None:
     assert operators({**TRAIN, "operators": None}) == {}
     assert operators({**TRAIN, "operators": [{"ms": 1.0}, 3, {"name": "a"}]}) == {}
-    found = figures({**CEILINGS, "ceilings": {"copy": {"1": 2e10, "2": None}, "gather": [{}]}})
-    assert found == {"copy.1": Figure(2e10, None, None, "rate")}
+    found = figures({**CEILINGS, "ceilings": {"copy": {"1": 2e10, "2": None}, "spread": None}})
+    assert found == {"copy 1": Figure(2e10, None, None, "rate")}
 
 
 @pytest.mark.parametrize(

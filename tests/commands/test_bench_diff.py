@@ -141,6 +141,33 @@ def test_a_rate_that_fell_and_a_change_of_accuracy(files, capsys) -> None:
     assert "-0.00090" in shown
 
 
+def test_what_a_machine_could_do_is_compared_too(files, capsys) -> None:
+    def row(factor: float) -> Row:
+        point = {"row_bytes": 64, "table_bytes": 1 << 30, "row_s": 1e-8 / factor}
+        ceilings = {
+            "threads": 2, "copy": {"1": 2e10 * factor, "2": 4e10}, "call_s": 1e-6,
+            "flops": {"bf16": {"2": 9e11}}, "gather": [point],
+            "spread": {"copy 1": 0.01, "gather 64 1073741824 2": 0.01, "call": 0.01},
+        }  # fmt: skip
+        return {**OF, "suite": "machine", "ceilings": ceilings, "costs": None}
+
+    assert cli.main(["bench", "diff", *files([row(1.0)], [row(0.5)])]) == 1
+    shown = words(capsys.readouterr().out)
+    assert "Copy, 1 thread (machine) is 0.50 (0.49 to 0.51) times what it was." in shown
+    assert "64 B rows of 1.1 GB, 2 threads (machine) takes 2.00 (1.96 to 2.04) times" in shown
+    for said in ("20 G", "10 G", "10 ns", "20 ns", "call", "bf16, 2"):
+        assert said in shown
+
+
+def test_more_than_a_few_sentences_are_counted(files, capsys) -> None:
+    sizes = range(1, 10)
+    paths = files([step(n) for n in sizes], [step(n, more=n) for n in sizes])
+    assert cli.main(["bench", "diff", *paths, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["verdict"].startswith("A step (batch 9) takes 1.90")
+    assert "Slower too: 4 more." in found["verdict"]
+
+
 def test_what_fails_now_fails(files, capsys) -> None:
     good = {**OF, "suite": "ops", "operator": "lookup", "ms": 1.0, "error": None}
     paths = files([good], [{**good, "ms": None, "error": "out of memory"}])

@@ -132,28 +132,29 @@ def _interval(row: Mapping[str, Any], name: str) -> tuple[float, float] | tuple[
 
 
 def _ceilings(ceilings: Mapping[str, Any]) -> dict[str, Figure]:
-    """Return what a machine could do, by names such as `flops.fp32.2`: the last is the threads."""
-    parts = {"copy": ceilings.get("copy"), "gather_by_threads": ceilings.get("gather_by_threads")}
-    parts |= {f"flops.{kind}": rates for kind, rates in (ceilings.get("flops") or {}).items()}
-    rates = {
-        f"{part}.{n}": rate for part, each in parts.items() for n, rate in (each or {}).items()
-    }
-    times = {"call_s": ceilings.get("call_s")}
-    for point in ceilings.get("gather") or ():
-        times[f"gather.{point.get('row_bytes')}.{point.get('table_bytes')}_s"] = point.get("row_s")
+    """Return what a machine could do, by the names that `spread` has for it: `fp32 2`, `call`."""
+    copies, flops = ceilings.get("copy") or {}, ceilings.get("flops") or {}
+    rates = {f"copy {threads}": rate for threads, rate in copies.items()}
+    for name, by_threads in flops.items():
+        rates |= {f"{name} {threads}": rate for threads, rate in by_threads.items()}
+    points = [
+        (each["row_bytes"], each["table_bytes"], each["row_s"])
+        for each in ceilings.get("gather") or ()
+    ]
+    times = {f"gather {row} {table} {ceilings.get('threads')}": s for row, table, s in points}
+    times["call"] = ceilings.get("call_s")
+    if points:
+        # The shortest rows of the largest table; with all threads they are among the points.
+        row, table = min(points)[0], max(table for _, table, _ in points)
+        by_threads = ceilings.get("gather_by_threads") or {}
+        rates |= {f"gather {row} {table} {n}": rate for n, rate in by_threads.items()}
     spread = ceilings.get("spread") or {}
     found: dict[str, Figure] = {}
-    for kind, values in (("rate", rates), ("time", times)):
+    kinds: tuple[tuple[Kind, dict[str, Any]], ...] = (("rate", rates), ("time", times))
+    for kind, values in kinds:
         for name, value in values.items():
-            if not _is_number(value):
-                continue
-            share = next((spread[each] for each in _upwards(name) if each in spread), None)
-            bounds = (None, None) if share is None else (value * (1 - share), value * (1 + share))
-            found[name] = Figure(value, *bounds, "rate" if kind == "rate" else "time")
+            if _is_number(value) and name not in found:
+                share = spread.get(name) or 0.0
+                bounds = (value * (1 - share), value * (1 + share)) if share else (None, None)
+                found[f"{name}_s" if kind == "time" else name] = Figure(value, *bounds, kind)
     return found
-
-
-def _upwards(name: str) -> list[str]:
-    """Return a name and what it is part of: `a.b.c`, `a.b`, `a`, all without the unit."""
-    words = name.removesuffix("_s").split(".")
-    return [".".join(words[:count]) for count in range(len(words), 0, -1)]
