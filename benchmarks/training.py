@@ -16,7 +16,8 @@ from pathlib import Path
 from rich.console import Console
 
 from dlrm.bench.batches import Ids
-from dlrm.commands.bench import embedding, train
+from dlrm.commands.bench.embedding import embedding
+from dlrm.commands.bench.original import original as beside
 from dlrm.nn.embedding import Storage
 from dlrm.nn.precision import Precision
 from dlrm.optim import OPTIMIZERS
@@ -56,11 +57,11 @@ def main(words: Sequence[str] = ()) -> None:
     if original is None:
         console.print("Without the original: DLRM_ORIGINAL names no clone")
     for ids, precision, storage, loading in STEPS:
-        steps = train(
+        steps = beside(
+            original,
             precision=precision,
             ids=ids,
             storage=storage,
-            against=original,
             loading=loading,
             **size,
         )

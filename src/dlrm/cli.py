@@ -41,6 +41,10 @@ COMMANDS = {
     ),
     "bench infer": ("dlrm.commands.bench.inference:main", "Show where the time of scoring goes."),
     "bench ops": ("dlrm.commands.bench.ops:ops", "Time single operators over sweeps of settings."),
+    "bench original": (
+        "dlrm.commands.bench.original:original",
+        "Time the training step beside the original's.",
+    ),
     "bench embedding": (
         "dlrm.commands.bench.embedding:embedding",
         "Time the embedding tables beside those of torch and FBGEMM.",

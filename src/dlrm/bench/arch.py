@@ -1,6 +1,6 @@
-"""Model sizes that are measured: those of the paper and of MLPerf, with their data sets' tables."""
+"""Model sizes that are measured: those of the paper, of MLPerf and of the original's benchmarks."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from dlrm.errors import ConfigError
 from dlrm.models.dlrm import DLRMConfig
@@ -18,12 +18,24 @@ class Arch:
     rows: tuple[int, ...]
     """Rows of each of the T tables."""
     model: DLRMConfig
+    num_dense: int = NUM_DENSE
+    """N."""
+    pooling: int = 1
+    """Ids of a sample in each table."""
+    varied: bool = False
+    """Whether a sample has any number of ids from 1 to `pooling`."""
+    batches: str = "128,2048,16384"
+    """Sizes of batches that it is measured with, where nothing else is said."""
+    samples: int = 0
+    """Of its published run; 0 for none."""
+    published_s: dict[str, float] = field(default_factory=dict)
+    """Machine -> seconds that they took there, as published."""
 
     @property
     def schema(self) -> Schema:
-        """13 dense features and one categorical feature a table."""
+        """Its dense features and one categorical feature a table."""
         return Schema(
-            dense=tuple(DenseFeature(name=f"I{i + 1}") for i in range(NUM_DENSE)),
+            dense=tuple(DenseFeature(name=f"I{i + 1}") for i in range(self.num_dense)),
             categorical=tuple(
                 CategoricalFeature(name=f"C{t + 1}", rows=rows) for t, rows in enumerate(self.rows)
             ),
@@ -32,7 +44,7 @@ class Arch:
     @property
     def bottom(self) -> tuple[int, ...]:
         """Sizes of the bottom MLP, inputs and outputs included."""
-        return (NUM_DENSE, *self.model.bottom, self.model.dim)
+        return (self.num_dense, *self.model.bottom, self.model.dim)
 
     @property
     def top(self) -> tuple[int, ...]:
@@ -69,6 +81,8 @@ _KAGGLE = """1460 583 10131227 2202608 305 24 12517 633 3 93145 5683 8351593 319
 _TERABYTE = """39884406 39043 17289 7420 20263 3 7120 1543 63 38532951 2953546 403346 10 2208 11938
 155 4 976 14 39979771 25641295 39664984 585935 12972 108 36"""
 
+_SAMPLE = DLRMConfig(dim=64, bottom=(512,), top=(1024, 1024, 1024))
+
 ARCHS = {
     "criteo-kaggle": Arch(
         "criteo-kaggle",
@@ -80,5 +94,28 @@ ARCHS = {
         tuple(map(int, _TERABYTE.split())),
         DLRMConfig(dim=128, bottom=(512, 256), top=(1024, 1024, 512, 256)),
     ),
+    "original-random": Arch(
+        "original-random",
+        (1_000_000,) * 8,
+        _SAMPLE,
+        num_dense=512,
+        pooling=100,
+        varied=True,
+        batches="2048",
+    ),
+    "figure6": Arch(
+        "figure6",
+        (1_000_000,) * 8,
+        _SAMPLE,
+        num_dense=512,
+        batches="1024",
+        samples=2_048_000,
+        published_s={"dual-socket Xeon, PyTorch": 256.0, "V100": 62.0},
+    ),
 }
-"""Name -> model and tables. Those of criteo-terabyte take 96 GB: use a share of their rows."""
+"""Name -> model and tables. Those of criteo-terabyte take 96 GB: use a share of their rows.
+
+original-random is the random model of the original's benchmark script, with up to 100 ids a sample in
+each table; figure6 the model that Figure 6 of the paper profiles, in which each of eight categorical
+features has one.
+"""

@@ -20,7 +20,16 @@ MOST_BATCHES = 4096
 """Of tiny batches, whose rows fill the cache long before the batches themselves do."""
 
 
-def rotation(rows: Sequence[int], batch_size: int, ids: Ids, seed: int = 0) -> list[Batch]:
+def rotation(
+    rows: Sequence[int],
+    batch_size: int,
+    ids: Ids,
+    seed: int = 0,
+    *,
+    num_dense: int = NUM_DENSE,
+    pooling: int = 1,
+    varied: bool = False,
+) -> list[Batch]:
     """Return batches that together are larger than the last-level cache.
 
     With one batch again and again, its inputs and the rows that it looks up would stay in the
@@ -31,24 +40,60 @@ def rotation(rows: Sequence[int], batch_size: int, ids: Ids, seed: int = 0) -> l
         batch_size: B.
         ids: How ids are distributed, see `draw_ids`.
         seed: Of the values.
+        num_dense: N.
+        pooling: Ids of a bag; 1 gives one-hot batches.
+        varied: Whether bags have any number of ids from 1 to `pooling`.
 
     """
     rng = np.random.default_rng(seed)
-    sample_bytes = 4 * (NUM_DENSE + len(rows) + 1)
+    sample_bytes = 4 * (num_dense + len(rows) * pooling + 1)
     batches = cache_bytes() * 3 // 2 // (sample_bytes * batch_size) + 1
     batches = max(LEAST_BATCHES, min(MOST_BATCHES, batches))
-    everything = random_batch(rows, batches * batch_size, ids, rng)
+    everything = random_batch(
+        rows, batches * batch_size, ids, rng, num_dense=num_dense, pooling=pooling, varied=varied
+    )
     return [everything.slice(i * batch_size, (i + 1) * batch_size) for i in range(batches)]
 
 
-def random_batch(rows: Sequence[int], samples: int, ids: Ids, rng: np.random.Generator) -> Batch:
-    """Return a batch of Criteo's shape: counts with a long tail, as log(1 + count), and ids."""
-    counts = rng.pareto(0.7, (samples, NUM_DENSE)).clip(0, 60_000)
+def random_batch(
+    rows: Sequence[int],
+    samples: int,
+    ids: Ids,
+    rng: np.random.Generator,
+    *,
+    num_dense: int = NUM_DENSE,
+    pooling: int = 1,
+    varied: bool = False,
+) -> Batch:
+    """Return a batch of Criteo's kind: counts with a long tail, as log(1 + count), and ids.
+
+    Args:
+        rows: See `rotation`, as for what follows.
+        samples: B.
+        ids: How ids are distributed.
+        rng: Where values come from.
+        num_dense: N.
+        pooling: Ids of a bag.
+        varied: Whether bags have fewer.
+
+    """
+    counts = rng.pareto(0.7, (samples, num_dense)).clip(0, 60_000)
     labels = rng.random(samples) < CLICK_RATE
+    offsets = None
+    drawn = draw_ids(rows, samples * pooling, ids, rng)
+    if pooling > 1:
+        # Sample by sample, and table by table within.
+        drawn = drawn.reshape(samples, pooling, len(rows)).swapaxes(1, 2).reshape(-1, pooling)
+        lengths = np.full(len(drawn), pooling)
+        if varied:
+            lengths = np.maximum(1, np.rint(rng.random(len(drawn)) * pooling)).astype(np.int64)
+        drawn = drawn[np.arange(pooling) < lengths[:, None]]
+        offsets = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]).astype(np.int64))
     return Batch(
         dense=torch.from_numpy(np.log1p(counts.astype(np.float32))),
-        ids=torch.from_numpy(draw_ids(rows, samples, ids, rng)),
+        ids=torch.from_numpy(drawn),
         labels=torch.from_numpy(labels.astype(np.float32)),
+        offsets=offsets,
     )
 
 

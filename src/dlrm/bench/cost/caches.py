@@ -4,8 +4,8 @@
 
 A level is a capacity beyond which a row takes longer: a cache, or the reach of a table of page
 addresses. Which there are, and what they cost, is fitted to the measured gather curve, whose rows
-are equally likely. For other popularities, misses follow from Che's approximation: a cache of K rows
-holds those that were asked for within a time t such that K are expected,
+are equally likely. For other popularities, misses follow from Che's approximation: a cache of K
+rows holds those that were asked for within a time t such that K are expected,
 
     sum over rows of (1 - exp(-p t)) = K,     miss = 1 - sum over rows of p (1 - exp(-p t)).
 
@@ -74,8 +74,10 @@ class Levels:
         )
 
     def row_s(self, random: Random) -> tuple[float, float]:
-        """Return the seconds of a row: of waiting for it, and of moving what is beyond its first
-        line or written back."""
+        """Return the seconds of a row: of waiting for it, and of moving the rest of its lines.
+
+        Lines that are written back are moved twice.
+        """
         lines = _lines(random.row_bytes)
         more = (2 * lines if random.written else lines) - 1
         waiting = moving = 0.0

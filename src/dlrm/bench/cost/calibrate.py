@@ -7,7 +7,8 @@ import random
 import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -16,13 +17,14 @@ import torch
 from torch import Tensor
 
 from dlrm import optim
-from dlrm.bench.batches import CLICK_RATE, Ids, draw_ids
 from dlrm.batch import Batch
+from dlrm.bench.batches import random_batch
 from dlrm.bench.clock import Clock
 from dlrm.bench.cost.fit import Costs, Step, fit
 from dlrm.bench.cost.operators import measured, parts
 from dlrm.bench.cost.step_work import Shape, works
 from dlrm.bench.machine.ceilings import Ceilings
+from dlrm.bench.machine.facts import Facts
 from dlrm.bench.ours import learning_rate
 from dlrm.bench.stages import Watched
 from dlrm.models.dlrm import DLRMConfig
@@ -42,6 +44,8 @@ LEAST_RUNS = 3
 TABLES_BYTES = 1 << 30
 MOST_TRIES, QUIET = 4, 20.0
 """Of a model: as long as another program took a core from this one more often in a second."""
+SHARE = 16
+"""Of the memory, that tables take one part of; the optimizer's state takes up to two more."""
 MOST_FLOPS = 3e10
 """Of the products of a step."""
 BATCHES = 6
@@ -75,13 +79,11 @@ class Trial:
         pairs = len(self.rows) * (len(self.rows) + 1) // 2
         bottom = (self.num_dense, *self.model.bottom, self.model.dim)
         top = (self.model.dim + pairs, *self.model.top, 1)
-        products = sum(
-            n * k for sizes in (bottom, top) for n, k in zip(sizes, sizes[1:], strict=False)
-        )
+        products = sum(n * k for sizes in (bottom, top) for n, k in pairwise(sizes))
         return 6.0 * self.shape.batch_size * products
 
 
-def draw(rng: random.Random, tables_bytes: int = TABLES_BYTES) -> Trial:
+def draw(rng: random.Random, tables_bytes: int) -> Trial:
     """Return a random model whose step takes some tenths of a second at most.
 
     Args:
@@ -124,7 +126,7 @@ def draw(rng: random.Random, tables_bytes: int = TABLES_BYTES) -> Trial:
             return trial
 
 
-def calibrate(facts: object, ceilings: Ceilings, tick: Callable[[], None]) -> dict[str, Any]:
+def calibrate(facts: Facts, ceilings: Ceilings, tick: Callable[[], None]) -> dict[str, Any]:
     """Measure steps of random models on this machine and fit the cost model to them.
 
     Args:
@@ -136,19 +138,21 @@ def calibrate(facts: object, ceilings: Ceilings, tick: Callable[[], None]) -> di
         `Costs.to_dict()`.
 
     """
-    return fit(measure(trials(STEPS), tick), ceilings).to_dict()
+    room = min(TABLES_BYTES, (facts.memory_bytes or TABLES_BYTES) // SHARE)
+    return fit(measure(trials(STEPS, tables_bytes=room), tick), ceilings).to_dict()
 
 
-def trials(count: int, seed: int = 0) -> list[Trial]:
-    """Return so many random models."""
+def trials(count: int, seed: int = 0, tables_bytes: int = TABLES_BYTES) -> list[Trial]:
+    """Return so many random models, whose tables take at most so much each."""
     rng = random.Random(seed)
-    return [draw(rng) for _ in range(count)]
+    return [draw(rng, tables_bytes) for _ in range(count)]
 
 
 def measure(models: Sequence[Trial], tick: Callable[[], None]) -> list[Step]:
     """Measure a few steps of each model."""
     keep_freed_memory()
-    store = in_huge_pages(torch.empty(TABLES_BYTES // 4)).zero_()
+    largest = max(sum(trial.rows) * trial.model.dim for trial in models)
+    store = in_huge_pages(torch.empty(largest)).zero_()
     steps = []
     for number, trial in enumerate(models):
         steps.append(_measure(trial, store, number))
@@ -184,7 +188,9 @@ def _measure(trial: Trial, store: Tensor, seed: int) -> Step:
     optimizer = optim.build(trial.optimizer, model.parameters(), learning_rate(trial.optimizer))
     watched = Watched(model, optimizer)
     batches = _batches(trial, seed)
-    of = parts(model, works(model, ghost, trial.schema, trial.shape, trial.optimizer), trial.optimizer)
+    of = parts(
+        model, works(model, ghost, trial.schema, trial.shape, trial.optimizer), trial.optimizer
+    )
     for batch in batches[:WARM]:
         watched.step(batch)
     tries = [_timed(watched, batches)]
@@ -227,21 +233,15 @@ def _switches() -> int:
 
 def _batches(trial: Trial, seed: int) -> list[Batch]:
     rng = np.random.default_rng(seed)
-    size, pooling = trial.shape.batch_size, int(trial.shape.pooling)
-    found = []
-    for _ in range(BATCHES):
-        ids = draw_ids(trial.rows, size * pooling, trial.shape.ids, rng)
-        offsets = None
-        if pooling > 1:
-            # Bag after bag: sample by sample, and table by table within.
-            ids = ids.reshape(size, pooling, len(trial.rows)).swapaxes(1, 2).reshape(-1)
-            offsets = torch.arange(size * len(trial.rows) + 1) * pooling
-        found.append(
-            Batch(
-                dense=torch.rand(size, trial.num_dense),
-                ids=torch.from_numpy(np.ascontiguousarray(ids)),
-                labels=(torch.rand(size) < CLICK_RATE).float(),
-                offsets=offsets,
-            )
+    shape = trial.shape
+    return [
+        random_batch(
+            trial.rows,
+            shape.batch_size,
+            shape.ids,
+            rng,
+            num_dense=trial.num_dense,
+            pooling=int(shape.pooling),
         )
-    return found
+        for _ in range(BATCHES)
+    ]

@@ -58,17 +58,24 @@ class Costs:
     steps: int
     """That it was tested on."""
 
-    def terms(self, kind: str, work: Work, ceilings: Ceilings) -> Terms:
+    def terms(
+        self,
+        kind: str,
+        work: Work,
+        ceilings: Ceilings,
+        cache: tuple[float, float, float] = (1.0, 0.0, 0.0),
+    ) -> Terms:
         """Return what an operator takes, by what it is spent on.
 
         Args:
             kind: Of the operator; one that was never measured counts as `layers`.
             work: What it has to do.
             ceilings: Of the machine.
+            cache: A last-level cache of another size, see `Levels.scaled`.
 
         """
         weights = self.weights.get(kind) or self.weights["layers"]
-        at_ceilings = astuple(limits(work, ceilings, padded=True))
+        at_ceilings = astuple(limits(work, ceilings, padded=True, cache=cache))
         return Terms(*(w * t for w, t in zip(weights, at_ceilings, strict=True)))
 
     def to_dict(self) -> dict[str, Any]:

@@ -5,16 +5,23 @@ from dlrm.bench.cost.work import Terms, Work
 from dlrm.bench.machine.ceilings import Ceilings
 
 
-def limits(work: Work, ceilings: Ceilings, *, padded: bool = False) -> Terms:
+def limits(
+    work: Work,
+    ceilings: Ceilings,
+    *,
+    padded: bool = False,
+    cache: tuple[float, float, float] = (1.0, 0.0, 0.0),
+) -> Terms:
     """Return the seconds of each term with all threads of the machine.
 
     Args:
         work: Of an operator.
         ceilings: Of the machine.
         padded: Whether products count as blocks of whole vectors.
+        cache: See `Levels.scaled`.
 
     """
-    levels = Levels.of(ceilings.gather)
+    levels = Levels.of(ceilings.gather).scaled(*cache)
     latency_s = transfer_s = 0.0
     for each in work.random:
         first_s, rest_s = levels.row_s(each)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from dlrm.bench.cost.fit import OTHER, Measured
-from dlrm.bench.cost.step_work import Works, by_rows
+from dlrm.bench.cost.step_work import Assumed, Works, by_rows
 from dlrm.bench.cost.work import Work
 from dlrm.bench.stages import BACKWARD, DENSE_UPDATE, FORWARD, LOSS, TABLE_UPDATE, stages
 from dlrm.nn.embedding import Embeddings
@@ -31,13 +31,19 @@ class Part:
     work: Work
 
 
-def parts(model: nn.Module, works: Works, optimizer: str | None) -> list[Part]:
+def parts(
+    model: nn.Module,
+    works: Works,
+    optimizer: str | None,
+    assumed: Assumed = Assumed(),  # noqa: B008
+) -> list[Part]:
     """Return the parts of a step in the order in which they run.
 
     Args:
         model: As it is measured.
         works: Of its stages, see `step_work.works`.
         optimizer: One of `dlrm.optim.OPTIMIZERS`; None to score only.
+        assumed: What is to be other than it is.
 
     """
     modules = stages(model)
@@ -52,12 +58,14 @@ def parts(model: nn.Module, works: Works, optimizer: str | None) -> list[Part]:
         for phase, found in ((FORWARD, forward), (BACKWARD, backward)):
             key = (name, phase)
             if key in works:
-                found.append(Part(called, phase, _kind(module, phase), (key,), works[key]))
+                kind = _kind(module, phase, assumed)
+                found.append(Part(called, phase, kind, (key,), works[key]))
     if optimizer is None:
         return forward
     tables = [p for name in embeddings for p in modules[name].parameters()]
     # Split tables hold half of each number, and lose nothing.
     exact = all(p.dtype == torch.float32 or vars(p).get("split", False) for p in tables)
+    exact &= assumed.number_bytes is None or assumed.number_bytes == 4
     kind = f"{UPDATE} by rows" if by_rows(optimizer, exact=exact) else UPDATE
     backward.reverse()
     updates = tuple((name, BACKWARD) for name in embeddings)
@@ -94,7 +102,7 @@ def measured(
     return [*found, Measured(OTHER, Work(calls=1), rest)]
 
 
-def _kind(module: nn.Module, phase: str) -> str:
+def _kind(module: nn.Module, phase: str, assumed: Assumed) -> str:
     if isinstance(module, MLP):
-        return f"mlp {phase} {module.precision}"
+        return f"mlp {phase} {assumed.precision or module.precision}"
     return f"dot {phase}" if isinstance(module, Dot) else "layers"

@@ -12,6 +12,7 @@ the rest     counted by torch while the model passes through its `meta` device
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -67,8 +68,23 @@ class Shape:
     ids: Ids = "uniform"
 
 
+@dataclass(frozen=True, slots=True)
+class Assumed:
+    """What is taken to be other than it is."""
+
+    number_bytes: float | None = None
+    """Of a number in the tables, scales and all."""
+    precision: Precision | None = None
+    """Of the MLPs' products."""
+
+
 def works(
-    model: nn.Module, ghost: nn.Module, schema: Schema, shape: Shape, optimizer: str | None
+    model: nn.Module,
+    ghost: nn.Module,
+    schema: Schema,
+    shape: Shape,
+    optimizer: str | None,
+    assumed: Assumed = Assumed(),
 ) -> Works:
     """Return the work of every stage.
 
@@ -78,13 +94,14 @@ def works(
         schema: That both were built for.
         shape: Of the batches.
         optimizer: One of `dlrm.optim.OPTIMIZERS`; None to score only.
+        assumed: What is to be other than it is.
 
     """
     counted = _counted(ghost, schema, shape.batch_size)
     parts = stages(model)
     found: Works = {}
     for name, module in parts.items():
-        forward, backward = _module(module, name, shape, counted)
+        forward, backward = _module(module, name, shape, counted, assumed)
         found[name, FORWARD] = forward
         if optimizer is not None:
             found[name, BACKWARD] = backward
@@ -102,26 +119,30 @@ def works(
     update = Work(calls=0)
     for module in tables:
         for table in _collections(module):
-            update = update + _update(table, shape, optimizer)
+            update = update + _update(table, shape, optimizer, assumed)
     found[TABLE_UPDATE, FORWARD] = update
     return found
 
 
 def _module(
-    module: nn.Module, name: str, shape: Shape, counted: Mapping[tuple[str, str], Work]
+    module: nn.Module,
+    name: str,
+    shape: Shape,
+    counted: Mapping[tuple[str, str], Work],
+    assumed: Assumed,
 ) -> tuple[Work, Work]:
     size = shape.batch_size
     if isinstance(module, Embeddings):
         forward = backward = Work(calls=0)
         for table in _collections(module):
-            first, second = _lookup(table, shape)
+            first, second = _lookup(table, shape, assumed)
             forward, backward = forward + first, backward + second
         return forward, backward
     if isinstance(module, MLP):
         return mlp(
             [module.linears()[0].in_features, *(each.out_features for each in module.linears())],
             size,
-            module.precision,
+            assumed.precision or ("bf16" if module.precision == "bf16" else "fp32"),
             # What has gradients before it is not the first part of a model.
             needs_input_gradient=name != "bottom",
         )
@@ -171,7 +192,7 @@ def dot(batch_size: int, vectors: int, dim: int, pairs: int) -> tuple[Work, Work
     )
 
 
-def lookup(rows: tuple[int, ...], dim: int, number_bytes: int, shape: Shape) -> tuple[Work, Work]:
+def lookup(rows: tuple[int, ...], dim: int, number_bytes: float, shape: Shape) -> tuple[Work, Work]:
     """Return the work of looking up T tables, and of handing their gradients back.
 
     Args:
@@ -187,7 +208,7 @@ def lookup(rows: tuple[int, ...], dim: int, number_bytes: int, shape: Shape) -> 
         calls=2,
         scalar_flops=dim * (looked_up - bags),
         stream_bytes=looked_up * (ID_BYTES + 2 * ROW_BYTES) + 4.0 * bags * dim,
-        random=(Random(looked_up, dim * number_bytes, rows, shape.ids),),
+        random=(Random(looked_up, ceil(dim * number_bytes), rows, shape.ids),),
     )
     # One gradient an id: those of a bag are copies of one.
     spread = 4.0 * dim * (bags + looked_up) if shape.pooling > 1 else 0.0
@@ -197,7 +218,7 @@ def lookup(rows: tuple[int, ...], dim: int, number_bytes: int, shape: Shape) -> 
 def update(
     rows: tuple[int, ...],
     dim: int,
-    number_bytes: int,
+    number_bytes: float,
     shape: Shape,
     optimizer: str,
     *,
@@ -218,7 +239,7 @@ def update(
     touched = distinct(rows, shape)
     # The lookup has just been there.
     near = (max(1, round(touched)),)
-    row_bytes = dim * number_bytes
+    row_bytes = ceil(dim * number_bytes)
     random = []
     if split:
         random.append(Random(touched, 2 * dim, rows, shape.ids, written=True))
@@ -244,8 +265,10 @@ def update(
 
 
 def by_rows(optimizer: str, *, exact: bool) -> bool:
-    """Return whether an update brings gradients of equal rows together first, which it need not
-    where numbers lose nothing by being written once a gradient."""
+    """Return whether an update brings gradients of equal rows together first.
+
+    It need not where numbers lose nothing by being written once a gradient.
+    """
     return optimizer != "sgd" or not exact
 
 
@@ -262,17 +285,20 @@ def _collections(module: Embeddings) -> Iterator[Collection]:
             yield each
 
 
-def _number_bytes(table: Collection) -> int:
+def _number_bytes(table: Collection, assumed: Assumed) -> float:
+    if assumed.number_bytes is not None:
+        return assumed.number_bytes
     return table.weight.element_size() if isinstance(table, EmbeddingCollection) else 4
 
 
-def _lookup(table: Collection, shape: Shape) -> tuple[Work, Work]:
-    return lookup(table.rows, table.dim, _number_bytes(table), shape)
+def _lookup(table: Collection, shape: Shape, assumed: Assumed) -> tuple[Work, Work]:
+    return lookup(table.rows, table.dim, _number_bytes(table, assumed), shape)
 
 
-def _update(table: Collection, shape: Shape, optimizer: str) -> Work:
+def _update(table: Collection, shape: Shape, optimizer: str, assumed: Assumed) -> Work:
     split = isinstance(table, EmbeddingCollection) and table.storage == "split"
-    return update(table.rows, table.dim, _number_bytes(table), shape, optimizer, split=split)
+    number_bytes = _number_bytes(table, assumed)
+    return update(table.rows, table.dim, number_bytes, shape, optimizer, split=split)
 
 
 class _Counter(TorchDispatchMode):

@@ -1,4 +1,4 @@
-"""What an operator has to do, whatever the machine: calls, products, bytes in order, rows at random.
+"""What an operator has to do on any machine: calls, products, bytes in order, rows at random.
 
 flops   multiplications and additions
 bytes   that must be moved if every input is read once and every output written once

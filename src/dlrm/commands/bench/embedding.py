@@ -1,82 +1,13 @@
-"""`dlrm bench`: how fast this machine trains, beside others, and what the limit is."""
+"""`dlrm bench embedding`: the embedding tables beside those of torch and of FBGEMM."""
 
 from pathlib import Path
-from typing import Literal
 
 from dlrm.bench import embedding as embedding_bench
-from dlrm.bench import timer
-from dlrm.bench import training as training_bench
-from dlrm.bench.arch import ARCHS, Arch
-from dlrm.bench.batches import Ids, batch_sizes
-from dlrm.commands.bench_results import BenchEmbeddingResult, BenchTrainResult
-from dlrm.errors import ConfigError, unknown
-from dlrm.nn import precision as precisions
+from dlrm.bench import results
+from dlrm.bench.batches import Ids
+from dlrm.commands.bench.embedding_result import BenchEmbeddingResult
+from dlrm.commands.bench.original import checked
 from dlrm.nn.embedding import Storage
-from dlrm.optim import OPTIMIZERS
-
-
-def train(
-    *,
-    arch: str = "criteo-kaggle",
-    batch: str = "128,2048,16384",
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
-    against: Path | None = None,
-    ids: Ids = "uniform",
-    optim: str = "sgd",
-    storage: Storage = "fp32",
-    rounds: int = 11,
-    rows_scale: float = 1.0,
-    loading: bool = False,
-    out: Path | None = None,
-) -> BenchTrainResult:
-    """Time the training step: forward, loss, backward and update, on batches held in memory.
-
-    Beside it, round by round, the original's on the same batches and tables; and the limit that
-    this machine's matrix products and memory set.
-
-    Args:
-        arch: criteo-kaggle or criteo-terabyte.
-        batch: Batch sizes, separated by commas.
-        precision: Of the MLPs' products; auto is bf16 where the CPU multiplies it natively.
-        against: A clone of github.com/facebookresearch/dlrm to measure beside.
-        ids: uniform, or zipf: ids by a power law.
-        optim: The optimizer: sgd, adagrad, rowwise_adagrad or adam.
-        storage: Of our tables: fp32, bf16 or split; those of others are fp32.
-        rounds: Timed rounds of each candidate.
-        rows_scale: Share of the rows of each table, where memory is short.
-        loading: Also time training over a prepared dataset.
-        out: Rows of results are appended to this file, as JSON lines.
-
-    Raises:
-        ConfigError: A setting has no meaning, or the clone is none.
-
-    """
-    scaled, sizes = _checked(arch, rows_scale, batch, rounds, optim)
-    scaled = scaled.stored(storage)
-    resolved = precisions.resolve(precision)
-    measured = training_bench.measure(
-        scaled,
-        sizes,
-        precision=resolved,
-        ids=ids,
-        optimizer=optim,
-        rounds=rounds,
-        against=against,
-        loading=loading,
-    )
-    result = BenchTrainResult(
-        arch=arch,
-        rows_scale=rows_scale,
-        precision=resolved,
-        ids=ids,
-        optim=optim,
-        storage=storage,
-        machine=timer.machine(),
-        measured=measured,
-    )
-    if out is not None:
-        result.save(out)
-    return result
 
 
 def embedding(
@@ -109,7 +40,7 @@ def embedding(
         ConfigError: A setting has no meaning.
 
     """
-    scaled, sizes = _checked(arch, rows_scale, batch, rounds, optim)
+    scaled, sizes = checked(arch, rows_scale, batch, rounds, optim)
     scaled = scaled.stored(storage)
     measured, left_out = embedding_bench.measure(
         scaled, sizes, ids=ids, optimizer=optim, rounds=rounds
@@ -120,23 +51,10 @@ def embedding(
         ids=ids,
         optim=optim,
         storage=storage,
-        machine=timer.machine(),
+        machine=results.machine(),
         measured=measured,
         left_out=left_out,
     )
     if out is not None:
         result.save(out)
     return result
-
-
-def _checked(
-    arch: str, rows_scale: float, batch: str, rounds: int, optim: str
-) -> tuple[Arch, list[int]]:
-    """Return the sizes that a command line asks for, or say what has no meaning."""
-    if arch not in ARCHS:
-        raise unknown("arch", arch, ARCHS)
-    if optim not in OPTIMIZERS:
-        raise unknown("optim", optim, OPTIMIZERS)
-    if rounds < 1:
-        raise ConfigError(f"rounds is {rounds}, expected at least 1")
-    return ARCHS[arch].scaled(rows_scale), batch_sizes(batch)

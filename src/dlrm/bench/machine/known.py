@@ -1,0 +1,42 @@
+"""What is known of this machine, measured once: its ceilings, and the cost model that is fitted to its steps."""
+
+from contextlib import suppress
+
+from rich.progress import Progress
+
+from dlrm import terminal
+from dlrm.bench.machine import measure
+from dlrm.bench.machine.facts import facts
+from dlrm.bench.machine.machine import Machine, keep, kept, made
+
+
+def known() -> Machine:
+    """Return what is kept of this machine; measured and kept first where nothing is.
+
+    That takes half a minute, and nothing else should compute meanwhile.
+    """
+    found = kept()
+    if found is not None and found.costs is not None:
+        return found
+    with terminal.progress() as bar:
+        return measured(bar)
+
+
+def measured(bar: Progress) -> Machine:
+    """Measure this machine, keep what was found, and return it.
+
+    Args:
+        bar: Where the progress is shown.
+
+    """
+    from dlrm.bench.cost import calibrate
+
+    task = bar.add_task("measuring this machine", total=measure.TICKS)
+    ceilings = measure.measure(lambda: bar.advance(task))
+    task = bar.add_task("fitting its cost model", total=calibrate.STEPS)
+    costs = calibrate.calibrate(facts(), ceilings, lambda: bar.advance(task))
+    machine = made(ceilings, costs)
+    # Where nothing can be written, it is measured each time.
+    with suppress(OSError):
+        keep(machine)
+    return machine

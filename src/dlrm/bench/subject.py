@@ -1,0 +1,148 @@
+"""What a step is measured of: a model, and batches for it, random or from prepared data."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from dlrm.batch import Batch
+from dlrm.bench.batches import LEAST_BATCHES, Ids, cache_bytes, rotation
+from dlrm.bench.cost.step_work import Shape
+from dlrm.bench.ops.room import free_bytes
+from dlrm.data.loader import Loader
+from dlrm.data.store import Dataset
+from dlrm.errors import ConfigError
+from dlrm.nn import precision
+from dlrm.ops.memory import keep_freed_memory
+from dlrm.parallel.arithmetic import arithmetic
+from dlrm.parallel.tables import contents
+from dlrm.schema import Schema
+from dlrm.terminal import human_bytes
+from dlrm.training.config import TrainConfig
+
+SPARE_BYTES = 500_000_000
+"""For libraries and kernels."""
+MOST_BATCHES = 512
+"""Of prepared data."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subject:
+    """A run of which steps are measured.
+
+    Its batches are random, or the training rows of a dataset.
+    """
+
+    name: str
+    config: TrainConfig
+    schema: Schema
+    dataset: Dataset | None = None
+    ids: Ids = "uniform"
+    pooling: int = 1
+    varied: bool = False
+
+    def shape(self, batch_size: int) -> Shape:
+        """Return what its batches are like; popular ids in data count as those of a power law."""
+        if self.dataset is not None:
+            split = self.dataset.split("train")
+            lookups = max(1, len(self.schema.categorical)) * max(1, len(split))
+            bags = getattr(split, "bags", None)
+            ids = len(bags.ids) if bags is not None else lookups
+            return Shape(batch_size, ids / lookups, "zipf")
+        pooling = (self.pooling + 1) / 2 if self.varied else self.pooling
+        return Shape(batch_size, pooling, self.ids)
+
+    def batches(self, batch_size: int) -> list[Batch]:
+        """Return batches that together are larger than the last-level cache, as far as data go.
+
+        Raises:
+            ConfigError: The data have fewer rows than a batch.
+
+        """
+        if self.dataset is None:
+            return rotation(
+                self.schema.rows,
+                batch_size,
+                self.ids,
+                num_dense=len(self.schema.dense),
+                pooling=self.pooling,
+                varied=self.varied,
+            )
+        split = self.dataset.split("train")
+        if batch_size > len(split):
+            raise ConfigError(
+                f"batch is {batch_size:,}, but {self.dataset.path} has {len(split):,} training "
+                "rows: take a smaller one"
+            )
+        loader = Loader(split, batch_size=batch_size, shuffle=True)
+        return list(islice(_whole(loader, batch_size), self._count(batch_size)))
+
+    def check(self, batch_size: int, *, train: bool) -> None:
+        """Return if it fits into memory, asked before anything is allocated.
+
+        Raises:
+            ConfigError: It does not; with the numbers.
+
+        """
+        with torch.device("meta"):
+            model = self.config.model.build(self.schema, precision.resolve(self.config.precision))
+        kept = contents(model, self.config.optim.name)
+        cost = arithmetic(model, self.schema)
+        tables = kept.model_bytes + (kept.state_bytes if train else 0)
+        shape = self.shape(batch_size)
+        sample = 4 * (len(self.schema.dense) + 1 + len(self.schema.categorical) * shape.pooling)
+        batches = self._count(batch_size) * batch_size * sample
+        step = cost.activations_bytes * batch_size * (2 if train else 1)
+        need, free = tables + 3 * batches + step + SPARE_BYTES, free_bytes()
+        if need > free:
+            raise ConfigError(
+                f"{self.name} at batch {batch_size:,} needs {human_bytes(need)} "
+                f"({human_bytes(tables)} of parameters{' and their state' if train else ''}, "
+                f"{human_bytes(step)} of activations), {human_bytes(free)} are free; "
+                "--rows-scale 0.1 takes a tenth of the rows of each table"
+            )
+
+    def build(self) -> tuple[nn.Module, Optimizer]:
+        """Return the model and its optimizer, as the training loop makes them."""
+        keep_freed_memory()
+        if self.config.threads:
+            torch.set_num_threads(self.config.threads)
+        torch.manual_seed(self.config.seed)
+        config = self.config
+        model = config.model.build(self.schema, precision.resolve(config.precision))
+        return model, config.optim.build(model.parameters())
+
+    def scaled(self, share: float) -> "Subject":
+        """Return the same over tables of a share of the rows, one row at least.
+
+        Raises:
+            ConfigError: The share is not above 0 and at most 1, or the rows are those of data.
+
+        """
+        if share == 1:
+            return self
+        if self.dataset is not None:
+            raise ConfigError("rows-scale changes random tables; these are of prepared data")
+        if not 0 < share < 1:
+            raise ConfigError(f"rows-scale is {share}, expected above 0 and at most 1")
+        features = (
+            replace(feature, rows=max(1, round(feature.rows * share)))
+            for feature in self.schema.categorical
+        )
+        return replace(self, schema=replace(self.schema, categorical=tuple(features)))
+
+    def _count(self, batch_size: int) -> int:
+        """Return how many batches rotate."""
+        sample = 4 * (len(self.schema.dense) + len(self.schema.categorical) * self.pooling + 1)
+        batches = cache_bytes() * 3 // 2 // (sample * batch_size) + 1
+        return max(LEAST_BATCHES, min(MOST_BATCHES, batches))
+
+
+def _whole(loader: Loader, batch_size: int) -> Iterator[Batch]:
+    """Yield full batches, of one epoch."""
+    for batch in loader.epoch():
+        if len(batch) == batch_size:
+            yield batch
