@@ -90,8 +90,8 @@ def operator(name: str, scale: float, training: bool) -> dict[str, Any]:
         "bound": BOUNDS[each.index(max(each))], "predicted_ms": 1.07 * ms,
         "terms": dict(zip(TERMS, each, strict=True)),
         "cache": [[0.25, 1.3], [0.5, 1.15], [1.0, 1.0], [2.0, 0.82], [4.0, 0.6], [16.0, 0.3]],
-        "precision": {"bf16": 0.52, "int8": 0.5},
-        "rows": {"bf16": [0.95, 0.5], "int8": [0.9, 0.25]},
+        "precision": {"bf16": 0.52, "int8": 0.5} if "MLP" in name else {},
+        "rows": {"bf16": 0.6, "int8": 0.35} if name in ("lookup", "update") else {},
     }  # fmt: skip
 
 

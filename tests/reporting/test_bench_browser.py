@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dlrm.bench.cost.what_if import WhatIf, read
 from dlrm.reporting.bench import write
 
 from . import benchmarks
@@ -21,13 +22,14 @@ CHANGES: tuple[dict[str, Any], ...] = (
     {},
     {"cores": 8},
     {"bandwidth": 2.0, "latency": 0.5},
-    {"cache": 0.25, "precision": "bf16"},
-    {"cores": 1, "bandwidth": 0.5, "latency": 2.0, "cache": 16.0, "precision": "int8", "rows": "bf16"},
-)  # fmt: skip
+    {"cache": 0.25, "precision": "bf16", "flops": 1.5},
+    {"cores": 1, "bandwidth": 0.5, "latency": 2.0, "cache": 16.0, "rows": "bf16"},
+    {"cores": 128, "precision": "int8", "rows": "int8"},
+)
 
 MOVE = """
 const form = document.getElementById("what-if");
-const found = { ms: [], wide: [] };
+const found = { ms: [], flags: [] };
 const said = () => Number(document.getElementById("predicted").dataset.ms);
 for (let step = 0; step < form.elements.step.options.length; step++) {
   for (const change of CHANGES) {
@@ -41,6 +43,7 @@ for (let step = 0; step < form.elements.step.options.length; step++) {
       input.dispatchEvent(new Event("input", { bubbles: true }));
     }
     found.ms.push(said());
+    found.flags.push(document.querySelector("#predicted code").textContent);
   }
 }
 found.text = document.getElementById("predicted").textContent;
@@ -52,28 +55,6 @@ window.Blob = class { constructor(lines) { found.rows = lines.map(JSON.parse); }
 URL.createObjectURL = () => "#";
 document.getElementById("save").click();
 """
-
-
-def expected(row: dict[str, Any], change: dict[str, Any]) -> float:
-    """Return the milliseconds of a step, by the formula in `bench_whatif`."""
-    cores = change.get("cores", row["threads"]) / row["threads"]
-    exponents, total = row["exponents"], 0.0
-    for each in row["operators"]:
-        terms = each["terms"]
-        waiting, moving = each["rows"].get(change.get("rows"), (1.0, 1.0))
-        products = each["precision"].get(change.get("precision"), 1.0)
-        bandwidth = change.get("bandwidth", 1.0)
-        random = (
-            terms["latency_ms"]
-            * waiting
-            * change.get("latency", 1.0)
-            / cores ** exponents["latency"]
-        )
-        random += terms["transfer_ms"] * moving / bandwidth
-        total += terms["calls_ms"] + terms["stream_ms"] / bandwidth
-        total += terms["compute_ms"] * products / cores ** exponents["compute"]
-        total += random * dict(each["cache"])[change.get("cache", 1.0)]
-    return total  # fmt: skip
 
 
 def probed(file: Path, script: str) -> Path:
@@ -94,8 +75,17 @@ def test_sliders_predict_what_the_formula_says(tmp_path: Path):
     script += "document.body.dataset.found = JSON.stringify(found);"
     seen = _open(tmp_path, probed(file, f"{{{script}}}"), dark=False, width=390)
     found = json.loads(unescape(re.findall(r'data-found="([^"]*)"', seen)[0]))
-    due = [expected(row, change) for row in rows[1:] for change in CHANGES]
+    each = [(row, change) for row in rows[1:] for change in CHANGES]
+    due = [
+        WhatIf(**{**change, "cores": change.get("cores", 2) / 2}).step_ms(row)
+        for row, change in each
+    ]
     assert found["ms"] == pytest.approx(due, rel=1e-9)
+    # The flag that the page names asks dlrm bench the same.
+    for said, ms, (row, _) in zip(found["flags"], due, each, strict=True):
+        text = said.removeprefix("--what-if ")
+        asked = read(text, cores=2, copy=41e9, cache_bytes=32 << 20) if text else WhatIf()
+        assert asked.step_ms(row) == pytest.approx(ms, rel=1e-9)
     assert found["reset"] == pytest.approx(rows[2]["step_ms"], rel=1e-9)
     assert found["hidden"] is False
     assert found["wide"] <= 0

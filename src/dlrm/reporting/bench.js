@@ -14,18 +14,30 @@ function between(pairs, factor) {
   return below + (above - below) * (Math.log(factor / low) / Math.log(high / low));
 }
 
-// Milliseconds of an operator on another machine
+// Milliseconds of an operator on another machine, as dlrm.bench.cost.what_if has it
 function predicted(operator, exponents, cores, change) {
   const { calls_ms, compute_ms, stream_ms, latency_ms, transfer_ms } = operator.terms;
-  const products = operator.precision[change.precision] ?? 1;
-  const [waiting, moving] = operator.rows[change.rows] ?? [1, 1];
   const random =
-    latency_ms * waiting * change.latency / cores ** exponents.latency
-    + transfer_ms * moving / change.bandwidth;
-  return calls_ms
-    + compute_ms * products / cores ** exponents.compute
+    latency_ms * change.latency / cores ** exponents.latency + transfer_ms / change.bandwidth;
+  const ms = calls_ms
+    + compute_ms / (change.flops * cores ** exponents.compute)
     + stream_ms / change.bandwidth
     + random * between(operator.cache, change.cache);
+  const multiplier = (of, choice) => (Object.hasOwn(of, choice) ? of[choice] : 1);
+  return ms * multiplier(operator.precision, change.precision) * multiplier(operator.rows, change.rows);
+}
+
+// The same change as a flag of dlrm bench
+function flag(step, change) {
+  const words = [];
+  if (change.cores !== step.cores) words.push(`cores=${change.cores}`);
+  for (const name of ["bandwidth", "flops", "latency", "cache"]) {
+    if (change[name] !== 1) words.push(`${name}=${change[name]}x`);
+  }
+  for (const name of ["precision", "rows"]) {
+    if (change[name]) words.push(`${name}=${change[name]}`);
+  }
+  return words.length ? `--what-if ${words.join(",")}` : "";
 }
 
 function made(tag, text, attributes = {}) {
@@ -132,6 +144,7 @@ function draw() {
     stack("predicted", step.operators, then, longest),
     table(step.operators, now, then),
     made("p", off, { class: "note" }),
+    made("code", flag(step, change)),
   );
   out.dataset.ms = after;
 }

@@ -117,6 +117,7 @@ def _headline(found: Found) -> str:
         said += [
             f"multiplies {bench_machine.best(rates) / 1e9:.3g} GFLOP/s in {kind}"
             for kind, rates in can.flops.items()
+            if rates
         ]
         return f"This machine {', '.join(said)}."
     return "Nothing of these rows can be drawn."

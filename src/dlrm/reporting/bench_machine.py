@@ -10,6 +10,7 @@ from dlrm.reporting.charts.gather import sized
 from dlrm.reporting.figures import absent, figure, key
 from dlrm.reporting.markup import Html, element
 from dlrm.reporting.record import measure
+from dlrm.reporting.series import LARGEST
 from dlrm.reporting.tables import fold, table
 from dlrm.reporting.words import UNKNOWN, number
 from dlrm.terminal import human_bytes
@@ -112,7 +113,7 @@ def _gather(host: Host, steps: Sequence[Step], name: str) -> Html:
         return absent(title, "the machine's row has no gather curve")
     curves = []
     for wide, (color, dashes) in zip(lengths, CURVES, strict=False):
-        line = sorted((p.table_bytes, 1e-6 / p.row_s) for p in points if p.row_bytes == wide)
+        line = sorted((float(p.table_bytes), 1e-6 / p.row_s) for p in points if p.row_bytes == wide)
         sizes, rates = zip(*line, strict=True)
         curves.append(Gather(sizes, rates, color, dashes))
     drawn = charts.gather(name, title, curves, caches(host), _spots(host, steps))
@@ -137,7 +138,7 @@ def _spots(host: Host, steps: Sequence[Step]) -> list[Spot]:
     spots = []
     for (size, wide), names in sorted(found.items(), reverse=True):
         text = next(iter(names)) if len(names) == 1 else f"{len(names)} × {sized(size)}"
-        spots.append(Spot(text, int(size), 1e-6 / host.ceilings.row_s(size, wide), "test"))
+        spots.append(Spot(text, size, 1e-6 / host.ceilings.row_s(size, wide), "test"))
     return spots
 
 
@@ -153,7 +154,7 @@ def _distinct(steps: Sequence[Step]) -> dict[str, list[tuple[str, float, float]]
                 measure(each.get("row_bytes"), 0),
             )
             for each in (listed if isinstance(listed, list) else [])
-            if isinstance(each, Mapping) and measure(each.get("bytes"), 0) > 0
+            if isinstance(each, Mapping) and 0 < measure(each.get("bytes"), 0) < LARGEST
         ]
         if tables and tables not in found.values():
             found[f"{step.arch}, rows in {step.storage}"] = tables

@@ -141,7 +141,8 @@ def _others(steps: Sequence[Step]) -> list[Step]:
 def _shares(steps: Sequence[Step]) -> Html:
     title = "Share of the step"
     bars = [
-        (step.label, [Piece(each.ms, role(each.name)) for each in step.operators]) for step in steps
+        (step.label, [Piece(each.ms, role(each.name)) for each in step.operators if each.ms > 0])
+        for step in steps
     ]
     said = "Like Figure 6 of the paper; shares below 7% are in the tables."
     return figure(title, legend(steps), charts.split("shares", title, bars), said)

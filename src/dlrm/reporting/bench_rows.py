@@ -9,6 +9,7 @@ from dlrm.bench.machine.ceilings import Ceilings
 from dlrm.bench.machine.facts import Facts
 from dlrm.bench.results import SCHEMA
 from dlrm.reporting.record import measure
+from dlrm.reporting.series import LARGEST
 
 Row = Mapping[str, Any]
 T = TypeVar("T")
@@ -213,8 +214,8 @@ def _host(row: Row) -> Host:
     rates = [*ceilings.copy.values(), *ceilings.gather_by_threads.values(), ceilings.call_s]
     rates += [rate for each in ceilings.flops.values() for rate in each.values()]
     rates += [value for p in ceilings.gather for value in (p.row_bytes, p.table_bytes, p.row_s)]
-    if not all(0 < rate < math.inf for rate in rates):
-        raise _UndrawableError("a ceiling is not above 0")
+    if not all(0 < rate < LARGEST for rate in rates):
+        raise _UndrawableError(f"a ceiling is not above 0 and below {LARGEST:g}")
     return _made(Host, row, facts=facts, ceilings=ceilings)
 
 

@@ -1,11 +1,7 @@
 """What another machine would bring, on a page of benchmarks: sliders, and what bench.js moves.
 
-For each operator, whose time is split as the fitted model splits it,
-
-    ms = calls + compute · precision / cores^compute + stream / bandwidth
-       + cache · (latency · rows · memory latency / cores^latency + transfer · rows / bandwidth)
-
-where precision, rows and cache are multipliers that the rows hold, and all else is 1 today.
+The formula is that of `dlrm.bench.cost.what_if`, of which bench.js has its own copy; the tests hold
+the two against each other in a browser.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,8 +17,10 @@ from dlrm.reporting.record import measure
 from dlrm.reporting.words import percent
 
 CORES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+MOST = 100_000
+"""Cores that a row may be of."""
 FACTORS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
-"""Of memory bandwidth."""
+"""Of arithmetic and of memory bandwidth."""
 LATENCIES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
 
 
@@ -43,6 +41,7 @@ def section(found: Found) -> Html | None:
         "form",
         element("label", "Step ", element("select", *options, name="step"), class_="wide"),
         _slider("cores", "Cores", cores),
+        _slider("flops", "Arithmetic of a core", FACTORS),
         _slider("bandwidth", "Memory bandwidth", FACTORS),
         _slider("latency", "Memory latency", LATENCIES),
         _slider("cache", "Last-level cache", sizes) if len(sizes) > 1 else None,
@@ -76,14 +75,15 @@ def _told(step: Step, found: Found) -> dict[str, Any] | None:
     """Return what bench.js needs of a step; None where the row does not say it."""
     exponents = step.row.get("exponents")
     operators = [_operator(each) for each in step.row["operators"]]
-    if not isinstance(exponents, Mapping) or None in operators:
+    cores = measure(step.row.get("threads"), 1)
+    if not isinstance(exponents, Mapping) or None in operators or not 1 <= cores <= MOST:
         return None
     host = found.host(step.machine)
     last = caches(host)[-1:] if host else []
     return {
         "batch": step.batch_size,
         "ms": step.step_ms,
-        "cores": int(measure(step.row.get("threads"), 1)),
+        "cores": int(cores),
         "cache_bytes": last[0][1] if last else None,
         "cache_name": binary(last[0][1]) if last else None,
         "error": percent(step.model_error) if isfinite(step.model_error) else None,
@@ -102,10 +102,25 @@ def _operator(of: Mapping[str, Any]) -> dict[str, Any] | None:
         "name": name,
         "role": role(name),
         "terms": dict(zip(TERMS, values, strict=True)),
-        "cache": sorted(of.get("cache") or [[1.0, 1.0]]),
-        "precision": of.get("precision") or {},
-        "rows": of.get("rows") or {},
+        "cache": _pairs(of.get("cache")),
+        "precision": _multipliers(of.get("precision")),
+        "rows": _multipliers(of.get("rows")),
     }
+
+
+def _pairs(of: object) -> list[list[float]]:
+    """Return factors of the cache and their multipliers, in order."""
+    found = [
+        [measure(each[0]), measure(each[1])]
+        for each in (of if isinstance(of, list) else [])
+        if isinstance(each, list) and len(each) == 2
+    ]
+    return sorted(each for each in found if each[0] > 0 and isfinite(sum(each))) or [[1.0, 1.0]]
+
+
+def _multipliers(of: object) -> dict[str, float]:
+    found = of if isinstance(of, Mapping) else {}
+    return {str(kind): measure(times) for kind, times in found.items() if isfinite(measure(times))}
 
 
 def _slider(name: str, label: str, choices: Sequence[float]) -> Html:

@@ -25,7 +25,7 @@ SMALL = 8.0
 class Gather:
     """Rows of one size."""
 
-    sizes: tuple[int, ...]
+    sizes: tuple[float, ...]
     """Bytes of the tables, in order; at least one."""
     rates: tuple[float, ...]
     """Million rows a second from each."""
@@ -41,7 +41,7 @@ class Spot:
 
     label: str
     """Drawn beside it."""
-    size_bytes: int
+    size_bytes: float
     rate: float
     """Million rows a second, as the curve has it."""
     role: str
