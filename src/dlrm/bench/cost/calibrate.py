@@ -24,7 +24,7 @@ from dlrm.bench.cost.fit import Costs, Step, fit
 from dlrm.bench.cost.operators import measured, parts
 from dlrm.bench.cost.step_work import Shape, works
 from dlrm.bench.machine.ceilings import Ceilings
-from dlrm.bench.machine.facts import Facts
+from dlrm.bench.machine.facts import Facts, last_level
 from dlrm.bench.ours import learning_rate
 from dlrm.bench.stages import Watched
 from dlrm.models.dlrm import DLRMConfig
@@ -139,7 +139,9 @@ def calibrate(facts: Facts, ceilings: Ceilings, tick: Callable[[], None]) -> dic
 
     """
     room = min(TABLES_BYTES, (facts.memory_bytes or TABLES_BYTES) // SHARE)
-    return fit(measure(trials(STEPS, tables_bytes=room), tick), ceilings).to_dict()
+    cache = last_level(facts.caches)
+    steps = measure(trials(STEPS, tables_bytes=room), tick)
+    return fit(steps, ceilings, cache.total_bytes if cache else 0.0).to_dict()
 
 
 def trials(count: int, seed: int = 0, tables_bytes: int = TABLES_BYTES) -> list[Trial]:

@@ -9,7 +9,7 @@ count less (Cauchy's loss).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from statistics import median
 from typing import Any
 
@@ -57,6 +57,8 @@ class Costs:
     """That of the step in whose place nine of ten are better."""
     steps: int
     """That it was tested on."""
+    cache_bytes: float = 0.0
+    """Of the last-level cache: bytes in order that it holds wait for cores, not for memory."""
 
     def terms(
         self,
@@ -76,7 +78,12 @@ class Costs:
         """
         weights = self.weights.get(kind) or self.weights["layers"]
         at_ceilings = astuple(limits(work, ceilings, padded=True, cache=cache))
-        return Terms(*(w * t for w, t in zip(weights, at_ceilings, strict=True)))
+        found = Terms(*(w * t for w, t in zip(weights, at_ceilings, strict=True)))
+        size = cache[0] * self.cache_bytes
+        near_s = found.stream_s * min(1.0, size / max(work.stream_bytes, 1.0))
+        return replace(
+            found, compute_s=found.compute_s + near_s, stream_s=found.stream_s - near_s
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the model JSON-ready."""
@@ -85,6 +92,7 @@ class Costs:
             "error": self.error,
             "worst": self.worst,
             "steps": self.steps,
+            "cache_bytes": self.cache_bytes,
         }
 
     @classmethod
@@ -100,15 +108,16 @@ class Costs:
             for kind, each in values["weights"].items()
         }
         error, worst = float(values["error"]), float(values["worst"])
-        return cls(weights, error, worst, int(values["steps"]))
+        return cls(weights, error, worst, int(values["steps"]), float(values["cache_bytes"]))
 
 
-def fit(steps: Sequence[Step], ceilings: Ceilings) -> Costs:
+def fit(steps: Sequence[Step], ceilings: Ceilings, cache_bytes: float = 0.0) -> Costs:
     """Return the cost model of a machine, with its error on steps that are left out in turn.
 
     Args:
         steps: Measured there; at least `FOLDS`.
         ceilings: Measured there.
+        cache_bytes: Of the last-level cache.
 
     """
     errors: list[float] = []
@@ -120,7 +129,8 @@ def fit(steps: Sequence[Step], ceilings: Ceilings) -> Costs:
             for step in steps[fold::FOLDS]
         ]
     tenth = float(np.quantile(errors, 0.9))
-    return Costs(_weights(steps, ceilings), median(errors), tenth, len(steps))
+    weights = _weights(steps, ceilings)
+    return Costs(weights, median(errors), tenth, len(steps), cache_bytes)
 
 
 def predicted(costs: Costs, operators: Iterable[Measured], ceilings: Ceilings) -> Terms:

@@ -33,7 +33,20 @@ def limits(
     return Terms(
         calls_s=work.calls * ceilings.call_s,
         compute_s=products / rates[threads] + work.scalar_flops / ceilings.flops["fp32"][threads],
-        stream_s=work.stream_bytes / ceilings.copy[threads],
+        stream_s=work.stream_bytes / stream_rate(work.stream_bytes, ceilings),
         latency_s=latency_s,
         transfer_s=transfer_s,
     )
+
+
+def stream_rate(size_bytes: float, ceilings: Ceilings) -> float:
+    """Return the bytes a second, read and written in order, of so many that are passed over.
+
+    What the caches hold is passed over faster than memory copies: as fast as the longest rows that
+    were measured are read from a table of that size, and written.
+    """
+    longest = max((point.row_bytes for point in ceilings.gather), default=0)
+    copied = ceilings.copy[ceilings.threads]
+    if not longest:
+        return copied
+    return max(copied, 2 * longest / ceilings.row_s(size_bytes, longest))

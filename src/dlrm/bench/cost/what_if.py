@@ -1,10 +1,10 @@
 """Another machine, or other numbers: what a step that was measured here would take with them.
 
-    ms = rows * precision * (calls + compute / (flops * cores^c) + stream / bandwidth
-         + cache * (latency * wait / cores^l + transfer / bandwidth))
+    ms = rows * precision * (calls + compute / (flops * cores^c) + stream / (bandwidth * cores^s)
+         + cache * (latency * wait / cores^l + transfer / (bandwidth * cores^s)))
 
 for each operator, whose measured time is split as the fitted model splits it. `cores` counts those
-of this machine as 1; c and l say how its own arithmetic and waiting grew with threads. `cache`,
+of this machine as 1; c, s and l say how its arithmetic, copies and waiting grew with threads. `cache`,
 `rows` and `precision` are multipliers that the fitted model gave, kept with the row; all is 1
 today. The page of benchmarks computes the same.
 """
@@ -53,14 +53,15 @@ class WhatIf:
 
         """
         terms = operator["terms"]
+        moved = self.bandwidth * self.cores ** exponents["stream"]
         random = (
             terms["latency_ms"] * self.latency / self.cores ** exponents["latency"]
-            + terms["transfer_ms"] / self.bandwidth
+            + terms["transfer_ms"] / moved
         )
         ms = (
             terms["calls_ms"]
             + terms["compute_ms"] / (self.flops * self.cores ** exponents["compute"])
-            + terms["stream_ms"] / self.bandwidth
+            + terms["stream_ms"] / moved
             + random * _between(operator["cache"], self.cache)
         )
         precision = operator["precision"].get(self.precision, 1.0)
