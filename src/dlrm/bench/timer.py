@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dlrm.bench import results
 from dlrm.errors import ConfigError
 
 T = TypeVar("T")
@@ -191,11 +190,6 @@ def figures(timing: Timing) -> dict[str, Any]:
     }
 
 
-def machine() -> dict[str, Any]:
-    """Return what `results.machine` does; until its callers ask there."""
-    return results.machine()
-
-
 def peak_bytes(process: int | None = None) -> int:
     """Return the most memory that a process has had in its life so far; 0 where nobody tells.
 
@@ -209,8 +203,3 @@ def peak_bytes(process: int | None = None) -> int:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return 0
-
-
-def save(suite: str, values: Mapping[str, Any], out: Path | None = None) -> Path:
-    """Append one row as `results.save` does; until its callers say so."""
-    return results.save([results.row(suite, values)], out)
