@@ -102,7 +102,8 @@ def step(suite: str, batch: int, arch: str = "criteo-kaggle", **changed: Any) ->
     ms = sum(each["ms"] for each in operators)
     values = {
         "arch": arch, "model": "dlrm", "batch_size": batch, "precision": "fp32",
-        "storage": "fp32", "optim": "sgd", "ids": "uniform", "rows_scale": 1.0,
+        "storage": "fp32", "optim": "sgd", "ids": "uniform", "rows_scale": 1.0, "pooling": 1,
+        "dim": 16,
         "step_ms": ms, "step_low": 0.97 * ms, "step_high": 1.04 * ms, "p95_ms": 1.2 * ms,
         "samples_per_s": 1e3 * batch / ms, "roofline_ms": 0.6 * ms, "roofline_share": 0.6,
         "predicted_ms": 1.07 * ms, "model_error": 0.09, "operators": operators,

@@ -212,6 +212,12 @@ def test_operators_of_a_step_have_colours_of_their_own():
         assert bench_operators.role(name)
 
 
+def test_published_figures_stand_beside_ours():
+    published = {"published_samples": 2_048_000, "published_ours_s": 31.4, "published_xeon_s": 256}
+    page = render([benchmarks.step("train", 1024, arch="figure6", **published)])
+    assert "2,048,000 samples would take 31 s here; published: 256 s on a xeon." in page
+
+
 def test_counters_that_a_machine_lacks_are_unavailable():
     page = render([benchmarks.machine()])
     assert re.search(r"Hardware counters</th><td>unavailable", page)
@@ -276,7 +282,8 @@ def test_labels_meet_no_other_and_no_dot(dots: list[tuple[float, float]]):
 
 JUNK = (None, "x", [], {}, -1, 0, 1e300, True, math.nan, [3])
 PLACES = (
-    ("threads",), ("step_ms",), ("batch_size",), ("model_error",), ("tables",), ("tables", 0), ("tables", 0, "bytes"),
+    ("threads",), ("step_ms",), ("batch_size",), ("model_error",), ("dim",), ("pooling",),
+    ("tables",), ("tables", 0), ("tables", 0, "bytes"), ("published_ours_s",),
     ("changes",), ("changes", 0), ("exponents",), ("exponents", "latency"), ("operators",),
     ("operators", 0), ("operators", 0, "ms"), ("operators", 0, "terms"), ("operators", 0, "cache"),
     ("operators", 2, "intensity"), ("operators", 2, "precision"), ("rows_scale",), ("verdict",),

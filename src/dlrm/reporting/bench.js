@@ -17,11 +17,11 @@ function between(pairs, factor) {
 // Milliseconds of an operator on another machine, as dlrm.bench.cost.what_if has it
 function predicted(operator, exponents, cores, change) {
   const { calls_ms, compute_ms, stream_ms, latency_ms, transfer_ms } = operator.terms;
-  const random =
-    latency_ms * change.latency / cores ** exponents.latency + transfer_ms / change.bandwidth;
+  const moved = change.bandwidth * cores ** exponents.stream;
+  const random = latency_ms * change.latency / cores ** exponents.latency + transfer_ms / moved;
   const ms = calls_ms
     + compute_ms / (change.flops * cores ** exponents.compute)
-    + stream_ms / change.bandwidth
+    + stream_ms / moved
     + random * between(operator.cache, change.cache);
   const multiplier = (of, choice) => (Object.hasOwn(of, choice) ? of[choice] : 1);
   return ms * multiplier(operator.precision, change.precision) * multiplier(operator.rows, change.rows);

@@ -76,14 +76,17 @@ class Step:
     def words(self) -> tuple[str, ...]:
         """What was measured, without what goes without saying."""
         scale = measure(self.row.get("rows_scale"), 1.0)
+        pooling = measure(self.row.get("pooling"), 1.0)
         threads = measure(self.row.get("threads"), 1.0)
         return (
             self.suite,
             self.arch if self.model in ("dlrm", "") else f"{self.arch} ({self.model})",
+            *((f"dim {self.row['dim']}",) if self.row.get("dim") is not None else ()),
             self.precision,
             *((f"rows in {self.storage}",) if self.storage != "fp32" else ()),
             *((self.optim,) if self.suite == "train" and self.optim != "sgd" else ()),
             *((f"{self.ids} ids",) if self.ids != "uniform" else ()),
+            *((f"{pooling:g} ids a table",) if pooling != 1 else ()),
             *((f"{scale:g} of the rows",) if scale != 1 else ()),
             *((f"{threads:g} threads",) if threads != measure(self.row.get("cores")) else ()),
         )

@@ -76,8 +76,23 @@ def _card(step: Step) -> Html:
             f"The model says {number(step.predicted_ms, 2)} ms for this step; {_error(step)}.",
             class_="model-says",
         ),
+        element("p", said, class_="model-says") if (said := _published(step)) else None,
         class_="card",
     )
+
+
+def _published(step: Step) -> str | None:
+    """Return what all samples of a published figure would take here, and took there."""
+    samples, ours_s = (measure(step.row.get(f"published_{name}")) for name in ("samples", "ours_s"))
+    if not isfinite(samples + ours_s):
+        return None
+    theirs = [
+        f"{measure(value):g} s on a {name.removeprefix('published_').removesuffix('_s')}"
+        for name, value in step.row.items()
+        if name.startswith("published_") and name.endswith("_s") and name != "published_ours_s"
+    ]
+    said = f"{samples:,.0f} samples would take {ours_s:.0f} s here"
+    return f"{said}; published: {', '.join(theirs)}." if theirs else f"{said}."
 
 
 def _error(step: Step) -> str:

@@ -17,6 +17,7 @@ from dlrm.reporting.record import measure
 from dlrm.reporting.words import percent
 
 CORES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+RATES = ("compute", "stream", "latency")
 MOST = 100_000
 """Cores that a row may be of."""
 FACTORS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
@@ -87,7 +88,7 @@ def _told(step: Step, found: Found) -> dict[str, Any] | None:
         "cache_bytes": last[0][1] if last else None,
         "cache_name": binary(last[0][1]) if last else None,
         "error": percent(step.model_error) if isfinite(step.model_error) else None,
-        "exponents": {name: measure(exponents.get(name), 0) for name in ("compute", "latency")},
+        "exponents": {name: measure(exponents.get(name), 0) for name in RATES},
         "operators": operators,
     }
 
