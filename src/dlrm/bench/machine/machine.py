@@ -20,7 +20,7 @@ from dlrm.bench.machine.measure import measure
 from dlrm.files import write_json
 from dlrm.training.environment import environment
 
-__all__ = ["Machine", "folder", "keep", "kept", "made", "measure"]
+__all__ = ["Machine", "folder", "keep", "kept", "made", "measure", "path"]
 
 SCHEMA = 1
 """Of the file."""
@@ -100,9 +100,9 @@ def kept(threads: int | None = None) -> Machine | None:
         threads: That it was measured with; None for as many as torch uses now.
 
     """
-    path = _path(facts().fingerprint, threads or torch.get_num_threads())
+    source = _path(facts().fingerprint, threads or torch.get_num_threads())
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(source.read_text())
         found = Machine.from_dict(values) if values["schema"] == SCHEMA else None
     # Whatever stands there instead: it is measured anew.
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -117,10 +117,15 @@ def keep(machine: Machine) -> Path:
         OSError: The folder cannot be written.
 
     """
-    path = _path(machine.fingerprint, machine.ceilings.threads)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"schema": SCHEMA, **machine.to_dict()})
-    return path
+    target = path(machine)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_json(target, {"schema": SCHEMA, **machine.to_dict()})
+    return target
+
+
+def path(machine: Machine) -> Path:
+    """Return the file that a machine is kept in."""
+    return _path(machine.fingerprint, machine.ceilings.threads)
 
 
 def folder() -> Path:

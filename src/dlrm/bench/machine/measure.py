@@ -37,7 +37,7 @@ def measure(tick: Callable[[], None]) -> Ceilings:
 
     """
     keep_freed_memory()
-    store = in_huge_pages(torch.empty(_store_bytes(free_bytes()) // 4)).zero_()
+    store = in_huge_pages(torch.empty(store_bytes() // 4)).zero_()
     every = torch.get_num_threads()
     threads = thread_counts(every)
     gathers = Gathers(store, cache_bytes())
@@ -97,8 +97,14 @@ def free_bytes() -> int | None:
     return min(found, default=None)
 
 
-def _store_bytes(free: int | None) -> int:
-    """Return the size of the largest table: a power of two."""
+def store_bytes() -> int:
+    """Return the size of the largest table: a power of two.
+
+    Raises:
+        ConfigError: Not even a small one fits into a quarter of the free memory.
+
+    """
+    free = free_bytes()
     if free is None:
         return STORE_BYTES
     room = free // 4 - OTHER_BYTES
@@ -112,6 +118,6 @@ def _store_bytes(free: int | None) -> int:
 
 
 def cache_bytes() -> int:
-    """Return the size of the last-level cache, of which at most 64 MB count: ids rotate beyond it."""
+    """Return the size of the last-level cache; of a larger one than 64 MB, that much."""
     found = last_level(facts().caches)
     return min(found.total_bytes, 2 * CACHE_BYTES) if found else CACHE_BYTES

@@ -1,13 +1,11 @@
 """`dlrm bench machine`: what this machine is and can do, measured and kept."""
 
-from contextlib import suppress
 from pathlib import Path
 
 from dlrm import terminal
 from dlrm.bench import results
 from dlrm.bench.machine import machine as machines
-from dlrm.bench.machine import measure
-from dlrm.bench.machine.facts import facts
+from dlrm.bench.machine.known import measured
 from dlrm.bench.watch import Watch
 from dlrm.commands.bench.machine_result import MachineResult
 
@@ -28,20 +26,17 @@ def machine(*, out: Path | None = None, html: Path | None = None) -> MachineResu
         ConfigError: Memory is too short.
 
     """
-    from dlrm.bench.cost import calibrate
-
     before = machines.kept()
     with terminal.progress() as bar, Watch() as watch:
-        task = bar.add_task("ceilings", total=measure.TICKS)
-        ceilings = machines.measure(lambda: bar.advance(task))
-        fitting = bar.add_task("cost model", total=calibrate.STEPS)
-        costs = calibrate.calibrate(facts(), ceilings, lambda: bar.advance(fitting))
-    now = machines.made(ceilings, costs)
-    kept = None
-    with suppress(OSError):
-        kept = machines.keep(now)
+        now = measured(bar)
+    found = machines.kept()
     result = MachineResult(
-        machine=now, before=before, seen=watch.seen, kept=kept, out=out, html=html
+        machine=now,
+        before=before,
+        seen=watch.seen,
+        kept=machines.path(now) if found and found.taken == now.taken else None,
+        out=out,
+        html=html,
     )
     if out is not None:
         results.save([result.row()], out)

@@ -1,6 +1,6 @@
 """What `dlrm bench machine` found: on one screen, or JSON-ready."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,16 +86,23 @@ class MachineResult:
         largest = max(point.table_bytes for point in can.gather)
         random = f"million/s, {shortest} bytes, from {_binary(largest)}"
 
-        def add(name: str, unit: str, size: float, rates: Mapping[int, float], key: str) -> None:
-            cells = [self._cell(rates[n] / size, key.format(n)) for n in counts]
+        def add(
+            name: str, unit: str, size: float, rates: Mapping[int, float], key: Callable[[int], str]
+        ) -> None:
+            cells = [self._cell(rates[n] / size, key(n)) for n in counts]
             ratio = [f"{rates[counts[-1]] / rates[1]:.2f}"] if scaling else []
             grid.add_row(name, *cells, *ratio, unit)
 
-        add("copy", "GB/s, read and written", 1e9, can.copy, "copy {}")
+        add("copy", "GB/s, read and written", 1e9, can.copy, lambda n: f"copy {n}")
         for name, rates in can.flops.items():
-            add(f"products, {name}", "GFLOP/s", 1e9, rates, f"{name} {{}}")
-        key = gather_name(shortest, largest, 0).removesuffix("0") + "{}"
-        add("random rows", random, 1e6, can.gather_by_threads, key)
+            add(f"products, {name}", "GFLOP/s", 1e9, rates, lambda n, name=name: f"{name} {n}")
+        add(
+            "random rows",
+            random,
+            1e6,
+            can.gather_by_threads,
+            lambda n: gather_name(shortest, largest, n),
+        )
         blank = [""] * (len(counts) - 1 + len(scaling))
         grid.add_row("smallest call", self._cell(can.call_s * 1e6, "call"), *blank, "µs")
         grid.columns[-1].justify = "left"

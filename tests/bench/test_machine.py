@@ -1,0 +1,363 @@
+"""What a machine is and can do: facts from files, ceilings with hardly any time, what is kept."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dlrm.bench.machine import counters, gather, machine, measure, probe, products
+from dlrm.bench.machine.ceilings import Ceilings, GatherPoint
+from dlrm.bench.machine.facts import Cache, Facts, facts, last_level, read
+from dlrm.bench.machine.machine import Machine, keep, kept, made
+from dlrm.bench.machine.probe import Probe, Way
+from dlrm.errors import ConfigError
+
+CPUINFO = """\
+processor\t: 0
+model name\t: AMD EPYC
+flags\t\t: fpu sse2 hypervisor avx2 fma avx512f avx512_bf16 avx512_vnni
+
+processor\t: 1
+model name\t: AMD EPYC
+flags\t\t: fpu
+"""
+ARM = "processor\t: 0\nBogoMIPS\t: 2000.00\nFeatures\t: fp asimd i8mm sve bf16\n"
+
+FACTS = Facts(
+    cpu="AMD EPYC",
+    cores=8,
+    instructions=("avx2", "fma"),
+    caches=(Cache(1, 2**15, 1, 8), Cache(3, 2**25, 4, 2)),
+    memory_bytes=25_276_510_208,
+    virtual=True,
+    counters=("cycles",),
+)
+CEILINGS = Ceilings(
+    threads=2,
+    copy={1: 40e9, 2: 80e9},
+    flops={"fp32": {1: 250e9, 2: 460e9}},
+    gather=(
+        GatherPoint(64, 2**16, 1e-9),
+        GatherPoint(64, 2**20, 4e-9),
+        GatherPoint(512, 2**16, 8e-9),
+        GatherPoint(512, 2**20, 32e-9),
+    ),
+    gather_by_threads={1: 125e6, 2: 250e6},
+    call_s=5e-7,
+    spread={"copy 2": 0.05},
+)
+MACHINE = Machine(FACTS, CEILINGS, {"torch": "2.13.0"}, "2026-01-01T00:00:00+00:00", {"a": [1.5]})
+
+
+@pytest.fixture
+def cpus(tmp_path: Path) -> Path:
+    """Eight cores: an L1 each, of data and of instructions, an L3 for four, and one file spoilt."""
+    for core in range(8):
+        block = "0-3" if core < 4 else "4-5,6-7"
+        for index, (level, kind, size, users) in enumerate(
+            [
+                ("1", "Data", "48K", str(core)),
+                ("1", "Instruction", "32K", str(core)),
+                ("2", "Unified", "unknown", str(core)),
+                ("3", "Unified", "32M", block),
+            ]
+        ):
+            folder = tmp_path / f"cpu{core}" / "cache" / f"index{index}"
+            folder.mkdir(parents=True)
+            for name, text in (("level", level), ("type", kind), ("size", size)):
+                (folder / name).write_text(f"{text}\n")
+            (folder / "shared_cpu_list").write_text(f"{users}\n")
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(machine, "folder", lambda: tmp_path / "machines")
+    return tmp_path / "machines"
+
+
+@pytest.fixture
+def little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny tables and products, and no time to look at them."""
+    monkeypatch.setattr(probe, "ROUNDS", 1)
+    monkeypatch.setattr(probe, "SAMPLES", 2)
+    monkeypatch.setattr(probe, "VISIT_S", 0.0)
+    monkeypatch.setattr(products, "SHAPES", ((32, 32, 32), (64, 32, 32)))
+    monkeypatch.setattr(gather, "LEAST_ROWS", 16)
+    monkeypatch.setattr(gather, "OUT_BYTES", 1 << 12)
+    monkeypatch.setattr(measure, "STORE_BYTES", 1 << 18)
+    monkeypatch.setattr(measure, "cache_bytes", lambda: 1 << 16)
+
+
+def test_facts_are_what_the_files_say(cpus: Path) -> None:
+    cpuinfo = cpus / "cpuinfo"
+    cpuinfo.write_text(CPUINFO)
+    found = read(cpuinfo, cpus, set(range(8)))
+    assert (found.cpu, found.cores, found.virtual) == ("AMD EPYC", 8, True)
+    assert found.instructions == ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16")
+    assert found.caches == (Cache(1, 48 * 2**10, 1, 8), Cache(3, 32 * 2**20, 4, 2))
+    assert found.caches[1].total_bytes == 64 * 2**20
+    assert last_level(found.caches) == found.caches[1]
+
+
+def test_only_the_cores_of_this_process_count(cpus: Path) -> None:
+    found = read(cpus / "cpuinfo", cpus, {0, 1})
+    assert found.cores == 2
+    assert found.caches == (Cache(1, 48 * 2**10, 1, 2), Cache(3, 32 * 2**20, 4, 1))
+
+
+def test_what_the_system_does_not_tell_is_left_out(tmp_path: Path) -> None:
+    found = read(tmp_path / "no", tmp_path / "none", {0})
+    assert (found.instructions, found.caches, found.virtual) == ((), (), None)
+    assert found.cpu
+    assert last_level(()) is None
+
+
+def test_arm_calls_them_features_and_says_nothing_of_virtual_machines(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(ARM)
+    found = read(cpuinfo, tmp_path, {0})
+    assert found.instructions == ("asimd", "sve", "i8mm", "bf16")
+    assert found.virtual is None
+
+
+def test_counters_are_those_that_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(counters.readable()) <= set(counters.CONFIGS)
+    monkeypatch.setattr(counters, "CALLS", {})
+    assert counters.readable() == ()
+
+
+def test_equal_hardware_has_an_equal_fingerprint() -> None:
+    assert len(FACTS.fingerprint) == 12
+    assert int(FACTS.fingerprint, 16) >= 0
+    # A kernel keeps a little memory for itself; rights decide who may read counters.
+    same = replace(FACTS, memory_bytes=FACTS.memory_bytes - 2**20, counters=())
+    assert same.fingerprint == FACTS.fingerprint
+    others = [
+        replace(FACTS, cpu="AMD EPYC 2"),
+        replace(FACTS, cores=4),
+        replace(FACTS, instructions=("avx2",)),
+        replace(FACTS, caches=FACTS.caches[:1]),
+        replace(FACTS, memory_bytes=2**36),
+        replace(FACTS, virtual=None),
+    ]
+    assert len({FACTS.fingerprint, *(other.fingerprint for other in others)}) == 7
+    assert facts().fingerprint == facts().fingerprint
+
+
+def test_everything_survives_json() -> None:
+    for value in (FACTS, CEILINGS, MACHINE, facts()):
+        assert type(value).from_dict(json.loads(json.dumps(value.to_dict()))) == value
+    assert MACHINE.fingerprint == FACTS.fingerprint == FACTS.to_dict()["fingerprint"]
+
+
+TABLES = st.lists(st.integers(10, 40), min_size=1, max_size=6, unique=True)
+SECONDS = st.floats(1e-10, 1e-6)
+
+
+@given(st.data(), TABLES, st.floats(1, 1e13), st.floats(1, 4096))
+def test_a_row_takes_what_lies_between_the_points_around_it(data, powers, table, row) -> None:
+    curve = {length: {2**p: data.draw(SECONDS) for p in sorted(powers)} for length in (64, 512)}
+    points = [GatherPoint(n, t, s) for n, line in curve.items() for t, s in line.items()]
+    can = replace(CEILINGS, gather=tuple(points))
+    for point in points:
+        longer = max(point.row_s, can.row_s(point.table_bytes, 64))
+        assert can.row_s(point.table_bytes, point.row_bytes) == pytest.approx(longer)
+    sizes = sorted(curve[64])
+    near = [size for size in sizes if size >= table][:1] + [s for s in sizes if s <= table][-1:]
+    around = [curve[64][size] for size in near]
+    found = can.row_s(table, 64)
+    assert min(around) * (1 - 1e-9) <= found <= max(around) * (1 + 1e-9)
+    assert can.row_s(table, row) >= can.row_s(table, min(row, 64)) * (1 - 1e-9)
+
+
+def test_between_sizes_by_logarithms_and_between_lengths_along_a_line() -> None:
+    assert CEILINGS.row_s(2**18, 64) == pytest.approx(2e-9)
+    assert CEILINGS.row_s(2**16, 288) == pytest.approx(4.5e-9)
+    assert CEILINGS.row_s(2**16, 960) == pytest.approx(15e-9)
+    # Outside of what was measured.
+    assert CEILINGS.row_s(1, 16) == pytest.approx(1e-9)
+    assert CEILINGS.row_s(2**40, 64) == pytest.approx(4e-9)
+    alone = replace(CEILINGS, gather=CEILINGS.gather[:2])
+    assert alone.row_s(2**20, 512) == pytest.approx(4e-9)
+
+
+def test_every_ceiling_has_a_name() -> None:
+    rates = CEILINGS.rates()
+    assert rates["copy 2"] == 80e9
+    assert rates["fp32 1"] == 250e9
+    assert rates["gather 512 65536 2"] == pytest.approx(125e6)
+    assert rates["gather 64 1048576 1"] == 125e6
+    assert rates["call"] == 2e6
+
+
+def test_what_is_kept_is_found_again() -> None:
+    assert kept() is None
+    machine = made(replace(CEILINGS, threads=torch.get_num_threads()), {"a": [1, None]})
+    path = keep(machine)
+    assert kept() == machine
+    assert kept(machine.ceilings.threads + 1) is None
+    assert path.name == f"{machine.fingerprint}-{machine.ceilings.threads}.json"
+    later = replace(machine, taken="2027-01-01T00:00:00+00:00")
+    assert keep(later) == path
+    assert kept() == later
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda _: "[]",
+        lambda _: "null",
+        lambda _: "\x00\xff",
+        lambda text: text.replace('"schema": 1', '"schema": 2'),
+        lambda text: text.replace('"schema"', '"version"'),
+        lambda text: text.replace('"copy": {', '"copy": {"one": 2.0, '),
+        lambda text: text.replace('"gather": [', '"gather": [7, '),
+        lambda text: text.replace(facts().cpu, "another CPU"),
+        lambda text: text.replace('"caches": [', '"caches": [{"size": 1}, '),
+    ],
+)
+def test_what_is_damaged_or_foreign_counts_as_not_there(spoil) -> None:
+    path = keep(made(replace(CEILINGS, threads=torch.get_num_threads())))
+    path.write_text(spoil(path.read_text()))
+    assert kept() is None
+
+
+def test_a_folder_in_its_place_counts_as_not_there() -> None:
+    path = keep(made(replace(CEILINGS, threads=torch.get_num_threads())))
+    path.unlink()
+    path.mkdir()
+    assert kept() is None
+
+
+@pytest.mark.usefixtures("little")
+def test_all_ceilings_are_measured_and_threads_put_back() -> None:
+    before, ticks = torch.get_num_threads(), []
+    torch.set_num_threads(3)
+    try:
+        can = measure.measure(lambda: ticks.append(1))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert len(ticks) == measure.TICKS
+    assert can.threads == 3
+    assert set(can.copy) == set(can.gather_by_threads) == {1, 2, 3}
+    assert {"fp32", "bf16"} <= set(can.flops)
+    assert all(set(rates) == {1, 2, 3} for rates in can.flops.values())
+    assert [(p.row_bytes, p.table_bytes) for p in can.gather] == [
+        (row, table) for row in (64, 512) for table in (2**16, 2**17, 2**18)
+    ]
+    rates = can.rates()
+    assert all(0 < rate < math.inf for rate in rates.values())
+    assert set(can.spread) == set(rates)
+    assert all(share >= 0 for share in can.spread.values())
+    assert rates["gather 64 262144 3"] == pytest.approx(can.gather_by_threads[3])
+    assert Ceilings.from_dict(can.to_dict()) == can
+
+
+@pytest.mark.usefixtures("little")
+def test_gathers_read_rows_of_the_table_that_is_asked_for() -> None:
+    store = torch.arange(2**16, dtype=torch.float32)
+    all_ = gather.Gathers(store, 1 << 16)
+    for row_bytes in gather.ROW_BYTES:
+        probe = all_.probe(row_bytes, 2**17, 1)
+        probe.prepare()
+        assert all_.ids.max() < 2**17 // row_bytes
+        assert len(all_.ids.unique()) > 2**17 // row_bytes // 2
+        for way in probe.ways:
+            runs = [way.run() for _ in range(2)]
+            rows = [run.clone() for run in runs if isinstance(run, torch.Tensor)]
+            assert len(rows) == 2
+            for found in rows:
+                assert found.shape == (way.amount, row_bytes // 4)
+                assert (found[:, 0] % (row_bytes // 4) == 0).all()
+                assert found.diff(dim=1).eq(1).all()
+                assert found.max() < 2**15
+
+
+@pytest.mark.usefixtures("little")
+def test_each_run_reads_other_rows() -> None:
+    probe = gather.Gathers(torch.arange(2**16, dtype=torch.float32), 1 << 16).probe(64, 2**18, 1)
+    probe.prepare()
+    for way in probe.ways:
+        seen = set()
+        for _ in range(8):
+            found = way.run()
+            assert isinstance(found, torch.Tensor)
+            seen.add(found.sum().item())
+        assert len(seen) == 8
+
+
+def test_thread_counts_are_powers_of_two_and_all() -> None:
+    expected = {1: [1], 2: [1, 2], 3: [1, 2, 3], 8: [1, 2, 4, 8], 48: [1, 2, 4, 8, 16, 32, 48]}
+    assert {count: measure.thread_counts(count) for count in expected} == expected
+
+
+def test_the_fastest_way_wins_and_those_that_fail_are_left_out(monkeypatch) -> None:
+    def fails() -> None:
+        raise RuntimeError("not implemented for Char")
+
+    ran: list[str] = []
+    slow, fast = (Way(name, 1.0, lambda name=name: ran.append(name)) for name in ("slow", "fast"))
+    monkeypatch.setattr(probe, "_unit_s", lambda way, _: 2.0 if way is slow else 1.0)
+    monkeypatch.setattr(probe, "PATIENCE_S", 10.0)
+    assert probe.fastest([slow, Way("fails", 1.0, fails), fast]) == [fast]
+    assert probe.fastest([Way("fails", 1.0, fails)]) == []
+    # A slow kind of way is not tried on what would take too long.
+    ran.clear()
+    probe.fastest([slow, fast, Way("slow", 6.0, lambda: ran.append("large"))])
+    assert "large" not in ran
+
+
+def test_what_fails_has_no_seconds_and_nothing_else_suffers() -> None:
+    def fails() -> None:
+        raise RuntimeError("not implemented for Char")
+
+    bad = Probe("int8 1", 1, [Way("rows", 1.0, fails), Way("columns", 1.0, fails)])
+    good = Probe("call", 1, [Way("add", 10.0, lambda: None)])
+    before = torch.get_num_threads()
+    probe.measure([bad, good], lambda _: None)
+    assert bad.seconds == []
+    assert good.rate > 0
+    assert torch.get_num_threads() == before
+
+
+def test_rates_and_spreads_are_of_the_seconds() -> None:
+    found = Probe("x", 1, [], seconds=[0.1, 0.2, 0.4])
+    assert found.rate == pytest.approx(5.0)
+    assert 0 < found.spread <= (0.4 - 0.1) / 2 / 0.2
+    assert Probe("x", 1, [], seconds=[0.5] * 9).spread == 0.0
+
+
+def test_a_quarter_of_the_free_memory_is_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {}
+    for free in (2**31, 2**32, 2**33, 2**40):
+        monkeypatch.setattr(measure, "free_bytes", lambda free=free: free)
+        sizes[free] = size = measure.store_bytes()
+        assert size + measure.OTHER_BYTES <= free / 4
+        assert math.log2(size).is_integer()
+    assert sizes[2**40] == measure.STORE_BYTES
+    monkeypatch.setattr(measure, "free_bytes", lambda: 2**30)
+    with pytest.raises(ConfigError, match=r"1.1 GB of memory are free.*needs 1.6 GB"):
+        measure.measure(lambda: None)
+
+
+def test_free_memory_is_what_the_system_and_the_group_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(measure, "GROUP", tmp_path)
+    assert measure.free_bytes() is None
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:      4 kB\n")
+    assert measure.free_bytes() == 4096
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+    assert measure.free_bytes() == 4096
+    (tmp_path / "memory.max").write_text("3000\n")
+    assert measure.free_bytes() == 2000
