@@ -19,6 +19,7 @@ TRAIN = {
     "precision": "bf16", "storage": "fp32", "optim": "sgd", "ids": "uniform", "rows_scale": 0.5,
     "step_ms": 20.0, "step_low": 19.0, "step_high": 21.0, "p95_ms": 25.0, "samples_per_s": 102400.0,
     "roofline_ms": 9.0, "roofline_share": 0.45, "predicted_ms": 19.5, "model_error": 0.09,
+    "model_steps": 40, "what_if": "cores=4",
     "operators": [
         {"name": "lookup", "ms": 4.0, "forward_ms": 4.0, "backward_ms": 0.0},
         {"name": "update", "ms": 9.0, "ms_low": 8.0, "ms_high": 10.0},

@@ -29,6 +29,7 @@ _NAMED = ("rows_scale", "pooling", "optim")
 _FOUND = frozenset((
     "rounds", "seeds", "verdict", "bound", "error", "holds", "met", "pareto", "changes", "page",
     "exponents", "facts", "ceilings", "costs", "values", "warning", "reason",
+    "what_if", "model_steps",
 ))  # fmt: skip
 _FOUND_LIKE = ("_verdict", "_bytes", "_share", "_min", "_low", "_high", "_per_sample", "_way")
 _OF_OPS = ("flops", "bytes", "lines")
