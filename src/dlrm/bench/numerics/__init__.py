@@ -1,0 +1,1 @@
+"""What fewer bits cost in accuracy, against the noise of seeds, and what they bring."""

@@ -1,0 +1,70 @@
+"""How good a model is on the test rows, and what it reads for a sample."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from dlrm.data.store import Split
+from dlrm.metrics import MetricValues
+from dlrm.metrics.resample import Blocks, rows_of
+from dlrm.nn.embedding import EmbeddingCollection, embeddings_of
+from dlrm.nn.hashed import HashedEmbeddings
+from dlrm.nn.quantized import QuantizedCollection
+from dlrm.training.evaluate import predict_split
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The metrics of a model on all test rows, and its AUC on resamples of them."""
+
+    values: MetricValues
+    resampled: NDArray[np.float64]
+    """(R,) AUC on each resample, the same resamples for all models."""
+
+    def value(self, metric: str) -> float:
+        """Return a metric, which must be defined."""
+        return self.values.require(metric)
+
+
+def score(model: nn.Module, split: Split, batch_size: int) -> Scores:
+    """Return how good a model is on a split.
+
+    Raises:
+        DivergedError: A score is no number.
+
+    """
+    predictions = predict_split(model, split, batch_size)
+    values = predictions.compute()
+    logits, labels = predictions.arrays()
+    found = Blocks(len(labels), None).resampled(rows_of(logits, labels, None))
+    return Scores(values, found["auc"])
+
+
+def read_bytes(model: nn.Module, pooling: Mapping[str, float]) -> float:
+    """Return the bytes of table rows that a sample reads, codes and scales included.
+
+    Args:
+        model: With tables of any kind.
+        pooling: Mean ids that a sample has of each feature, by its name; 1 where none is given.
+
+    """
+    hashes = {
+        id(module.tables): module.hashes
+        for module in model.modules()
+        if isinstance(module, HashedEmbeddings)
+    }
+    return sum(
+        # Such a one holds its rows and nothing else.
+        part.size_bytes / sum(part.rows) * hashes.get(id(part), 1) * pooling.get(name, 1.0)
+        for part in model.modules()
+        if isinstance(part, EmbeddingCollection | QuantizedCollection)
+        for name in part.names
+    )
+
+
+def tables_bytes(model: nn.Module) -> int:
+    """Return the bytes of all tables, as a checkpoint holds them."""
+    return sum(part.size_bytes for part in embeddings_of(model))

@@ -1,0 +1,165 @@
+"""What can be said of a variant, and of all of them.
+
+    neutral      the whole interval of the AUC's change lies within +-.0002
+    worse        it lies below 0, but not within that
+    better       above
+    no verdict   it does not exclude 0, and is too wide for neutral
+
+A change that cannot be told from 0 is not neutral: few seeds and few rows would make anything so.
+"""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+from dlrm.bench.numerics.interval import Change, change
+from dlrm.bench.numerics.study import Found, Study
+from dlrm.bench.timer import ratio
+
+NEUTRAL = 2e-4
+"""Changes of the AUC that nobody would notice: online experiments tell a thousandth apart."""
+Verdict = Literal["neutral", "worse", "better", "no verdict"]
+METRICS = ("auc", "normalized_entropy", "log_loss", "calibration")
+Row = Mapping[str, Any]
+
+
+def verdict(found: Change) -> Verdict:
+    """Return what an interval says."""
+    if found.low >= -NEUTRAL and found.high <= NEUTRAL:
+        return "neutral"
+    if found.high < 0:
+        return "worse"
+    return "better" if found.low > 0 else "no verdict"
+
+
+def rows(study: Study, data: str) -> list[dict[str, Any]]:
+    """Return a row of results for each variant that was begun.
+
+    Args:
+        study: Whole, or stopped by the user.
+        data: Name of the data.
+
+    """
+    begun = [each for each in study.found if each.scores or not each.open]
+    made = [_row(study, each, data) for each in begun]
+    for each in made:
+        each["pareto"] = pareto(each, made)
+    return made
+
+
+def pareto(one: Row, others: Sequence[Row]) -> bool:
+    """Return whether no other row reads fewer bytes at no lower AUC, or the same at a higher."""
+    if one["error"] is not None or one["auc_change"] is None:
+        return False
+
+    def beats(other: Row) -> bool:
+        if other["error"] is not None or other["auc_change"] is None:
+            return False
+        bytes_, auc = other["bytes_per_sample"], other["auc_change"]
+        mine, own = one["bytes_per_sample"], one["auc_change"]
+        return bytes_ <= mine and auc >= own and (bytes_ < mine or auc > own)
+
+    return not any(map(beats, others))
+
+
+def _row(study: Study, found: Found, data: str) -> dict[str, Any]:
+    reference, variant = study.reference, found.variant
+    count = len(found.scores)
+    # A variant may have failed, or the user stopped, before the last seed.
+    paired = reference.scores[:count]
+    measured = {metric: [s.value(metric) for s in found.scores] for metric in METRICS}
+    theirs = {metric: [s.value(metric) for s in paired] for metric in METRICS}
+    changes = {
+        metric: fmean(measured[metric]) - fmean(theirs[metric]) if count else None
+        for metric in METRICS
+    }
+    auc, said = None, None
+    if found is not reference and count > 1 and found.open:
+        auc = change(
+            measured["auc"],
+            theirs["auc"],
+            [s.resampled for s in found.scores],
+            [s.resampled for s in paired],
+        )
+        said = verdict(auc)
+    error = found.error
+    return {
+        "data": data,
+        "recipe": study.recipe,
+        "variant": variant.name,
+        "kind": variant.kind,
+        "what": variant.what,
+        "seeds": list(range(count)),
+        "training_rows": len(study.dataset.split("train")),
+        "test_rows": len(study.test),
+        **measured,
+        "auc_mean": fmean(measured["auc"]) if count else None,
+        "auc_change": changes["auc"],
+        "auc_change_low": auc.low if auc else 0.0 if found is reference else None,
+        "auc_change_high": auc.high if auc else 0.0 if found is reference else None,
+        **{f"{metric}_change": changes[metric] for metric in METRICS[1:]},
+        "noise_auc": noise(study),
+        "verdict": said or ("no verdict" if found is not reference else None),
+        "bytes_per_sample": found.bytes_per_sample,
+        "tables_bytes": found.tables_bytes,
+        **_speed("", found.scoring),
+        **_speed("training_", found.training),
+        "pareto": False,
+        "error": error,
+    }
+
+
+def noise(study: Study) -> float | None:
+    """Return the standard deviation of the reference's AUC over seeds; None for fewer than two."""
+    values = [each.value("auc") for each in study.reference.scores]
+    return stdev(values) if len(values) > 1 else None
+
+
+def _speed(prefix: str, timings: Any) -> dict[str, Any]:
+    """Return samples a second, and how many times that is the reference's, with its interval."""
+    if timings is None:
+        names = ("samples_per_s", "speedup", "speedup_low", "speedup_high")
+        return {f"{prefix}{name}": None for name in names}
+    reference, own = timings
+    middle, low, high = ratio(reference, own)
+    return {
+        f"{prefix}samples_per_s": 1 / own.median,
+        f"{prefix}speedup": middle,
+        f"{prefix}speedup_low": low,
+        f"{prefix}speedup_high": high,
+    }
+
+
+def conclusion(made: Sequence[Row]) -> str:
+    """Return what came out, in a sentence or two."""
+    base = next((row for row in made if row["kind"] == "reference"), None)
+    if base is None or base["noise_auc"] is None:
+        return "Stopped before two seeds were measured: nothing can be said."
+    said = []
+    neutral = [row for row in made if row["verdict"] == "neutral"]
+    if neutral:
+        best = min(neutral, key=lambda row: (row["bytes_per_sample"], -row["auc_change"]))
+        times = base["bytes_per_sample"] / best["bytes_per_sample"]
+        fewer = f" at {times:.1f} times fewer bytes a sample" if times > 1 else ""
+        said.append(f"{best['variant']} is neutral{fewer}.")
+    else:
+        said.append(
+            f"Nothing is shown to be neutral, which takes an interval within ±{NEUTRAL:g}: "
+            "more seeds and more test rows make it narrower."
+        )
+    by_name = {row["variant"]: row for row in made if row["error"] is None}
+    for codes in ("int8", "int4", "int2"):
+        after, trained = by_name.get(codes), by_name.get(f"aware-{codes}")
+        if after is None or after["verdict"] != "worse":
+            continue
+        cost = f"{codes} after training costs {-after['auc_change']:.4f} AUC"
+        if trained is None or trained["auc_change"] is None:
+            said.append(f"{cost}.")
+            continue
+        back = trained["auc_change"] - after["auc_change"]
+        said.append(
+            f"{cost}; training for it brings back {back:.4f}."
+            if back > 0
+            else f"{cost}; training for it brings nothing back."
+        )
+    return " ".join(said)

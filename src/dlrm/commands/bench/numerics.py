@@ -1,0 +1,162 @@
+"""`dlrm bench numerics`: what fewer bits cost in accuracy, and what they bring."""
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from dlrm import recipes, terminal
+from dlrm.bench import results
+from dlrm.bench.numerics import verdict
+from dlrm.bench.numerics.study import Study
+from dlrm.bench.numerics.variants import Variant, chosen
+from dlrm.bench.watch import Watch
+from dlrm.commands.bench.numerics_result import NumericsResult
+from dlrm.commands.flags import parse, take_value
+from dlrm.data.options import PrepareConfig
+from dlrm.data.resolve import CACHE, resolve
+from dlrm.errors import Interrupted
+from dlrm.models import another
+from dlrm.training.config import TrainConfig
+
+DEFAULT = "demo"
+DATA = "clicks:120000"
+PREPARE = PrepareConfig(split="chronological", fractions=(0.6, 0.05, 0.35))
+"""Many test rows: what they leave to chance is part of every interval."""
+SEEDS = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arguments:
+    """Train a recipe with fewer bits in several ways and seeds, and measure what each costs.
+
+    The first word names a recipe or data, as in `dlrm train`, whose flags also hold here; without
+    one it is demo on some 120,000 generated clicks. Nothing that is trained is kept.
+
+    fp32 is what all are compared with, seed by seed. Others are trained (mlp-bf16, bf16-nearest,
+    bf16-stochastic, split-bf16), made of the trained tables of fp32 (fp16, bf16, int8, int4, int2),
+    or trained for codes (aware-int8, aware-int4, aware-int2).
+
+    A change of the AUC comes with a 95% interval over seeds and test rows. `neutral` is what lies
+    within +-.0002 as a whole; what cannot be told from 0 otherwise is `no verdict`. Speed is
+    measured beside fp32, round by round: let nothing else run.
+    """
+
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    seeds: int = SEEDS
+    """Of initial parameters and the order of the rows; at least 2."""
+    variants: str = ""
+    """Which, separated by commas; all by default."""
+    out: Path | None = None
+    """Rows of results are appended to this file, as JSON lines."""
+    html: Path | None = None
+    """They are drawn as one page into this file."""
+
+
+def main(words: list[str], prog: str) -> NumericsResult:
+    """Parse `[RECIPE | DATA] [--FLAG VALUE ...]` and measure."""
+    recipe, flags = recipes.first_word(words)
+    name = recipe or DEFAULT
+    config = default(name)
+    if (model := take_value(flags, "--model")) is not None:
+        config = replace(config, model=another(config.model, model))
+    arguments = parse(Arguments, flags, prog, default=Arguments(config=config))
+    return numerics(
+        name,
+        arguments.config,
+        seeds=arguments.seeds,
+        variants=arguments.variants,
+        out=arguments.out,
+        html=arguments.html,
+    )
+
+
+def default(recipe: str) -> TrainConfig:
+    """Return the config of a recipe as it is measured where nothing else is said."""
+    config = recipes.find(recipe)()
+    if recipe != DEFAULT:
+        return config
+    # Fewer rows take smaller batches and a shorter warm-up, or training ends before it has begun.
+    return replace(
+        config,
+        data=DATA,
+        prepare=PREPARE,
+        loader=replace(config.loader, batch_size=256),
+        optim=replace(config.optim, warmup_steps=100),
+    )
+
+
+def numerics(
+    recipe: str = DEFAULT,
+    config: TrainConfig | None = None,
+    *,
+    seeds: int = SEEDS,
+    variants: str = "",
+    out: Path | None = None,
+    html: Path | None = None,
+) -> NumericsResult:
+    """Train a recipe with fewer bits in several ways and seeds, and measure what each costs.
+
+    Args:
+        recipe: Its name.
+        config: Of the recipe, changed or not; None for its `default`.
+        seeds: Of each variant, at least 2.
+        variants: Which, separated by commas; empty for all.
+        out: A file that rows of results are appended to.
+        html: Where to draw them as a page.
+
+    Raises:
+        ConfigError: There is no such variant, or there are too few seeds.
+        DatasetError: There are no rows to test on.
+        DlrmError: The reference cannot be trained; see `dlrm.errors`.
+
+    """
+    config = config or default(recipe)
+    ways = chosen(variants)
+    with tempfile.TemporaryDirectory(prefix="dlrm-numerics-") as made:
+        folder = Path(made)
+        generated = config.data.split(":", 1)[0] == "clicks" and not Path(config.data).exists()
+        with terminal.muted(generated):
+            # What can be generated again is not kept.
+            cache = folder / "prepared" if generated else CACHE
+            dataset = resolve(config.data, config.prepare, cache=cache)
+        study = Study(recipe, config, dataset, ways, seeds)
+        stopped, watch = _run(study, folder)
+        data = config.data if generated else Path(config.data).name
+        found = verdict.rows(study, data)
+    seen = watch.seen
+    measured = [results.row("numerics", {**row, **seen.to_dict()}) for row in found]
+    if out is not None and measured:
+        results.save(measured, out)
+    if html is not None and measured:
+        from dlrm.reporting import bench
+
+        bench.write(html, measured)
+    return NumericsResult(
+        rows=measured, stopped=stopped, warning=seen.warning, page=html if measured else None
+    )
+
+
+def _run(study: Study, folder: Path) -> tuple[bool, Watch]:
+    """Run a study behind a progress bar; also return whether the user stopped it."""
+    bar = terminal.progress()
+    task = bar.add_task("training", total=study.units)
+    done = 0
+
+    def tick(variant: Variant, seed: int) -> None:
+        nonlocal done
+        said = f"{variant.name}, seed {seed + 1} of {study.seeds}"
+        bar.update(task, completed=done, description=said)
+        done += 1
+
+    with Watch() as watch, bar:
+        try:
+            study.run(folder, tick)
+        except (Interrupted, KeyboardInterrupt):
+            if not study.reference.scores:
+                raise KeyboardInterrupt from None
+            return True, watch
+        bar.update(task, completed=study.units)
+    return False, watch
