@@ -40,7 +40,7 @@ def test_a_terminal_shows_the_path_and_the_headline(files):
         out.print(report(files))
     said = " ".join(shown.get().split())
     assert said.startswith("bench.html")
-    assert "65% of the step is arithmetic" in said
+    assert "top MLP takes 47%" in said
     assert "left out" not in said
 
 

@@ -8,7 +8,7 @@ from dlrm.reporting.markup import Html, element
 from dlrm.reporting.record import measure
 from dlrm.reporting.words import number, percent
 
-CHANGES = 2
+CHANGES = 5
 """Changes that are shown."""
 
 
@@ -21,13 +21,8 @@ def section(steps: Sequence[Step]) -> Html | None:
 
 
 def sentence(step: Step) -> str:
-    """Return the verdict with its changes, as the headline of a page."""
-    said = f"{step.suite.capitalize()}, {step.arch}, {step.batch_size:,.0f} samples a step: "
-    said += step.verdict.rstrip()
-    found = [f"{what} {gain:.2g}×" for what, _, gain in changes(step)]
-    if not found:
-        return said
-    return f"{said} Predicted: {', '.join(found)} ({_error(step)})."
+    """Return the verdict as the headline of a page."""
+    return f"{step.suite.capitalize()}, {step.arch}: {step.verdict}"
 
 
 def changes(step: Step) -> list[tuple[str, str, float]]:
@@ -38,7 +33,7 @@ def changes(step: Step) -> list[tuple[str, str, float]]:
         for each in (listed if isinstance(listed, list) else [])
         if isinstance(each, Mapping)
     ]
-    return [each for each in found if isfinite(each[2])][:CHANGES]
+    return [each for each in found if isfinite(each[2])]
 
 
 def _card(step: Step) -> Html:
@@ -47,12 +42,12 @@ def _card(step: Step) -> Html:
     items = [
         element(
             "li",
-            f"{what}: {gain:.2f} times as fast",
+            f"{what}: {gain:.2f}×",
             " (" if how else None,
             None if not how else how if how == "hardware" else element("code", how),
             ")" if how else None,
         )
-        for what, how, gain in changes(step)
+        for what, how, gain in changes(step)[:CHANGES]
     ]
     return element(
         "article",
@@ -70,6 +65,7 @@ def _card(step: Step) -> Html:
             class_="figures",
         ),
         element("p", step.verdict, class_="said"),
+        element("p", "Predicted, times as fast:", class_="figures") if items else None,
         element("ol", *items) if items else None,
         element(
             "p",
