@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlrm.bench.machine import counters, gather, machine, measure, probe, products
+from bench import tiny
+from dlrm.bench.machine import counters, gather, machine, measure, probe
 from dlrm.bench.machine.ceilings import Ceilings, GatherPoint
 from dlrm.bench.machine.facts import Cache, Facts, facts, last_level, read
 from dlrm.bench.machine.machine import Machine, keep, kept, made
@@ -82,16 +83,8 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiny tables and products, and no time to look at them."""
-    monkeypatch.setattr(probe, "ROUNDS", 1)
-    monkeypatch.setattr(probe, "SAMPLES", 2)
-    monkeypatch.setattr(probe, "VISIT_S", 0.0)
-    monkeypatch.setattr(products, "SHAPES", ((32, 32, 32), (64, 32, 32)))
-    monkeypatch.setattr(gather, "LEAST_ROWS", 16)
-    monkeypatch.setattr(gather, "OUT_BYTES", 1 << 12)
-    monkeypatch.setattr(measure, "STORE_BYTES", 1 << 18)
-    monkeypatch.setattr(measure, "cache_bytes", lambda: 1 << 16)
+def little(monkeypatch: pytest.MonkeyPatch, apart: Path) -> None:
+    tiny.measured(monkeypatch, apart)
 
 
 def test_facts_are_what_the_files_say(cpus: Path) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from bench import tiny
 from dlrm import cli
 from dlrm.bench import results
 from dlrm.bench.cost import calibrate
-from dlrm.bench.machine import facts, gather, machine, measure, probe, products
+from dlrm.bench.machine import facts, machine, measure
 from dlrm.bench.machine.ceilings import Ceilings
 from dlrm.bench.machine.facts import Facts
 from dlrm.commands.bench.machine import machine as command
@@ -25,15 +26,7 @@ COSTS = {"median_error": 0.1}
 @pytest.fixture(autouse=True)
 def little(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny tables and products, no time to look at them, and no models to fit costs to."""
-    monkeypatch.setattr(machine, "folder", lambda: workdir / "machines")
-    monkeypatch.setattr(probe, "ROUNDS", 1)
-    monkeypatch.setattr(probe, "SAMPLES", 2)
-    monkeypatch.setattr(probe, "VISIT_S", 0.0)
-    monkeypatch.setattr(products, "SHAPES", ((32, 32, 32),))
-    monkeypatch.setattr(gather, "LEAST_ROWS", 16)
-    monkeypatch.setattr(gather, "OUT_BYTES", 1 << 12)
-    monkeypatch.setattr(measure, "STORE_BYTES", 1 << 18)
-    monkeypatch.setattr(measure, "cache_bytes", lambda: 1 << 16)
+    tiny.measured(monkeypatch, workdir / "machines")
     monkeypatch.setattr(calibrate, "calibrate", lambda *_: COSTS)
 
 
