@@ -31,6 +31,8 @@ SUITES: dict[str, tuple[int, tuple[str, ...]]] = {
     "end-to-end": (8, ("end_to_end.py",)),
     "peers": (4, ("peers.py",)),
     "peers-adam": (7, ("peers.py", "--optim", "adam")),
+    "figure6": (5, ("figure6.py",)),
+    "prediction": (2, ("prediction.py",)),
     "parallel": (6, ("parallel.py",)),
     "parity": (9, ("parity.py",)),
     "plan": (4, ("plan.py",)),

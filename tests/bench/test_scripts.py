@@ -44,6 +44,8 @@ def test_quick_runs_leave_rows_where_asked(name: str, workdir: Path) -> None:
         "precision",
         "accuracy",
         "plan",
+        "prediction",
+        "figure6",
         "run",
     ],
 )

@@ -115,7 +115,7 @@ ARCHS = {
 }
 """Name -> model and tables. Those of criteo-terabyte take 96 GB: use a share of their rows.
 
-original-random is the random model of the original's benchmark script, with up to 100 ids a sample in
-each table; figure6 the model that Figure 6 of the paper profiles, in which each of eight categorical
-features has one.
+original-random is the random model of the original's benchmark script, with up to 100 ids a sample
+in each table; figure6 the model that Figure 6 of the paper profiles, in which each of eight
+categorical features has one.
 """

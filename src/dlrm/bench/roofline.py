@@ -29,6 +29,7 @@ from torch import Tensor
 
 from dlrm.batch import Batch
 from dlrm.bench.arch import Arch
+from dlrm.bench.cost.work import Product
 from dlrm.models.dlrm import DLRM
 from dlrm.nn.embedding import EmbeddingCollection, Storage
 from dlrm.nn.precision import Precision
@@ -44,20 +45,6 @@ update, which of split tables touches both halves."""
 BUDGET_S = 0.02
 """Time to look for the fastest run of one product."""
 LEAST_RUNS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """A matrix product (m, k) by (k, n)."""
-
-    m: int
-    k: int
-    n: int
-
-    @property
-    def flops(self) -> int:
-        """Multiplications and additions."""
-        return 2 * self.m * self.k * self.n
 
 
 @dataclass(frozen=True, slots=True)

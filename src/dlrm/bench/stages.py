@@ -1,10 +1,10 @@
 """A training step with somebody who watches it pass from operator to operator.
 
-Operators are the parts of a model: its embeddings, and the largest modules without any. On their way
-forwards they are watched by hooks; on the way back by hooks of the nodes that they left in autograd's
-graph, each of which runs between two calls of ours. On a CPU a call ends when its work is done, so
-that a watch which reads the clock knows how long each operator takes within a real step, with the
-caches as they are there.
+Operators are the parts of a model: its embeddings, and the largest modules without any. On their
+way forwards they are watched by hooks; on the way back by hooks of the nodes that they left in
+autograd's graph, each of which runs between two calls of ours. On a CPU a call ends when its work
+is done, so that a watch which reads the clock knows how long each operator takes within a real
+step, with the caches as they are there.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -40,8 +40,10 @@ class Watch(Protocol):
 
 
 def stages(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the operators of a model by their names in it: embeddings, and largest modules without
-    any."""
+    """Return the operators of a model by their names in it.
+
+    They are its embeddings, and the largest modules without any.
+    """
     if isinstance(model, Embeddings):
         return {"": model}
     found: dict[str, nn.Module] = {}

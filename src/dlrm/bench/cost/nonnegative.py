@@ -3,29 +3,47 @@
 import numpy as np
 from numpy.typing import NDArray
 
-SWEEPS = 4000
-TOLERANCE = 1e-12
+TOLERANCE = 1e-9
+"""Of slopes, relative to the largest that there can be."""
 
 
 def solve(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return x (N,) of no negative number with the least |a x - b|, by coordinate descent.
+    """Return x (N,) of no negative number with the least |a x - b|.
 
     Args:
         a: (M, N).
         b: (M,).
 
+    Source: Lawson, Hanson, "Solving Least Squares Problems", 1974, chapter 23.
+
     """
     norms = np.sqrt((a * a).sum(axis=0))
-    used = norms > 0
-    scaled = a[:, used] / norms[used]
-    gram, target = scaled.T @ scaled, scaled.T @ b
-    x = np.zeros(len(target))
-    for _ in range(SWEEPS):
-        before = x.copy()
-        for j in range(len(x)):
-            x[j] = max(0.0, x[j] + target[j] - gram[j] @ x)
-        if np.abs(x - before).max(initial=0.0) <= TOLERANCE * max(1.0, np.abs(x).max(initial=0.0)):
+    scaled = a / np.where(norms > 0, norms, 1.0)
+    x = np.zeros(a.shape[1])
+    free = np.zeros(len(x), bool)
+    least = TOLERANCE * (float(np.linalg.norm(b)) or 1.0)
+    # Each free set is better than the one before, so none comes twice but for rounding.
+    for _ in range(10 * len(x)):
+        slope = scaled.T @ (b - scaled @ x)
+        slope[free | (norms == 0)] = -np.inf
+        if slope.max(initial=-np.inf) <= least:
             break
-    found = np.zeros(a.shape[1])
-    found[used] = x / norms[used]
-    return found
+        free[slope.argmax()] = True
+        x = _inside(scaled, b, x, free)
+    return x / np.where(norms > 0, norms, 1.0)
+
+
+def _inside(
+    a: NDArray[np.float64], b: NDArray[np.float64], x: NDArray[np.float64], free: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return the solution over the free numbers; those that would fall below 0 are made fixed."""
+    while True:
+        found = np.zeros_like(x)
+        found[free] = np.linalg.lstsq(a[:, free], b, rcond=None)[0]
+        below = free & (found <= 0)
+        if not below.any():
+            return found
+        step = np.min(x[below] / np.maximum(x[below] - found[below], 1e-300))
+        x = x + step * (found - x)
+        free &= x > TOLERANCE
+        x[~free] = 0.0

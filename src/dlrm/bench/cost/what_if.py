@@ -4,9 +4,9 @@
          + cache * (latency * wait / cores^l + transfer / (bandwidth * cores^s)))
 
 for each operator, whose measured time is split as the fitted model splits it. `cores` counts those
-of this machine as 1; c, s and l say how its arithmetic, copies and waiting grew with threads. `cache`,
-`rows` and `precision` are multipliers that the fitted model gave, kept with the row; all is 1
-today. The page of benchmarks computes the same.
+of this machine as 1; c, s and l say how its arithmetic, copies and waiting grew with threads.
+`cache`, `rows` and `precision` are multipliers that the fitted model gave, kept with the row; all
+is 1 today. The page of benchmarks computes the same.
 """
 
 from collections.abc import Mapping, Sequence

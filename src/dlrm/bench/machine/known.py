@@ -1,4 +1,4 @@
-"""What is known of this machine, measured once: its ceilings, and the cost model that is fitted to its steps."""
+"""What is known of this machine: its ceilings, and the cost model fitted to its steps."""
 
 from contextlib import suppress
 
@@ -16,10 +16,21 @@ def known() -> Machine:
     That takes half a minute, and nothing else should compute meanwhile.
     """
     found = kept()
-    if found is not None and found.costs is not None:
+    if found is not None and _fitted(found):
         return found
     with terminal.progress() as bar:
         return measured(bar)
+
+
+def _fitted(machine: Machine) -> bool:
+    """Return whether its cost model is there and can be read: an older one cannot."""
+    from dlrm.bench.cost.fit import Costs
+
+    try:
+        Costs.from_dict(machine.costs or {})
+    except (KeyError, TypeError, ValueError):
+        return False
+    return True
 
 
 def measured(bar: Progress) -> Machine:

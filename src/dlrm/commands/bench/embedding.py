@@ -5,6 +5,7 @@ from pathlib import Path
 from dlrm.bench import embedding as embedding_bench
 from dlrm.bench import results
 from dlrm.bench.batches import Ids
+from dlrm.bench.watch import Watch
 from dlrm.commands.bench.embedding_result import BenchEmbeddingResult
 from dlrm.commands.bench.original import checked
 from dlrm.nn.embedding import Storage
@@ -42,16 +43,18 @@ def embedding(
     """
     scaled, sizes = checked(arch, rows_scale, batch, rounds, optim)
     scaled = scaled.stored(storage)
-    measured, left_out = embedding_bench.measure(
-        scaled, sizes, ids=ids, optimizer=optim, rounds=rounds
-    )
+    with Watch() as watch:
+        measured, left_out = embedding_bench.measure(
+            scaled, sizes, ids=ids, optimizer=optim, rounds=rounds
+        )
     result = BenchEmbeddingResult(
         arch=arch,
         rows_scale=rows_scale,
         ids=ids,
         optim=optim,
         storage=storage,
-        machine=results.machine(),
+        machine={**results.machine(), **watch.seen.to_dict()},
+        warning=watch.seen.warning,
         measured=measured,
         left_out=left_out,
     )

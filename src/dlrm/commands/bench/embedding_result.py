@@ -22,6 +22,8 @@ class BenchEmbeddingResult:
     optim: str
     storage: str
     machine: dict[str, Any]
+    warning: str | None
+    """Why the figures are doubtful."""
     measured: list[EmbeddingMeasured]
     left_out: dict[str, str]
     """Peer -> why it was not measured."""
@@ -40,9 +42,12 @@ class BenchEmbeddingResult:
             **self.machine,
         }
 
+    def _seen(self) -> dict[str, Any]:
+        return {name: self.machine[name] for name in ("threads", "load", "steal_share")}
+
     def save(self, out: Path | None = None) -> Path:
         """Append a row for each batch size to a file of results; None for the usual one."""
-        rows = ({**self.setting(), **row.to_dict()} for row in self.measured)
+        rows = ({**self.setting(), **row.to_dict(), **self._seen()} for row in self.measured)
         return [results.append("embedding", row, out) for row in rows][-1]
 
     def __rich__(self) -> RenderableType:
@@ -61,4 +66,5 @@ class BenchEmbeddingResult:
                 ]
             grid.add_row(f"{measured.batch_size:,}", *cells)
         reasons = (f"Without {name}: {why}" for name, why in self.left_out.items())
-        return Group(grid, *reasons)
+        doubts = [f"Doubtful: {self.warning}"] if self.warning else []
+        return Group(grid, *reasons, *doubts)

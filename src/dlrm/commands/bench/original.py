@@ -9,6 +9,7 @@ from dlrm.bench import results
 from dlrm.bench import training as training_bench
 from dlrm.bench.arch import ARCHS, Arch
 from dlrm.bench.batches import Ids, batch_sizes
+from dlrm.bench.watch import Watch
 from dlrm.commands.bench.original_result import BenchOriginalResult
 from dlrm.errors import ConfigError, unknown
 from dlrm.nn import precision as precisions
@@ -55,16 +56,17 @@ def original(
     scaled, sizes = checked(arch, rows_scale, batch, rounds, optim)
     scaled = scaled.stored(storage)
     resolved = precisions.resolve(precision)
-    measured = training_bench.measure(
-        scaled,
-        sizes,
-        precision=resolved,
-        ids=ids,
-        optimizer=optim,
-        rounds=rounds,
-        against=clone,
-        loading=loading,
-    )
+    with Watch() as watch:
+        measured = training_bench.measure(
+            scaled,
+            sizes,
+            precision=resolved,
+            ids=ids,
+            optimizer=optim,
+            rounds=rounds,
+            against=clone,
+            loading=loading,
+        )
     result = BenchOriginalResult(
         arch=arch,
         rows_scale=rows_scale,
@@ -72,7 +74,8 @@ def original(
         ids=ids,
         optim=optim,
         storage=storage,
-        machine=results.machine(),
+        machine={**results.machine(), **watch.seen.to_dict()},
+        warning=watch.seen.warning,
         measured=measured,
     )
     if out is not None:

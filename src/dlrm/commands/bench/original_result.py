@@ -23,6 +23,8 @@ class BenchOriginalResult:
     optim: str
     storage: str
     machine: dict[str, Any]
+    warning: str | None
+    """Why the figures are doubtful."""
     measured: TrainMeasured
 
     @property
@@ -35,11 +37,15 @@ class BenchOriginalResult:
         names = ("arch", "rows_scale", "precision", "ids", "optim", "storage")
         return {name: getattr(self, name) for name in names}
 
+    def _seen(self) -> dict[str, Any]:
+        return {name: self.machine[name] for name in ("threads", "load", "steal_share")}
+
     def save(self, out: Path | None = None) -> Path:
         """Append a row for each batch size to a file of results; None for the usual one."""
-        return [results.append("original", {**self.setting(), **row}, out) for row in self.batches][
-            -1
-        ]
+        return [
+            results.append("original", {**self.setting(), **row, **self._seen()}, out)
+            for row in self.batches
+        ][-1]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the results JSON-ready."""
@@ -75,6 +81,8 @@ class BenchOriginalResult:
         if (difference := self.measured.max_abs_diff) is not None:
             parts.append(f"First losses of both, from equal parameters, differ by {difference:.1e}")
         parts.append(self._sentence(batches, against))
+        if self.warning:
+            parts.append(f"Doubtful: {self.warning}")
         return Group(*parts)
 
     def _sentence(self, batches: Sequence[dict[str, Any]], against: bool) -> str:

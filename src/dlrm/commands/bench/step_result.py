@@ -18,9 +18,6 @@ from dlrm.bench.subject import Subject
 from dlrm.nn import precision
 from dlrm.terminal import human_bytes
 
-BAR = 16
-"""Characters of the longest bar."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepResult:
@@ -109,6 +106,10 @@ class StepResult:
                 parts.append(Text(_what_if(row["what_if"])))
             if warning := measured.seen.warning:
                 parts.append(Text(f"Doubtful: {warning}", style="bold"))
+        parts.append(
+            "roof: the least time at this machine's limits, over the time taken; model: ms by the "
+            "fitted model"
+        )
         if self.html:
             parts.append(f"Page: {self.html}")
         return Group(*parts)
@@ -159,22 +160,18 @@ def _grid(row: dict[str, Any]) -> Table:
     low, high = row["step_low"], row["step_high"]
     title = f"Batch {row['batch_size']:,}: {row['step_ms']:.3g} ms ({low:.3g} to {high:.3g}), "
     title += f"{row['samples_per_s']:,.0f} samples/s; predicted {row['predicted_ms']:.3g} ms"
-    heads = ("ms", "share", "", "GFLOP/s", "GB/s", "of roofline", "bound by", "predicted")
+    heads = ("ms", "share", "GFLOP/s", "GB/s", "roof", "bound by", "model")
     grid = terminal.table(title, "operator", *heads)
-    for column in (3, 7):
-        grid.columns[column].justify = "left"
-    longest = max(each["share"] for each in row["operators"])
     for each in row["operators"]:
         share = each["roofline_share"]
         grid.add_row(
             each["name"],
             f"{each['ms']:.3g}",
             f"{each['share']:.0%}",
-            "█" * round(BAR * each["share"] / longest),
             _rate(each["gflops_per_s"]),
             _rate(each["gb_per_s"]),
             f"{share:.0%}" if share else "-",
-            each["bound"] if each["name"] != "other" else "",
+            each["bound"].removeprefix("memory ") if each["name"] != "other" else "",
             f"{each['predicted_ms']:.3g}",
         )
     return grid

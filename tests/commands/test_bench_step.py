@@ -1,0 +1,156 @@
+"""`dlrm bench train` and `dlrm bench infer`, in process, on tiny models."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.machines import machine
+from dlrm import cli
+from dlrm.bench import batches, step, subject
+from dlrm.commands.bench import step_arguments
+from dlrm.data.store import Dataset
+
+TINY = ["--rows-scale", "0.0001", "--rounds", "2", "--batch", "8"]
+
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "cache_bytes", lambda: 10_000)
+    monkeypatch.setattr(subject, "cache_bytes", lambda: 10_000)
+    monkeypatch.setattr(step, "ROUND_S", 0.0)
+    monkeypatch.setattr(step_arguments, "known", machine)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*words: str) -> dict[str, Any]:
+        assert cli.main(["bench", *words, "--json"]) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    return run
+
+
+@pytest.mark.parametrize("command", ["train", "infer"])
+@pytest.mark.parametrize("arch", ["criteo-kaggle", "original-random", "figure6"])
+def test_every_model_is_measured(run: Run, command: str, arch: str) -> None:
+    result = run(command, arch, *TINY)
+    (row,) = result["batches"]
+    assert (result["arch"], result["model"], row["batch_size"]) == (arch, "dlrm", 8)
+    assert result["pooling"] == {"original-random": 50.5}.get(arch, 1)
+    assert result["fingerprint"] == machine().fingerprint
+    assert len(result["tables"]) == (26 if arch == "criteo-kaggle" else 8)
+    assert ("loss" in {each["name"] for each in row["operators"]}) == (command == "train")
+
+
+def test_flags_of_a_run_hold(run: Run) -> None:
+    words = ["--model.dim", "4", "--optim.name", "adagrad", "--optim.lr", "0.01", "--precision"]
+    result = run(
+        "train",
+        "figure6",
+        *TINY,
+        *words,
+        "fp32",
+        "--model.tables.storage",
+        "bf16",
+        "--pooling",
+        "3",
+    )
+    assert (result["dim"], result["optim"], result["precision"]) == (4, "adagrad", "fp32")
+    assert (result["storage"], result["pooling"]) == ("bf16", 3)
+    assert result["tables"][0]["row_bytes"] == 8
+    assert run("train", "criteo-kaggle", "--model", "dcnv2", *TINY)["model"] == "dcnv2"
+
+
+def test_data_of_ones_own_are_measured(run: Run, clicks: Dataset) -> None:
+    words = ["--rounds", "2", "--batch", "64"]
+    result = run("train", "demo", "--data", str(clicks.path), *words)
+    assert result["ids"] == "data"
+    (row,) = result["batches"]
+    assert row["samples_per_s"] == pytest.approx(64e3 / row["step_ms"])
+
+
+def test_another_machine_is_predicted(run: Run) -> None:
+    change = "bandwidth=2x,cores=4,cache=64MB,precision=bf16"
+    (row,) = run("train", *TINY, "--precision", "fp32", "--what-if", change)["batches"]
+    found = row["what_if"]
+    assert found["gain"] > 1
+    assert found["model_error"] == 0.1
+    assert found["change"]["cores"] == 2.0
+    assert found["change"]["precision"] == "bf16"
+
+
+def test_rows_are_kept_where_asked(run: Run, workdir: Path) -> None:
+    run("train", *TINY, "--out", "rows.jsonl")
+    run("infer", *TINY, "--out", "rows.jsonl")
+    rows = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
+    assert [row["suite"] for row in rows] == ["train", "infer"]
+    for row in rows:
+        assert row["schema"] == 1
+        assert row["operators"]
+        assert row["threads"]
+    assert cli.main(["bench", "diff", "rows.jsonl", "rows.jsonl"]) == 0
+    assert sorted(path.name for path in workdir.iterdir()) == ["rows.jsonl"]
+
+
+def test_a_page_is_drawn_where_asked(run: Run, workdir: Path) -> None:
+    result = run("train", *TINY, "--html", "page.html")
+    assert result["page"] == "page.html"
+    page = Path("page.html").read_text()
+    assert result["batches"][0]["verdict"][:20] in page
+    assert machine().facts.cpu in page
+
+
+def test_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "train", "figure6", *TINY, "--what-if", "cores=8"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("Machine ", "Round Numbers", "Model dlrm on figure6", "top MLP", "bound by"):
+        assert words in shown
+    said = " ".join(shown.split())
+    assert "With cores 4x:" in said
+    assert "the model is 10% off (median)" in said
+
+
+def test_whole_tables_stand_beside_what_was_published(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from dlrm.bench.arch import ARCHS
+
+    monkeypatch.setitem(ARCHS, "figure6", replace(ARCHS["figure6"], rows=(10, 20)))
+    (row,) = run("train", "figure6", "--batch", "8", "--rounds", "2")["batches"]
+    assert row["published_V100_s"] == 62
+    assert row["published_ours_s"] == pytest.approx(2_048_000 / row["samples_per_s"])
+    assert cli.main(["bench", "train", "figure6", "--batch", "8", "--rounds", "2"]) == 0
+    assert "published: 256 s on a dual-socket Xeon" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ('unknown model "kaggle"; choose one of: criteo-kaggle', ["kaggle"]),
+        ("rounds is 1, expected at least 2", ["--rounds", "1"]),
+        ("rows-scale is 2.0, expected above 0", ["--rows-scale", "2"]),
+        ("pooling is -1, expected at least 1", ["--pooling", "-1"]),
+        ('batch is "many"', ["--batch", "many"]),
+        ('unknown what-if "gpus"; choose one of: cores', ["--what-if", "gpus=2", *TINY]),
+        ("criteo-terabyte at batch 128 needs", ["criteo-terabyte"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "infer"])
+def test_settings_without_meaning_are_quoted(
+    command: str, message: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["bench", command, *words]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_batch_larger_than_the_data(clicks: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bench", "train", "demo", "--data", str(clicks.path), "--batch", "9999"]
+    assert cli.main(words) == 1
+    assert "batch is 9,999, but" in capsys.readouterr().err
