@@ -37,7 +37,7 @@ SUITES: dict[str, tuple[int, tuple[str, ...]]] = {
     "parity": (9, ("parity.py",)),
     "plan": (4, ("plan.py",)),
     "simulate": (4, ("simulate.py",)),
-    "precision": (5, ("precision.py", "--data", "clicks:400000")),
+    "numerics": (9, ("numerics.py",)),
     "accuracy": (45, ("accuracy.py",)),
 }
 """Name -> minutes it takes on two cores, script and its flags."""

@@ -24,7 +24,7 @@ def script(name: str) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["generate", "loading"])
+@pytest.mark.parametrize("name", ["generate", "loading", "numerics"])
 def test_quick_runs_leave_rows_where_asked(name: str, workdir: Path) -> None:
     script(name).main(["--quick", "--out", "rows.jsonl"])
     rows = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
@@ -41,7 +41,7 @@ def test_quick_runs_leave_rows_where_asked(name: str, workdir: Path) -> None:
         "peers",
         "parity",
         "parallel",
-        "precision",
+        "numerics",
         "accuracy",
         "plan",
         "prediction",

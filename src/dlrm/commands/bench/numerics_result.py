@@ -63,8 +63,8 @@ class NumericsResult:
         parts.append(
             "Changes are from fp32 of the same seed, means over seeds, with 95% intervals over "
             f"seeds and test rows; neutral: the whole interval lies within ±{NEUTRAL:g}. "
-            "Bytes: of table rows that a sample reads. Speeds: times fp32's, of scoring and of a "
-            "training step. Bold: no other has a higher AUC at as few bytes."
+            "Bytes: of table rows that a sample reads. Score and train: speed, times fp32's, of "
+            "scoring and of a training step. Bold: no other has a higher AUC at as few bytes."
         )
         parts.append(Text(conclusion(self.rows), style="bold"))
         parts += [
@@ -89,7 +89,7 @@ class NumericsResult:
         grid = terminal.table(
             f"{first['recipe']} on {first['data']}, {first['test_rows']:,} test rows, "
             f"{len(first['seeds'])} seeds, whose luck moves the AUC by {said}",
-            "", "AUC", "95%", *names.values(), "bytes", "scoring", "training",
+            "", "AUC", "95%", *names.values(), "bytes", "score", "train",
         )  # fmt: skip
         grid.add_column("verdict", no_wrap=True)
         # Lines between so many columns leave no room for the figures.
