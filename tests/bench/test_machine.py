@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -300,25 +301,58 @@ def test_the_fastest_way_wins_and_those_that_fail_are_left_out(monkeypatch) -> N
     slow, fast = (Way(name, 1.0, lambda name=name: ran.append(name)) for name in ("slow", "fast"))
     monkeypatch.setattr(probe, "_unit_s", lambda way, _: 2.0 if way is slow else 1.0)
     monkeypatch.setattr(probe, "PATIENCE_S", 10.0)
-    assert probe.fastest([slow, Way("fails", 1.0, fails), fast]) == [fast]
-    assert probe.fastest([Way("fails", 1.0, fails)]) == []
+    assert probe.fastest([slow, Way("fails", 1.0, fails), fast]) is fast
+    assert probe.fastest([Way("fails", 1.0, fails)]) is None
     # A slow kind of way is not tried on what would take too long.
     ran.clear()
     probe.fastest([slow, fast, Way("slow", 6.0, lambda: ran.append("large"))])
     assert "large" not in ran
 
 
-def test_what_fails_has_no_seconds_and_nothing_else_suffers() -> None:
+def test_what_fails_has_no_seconds_and_nothing_else_suffers(monkeypatch) -> None:
     def fails() -> None:
         raise RuntimeError("not implemented for Char")
 
     bad = Probe("int8 1", 1, [Way("rows", 1.0, fails), Way("columns", 1.0, fails)])
     good = Probe("call", 1, [Way("add", 10.0, lambda: None)])
     before = torch.get_num_threads()
+    monkeypatch.setattr(probe, "MOST_S", 0.0)
     probe.measure([bad, good], lambda _: None)
     assert bad.seconds == []
     assert good.rate > 0
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("rounds", "counted", "quiet"),
+    [
+        # True: a round in which nothing else computed.
+        ([True, True, True], [0, 1, 2], True),
+        ([False, True, True, False, True], [1, 2, 4], True),
+        # Time runs out after six.
+        ([False, True, False, False, False, False], [1], True),
+        ([False] * 6, [5], False),
+    ],
+)
+def test_only_quiet_rounds_count(monkeypatch, rounds, counted, quiet) -> None:
+    left, at, shares = iter(rounds), [-1], []
+    monkeypatch.setattr(probe, "ROUNDS", 3)
+    monkeypatch.setattr(probe, "SAMPLES", 1)
+    monkeypatch.setattr(probe, "undisturbed", lambda _: next(left))
+    monkeypatch.setattr(probe, "_unit_s", lambda *_: float(at[0]))
+    times = iter([0.0, *(i * probe.MOST_S / 6 for i in range(1, 7))])
+    monkeypatch.setattr(probe, "fastest", lambda ways: ways[0])
+
+    class Numbered(Probe):
+        def visit(self) -> None:
+            at[0] += 1
+            self.seconds.append(float(at[0]))
+
+    monkeypatch.setattr(probe, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    one = Numbered("call", torch.get_num_threads(), [Way("add", 1.0, lambda: None)])
+    assert probe.measure([one], shares.append) is quiet
+    assert one.seconds == counted
+    assert shares[-1] == 1.0
 
 
 def test_rates_and_spreads_are_of_the_seconds() -> None:

@@ -11,6 +11,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Let ceilings be measured in a moment, and machines be kept in this folder."""
     monkeypatch.setattr(machine, "folder", lambda: folder)
     monkeypatch.setattr(probe, "ROUNDS", 1)
+    monkeypatch.setattr(probe, "MOST_S", 0.0)
     monkeypatch.setattr(probe, "SAMPLES", 2)
     monkeypatch.setattr(probe, "VISIT_S", 0.0)
     monkeypatch.setattr(products, "SHAPES", ((32, 32, 32), (64, 32, 32)))

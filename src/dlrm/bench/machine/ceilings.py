@@ -34,6 +34,8 @@ class Ceilings:
     """Of a smallest torch operation."""
     spread: dict[str, float]
     """Name of a ceiling, see `rates` -> half the width of its 95% interval, as a share of it."""
+    quiet: bool = True
+    """Whether nothing else computed meanwhile; if something did, they may be far too low."""
 
     def rates(self) -> dict[str, float]:
         """Return every ceiling by name: what is done in a second.
@@ -100,6 +102,7 @@ class Ceilings:
             "gather_by_threads": _by_threads(self.gather_by_threads),
             "call_s": self.call_s,
             "spread": dict(self.spread),
+            "quiet": self.quiet,
         }
 
     @classmethod
@@ -121,6 +124,7 @@ class Ceilings:
             gather_by_threads=_threads(values["gather_by_threads"]),
             call_s=float(values["call_s"]),
             spread={name: float(share) for name, share in values["spread"].items()},
+            quiet=bool(values.get("quiet", True)),
         )
 
 

@@ -57,7 +57,7 @@ def measure(tick: Callable[[], None]) -> Ceilings:
             ticked += 1
             tick()
 
-    probe.measure(probes, done)
+    quiet = probe.measure(probes, done)
     points = tuple(GatherPoint(row, table, 1 / each.rate) for row, table, each in curve)
     flops: dict[str, dict[int, float]] = {}
     for each in multiplied:
@@ -73,6 +73,7 @@ def measure(tick: Callable[[], None]) -> Ceilings:
         gather_by_threads={n: each.rate for n, each in (fewer | {every: largest}).items()},
         call_s=1 / call.rate,
         spread={each.name: each.spread for each in probes if each.seconds},
+        quiet=quiet,
     )
 
 

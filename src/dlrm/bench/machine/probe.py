@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 import torch
 
 from dlrm.bench.timer import Timing
+from dlrm.bench.watch import OTHERS_LIMIT, STOLEN_LIMIT, Seen, Watch
 
 ROUNDS = 4
+MOST_S = 20.0
+"""After so long no round is repeated."""
 VISIT_S = 0.03
 """Time of a visit, beside its preparation."""
 SAMPLES = 6
@@ -45,6 +48,8 @@ class Probe:
     """Called before each visit, not timed."""
     seconds: list[float] = field(default_factory=list)
     """A value a sample: of one unit of the amount."""
+    chosen: Way | None = None
+    """The fastest way."""
 
     @property
     def rate(self) -> float:
@@ -66,26 +71,30 @@ class Probe:
         """Measure for a moment, at first also which way is the fastest."""
         torch.set_num_threads(self.threads)
         self.prepare()
-        if len(self.ways) > 1:
-            self.ways = fastest(self.ways)
-        for way in self.ways:
-            way.run()
-            began = time.perf_counter()
-            for _ in range(SAMPLES):
-                self.seconds.append(_unit_s(way, VISIT_S / SAMPLES))
-                if time.perf_counter() - began > 2 * VISIT_S:
-                    break
+        self.chosen = self.chosen or fastest(self.ways)
+        if self.chosen is None:
+            return
+        self.chosen.run()
+        began = time.perf_counter()
+        for _ in range(SAMPLES):
+            self.seconds.append(_unit_s(self.chosen, VISIT_S / SAMPLES))
+            if time.perf_counter() - began > 2 * VISIT_S:
+                break
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self.seconds, self.chosen = [], None
 
 
-def fastest(ways: Sequence[Way]) -> list[Way]:
-    """Return the way with the highest rate; none if all of them fail.
+def fastest(ways: Sequence[Way]) -> Way | None:
+    """Return the way with the highest rate; None if all of them fail.
 
     Args:
         ways: Smaller amounts first, so that none takes unexpectedly long.
 
     """
     rates: dict[str, float] = {}
-    best: tuple[float, list[Way]] = (0.0, [])
+    best, most = None, 0.0
     for way in ways:
         if way.kind in rates and way.amount / rates[way.kind] > PATIENCE_S:
             continue
@@ -96,26 +105,53 @@ def fastest(ways: Sequence[Way]) -> list[Way]:
             # Not every torch multiplies every type on every CPU.
             continue
         rates[way.kind] = rate
-        best = max(best, (rate, [way]), key=lambda each: each[0])
-    return best[1]
+        if rate > most:
+            best, most = way, rate
+    return best
 
 
-def measure(probes: Sequence[Probe], tick: Callable[[float], None]) -> None:
+def measure(probes: Sequence[Probe], tick: Callable[[float], None]) -> bool:
     """Visit every probe once a round; what cannot be done stays without seconds.
+
+    Rounds in which something else computed do not count, because threads that wait for one that
+    has no core are slower a hundredfold. They are repeated for up to `MOST_S`.
 
     Args:
         probes: What is measured.
         tick: Called after each visit with the share that is done.
 
+    Returns:
+        Whether any round was quiet; if none was, what stands is the last one.
+
     """
-    threads = torch.get_num_threads()
+    threads, began = torch.get_num_threads(), time.perf_counter()
+    quiet, first = 0, True
     try:
-        with torch.no_grad():
-            for done in range(ROUNDS * len(probes)):
-                probes[done % len(probes)].visit()
-                tick((done + 1) / (ROUNDS * len(probes)))
+        while first or (quiet < ROUNDS and time.perf_counter() - began < MOST_S):
+            if not quiet:
+                for probe in probes:
+                    probe.forget()
+            before = [len(probe.seconds) for probe in probes]
+            with torch.no_grad(), Watch() as watch:
+                for done, probe in enumerate(probes, start=1):
+                    probe.visit()
+                    tick((quiet + done / len(probes)) / ROUNDS)
+            if undisturbed(watch.seen):
+                quiet += 1
+            elif quiet:
+                for probe, count in zip(probes, before, strict=True):
+                    del probe.seconds[count:]
+            first = False
     finally:
         torch.set_num_threads(threads)
+    tick(1.0)
+    return quiet > 0
+
+
+def undisturbed(seen: Seen) -> bool:
+    """Return whether nothing else computed, as far as the system tells."""
+    stolen, others = seen.steal_share or 0.0, seen.others_share or 0.0
+    return stolen <= STOLEN_LIMIT and others <= OTHERS_LIMIT
 
 
 def _unit_s(way: Way, least_s: float) -> float:
