@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from bench import tiny
+from bench import machines, tiny
 from dlrm import cli
 from dlrm.bench import results
 from dlrm.bench.cost import calibrate
-from dlrm.bench.machine import facts, machine, measure
+from dlrm.bench.machine import facts, machine, measure, probe
 from dlrm.bench.machine.ceilings import Ceilings
 from dlrm.bench.machine.facts import Facts
 from dlrm.commands.bench.machine import machine as command
@@ -20,7 +20,7 @@ from dlrm.commands.bench.machine_result import MachineResult
 from dlrm.errors import ConfigError
 from dlrm.reporting import bench as page
 
-COSTS = {"median_error": 0.1}
+COSTS = machines.COSTS.to_dict()
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +95,22 @@ def test_where_it_cannot_be_kept_it_is_still_shown(capsys, monkeypatch) -> None:
     found = command()
     assert found.kept is None
     assert "Not kept" in said(found, capsys)
+
+
+def test_what_was_disturbed_replaces_nothing_that_was_not(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(probe, "undisturbed", lambda _: False)
+    first = command()
+    assert first.kept is not None
+    assert "No ceilings" in said(first, capsys)
+    monkeypatch.setattr(probe, "undisturbed", lambda _: True)
+    quiet = command()
+    assert quiet.kept == first.kept
+    assert "No ceilings" not in said(quiet, capsys)
+    monkeypatch.setattr(probe, "undisturbed", lambda _: False)
+    third = command()
+    assert third.kept is None
+    assert machine.kept() == quiet.machine
+    assert "Not kept: what was kept before" in said(third, capsys)
 
 
 def test_a_page_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

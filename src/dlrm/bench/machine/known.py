@@ -34,7 +34,7 @@ def _fitted(machine: Machine) -> bool:
 
 
 def measured(bar: Progress) -> Machine:
-    """Measure this machine, keep what was found, and return it.
+    """Measure this machine, keep what was found if it is of use, and return it.
 
     Args:
         bar: Where the progress is shown.
@@ -47,7 +47,10 @@ def measured(bar: Progress) -> Machine:
     task = bar.add_task("fitting its cost model", total=calibrate.STEPS)
     costs = calibrate.calibrate(facts(), ceilings, lambda: bar.advance(task))
     machine = made(ceilings, costs)
-    # Where nothing can be written, it is measured each time.
-    with suppress(OSError):
-        keep(machine)
+    before = kept()
+    # What was disturbed replaces nothing that was not.
+    if ceilings.quiet or before is None or not (before.ceilings.quiet and _fitted(before)):
+        # Where nothing can be written, it is measured each time.
+        with suppress(OSError):
+            keep(machine)
     return machine

@@ -35,7 +35,7 @@ class MachineResult:
     seen: Seen
     """What else it did meanwhile."""
     kept: Path | None
-    """None where the folder cannot be written."""
+    """None where the folder cannot be written, or a better one stands there."""
     out: Path | None
     html: Path | None
 
@@ -142,12 +142,19 @@ class MachineResult:
                 f"Since {self.before.taken[:10]}, {len(changed)} of {total} ceilings changed by "
                 + (f"more than {CHANGED:.0%}" + (f": {said}" if said else ""))
             )
+        if not self.machine.ceilings.quiet:
+            yield "No ceilings: something else computed all the time, so they may be far too low"
         if self.seen.warning:
             yield f"Doubtful: {self.seen.warning}"
+        if (costs := self.machine.costs) and "error" in costs:
+            yield f"Cost model: {costs['error']:.0%} off in the median, on steps it was not fitted to"
         yield f"Fingerprint: {self.machine.fingerprint}"
-        yield (
-            f"Kept: {_short(self.kept)}" if self.kept else "Not kept: its folder cannot be written"
-        )
+        if self.kept:
+            yield f"Kept: {_short(self.kept)}"
+        elif not self.machine.ceilings.quiet and self.before is not None:
+            yield "Not kept: what was kept before was measured while nothing else computed"
+        else:
+            yield "Not kept: its folder cannot be written"
         if self.out:
             yield f"Row: {self.out}"
         if self.html:
