@@ -31,6 +31,7 @@ def operator(name: str, *terms: float, bound: str = "compute") -> dict[str, Any]
 ROW: dict[str, Any] = {
     "batch_size": 2048,
     "step_ms": 12.0,
+    "predicted_ms": 9.0,
     "exponents": {"compute": 1.0, "stream": 0.5, "latency": 0.8},
     "operators": [
         operator("top MLP", 0.5, 6.0, 1.5, 0.0, 0.0),
@@ -115,7 +116,7 @@ def test_the_verdict_names_what_takes_longest_and_what_helps_most() -> None:
     assert "update takes 50%, bound by memory latency" in said
     assert "1.50x by bf16 products (--precision bf16)" in said
     assert f"{changes[0].gain:.2f}x by {changes[0].what}" in said
-    assert said.endswith("predicted; the model is 9% off (median).")
+    assert said.endswith("predicted by a model that is 9% off in the median, 25% here.")
 
 
 def test_where_nothing_helps_the_verdict_says_so() -> None:

@@ -112,7 +112,7 @@ def test_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
         assert words in shown
     said = " ".join(shown.split())
     assert "With cores 4x:" in said
-    assert "the model is 10% off (median)" in said
+    assert "by a model that is 10% off in the median" in said
 
 
 def test_whole_tables_stand_beside_what_was_published(

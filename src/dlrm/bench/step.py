@@ -80,6 +80,7 @@ class StepMeasured:
             "gain": row["step_ms"] / ms,
             "samples_per_s": self.batch_size / ms * 1e3,
             "model_error": self.costs.error,
+            "error_here": abs(row["predicted_ms"] / row["step_ms"] - 1),
         }
 
 

@@ -42,8 +42,9 @@ EACH_S = 0.2
 WARM = 2
 LEAST_RUNS = 3
 TABLES_BYTES = 1 << 30
-MOST_TRIES, QUIET = 4, 20.0
-"""Of a model: as long as another program took a core from this one more often in a second."""
+MOST_TRIES, QUIET, PAUSE_S = 6, 20.0, 0.3
+"""Of a model: as long as another program took a core from this one more often in a second, which
+may have ended after a pause."""
 SHARE = 16
 """Of the memory, that tables take one part of; the optimizer's state takes up to two more."""
 MOST_FLOPS = 3e10
@@ -197,6 +198,7 @@ def _measure(trial: Trial, store: Tensor, seed: int) -> Step:
         watched.step(batch)
     tries = [_timed(watched, batches)]
     while len(tries) < MOST_TRIES and tries[-1].interrupted > QUIET:
+        time.sleep(PAUSE_S)
         tries.append(_timed(watched, batches))
     best = min(tries, key=lambda each: each.interrupted)
     return Step(tuple(measured(of, best.stages, best.seconds)), best.seconds)

@@ -51,7 +51,9 @@ def parts(
     forward, backward = [], []
     for name, module in modules.items():
         if name in embeddings:
-            called = LOOKUP if len(embeddings) == 1 else f"{LOOKUP} {name}"
+            called = LOOKUP
+            if len(embeddings) > 1:
+                called += f" {name.removesuffix('.embeddings')}"
             forward.append(Part(called, FORWARD, LOOKUP, ((name, FORWARD),), works[name, FORWARD]))
             continue
         called = f"{name} MLP" if isinstance(module, MLP) else name

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dlrm.bench.cost.fit import OTHER
 from dlrm.bench.cost.what_if import WhatIf
 
 LEAST_GAIN = 1.03
@@ -47,18 +48,27 @@ def best(changes: Sequence[Change]) -> list[Change]:
     return sorted(found, key=lambda change: -change.gain)
 
 
+def off(error: float, here: float) -> str:
+    """Say how far off the model is: in the median, and where it can be compared."""
+    return f"by a model that is {error:.0%} off in the median, {here:.0%} here"
+
+
 def sentence(row: Mapping[str, Any], changes: Sequence[Change], error: float) -> str:
     """Return the verdict in a sentence or two.
 
     Args:
-        row: With `step_ms` and `operators`.
+        row: With `step_ms`, `predicted_ms` and `operators`.
         changes: The best first.
         error: Median relative error of the model.
 
     """
+    here = abs(row["predicted_ms"] / row["step_ms"] - 1)
     operators = sorted(row["operators"], key=lambda each: -each["ms"])
     said = []
     for each in operators[:NAMED]:
+        if each["name"] == OTHER:
+            said.append(f"{each['share']:.0%} passes beside the operators")
+            continue
         of = f"{each['name']} takes {each['share']:.0%}, bound by {each['bound']}"
         share = each["roofline_share"]
         if each["bound"] != "calls" and share:
@@ -72,6 +82,4 @@ def sentence(row: Mapping[str, Any], changes: Sequence[Change], error: float) ->
         + ("" if change.how == "hardware" else f" ({change.how})")
         for change in changes[:NAMED]
     )
-    return (
-        f"{first} What would help most: {gains}, predicted; the model is {error:.0%} off (median)."
-    )
+    return f"{first} What would help most: {gains}, predicted {off(error, here)}."

@@ -11,6 +11,7 @@ from rich.text import Text
 from dlrm import terminal
 from dlrm.bench import results
 from dlrm.bench.arch import Arch
+from dlrm.bench.cost.verdict import off
 from dlrm.bench.cost.what_if import WhatIf
 from dlrm.bench.machine.machine import Machine
 from dlrm.bench.step import StepMeasured
@@ -197,6 +198,6 @@ def _what_if(found: dict[str, Any]) -> str:
         for name, value in found["change"].items()
     )
     return (
-        f"With {change}: {found['step_ms']:.3g} ms, {found['gain']:.2f} times as fast, predicted; "
-        f"the model is {found['model_error']:.0%} off (median)"
+        f"With {change}: {found['step_ms']:.3g} ms, {found['gain']:.2f} times as fast, predicted "
+        f"{off(found['model_error'], found['error_here'])}"
     )
