@@ -190,14 +190,21 @@ def test_the_headline_is_that_of_what_there_is():
     assert headline([benchmarks.machine()]).startswith("This machine copies 41 GB/s, multiplies")
 
 
-def test_changes_stand_with_their_flag_and_gain():
-    page = render([benchmarks.step("train", 128)])
-    assert "<li>bf16 products: 1.51× (<code>--precision bf16</code>)</li>" in page
-    assert "<li>twice the cores: 1.62× (hardware)</li>" in page
+def test_changes_that_the_verdict_does_not_name_stand_below_it():
+    listed = benchmarks.step("train", 128)["changes"]
+    third = {"what": "batches of 512", "how": "--loader.batch-size 512", "gain": 1.21}
+    page = render([benchmarks.step("train", 128, changes=[*listed, third])])
+    assert "Also predicted: 1.21x by batches of 512 (--loader.batch-size 512)." in page
     assert "off by 9.0% in the median" in page
-    without = render([benchmarks.step("train", 128, changes=[], model_error=None)])
-    assert "times as fast:" not in without
+    without = render([benchmarks.step("train", 128, model_error=None)])
+    assert "Also predicted" not in without
     assert "how far off the model is, is not known" in without
+
+
+def test_a_step_beside_another_program_is_doubtful():
+    assert "Doubtful" not in render([benchmarks.step("train", 128, others_share=0.01)])
+    page = render([benchmarks.step("train", 128, others_share=0.5)])
+    assert "Doubtful: another program computed meanwhile: 50% of the time" in page
 
 
 def test_stacks_are_as_high_as_the_step():
@@ -289,6 +296,7 @@ def test_labels_meet_no_other_and_no_dot(dots: list[tuple[float, float]]):
 JUNK = (None, "x", [], {}, -1, 0, 1e300, True, math.nan, [3])
 PLACES = (
     ("threads",), ("step_ms",), ("batch_size",), ("model_error",), ("dim",), ("pooling",),
+    ("others_share",), ("load",),
     ("tables",), ("tables", 0), ("tables", 0, "bytes"), ("published_ours_s",),
     ("changes",), ("changes", 0), ("exponents",), ("exponents", "latency"), ("operators",),
     ("operators", 0), ("operators", 0, "ms"), ("operators", 0, "terms"), ("operators", 0, "cache"),

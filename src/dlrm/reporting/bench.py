@@ -17,6 +17,7 @@ from dlrm.reporting import (
 from dlrm.reporting.bench_rows import Found, Row, sort
 from dlrm.reporting.document import document
 from dlrm.reporting.markup import bar, element
+from dlrm.reporting.words import rate
 
 
 def headline(rows: Sequence[Row]) -> str:
@@ -113,9 +114,9 @@ def _headline(found: Found) -> str:
         return f"{said}, {failed} of which failed." if failed else f"{said}."
     if found.hosts:
         can = found.hosts[0].ceilings
-        said = [f"copies {bench_machine.best(can.copy) / 1e9:.3g} GB/s"] if can.copy else []
+        said = [f"copies {rate(bench_machine.best(can.copy) / 1e9)} GB/s"] if can.copy else []
         said += [
-            f"multiplies {bench_machine.best(rates) / 1e9:.3g} GFLOP/s in {kind}"
+            f"multiplies {rate(bench_machine.best(rates) / 1e9)} GFLOP/s in {kind}"
             for kind, rates in can.flops.items()
             if rates
         ]

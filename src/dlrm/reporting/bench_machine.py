@@ -12,7 +12,7 @@ from dlrm.reporting.markup import Html, element
 from dlrm.reporting.record import measure
 from dlrm.reporting.series import LARGEST
 from dlrm.reporting.tables import fold, table
-from dlrm.reporting.words import UNKNOWN, number
+from dlrm.reporting.words import UNKNOWN, number, rate
 from dlrm.terminal import human_bytes
 
 CURVES = (("model", ""), ("train", "4 1.5"), ("test", "1.5 2"))
@@ -91,10 +91,10 @@ def _by_threads(rates: Mapping[int, float], unit: float, name: str) -> str:
     if not rates:
         return "unavailable"
     order = sorted(rates)
-    said = f"{rates[order[-1]] / unit:,.3g} {name}"
+    said = f"{rate(rates[order[-1]] / unit)} {name}"
     if len(order) == 1:
         return said
-    more = ", ".join(f"{rates[threads] / unit:,.3g} with {threads}" for threads in order[:-1])
+    more = ", ".join(f"{rate(rates[threads] / unit)} with {threads}" for threads in order[:-1])
     return f"{said} with {order[-1]} threads ({more})"
 
 
@@ -116,16 +116,21 @@ def _gather(host: Host, steps: Sequence[Step], name: str) -> Html:
         line = sorted((float(p.table_bytes), 1e-6 / p.row_s) for p in points if p.row_bytes == wide)
         sizes, rates = zip(*line, strict=True)
         curves.append(Gather(sizes, rates, color, dashes))
-    drawn = charts.gather(name, title, curves, caches(host), _spots(host, steps))
+    spots = _spots(host, steps)
+    least = min(point.table_bytes for point in points)
+    shown = [spot for spot in spots if spot.size_bytes >= least]
+    drawn = charts.gather(name, title, curves, caches(host), shown)
     keys = [
         key(f"{wide}-byte rows", color, dashes or None)
         for wide, (color, dashes) in zip(lengths, CURVES, strict=False)
     ]
-    if steps:
+    if shown:
         keys.append(key("tables of the models", "test"))
     said = "Dotted: one cache of each level."
-    if steps:
+    if shown:
         said += " All tables of a model share the caches, so each is at most as fast as it stands."
+    if len(shown) < len(spots):
+        said += f" Tables below {sized(least)} are not drawn: they are as fast as that."
     return figure(title, keys, drawn, said)
 
 

@@ -1,5 +1,6 @@
 """Operators on a page of benchmarks: their time by batch size, their shares, and every figure."""
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -125,7 +126,7 @@ def _cells(each: Operator) -> list[str]:
         _or_nothing(each.lines / 1e3, 1),
         _or_nothing(each.gflops_per_s, 1),
         _or_nothing(each.gb_per_s, 1),
-        percent(each.roofline_share),
+        percent(each.roofline_share or math.nan),
     ]
 
 

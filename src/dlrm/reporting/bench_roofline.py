@@ -1,7 +1,6 @@
 """Rooflines on a page of benchmarks: one a suite, with every operator that does arithmetic."""
 
 from collections.abc import Sequence
-from math import isfinite
 
 from dlrm.reporting import charts
 from dlrm.reporting.bench_machine import best
@@ -10,9 +9,12 @@ from dlrm.reporting.bench_rows import Case, Found, Host, Step
 from dlrm.reporting.charts import Point, Roof
 from dlrm.reporting.figures import absent, figure, key
 from dlrm.reporting.markup import Html, element
+from dlrm.reporting.words import rate
 
 FLAT = {"fp32": "", "bf16": "5 2.5", "int8": "1.5 2"}
 """How the roofs of arithmetic are dashed."""
+MOST = 1e12
+"""FLOP a byte, and GFLOP/s, that an axis has a place for."""
 ROW_BYTES = 64
 """Of the rows whose gather is a roof."""
 
@@ -55,8 +57,7 @@ def _of_steps(steps: Sequence[Step]) -> Dots | None:
             shown, color = step in first, role(each.name)
             label = f"{each.name}, {step.arch} {step.batch_size:,.0f}"
             if not _drawable(each.intensity, each.gflops_per_s):
-                if shown and each.ms > 0:
-                    rest.append(f"{each.name} {_rate(each.gb_per_s)}")
+                rest += _moved(each.name, each.gb_per_s) if shown else []
                 continue
             if shown:
                 names.append((label, color))
@@ -84,20 +85,21 @@ def _of_cases(cases: Sequence[Case]) -> Dots | None:
             if case.bytes > 0 and _drawable(case.flops / case.bytes, case.gflops_per_s)
         ]
         if not drawn:
-            rest.append(f"{operator} {_rate(every[0].gb_per_s)}")
+            rest += _moved(operator, every[0].gb_per_s)
             continue
         names.append((operator, color))
-        for at, (intensity, rate) in enumerate(drawn):
-            points.append(Point("" if at else str(len(names)), intensity, rate, color))
+        for at, (intensity, speed) in enumerate(drawn):
+            points.append(Point("" if at else str(len(names)), intensity, speed, color))
     return points, names, rest
 
 
-def _drawable(intensity: float, rate: float) -> bool:
-    return isfinite(intensity) and isfinite(rate) and intensity > 0 and rate > 0
+def _drawable(intensity: float, speed: float) -> bool:
+    return 1 / MOST < intensity < MOST and 1 / MOST < speed < MOST
 
 
-def _rate(gb_per_s: float) -> str:
-    return f"({gb_per_s:.3g} GB/s)" if isfinite(gb_per_s) else ""
+def _moved(name: str, gb_per_s: float) -> list[str]:
+    """Return an operator that is not drawn with its bytes a second; nothing if it moves none."""
+    return [f"{name} ({rate(gb_per_s)} GB/s)"] if gb_per_s > 0 else []
 
 
 def _figure(
@@ -114,7 +116,7 @@ def _figure(
     roofs = _roofs(host) if host else []
     keys += [
         key(
-            f"{roof.label}: {roof.rate:,.3g} {'GB/s' if roof.memory else 'GFLOP/s'}",
+            f"{roof.label}: {rate(roof.rate)} {'GB/s' if roof.memory else 'GFLOP/s'}",
             "muted" if roof.memory else "ink",
             roof.dashes or None,
         )
@@ -146,6 +148,6 @@ def _roofs(host: Host) -> list[Roof]:
     if can.gather:
         # Rows at random places of the largest table.
         size = max(point.table_bytes for point in can.gather)
-        rate = ROW_BYTES / can.row_s(size, ROW_BYTES) / 1e9
-        roofs.append(Roof(f"random {ROW_BYTES}-byte rows", rate, True, "1.5 2"))
+        gathered = ROW_BYTES / can.row_s(size, ROW_BYTES) / 1e9
+        roofs.append(Roof(f"random {ROW_BYTES}-byte rows", gathered, True, "1.5 2"))
     return roofs

@@ -87,7 +87,7 @@ class Step:
             *((self.optim,) if self.suite == "train" and self.optim != "sgd" else ()),
             *((f"{self.ids} ids",) if self.ids != "uniform" else ()),
             *((f"{pooling:g} ids a table",) if pooling != 1 else ()),
-            *((f"{scale:g} of the rows",) if scale != 1 else ()),
+            *((f"{100 * scale:g}% of the rows",) if scale != 1 else ()),
             *((f"{threads:g} threads",) if threads != measure(self.row.get("cores")) else ()),
         )
 

@@ -11,6 +11,8 @@ from dlrm.reporting.markup import Html, element, join
 from dlrm.reporting.tables import fold, table
 from dlrm.reporting.words import number, percent
 
+RANGES = ("load", "steal_share", "others_share", "taken")
+"""Of which the least and the most are said."""
 MOST = 8
 """Values of one kind that are listed."""
 
@@ -54,15 +56,16 @@ def data(name: str, rows: Sequence[Any]) -> Html:
 
 def _values(rows: Sequence[Row], name: str) -> str:
     found = list(dict.fromkeys(_said(name, row[name]) for row in rows if row.get(name) is not None))
-    if name in ("load", "steal_share", "taken") and len(found) > 2:
-        values = sorted(row[name] for row in rows if isinstance(row.get(name), type(rows[0][name])))
+    if name in RANGES and len(found) > 2:
+        kind = str if name == "taken" else int | float
+        values = sorted(row[name] for row in rows if isinstance(row.get(name), kind))
         return f"{_said(name, values[0])} to {_said(name, values[-1])}"
     more = f", and {len(found) - MOST} more" if len(found) > MOST else ""
     return ", ".join(found[:MOST]) + more
 
 
 def _said(name: str, value: object) -> str:
-    if name == "steal_share" and isinstance(value, float):
+    if name.endswith("_share") and isinstance(value, float):
         return percent(value)
     return number(value, 2) if isinstance(value, int | float) else str(value)
 

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from math import isfinite
 
+from dlrm.bench.watch import Seen
 from dlrm.reporting.bench_rows import Step
 from dlrm.reporting.markup import Html, element
 from dlrm.reporting.record import measure
 from dlrm.reporting.words import number, percent
 
-CHANGES = 5
-"""Changes that are shown."""
+NAMED, CHANGES = 2, 5
+"""Changes that the verdict names, and that are shown in all."""
 
 
 def section(steps: Sequence[Step]) -> Html | None:
@@ -39,16 +40,9 @@ def changes(step: Step) -> list[tuple[str, str, float]]:
 def _card(step: Step) -> Html:
     known = isfinite(step.step_low + step.step_high)
     between = f"{number(step.step_low, 2)} to {number(step.step_high, 2)} ms"
-    items = [
-        element(
-            "li",
-            f"{what}: {gain:.2f}×",
-            " (" if how else None,
-            None if not how else how if how == "hardware" else element("code", how),
-            ")" if how else None,
-        )
-        for what, how, gain in changes(step)[:CHANGES]
-    ]
+    said = f"The model says {number(step.predicted_ms, 2)} ms for this step; {_error(step)}."
+    notes = [said, _more(step), _published(step)]
+    doubts = _doubts(step)
     return element(
         "article",
         element("h3", step.label),
@@ -65,16 +59,31 @@ def _card(step: Step) -> Html:
             class_="figures",
         ),
         element("p", step.verdict, class_="said"),
-        element("p", "Predicted, times as fast:", class_="figures") if items else None,
-        element("ol", *items) if items else None,
-        element(
-            "p",
-            f"The model says {number(step.predicted_ms, 2)} ms for this step; {_error(step)}.",
-            class_="model-says",
-        ),
-        element("p", said, class_="model-says") if (said := _published(step)) else None,
+        *(element("p", note, class_="more") for note in notes if note),
+        element("p", f"Doubtful: {doubts}.", class_="more doubtful") if doubts else None,
         class_="card",
     )
+
+
+def _more(step: Step) -> str | None:
+    """Return the changes that the verdict does not name."""
+    items = [
+        f"{gain:.2f}x by {what}" + ("" if how in ("", "hardware") else f" ({how})")
+        for what, how, gain in changes(step)[NAMED:CHANGES]
+    ]
+    return f"Also predicted: {', '.join(items)}." if items else None
+
+
+def _doubts(step: Step) -> str | None:
+    """Return what else computed while the step was timed."""
+    threads, cores, load, steal, others = (
+        measure(step.row.get(name))
+        for name in ("threads", "cores", "load", "steal_share", "others_share")
+    )
+    if not isfinite(threads + cores + load + others):
+        return None
+    stolen = steal if isfinite(steal) else None
+    return Seen(int(threads), int(cores), load, stolen, others).warning
 
 
 def _published(step: Step) -> str | None:

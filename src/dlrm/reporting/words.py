@@ -64,6 +64,13 @@ def compact(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
 
 
+def rate(value: float) -> str:
+    """Return a measured rate with three digits, e.g. `1,935`, `451`, `78.8`."""
+    if not math.isfinite(value):
+        return UNKNOWN
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def percent(share: float) -> str:
     """Return a share in percent with the decimals that it needs, e.g. `86%` or `0.04%`."""
     if not math.isfinite(share):

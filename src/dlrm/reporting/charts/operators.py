@@ -12,7 +12,7 @@ STRONG, LIGHT = 0.9, 0.42
 NARROW = 0.07
 """Share of a bar below which no figure is written on it."""
 
-LONGEST = 64
+LONGEST = 76
 """Letters above a bar."""
 
 
