@@ -299,7 +299,12 @@ def test_the_fastest_way_wins_and_those_that_fail_are_left_out(monkeypatch) -> N
 
     ran: list[str] = []
     slow, fast = (Way(name, 1.0, lambda name=name: ran.append(name)) for name in ("slow", "fast"))
-    monkeypatch.setattr(probe, "_unit_s", lambda way, _: 2.0 if way is slow else 1.0)
+
+    def unit_s(way: Way, _: float) -> float:
+        way.run()
+        return 2.0 if way.kind == "slow" else 1.0
+
+    monkeypatch.setattr(probe, "_unit_s", unit_s)
     monkeypatch.setattr(probe, "PATIENCE_S", 10.0)
     assert probe.fastest([slow, Way("fails", 1.0, fails), fast]) is fast
     assert probe.fastest([Way("fails", 1.0, fails)]) is None

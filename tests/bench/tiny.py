@@ -13,6 +13,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(probe, "ROUNDS", 1)
     monkeypatch.setattr(probe, "MOST_S", 0.0)
     monkeypatch.setattr(probe, "SAMPLES", 2)
+    monkeypatch.setattr(probe, "TRY_S", 0.0)
     monkeypatch.setattr(probe, "VISIT_S", 0.0)
     monkeypatch.setattr(products, "SHAPES", ((32, 32, 32), (64, 32, 32)))
     monkeypatch.setattr(gather, "LEAST_ROWS", 16)

@@ -147,7 +147,8 @@ class MachineResult:
         if self.seen.warning:
             yield f"Doubtful: {self.seen.warning}"
         if (costs := self.machine.costs) and "error" in costs:
-            yield f"Cost model: {costs['error']:.0%} off in the median, on steps it was not fitted to"
+            error = f"{costs['error']:.0%}"
+            yield f"Cost model: median error {error} on steps that it was not fitted to"
         yield f"Fingerprint: {self.machine.fingerprint}"
         if self.kept:
             yield f"Kept: {_short(self.kept)}"
