@@ -157,6 +157,8 @@ class Found:
     steps: tuple[Step, ...]
     cases: tuple[Case, ...]
     variants: tuple[Variant, ...]
+    predictions: tuple[Row, ...]
+    """Rows of the suite `prediction`."""
     left_out: tuple[str, ...]
     """Which rows cannot be drawn, and why."""
 
@@ -177,6 +179,7 @@ def sort(rows: Sequence[Row]) -> Found:
     steps: list[Step] = []
     cases: list[Case] = []
     variants: list[Variant] = []
+    predictions: list[Row] = []
     left_out: list[str] = []
     for number, row in enumerate(rows, start=1):
         suite = str(row.get("suite", ""))
@@ -191,6 +194,8 @@ def sort(rows: Sequence[Row]) -> Found:
                     steps.append(_step(row))
                 case "ops":
                     cases.append(_made(Case, row))
+                case "prediction":
+                    predictions.append(row)
                 case "numerics":
                     variants.append(_made(Variant, row))
                 case _:
@@ -199,7 +204,12 @@ def sort(rows: Sequence[Row]) -> Found:
             left_out.append(f"row {number} ({suite or 'no suite'}): {why}")
     steps.sort(key=lambda step: (step.suite != "train", step.setting, step.batch_size))
     return Found(
-        tuple(hosts.values()), tuple(steps), tuple(cases), tuple(variants), tuple(left_out)
+        tuple(hosts.values()),
+        tuple(steps),
+        tuple(cases),
+        tuple(variants),
+        tuple(predictions),
+        tuple(left_out),
     )
 
 

@@ -8,6 +8,7 @@ from dlrm.reporting.charts.models import Row, rows
 from dlrm.reporting.charts.operators import Piece, split, stacked
 from dlrm.reporting.charts.parity import differences
 from dlrm.reporting.charts.precision import Bits, precision
+from dlrm.reporting.charts.predictions import Guess, predictions
 from dlrm.reporting.charts.roofline import Point, Roof, roofline
 from dlrm.reporting.charts.scaling import scaling
 from dlrm.reporting.charts.scores import calibration, histogram
@@ -16,6 +17,7 @@ __all__ = [
     "Bits",
     "Dot",
     "Gather",
+    "Guess",
     "Part",
     "Piece",
     "Point",
@@ -29,6 +31,7 @@ __all__ = [
     "gather",
     "histogram",
     "precision",
+    "predictions",
     "roofline",
     "rows",
     "scaling",
