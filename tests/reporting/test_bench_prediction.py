@@ -26,7 +26,7 @@ def test_predictions_are_drawn_beside_measurements() -> None:
     assert "How far off predictions are" in page
     assert "steps of other models" in page
     assert "what-if: cores 2 to 1" in page
-    assert "10%" in page
+    assert "The cost model is 10% off in the median, on 3 steps." in page
 
 
 def test_the_newest_row_counts() -> None:

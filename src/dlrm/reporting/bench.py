@@ -89,6 +89,7 @@ def _title(found: Found) -> str:
     recipes = dict.fromkeys(each.recipe for each in found.variants)
     cpus = dict.fromkeys(host.facts.cpu for host in found.hosts)
     named = archs or recipes or dict.fromkeys(case.operator for case in found.cases) or cpus
+    named = named or (["Predictions"] if found.predictions else [])
     return ", ".join(list(named)[:3]) or "Results"
 
 
@@ -110,6 +111,8 @@ def _headline(found: Found) -> str:
         if least is None:
             return "No variant with fewer bits is neutral."
         return f"{least.variant} is the smallest that is neutral: {least.auc_change:+.5f} AUC."
+    if said := bench_prediction.sentence(found.predictions):
+        return said
     if found.cases:
         failed = sum(bool(case.error) for case in found.cases)
         said = f"{len(found.cases)} settings of single operators"

@@ -67,6 +67,16 @@ def section(rows: Sequence[Mapping[str, Any]]) -> Html | None:
     )
 
 
+def sentence(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return how far off the cost model is, in a sentence; None where no row says it."""
+    summary = rows[-1].get("summary") if rows else None
+    step = summary.get("step") if isinstance(summary, Mapping) else None
+    if not isinstance(step, Mapping) or not isfinite(measure(step.get("median"))):
+        return None
+    off = percent(measure(step.get("median")))
+    return f"The cost model is {off} off in the median, on {step.get('steps')} steps."
+
+
 def _name(what: str) -> str:
     words = {"step": "steps of other models", "precision": "what-if: the other precision"}
     return words.get(what, f"what-if: {what}")
