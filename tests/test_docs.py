@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from bench import machines, tiny
+from dlrm.bench import batches, step, subject
+from dlrm.bench.cost import calibrate
 from dlrm.cli import main
 from dlrm.compat.dlrm_s_pytorch import main as dlrm_s_pytorch
 from recipes import tables
@@ -46,6 +49,16 @@ def folder(workdir, log) -> Path:
     return workdir
 
 
+@pytest.fixture(autouse=True)
+def little_benchmarks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine measured in no time, and few batches of what runs on it."""
+    tiny.measured(monkeypatch, tmp_path / "machines")
+    monkeypatch.setattr(calibrate, "calibrate", lambda *_: machines.COSTS.to_dict())
+    monkeypatch.setattr(step, "ROUND_S", 0.0)
+    for each in (batches, subject):
+        monkeypatch.setattr(each, "cache_bytes", lambda: 10_000)
+
+
 def run(line: str) -> None:
     words = shlex.split(line, comments=True)
     words = [re.sub(r"^clicks(:\d+)*$", LITTLE, word) if ":" in word else word for word in words]
@@ -70,6 +83,9 @@ def run(line: str) -> None:
         case ["dlrm", *rest] if ">" in rest:
             with Path(rest[-1]).open("w") as out, redirect_stdout(out):
                 assert main(rest[:-2]) == 0
+        case ["dlrm", "bench", "train" | "infer" as command, *rest]:
+            sizes = ["--rows-scale", "0.0005", "--rounds", "2", "--batch", "8"]
+            assert main(["bench", command, *rest, *sizes]) == 0
         case ["dlrm", "train" | "compare" as command, first, *rest] if Path(first).is_file():
             assert main([command, first, *rest, "--epochs", "1"]) == 0
         case ["dlrm", "train", "amazon" | "criteo-head" as recipe, *rest]:

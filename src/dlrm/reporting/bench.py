@@ -103,27 +103,47 @@ def _about(rows: Sequence[Row]) -> str:
 
 
 def _headline(found: Found) -> str:
-    if found.steps:
-        return bench_verdict.sentence(bench_operators.headlines(found.steps)[0])
-    if found.variants:
-        working = [each for each in found.variants if each.verdict == "neutral"]
-        least = min(working, key=lambda each: each.bytes_per_sample, default=None)
-        if least is None:
-            return "No variant with fewer bits is neutral."
-        return f"{least.variant} is the smallest that is neutral: {least.auc_change:+.5f} AUC."
-    if said := bench_prediction.sentence(found.predictions):
-        return said
-    if found.cases:
-        failed = sum(bool(case.error) for case in found.cases)
-        said = f"{len(found.cases)} settings of single operators"
-        return f"{said}, {failed} of which failed." if failed else f"{said}."
-    if found.hosts:
-        can = found.hosts[0].ceilings
-        said = [f"copies {rate(bench_machine.best(can.copy) / 1e9)} GB/s"] if can.copy else []
-        said += [
-            f"multiplies {rate(bench_machine.best(rates) / 1e9)} GFLOP/s in {kind}"
-            for kind, rates in can.flops.items()
-            if rates
-        ]
-        return f"This machine {', '.join(said)}."
-    return "Nothing of these rows can be drawn."
+    ways = (_steps, _variants, _predictions, _cases, _host)
+    said = (way(found) for way in ways)
+    return next(filter(None, said), "Nothing of these rows can be drawn.")
+
+
+def _steps(found: Found) -> str | None:
+    if not found.steps:
+        return None
+    return bench_verdict.sentence(bench_operators.headlines(found.steps)[0])
+
+
+def _variants(found: Found) -> str | None:
+    if not found.variants:
+        return None
+    working = [each for each in found.variants if each.verdict == "neutral"]
+    least = min(working, key=lambda each: each.bytes_per_sample, default=None)
+    if least is None:
+        return "No variant with fewer bits is neutral."
+    return f"{least.variant} is the smallest that is neutral: {least.auc_change:+.5f} AUC."
+
+
+def _predictions(found: Found) -> str | None:
+    return bench_prediction.sentence(found.predictions)
+
+
+def _cases(found: Found) -> str | None:
+    if not found.cases:
+        return None
+    failed = sum(bool(case.error) for case in found.cases)
+    said = f"{len(found.cases)} settings of single operators"
+    return f"{said}, {failed} of which failed." if failed else f"{said}."
+
+
+def _host(found: Found) -> str | None:
+    if not found.hosts:
+        return None
+    can = found.hosts[0].ceilings
+    said = [f"copies {rate(bench_machine.best(can.copy) / 1e9)} GB/s"] if can.copy else []
+    said += [
+        f"multiplies {rate(bench_machine.best(rates) / 1e9)} GFLOP/s in {kind}"
+        for kind, rates in can.flops.items()
+        if rates
+    ]
+    return f"This machine {', '.join(said)}."
