@@ -20,6 +20,7 @@ from recipes import tables
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *(f"docs/guides/{path.name}" for path in (ROOT / "docs/guides").glob("*.md"))]
 LITTLE = "clicks:3000"
+LITTLE_STEPS = ["--rows-scale", "0.0005", "--rounds", "2", "--batch", "8"]
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
@@ -64,6 +65,7 @@ def run(line: str) -> None:
     words = [re.sub(r"^clicks(:\d+)*$", LITTLE, word) if ":" in word else word for word in words]
     if "--rows" in words:
         words[words.index("--rows") + 1] = "2000"
+    words += LITTLE_STEPS if words[1:3] in (["bench", "train"], ["bench", "infer"]) else []
     match words:
         case ["make", target]:
             assert f"\n{target}:" in (ROOT / "Makefile").read_text()
@@ -83,9 +85,6 @@ def run(line: str) -> None:
         case ["dlrm", *rest] if ">" in rest:
             with Path(rest[-1]).open("w") as out, redirect_stdout(out):
                 assert main(rest[:-2]) == 0
-        case ["dlrm", "bench", "train" | "infer" as command, *rest]:
-            sizes = ["--rows-scale", "0.0005", "--rounds", "2", "--batch", "8"]
-            assert main(["bench", command, *rest, *sizes]) == 0
         case ["dlrm", "train" | "compare" as command, first, *rest] if Path(first).is_file():
             assert main([command, first, *rest, "--epochs", "1"]) == 0
         case ["dlrm", "train", "amazon" | "criteo-head" as recipe, *rest]:
