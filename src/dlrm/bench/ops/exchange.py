@@ -26,7 +26,7 @@ def work(setting: Setting) -> Work:
 def need(setting: Setting) -> Need:
     """Return the memory of vectors and gradients in both processes, given and kept."""
     one = _turn_bytes(setting)
-    return Need(inputs_bytes=PROCESSES * (2 * rotation.count(one) + 1) * one)
+    return Need(inputs_bytes=PROCESSES * (rotation.count(one) + 1) * one)
 
 
 def build(setting: Setting, stock: Stock) -> Case:
@@ -62,8 +62,8 @@ def _for_other(setting: Setting) -> int:
 
 
 def _turn_bytes(setting: Setting) -> int:
-    """Return the bytes of an input in one process: vectors and gradients for both."""
-    return 4 * 2 * PROCESSES * _for_other(setting)
+    """Return the bytes of a trip in one process: vectors and gradients, given and taken."""
+    return 4 * 4 * PROCESSES * _for_other(setting)
 
 
 EXCHANGE = Operator(

@@ -31,9 +31,9 @@ def work(setting: Setting) -> Work:
 
 
 def need(setting: Setting) -> Need:
-    """Return the memory of inputs, and of results that are kept, of equal size."""
+    """Return the memory of inputs, and of results that are kept."""
     one = _turn_bytes(setting)
-    return Need(inputs_bytes=(2 * rotation.count(one) + 1) * one)
+    return Need(inputs_bytes=(rotation.count(one) + 1) * one)
 
 
 def build(setting: Setting, stock: Stock) -> Case:
@@ -72,7 +72,8 @@ def _out_bytes(setting: Setting) -> int:
 
 
 def _turn_bytes(setting: Setting) -> int:
-    return _x_bytes(setting) + _e_bytes(setting) + _out_bytes(setting)
+    """Return the bytes of vectors, outputs, and the gradients of all of them."""
+    return 2 * (_x_bytes(setting) + _e_bytes(setting) + _out_bytes(setting))
 
 
 INTERACTION = Operator(

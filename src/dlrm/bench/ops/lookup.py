@@ -23,12 +23,11 @@ def work(setting: Setting) -> Work:
 
 def need(setting: Setting) -> Need:
     """Return the memory of the tables, of ids, and of vectors that are kept."""
-    one = rotation.ids_bytes(setting)
-    vectors_bytes = _vectors_bytes(setting)
-    kept_bytes = (rotation.count(vectors_bytes) + 1) * (vectors_bytes + 8 * setting.lookups)
+    # The graph of a result keeps the rows that were looked up.
+    one = _turn_bytes(setting) + 8 * setting.lookups
     return Need(
         tables_bytes=sum(setting.all_rows) * setting.row_bytes,
-        inputs_bytes=rotation.count(one) * one + kept_bytes,
+        inputs_bytes=(_count(setting) + 1) * one,
     )
 
 
@@ -36,10 +35,18 @@ def build(setting: Setting, stock: Stock) -> Case:
     """Return lookups as a model does them, in training: each leaves its node in the graph."""
     tables = stock.tables(setting)
     inputs = stock.once(
-        ("ids", setting.batch, setting.all_rows, setting.pooling, setting.ids),
-        lambda: rotation.draw(setting, rotation.count(rotation.ids_bytes(setting))),
+        ("ids", setting.batch, setting.all_rows, setting.pooling, setting.ids, _count(setting)),
+        lambda: rotation.draw(setting, _count(setting)),
     )
-    return Case(lambda ids: tables(*ids), inputs, rotation.count(_vectors_bytes(setting)))
+    return Case(lambda ids: tables(*ids), inputs, len(inputs))
+
+
+def _count(setting: Setting) -> int:
+    return rotation.count(_turn_bytes(setting))
+
+
+def _turn_bytes(setting: Setting) -> int:
+    return rotation.ids_bytes(setting) + _vectors_bytes(setting)
 
 
 def _vectors_bytes(setting: Setting) -> int:

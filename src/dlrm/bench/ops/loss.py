@@ -10,8 +10,8 @@ from dlrm.bench.ops.operator import Case, Need, Operator, Stock
 from dlrm.bench.ops.setting import Setting
 from dlrm.training.loss import bce
 
-SAMPLE_BYTES = 4 + 4
-"""A logit and a label."""
+SAMPLE_BYTES = 4 + 4 + 4
+"""A logit, a label and a gradient."""
 
 
 def work(setting: Setting) -> Work:
@@ -27,8 +27,7 @@ def work(setting: Setting) -> Work:
 def need(setting: Setting) -> Need:
     """Return the memory of logits and labels, and of gradients that are kept."""
     one = SAMPLE_BYTES * setting.batch
-    kept = rotation.count(4 * setting.batch) + 2
-    return Need(inputs_bytes=rotation.count(one) * one + kept * 4 * setting.batch)
+    return Need(inputs_bytes=(rotation.count(one) + 1) * one)
 
 
 def build(setting: Setting, stock: Stock) -> Case:
@@ -43,8 +42,7 @@ def build(setting: Setting, stock: Stock) -> Case:
         logits, labels = given
         return torch.autograd.grad(bce(logits, labels), logits)
 
-    kept = rotation.count(4 * setting.batch)
-    return Case(run, list(zip(logits, labels, strict=True)), kept)
+    return Case(run, list(zip(logits, labels, strict=True)), inputs)
 
 
 LOSS = Operator(

@@ -37,10 +37,9 @@ def work(setting: Setting) -> Work:
 
 def need(setting: Setting) -> Need:
     """Return the memory of inputs, of results that are kept, and of one batch of activations."""
-    one, result = _turn_bytes(setting), _result_bytes(setting)
+    one = _turn_bytes(setting)
     batch_bytes = 2 * _number_bytes(setting) * setting.batch * sum(setting.widths)
-    kept_bytes = (rotation.count(result) + 1) * result + 4 * setting.parameters
-    return Need(inputs_bytes=rotation.count(one) * one + kept_bytes + batch_bytes)
+    return Need(inputs_bytes=(rotation.count(one) + 1) * one + batch_bytes)
 
 
 def build(setting: Setting, stock: Stock) -> Case:
@@ -60,7 +59,7 @@ def build(setting: Setting, stock: Stock) -> Case:
         out = net(x)
         return out.detach(), *torch.autograd.grad(out, (x, *parameters), grad)
 
-    return Case(run, list(zip(xs, grads, strict=True)), rotation.count(_result_bytes(setting)))
+    return Case(run, list(zip(xs, grads, strict=True)), inputs)
 
 
 def _number_bytes(setting: Setting) -> int:
@@ -68,12 +67,9 @@ def _number_bytes(setting: Setting) -> int:
 
 
 def _turn_bytes(setting: Setting) -> int:
-    return _number_bytes(setting) * setting.batch * (setting.widths[0] + setting.widths[-1])
-
-
-def _result_bytes(setting: Setting) -> int:
-    """Return the bytes of the outputs, and of the gradients of inputs and parameters."""
-    return _turn_bytes(setting) + 4 * setting.parameters
+    """Return the bytes of inputs, outputs, and the gradients of all, parameters among them."""
+    numbers = setting.batch * (setting.widths[0] + setting.widths[-1])
+    return 2 * _number_bytes(setting) * numbers + 4 * setting.parameters
 
 
 MLP_PASSES = Operator(

@@ -1,4 +1,7 @@
-"""Inputs that take turns: together larger than the last-level cache, so that none is there yet."""
+"""Inputs that take turns, and results that do: when one comes round, it has left the cache.
+
+Caches keep some of what they should have replaced: of twice their size a part is still found there.
+"""
 
 from collections.abc import Sequence
 
@@ -9,6 +12,8 @@ from torch import Tensor
 from dlrm.bench import batches
 from dlrm.bench.ops.setting import Setting
 
+CACHES = 4
+"""Times the last-level cache that all inputs and results are."""
 LEAST, MOST = 2, 16_384
 """Inputs; more than so many tiny ones are not made, which then are colder than real ones only in
 what they look up."""
@@ -17,9 +22,15 @@ Ids = tuple[Tensor, Tensor | None]
 """As embeddings take them: ids (B, T) without offsets, or (L,) with offsets (B*T + 1,)."""
 
 
-def count(input_bytes: float, most: int = MOST) -> int:
-    """Return how many inputs of this size it takes."""
-    return max(LEAST, min(most, int(batches.cache_bytes() * 1.5 // input_bytes) + 1))
+def count(turn_bytes: float, most: int = MOST) -> int:
+    """Return how many inputs it takes, and how many results to keep.
+
+    Args:
+        turn_bytes: Of an input and of its result.
+        most: No more than so many.
+
+    """
+    return max(LEAST, min(most, int(CACHES * batches.cache_bytes() // turn_bytes) + 1))
 
 
 def ids_bytes(setting: Setting) -> int:

@@ -9,7 +9,8 @@ import tyro
 
 from dlrm import terminal
 from dlrm.bench import results
-from dlrm.bench.machine import machine
+from dlrm.bench.machine.known import known
+from dlrm.bench.machine.machine import Machine
 from dlrm.bench.ops import OPERATORS
 from dlrm.bench.ops.rows import values
 from dlrm.bench.ops.sweep import candidates, sweep
@@ -101,38 +102,39 @@ def ops(
     bar = terminal.progress()
     task = bar.add_task("timing", total=len(found) * (rounds + 1))
     outcomes = sweep(found, rounds, lambda count: bar.advance(task, count))
-    known = machine.known()
+    machine = known()
     measured: list[dict[str, Any]] = []
     stopped = False
     with Watch() as watch, bar:
         try:
             for more in outcomes:
-                measured += _rows(more, known, watch, out)
+                measured += _rows(more, machine, watch, out)
         except KeyboardInterrupt:
             if not measured:
                 raise
             stopped = True
     if html is not None:
-        of_machine = {"facts": known.facts, "ceilings": known.ceilings}
-        described = {name: each.to_dict() for name, each in of_machine.items()}
-        bench.write(html, [results.row("machine", {**described, "costs": known.costs}), *measured])
+        described = machine.to_dict()
+        names = ("facts", "ceilings", "costs")
+        of_machine = results.row("machine", {name: described[name] for name in names})
+        bench.write(html, [of_machine, *measured])
     return OpsResult(
         rows=measured,
         varied=tuple(name for name, each in lists.items() if len(each) > 1),
         left_out=len(found) - len(measured),
         stopped=stopped,
         warning=watch.seen.warning,
-        machine=known.fingerprint,
+        machine=machine.fingerprint,
         page=html,
     )
 
 
 def _rows(
-    outcomes: Sequence[Outcome], known: machine.Machine, watch: Watch, out: Path | None
+    outcomes: Sequence[Outcome], machine: Machine, watch: Watch, out: Path | None
 ) -> list[dict[str, Any]]:
     """Return outcomes as rows, and append them to the file."""
     seen = watch.seen.to_dict()
-    rows = [results.row("ops", seen | values(each, known.ceilings)) for each in outcomes]
+    rows = [results.row("ops", seen | values(each, machine.ceilings)) for each in outcomes]
     if out is not None:
         results.save(rows, out)
     return rows

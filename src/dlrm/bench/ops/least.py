@@ -1,0 +1,44 @@
+"""The least time of an operator alone: the longest of what its limits ask for, each by itself.
+
+    compute   operations, at the highest rate of products
+    rows      rows at random places, as fast as they can be read from tables of that size
+    bytes     bytes from beyond the last-level cache, at the speed of memory
+
+Where a step is predicted these are added up, because an operator mostly waits for one after the
+other. What is least is less: processors fetch rows while they stream, and what a row is written
+back to is already there.
+"""
+
+from dataclasses import replace
+
+from dlrm.bench import batches
+from dlrm.bench.cost.caches import miss
+from dlrm.bench.cost.limits import limits
+from dlrm.bench.cost.work import Work
+from dlrm.bench.machine.ceilings import Ceilings
+
+COPY_TRAFFIC = 1.5
+"""Bytes that memory moves for each that a copy reads or writes: before a line is overwritten it is
+read. An update in place, which needs no such read, is that much faster."""
+
+
+def least(work: Work, ceilings: Ceilings) -> tuple[float, str]:
+    """Return the seconds, and what takes them: or calls, where these alone take longer.
+
+    Args:
+        work: Of the operator.
+        ceilings: Of the machine.
+
+    """
+    read = replace(work, random=tuple(replace(each, written=False) for each in work.random))
+    terms = limits(read, ceilings)
+    far = sum(each.bytes * miss(each, batches.cache_bytes()) for each in work.random)
+    memory = COPY_TRAFFIC * ceilings.copy[ceilings.threads]
+    parts = {
+        "compute": terms.compute_s,
+        "memory latency": terms.latency_s + terms.transfer_s,
+        "memory bandwidth": (work.stream_bytes + far) / memory,
+    }
+    seconds = max(parts.values())
+    parts["calls"] = terms.calls_s
+    return seconds, max(parts, key=parts.__getitem__)
