@@ -469,8 +469,8 @@ CEILINGS = Ceilings(
 
 def test_a_row_has_the_figures_of_the_middle_round() -> None:
     setting = replace(TINY, batch=1000, threads=2)
-    timings = [Timing(name, [x * 1e-3 for x in (1, 2, 3)]) for name in ("cold", "warm")]
-    row = values(Outcome(Candidate(OPERATORS["mlp"], setting), *timings), CEILINGS)
+    cold, warm = (Timing(name, [x * 1e-3 for x in (1, 2, 3)]) for name in ("cold", "warm"))
+    row = values(Outcome(Candidate(OPERATORS["mlp"], setting), cold, warm), CEILINGS)
     work = OPERATORS["mlp"].work(setting)
     assert (row["operator"], row["batch"], row["widths"], row["threads"]) == (
         "mlp",
@@ -487,7 +487,7 @@ def test_a_row_has_the_figures_of_the_middle_round() -> None:
     assert row["roofline_ms"] == pytest.approx(work.bytes / 3e10 * 1e3)
     assert row["roofline_share"] == pytest.approx(row["roofline_ms"] / 2.0)
     assert row["bound"] == "memory bandwidth"
-    assert values(Outcome(Candidate(OPERATORS["mlp"], setting), *timings), None)["bound"] is None
+    assert values(Outcome(Candidate(OPERATORS["mlp"], setting), cold, warm), None)["bound"] is None
 
 
 def test_the_least_time_is_the_longest_of_what_limits_it(monkeypatch: pytest.MonkeyPatch) -> None:

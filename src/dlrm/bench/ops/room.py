@@ -48,7 +48,7 @@ def check(candidates: Sequence[Candidate], free: int) -> None:
 
 
 def parts(candidates: Sequence[Candidate], free: int) -> Iterator[list[Candidate]]:
-    """Yield candidates of one operator in parts that fit into memory together.
+    """Yield candidates of one operator in parts that fit into memory together, each in their order.
 
     Args:
         candidates: Each of which fits.
@@ -62,13 +62,13 @@ def parts(candidates: Sequence[Candidate], free: int) -> Iterator[list[Candidate
         need, key = candidate.operator.need(candidate.setting), _tables(candidate)
         more = need.inputs_bytes + (0 if key in shared else need.tables_bytes)
         if part and taken + more > SHARE * free:
-            yield part
+            yield sorted(part, key=candidates.index)
             part, shared, taken, more = [], set(), 0, need.total_bytes
         part.append(candidate)
         shared.add(key)
         taken += more
     if part:
-        yield part
+        yield sorted(part, key=candidates.index)
 
 
 def _tables(candidate: Candidate) -> tuple[object, ...]:

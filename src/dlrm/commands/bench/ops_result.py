@@ -18,6 +18,8 @@ SETTINGS = (
     "batch", "tables", "rows", "dim", "pooling", "ids", "precision", "storage", "optim", "widths",
     "threads",
 )  # fmt: skip
+SHARE_LIMIT = 1.1
+"""Of the roofline: what is above it says that the limits were measured in worse times."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,23 +119,37 @@ def sentences(rows: Sequence[Row]) -> list[str]:
         )
         where = "" if largest is None else f" at batch {largest:,}"
         found.append(f"Bound{where}: {bounds}.")
-        least = min(judged, key=lambda row: row["roofline_share"])
-        most = max(judged, key=lambda row: row["roofline_share"])
+        least, most = min(judged, key=_share), max(judged, key=_share)
         if least["operator"] != most["operator"]:
             found.append(
-                f"Nearest to its limit there is {most['operator']}, at {most['roofline_share']:.0%}"
-                f"; furthest {least['operator']}, at {least['roofline_share']:.0%}."
+                f"Nearest to its limit there is {most['operator']}, at {_share(most):.0%}; "
+                f"furthest {least['operator']}, at {_share(least):.0%}."
             )
     found += _by_rows(there)
     hidden = [(row["ms"] / row["warm_ms"], row) for row in there if row["ms"] and row["warm_ms"]]
     if hidden:
         factor, row = max(hidden, key=lambda pair: pair[0])
         if factor > 1.2:
-            what = f"{row['operator']}" + (f" at batch {row['batch']:,}" if row["batch"] else "")
             found.append(
-                f"One input again and again would have made {what} look {factor:.1f} times as fast."
+                f"One input again and again would have made {_named(row)} look {factor:.1f} times "
+                "as fast."
             )
+    over = max((row for row in there if row["bound"]), key=_share, default=None)
+    if over is not None and _share(over) > SHARE_LIMIT:
+        found.append(
+            f"{_named(over).capitalize()} is {_share(over):.1f} times as fast as its limit: the "
+            "machine was slower when its limits were measured; dlrm bench machine measures them "
+            "again."
+        )
     return found
+
+
+def _share(row: Row) -> float:
+    return row["roofline_share"]
+
+
+def _named(row: Row) -> str:
+    return row["operator"] + (f" at batch {row['batch']:,}" if row["batch"] else "")
 
 
 def _by_rows(rows: Sequence[Row]) -> list[str]:
