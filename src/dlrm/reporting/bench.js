@@ -129,7 +129,8 @@ function draw() {
   const [before, after] = [now, then].map((times) => times.reduce((a, b) => a + b, 0));
   const rate = Math.round(1000 * step.batch / after).toLocaleString("en");
   const off = step.error
-    ? `Predicted. On settings that it was not fitted to, the model is off by ${step.error} in the median.`
+    ? `Predicted. On settings that it was not fitted to, the model is off by ${step.error} in the median`
+      + (step.here ? `; on this step as it is, by ${step.here}.` : ".")
     : "Predicted; how far off the model is, is not known.";
   const tiles = made("dl", "", { class: "tiles" });
   tiles.append(

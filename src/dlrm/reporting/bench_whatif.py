@@ -88,6 +88,9 @@ def _told(step: Step, found: Found) -> dict[str, Any] | None:
         "cache_bytes": last[0][1] if last else None,
         "cache_name": binary(last[0][1]) if last else None,
         "error": percent(step.model_error) if isfinite(step.model_error) else None,
+        "here": percent(abs(off))
+        if isfinite(off := step.predicted_ms / step.step_ms - 1)
+        else None,
         "exponents": {name: measure(exponents.get(name), 0) for name in RATES},
         "operators": operators,
     }
