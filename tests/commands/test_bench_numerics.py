@@ -1,9 +1,11 @@
 """`dlrm bench numerics`: what it prints, saves and draws, and what it refuses."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from dlrm.bench import results
 from dlrm.bench.numerics import speed
@@ -16,10 +18,16 @@ SMALL = ["--model.bottom", "8", "--model.top", "8", "--eval.every", "1000", "--s
 LITTLE = ["demo", "--data", "clicks:3000", "--variants", "int8,int2,aware-int2", *SMALL]
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "ROUND_S", 0.0)
-    monkeypatch.setattr(speed, "ROUNDS", 2)
+@pytest.fixture(autouse=True, scope="module")
+def quick() -> Iterator[None]:
+    """Speeds of a moment, on one thread: small models are fastest so."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speed, "ROUND_S", 0.0)
+        patch.setattr(speed, "ROUNDS", 2)
+        yield
+    torch.set_num_threads(before)
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> dict:

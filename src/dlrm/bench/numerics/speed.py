@@ -26,7 +26,7 @@ ROUND_S = 0.05
 TRIED_STEPS = 4
 """That say how many a round has."""
 MOST_STEPS = 200
-ROUNDS = 9
+ROUNDS = 7
 
 
 def scoring(reference: nn.Module, model: nn.Module, split: Split) -> tuple[Timing, Timing]:

@@ -23,11 +23,15 @@ from dlrm.bench.numerics.scores import Scores
 from dlrm.bench.numerics.variants import REFERENCE, Variant
 from dlrm.bench.timer import Timing
 from dlrm.data.store import Dataset
-from dlrm.errors import ConfigError, DatasetError, DlrmError, Interrupted
+from dlrm.errors import ConfigError, DatasetError, DivergedError, DlrmError, Interrupted
 from dlrm.nn.quantized import quantize
+from dlrm.parallel.build import described
+from dlrm.parallel.tables import contents
+from dlrm.terminal import human_bytes
 from dlrm.training import trial
 from dlrm.training.build import pooling
 from dlrm.training.config import TrainConfig
+from dlrm.training.environment import memory_bytes
 
 Tick = Callable[[Variant, int], None]
 """Called before each variant of each seed."""
@@ -65,7 +69,8 @@ class Study:
         seeds: At least two.
 
     Raises:
-        ConfigError: There are too few seeds, or batches are larger than the data.
+        ConfigError: There are too few seeds, batches are larger than the data, or two models do
+            not fit into memory.
         DatasetError: The dataset has no rows to train or to test on, or those have one class.
 
     """
@@ -96,6 +101,7 @@ class Study:
             )
         if test.labels.min() == test.labels.max():
             raise DatasetError(f"{dataset.path}: all test rows have one label, so AUC is undefined")
+        _check_memory(config, dataset)
         self.recipe, self.config, self.dataset, self.test = recipe, config, dataset, test
         self.seeds = seeds
         self.found = [Found(variant) for variant in variants]
@@ -118,14 +124,21 @@ class Study:
             tick: See `Tick`.
 
         Raises:
-            DlrmError: The reference itself cannot be trained.
+            DlrmError: The reference itself cannot be trained with the first seed.
             Interrupted: The user stopped it.
 
         """
         for seed in range(self.seeds):
             tick(REFERENCE, seed)
-            reference = self._trained(REFERENCE, seed, folder)
-            self._measure(self.reference, reference, reference, seed)
+            try:
+                reference = self._trained(REFERENCE, seed, folder)
+                self._measure(self.reference, reference, reference, seed)
+            except DivergedError as error:
+                if seed == 0:
+                    raise
+                # The seeds before it are worth keeping, and later ones may fail alike.
+                self.reference.error = f"seed {seed}: {error}"
+                return
             for found in self.found[1:]:
                 tick(found.variant, seed)
                 if not found.open:
@@ -171,3 +184,16 @@ class Study:
                 return trial.fit(config, self.dataset, run)
         finally:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _check_memory(config: TrainConfig, dataset: Dataset) -> None:
+    """Raise a ConfigError where there is no room for the reference and a variant beside it."""
+    model, _ = described(lambda: config.model.build(dataset.schema))
+    kept = contents(model, config.optim.name)
+    needed, there = 2 * (kept.model_bytes + kept.state_bytes), memory_bytes()
+    if there is not None and needed > there:
+        raise ConfigError(
+            f"the reference and a variant take {human_bytes(needed)} with their optimizers, and "
+            f"this machine has {human_bytes(there)}: choose a smaller --model.dim or "
+            "--prepare.max-rows-per-table"
+        )

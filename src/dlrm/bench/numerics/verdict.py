@@ -153,13 +153,17 @@ def conclusion(made: Sequence[Row]) -> str:
         if after is None or after["verdict"] != "worse":
             continue
         cost = f"{codes} after training costs {-after['auc_change']:.4f} AUC"
-        if trained is None or trained["auc_change"] is None:
+        if trained is None or trained["auc_change_low"] is None:
             said.append(f"{cost}.")
-            continue
-        back = trained["auc_change"] - after["auc_change"]
-        said.append(
-            f"{cost}; training for it brings back {back:.4f}."
-            if back > 0
-            else f"{cost}; training for it brings nothing back."
-        )
+        else:
+            said.append(f"{cost}; {_brings_back(after['auc_change'], trained)}.")
     return " ".join(said)
+
+
+def _brings_back(lost: float, trained: Row) -> str:
+    """Say what training for codes brings, beside what rounding to them afterwards has lost."""
+    if trained["auc_change_low"] > lost:
+        return f"training for it brings back {trained['auc_change'] - lost:.4f}"
+    if trained["auc_change_high"] < lost:
+        return "training for it brings nothing back"
+    return "whether training for it brings something back cannot be told"
