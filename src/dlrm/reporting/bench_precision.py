@@ -7,7 +7,7 @@ from math import isfinite
 from dlrm.reporting import charts
 from dlrm.reporting.bench_rows import Variant
 from dlrm.reporting.charts import Bits
-from dlrm.reporting.figures import absent, figure, key
+from dlrm.reporting.figures import absent, figure, key, numbered
 from dlrm.reporting.markup import Html, element
 from dlrm.reporting.tables import table
 from dlrm.reporting.words import UNKNOWN, number
@@ -50,9 +50,14 @@ def section(variants: Sequence[Variant]) -> Html | None:
 
 def _figure(name: str, variants: Sequence[Variant]) -> Html:
     title = f"AUC over bytes: {variants[0].recipe} on {variants[0].data}"
+    shown = [
+        each
+        for each in variants
+        if not each.error and isfinite(each.auc_change) and each.bytes_per_sample > 0
+    ]
     dots = [
         Bits(
-            each.variant,
+            str(at),
             each.bytes_per_sample,
             each.auc_change,
             each.auc_change_low if isfinite(each.auc_change_low) else each.auc_change,
@@ -60,18 +65,21 @@ def _figure(name: str, variants: Sequence[Variant]) -> Html:
             KINDS.get(each.kind, "muted"),
             each.row.get("pareto") is True,
         )
-        for each in variants
-        if not each.error and isfinite(each.auc_change) and each.bytes_per_sample > 0
+        for at, each in enumerate(shown, start=1)
     ]
     if not dots:
         return absent(title, "no variant was measured")
     noise = max((each.noise_auc for each in variants if isfinite(each.noise_auc)), default=0.0)
     drawn = charts.precision(name, title, dots, neutral=NEUTRAL, noise=noise or None)
-    used = {each.kind for each in variants if not each.error}
+    used = {each.kind for each in shown}
     keys = [key(WORDS[kind], KINDS[kind], dot=True) for kind in KINDS if kind in used]
+    keys += [
+        numbered(dot.label, each.variant, dot.role) for dot, each in zip(dots, shown, strict=True)
+    ]
     said = (
         "Bars: 95% intervals; up and left is better. The narrow band is "
-        f"±{NEUTRAL:g}: a variant is neutral if its interval lies inside."
+        f"±{NEUTRAL:g}: a variant is neutral if its interval lies inside. Those of equal "
+        "bytes stand beside each other."
     )
     if noise:
         said += f" The wide band is one standard deviation of seeds, ±{noise:.5f}."

@@ -7,7 +7,7 @@ from dlrm.reporting.bench_machine import best
 from dlrm.reporting.bench_operators import headlines, role
 from dlrm.reporting.bench_rows import Case, Found, Host, Step
 from dlrm.reporting.charts import Point, Roof
-from dlrm.reporting.figures import absent, figure, key
+from dlrm.reporting.figures import absent, figure, key, numbered
 from dlrm.reporting.markup import Html, element
 from dlrm.reporting.words import rate
 
@@ -112,7 +112,7 @@ def _figure(
 ) -> Html:
     if not points:
         return absent(title, "no operator here does arithmetic")
-    keys = [_numbered(at, label, color) for at, (label, color) in enumerate(names, start=1)]
+    keys = [numbered(str(at), label, color) for at, (label, color) in enumerate(names, start=1)]
     roofs = _roofs(host) if host else []
     keys += [
         key(
@@ -128,12 +128,6 @@ def _figure(
     if rest:
         said.append(f"Without arithmetic, and so not here: {', '.join(dict.fromkeys(rest))}.")
     return figure(title, keys, charts.roofline(name, title, roofs, points), " ".join(said))
-
-
-def _numbered(at: int, label: str, color: str) -> Html:
-    return element(
-        "li", element("b", str(at), class_="number", style=f"color: var(--{color})"), label
-    )
 
 
 def _roofs(host: Host) -> list[Roof]:

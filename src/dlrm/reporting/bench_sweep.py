@@ -1,7 +1,7 @@
 """Sweeps of single operators on a page of benchmarks."""
 
 from collections.abc import Sequence
-from math import isfinite
+from math import isfinite, nan
 
 from dlrm.reporting.bench_rows import Case
 from dlrm.reporting.markup import Html, element
@@ -63,9 +63,9 @@ def _cells(case: Case) -> list[str]:
         f"{number(case.ms_low)} to {number(case.ms_high)}" if known else UNKNOWN,
         number(case.p95_ms),
         number(case.warm_ms),
-        number(case.flops / 1e6, 2),
+        number(case.flops / 1e6 or nan, 2),
         number(case.bytes / 1e6, 2),
-        number(case.gflops_per_s, 1),
+        number(case.gflops_per_s or nan, 1),
         number(case.gb_per_s, 1),
         percent(case.roofline_share),
     ]

@@ -41,6 +41,13 @@ def key(label: str, role: str, dashes: str | None = None, *, dot: bool = False) 
     return element("li", swatch, label)
 
 
+def numbered(number: str, label: str, role: str) -> Html:
+    """Return an entry of a legend for a dot that bears a number."""
+    return element(
+        "li", element("b", number, class_="number", style=f"color: var(--{role})"), label
+    )
+
+
 def note(lines: Sequence[Line], hidden: int = 0) -> str:
     """Say what a reader could not see from the drawing alone."""
     said = []

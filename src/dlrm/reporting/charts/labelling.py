@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dlrm.reporting.charts.drawing import stand_in
-from dlrm.reporting.charts.placing import Box, around, place
+from dlrm.reporting.charts.placing import AROUND, Box, around, place
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,8 +28,8 @@ def label(
     size: float = 8.5,
     others: Sequence[tuple[float, float]] = (),
     taken: Sequence[Box] = (),
-    roles: Sequence[str] | None = None,
-) -> list[Box | None]:
+    directions: Sequence[tuple[int, int]] = AROUND,
+) -> None:
     """Write beside dots what they are, where no other label or dot is; nothing else may move then.
 
     Args:
@@ -40,24 +40,21 @@ def label(
         size: Height of the font in points.
         others: Dots without a label.
         taken: Where no label may stand, in points.
-        roles: Colours of the labels; None for the ink's.
-
-    Returns:
-        The box of each, in points; None of those that found no room.
+        directions: In which labels may stand from their dots, the best one first.
 
     """
     settle(figure)
     points = [points_of(figure, ax, dot) for dot in dots]
     blocked = [*taken, *(around(*points_of(figure, ax, dot), 3.0) for dot in others)]
-    boxes = place(points, list(map(clipped, texts)), frame(figure, ax), size=size, taken=blocked)
-    for at, (text, box) in enumerate(zip(map(clipped, texts), boxes, strict=True)):
+    said, inside = [clipped(text) for text in texts], frame(figure, ax)
+    boxes = place(points, said, inside, size=size, taken=blocked, directions=directions)
+    for text, box in zip(said, boxes, strict=True):
         if box is not None:
             middle = ((box.left + box.right) / 2, (box.bottom + box.top) / 2)
             ax.annotate(
                 text, middle, xycoords="figure points", ha="center", va="center", fontsize=size,
-                color=stand_in(roles[at] if roles else "ink"), annotation_clip=False,
+                color=stand_in("ink"), annotation_clip=False,
             )  # fmt: skip
-    return boxes
 
 
 def settle(figure: "Figure") -> None:

@@ -7,6 +7,7 @@ GLYPH = 0.62
 """Width of a letter by the height of the font, wide enough for any font that a page is shown in."""
 AROUND = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 """Directions in which a label may stand from its dot, the best one first."""
+ABOVE = ((0, 1), (1, 1), (-1, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ def place(
     size: float,
     taken: Sequence[Box] = (),
     radius: float = 4.0,
+    directions: Sequence[tuple[int, int]] = AROUND,
 ) -> list[Box | None]:
     """Return the box of each label; None where all places near its dot are taken.
 
@@ -60,6 +62,7 @@ def place(
         size: Height of the font in points.
         taken: Where no label may stand, beside the dots.
         radius: Of a dot.
+        directions: In which a label may stand from its dot, the best one first.
 
     """
     full = [*taken, *(around(x, y, radius) for x, y in dots)]
@@ -69,7 +72,7 @@ def place(
         choices = (
             _beside(x, y, wide, high, right, up, radius + far)
             for far in (1.0, 0.8 * size, 1.8 * size)
-            for right, up in AROUND
+            for right, up in directions
         )
         free = (box for box in choices if inside.holds(box) and not any(map(box.meets, full)))
         chosen = next(free, None)

@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from dlrm.reporting.charts.drawing import drawing, labels, stand_in, svg, tick
 from dlrm.reporting.charts.labelling import label
+from dlrm.reporting.charts.placing import ABOVE
 from dlrm.reporting.words import compact
 
 if TYPE_CHECKING:
@@ -16,6 +14,8 @@ if TYPE_CHECKING:
 
 TALL = 3.9
 """Inches."""
+APART = 0.03
+"""Of the axis, between variants of equal bytes."""
 WIDE = 5
 """Times the neutral band, the part of a wide axis that is not logarithmic."""
 
@@ -57,17 +57,23 @@ def precision(
             ax.axhspan(-noise, noise, color=stand_in("muted"), alpha=0.14, lw=0)
         ax.axhspan(-neutral, neutral, color=stand_in("optimum"), alpha=0.22, lw=0)
         ax.axhline(0, color=stand_in("muted"), lw=0.8)
-        best = sorted((each for each in variants if each.best), key=lambda each: each.size_bytes)
-        ax.step(
-            [each.size_bytes for each in best], [each.change for each in best], where="post",
-            color=stand_in("muted"), lw=1.1,
-        )  # fmt: skip
-        for each in variants:
-            color = stand_in(each.role)
-            ax.vlines([each.size_bytes], [each.low], [each.high], color=color, lw=1.4, alpha=0.6)
-            mark, size = "D" if each.role == "test" else "o", 6 if each.best else 4.5
-            ax.plot([each.size_bytes], [each.change], mark, color=color, ms=size, mew=0)
         most = max(each.size_bytes for each in variants)
+        places = _beside(variants, APART * most)
+        best = sorted(
+            (x, each.change) for each, x in zip(variants, places, strict=True) if each.best
+        )
+        ax.step(
+            [x for x, _ in best],
+            [y for _, y in best],
+            where="post",
+            color=stand_in("muted"),
+            lw=1.1,
+        )
+        for each, x in zip(variants, places, strict=True):
+            color = stand_in(each.role)
+            ax.vlines([x], [each.low], [each.high], color=color, lw=1.4, alpha=0.6)
+            mark, size = "D" if each.role == "test" else "o", 6 if each.best else 4.5
+            ax.plot([x], [each.change], mark, color=color, ms=size, mew=0)
         ax.set_xlim(0, 1.12 * most)
         ends = [end for each in variants for end in (each.low, each.high)]
         ends += [-neutral, neutral, *([-noise, noise] if noise else [])]
@@ -75,27 +81,26 @@ def precision(
         ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
         ax.xaxis.set_major_formatter(lambda value, _: compact(value))
         labels(ax, "bytes of table rows read for a sample", "change of the AUC")
-        order = sorted(variants, key=lambda each: not each.best)
+        order = sorted(zip(variants, places, strict=True), key=lambda each: not each[0].best)
+        # Above its interval, which leads to the dot.
         label(
             figure,
             ax,
-            [(each.size_bytes, each.change) for each in order],
-            [each.label for each in order],
-            others=[
-                *((float(x), 0.0) for x in np.linspace(0, 1.12 * most, 60)),
-                *_along(best),
-                *((each.size_bytes, end) for each in variants for end in (each.low, each.high)),
-            ],
+            [(x, max(each.high, each.change)) for each, x in order],
+            [each.label for each, _ in order],
+            size=8.0,
+            others=[(x, each.change) for each, x in order],
+            directions=ABOVE,
         )
         return svg(figure, name, title)
 
 
-def _along(best: Sequence[Bits]) -> list[tuple[float, float]]:
-    """Return points so near to one another on the line that no label fits between."""
+def _beside(variants: Sequence[Bits], apart: float) -> list[float]:
+    """Return where variants are drawn: those of equal bytes beside each other."""
+    sizes = [each.size_bytes for each in variants]
     return [
-        (float(x), left.change)
-        for left, right in pairwise(best)
-        for x in np.linspace(left.size_bytes, right.size_bytes, 20)
+        size + apart * (sizes[:at].count(size) - (sizes.count(size) - 1) / 2)
+        for at, size in enumerate(sizes)
     ]
 
 
@@ -105,12 +110,12 @@ def _scale(ax: "Axes", low: float, high: float, straight: float) -> None:
 
     if max(-low, high) <= 4 * straight:
         pad = 0.1 * (high - low)
-        ax.set_ylim(low - pad, high + pad)
+        ax.set_ylim(low - pad, high + 1.5 * pad)
         ax.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))
         ax.yaxis.set_major_formatter(lambda value, _: tick(value, ax.yaxis))
         return
     ax.set_yscale("symlog", linthresh=straight)
-    ax.set_ylim(1.6 * min(low, -straight), 1.6 * max(high, straight))
+    ax.set_ylim(1.6 * min(low, -straight), 4 * max(high, straight))
     steps = [straight * 10**power for power in range(6)]
     ax.yaxis.set_major_locator(FixedLocator([*(-s for s in reversed(steps)), 0.0, *steps]))
     ax.yaxis.set_minor_locator(NullLocator())
