@@ -73,8 +73,8 @@ class NumericsResult:
             if row["error"] is not None
         ]
         if self.stopped:
-            known = len(first["seeds"])
-            parts.append(Text(f"Stopped: fp32 was measured with {known} seeds.", style="bold"))
+            said = f"Stopped: fp32 was measured with {_seeds(first)}."
+            parts.append(Text(said, style="bold"))
         if self.warning:
             parts.append(Text(f"Speeds are doubtful: {self.warning}.", style="bold"))
         if self.page:
@@ -85,10 +85,10 @@ class NumericsResult:
         first = self.rows[0]
         names = METRICS if terminal.out.width >= WIDE else dict(islice(METRICS.items(), 1))
         noise = first["noise_auc"]
-        said = "unknown" if noise is None else f"±{_short(noise)}"
+        said = "" if noise is None else f", whose luck moves the AUC by ±{_short(noise)}"
         grid = terminal.table(
             f"{first['recipe']} on {first['data']}, {first['test_rows']:,} test rows, "
-            f"{len(first['seeds'])} seeds, whose luck moves the AUC by {said}",
+            f"{_seeds(first)}{said}",
             "", "AUC", "95%", *names.values(), "bytes", "score", "train",
         )  # fmt: skip
         grid.add_column("verdict", no_wrap=True)
@@ -123,6 +123,11 @@ def _accuracy(row: Mapping[str, Any], names: Iterable[str]) -> list[str]:
         "" if low is None else f"±{_short((high - low) / 2)}",
         *(_signed(row[f"{metric}_change"]) for metric in names),
     ]
+
+
+def _seeds(row: Mapping[str, Any]) -> str:
+    count = len(row["seeds"])
+    return f"{count} seed{'s' if count != 1 else ''}"
 
 
 def _signed(value: float) -> str:
