@@ -31,6 +31,7 @@ SUITES: dict[str, tuple[int, tuple[str, ...]]] = {
     "end-to-end": (8, ("end_to_end.py",)),
     "peers": (4, ("peers.py",)),
     "peers-adam": (7, ("peers.py", "--optim", "adam")),
+    "operators": (5, ("operators.py",)),
     "figure6": (5, ("figure6.py",)),
     "prediction": (2, ("prediction.py",)),
     "parallel": (6, ("parallel.py",)),

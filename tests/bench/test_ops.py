@@ -468,13 +468,13 @@ CEILINGS = Ceilings(
 
 
 def test_a_row_has_the_figures_of_the_middle_round() -> None:
-    setting = replace(TINY, batch=1000, threads=2)
+    setting = replace(TINY, batch=10**6, threads=2)
     cold, warm = (Timing(name, [x * 1e-3 for x in (1, 2, 3)]) for name in ("cold", "warm"))
     row = values(Outcome(Candidate(OPERATORS["mlp"], setting), cold, warm), CEILINGS)
     work = OPERATORS["mlp"].work(setting)
     assert (row["operator"], row["batch"], row["widths"], row["threads"]) == (
         "mlp",
-        1000,
+        10**6,
         "5-4-3",
         2,
     )

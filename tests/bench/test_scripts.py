@@ -42,6 +42,7 @@ def test_quick_runs_leave_rows_where_asked(name: str, workdir: Path) -> None:
         "parity",
         "parallel",
         "numerics",
+        "operators",
         "accuracy",
         "plan",
         "prediction",

@@ -115,7 +115,8 @@ class Operator:
     fields: tuple[str, ...]
     """Of the setting, that matter to it."""
     work: Callable[[Setting], Work]
-    """What it has to do."""
+    """What it has to do. Its calls are what a run costs however small it is: what Python, autograd
+    and starting threads take too."""
     need: Callable[[Setting], Need]
     """Memory that it takes."""
     build: Callable[[Setting, Stock], Case]

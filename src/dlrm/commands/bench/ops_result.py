@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -69,8 +70,8 @@ class OpsResult:
         for name in dict.fromkeys(row["operator"] for row in self.rows):
             parts += [self._table([row for row in self.rows if row["operator"] == name]), ""]
         parts.append(
-            "ms: inputs and results past the last-level cache, 95% interval; warm: on one input, "
-            "which stays there. Rows and bytes count once, as often as they are asked for."
+            "ms: inputs and results past the last-level cache; ±: its 95% interval; warm: on one "
+            "input, which stays there; limit: share of the roofline."
         )
         parts += sentences(self.rows)
         if self.failed:
@@ -90,9 +91,9 @@ class OpsResult:
         same = ", ".join(f"{each} {_said(rows[0][each])}" for each in of_it if each not in varied)
         grid = Table(
             title=f"{name}: {OPERATORS[name].about} ({same})",
-            title_justify="left", header_style="bold",
+            title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False,
         )  # fmt: skip
-        for column in (*varied, "ms", "95%", "warm", "GFLOP/s", "GB/s", "roofline"):
+        for column in (*varied, "ms", "±", "warm", "GFLOP/s", "GB/s", "limit"):
             grid.add_column(column, justify="right", no_wrap=True)
         grid.add_column("bound by", no_wrap=True)
         for row in rows:
@@ -175,16 +176,16 @@ def _by_rows(rows: Sequence[Row]) -> list[str]:
 
 
 def _figures(row: Row) -> list[str]:
-    low, high = row["ms_low"], row["ms_high"]
+    width = (row["ms_high"] - row["ms_low"]) / 2 / row["ms"]
     share = row["roofline_share"]
     return [
         _ms(row["ms"]),
-        f"{_ms(low)}–{_ms(high)}",
+        f"{width:.0%}",
         _ms(row["warm_ms"]),
         f"{row['gflops_per_s']:.1f}" if row["flops"] else "",
         f"{row['gb_per_s']:.1f}",
         "" if share is None else f"{share:.0%}",
-        row["bound"] or "",
+        (row["bound"] or "").removeprefix("memory "),
     ]
 
 
