@@ -12,7 +12,6 @@ from dlrm.bench.cost.work import Terms, Work
 from dlrm.bench.stages import FORWARD
 
 
-
 @dataclass(frozen=True, slots=True)
 class Operator:
     """One operator of a step, both ways."""
