@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dlrm.reporting import bench_operators
 from dlrm.reporting.bench import headline, render, write
-from dlrm.reporting.bench_rows import sort
+from dlrm.reporting.bench_found import sort
 from dlrm.reporting.charts import (
     Bits,
     Gather,

@@ -15,7 +15,8 @@ from dlrm.reporting import (
     bench_verdict,
     bench_whatif,
 )
-from dlrm.reporting.bench_rows import Found, Row, sort
+from dlrm.reporting.bench_found import Found, sort
+from dlrm.reporting.bench_rows import Row
 from dlrm.reporting.document import document
 from dlrm.reporting.markup import bar, element
 from dlrm.reporting.words import rate

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from dlrm.reporting import charts
+from dlrm.reporting.bench_found import Found
 from dlrm.reporting.bench_machine import best
 from dlrm.reporting.bench_operators import headlines, role
-from dlrm.reporting.bench_rows import Case, Found, Host, Step
+from dlrm.reporting.bench_rows import Case, Host, Step
 from dlrm.reporting.charts import Point, Roof
 from dlrm.reporting.figures import absent, figure, key, numbered
 from dlrm.reporting.markup import Html, element

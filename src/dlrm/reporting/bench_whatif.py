@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
+from dlrm.reporting.bench_found import Found
 from dlrm.reporting.bench_machine import binary, caches
 from dlrm.reporting.bench_operators import headlines, role
-from dlrm.reporting.bench_rows import TERMS, Found, Step
+from dlrm.reporting.bench_rows import TERMS, Step
 from dlrm.reporting.bench_source import data
 from dlrm.reporting.markup import Html, element, join
 from dlrm.reporting.record import measure
