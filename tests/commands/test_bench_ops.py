@@ -183,8 +183,8 @@ def test_lists() -> None:
 ROW: dict[str, Any] = {
     "operator": "lookup", "batch": 8, "tables": 2, "rows": 10, "dim": 4, "pooling": 1,
     "ids": "uniform", "precision": None, "storage": "fp32", "optim": None, "widths": None,
-    "threads": 1, "ms": 1.0, "warm_ms": 1.0, "bound": "compute", "roofline_share": 0.5,
-    "error": None,
+    "threads": 1, "ms": 1.0, "ms_low": 0.9, "ms_high": 1.1, "warm_ms": 1.0,
+    "bound": "compute", "roofline_share": 0.5, "error": None,
 }  # fmt: skip
 
 
@@ -193,11 +193,13 @@ def test_sentences_say_what_the_rows_say() -> None:
         {**ROW, "batch": 4, "bound": "calls"},
         ROW,
         {**ROW, "rows": 1000, "ms": 3.0, "warm_ms": 1.5, "bound": "memory latency"},
+        {**ROW, "rows": 1000, "dim": 8, "ms_high": 2.0, "warm_ms": 0.01, "roofline_share": 0.01},
         {**ROW, "operator": "loss", "rows": None, "roofline_share": 0.1, "bound": "calls"},
         {**ROW, "operator": "mlp", "rows": None, "error": "gone", "ms": None, "bound": None},
     ]
     assert sentences(rows) == [
-        "Bound at batch 8: lookup by compute; lookup by memory latency; loss by calls.",
+        "1 of 5 figures vary too much to say anything of them.",
+        "Bound at batch 8: lookup by memory latency; loss by calls.",
         "Nearest to its limit there is lookup, at 50%; furthest loss, at 10%.",
         "Lookup takes 3.0 times as long with 1,000 rows a table as with 10.",
         "One input again and again would have made lookup at batch 8 look 2.0 times as fast.",

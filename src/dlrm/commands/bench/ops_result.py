@@ -1,6 +1,6 @@
 """What `dlrm bench ops` found: a table an operator and some sentences, or JSON-ready."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -19,6 +19,10 @@ SETTINGS = (
     "batch", "tables", "rows", "dim", "pooling", "ids", "precision", "storage", "optim", "widths",
     "threads",
 )  # fmt: skip
+WIDE = 0.25
+"""Of an interval, half of it as a share of the figure."""
+HIDDEN = 1.2
+"""Times that something warm is as fast as cold, from which on it is worth a sentence."""
 SHARE_LIMIT = 1.1
 """Of the roofline: what is above it says that the limits were measured in worse times."""
 
@@ -106,35 +110,23 @@ class OpsResult:
 
 
 def sentences(rows: Sequence[Row]) -> list[str]:
-    """Return what the figures say: what binds, how far from the limit, what a cache would hide."""
-    there = [row for row in rows if row["error"] is None]
-    largest = max((row["batch"] for row in there if row["batch"] is not None), default=None)
-    judged = [row for row in there if row["bound"] and row["batch"] in (largest, None)]
+    """Return what the figures say: what binds, how far from the limit, what a cache would hide.
+
+    Of figures with wide intervals nothing is said.
+    """
+    measured = [row for row in rows if row["error"] is None]
+    there = [row for row in measured if _width(row) <= WIDE]
     found = []
-    if judged:
-        by: dict[str, list[str]] = {}
-        for row in judged:
-            by.setdefault(row["bound"], []).append(row["operator"])
-        bounds = "; ".join(
-            f"{_and(dict.fromkeys(names))} by {bound}" for bound, names in by.items()
-        )
-        where = "" if largest is None else f" at batch {largest:,}"
-        found.append(f"Bound{where}: {bounds}.")
-        least, most = min(judged, key=_share), max(judged, key=_share)
-        if least["operator"] != most["operator"]:
-            found.append(
-                f"Nearest to its limit there is {most['operator']}, at {_share(most):.0%}; "
-                f"furthest {least['operator']}, at {_share(least):.0%}."
-            )
+    if wide := len(measured) - len(there):
+        found.append(f"{wide} of {len(measured)} figures vary too much to say anything of them.")
+    found += _bounds(there)
     found += _by_rows(there)
-    hidden = [(row["ms"] / row["warm_ms"], row) for row in there if row["ms"] and row["warm_ms"]]
-    if hidden:
-        factor, row = max(hidden, key=lambda pair: pair[0])
-        if factor > 1.2:
-            found.append(
-                f"One input again and again would have made {_named(row)} look {factor:.1f} times "
-                "as fast."
-            )
+    hidden = max(there, key=_hidden, default=None)
+    if hidden is not None and _hidden(hidden) > HIDDEN:
+        found.append(
+            f"One input again and again would have made {_named(hidden)} look "
+            f"{_hidden(hidden):.1f} times as fast."
+        )
     over = max((row for row in there if row["bound"]), key=_share, default=None)
     if over is not None and _share(over) > SHARE_LIMIT:
         found.append(
@@ -145,8 +137,42 @@ def sentences(rows: Sequence[Row]) -> list[str]:
     return found
 
 
+def _bounds(rows: Sequence[Row]) -> list[str]:
+    """Say what binds each operator at the largest batch, where it takes the longest."""
+    largest = max((row["batch"] for row in rows if row["batch"] is not None), default=None)
+    longest: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: row["ms"]):
+        if row["bound"] and row["batch"] in (largest, None):
+            longest[row["operator"]] = row
+    judged = [row for name in OPERATORS if (row := longest.get(name))]
+    if not judged:
+        return []
+    by: dict[str, list[str]] = {}
+    for row in judged:
+        by.setdefault(row["bound"], []).append(row["operator"])
+    bounds = "; ".join(f"{_and(names)} by {bound}" for bound, names in by.items())
+    where = "" if largest is None else f" at batch {largest:,}"
+    found = [f"Bound{where}: {bounds}."]
+    least, most = min(judged, key=_share), max(judged, key=_share)
+    if least is not most:
+        found.append(
+            f"Nearest to its limit there is {most['operator']}, at {_share(most):.0%}; furthest "
+            f"{least['operator']}, at {_share(least):.0%}."
+        )
+    return found
+
+
 def _share(row: Row) -> float:
     return row["roofline_share"]
+
+
+def _hidden(row: Row) -> float:
+    return row["ms"] / row["warm_ms"]
+
+
+def _width(row: Row) -> float:
+    """Return half of the interval, as a share of the figure."""
+    return (row["ms_high"] - row["ms_low"]) / 2 / row["ms"]
 
 
 def _named(row: Row) -> str:
@@ -176,11 +202,10 @@ def _by_rows(rows: Sequence[Row]) -> list[str]:
 
 
 def _figures(row: Row) -> list[str]:
-    width = (row["ms_high"] - row["ms_low"]) / 2 / row["ms"]
     share = row["roofline_share"]
     return [
         _ms(row["ms"]),
-        f"{width:.0%}",
+        f"{_width(row):.0%}" if _width(row) < 1 else "> 99%",
         _ms(row["warm_ms"]),
         f"{row['gflops_per_s']:.1f}" if row["flops"] else "",
         f"{row['gb_per_s']:.1f}",
@@ -197,6 +222,6 @@ def _said(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _and(names: Iterable[str]) -> str:
+def _and(names: Sequence[str]) -> str:
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
