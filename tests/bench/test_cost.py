@@ -300,6 +300,8 @@ def test_bytes_that_the_cache_holds_wait_for_cores() -> None:
     for size, near in ((CACHE_BYTES / 2, 1.0), (4 * CACHE_BYTES, 0.25)):
         terms = COSTS.terms("dense update", Work(calls=0, stream_bytes=size), CEILINGS)
         assert terms.compute_s == pytest.approx(near * terms.total_s)
+        cached_s = COSTS.cached_s("dense update", Work(calls=0, stream_bytes=size), CEILINGS)
+        assert cached_s == pytest.approx(terms.compute_s)
 
 
 def test_a_kind_that_was_never_measured_counts_as_layers() -> None:

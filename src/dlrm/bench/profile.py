@@ -24,6 +24,8 @@ class Operator:
     """At the machine's ceilings."""
     predicted: Terms
     """By the fitted model."""
+    cached_s: float
+    """What of the predicted arithmetic is passing over bytes that the caches hold."""
     cache: list[list[float]]
     precision: dict[str, float]
     rows: dict[str, float]
@@ -40,6 +42,14 @@ class Operator:
         if not self.predicted.total_s:
             return Terms(calls_s=self.seconds)
         return self.predicted.times(self.seconds / self.predicted.total_s)
+
+    @property
+    def bound(self) -> str:
+        """What holds it up: as `Terms.bound` says, or cache bandwidth."""
+        found = self.predicted
+        if found.bound == "compute" and self.cached_s > found.compute_s / 2:
+            return "cache bandwidth"
+        return found.bound
 
     def to_dict(self, step_s: float) -> dict[str, Any]:
         """Return it JSON-ready."""
@@ -60,7 +70,7 @@ class Operator:
             "gb_per_s": work.bytes / seconds / 1e9 if known else None,
             "roofline_ms": self.limit.roofline_s * 1e3,
             "roofline_share": self.limit.roofline_s / seconds if known else None,
-            "bound": self.predicted.bound,
+            "bound": self.bound,
             "predicted_ms": self.predicted.total_s * 1e3,
             "terms": {f"{name.removesuffix('_s')}_ms": each * 1e3 for name, each in terms.items()},
             "cache": self.cache,
@@ -109,6 +119,7 @@ def profile(
                 sum((parts[i].work for i in mine), Work(calls=0)),
                 sum((predictor.limit(parts[i]) for i in mine), Terms()),
                 sum((predictor.terms(parts[i]) for i in mine), Terms()),
+                sum(predictor.cached_s(parts[i]) for i in mine),
                 _cache(predictor, [parts[i] for i in mine]),
                 ratios(precisions),
                 ratios(rows),
@@ -116,7 +127,9 @@ def profile(
         )
     rest = max(0.0, step_s - sum(each.seconds for each in found))
     other = predictor.other
-    found.append(Operator(OTHER, 0.0, rest, Work(calls=1), Terms(), other, [[1.0, 1.0]], {}, {}))
+    found.append(
+        Operator(OTHER, 0.0, rest, Work(calls=1), Terms(), other, 0.0, [[1.0, 1.0]], {}, {})
+    )
     return found
 
 

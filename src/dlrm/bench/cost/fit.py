@@ -79,11 +79,25 @@ class Costs:
         weights = self.weights.get(kind) or self.weights["layers"]
         at_ceilings = astuple(limits(work, ceilings, padded=True, cache=cache))
         found = Terms(*(w * t for w, t in zip(weights, at_ceilings, strict=True)))
-        size = cache[0] * self.cache_bytes
-        near_s = found.stream_s * min(1.0, size / max(work.stream_bytes, 1.0))
-        return replace(
-            found, compute_s=found.compute_s + near_s, stream_s=found.stream_s - near_s
-        )
+        near_s = found.stream_s * self.near(work, cache[0])
+        return replace(found, compute_s=found.compute_s + near_s, stream_s=found.stream_s - near_s)
+
+    def near(self, work: Work, factor: float = 1.0) -> float:
+        """Return the share of its bytes in order that the last-level cache holds.
+
+        Args:
+            work: Of an operator.
+            factor: Times the cache as it is.
+
+        """
+        return min(1.0, factor * self.cache_bytes / max(work.stream_bytes, 1.0))
+
+    def cached_s(self, kind: str, work: Work, ceilings: Ceilings) -> float:
+        """Return the seconds of such bytes, which `terms` counts as arithmetic."""
+        weights = self.weights.get(kind) or self.weights["layers"]
+        at = [field.name for field in fields(Terms)].index("stream_s")
+        stream_s = limits(work, ceilings, padded=True).stream_s
+        return weights[at] * stream_s * self.near(work)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the model JSON-ready."""

@@ -73,6 +73,10 @@ class Predictor:
         """Return what a part takes."""
         return self.costs.terms(part.kind, part.work, self.ceilings)
 
+    def cached_s(self, part: Part) -> float:
+        """Return what of its arithmetic is passing over bytes that the caches hold."""
+        return self.costs.cached_s(part.kind, part.work, self.ceilings)
+
     def limit(self, part: Part) -> Terms:
         """Return the least that it takes."""
         return limits(part.work, self.ceilings)

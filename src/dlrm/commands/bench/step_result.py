@@ -11,6 +11,7 @@ from rich.text import Text
 from dlrm import terminal
 from dlrm.bench import results
 from dlrm.bench.arch import Arch
+from dlrm.bench.cost.fit import OTHER
 from dlrm.bench.cost.verdict import off
 from dlrm.bench.cost.what_if import WhatIf
 from dlrm.bench.machine.machine import Machine
@@ -172,7 +173,7 @@ def _grid(row: dict[str, Any]) -> Table:
             _rate(each["gflops_per_s"]),
             _rate(each["gb_per_s"]),
             f"{share:.0%}" if share else "-",
-            each["bound"].removeprefix("memory ") if each["name"] != "other" else "",
+            "" if each["name"] == OTHER else each["bound"].removeprefix("memory "),
             f"{each['predicted_ms']:.3g}",
         )
     return grid
