@@ -100,7 +100,7 @@ def _about(rows: Sequence[Row]) -> str:
     )
     days = sorted(str(row["taken"])[:10] for row in rows if row.get("taken"))
     when = [] if not days else [days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"]
-    return " · ".join([*cpus, *when, f"{len(rows):,} rows"])
+    return " · ".join([*cpus, *when, f"{len(rows):,} row{'' if len(rows) == 1 else 's'}"])
 
 
 def _headline(found: Found) -> str:
