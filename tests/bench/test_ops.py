@@ -519,6 +519,16 @@ def test_rows_that_are_written_back_cost_bytes_and_no_more_waiting() -> None:
     assert least(wide, slow)[0] == pytest.approx(1e6 * 8192 / 1.5e9, rel=0.01)
 
 
+def test_rows_that_are_added_up_are_not_each_written(stock: Stock) -> None:
+    near = replace(CEILINGS, copy={2: 1e15})
+    lookup = OPERATORS["lookup"]
+    one = Setting(batch=10_000, dim=128, threads=2)
+    alone_s, _ = least(lookup.work(one), near)
+    together_s, _ = least(lookup.work(replace(one, batch=100, pooling=100)), near)
+    first_lines_s = 80_000 * CEILINGS.row_s(1 << 30, 64)
+    assert first_lines_s * 0.95 < together_s < 1.15 * first_lines_s < 0.5 * alone_s
+
+
 def test_fewer_threads_have_lower_ceilings() -> None:
     one = with_threads(CEILINGS, 1)
     assert one.threads == 1

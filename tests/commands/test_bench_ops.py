@@ -208,11 +208,11 @@ def test_sentences_say_what_the_rows_say() -> None:
     assert sentences([{**ROW, "error": "gone"}]) == []
 
 
-def test_a_machine_that_was_slow_when_it_was_measured_is_said() -> None:
+def test_a_limit_that_was_measured_too_low_is_said() -> None:
     said = sentences([{**ROW, "roofline_share": 1.4}])
     assert said[-1] == (
-        "Lookup at batch 8 is 1.4 times as fast as its limit: the machine was slower when its "
-        "limits were measured; dlrm bench machine measures them again."
+        "Lookup at batch 8 is 1.4 times as fast as its limit, which was measured too low: with a "
+        "slower kernel, or in slower times; dlrm bench machine measures it again."
     )
 
 

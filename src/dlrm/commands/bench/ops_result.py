@@ -130,9 +130,9 @@ def sentences(rows: Sequence[Row]) -> list[str]:
     over = max((row for row in there if row["bound"]), key=_share, default=None)
     if over is not None and _share(over) > SHARE_LIMIT:
         found.append(
-            f"{_named(over).capitalize()} is {_share(over):.1f} times as fast as its limit: the "
-            "machine was slower when its limits were measured; dlrm bench machine measures them "
-            "again."
+            f"{_named(over).capitalize()} is {_share(over):.1f} times as fast as its limit, which "
+            "was measured too low: with a slower kernel, or in slower times; dlrm bench machine "
+            "measures it again."
         )
     return found
 
