@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from dlrm.bench import batches
 from dlrm.bench.ops import OPERATORS, loader, sweep, timed
 from dlrm.bench.ops.timed import Outcome
 from dlrm.bench.results import load
-from dlrm.commands.bench import ops
+from dlrm.commands.bench import ops, ops_result
 from dlrm.commands.bench.ops_lists import numbers, widths_of, words
 from dlrm.commands.bench.ops_result import OpsResult, sentences
 from dlrm.errors import ConfigError
@@ -53,7 +54,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
-def test_each_operator_gives_rows(run: Run) -> None:
+def test_each_operator_gives_rows(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops_result, "WIDE", inf)
     result = run(*HERE)
     assert result["failed"] == result["left_out"] == 0
     assert result["stopped"] is False
@@ -88,7 +90,10 @@ def test_rows_are_appended_to_a_file(run: Run, workdir: Path) -> None:
     assert [path.name for path in workdir.iterdir()] == ["rows.jsonl"]
 
 
-def test_tables_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_are_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ops_result, "WIDE", inf)
     assert cli.main(["bench", "ops", "lookup", "loss", *TINY]) == 0
     shown = capsys.readouterr().out
     assert "lookup: rows of the tables, forwards (tables 3, dim 4, pooling 1" in " ".join(

@@ -32,8 +32,8 @@ def least(work: Work, ceilings: Ceilings) -> tuple[float, str]:
     """
     read = replace(work, random=tuple(replace(each, written=False) for each in work.random))
     terms = limits(read, ceilings)
-    # The measured curve writes every row that it reads. Lines beyond the first of a row count only as
-    # far as this operator streams as much beside them: bags that are added up write little.
+    # The measured curve writes every row that it reads. Lines beyond the first of a row count only
+    # as far as this operator streams as much beside them: bags that are added up write little.
     rows_bytes = sum(each.bytes for each in read.random)
     streamed = min(1.0, work.stream_bytes / rows_bytes) if rows_bytes else 0.0
     far = sum(each.bytes * miss(each, batches.cache_bytes()) for each in work.random)
