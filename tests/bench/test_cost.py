@@ -15,9 +15,10 @@ from dlrm.bench.cost.caches import Levels, miss
 from dlrm.bench.cost.fit import FOLDS, Costs, Measured, Step, fit, predicted
 from dlrm.bench.cost.limits import limits, stream_rate
 from dlrm.bench.cost.nonnegative import solve
+from dlrm.bench.cost.operator_work import Shape, distinct, lookup, mlp, update
 from dlrm.bench.cost.operators import measured, parts
 from dlrm.bench.cost.predict import Predictor, exponent
-from dlrm.bench.cost.step_work import Assumed, Shape, distinct, lookup, mlp, update, works
+from dlrm.bench.cost.step_work import Assumed, works
 from dlrm.bench.cost.work import Product, Random, Terms, Work
 from dlrm.bench.ours import learning_rate
 from dlrm.bench.stages import FORWARD, LOSS, Watched, stages

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dlrm.bench.cost.fit import OTHER
+from dlrm.bench.cost.operator_work import Shape
 from dlrm.bench.cost.operators import Part
 from dlrm.bench.cost.predict import Predictor
-from dlrm.bench.cost.step_work import Shape
 from dlrm.bench.cost.work import Terms, Work
 from dlrm.bench.stages import FORWARD
 

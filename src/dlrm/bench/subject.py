@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from dlrm.batch import Batch
 from dlrm.bench.batches import LEAST_BATCHES, Ids, cache_bytes, rotation
-from dlrm.bench.cost.step_work import Shape
+from dlrm.bench.cost.operator_work import Shape
 from dlrm.bench.ops.room import free_bytes
 from dlrm.data.loader import Loader
 from dlrm.data.store import Dataset

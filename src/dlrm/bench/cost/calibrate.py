@@ -21,8 +21,9 @@ from dlrm.batch import Batch
 from dlrm.bench.batches import random_batch
 from dlrm.bench.clock import Clock
 from dlrm.bench.cost.fit import Costs, Step, fit
+from dlrm.bench.cost.operator_work import Shape
 from dlrm.bench.cost.operators import measured, parts
-from dlrm.bench.cost.step_work import Shape, works
+from dlrm.bench.cost.step_work import works
 from dlrm.bench.machine.ceilings import Ceilings
 from dlrm.bench.machine.facts import Facts, last_level
 from dlrm.bench.ours import learning_rate

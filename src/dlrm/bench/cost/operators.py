@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from dlrm.bench.cost.fit import OTHER, Measured
-from dlrm.bench.cost.step_work import Assumed, Works, by_rows
+from dlrm.bench.cost.operator_work import by_rows
+from dlrm.bench.cost.step_work import Assumed, Works
 from dlrm.bench.cost.work import Work
 from dlrm.bench.stages import BACKWARD, DENSE_UPDATE, FORWARD, LOSS, TABLE_UPDATE, stages
 from dlrm.nn.embedding import Embeddings

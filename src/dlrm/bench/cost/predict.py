@@ -10,8 +10,9 @@ from torch import nn
 
 from dlrm.bench.cost.fit import OTHER, Costs
 from dlrm.bench.cost.limits import limits
+from dlrm.bench.cost.operator_work import Shape
 from dlrm.bench.cost.operators import Part, parts
-from dlrm.bench.cost.step_work import Assumed, Shape, works
+from dlrm.bench.cost.step_work import Assumed, works
 from dlrm.bench.cost.what_if import CACHES
 from dlrm.bench.cost.work import Terms, Work
 from dlrm.bench.machine.ceilings import Ceilings
