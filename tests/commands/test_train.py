@@ -10,6 +10,7 @@ import pytest
 
 import dlrm
 from dlrm.cli import main
+from dlrm.commands.train import fresh
 from dlrm.errors import ConfigError, RunError
 from dlrm.metrics import measure
 from dlrm.run import Run
@@ -205,3 +206,14 @@ def test_wide_deep_without_crosses_says_what_it_does_instead(trained, monkeypatc
     assert "first-order weights" in capsys.readouterr().err
     assert main([*words, "--run", "crossed", "--model.crosses", "C1*C2"]) == 0
     assert "first-order weights" not in capsys.readouterr().err
+
+
+def test_runs_of_the_same_second_have_names_of_their_own(workdir: Path) -> None:
+    taken = set()
+    for _ in range(3):
+        path = fresh("demo")
+        assert not path.exists()
+        path.mkdir(parents=True)
+        taken.add(path)
+    assert len(taken) == 3
+    assert fresh("clicks:300").name.startswith("clicks-300-")

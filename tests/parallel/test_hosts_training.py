@@ -53,7 +53,7 @@ def test_a_run_on_two_hosts_outlives_a_cable_that_loses_packets_and_goes(clicks,
         wait_for_checkpoint(run)
         pair[1].plug(False)
         said = [process.communicate(timeout=90)[1] for process in processes]
-        assert [process.returncode for process in processes] == [3, 3]
+        assert [process.returncode for process in processes] == [3, 3], said
         for rank, other in ((0, 1), (1, 0)):
             assert f"rank {other} (host {pair[other].name}, process" in said[rank]
             assert "no longer answers" in said[rank]

@@ -3,6 +3,7 @@
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -344,8 +345,10 @@ def open_data(config: TrainConfig) -> Dataset:
 
 def fresh(recipe: str) -> Path:
     """Return a new run directory under `runs/`, not yet made."""
-    name = recipe.replace(":", "-")
-    return Path("runs") / f"{name}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    name = f"{recipe.replace(':', '-')}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    # Small runs end within a second.
+    names = (name if number == 1 else f"{name}-{number}" for number in count(1))
+    return next(path for each in names if not (path := Path("runs") / each).exists())
 
 
 def _train(

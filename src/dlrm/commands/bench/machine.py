@@ -34,7 +34,7 @@ def machine(*, out: Path | None = None, html: Path | None = None) -> MachineResu
         machine=now,
         before=before,
         seen=watch.seen,
-        kept=machines.path(now) if found and found.taken == now.taken else None,
+        kept=machines.path(now) if found == now else None,
         out=out,
         html=html,
     )
