@@ -16,15 +16,15 @@ from dlrm.bench.watch import OTHERS_LIMIT, STOLEN_LIMIT, Seen, Watch
 ROUNDS = 4
 MOST_S = 15.0
 """After so long no round is repeated."""
-VISIT_S = 0.03
+VISIT_S = 0.025
 """Time of a visit, beside its preparation."""
 SAMPLES = 6
 """Values a visit, each the mean of as many runs as fit."""
 TRIES = 3
 """Values of each way from which the fastest way is chosen."""
-TRY_S = 0.008
+TRY_S = 0.006
 """Time of each way to warm up, and to be tried; some ways are the faster only in the long run."""
-PATIENCE_S = 0.04
+PATIENCE_S = 0.02
 """A larger product is tried only if it takes no longer than this."""
 
 
