@@ -321,3 +321,14 @@ def test_damaged_machines_are_drawn_as_far_as_they_go(name: str, junk: Any):
     row = benchmarks.machine()
     row["ceilings"][name] = junk
     assert "Where the figures come from" in render([row])
+
+
+def test_what_is_neutral_on_some_data_is_not_the_headline() -> None:
+    rows = [
+        benchmarks.variant("int8", "post-training", 624, -0.00008, 0.00006),
+        benchmarks.variant("int4", "post-training", 416, 0.00001, 0.00006),
+        benchmarks.variant("int8", "post-training", 624, 0.00002, 0.00006, data="other"),
+        benchmarks.variant("int4", "post-training", 416, -0.001, 0.00006, data="other"),
+    ]
+    assert headline(rows) == "int8 is the smallest that is neutral: -0.00008 to +0.00002 AUC."
+    assert headline(rows[3:]) == "No variant with fewer bits is neutral."

@@ -118,11 +118,15 @@ def _steps(found: Found) -> str | None:
 def _variants(found: Found) -> str | None:
     if not found.variants:
         return None
-    working = [each for each in found.variants if each.verdict == "neutral"]
+    # On all data that there are: what one forgives another may not.
+    failing = {each.variant for each in found.variants if each.verdict != "neutral"}
+    working = [each for each in found.variants if each.variant not in failing]
     least = min(working, key=lambda each: each.bytes_per_sample, default=None)
     if least is None:
         return "No variant with fewer bits is neutral."
-    return f"{least.variant} is the smallest that is neutral: {least.auc_change:+.5f} AUC."
+    changes = sorted(each.auc_change for each in working if each.variant == least.variant)
+    said = " to ".join(dict.fromkeys(f"{change:+.5f}" for change in changes))
+    return f"{least.variant} is the smallest that is neutral: {said} AUC."
 
 
 def _predictions(found: Found) -> str | None:
