@@ -38,19 +38,22 @@ from dlrm.schema import CategoricalFeature, DenseFeature, Schema
 
 STEPS = 40
 """Models that are tried."""
-EACH_S = 0.2
+EACH_S = 0.15
 """Of each."""
 WARM = 2
 LEAST_RUNS = 3
 TABLES_BYTES = 1 << 30
-MOST_TRIES, QUIET, PAUSE_S = 6, 20.0, 0.3
+MOST_TRIES, QUIET, PAUSE_S = 6, 60.0, 0.2
 """Of a model: as long as another program took a core from this one more often in a second, which
 may have ended after a pause."""
 SHARE = 16
 """Of the memory, that tables take one part of; the optimizer's state takes up to two more."""
+MOST_S = 16.0
+"""After so long no model is tried again."""
 MOST_FLOPS = 3e10
 """Of the products of a step."""
-BATCHES = 6
+BATCHES, NUMBERS = 6, 1 << 21
+"""Of a model, at most; dense numbers of all of them, which take their time to draw."""
 FILL = 0.01
 
 
@@ -158,8 +161,10 @@ def measure(models: Sequence[Trial], tick: Callable[[], None]) -> list[Step]:
     largest = max(sum(trial.rows) * trial.model.dim for trial in models)
     store = in_huge_pages(torch.empty(largest)).zero_()
     steps = []
+    began = time.perf_counter()
     for number, trial in enumerate(models):
-        steps.append(_measure(trial, store, number))
+        tries = MOST_TRIES if time.perf_counter() - began < MOST_S else 1
+        steps.append(_measure(trial, store, number, tries))
         tick()
     return steps
 
@@ -169,7 +174,7 @@ def costs(machine: Any) -> Costs:
     return Costs.from_dict(machine.costs)
 
 
-def _measure(trial: Trial, store: Tensor, seed: int) -> Step:
+def _measure(trial: Trial, store: Tensor, seed: int, most_tries: int) -> Step:
     def taken(
         rows: Sequence[int],
         dim: int,
@@ -198,7 +203,7 @@ def _measure(trial: Trial, store: Tensor, seed: int) -> Step:
     for batch in batches[:WARM]:
         watched.step(batch)
     tries = [_timed(watched, batches)]
-    while len(tries) < MOST_TRIES and tries[-1].interrupted > QUIET:
+    while len(tries) < most_tries and tries[-1].interrupted > QUIET:
         time.sleep(PAUSE_S)
         tries.append(_timed(watched, batches))
     best = min(tries, key=lambda each: each.interrupted)
@@ -248,5 +253,5 @@ def _batches(trial: Trial, seed: int) -> list[Batch]:
             num_dense=trial.num_dense,
             pooling=int(shape.pooling),
         )
-        for _ in range(BATCHES)
+        for _ in range(max(2, min(BATCHES, NUMBERS // (shape.batch_size * trial.num_dense))))
     ]

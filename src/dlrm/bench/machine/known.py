@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 
+import torch
 from rich.progress import Progress
 
 from dlrm import terminal
@@ -23,8 +24,11 @@ def known() -> Machine:
 
 
 def _fitted(machine: Machine) -> bool:
-    """Return whether its cost model is there and can be read: an older one cannot."""
+    """Return whether its cost model is there, can be read, and is of this torch."""
     from dlrm.bench.cost.fit import Costs
+
+    if machine.versions.get("torch") != torch.__version__:
+        return False
 
     try:
         Costs.from_dict(machine.costs or {})
