@@ -10,7 +10,7 @@ import torch
 
 from dlrm.batch import Batch
 from dlrm.bench.clock import Clock
-from dlrm.bench.cost.calibrate import Costs
+from dlrm.bench.cost.fit import Costs
 from dlrm.bench.cost.predict import Predictor
 from dlrm.bench.cost.verdict import Change, best, machines, sentence
 from dlrm.bench.cost.what_if import WhatIf

@@ -20,7 +20,7 @@ from dlrm import optim
 from dlrm.batch import Batch
 from dlrm.bench.batches import random_batch
 from dlrm.bench.clock import Clock
-from dlrm.bench.cost.fit import Costs, Step, fit
+from dlrm.bench.cost.fit import Step, fit
 from dlrm.bench.cost.operator_work import Shape
 from dlrm.bench.cost.operators import measured, parts
 from dlrm.bench.cost.step_work import works
@@ -167,11 +167,6 @@ def measure(models: Sequence[Trial], tick: Callable[[], None]) -> list[Step]:
         steps.append(_measure(trial, store, number, tries))
         tick()
     return steps
-
-
-def costs(machine: Any) -> Costs:
-    """Return the cost model that is kept with a machine."""
-    return Costs.from_dict(machine.costs)
 
 
 def _measure(trial: Trial, store: Tensor, seed: int, most_tries: int) -> Step:
