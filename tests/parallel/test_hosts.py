@@ -72,4 +72,4 @@ def test_two_hosts_and_the_cable_between_them(tmp_path: Path):
         for rank, other in ((0, 1), (1, 0)):
             said = (tmp_path / f"error-{rank}").read_text()
             assert f"WorldError: rank {other} (host {pair[other].name}, process" in said
-            assert "no longer answers: Timed out waiting 5000ms" in said
+            assert "no longer answers: Timed out" in said

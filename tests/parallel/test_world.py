@@ -190,6 +190,9 @@ def test_only_errors_of_a_connection_are_explained():
     gloo = "[/x/gloo/transport/tcp/pair.cc:553] Connection closed by peer [::1]:7. This is typical."
     with pytest.raises(WorldError, match=r"^Connection closed by peer \[::1\]:7$"), world.guard():
         raise RuntimeError(gloo)
+    beside = "Application timeout caused pair closure"
+    with pytest.raises(WorldError, match="^Timed out, with another exchange"), world.guard():
+        raise RuntimeError(beside)
     for other in ("mat1 and mat2 shapes cannot be multiplied", "DataLoader timed out"):
         with pytest.raises(RuntimeError, match=other), world.guard():
             raise RuntimeError(other)

@@ -17,6 +17,8 @@ _BROKEN = re.compile(
     r"nccl (?:error|communicator)",
     re.IGNORECASE,
 )
+# What gloo says, without its name, where another exchange over the same connection gave up.
+_BESIDE = "Application timeout caused pair closure"
 
 
 def is_connection_error(error: RuntimeError) -> bool:
@@ -24,12 +26,14 @@ def is_connection_error(error: RuntimeError) -> bool:
     if isinstance(error, dist.DistNetworkError | dist.DistStoreError | dist.DistBackendError):
         return True
     text = str(error)
-    return bool(_BACKEND.search(text) and _BROKEN.search(text))
+    return _BESIDE in text or bool(_BACKEND.search(text) and _BROKEN.search(text))
 
 
 def reason(error: BaseException) -> str:
     """Return the first sentence of a backend's error, without its place in the source."""
     text = _SOURCE.sub("", str(error).strip()).split("\n")[0]
+    if _BESIDE in text:
+        return "Timed out, with another exchange under way"
     return re.split(r"\. (?=[A-Z])", text)[0].rstrip(".")
 
 
