@@ -12,7 +12,7 @@ import torch
 
 from dlrm import compiler
 
-FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp-simd"]
 """None lets the compiler reorder a sum or forget that a number can be infinite."""
 
 AVX2 = ["-mavx2", "-mfma"]

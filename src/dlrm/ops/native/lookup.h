@@ -65,7 +65,7 @@ void gather(const W *weight, const int64_t *rows, int64_t L, int64_t dim, float 
         if (l + AHEAD < L) prefetch_row(weight + rows[l + AHEAD] * d, d);
         const W *__restrict from = weight + rows[l] * d;
         float *__restrict to = out + l * d;
-        for (int64_t k = 0; k < d; k++) to[k] = widened(from[k]);
+        EACH_NUMBER for (int64_t k = 0; k < d; k++) to[k] = widened(from[k]);
     }
 }
 
@@ -104,7 +104,7 @@ inline void spread(const float *grad, const int64_t *offsets, int64_t G, int64_t
             float s = scale ? scale[l] : 1.0f;
             if (mean) s /= float(last - first);
             float *__restrict to = out + l * d;
-            for (int64_t k = 0; k < d; k++) to[k] = s * from[k];
+            EACH_NUMBER for (int64_t k = 0; k < d; k++) to[k] = s * from[k];
         }
     }
 }

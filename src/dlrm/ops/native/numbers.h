@@ -26,6 +26,10 @@ using std::uint64_t;
 
 using bf16 = uint16_t;
 
+// Before a loop over the numbers of a row. Without it compilers unroll short rows into single
+// numbers before they look for vectors, and find none afterwards: rows could overlap.
+#define EACH_NUMBER _Pragma("omp simd")
+
 constexpr int64_t AHEAD = 16;       // rows prefetched before they are needed
 constexpr int64_t SMALL = 1 << 14;  // floats below which a second thread costs more than it gives
 
@@ -80,24 +84,28 @@ inline float widened(bf16 x) { return widen(x); }
 inline void load_row(const void *from, int64_t first, bool narrow, int64_t n, float *to) {
     if (narrow) {
         const bf16 *row = static_cast<const bf16 *>(from) + first;
-        for (int64_t k = 0; k < n; k++) to[k] = widen(row[k]);
+        EACH_NUMBER for (int64_t k = 0; k < n; k++) to[k] = widen(row[k]);
     } else {
         const float *row = static_cast<const float *>(from) + first;
-        for (int64_t k = 0; k < n; k++) to[k] = row[k];
+        EACH_NUMBER for (int64_t k = 0; k < n; k++) to[k] = row[k];
     }
 }
 
 inline void store_row(const float *from, void *to, int64_t first, bool narrow, int64_t n) {
     if (narrow) {
         bf16 *row = static_cast<bf16 *>(to) + first;
-        for (int64_t k = 0; k < n; k++) row[k] = nearest(from[k]);
+        EACH_NUMBER for (int64_t k = 0; k < n; k++) row[k] = nearest(from[k]);
     } else {
         float *row = static_cast<float *>(to) + first;
-        for (int64_t k = 0; k < n; k++) row[k] = from[k];
+        EACH_NUMBER for (int64_t k = 0; k < n; k++) row[k] = from[k];
     }
 }
 
-template <class T> inline void prefetch_row(const T *row, int64_t dim) {
+// Of what does nothing but prefetch: compilers see no effect in a call of it and delete the call, so
+// that it must not be one.
+#define INLINED __attribute__((always_inline))
+
+template <class T> INLINED inline void prefetch_row(const T *row, int64_t dim) {
     const char *bytes = reinterpret_cast<const char *>(row);
     for (int64_t at = 0; at < dim * int64_t(sizeof(T)); at += 64) __builtin_prefetch(bytes + at);
 }

@@ -21,7 +21,7 @@ struct Float {
     float get(int64_t at) const { return weight[at]; }
     void set(int64_t at, float x, uint32_t) const { weight[at] = x; }
     uint32_t noise(int64_t) const { return 0; }
-    void prefetch(int64_t row, int64_t d) const { prefetch_row(weight + row * d, d); }
+    INLINED void prefetch(int64_t row, int64_t d) const { prefetch_row(weight + row * d, d); }
 };
 
 // Rounded up or down at random; the noise depends on the seed, the row and the column alone.
@@ -34,7 +34,7 @@ struct Bf16 {
     uint32_t noise(int64_t row) const {
         return mix(uint32_t(row) ^ mix(uint32_t(uint64_t(row) >> 32) ^ seed));
     }
-    void prefetch(int64_t row, int64_t d) const { prefetch_row(weight + row * d, d); }
+    INLINED void prefetch(int64_t row, int64_t d) const { prefetch_row(weight + row * d, d); }
 };
 
 // Rounded to the nearest, which loses steps of less than half the last bit.
@@ -44,7 +44,7 @@ struct Nearest {
     float get(int64_t at) const { return widen(weight[at]); }
     void set(int64_t at, float x, uint32_t) const { weight[at] = nearest(x); }
     uint32_t noise(int64_t) const { return 0; }
-    void prefetch(int64_t row, int64_t d) const { prefetch_row(weight + row * d, d); }
+    INLINED void prefetch(int64_t row, int64_t d) const { prefetch_row(weight + row * d, d); }
 };
 
 // The upper and lower half of a float in two arrays; lookups read the upper alone.
@@ -59,7 +59,7 @@ struct Split {
         lower[at] = uint16_t(bits);
     }
     uint32_t noise(int64_t) const { return 0; }
-    void prefetch(int64_t row, int64_t d) const {
+    INLINED void prefetch(int64_t row, int64_t d) const {
         prefetch_row(upper + row * d, d);
         prefetch_row(lower + row * d, d);
     }
@@ -142,17 +142,18 @@ void each_row(const Update &u, const Table &table, Fetch fetch, Step step) {
         float *__restrict sum = D ? fixed : open.data();
         int64_t i = 0;
         const auto next = [&](uint64_t row) {
-            for (int64_t k = 0; k < d; k++) sum[k] = 0;
+            EACH_NUMBER for (int64_t k = 0; k < d; k++) sum[k] = 0;
             for (; i < n && items[i].row == row; i++) {
                 if (i + AHEAD < n) {
                     fetch(int64_t(items[i + AHEAD].row));
                     prefetch_row(u.grad + items[i + AHEAD].at * d, d);
                 }
                 const float *__restrict g = u.grad + items[i].at * d;
-                for (int64_t k = 0; k < d; k++) sum[k] += g[k];
+                EACH_NUMBER for (int64_t k = 0; k < d; k++) sum[k] += g[k];
             }
             if (u.l2 != 0)
-                for (int64_t k = 0; k < d; k++) sum[k] += u.l2 * table.get(int64_t(row) * d + k);
+                EACH_NUMBER for (int64_t k = 0; k < d; k++)
+                    sum[k] += u.l2 * table.get(int64_t(row) * d + k);
             step(int64_t(row), sum);
         };
         if (u.every) {
@@ -192,12 +193,11 @@ void each_gradient(const Update &u, Fetch fetch, Step step) {
 // w -= lr * g
 template <int D, class Table> void sgd(const Update &u, const Table &table) {
     const int64_t d = D ? D : u.dim;
-    const auto fetch = [&](int64_t row) { table.prefetch(row, d); };
+    const auto fetch = [&](int64_t row) INLINED { table.prefetch(row, d); };
     const auto step = [&](int64_t row, const float *__restrict g) {
         const int64_t at = row * d;
         const uint32_t noise = table.noise(row);
-#pragma GCC ivdep
-        for (int64_t k = 0; k < d; k++)
+        EACH_NUMBER for (int64_t k = 0; k < d; k++)
             table.set(at + k, table.get(at + k) - u.lr * g[k], noise + uint32_t(k));
     };
     // Rows that keep every bit lose nothing by being written once per duplicate; l2 * w counts once.
@@ -211,15 +211,14 @@ template <int D, class Table> void sgd(const Update &u, const Table &table) {
 template <int D, class Table>
 void adagrad(const Update &u, const Table &table, float *state, float eps) {
     const int64_t d = D ? D : u.dim;
-    const auto fetch = [&](int64_t row) {
+    const auto fetch = [&](int64_t row) INLINED {
         table.prefetch(row, d);
         prefetch_row(state + row * d, d);
     };
     each_row<D>(u, table, fetch, [&](int64_t row, const float *__restrict g) {
         const int64_t at = row * d;
         const uint32_t noise = table.noise(row);
-#pragma GCC ivdep
-        for (int64_t k = 0; k < d; k++) {
+        EACH_NUMBER for (int64_t k = 0; k < d; k++) {
             const float s = state[at + k] + g[k] * g[k];
             state[at + k] = s;
             table.set(at + k, table.get(at + k) - u.lr * (g[k] / (std::sqrt(s) + eps)),
@@ -232,7 +231,7 @@ void adagrad(const Update &u, const Table &table, float *state, float eps) {
 template <int D, class Table>
 void rowwise_adagrad(const Update &u, const Table &table, float *state, float eps) {
     const int64_t d = D ? D : u.dim;
-    const auto fetch = [&](int64_t row) {
+    const auto fetch = [&](int64_t row) INLINED {
         table.prefetch(row, d);
         __builtin_prefetch(state + row);
     };
@@ -241,7 +240,7 @@ void rowwise_adagrad(const Update &u, const Table &table, float *state, float ep
         float squares[16] = {};
         const int64_t whole = d / 16 * 16;
         for (int64_t k = 0; k < whole; k += 16)
-            for (int q = 0; q < 16; q++) squares[q] += g[k + q] * g[k + q];
+            EACH_NUMBER for (int q = 0; q < 16; q++) squares[q] += g[k + q] * g[k + q];
         for (int64_t k = whole; k < d; k++) squares[k - whole] += g[k] * g[k];
         float square = 0;
         for (float s : squares) square += s;
@@ -250,8 +249,7 @@ void rowwise_adagrad(const Update &u, const Table &table, float *state, float ep
         const float scale = 1.0f / (std::sqrt(s) + eps);
         const int64_t at = row * d;
         const uint32_t noise = table.noise(row);
-#pragma GCC ivdep
-        for (int64_t k = 0; k < d; k++)
+        EACH_NUMBER for (int64_t k = 0; k < d; k++)
             table.set(at + k, table.get(at + k) - u.lr * (g[k] * scale), noise + uint32_t(k));
     });
 }
@@ -265,7 +263,7 @@ struct Moments {
 // already hold the correction of the bias.
 template <int D, class Table> void adam(const Update &u, const Table &table, const Moments &mo) {
     const int64_t d = D ? D : u.dim;
-    const auto fetch = [&](int64_t row) {
+    const auto fetch = [&](int64_t row) INLINED {
         table.prefetch(row, d);
         prefetch_row(mo.both + row * 2 * d, 2 * d);
     };
@@ -273,8 +271,7 @@ template <int D, class Table> void adam(const Update &u, const Table &table, con
         float *__restrict first = mo.both + row * 2 * d, *__restrict second = first + d;
         const int64_t at = row * d;
         const uint32_t noise = table.noise(row);
-#pragma GCC ivdep
-        for (int64_t k = 0; k < d; k++) {
+        EACH_NUMBER for (int64_t k = 0; k < d; k++) {
             const float m = first[k] + mo.rest1 * (g[k] - first[k]);
             const float v = second[k] + mo.rest2 * (g[k] * g[k] - second[k]);
             first[k] = m;

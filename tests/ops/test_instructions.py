@@ -1,0 +1,82 @@
+"""What compilers make of the kernels: they may drop prefetches and vectors, and no result tells."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from dlrm import compiler
+from dlrm.ops import build, cpu
+
+LINE_BYTES = 64
+DIMS = (16, 32, 64, 128)
+TABLE_BYTES = {"Float": (4,), "Bf16": (2,), "Nearest": (2,), "Split": (2, 2)}
+"""Storage -> bytes of a number in each of its arrays."""
+STATE_BYTES = {"sgd": 0, "adagrad": 4, "adam": 8}
+"""Optimizer -> bytes that it keeps of a number."""
+
+
+@pytest.fixture(scope="module", params=["avx512", "avx2"])
+def functions(request: pytest.FixtureRequest) -> dict[str, list[str]]:
+    """Name of each compiled function -> its instructions."""
+    if "clang" in compiler.compiler()[1] or not shutil.which("objdump"):
+        pytest.skip("reads what objdump writes of what GCC compiled")
+    if request.param not in build.supported() or cpu.instruction_set() is None:
+        pytest.skip(f"this machine has no {request.param}")
+    written = subprocess.run(
+        ["objdump", "-d", "-C", "--no-show-raw-insn", build.compiled(request.param)],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    return dict(_functions(written))
+
+
+def _functions(written: str) -> Iterator[tuple[str, list[str]]]:
+    for block in written.split("\n\n"):
+        head, *lines = block.strip().splitlines()
+        if found := re.match(r"[0-9a-f]+ <(.*)>:", head):
+            yield found[1].replace("(anonymous namespace)::", ""), lines
+
+
+def prefetches(lines: list[str]) -> int:
+    return sum("prefetch" in line for line in lines)
+
+
+def lines_of(size_bytes: int) -> int:
+    return -(-size_bytes // LINE_BYTES)
+
+
+@pytest.mark.parametrize("dim", DIMS)
+@pytest.mark.parametrize("number", ["float", "unsigned short"])
+@pytest.mark.parametrize("kernel", ["gather", "pool"])
+def test_lookups_fetch_every_line_of_a_row(
+    functions: dict[str, list[str]], kernel: str, number: str, dim: int
+) -> None:
+    (body,) = [lines for name, lines in functions.items() if f"{kernel}<{dim}, {number}>(" in name]
+    assert prefetches(body) >= lines_of(dim * (4 if number == "float" else 2))
+
+
+@pytest.mark.parametrize("dim", DIMS)
+@pytest.mark.parametrize("storage", TABLE_BYTES)
+@pytest.mark.parametrize("optimizer", STATE_BYTES)
+def test_updates_fetch_every_line_of_a_row_its_gradient_and_its_state(
+    functions: dict[str, list[str]], optimizer: str, storage: str, dim: int
+) -> None:
+    bodies = [
+        lines
+        for name, lines in functions.items()
+        if re.search(rf"each_(row|gradient)<{dim}, .*\b{optimizer}<{dim}, {storage}>", name)
+    ]
+    expected = lines_of(4 * dim) + lines_of(STATE_BYTES[optimizer] * dim)
+    expected += sum(lines_of(number * dim) for number in TABLE_BYTES[storage])
+    assert bodies
+    for body in bodies:
+        assert prefetches(body) >= expected
+
+
+def test_rows_move_in_vectors(functions: dict[str, list[str]]) -> None:
+    for name, lines in functions.items():
+        if "gather<16, float>(" in name or "each_gradient<16, sgd<16, Float>" in name:
+            single = [line for line in lines if re.search(r"\bv?movss\b", line)]
+            assert len(single) <= 1, name  # the learning rate
