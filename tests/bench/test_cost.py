@@ -1,5 +1,6 @@
 """The cost model: its algebra against oracles, its work against what torch counts."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,17 +14,21 @@ from bench.machines import CACHE_BYTES, CEILINGS, COSTS, FAR, NEAR, WEIGHTS, mac
 from dlrm.bench.batches import Ids, draw_ids, random_batch
 from dlrm.bench.cost.caches import Levels, miss
 from dlrm.bench.cost.fit import FOLDS, Costs, Measured, Step, fit, predicted
+from dlrm.bench.cost.least import least
 from dlrm.bench.cost.limits import limits, stream_rate
 from dlrm.bench.cost.nonnegative import solve
-from dlrm.bench.cost.operator_work import Shape, distinct, lookup, mlp, update
+from dlrm.bench.cost.operator_work import Shape, dense_update, distinct, lookup, mlp, update
 from dlrm.bench.cost.operators import measured, parts
 from dlrm.bench.cost.predict import Predictor, exponent
 from dlrm.bench.cost.step_work import Assumed, works
 from dlrm.bench.cost.work import Product, Random, Terms, Work
+from dlrm.bench.ops import OPERATORS
+from dlrm.bench.ops.setting import Setting
 from dlrm.bench.ours import learning_rate
 from dlrm.bench.stages import FORWARD, LOSS, Watched, stages
 from dlrm.models import MODELS, ModelConfig
 from dlrm.models.dlrm import DLRMConfig
+from dlrm.nn.precision import Precision
 from dlrm.nn.tables import TablesConfig
 from dlrm.optim import OPTIMIZERS, build
 from dlrm.schema import CategoricalFeature, DenseFeature, Schema
@@ -123,11 +128,27 @@ def test_limits_are_work_over_rates() -> None:
     assert found.stream_s == pytest.approx(4e9 / 110e9)
     assert found.latency_s == pytest.approx(1000 * FAR, rel=0.1)
     assert found.transfer_s == 0
-    assert found.roofline_s == found.memory_s
     assert found.bound == "memory bandwidth"
     assert work.lines == 4e9 / 64 + 1000
-    padded = limits(work, CEILINGS, padded=True)
+    padded = limits(work, CEILINGS, passes=True)
     assert padded.compute_s == pytest.approx(2 * 10 * 32 * 32 / 400e9)
+    assert padded.stream_s == found.stream_s
+
+
+def test_passes_take_time_but_are_no_work_that_has_to_be_done() -> None:
+    least_work = Work(stream_bytes=1e9, random=(Random(1000, 64, (1 << 24,)),))
+    again = (Random(500, 64, (1 << 24,)),)
+    work = replace(least_work, passes_bytes=1e9, passes=again)
+    assert (work.bytes, work.lines, work.flops) == (
+        least_work.bytes, least_work.lines, least_work.flops,
+    )  # fmt: skip
+    assert limits(work, CEILINGS) == limits(least_work, CEILINGS)
+    assert least(work, CEILINGS) == least(least_work, CEILINGS)
+    before, after = (limits(each, CEILINGS, passes=True) for each in (least_work, work))
+    assert after.stream_s == pytest.approx(2 * before.stream_s)
+    assert after.latency_s == pytest.approx(1.5 * before.latency_s)
+    both = work + work
+    assert (both.passes_bytes, both.passes) == (2e9, again + again)
 
 
 def test_what_caches_hold_streams_faster_than_memory_copies() -> None:
@@ -146,8 +167,9 @@ def test_the_work_of_an_mlp_is_what_torch_counts() -> None:
             forward = counter.get_total_flops()
             out.sum().backward()
         there, back = mlp(sizes, 64, "fp32", needs_input_gradient=inputs)
-        assert there.flops == forward
-        assert there.flops + back.flops == counter.get_total_flops()
+        assert sum(each.flops for each in there.products) == forward
+        products = (*there.products, *back.products)
+        assert sum(each.flops for each in products) == counter.get_total_flops()
 
 
 @pytest.mark.parametrize("ids", ["uniform", "zipf"])
@@ -161,17 +183,52 @@ def test_distinct_rows_are_as_many_as_are_drawn(ids: Ids) -> None:
 
 def test_lookups_and_updates_touch_what_they_say() -> None:
     shape = Shape(100, 2.0)
-    forward, backward = lookup(ROWS, 16, 2, shape)
-    (read,) = forward.random
+    (read,) = lookup(ROWS, 16, 2, shape).random
     assert (read.accesses, read.row_bytes, read.written) == (600, 32, False)
-    assert backward.stream_bytes == 4 * 16 * (300 + 600)
-    exact = update(ROWS, 16, 4, shape, "sgd")
-    assert [(each.accesses, each.row_bytes) for each in exact.random] == [(600, 64)]
-    by_rows = update(ROWS, 16, 4, shape, "adagrad")
     touched = distinct(ROWS, shape)
-    assert [each.row_bytes for each in by_rows.random if each.written] == [64, 64]
-    assert all(each.accesses == touched for each in by_rows.random if each.written)
+    exact = update(ROWS, 16, 4, shape, "sgd")
+    assert [(each.accesses, each.row_bytes) for each in exact.random] == [(touched, 64)]
+    # Rows are written once a gradient.
+    assert [each.accesses for each in exact.passes] == [600 - touched]
+    by_rows = update(ROWS, 16, 4, shape, "adagrad")
+    assert [(each.accesses, each.row_bytes) for each in by_rows.random] == [(touched, 64)] * 2
+    assert by_rows.stream_bytes == exact.stream_bytes
+    assert by_rows.passes_bytes > exact.passes_bytes
     assert len(update(ROWS, 16, 2, shape, "sgd", split=True).random) == 2
+    near = update(ROWS, 16, 4, shape, "sgd", near=True)
+    assert near.bytes == exact.bytes
+    assert near.random[0].tables_bytes == 64 * round(touched)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_operator_has_the_same_work_in_a_step_and_alone(precision: Precision) -> None:
+    setting = Setting(
+        batch=100, tables=3, rows=500, dim=8, pooling=2, precision=precision, optim="adagrad",
+        widths=(14, 32, 8),
+    )  # fmt: skip
+    schema = Schema(
+        dense=SCHEMA.dense,
+        categorical=tuple(CategoricalFeature(name=f"C{t}", rows=500) for t in range(3)),
+    )
+    config = DLRMConfig(dim=8, bottom=(32,), top=(32, 8))
+    model = config.build(schema, precision)
+    with torch.device("meta"):
+        ghost = config.build(schema, precision)
+    of = parts(model, works(model, ghost, schema, setting.shape, "adagrad"), "adagrad")
+    together: dict[str, Work] = {}
+    for part in of:
+        together[part.operator] = together.get(part.operator, Work(calls=0)) + part.work
+
+    def counts(work: Work) -> tuple[float, ...]:
+        return work.flops, work.bytes, work.lines
+
+    for name in ("lookup", "update", "interaction"):
+        assert counts(together[name]) == pytest.approx(counts(OPERATORS[name].work(setting))), name
+    assert counts(together["loss"]) == counts(OPERATORS["loss"].work(setting))
+    top = replace(setting, widths=(8 + 6, 32, 8, 1))
+    assert counts(together["top MLP"]) == pytest.approx(counts(OPERATORS["mlp"].work(top)))
+    dense = sum(p.numel() for n, p in model.named_parameters() if "embeddings" not in n)
+    assert together["dense update"] == dense_update(dense, "adagrad")
 
 
 @pytest.mark.parametrize("name", MODELS)

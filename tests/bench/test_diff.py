@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dlrm.bench.diff import Diff, diff
@@ -122,6 +122,11 @@ def test_the_other_way_round_all_is_inverted(shared: Files, a: list[Row], b: lis
 
 
 @given(ROWS, ROWS, st.randoms(use_true_random=False))
+@example(
+    [step(128, 1.0, 0.0, p95_ms=each, lines_per_s=1.0, operators=[]) for each in (1.0, None)],
+    [step(128, 1.0, 0.0, p95_ms=1.0, lines_per_s=1.0, operators=[])],
+    random.Random(1),
+)
 @settings(deadline=None, max_examples=30)
 def test_the_order_of_rows_does_not_matter(
     shared: Files, a: list[Row], b: list[Row], chance: random.Random

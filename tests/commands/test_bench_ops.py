@@ -3,11 +3,13 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from io import StringIO
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from bench.machines import machine
 from dlrm import cli
@@ -228,3 +230,18 @@ def test_what_is_shown_of_nothing_but_failures() -> None:
     )
     assert result.status == 0
     assert result.to_dict()["failed"] == 1
+
+
+@pytest.mark.parametrize("varied", [("batch", "rows", "dim"), ops_result.SETTINGS])
+def test_a_narrow_screen_folds_settings_and_keeps_figures_whole(varied: tuple[str, ...]) -> None:
+    row = ROW | {"rows": 1_000_000, "ms": 123.4, "ms_low": 123.4, "ms_high": 123.5}
+    row |= {"warm_ms": 0.123, "gb_per_s": 98.7, "bound": "memory bandwidth", "flops": 0}
+    result = OpsResult(
+        rows=[row], varied=varied, left_out=0, stopped=False, warning=None, machine="x"
+    )
+    out = StringIO()
+    Console(width=80, file=out).print(result)
+    shown = out.getvalue()
+    assert "…" not in shown
+    for figure in ("123.4", "0.123", "98.7"):
+        assert figure in shown

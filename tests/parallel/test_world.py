@@ -191,7 +191,7 @@ def test_only_errors_of_a_connection_are_explained():
     with pytest.raises(WorldError, match=r"^Connection closed by peer \[::1\]:7$"), world.guard():
         raise RuntimeError(gloo)
     beside = "Application timeout caused pair closure"
-    with pytest.raises(WorldError, match="^Timed out, with another exchange"), world.guard():
+    with pytest.raises(WorldError, match=r"^Timed out, with another exchange"), world.guard():
         raise RuntimeError(beside)
     for other in ("mat1 and mat2 shapes cannot be multiplied", "DataLoader timed out"):
         with pytest.raises(RuntimeError, match=other), world.guard():

@@ -106,9 +106,11 @@ def pair(before: Sequence[Row], after: Sequence[Row]) -> Pair:
 
     def compared(of: Callable[[Row], Mapping[str, Figure]]) -> list[Compared]:
         a, b = ([of(row) for row in rows] for rows in (before, after))
+        # In the order of the rows that say most, whichever comes first in the file.
+        by_figures = sorted(a, key=lambda found: (-len(found), *found))
         return [
             Compared(name, x, y)
-            for name in dict.fromkeys(name for found in a for name in found)
+            for name in dict.fromkeys(name for found in by_figures for name in found)
             if (x := _joined(a, name)) and (y := _joined(b, name))
         ]
 

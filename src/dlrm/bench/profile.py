@@ -20,8 +20,8 @@ class Operator:
     forward_s: float
     backward_s: float
     work: Work
-    limit: Terms
-    """At the machine's ceilings."""
+    least_s: float
+    """At the machine's ceilings, see `dlrm.bench.cost.least`."""
     predicted: Terms
     """By the fitted model."""
     cached_s: float
@@ -68,8 +68,8 @@ class Operator:
             "intensity": work.intensity,
             "gflops_per_s": work.flops / seconds / 1e9 if known else None,
             "gb_per_s": work.bytes / seconds / 1e9 if known else None,
-            "roofline_ms": self.limit.roofline_s * 1e3,
-            "roofline_share": self.limit.roofline_s / seconds if known else None,
+            "roofline_ms": self.least_s * 1e3,
+            "roofline_share": self.least_s / seconds if known else None,
             "bound": self.bound,
             "predicted_ms": self.predicted.total_s * 1e3,
             "terms": {f"{name.removesuffix('_s')}_ms": each * 1e3 for name, each in terms.items()},
@@ -117,7 +117,7 @@ def profile(
                 within * forward,
                 within * (sum(took[i] for i in mine) - forward),
                 sum((parts[i].work for i in mine), Work(calls=0)),
-                sum((predictor.limit(parts[i]) for i in mine), Terms()),
+                sum(predictor.least_s(parts[i]) for i in mine),
                 sum((predictor.terms(parts[i]) for i in mine), Terms()),
                 sum(predictor.cached_s(parts[i]) for i in mine),
                 _cache(predictor, [parts[i] for i in mine]),
@@ -127,9 +127,7 @@ def profile(
         )
     rest = max(0.0, step_s - sum(each.seconds for each in found))
     other = predictor.other
-    found.append(
-        Operator(OTHER, 0.0, rest, Work(calls=1), Terms(), other, 0.0, [[1.0, 1.0]], {}, {})
-    )
+    found.append(Operator(OTHER, 0.0, rest, Work(calls=1), 0.0, other, 0.0, [[1.0, 1.0]], {}, {}))
     return found
 
 

@@ -77,7 +77,7 @@ class Costs:
 
         """
         weights = self.weights.get(kind) or self.weights["layers"]
-        at_ceilings = astuple(limits(work, ceilings, padded=True, cache=cache))
+        at_ceilings = astuple(limits(work, ceilings, passes=True, cache=cache))
         found = Terms(*(w * t for w, t in zip(weights, at_ceilings, strict=True)))
         near_s = found.stream_s * self.near(work, cache[0])
         return replace(found, compute_s=found.compute_s + near_s, stream_s=found.stream_s - near_s)
@@ -90,13 +90,14 @@ class Costs:
             factor: Times the cache as it is.
 
         """
-        return min(1.0, factor * self.cache_bytes / max(work.stream_bytes, 1.0))
+        moved = work.stream_bytes + work.passes_bytes
+        return min(1.0, factor * self.cache_bytes / max(moved, 1.0))
 
     def cached_s(self, kind: str, work: Work, ceilings: Ceilings) -> float:
         """Return the seconds of such bytes, which `terms` counts as arithmetic."""
         weights = self.weights.get(kind) or self.weights["layers"]
         at = [field.name for field in fields(Terms)].index("stream_s")
-        stream_s = limits(work, ceilings, padded=True).stream_s
+        stream_s = limits(work, ceilings, passes=True).stream_s
         return weights[at] * stream_s * self.near(work)
 
     def to_dict(self) -> dict[str, Any]:
@@ -168,7 +169,7 @@ def _of_kind(measured: Sequence[Measured], ceilings: Ceilings) -> tuple[float, .
     if not kept:
         return (0.0,) * len(fields(Terms))
     seconds = np.array([each.seconds for each in kept])
-    at_ceilings = [astuple(limits(each.work, ceilings, padded=True)) for each in kept]
+    at_ceilings = [astuple(limits(each.work, ceilings, passes=True)) for each in kept]
     features = np.array(at_ceilings) / seconds[:, None]
     found, trust = np.zeros(features.shape[1]), np.ones(len(kept))
     for _ in range(ROUNDS):

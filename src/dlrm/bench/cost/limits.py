@@ -9,7 +9,7 @@ def limits(
     work: Work,
     ceilings: Ceilings,
     *,
-    padded: bool = False,
+    passes: bool = False,
     cache: tuple[float, float, float] = (1.0, 0.0, 0.0),
 ) -> Terms:
     """Return the seconds of each term with all threads of the machine.
@@ -17,23 +17,25 @@ def limits(
     Args:
         work: Of an operator.
         ceilings: Of the machine.
-        padded: Whether products count as blocks of whole vectors.
+        passes: Whether as our kernels do it: products in blocks of whole vectors, and with passes
+            over what they write to read it again.
         cache: See `Levels.scaled`.
 
     """
     levels = Levels.of(ceilings.gather).scaled(*cache)
     latency_s = transfer_s = 0.0
-    for each in work.random:
+    for each in (*work.random, *(work.passes if passes else ())):
         first_s, rest_s = levels.row_s(each)
         latency_s += each.accesses * first_s
         transfer_s += each.accesses * rest_s
     threads = ceilings.threads
     rates = ceilings.flops.get(work.dtype) or ceilings.flops["fp32"]
-    products = sum(p.padded_flops if padded else p.flops for p in work.products)
+    products = sum(p.padded_flops if passes else p.flops for p in work.products)
+    stream_bytes = work.stream_bytes + (work.passes_bytes if passes else 0.0)
     return Terms(
         calls_s=work.calls * ceilings.call_s,
         compute_s=products / rates[threads] + work.scalar_flops / ceilings.flops["fp32"][threads],
-        stream_s=work.stream_bytes / stream_rate(work.stream_bytes, ceilings),
+        stream_s=stream_bytes / stream_rate(stream_bytes, ceilings),
         latency_s=latency_s,
         transfer_s=transfer_s,
     )

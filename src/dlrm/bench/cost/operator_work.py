@@ -1,16 +1,21 @@
-"""What single operators have to do for a batch, from their shapes.
+"""What single operators have to do for a batch, from their shapes: the least that is to be done.
 
-    lookup       ids and rows read at random, vectors written
-    update       gradients read, rows that were looked up read and written: where numbers are exact
-                 once a gradient, else gradients of equal rows are brought together first. Rows are
-                 near, as far as the caches hold what a step touches; optimizer state is not
-    MLP          a product a layer forwards, two backwards, of which the first layer of a bottom MLP
-                 needs one; inputs, outputs and weights in order
-    interaction  2 D operations a pair forwards, twice as many backwards
+Every pass reads its inputs once and writes its outputs once; what the way back needs of the way
+there is an output of the one and an input of the other. What our kernels do beyond it is kept apart
+as passes, of which another implementation has others. FLOP are additions and multiplications, and
+a root, a quotient, an exp and a log count as one.
 
-These are the kernels of `dlrm.ops`: another implementation has other work.
+    lookup        ids read, vectors and numbers of rows written; rows read at random
+    update        gradients of vectors and numbers of rows read; each row that was looked up read
+                  and written once, at random, and so is what the optimizer keeps of it
+    MLP           a product a layer forwards, two backwards, of which the first layer of a bottom
+                  MLP needs one; inputs, the output of each layer, parameters
+    interaction   2 D operations a pair forwards, twice as many backwards
+    loss          logits and labels read both ways, a gradient written
+    dense update  parameters and what is kept of them read and written, gradients read
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
@@ -21,14 +26,18 @@ from dlrm.bench.batches import Ids
 from dlrm.bench.cost.caches import popularity
 from dlrm.bench.cost.work import Product, Random, Work
 from dlrm.nn.precision import Precision
-from dlrm.parallel.tables import STATE
+from dlrm.parallel.tables import DENSE_STATE, STATE
 
-ID_BYTES, ROW_BYTES = 4, 8
-"""Of an id as it is given, and of the row of the stacked tables that it becomes."""
+ID_BYTES, ROW_BYTES, OFFSET_BYTES = 4, 8, 8
+"""Of an id as it is given, of the number of its row in the stacked tables, of where a bag ends."""
+FLOPS = {"sgd": 2, "adagrad": 7, "rowwise_adagrad": 5, "adam": 11}
+"""Optimizer -> operations on each number of a row."""
+DENSE_FLOPS = FLOPS | {"rowwise_adagrad": FLOPS["adagrad"]}
+"""The same of parameters without rows."""
 PASSES, ITEM_BYTES = 3, 16
-"""Over row numbers and places, to bring those of equal rows together."""
-UPDATE_FLOPS = {"sgd": 4, "adagrad": 12, "rowwise_adagrad": 8, "adam": 24}
-"""Optimizer -> operations of a number, of which roots and divisions count several."""
+"""Of our updates, over numbers of rows and places, to bring those of equal rows together."""
+NUMBER_BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2}
+"""Of what layers hand on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,50 +48,92 @@ class Shape:
     pooling: float = 1.0
     """Ids of a bag, on average."""
     ids: Ids = "uniform"
+    """How likely each row of a table is."""
 
 
 def mlp(
-    sizes: list[int], batch_size: int, dtype: Precision, *, needs_input_gradient: bool
+    sizes: Sequence[int], batch_size: int, dtype: Precision, *, needs_input_gradient: bool
 ) -> tuple[Work, Work]:
-    """Return the work of an MLP, forwards and backwards.
+    """Return the work of an MLP with a ReLU behind every layer, forwards and backwards.
+
+    FLOP of a layer n -> k: 2 B n k for its outputs, as many for the gradients of its weights and of
+    its inputs; 2 B k of bias and ReLU, B k of the gradient of the bias.
+    In order: parameters are read in both directions, and their gradients written. Of activations,
+    the input is read twice and its gradient written, the gradient of the output is read, and the
+    output of each layer is written forwards and read backwards.
 
     Args:
         sizes: Inputs of the first layer, then outputs of each.
         batch_size: B.
-        dtype: Of the products.
+        dtype: Of the products, and of what layers hand on.
         needs_input_gradient: Whether its inputs get a gradient.
 
     """
-    number_bytes = 2 if dtype == "bf16" else 4
-    forward: list[Product] = []
-    backward: list[Product] = []
-    there = back = 0.0
-    for position, (n, k) in enumerate(pairwise(sizes)):
-        forward.append(Product(batch_size, n, k))
-        backward.append(Product(n, batch_size, k))
-        there += number_bytes * batch_size * (n + k) + 4 * n * k
-        back += number_bytes * batch_size * (n + k) + 4 * n * k
-        if position or needs_input_gradient:
-            backward.append(Product(batch_size, k, n))
-            back += number_bytes * batch_size * (n + k) + 4 * n * k
+    layers = list(pairwise(sizes))
+    outputs = sum(k for _, k in layers)
+    forward = tuple(Product(batch_size, n, k) for n, k in layers)
+    backward = (
+        *(Product(n, batch_size, k) for n, k in layers),
+        *(Product(batch_size, k, n) for n, k in (layers if needs_input_gradient else layers[1:])),
+    )
+    parameters = 4.0 * sum(n * k + k for n, k in layers)
+    number = NUMBER_BYTES[dtype]
+    moved = 1.0 * number * batch_size
+    gradients = sizes[-1] + (sizes[0] if needs_input_gradient else 0)
+    there = moved * (sizes[0] + outputs) + parameters
+    back = moved * (sizes[0] + outputs + gradients) + 2 * parameters
     return (
-        Work(len(sizes) - 1, tuple(forward), dtype, stream_bytes=there),
-        Work(len(backward), tuple(backward), dtype, stream_bytes=back),
+        Work(
+            len(layers),
+            forward,
+            dtype,
+            scalar_flops=2.0 * batch_size * outputs,
+            stream_bytes=there,
+            passes_bytes=max(0.0, _operands(forward, number) - there),
+        ),
+        Work(
+            len(backward),
+            backward,
+            dtype,
+            scalar_flops=1.0 * batch_size * outputs,
+            stream_bytes=back,
+            passes_bytes=max(0.0, _operands(backward, number) - back),
+        ),
     )
 
 
-def dot(batch_size: int, vectors: int, dim: int, pairs: int) -> tuple[Work, Work]:
-    """Return the work of the dot products of all pairs of F vectors, forwards and backwards."""
-    read, written = 4.0 * batch_size * vectors * dim, 4.0 * batch_size * (dim + pairs)
+def dot(batch_size: int, vectors: int, dim: int, pairs: int, dtype: Precision) -> tuple[Work, Work]:
+    """Return the work of the dot products of all pairs of F vectors, forwards and backwards.
+
+    FLOP: 2 B D a pair forwards: a dot product; twice as many backwards: two scaled additions.
+    In order: x (B, D) and e (B, F - 1, D) are read in both directions, the output (B, D + pairs) is
+    written and its gradient read, the gradients of x and e are written.
+
+    Args:
+        batch_size: B.
+        vectors: F.
+        dim: D.
+        pairs: Of the vectors of a sample.
+        dtype: Of x and of the output; e is float32.
+
+    """
+    narrow = NUMBER_BYTES[dtype]
+    given = batch_size * dim * (narrow + 4.0 * (vectors - 1))
+    out = 1.0 * narrow * batch_size * (dim + pairs)
     flops = 2.0 * batch_size * dim * pairs
     return (
-        Work(scalar_flops=flops, stream_bytes=read + written),
-        Work(scalar_flops=2 * flops, stream_bytes=2 * read + written),
+        Work(scalar_flops=flops, stream_bytes=given + out),
+        Work(scalar_flops=2 * flops, stream_bytes=2 * given + out),
     )
 
 
-def lookup(rows: tuple[int, ...], dim: int, number_bytes: float, shape: Shape) -> tuple[Work, Work]:
-    """Return the work of looking up T tables, and of handing their gradients back.
+def lookup(rows: Sequence[int], dim: int, number_bytes: float, shape: Shape) -> Work:
+    """Return the work of looking up T tables: a vector for each sample and table.
+
+    FLOP: (P - 1) B T D additions, P ids in a bag.
+    In order: ids and numbers of rows, (4 + 8) B T P bytes (and offsets, 8 (B T + 1)); vectors,
+    4 B T D bytes.
+    At random: B T P rows are read.
 
     Args:
         rows: Of each table.
@@ -93,76 +144,120 @@ def lookup(rows: tuple[int, ...], dim: int, number_bytes: float, shape: Shape) -
     """
     bags = shape.batch_size * len(rows)
     looked_up = bags * shape.pooling
-    forward = Work(
+    return Work(
         calls=2,
         scalar_flops=dim * (looked_up - bags),
-        stream_bytes=looked_up * (ID_BYTES + 2 * ROW_BYTES) + 4.0 * bags * dim,
-        random=(Random(looked_up, ceil(dim * number_bytes), rows, shape.ids),),
+        stream_bytes=looked_up * (ID_BYTES + ROW_BYTES) + _offsets(bags, shape) + 4.0 * bags * dim,
+        random=(Random(looked_up, ceil(dim * number_bytes), tuple(rows), shape.ids),),
+        passes_bytes=looked_up * ROW_BYTES,
     )
-    # One gradient an id: those of a bag are copies of one.
-    spread = 4.0 * dim * (bags + looked_up) if shape.pooling > 1 else 0.0
-    return forward, Work(calls=2, stream_bytes=spread)
 
 
 def update(
-    rows: tuple[int, ...],
+    rows: Sequence[int],
     dim: int,
     number_bytes: float,
     shape: Shape,
     optimizer: str,
     *,
     split: bool = False,
+    near: bool = False,
 ) -> Work:
-    """Return the work of updating the rows that a batch looked up.
+    """Return the work of handing gradients back to the rows, and of updating those.
+
+    FLOP: an addition for each number of each of B T P gradients, and a number of operations,
+    `FLOPS`, on each number of each of N different rows.
+    In order: the gradient of the vectors, 4 B T D bytes; numbers of rows, 8 B T P (and offsets).
+    At random: N rows are read and written, and so are their lower halves where they are split, and
+    what the optimizer keeps of them: 4 D bytes for Adagrad, 8 D for Adam, 4 for row-wise Adagrad.
 
     Args:
-        rows: Of each table.
+        rows: Of each of T tables.
         dim: D.
         number_bytes: Of a number in the tables.
         shape: Of the batches.
         optimizer: One of `dlrm.optim.OPTIMIZERS`.
         split: Whether the lower halves of the numbers lie elsewhere.
+        near: Whether the lookup has just been there, as in a step: caches hold what they can of the
+            rows that it read.
 
     """
-    looked_up = shape.batch_size * len(rows) * shape.pooling
-    touched = distinct(rows, shape)
-    # The lookup has just been there.
-    near = (max(1, round(touched)),)
+    tables = tuple(rows)
+    bags = shape.batch_size * len(tables)
+    looked_up = bags * shape.pooling
+    touched = distinct(tables, shape)
     row_bytes = ceil(dim * number_bytes)
-    random = []
-    if split:
-        random.append(Random(touched, 2 * dim, rows, shape.ids, written=True))
-    if not by_rows(optimizer, exact=split or number_bytes == 4):
-        return Work(
-            scalar_flops=2 * dim * looked_up,
-            stream_bytes=looked_up * (4.0 * dim + 2 * ROW_BYTES),
-            random=(Random(looked_up, row_bytes, near, written=True), *random),
-        )
     number_state, row_state = STATE[optimizer]
-    if state := number_state * dim + row_state:
-        random.append(Random(touched, state, rows, shape.ids, written=True))
+    at = (max(1, round(touched)),) if near else tables
+    ids = "uniform" if near else shape.ids
+    random = [Random(touched, row_bytes, at, ids, written=True)]
+    random += [
+        Random(touched, each, tables, shape.ids, written=True)
+        for each in (2 * dim if split else 0, number_state * dim + row_state)
+        if each
+    ]
+    # One gradient an id: those of a bag are copies of one, which are written and read.
+    passes_bytes = 8.0 * dim * looked_up if shape.pooling > 1 else 0.0
+    if by_rows(optimizer, exact=split or number_bytes == 4):
+        passes_bytes += 2.0 * PASSES * ITEM_BYTES * looked_up
+        # In the order of the rows, which is not that of the batch.
+        again = Random(looked_up, 4 * dim, (max(1, round(looked_up)),))
+    else:
+        again = Random(looked_up - touched, row_bytes, at, ids, written=True)
     return Work(
-        scalar_flops=dim * (looked_up + UPDATE_FLOPS[optimizer] * touched),
-        stream_bytes=looked_up * 2.0 * PASSES * ITEM_BYTES,
-        random=(
-            Random(touched, row_bytes, near, written=True),
-            # In the order of the rows, which is not that of the batch.
-            Random(looked_up, 4 * dim, (max(1, round(looked_up)),)),
-            *random,
-        ),
+        calls=3,
+        scalar_flops=dim * (looked_up + FLOPS[optimizer] * touched),
+        stream_bytes=4.0 * bags * dim + ROW_BYTES * looked_up + _offsets(bags, shape),
+        random=tuple(random),
+        passes_bytes=passes_bytes,
+        passes=(again,),
+    )
+
+
+def loss(batch_size: int) -> tuple[Work, Work]:
+    """Return the work of binary cross-entropy, forwards and backwards.
+
+    FLOP: 7 B for max(z, 0) - y z + log(1 + e^-|z|) and its sum, 5 B for (sigmoid(z) - y) / B.
+    In order: logits and labels are read in both directions, the gradient is written: 20 B bytes.
+    """
+    return (
+        Work(2, scalar_flops=7.0 * batch_size, stream_bytes=8.0 * batch_size),
+        Work(1, scalar_flops=5.0 * batch_size, stream_bytes=12.0 * batch_size),
+    )
+
+
+def dense_update(parameters: int, optimizer: str) -> Work:
+    """Return the work of the optimizer on P parameters that are no tables.
+
+    FLOP: a number of operations, `DENSE_FLOPS`, on each.
+    In order: parameters and what is kept of them are read and written, gradients are read: 12 P
+    bytes for SGD, 20 P for Adagrad, 28 P for Adam.
+    """
+    return Work(
+        scalar_flops=1.0 * DENSE_FLOPS[optimizer] * parameters,
+        stream_bytes=1.0 * (12 + 2 * DENSE_STATE[optimizer]) * parameters,
     )
 
 
 def by_rows(optimizer: str, *, exact: bool) -> bool:
-    """Return whether an update brings gradients of equal rows together first.
+    """Return whether our update brings gradients of equal rows together first.
 
     It need not where numbers lose nothing by being written once a gradient.
     """
     return optimizer != "sgd" or not exact
 
 
-def distinct(rows: tuple[int, ...], shape: Shape) -> float:
+def distinct(rows: Sequence[int], shape: Shape) -> float:
     """Return how many different rows a batch looks up, as a mean."""
     count, chance = popularity(rows, shape.ids)
     drawn = shape.batch_size * len(rows) * shape.pooling
     return float((count * -np.expm1(-chance * drawn)).sum())
+
+
+def _operands(products: Sequence[Product], number_bytes: int) -> float:
+    """Return the bytes of what products read and write, each by itself."""
+    return float(number_bytes * sum(p.m * p.k + p.k * p.n + p.m * p.n for p in products))
+
+
+def _offsets(bags: int, shape: Shape) -> int:
+    return OFFSET_BYTES * (bags + 1) if shape.pooling > 1 else 0

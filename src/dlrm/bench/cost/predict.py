@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dlrm.bench.cost.fit import OTHER, Costs
-from dlrm.bench.cost.limits import limits
+from dlrm.bench.cost.least import least
 from dlrm.bench.cost.operator_work import Shape
 from dlrm.bench.cost.operators import Part, parts
 from dlrm.bench.cost.step_work import Assumed, works
@@ -78,9 +78,9 @@ class Predictor:
         """Return what of its arithmetic is passing over bytes that the caches hold."""
         return self.costs.cached_s(part.kind, part.work, self.ceilings)
 
-    def limit(self, part: Part) -> Terms:
-        """Return the least that it takes."""
-        return limits(part.work, self.ceilings)
+    def least_s(self, part: Part) -> float:
+        """Return the least seconds that it takes."""
+        return least(part.work, self.ceilings, near=True)[0]
 
     @property
     def other(self) -> Terms:

@@ -4,7 +4,7 @@ Embeddings, MLPs, dot products and updates by the formulas of operator_work.py; 
 model has is counted by torch while it passes through its `meta` device.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from dlrm.batch import Batch
-from dlrm.bench.cost.operator_work import Shape, dot, lookup, mlp, update
+from dlrm.bench.cost.operator_work import Shape, dense_update, dot, lookup, loss, mlp, update
 from dlrm.bench.cost.work import Work
 from dlrm.bench.stages import (
     BACKWARD,
@@ -31,14 +31,10 @@ from dlrm.nn.interaction import Dot
 from dlrm.nn.mlp import MLP
 from dlrm.nn.precision import Precision
 from dlrm.parallel.arithmetic import simplify
-from dlrm.parallel.tables import DENSE_STATE
 from dlrm.schema import Schema
 
 COUNTED = 64
 """Samples that are counted with."""
-
-LOSS_FLOPS = 40.0
-"""Of a sample: an exponential and a logarithm."""
 
 Works = dict[tuple[str, str], Work]
 """(stage, phase) -> what it has to do."""
@@ -76,28 +72,28 @@ def works(
     parts = stages(model)
     known = all(isinstance(module, Embeddings | MLP | Dot) for module in parts.values())
     counted = {} if known else _counted(ghost, schema, shape.batch_size)
+    handed = _handed(parts.values(), assumed)
     found: Works = {}
     for name, module in parts.items():
-        forward, backward = _module(module, name, shape, counted, assumed)
+        forward, backward = _module(module, name, shape, counted, assumed, handed)
         found[name, FORWARD] = forward
         if optimizer is not None:
             found[name, BACKWARD] = backward
     if optimizer is None:
         return found
-    size = shape.batch_size
-    found[LOSS, FORWARD] = Work(2, scalar_flops=LOSS_FLOPS * size, stream_bytes=12.0 * size)
-    found[LOSS, BACKWARD] = Work(1, scalar_flops=LOSS_FLOPS * size, stream_bytes=12.0 * size)
+    found[LOSS, FORWARD], found[LOSS, BACKWARD] = loss(shape.batch_size)
     tables = [module for module in parts.values() if isinstance(module, Embeddings)]
     numbers = sum(p.numel() for p in model.parameters())
     numbers -= sum(p.numel() for module in tables for p in module.parameters())
-    # Weights and gradients read, weights written; state read and written.
-    moved = 12 + 2 * DENSE_STATE[optimizer]
-    found[DENSE_UPDATE, FORWARD] = Work(stream_bytes=float(moved * numbers))
-    update = Work(calls=0)
-    for module in tables:
-        for table in _collections(module):
-            update = update + _update(table, shape, optimizer, assumed)
-    found[TABLE_UPDATE, FORWARD] = update
+    found[DENSE_UPDATE, FORWARD] = dense_update(numbers, optimizer)
+    found[TABLE_UPDATE, FORWARD] = sum(
+        (
+            _update(table, shape, optimizer, assumed)
+            for module in tables
+            for table in _collections(module)
+        ),
+        Work(calls=0),
+    )
     return found
 
 
@@ -107,24 +103,24 @@ def _module(
     shape: Shape,
     counted: Mapping[tuple[str, str], Work],
     assumed: Assumed,
+    handed: Precision,
 ) -> tuple[Work, Work]:
     size = shape.batch_size
     if isinstance(module, Embeddings):
-        forward = backward = Work(calls=0)
-        for table in _collections(module):
-            first, second = _lookup(table, shape, assumed)
-            forward, backward = forward + first, backward + second
-        return forward, backward
+        looked_up = (_lookup(table, shape, assumed) for table in _collections(module))
+        # What the way back takes is part of the update.
+        return sum(looked_up, Work(calls=0)), Work(calls=0)
     if isinstance(module, MLP):
         return mlp(
             [module.linears()[0].in_features, *(each.out_features for each in module.linears())],
             size,
-            assumed.precision or ("bf16" if module.precision == "bf16" else "fp32"),
+            _dtype(module, assumed),
             # What has gradients before it is not the first part of a model.
             needs_input_gradient=name != "bottom",
         )
     if isinstance(module, Dot):
-        return dot(size, module.vectors, module.width - module.pairs, module.pairs)
+        dim = module.width - module.pairs
+        return dot(size, module.vectors, dim, module.pairs, handed)
     nothing = Work(calls=0)
     return counted.get((name, FORWARD), nothing), counted.get((name, BACKWARD), nothing)
 
@@ -141,14 +137,26 @@ def _number_bytes(table: Collection, assumed: Assumed) -> float:
     return table.weight.element_size() if isinstance(table, EmbeddingCollection) else 4
 
 
-def _lookup(table: Collection, shape: Shape, assumed: Assumed) -> tuple[Work, Work]:
+def _dtype(module: MLP, assumed: Assumed) -> Precision:
+    return assumed.precision or ("bf16" if module.precision == "bf16" else "fp32")
+
+
+def _handed(parts: Iterable[nn.Module], assumed: Assumed) -> Precision:
+    """Return the type of what MLPs hand on to what is between them."""
+    for module in parts:
+        if isinstance(module, MLP):
+            return _dtype(module, assumed)
+    return "fp32"
+
+
+def _lookup(table: Collection, shape: Shape, assumed: Assumed) -> Work:
     return lookup(table.rows, table.dim, _number_bytes(table, assumed), shape)
 
 
 def _update(table: Collection, shape: Shape, optimizer: str, assumed: Assumed) -> Work:
     split = isinstance(table, EmbeddingCollection) and table.storage == "split"
     number_bytes = _number_bytes(table, assumed)
-    return update(table.rows, table.dim, number_bytes, shape, optimizer, split=split)
+    return update(table.rows, table.dim, number_bytes, shape, optimizer, split=split, near=True)
 
 
 class _Counter(TorchDispatchMode):

@@ -1,5 +1,8 @@
 """What an operator has to do on any machine: calls, products, bytes in order, rows at random.
 
+What is counted is the least that is to be done. What our kernels do beyond it is kept apart, as
+passes: it takes time, which the cost model has to know, but it brings nobody nearer to a limit.
+
 flops   multiplications and additions
 bytes   that must be moved if every input is read once and every output written once
 lines   of 64 bytes, as memory moves them: a row of 40 bytes moves one or two
@@ -79,6 +82,10 @@ class Work:
     stream_bytes: float = 0.0
     """Read and written in order."""
     random: tuple[Random, ...] = field(default=())
+    passes_bytes: float = 0.0
+    """Of results that our kernels write in between, to read them again."""
+    passes: tuple[Random, ...] = field(default=())
+    """Rows that they visit more often than they must."""
 
     @property
     def flops(self) -> float:
@@ -108,6 +115,8 @@ class Work:
             self.scalar_flops + other.scalar_flops,
             self.stream_bytes + other.stream_bytes,
             self.random + other.random,
+            self.passes_bytes + other.passes_bytes,
+            self.passes + other.passes,
         )
 
 
@@ -130,16 +139,6 @@ class Terms:
     def total_s(self) -> float:
         """Where nothing overlaps."""
         return sum(getattr(self, each.name) for each in fields(self))
-
-    @property
-    def memory_s(self) -> float:
-        """Of everything that moves bytes."""
-        return self.stream_s + self.latency_s + self.transfer_s
-
-    @property
-    def roofline_s(self) -> float:
-        """The least time: arithmetic and memory at once, calls for nothing."""
-        return max(self.compute_s, self.memory_s)
 
     @property
     def bound(self) -> str:

@@ -1,19 +1,19 @@
 """The optimizer over the parameters of an MLP."""
 
+from dataclasses import replace
+
 import torch
 
 from dlrm import optim
+from dlrm.bench.cost import operator_work
 from dlrm.bench.cost.work import Work
 from dlrm.bench.ops import rotation
 from dlrm.bench.ops.operator import Case, Need, Operator, Stock
 from dlrm.bench.ops.setting import Setting
 from dlrm.bench.ours import learning_rate
 from dlrm.nn.mlp import MLP
+from dlrm.parallel.tables import DENSE_STATE
 
-STATE_NUMBERS = {"sgd": 0, "adagrad": 1, "rowwise_adagrad": 1, "adam": 2}
-"""Optimizer -> numbers that it keeps of each parameter; row-wise Adagrad is Adagrad here."""
-FLOPS = {"sgd": 2, "adagrad": 7, "rowwise_adagrad": 7, "adam": 11}
-"""Optimizer -> operations a parameter: a root or a quotient counts as one."""
 MOST = 256
 """MLPs that take turns; of small ones so many fit into the cache."""
 
@@ -22,18 +22,8 @@ CALLS = 29
 
 
 def work(setting: Setting) -> Work:
-    """Return what a step of the optimizer has to do, for P parameters.
-
-    FLOP: a number of operations, `FLOPS`, on each parameter.
-    In order: parameters and what is kept of them are read and written, gradients are read: 12 P
-    bytes for SGD, 20 P for Adagrad, 28 P for Adam.
-    """
-    state = STATE_NUMBERS[setting.optim]
-    return Work(
-        calls=CALLS,
-        scalar_flops=FLOPS[setting.optim] * setting.parameters,
-        stream_bytes=4 * (3 + 2 * state) * setting.parameters,
-    )
+    """Return what a step of the optimizer has to do, see `operator_work.dense_update`."""
+    return replace(operator_work.dense_update(setting.parameters, setting.optim), calls=CALLS)
 
 
 def need(setting: Setting) -> Need:
@@ -56,7 +46,7 @@ def build(setting: Setting, stock: Stock) -> Case:
 
 
 def _turn_bytes(setting: Setting) -> int:
-    return 4 * (2 + STATE_NUMBERS[setting.optim]) * setting.parameters
+    return (8 + DENSE_STATE[setting.optim]) * setting.parameters
 
 
 DENSE_UPDATE = Operator(

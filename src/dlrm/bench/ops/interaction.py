@@ -1,8 +1,11 @@
 """Dot products of all pairs of vectors, forwards and backwards."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
+from dlrm.bench.cost import operator_work
 from dlrm.bench.cost.work import Work
 from dlrm.bench.ops import rotation
 from dlrm.bench.ops.operator import Case, Need, Operator, Stock
@@ -19,18 +22,11 @@ def pairs(setting: Setting) -> int:
 
 
 def work(setting: Setting) -> Work:
-    """Return what the interaction has to do, forwards and backwards.
-
-    FLOP: 3 x 2 B D pairs, T (T + 1) / 2 pairs: a dot product forwards, two scaled additions back.
-    In order: x (B, D) and e (B, T, D) are read in both directions, the output (B, D + pairs) is
-    written and its gradient read, the gradients of x and e are written. e and its gradient are
-    float32, all else is as wide as the precision says.
-    """
-    return Work(
-        calls=CALLS,
-        scalar_flops=6 * setting.batch * setting.dim * pairs(setting),
-        stream_bytes=3 * (_x_bytes(setting) + _e_bytes(setting)) + 2 * _out_bytes(setting),
+    """Return what the interaction has to do, forwards and backwards, see `operator_work.dot`."""
+    there, back = operator_work.dot(
+        setting.batch, setting.tables + 1, setting.dim, pairs(setting), setting.precision
     )
+    return replace(there + back, calls=CALLS)
 
 
 def need(setting: Setting) -> Need:

@@ -1,6 +1,9 @@
 """Rows of the tables: a vector for each sample and table, or the sum of a bag of rows."""
 
-from dlrm.bench.cost.work import Random, Work
+from dataclasses import replace
+
+from dlrm.bench.cost import operator_work
+from dlrm.bench.cost.work import Work
 from dlrm.bench.ops import rotation
 from dlrm.bench.ops.operator import Case, Need, Operator, Stock
 from dlrm.bench.ops.setting import Setting
@@ -10,18 +13,9 @@ CALLS = 27
 
 
 def work(setting: Setting) -> Work:
-    """Return what a forward pass of the tables has to do.
-
-    FLOP: (P - 1) B T D additions, P ids in a bag.
-    In order: ids, 4 B T P bytes (and offsets, 8 (B T + 1)); vectors, 4 B T D bytes.
-    At random: B T P rows are read.
-    """
-    return Work(
-        calls=CALLS,
-        scalar_flops=(setting.pooling - 1) * setting.vectors * setting.dim,
-        stream_bytes=rotation.ids_bytes(setting) + _vectors_bytes(setting),
-        random=(Random(setting.lookups, setting.row_bytes, setting.all_rows, setting.ids),),
-    )
+    """Return what a forward pass of the tables has to do, see `operator_work.lookup`."""
+    found = operator_work.lookup(setting.all_rows, setting.dim, setting.number_bytes, setting.shape)
+    return replace(found, calls=CALLS)
 
 
 def need(setting: Setting) -> Need:

@@ -1,9 +1,12 @@
 """Binary cross-entropy and its gradient."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from dlrm.bench.batches import CLICK_RATE
+from dlrm.bench.cost import operator_work
 from dlrm.bench.cost.work import Work
 from dlrm.bench.ops import rotation
 from dlrm.bench.ops.operator import Case, Need, Operator, Stock
@@ -18,13 +21,9 @@ CALLS = 32
 
 
 def work(setting: Setting) -> Work:
-    """Return what the loss has to do, forwards and backwards.
-
-    FLOP: 12 B, where exp, log and a quotient count as one: 7 for max(z, 0) - y z + log(1 + e^-|z|)
-    and its sum, 5 for (sigmoid(z) - y) / B.
-    In order: logits and labels are read in both directions, the gradient is written: 20 B bytes.
-    """
-    return Work(calls=CALLS, scalar_flops=12 * setting.batch, stream_bytes=20 * setting.batch)
+    """Return what the loss has to do, forwards and backwards, see `operator_work.loss`."""
+    there, back = operator_work.loss(setting.batch)
+    return replace(there + back, calls=CALLS)
 
 
 def need(setting: Setting) -> Need:

@@ -1,9 +1,12 @@
 """A multi-layer perceptron, forwards and backwards."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from dlrm.bench.cost.work import Product, Work
+from dlrm.bench.cost import operator_work
+from dlrm.bench.cost.work import Work
 from dlrm.bench.ops import rotation
 from dlrm.bench.ops.operator import Case, Need, Operator, Stock
 from dlrm.bench.ops.setting import Setting
@@ -15,28 +18,11 @@ adds; measured."""
 
 
 def work(setting: Setting) -> Work:
-    """Return what all layers have to do, forwards and backwards.
-
-    FLOP: 3 x 2 B n k a layer n -> k: its outputs, the gradients of its weights, those of its
-    inputs; and 3 B k of bias, ReLU and the gradient of the bias.
-    In order: parameters are read in both directions and their gradients written, 3 x 4 bytes each.
-    Of activations, the input is read twice and its gradient written, the gradient of the output is
-    read, and the output of each layer is written forwards and read backwards.
-    """
-    batch, layers = setting.batch, setting.layers
-    inputs, outputs = setting.widths[0], setting.widths[-1]
-    passed = 3 * inputs + outputs + 2 * sum(k for _, k in layers)
-    return Work(
-        calls=CALLS + LAYER_CALLS * len(layers),
-        products=tuple(
-            product
-            for n, k in layers
-            for product in (Product(batch, n, k), Product(n, batch, k), Product(batch, k, n))
-        ),
-        dtype=setting.precision,
-        scalar_flops=3 * batch * sum(k for _, k in layers),
-        stream_bytes=_number_bytes(setting) * batch * passed + 12 * setting.parameters,
+    """Return what all layers have to do, forwards and backwards, see `operator_work.mlp`."""
+    there, back = operator_work.mlp(
+        setting.widths, setting.batch, setting.precision, needs_input_gradient=True
     )
+    return replace(there + back, calls=CALLS + LAYER_CALLS * len(setting.layers))
 
 
 def need(setting: Setting) -> Need:

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+from dlrm.bench.cost.least import least
 from dlrm.bench.machine.ceilings import Ceilings, GatherPoint
-from dlrm.bench.ops.least import least
 from dlrm.bench.ops.timed import Outcome
 
 FIGURES = (

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any, get_args
 
 from dlrm.bench.batches import Ids
+from dlrm.bench.cost.operator_work import Shape
 from dlrm.errors import ConfigError, unknown
 from dlrm.nn.embedding import Storage
 from dlrm.nn.precision import Precision
@@ -69,9 +70,19 @@ class Setting:
         return self.vectors * self.pooling
 
     @property
+    def shape(self) -> Shape:
+        """Of its batches."""
+        return Shape(self.batch, self.pooling, self.ids)
+
+    @property
+    def number_bytes(self) -> int:
+        """Of a number of a row as lookups read it."""
+        return STORED_BYTES[self.storage]
+
+    @property
     def row_bytes(self) -> int:
         """Of a row as lookups read it."""
-        return self.dim * STORED_BYTES[self.storage]
+        return self.dim * self.number_bytes
 
     @property
     def all_rows(self) -> tuple[int, ...]:

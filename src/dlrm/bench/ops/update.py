@@ -1,56 +1,38 @@
 """The way back through the tables: gradients of vectors become updates of rows."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from dlrm.bench.cost.work import Random, Work
+from dlrm.bench.cost import operator_work
+from dlrm.bench.cost.work import Work
 from dlrm.bench.ops import rotation
 from dlrm.bench.ops.operator import Case, Need, Operator, Stock
 from dlrm.bench.ops.setting import Setting
-
-STATE_NUMBERS = {"sgd": 0, "adagrad": 1, "rowwise_adagrad": 0, "adam": 2}
-"""Optimizer -> numbers that it keeps of each number of a row."""
-ROW_NUMBERS = {"rowwise_adagrad": 1}
-"""Optimizer -> numbers that it keeps of each row."""
-FLOPS = {"sgd": 2, "adagrad": 7, "rowwise_adagrad": 5, "adam": 11}
-"""Optimizer -> operations on each number: a root or a quotient counts as one."""
+from dlrm.parallel.tables import STATE
 
 CALLS = 90
 """What a run on a single sample takes, in smallest operations of torch; measured."""
 
 
 def work(setting: Setting) -> Work:
-    """Return what the backward pass and the update have to do.
-
-    FLOP: a number of operations, `FLOPS`, on each of D numbers of each of B T P looked-up rows.
-    In order: the gradient of the vectors, 4 B T D bytes; numbers of rows, 8 B T P (and offsets).
-    At random: B T P rows are read and written, and so are their lower halves where they are split,
-    and what the optimizer keeps of them: 4 D bytes for Adagrad, 8 D for Adam, 4 for row-wise
-    Adagrad. A row that is looked up several times counts as often.
-    """
-    lookups, dim = setting.lookups, setting.dim
-    row_bytes = [setting.row_bytes]
-    if setting.storage == "split":
-        row_bytes.append(2 * dim)
-    if setting.optim in ROW_NUMBERS:
-        row_bytes.append(4 * ROW_NUMBERS[setting.optim])
-    if state := STATE_NUMBERS[setting.optim]:
-        row_bytes.append(4 * state * dim)
-    offsets = 8 * (setting.vectors + 1) if setting.pooling > 1 else 0
-    return Work(
-        calls=CALLS,
-        scalar_flops=FLOPS[setting.optim] * lookups * dim,
-        stream_bytes=4 * setting.vectors * dim + 8 * lookups + offsets,
-        random=tuple(
-            Random(lookups, each, setting.all_rows, setting.ids, written=True) for each in row_bytes
-        ),
+    """Return what the backward pass and the update have to do, see `operator_work.update`."""
+    found = operator_work.update(
+        setting.all_rows,
+        setting.dim,
+        setting.number_bytes,
+        setting.shape,
+        setting.optim,
+        split=setting.storage == "split",
     )
+    return replace(found, calls=CALLS)
 
 
 def need(setting: Setting) -> Need:
     """Return the memory of the tables with their state, of gradients, and of ids."""
-    row_bytes = setting.row_bytes + 4 * STATE_NUMBERS[setting.optim] * setting.dim
-    row_bytes += 4 * ROW_NUMBERS.get(setting.optim, 0)
+    of_number, of_row = STATE[setting.optim]
+    row_bytes = setting.row_bytes + of_number * setting.dim + of_row
     if setting.storage == "split":
         row_bytes += 2 * setting.dim
     # Vectors that the graph belongs to lie beside their gradients.

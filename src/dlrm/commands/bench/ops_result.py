@@ -96,10 +96,14 @@ class OpsResult:
         grid = Table(
             title=f"{name}: {OPERATORS[name].about} ({same})",
             title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False,
+            padding=(0, 0, 0, 1),
         )  # fmt: skip
-        for column in (*varied, "ms", "±", "warm", "GFLOP/s", "GB/s", "limit"):
+        # On a narrow screen settings are folded; figures stay whole.
+        for column in varied:
+            grid.add_column(column, justify="right", overflow="fold")
+        for column in ("ms", "±", "warm", "GFLOP/s", "GB/s", "limit"):
             grid.add_column(column, justify="right", no_wrap=True)
-        grid.add_column("bound by", no_wrap=True)
+        grid.add_column("bound by", overflow="fold")
         for row in rows:
             cells = [_said(row[each]) for each in varied]
             if row["error"] is not None:

@@ -1,8 +1,10 @@
-"""The least time of an operator alone: the longest of what its limits ask for, each by itself.
+"""The roofline of an operator: the longest of what its limits ask for, each by itself.
 
     compute   operations, at the highest rate of products
     rows      rows at random places, as fast as they can be read from tables of that size
-    bytes     bytes from beyond the last-level cache, at the speed of memory
+    bytes     bytes in order, and rows that no cache holds, at the speed of memory; within a step
+              what an operator reads was often written just before: bytes that the caches hold
+              count at their speed there
 
 Where a step is predicted these are added up, because an operator mostly waits for one after the
 other. What is least is less: processors fetch rows while they stream, and what a row is written
@@ -13,7 +15,7 @@ from dataclasses import replace
 
 from dlrm.bench import batches
 from dlrm.bench.cost.caches import miss
-from dlrm.bench.cost.limits import limits
+from dlrm.bench.cost.limits import limits, stream_rate
 from dlrm.bench.cost.work import Work
 from dlrm.bench.machine.ceilings import Ceilings
 
@@ -22,12 +24,13 @@ COPY_TRAFFIC = 1.5
 read. An update in place, which needs no such read, is that much faster."""
 
 
-def least(work: Work, ceilings: Ceilings) -> tuple[float, str]:
+def least(work: Work, ceilings: Ceilings, *, near: bool = False) -> tuple[float, str]:
     """Return the seconds, and what takes them: or calls, where these alone take longer.
 
     Args:
         work: Of the operator.
         ceilings: Of the machine.
+        near: Whether it runs within a step.
 
     """
     read = replace(work, random=tuple(replace(each, written=False) for each in work.random))
@@ -38,10 +41,11 @@ def least(work: Work, ceilings: Ceilings) -> tuple[float, str]:
     streamed = min(1.0, work.stream_bytes / rows_bytes) if rows_bytes else 0.0
     far = sum(each.bytes * miss(each, batches.cache_bytes()) for each in work.random)
     memory = COPY_TRAFFIC * ceilings.copy[ceilings.threads]
+    rate = max(memory, stream_rate(work.stream_bytes, ceilings)) if near else memory
     parts = {
         "compute": terms.compute_s,
         "memory latency": terms.latency_s + streamed * terms.transfer_s,
-        "memory bandwidth": (work.stream_bytes + far) / memory,
+        "memory bandwidth": work.stream_bytes / rate + far / memory,
     }
     seconds = max(parts.values())
     parts["calls"] = terms.calls_s
