@@ -59,10 +59,10 @@ int64_t bag_rows(const Id *ids, const int64_t *offsets, const int64_t *starts,
 template <int D, class W>
 void gather(const W *weight, const int64_t *rows, int64_t L, int64_t dim, float *out,
             int threads) {
-    const int64_t d = D ? D : dim;
+    const int64_t d = D ? D : dim, soon = ahead(d * sizeof(W));
 #pragma omp parallel for num_threads(team(L * d, threads)) schedule(static)
     for (int64_t l = 0; l < L; l++) {
-        if (l + AHEAD < L) prefetch_row(weight + rows[l + AHEAD] * d, d);
+        if (l + soon < L) prefetch_row(weight + rows[l + soon] * d, d);
         const W *__restrict from = weight + rows[l] * d;
         float *__restrict to = out + l * d;
         EACH_NUMBER for (int64_t k = 0; k < d; k++) to[k] = widened(from[k]);
@@ -73,7 +73,7 @@ void gather(const W *weight, const int64_t *rows, int64_t L, int64_t dim, float 
 template <int D, class W>
 void pool(const W *weight, const int64_t *rows, const int64_t *offsets, int64_t G, int64_t dim,
           bool mean, const float *scale, float *out, int threads) {
-    const int64_t d = D ? D : dim;
+    const int64_t d = D ? D : dim, soon = ahead(d * sizeof(W));
     const int64_t L = offsets[G];
 #pragma omp parallel for num_threads(team((G + L) * d, threads)) schedule(dynamic, 64)
     for (int64_t g = 0; g < G; g++) {
@@ -82,7 +82,7 @@ void pool(const W *weight, const int64_t *rows, const int64_t *offsets, int64_t 
         for (int64_t k = 0; k < d; k++) to[k] = 0;
         const int64_t first = offsets[g], last = offsets[g + 1];
         for (int64_t l = first; l < last; l++) {
-            if (l + AHEAD < L) prefetch_row(weight + rows[l + AHEAD] * d, d);
+            if (l + soon < L) prefetch_row(weight + rows[l + soon] * d, d);
             const W *__restrict from = weight + rows[l] * d;
             const float s = scale ? scale[l] : 1.0f;
             for (int64_t k = 0; k < d; k++) to[k] += s * widened(from[k]);

@@ -1,6 +1,7 @@
 // Numbers as tables store them, rows of them, and how work is shared out.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -30,8 +31,7 @@ using bf16 = uint16_t;
 // numbers before they look for vectors, and find none afterwards: rows could overlap.
 #define EACH_NUMBER _Pragma("omp simd")
 
-constexpr int64_t AHEAD = 16;       // rows prefetched before they are needed
-constexpr int64_t SMALL = 1 << 14;  // floats below which a second thread costs more than it gives
+constexpr int64_t SMALL = 1 << 14; // floats below which a second thread costs more than it gives
 
 // All threads or one: a team whose size varies is torn down and built again each time.
 inline int team(int64_t work, int threads) { return work > SMALL ? threads : 1; }
@@ -109,6 +109,10 @@ template <class T> INLINED inline void prefetch_row(const T *row, int64_t dim) {
     const char *bytes = reinterpret_cast<const char *>(row);
     for (int64_t at = 0; at < dim * int64_t(sizeof(T)); at += 64) __builtin_prefetch(bytes + at);
 }
+
+// How many rows of so many bytes are fetched before they are needed: 64 cache lines, so that short
+// rows come as early as long ones; of very long ones a few all the same.
+inline int64_t ahead(int64_t row_bytes) { return std::max<int64_t>(8, 64 * 64 / row_bytes); }
 
 // Calls body(std::integral_constant<int, D>) for a common dimension, with 0 for any other: loops
 // of known length are unrolled.

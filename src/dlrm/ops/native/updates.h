@@ -124,7 +124,7 @@ inline void sort_rows(std::vector<Item> &items, std::vector<Item> &scratch, int6
 // Calls step(row, gradient) once per distinct row, with the sum over its duplicates and l2 * w.
 template <int D, class Table, class Fetch, class Step>
 void each_row(const Update &u, const Table &table, Fetch fetch, Step step) {
-    const int64_t d = D ? D : u.dim;
+    const int64_t d = D ? D : u.dim, soon = ahead(d * sizeof(float));
     const int shift = line_shift(d);
 #pragma omp parallel num_threads(team((u.L + u.every) * d, u.threads))
     {
@@ -144,9 +144,9 @@ void each_row(const Update &u, const Table &table, Fetch fetch, Step step) {
         const auto next = [&](uint64_t row) {
             EACH_NUMBER for (int64_t k = 0; k < d; k++) sum[k] = 0;
             for (; i < n && items[i].row == row; i++) {
-                if (i + AHEAD < n) {
-                    fetch(int64_t(items[i + AHEAD].row));
-                    prefetch_row(u.grad + items[i + AHEAD].at * d, d);
+                if (i + soon < n) {
+                    fetch(int64_t(items[i + soon].row));
+                    prefetch_row(u.grad + items[i + soon].at * d, d);
                 }
                 const float *__restrict g = u.grad + items[i].at * d;
                 EACH_NUMBER for (int64_t k = 0; k < d; k++) sum[k] += g[k];
@@ -168,7 +168,7 @@ void each_row(const Update &u, const Table &table, Fetch fetch, Step step) {
 // Calls step(row, gradient) once per duplicate, without sorting.
 template <int D, class Fetch, class Step>
 void each_gradient(const Update &u, Fetch fetch, Step step) {
-    const int64_t d = D ? D : u.dim;
+    const int64_t d = D ? D : u.dim, soon = ahead(d * sizeof(float));
     const int shift = line_shift(d);
 #pragma omp parallel num_threads(team(u.L *d, u.threads))
     {
@@ -181,9 +181,9 @@ void each_gradient(const Update &u, Fetch fetch, Step step) {
             n += all == 1 || owner(u.rows[l], shift, all) == me;
         }
         for (int64_t i = 0; i < n; i++) {
-            if (i + AHEAD < n) {
-                fetch(u.rows[mine[i + AHEAD]]);
-                prefetch_row(u.grad + mine[i + AHEAD] * d, d);
+            if (i + soon < n) {
+                fetch(u.rows[mine[i + soon]]);
+                prefetch_row(u.grad + mine[i + soon] * d, d);
             }
             step(u.rows[mine[i]], u.grad + mine[i] * d);
         }
