@@ -103,7 +103,7 @@ class OpsResult:
             grid.add_column(column, justify="right", overflow="fold")
         for column in ("ms", "±", "warm", "GFLOP/s", "GB/s", "limit"):
             grid.add_column(column, justify="right", no_wrap=True)
-        grid.add_column("bound by", overflow="fold")
+        grid.add_column("bound by", no_wrap=True)
         for row in rows:
             cells = [_said(row[each]) for each in varied]
             if row["error"] is not None:
@@ -223,7 +223,13 @@ def _ms(value: float) -> str:
 
 
 def _said(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    """Return a setting, long round numbers as flags take them: 10k, 1M."""
+    if not isinstance(value, int):
+        return str(value)
+    for unit, size in (("M", 10**6), ("k", 10**3)):
+        if value >= 10**4 and value % size == 0:
+            return f"{value // size}{unit}"
+    return f"{value:,}"
 
 
 def _and(names: Sequence[str]) -> str:
