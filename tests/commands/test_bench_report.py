@@ -93,6 +93,8 @@ def test_rows_of_before_schemas_are_listed_not_drawn(workdir):
 
 
 def test_without_matplotlib_the_extra_is_named(files, monkeypatch):
+    for name in [each for each in sys.modules if each.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtraError, match=r"opendlrm\[report\]"):
         report(files)

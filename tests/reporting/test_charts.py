@@ -1,5 +1,7 @@
+import ast
 import re
 import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -154,3 +156,20 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtraError, match=r"report\.html .*opendlrm\[report\]"):
         curve([1.0])
+
+
+@pytest.mark.parametrize(
+    "path", [*Path(charts.__file__).parent.glob("*.py")], ids=lambda path: path.stem
+)
+def test_no_chart_imports_matplotlib_before_drawing_has_looked_for_it(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for function in (each for each in tree.body if isinstance(each, ast.FunctionDef)):
+        if function.name.startswith("_") or path.stem == "drawing":
+            continue  # called while a drawing is open
+        for statement in function.body:
+            names = [
+                each.module or ""
+                for each in ([] if isinstance(statement, ast.With) else ast.walk(statement))
+                if isinstance(each, ast.ImportFrom)
+            ]
+            assert not any(name.startswith("matplotlib") for name in names), function.name

@@ -35,9 +35,9 @@ def stacks(
         shown: How a value stands beside the axis.
 
     """
-    from matplotlib.ticker import MaxNLocator
-
     with drawing(1, LOW) as (figure, (ax,)):
+        from matplotlib.ticker import MaxNLocator
+
         many = len(devices) > 40
         for x, parts in enumerate(devices):
             bottom = 0.0

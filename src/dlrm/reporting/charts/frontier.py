@@ -29,9 +29,9 @@ def frontier(name: str, title: str, dots: Sequence[Dot], *, y_label: str) -> str
         y_label: What the values are.
 
     """
-    from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
-
     with drawing(1, HIGH) as (figure, (ax,)):
+        from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
+
         ax.grid(axis="x", visible=True)
         ax.set_xscale("log")
         best = sorted((dot for dot in dots if dot.best), key=lambda dot: dot.size_bytes)

@@ -64,13 +64,13 @@ def gather(
         tables: Of the models, the most important ones first.
 
     """
-    from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
-
     sizes = [size for each in curves for size in each.sizes]
     sizes += [table.size_bytes for table in tables]
     rates = [rate for each in curves for rate in each.rates] + [table.rate for table in tables]
     left, right = min(sizes) / 1.5, max(sizes) * 2
     with drawing(1, TALL) as (figure, (ax,)):
+        from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
+
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_xlim(left, right)

@@ -30,9 +30,9 @@ def rows(
         x_label: What the values are.
 
     """
-    from matplotlib.ticker import MaxNLocator
-
     with drawing(1, 0.34 * len(models) + 0.85) as (figure, (ax,)):
+        from matplotlib.ticker import MaxNLocator
+
         ax.grid(axis="y", visible=False)
         ax.grid(axis="x", visible=True)
         if level is not None:

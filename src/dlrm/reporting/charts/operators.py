@@ -45,9 +45,9 @@ def stacked(
         y_label: What the pieces are.
 
     """
-    from matplotlib.ticker import MaxNLocator
-
     with drawing(1, LOW + 0.4) as (figure, (ax,)):
+        from matplotlib.ticker import MaxNLocator
+
         for x, (_, pieces) in enumerate(bars):
             bottom = 0.0
             for piece in pieces:

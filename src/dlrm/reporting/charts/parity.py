@@ -18,9 +18,9 @@ def differences(name: str, title: str, lines: Sequence[Line], tolerance: float, 
         none: What stands for no difference at all.
 
     """
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
-
     with drawing() as (figure, (ax,)):
+        from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
         for each in lines:
             ax.plot(each.x, each.y, color=stand_in(each.role), lw=1.4)
         ends = [float(end) for each in lines for end in (each.y.min(), each.y.max())]

@@ -50,9 +50,9 @@ def precision(
         noise: Standard deviation of seeds, a wider band; None where it is not known.
 
     """
-    from matplotlib.ticker import MaxNLocator
-
     with drawing(1, TALL) as (figure, (ax,)):
+        from matplotlib.ticker import MaxNLocator
+
         if noise:
             ax.axhspan(-noise, noise, color=stand_in("muted"), alpha=0.14, lw=0)
         ax.axhspan(-neutral, neutral, color=stand_in("optimum"), alpha=0.22, lw=0)

@@ -27,9 +27,9 @@ def predictions(name: str, title: str, guesses: Sequence[Guess], tolerance: floa
         tolerance: Relative error that is aimed at, a band.
 
     """
-    from matplotlib.ticker import LogLocator, NullLocator
-
     with drawing(1, HIGH) as (figure, (ax,)):
+        from matplotlib.ticker import LogLocator, NullLocator
+
         ends = [end for each in guesses for end in (each.ms, each.predicted_ms)]
         low, high = min(ends) / 1.5, max(ends) * 1.5
         line = [low, high]

@@ -59,8 +59,6 @@ def roofline(name: str, title: str, roofs: Sequence[Roof], points: Sequence[Poin
         points: At least one.
 
     """
-    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
-
     flat = [roof.rate for roof in roofs if not roof.memory]
     slopes = [roof.rate for roof in roofs if roof.memory]
     highest = max([*flat, *(point.rate for point in points)])
@@ -69,6 +67,8 @@ def roofline(name: str, title: str, roofs: Sequence[Roof], points: Sequence[Poin
     right = max([ridge, *(point.intensity for point in points)]) * 4
     bottom, top = min(point.rate for point in points) / 5, highest * 3
     with drawing(1, TALL) as (figure, (ax,)):
+        from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_xlim(left, right)
