@@ -66,7 +66,8 @@ class Step:
     @property
     def label(self) -> str:
         """What was measured."""
-        return " · ".join((*self.words[:2], f"{self.batch_size:,.0f} samples", *self.words[2:]))
+        size = "1 sample" if self.batch_size == 1 else f"{self.batch_size:,.0f} samples"
+        return " · ".join((*self.words[:2], size, *self.words[2:]))
 
     @property
     def words(self) -> tuple[str, ...]:
