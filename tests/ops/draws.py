@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-UNROLLED = (16, 32, 64, 128)
+UNROLLED = (8, 10, 16, 32, 64, 128)
 Kind = Literal["fp32", "bf16", "split"]
 
 

@@ -11,7 +11,7 @@ from dlrm import compiler
 from dlrm.ops import build, cpu
 
 LINE_BYTES = 64
-DIMS = (16, 32, 64, 128)
+DIMS = (8, 10, 16, 32, 64, 128)
 TABLE_BYTES = {"Float": (4,), "Bf16": (2,), "Nearest": (2,), "Split": (2, 2)}
 """Storage -> bytes of a number in each of its arrays."""
 STATE_BYTES = {"sgd": 0, "adagrad": 4, "adam": 8}
@@ -44,7 +44,9 @@ def prefetches(lines: list[str]) -> int:
 
 
 def lines_of(size_bytes: int) -> int:
-    return -(-size_bytes // LINE_BYTES)
+    """Return the lines of 64 bytes that a row of a table may touch."""
+    within = LINE_BYTES % size_bytes == 0 if size_bytes else True
+    return -(-size_bytes // LINE_BYTES) + (size_bytes % LINE_BYTES > 0 and not within)
 
 
 @pytest.mark.parametrize("dim", DIMS)

@@ -107,7 +107,10 @@ inline void store_row(const float *from, void *to, int64_t first, bool narrow, i
 
 template <class T> INLINED inline void prefetch_row(const T *row, int64_t dim) {
     const char *bytes = reinterpret_cast<const char *>(row);
-    for (int64_t at = 0; at < dim * int64_t(sizeof(T)); at += 64) __builtin_prefetch(bytes + at);
+    const int64_t size = dim * int64_t(sizeof(T));
+    for (int64_t at = 0; at < size; at += 64) __builtin_prefetch(bytes + at);
+    // A row of 40 bytes may end in a line where it does not begin.
+    if (size % 64 && 64 % size) __builtin_prefetch(bytes + size - 1);
 }
 
 // How many rows of so many bytes are fetched before they are needed: 64 cache lines, so that short
@@ -118,6 +121,8 @@ inline int64_t ahead(int64_t row_bytes) { return std::max<int64_t>(8, 64 * 64 / 
 // of known length are unrolled.
 template <class Body> inline void by_dim(int64_t dim, Body body) {
     switch (dim) {
+    case 8: return body(std::integral_constant<int, 8>());
+    case 10: return body(std::integral_constant<int, 10>());
     case 16: return body(std::integral_constant<int, 16>());
     case 32: return body(std::integral_constant<int, 32>());
     case 64: return body(std::integral_constant<int, 64>());

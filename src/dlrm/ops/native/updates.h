@@ -241,10 +241,10 @@ void rowwise_adagrad(const Update &u, const Table &table, float *state, float ep
         const int64_t whole = d / 16 * 16;
         for (int64_t k = 0; k < whole; k += 16)
             EACH_NUMBER for (int q = 0; q < 16; q++) squares[q] += g[k + q] * g[k + q];
-        for (int64_t k = whole; k < d; k++) squares[k - whole] += g[k] * g[k];
-        float square = 0;
-        for (float s : squares) square += s;
-        const float s = state[row] + square / float(d);
+        EACH_NUMBER for (int64_t k = whole; k < d; k++) squares[k - whole] += g[k] * g[k];
+        for (int half = 8; half; half /= 2)
+            EACH_NUMBER for (int q = 0; q < half; q++) squares[q] += squares[q + half];
+        const float s = state[row] + squares[0] / float(d);
         state[row] = s;
         const float scale = 1.0f / (std::sqrt(s) + eps);
         const int64_t at = row * d;
