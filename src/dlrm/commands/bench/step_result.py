@@ -195,7 +195,7 @@ def _beside(row: dict[str, Any], samples: int) -> str:
 
 def _what_if(found: dict[str, Any]) -> str:
     change = ", ".join(
-        f"{name} {value if isinstance(value, str) else f'{value:g}x'}"
+        f"{name} {value if isinstance(value, str) else f'{value:.3g}x'}"
         for name, value in found["change"].items()
     )
     return (
