@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.tiny import speeds_of_a_moment
 from dlrm.batch import Batch
 from dlrm.bench.numerics import speed, study
 from dlrm.bench.numerics.interval import Change, change, student
@@ -36,14 +37,8 @@ SMALL = TrainConfig(
 
 @pytest.fixture(autouse=True, scope="module")
 def quick() -> Iterator[None]:
-    """Speeds of a moment, on one thread: small models are fastest so."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speed, "ROUND_S", 0.0)
-        patch.setattr(speed, "ROUNDS", 2)
+    with speeds_of_a_moment():
         yield
-    torch.set_num_threads(before)
 
 
 def test_quantiles_are_students():

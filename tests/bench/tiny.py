@@ -1,10 +1,26 @@
-"""Measuring a machine with tiny tables and products and no time to look at them."""
+"""Measuring with tiny tables and products and no time to look at them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 from dlrm.bench.machine import gather, machine, measure, probe, products
+from dlrm.bench.numerics import speed
+
+
+@contextmanager
+def speeds_of_a_moment() -> Iterator[None]:
+    """Let variants be timed in a moment, on one thread: small models are fastest so."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speed, "ROUND_S", 0.0)
+        patch.setattr(speed, "ROUNDS", 2)
+        yield
+    torch.set_num_threads(before)
 
 
 def measured(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

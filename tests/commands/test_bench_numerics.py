@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
+from bench.tiny import speeds_of_a_moment
 from dlrm.bench import results
-from dlrm.bench.numerics import speed
 from dlrm.bench.numerics.study import Study
 from dlrm.cli import main
 from dlrm.commands.bench import numerics
@@ -20,14 +19,8 @@ LITTLE = ["demo", "--data", "clicks:3000", "--variants", "int8,int2,aware-int2",
 
 @pytest.fixture(autouse=True, scope="module")
 def quick() -> Iterator[None]:
-    """Speeds of a moment, on one thread: small models are fastest so."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speed, "ROUND_S", 0.0)
-        patch.setattr(speed, "ROUNDS", 2)
+    with speeds_of_a_moment():
         yield
-    torch.set_num_threads(before)
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> dict:

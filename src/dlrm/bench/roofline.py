@@ -21,7 +21,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +28,7 @@ from torch import Tensor
 
 from dlrm.batch import Batch
 from dlrm.bench.arch import Arch
+from dlrm.bench.cost.operator_work import mlp
 from dlrm.bench.cost.work import Product
 from dlrm.models.dlrm import DLRM
 from dlrm.nn.embedding import EmbeddingCollection, Storage
@@ -63,13 +63,12 @@ class Roofline:
 
 def products(arch: Arch, batch_size: int) -> list[Product]:
     """Return the products of a step's MLPs, forwards and backwards."""
-    found = []
-    for sizes, input_needs_gradient in ((arch.bottom, False), (arch.top, True)):
-        for position, (n, k) in enumerate(pairwise(sizes)):
-            found += [Product(batch_size, n, k), Product(n, batch_size, k)]
-            if position > 0 or input_needs_gradient:
-                found.append(Product(batch_size, k, n))
-    return found
+    return [
+        product
+        for sizes, needs in ((arch.bottom, False), (arch.top, True))
+        for work in mlp(sizes, batch_size, "fp32", needs_input_gradient=needs)
+        for product in work.products
+    ]
 
 
 def interaction_flops(arch: Arch, batch_size: int) -> int:

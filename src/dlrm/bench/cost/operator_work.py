@@ -77,28 +77,13 @@ def mlp(
         *(Product(batch_size, k, n) for n, k in (layers if needs_input_gradient else layers[1:])),
     )
     parameters = 4.0 * sum(n * k + k for n, k in layers)
-    number = NUMBER_BYTES[dtype]
-    moved = 1.0 * number * batch_size
+    moved = 1.0 * NUMBER_BYTES[dtype] * batch_size
     gradients = sizes[-1] + (sizes[0] if needs_input_gradient else 0)
     there = moved * (sizes[0] + outputs) + parameters
     back = moved * (sizes[0] + outputs + gradients) + 2 * parameters
     return (
-        Work(
-            len(layers),
-            forward,
-            dtype,
-            scalar_flops=2.0 * batch_size * outputs,
-            stream_bytes=there,
-            passes_bytes=max(0.0, _operands(forward, number) - there),
-        ),
-        Work(
-            len(backward),
-            backward,
-            dtype,
-            scalar_flops=1.0 * batch_size * outputs,
-            stream_bytes=back,
-            passes_bytes=max(0.0, _operands(backward, number) - back),
-        ),
+        _multiplied(forward, dtype, 2.0 * batch_size * outputs, there),
+        _multiplied(backward, dtype, 1.0 * batch_size * outputs, back),
     )
 
 
@@ -254,9 +239,19 @@ def distinct(rows: Sequence[int], shape: Shape) -> float:
     return float((count * -np.expm1(-chance * drawn)).sum())
 
 
-def _operands(products: Sequence[Product], number_bytes: int) -> float:
-    """Return the bytes of what products read and write, each by itself."""
-    return float(number_bytes * sum(p.m * p.k + p.k * p.n + p.m * p.n for p in products))
+def _multiplied(
+    products: tuple[Product, ...], dtype: Precision, scalar_flops: float, stream_bytes: float
+) -> Work:
+    """Return the work of products; each by itself reads its operands and writes its result."""
+    operands = NUMBER_BYTES[dtype] * sum(p.m * p.k + p.k * p.n + p.m * p.n for p in products)
+    return Work(
+        len(products),
+        products,
+        dtype,
+        scalar_flops=scalar_flops,
+        stream_bytes=stream_bytes,
+        passes_bytes=max(0.0, operands - stream_bytes),
+    )
 
 
 def _offsets(bags: int, shape: Shape) -> int:
