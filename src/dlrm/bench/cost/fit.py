@@ -120,7 +120,7 @@ class Costs:
         """
         weights = {
             str(kind): tuple(float(weight) for weight in each)
-            for kind, each in values["weights"].items()
+            for kind, each in dict(values["weights"]).items()
         }
         error, worst = float(values["error"]), float(values["worst"])
         return cls(weights, error, worst, int(values["steps"]), float(values["cache_bytes"]))

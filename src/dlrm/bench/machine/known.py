@@ -5,7 +5,7 @@ from contextlib import suppress
 import torch
 from rich.progress import Progress
 
-from dlrm import terminal
+from dlrm import __version__, terminal
 from dlrm.bench.machine import measure
 from dlrm.bench.machine.facts import facts
 from dlrm.bench.machine.machine import Machine, keep, kept, made
@@ -24,12 +24,12 @@ def known() -> Machine:
 
 
 def _fitted(machine: Machine) -> bool:
-    """Return whether its cost model is there, can be read, and is of this torch."""
+    """Return whether its cost model is there, can be read, and is of these kernels."""
     from dlrm.bench.cost.fit import Costs
 
-    if machine.versions.get("torch") != torch.__version__:
+    here = {"torch": torch.__version__, "dlrm": __version__}
+    if any(machine.versions.get(name) != version for name, version in here.items()):
         return False
-
     try:
         Costs.from_dict(machine.costs or {})
     except (KeyError, TypeError, ValueError):
