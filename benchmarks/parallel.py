@@ -19,7 +19,7 @@ from rich.console import Console
 from dlrm import terminal
 from dlrm.bench import swap, timer
 from dlrm.bench.results import append
-from dlrm.bench.team import Task, Team
+from dlrm.bench.workers import Task, Team
 
 ROUND_SAMPLES = 65_536
 MOST_STEPS = 40

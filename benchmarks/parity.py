@@ -26,7 +26,7 @@ from dlrm.parallel.launch import launch
 from dlrm.recipes import find
 from dlrm.run import Run
 from dlrm.terminal import out
-from dlrm.training import reordered, trial
+from dlrm.training import reordered, runner
 from dlrm.training.config import TrainConfig
 
 WAYS = ("one process", "two processes", "one process, reordered")
@@ -103,8 +103,8 @@ def trained(config: TrainConfig, dataset: Dataset, way: str, path: Path) -> Run:
         return Run.open(path)
     if way == "one process, reordered":
         config = replace(config, model=reordered.config_of(config.model, config.seed))
-    run = trial.create(path, "demo", config, dataset)
-    trial.evaluate(config, dataset, run, trial.fit(config, dataset, run, title=way))
+    run = runner.create(path, "demo", config, dataset)
+    runner.evaluate(config, dataset, run, runner.fit(config, dataset, run, title=way))
     return run
 
 

@@ -34,8 +34,8 @@ from dlrm import optim
 from dlrm.batch import Batch
 from dlrm.bench.arch import ARCHS, NUM_DENSE, Arch
 from dlrm.bench.batches import batch_sizes, rotation
+from dlrm.bench.local_step import Ours, learning_rate
 from dlrm.bench.original import stand_in
-from dlrm.bench.ours import Ours, learning_rate
 from dlrm.bench.results import append
 from dlrm.bench.timer import figures, in_turn, interleave, peak_bytes, ratio, verdict
 from dlrm.bench.training import round_steps

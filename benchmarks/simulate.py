@@ -23,7 +23,7 @@ from dlrm import terminal
 from dlrm.bench import operators, timer
 from dlrm.bench.arch import ARCHS
 from dlrm.bench.results import append
-from dlrm.bench.team import Task, Team
+from dlrm.bench.workers import Task, Team
 from dlrm.parallel import rated
 from dlrm.parallel.arithmetic import arithmetic
 from dlrm.parallel.device import Device

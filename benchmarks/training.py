@@ -19,10 +19,10 @@ from dlrm.bench.batches import Ids
 from dlrm.commands.bench.embedding import embedding
 from dlrm.commands.bench.original import original as beside
 from dlrm.nn.embedding import Storage
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 from dlrm.optim import OPTIMIZERS
 
-STEPS: list[tuple[Ids, Precision, Storage, bool]] = [
+STEPS: list[tuple[Ids, ComputeDtype, Storage, bool]] = [
     ("uniform", "bf16", "fp32", True),
     ("uniform", "fp32", "fp32", False),
     ("zipf", "bf16", "fp32", False),

@@ -45,11 +45,11 @@ from dlrm.metrics import sigmoid
 from dlrm.models import another
 from dlrm.recipes.own import own
 from dlrm.run import Run
-from dlrm.training import trial
+from dlrm.training import runner
 from dlrm.training.config import TrainConfig
 from dlrm.training.evaluate import predict as predict_batches
+from dlrm.training.load import load_model
 from dlrm.training.packed import pack, unpack
-from dlrm.training.trained import load_model
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -163,9 +163,9 @@ class Classifier(ClassifierMixin, BaseEstimator):
             place = Path(folder)
             config = self._config(place, frame, name, arrays=not is_frame(X))
             made = prepare_table(table, place / "data", config.prepare, quiet=not self.verbose)
-            run = trial.create(place / "run", "own", config, made.dataset)
-            model = trial.fit(config, made.dataset, run)
-            seen = trial.evaluate(config, made.dataset, run, model)
+            run = runner.create(place / "run", "own", config, made.dataset)
+            model = runner.fit(config, made.dataset, run)
+            seen = runner.evaluate(config, made.dataset, run, model)
             (run.path / CLASSES_FILE).write_text(json.dumps(self.classes_.tolist()))
             self._files = pack(run)
             self._open(run.path)

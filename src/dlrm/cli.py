@@ -57,7 +57,10 @@ COMMANDS = {
         "dlrm.commands.bench.diff:diff",
         "Say what got slower between two files of results.",
     ),
-    "bench report": ("dlrm.commands.bench.report:report", "Draw files of results as one page."),
+    "bench report": (
+        "dlrm.commands.bench.report:report",
+        "Draw files of results as one page.",
+    ),
 }
 """Name of a command -> the function behind it, imported when called, and what it does."""
 

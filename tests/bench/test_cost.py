@@ -22,13 +22,13 @@ from dlrm.bench.cost.operators import measured, parts
 from dlrm.bench.cost.predict import Predictor, exponent
 from dlrm.bench.cost.step_work import Assumed, works
 from dlrm.bench.cost.work import Product, Random, Terms, Work
+from dlrm.bench.local_step import learning_rate
 from dlrm.bench.ops import OPERATORS
 from dlrm.bench.ops.setting import Setting
-from dlrm.bench.ours import learning_rate
 from dlrm.bench.stages import FORWARD, LOSS, Watched, stages
 from dlrm.models import MODELS, ModelConfig
 from dlrm.models.dlrm import DLRMConfig
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.optim import OPTIMIZERS, build
 from dlrm.schema import CategoricalFeature, DenseFeature, Schema
@@ -201,7 +201,7 @@ def test_lookups_and_updates_touch_what_they_say() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_an_operator_has_the_same_work_in_a_step_and_alone(precision: Precision) -> None:
+def test_an_operator_has_the_same_work_in_a_step_and_alone(precision: ComputeDtype) -> None:
     setting = Setting(
         batch=100, tables=3, rows=500, dim=8, pooling=2, precision=precision, optim="adagrad",
         widths=(14, 32, 8),

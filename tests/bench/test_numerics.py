@@ -110,7 +110,7 @@ def test_bytes_are_those_of_the_rows_that_a_sample_reads(bits):
     assert tables_bytes(small) == 140 * row
     hashed = TablesConfig(compression="hash", threshold=50).build([1000, 40], 16, ["a", "b"])
     assert read_bytes(hashed, {}) == (2 + 1) * 64
-    aware = TablesConfig(aware="int2").build([100, 40], 16, ["a", "b"])
+    aware = TablesConfig(qat="int2").build([100, 40], 16, ["a", "b"])
     assert read_bytes(quantize(aware, "int2"), {}) == 2 * 8
 
 
@@ -152,7 +152,7 @@ def test_every_variant_is_a_row(whole):
         assert row["seeds"] == [0, 1]
         assert row["samples_per_s"] > 0
         assert len({len(row[metric]) for metric in ("auc", "log_loss", "calibration")}) == 1
-        trained = VARIANTS[name].kind in ("training", "aware")
+        trained = VARIANTS[name].kind in ("training", "qat")
         assert (row["training_speedup"] is not None) == (trained or name == "fp32")
         if name != "fp32":
             low, high = row["auc_change_low"], row["auc_change_high"]
@@ -209,7 +209,7 @@ def test_what_fails_is_a_row_and_the_rest_is_kept(clicks, tmp_path, monkeypatch)
     assert found["int8"]["error"] is None
     assert found["int8"]["seeds"] == [0, 1]
     assert found["int4"]["error"] == "RuntimeError: out of luck"
-    assert "tables.aware is int8, but says nothing to" in found["aware-int8"]["error"]
+    assert "tables.qat is int8, but says nothing to" in found["aware-int8"]["error"]
     assert found["aware-int8"]["auc_mean"] is None
     assert not found["int4"]["pareto"]
 

@@ -10,8 +10,8 @@ import torch
 
 from dlrm.batch import Batch
 from dlrm.bench.arch import Arch
+from dlrm.bench.local_step import Ours
 from dlrm.bench.original import Original, layout, load, run
-from dlrm.bench.ours import Ours
 from dlrm.errors import ConfigError
 from dlrm.models.dlrm import DLRMConfig
 

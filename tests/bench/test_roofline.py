@@ -6,7 +6,7 @@ import torch
 from dlrm.bench import batches, roofline
 from dlrm.bench.arch import Arch
 from dlrm.bench.cost.work import Product
-from dlrm.bench.ours import Ours
+from dlrm.bench.local_step import Ours
 from dlrm.models.dlrm import DLRMConfig
 
 # Bottom 13-3-2; three vectors of dimension 2 make 3 pairs, so the top is 5-4-1.

@@ -13,7 +13,7 @@ from dlrm.bench.arch import Arch
 from dlrm.bench.embedding import TORCH_OPTIMIZERS, Bags
 from dlrm.bench.embedding import Ours as OurTables
 from dlrm.bench.loading import its_loader, write_split
-from dlrm.bench.ours import Ours
+from dlrm.bench.local_step import Ours
 from dlrm.bench.training import in_turn, round_steps
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.nn.embedding import EmbeddingCollection, Storage

@@ -32,7 +32,7 @@ def test_rows_are_measured_saved_and_nothing_else_is_left(workdir, capsys):
     found = run(capsys, *LITTLE, "--out", "rows.jsonl")
     assert [row["variant"] for row in found["rows"]] == ["fp32", "int8", "int2", "aware-int2"]
     assert [row["kind"] for row in found["rows"]] == [
-        "reference", "post-training", "post-training", "aware",
+        "reference", "post-training", "post-training", "qat",
     ]  # fmt: skip
     assert (found["recipe"], found["data"], found["seeds"]) == ("demo", "clicks:3000", 2)
     assert found["noise_auc"] > 0
@@ -67,7 +67,7 @@ def test_failures_are_rows_and_said(workdir, capsys):
     assert errors["int8"] is None
     assert "says nothing to tables.compression qr" in errors["aware-int2"]
     assert main(["bench", "numerics", *words]) == 0
-    assert "Failed: aware-int2: tables.aware is int2" in " ".join(capsys.readouterr().out.split())
+    assert "Failed: aware-int2: tables.qat is int2" in " ".join(capsys.readouterr().out.split())
 
 
 def test_stopped_it_prints_what_is_there(workdir, capsys, monkeypatch):

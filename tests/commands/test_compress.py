@@ -92,12 +92,12 @@ def test_a_run_of_compressed_tables_can_get_fewer_bits(run, capsys):
 
 
 def test_a_run_that_was_trained_for_codes_becomes_them(run, capsys):
-    words = ["train", "demo", "--data", "clicks:3000", "--no-baseline", "--run", "aware", *SMALL]
+    words = ["train", "demo", "--data", "clicks:3000", "--no-baseline", "--run", "qat", *SMALL]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(run.parent)
-        assert main([*words, "--model.tables.aware", "int4"]) == 0
+        assert main([*words, "--model.tables.qat", "int4"]) == 0
         capsys.readouterr()
-        found = compress(Path("aware"), capsys)
+        found = compress(Path("qat"), capsys)
     base, small = found["candidates"]
     assert (base["name"], small["name"]) == ("aware int4", "int4")
     assert small["ratio"] == 4

@@ -7,8 +7,8 @@ import torch
 
 from dlrm.compat.embeddings import new_embeddings, table_dimensions
 from dlrm.compat.flags import Flags
+from dlrm.nn.concat import ConcatEmbeddings
 from dlrm.nn.embedding import EmbeddingCollection
-from dlrm.nn.joined import JoinedEmbeddings
 
 from .session import ok, run
 
@@ -51,13 +51,13 @@ def test_saved_and_loaded(flags: list[str], optimizer: str):
 
 def test_thresholds_keep_small_tables_as_they_are():
     made = new_embeddings(Flags(arch_sparse_feature_size=8, qr_flag=True), ROWS, NAMES)
-    assert isinstance(made, JoinedEmbeddings)
+    assert isinstance(made, ConcatEmbeddings)
     assert made.features == ((2, 3), (0, 1))
     none = new_embeddings(Flags(qr_flag=True, qr_threshold=500), ROWS, NAMES)
     assert isinstance(none, EmbeddingCollection)
     flags = Flags(arch_sparse_feature_size=8, md_flag=True, md_threshold=100)
     made = new_embeddings(flags, ROWS, NAMES)
-    assert isinstance(made, JoinedEmbeddings)
+    assert isinstance(made, ConcatEmbeddings)
     assert made.features == ((0,), (1,), (2, 3))
     assert made(torch.zeros(1, 4, dtype=torch.int64)).shape == (1, 4, 8)
 

@@ -18,7 +18,7 @@ from dlrm.batch import Batch
 from dlrm.data.loader import Loader
 from dlrm.errors import ConfigError, IdError
 from dlrm.models import MODELS, ModelConfig
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import CategoricalFeature, DenseFeature, Schema
 from dlrm.training.config import TrainConfig, from_dict, to_dict
@@ -76,7 +76,9 @@ with_dropout = [
 ]
 
 
-def build(made: ModelConfig, schema: Schema = SCHEMA, precision: Precision = "fp32") -> nn.Module:
+def build(
+    made: ModelConfig, schema: Schema = SCHEMA, precision: ComputeDtype = "fp32"
+) -> nn.Module:
     torch.manual_seed(0)
     return made.build(schema, precision)
 

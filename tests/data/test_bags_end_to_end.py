@@ -22,7 +22,7 @@ from dlrm.errors import ConfigError, Interrupted
 from dlrm.models import MODELS, ModelConfig
 from dlrm.optim.config import OptimConfig
 from dlrm.run import Run
-from dlrm.training import interrupt, trial
+from dlrm.training import interrupt, runner
 from dlrm.training.config import CheckpointConfig, EvalConfig, TrainConfig
 from dlrm.training.loop import fit
 from dlrm.training.loss import bce
@@ -81,7 +81,7 @@ def small_windows(monkeypatch):
 
 
 def start(path: Path, config: TrainConfig, dataset: Dataset) -> Run:
-    return trial.create(path, "custom", config, dataset)
+    return runner.create(path, "custom", config, dataset)
 
 
 def losses(run: Run) -> list[float]:
@@ -163,7 +163,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(dataset, tmp_path, monkeypa
 def finished(dataset, tmp_path_factory) -> Path:
     config = config_of("dlrm", epochs=2)
     path = tmp_path_factory.mktemp("run") / "run"
-    trial.complete(path, "custom", config, dataset, title="training")
+    runner.complete(path, "custom", config, dataset, title="training")
     return path
 
 

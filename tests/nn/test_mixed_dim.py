@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlrm.errors import ConfigError
+from dlrm.nn.concat import ConcatEmbeddings
 from dlrm.nn.embedding import EmbeddingCollection, normal
-from dlrm.nn.joined import JoinedEmbeddings
 from dlrm.nn.mixed_dim import ProjectedEmbeddings, dimensions, mixed
 
 from .bags import SEEDS, assert_gradients, assert_is
@@ -67,7 +67,7 @@ def test_is_its_definition(tables, samples, seed):
 
     def vector(t: int, i: int) -> np.ndarray:
         place = groups[dims[t]].index(t)
-        parts = made.typed_parts() if isinstance(made, JoinedEmbeddings) else [made]
+        parts = made.typed_parts() if isinstance(made, ConcatEmbeddings) else [made]
         part = parts[sorted(groups).index(dims[t])]
         if isinstance(part, EmbeddingCollection):
             return part.table(place).numpy()[i]
@@ -84,7 +84,7 @@ def test_gradients_are_those_of_finite_differences():
 
 def test_equal_dimensions_are_looked_up_as_one():
     made = mixed([9, 20, 30, 8], 4, [4, 2, 2, 4], ["a", "b", "c", "d"])
-    assert isinstance(made, JoinedEmbeddings)
+    assert isinstance(made, ConcatEmbeddings)
     assert made.features == ((1, 2), (0, 3))
     assert made.size_bytes == 4 * (50 * 2 + 2 * 4 * 2 + 17 * 4)
 

@@ -16,7 +16,7 @@ from dlrm.models.dlrm import DLRM
 from dlrm.nn import quantized
 from dlrm.nn.embedding import EmbeddingCollection, Embeddings, normal
 from dlrm.nn.hashed import HashedEmbeddings
-from dlrm.nn.quantized import Precision, QuantizedCollection, quantize
+from dlrm.nn.quantized import QuantizedCollection, TableDtype, quantize
 from dlrm.nn.tables import TablesConfig
 
 from .bags import SEEDS, draw, one_hot, sums
@@ -188,7 +188,7 @@ COMPRESSED = {
 
 
 @pytest.mark.parametrize("name", COMPRESSED)
-@pytest.mark.parametrize("to", get_args(Precision))
+@pytest.mark.parametrize("to", get_args(TableDtype))
 def test_a_model_with_any_tables(name, to):
     torch.manual_seed(5)
     rows = [400, 10, 300]

@@ -10,8 +10,8 @@ from dlrm.batch import Batch
 from dlrm.errors import ConfigError, IdError
 from dlrm.models.dlrm import DLRM, DLRMConfig
 from dlrm.models.lr import LRConfig
+from dlrm.nn.concat import ConcatEmbeddings
 from dlrm.nn.embedding import EmbeddingCollection
-from dlrm.nn.joined import JoinedEmbeddings
 from dlrm.nn.tables import TablesConfig
 from dlrm.optim import OPTIMIZERS, build
 from dlrm.schema import CategoricalFeature, DenseFeature, Schema
@@ -43,7 +43,7 @@ def test_parts_serve_their_features(order, cut, samples, seed):
     rows = [9, 8, 7, 6]
     parts = [sorted(order[:cut]), sorted(order[cut:])]
     collections = [EmbeddingCollection([rows[t] for t in part], 3).double() for part in parts]
-    joined = JoinedEmbeddings(list(zip(parts, collections, strict=True)))
+    joined = ConcatEmbeddings(list(zip(parts, collections, strict=True)))
     assert joined.rows == tuple(rows)
 
     def vector(t: int, i: int) -> np.ndarray:
@@ -55,7 +55,7 @@ def test_parts_serve_their_features(order, cut, samples, seed):
 
 @pytest.mark.parametrize("offsets", [[0, 1, 3], [1, 2, 4], [0, 3, 2, 2, 4]])
 def test_offsets_that_do_not_cover_the_ids_are_refused(offsets):
-    joined = JoinedEmbeddings(
+    joined = ConcatEmbeddings(
         [([0], EmbeddingCollection([5], 2)), ([1], EmbeddingCollection([3], 2))]
     )
     with pytest.raises(IdError, match="offsets must rise from 0 to the number of ids, 4"):
@@ -64,13 +64,13 @@ def test_offsets_that_do_not_cover_the_ids_are_refused(offsets):
 
 def test_parts_must_serve_each_feature_once():
     with pytest.raises(ValueError, match=r"features \[0, 0\]"):
-        JoinedEmbeddings([([0], EmbeddingCollection([5], 2))] * 2)
+        ConcatEmbeddings([([0], EmbeddingCollection([5], 2))] * 2)
 
 
 @pytest.mark.parametrize("name", COMPRESSED)
 def test_large_tables_are_compressed_and_small_ones_are_not(name):
     made = COMPRESSED[name].build(ROWS, 8, NAMES)
-    assert isinstance(made, JoinedEmbeddings)
+    assert isinstance(made, ConcatEmbeddings)
     assert made.rows == tuple(ROWS)
     assert made.names == tuple(NAMES)
     whole = EmbeddingCollection(ROWS, 8, storage=COMPRESSED[name].storage)
@@ -113,7 +113,7 @@ def test_training_reduces_the_loss_and_touches_only_rows_looked_up(name, optimiz
 def test_none_is_one_collection():
     assert isinstance(TablesConfig().build(ROWS, 8, NAMES), EmbeddingCollection)
     everything = TablesConfig(compression="qr", threshold=0).build([300, 40], 8, ["a", "b"])
-    assert not isinstance(everything, JoinedEmbeddings)
+    assert not isinstance(everything, ConcatEmbeddings)
 
 
 def test_rows_of_one_number_are_compressed_as_far_as_they_can_be():

@@ -154,7 +154,7 @@ def test_compressed_tables_learn_the_same(ranks: Ranks, compression, sharding, b
 
 def test_tables_that_are_trained_for_codes_learn_the_same(ranks: Ranks):
     # Rounding in the last bit may turn a code, which is 1/255 of what a row spans.
-    tables = TablesConfig(init_std=0.1, aware="int8")
+    tables = TablesConfig(init_std=0.1, qat="int8")
     check(ranks, Case(options={"tables": tables}, sharding="column", bags=True), (3,), 1e-4)
 
 

@@ -20,11 +20,11 @@ from dlrm.optim.config import OptimConfig
 from dlrm.parallel.config import ParallelConfig
 from dlrm.parallel.world import World
 from dlrm.run import Run
-from dlrm.training import interrupt, loop, trial
+from dlrm.training import interrupt, loop, runner
 from dlrm.training.average import AverageConfig
 from dlrm.training.config import CheckpointConfig, EvalConfig, TrainConfig
 from dlrm.training.evaluate import predict_split
-from dlrm.training.trained import load_model
+from dlrm.training.load import load_model
 
 from .ranks import Ranks
 
@@ -62,13 +62,13 @@ def train(
     dataset = Dataset.open(data)
     run = Run.open(path, silent=not world.first) if resume else None
     if run is None:
-        run = trial.create(path, "custom", config, dataset, world)
+        run = runner.create(path, "custom", config, dataset, world)
     before = loop.Interrupt
     try:
         if stop and world.rank == who:
             loop.Interrupt = stop_after(stop)
-        net = trial.fit(config, dataset, run, resume=resume, world=world)
-        trial.evaluate(config, dataset, run, net, world=world)
+        net = runner.fit(config, dataset, run, resume=resume, world=world)
+        runner.evaluate(config, dataset, run, net, world=world)
     except Interrupted as stopped:
         return str(stopped)
     finally:
@@ -197,7 +197,7 @@ def test_ensembles_and_early_stops_work_on_many(ranks: Ranks, clicks, tmp_path):
 def _damaged(world: World, config: TrainConfig, data: Path, path: Path) -> str:
     run = Run.open(path, silent=not world.first)
     with pytest.raises(CheckpointError) as raised:
-        trial.fit(config, Dataset.open(data), run, resume=True, world=world)
+        runner.fit(config, Dataset.open(data), run, resume=True, world=world)
     return str(raised.value)
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dlrm.errors import ConfigError, WorldError
-from dlrm.parallel.place import Place
-from dlrm.parallel.ties import choose_backend
+from dlrm.parallel.launch_env import Place
+from dlrm.parallel.process_groups import choose_backend
 from dlrm.parallel.world import World
 
 from .ranks import Ranks
@@ -74,7 +74,7 @@ def test_gather_takes_every_number_of_rows(ranks: Ranks, data: st.DataObject):
 
 
 def _echo(world: World, values: list[object]) -> tuple[object, list[object]]:
-    return world.tell(values[world.rank]), world.ask(values[world.rank])
+    return world.broadcast_object(values[world.rank]), world.all_gather_object(values[world.rank])
 
 
 JSON = st.recursive(
@@ -93,7 +93,7 @@ def test_tell_and_ask(ranks: Ranks, data: st.DataObject):
 
 
 def _agree(world: World, settings: list[dict[str, object]]) -> None:
-    world.agree(settings[world.rank])
+    world.assert_same(settings[world.rank])
 
 
 def test_ranks_that_differ_are_named(ranks: Ranks):
@@ -137,7 +137,7 @@ def test_alone():
     world = World.alone()
     assert (world.rank, world.size, world.first, world.group) == (0, 1, True, None)
     world.barrier()
-    world.agree({"x": 1})
+    world.assert_same({"x": 1})
 
 
 def test_a_world_of_one_that_a_launcher_made(monkeypatch: pytest.MonkeyPatch):
@@ -155,7 +155,7 @@ def test_a_world_of_one_that_a_launcher_made(monkeypatch: pytest.MonkeyPatch):
         assert (world.size, world.backend, world.device.type) == (1, "gloo", "cpu")
         assert world.exchange is not None
         assert world.exchange is not world.group
-        assert world.ask("x") == ["x"]
+        assert world.all_gather_object("x") == ["x"]
     assert world.group is None
     assert threading.active_count() == threads
     assert "GLOO_SOCKET_IFNAME" not in os.environ

@@ -157,7 +157,7 @@ def numerics() -> list[dict[str, Any]]:
         variant("bf16-stochastic", "training", 832, 0.00002, 0.00012, pareto=False),
         variant("int8", "post-training", 624, -0.00008, 0.00006),
         variant("int4", "post-training", 416, -0.0006, 0.0002),
-        variant("int4-aware", "aware", 416, -0.0003, 0.0002),
+        variant("int4-qat", "qat", 416, -0.0003, 0.0002),
         variant("int2", "post-training", 312, -0.004, 0.0006),
     ]
 

@@ -16,7 +16,7 @@ from dlrm.models.lr import LRConfig
 from dlrm.nn.tables import TablesConfig
 from dlrm.optim.config import OptimConfig
 from dlrm.run import Run
-from dlrm.training import interrupt, trial
+from dlrm.training import interrupt, runner
 from dlrm.training.average import Average, AverageConfig
 from dlrm.training.config import CheckpointConfig, EvalConfig, TrainConfig
 from dlrm.training.evaluate import predict_split
@@ -37,7 +37,7 @@ CONFIG = TrainConfig(
 
 
 def new_run(path: Path, config: TrainConfig, dataset: Dataset) -> Run:
-    return trial.create(path, "custom", config, dataset)
+    return runner.create(path, "custom", config, dataset)
 
 
 def losses(run: Run) -> list[float]:

@@ -13,7 +13,7 @@ from dlrm.models import another
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.optim.config import OptimConfig
 from dlrm.run import Run
-from dlrm.training import trial
+from dlrm.training import runner
 from dlrm.training.comparison import Candidate, Seed, compare, of_runs, ordered
 from dlrm.training.config import TrainConfig
 from dlrm.training.trees import fit_trees
@@ -86,7 +86,7 @@ def test_parameters_are_counted(compared, clicks):
 
 def test_finished_runs_are_not_trained_again(compared, clicks, monkeypatch):
     folder, made = compared
-    monkeypatch.setattr(trial, "fit", None)
+    monkeypatch.setattr(runner, "fit", None)
     monkeypatch.setattr("dlrm.training.comparison.fit_trees", None)
     again = compare(
         folder, "demo", SMALL, clicks, models=("lr", "dlrm", "trees"), seeds=(0, 1), factors=(1, 4)
@@ -110,7 +110,7 @@ def test_a_run_is_what_train_makes_of_its_config(compared, clicks, tmp_path):
         seed=1,
         loader=replace(SMALL.loader, seed=1),
     )
-    _, seen = trial.complete(tmp_path / "run", "demo", config, clicks, title="again")
+    _, seen = runner.complete(tmp_path / "run", "demo", config, clicks, title="again")
     assert seen["test"]["metrics"] == best.seeds[1].metrics
 
 
@@ -126,7 +126,7 @@ def test_runs_that_were_there_are_grouped_into_seeds(compared, tmp_path):
 def test_runs_on_different_rows_are_refused(compared, tmp_path):
     _, made = compared
     other = prepare(ClicksSource(2000, seed=1), tmp_path / "d", split="chronological").dataset
-    trial.complete(tmp_path / "run", "demo", SMALL, other, title="other")
+    runner.complete(tmp_path / "run", "demo", SMALL, other, title="other")
     first = tmp_path / (made.of("dlrm").seeds[0].run or "")
     with pytest.raises(RunError, match=r"different rows.*same prepared dataset"):
         of_runs([first, tmp_path / "run"])

@@ -11,7 +11,7 @@ from dlrm import optim
 from dlrm.bench.arch import Arch
 from dlrm.bench.batches import Ids, rotation
 from dlrm.bench.fbgemm import Fbgemm, unavailable
-from dlrm.bench.ours import learning_rate
+from dlrm.bench.local_step import learning_rate
 from dlrm.bench.timer import Timing, figures, in_turn, interleave, ratio, verdict
 from dlrm.bench.training import round_steps
 from dlrm.nn.embedding import EmbeddingCollection

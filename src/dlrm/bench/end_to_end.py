@@ -23,7 +23,7 @@ from typing import Any
 import polars as pl
 
 from dlrm.bench.arch import ARCHS
-from dlrm.bench.ours import learning_rate
+from dlrm.bench.local_step import learning_rate
 from dlrm.bench.timer import peak_bytes
 from dlrm.data.clicks import ClicksSource
 from dlrm.data.raw_log import write_lines

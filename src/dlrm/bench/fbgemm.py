@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlrm.bench.ours import learning_rate
+from dlrm.bench.local_step import learning_rate
 from dlrm.parallel.probe import quiet
 
 OPTIMIZERS = {

@@ -16,8 +16,8 @@ import torch
 
 from dlrm.bench.arch import NUM_DENSE, Arch
 from dlrm.bench.batches import CLICK_RATE, Ids, draw_ids
+from dlrm.bench.local_step import Ours
 from dlrm.bench.original import Original
-from dlrm.bench.ours import Ours
 from dlrm.bench.timer import Timing, figures, interleave, ratio, verdict
 from dlrm.data.loader import Loader
 from dlrm.data.store import Split

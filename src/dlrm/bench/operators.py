@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from dlrm.bench.batches import Ids
-from dlrm.bench.pieces import ROUTED, dense, network, sparse
+from dlrm.bench.operator_timing import ROUTED, dense, network, sparse
 from dlrm.errors import ConfigError
 from dlrm.ops.memory import keep_freed_memory
 from dlrm.parallel.network import Link, Network

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dlrm.batch import Batch
 from dlrm.bench.arch import Arch
-from dlrm.bench.ours import learning_rate
+from dlrm.bench.local_step import learning_rate
 from dlrm.errors import ConfigError
 from dlrm.models.dlrm import DLRM
 from dlrm.nn.embedding import EmbeddingCollection

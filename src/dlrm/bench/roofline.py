@@ -32,7 +32,7 @@ from dlrm.bench.cost.operator_work import mlp
 from dlrm.bench.cost.work import Product
 from dlrm.models.dlrm import DLRM
 from dlrm.nn.embedding import EmbeddingCollection, Storage
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 
 NUMBER_BYTES: dict[Storage, int] = {
     "fp32": 4 + 4 + 4 + 4,
@@ -107,7 +107,7 @@ def limit(
     )
 
 
-def measure(arch: Arch, model: DLRM, batches: Sequence[Batch], precision: Precision) -> Roofline:
+def measure(arch: Arch, model: DLRM, batches: Sequence[Batch], precision: ComputeDtype) -> Roofline:
     """Measure the limit of a step on these batches, with the tables of this model."""
     return limit(
         arch,
@@ -118,7 +118,7 @@ def measure(arch: Arch, model: DLRM, batches: Sequence[Batch], precision: Precis
 
 
 @torch.no_grad()
-def product_s(product: Product, precision: Precision) -> float:
+def product_s(product: Product, precision: ComputeDtype) -> float:
     """Return the time of a product by the fastest way there is."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a = torch.randn(product.m, product.k).to(dtype)

@@ -102,10 +102,10 @@ def _connected(world: World) -> socket.socket:
     """Return one connection between both processes."""
     if world.first:
         with socket.create_server(("127.0.0.1", 0)) as server:
-            world.tell(server.getsockname()[1])
+            world.broadcast_object(server.getsockname()[1])
             line, _ = server.accept()
     else:
-        line = socket.create_connection(("127.0.0.1", world.tell(None)))
+        line = socket.create_connection(("127.0.0.1", world.broadcast_object(None)))
     line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return line
 

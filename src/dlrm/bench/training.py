@@ -10,10 +10,10 @@ from dlrm.bench import roofline
 from dlrm.bench.arch import Arch
 from dlrm.bench.batches import Ids, rotation
 from dlrm.bench.loading import Loading, measure_loading
+from dlrm.bench.local_step import Ours
 from dlrm.bench.original import Original, layout, load
-from dlrm.bench.ours import Ours
 from dlrm.bench.timer import Timing, figures, in_turn, interleave, ratio, verdict
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 from dlrm.terminal import progress
 
 ROUND_SAMPLES = 65_536
@@ -83,7 +83,7 @@ def measure(
     arch: Arch,
     batch_sizes: Sequence[int],
     *,
-    precision: Precision,
+    precision: ComputeDtype,
     ids: Ids,
     optimizer: str,
     rounds: int,

@@ -21,7 +21,7 @@ from dlrm.run import Run
 from dlrm.training.config import from_dict
 from dlrm.training.ensemble import model_name
 from dlrm.training.evaluate import optimum, predict_split, summary
-from dlrm.training.trained import load_model
+from dlrm.training.load import load_model
 
 METRICS = {
     "auc": "AUC",

@@ -20,7 +20,7 @@ from dlrm.models import another
 from dlrm.parallel import launched
 from dlrm.parallel.config import Engine
 from dlrm.parallel.launch import launch
-from dlrm.parallel.place import Place
+from dlrm.parallel.launch_env import Place
 from dlrm.parallel.plan import Kind, Sharding
 from dlrm.parallel.probe import probe
 from dlrm.parallel.world import World

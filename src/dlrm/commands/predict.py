@@ -19,7 +19,7 @@ from dlrm.metrics import sigmoid
 from dlrm.run import Run
 from dlrm.training.config import from_dict
 from dlrm.training.evaluate import predict as predict_batches
-from dlrm.training.trained import load_model
+from dlrm.training.load import load_model
 
 WRITERS = {".parquet": pl.DataFrame.write_parquet, ".csv": pl.DataFrame.write_csv}
 

@@ -24,12 +24,12 @@ from dlrm.parallel.launch import launch
 from dlrm.parallel.world import World
 from dlrm.recipes.baseline import baseline as baseline_of
 from dlrm.run import Run
-from dlrm.training import trial
+from dlrm.training import runner
 from dlrm.training.build import plan_of, pooling
 from dlrm.training.config import TrainConfig, from_dict, to_dict
 from dlrm.training.ensemble import mean_of_members, members, model_name
-from dlrm.training.trained import Effort, effort
-from dlrm.training.turns import in_turn
+from dlrm.training.load import TrainingStats, effort
+from dlrm.training.rank_zero_first import rank_zero_first
 
 METRICS = {
     "auc": "AUC",
@@ -51,7 +51,7 @@ class TrainResult:
     evaluations: dict[str, dict[str, Any]]
     """By split: `metrics`, and where known those of the `members`, the `optimum` and the
     `baseline`."""
-    effort: Effort
+    effort: TrainingStats
     """What the training took; of an ensemble all members together."""
     report: Path | None
     """report.html; None without the extra that draws it."""
@@ -249,7 +249,7 @@ def _launch(procs: int, words: list[str], run: Run) -> TrainResult:
 def result_of(run: Run) -> TrainResult:
     """Return what a finished run came to."""
     config = from_dict(run.config)
-    known = {split: run.evaluation(split) for split in trial.HELD_OUT}
+    known = {split: run.evaluation(split) for split in runner.HELD_OUT}
     report = run.path / "report.html"
     return TrainResult(
         run=run.path,
@@ -278,15 +278,15 @@ def _run_flag(flags: list[str]) -> Path:
 def _start(recipe: str, config: TrainConfig, path: Path | None, world: World) -> TrainResult:
     check_batch(config, world.size)
     # Asked before the data are prepared, which may take long.
-    path = Path(world.tell(str(fresh(recipe) if path is None else path)))
+    path = Path(world.broadcast_object(str(fresh(recipe) if path is None else path)))
     if world.first:
         Run.check_new(path)
-    world.agree({"recipe": recipe, **_flat(to_dict(config))})
+    world.assert_same({"recipe": recipe, **_flat(to_dict(config))})
     # What `auto` means here is part of what a resumed run must repeat, on another machine too.
-    config = replace(config, precision=world.tell(precision.resolve(config.precision)))
-    dataset = in_turn(world, lambda: open_data(config))
-    world.agree(_meaning(dataset))
-    run = trial.create(path, recipe, config, dataset, world)
+    config = replace(config, precision=world.broadcast_object(precision.resolve(config.precision)))
+    dataset = rank_zero_first(world, lambda: open_data(config))
+    world.assert_same(_meaning(dataset))
+    run = runner.create(path, recipe, config, dataset, world)
     models = (member.model for member in members(config))
     crossed = any(CROSS_NAME in name for name in dataset.schema.names)
     if (
@@ -315,7 +315,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _meaning(dataset: Dataset) -> dict[str, Any]:
     """Return what must be equal in the data of all processes."""
     schema = dataset.schema.to_dict()
-    sizes = {name: len(dataset.split(name)) for name in ("train", *trial.HELD_OUT)}
+    sizes = {name: len(dataset.split(name)) for name in ("train", *runner.HELD_OUT)}
     return {**{f"schema.{key}": value for key, value in schema.items()}, "rows": sizes}
 
 
@@ -325,11 +325,11 @@ def _resume(run: Run, data: str | None, world: World) -> TrainResult:
     run.silent = not world.first
     # Where the data lie, not what the flag said: the working directory may be another one.
     found = Path(run.dataset["path"])
-    dataset = in_turn(
+    dataset = rank_zero_first(
         world,
         lambda: Dataset.open(found) if data is None else open_data(replace(config, data=data)),
     )
-    world.agree({**_flat(to_dict(config)), **_meaning(dataset)})
+    world.assert_same({**_flat(to_dict(config)), **_meaning(dataset)})
     if difference := run.schema.difference(dataset.schema):
         raise RunError(
             f"{run.path} was trained on another schema than {dataset.path}: {difference}"
@@ -358,10 +358,10 @@ def _train(
     if config.baseline:
         simpler = baseline_of(config)
         path = run.path / "baseline"
-        _, seen = trial.complete(path, "baseline", simpler, dataset, title="baseline", world=world)
+        _, seen = runner.complete(path, "baseline", simpler, dataset, title="baseline", world=world)
         baseline = (simpler.model.name, seen)
-    model = trial.fit(config, dataset, run, resume=resume, world=world)
-    trial.evaluate(config, dataset, run, model, baseline, world)
+    model = runner.fit(config, dataset, run, resume=resume, world=world)
+    runner.evaluate(config, dataset, run, model, baseline, world)
     if world.first:
         with suppress(MissingExtraError):
             reporting.write(run.path)

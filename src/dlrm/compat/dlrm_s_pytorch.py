@@ -34,7 +34,7 @@ from dlrm.compat.synthetic_data import synthetic
 from dlrm.errors import ConfigError, DlrmError, WorldError
 from dlrm.models.dlrm import DLRM
 from dlrm.parallel.world import World
-from dlrm.training.turns import in_turn
+from dlrm.training.rank_zero_first import rank_zero_first
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,15 +89,15 @@ def run(flags: Flags, world: World) -> None:
     with nullcontext() if world.first else silent(), world.guard():
         # A local rank is the one thing that differs.
         said = {flag(name): value for name, value in asdict(flags).items() if name != "local_rank"}
-        world.agree(said)
+        world.assert_same(said)
         _run(flags, world)
 
 
 def _run(flags: Flags, world: World) -> None:
     rng = RandomState(flags.numpy_rand_seed)
-    data = in_turn(world, lambda: read_data(flags, rng))
+    data = rank_zero_first(world, lambda: read_data(flags, rng))
     lengths = {"batches": len(data.train), "test batches": len(data.test)}
-    world.agree({"rows of the tables": data.rows, **lengths})
+    world.assert_same({"rows of the tables": data.rows, **lengths})
     batches = flags.num_batches if flags.num_batches > 0 else len(data.train)
     model = new_model(flags, data, world)
     if flags.debug_mode:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from dlrm.compat.flags import Flags
 from dlrm.errors import ConfigError
+from dlrm.nn.concat import ConcatEmbeddings
 from dlrm.nn.embedding import Embeddings, collection
-from dlrm.nn.joined import JoinedEmbeddings
 from dlrm.nn.mixed_dim import dimensions, mixed
 from dlrm.nn.qr import Operation, QREmbeddings
 from dlrm.nn.weighted import WeightedPooling
@@ -67,4 +67,4 @@ def _quotient_remainder(flags: Flags, rows: Sequence[int], names: Sequence[str])
     if not small:
         return compressed
     plain = collection([rows[t] for t in small], dim, [names[t] for t in small])
-    return JoinedEmbeddings([(small, plain), (large, compressed)])
+    return ConcatEmbeddings([(small, plain), (large, compressed)])

@@ -18,8 +18,8 @@ from torch import Tensor
 from dlrm.compat.distributed import own_table
 from dlrm.compat.flags import Flags
 from dlrm.models.dlrm import DLRM
+from dlrm.nn.concat import ConcatEmbeddings
 from dlrm.nn.embedding import Collection, Embeddings, pieces
-from dlrm.nn.joined import JoinedEmbeddings
 from dlrm.nn.mixed_dim import ProjectedEmbeddings
 from dlrm.nn.qr import QREmbeddings
 from dlrm.nn.weighted import WeightedPooling
@@ -119,7 +119,7 @@ def parameters(model: DLRM) -> list[NDArray[np.float32]]:
 
 def _tables(embeddings: Embeddings) -> list[tuple[Embeddings, int]]:
     """Return the part that each feature lies in, and its number there."""
-    if not isinstance(embeddings, JoinedEmbeddings):
+    if not isinstance(embeddings, ConcatEmbeddings):
         return [(embeddings, t) for t in range(len(embeddings.rows))]
     places = {
         feature: (part, t)

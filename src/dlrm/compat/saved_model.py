@@ -151,7 +151,9 @@ def load(
         try:
             checksum = metadata.pop("crc32")
             # Read by one process, which is enough.
-            intact = world.tell(not world.first or checksum == crc32(metadata, Stored(stored)))
+            intact = world.broadcast_object(
+                not world.first or checksum == crc32(metadata, Stored(stored))
+            )
             if not intact:
                 raise CheckpointError(f"{path}: damaged: its checksum does not fit its content")
             state = State(**metadata["state"])

@@ -22,7 +22,7 @@ from dlrm.nn.cross import VectorCross
 from dlrm.nn.embedding import Embeddings
 from dlrm.nn.linear import Linear
 from dlrm.nn.mlp import MLP
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
 
@@ -50,7 +50,7 @@ class DCN(nn.Module):
         deep: Sequence[int],
         dropout: float = 0.0,
         batch_norm: bool = False,
-        precision: Precision = "fp32",
+        precision: ComputeDtype = "fp32",
     ):
         super().__init__()
         width = num_dense + len(embeddings.rows) * embeddings.dim
@@ -100,7 +100,7 @@ class DCNConfig:
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout is {self.dropout}: at least 0 and below 1 is needed")
 
-    def build(self, schema: Schema, precision: Precision = "fp32") -> DCN:
+    def build(self, schema: Schema, precision: ComputeDtype = "fp32") -> DCN:
         """Return the model for data of this schema, with fresh parameters."""
         return DCN(
             len(schema.dense),

@@ -24,7 +24,7 @@ from dlrm.nn.cross import MatrixCross
 from dlrm.nn.embedding import Embeddings
 from dlrm.nn.linear import Linear
 from dlrm.nn.mlp import MLP
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
 
@@ -58,7 +58,7 @@ class DCNV2(nn.Module):
         deep: Sequence[int],
         dropout: float = 0.0,
         batch_norm: bool = False,
-        precision: Precision = "fp32",
+        precision: ComputeDtype = "fp32",
     ):
         super().__init__()
         width = num_dense + len(embeddings.rows) * embeddings.dim
@@ -118,7 +118,7 @@ class DCNV2Config:
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout is {self.dropout}: at least 0 and below 1 is needed")
 
-    def build(self, schema: Schema, precision: Precision = "fp32") -> DCNV2:
+    def build(self, schema: Schema, precision: ComputeDtype = "fp32") -> DCNV2:
         """Return the model for data of this schema, with fresh parameters."""
         return DCNV2(
             len(schema.dense),

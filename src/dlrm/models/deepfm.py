@@ -22,7 +22,7 @@ from dlrm.models.lr import LR
 from dlrm.nn.embedding import Embeddings
 from dlrm.nn.factorization import INIT_STD, SecondOrder
 from dlrm.nn.mlp import MLP
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
 
@@ -50,7 +50,7 @@ class DeepFM(nn.Module):
         deep: Sequence[int],
         dropout: float = 0.0,
         batch_norm: bool = False,
-        precision: Precision = "fp32",
+        precision: ComputeDtype = "fp32",
     ):
         super().__init__()
         self.linear = LR(num_dense, weights)
@@ -97,7 +97,7 @@ class DeepFMConfig:
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout is {self.dropout}: at least 0 and below 1 is needed")
 
-    def build(self, schema: Schema, precision: Precision = "fp32") -> DeepFM:
+    def build(self, schema: Schema, precision: ComputeDtype = "fp32") -> DeepFM:
         """Return the model for data of this schema, with fresh parameters."""
         return DeepFM(
             len(schema.dense),

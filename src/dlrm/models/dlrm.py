@@ -22,7 +22,7 @@ from dlrm.errors import ConfigError
 from dlrm.nn.embedding import Embeddings
 from dlrm.nn.interaction import interaction as build_interaction
 from dlrm.nn.mlp import MLP
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
 
@@ -57,7 +57,7 @@ class DLRM(nn.Module):
         projection: int = 8,
         dropout: float = 0.0,
         batch_norm: bool = False,
-        precision: Precision = "fp32",
+        precision: ComputeDtype = "fp32",
     ):
         super().__init__()
         tables, dim = len(embeddings.rows), embeddings.dim
@@ -125,7 +125,7 @@ class DLRMConfig:
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout is {self.dropout}: at least 0 and below 1 is needed")
 
-    def build(self, schema: Schema, precision: Precision = "fp32") -> DLRM:
+    def build(self, schema: Schema, precision: ComputeDtype = "fp32") -> DLRM:
         """Return the model for data of this schema, with fresh parameters."""
         return DLRM(
             len(schema.dense),

@@ -21,7 +21,7 @@ from dlrm.nn.embedding import Embeddings
 from dlrm.nn.fusion import BilinearFusion
 from dlrm.nn.gate import Gate
 from dlrm.nn.mlp import MLP
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
 
@@ -56,7 +56,7 @@ class FinalMLP(nn.Module):
         contexts: tuple[int | None, int | None] = (None, None),
         dropout: float = 0.0,
         batch_norm: bool = False,
-        precision: Precision = "fp32",
+        precision: ComputeDtype = "fp32",
     ):
         super().__init__()
         dim = embeddings.dim
@@ -140,7 +140,7 @@ class FinalMLPConfig:
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout is {self.dropout}: at least 0 and below 1 is needed")
 
-    def build(self, schema: Schema, precision: Precision = "fp32") -> FinalMLP:
+    def build(self, schema: Schema, precision: ComputeDtype = "fp32") -> FinalMLP:
         """Return the model for data of this schema, with fresh parameters.
 
         Raises:

@@ -18,7 +18,7 @@ from dlrm.errors import ConfigError
 from dlrm.models.lr import LR
 from dlrm.nn.embedding import Embeddings
 from dlrm.nn.factorization import SecondOrder
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
 
@@ -64,7 +64,7 @@ class FMConfig:
         if self.dim < 1:
             raise ConfigError(f"model.dim is {self.dim}: it must be positive")
 
-    def build(self, schema: Schema, precision: Precision = "fp32") -> FM:
+    def build(self, schema: Schema, precision: ComputeDtype = "fp32") -> FM:
         """Return the model for data of this schema, with fresh parameters; always in float32."""
         del precision
         return FM(

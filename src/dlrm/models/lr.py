@@ -12,7 +12,7 @@ from dlrm.batch import Batch
 from dlrm.errors import ConfigError
 from dlrm.nn.embedding import Embeddings
 from dlrm.nn.linear import Linear
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
 
@@ -56,7 +56,7 @@ class LRConfig:
                 "can be shorter; choose qr or hash"
             )
 
-    def build(self, schema: Schema, precision: Precision = "fp32") -> LR:
+    def build(self, schema: Schema, precision: ComputeDtype = "fp32") -> LR:
         """Return the model for data of this schema, with fresh parameters; always in float32."""
         del precision
         return LR(len(schema.dense), self.tables.build(schema.rows, 1, schema.names))

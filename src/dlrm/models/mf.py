@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError
+from dlrm.nn.concat import select
 from dlrm.nn.embedding import Embeddings
 from dlrm.nn.factorization import INIT_STD
-from dlrm.nn.joined import select
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
 
@@ -78,7 +78,7 @@ class MFConfig:
         if self.user == self.item:
             raise ConfigError(f'model.user and model.item are both "{self.user}": mf needs two ids')
 
-    def build(self, schema: Schema, precision: Precision = "fp32") -> MF:
+    def build(self, schema: Schema, precision: ComputeDtype = "fp32") -> MF:
         """Return the model for data of this schema, with fresh parameters; always in float32.
 
         Raises:

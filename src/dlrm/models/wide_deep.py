@@ -23,7 +23,7 @@ from dlrm.models.lr import LR
 from dlrm.nn.crosses import Crosses, parse
 from dlrm.nn.embedding import Embeddings
 from dlrm.nn.mlp import MLP
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
 
@@ -53,7 +53,7 @@ class WideDeep(nn.Module):
         deep: Sequence[int],
         dropout: float = 0.0,
         batch_norm: bool = False,
-        precision: Precision = "fp32",
+        precision: ComputeDtype = "fp32",
     ):
         super().__init__()
         self.linear = LR(num_dense, weights)
@@ -115,7 +115,7 @@ class WideDeepConfig:
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout is {self.dropout}: at least 0 and below 1 is needed")
 
-    def build(self, schema: Schema, precision: Precision = "fp32") -> WideDeep:
+    def build(self, schema: Schema, precision: ComputeDtype = "fp32") -> WideDeep:
         """Return the model for data of this schema, with fresh parameters.
 
         Raises:

@@ -23,7 +23,7 @@ from dlrm.nn.cin import CIN
 from dlrm.nn.embedding import Embeddings
 from dlrm.nn.linear import Linear
 from dlrm.nn.mlp import MLP
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
 
@@ -53,7 +53,7 @@ class XDeepFM(nn.Module):
         deep: Sequence[int],
         dropout: float = 0.0,
         batch_norm: bool = False,
-        precision: Precision = "fp32",
+        precision: ComputeDtype = "fp32",
     ):
         super().__init__()
         tables = len(embeddings.rows)
@@ -106,7 +106,7 @@ class XDeepFMConfig:
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout is {self.dropout}: at least 0 and below 1 is needed")
 
-    def build(self, schema: Schema, precision: Precision = "fp32") -> XDeepFM:
+    def build(self, schema: Schema, precision: ComputeDtype = "fp32") -> XDeepFM:
         """Return the model for data of this schema, with fresh parameters.
 
         Raises:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrm.nn.linear import Linear
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.products import linear
 
 
@@ -36,7 +36,7 @@ class CIN(nn.Module):
 
     """
 
-    def __init__(self, tables: int, sizes: Sequence[int], *, precision: Precision = "fp32"):
+    def __init__(self, tables: int, sizes: Sequence[int], *, precision: ComputeDtype = "fp32"):
         super().__init__()
         self.width = sum(sizes)
         self.dtype = torch.bfloat16 if precision == "bf16" else None

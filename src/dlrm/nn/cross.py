@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrm.nn.linear import Linear
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 
 
 class VectorCross(nn.Module):
@@ -60,7 +60,7 @@ class MatrixCross(nn.Module):
 
     """
 
-    def __init__(self, width: int, layers: int, *, rank: int = 0, precision: Precision = "fp32"):
+    def __init__(self, width: int, layers: int, *, rank: int = 0, precision: ComputeDtype = "fp32"):
         super().__init__()
         self.layers = nn.ModuleList(
             nn.Sequential(

@@ -124,7 +124,7 @@ def bags_of(offsets: Tensor, count: int) -> Tensor:
     return bags.repeat_interleave(offsets.diff(), output_size=count)
 
 
-Draw = Callable[[Tensor, int, int], object]
+Initializer = Callable[[Tensor, int, int], object]
 """Puts values into some rows of a table: a float32 tensor (rows, D), the number of the table, and
 the first of the rows. Called for all tables in order, and for the rows of a table in order."""
 
@@ -136,14 +136,14 @@ class Collection(Embeddings):
     """
 
     def forward(
-        self, ids: Tensor, offsets: Tensor | None = None, factors: Tensor | None = None
+        self, ids: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
     ) -> Tensor:
         """Look up the rows of each bag; see `Embeddings.forward`.
 
         Args:
             ids: As there.
             offsets: As there.
-            factors: (L,) of the rows in a bag's sum, or None; they also get a gradient.
+            per_sample_weights: (L,) of the rows in a bag's sum, or None; they also get a gradient.
 
         """
         raise NotImplementedError
@@ -152,7 +152,7 @@ class Collection(Embeddings):
         """Look up the row of each id and add nothing up: (B, T, D) when one-hot, else (L, D)."""
         raise NotImplementedError
 
-    def fill(self, draw: Draw) -> None:
+    def fill(self, draw: Initializer) -> None:
         """Overwrite all tables."""
         raise NotImplementedError
 
@@ -185,7 +185,7 @@ class EmbeddingCollection(Collection):
         names: Sequence[str] | None = None,
         *,
         storage: Storage = "fp32",
-        draw: Draw | None = None,
+        draw: Initializer | None = None,
         weight: Tensor | None = None,
     ):
         super().__init__(rows, dim, names)
@@ -199,7 +199,7 @@ class EmbeddingCollection(Collection):
         self.fill(draw or uniform([sqrt(1 / n) for n in self.rows]))
 
     @torch.no_grad()
-    def fill(self, draw: Draw) -> None:
+    def fill(self, draw: Initializer) -> None:
         """Overwrite all tables."""
         if self.weight.is_meta:
             return
@@ -220,13 +220,13 @@ class EmbeddingCollection(Collection):
         return self.weight.detach()[start : start + self.rows[t]]
 
     def forward(
-        self, ids: Tensor, offsets: Tensor | None = None, factors: Tensor | None = None
+        self, ids: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
     ) -> Tensor:
         """Look up the rows of each bag; see `Collection.forward`."""
         if offsets is None:
             return self.each(ids)
         rows = self.rows_of(ids, offsets, self.starts)
-        return self.pooled(rows, offsets, factors).view(-1, len(self.rows), self.dim)
+        return self.pooled(rows, offsets, per_sample_weights).view(-1, len(self.rows), self.dim)
 
     def each(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
         """Look up the row of each id and add nothing up; see `Collection.each`."""
@@ -236,10 +236,14 @@ class EmbeddingCollection(Collection):
         """Return rows of the weight (..., D), which are known to be there, for rows (...) int64."""
         return self._kernels().lookup(self.weight, rows)
 
-    def pooled(self, rows: Tensor, offsets: Tensor, factors: Tensor | None = None) -> Tensor:
+    def pooled(
+        self, rows: Tensor, offsets: Tensor, per_sample_weights: Tensor | None = None
+    ) -> Tensor:
         """Return the sums (G, D) of bags of rows (L,) of the weight; offsets are (G + 1,)."""
         kernels = self._kernels()
-        return kernels.pooled_lookup(self.weight, rows, offsets, per_sample_weights=factors)
+        return kernels.pooled_lookup(
+            self.weight, rows, offsets, per_sample_weights=per_sample_weights
+        )
 
     def _kernels(self):
         if self.storage != "fp32":
@@ -251,17 +255,17 @@ class EmbeddingCollection(Collection):
         return backend(self.weight)
 
 
-def uniform(bounds: Sequence[float]) -> Draw:
+def uniform(bounds: Sequence[float]) -> Initializer:
     """Return what draws the rows of table t uniformly from -bounds[t] to bounds[t]."""
     return lambda values, t, first: nn.init.uniform_(values, -bounds[t], bounds[t])
 
 
-def normal(std: float) -> Draw:
+def normal(std: float) -> Initializer:
     """Return what draws rows from N(0, std^2)."""
     return lambda values, t, first: nn.init.normal_(values, std=std)
 
 
-def constant(value: float) -> Draw:
+def constant(value: float) -> Initializer:
     """Return what sets every number to the value."""
     return lambda values, t, first: values.fill_(value)
 
@@ -293,7 +297,7 @@ class Maker(Protocol):
         names: Sequence[str] | None = None,
         *,
         storage: Storage = "fp32",
-        draw: Draw | None = None,
+        draw: Initializer | None = None,
     ) -> Collection:
         """Return fresh tables."""
         ...
@@ -318,7 +322,7 @@ def collection(
     names: Sequence[str] | None = None,
     *,
     storage: Storage = "fp32",
-    draw: Draw | None = None,
+    draw: Initializer | None = None,
 ) -> Collection:
     """Return fresh tables: an `EmbeddingCollection`, unless `made_by` says otherwise."""
     return _maker.get()(rows, dim, names, storage=storage, draw=draw)

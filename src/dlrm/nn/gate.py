@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrm.nn.mlp import MLP
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 
 
 class Gate(nn.Module):
@@ -23,7 +23,13 @@ class Gate(nn.Module):
     """
 
     def __init__(
-        self, width: int, context: int, hidden: int, *, given: bool, precision: Precision = "fp32"
+        self,
+        width: int,
+        context: int,
+        hidden: int,
+        *,
+        given: bool,
+        precision: ComputeDtype = "fp32",
     ):
         super().__init__()
         self.context = None if given else nn.Parameter(torch.randn(1, context))

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.products import linear
 
 
@@ -26,7 +26,7 @@ class Linear(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, *, bias: bool = True, precision: Precision = "fp32"
+        self, inputs: int, outputs: int, *, bias: bool = True, precision: ComputeDtype = "fp32"
     ):
         super().__init__()
         self.precision = precision

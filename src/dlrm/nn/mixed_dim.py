@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from dlrm.errors import ConfigError
+from dlrm.nn.concat import ConcatEmbeddings
 from dlrm.nn.embedding import Embeddings, Storage, collection, normal
-from dlrm.nn.joined import JoinedEmbeddings
 
 
 def dimensions(
@@ -124,4 +124,4 @@ def mixed(
         else:
             part = ProjectedEmbeddings(theirs, dim, d, called, storage=storage, init_std=init_std)
         parts.append((features, part))
-    return parts[0][1] if len(parts) == 1 else JoinedEmbeddings(parts)
+    return parts[0][1] if len(parts) == 1 else ConcatEmbeddings(parts)

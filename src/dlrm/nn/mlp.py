@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dlrm.errors import ConfigError
 from dlrm.nn import products
 from dlrm.nn.norm import BatchNorm
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 from dlrm.ops import mlp as compiled
 
 
@@ -41,7 +41,7 @@ class MLP(nn.Module):
         sizes: Sequence[int],
         *,
         relu_last: bool,
-        precision: Precision = "fp32",
+        precision: ComputeDtype = "fp32",
         dropout: float = 0.0,
         batch_norm: bool = False,
     ):

@@ -6,12 +6,12 @@ import torch
 
 from dlrm.errors import ConfigError, unknown
 
-Precision = Literal["fp32", "bf16"]
+ComputeDtype = Literal["fp32", "bf16"]
 
 CHOICES = ("auto", "fp32", "bf16")
 
 
-def resolve(name: str) -> Precision:
+def resolve(name: str) -> ComputeDtype:
     """Return the precision of that name; `auto` is bf16 where the CPU multiplies it natively.
 
     Raises:

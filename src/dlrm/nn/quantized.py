@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from dlrm.errors import ConfigError
-from dlrm.nn.aware import AwareEmbeddings
 from dlrm.nn.codes import BITS, Bits, Scales, pack, row_bytes, scales_of, unpack
 from dlrm.nn.embedding import EmbeddingCollection, Embeddings, bags_of
+from dlrm.nn.qat import QATEmbeddings
 
-Precision = Literal["fp16", "bf16", "int8", "int4", "int2"]
+TableDtype = Literal["fp16", "bf16", "int8", "int4", "int2"]
 """What `quantize` makes of tables."""
 
 M = TypeVar("M", bound=nn.Module)
@@ -88,7 +88,7 @@ class QuantizedCollection(Embeddings):
         return made
 
     def forward(
-        self, ids: Tensor, offsets: Tensor | None = None, factors: Tensor | None = None
+        self, ids: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
     ) -> Tensor:
         """Look up the rows of each bag; see `EmbeddingCollection.forward`.
 
@@ -97,7 +97,9 @@ class QuantizedCollection(Embeddings):
         if offsets is None:
             return self.each(ids)
         rows = self.rows_of(ids, offsets, self.starts)
-        return _frozen(self._pooled(rows, offsets, factors).view(-1, len(self.rows), self.dim))
+        return _frozen(
+            self._pooled(rows, offsets, per_sample_weights).view(-1, len(self.rows), self.dim)
+        )
 
     def each(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
         """Look up the row of each id and add nothing up: (B, T, D) when one-hot, else (L, D)."""
@@ -114,11 +116,13 @@ class QuantizedCollection(Embeddings):
         start = sum(self.rows[:t])
         return self._unpack(self.packed[start : start + self.rows[t]])
 
-    def _pooled(self, rows: Tensor, offsets: Tensor, factors: Tensor | None) -> Tensor:
+    def _pooled(self, rows: Tensor, offsets: Tensor, per_sample_weights: Tensor | None) -> Tensor:
         operator = _operator(self.bits, self.scales)
         if operator is None or not rows.is_cpu or not len(rows):
-            return self._plainly_pooled(rows, offsets, factors)
-        weights = None if factors is None else factors.detach().float().contiguous()
+            return self._plainly_pooled(rows, offsets, per_sample_weights)
+        weights = (
+            None if per_sample_weights is None else per_sample_weights.detach().float().contiguous()
+        )
         found = operator(
             self.packed, rows, offsets, False, 0, per_sample_weights=weights,
             include_last_offset=True,
@@ -126,11 +130,13 @@ class QuantizedCollection(Embeddings):
         # The last byte of a row may have room for more numbers than there are.
         return found[:, : self.dim]
 
-    def _plainly_pooled(self, rows: Tensor, offsets: Tensor, factors: Tensor | None) -> Tensor:
+    def _plainly_pooled(
+        self, rows: Tensor, offsets: Tensor, per_sample_weights: Tensor | None
+    ) -> Tensor:
         """Return the sum of each bag (G, D), in plain torch: the oracle for torch's kernels."""
         values = self._unpack(self.packed.index_select(0, rows))
-        if factors is not None:
-            values = values * factors.detach()[:, None]
+        if per_sample_weights is not None:
+            values = values * per_sample_weights.detach()[:, None]
         pooled = values.new_zeros(offsets.shape[0] - 1, self.dim)
         return pooled.index_add_(0, bags_of(offsets, len(rows)), values)
 
@@ -149,11 +155,11 @@ def _operator(bits: Bits, scales: Scales) -> Any:
     return getattr(torch.ops.quantized, names.get((bits, scales), ""), None)
 
 
-def quantize(module: M, to: Precision) -> M:
+def quantize(module: M, to: TableDtype) -> M:
     """Return a copy of embeddings, or of a model, with tables of fewer bits; for inference.
 
     Where a scale and a bias would take more than the codes save, tables stay as they are. Tables
-    that were trained for codes (`dlrm.nn.aware`) become those codes, which changes no vector.
+    that were trained for codes (`dlrm.nn.qat`) become those codes, which changes no vector.
 
     Args:
         module: Stays as it is.
@@ -166,22 +172,20 @@ def quantize(module: M, to: Precision) -> M:
     """
     made: dict[int, Any] = {}
     kept = []
-    around = {
-        id(each.tables): each for each in module.modules() if isinstance(each, AwareEmbeddings)
-    }
+    around = {id(each.tables): each for each in module.modules() if isinstance(each, QATEmbeddings)}
     for collection in module.modules():
         if not isinstance(collection, EmbeddingCollection):
             continue
-        aware = around.get(id(collection))
-        if aware is not None and aware.codes != to:
+        qat = around.get(id(collection))
+        if qat is not None and qat.codes != to:
             raise ConfigError(
-                f"{aware.names[0]}: its table was trained for {aware.codes} codes, not for {to}"
+                f"{qat.names[0]}: its table was trained for {qat.codes} codes, not for {to}"
             )
         converted = _converted(collection, to)
         if converted is None:
             kept.append(collection)
         else:
-            made[id(collection if aware is None else aware)] = converted
+            made[id(collection if qat is None else qat)] = converted
     if kept and not made:
         raise ConfigError(
             f"{kept[0].names[0]}: rows of {kept[0].dim} numbers, stored as {kept[0].storage}, "
@@ -192,7 +196,7 @@ def quantize(module: M, to: Precision) -> M:
 
 
 def _converted(
-    collection: EmbeddingCollection, to: Precision
+    collection: EmbeddingCollection, to: TableDtype
 ) -> EmbeddingCollection | QuantizedCollection | None:
     """Return a collection with fewer bits, or None where that would not make it smaller."""
     now = collection.dim * collection.weight.itemsize

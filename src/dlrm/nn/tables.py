@@ -5,18 +5,18 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from dlrm.errors import ConfigError
-from dlrm.nn.aware import Aware, AwareEmbeddings
 from dlrm.nn.codes import BITS, row_bytes
+from dlrm.nn.concat import ConcatEmbeddings
 from dlrm.nn.embedding import Embeddings, Storage, collection, normal
 from dlrm.nn.hashed import HashedEmbeddings
-from dlrm.nn.joined import JoinedEmbeddings
 from dlrm.nn.mixed_dim import dimensions, mixed
+from dlrm.nn.qat import QAT, QATEmbeddings
 from dlrm.nn.qr import Operation, QREmbeddings
 
 Compression = Literal["none", "qr", "mixed_dim", "hash"]
 
 _OPTIONS: dict[str, tuple[Compression, ...]] = {
-    "aware": ("none",),
+    "qat": ("none",),
     "threshold": ("qr", "mixed_dim", "hash"),
     "collisions": ("qr", "hash"),
     "operation": ("qr",),
@@ -43,7 +43,7 @@ class TablesConfig:
     is lost."""
     init_std: float = 0.0
     """Standard deviation of the fresh rows; 0 draws uniformly from +-sqrt(1 / rows)."""
-    aware: Aware = "none"
+    qat: QAT = "none"
     """Train for rows of so few bits: lookups round them to the codes that `dlrm compress` and
     `quantize` then make of them. Rows that codes make no smaller stay as they are."""
     compression: Compression = "none"
@@ -117,15 +117,13 @@ class TablesConfig:
         if not small:
             return part
         plain = self._plain([rows[t] for t in small], dim, [names[t] for t in small])
-        return JoinedEmbeddings([(small, plain), (large, part)])
+        return ConcatEmbeddings([(small, plain), (large, part)])
 
     def _plain(self, rows: Sequence[int], dim: int, names: Sequence[str]) -> Embeddings:
         draw = normal(self.init_std) if self.init_std else None
         stored_bytes = dim * (4 if self.storage == "fp32" else 2)
-        if self.aware != "none" and row_bytes(dim, BITS[self.aware]) < stored_bytes:
-            return AwareEmbeddings(
-                rows, dim, names, codes=self.aware, storage=self.storage, draw=draw
-            )
+        if self.qat != "none" and row_bytes(dim, BITS[self.qat]) < stored_bytes:
+            return QATEmbeddings(rows, dim, names, codes=self.qat, storage=self.storage, draw=draw)
         return collection(rows, dim, names, storage=self.storage, draw=draw)
 
     def _compressed(self, rows: Sequence[int], dim: int, names: Sequence[str]) -> Embeddings:

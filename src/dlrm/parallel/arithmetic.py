@@ -84,7 +84,11 @@ def simplify(model: nn.Module) -> None:
 
 
 def _vectors(
-    tables: int, dim: int, ids: Tensor, offsets: Tensor | None = None, factors: Tensor | None = None
+    tables: int,
+    dim: int,
+    ids: Tensor,
+    offsets: Tensor | None = None,
+    per_sample_weights: Tensor | None = None,
 ) -> Tensor:
     size = ids.shape[0] if offsets is None else (offsets.shape[0] - 1) // tables
     return ids.new_empty(size, tables, dim, dtype=torch.float32).requires_grad_()

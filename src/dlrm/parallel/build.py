@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import nn
 
-from dlrm.nn.embedding import Collection, Draw, EmbeddingCollection, Storage, made_by
+from dlrm.nn.embedding import Collection, EmbeddingCollection, Initializer, Storage, made_by
 from dlrm.parallel.collection import ShardedCollection
 from dlrm.parallel.exchange import Wire
 from dlrm.parallel.shards import Kind, Plan, Shard
@@ -31,7 +31,7 @@ def described(build: Callable[[], M]) -> tuple[M, list[str]]:
         names: Sequence[str] | None = None,
         *,
         storage: Storage = "fp32",
-        draw: Draw | None = None,
+        draw: Initializer | None = None,
     ) -> EmbeddingCollection:
         made.append(EmbeddingCollection(rows, dim, names, storage=storage))
         return made[-1]
@@ -52,7 +52,7 @@ class Engine(Protocol):
         names: Sequence[str] | None = None,
         *,
         storage: Storage,
-        draw: Draw | None,
+        draw: Initializer | None,
         kinds: Sequence[Kind],
         shards: Sequence[Shard],
         wire: Wire,
@@ -80,7 +80,7 @@ def spread(build: Callable[[], M], plan: Plan, wire: Wire, engine: Engine = Shar
         names: Sequence[str] | None = None,
         *,
         storage: Storage = "fp32",
-        draw: Draw | None = None,
+        draw: Initializer | None = None,
     ) -> Collection:
         assert names is not None
         path = next(paths)

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dlrm.nn.embedding import Collection, Draw, Storage, bags_of, pieces, uniform
-from dlrm.parallel.copies import Copies
+from dlrm.nn.embedding import Collection, Initializer, Storage, bags_of, pieces, uniform
+from dlrm.parallel.data_parallel import Copies
 from dlrm.parallel.exchange import Wire
-from dlrm.parallel.rows import Rows
+from dlrm.parallel.row_wise import Rows
 from dlrm.parallel.shards import Kind, Shard
-from dlrm.parallel.slots import Slots
+from dlrm.parallel.table_wise import Slots
 from dlrm.parallel.unit import End, Kept, Unit
 
 
@@ -50,7 +50,7 @@ class ShardedCollection(Collection):
         names: Sequence[str] | None = None,
         *,
         storage: Storage = "fp32",
-        draw: Draw | None = None,
+        draw: Initializer | None = None,
         kinds: Sequence[Kind],
         shards: Sequence[Shard],
         wire: Wire,
@@ -92,13 +92,13 @@ class ShardedCollection(Collection):
         self._begun = _Begun(ids, offsets, ends)
 
     def forward(
-        self, ids: Tensor, offsets: Tensor | None = None, factors: Tensor | None = None
+        self, ids: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
     ) -> Tensor:
         """Fetch the vectors; see `Collection.forward`."""
-        if factors is not None:
+        if per_sample_weights is not None:
             assert offsets is not None
             bags = bags_of(offsets, ids.shape[0])
-            values = self.each(ids, offsets) * factors[:, None]
+            values = self.each(ids, offsets) * per_sample_weights[:, None]
             pooled = values.new_zeros(offsets.shape[0] - 1, self.dim).index_add(0, bags, values)
             return pooled.view(-1, len(self.rows), self.dim)
         if self._begun is None or self._begun.ids is not ids or self._begun.offsets is not offsets:
@@ -116,7 +116,7 @@ class ShardedCollection(Collection):
         return torch.stack(found).sum(0)
 
     @torch.no_grad()
-    def fill(self, draw: Draw) -> None:
+    def fill(self, draw: Initializer) -> None:
         """Overwrite all tables; every process draws the same."""
         kept = self.kept
         for t, n in enumerate(self.rows):

@@ -1,6 +1,6 @@
 """Several processes of one command on this machine, as one: started, stopped and ended together.
 
-Each is a rank of a world (see `dlrm.parallel.place`). Rank 0 keeps the terminal. Signals are passed
+Each is a rank of a world (see `launch_env`). Rank 0 keeps the terminal. Signals are passed
 on, once each; when one rank fails the others may see it and end by themselves, then they are ended.
 None outlives this process, even when it is killed.
 """

@@ -20,7 +20,7 @@ from torch.distributed.distributed_c10d import Store
 
 from dlrm.errors import ConfigError, WorldError
 from dlrm.parallel.failure import reason, within
-from dlrm.parallel.place import Place
+from dlrm.parallel.launch_env import Place
 
 _POLL_S = 0.02
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from dlrm.errors import ConfigError
-from dlrm.nn.embedding import Draw, Storage, constant, pieces, uniform
+from dlrm.nn.embedding import Initializer, Storage, constant, pieces, uniform
 from dlrm.ops import backend
 from dlrm.parallel.exchange import Wire
 from dlrm.parallel.fused import Fused
@@ -82,7 +82,7 @@ class TorchRecCollection(FusedCollection):
         names: Sequence[str] | None = None,
         *,
         storage: Storage = "fp32",
-        draw: Draw | None = None,
+        draw: Initializer | None = None,
         kinds: Sequence[Kind] | None = None,
         shards: Sequence[Shard] = (),
         auto: Auto | None = None,
@@ -172,16 +172,16 @@ class TorchRecCollection(FusedCollection):
         return sqrt(self.dim / self._width) if self._rowwise else 1.0
 
     def forward(
-        self, ids: Tensor, offsets: Tensor | None = None, factors: Tensor | None = None
+        self, ids: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
     ) -> Tensor:
         """Look up the rows of each bag; see `Collection.forward`.
 
         Raises:
-            ConfigError: There are factors, to which TorchRec sends no gradient back.
+            ConfigError: There are per_sample_weights, to which TorchRec sends no gradient back.
             IdError: As there.
 
         """
-        if factors is not None:
+        if per_sample_weights is not None:
             raise ConfigError(
                 f"{self.names[0]}: with the engine torchrec learned weights of ids get no "
                 "gradient: choose tables.weighted False, or the engine of this project"
@@ -280,7 +280,7 @@ class TorchRecCollection(FusedCollection):
                     part.state["sum"].copy_(new)
 
     @torch.no_grad()
-    def fill(self, draw: Draw) -> None:
+    def fill(self, draw: Initializer) -> None:
         """Overwrite all tables; every rank draws all rows, so that generators stay in step."""
         parts = list(self.parts())
         for t, n in enumerate(self.rows):

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from dlrm.errors import ConfigError, DlrmError, WorldError
 from dlrm.parallel.failure import is_connection_error, reason
-from dlrm.parallel.place import Place
-from dlrm.parallel.presence import PATIENCE_S
-from dlrm.parallel.ties import Ties, choose_backend
+from dlrm.parallel.heartbeat import PATIENCE_S
+from dlrm.parallel.launch_env import Place
+from dlrm.parallel.process_groups import Ties, choose_backend
 
 
 class World:
@@ -163,17 +163,17 @@ class World:
             dist.all_gather(parts, padded, group=self.group)
         return [part[:n] for part, n in zip(parts, rows, strict=True)]
 
-    def tell(self, value: Any) -> Any:
+    def broadcast_object(self, value: Any) -> Any:
         """Return rank 0's value, a JSON value, on every rank; those of the others are ignored."""
-        return self.ask(value if self.first else None)[0]
+        return self.all_gather_object(value if self.first else None)[0]
 
-    def ask(self, value: Any) -> list[Any]:
+    def all_gather_object(self, value: Any) -> list[Any]:
         """Return the JSON value of every rank, by rank, to all of them."""
         written = bytearray(json.dumps(value).encode())
         parts = self.gather(torch.frombuffer(written, dtype=torch.uint8))
         return [json.loads(part.numpy().tobytes()) for part in parts]
 
-    def agree(self, what: dict[str, Any]) -> None:
+    def assert_same(self, what: dict[str, Any]) -> None:
         """Make sure that all ranks were started with the same settings.
 
         Args:
@@ -185,7 +185,7 @@ class World:
         """
         answers = [
             {key: json.dumps(value, sort_keys=True) for key, value in answer.items()}
-            for answer in self.ask(what)
+            for answer in self.all_gather_object(what)
         ]
         for key in dict.fromkeys(key for answer in answers for key in answer):
             values = [_shorten(answer.get(key, "missing")) for answer in answers]

@@ -19,14 +19,14 @@ KINDS = {
     "reference": "ink",
     "training": "model",
     "post-training": "train",
-    "aware": "test",
+    "qat": "test",
 }
 """Colours."""
 WORDS = {
     "reference": "reference",
     "training": "trained with fewer bits",
     "post-training": "rounded after training",
-    "aware": "trained for fewer bits",
+    "qat": "trained for fewer bits",
 }
 HEADS = (
     "Variant", "AUC", "Change of AUC", "NE", "Log loss", "Calibration", "Bytes a sample", "Tables",

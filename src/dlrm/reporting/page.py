@@ -10,12 +10,12 @@ from dlrm.errors import RunError
 from dlrm.files import write_bytes
 from dlrm.reporting import (
     dataset,
-    making,
     masthead,
     members,
-    onwards,
+    next_commands,
     result,
     score_figures,
+    settings,
     training_figures,
 )
 from dlrm.reporting.document import document
@@ -35,8 +35,8 @@ def render(record: Record) -> str:
             _charts("Training", training_figures.section(record)),
             _charts("Scores", score_figures.section(record)),
             dataset.section(record),
-            making.section(record),
-            onwards.section(record),
+            settings.section(record),
+            next_commands.section(record),
         ),
     )
 

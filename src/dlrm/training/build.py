@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError
 from dlrm.nn import precision
-from dlrm.nn.embedding import Draw, Storage
+from dlrm.nn.embedding import Initializer, Storage
 from dlrm.parallel.build import Engine, described, spread
 from dlrm.parallel.collection import ShardedCollection
 from dlrm.parallel.device import quantity
@@ -99,7 +99,7 @@ def _torchrec(config: TrainConfig, wire: Wire) -> Engine:
         names: Sequence[str] | None = None,
         *,
         storage: Storage,
-        draw: Draw | None,
+        draw: Initializer | None,
         kinds: Sequence[Kind],
         shards: Sequence[Shard],
         wire: Wire,

@@ -170,7 +170,7 @@ def _together(world: World, target: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         problem = f"{error}" if world.size == 1 else f"{error}, on rank {world.rank}"
-    problems = [each for each in world.ask(problem) if each is not None]
+    problems = [each for each in world.all_gather_object(problem) if each is not None]
     if problems:
         raise CheckpointError(
             f"{target} cannot be written ({problems[0]}); what was saved before is untouched, and "
@@ -309,7 +309,7 @@ def _check(path: Path, names: list[str], numbers: dict[str, Any], world: World) 
                     problem = f"{file} is damaged: its checksum differs; {ADVICE}"
         except (OSError, KeyError) as error:
             problem = str(_damaged(file, error))
-    if (problem := world.tell(problem)) is not None:
+    if (problem := world.broadcast_object(problem)) is not None:
         raise CheckpointError(problem)
 
 

@@ -22,12 +22,12 @@ from dlrm.errors import ConfigError, DivergedError, RunError, unknown
 from dlrm.files import write_json
 from dlrm.models import MODELS, another
 from dlrm.run import Run
-from dlrm.training import ensemble, trial
+from dlrm.training import ensemble, runner
 from dlrm.training.checkpoint import steps
 from dlrm.training.config import TrainConfig, from_dict
+from dlrm.training.load import effort
 from dlrm.training.loop import HIGHER_IS_BETTER
 from dlrm.training.significance import LEVEL, can_tell, chance_of_difference
-from dlrm.training.trained import effort
 from dlrm.training.trees import fit_trees
 
 TREES = "trees"
@@ -305,7 +305,7 @@ def _train(
         loader=replace(config.loader, seed=first),
     )
     path = folder / config.model.name / f"lr-{lr:g}-seed-{seed}"
-    return trial.complete(path, recipe, config, dataset, title=f"{title}, seed {seed}")
+    return runner.complete(path, recipe, config, dataset, title=f"{title}, seed {seed}")
 
 
 def _seed(run: Run, seed: int, evaluation: dict[str, Any]) -> Seed:

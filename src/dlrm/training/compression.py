@@ -17,16 +17,16 @@ from dlrm.metrics import MetricValues
 from dlrm.models import ModelConfig
 from dlrm.nn.embedding import embeddings_of
 from dlrm.nn.precision import resolve
-from dlrm.nn.quantized import Precision, quantize
+from dlrm.nn.quantized import TableDtype, quantize
 from dlrm.nn.tables import TablesConfig
 from dlrm.run import Run
-from dlrm.training import trial
+from dlrm.training import runner
 from dlrm.training.config import TrainConfig
 from dlrm.training.ensemble import members
 from dlrm.training.evaluate import predict_split
-from dlrm.training.trained import load_model
+from dlrm.training.load import load_model
 
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+PRECISIONS: tuple[TableDtype, ...] = get_args(TableDtype)
 METHODS = ("qr", "mixed_dim", "hash")
 """Those that need training."""
 
@@ -184,7 +184,7 @@ def sweep(
         path = run.path / "compress" / name.replace(" ", "-")
         path.parent.mkdir(exist_ok=True)
         title = f"{name} ({number} of {len(trained)})"
-        theirs, _ = trial.complete(path, run.recipe, again, dataset, title=title)
+        theirs, _ = runner.complete(path, run.recipe, again, dataset, title=title)
         found = _measured(name, method, load_model(theirs), split, config)
         candidates.append(replace(found, run=str(path)))
     return Sweep(
@@ -200,8 +200,8 @@ def with_tables(model: ModelConfig, tables: TablesConfig) -> ModelConfig:
 def _stored(config: TrainConfig) -> str:
     """Return what the tables of a run are called."""
     tables = config.model.tables
-    if tables.aware != "none":
-        return f"aware {tables.aware}"
+    if tables.qat != "none":
+        return f"qat {tables.qat}"
     return tables.storage if tables.compression == "none" else tables.compression
 
 

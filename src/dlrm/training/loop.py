@@ -234,7 +234,7 @@ def _evaluate(
         # The first split alone, even when it is empty: test rows must not choose in its place.
         if name == config.eval.splits[0]:
             # Decided by one, because the last bits may differ from machine to machine.
-            chosen = world.tell(values and getattr(values, config.eval.metric))
+            chosen = world.broadcast_object(values and getattr(values, config.eval.metric))
     if chosen is None:
         return
     sign = 1.0 if config.eval.metric in HIGHER_IS_BETTER else -1.0
@@ -252,7 +252,7 @@ def _folder(run: Run) -> Path:
 def _resume(
     run: Run, model: nn.Module, optimizer: Optimizer, average: Average, world: World
 ) -> Progress:
-    steps = world.tell(checkpoint.steps(_folder(run)))
+    steps = world.broadcast_object(checkpoint.steps(_folder(run)))
     if not steps:
         # Killed before its first checkpoint: it stands at the start.
         run.rewind(0)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dlrm.batch import Batch
 from dlrm.models import ModelConfig
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 from dlrm.schema import Schema
 
 
@@ -44,7 +44,7 @@ class ReorderedConfig:
     seed: int
     name: str = "reordered"
 
-    def build(self, schema: Schema, precision: Precision = "fp32") -> Reordered:
+    def build(self, schema: Schema, precision: ComputeDtype = "fp32") -> Reordered:
         """Return the model for data of this schema, with fresh parameters."""
         return Reordered(self.model.build(schema, precision), self.seed)
 

@@ -15,7 +15,7 @@ from dlrm.errors import ConfigError, Interrupted
 from dlrm.parallel.config import Engine
 from dlrm.parallel.plan import Sharding
 from dlrm.parallel.world import World
-from dlrm.training import loop, trial
+from dlrm.training import loop, runner
 from dlrm.training.config import TrainConfig
 
 Optimizer = Literal["sgd", "adagrad", "rowwise_adagrad", "adam"]
@@ -79,7 +79,7 @@ def outcome_of(
     wanted = config_of(config, variant, steps)
     path = folder / f"run-{world.size}"
     try:
-        run = trial.create(path, "parity", wanted, dataset, world)
+        run = runner.create(path, "parity", wanted, dataset, world)
         loop.fit(wanted, dataset, run, world=world)
         lines = run.metrics() if world.first else []
         outcome = Outcome(

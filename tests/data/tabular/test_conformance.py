@@ -19,10 +19,10 @@ from dlrm.errors import InputError
 from dlrm.metrics import sigmoid
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.run import Run
-from dlrm.training import trial
+from dlrm.training import runner
 from dlrm.training.config import TrainConfig
 from dlrm.training.evaluate import predict_split
-from dlrm.training.trained import load_model
+from dlrm.training.load import load_model
 
 from .tables import (
     FORMATS,
@@ -192,7 +192,7 @@ def trained(frame, tmp_path_factory) -> Path:
         max_steps=3,
         precision="fp32",
     )
-    trial.complete(folder / "run", "own", config, dataset, title="table")
+    runner.complete(folder / "run", "own", config, dataset, title="table")
     return folder
 
 

@@ -24,14 +24,14 @@ from dlrm.bench.cost.fit import Step, fit
 from dlrm.bench.cost.operator_work import Shape
 from dlrm.bench.cost.operators import measured, parts
 from dlrm.bench.cost.step_work import works
+from dlrm.bench.local_step import learning_rate
 from dlrm.bench.machine.ceilings import Ceilings
 from dlrm.bench.machine.facts import Facts, last_level
-from dlrm.bench.ours import learning_rate
 from dlrm.bench.stages import Watched
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.nn import precision as precisions
-from dlrm.nn.embedding import Collection, Draw, EmbeddingCollection, Storage, made_by
-from dlrm.nn.precision import Precision
+from dlrm.nn.embedding import Collection, EmbeddingCollection, Initializer, Storage, made_by
+from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.ops.memory import in_huge_pages, keep_freed_memory
 from dlrm.schema import CategoricalFeature, DenseFeature, Schema
@@ -64,7 +64,7 @@ class Trial:
     rows: tuple[int, ...]
     num_dense: int
     model: DLRMConfig
-    precision: Precision
+    precision: ComputeDtype
     optimizer: str
     shape: Shape
 
@@ -176,7 +176,7 @@ def _measure(trial: Trial, store: Tensor, seed: int, most_tries: int) -> Step:
         names: Sequence[str] | None = None,
         *,
         storage: Storage = "fp32",
-        draw: Draw | None = None,
+        draw: Initializer | None = None,
     ) -> Collection:
         numbers = sum(rows) * dim
         block = store if storage == "fp32" else store.view(torch.bfloat16)

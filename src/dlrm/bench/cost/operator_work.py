@@ -25,7 +25,7 @@ import numpy as np
 from dlrm.bench.batches import Ids
 from dlrm.bench.cost.caches import popularity
 from dlrm.bench.cost.work import Product, Random, Work
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 from dlrm.parallel.tables import DENSE_STATE, STATE
 
 ID_BYTES, ROW_BYTES, OFFSET_BYTES = 4, 8, 8
@@ -36,7 +36,7 @@ DENSE_FLOPS = FLOPS | {"rowwise_adagrad": FLOPS["adagrad"]}
 """The same of parameters without rows."""
 PASSES, ITEM_BYTES = 3, 16
 """Of our updates, over numbers of rows and places, to bring those of equal rows together."""
-NUMBER_BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2}
+NUMBER_BYTES: dict[ComputeDtype, int] = {"fp32": 4, "bf16": 2}
 """Of what layers hand on."""
 
 
@@ -52,7 +52,7 @@ class Shape:
 
 
 def mlp(
-    sizes: Sequence[int], batch_size: int, dtype: Precision, *, needs_input_gradient: bool
+    sizes: Sequence[int], batch_size: int, dtype: ComputeDtype, *, needs_input_gradient: bool
 ) -> tuple[Work, Work]:
     """Return the work of an MLP with a ReLU behind every layer, forwards and backwards.
 
@@ -87,7 +87,9 @@ def mlp(
     )
 
 
-def dot(batch_size: int, vectors: int, dim: int, pairs: int, dtype: Precision) -> tuple[Work, Work]:
+def dot(
+    batch_size: int, vectors: int, dim: int, pairs: int, dtype: ComputeDtype
+) -> tuple[Work, Work]:
     """Return the work of the dot products of all pairs of F vectors, forwards and backwards.
 
     FLOP: 2 B D a pair forwards: a dot product; twice as many backwards: two scaled additions.
@@ -240,7 +242,7 @@ def distinct(rows: Sequence[int], shape: Shape) -> float:
 
 
 def _multiplied(
-    products: tuple[Product, ...], dtype: Precision, scalar_flops: float, stream_bytes: float
+    products: tuple[Product, ...], dtype: ComputeDtype, scalar_flops: float, stream_bytes: float
 ) -> Work:
     """Return the work of products; each by itself reads its operands and writes its result."""
     operands = NUMBER_BYTES[dtype] * sum(p.m * p.k + p.k * p.n + p.m * p.n for p in products)

@@ -18,7 +18,7 @@ from dlrm.bench.cost.work import Terms, Work
 from dlrm.bench.machine.ceilings import Ceilings
 from dlrm.bench.machine.machine import Machine
 from dlrm.nn import precision as precisions
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 from dlrm.schema import Schema
 from dlrm.training.config import TrainConfig
 
@@ -98,7 +98,7 @@ class Predictor:
 
         Those of 8 bits are taken to stay as far from their ceiling as those of bfloat16 do.
         """
-        precision: Precision = "fp32" if to == "fp32" else "bf16"
+        precision: ComputeDtype = "fp32" if to == "fp32" else "bf16"
         seconds = []
         for part in self.parts(shape, Assumed(precision=precision)):
             terms = self.terms(part)

@@ -29,7 +29,7 @@ from dlrm.bench.stages import (
 from dlrm.nn.embedding import Collection, EmbeddingCollection, Embeddings
 from dlrm.nn.interaction import Dot
 from dlrm.nn.mlp import MLP
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 from dlrm.parallel.arithmetic import simplify
 from dlrm.schema import Schema
 
@@ -46,7 +46,7 @@ class Assumed:
 
     number_bytes: float | None = None
     """Of a number in the tables, scales and all."""
-    precision: Precision | None = None
+    precision: ComputeDtype | None = None
     """Of the MLPs' products."""
 
 
@@ -103,7 +103,7 @@ def _module(
     shape: Shape,
     counted: Mapping[tuple[str, str], Work],
     assumed: Assumed,
-    handed: Precision,
+    handed: ComputeDtype,
 ) -> tuple[Work, Work]:
     size = shape.batch_size
     if isinstance(module, Embeddings):
@@ -137,11 +137,11 @@ def _number_bytes(table: Collection, assumed: Assumed) -> float:
     return table.weight.element_size() if isinstance(table, EmbeddingCollection) else 4
 
 
-def _dtype(module: MLP, assumed: Assumed) -> Precision:
+def _dtype(module: MLP, assumed: Assumed) -> ComputeDtype:
     return assumed.precision or ("bf16" if module.precision == "bf16" else "fp32")
 
 
-def _handed(parts: Iterable[nn.Module], assumed: Assumed) -> Precision:
+def _handed(parts: Iterable[nn.Module], assumed: Assumed) -> ComputeDtype:
     """Return the type of what MLPs hand on to what is between them."""
     for module in parts:
         if isinstance(module, MLP):

@@ -11,7 +11,7 @@ lines   of 64 bytes, as memory moves them: a row of 40 bytes moves one or two
 from dataclasses import dataclass, field, fields
 
 from dlrm.bench.batches import Ids
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 
 LINE_BYTES = 64
 VECTOR = 16
@@ -75,7 +75,7 @@ class Work:
     calls: float = 1
     """Of compiled kernels and torch's operators."""
     products: tuple[Product, ...] = ()
-    dtype: Precision = "fp32"
+    dtype: ComputeDtype = "fp32"
     """Of the products."""
     scalar_flops: float = 0.0
     """Operations beside the products."""

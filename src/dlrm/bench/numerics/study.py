@@ -28,7 +28,7 @@ from dlrm.nn.quantized import quantize
 from dlrm.parallel.build import described
 from dlrm.parallel.tables import contents
 from dlrm.terminal import human_bytes
-from dlrm.training import trial
+from dlrm.training import runner
 from dlrm.training.build import pooling
 from dlrm.training.config import TrainConfig
 from dlrm.training.environment import memory_bytes
@@ -178,10 +178,10 @@ class Study:
     def _trained(self, variant: Variant, seed: int, folder: Path) -> nn.Module:
         config = variant.config(self.config, seed)
         path = folder / f"{variant.name}-{seed}"
-        run = trial.create(path, self.recipe, config, self.dataset)
+        run = runner.create(path, self.recipe, config, self.dataset)
         try:
             with terminal.quiet():
-                return trial.fit(config, self.dataset, run)
+                return runner.fit(config, self.dataset, run)
         finally:
             shutil.rmtree(path, ignore_errors=True)
 

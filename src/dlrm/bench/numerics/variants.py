@@ -4,13 +4,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from dlrm.errors import ConfigError, unknown
-from dlrm.nn.aware import Aware
 from dlrm.nn.embedding import Storage
-from dlrm.nn.precision import Precision
-from dlrm.nn.quantized import Precision as Bits
+from dlrm.nn.precision import ComputeDtype
+from dlrm.nn.qat import QAT
+from dlrm.nn.quantized import TableDtype as Bits
 from dlrm.training.config import TrainConfig
 
-Kind = Literal["reference", "training", "post-training", "aware"]
+Kind = Literal["reference", "training", "post-training", "qat"]
 """What the others are compared with; trained in another way; made of the reference's trained
 tables; or trained for what is made of them afterwards."""
 
@@ -23,11 +23,11 @@ class Variant:
     kind: Kind
     what: str
     """In words."""
-    precision: Precision = "fp32"
+    precision: ComputeDtype = "fp32"
     """Of the MLPs' products."""
     storage: Storage = "fp32"
     """Of the tables in training."""
-    aware: Aware = "none"
+    qat: QAT = "none"
     """Codes that the tables are trained for."""
     to: Bits | None = None
     """What trained tables become before they are measured."""
@@ -39,7 +39,7 @@ class Variant:
             ConfigError: The tables of the config cannot be trained so.
 
         """
-        tables = replace(config.model.tables, storage=self.storage, aware=self.aware)
+        tables = replace(config.model.tables, storage=self.storage, qat=self.qat)
         return replace(
             config,
             model=replace(config.model, tables=tables),
@@ -80,9 +80,9 @@ VARIANTS: dict[str, Variant] = {
         Variant("int8", "post-training", "trained tables rounded to 8 bits", to="int8"),
         Variant("int4", "post-training", "trained tables rounded to 4 bits", to="int4"),
         Variant("int2", "post-training", "trained tables rounded to 2 bits", to="int2"),
-        Variant("aware-int8", "aware", "tables trained for 8 bits", aware="int8", to="int8"),
-        Variant("aware-int4", "aware", "tables trained for 4 bits", aware="int4", to="int4"),
-        Variant("aware-int2", "aware", "tables trained for 2 bits", aware="int2", to="int2"),
+        Variant("aware-int8", "qat", "tables trained for 8 bits", qat="int8", to="int8"),
+        Variant("aware-int4", "qat", "tables trained for 4 bits", qat="int4", to="int4"),
+        Variant("aware-int2", "qat", "tables trained for 2 bits", qat="int2", to="int2"),
     )
 }  # fmt: skip
 """By name, the reference first."""

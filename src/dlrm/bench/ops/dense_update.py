@@ -7,10 +7,10 @@ import torch
 from dlrm import optim
 from dlrm.bench.cost import operator_work
 from dlrm.bench.cost.work import Work
+from dlrm.bench.local_step import learning_rate
 from dlrm.bench.ops import rotation
 from dlrm.bench.ops.operator import Case, Need, Operator, Stock
 from dlrm.bench.ops.setting import Setting
-from dlrm.bench.ours import learning_rate
 from dlrm.nn.mlp import MLP
 from dlrm.parallel.tables import DENSE_STATE
 

@@ -11,8 +11,8 @@ from torch.optim import Optimizer
 
 from dlrm import optim
 from dlrm.bench.cost.work import Work
+from dlrm.bench.local_step import learning_rate
 from dlrm.bench.ops.setting import Setting
-from dlrm.bench.ours import learning_rate
 from dlrm.nn.embedding import EmbeddingCollection, constant
 from dlrm.parallel.world import World
 

@@ -9,7 +9,7 @@ from dlrm.bench.batches import Ids
 from dlrm.bench.cost.operator_work import Shape
 from dlrm.errors import ConfigError, unknown
 from dlrm.nn.embedding import Storage
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 from dlrm.optim import OPTIMIZERS
 
 STORED_BYTES: dict[Storage, int] = {"fp32": 4, "bf16": 2, "bf16_nearest": 2, "split": 2}
@@ -32,7 +32,7 @@ class Setting:
     """Ids of a sample in each table."""
     ids: Ids = "uniform"
     """How ids are distributed, see `dlrm.bench.batches.draw_ids`."""
-    precision: Precision = "fp32"
+    precision: ComputeDtype = "fp32"
     """Of the MLPs' products and of what they hand on."""
     storage: Storage = "fp32"
     """Of the tables."""
@@ -52,7 +52,7 @@ class Setting:
             )
         for name, choices in (
             ("ids", get_args(Ids)),
-            ("precision", get_args(Precision)),
+            ("precision", get_args(ComputeDtype)),
             ("storage", get_args(Storage)),
             ("optim", tuple(OPTIMIZERS)),
         ):

@@ -87,7 +87,7 @@ def measure(
     def prepare(number: int, candidate: Candidate) -> None:
         _use_threads(candidate, stock)
         case = candidate.operator.build(candidate.setting, stock)
-        steps = stock.world.tell(_steps(case))
+        steps = stock.world.broadcast_object(_steps(case))
         again = case.again or case.inputs[:1]
         for name, run, inputs, each in (
             (f"{number} cold", _keeping(case), case.inputs, case.batches),

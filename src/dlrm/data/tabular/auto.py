@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from dlrm import terminal
 from dlrm.data.bags import Bags, take
-from dlrm.data.tabular.beside import BESIDE
 from dlrm.data.tabular.categories import Category
 from dlrm.data.tabular.columns import CROSS_NAME, Columns, Cross, Values
 from dlrm.data.tabular.encoder import assemble
 from dlrm.data.tabular.fit import fit, frame_of
 from dlrm.data.tabular.numbers import Number
 from dlrm.data.tabular.raw import RawTable
+from dlrm.data.tabular.target_encoding import BESIDE
 from dlrm.data.tabular.texts import as_texts
 from dlrm.data.vocabulary import distinct
 

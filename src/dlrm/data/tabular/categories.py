@@ -8,11 +8,11 @@ import polars as pl
 import polars.selectors as cs
 from numpy.typing import NDArray
 
-from dlrm.data.tabular.beside import BESIDE, Scaling, number_beside, outside_fold
 from dlrm.data.tabular.columns import CROSS_NAME, Values
 from dlrm.data.tabular.hashing import hash_vocabulary, hashed
 from dlrm.data.tabular.numbers import Number
 from dlrm.data.tabular.parts import Input, Parts
+from dlrm.data.tabular.target_encoding import BESIDE, Scaling, number_beside, outside_fold
 from dlrm.data.tabular.texts import as_texts
 from dlrm.data.vocabulary import Vocabulary, distinct
 from dlrm.errors import DatasetError

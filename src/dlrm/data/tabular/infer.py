@@ -10,9 +10,9 @@ from dataclasses import replace
 import polars as pl
 
 from dlrm.data.tabular.columns import Column, Columns, Scale, Values
+from dlrm.data.tabular.duplicate_columns import without_duplicates
 from dlrm.data.tabular.raw import RawTable
 from dlrm.data.tabular.texts import as_numbers, as_texts, is_text
-from dlrm.data.tabular.twins import without_twins
 from dlrm.errors import ConfigError
 
 FEW = 20
@@ -59,7 +59,9 @@ def infer(
     return Columns(
         label=label,
         positive=positive,
-        columns=without_twins(table, tuple(_column(table, name, strict=strict) for name in names)),
+        columns=without_duplicates(
+            table, tuple(_column(table, name, strict=strict) for name in names)
+        ),
     )
 
 

@@ -50,7 +50,7 @@ class Given(Collection):
         self._kept: dict[tuple[int, ...], Tensor] = {}
 
     def forward(
-        self, ids: Tensor, offsets: Tensor | None = None, factors: Tensor | None = None
+        self, ids: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
     ) -> Tensor:
         """Return vectors of the right shape."""
         samples = len(ids) if offsets is None else (len(offsets) - 1) // len(self.rows)

@@ -14,7 +14,7 @@ LEAST = 20
 """Columns of so few values may agree by chance, and cost nothing."""
 
 
-def without_twins(table: RawTable, columns: tuple[Column, ...]) -> tuple[Column, ...]:
+def without_duplicates(table: RawTable, columns: tuple[Column, ...]) -> tuple[Column, ...]:
     """Return the columns, where a category that only renames an earlier one is ignored.
 
     It would double every cross and every count of the other, and teach nothing.

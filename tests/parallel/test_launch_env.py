@@ -3,8 +3,8 @@ import socket
 import pytest
 
 from dlrm.errors import ConfigError, WorldError
+from dlrm.parallel.launch_env import Place, interface_to
 from dlrm.parallel.meeting import open_store
-from dlrm.parallel.place import Place, interface_to
 
 TORCHRUN = {
     "RANK": "3",

@@ -14,7 +14,7 @@ import torch
 
 from dlrm.bench.arch import ARCHS
 from dlrm.bench.batches import rotation
-from dlrm.bench.ours import learning_rate
+from dlrm.bench.local_step import learning_rate
 from dlrm.data.loader import shares
 from dlrm.errors import ConfigError
 from dlrm.ops.memory import keep_freed_memory
@@ -89,7 +89,7 @@ class Team:
                 world = {"OMP_NUM_THREADS": self.task.threads}
             self._processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "dlrm.bench.team", json.dumps(vars(self.task))],
+                    [sys.executable, "-m", "dlrm.bench.workers", json.dumps(vars(self.task))],
                     env={**os.environ, **{name: str(value) for name, value in world.items()}},
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,

@@ -6,7 +6,7 @@ from dlrm import optim
 from dlrm.batch import Batch
 from dlrm.bench.arch import Arch
 from dlrm.nn.embedding import EmbeddingCollection
-from dlrm.nn.precision import Precision
+from dlrm.nn.precision import ComputeDtype
 from dlrm.ops import backend
 from dlrm.ops.memory import keep_freed_memory
 from dlrm.training.loss import bce
@@ -27,7 +27,7 @@ class Ours:
 
     """
 
-    def __init__(self, arch: Arch, precision: Precision, optimizer: str):
+    def __init__(self, arch: Arch, precision: ComputeDtype, optimizer: str):
         # As the training loop does; whoever runs beside in this process has the good of it too.
         keep_freed_memory()
         torch.manual_seed(0)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dlrm.nn.embedding import Embeddings, bags_of
 
 
-class JoinedEmbeddings(Embeddings):
+class ConcatEmbeddings(Embeddings):
     """One object in front of several: large tables compressed and small ones plain, for instance.
 
     Each part serves its own features and knows nothing of the others.

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from dlrm.nn.codes import BITS, Bits, Codes, rounded
-from dlrm.nn.embedding import Draw, Embeddings, Storage, bags_of, collection
+from dlrm.nn.embedding import Embeddings, Initializer, Storage, bags_of, collection
 
-Aware = Literal["none", "int8", "int4", "int2"]
+QAT = Literal["none", "int8", "int4", "int2"]
 
 
-class AwareEmbeddings(Embeddings):
+class QATEmbeddings(Embeddings):
     """T tables of dimension D whose rows are rounded to codes when they are looked up.
 
     Args:
@@ -44,21 +44,21 @@ class AwareEmbeddings(Embeddings):
         *,
         codes: Codes,
         storage: Storage = "fp32",
-        draw: Draw | None = None,
+        draw: Initializer | None = None,
     ):
         super().__init__(rows, dim, names)
         self.codes: Codes = codes
         self.tables = collection(rows, dim, names, storage=storage, draw=draw)
 
     def forward(
-        self, ids: Tensor, offsets: Tensor | None = None, factors: Tensor | None = None
+        self, ids: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
     ) -> Tensor:
         """Look up the rounded rows of each bag; see `Collection.forward`."""
         values = self.each(ids, offsets)
         if offsets is None:
             return values
-        if factors is not None:
-            values = values * factors[:, None]
+        if per_sample_weights is not None:
+            values = values * per_sample_weights[:, None]
         pooled = values.new_zeros(offsets.shape[0] - 1, self.dim)
         pooled = pooled.index_add(0, bags_of(offsets, ids.shape[0]), values)
         return pooled.view(-1, len(self.rows), self.dim)
@@ -67,7 +67,7 @@ class AwareEmbeddings(Embeddings):
         """Look up the rounded row of each id; see `Collection.each`."""
         return _Rounded.apply(self.tables.each(ids, offsets), BITS[self.codes])
 
-    def fill(self, draw: Draw) -> None:
+    def fill(self, draw: Initializer) -> None:
         """Overwrite the rows that are trained."""
         self.tables.fill(draw)
 

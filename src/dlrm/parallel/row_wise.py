@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dlrm.nn.concat import select
 from dlrm.nn.embedding import Storage, bags_of
-from dlrm.nn.joined import select
 from dlrm.parallel.exchange import Trip, Wire
 from dlrm.parallel.shards import Shard
 from dlrm.parallel.unit import End, Unit, ends, starts

@@ -12,7 +12,7 @@ T = TypeVar("T")
 LOOK_S = 0.5
 
 
-def in_turn(world: World, work: Callable[[], T]) -> T:
+def rank_zero_first(world: World, work: Callable[[], T]) -> T:
     """Return what the work returns on this process.
 
     The first process does it first, then the first of every other host, then all: what they find
@@ -33,7 +33,7 @@ def in_turn(world: World, work: Callable[[], T]) -> T:
                 mine = pool.submit(contextvars.copy_context().run, work)
             while True:
                 busy = now == turn and mine is not None and not mine.done()
-                if not any(world.ask(busy)):
+                if not any(world.all_gather_object(busy)):
                     break
                 if busy and mine is not None:
                     wait([mine], LOOK_S)

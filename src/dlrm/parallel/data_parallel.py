@@ -6,8 +6,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dlrm.nn.concat import select
 from dlrm.nn.embedding import Storage, bags_of
-from dlrm.nn.joined import select
 from dlrm.ops.reference.lookup import sparse_gradient
 from dlrm.parallel.exchange import Wire
 from dlrm.parallel.shards import Shard

@@ -14,9 +14,9 @@ from dlrm.batch import Batch
 from dlrm.errors import ConfigError, IdError
 from dlrm.models import MODELS, another
 from dlrm.models.dlrm import DLRM, DLRMConfig
-from dlrm.nn.aware import AwareEmbeddings
 from dlrm.nn.codes import Codes
 from dlrm.nn.embedding import EmbeddingCollection, constant, normal
+from dlrm.nn.qat import QATEmbeddings
 from dlrm.nn.quantized import QuantizedCollection, quantize
 from dlrm.nn.tables import TablesConfig
 from dlrm.optim import build
@@ -28,11 +28,11 @@ from .bags import SEEDS, draw, one_hot, train
 CODES = get_args(Codes)
 
 
-def both(rows, dim, to, seed=0) -> tuple[EmbeddingCollection, AwareEmbeddings]:
+def both(rows, dim, to, seed=0) -> tuple[EmbeddingCollection, QATEmbeddings]:
     """Plain tables, and aware ones of the same numbers."""
     torch.manual_seed(seed)
     plain = EmbeddingCollection(rows, dim, draw=normal(0.3))
-    aware = AwareEmbeddings(rows, dim, codes=to)
+    aware = QATEmbeddings(rows, dim, codes=to)
     (weight,) = aware.parameters()
     weight.data.copy_(plain.weight)
     return plain, aware
@@ -79,7 +79,7 @@ def test_forwards_it_is_the_quantised_tables_and_backwards_the_plain_ones(
 def test_quantising_afterwards_changes_no_vector(to):
     torch.manual_seed(1)
     rows = [300, 10, 250]
-    tables = TablesConfig(aware=to, init_std=0.1).build(rows, 16, ["a", "b", "c"])
+    tables = TablesConfig(qat=to, init_std=0.1).build(rows, 16, ["a", "b", "c"])
     model = DLRM(1, tables, bottom=(), top=(16,))
     before = train(model, rows, build("adagrad", model.parameters(), 0.05))
     assert before[-1] < 0.97 * before[0]
@@ -93,14 +93,14 @@ def test_quantising_afterwards_changes_no_vector(to):
     # Copies and saved ones are the same.
     again = copy.deepcopy(model)
     assert torch.equal(again(batch), model(batch))
-    fresh = DLRM(1, TablesConfig(aware=to).build(rows, 16, ["a", "b", "c"]), bottom=(), top=(16,))
+    fresh = DLRM(1, TablesConfig(qat=to).build(rows, 16, ["a", "b", "c"]), bottom=(), top=(16,))
     fresh.load_state_dict(model.state_dict())
     assert torch.equal(fresh(batch), model(batch))
 
 
 def test_training_for_codes_beats_rounding_afterwards():
     rows, losses = [40, 30], {}
-    for aware in (TablesConfig(init_std=0.1), TablesConfig(init_std=0.1, aware="int2")):
+    for aware in (TablesConfig(init_std=0.1), TablesConfig(init_std=0.1, qat="int2")):
         torch.manual_seed(3)
         tables = aware.build(rows, 16, ["a", "b"])
         model = DLRM(1, tables, bottom=(), top=(16,))
@@ -114,12 +114,12 @@ def test_training_for_codes_beats_rounding_afterwards():
             logits = small(Batch(torch.zeros(256, 1), ids, (signal > 0).float()))
         labels = (signal > 0).float()
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels)
-        losses[aware.aware] = float(loss)
+        losses[aware.qat] = float(loss)
     assert losses["int2"] < losses["none"]
 
 
 def test_small_updates_add_up_until_a_code_changes():
-    aware = AwareEmbeddings([1], 16, codes="int2")
+    aware = QATEmbeddings([1], 16, codes="int2")
     aware.fill(lambda values, t, first: values.copy_(torch.linspace(0, 3, 16)))
     ids = torch.zeros(1, 1, dtype=torch.int64)
     before, moved = aware(ids).detach(), []
@@ -133,7 +133,7 @@ def test_small_updates_add_up_until_a_code_changes():
 
 
 def test_the_seam_is_kept():
-    aware = AwareEmbeddings([5, 3], 16, ["C1", "C2"], codes="int8")
+    aware = QATEmbeddings([5, 3], 16, ["C1", "C2"], codes="int8")
     with pytest.raises(IdError, match=r"C2: id 3 is out of range.*3 rows"):
         aware(torch.tensor([[0, 3]]))
     aware.fill(constant(0.25))
@@ -145,22 +145,22 @@ def test_the_seam_is_kept():
 
 
 def test_only_their_own_codes_can_be_made_of_them():
-    aware = AwareEmbeddings([5, 3], 16, ["C1", "C2"], codes="int8")
+    aware = QATEmbeddings([5, 3], 16, ["C1", "C2"], codes="int8")
     with pytest.raises(ConfigError, match="C1: its table was trained for int8 codes, not for int4"):
         quantize(aware, "int4")
 
 
 def test_rows_that_would_grow_stay_plain():
     for dim, config in (
-        (1, TablesConfig(aware="int2")),
-        (2, TablesConfig(aware="int8")),
-        (8, TablesConfig(aware="int8", storage="bf16")),
+        (1, TablesConfig(qat="int2")),
+        (2, TablesConfig(qat="int8")),
+        (8, TablesConfig(qat="int8", storage="bf16")),
     ):
         assert isinstance(config.build([50], dim, ["C1"]), EmbeddingCollection)
-    fewer = TablesConfig(aware="int4", storage="bf16").build([50], 8, ["C1"])
-    assert isinstance(fewer, AwareEmbeddings)
-    with pytest.raises(ConfigError, match=r"tables\.aware is int8, but says nothing to .* qr"):
-        TablesConfig(aware="int8", compression="qr")
+    fewer = TablesConfig(qat="int4", storage="bf16").build([50], 8, ["C1"])
+    assert isinstance(fewer, QATEmbeddings)
+    with pytest.raises(ConfigError, match=r"tables\.qat is int8, but says nothing to .* qr"):
+        TablesConfig(qat="int8", compression="qr")
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -170,7 +170,7 @@ def test_every_model_takes_them(name):
         categorical=tuple(CategoricalFeature(name=n, rows=30) for n in ("user", "item")),
     )
     config = another(DLRMConfig(dim=16, bottom=(8,), top=(8,)), name)
-    config = TrainConfig(model=replace(config, tables=TablesConfig(aware="int4")))
+    config = TrainConfig(model=replace(config, tables=TablesConfig(qat="int4")))
     assert from_dict(to_dict(config)) == config
     model = config.model.build(schema)
     batch = Batch(torch.ones(4, 1), one_hot([30, 30], 4, seed=1), torch.zeros(4))

@@ -11,10 +11,10 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from dlrm.errors import ConfigError, WorldError, unknown
 from dlrm.parallel.failure import is_connection_error, reason
-from dlrm.parallel.lines import connections, shut
+from dlrm.parallel.heartbeat import Presence
+from dlrm.parallel.launch_env import Place, interface_to
 from dlrm.parallel.meeting import Member, meet, open_store
-from dlrm.parallel.place import Place, interface_to
-from dlrm.parallel.presence import Presence
+from dlrm.parallel.sockets import connections, shut
 
 BACKENDS = ("auto", "gloo", "nccl", "mpi")
 

@@ -11,9 +11,9 @@ from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUs
 from torch.distributed.distributed_c10d import Store
 
 from dlrm.errors import ConfigError, DlrmError, WorldError
+from dlrm.parallel.heartbeat import Presence
+from dlrm.parallel.launch_env import Place
 from dlrm.parallel.meeting import Member, meet
-from dlrm.parallel.place import Place
-from dlrm.parallel.presence import Presence
 
 T = TypeVar("T")
 

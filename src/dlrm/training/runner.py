@@ -18,7 +18,7 @@ from dlrm.training import ensemble, loop
 from dlrm.training.config import TrainConfig, to_dict
 from dlrm.training.environment import environment
 from dlrm.training.evaluate import describe, optimum, predict_split
-from dlrm.training.trained import effort, load_model
+from dlrm.training.load import effort, load_model
 
 HELD_OUT = ("validation", "test")
 """Splits that a finished run is evaluated on, where they have rows."""
@@ -78,7 +78,7 @@ def complete(
 
     """
     world = world or World.alone()
-    again = world.tell((path / "config.json").is_file())
+    again = world.broadcast_object((path / "config.json").is_file())
     if not again and world.first:
         # Killed before its config was written, it is no run yet: nothing in it is worth keeping.
         shutil.rmtree(path, ignore_errors=True)
@@ -89,7 +89,7 @@ def complete(
     )
     known = {name: run.evaluation(name) for name in HELD_OUT if len(dataset.split(name))}
     done = {name: evaluation for name, evaluation in known.items() if evaluation is not None}
-    if world.tell(bool(done) and len(done) == len(known)):
+    if world.broadcast_object(bool(done) and len(done) == len(known)):
         return run, done
     model = fit(config, dataset, run, resume=again, title=title, world=world)
     return run, evaluate(config, dataset, run, model, world=world)

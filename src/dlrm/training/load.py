@@ -37,7 +37,7 @@ def load_model(run: Run, world: World | None = None) -> nn.Module:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Effort:
+class TrainingStats:
     """What a training took; of an ensemble all members together."""
 
     step: int
@@ -52,12 +52,12 @@ class Effort:
         return self.samples / self.elapsed_s
 
 
-def effort(run: Run) -> Effort:
+def effort(run: Run) -> TrainingStats:
     """Return what the training of a finished run took."""
     rows = run.metrics()
     members = [row for row in rows if row["event"] == "member"]
     counted = members or [next(row for row in reversed(rows) if row["event"] == "train")]
-    return Effort(
+    return TrainingStats(
         step=sum(row["step"] for row in counted),
         samples=sum(row["samples"] for row in counted),
         elapsed_s=sum(row["elapsed_s"] for row in counted),
