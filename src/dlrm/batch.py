@@ -1,10 +1,12 @@
 """A batch of samples, as every model takes it.
 
-Legend used throughout: B batch, T tables, D embedding dimension, N dense features, L ids in the
-batch.
+Legend used throughout: B batch, T categorical features, T1 of them with one id a sample, F of them
+lists, D embedding dimension, N dense features, K labels, L ids in the lists of a batch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,23 +14,87 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
+class Jagged(NamedTuple):
+    """Lists one after another: list g is `values[offsets[g] : offsets[g + 1]]`, and may be empty.
+
+    In a batch they stand sample by sample and feature by feature: g = b*F + f.
+    """
+
+    values: Tensor
+    """(L, ...)"""
+    offsets: Tensor
+    """(G + 1,) int64, rising from 0 to L"""
+
+    @property
+    def lengths(self) -> Tensor:
+        """(G,) int64, the length of each list."""
+        return self.offsets.diff()
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Jagged":
+        """Return these lists on a device."""
+        return Jagged(*(each.to(device, non_blocking=non_blocking) for each in self))
+
+    def pin(self) -> "Jagged":
+        """Return these lists in page-locked memory."""
+        return Jagged(*(each.pin_memory() for each in self))
+
+    def slice(self, start: int, stop: int) -> "Jagged":
+        """Return lists start to stop; the values are a view."""
+        offsets = self.offsets[start : stop + 1]
+        return Jagged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+
+    def columns(self, features: Sequence[int], count: int) -> "Jagged":
+        """Return the lists of some features of each sample alone.
+
+        Args:
+            features: Their positions, in the order in which they come out.
+            count: Features of a sample here, so that there are B*count lists.
+
+        """
+        chosen = torch.tensor(list(features), device=self.offsets.device)
+        starts = self.offsets[:-1].view(-1, count).index_select(1, chosen).flatten()
+        lengths = self.lengths.view(-1, count).index_select(1, chosen).flatten()
+        offsets = torch.cat([self.offsets.new_zeros(1), lengths.cumsum(0)])
+        total = int(offsets[-1])
+        moved = (starts - offsets[:-1]).repeat_interleave(lengths, output_size=total)
+        places = torch.arange(total, device=offsets.device) + moved
+        return Jagged(self.values.index_select(0, places), offsets)
+
+
+def interleave(features: Sequence[Jagged]) -> Jagged:
+    """Return the lists of several features, (B + 1,) offsets each, sample by sample as one."""
+    count = len(features)
+    lengths = torch.stack([feature.lengths for feature in features], dim=1).flatten()
+    offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    values = torch.empty(
+        int(offsets[-1]), dtype=features[0].values.dtype, device=features[0].values.device
+    )
+    for f, feature in enumerate(features):
+        moved = offsets[f:-1:count] - feature.offsets[:-1]
+        total = feature.values.shape[0]
+        places = moved.repeat_interleave(feature.lengths, output_size=total)
+        values[torch.arange(total, device=values.device) + places] = feature.values
+    return Jagged(values, offsets)
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """B samples.
 
-    One-hot batches carry one id per sample and table and no offsets. Multi-hot batches carry the
-    bags of all samples one after another, sample by sample and table by table: the bag of sample b
-    in table t is `ids[offsets[b*T + t] : offsets[b*T + t + 1]]`, and may be empty.
+    Features with one id a sample are one block, whatever the others are; only lists are jagged.
     """
 
     dense: Tensor
     """(B, N) float32"""
     ids: Tensor
-    """(B, T) int32 or int64 when one-hot, else (L,)"""
+    """(B, T1) int32 or int64, of the features with one id a sample"""
     labels: Tensor
-    """(B,) float32; zeros where nothing is known"""
-    offsets: Tensor | None = None
-    """None when one-hot, else (B*T + 1,) int64, from 0 to L"""
+    """(B, K) float32; zeros where nothing is known"""
+    lists: Jagged | None = None
+    """Ids (L,) of the F bags and sequences of each sample, with offsets (B*F + 1,); None where the
+    schema has no such feature"""
+    weights: Tensor | None = None
+    """(B,) float32, how much each sample counts; None for 1 each"""
     parts: tuple[int, ...] | None = None
     """Samples of each process where these are a part of a larger batch; their sum is its size"""
 
@@ -36,35 +102,40 @@ class Batch:
     def of(
         cls,
         dense: NDArray[np.float32],
-        ids: NDArray[np.int32],
+        ids: NDArray[np.integer],
         labels: NDArray[np.generic],
-        offsets: NDArray[np.int64] | None = None,
+        lists: tuple[NDArray[np.integer], NDArray[np.int64]] | None = None,
+        weights: NDArray[np.float32] | None = None,
     ) -> "Batch":
         """Return arrays as a batch, without copying what has the right type."""
         return cls(
             torch.from_numpy(dense),
             torch.from_numpy(ids),
-            torch.from_numpy(labels.astype(np.float32)),
-            None if offsets is None else torch.from_numpy(offsets),
+            torch.from_numpy(np.ascontiguousarray(labels, dtype=np.float32)),
+            None if lists is None else Jagged(*map(torch.from_numpy, lists)),
+            None if weights is None else torch.from_numpy(weights),
         )
 
     def __len__(self) -> int:
         return self.labels.shape[0]
 
     @property
-    def tables(self) -> int:
-        """T, the number of tables this batch has ids for."""
-        if self.offsets is None:
-            return self.ids.shape[1]
-        return (self.offsets.shape[0] - 1) // max(len(self), 1)
+    def num_lists(self) -> int:
+        """F, the list features that this batch has ids for."""
+        if self.lists is None:
+            return 0
+        return (self.lists.offsets.shape[0] - 1) // max(len(self), 1)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
-        """Return this batch on a device."""
+        """Return this batch on a device; itself where it is there already."""
+        if self.labels.device == torch.device(device):
+            return self
         return Batch(
             self.dense.to(device, non_blocking=non_blocking),
             self.ids.to(device, non_blocking=non_blocking),
             self.labels.to(device, non_blocking=non_blocking),
-            None if self.offsets is None else self.offsets.to(device, non_blocking=non_blocking),
+            None if self.lists is None else self.lists.to(device, non_blocking=non_blocking),
+            None if self.weights is None else self.weights.to(device, non_blocking=non_blocking),
             self.parts,
         )
 
@@ -74,16 +145,19 @@ class Batch:
             self.dense.pin_memory(),
             self.ids.pin_memory(),
             self.labels.pin_memory(),
-            None if self.offsets is None else self.offsets.pin_memory(),
+            None if self.lists is None else self.lists.pin(),
+            None if self.weights is None else self.weights.pin_memory(),
             self.parts,
         )
 
     def slice(self, start: int, stop: int) -> "Batch":
         """Return samples start to stop; a view wherever the layout allows it."""
-        dense, labels = self.dense[start:stop], self.labels[start:stop]
-        if self.offsets is None:
-            return Batch(dense, self.ids[start:stop], labels)
-        tables = self.tables
         stop = min(stop, len(self))
-        offsets = self.offsets[start * tables : stop * tables + 1]
-        return Batch(dense, self.ids[offsets[0] : offsets[-1]], labels, offsets - offsets[0])
+        lists, count = self.lists, self.num_lists
+        return Batch(
+            self.dense[start:stop],
+            self.ids[start:stop],
+            self.labels[start:stop],
+            None if lists is None else lists.slice(start * count, stop * count),
+            None if self.weights is None else self.weights[start:stop],
+        )

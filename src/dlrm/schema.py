@@ -1,7 +1,21 @@
-"""What the columns of a dataset mean."""
+"""What the input of a model means: dense features, categorical features, tables, labels.
 
+A table is storage of its own: several features may look up the same one, such as an item and the
+history of items.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, get_args
+
+from dlrm.errors import ConfigError, unknown
+
+Kind = Literal["one_hot", "bag", "sequence"]
+"""How many ids a sample has of a categorical feature: exactly one; any number, whose order means
+nothing; or any number in their order, the newest last."""
+
+Task = Literal["classification", "regression"]
+"""What labels are: 0 or 1, or any numbers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,34 +29,133 @@ class DenseFeature:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CategoricalFeature:
-    """An id (or a bag of ids) per sample, looked up in a table of its own."""
+class Table:
+    """An embedding table, without its dimension, which is a choice of the model."""
 
     name: str
-    """Name of the input column."""
-    rows: int
-    """Rows of its table; ids are 0 <= id < rows."""
-    multi_hot: bool = False
-    """Whether a sample holds a bag of ids, of any length, or exactly one."""
+    """Unique among the tables of a schema."""
+    num_embeddings: int
+    """Rows; ids are 0 <= id < num_embeddings."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Feature:
+    """A categorical feature: ids per sample, looked up in a table."""
+
+    name: str
+    """Name of the input column; unique among the categorical features."""
+    table: str
+    """Name of its table."""
+    kind: Kind = "one_hot"
+    """How many ids a sample has."""
+    max_length: int = 0
+    """Ids that are kept of a longer list, the newest; 0 for all."""
+
+    @property
+    def is_list(self) -> bool:
+        """Whether a sample has any number of ids."""
+        return self.kind != "one_hot"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Schema:
-    """The input of a model: N dense features, T categorical ones, and a label."""
+    """The input of a model: N dense features, T categorical ones, and K labels.
+
+    Raises:
+        ConfigError: Two features or tables have one name, or a table or a kind is unknown.
+
+    """
 
     dense: tuple[DenseFeature, ...]
-    categorical: tuple[CategoricalFeature, ...]
-    label: str = "label"
+    tables: tuple[Table, ...]
+    features: tuple[Feature, ...]
+    labels: tuple[str, ...] = ("label",)
+    task: Task = "classification"
+
+    def __post_init__(self) -> None:
+        for what, names in (
+            ("dense feature", [feature.name for feature in self.dense]),
+            ("table", [table.name for table in self.tables]),
+            ("categorical feature", list(self.feature_names)),
+            ("label", list(self.labels)),
+        ):
+            if twice := {name for name in names if names.count(name) > 1}:
+                raise ConfigError(f"the schema has the {what} {min(twice)} twice")
+        tables = {table.name for table in self.tables}
+        for feature in self.features:
+            if feature.table not in tables:
+                raise unknown(f"table of the feature {feature.name}", feature.table, sorted(tables))
+            if feature.kind not in get_args(Kind):
+                raise unknown(f"kind of the feature {feature.name}", feature.kind, get_args(Kind))
+
+    @classmethod
+    def one_hot(
+        cls,
+        num_dense: int,
+        num_embeddings: Iterable[int],
+        names: Sequence[str] | None = None,
+        *,
+        kind: Kind = "one_hot",
+        labels: tuple[str, ...] = ("label",),
+    ) -> "Schema":
+        """Return a schema in which each categorical feature has a table of its own.
+
+        Args:
+            num_dense: N; the dense features are I1, I2, ...
+            num_embeddings: Rows of each of the T tables.
+            names: Of the categorical features and their tables; None for C1, C2, ...
+            kind: Of all features.
+            labels: Their names.
+
+        """
+        sizes = list(num_embeddings)
+        called = list(names) if names is not None else [f"C{t + 1}" for t in range(len(sizes))]
+        return cls(
+            dense=tuple(DenseFeature(name=f"I{i + 1}") for i in range(num_dense)),
+            tables=tuple(
+                Table(name=name, num_embeddings=n) for name, n in zip(called, sizes, strict=True)
+            ),
+            features=tuple(Feature(name=name, table=name, kind=kind) for name in called),
+            labels=labels,
+        )
 
     @property
-    def rows(self) -> tuple[int, ...]:
-        """Rows of each table, in feature order."""
-        return tuple(feature.rows for feature in self.categorical)
-
-    @property
-    def names(self) -> tuple[str, ...]:
+    def feature_names(self) -> tuple[str, ...]:
         """Name of each categorical feature."""
-        return tuple(feature.name for feature in self.categorical)
+        return tuple(feature.name for feature in self.features)
+
+    @property
+    def one_hot_features(self) -> tuple[Feature, ...]:
+        """Those with one id a sample, in the order of the columns of `Batch.ids`."""
+        return tuple(feature for feature in self.features if not feature.is_list)
+
+    @property
+    def list_features(self) -> tuple[Feature, ...]:
+        """Bags and sequences, in the order of `Batch.lists`."""
+        return tuple(feature for feature in self.features if feature.is_list)
+
+    @property
+    def num_embeddings(self) -> tuple[int, ...]:
+        """Rows of the table of each categorical feature."""
+        sizes = {table.name: table.num_embeddings for table in self.tables}
+        return tuple(sizes[feature.table] for feature in self.features)
+
+    @property
+    def num_labels(self) -> int:
+        """K, the number of labels, and of logits."""
+        return len(self.labels)
+
+    def feature(self, name: str) -> Feature:
+        """Return the categorical feature of that name.
+
+        Raises:
+            ConfigError: There is none; lists the choices.
+
+        """
+        for feature in self.features:
+            if feature.name == name:
+                return feature
+        raise unknown("categorical feature", name, self.feature_names)
 
     def to_dict(self) -> dict[str, Any]:
         """Return this schema as JSON-ready values."""
@@ -53,19 +166,23 @@ class Schema:
         """Rebuild a schema from what `to_dict` returned."""
         return cls(
             dense=tuple(DenseFeature(**feature) for feature in values["dense"]),
-            categorical=tuple(CategoricalFeature(**feature) for feature in values["categorical"]),
-            label=values["label"],
+            tables=tuple(Table(**table) for table in values["tables"]),
+            features=tuple(Feature(**feature) for feature in values["features"]),
+            labels=tuple(values["labels"]),
+            task=values["task"],
         )
 
     def difference(self, other: "Schema") -> str | None:
         """Say in words how `other` differs from this schema; None when it does not."""
-        for kind, mine, theirs in (
+        for kind, ours, theirs in (
             ("dense feature", self.dense, other.dense),
-            ("categorical feature", self.categorical, other.categorical),
+            ("table", self.tables, other.tables),
+            ("categorical feature", self.features, other.features),
+            ("label", self.labels, other.labels),
         ):
-            if len(mine) != len(theirs):
-                return f"{len(mine)} {kind}s against {len(theirs)}"
-            for ours, its in zip(mine, theirs, strict=True):
-                if ours != its:
-                    return f"{ours} against {its}"
-        return None if self.label == other.label else f"label {self.label} against {other.label}"
+            if len(ours) != len(theirs):
+                return f"{len(ours)} {kind}s against {len(theirs)}"
+            for one, another in zip(ours, theirs, strict=True):
+                if one != another:
+                    return f"{one} against {another}"
+        return None if self.task == other.task else f"{self.task} against {other.task}"

@@ -1,6 +1,9 @@
-"""The catalogue of models: one file each, `forward(batch) -> logits (B,)`."""
+"""The catalogue of models: one file each, `forward(batch) -> logits (B, K)`."""
 
 from dataclasses import fields
+
+import torch
+from torch import nn
 
 from dlrm.errors import unknown
 from dlrm.models.dcn import DCNConfig
@@ -13,6 +16,9 @@ from dlrm.models.lr import LRConfig
 from dlrm.models.mf import MFConfig
 from dlrm.models.wide_deep import WideDeepConfig
 from dlrm.models.xdeepfm import XDeepFMConfig
+from dlrm.nn.embedding import materialize
+from dlrm.nn.precision import ComputeDtype
+from dlrm.schema import Schema
 
 __all__ = [
     "MODELS",
@@ -28,6 +34,7 @@ __all__ = [
     "WideDeepConfig",
     "XDeepFMConfig",
     "another",
+    "build",
 ]
 
 ModelConfig = (
@@ -56,7 +63,29 @@ MODELS: dict[str, type[ModelConfig]] = {
     "xdeepfm": XDeepFMConfig,
     "finalmlp": FinalMLPConfig,
 }
-"""Name of a model -> its config, whose `build(schema)` returns the model."""
+"""Name of a model -> its config, whose `build(schema, dtype)` returns the model, see `build`."""
+
+
+def build(
+    config: ModelConfig,
+    schema: Schema,
+    dtype: ComputeDtype = "fp32",
+    device: torch.device | str = "cpu",
+) -> nn.Module:
+    """Return a model with fresh parameters: `forward(batch) -> logits (B, K)`.
+
+    Args:
+        config: Of the model. Its own `build` returns the model with tables that have no memory yet,
+            so that they may be spread over processes before they get any.
+        schema: Of the data.
+        dtype: Of products, where the model has any that can be in bfloat16.
+        device: Where the parameters are; their first numbers are the same everywhere.
+
+    Raises:
+        ConfigError: The model cannot be built for these data; says why.
+
+    """
+    return materialize(config.build(schema, dtype), device)
 
 
 def another(config: ModelConfig, name: str) -> ModelConfig:

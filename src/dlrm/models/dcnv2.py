@@ -2,8 +2,8 @@
 
     x_0 = [dense, e_1, ..., e_T]
     x_{l+1} = x_0 * (W_l x_l + b_l) + x_l          W_l = U_l V_l^T where a rank is given
-    logit = w . x_L + mlp(x_0)                     parallel
-    logit = mlp(x_L)                               stacked
+    logits = w . x_L + mlp(x_0)                     parallel
+    logits = mlp(x_L)                               stacked
 
 The paper's last layer over both sides' outputs is the sum of w . x_L and the MLP's last layer.
 
@@ -11,7 +11,6 @@ Source: Wang et al., "DCN V2: Improved Deep & Cross Network and Practical Lesson
 Learning to Rank Systems", arXiv 2008.13535.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,7 +20,6 @@ from torch import Tensor, nn
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError, unknown
 from dlrm.nn.cross import MatrixCross
-from dlrm.nn.embedding import Embeddings
 from dlrm.nn.linear import Linear
 from dlrm.nn.mlp import MLP
 from dlrm.nn.precision import ComputeDtype
@@ -35,51 +33,32 @@ class DCNV2(nn.Module):
     """Dense features and embeddings side by side, through a cross network and an MLP.
 
     Args:
-        num_dense: N, dense features.
-        embeddings: Of the T categorical features, of dimension D.
-        cross_layers: L.
-        rank: Of the cross network's matrices; 0 for whole ones.
-        structure: `parallel` adds the MLP of the inputs, `stacked` puts it on the cross network.
-        deep: Hidden sizes of the MLP; a last layer to the logit follows.
-        dropout: Share of the MLP's hidden units dropped in training.
-        batch_norm: Whether its hidden layers are normalized.
-        precision: Of all products, see `dlrm.nn.mlp`.
+        schema: Of the data: N dense features, T categorical ones, K labels.
+        config: Of the model.
+        dtype: Of all products, see `dlrm.nn.mlp`.
 
     """
 
-    def __init__(
-        self,
-        num_dense: int,
-        embeddings: Embeddings,
-        *,
-        cross_layers: int,
-        rank: int = 0,
-        structure: Structure = "parallel",
-        deep: Sequence[int],
-        dropout: float = 0.0,
-        batch_norm: bool = False,
-        precision: ComputeDtype = "fp32",
-    ):
+    def __init__(self, schema: Schema, config: "DCNV2Config", dtype: ComputeDtype = "fp32"):
         super().__init__()
-        width = num_dense + len(embeddings.rows) * embeddings.dim
-        self.embeddings = embeddings
-        self.cross = MatrixCross(width, cross_layers, rank=rank, precision=precision)
-        self.last = Linear(width, 1, bias=False) if structure == "parallel" else None
+        width = len(schema.dense) + len(schema.features) * config.dim
+        parallel = config.structure == "parallel"
+        self.embeddings = config.tables.build(schema, config.dim)
+        self.cross = MatrixCross(width, config.cross_layers, rank=config.rank, precision=dtype)
+        self.last = Linear(width, schema.num_labels, bias=False) if parallel else None
         self.deep = MLP(
-            [width, *deep, 1],
+            [width, *config.deep, schema.num_labels],
             relu_last=False,
-            precision=precision,
-            dropout=dropout,
-            batch_norm=batch_norm,
+            precision=dtype,
+            dropout=config.dropout,
+            batch_norm=config.batch_norm,
         )
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the logits (B,)."""
-        e = self.embeddings(batch.ids, batch.offsets)
-        x0 = torch.cat([batch.dense, e.flatten(1)], dim=1)
+        """Return the logits (B, K)."""
+        x0 = torch.cat([batch.dense, self.embeddings(batch).flatten(1)], dim=1)
         x = self.cross(x0)
-        logit = self.deep(x) if self.last is None else self.last(x) + self.deep(x0)
-        return logit.squeeze(1)
+        return self.deep(x) if self.last is None else self.last(x) + self.deep(x0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,16 +97,6 @@ class DCNV2Config:
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout is {self.dropout}: at least 0 and below 1 is needed")
 
-    def build(self, schema: Schema, precision: ComputeDtype = "fp32") -> DCNV2:
-        """Return the model for data of this schema, with fresh parameters."""
-        return DCNV2(
-            len(schema.dense),
-            self.tables.build(schema.rows, self.dim, schema.names),
-            cross_layers=self.cross_layers,
-            rank=self.rank,
-            structure=self.structure,
-            deep=self.deep,
-            dropout=self.dropout,
-            batch_norm=self.batch_norm,
-            precision=precision,
-        )
+    def build(self, schema: Schema, dtype: ComputeDtype = "fp32") -> DCNV2:
+        """Return the model for data of this schema; see `dlrm.models.build`."""
+        return DCNV2(schema, self, dtype)

@@ -1,8 +1,8 @@
 """DLRM, the deep-learning recommendation model.
 
     x = bottom(dense)                        dense features to a vector
-    e = embeddings(ids)                      one vector per categorical feature
-    logit = top(interaction(x, e))           dot products of all pairs, by default
+    e = embeddings(batch)                     one vector per categorical feature
+    logits = top(interaction(x, e))           dot products of all pairs, by default
 
 Without dense features x is a vector that is learnt, the same for all samples: its dot product with
 an embedding is a weight of the id, as in logistic regression.
@@ -11,7 +11,6 @@ Source: Naumov et al., "Deep Learning Recommendation Model for Personalization a
 Systems", arXiv 1906.00091.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -31,62 +30,53 @@ class DLRM(nn.Module):
     """Bottom MLP, embedding tables, interaction, top MLP.
 
     Args:
-        num_dense: N, dense features.
-        embeddings: Of the T categorical features; their dimension D is the bottom MLP's output too.
-        bottom: Hidden sizes of the bottom MLP; a last layer to D follows. Of no meaning when N is
-            0.
-        top: Hidden sizes of the top MLP; a last layer to the logit follows.
-        interaction: `dot`, `cat`, `sum` or `projection`.
-        self_interaction: Whether `dot` also pairs each vector with itself.
-        projection: Combinations of the vectors that `projection` pairs them with.
-        dropout: Share of the MLPs' hidden units dropped in training.
-        batch_norm: Whether their hidden layers are normalized.
-        precision: Of the MLPs, see `dlrm.nn.mlp`.
+        schema: Of the data: N dense features, T categorical ones, K labels.
+        config: Of the model.
+        dtype: Of the MLPs' products, see `dlrm.nn.mlp`.
+        embeddings: Taken instead of those that the config describes.
 
     """
 
     def __init__(
         self,
-        num_dense: int,
-        embeddings: Embeddings,
+        schema: Schema,
+        config: "DLRMConfig",
+        dtype: ComputeDtype = "fp32",
         *,
-        bottom: Sequence[int],
-        top: Sequence[int],
-        interaction: str = "dot",
-        self_interaction: bool = False,
-        projection: int = 8,
-        dropout: float = 0.0,
-        batch_norm: bool = False,
-        precision: ComputeDtype = "fp32",
+        embeddings: Embeddings | None = None,
     ):
         super().__init__()
-        tables, dim = len(embeddings.rows), embeddings.dim
-        self.embeddings = embeddings
+        dim, num_dense = config.dim, len(schema.dense)
+        self.embeddings = embeddings or config.tables.build(schema, dim)
         # Without inputs all layers before the last would compute a constant, which the bias of the
         # last is by itself; a ReLU would leave it at 0 for good wherever it starts below.
         self.bottom = MLP(
-            [num_dense, *(bottom if num_dense else ()), dim],
+            [num_dense, *(config.bottom if num_dense else ()), dim],
             relu_last=num_dense > 0,
-            precision=precision,
-            dropout=dropout,
-            batch_norm=batch_norm,
+            precision=dtype,
+            dropout=config.dropout,
+            batch_norm=config.batch_norm,
         )
         self.interaction = build_interaction(
-            interaction, tables, dim, self_interaction=self_interaction, projection=projection
+            config.interaction,
+            len(schema.features),
+            dim,
+            self_interaction=config.self_interaction,
+            projection=config.projection,
         )
         self.top = MLP(
-            [self.interaction.width, *top, 1],
+            [self.interaction.width, *config.top, schema.num_labels],
             relu_last=False,
-            precision=precision,
-            dropout=dropout,
-            batch_norm=batch_norm,
+            precision=dtype,
+            dropout=config.dropout,
+            batch_norm=config.batch_norm,
         )
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the logits (B,)."""
+        """Return the logits (B, K)."""
         x = self.bottom(batch.dense)
-        e = self.embeddings(batch.ids, batch.offsets)
-        return self.top(self.interaction(x, e)).squeeze(1)
+        e = self.embeddings(batch)
+        return self.top(self.interaction(x, e))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,17 +115,6 @@ class DLRMConfig:
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout is {self.dropout}: at least 0 and below 1 is needed")
 
-    def build(self, schema: Schema, precision: ComputeDtype = "fp32") -> DLRM:
-        """Return the model for data of this schema, with fresh parameters."""
-        return DLRM(
-            len(schema.dense),
-            self.tables.build(schema.rows, self.dim, schema.names),
-            bottom=self.bottom,
-            top=self.top,
-            interaction=self.interaction,
-            self_interaction=self.self_interaction,
-            projection=self.projection,
-            dropout=self.dropout,
-            batch_norm=self.batch_norm,
-            precision=precision,
-        )
+    def build(self, schema: Schema, dtype: ComputeDtype = "fp32") -> DLRM:
+        """Return the model for data of this schema; see `dlrm.models.build`."""
+        return DLRM(schema, self, dtype)

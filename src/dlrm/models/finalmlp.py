@@ -2,13 +2,12 @@
 
     x = [dense, e_1, ..., e_T]
     u = mlp_1(x * g_1),  v = mlp_2(x * g_2)        gates g, see `dlrm.nn.gate`; without them 1
-    logit = b + w_1 . u + w_2 . v + sum over heads k of u_k^T W_k v_k
+    logits = b + w_1 . u + w_2 . v + sum over heads k of u_k^T W_k v_k
 
 Source: Mao et al., "FinalMLP: An Enhanced Two-Stream MLP Model for CTR Prediction", AAAI 2023,
 arXiv 2304.00902.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError, unknown
-from dlrm.nn.embedding import Embeddings
 from dlrm.nn.fusion import BilinearFusion
 from dlrm.nn.gate import Gate
 from dlrm.nn.mlp import MLP
@@ -30,59 +28,47 @@ class FinalMLP(nn.Module):
     """Two streams, each with a gate of its own if there are gates.
 
     Args:
-        num_dense: N, dense features.
-        embeddings: Of the T categorical features, of dimension D.
-        first: Sizes of the first stream's layers; the last is its output.
-        second: Sizes of the second stream's.
-        heads: Of the fusion; they divide both outputs.
-        gate: Hidden size of the gates; 0 for no gates.
-        contexts: For each stream the position of the categorical feature whose embedding its gate
-            sees; None for a learnt context.
-        dropout: Share of the streams' units dropped in training.
-        batch_norm: Whether the streams' layers are normalized.
-        precision: Of the streams and gates, see `dlrm.nn.mlp`.
+        schema: Of the data: N dense features, T categorical ones, K labels.
+        config: Of the model.
+        dtype: Of the streams and gates, see `dlrm.nn.mlp`.
+
+    Raises:
+        ConfigError: A context is no categorical feature; lists them.
 
     """
 
-    def __init__(
-        self,
-        num_dense: int,
-        embeddings: Embeddings,
-        *,
-        first: Sequence[int],
-        second: Sequence[int],
-        heads: int,
-        gate: int = 0,
-        contexts: tuple[int | None, int | None] = (None, None),
-        dropout: float = 0.0,
-        batch_norm: bool = False,
-        precision: ComputeDtype = "fp32",
-    ):
+    def __init__(self, schema: Schema, config: "FinalMLPConfig", dtype: ComputeDtype = "fp32"):
         super().__init__()
-        dim = embeddings.dim
-        width = num_dense + len(embeddings.rows) * dim
-        self.embeddings = embeddings
-        self.contexts = contexts
+        names = schema.feature_names
+        for name in config.contexts:
+            if name and name not in names:
+                raise unknown("categorical feature", name, names)
+        width = len(schema.dense) + len(names) * config.dim
+        self.embeddings = config.tables.build(schema, config.dim)
+        self.contexts = [names.index(name) if name else None for name in config.contexts]
+        """For each stream the feature whose embedding its gate sees; None for a learnt context."""
         self.gates = nn.ModuleList(
-            Gate(width, dim, gate, given=context is not None, precision=precision)
-            for context in contexts
-            if gate
+            Gate(width, config.dim, config.gate, given=context is not None, precision=dtype)
+            for context in self.contexts
+            if config.gate
         )
         self.streams = nn.ModuleList(
             MLP(
                 [width, *sizes],
                 relu_last=True,
-                precision=precision,
-                dropout=dropout,
-                batch_norm=batch_norm,
+                precision=dtype,
+                dropout=config.dropout,
+                batch_norm=config.batch_norm,
             )
-            for sizes in (first, second)
+            for sizes in (config.first, config.second)
         )
-        self.fusion = BilinearFusion(first[-1], second[-1], heads)
+        self.fusion = BilinearFusion(
+            config.first[-1], config.second[-1], config.heads, schema.num_labels
+        )
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the logits (B,)."""
-        e = self.embeddings(batch.ids, batch.offsets)
+        """Return the logits (B, K)."""
+        e = self.embeddings(batch)
         x = torch.cat([batch.dense, e.flatten(1)], dim=1)
         inputs = [x, x]
         for i, gate in enumerate(self.gates):
@@ -140,26 +126,6 @@ class FinalMLPConfig:
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout is {self.dropout}: at least 0 and below 1 is needed")
 
-    def build(self, schema: Schema, precision: ComputeDtype = "fp32") -> FinalMLP:
-        """Return the model for data of this schema, with fresh parameters.
-
-        Raises:
-            ConfigError: A context is no categorical feature; lists them.
-
-        """
-        for name in self.contexts:
-            if name and name not in schema.names:
-                raise unknown("categorical feature", name, schema.names)
-        one, other = (schema.names.index(name) if name else None for name in self.contexts)
-        return FinalMLP(
-            len(schema.dense),
-            self.tables.build(schema.rows, self.dim, schema.names),
-            first=self.first,
-            second=self.second,
-            heads=self.heads,
-            gate=self.gate,
-            contexts=(one, other),
-            dropout=self.dropout,
-            batch_norm=self.batch_norm,
-            precision=precision,
-        )
+    def build(self, schema: Schema, dtype: ComputeDtype = "fp32") -> FinalMLP:
+        """Return the model for data of this schema; see `dlrm.models.build`."""
+        return FinalMLP(schema, self, dtype)

@@ -1,6 +1,6 @@
 """FM, the factorization machine: logistic regression plus a weight for each pair of features.
 
-    logit = b + w . x + sum_t w_t[id_t]  +  sum_(i<j) <a_i, a_j>
+    logits = b + w . x + sum_t w_t[id_t]  +  sum_(i<j) <a_i, a_j>
 
 where a is x_i v_i of a dense feature and the embedding v_t[id_t] of a categorical one. The weight
 of a pair is the dot product of its two vectors, so it is known even where the pair was never seen.
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError
 from dlrm.models.lr import LR
-from dlrm.nn.embedding import Embeddings
 from dlrm.nn.factorization import SecondOrder
 from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
@@ -24,25 +23,23 @@ from dlrm.schema import Schema
 
 
 class FM(nn.Module):
-    """First-order weights and second-order factors.
+    """First-order weights and second-order factors, of each label.
 
     Args:
-        num_dense: N, dense features.
-        weights: First-order weights of the T categorical features: embeddings of dimension 1.
-        embeddings: Their factors, of dimension D.
+        schema: Of the data: N dense features, T categorical ones, K labels.
+        config: Of the model.
 
     """
 
-    def __init__(self, num_dense: int, weights: Embeddings, embeddings: Embeddings):
+    def __init__(self, schema: Schema, config: "FMConfig"):
         super().__init__()
-        self.linear = LR(num_dense, weights)
-        self.embeddings = embeddings
-        self.pairs = SecondOrder(num_dense, embeddings.dim)
+        self.linear = LR(schema, config.tables)
+        self.embeddings = config.tables.build(schema, config.dim * schema.num_labels)
+        self.pairs = SecondOrder(len(schema.dense), config.dim, schema.num_labels)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the logits (B,)."""
-        e = self.embeddings(batch.ids, batch.offsets)
-        return self.linear(batch) + self.pairs(batch.dense, e)
+        """Return the logits (B, K)."""
+        return self.linear(batch) + self.pairs(batch.dense, self.embeddings(batch))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,11 +61,7 @@ class FMConfig:
         if self.dim < 1:
             raise ConfigError(f"model.dim is {self.dim}: it must be positive")
 
-    def build(self, schema: Schema, precision: ComputeDtype = "fp32") -> FM:
-        """Return the model for data of this schema, with fresh parameters; always in float32."""
-        del precision
-        return FM(
-            len(schema.dense),
-            self.tables.build(schema.rows, 1, schema.names),
-            self.tables.build(schema.rows, self.dim, schema.names),
-        )
+    def build(self, schema: Schema, dtype: ComputeDtype = "fp32") -> FM:
+        """Return the model for data of this schema, always in float32; see `dlrm.models.build`."""
+        del dtype
+        return FM(schema, self)

@@ -1,6 +1,6 @@
 """LR, logistic regression: the baseline that knows no interactions.
 
-logit = b + w . dense + sum_t w_t[id_t]
+logits = b + w . dense + sum_t w_t[id_t]
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError
-from dlrm.nn.embedding import Embeddings
 from dlrm.nn.linear import Linear
 from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
@@ -18,26 +17,25 @@ from dlrm.schema import Schema
 
 
 class LR(nn.Module):
-    """One weight per dense feature and per id, and a bias; all start at 0.
+    """One weight per dense feature, id and label, and a bias per label; all start at 0.
 
     Args:
-        num_dense: N, dense features.
-        embeddings: Of the T categorical features, of dimension 1.
+        schema: Of the data: N dense features, T categorical ones, K labels.
+        tables: How the weights of the ids are stored.
 
     """
 
-    def __init__(self, num_dense: int, embeddings: Embeddings):
+    def __init__(self, schema: Schema, tables: TablesConfig):
         super().__init__()
-        self.embeddings = embeddings
-        self.linear = Linear(num_dense, 1)
+        self.embeddings = tables.build(schema, schema.num_labels)
+        self.linear = Linear(len(schema.dense), schema.num_labels)
         # The loss is convex: nothing is gained by a random start, and a rare id's weight stays 0.
-        embeddings.start_at_zero()
+        self.embeddings.start_at_zero()
         nn.init.zeros_(self.linear.weight)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the logits (B,)."""
-        weights = self.embeddings(batch.ids, batch.offsets)
-        return self.linear(batch.dense).squeeze(1) + weights.sum(dim=(1, 2))
+        """Return the logits (B, K)."""
+        return self.linear(batch.dense) + self.embeddings(batch).sum(dim=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +54,7 @@ class LRConfig:
                 "can be shorter; choose qr or hash"
             )
 
-    def build(self, schema: Schema, precision: ComputeDtype = "fp32") -> LR:
-        """Return the model for data of this schema, with fresh parameters; always in float32."""
-        del precision
-        return LR(len(schema.dense), self.tables.build(schema.rows, 1, schema.names))
+    def build(self, schema: Schema, dtype: ComputeDtype = "fp32") -> LR:
+        """Return the model for data of this schema, always in float32; see `dlrm.models.build`."""
+        del dtype
+        return LR(schema, self.tables)

@@ -1,7 +1,7 @@
 """Wide & Deep: a linear model over ids and crosses of ids, and an MLP over embeddings.
 
     wide  = b + w . x + sum_t w_t[id_t] + sum_(s,t) w_st[id_s, id_t]
-    logit = wide + mlp([x, e_1, ..., e_T])
+    logits = wide + mlp([x, e_1, ..., e_T])
 
 The crosses (s, t) are pairs of columns that are named in the config. Without any, the wide part is
 the first-order weights alone. A cross whose pairs of ids are more than its rows is hashed.
@@ -10,7 +10,6 @@ Source: Cheng et al., "Wide & Deep Learning for Recommender Systems", DLRS 2016,
 It trains the wide part with FTRL and the deep part with Adagrad; here one optimizer trains both.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,8 +19,7 @@ from torch import Tensor, nn
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError
 from dlrm.models.lr import LR
-from dlrm.nn.crosses import Crosses, parse
-from dlrm.nn.embedding import Embeddings
+from dlrm.nn.crosses import Crosses, crossed_schema
 from dlrm.nn.mlp import MLP
 from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
@@ -32,54 +30,44 @@ class WideDeep(nn.Module):
     """A linear model and an MLP, trained together.
 
     Args:
-        num_dense: N, dense features.
-        weights: First-order weights of the T categorical features: embeddings of dimension 1.
-        crosses: Weights of the crosses; None for none.
-        embeddings: Of the deep part, of dimension D; None leaves it the dense features alone.
-        deep: Hidden sizes of the MLP; a last layer to the logit follows.
-        dropout: Share of the MLP's hidden units dropped in training.
-        batch_norm: Whether its hidden layers are normalized.
-        precision: Of the MLP, see `dlrm.nn.mlp`.
+        schema: Of the data: N dense features, T categorical ones, K labels.
+        config: Of the model.
+        dtype: Of the MLP's products, see `dlrm.nn.mlp`.
+
+    Raises:
+        ConfigError: A cross names a column that the schema lacks, or not two of them; or the deep
+            part has nothing to learn from.
 
     """
 
-    def __init__(
-        self,
-        num_dense: int,
-        weights: Embeddings,
-        crosses: Crosses | None,
-        embeddings: Embeddings | None,
-        *,
-        deep: Sequence[int],
-        dropout: float = 0.0,
-        batch_norm: bool = False,
-        precision: ComputeDtype = "fp32",
-    ):
+    def __init__(self, schema: Schema, config: "WideDeepConfig", dtype: ComputeDtype = "fp32"):
         super().__init__()
-        self.linear = LR(num_dense, weights)
-        self.crosses = crosses
-        self.embeddings = embeddings
-        width = num_dense
-        if embeddings is not None:
-            width += len(embeddings.rows) * embeddings.dim
+        if not config.dim and not schema.dense:
+            raise ConfigError("model.dim is 0, but there are no dense features for the deep part")
+        self.linear = LR(schema, config.tables)
+        self.crosses = None
+        if config.crosses:
+            crossed = crossed_schema(config.crosses, schema, config.cross_rows)
+            self.crosses = Crosses(schema, config.tables.build(crossed, schema.num_labels))
+        self.embeddings = config.tables.build(schema, config.dim) if config.dim else None
+        width = len(schema.dense) + len(schema.features) * config.dim
         self.deep = MLP(
-            [width, *deep, 1],
+            [width, *config.deep, schema.num_labels],
             relu_last=False,
-            precision=precision,
-            dropout=dropout,
-            batch_norm=batch_norm,
+            precision=dtype,
+            dropout=config.dropout,
+            batch_norm=config.batch_norm,
         )
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the logits (B,)."""
+        """Return the logits (B, K)."""
         wide = self.linear(batch)
         if self.crosses is not None:
-            wide = wide + self.crosses(batch.ids, batch.offsets)
+            wide = wide + self.crosses(batch)
         x = batch.dense
         if self.embeddings is not None:
-            e = self.embeddings(batch.ids, batch.offsets)
-            x = torch.cat([x, e.flatten(1)], dim=1)
-        return wide + self.deep(x).squeeze(1)
+            x = torch.cat([x, self.embeddings(batch).flatten(1)], dim=1)
+        return wide + self.deep(x)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,29 +103,6 @@ class WideDeepConfig:
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout is {self.dropout}: at least 0 and below 1 is needed")
 
-    def build(self, schema: Schema, precision: ComputeDtype = "fp32") -> WideDeep:
-        """Return the model for data of this schema, with fresh parameters.
-
-        Raises:
-            ConfigError: A cross names a column that the schema lacks, or not two of them; or the
-                deep part has nothing to learn from.
-
-        """
-        if not self.dim and not schema.dense:
-            raise ConfigError("model.dim is 0, but there are no dense features for the deep part")
-        crosses = None
-        if self.crosses:
-            pairs = parse(self.crosses, schema.names)
-            rows = [min(self.cross_rows, schema.rows[s] * schema.rows[t]) for s, t in pairs]
-            weights = self.tables.build(rows, 1, self.crosses)
-            crosses = Crosses(schema.rows, pairs, weights)
-        return WideDeep(
-            len(schema.dense),
-            self.tables.build(schema.rows, 1, schema.names),
-            crosses,
-            self.tables.build(schema.rows, self.dim, schema.names) if self.dim else None,
-            deep=self.deep,
-            dropout=self.dropout,
-            batch_norm=self.batch_norm,
-            precision=precision,
-        )
+    def build(self, schema: Schema, dtype: ComputeDtype = "fp32") -> WideDeep:
+        """Return the model for data of this schema; see `dlrm.models.build`."""
+        return WideDeep(schema, self, dtype)

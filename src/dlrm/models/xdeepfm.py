@@ -1,6 +1,6 @@
 """xDeepFM: logistic regression, a compressed interaction network and an MLP.
 
-    logit = lr(dense, ids) + w . cin(e_1, ..., e_T) + mlp([dense, e_1, ..., e_T])
+    logits = lr(dense, ids) + w . cin(e_1, ..., e_T) + mlp([dense, e_1, ..., e_T])
 
 The interaction network (`dlrm.nn.cin`) crosses the embeddings; dense features, which the paper
 turns into ids, are in the other two parts.
@@ -9,7 +9,6 @@ Source: Lian et al., "xDeepFM: Combining Explicit and Implicit Feature Interacti
 Systems", arXiv 1803.05170.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,7 +19,6 @@ from dlrm.batch import Batch
 from dlrm.errors import ConfigError
 from dlrm.models.lr import LR
 from dlrm.nn.cin import CIN
-from dlrm.nn.embedding import Embeddings
 from dlrm.nn.linear import Linear
 from dlrm.nn.mlp import MLP
 from dlrm.nn.precision import ComputeDtype
@@ -32,48 +30,37 @@ class XDeepFM(nn.Module):
     """First-order weights, and embeddings that an interaction network and an MLP share.
 
     Args:
-        num_dense: N, dense features.
-        weights: First-order weights of the T categorical features: embeddings of dimension 1.
-        embeddings: Their vectors, of dimension D.
-        cin: Vectors of each layer of the interaction network.
-        deep: Hidden sizes of the MLP; a last layer to the logit follows.
-        dropout: Share of the MLP's hidden units dropped in training.
-        batch_norm: Whether its hidden layers are normalized.
-        precision: Of all products but the last ones, see `dlrm.nn.mlp`.
+        schema: Of the data: N dense features, T categorical ones, K labels.
+        config: Of the model.
+        dtype: Of all products but the last ones, see `dlrm.nn.mlp`.
+
+    Raises:
+        ConfigError: The schema has no categorical feature.
 
     """
 
-    def __init__(
-        self,
-        num_dense: int,
-        weights: Embeddings,
-        embeddings: Embeddings,
-        *,
-        cin: Sequence[int],
-        deep: Sequence[int],
-        dropout: float = 0.0,
-        batch_norm: bool = False,
-        precision: ComputeDtype = "fp32",
-    ):
+    def __init__(self, schema: Schema, config: "XDeepFMConfig", dtype: ComputeDtype = "fp32"):
         super().__init__()
-        tables = len(embeddings.rows)
-        self.linear = LR(num_dense, weights)
-        self.embeddings = embeddings
-        self.cin = CIN(tables, cin, precision=precision)
-        self.last = Linear(self.cin.width, 1, bias=False)
+        if not schema.features:
+            raise ConfigError("xdeepfm crosses categorical features, and the data have none")
+        tables = len(schema.features)
+        self.linear = LR(schema, config.tables)
+        self.embeddings = config.tables.build(schema, config.dim)
+        self.cin = CIN(tables, config.cin, precision=dtype)
+        self.last = Linear(self.cin.width, schema.num_labels, bias=False)
         self.deep = MLP(
-            [num_dense + tables * embeddings.dim, *deep, 1],
+            [len(schema.dense) + tables * config.dim, *config.deep, schema.num_labels],
             relu_last=False,
-            precision=precision,
-            dropout=dropout,
-            batch_norm=batch_norm,
+            precision=dtype,
+            dropout=config.dropout,
+            batch_norm=config.batch_norm,
         )
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the logits (B,)."""
-        e = self.embeddings(batch.ids, batch.offsets)
+        """Return the logits (B, K)."""
+        e = self.embeddings(batch)
         deep = self.deep(torch.cat([batch.dense, e.flatten(1)], dim=1))
-        return self.linear(batch) + (self.last(self.cin(e)) + deep).squeeze(1)
+        return self.linear(batch) + self.last(self.cin(e)) + deep
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,22 +93,6 @@ class XDeepFMConfig:
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout is {self.dropout}: at least 0 and below 1 is needed")
 
-    def build(self, schema: Schema, precision: ComputeDtype = "fp32") -> XDeepFM:
-        """Return the model for data of this schema, with fresh parameters.
-
-        Raises:
-            ConfigError: The schema has no categorical feature.
-
-        """
-        if not schema.categorical:
-            raise ConfigError("xdeepfm crosses categorical features, and the data have none")
-        return XDeepFM(
-            len(schema.dense),
-            self.tables.build(schema.rows, 1, schema.names),
-            self.tables.build(schema.rows, self.dim, schema.names),
-            cin=self.cin,
-            deep=self.deep,
-            dropout=self.dropout,
-            batch_norm=self.batch_norm,
-            precision=precision,
-        )
+    def build(self, schema: Schema, dtype: ComputeDtype = "fp32") -> XDeepFM:
+        """Return the model for data of this schema; see `dlrm.models.build`."""
+        return XDeepFM(schema, self, dtype)

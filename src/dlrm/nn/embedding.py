@@ -1,127 +1,196 @@
 """Embeddings, the seam of the project, and the plain collection of tables behind it.
 
+    embeddings(batch)                  (B, T, D), one pooled vector per sample and feature
+    embeddings.sequence(batch, name)   the vectors of a list feature, one by one, in their order
+
 Sharding, compression, quantisation and serving replace the one object that maps ids to vectors;
 models, losses and metrics do not know. The plain collection stacks all tables of one dimension and
 looks them up together. Its backward pass leaves `(ids, grad)` as a sparse `weight.grad`, which the
 optimizers of `dlrm.optim` apply to the rows that were looked up, so that no gradient of table size
 ever exists while clipping and accumulation work as usual.
+
+A model is built with its tables on torch's `meta` device, where they take no memory; `materialize`
+gives them memory and their first numbers. What stands in between, such as spreading tables over
+processes, replaces collections by their path in the model.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from math import sqrt
-from typing import Literal, Protocol
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from dlrm.errors import IdError
+from dlrm.batch import Batch, Jagged
+from dlrm.errors import ConfigError, IdError
+from dlrm.nn.layout import LISTS, ONE_HOT, Block, Layout
 from dlrm.ops import backend
 from dlrm.ops.memory import in_huge_pages
-from dlrm.ops.storage import mark
 
 Storage = Literal["fp32", "bf16", "bf16_nearest", "split"]
 """How tables are stored: float32; bfloat16 with stochastic rounding; bfloat16 with rounding to the
 nearest, which loses small updates; bfloat16 whose lost halves the optimizer keeps, so that nothing
 is lost. See `dlrm.ops.storage`."""
 
+M = TypeVar("M", bound=nn.Module)
+
 
 class Embeddings(nn.Module):
-    """What a model sees: T categorical features, each with its rows, become vectors of D numbers.
+    """What a model sees: the ids of T categorical features become vectors of D numbers.
 
-    A subclass defines `forward`.
+    A subclass defines `pooled` and `vectors`.
 
     Args:
-        rows: Ids that each of the T features may take: 0 <= id < rows.
+        layout: The features, their tables, and where a batch has their ids.
         dim: D.
-        names: Name of each feature, for errors.
 
     """
 
-    sizes: Tensor
-    """(T,) int64, ids of each feature"""
+    derived: bool
+    """Whether the model computes the ids from those of the batch: nothing can be sent ahead then"""
 
-    def __init__(self, rows: Sequence[int], dim: int, names: Sequence[str] | None = None):
+    def __init__(self, layout: Layout, dim: int):
         super().__init__()
-        self.rows = tuple(rows)
+        self.layout = layout
         self.dim = dim
-        self.names = tuple(names) if names else tuple(f"table {t}" for t in range(len(rows)))
-        self.register_buffer("sizes", torch.tensor(self.rows, dtype=torch.int64), persistent=False)
+        self.derived = False
+        for group, features in enumerate(layout.groups):
+            sizes = [layout.sizes[layout.table_of[f]] for f in features]
+            self._register(f"sizes_{group}", sizes)
+        self._register("order", layout.order or ())
 
-    def forward(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """Look up one row, or the sum of a bag of rows, per sample and feature.
+    def _register(self, name: str, values: Sequence[int]) -> None:
+        self.register_buffer(name, torch.tensor(values, dtype=torch.int64), persistent=False)
 
-        Args:
-            ids: (B, T) when one-hot, else (L,); see `Batch`.
-            offsets: None when one-hot, else (B*T + 1,).
+    @property
+    def num_features(self) -> int:
+        """T, the features that are served."""
+        return len(self.layout.features)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of each feature."""
+        return tuple(feature.name for feature in self.layout.features)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Look up the row of each one-hot feature, and the sum of the rows of each list.
 
         Returns:
-            (B, T, D).
+            (B, T, D); zeros for an empty list.
 
         Raises:
             IdError: An id is negative or not below the rows of its table; names the feature.
 
         """
+        parts = [self.pooled(block) for block in self.layout.blocks(batch)]
+        if not parts:
+            return torch.zeros(len(batch), 0, self.dim, device=batch.labels.device)
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        if self.layout.order is None:
+            return joined
+        return joined.index_select(1, self.get_buffer("order"))
+
+    def sequence(self, batch: Batch, name: str) -> Jagged:
+        """Return the vectors of a list feature one by one, in the order of its ids.
+
+        Args:
+            batch: B samples.
+            name: Of a bag or a sequence.
+
+        Returns:
+            Values (L, D) and offsets (B + 1,).
+
+        Raises:
+            ConfigError: There is no such list feature; lists the choices.
+            IdError: As for `forward`.
+
+        """
+        try:
+            group = self.layout.group_of(name)
+        except KeyError:
+            choices = [f.name for f in self.layout.features if f.is_list]
+            raise ConfigError(
+                f'"{name}" is no list feature; choose one of: {", ".join(choices) or "(none)"}'
+            ) from None
+        block = self.layout.block(batch, group)
+        assert block.offsets is not None
+        return Jagged(self.vectors(block), block.offsets)
+
+    def pooled(self, block: Block, per_sample_weights: Tensor | None = None) -> Tensor:
+        """Look up the rows of a block of ids, and add up those of each list.
+
+        Args:
+            block: Of F features.
+            per_sample_weights: In the shape of the ids, what each row is multiplied by, or None;
+                they also get a gradient.
+
+        Returns:
+            (B, F, D).
+
+        """
         raise NotImplementedError
+
+    def vectors(self, block: Block) -> Tensor:
+        """Look up the row of each id and add nothing up: (B, F, D) when one-hot, else (L, D)."""
+        raise NotImplementedError
+
+    def prefetch(self, batch: Batch) -> None:
+        """Send the ids of a batch ahead, where vectors come from elsewhere.
+
+        The next call of `forward`, which must be of the same batch, then only waits for them.
+        """
 
     @torch.no_grad()
     def start_at_zero(self) -> None:
         """Make every vector 0, in such a way that training can move it from there."""
-        for parameter in self.parameters():
-            nn.init.zeros_(parameter)
+        for collection in collections_of(self):
+            collection.start_with(constant(0.0))
 
     @property
     def size_bytes(self) -> int:
         """Bytes of the tables and of all that belongs to them, as a checkpoint holds them."""
         return sum(tensor.nbytes for tensor in self.state_dict().values())
 
-    def rows_of(self, ids: Tensor, offsets: Tensor | None, starts: Tensor | None = None) -> Tensor:
-        """Check ids and turn them into rows of stacked tables.
+    def checked_ids(self, block: Block, starts: Tensor | None = None) -> Tensor:
+        """Check the ids of a block and turn them into rows of stacked tables.
 
         Args:
-            ids: As for `forward`.
-            offsets: As for `forward`.
-            starts: (T,) int64, the first row of each table; None leaves the ids as they are.
+            block: Of F features.
+            starts: (F,) int64, the first row of each feature's table; None leaves ids as they are.
 
         Returns:
-            int64, in the shape of ids.
+            int64, in the shape of the ids.
 
         Raises:
-            IdError: As for `forward`; also where the offsets do not rise from 0 to L.
+            IdError: An id is out of range, or offsets do not rise from 0 to L. On a device other
+                than a CPU nothing is checked, which would have to wait for it: see
+                `Layout.check`.
 
         """
-        if offsets is None and ids.shape[1] != len(self.rows):
-            raise IdError(f"ids for {ids.shape[1]} tables, expected {len(self.rows)}")
+        sizes = self.get_buffer(f"sizes_{block.group}")
+        if block.offsets is None and block.ids.shape[1] != sizes.shape[0]:
+            raise IdError(f"ids for {block.ids.shape[1]} features, expected {sizes.shape[0]}")
         if starts is None:
-            starts = torch.zeros_like(self.sizes)
+            starts = torch.zeros_like(sizes)
         # Which kernels run depends on where the ids are, not on how tables are stored.
-        kernels = backend(torch.empty(0, device=ids.device))
-        rows, wrong = kernels.rows_of(ids, starts, self.sizes, offsets)
-        if wrong == -2:
-            raise IdError(f"offsets must rise from 0 to the number of ids, {ids.shape[0]}")
-        if wrong >= 0:
-            raise self._out_of_range(int(ids.flatten()[wrong]), wrong, offsets)
+        kernels = backend(torch.empty(0, device=block.ids.device))
+        rows, wrong = kernels.rows_of(block.ids, starts, sizes, block.offsets)
+        if wrong != -1:
+            raise self.layout.id_error(block, wrong)
         return rows
-
-    def _out_of_range(self, wrong: int, place: int, offsets: Tensor | None) -> IdError:
-        # Such an id would silently read a neighbouring table: all are one weight.
-        bag = place if offsets is None else _bag(offsets, place)
-        t = bag % len(self.rows)
-        return IdError(
-            f"{self.names[t]}: id {wrong} is out of range, "
-            f"its table has {self.rows[t]} rows (0 to {self.rows[t] - 1})"
-        )
-
-
-def _bag(offsets: Tensor, place: int) -> int:
-    return int(torch.searchsorted(offsets, place, right=True)) - 1
 
 
 def bags_of(offsets: Tensor, count: int) -> Tensor:
     """Return the bag that each of `count` ids lies in, (L,) int64, from offsets (G + 1,)."""
     bags = torch.arange(offsets.shape[0] - 1, device=offsets.device)
     return bags.repeat_interleave(offsets.diff(), output_size=count)
+
+
+def add_up(values: Tensor, offsets: Tensor, features: int) -> Tensor:
+    """Return the sums (B, F, D) of the values (L, D) of each list, from offsets (B*F + 1,)."""
+    sums = values.new_zeros(offsets.shape[0] - 1, values.shape[1])
+    sums = sums.index_add(0, bags_of(offsets, values.shape[0]), values)
+    return sums.view(-1, features, values.shape[1])
 
 
 Initializer = Callable[[Tensor, int, int], object]
@@ -132,111 +201,148 @@ the first of the rows. Called for all tables in order, and for the rows of a tab
 class Collection(Embeddings):
     """Tables that stand behind one object, whoever keeps their rows.
 
-    All other embeddings are made of such ones, see `collection`.
+    All other embeddings are made of such ones.
+
+    Args:
+        layout: The features and their tables.
+        dim: D.
+        storage: How rows are stored; what comes out is float32, and so is the gradient.
+        initializer: What fresh rows are; None for `uniform` with bounds of sqrt(1/n) in a table of
+            n rows, as the original DLRM draws them.
+
     """
 
-    def forward(
-        self, ids: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
-    ) -> Tensor:
-        """Look up the rows of each bag; see `Embeddings.forward`.
+    def __init__(
+        self,
+        layout: Layout,
+        dim: int,
+        *,
+        storage: Storage = "fp32",
+        initializer: Initializer | None = None,
+    ):
+        super().__init__(layout, dim)
+        self.storage: Storage = storage
+        self.initializer = initializer or uniform([sqrt(1 / n) for n in layout.sizes])
 
-        Args:
-            ids: As there.
-            offsets: As there.
-            per_sample_weights: (L,) of the rows in a bag's sum, or None; they also get a gradient.
+    @property
+    def materialized(self) -> bool:
+        """Whether the tables have memory."""
+        return not any(parameter.is_meta for parameter in self.parameters())
 
-        """
+    def materialize(self, device: torch.device) -> None:
+        """Give the tables memory on a device, and their first numbers."""
         raise NotImplementedError
 
-    def each(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """Look up the row of each id and add nothing up: (B, T, D) when one-hot, else (L, D)."""
-        raise NotImplementedError
+    def start_with(self, initializer: Initializer) -> None:
+        """Let the tables have these numbers, from now on or once they have memory."""
+        self.initializer = initializer
+        if self.materialized:
+            self.fill(initializer)
 
-    def fill(self, draw: Initializer) -> None:
+    def fill(self, initializer: Initializer) -> None:
         """Overwrite all tables."""
         raise NotImplementedError
 
     def table(self, t: int) -> Tensor:
-        """Return the (rows, D) numbers of table t, without gradient; a view where they lie here."""
+        """Return the (num_embeddings, D) numbers of table t, without gradient.
+
+        A view where they lie here.
+        """
+        raise NotImplementedError
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the weights that this process updates as groups of an optimizer, see `dlrm.optim`.
+
+        A group has `params`, `sparse` True, and the `storage` of its rows.
+        """
         raise NotImplementedError
 
 
 class EmbeddingCollection(Collection):
-    """T tables of dimension D, stacked into one weight.
+    """Tables of dimension D, stacked into one weight.
 
     Args:
-        rows: Rows of each of the T tables.
+        layout: As for `Collection`, as for what follows.
         dim: D.
-        names: Name of the feature behind each table, for errors.
-        storage: How the weight is stored; what comes out is float32, and so is the gradient.
-        draw: What fresh rows are; None for `uniform` with bounds of sqrt(1/n) in a table of n rows,
-            as the original DLRM draws them.
+        storage: How the weight is stored.
+        initializer: What fresh rows are.
         weight: (R, D), taken instead of drawing, without a copy if it is stored alike.
 
     """
 
-    starts: Tensor
-    """(T,) int64, the first row of each table in `weight`"""
-
     def __init__(
         self,
-        rows: Sequence[int],
+        layout: Layout,
         dim: int,
-        names: Sequence[str] | None = None,
         *,
         storage: Storage = "fp32",
-        draw: Initializer | None = None,
+        initializer: Initializer | None = None,
         weight: Tensor | None = None,
     ):
-        super().__init__(rows, dim, names)
-        self.storage: Storage = storage
-        self.register_buffer("starts", self.sizes.cumsum(0) - self.sizes, persistent=False)
-        dtype = torch.float32 if storage == "fp32" else torch.bfloat16
-        if weight is not None:
-            self.weight = nn.Parameter(weight.detach().to(dtype))
-            return
-        self.weight = nn.Parameter(in_huge_pages(torch.empty(sum(self.rows), dim, dtype=dtype)))
-        self.fill(draw or uniform([sqrt(1 / n) for n in self.rows]))
+        super().__init__(layout, dim, storage=storage, initializer=initializer)
+        starts = [sum(layout.sizes[:t]) for t in range(len(layout.sizes))]
+        self.starts = tuple(starts)
+        """First row of each table in `weight`"""
+        for group, features in enumerate(layout.groups):
+            self._register(f"starts_{group}", [starts[layout.table_of[f]] for f in features])
+        if weight is None:
+            weight = torch.empty(sum(layout.sizes), dim, dtype=_dtype(storage), device="meta")
+        self.weight = nn.Parameter(weight.detach().to(_dtype(storage)))
+
+    def materialize(self, device: torch.device) -> None:
+        """Give the tables memory on a device, and their first numbers."""
+        empty = torch.empty(self.weight.shape, dtype=self.weight.dtype, device=device)
+        self.weight = nn.Parameter(in_huge_pages(empty), self.weight.requires_grad)
+        self.fill(self.initializer)
 
     @torch.no_grad()
-    def fill(self, draw: Initializer) -> None:
-        """Overwrite all tables."""
-        if self.weight.is_meta:
-            return
-        for t, n in enumerate(self.rows):
+    def fill(self, initializer: Initializer) -> None:
+        """Overwrite all tables.
+
+        Numbers are drawn as float32 on the CPU whatever the storage and the device: the same
+        numbers everywhere, rounded.
+        """
+        in_place = self.storage == "fp32" and self.weight.is_cpu
+        for t, n in enumerate(self.layout.sizes):
             table = self.table(t)
             for first, last in pieces(n, self.dim):
-                if self.storage == "fp32":
-                    draw(table[first:last], t, first)
+                if in_place:
+                    initializer(table[first:last], t, first)
                     continue
-                # Drawn as float32 whatever the storage: the same numbers, rounded.
                 values = torch.empty(last - first, self.dim)
-                draw(values, t, first)
-                table[first:last] = values
+                initializer(values, t, first)
+                table[first:last] = values.to(table.device, table.dtype)
 
     def table(self, t: int) -> Tensor:
-        """Return the (rows, D) weight of table t; see `Collection.table`."""
-        start = sum(self.rows[:t])
-        return self.weight.detach()[start : start + self.rows[t]]
+        """Return the (num_embeddings, D) weight of table t; see `Collection.table`."""
+        start = self.starts[t]
+        return self.weight.detach()[start : start + self.layout.sizes[t]]
 
-    def forward(
-        self, ids: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
-    ) -> Tensor:
-        """Look up the rows of each bag; see `Collection.forward`."""
-        if offsets is None:
-            return self.each(ids)
-        rows = self.rows_of(ids, offsets, self.starts)
-        return self.pooled(rows, offsets, per_sample_weights).view(-1, len(self.rows), self.dim)
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the weight; see `Collection.parameter_groups`."""
+        return [{"params": [self.weight], "sparse": True, "storage": self.storage}]
 
-    def each(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """Look up the row of each id and add nothing up; see `Collection.each`."""
-        return self.lookup(self.rows_of(ids, offsets, self.starts))
+    def pooled(self, block: Block, per_sample_weights: Tensor | None = None) -> Tensor:
+        """Look up the rows of a block and add up those of each list; see `Embeddings.pooled`."""
+        if block.offsets is None:
+            vectors = self.vectors(block)
+            return vectors if per_sample_weights is None else vectors * per_sample_weights[..., None]
+        sums = self.pooled_rows(self.rows(block), block.offsets, per_sample_weights)
+        return sums.view(-1, len(self.layout.groups[block.group]), self.dim)
+
+    def vectors(self, block: Block) -> Tensor:
+        """Look up the row of each id and add nothing up; see `Embeddings.vectors`."""
+        return self.lookup(self.rows(block))
+
+    def rows(self, block: Block) -> Tensor:
+        """Check the ids of a block and return their rows in the weight, int64 in their shape."""
+        return self.checked_ids(block, self.get_buffer(f"starts_{block.group}"))
 
     def lookup(self, rows: Tensor) -> Tensor:
         """Return rows of the weight (..., D), which are known to be there, for rows (...) int64."""
         return self._kernels().lookup(self.weight, rows)
 
-    def pooled(
+    def pooled_rows(
         self, rows: Tensor, offsets: Tensor, per_sample_weights: Tensor | None = None
     ) -> Tensor:
         """Return the sums (G, D) of bags of rows (L,) of the weight; offsets are (G + 1,)."""
@@ -246,13 +352,16 @@ class EmbeddingCollection(Collection):
         )
 
     def _kernels(self):
-        if self.storage != "fp32":
-            mark(
-                self.weight,
-                split=self.storage == "split",
-                nearest=self.storage == "bf16_nearest",
-            )
+        if self.weight.is_meta:
+            raise ConfigError("these tables have no memory yet: see dlrm.nn.embedding.materialize")
+        # A copy of a parameter does not keep this.
+        if self.storage != "fp32" and self.weight.grad_dtype != torch.float32:
+            self.weight.grad_dtype = torch.float32
         return backend(self.weight)
+
+
+def _dtype(storage: Storage) -> torch.dtype:
+    return torch.float32 if storage == "fp32" else torch.bfloat16
 
 
 def uniform(bounds: Sequence[float]) -> Initializer:
@@ -287,49 +396,63 @@ def pieces(rows: int, dim: int) -> Iterator[tuple[int, int]]:
 PIECE_NUMBERS = 1 << 22
 
 
-class Maker(Protocol):
-    """What makes fresh tables: arguments as for `EmbeddingCollection`."""
-
-    def __call__(
-        self,
-        rows: Sequence[int],
-        dim: int,
-        names: Sequence[str] | None = None,
-        *,
-        storage: Storage = "fp32",
-        draw: Initializer | None = None,
-    ) -> Collection:
-        """Return fresh tables."""
-        ...
-
-
-_maker: ContextVar[Maker] = ContextVar("maker", default=EmbeddingCollection)
-
-
-@contextmanager
-def made_by(maker: Maker) -> Iterator[None]:
-    """Let this maker make all fresh tables within: where one process is not to keep all of them."""
-    before = _maker.set(maker)
-    try:
-        yield
-    finally:
-        _maker.reset(before)
-
-
-def collection(
-    rows: Sequence[int],
-    dim: int,
-    names: Sequence[str] | None = None,
-    *,
-    storage: Storage = "fp32",
-    draw: Initializer | None = None,
-) -> Collection:
-    """Return fresh tables: an `EmbeddingCollection`, unless `made_by` says otherwise."""
-    return _maker.get()(rows, dim, names, storage=storage, draw=draw)
+def collections_of(module: nn.Module) -> list[Collection]:
+    """Return all collections in a model, in its order."""
+    return [each for each in module.modules() if isinstance(each, Collection)]
 
 
 def embeddings_of(module: nn.Module) -> list[Embeddings]:
     """Return the embeddings in a model, without those that others are made of."""
     if isinstance(module, Embeddings):
         return [module]
-    return [found for child in module.children() for found in embeddings_of(child)]
+    return [each for child in module.children() for each in embeddings_of(child)]
+
+
+def materialize(model: M, device: torch.device | str = "cpu") -> M:
+    """Give all tables of a model that have none yet memory on a device, and move the rest there.
+
+    Args:
+        model: Changed in place. Its parameters are new ones: make optimizers afterwards.
+        device: Where to.
+
+    """
+    device = torch.device(device)
+    for collection in collections_of(model):
+        if not collection.materialized:
+            collection.materialize(device)
+    return model.to(device)
+
+
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Return the parameters of a model as groups of an optimizer: dense ones, then tables'.
+
+    Parameters of tables get sparse gradients; see `Collection.parameter_groups`.
+    """
+    tables = [group for each in collections_of(model) for group in each.parameter_groups()]
+    sparse = {id(parameter) for group in tables for parameter in group["params"]}
+    dense = [parameter for parameter in model.parameters() if id(parameter) not in sparse]
+    groups = [{"params": dense, "sparse": False}] if dense else []
+    return groups + tables
+
+
+__all__ = [
+    "LISTS",
+    "ONE_HOT",
+    "Block",
+    "Collection",
+    "EmbeddingCollection",
+    "Embeddings",
+    "Initializer",
+    "Layout",
+    "Storage",
+    "add_up",
+    "bags_of",
+    "collections_of",
+    "constant",
+    "embeddings_of",
+    "materialize",
+    "normal",
+    "parameter_groups",
+    "pieces",
+    "uniform",
+]

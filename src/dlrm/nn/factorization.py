@@ -11,26 +11,30 @@ INIT_STD = 0.01
 
 
 class SecondOrder(nn.Module):
-    """`sum_(i<j) <a_i, a_j>` over the vectors a of all features.
+    """`sum_(i<j) <a_i, a_j>` over the vectors a of all features, for each label.
 
-    A dense feature i has a learnt vector v_i, and a_i = x_i v_i; a categorical one has its
-    embedding, the sum of the bag where it is multi-hot.
+    A dense feature i has a learnt vector v_i a label, and a_i = x_i v_i; a categorical one has its
+    embedding, the sum of its list where it has several ids: the vectors of all labels side by side.
 
     Args:
         num_dense: N.
         dim: D.
+        labels: K.
 
     Source: Rendle, "Factorization Machines", ICDM 2010.
 
     """
 
-    def __init__(self, num_dense: int, dim: int):
+    def __init__(self, num_dense: int, dim: int, labels: int = 1):
         super().__init__()
-        self.vectors = nn.Parameter(torch.randn(num_dense, dim) * INIT_STD)
+        self.labels = labels
+        self.vectors = nn.Parameter(torch.randn(num_dense, labels * dim) * INIT_STD)
 
     def forward(self, dense: Tensor, e: Tensor) -> Tensor:
-        """Map dense (B, N) and embeddings (B, T, D) to (B,)."""
-        return _Pairs.apply(dense, self.vectors, e)
+        """Map dense (B, N) and embeddings (B, T, K*D) to (B, K)."""
+        vectors, own = self.vectors.chunk(self.labels, dim=1), e.chunk(self.labels, dim=2)
+        pairs = [_Pairs.apply(dense, v, each) for v, each in zip(vectors, own, strict=True)]
+        return torch.stack(pairs, dim=1)
 
 
 class _Pairs(torch.autograd.Function):

@@ -17,7 +17,6 @@ Svenstrup, Hansen, Winther, "Hash Embeddings for Efficient Word Representations"
 Variables via Integer Arithmetic without Primes", STACS 1996; Wellons, "lowbias32" (the mixing).
 """
 
-from collections.abc import Sequence
 from math import sqrt
 
 import torch
@@ -25,10 +24,12 @@ from torch import Tensor
 
 from dlrm.errors import ConfigError
 from dlrm.nn.embedding import (
+    Block,
+    EmbeddingCollection,
     Embeddings,
+    Layout,
     Storage,
     bags_of,
-    collection,
     constant,
     normal,
     uniform,
@@ -43,9 +44,8 @@ class HashedEmbeddings(Embeddings):
     Fresh vectors have the variance of a plain table's.
 
     Args:
-        rows: n, ids of each feature.
+        layout: The features, and n, the ids of each.
         dim: D.
-        names: Name of each feature, for errors.
         collisions: c, how many ids come on a row: tables have ceil(n / c) rows.
         hashes: k, hash functions.
         weighted: Whether each id learns k weights of its own, which takes n * k numbers more.
@@ -59,15 +59,14 @@ class HashedEmbeddings(Embeddings):
     """
 
     multipliers: Tensor
-    """(T, k) int64, a"""
+    """(tables, k) int64, a"""
     shifts: Tensor
-    """(T, k) int64, b"""
+    """(tables, k) int64, b"""
 
     def __init__(
         self,
-        rows: Sequence[int],
+        layout: Layout,
         dim: int,
-        names: Sequence[str] | None = None,
         *,
         collisions: int = 4,
         hashes: int = 2,
@@ -76,56 +75,83 @@ class HashedEmbeddings(Embeddings):
         storage: Storage = "fp32",
         init_std: float | None = None,
     ):
-        super().__init__(rows, dim, names)
+        super().__init__(layout, dim)
         self.hashes = hashes
-        fewer = [-(-n // collisions) for n in self.rows]
-        for name, n, m in zip(self.names, self.rows, fewer, strict=True):
+        fewer = [-(-n // collisions) for n in layout.sizes]
+        for table, m in zip(layout.tables, fewer, strict=True):
+            n = table.num_embeddings
             if m * dim + (n * hashes if weighted else 0) >= n * dim:
-                said = f" and {hashes} weights an id" if weighted else ""
+                weights = f" and {hashes} weights an id" if weighted else ""
                 raise ConfigError(
-                    f"{name}: hashing its {n} ids into {m} rows of {dim}{said} saves nothing: "
-                    "choose more tables.collisions, or raise tables.threshold to keep it as it is"
+                    f"{table.name}: hashing its {n} ids into {m} rows of {dim}{weights} saves "
+                    "nothing: choose more tables.collisions, or raise tables.threshold to keep it "
+                    "as it is"
                 )
-        words = _random_words(seed, 2 * len(self.rows) * hashes)
-        drawn = torch.tensor(words, dtype=torch.int64).view(2, len(self.rows), hashes)
+        words = _random_words(seed, 2 * len(fewer) * hashes)
+        drawn = torch.tensor(words, dtype=torch.int64).view(2, len(fewer), hashes)
         self.register_buffer("multipliers", drawn[0], persistent=False)
         self.register_buffer("shifts", drawn[1], persistent=False)
+        for group, features in enumerate(layout.groups):
+            self._register(f"tables_{group}", [layout.table_of[f] for f in features])
+        self._register("rows_of_table", fewer)
         # A sum of k has the variance of all; weights start at the same share of it.
         share = 1.0 if weighted else sqrt(1 / hashes)
-        draw = uniform([share * sqrt(1 / n) for n in self.rows])
+        initializer = uniform([share * sqrt(1 / n) for n in layout.sizes])
         if init_std is not None:
-            draw = normal(init_std * share)
-        self.tables = collection(fewer, dim, self.names, storage=storage, draw=draw)
+            initializer = normal(init_std * share)
+        self.tables = EmbeddingCollection(
+            layout.resized(fewer), dim, storage=storage, initializer=initializer
+        )
         self.weights = None
         if weighted:
-            draw = constant(sqrt(1 / hashes))
-            self.weights = collection(self.rows, hashes, self.names, draw=draw)
+            initializer = constant(sqrt(1 / hashes))
+            self.weights = EmbeddingCollection(layout, hashes, initializer=initializer)
 
-    def forward(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """Look up k rows an id and add them up; see `Embeddings.forward`."""
-        ids = self.rows_of(ids, offsets)
-        factors = None if self.weights is None else self.weights.each(ids, offsets).flatten()
-        hashed = self.hash(ids, offsets).flatten()
-        if offsets is None:
-            # Now bags of k.
-            ends = torch.arange(ids.numel() + 1, device=ids.device) * self.hashes
-        else:
-            ends = offsets * self.hashes
-        return self.tables(hashed, ends, factors)
+    def pooled(self, block: Block, per_sample_weights: Tensor | None = None) -> Tensor:
+        """Look up k rows an id and add them up; see `Embeddings.pooled`."""
+        assert per_sample_weights is None
+        if block.offsets is None:
+            return self._summed(block, self._each(block))
+        return self._summed(block, block.offsets * self.hashes)
 
-    def hash(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """Return the rows of each id in its table: (B, T, k) when one-hot, else (L, k)."""
-        a, b, m = self.multipliers, self.shifts, self.tables.sizes[:, None]
-        if offsets is not None:
-            table = bags_of(offsets, ids.shape[0]) % len(self.rows)
-            a, b, m = a[table], b[table], m[table]
+    def vectors(self, block: Block) -> Tensor:
+        """Look up k rows an id and add them up, id by id; see `Embeddings.vectors`."""
+        if block.offsets is None:
+            return self.pooled(block)
+        # Rows of one feature each have no order of features: the sums are taken as they come.
+        rows = self.tables.vectors(self._hashed(block, block.offsets * self.hashes))
+        rows = rows.view(-1, self.hashes, self.dim)
+        weights = self._weights(block)
+        if weights is not None:
+            rows = rows * weights.view(-1, self.hashes, 1)
+        return rows.sum(dim=1)
+
+    def hash(self, block: Block) -> Tensor:
+        """Return the rows of each id in its table: (B, F, k) when one-hot, else (L, k)."""
+        table = self.get_buffer(f"tables_{block.group}")
+        if block.offsets is not None:
+            table = table[bags_of(block.offsets, block.ids.shape[0]) % len(table)]
+        a, b = self.multipliers[table], self.shifts[table]
         # Products of int64 keep their last 64 bits; the mask undoes the sign in the shift.
-        upper = ((_mixed(ids)[..., None] * a + b) >> 32) & _HALF
-        return (upper * m) >> 32
+        upper = ((_mixed(self.checked_ids(block))[..., None] * a + b) >> 32) & _HALF
+        return (upper * self.get_buffer("rows_of_table")[table][:, None]) >> 32
+
+    def _each(self, block: Block) -> Tensor:
+        """Return the offsets of lists of k rows, one an id."""
+        return torch.arange(block.ids.numel() + 1, device=block.ids.device) * self.hashes
+
+    def _hashed(self, block: Block, offsets: Tensor) -> Block:
+        return Block(block.group, self.hash(block).flatten(), offsets)
+
+    def _weights(self, block: Block) -> Tensor | None:
+        return None if self.weights is None else self.weights.vectors(block).flatten()
+
+    def _summed(self, block: Block, offsets: Tensor) -> Tensor:
+        return self.tables.pooled(self._hashed(block, offsets), self._weights(block))
 
     def start_at_zero(self) -> None:
         """Make every vector 0; weights stay as they are, or the gradient were 0 for ever."""
-        self.tables.start_at_zero()
+        self.tables.start_with(constant(0.0))
 
 
 def _mixed(x: Tensor) -> Tensor:

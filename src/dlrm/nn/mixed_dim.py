@@ -11,7 +11,7 @@ Source: Ginart, Naumov, Mudigere, Yang, Zou, "Mixed Dimension Embeddings with Ap
 Memory-Efficient Recommendation Systems", arXiv 1909.11810.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log2, sqrt
 
 import torch
@@ -19,7 +19,17 @@ from torch import Tensor, nn
 
 from dlrm.errors import ConfigError
 from dlrm.nn.concat import ConcatEmbeddings
-from dlrm.nn.embedding import Embeddings, Storage, collection, normal
+from dlrm.nn.embedding import (
+    Block,
+    EmbeddingCollection,
+    Embeddings,
+    Layout,
+    Storage,
+    bags_of,
+    constant,
+    normal,
+)
+from dlrm.schema import Schema
 
 
 def dimensions(
@@ -52,47 +62,64 @@ class ProjectedEmbeddings(Embeddings):
     """Tables of `width` numbers a row, widened to D by a linear map each.
 
     Args:
-        rows: Rows of each of the T tables.
+        layout: The features and their tables.
         dim: D.
         width: d, below D.
-        names: Name of each feature, for errors.
         storage: See `EmbeddingCollection`.
-        init_std: As there; the maps keep the variance, so that it is that of the vectors too.
+        init_std: Of the fresh rows; the maps keep the variance, so that it is that of the vectors
+            too.
 
     """
 
     def __init__(
         self,
-        rows: Sequence[int],
+        layout: Layout,
         dim: int,
         width: int,
-        names: Sequence[str] | None = None,
         *,
         storage: Storage = "fp32",
         init_std: float | None = None,
     ):
-        super().__init__(rows, dim, names)
-        draw = None if init_std is None else normal(init_std)
-        self.tables = collection(rows, width, self.names, storage=storage, draw=draw)
-        self.maps = nn.Parameter(torch.empty(len(self.rows), dim, width))
+        super().__init__(layout, dim)
+        initializer = None if init_std is None else normal(init_std)
+        self.tables = EmbeddingCollection(layout, width, storage=storage, initializer=initializer)
+        self.maps = nn.Parameter(torch.empty(len(layout.tables), dim, width))
         nn.init.uniform_(self.maps, -sqrt(3 / width), sqrt(3 / width))
+        for group, features in enumerate(layout.groups):
+            self._register(f"tables_{group}", [layout.table_of[f] for f in features])
 
-    def forward(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """Look up short rows and widen them; see `Embeddings.forward`."""
-        short = self.tables(ids, offsets)
-        # All tables at once: (T, B, d) times (T, d, D).
-        return torch.bmm(short.transpose(0, 1), self.maps.transpose(1, 2)).transpose(0, 1)
+    def pooled(self, block: Block, per_sample_weights: Tensor | None = None) -> Tensor:
+        """Look up short rows and widen their sums; see `Embeddings.pooled`."""
+        short = self.tables.pooled(block, per_sample_weights)
+        # All features at once: (F, B, d) times (F, d, D).
+        return torch.bmm(short.transpose(0, 1), self._maps(block).transpose(1, 2)).transpose(0, 1)
+
+    def vectors(self, block: Block) -> Tensor:
+        """Look up short rows and widen them, one by one; see `Embeddings.vectors`."""
+        if block.offsets is None:
+            return self.pooled(block)
+        short, maps = self.tables.vectors(block), self._maps(block)
+        if len(maps) == 1:
+            return short @ maps[0].t()
+        feature = bags_of(block.offsets, short.shape[0]) % len(maps)
+        return torch.stack([short @ each.t() for each in maps])[
+            feature, torch.arange(len(short), device=short.device)
+        ]
+
+    def _maps(self, block: Block) -> Tensor:
+        """Return the map of each feature's table (F, D, d)."""
+        return self.maps.index_select(0, self.get_buffer(f"tables_{block.group}"))
 
     def start_at_zero(self) -> None:
         """Make every vector 0; the maps stay as they are, or the gradient were 0 for ever."""
-        self.tables.start_at_zero()
+        self.tables.start_with(constant(0.0))
 
 
 def mixed(
-    rows: Sequence[int],
-    dim: int,
-    dims: Sequence[int],
+    schema: Schema,
     names: Sequence[str],
+    dim: int,
+    dims: Mapping[str, int],
     *,
     storage: Storage = "fp32",
     init_std: float | None = None,
@@ -100,28 +127,28 @@ def mixed(
     """Return embeddings whose tables have dimensions of their own; equal ones are looked up as one.
 
     Args:
-        rows: Rows of each of the T tables.
+        schema: Of the batches.
+        names: Of the features.
         dim: D, of the vectors that come out.
-        dims: Dimension of each table, at most D.
-        names: Name of each feature, for errors.
+        dims: Name of a table -> its dimension, at most D.
         storage: See `EmbeddingCollection`.
-        init_std: As there.
+        init_std: Of the fresh rows; None for `EmbeddingCollection`'s own.
 
     Raises:
         ConfigError: A table's dimension is not from 1 to D; names it.
 
     """
-    parts: list[tuple[list[int], Embeddings]] = []
-    for name, d in zip(names, dims, strict=True):
+    layout = Layout.of(schema, names)
+    for name, d in dims.items():
         if not 1 <= d <= dim:
             raise ConfigError(f"{name}: its table has dimension {d}, expected 1 to {dim}")
-    for d in sorted(set(dims)):
-        features = [t for t, each in enumerate(dims) if each == d]
-        theirs, called = [rows[t] for t in features], [names[t] for t in features]
+    parts: list[Embeddings] = []
+    for d in sorted({dims[table.name] for table in layout.tables}):
+        served = [feature.name for feature in layout.features if dims[feature.table] == d]
+        own = Layout.of(schema, served)
         if d == dim:
-            draw = None if init_std is None else normal(init_std)
-            part = collection(theirs, d, called, storage=storage, draw=draw)
+            initializer = None if init_std is None else normal(init_std)
+            parts.append(EmbeddingCollection(own, d, storage=storage, initializer=initializer))
         else:
-            part = ProjectedEmbeddings(theirs, dim, d, called, storage=storage, init_std=init_std)
-        parts.append((features, part))
-    return parts[0][1] if len(parts) == 1 else ConcatEmbeddings(parts)
+            parts.append(ProjectedEmbeddings(own, dim, d, storage=storage, init_std=init_std))
+    return parts[0] if len(parts) == 1 else ConcatEmbeddings(layout, parts)

@@ -11,14 +11,21 @@ for Conditional Computation", arXiv 1308.3432 (the gradient); Jacob et al., "Qua
 Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018.
 """
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from dlrm.nn.codes import BITS, Bits, Codes, rounded
-from dlrm.nn.embedding import Embeddings, Initializer, Storage, bags_of, collection
+from dlrm.nn.embedding import (
+    Block,
+    EmbeddingCollection,
+    Embeddings,
+    Initializer,
+    Layout,
+    Storage,
+    add_up,
+)
 
 QAT = Literal["none", "int8", "int4", "int2"]
 
@@ -27,49 +34,43 @@ class QATEmbeddings(Embeddings):
     """T tables of dimension D whose rows are rounded to codes when they are looked up.
 
     Args:
-        rows: Rows of each of the T tables.
+        layout: The features and their tables.
         dim: D.
-        names: Name of the feature behind each table, for errors.
         codes: That they are trained for.
         storage: Of the rows that are trained, see `EmbeddingCollection`.
-        draw: What fresh rows are, as there.
+        initializer: What fresh rows are, as there.
 
     """
 
     def __init__(
         self,
-        rows: Sequence[int],
+        layout: Layout,
         dim: int,
-        names: Sequence[str] | None = None,
         *,
         codes: Codes,
         storage: Storage = "fp32",
-        draw: Initializer | None = None,
+        initializer: Initializer | None = None,
     ):
-        super().__init__(rows, dim, names)
+        super().__init__(layout, dim)
         self.codes: Codes = codes
-        self.tables = collection(rows, dim, names, storage=storage, draw=draw)
+        self.tables = EmbeddingCollection(layout, dim, storage=storage, initializer=initializer)
 
-    def forward(
-        self, ids: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
-    ) -> Tensor:
-        """Look up the rounded rows of each bag; see `Collection.forward`."""
-        values = self.each(ids, offsets)
-        if offsets is None:
-            return values
+    def pooled(self, block: Block, per_sample_weights: Tensor | None = None) -> Tensor:
+        """Look up the rounded rows of each list; see `Embeddings.pooled`."""
+        values = self.vectors(block)
         if per_sample_weights is not None:
-            values = values * per_sample_weights[:, None]
-        pooled = values.new_zeros(offsets.shape[0] - 1, self.dim)
-        pooled = pooled.index_add(0, bags_of(offsets, ids.shape[0]), values)
-        return pooled.view(-1, len(self.rows), self.dim)
+            values = values * per_sample_weights[..., None]
+        if block.offsets is None:
+            return values
+        return add_up(values, block.offsets, len(self.layout.groups[block.group]))
 
-    def each(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """Look up the rounded row of each id; see `Collection.each`."""
-        return _Rounded.apply(self.tables.each(ids, offsets), BITS[self.codes])
+    def vectors(self, block: Block) -> Tensor:
+        """Look up the rounded row of each id; see `Embeddings.vectors`."""
+        return _Rounded.apply(self.tables.vectors(block), BITS[self.codes])  # pyright: ignore[reportReturnType]
 
-    def fill(self, draw: Initializer) -> None:
+    def fill(self, initializer: Initializer) -> None:
         """Overwrite the rows that are trained."""
-        self.tables.fill(draw)
+        self.tables.start_with(initializer)
 
     def table(self, t: int) -> Tensor:
         """Return the (rows, D) rounded numbers of table t, a copy."""

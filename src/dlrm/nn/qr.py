@@ -11,7 +11,6 @@ Source: Shi, Mudigere, Naumov, Yang, "Compositional Embeddings Using Complementa
 Memory-Efficient Recommendation Systems", arXiv 1909.02107.
 """
 
-from collections.abc import Sequence
 from math import sqrt
 from typing import Literal
 
@@ -20,10 +19,12 @@ from torch import Tensor
 
 from dlrm.errors import ConfigError
 from dlrm.nn.embedding import (
+    Block,
+    EmbeddingCollection,
     Embeddings,
+    Layout,
     Storage,
-    bags_of,
-    collection,
+    add_up,
     constant,
     normal,
     uniform,
@@ -41,9 +42,8 @@ class QREmbeddings(Embeddings):
     often as down.
 
     Args:
-        rows: Ids of each feature.
+        layout: The features and the ids of each.
         dim: D.
-        names: Name of each feature, for errors.
         operation: How the two vectors meet.
         collisions: c, ids that share a quotient, and rows of each remainder table.
         product: Whether `mult` multiplies the vectors of each `id` and sums the products of a bag,
@@ -58,9 +58,8 @@ class QREmbeddings(Embeddings):
 
     def __init__(
         self,
-        rows: Sequence[int],
+        layout: Layout,
         dim: int,
-        names: Sequence[str] | None = None,
         *,
         operation: Operation = "mult",
         collisions: int = 4,
@@ -68,11 +67,11 @@ class QREmbeddings(Embeddings):
         storage: Storage = "fp32",
         init_std: float | None = None,
     ):
-        super().__init__(rows, dim, names)
+        super().__init__(layout, dim)
         self.operation: Operation = operation
         self.collisions = collisions
         self.product = product
-        quotients = [-(-n // collisions) for n in self.rows]
+        quotients = [-(-n // collisions) for n in layout.sizes]
         if operation == "concat" and dim % 2:
             raise ConfigError(
                 f"{self.names[0]}: its vectors have {dim} numbers, and concat makes them of two "
@@ -82,42 +81,54 @@ class QREmbeddings(Embeddings):
             dim //= 2
         # The sum of two has the variance of both.
         share = sqrt(0.5) if operation == "add" else 1.0
-        draw = uniform([share * sqrt(1 / n) for n in self.rows])
+        initializer = uniform([share * sqrt(1 / n) for n in layout.sizes])
         if init_std is not None:
-            draw = normal(init_std * share)
-        self.quotients = collection(quotients, dim, self.names, storage=storage, draw=draw)
-        self.remainders = collection(
-            [collisions] * len(quotients), dim, self.names, storage=storage, draw=draw
+            initializer = normal(init_std * share)
+        self.quotients = EmbeddingCollection(
+            layout.resized(quotients), dim, storage=storage, initializer=initializer
         )
-        if operation == "mult":
-            self.remainders.fill(_signs)
+        self.remainders = EmbeddingCollection(
+            layout.resized([collisions] * len(quotients)),
+            dim,
+            storage=storage,
+            initializer=_signs if operation == "mult" else initializer,
+        )
 
-    def forward(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """Look up quotients and remainders; see `Embeddings.forward`."""
-        ids = self.rows_of(ids, offsets)
+    def pooled(self, block: Block, per_sample_weights: Tensor | None = None) -> Tensor:
+        """Look up quotients and remainders; see `Embeddings.pooled`."""
+        assert per_sample_weights is None
+        q, r = self._split(block)
+        if self.operation == "mult" and self.product == "id" and block.offsets is not None:
+            products = self.quotients.vectors(q) * self.remainders.vectors(r)
+            return add_up(products, block.offsets, len(self.layout.groups[block.group]))
+        return self._met(self.quotients.pooled(q), self.remainders.pooled(r))
+
+    def vectors(self, block: Block) -> Tensor:
+        """Look up quotients and remainders one by one; see `Embeddings.vectors`."""
+        q, r = self._split(block)
+        return self._met(self.quotients.vectors(q), self.remainders.vectors(r))
+
+    def _split(self, block: Block) -> tuple[Block, Block]:
+        ids = self.checked_ids(block)
         # Integers, where a float32 would give wrong quotients beyond 2^24.
         q = torch.div(ids, self.collisions, rounding_mode="floor")
-        r = ids - q * self.collisions
-        if self.operation == "mult" and self.product == "id" and offsets is not None:
-            products = self.quotients.each(q, offsets) * self.remainders.each(r, offsets)
-            pooled = products.new_zeros(offsets.shape[0] - 1, self.dim)
-            pooled = pooled.index_add(0, bags_of(offsets, ids.shape[0]), products)
-            return pooled.view(-1, len(self.rows), self.dim)
-        first, second = self.quotients(q, offsets), self.remainders(r, offsets)
+        return block._replace(ids=q), block._replace(ids=ids - q * self.collisions)
+
+    def _met(self, first: Tensor, second: Tensor) -> Tensor:
         match self.operation:
             case "mult":
                 return first * second
             case "add":
                 return first + second
             case "concat":
-                return torch.cat([first, second], dim=2)
+                return torch.cat([first, second], dim=-1)
 
     @torch.no_grad()
     def start_at_zero(self) -> None:
         """Make every vector 0; a product keeps remainders of 1, or its gradient were 0 for ever."""
         super().start_at_zero()
         if self.operation == "mult":
-            self.remainders.fill(constant(1.0))
+            self.remainders.start_with(constant(1.0))
 
 
 def _signs(values: Tensor, t: int, first: int) -> None:

@@ -5,7 +5,7 @@ layout is that of torch's quantised EmbeddingBag, whose kernels do the lookups o
 """
 
 import copy
-from collections.abc import Sequence
+from bisect import bisect_right
 from functools import cache
 from typing import Any, Literal, TypeVar
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dlrm.errors import ConfigError
 from dlrm.nn.codes import BITS, Bits, Scales, pack, row_bytes, scales_of, unpack
-from dlrm.nn.embedding import EmbeddingCollection, Embeddings, bags_of
+from dlrm.nn.embedding import Block, EmbeddingCollection, Embeddings, Layout, bags_of
 from dlrm.nn.qat import QATEmbeddings
 
 TableDtype = Literal["fp16", "bf16", "int8", "int4", "int2"]
@@ -32,34 +32,33 @@ class QuantizedCollection(Embeddings):
     Fresh ones hold zeros: `of` quantises trained tables, `load_state_dict` takes saved ones.
 
     Args:
-        rows: Rows of each of the T tables.
+        layout: The features and their tables.
         dim: D.
-        names: Name of the feature behind each table, for errors.
         bits: Of a number: 16 for float16, or those of a code.
         scales: Type of scale and bias; None for float32 with 8 bits and float16 with fewer.
 
     """
 
-    starts: Tensor
-    """(T,) int64, the first row of each table in `packed`"""
     packed: Tensor
     """(R, bytes of a row) uint8"""
 
     def __init__(
         self,
-        rows: Sequence[int],
+        layout: Layout,
         dim: int,
-        names: Sequence[str] | None = None,
         *,
         bits: Bits = 8,
         scales: Scales | None = None,
     ):
-        super().__init__(rows, dim, names)
+        super().__init__(layout, dim)
         self.bits: Bits = bits
         self.scales: Scales = scales or scales_of(bits)
-        self.register_buffer("starts", self.sizes.cumsum(0) - self.sizes, persistent=False)
+        self.starts = tuple(sum(layout.sizes[:t]) for t in range(len(layout.sizes)))
+        """First row of each table in `packed`"""
+        for group, features in enumerate(layout.groups):
+            self._register(f"starts_{group}", [self.starts[layout.table_of[f]] for f in features])
         width = row_bytes(dim, bits, self.scales)
-        self.register_buffer("packed", torch.zeros(sum(self.rows), width, dtype=torch.uint8))
+        self.register_buffer("packed", torch.zeros(sum(layout.sizes), width, dtype=torch.uint8))
 
     @classmethod
     def of(
@@ -72,51 +71,60 @@ class QuantizedCollection(Embeddings):
                 its feature.
 
         """
-        made = cls(collection.rows, collection.dim, collection.names, bits=bits, scales=scales)
+        quantized = cls(collection.layout, collection.dim, bits=bits, scales=scales)
+        quantized.packed = quantized.packed.to(collection.weight.device)
         first = 0
         for part in collection.weight.detach().split(_ROWS):
-            packed, wrong = pack(part.float(), bits, made.scales)
+            packed, wrong = pack(part.float(), bits, quantized.scales)
             if wrong >= 0:
-                t = int(torch.searchsorted(made.starts, first + wrong, right=True)) - 1
+                t = bisect_right(quantized.starts, first + wrong) - 1
+                table = collection.layout.tables[t].name
                 raise ConfigError(
-                    f"{made.names[t]}: row {first + wrong - int(made.starts[t])} of its table "
+                    f"{table}: row {first + wrong - quantized.starts[t]} of its table "
                     "holds numbers that are not finite or too large for "
-                    + ("float16" if bits == 16 else f"{made.scales} scales")
+                    + ("float16" if bits == 16 else f"{quantized.scales} scales")
                 )
-            made.packed[first : first + len(part)] = packed
+            quantized.packed[first : first + len(part)] = packed
             first += len(part)
-        return made
+        return quantized
 
-    def forward(
-        self, ids: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
-    ) -> Tensor:
-        """Look up the rows of each bag; see `EmbeddingCollection.forward`.
+    def pooled(self, block: Block, per_sample_weights: Tensor | None = None) -> Tensor:
+        """Look up the rows of each list; see `Embeddings.pooled`.
 
         The gradient of what is returned raises a ConfigError: these tables cannot be trained.
         """
-        if offsets is None:
-            return self.each(ids)
-        rows = self.rows_of(ids, offsets, self.starts)
-        return _frozen(
-            self._pooled(rows, offsets, per_sample_weights).view(-1, len(self.rows), self.dim)
-        )
+        if block.offsets is None:
+            vectors = self.vectors(block)
+            return vectors if per_sample_weights is None else vectors * per_sample_weights[..., None]
+        sums = self.pooled_rows(self.rows(block), block.offsets, per_sample_weights)
+        return _frozen(sums.view(-1, len(self.layout.groups[block.group]), self.dim))
 
-    def each(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """Look up the row of each id and add nothing up: (B, T, D) when one-hot, else (L, D)."""
-        rows = self.rows_of(ids, offsets, self.starts)
+    def vectors(self, block: Block) -> Tensor:
+        """Look up the row of each id and add nothing up; see `Embeddings.vectors`."""
+        return _frozen(self.lookup(self.rows(block)))
+
+    def rows(self, block: Block) -> Tensor:
+        """Check the ids of a block and return their rows, int64 in their shape."""
+        return self.checked_ids(block, self.get_buffer(f"starts_{block.group}"))
+
+    def lookup(self, rows: Tensor) -> Tensor:
+        """Return rows (..., D), which are known to be there, for rows (...) int64."""
         flat = rows.flatten()
         if _operator(self.bits, self.scales) is None or not flat.is_cpu:
-            found = self._unpack(self.packed.index_select(0, flat))
+            values = self._unpack(self.packed.index_select(0, flat))
         else:
-            found = self._pooled(flat, torch.arange(len(flat) + 1), None)
-        return _frozen(found.view(*rows.shape, self.dim))
+            values = self.pooled_rows(flat, torch.arange(len(flat) + 1), None)
+        return values.view(*rows.shape, self.dim)
 
     def table(self, t: int) -> Tensor:
-        """Return the (rows, D) numbers that table t stands for, in float32."""
-        start = sum(self.rows[:t])
-        return self._unpack(self.packed[start : start + self.rows[t]])
+        """Return the (num_embeddings, D) numbers that table t stands for, in float32."""
+        start = self.starts[t]
+        return self._unpack(self.packed[start : start + self.layout.sizes[t]])
 
-    def _pooled(self, rows: Tensor, offsets: Tensor, per_sample_weights: Tensor | None) -> Tensor:
+    def pooled_rows(
+        self, rows: Tensor, offsets: Tensor, per_sample_weights: Tensor | None = None
+    ) -> Tensor:
+        """Return the sums (G, D) of bags of rows (L,); offsets are (G + 1,)."""
         operator = _operator(self.bits, self.scales)
         if operator is None or not rows.is_cpu or not len(rows):
             return self._plainly_pooled(rows, offsets, per_sample_weights)
@@ -200,12 +208,12 @@ def _converted(
 ) -> EmbeddingCollection | QuantizedCollection | None:
     """Return a collection with fewer bits, or None where that would not make it smaller."""
     now = collection.dim * collection.weight.itemsize
+    layout, dim = collection.layout, collection.dim
     if to == "bf16":
-        if now <= 2 * collection.dim:
+        if now <= 2 * dim:
             return None
-        rows, dim, names = collection.rows, collection.dim, collection.names
-        return EmbeddingCollection(rows, dim, names, storage="bf16", weight=collection.weight)
-    if row_bytes(collection.dim, BITS[to]) >= now:
+        return EmbeddingCollection(layout, dim, storage="bf16", weight=collection.weight)
+    if row_bytes(dim, BITS[to]) >= now:
         return None
     return QuantizedCollection.of(collection, BITS[to])
 

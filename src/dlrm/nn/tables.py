@@ -7,11 +7,12 @@ from typing import Literal
 from dlrm.errors import ConfigError
 from dlrm.nn.codes import BITS, row_bytes
 from dlrm.nn.concat import ConcatEmbeddings
-from dlrm.nn.embedding import Embeddings, Storage, collection, normal
+from dlrm.nn.embedding import EmbeddingCollection, Embeddings, Layout, Storage, normal
 from dlrm.nn.hashed import HashedEmbeddings
 from dlrm.nn.mixed_dim import dimensions, mixed
 from dlrm.nn.qat import QAT, QATEmbeddings
 from dlrm.nn.qr import Operation, QREmbeddings
+from dlrm.schema import Schema
 
 Compression = Literal["none", "qr", "mixed_dim", "hash"]
 
@@ -86,71 +87,76 @@ class TablesConfig:
                     f"{self.compression}: it is for {' and '.join(meant)}"
                 )
 
-    def build(self, rows: Sequence[int], dim: int, names: Sequence[str]) -> Embeddings:
-        """Return fresh embeddings of T features.
+    def build(self, schema: Schema, dim: int, names: Sequence[str] | None = None) -> Embeddings:
+        """Return embeddings of categorical features, whose tables have no memory yet.
 
         Args:
-            rows: Ids that each feature may take.
+            schema: Of the batches.
             dim: D.
-            names: Name of each feature, for errors.
+            names: Of the features, in the order in which vectors come out; None for all.
 
         Raises:
             ConfigError: The compression cannot apply to a table, which is named.
 
         """
-        small = [t for t, n in enumerate(rows) if n <= self.threshold]
-        large = [t for t, n in enumerate(rows) if n > self.threshold]
+        layout = Layout.of(schema, names)
+        large = {each.name for each in layout.tables if each.num_embeddings > self.threshold}
         if self.compression == "none" or (
             dim == 1 and (self.compression == "mixed_dim" or not large)
         ):
-            return self._plain(rows, dim, names)
+            return self._plain(layout, dim)
         if not large:
-            largest = max(range(len(rows)), key=rows.__getitem__)
+            largest = max(layout.tables, key=lambda table: table.num_embeddings)
             raise ConfigError(
                 f"tables.compression {self.compression} applies to no table: the largest, "
-                f"{names[largest]}, has {rows[largest]} rows, and tables.threshold is "
+                f"{largest.name}, has {largest.num_embeddings} rows, and tables.threshold is "
                 f"{self.threshold}"
             )
         if self.compression == "mixed_dim":
-            return self._mixed_dim(rows, dim, names, large)
-        part = self._compressed([rows[t] for t in large], dim, [names[t] for t in large])
-        if not small:
+            return self._mixed_dim(schema, layout, dim, large)
+        of_large, of_small = (
+            [feature.name for feature in layout.features if (feature.table in large) == which]
+            for which in (True, False)
+        )
+        part = self._compressed(Layout.of(schema, of_large), dim)
+        if not of_small:
             return part
-        plain = self._plain([rows[t] for t in small], dim, [names[t] for t in small])
-        return ConcatEmbeddings([(small, plain), (large, part)])
+        plain = self._plain(Layout.of(schema, of_small), dim)
+        return ConcatEmbeddings(layout, [plain, part])
 
-    def _plain(self, rows: Sequence[int], dim: int, names: Sequence[str]) -> Embeddings:
-        draw = normal(self.init_std) if self.init_std else None
+    def _plain(self, layout: Layout, dim: int) -> Embeddings:
+        initializer = normal(self.init_std) if self.init_std else None
         stored_bytes = dim * (4 if self.storage == "fp32" else 2)
         if self.qat != "none" and row_bytes(dim, BITS[self.qat]) < stored_bytes:
-            return QATEmbeddings(rows, dim, names, codes=self.qat, storage=self.storage, draw=draw)
-        return collection(rows, dim, names, storage=self.storage, draw=draw)
+            return QATEmbeddings(
+                layout, dim, codes=self.qat, storage=self.storage, initializer=initializer
+            )
+        return EmbeddingCollection(layout, dim, storage=self.storage, initializer=initializer)
 
-    def _compressed(self, rows: Sequence[int], dim: int, names: Sequence[str]) -> Embeddings:
+    def _compressed(self, layout: Layout, dim: int) -> Embeddings:
         std = self.init_std or None
         if self.compression == "qr":
-            for name, n in zip(names, rows, strict=True):
+            for table in layout.tables:
+                n = table.num_embeddings
                 quotients = -(-n // self.collisions)
                 if quotients + self.collisions >= n:
                     raise ConfigError(
-                        f"{name}: a table of {n} rows becomes {quotients} quotients and "
+                        f"{table.name}: a table of {n} rows becomes {quotients} quotients and "
                         f"{self.collisions} remainders with tables.collisions {self.collisions}, "
                         "which saves nothing: lower the collisions, or raise tables.threshold to "
                         "keep the table as it is"
                     )
             return QREmbeddings(
-                rows,
+                layout,
                 dim,
-                names,
                 operation="mult" if dim == 1 else self.operation,
                 collisions=self.collisions,
                 storage=self.storage,
                 init_std=std,
             )
         return HashedEmbeddings(
-            rows,
+            layout,
             dim,
-            names,
             collisions=self.collisions,
             hashes=self.hashes,
             weighted=self.weighted and dim > 1,
@@ -158,14 +164,21 @@ class TablesConfig:
             init_std=std,
         )
 
-    def _mixed_dim(
-        self, rows: Sequence[int], dim: int, names: Sequence[str], large: list[int]
-    ) -> Embeddings:
-        dims = dimensions(rows, dim, temperature=self.temperature, powers_of_two=self.powers_of_two)
-        dims = [d if t in large else dim for t, d in enumerate(dims)]
-        if min(dims) == dim:
+    def _mixed_dim(self, schema: Schema, layout: Layout, dim: int, large: set[str]) -> Embeddings:
+        chosen = dimensions(
+            layout.sizes, dim, temperature=self.temperature, powers_of_two=self.powers_of_two
+        )
+        dims = {
+            table.name: d if table.name in large else dim
+            for table, d in zip(layout.tables, chosen, strict=True)
+        }
+        if min(dims.values()) == dim:
+            first = next(table.name for table in layout.tables if table.name in large)
             raise ConfigError(
-                f"{names[large[0]]}: mixed_dim leaves its rows at {dim} numbers, and those of all "
+                f"{first}: mixed_dim leaves its rows at {dim} numbers, and those of all "
                 "other tables: raise tables.temperature, or choose another tables.compression"
             )
-        return mixed(rows, dim, dims, names, storage=self.storage, init_std=self.init_std or None)
+        names = [feature.name for feature in layout.features]
+        return mixed(
+            schema, names, dim, dims, storage=self.storage, init_std=self.init_std or None
+        )

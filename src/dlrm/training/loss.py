@@ -1,30 +1,90 @@
-"""Losses on logits.
+"""Losses: what is minimised, of logits z (B, K) and labels y (B, K).
 
-Each takes logits z (B,) and labels y (B,) in [0, 1], with p = sigmoid(z), and returns the mean
-over the batch, a scalar.
+Each is a mean over samples and labels, a scalar. A sample may count `weights` (B,) times: the mean
+is over samples, not over weights, so that weights of 2 double the loss.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlrm.batch import Batch
+from dlrm.errors import ConfigError
+from dlrm.schema import Task
 
-def bce(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy, `-(y log p + (1 - y) log(1 - p))`, finite for any logit."""
-    return F.binary_cross_entropy_with_logits(logits, labels)
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossConfig:
+    """What is minimised."""
+
+    name: Literal["auto", "bce", "weighted_bce", "mse"] = "auto"
+    """Binary cross-entropy, the same with a weight per class, or squared error: of probabilities
+    where labels are 0 or 1, of predictions where they are any numbers. auto is bce and mse."""
+    weights: tuple[float, float] = (1.0, 1.0)
+    """Weights of non-clicks and clicks in `weighted_bce`."""
+
+    def resolve(self, task: Task) -> Literal["bce", "weighted_bce", "mse"]:
+        """Return the loss that is minimised where labels are of this kind.
+
+        Raises:
+            ConfigError: It is for labels of another kind.
+
+        """
+        if self.name == "auto":
+            return "bce" if task == "classification" else "mse"
+        if task == "regression" and self.name != "mse":
+            raise ConfigError(f"loss.name is {self.name}, but labels are real numbers: take mse")
+        return self.name
 
 
-def weighted_bce(logits: Tensor, labels: Tensor, weights: tuple[float, float]) -> Tensor:
-    """Binary cross-entropy where each sample counts `weights[label]`.
+Loss = Callable[[Tensor, Batch], Tensor]
+"""From logits (B, K) and their batch to a scalar: the mean loss over the batch."""
 
-    The mean is over samples, not over weights, as in the original: weights (2, 2) double the loss.
-    Labels between 0 and 1 count as the class they truncate to.
+
+def loss_function(config: LossConfig, task: Task = "classification") -> Loss:
+    """Return the loss of a run."""
+    name = config.resolve(task)
+
+    def loss(logits: Tensor, batch: Batch) -> Tensor:
+        match name:
+            case "bce":
+                return bce(logits, batch.labels, batch.weights)
+            case "weighted_bce":
+                return weighted_bce(logits, batch.labels, config.weights, batch.weights)
+            case "mse":
+                predicted = logits if task == "regression" else logits.sigmoid()
+                return mse(predicted, batch.labels, batch.weights)
+
+    return loss
+
+
+def bce(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy, `-(y log p + (1 - y) log(1 - p))` with p = sigmoid(z).
+
+    Finite for any logit, for labels in [0, 1].
     """
-    per_class = torch.tensor(weights, dtype=logits.dtype, device=logits.device)
-    loss = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-    return (per_class[labels.long()] * loss).mean()
+    each = None if weights is None else weights[:, None]
+    return F.binary_cross_entropy_with_logits(logits, labels, weight=each)
 
 
-def mse(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean squared error of the probability, `(p - y)^2`."""
-    return F.mse_loss(torch.sigmoid(logits), labels)
+def weighted_bce(
+    logits: Tensor, labels: Tensor, per_class: tuple[float, float], weights: Tensor | None = None
+) -> Tensor:
+    """Binary cross-entropy where each label counts `per_class[label]`.
+
+    Labels between 0 and 1 count as the class they truncate to, as in the original.
+    """
+    counts = torch.tensor(per_class, dtype=logits.dtype, device=logits.device)[labels.long()]
+    loss = counts * F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    return loss.mean() if weights is None else (loss * weights[:, None]).mean()
+
+
+def mse(predictions: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean squared error, `(p - y)^2`."""
+    if weights is None:
+        return F.mse_loss(predictions, labels)
+    return ((predictions - labels).square() * weights[:, None]).mean()

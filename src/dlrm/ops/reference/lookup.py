@@ -23,20 +23,27 @@ def rows_of(
 
     Returns:
         The rows, int64, in the shape of ids; and the first position in ids.flatten() that is out
-        of range, -1 if there is none, or -2 if the offsets do not rise from 0 to L.
+        of range, -1 if there is none, or -2 if the offsets do not rise from 0 to L. On a device
+        other than a CPU, where to look is to wait, it is always -1.
 
     """
     if offsets is None:
-        wrong = (ids < 0) | (ids >= sizes)
         rows = ids + starts
+        if not ids.is_cpu:
+            return rows, -1
+        wrong = (ids < 0) | (ids >= sizes)
     else:
         lengths = offsets.diff()
-        if offsets[0] != 0 or offsets[-1] != ids.shape[0] or (lengths < 0).any():
+        if ids.is_cpu and (
+            offsets[0] != 0 or offsets[-1] != ids.shape[0] or (lengths < 0).any()
+        ):
             return ids, -2
         tables = torch.arange(len(lengths), device=ids.device) % len(sizes)
         table = tables.repeat_interleave(lengths, output_size=ids.shape[0])
-        wrong = (ids < 0) | (ids >= sizes[table])
         rows = ids + starts[table]
+        if not ids.is_cpu:
+            return rows, -1
+        wrong = (ids < 0) | (ids >= sizes[table])
     return rows, int(wrong.flatten().nonzero()[0]) if wrong.any() else -1
 
 

@@ -1,0 +1,179 @@
+"""Which features embeddings serve, from which tables, and where a batch has their ids."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dlrm.batch import Batch, Jagged
+from dlrm.errors import IdError
+from dlrm.ops import backend
+from dlrm.schema import Feature, Schema, Table
+
+ONE_HOT, LISTS = 0, 1
+"""Groups of features whose ids a batch has side by side. Group 2 + f is list feature f alone."""
+
+
+class Block(NamedTuple):
+    """Ids of a group of F features."""
+
+    group: int
+    """`ONE_HOT`, `LISTS`, or the number of a single list feature."""
+    ids: Tensor
+    """(B, F) one a sample and feature, or (L,) where there are offsets"""
+    offsets: Tensor | None = None
+    """(B*F + 1,): the ids of sample b and feature f lie from `offsets[b*F + f]` on"""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The features that embeddings serve, and where a batch has their ids.
+
+    Vectors (B, T, D) come out in the order of `features`.
+    """
+
+    tables: tuple[Table, ...]
+    features: tuple[Feature, ...]
+    table_of: tuple[int, ...]
+    """Position in `tables` of each feature's."""
+    groups: tuple[tuple[int, ...], ...]
+    """Positions in `features` of each group."""
+    columns: tuple[int, ...] | None
+    """Columns of `Batch.ids` that the one-hot features are; None for all, as they are."""
+    lists: tuple[int, ...] | None
+    """Features of `Batch.lists` that the list features are; None for all, as they are."""
+    num_lists: int
+    """F, list features of a batch, served or not."""
+
+    @classmethod
+    def of(cls, schema: Schema, names: Sequence[str] | None = None) -> "Layout":
+        """Return the layout of some features of a schema.
+
+        Args:
+            schema: Of the batches.
+            names: Of the features, in the order in which vectors come out; None for all.
+
+        Raises:
+            ConfigError: There is no such feature; lists the choices.
+
+        """
+        if names is None:
+            features = schema.features
+        else:
+            features = tuple(schema.feature(name) for name in names)
+        used = {feature.table for feature in features}
+        tables = tuple(table for table in schema.tables if table.name in used)
+        place = {table.name: t for t, table in enumerate(tables)}
+        single = tuple(f for f, feature in enumerate(features) if not feature.is_list)
+        several = tuple(f for f, feature in enumerate(features) if feature.is_list)
+        columns = tuple(schema.one_hot_features.index(features[f]) for f in single)
+        lists = tuple(schema.list_features.index(features[f]) for f in several)
+        every = len(schema.list_features)
+        return cls(
+            tables=tables,
+            features=features,
+            table_of=tuple(place[feature.table] for feature in features),
+            groups=(single, several, *((f,) for f in several)),
+            columns=None if columns == tuple(range(len(schema.one_hot_features))) else columns,
+            lists=None if lists == tuple(range(every)) else lists,
+            num_lists=every,
+        )
+
+    def resized(self, num_embeddings: Sequence[int]) -> "Layout":
+        """Return the same layout over tables of other sizes, in the order of `tables`."""
+        tables = (
+            replace(table, num_embeddings=n)
+            for table, n in zip(self.tables, num_embeddings, strict=True)
+        )
+        return replace(self, tables=tuple(tables))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Rows of each table."""
+        return tuple(table.num_embeddings for table in self.tables)
+
+    @property
+    def order(self) -> tuple[int, ...] | None:
+        """Place of each feature among the vectors of one-hot features, then lists; None if equal.
+
+        `torch.cat([one_hot, lists], 1)` becomes the features in their order by `index_select`.
+        """
+        together = self.groups[ONE_HOT] + self.groups[LISTS]
+        if together == tuple(range(len(together))):
+            return None
+        return tuple(sorted(range(len(together)), key=together.__getitem__))
+
+    def group_of(self, name: str) -> int:
+        """Return the group that a list feature is by itself.
+
+        Raises:
+            KeyError: There is no such list feature.
+
+        """
+        for number, feature in enumerate(self.groups[LISTS]):
+            if self.features[feature].name == name:
+                return 2 + number
+        raise KeyError(name)
+
+    def table_indices(self, group: int) -> tuple[int, ...]:
+        """Return the position in `tables` of each feature of a group."""
+        return tuple(self.table_of[f] for f in self.groups[group])
+
+    def blocks(self, batch: Batch) -> list[Block]:
+        """Return the ids of all features that are served: of one-hot ones, then of lists."""
+        blocks = []
+        if self.groups[ONE_HOT]:
+            ids = batch.ids
+            if self.columns is not None:
+                ids = ids[:, list(self.columns)]
+            blocks.append(Block(ONE_HOT, ids))
+        if self.groups[LISTS]:
+            assert batch.lists is not None
+            blocks.append(Block(LISTS, *self._lists(batch.lists, self.lists)))
+        return blocks
+
+    def block(self, batch: Batch, group: int) -> Block:
+        """Return the ids of a single list feature, see `group_of`."""
+        assert batch.lists is not None
+        number = group - 2
+        at = number if self.lists is None else self.lists[number]
+        return Block(group, *self._lists(batch.lists, (at,)))
+
+    def _lists(self, lists: Jagged, features: tuple[int, ...] | None) -> Jagged:
+        if features is None or features == tuple(range(self.num_lists)):
+            return lists
+        return lists.columns(features, self.num_lists)
+
+    def check(self, batch: Batch) -> None:
+        """Raise an IdError unless all ids of a batch, which is on a CPU, are in range."""
+        for block in self.blocks(batch):
+            sizes = torch.tensor([self.sizes[t] for t in self.table_indices(block.group)])
+            kernels = backend(torch.empty(0))
+            _, wrong = kernels.rows_of(block.ids, torch.zeros_like(sizes), sizes, block.offsets)
+            if wrong != -1:
+                raise self.id_error(block, wrong)
+
+    def id_error(self, block: Block, place: int) -> IdError:
+        """Return the error that names the feature of a wrong id.
+
+        Args:
+            block: In which it is.
+            place: Of the id in it; -2 where the offsets are wrong.
+
+        """
+        if place == -2:
+            count = block.ids.shape[0]
+            return IdError(f"offsets must rise from 0 to the number of ids, {count}")
+        # Such an id would silently read a neighbouring table: all are one weight.
+        bag = place
+        if block.offsets is not None:
+            bag = int(torch.searchsorted(block.offsets, place, right=True)) - 1
+        features = self.groups[block.group]
+        feature = features[bag % len(features)]
+        size = self.sizes[self.table_of[feature]]
+        return IdError(
+            f"{self.features[feature].name}: id {int(block.ids.flatten()[place])} is out of range, "
+            f"its table has {size} rows (0 to {size - 1})"
+        )

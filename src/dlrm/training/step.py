@@ -1,0 +1,152 @@
+"""The training step, which everyone calls: the loop, parity, benchmarks, the drop-in.
+
+    batch to the device -> forward -> loss -> backward -> clip -> update, at the schedule's rate
+
+Nothing in it waits for the device: losses are tensors, read where a line of the log is written.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dlrm.batch import Batch
+from dlrm.nn.embedding import embeddings_of
+from dlrm.training.loss import Loss
+
+Observer = Callable[[str], AbstractContextManager[None]]
+"""Stage of a step -> what is entered while it runs: `loss`, `dense update`, `table update`."""
+
+LOSS, DENSE_UPDATE, TABLE_UPDATE = "loss", "dense update", "table update"
+
+
+class TrainStep:
+    """`step(batch) -> loss`, for one model and its optimizer.
+
+    Args:
+        net: `forward(batch) -> logits (b, K)`, of the samples of this process.
+        optimizer: Of its parameters, in groups as `dlrm.nn.embedding.parameter_groups` has them.
+        loss: The mean loss of a batch.
+        rate: Number of a step, from 1 -> its learning rate; None leaves that of the optimizer.
+        clip: Largest norm of all gradients together; 0 for any.
+        device: Where the model is.
+        steps: Taken before.
+
+    """
+
+    logits: Tensor
+    """(b, K), of the last step, before its update"""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: Optimizer,
+        loss: Loss,
+        *,
+        rate: Callable[[int], float] | None = None,
+        clip: float = 0.0,
+        device: torch.device | str = "cpu",
+        steps: int = 0,
+    ):
+        self.net, self.optimizer, self.loss = net, optimizer, loss
+        self.rate, self.clip, self.steps = rate, clip, steps
+        self.device = torch.device(device)
+        self._observer: Observer | None = None
+        # Elsewhere ids are checked here, because to look at them there is to wait.
+        on_cpu = self.device.type == "cpu"
+        self._layouts = [] if on_cpu else [e.layout for e in embeddings_of(net) if not e.derived]
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the last step."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Train on a batch.
+
+        Args:
+            batch: On the CPU or on the device; of several processes, this one's part of it.
+
+        Returns:
+            The mean loss of the batch, a scalar on the device without gradient; of a part of one
+            what it adds to that mean.
+
+        """
+        self.steps += 1
+        if self.rate is not None:
+            lr = self.rate(self.steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+        batch = self.to_device(batch)
+        logits = self.net(batch)
+        with self._stage(LOSS):
+            loss = self._share(logits, batch)
+        self.logits = logits.detach()
+        self.backward(loss)
+        self.update()
+        return loss.detach()
+
+    def to_device(self, batch: Batch) -> Batch:
+        """Return the batch where the model is, its ids known to be in range."""
+        for layout in self._layouts:
+            layout.check(batch)
+        return batch.to(self.device, non_blocking=True)
+
+    def backward(self, loss: Tensor) -> None:
+        """Compute the gradients."""
+        loss.backward()
+
+    def update(self) -> None:
+        """Clip the gradients, apply them and let go of them."""
+        if self.clip:
+            clip_gradients(self.net, self.clip)
+        if self._observer is None:
+            self.optimizer.step()
+        else:
+            self._observed_update()
+        self.optimizer.zero_grad()
+
+    @contextmanager
+    def observed(self, observer: Observer) -> Iterator[None]:
+        """Let somebody watch the stages of every step within."""
+        self._observer = observer
+        try:
+            yield
+        finally:
+            self._observer = None
+
+    def _share(self, logits: Tensor, batch: Batch) -> Tensor:
+        if batch.parts is None:
+            return self.loss(logits, batch)
+        if not len(batch):
+            # Zero, and yet the backward pass goes through the model, as it does elsewhere.
+            return logits.sum()
+        return self.loss(logits, batch) * (len(batch) / sum(batch.parts))
+
+    def _stage(self, name: str) -> AbstractContextManager[None]:
+        return nullcontext() if self._observer is None else self._observer(name)
+
+    def _observed_update(self) -> None:
+        """Update dense parameters, then tables: what an optimizer does in one call."""
+        groups = self.optimizer.param_groups
+        for name, sparse in ((DENSE_UPDATE, False), (TABLE_UPDATE, True)):
+            self.optimizer.param_groups = [g for g in groups if g.get("sparse", False) == sparse]
+            with self._stage(name):
+                self.optimizer.step()
+        self.optimizer.param_groups = groups
+
+
+def clip_gradients(model: nn.Module, most: float) -> None:
+    """Scale all gradients by one factor, so that their norm together is at most this.
+
+    The rows of a table's sparse gradient count once each, with what they were looked up for added
+    up.
+    """
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    values = [g.coalesce()._values() if g.is_sparse else g for g in grads]
+    norms = torch.stack([torch.linalg.vector_norm(v).float() for v in values])
+    factor = (most / (torch.linalg.vector_norm(norms) + 1e-6)).clamp(max=1.0)
+    for grad in grads:
+        (grad._values() if grad.is_sparse else grad).mul_(factor)
