@@ -1,7 +1,7 @@
 """The arrays of a dataset, written to disk piece by piece and hashed on the way."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -9,10 +9,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dlrm.data.bags import Bags, consecutive, take
+from dlrm.data.encoded import Encoded
+from dlrm.data.lists import Lists, consecutive, take
 from dlrm.data.split import Rows
-from dlrm.errors import ConfigError, DatasetError
+from dlrm.data.store import LIST_IDS, LIST_OFFSETS, array_layout
+from dlrm.errors import DatasetError
 from dlrm.files import sync, sync_folder
+from dlrm.schema import Schema, Task
 
 
 class ArrayWriter:
@@ -65,10 +68,9 @@ class SplitWriter:
     Args:
         folder: The dataset.
         splits: Names of the splits.
-        dense: N, numbers a row.
-        tables: T, ids a row, or bags of them.
+        schema: What the arrays mean.
+        weights: Whether samples weigh.
         truth: Whether the probability behind each label is known.
-        bags: Whether a row holds a bag of ids for each table, of any length, or just one id.
 
     """
 
@@ -76,38 +78,25 @@ class SplitWriter:
         self,
         folder: Path,
         splits: Iterable[str],
-        dense: int,
-        tables: int,
+        schema: Schema,
         *,
-        truth: bool,
-        bags: bool = False,
+        weights: bool = False,
+        truth: bool = False,
     ):
-        if bags and tables < 1:
-            raise ConfigError("a dataset with bags of ids needs a categorical feature")
-        kinds: dict[str, tuple[str, int | None]] = {
-            "dense": ("f4", dense),
-            "ids": ("i4", None if bags else tables),
-            "labels": ("u1", None),
-        }
-        if truth:
-            kinds["truth"] = ("f4", None)
-        if bags:
-            kinds["offsets"] = ("i8", None)
-        self._tables, self._bags = tables, bags
-        self._folder = folder
-        self._clicks = dict.fromkeys(splits, 0)
-        self._rows = dict.fromkeys(self._clicks, 0)
-        self._ids = dict.fromkeys(self._clicks, 0)
+        self._folder, self._schema = folder, schema
+        layout = array_layout(schema, weights=weights, truth=truth)
         self._arrays = {
             split: {
                 name: ArrayWriter(folder, f"{split}/{name}.bin", dtype, columns)
-                for name, (dtype, columns) in kinds.items()
+                for name, (dtype, columns) in layout.items()
             }
-            for split in self._clicks
+            for split in splits
         }
-        if bags:
+        self._ids = dict.fromkeys(self._arrays, 0)
+        self._labels = {split: LabelSums(schema.num_labels) for split in self._arrays}
+        if LIST_OFFSETS in layout:
             for writers in self._arrays.values():
-                writers["offsets"].write(np.zeros(1, np.int64))
+                writers[LIST_OFFSETS].write(np.zeros(1, np.int64))
 
     def __enter__(self) -> Self:
         return self
@@ -122,49 +111,55 @@ class SplitWriter:
             for writer in arrays.values():
                 writer.abandon()
 
-    def write(self, split: str, arrays: Mapping[str, NDArray[Any]], rows: Rows) -> None:
+    def write(self, split: str, block: Encoded, rows: Rows) -> None:
         """Append some rows of a block to a split.
 
         Args:
             split: Its name.
-            arrays: By name, the rows of the block: `dense` (n, N), `ids` (n, T), `labels` (n,) and
-                `truth` (n,). With bags, `ids` (L,) and `offsets` (n*T + 1,) from 0 to L.
+            block: n rows with labels, and with weights and the truth where this dataset has them.
             rows: Which of them: a slice without a step, or numbers.
 
         Raises:
-            DatasetError: The offsets of the block do not fit its rows and ids.
+            DatasetError: The offsets of the lists of the block do not fit its rows and ids.
 
         """
-        labels = arrays["labels"][rows]
-        chosen = self._chosen(split, arrays, rows) if self._bags else {}
-        for name, writer in self._arrays[split].items():
-            writer.write(chosen[name] if name in chosen else arrays[name][rows])
-        self._rows[split] += len(labels)
-        self._clicks[split] += int(np.count_nonzero(labels))
+        writers = self._arrays[split]
+        for name, writer in writers.items():
+            if name in (LIST_IDS, LIST_OFFSETS):
+                continue
+            array = getattr(block, name)
+            if array is None:
+                raise DatasetError(f"a block of {len(block)} rows has no {name}")
+            writer.write(array[rows])
+        assert block.labels is not None
+        self._labels[split].add(block.labels[rows])
+        if LIST_OFFSETS in writers:
+            lists = self._chosen_lists(block, rows)
+            writers[LIST_IDS].write(lists.ids)
+            writers[LIST_OFFSETS].write(lists.offsets[1:] + self._ids[split])
+            self._ids[split] += len(lists.ids)
 
-    def _chosen(
-        self, split: str, arrays: Mapping[str, NDArray[Any]], rows: Rows
-    ) -> dict[str, NDArray[Any]]:
-        """Return ids and offsets of some bags of a block, as the split goes on with them."""
-        count, block = len(arrays["labels"]), Bags(arrays["ids"], arrays["offsets"])
-        if len(block.offsets) != count * self._tables + 1 or (
-            block.offsets[0] != 0
-            or block.offsets[-1] != len(block.ids)
-            or (np.diff(block.offsets) < 0).any()
+    def _chosen_lists(self, block: Encoded, rows: Rows) -> Lists:
+        """Return the lists of some rows of a block."""
+        count, features = len(block), len(self._schema.list_features)
+        lists = block.lists
+        if lists is None:
+            raise DatasetError(f"a block of {count} rows has no lists of ids")
+        lists = Lists(*lists)
+        if len(lists.offsets) != count * features + 1 or (
+            lists.offsets[0] != 0
+            or lists.offsets[-1] != len(lists.ids)
+            or (np.diff(lists.offsets) < 0).any()
         ):
             raise DatasetError(
-                f"a block of {count} rows of {self._tables} bags with {len(block.ids)} ids has "
-                f"{len(block.offsets)} offsets, expected {count * self._tables + 1} that rise from "
+                f"a block of {count} rows of {features} lists with {len(lists.ids)} ids has "
+                f"{len(lists.offsets)} offsets, expected {count * features + 1} that rise from "
                 "0 to the number of ids"
             )
         if isinstance(rows, slice):
             start, stop, _ = rows.indices(count)
-            ids, offsets = consecutive(block, self._tables, start, max(start, stop))
-        else:
-            ids, offsets = take(block, self._tables, rows)
-        base = self._ids[split]
-        self._ids[split] += len(ids)
-        return {"ids": ids, "offsets": offsets[1:] + base}
+            return consecutive(lists, features, start, max(start, stop))
+        return take(lists, features, rows)
 
     def finish(self) -> dict[str, dict[str, Any]]:
         """Sync everything; return the entries of the splits in the manifest."""
@@ -172,6 +167,49 @@ class SplitWriter:
         for split, arrays in self._arrays.items():
             written = {name: writer.close() for name, writer in arrays.items()}
             sync_folder(self._folder / split)
-            counts = {"rows": self._rows[split], "clicks": self._clicks[split]}
-            records[split] = {**counts, "arrays": written}
+            sums = self._labels[split]
+            records[split] = {
+                "rows": sums.rows,
+                **sums.to_dict(self._schema.labels, self._schema.task),
+                "arrays": written,
+            }
         return records
+
+
+class LabelSums:
+    """What a manifest says of the K labels of a split.
+
+    Args:
+        labels: K.
+
+    """
+
+    def __init__(self, labels: int):
+        self.rows = 0
+        self._positives = np.zeros(labels, np.int64)
+        self._sums = np.zeros(labels)
+        self._least, self._most = np.full(labels, np.inf), np.full(labels, -np.inf)
+
+    def add(self, labels: NDArray[Any]) -> None:
+        """Count rows (n, K)."""
+        if not len(labels):
+            return
+        self.rows += len(labels)
+        self._positives += np.count_nonzero(labels, axis=0)
+        self._sums += labels.sum(axis=0, dtype=np.float64)
+        self._least = np.minimum(self._least, labels.min(axis=0))
+        self._most = np.maximum(self._most, labels.max(axis=0))
+
+    def to_dict(self, names: Sequence[str], task: Task) -> dict[str, Any]:
+        """Return `positives` by label, or of real numbers `mean`, `min` and `max`, JSON-ready."""
+        if task == "classification":
+            return {"positives": dict(zip(names, self._positives.tolist(), strict=True))}
+        means = self._sums / max(self.rows, 1)
+        columns = {"mean": means, "min": self._least, "max": self._most}
+        return {
+            key: {
+                name: float(value) if self.rows else None
+                for name, value in zip(names, values, strict=True)
+            }
+            for key, values in columns.items()
+        }

@@ -4,7 +4,7 @@ Rows are read in windows of many batches. With shuffling, the split is cut into 
 consecutive rows; an epoch takes the blocks in random order, and a window's rows are mixed among
 themselves. So every read is a large slice of the memory map, a batch is a slice of a window, and
 the order depends on nothing but (seed, epoch): a cursor is an epoch and a number of batches.
-Bags of ids are read and mixed likewise, in the order that rows with one id per feature would have.
+Lists of ids are read and mixed likewise, in the order that rows without them would have.
 
 On W processes each reads its part of every batch: the batches are those of one process.
 """
@@ -16,17 +16,16 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 import numpy as np
-import torch
 
 from dlrm.batch import Batch
-from dlrm.data.bags import Bags, consecutive, join, take
+from dlrm.data.lists import Lists, consecutive, join, take
 from dlrm.data.store import Split
 from dlrm.errors import ConfigError
 
 BLOCK_ROWS = 1024
 WINDOW_ROWS = 65536
 WINDOW_IDS = 1 << 24
-"""Of bags: where they are long, a window has fewer rows, so that it has about so many ids."""
+"""Where lists are long, a window has fewer rows, so that it has about so many ids."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,8 +75,9 @@ class Loader:
         self.seed = seed
         self.waited_s = 0.0
         rows = WINDOW_ROWS
-        if split.offsets is not None and len(split.ids):
-            rows = min(rows, WINDOW_IDS * len(split) // len(split.ids))
+        if split.lists is not None and len(split):
+            ids = split.ids.size + len(split.lists.ids)
+            rows = min(rows, WINDOW_IDS * len(split) // max(ids, 1))
         # Whole batches, so that none spans two windows.
         self.window_rows = max(1, rows // batch_size) * batch_size
 
@@ -148,29 +148,27 @@ class Loader:
             rows = np.concatenate([array[piece] for piece in pieces])
             return rows if mix is None else rows.take(mix, axis=0)
 
-        def read_bags(stored: Bags) -> Bags:
-            tables = (len(stored.offsets) - 1) // len(self.split)
-            bags = join([consecutive(stored, tables, p.start, p.stop) for p in pieces])
-            return bags if mix is None else take(bags, tables, mix)
+        def read_lists(stored: Lists) -> Lists:
+            features = (len(stored.offsets) - 1) // len(self.split)
+            lists = join([consecutive(stored, features, p.start, p.stop) for p in pieces])
+            return lists if mix is None else take(lists, features, mix)
 
-        if self.split.offsets is None:
-            ids, offsets = read(self.split.ids), None
-        else:
-            ids, offsets = read_bags(Bags(self.split.ids, self.split.offsets))
-        return Batch(
-            dense=torch.from_numpy(read(self.split.dense)),
-            ids=torch.from_numpy(ids),
-            labels=torch.from_numpy(read(self.split.labels).astype(np.float32)),
-            offsets=None if offsets is None else torch.from_numpy(offsets),
+        split = self.split
+        return Batch.of(
+            read(split.dense),
+            read(split.ids),
+            read(split.labels).astype(np.float32, copy=False),
+            None if split.lists is None else read_lists(split.lists),
+            None if split.weights is None else read(split.weights),
         )
 
     def _own(self, rows: int) -> np.ndarray:
         """Return the places of this process' rows among those of a window."""
-        found = []
+        places = []
         for begin in range(0, rows, self.batch_size):
             ends = np.cumsum([0, *shares(min(self.batch_size, rows - begin), self.world)])
-            found.append(np.arange(begin + ends[self.rank], begin + ends[self.rank + 1]))
-        return np.concatenate(found)
+            places.append(np.arange(begin + ends[self.rank], begin + ends[self.rank + 1]))
+        return np.concatenate(places)
 
 
 def shares(samples: int, world: int) -> tuple[int, ...]:

@@ -11,13 +11,13 @@ hash table is done per distinct value, not per row.
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dlrm.data.encoder import dense_array, dense_columns
+from dlrm.data.encoded import Encoded, dense_array, dense_columns
 from dlrm.data.source import Source
 from dlrm.data.threads import ahead, in_order
 from dlrm.data.vocabulary import IdOrder, Vocabulary, distinct, fold
@@ -80,7 +80,7 @@ class Spill:
 
     def fill(self, frames: Generator[pl.DataFrame, None, None]) -> Generator[int, None, None]:
         """Write frames as blocks, several at a time; yield the rows of each."""
-        numbered = (each for each in enumerate(ahead(frames)))
+        numbered = (numbered for numbered in enumerate(ahead(frames)))
         for block in in_order(self._code, numbered):
             self.block_rows.append(block.rows)
             self.truth = block.truth
@@ -93,10 +93,10 @@ class Spill:
     def _code(self, numbered: tuple[int, pl.DataFrame]) -> _Block:
         """Write a block of rows."""
         source, (block, frame) = self._source, numbered
-        columns, values, found = [], [], {}
+        columns, values, distinct_values = [], [], {}
         for number, name in enumerate(source.categorical):
             groups, codes = distinct(fold(frame[name], self._max_rows))
-            found[name] = groups.height
+            distinct_values[name] = groups.height
             columns.append(pl.Series(f"code{number}", codes))
             counted = pl.struct("value", pl.col("count").cast(pl.UInt32))
             values.append(groups.select(counted.implode().alias(name)))
@@ -108,7 +108,7 @@ class Spill:
         self._write(block, "rows", pl.DataFrame([*kept, *dense.get_columns(), *columns]))
         self._write(block, "values", pl.concat(values, how="horizontal"))
         missing = {name: frame[name].null_count() for name in self.missing}
-        return _Block(frame.height, TRUTH in frame.columns, missing, found)
+        return _Block(frame.height, TRUTH in frame.columns, missing, distinct_values)
 
     def build(self, name: str, order: IdOrder, min_count: int) -> Vocabulary:
         """Build the vocabulary of a feature from all blocks, and keep the ids of its values."""
@@ -127,8 +127,8 @@ class Spill:
         self._ids[name] = np.memmap(file, np.int32, "r")
         return vocabulary
 
-    def read(self, block: int) -> dict[str, NDArray[Any]]:
-        """Return the arrays of a block: dense (n, N), ids (n, T), labels (n,), perhaps truth (n,).
+    def read(self, block: int) -> Encoded:
+        """Return the rows of a block as arrays.
 
         Every vocabulary must have been built before.
         """
@@ -138,14 +138,12 @@ class Spill:
             table = self._ids[name][self._offsets[name][block] : self._offsets[name][block + 1]]
             ids[:, number] = table[frame[f"code{number}"].to_numpy()]
         dense = frame.select(f"dense{number}" for number in range(len(self._source.dense)))
-        arrays = {
-            "dense": dense_array(dense),
-            "ids": ids,
-            "labels": frame["label"].to_numpy(),
-        }
-        if self.truth:
-            arrays[TRUTH] = frame[TRUTH].to_numpy()
-        return arrays
+        return Encoded(
+            dense_array(dense),
+            ids,
+            frame["label"].to_numpy()[:, None],
+            truth=frame[TRUTH].to_numpy() if self.truth else None,
+        )
 
     def drop_values(self) -> None:
         """Delete the distinct values: all vocabularies have been built."""

@@ -1,16 +1,17 @@
 """A prepared dataset: a folder of arrays that are mapped into memory, and a manifest.
 
-    manifest.json              format, schema, options, fingerprint, counts, hash of every file
-    encoder.json, vocabulary/  how raw values became ids (dlrm.data.encoder)
-    <split>/dense.bin          (n, N) float32, row-major
-    <split>/ids.bin            (n, T) int32, row-major: a batch is one slice; (L,) with bags
-    <split>/offsets.bin        (n*T + 1,) int64, where each bag begins; only with bags
-    <split>/labels.bin         (n,) uint8
-    <split>/truth.bin          (n,) float32, the probability a label was drawn with, where known
+    manifest.json                format, schema, options, fingerprint, counts, hash of every file
+    features.json, vocabulary/   how raw values became inputs (dlrm.data.features)
+    <split>/dense.bin            (n, N) float32, row-major
+    <split>/ids.bin              (n, T1) int32, row-major: a batch is one slice
+    <split>/labels.bin           (n, K) uint8; float32 for regression
+    <split>/list_ids.bin         (L,) int32, where the schema has bags or sequences: their ids,
+    <split>/list_offsets.bin     (n*F + 1,) int64, and where each list begins (dlrm.data.lists)
+    <split>/weights.bin          (n,) float32, how much a sample counts, where samples weigh
+    <split>/truth.bin            (n,) float32, the probability a label was drawn with, where known
 
-Splits are `train`, `validation` and `test`; any may be empty. Where a categorical feature is
-multi-hot, all of them are stored as bags of ids, sample by sample and table by table, as
-`dlrm.batch.Batch` has them.
+Splits are `train`, `validation` and `test`; any may be empty. Of each the manifest has `rows`, and
+`positives` by label, or for regression `mean`, `min` and `max` by label.
 """
 
 import hashlib
@@ -22,15 +23,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dlrm.data.lists import Lists
 from dlrm.errors import DatasetError, unknown
 from dlrm.schema import Schema
 
-FORMAT, VERSION = "dlrm-dataset", 1
-BAGS_VERSION = 2
-"""Of datasets with bags, so that a release that knows none says so."""
-MANIFEST_FILE = "manifest.json"
-ARRAYS = ("dense", "ids", "offsets", "labels", "truth")
+FORMAT, VERSION = "dlrm-dataset", 3
+MANIFEST_FILE, FEATURES_FILE, VOCABULARY_FOLDER = "manifest.json", "features.json", "vocabulary"
+LIST_IDS, LIST_OFFSETS = "list_ids", "list_offsets"
 _AGAIN = "prepare it again (with --force)"
+
+
+def array_layout(
+    schema: Schema, *, weights: bool, truth: bool
+) -> dict[str, tuple[str, int | None]]:
+    """Return the arrays of a split: their types and columns, None for arrays of one dimension."""
+    layout: dict[str, tuple[str, int | None]] = {
+        "dense": ("<f4", len(schema.dense)),
+        "ids": ("<i4", len(schema.one_hot_features)),
+        "labels": ("|u1" if schema.task == "classification" else "<f4", schema.num_labels),
+    }
+    if schema.list_features:
+        layout |= {LIST_IDS: ("<i4", None), LIST_OFFSETS: ("<i8", None)}
+    if weights:
+        layout["weights"] = ("<f4", None)
+    if truth:
+        layout["truth"] = ("<f4", None)
+    return layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +59,15 @@ class Split:
     dense: NDArray[np.float32]
     """(n, N)"""
     ids: NDArray[np.int32]
-    """(n, T) when one-hot, else (L,)"""
-    labels: NDArray[np.uint8]
-    """(n,)"""
+    """(n, T1), of the features with one id a sample"""
+    labels: NDArray[Any]
+    """(n, K) uint8; float32 for regression"""
+    lists: Lists | None = None
+    """Ids (L,) and offsets (n*F + 1,) of bags and sequences; None where there are none"""
+    weights: NDArray[np.float32] | None = None
+    """(n,) how much each sample counts; None for 1 each"""
     truth: NDArray[np.float32] | None = None
     """(n,) the probability each label was drawn with; None where nobody knows"""
-    offsets: NDArray[np.int64] | None = None
-    """None when one-hot, else (n*T + 1,) from 0 to L, where each bag begins"""
 
     def __len__(self) -> int:
         return self.labels.shape[0]
@@ -75,7 +95,7 @@ class Dataset:
             for file, size_bytes, _ in _files(manifest):
                 _check_size(path / file, size_bytes)
             schema = Schema.from_dict(manifest["schema"])
-            _check_bags(path / MANIFEST_FILE, manifest, schema)
+            _check_arrays(path / MANIFEST_FILE, manifest, schema)
             return cls(path, schema, manifest)
         except (KeyError, TypeError) as error:
             problem = f"{path / MANIFEST_FILE} lacks {error}"
@@ -96,22 +116,23 @@ class Dataset:
 
         Raises:
             ConfigError: There is no such split; lists the choices.
-            DatasetError: The offsets of its bags do not fit its ids.
+            DatasetError: The offsets of its lists do not fit their ids.
 
         """
         if name not in self.manifest["splits"]:
             raise unknown("split", name, self.splits)
-        arrays = self.manifest["splits"][name]["arrays"]
-        mapped = {array: _map(self.path, record) for array, record in arrays.items()}
-        ids, offsets = mapped["ids"], mapped.get("offsets")
-        if offsets is not None and (offsets[0] != 0 or offsets[-1] != len(ids)):
-            raise DatasetError(
-                f"{self.path / arrays['offsets']['file']} goes from {offsets[0]} to {offsets[-1]}, "
-                f"expected 0 to {len(ids)}, the number of ids; {_AGAIN}"
-            )
-        return Split(
-            name, mapped["dense"], ids, mapped["labels"], mapped.get("truth"), offsets=offsets
-        )
+        records = self.manifest["splits"][name]["arrays"]
+        mapped = {array: _map(self.path, record) for array, record in records.items()}
+        lists = None
+        if LIST_OFFSETS in mapped:
+            lists = Lists(mapped.pop(LIST_IDS), mapped.pop(LIST_OFFSETS))
+            if lists.offsets[0] != 0 or lists.offsets[-1] != len(lists.ids):
+                raise DatasetError(
+                    f"{self.path / records[LIST_OFFSETS]['file']} goes from {lists.offsets[0]} to "
+                    f"{lists.offsets[-1]}, expected 0 to {len(lists.ids)}, the number of ids; "
+                    f"{_AGAIN}"
+                )
+        return Split(name, lists=lists, **mapped)
 
     @property
     def columns(self) -> list[dict[str, str]]:
@@ -124,22 +145,16 @@ class Dataset:
             "path": str(self.path),
             "source": self.source,
             "splits": {
-                name: {"rows": split["rows"], "clicks": split["clicks"]}
+                name: {key: value for key, value in split.items() if key != "arrays"}
                 for name, split in self.manifest["splits"].items()
             },
             "features": [
-                {key: feature[key] for key in ("name", "kind", "rows", "missing_rate")}
+                {key: feature[key] for key in ("name", "kind", "num_embeddings", "missing_rate")}
                 for feature in self.manifest["features"]
             ],
             "columns": self.columns,
             "bad_rows": self.manifest["bad_rows"]["total"],
         }
-
-
-def version_of(schema: Schema) -> int:
-    """Return the version of the format that holds a dataset of this schema."""
-    bags = any(feature.multi_hot for feature in schema.categorical)
-    return BAGS_VERSION if bags else VERSION
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -162,11 +177,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise DatasetError(f"{file} is damaged ({error}); {_AGAIN}") from error
     if kind != FORMAT:
         raise DatasetError(f'{file} is of format "{kind}", expected "{FORMAT}"')
-    if version not in (VERSION, BAGS_VERSION):
-        raise DatasetError(
-            f"{path} is of format version {version}, this release reads {VERSION} and "
-            f"{BAGS_VERSION}; {'upgrade opendlrm' if version > BAGS_VERSION else _AGAIN}"
-        )
+    if version != VERSION:
+        newer = isinstance(version, int) and version > VERSION
+        problem = f"{path} is of format version {version}, this release reads {VERSION}"
+        raise DatasetError(f"{problem}; {'upgrade opendlrm' if newer else _AGAIN}")
     return manifest
 
 
@@ -205,24 +219,27 @@ def _files(manifest: dict[str, Any]) -> list[tuple[str, int, str]]:
     ]
 
 
-def _check_bags(file: Path, manifest: dict[str, Any], schema: Schema) -> None:
-    """Raise a DatasetError unless ids are stored as the schema says: one each, or as bags."""
-    version = version_of(schema)
-    if manifest["version"] != version:
-        kind = "bags of ids" if version == BAGS_VERSION else "no bags of ids"
-        problem = f"{file} is of version {manifest['version']}, but its schema has {kind}"
-        raise DatasetError(f"{problem}, which is version {version}; {_AGAIN}")
-    tables = len(schema.categorical)
+def _check_arrays(file: Path, manifest: dict[str, Any], schema: Schema) -> None:
+    """Raise a DatasetError unless the arrays of each split are those of the schema."""
+    features = len(schema.list_features)
     for name, split in manifest["splits"].items():
-        shapes = {array: record["shape"] for array, record in split["arrays"].items()}
-        if version == BAGS_VERSION:
-            fits = len(shapes["ids"]) == 1 and shapes["offsets"] == [split["rows"] * tables + 1]
-        else:
-            fits = shapes["ids"] == [split["rows"], tables] and "offsets" not in shapes
-        if not fits:
-            ids, offsets = shapes["ids"], shapes.get("offsets")
-            problem = f"{file}: ids {ids} and offsets {offsets} of {name} do not fit its"
-            raise DatasetError(f"{problem} {split['rows']} rows of {tables} features; {_AGAIN}")
+        records, rows = split["arrays"], split["rows"]
+        layout = array_layout(schema, weights="weights" in records, truth="truth" in records)
+        if records.keys() != layout.keys():
+            problem = f"{file}: {name} has the arrays {', '.join(records)}"
+            raise DatasetError(f"{problem}, its schema needs {', '.join(layout)}; {_AGAIN}")
+        for array, (dtype, columns) in layout.items():
+            shape = [rows] if columns is None else [rows, columns]
+            if array == LIST_OFFSETS:
+                shape = [rows * features + 1]
+            elif array == LIST_IDS:
+                shape = records[array]["shape"][:1]
+            actual = records[array]["shape"], records[array]["dtype"]
+            if actual != (shape, dtype):
+                raise DatasetError(
+                    f"{file}: {array} {actual[0]} of type {actual[1]} of {name} does not fit its "
+                    f"{rows} rows, expected {shape} of type {dtype}; {_AGAIN}"
+                )
 
 
 def _check_size(file: Path, size_bytes: int) -> None:

@@ -5,16 +5,24 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from dlrm.data.encoder import ENCODER_FILE, VOCABULARY_FOLDER
 from dlrm.data.source import Source
 from dlrm.data.split import SPLITS
 from dlrm.data.staging import free_bytes
-from dlrm.data.store import FORMAT, MANIFEST_FILE, Dataset, read_manifest
+from dlrm.data.store import (
+    FEATURES_FILE,
+    FORMAT,
+    MANIFEST_FILE,
+    VOCABULARY_FOLDER,
+    Dataset,
+    read_manifest,
+)
 from dlrm.errors import DatasetError
 from dlrm.terminal import human_bytes
 
-ENTRIES = frozenset({MANIFEST_FILE, ENCODER_FILE, VOCABULARY_FOLDER, "spill", *SPLITS})
-"""What `prepare` puts into a folder; nothing else is ever deleted."""
+ENTRIES = frozenset({MANIFEST_FILE, FEATURES_FILE, VOCABULARY_FOLDER, "spill", *SPLITS})
+"""What `prepare` puts into a folder."""
+_FORMER = frozenset({"encoder.json"})
+"""What it put there in former versions of the format."""
 
 
 def existing(
@@ -38,34 +46,34 @@ def existing(
         problem = f"{out} exists and is not a prepared dataset"
         raise DatasetError(f"{problem}; it is left alone: use another --out")
     if force:
-        _check_ours(out)
+        _check_only_dataset(out)
         return None
     manifest = read_manifest(out)
-    made_with = manifest.get("options", {})
-    other = [
-        f"{name} is {made_with.get(name)}, asked for is {value}"
+    stored = manifest.get("options", {})
+    differences = [
+        f"{name} is {stored.get(name)}, asked for is {value}"
         for name, value in options.items()
-        if made_with.get(name) != value
+        if stored.get(name) != value
     ]
     if json.loads(json.dumps(fingerprint)) != manifest.get("fingerprint"):
-        other.insert(0, "it was made from another log, or with another handling of bad rows")
-    if other:
-        problem = f"{out} is a dataset that was prepared differently: {'; '.join(other)}"
+        differences.insert(0, "it was made from another log, or with another handling of bad rows")
+    if differences:
+        problem = f"{out} is a dataset that was prepared differently: {'; '.join(differences)}"
         raise DatasetError(f"{problem}. Use another --out, or --force to replace it")
     return Dataset.open(out)
 
 
-def _check_ours(out: Path) -> None:
+def _check_only_dataset(out: Path) -> None:
     """Raise a DatasetError unless a folder is a dataset and nothing but a dataset."""
     try:
-        ours = json.loads((out / MANIFEST_FILE).read_text())["format"] == FORMAT
+        is_dataset = json.loads((out / MANIFEST_FILE).read_text())["format"] == FORMAT
     except (ValueError, KeyError, TypeError):
-        # Damaged, perhaps; the encoder beside it tells.
-        ours = (out / ENCODER_FILE).exists()
-    if not ours:
+        # Damaged, perhaps; the features beside it tell.
+        is_dataset = any((out / name).exists() for name in (FEATURES_FILE, *_FORMER))
+    if not is_dataset:
         problem = f"{out} is not a prepared dataset (its {MANIFEST_FILE} says otherwise)"
         raise DatasetError(f"{problem}; it is left alone: use another --out")
-    foreign = sorted({path.name for path in out.iterdir()} - ENTRIES)
+    foreign = sorted({path.name for path in out.iterdir()} - ENTRIES - _FORMER)
     if foreign:
         problem = f"{out} also holds {', '.join(foreign[:3])}, which is not the dataset's"
         raise DatasetError(f"{problem}; move it away or use another --out")
@@ -77,7 +85,7 @@ def remove_dataset(out: Path) -> None:
         return
     if not (out / MANIFEST_FILE).exists():
         raise DatasetError(f"{out} was made by somebody else meanwhile; use another --out")
-    _check_ours(out)
+    _check_only_dataset(out)
     # Without its manifest it is no dataset: whatever happens next, nobody reads half of it.
     (out / MANIFEST_FILE).unlink()
     for path in out.iterdir():

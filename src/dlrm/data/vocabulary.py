@@ -1,7 +1,8 @@
 """The values of a category and their ids.
 
 A table has a row for each value and a last row "other", for values that are too rare and for
-values that were never seen, so rows = values + 1. Missing (null) is a value like any other.
+values that were never seen, so num_embeddings = values + 1. Missing (null) is a value like any
+other.
 """
 
 import zlib
@@ -72,7 +73,7 @@ def fold(values: pl.Series, max_rows: int | None) -> pl.Series:
     """Return values modulo `max_rows`, as the original's max-ind-range; None changes nothing.
 
     Missing becomes 0 first, as in the original, so that a table has at most `max_rows` values.
-    Texts are hashed (CRC-32) before.
+    Texts are hashed (CRC-32) before. The remainders are Int64.
     """
     if max_rows is None:
         return values
@@ -80,9 +81,8 @@ def fold(values: pl.Series, max_rows: int | None) -> pl.Series:
         groups, codes = distinct(values)
         hashes = [zlib.crc32((text or "").encode()) if text else 0 for text in groups["value"]]
         values = pl.Series(values.name, np.array(hashes, np.uint32)[codes], pl.UInt32)
-    # A narrow type may not hold the divisor.
-    narrow = values.dtype in (pl.Int8, pl.UInt8, pl.Int16, pl.UInt16, pl.Int32)
-    return (values.cast(pl.Int64) if narrow else values).fill_null(0) % max_rows
+    wide = values if values.dtype == pl.UInt64 else values.cast(pl.Int64)
+    return (wide.fill_null(0) % max_rows).cast(pl.Int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +100,19 @@ class Vocabulary:
         return self.frame.height
 
     @property
-    def rows(self) -> int:
+    def num_embeddings(self) -> int:
         """Rows of the table."""
         return self.frame.height + 1
+
+    def text(self, id: int) -> str | None:
+        """Return a value as the raw data write it; None is missing.
+
+        Integers of 32 bits without a sign are hexadecimal, as the criteo format writes categories.
+        """
+        value = self.frame["value"][id]
+        if self.frame.schema["value"] == pl.UInt32 and value is not None:
+            return f"{value:08x}"
+        return None if value is None else str(value)
 
     @classmethod
     def build(
