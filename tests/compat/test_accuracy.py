@@ -7,23 +7,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlrm.batch import Batch
-from dlrm.compat.accuracy import correct, forward, measure_accuracy
+from dlrm.compat.accuracy import correct, measure_accuracy, thresholded
 from dlrm.compat.batches import WHOLE, Data, Share
 from dlrm.compat.flags import Flags
 from dlrm.errors import DatasetError
-from dlrm.models.dlrm import DLRM
-from dlrm.nn.embedding import EmbeddingCollection
+from dlrm.models.dlrm import DLRM, DLRMConfig
 from dlrm.parallel.world import World
+from dlrm.schema import Schema
+
+
+SCHEMA = Schema.one_hot(1, [2], ["table 0"])
 
 
 class Dense(DLRM):
     """A model whose logits are its dense feature."""
 
     def __init__(self):
-        super().__init__(1, EmbeddingCollection([2], 1), bottom=[], top=[])
+        super().__init__(SCHEMA, DLRMConfig(dim=1, bottom=(), top=()))
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        return batch.dense[:, 0]
+        return batch.dense
 
 
 @dataclass
@@ -39,11 +42,11 @@ class Fixed:
 
 def batch(logits: list[float], labels: list[float]) -> Batch:
     ids = torch.zeros(len(logits), 1, dtype=torch.int64)
-    return Batch(torch.tensor(logits)[:, None], ids, torch.tensor(labels))
+    return Batch(torch.tensor(logits)[:, None], ids, torch.tensor(labels)[:, None])
 
 
 def data(*batches: Batch) -> Data:
-    return Data(1, (2,), ("table 0",), Fixed([]), Fixed(list(batches)))
+    return Data(SCHEMA, Fixed([]), Fixed(list(batches)))
 
 
 @settings(deadline=None)
@@ -53,8 +56,8 @@ def data(*batches: Batch) -> Data:
 )
 def test_loss_threshold_clamps_probabilities(logits: list[float], threshold: float):
     samples = batch(logits, [0.0] * len(logits))
-    found = forward(Flags(loss_threshold=threshold), Dense(), samples).sigmoid()
-    expected = torch.tensor(logits).sigmoid().clamp(threshold, 1 - threshold)
+    found = thresholded(Flags(loss_threshold=threshold), Dense())(samples).sigmoid()
+    expected = torch.tensor(logits)[:, None].sigmoid().clamp(threshold, 1 - threshold)
     assert torch.allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
@@ -62,7 +65,7 @@ def test_loss_threshold_clamps_probabilities(logits: list[float], threshold: flo
 def test_a_threshold_outside_of_0_to_1_has_no_effect(threshold: float):
     samples = batch([-20.0, 20.0], [0.0, 1.0])
     flags = Flags(loss_threshold=threshold)
-    assert torch.equal(forward(flags, Dense(), samples), samples.dense[:, 0])
+    assert torch.equal(thresholded(flags, Dense())(samples), samples.dense)
 
 
 def test_what_is_correct():

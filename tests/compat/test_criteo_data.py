@@ -28,16 +28,16 @@ def test_rows_of_training_and_test(tmp_path: Path, rows: int, memory_map: bool):
     test = last_day - last_day // 2
     train = list(data.train.read())
     assert len(data.train) == len(train) == -(-(rows - last_day) // 10)
-    assert torch.cat([b.labels for b in train]).tolist() == labels[: rows - last_day].tolist()
-    tested = torch.cat([b.labels for b in data.test.read()])
+    assert torch.cat([b.labels[:, 0] for b in train]).tolist() == labels[: rows - last_day].tolist()
+    tested = torch.cat([b.labels[:, 0] for b in data.test.read()])
     assert tested.tolist() == labels[rows - last_day : rows - last_day + test].tolist()
     assert len(data.test) == -(-test // 3)
     # Ids run up to the rows of their table: there is none for values never seen.
     ids = torch.cat([b.ids for b in (*train, *data.test.read())])
-    assert all(int(ids[:, t].max()) < n for t, n in enumerate(data.rows))
-    assert sum(data.rows) <= len(ids) * 26
-    assert data.names[0] == "C1"
-    assert data.num_dense == 13
+    assert all(int(ids[:, t].max()) < n for t, n in enumerate(data.schema.num_embeddings))
+    assert sum(data.schema.num_embeddings) <= len(ids) * 26
+    assert data.schema.feature_names[0] == "C1"
+    assert len(data.schema.dense) == 13
     # Reading on in the middle gives the rest.
     (rest,) = list(data.train.read(len(train) - 1))
     assert torch.equal(rest.ids, train[-1].ids)
@@ -48,4 +48,4 @@ def test_missing_is_the_value_0(tmp_path: Path):
     data = criteo_data(Flags(raw_data_file=str(log)), RandomState(1))
     values = [line.split("\t")[14:] for line in log.read_text().splitlines()]
     distinct = [len({int(row[t] or "0", 16) for row in values}) for t in range(26)]
-    assert list(data.rows) == distinct
+    assert list(data.schema.num_embeddings) == distinct

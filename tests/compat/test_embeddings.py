@@ -5,14 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from dlrm.batch import Batch
 from dlrm.compat.embeddings import new_embeddings, table_dimensions
 from dlrm.compat.flags import Flags
 from dlrm.nn.concat import ConcatEmbeddings
-from dlrm.nn.embedding import EmbeddingCollection
+from dlrm.nn.embedding import EmbeddingCollection, materialize
+from dlrm.schema import Schema
 
 from .session import ok, run
 
-ROWS, NAMES = (500, 300, 100, 7), ("a", "b", "c", "d")
+SCHEMA = Schema.one_hot(13, (500, 300, 100, 7), ("a", "b", "c", "d"))
 ARCH = [
     "--arch-sparse-feature-size=8",
     "--arch-embedding-size=500-300-100-7",
@@ -50,21 +52,22 @@ def test_saved_and_loaded(flags: list[str], optimizer: str):
 
 
 def test_thresholds_keep_small_tables_as_they_are():
-    made = new_embeddings(Flags(arch_sparse_feature_size=8, qr_flag=True), ROWS, NAMES)
-    assert isinstance(made, ConcatEmbeddings)
-    assert made.features == ((2, 3), (0, 1))
-    none = new_embeddings(Flags(qr_flag=True, qr_threshold=500), ROWS, NAMES)
-    assert isinstance(none, EmbeddingCollection)
+    embeddings = new_embeddings(Flags(arch_sparse_feature_size=8, qr_flag=True), SCHEMA)
+    assert isinstance(embeddings, ConcatEmbeddings)
+    assert [part.names for part in embeddings.typed_parts()] == [("c", "d"), ("a", "b")]
+    plain = new_embeddings(Flags(qr_flag=True, qr_threshold=500), SCHEMA)
+    assert isinstance(plain, EmbeddingCollection)
     flags = Flags(arch_sparse_feature_size=8, md_flag=True, md_threshold=100)
-    made = new_embeddings(flags, ROWS, NAMES)
-    assert isinstance(made, ConcatEmbeddings)
-    assert made.features == ((0,), (1,), (2, 3))
-    assert made(torch.zeros(1, 4, dtype=torch.int64)).shape == (1, 4, 8)
+    embeddings = materialize(new_embeddings(flags, SCHEMA))
+    assert isinstance(embeddings, ConcatEmbeddings)
+    assert [part.names for part in embeddings.typed_parts()] == [("a",), ("b",), ("c", "d")]
+    batch = Batch(torch.zeros(1, 13), torch.zeros(1, 4, dtype=torch.int64), torch.zeros(1, 1))
+    assert embeddings(batch).shape == (1, 4, 8)
 
 
 def test_rounded_dimensions_do_not_crash():
     flags = Flags(arch_sparse_feature_size=8, md_flag=True, md_round_dims=True)
-    assert table_dimensions(flags, ROWS) == [2, 4, 4, 8]
+    assert table_dimensions(flags, SCHEMA.num_embeddings) == [2, 4, 4, 8]
     assert ok(*ARCH, "--md-flag", "--md-round-dims", "--md-threshold=1").losses
 
 

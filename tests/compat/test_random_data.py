@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import RandomState
 
-from dlrm.batch import Batch
+from dlrm.batch import Batch, Jagged
 from dlrm.compat.batches import Data
 from dlrm.compat.flags import Flags
 from dlrm.compat.random_data import gaussian, random_data, uniform
@@ -22,13 +22,13 @@ def same(one: Batch, other: Batch) -> bool:
         torch.equal(one.dense, other.dense)
         and torch.equal(one.ids, other.ids)
         and torch.equal(one.labels, other.labels)
-        and torch.equal(offsets(one), offsets(other))
+        and all(map(torch.equal, lists(one), lists(other)))
     )
 
 
-def offsets(batch: Batch) -> torch.Tensor:
-    assert batch.offsets is not None
-    return batch.offsets
+def lists(batch: Batch) -> Jagged:
+    assert batch.lists is not None
+    return batch.lists
 
 
 shapes = st.builds(
@@ -58,15 +58,16 @@ def test_batches(flags: Flags):
         assert sum(sizes) == flags.data_size
         assert set(sizes[:-1]) <= {flags.mini_batch_size}
     for batch in batches:
-        assert batch.tables == len(flags.arch_embedding_size)
-        bags = batch.ids.split(offsets(batch).diff().tolist())
+        assert batch.num_lists == len(flags.arch_embedding_size)
+        assert batch.ids.shape == (len(batch), 0)
+        bags = lists(batch).values.split(lists(batch).lengths.tolist())
         for place, bag in enumerate(bags):
-            rows = flags.arch_embedding_size[place % batch.tables]
+            rows = flags.arch_embedding_size[place % batch.num_lists]
             assert 1 <= len(bag) <= flags.num_indices_per_lookup
             assert bag.tolist() == sorted(set(bag.tolist()))
             assert 0 <= int(bag[0]) <= int(bag[-1]) < rows
         if flags.round_targets:
-            assert set(batch.labels.tolist()) <= {0.0, 1.0}
+            assert set(batch.labels[:, 0].tolist()) <= {0.0, 1.0}
     # Every epoch and every test pass reads the same batches, whatever was drawn in between.
     for again in (data.train, data.test):
         assert all(map(same, again.read(), batches))
@@ -85,11 +86,11 @@ def test_fixed_sizes_against_a_rewrite():
             for t, rows in enumerate((4, 3, 2))
             for b in range(n)
         }
-        labels = rng.rand(n).astype(np.float32)
+        labels = rng.rand(n, 1).astype(np.float32)
         assert np.array_equal(batch.dense, dense)
         assert np.array_equal(batch.labels, labels)
         expected = np.concatenate([bags[t, b] for b in range(n) for t in range(3)])
-        assert np.array_equal(batch.ids, expected)
+        assert np.array_equal(lists(batch).values, expected)
 
 
 def test_reading_on_in_the_middle_draws_what_comes_next():

@@ -9,9 +9,11 @@ from dlrm.batch import Batch
 from dlrm.compat import saved_model
 from dlrm.compat.saved_model import State
 from dlrm.errors import CheckpointError
+from dlrm.models import DLRMConfig
 from dlrm.models.dlrm import DLRM
-from dlrm.nn.embedding import EmbeddingCollection
+from dlrm.nn.embedding import materialize, parameter_groups
 from dlrm.optim import OPTIMIZERS, build
+from dlrm.schema import Schema
 
 STATE = State(
     epoch=2,
@@ -27,11 +29,12 @@ STATE = State(
 
 
 def new_model(dim: int = 3) -> DLRM:
-    return DLRM(2, EmbeddingCollection([5, 4], dim), bottom=[], top=[3])
+    config = DLRMConfig(dim=dim, bottom=(), top=(3,))
+    return materialize(config.build(Schema.one_hot(2, [5, 4])))
 
 
 def step(model: DLRM, optimizer: torch.optim.Optimizer) -> None:
-    batch = Batch(torch.ones(2, 2), torch.tensor([[1, 2], [3, 2]]), torch.tensor([0.0, 1.0]))
+    batch = Batch(torch.ones(2, 2), torch.tensor([[1, 2], [3, 2]]), torch.tensor([[0.0], [1.0]]))
     optimizer.zero_grad()
     (model(batch) - batch.labels).square().sum().backward()
     optimizer.step()
@@ -39,26 +42,26 @@ def step(model: DLRM, optimizer: torch.optim.Optimizer) -> None:
 
 def save(path: Path) -> DLRM:
     model = new_model()
-    saved_model.save(path, STATE, model, build("sgd", model.parameters(), 0.1), RandomState(1))
+    saved_model.save(path, STATE, model, build("sgd", parameter_groups(model), 0.1), RandomState(1))
     return model
 
 
 def load(path: Path, model: DLRM | None = None, name: str = "sgd") -> State:
     model = model or new_model()
-    optimizer = build("sgd", model.parameters(), 0.1)
+    optimizer = build("sgd", parameter_groups(model), 0.1)
     return saved_model.load(path, name, model, optimizer, RandomState(2))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_training_goes_on_bit_by_bit(tmp_path: Path, name: str):
     model, rng = new_model(), RandomState(1)
-    optimizer = build(name, model.parameters(), 0.1)
+    optimizer = build(name, parameter_groups(model), 0.1)
     rng.normal(size=3)
     step(model, optimizer)
     saved_model.save(tmp_path / "m.pt", STATE, model, optimizer, rng)
 
     other, other_rng = new_model(), RandomState(2)
-    other_optimizer = build(name, other.parameters(), 0.1)
+    other_optimizer = build(name, parameter_groups(other), 0.1)
     assert saved_model.load(tmp_path / "m.pt", "sgd", other, other_optimizer, other_rng) == STATE
     for both in ((model, optimizer), (other, other_optimizer)):
         step(*both)

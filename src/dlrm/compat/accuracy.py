@@ -13,16 +13,30 @@ from dlrm.errors import DatasetError
 from dlrm.parallel.world import World
 
 
-def forward(flags: Flags, model: nn.Module, batch: Batch) -> Tensor:
-    """Return the logits (B,).
+class Thresholded(nn.Module):
+    """`--loss-threshold` t keeps probabilities within [t, 1 - t]; clamping the logits does the same.
 
-    `--loss-threshold` t keeps probabilities within [t, 1 - t]; clamping the logits does the same.
+    Args:
+        net: `forward(batch) -> logits (B, 1)`.
+        threshold: t, above 0 and below 1.
+
     """
-    logits = model(batch)
+
+    def __init__(self, net: nn.Module, threshold: float):
+        super().__init__()
+        self.net = net
+        self.bound = log(1 / threshold - 1)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the clamped logits (B, 1)."""
+        return self.net(batch).clamp(-self.bound, self.bound)
+
+
+def thresholded(flags: Flags, net: nn.Module) -> nn.Module:
+    """Return what computes the logits (B, 1) that the original takes losses and accuracies of."""
     if 0.0 < flags.loss_threshold < 1.0:
-        bound = log(1 / flags.loss_threshold - 1)
-        return logits.clamp(-bound, bound)
-    return logits
+        return Thresholded(net, flags.loss_threshold)
+    return net
 
 
 def correct(logits: Tensor, labels: Tensor) -> int:
@@ -31,16 +45,23 @@ def correct(logits: Tensor, labels: Tensor) -> int:
 
 
 @torch.no_grad()
-def measure_accuracy(flags: Flags, model: nn.Module, data: Data, world: World) -> float:
+def measure_accuracy(flags: Flags, net: nn.Module, data: Data, world: World) -> float:
     """Return the share of test samples, of all processes, whose probability rounds to their label.
 
     As in the original, `--num-batches` limits the test data too.
+
+    Args:
+        flags: Of the run.
+        net: `forward(batch) -> logits (B, 1)`, see `thresholded`.
+        data: Of the run.
+        world: The processes, all of which call this.
+
     """
     right = samples = 0
     for number, batch in enumerate(data.test.read(share=share_of(world))):
         if 0 < flags.num_batches <= number:
             break
-        right += correct(forward(flags, model, batch), batch.labels)
+        right += correct(net(batch), batch.labels)
         samples += sum(batch.parts or (len(batch),))
     if not samples:
         raise DatasetError("there are no test samples: the last day of the log is empty")

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dlrm.batch import Batch
+from dlrm.batch import Batch, Jagged
+from dlrm.schema import Schema
 
 Bag = NDArray[np.int64]
 """(k,) ids of one sample in one table."""
@@ -25,8 +26,8 @@ class Share:
         """Return how many of a batch's samples each process takes; None where there is but one."""
         if self.size == 1:
             return None
-        each, more = divmod(samples, self.size)
-        return tuple(each + (rank < more) for rank in range(self.size))
+        least, more = divmod(samples, self.size)
+        return tuple(least + (rank < more) for rank in range(self.size))
 
     def bounds(self, samples: int) -> tuple[int, int]:
         """Return the first of a batch's samples that this process takes, and the one after."""
@@ -64,12 +65,8 @@ class Batches(Protocol):
 class Data:
     """The data of a run."""
 
-    num_dense: int
-    """N, dense features."""
-    rows: tuple[int, ...]
-    """Rows of each of the T tables."""
-    names: tuple[str, ...]
-    """Name of the feature behind each table, for errors."""
+    schema: Schema
+    """Of the batches: each of the T features has a table of its own."""
     train: Batches
     test: Batches
 
@@ -87,9 +84,6 @@ def assemble(
     """
     ordered = [table[sample] for sample in range(len(labels)) for table in bags]
     lengths = np.array([0, *map(len, ordered)])
-    return Batch(
-        torch.from_numpy(dense),
-        torch.from_numpy(np.concatenate(ordered)),
-        torch.from_numpy(labels[:, 0].copy()),
-        torch.from_numpy(lengths.cumsum()),
-    )
+    lists = Jagged(torch.from_numpy(np.concatenate(ordered)), torch.from_numpy(lengths.cumsum()))
+    no_ids = torch.empty(len(labels), 0, dtype=torch.int64)
+    return Batch(torch.from_numpy(dense), no_ids, torch.from_numpy(labels), lists)

@@ -27,6 +27,7 @@ from dlrm.data.prepare import prepare
 from dlrm.data.store import Dataset, Split
 from dlrm.errors import DatasetError
 from dlrm.files import write_json
+from dlrm.schema import Schema
 
 DATASET_FOLDER, DAYS_FILE = "dataset", "days.json"
 
@@ -82,10 +83,12 @@ def criteo_data(flags: Flags, rng: RandomState) -> Data:
     test = np.arange(len(train), len(train) + ceil(kept[-1] / 2))
     test_size = flags.test_mini_batch_size
     return Data(
-        num_dense=len(dataset.schema.dense),
         # The last row of each table is for values never seen, which the original does not know.
-        rows=tuple(rows - 1 for rows in dataset.schema.rows),
-        names=tuple(feature.name for feature in dataset.schema.categorical),
+        schema=Schema.one_hot(
+            len(dataset.schema.dense),
+            [n - 1 for n in dataset.schema.num_embeddings],
+            dataset.schema.feature_names,
+        ),
         train=CriteoBatches(split, train, flags.mini_batch_size),
         test=CriteoBatches(split, test, test_size if test_size > 0 else flags.mini_batch_size),
     )
@@ -182,7 +185,7 @@ def _print_prepared(
 
 
 def _print_split(flags: Flags, dataset: Dataset, name: str) -> None:
-    sparse, dense = len(dataset.schema.categorical), len(dataset.schema.dense)
+    sparse, dense = len(dataset.schema.features), len(dataset.schema.dense)
     if flags.memory_map:
         print(f"Sparse features= {sparse}, Dense features= {dense}")
         return

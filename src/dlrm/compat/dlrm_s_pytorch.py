@@ -14,7 +14,7 @@ from io import StringIO
 
 from numpy.random import RandomState
 
-from dlrm.compat.accuracy import measure_accuracy
+from dlrm.compat.accuracy import measure_accuracy, thresholded
 from dlrm.compat.batches import Data
 from dlrm.compat.criteo_data import criteo_data
 from dlrm.compat.distributed import parallel, silent, spread_tables, start, translate
@@ -32,7 +32,8 @@ from dlrm.compat.quantization import quantize
 from dlrm.compat.random_data import gaussian, random_data, uniform
 from dlrm.compat.synthetic_data import synthetic
 from dlrm.errors import ConfigError, DlrmError, WorldError
-from dlrm.models.dlrm import DLRM
+from dlrm.models.dlrm import DLRM, DLRMConfig
+from dlrm.nn.embedding import materialize
 from dlrm.parallel.world import World
 from dlrm.training.rank_zero_first import rank_zero_first
 
@@ -88,8 +89,8 @@ def run(flags: Flags, world: World) -> None:
     """
     with nullcontext() if world.first else silent(), world.guard():
         # A local rank is the one thing that differs.
-        said = {flag(name): value for name, value in asdict(flags).items() if name != "local_rank"}
-        world.assert_same(said)
+        given = {flag(name): value for name, value in asdict(flags).items() if name != "local_rank"}
+        world.assert_same(given)
         _run(flags, world)
 
 
@@ -97,13 +98,13 @@ def _run(flags: Flags, world: World) -> None:
     rng = RandomState(flags.numpy_rand_seed)
     data = rank_zero_first(world, lambda: read_data(flags, rng))
     lengths = {"batches": len(data.train), "test batches": len(data.test)}
-    world.assert_same({"rows of the tables": data.rows, **lengths})
+    world.assert_same({"rows of the tables": data.schema.num_embeddings, **lengths})
     batches = flags.num_batches if flags.num_batches > 0 else len(data.train)
     model = new_model(flags, data, world)
     if flags.debug_mode:
-        bottom = [data.num_dense, *flags.arch_mlp_bot[1:]]
+        bottom = [len(data.schema.dense), *flags.arch_mlp_bot[1:]]
         top = [model.interaction.width, *flags.arch_mlp_top]
-        print_architecture(data, bottom, top, table_dimensions(flags, data.rows))
+        print_architecture(data, bottom, top, table_dimensions(flags, data.schema.num_embeddings))
         print_batches(flags, data, batches)
     draw_parameters(model, rng, new_generator(flags), numerics=flags.numerics)
     if flags.debug_mode:
@@ -114,7 +115,7 @@ def _run(flags: Flags, world: World) -> None:
         quantize(flags, model, world)
         print("time/loss/accuracy (if enabled):")
         print("Testing for inference only")
-        accuracy = measure_accuracy(flags, parallel(model, world), data, world)
+        accuracy = measure_accuracy(flags, thresholded(flags, parallel(model, world)), data, world)
         print_accuracy(accuracy, accuracy)
     else:
         train(flags, data, model, rng, batches, world)
@@ -157,17 +158,16 @@ def new_model(flags: Flags, data: Data, world: World) -> DLRM:
         last = flags.arch_mlp_top[-1]
         raise ConfigError(f"--arch-mlp-top ends in {last}, expected 1: one probability a sample")
 
-    def build() -> DLRM:
-        return DLRM(
-            data.num_dense,
-            new_embeddings(flags, data.rows, data.names),
-            bottom=flags.arch_mlp_bot[1:-1],
-            top=flags.arch_mlp_top[:-1],
-            interaction=flags.arch_interaction_op,
-            self_interaction=flags.arch_interaction_itself,
-        )
-
-    return spread_tables(build, OPTIMIZERS[flags.optimizer], world)
+    embeddings = new_embeddings(flags, data.schema)
+    config = DLRMConfig(
+        dim=embeddings.dim,
+        bottom=flags.arch_mlp_bot[1:-1],
+        top=flags.arch_mlp_top[:-1],
+        interaction=flags.arch_interaction_op,
+        self_interaction=flags.arch_interaction_itself,
+    )
+    model = DLRM(data.schema, config, embeddings=embeddings)
+    return materialize(spread_tables(model, OPTIMIZERS[flags.optimizer], world))
 
 
 if __name__ == "__main__":

@@ -10,18 +10,20 @@ from torch.optim import Optimizer
 
 from dlrm.batch import Batch
 from dlrm.compat import saved_model
-from dlrm.compat.accuracy import correct, forward, measure_accuracy
+from dlrm.compat.accuracy import correct, measure_accuracy, thresholded
 from dlrm.compat.batches import Data, Share
 from dlrm.compat.distributed import parallel, share_of
 from dlrm.compat.events import Events
 from dlrm.compat.flags import Flags
-from dlrm.compat.losses import batch_loss
+from dlrm.compat.losses import original_loss
 from dlrm.compat.printing import Progress, print_accuracy, print_loaded
 from dlrm.compat.saved_model import State
 from dlrm.models.dlrm import DLRM
+from dlrm.nn.embedding import parameter_groups
 from dlrm.optim import build
 from dlrm.optim.schedule import learning_rate
 from dlrm.parallel.world import World
+from dlrm.training.step import TrainStep
 
 OPTIMIZERS = {"sgd": "sgd", "adagrad": "adagrad", "rwsadagrad": "rowwise_adagrad"}
 """The original's name of an optimizer -> this project's."""
@@ -41,32 +43,32 @@ def train(
         world: The processes, all of which call this; the first saves and prints.
 
     """
-    optimizer = build(OPTIMIZERS[flags.optimizer], model.parameters(), flags.learning_rate)
-    steps, best, first_epoch, first_batch = 0, 0.0, 0, 0
+    optimizer = new_optimizer(flags, model)
+    steps_before, best, first_epoch, first_batch = 0, 0.0, 0, 0
     if flags.load_model:
         loaded = load(flags, model, optimizer, rng, world)
-        steps, best = loaded.steps, loaded.test_accuracy
+        steps_before, best = loaded.steps, loaded.test_accuracy
         first_epoch, first_batch = loaded.epoch, loaded.iteration
     print("time/loss/accuracy (if enabled):")
     progress = Progress(flags, batches, world)
-    net, share = parallel(model, world), share_of(world)
+    net, share = thresholded(flags, parallel(model, world)), share_of(world)
+    step = TrainStep(
+        net,
+        optimizer,
+        original_loss(flags),
+        rate=lambda number: rate(flags, number),
+        steps=steps_before,
+    )
     first_step = first_epoch * batches + first_batch
     with closing(Events(flags, first_step, written=world.first)) as events:
         for epoch, number, batch in remaining(
             flags, data, batches, first_epoch, first_batch, share
         ):
             started = time.perf_counter()
-            steps += 1
-            for group in optimizer.param_groups:
-                group["lr"] = rate(flags, steps)
-            logits = forward(flags, net, batch)
-            loss = batch_loss(flags, logits, batch)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            loss = step(batch)
             elapsed_s = time.perf_counter() - started
             samples = sum(batch.parts or (len(batch),))
-            progress.add(loss.item(), correct(logits, batch.labels), samples, elapsed_s)
+            progress.add(loss.item(), correct(step.logits, batch.labels), samples, elapsed_s)
 
             last = number + 1 == batches
             should_test = flags.test_freq > 0 and (last or (number + 1) % flags.test_freq == 0)
@@ -86,7 +88,7 @@ def train(
                 state = saved_model.State(
                     epoch=epoch,
                     iteration=number + 1,
-                    steps=steps,
+                    steps=step.steps,
                     epochs=flags.nepochs,
                     batches=batches,
                     test_batches=len(data.test),
@@ -95,6 +97,11 @@ def train(
                     optimizer=flags.optimizer,
                 )
                 saved_model.save(Path(flags.save_model), state, model, optimizer, rng, world)
+
+
+def new_optimizer(flags: Flags, model: DLRM) -> Optimizer:
+    """Return what `--optimizer` names, for all parameters that this process keeps."""
+    return build(OPTIMIZERS[flags.optimizer], parameter_groups(model), flags.learning_rate)
 
 
 def remaining(

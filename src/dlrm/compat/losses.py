@@ -10,24 +10,23 @@ from torch import Tensor
 
 from dlrm.batch import Batch
 from dlrm.compat.flags import Flags
-from dlrm.training.loss import mse
+from dlrm.training.loss import Loss, mse
 
 
-def batch_loss(flags: Flags, logits: Tensor, batch: Batch) -> Tensor:
-    """Return the mean loss of a batch, a scalar; of a share of one what that adds to the mean."""
-    if batch.parts is None:
+def original_loss(flags: Flags) -> Loss:
+    """Return `--loss-function`: from logits (B, 1) and their batch to the mean over it."""
+
+    def loss(logits: Tensor, batch: Batch) -> Tensor:
         return compute_loss(flags, logits, batch.labels)
-    if not len(batch):
-        # Zero, and yet the backward pass goes through the model, as it does elsewhere.
-        return logits.sum()
-    return compute_loss(flags, logits, batch.labels) * (len(batch) / sum(batch.parts))
+
+    return loss
 
 
 def compute_loss(flags: Flags, logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean loss of `--loss-function` over a batch, a scalar, of logits (B,)."""
-    if flags.loss_function == "mse":
-        return mse(logits, labels)
+    """Return the mean loss of logits (B, 1), a scalar."""
     probabilities = logits.sigmoid()
+    if flags.loss_function == "mse":
+        return mse(probabilities, labels)
     if flags.loss_function == "bce":
         return F.binary_cross_entropy(probabilities, labels)
     loss = F.binary_cross_entropy(probabilities, labels, reduction="none")

@@ -55,7 +55,7 @@ def draw_parameters(
     compressed = mixed or any(isinstance(module, QREmbeddings) for module in model.modules())
     for part, t in _tables(model.embeddings):
         if isinstance(part, QREmbeddings):
-            low = sqrt(1 / part.rows[t])
+            low = sqrt(1 / part.layout.sizes[t])
             for tables in (part.quotients, part.remainders):
                 _fill(
                     tables, t, lambda values, low=low: values.uniform_(low, 1, generator=generator)
@@ -70,7 +70,7 @@ def draw_parameters(
             bound = sqrt(6 / sum(part.maps[t].shape))
             for _ in range(2):
                 part.maps[t].uniform_(-bound, bound, generator=generator)
-        bound = sqrt(1 / tables.rows[t])
+        bound = sqrt(1 / tables.layout.sizes[t])
         _fill(tables, t, lambda values, bound=bound: _draw_uniform(values, bound, rng))
     for layer in (*model.bottom.linears(), *model.top.linears()):
         k, n = layer.weight.shape
@@ -87,7 +87,7 @@ def _fill(tables: Collection, t: int, draw: Callable[[Tensor], object]) -> None:
     """Draw the rows of table t, and forget them where another process keeps them."""
     kept = own_table(tables, t)
     # Piece by piece, so that a large table needs no second copy of itself.
-    for first, last in pieces(tables.rows[t], tables.dim):
+    for first, last in pieces(tables.layout.sizes[t], tables.dim):
         draw(torch.empty(last - first, tables.dim) if kept is None else kept[first:last])
 
 
@@ -101,32 +101,29 @@ def parameters(model: DLRM) -> list[NDArray[np.float32]]:
 
     Tables that are spread are gathered; all processes ask for them.
     """
-    found: list[Tensor] = []
+    tensors: list[Tensor] = []
     for part, t in _tables(model.embeddings):
         if isinstance(part, QREmbeddings):
-            found += [part.quotients.table(t), part.remainders.table(t)]
+            tensors += [part.quotients.table(t), part.remainders.table(t)]
         else:
-            found.append(_stacked(part).table(t))
+            tensors.append(_stacked(part).table(t))
         if isinstance(part, ProjectedEmbeddings):
-            found.append(part.maps[t])
+            tensors.append(part.maps[t])
     if isinstance(model.embeddings, WeightedPooling):
         factors = model.embeddings.factors
-        found += [factors.table(t).flatten() for t in range(len(factors.rows))]
+        tensors += [factors.table(t).flatten() for t in range(len(factors.layout.tables))]
     for layer in (*model.bottom.linears(), *model.top.linears()):
-        found += [layer.weight, layer.bias]
-    return [p.detach().numpy() for p in found]
+        tensors += [layer.weight, layer.bias]
+    return [p.detach().numpy() for p in tensors]
 
 
 def _tables(embeddings: Embeddings) -> list[tuple[Embeddings, int]]:
-    """Return the part that each feature lies in, and its number there."""
-    if not isinstance(embeddings, ConcatEmbeddings):
-        return [(embeddings, t) for t in range(len(embeddings.rows))]
-    places = {
-        feature: (part, t)
-        for part, features in zip(embeddings.typed_parts(), embeddings.features, strict=True)
-        for t, feature in enumerate(features)
-    }
-    return [places[feature] for feature in sorted(places)]
+    """Return the part that each table lies in, and its number there."""
+    parts = [embeddings]
+    if isinstance(embeddings, ConcatEmbeddings):
+        parts = embeddings.typed_parts()
+    places = {table.name: (part, t) for part in parts for t, table in enumerate(part.layout.tables)}
+    return [places[table.name] for table in embeddings.layout.tables]
 
 
 def _stacked(part: Embeddings) -> Collection:

@@ -34,13 +34,14 @@ def print_architecture(
     print(f"mlp bot arch {len(bottom) - 1} layers, with input to output dimensions:")
     print(np.array(bottom))
     print("# of features (sparse and dense)")
-    print(len(data.rows) + 1)
+    print(len(data.schema.features) + 1)
     print("dense feature size")
-    print(data.num_dense)
+    print(len(data.schema.dense))
     print("sparse feature size")
     print(dims)
-    print(f"# of embeddings (= # of sparse features) {len(data.rows)}, with dimensions {dims}x:")
-    print(np.array(data.rows))
+    sizes = data.schema.num_embeddings
+    print(f"# of embeddings (= # of sparse features) {len(sizes)}, with dimensions {dims}x:")
+    print(np.array(sizes))
 
 
 def print_batches(flags: Flags, data: Data, count: int) -> None:
@@ -62,22 +63,22 @@ def _print_tensors(batch: Batch) -> None:
     print(batch.dense)
     print(torch.tensor([[len(bag) for bag in table] for table in bags], dtype=torch.int32))
     print([torch.cat(table) for table in bags])
-    print(batch.labels[:, None])
+    print(batch.labels)
 
 
 def _print_arrays(batch: Batch, precision: int) -> None:
     with np.printoptions(precision=precision):
         print(batch.dense.numpy())
         print([[bag.tolist() for bag in table] for table in _bags(batch)])
-        print(batch.labels[:, None].numpy())
+        print(batch.labels.numpy())
 
 
 def _bags(batch: Batch) -> list[list[torch.Tensor]]:
     """Return the bags of each table, one per sample."""
-    if batch.offsets is None:
+    if batch.lists is None:
         return [list(ids.split(1)) for ids in batch.ids.long().T]
-    bags = batch.ids.split(batch.offsets.diff().tolist())
-    return [list(bags[t :: batch.tables]) for t in range(batch.tables)]
+    bags = batch.lists.values.split(batch.lists.lengths.tolist())
+    return [list(bags[t :: batch.num_lists]) for t in range(batch.num_lists)]
 
 
 def print_parameters(title: str, model: DLRM, precision: int) -> None:

@@ -46,18 +46,18 @@ def quantize(flags: Flags, model: DLRM, world: World) -> None:
         raise ConfigError("--quantize-emb-with-bit is for plain tables")
     bits: Bits = 4 if flags.quantize_emb_with_bit == 4 else 8
     width = row_bytes(tables.dim, bits, "fp16" if bits == 4 else "fp32")
-    for rows in tables.rows:
-        print("quantized emb sizes:", rows * width, rows * width)
+    for num_embeddings in tables.layout.sizes:
+        print("quantized emb sizes:", num_embeddings * width, num_embeddings * width)
     if isinstance(tables, ShardedCollection):
         for unit in tables.units:
             assert isinstance(unit, Unit)
             unit.store = QuantizedRows(unit.store, bits)  # pyright: ignore[reportAttributeAccessIssue]
         return
-    made = QuantizedCollection.of(tables, bits)
+    quantized = QuantizedCollection.of(tables, bits)
     if weighted:
-        weighted.tables = made
+        weighted.tables = quantized
     else:
-        model.embeddings = made
+        model.embeddings = quantized
 
 
 class QuantizedRows(nn.Module):

@@ -10,7 +10,7 @@ HEAD draws a batch when it is asked for and seeds again at batch 0. The README's
 drew dense features and ids of all batches first, then all labels, once.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil
 
@@ -22,6 +22,7 @@ from dlrm.batch import Batch
 from dlrm.compat.batches import WHOLE, Bag, Data, Share, assemble
 from dlrm.compat.flags import Flags
 from dlrm.errors import IdError
+from dlrm.schema import Schema
 
 DrawIds = Callable[[int, int, int], Bag]
 """(table, its rows, size of the bag) -> the ids; duplicates drop out, so it may be shorter."""
@@ -138,11 +139,7 @@ def random_data(flags: Flags, rng: RandomState, draw_ids: DrawIds) -> Data:
     """Return random data; the test data are the training data, drawn again."""
     log = RandomLog(flags, rng, draw_ids)
     batches = Readme2019Batches(log) if flags.numerics == "readme2019" else HeadBatches(log)
-    rows: Sequence[int] = flags.arch_embedding_size
-    return Data(
-        num_dense=flags.arch_mlp_bot[0],
-        rows=tuple(rows),
-        names=tuple(f"table {table}" for table in range(len(rows))),
-        train=batches,
-        test=batches,
-    )
+    sizes = flags.arch_embedding_size
+    names = [f"table {table}" for table in range(len(sizes))]
+    schema = Schema.one_hot(flags.arch_mlp_bot[0], sizes, names, kind="bag")
+    return Data(schema=schema, train=batches, test=batches)

@@ -168,18 +168,21 @@ def load(
             raise CheckpointError(f"{path}: saved with --optimizer={was}, this run has {name}")
         where = places(model)
         if optimizer is not None:
-            inner: dict[int, dict[str, Tensor]] = {}
-            parameters = [where[name] for name, _ in model.named_parameters()]
-            for each in (n for n in names if n.startswith("optimizer.")):
-                _, number, kind = each.split(".")
-                tensor = _read(stored, parameters[int(number)], each)
-                inner.setdefault(int(number), {})[kind] = tensor
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": inner, "param_groups": groups})
+            # The file numbers parameters in the model's order, torch's optimizers in their own.
+            places_of = [(where[n], id(p)) for n, p in model.named_parameters()]
+            groups = optimizer.param_groups
+            order = [id(p) for group in groups for p in group["params"]]
+            state_of: dict[int, dict[str, Tensor]] = {}
+            for full in (n for n in names if n.startswith("optimizer.")):
+                _, number, kind = full.split(".")
+                place, parameter = places_of[int(number)]
+                state_of.setdefault(order.index(parameter), {})[kind] = _read(stored, place, full)
+            kept = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": state_of, "param_groups": kept})
             has_gauss, gauss = drawn["gauss"]
             rng.set_state(("MT19937", key, drawn["pos"], has_gauss, gauss))
-        for each, tensor in model.state_dict().items():
-            tensor.copy_(_read(stored, where[each], f"model.{where[each].name}"))
+        for full, tensor in model.state_dict().items():
+            tensor.copy_(_read(stored, where[full], f"model.{where[full].name}"))
     return state
 
 
