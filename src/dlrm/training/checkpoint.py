@@ -4,9 +4,9 @@
       model.safetensors        parameters
       average.safetensors      the mean of the parameters, where the run keeps one: it is the model
       optimizer.safetensors    optimizer state, as `<parameter>.<key>`
-      progress.safetensors     training predictions since the last evaluation, random generator
-      progress.json            step, epoch, cursor, running sums, the best so far, and a checksum of
-                               each file above
+      progress.safetensors     training predictions since the last evaluation, each process' running
+                               loss, and its random generators
+      progress.json            step, epoch, cursor, the best so far, and a checksum of each file above
 
 A checkpoint is written to a hidden folder, synced and renamed, so a half-written one is never seen.
 Nothing in it is a pickle. Many processes write the files of one, each its rows into the same file:
@@ -29,13 +29,13 @@ from torch.optim import Optimizer
 
 from dlrm.errors import CheckpointError
 from dlrm.files import sync_folder, write_json
-from dlrm.metrics import Metrics
 from dlrm.parallel.world import World
 from dlrm.tensor_file import Whole, Writer, create
 from dlrm.training import state
 from dlrm.training.average import Average
+from dlrm.training.predictions import Predictions
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(kw_only=True)
@@ -50,9 +50,10 @@ class Progress:
     samples: int = 0
     elapsed_s: float = 0.0
     """Seconds of training, over all sessions of the run."""
-    loss_sum: float = 0.0
+    loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    """float64, the losses of this process since the last line of the log, on its device."""
     loss_steps: int = 0
-    """Loss summed over the steps since the last line of the log."""
+    """Steps since the last line of the log."""
     best_step: int | None = None
     best_value: float | None = None
     stale: int = 0
@@ -60,8 +61,8 @@ class Progress:
     averaged: int = 0
     """Steps that are in the mean of the parameters."""
     finished: bool = False
-    seen: Metrics = field(default_factory=Metrics)
-    """Predictions on the training rows since the last evaluation, made before learning them."""
+    seen: Predictions = field(default_factory=Predictions)
+    """Of the training rows since the last evaluation, made before learning them."""
 
     def advance(self, samples: int) -> None:
         """Count a step on a batch of so many samples."""
@@ -74,8 +75,12 @@ class Progress:
         self.epoch, self.batch = self.epoch + 1, 0
 
     def numbers(self) -> dict[str, Any]:
-        """Return everything but the predictions."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "seen"}
+        """Return everything but the tensors."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in TENSORS}
+
+
+TENSORS = ("loss_sum", "seen")
+"""Fields of `Progress` that are no plain numbers."""
 
 
 def save(
@@ -107,17 +112,12 @@ def save(
     """
     world = world or World.alone()
     gather_seen(progress, world)
-    generators = torch.stack(world.gather(torch.get_rng_state()[None]))[:, 0]
-    logits, labels = progress.seen.arrays()
     files: dict[str, dict[str, Whole]] = {
         "model": state.model_wholes(model, world.first),
         "optimizer": state.optimizer_wholes(model, optimizer, world.first),
         "progress": {
-            "seen_logits": Whole.of(torch.from_numpy(logits), world.first),
-            "seen_labels": Whole.of(torch.from_numpy(labels), world.first),
-            "torch_generator": Whole.of(
-                generators[0] if world.size == 1 else generators, world.first
-            ),
+            name: Whole.of(tensor, world.first)
+            for name, tensor in _progress_tensors(progress, world).items()
         },
     }
     if average is not None and average.mean:
@@ -178,15 +178,36 @@ def _together(world: World, target: Path) -> Iterator[None]:
         )
 
 
+def _progress_tensors(progress: Progress, world: World) -> dict[str, Tensor]:
+    """Return what progress.safetensors holds: of predictions what this process has, else all."""
+    logits, labels, weights = progress.seen.tensors()
+    device = progress.loss_sum.device
+    tensors = {
+        "seen_logits": logits,
+        "seen_labels": labels,
+        "seen_weights": weights,
+        "loss_sum": _rows(progress.loss_sum.cpu(), world),
+        "torch_generator": _rows(torch.get_rng_state(), world),
+    }
+    if device.type == "cuda":
+        tensors["cuda_generator"] = _rows(torch.cuda.get_rng_state(device), world)
+    return tensors
+
+
+def _rows(tensor: Tensor, world: World) -> Tensor:
+    """Return what each process has of a tensor of equal shape on all, (W, ...)."""
+    return torch.cat(world.gather(tensor[None]))
+
+
 def gather_seen(progress: Progress, world: World) -> None:
     """Give what all processes have seen to the first, and forget it elsewhere."""
     if world.size == 1:
         return
-    arrays = [world.gather(torch.from_numpy(array)) for array in progress.seen.arrays()]
-    progress.seen = Metrics()
+    every = progress.seen.gathered(world)
+    progress.seen = Predictions(progress.seen.num_labels)
     if world.first:
-        for logits, labels in zip(*arrays, strict=True):
-            progress.seen.update(logits.numpy(), labels.numpy())
+        for each in every:
+            progress.seen.add(*each.tensors())
 
 
 def steps(folder: Path) -> list[int]:
@@ -225,7 +246,6 @@ def load(
     wanted = [file] if optimizer is None else [file, "optimizer", "progress"]
     wanted += ["average"] * (average is not None and averaged and file != "average")
     _check(path, wanted, numbers, world)
-    claimed = numbers.get("world", 1)
     places = state.places(model)
     with _opened(path, file) as stored:
         _check_shapes(path, stored, model)
@@ -241,16 +261,13 @@ def load(
         with _opened(path, "optimizer") as stored:
             _load_optimizer(path, model, optimizer, stored)
         with _opened(path, "progress") as stored:
-            rest = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        streams = rest["torch_generator"].view(-1, rest["torch_generator"].shape[-1])
-        if len(streams) != claimed:
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        if len(tensors["torch_generator"]) != numbers.get("world", 1):
             raise CheckpointError(
-                f"{path} says that {claimed} processes saved it, but has the random numbers of "
-                f"{len(streams)}; {ADVICE}"
+                f"{path} says that {numbers.get('world', 1)} processes saved it, but has the "
+                f"random numbers of {len(tensors['torch_generator'])}; {ADVICE}"
             )
-        _load_generator(streams, progress.step, world)
-        if world.first:
-            progress.seen.update(rest["seen_logits"].numpy(), rest["seen_labels"].numpy())
+        _load_progress(progress, tensors, next(iter(model.parameters())).device, world)
     if average is not None and averaged:
         with _opened(path, "average") as stored:
             mean = {name: state.local(place, stored) for name, place in places.items()}
@@ -258,13 +275,24 @@ def load(
     return progress
 
 
-def _load_generator(streams: Tensor, step: int, world: World) -> None:
-    """Go on with the random numbers where they were, as far as there were as many processes."""
-    if len(streams) == world.size or world.first:
-        # A copy: of a part of a tensor torch reads the memory where the whole begins.
-        torch.set_rng_state(streams[world.rank].clone())
-    else:
-        torch.manual_seed(step * world.size + world.rank)
+def _load_progress(
+    progress: Progress, tensors: dict[str, Tensor], device: torch.device, world: World
+) -> None:
+    """Go on with running sums, predictions and random numbers, as `_progress_tensors` left them."""
+    sums, rank = tensors["loss_sum"], world.rank
+    alike = len(sums) == world.size
+    progress.loss_sum = sums[rank] if alike else sums.sum() * world.first
+    progress.seen = Predictions(tensors["seen_logits"].shape[1])
+    if world.first:
+        progress.seen.add(*(tensors[f"seen_{each}"] for each in ("logits", "labels", "weights")))
+    if not (alike or world.first):
+        # Where there was no such process, it draws numbers of its own.
+        torch.manual_seed(progress.step * world.size + rank)
+        return
+    # A copy: of a part of a tensor torch reads the memory where the whole begins.
+    torch.set_rng_state(tensors["torch_generator"][rank].clone())
+    if device.type == "cuda" and "cuda_generator" in tensors:
+        torch.cuda.set_rng_state(tensors["cuda_generator"][rank].clone(), device)
 
 
 def read_progress(folder: Path, step: int) -> dict[str, Any]:

@@ -4,30 +4,24 @@ import dataclasses
 import types
 import typing
 from dataclasses import dataclass, field
+from math import inf
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
 from dlrm.data.loader import LoaderConfig
 from dlrm.data.options import PrepareConfig
-from dlrm.errors import ConfigError
+from dlrm.errors import ConfigError, unknown
 from dlrm.models import ModelConfig
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.optim.config import OptimConfig
 from dlrm.parallel.config import Engine, ParallelConfig
+from dlrm.schema import Task
 from dlrm.training.average import AverageConfig
+from dlrm.training.device import DeviceName
+from dlrm.training.loss import LossConfig
 
 C = TypeVar("C")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LossConfig:
-    """What is minimised."""
-
-    name: Literal["bce", "weighted_bce", "mse"] = "bce"
-    """Binary cross-entropy, the same with a weight per class, or squared error."""
-    weights: tuple[float, float] = (1.0, 1.0)
-    """Weights of non-clicks and clicks in `weighted_bce`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,8 +32,11 @@ class EvalConfig:
     """Steps between evaluations; 0 for ten an epoch. Every epoch also ends with one."""
     splits: tuple[Literal["validation", "test"], ...] = ("validation",)
     """Splits to measure then; the first of them chooses the best model, where it has rows."""
-    metric: Literal["auc", "log_loss", "normalized_entropy", "accuracy"] = "auc"
-    """What makes a model the best: auc and accuracy the higher, the others the lower."""
+    metric: Literal[
+        "auto", "auc", "log_loss", "normalized_entropy", "accuracy", "rmse", "mae", "r2"
+    ] = "auto"
+    """What makes a model the best: auc, accuracy and r2 the higher, the others the lower; of
+    several labels their mean. auto is auc, and rmse where labels are any numbers."""
     patience: int = 0
     """Evaluations without a new best after which training stops early; 0 for never."""
     batch_size: int = 16384
@@ -51,6 +48,26 @@ class EvalConfig:
                 raise ConfigError(f"eval.{name} is {getattr(self, name)}: it must not be negative")
         if self.batch_size < 1:
             raise ConfigError(f"eval.batch_size is {self.batch_size}: it must be positive")
+
+    def resolve(self, task: Task) -> str:
+        """Return the name of the metric that chooses the best model where labels are of this kind.
+
+        Raises:
+            ConfigError: The metric is for labels of another kind; lists the choices.
+
+        """
+        if self.metric == "auto":
+            return METRICS[task][0]
+        if self.metric not in METRICS[task]:
+            raise unknown(f"eval.metric of a {task}", self.metric, ("auto", *METRICS[task]))
+        return self.metric
+
+
+METRICS: dict[Task, tuple[str, ...]] = {
+    "classification": ("auc", "log_loss", "normalized_entropy", "accuracy"),
+    "regression": ("rmse", "mae", "r2"),
+}
+"""Metrics that can choose the best model; the first does where nothing else is said."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +116,11 @@ class TrainConfig:
     """What spreads the tables over processes: dlrm, or torchrec (extra `torchrec`)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the MLPs' products; auto is bf16 where the CPU multiplies it natively, else fp32."""
+    device: DeviceName = "auto"
+    """Where the model is and computes; auto is a GPU where there is one."""
+    clip: float = 0.0
+    """Largest norm of all gradients of a step together, to which larger ones are scaled; 0 for
+    none."""
     epochs: int = 1
     """Passes over the training split."""
     max_steps: int = 0
@@ -130,6 +152,8 @@ class TrainConfig:
                 f"max_steps is {self.max_steps} and threads {self.threads}: "
                 "they must not be negative"
             )
+        if not 0 <= self.clip < inf:
+            raise ConfigError(f"clip is {self.clip}: it must not be negative")
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What a trained model predicts, and how good that is."""
+"""What a trained model predicts, and how good that is, label by label."""
 
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from dlrm.metrics import (
     LEVEL,
     RESAMPLES,
     Array,
-    Metrics,
     MetricValues,
     calibration_bins,
     intervals,
@@ -25,25 +24,92 @@ from dlrm.metrics import (
     user_auc,
 )
 from dlrm.parallel.world import World
+from dlrm.schema import Schema
+from dlrm.training.predictions import Predictions
 
 HISTOGRAM_BINS = 50
 
+HIGHER_IS_BETTER = ("auc", "accuracy", "r2")
+"""Metrics of which more is better; of the others less is."""
 
-def predict(model: nn.Module, batches: Iterable[Batch]) -> Metrics:
-    """Return the model's logits and the labels, in the order of the batches."""
-    result = Metrics()
+
+def is_better(metric: str, value: float, other: float) -> bool:
+    """Return whether a value of a metric is better than another one."""
+    return value > other if metric in HIGHER_IS_BETTER else value < other
+
+
+@dataclass(frozen=True, slots=True)
+class LabelValues:
+    """The metrics of predictions, for each label."""
+
+    by_label: Mapping[str, MetricValues]
+    """Name of a label -> its metrics, in the order of the schema."""
+
+    @property
+    def first(self) -> MetricValues:
+        """The metrics of the first, or only, label."""
+        return next(iter(self.by_label.values()))
+
+    def mean(self, metric: str) -> float | None:
+        """Return the mean of a metric over the labels; None where it is undefined for one."""
+        values = [getattr(each, metric) for each in self.by_label.values()]
+        return None if None in values else sum(values) / len(values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the first label's metrics by name, and those of several below `labels`."""
+        return by_label({name: each.to_dict() for name, each in self.by_label.items()})
+
+    def flat(self) -> dict[str, float | None]:
+        """Return all metrics by name, of several labels `label/metric`."""
+        if len(self.by_label) == 1:
+            return self.first.to_dict()
+        return {
+            f"{name}/{metric}": value
+            for name, each in self.by_label.items()
+            for metric, value in each.to_dict().items()
+        }
+
+
+def by_label(values: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the first label's values, and those of all labels below `labels` if there are several.
+
+    Args:
+        values: Name of a label -> its values by name.
+
+    """
+    first = next(iter(values.values()))
+    return first if len(values) == 1 else {**first, "labels": dict(values)}
+
+
+def predict(
+    model: nn.Module, batches: Iterable[Batch], device: torch.device | str = "cpu"
+) -> Predictions:
+    """Return the model's logits and the labels, in the order of the batches.
+
+    Args:
+        model: In evaluation mode meanwhile.
+        batches: On the CPU.
+        device: Where the model is.
+
+    """
+    predictions = None
     was_training = model.training
     model.eval()
     with torch.inference_mode():
         for batch in batches:
-            result.update(model(batch).float().numpy(), batch.labels.numpy())
+            predictions = predictions or Predictions(batch.labels.shape[1])
+            predictions.update(model(batch.to(device, non_blocking=True)), batch)
     model.train(was_training)
-    return result
+    return predictions or Predictions()
 
 
 def predict_split(
-    model: nn.Module, split: Split, batch_size: int, world: World | None = None
-) -> Metrics:
+    model: nn.Module,
+    split: Split,
+    batch_size: int,
+    world: World | None = None,
+    device: torch.device | str = "cpu",
+) -> Predictions:
     """Return the model's logits and the labels of a split, in its order.
 
     Args:
@@ -51,18 +117,42 @@ def predict_split(
         split: What to predict.
         batch_size: Samples a batch.
         world: The processes that predict, each its part of every batch; all get all of them.
+        device: Where the model is.
 
     """
     world = world or World.alone()
     loader = Loader(split, batch_size=batch_size, part=(world.rank, world.size))
-    found = predict(model, loader.epoch())
+    own = predict(model, loader.epoch(), device)
     if world.size == 1:
-        return found
-    whole = Metrics()
-    parts = (world.gather(torch.from_numpy(array)) for array in found.arrays())
-    arrays = ([part.numpy() for part in of] for of in parts)
-    whole.update(*(joined(of, len(split), batch_size) for of in arrays))
-    return whole
+        return own
+    parts = ([part.numpy() for part in world.gather(tensor)] for tensor in own.tensors())
+    # Weights are none, or as many as samples.
+    whole = (joined(part, len(split) if any(map(len, part)) else 0, batch_size) for part in parts)
+    predictions = Predictions(own.num_labels)
+    predictions.add(*map(torch.from_numpy, whole))
+    return predictions
+
+
+def measured(predictions: Predictions, schema: Schema) -> LabelValues:
+    """Return the metrics of each label."""
+    return LabelValues(dict(_each_label(predictions, schema, values_of(schema))))
+
+
+def values_of(schema: Schema) -> Callable[[Array, Array, Array | None], MetricValues]:
+    """Return what measures logits (S,) against labels (S,), with weights (S,) or None."""
+
+    def classified(logits: Array, labels: Array, weights: Array | None) -> MetricValues:
+        return measure(logits, labels)
+
+    return classified
+
+
+def _each_label(
+    predictions: Predictions, schema: Schema, work: Callable[[Array, Array, Array | None], Any]
+) -> Iterable[tuple[str, Any]]:
+    logits, labels, weights = predictions.arrays()
+    for k, name in enumerate(schema.labels):
+        yield name, work(logits[:, k].copy(), labels[:, k].copy(), weights)
 
 
 def optimum(split: Split) -> MetricValues | None:
@@ -72,7 +162,7 @@ def optimum(split: Split) -> MetricValues | None:
     """
     if split.truth is None or len(split) == 0:
         return None
-    return measure(_logit(split.truth), np.asarray(split.labels))
+    return measure(_logit(split.truth), np.asarray(split.labels).reshape(len(split), -1)[:, 0])
 
 
 def summary(
@@ -101,9 +191,15 @@ def summary(
     return result
 
 
-def describe(predictions: Metrics) -> dict[str, Any]:
-    """Return metrics with intervals, calibration curve and score histogram, JSON-ready."""
-    logits, labels = predictions.arrays()
+def describe(predictions: Predictions, schema: Schema) -> dict[str, Any]:
+    """Return metrics with intervals, calibration curve and score histogram, JSON-ready.
+
+    Of several labels those of the first, and all of them below `labels`.
+    """
+    return by_label(dict(_each_label(predictions, schema, _described)))
+
+
+def _described(logits: Array, labels: Array, weights: Array | None) -> dict[str, Any]:
     scores = sigmoid(logits)
     edges = np.linspace(0.0, 1.0, HISTOGRAM_BINS + 1)
     return {

@@ -1,4 +1,4 @@
-"""What a training run says while it goes on: metrics.jsonl, TensorBoard and the progress bar."""
+"""What a training run tells while it goes on: metrics.jsonl, TensorBoard and the progress bar."""
 
 import math
 import time
@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from dlrm import terminal
 from dlrm.data.loader import Loader
 from dlrm.errors import DivergedError
-from dlrm.metrics import MetricValues
+from dlrm.parallel.world import World
 from dlrm.run import Run
 from dlrm.training.checkpoint import Progress
+from dlrm.training.evaluate import LabelValues
+from dlrm.training.sync import sync_loss
 from dlrm.training.tensorboard import EventWriter
 
 
@@ -29,6 +32,7 @@ class Log:
         every: Steps between lines.
         title: Of the progress bar.
         events: Gets the same numbers; None for no TensorBoard.
+        world: The processes of the run; all of them log, and the first writes.
 
     """
 
@@ -43,7 +47,9 @@ class Log:
         every: int,
         title: str,
         events: EventWriter | None,
+        world: World | None = None,
     ):
+        self.world = world or World.alone()
         self.run, self.progress, self.loader = run, progress, loader
         self._layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
         self.last_step, self.every, self.title, self.events = last_step, every, title, events
@@ -67,22 +73,40 @@ class Log:
         if self.events:
             self.events.close()
 
-    def step(self, loss: float, lr: float) -> None:
+    def step(self, loss: Tensor, lr: float) -> None:
         """Note the loss of the step that `progress` has just counted; write a line when due.
+
+        Args:
+            loss: What this process has of the mean loss of the batch, a scalar. It is read where a
+                line is due, so that steps between lines wait for no device.
+            lr: Learning rate of the step.
 
         Raises:
             DivergedError: The loss or a weight is no longer a number.
 
         """
         progress = self.progress
-        progress.loss_sum += loss
+        # In float64, whose sum of 100 float32 losses has their digits.
+        progress.loss_sum = progress.loss_sum.to(loss.device) + loss
         progress.loss_steps += 1
+        self._lr = lr
         self._bar.advance(self._task)
-        if progress.step % self.every and progress.step != self.last_step:
+        if progress.step % self.every == 0 or progress.step == self.last_step:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write a line about the steps since the last one, if there are any.
+
+        Raises:
+            DivergedError: The loss or a weight is no longer a number.
+
+        """
+        progress, lr = self.progress, self._lr
+        if not progress.loss_steps:
             return
-        mean = progress.loss_sum / progress.loss_steps
+        mean = sync_loss(self.world, progress.loss_sum) / progress.loss_steps
         # The loss alone does not tell: oneDNN's ReLU makes 0 of what is no number.
-        if not (math.isfinite(mean) and all(map(_finite, self._layers))):
+        if not (math.isfinite(mean) and _finite(self._layers)):
             raise DivergedError(
                 f"training has diverged by step {progress.step}, the loss is {mean:g}: try a "
                 f"smaller --optim.lr (it is {lr:g}) or --optim.warmup-steps"
@@ -104,15 +128,15 @@ class Log:
         if self.events:
             self.events.scalars(progress.step, {"train/loss": mean, "train/lr": lr})
         self._bar.update(self._task, loss=f"loss {mean:.4f}", rate=f"{rate:,.0f} samples/s")
-        progress.loss_sum, progress.loss_steps = 0.0, 0
+        progress.loss_sum, progress.loss_steps = torch.zeros_like(progress.loss_sum), 0
         self._restart()
 
-    def evaluated(self, split: str, values: MetricValues) -> None:
+    def evaluated(self, split: str, values: LabelValues) -> None:
         """Write a line about a split."""
         step, epoch = self.progress.step, self.progress.epoch
         self.run.log("eval", split=split, step=step, epoch=epoch, **values.to_dict())
         if self.events:
-            self.events.scalars(step, {f"{split}/{k}": v for k, v in values.to_dict().items()})
+            self.events.scalars(step, {f"{split}/{k}": v for k, v in values.flat().items()})
 
     @contextmanager
     def pause(self, what: str) -> Iterator[None]:
@@ -131,5 +155,9 @@ class Log:
         self._waited_s = self.loader.waited_s
 
 
-def _finite(layer: nn.Linear) -> bool:
-    return bool(layer.weight.isfinite().all()) and bool(layer.bias.isfinite().all())
+def _finite(layers: list[nn.Linear]) -> bool:
+    parameters = [p for layer in layers for p in layer.parameters()]
+    if not parameters:
+        return True
+    # One look at the device for all.
+    return bool(torch.stack([p.detach().isfinite().all() for p in parameters]).all())

@@ -1,32 +1,31 @@
-"""The training loop."""
+"""The training loop: batches through one step, a line now and then, evaluations, checkpoints."""
 
 import sys
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import nn
 
-from dlrm.batch import Batch
 from dlrm.data.loader import Loader
 from dlrm.data.store import Dataset, Split
 from dlrm.errors import DatasetError, Interrupted, RunError
-from dlrm.metrics import Metrics
 from dlrm.ops.memory import keep_freed_memory
 from dlrm.parallel.world import World
 from dlrm.run import Run
-from dlrm.training import checkpoint, loss
+from dlrm.training import checkpoint
 from dlrm.training.average import Average
 from dlrm.training.build import build, optimizer_of, pooling
 from dlrm.training.checkpoint import Progress
-from dlrm.training.config import LossConfig, TrainConfig
-from dlrm.training.evaluate import predict_split
+from dlrm.training.config import TrainConfig
+from dlrm.training.device import resolve_device
+from dlrm.training.evaluate import is_better, measured, predict_split
 from dlrm.training.interrupt import Interrupt
 from dlrm.training.log import Log
+from dlrm.training.loss import loss_function
+from dlrm.training.predictions import Predictions
+from dlrm.training.step import TrainStep
+from dlrm.training.sync import sync_stop
 from dlrm.training.tensorboard import EventWriter
-from dlrm.training.votes import votes
-
-HIGHER_IS_BETTER = ("auc", "accuracy")
 
 
 def fit(
@@ -55,6 +54,7 @@ def fit(
 
     Raises:
         DatasetError: There is nothing to train on.
+        ConfigError: A setting does not fit the data, or there is no such device.
         CheckpointError: The newest checkpoint is damaged or belongs to another model.
         DivergedError: The loss is no longer a number.
         Interrupted: The user stopped the run, and it is saved.
@@ -64,8 +64,16 @@ def fit(
     if config.threads:
         torch.set_num_threads(config.threads)
     train = _rows(dataset)
+    loss = loss_function(config.loss, dataset.schema.task)
+    metric = config.eval.resolve(dataset.schema.task)
+    device = resolve_device(config.device, world.local_rank)
     keep_freed_memory()
-    model, net, optimizer = _fresh(config, dataset, world)
+    torch.manual_seed(config.seed)
+    built = build(config, dataset.schema, world, pooling(dataset))
+    model, net, optimizer = built.model, built.net, optimizer_of(config, built)
+    if not world.first:
+        # What is drawn from now on, such as dropout, is of this process' samples.
+        torch.manual_seed(hash((config.seed, world.rank)))
     loader = Loader(
         train,
         batch_size=config.loader.batch_size,
@@ -78,8 +86,18 @@ def fit(
     eval_every = config.eval.every or -(-len(loader) // 10)
 
     average = Average(model, config.average, last_step)
-
-    progress = _resume(run, model, optimizer, average, world) if resume else Progress()
+    progress = Progress(seen=Predictions(dataset.schema.num_labels))
+    if resume:
+        progress = _resume(run, model, optimizer, average, world) or progress
+    step = TrainStep(
+        net,
+        optimizer,
+        loss,
+        rate=lambda number: config.optim.rate(number, last_step),
+        clip=config.clip,
+        device=device,
+        steps=progress.step,
+    )
     log = Log(
         run,
         progress,
@@ -89,33 +107,28 @@ def fit(
         every=config.log_every,
         title=title,
         events=_events(run, progress, resume) if config.tensorboard and world.first else None,
+        world=world,
     )
     with Interrupt() as interrupt, world.guard(), log:
         while not progress.finished:
             for batch in loader.epoch(progress.epoch, progress.batch):
-                lr = config.optim.rate(progress.step + 1, last_step)
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
-                logits = net(batch)
-                value = batch_loss(config.loss, logits, batch)
-                said = votes(world, value.item(), interrupt.requested)
-                value.backward()
-                optimizer.step()
-                optimizer.zero_grad()
+                stopped = sync_stop(world, interrupt.requested)
+                batch_loss = step(batch)
+                stop = stopped()
 
-                progress.seen.update(logits.detach().numpy(), batch.labels.numpy())
+                progress.seen.update(step.logits, batch)
                 progress.advance(sum(batch.parts or (len(batch),)))
                 average.step(progress.step)
-                whole_loss, stop = said()
-                log.step(whole_loss, lr)
+                log.step(batch_loss, step.lr)
 
                 epoch_ends = progress.batch == len(loader)
                 progress.finished = progress.step == last_step
                 evaluate = progress.step % eval_every == 0 or epoch_ends or progress.finished
                 if evaluate:
                     with log.pause("evaluating"), average.applied():
-                        _evaluate(config, dataset, net, progress, log, world)
+                        _evaluate(config, dataset, net, device, metric, progress, log, world)
                     if config.eval.patience and progress.stale >= config.eval.patience:
+                        log.flush()
                         run.log("early_stop", step=progress.step, patience=config.eval.patience)
                         progress.finished = True
                 if epoch_ends:
@@ -147,47 +160,6 @@ def fit(
     return net
 
 
-def _rows(dataset: Dataset) -> Split:
-    train = dataset.split("train")
-    if len(train) == 0:
-        raise DatasetError(f"{dataset.path}: the training split has no rows")
-    return train
-
-
-def _fresh(
-    config: TrainConfig, dataset: Dataset, world: World
-) -> tuple[nn.Module, nn.Module, Optimizer]:
-    """Return what this process keeps of the model, what computes logits with it, the optimizer."""
-    torch.manual_seed(config.seed)
-    built = build(config, dataset.schema, world, pooling(dataset))
-    optimizer = optimizer_of(config, built)
-    if not world.first:
-        # What is drawn from now on, such as dropout, is of this process' samples.
-        torch.manual_seed(hash((config.seed, world.rank)))
-    return built.model, built.net, optimizer
-
-
-def batch_loss(config: LossConfig, logits: Tensor, batch: Batch) -> Tensor:
-    """Return the mean loss of a batch, a scalar; of a part of one its share of that mean."""
-    if batch.parts is None:
-        return compute_loss(config, logits, batch.labels)
-    if not len(batch):
-        # Zero, and yet the backward pass goes through the model, as it does elsewhere.
-        return logits.sum()
-    return compute_loss(config, logits, batch.labels) * (len(batch) / sum(batch.parts))
-
-
-def compute_loss(config: LossConfig, logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the configured loss of a batch, a scalar."""
-    match config.name:
-        case "bce":
-            return loss.bce(logits, labels)
-        case "weighted_bce":
-            return loss.weighted_bce(logits, labels, config.weights)
-        case "mse":
-            return loss.mse(logits, labels)
-
-
 def load_best(run: Run, model: nn.Module, world: World | None = None) -> nn.Module:
     """Put the best parameters of a run into a model: the newest where none was chosen.
 
@@ -209,38 +181,47 @@ def load_best(run: Run, model: nn.Module, world: World | None = None) -> nn.Modu
     return model
 
 
+def _rows(dataset: Dataset) -> Split:
+    train = dataset.split("train")
+    if len(train) == 0:
+        raise DatasetError(f"{dataset.path}: the training split has no rows")
+    return train
+
+
 def _evaluate(
     config: TrainConfig,
     dataset: Dataset,
-    model: nn.Module,
+    net: nn.Module,
+    device: torch.device,
+    metric: str,
     progress: Progress,
     log: Log,
     world: World,
 ) -> None:
     """Measure the training rows since the last time and the held-out splits; note the best."""
+    schema = dataset.schema
     checkpoint.gather_seen(progress, world)
     if world.first:
-        log.evaluated("train", progress.seen.compute())
-    progress.seen = Metrics()
-    chosen = None
+        log.evaluated("train", measured(progress.seen, schema))
+    progress.seen = Predictions(schema.num_labels)
+    value = None
     for name in config.eval.splits:
         split = dataset.split(name)
         if len(split) == 0:
             continue
-        predictions = predict_split(model, split, config.eval.batch_size, world)
-        values = predictions.compute() if world.first else None
+        predictions = predict_split(net, split, config.eval.batch_size, world, device)
+        values = measured(predictions, schema) if world.first else None
         if values is not None:
             log.evaluated(name, values)
         # The first split alone, even when it is empty: test rows must not choose in its place.
         if name == config.eval.splits[0]:
             # Decided by one, because the last bits may differ from machine to machine.
-            chosen = world.broadcast_object(values and getattr(values, config.eval.metric))
-    if chosen is None:
+            value = world.broadcast_object(None if values is None else values.mean(metric))
+    if value is None:
         return
-    sign = 1.0 if config.eval.metric in HIGHER_IS_BETTER else -1.0
-    if progress.best_value is None or sign * (chosen - progress.best_value) > 0:
-        progress.best_step, progress.best_value, progress.stale = progress.step, chosen, 0
-        log.run.log("best", step=progress.step, metric=config.eval.metric, value=chosen)
+    if progress.best_value is None or is_better(metric, value, progress.best_value):
+        progress.best_step, progress.best_value, progress.stale = progress.step, value, 0
+        log.run.log("best", step=progress.step, metric=metric, value=value)
     else:
         progress.stale += 1
 
@@ -250,13 +231,17 @@ def _folder(run: Run) -> Path:
 
 
 def _resume(
-    run: Run, model: nn.Module, optimizer: Optimizer, average: Average, world: World
-) -> Progress:
+    run: Run,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: Average,
+    world: World,
+) -> Progress | None:
     steps = world.broadcast_object(checkpoint.steps(_folder(run)))
     if not steps:
         # Killed before its first checkpoint: it stands at the start.
         run.rewind(0)
-        return Progress()
+        return None
     progress = checkpoint.load(_folder(run), steps[-1], model, optimizer, average, world)
     if not progress.finished:
         run.rewind(progress.step)

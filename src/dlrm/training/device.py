@@ -1,0 +1,44 @@
+"""Where a run computes: on the CPU, or on a GPU."""
+
+from typing import Literal
+
+import torch
+
+from dlrm.errors import ConfigError
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+"""auto is a GPU where torch has one, else the CPU."""
+
+
+def resolve_device(name: DeviceName = "auto", local_rank: int = 0) -> torch.device:
+    """Return the device of a name.
+
+    Args:
+        name: Of the device.
+        local_rank: Number of this process on its host; each takes the GPU of its number.
+
+    Raises:
+        ConfigError: It is `cuda`, and torch has none, or fewer than processes.
+
+    """
+    if name == "cpu":
+        return torch.device("cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if local_rank < count:
+        return torch.device("cuda", local_rank)
+    if name == "auto":
+        return torch.device("cpu")
+    if count:
+        raise ConfigError(
+            f"device is cuda, but this is process {local_rank} of its machine, which has {count} "
+            f"CUDA device{'s' if count > 1 else ''}: start at most one process for each"
+        )
+    raise ConfigError(
+        f"device is cuda, but torch {torch.__version__} has no CUDA device here: "
+        + (
+            "it is built for CPUs alone; `pip install torch --index-url "
+            "https://download.pytorch.org/whl/cu128` installs one that is not"
+            if torch.version.cuda is None
+            else "the machine has no NVIDIA GPU, or its driver is missing"
+        )
+    )
