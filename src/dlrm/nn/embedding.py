@@ -16,7 +16,7 @@ processes, replaces collections by their path in the model.
 
 from collections.abc import Callable, Iterator, Sequence
 from math import sqrt
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +26,7 @@ from dlrm.errors import ConfigError, IdError
 from dlrm.nn.layout import LISTS, ONE_HOT, Block, Layout
 from dlrm.ops import backend
 from dlrm.ops.memory import in_huge_pages
-
-Storage = Literal["fp32", "bf16", "bf16_nearest", "split"]
-"""How tables are stored: float32; bfloat16 with stochastic rounding; bfloat16 with rounding to the
-nearest, which loses small updates; bfloat16 whose lost halves the optimizer keeps, so that nothing
-is lost. See `dlrm.ops.storage`."""
+from dlrm.ops.storage import Storage
 
 M = TypeVar("M", bound=nn.Module)
 

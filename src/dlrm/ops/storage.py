@@ -11,31 +11,35 @@ rounding); Kalamkar et al., "Optimizing Deep Learning Recommender Systems' Train
 Architectures", SC 2020, arXiv 2005.04680 (split).
 """
 
+from typing import Literal
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dlrm.ops.memory import in_huge_pages
+
+Storage = Literal["fp32", "bf16", "bf16_nearest", "split"]
+"""How tables are stored: float32; bfloat16 with stochastic rounding; bfloat16 with rounding to the
+nearest, which loses small updates; bfloat16 whose lower halves the optimizer keeps, so that nothing
+is lost."""
 
 _WORD = 0xFFFFFFFF
 
 
-def mark(weight: nn.Parameter, *, split: bool = False, nearest: bool = False) -> None:
-    """Let a bfloat16 weight take float32 gradients, and tell optimizers how it is stored.
-
-    Called before each use: a copy of a parameter does not keep such marks.
-    """
-    if weight.grad_dtype != torch.float32:
-        weight.grad_dtype = torch.float32
-    vars(weight)["split"], vars(weight)["nearest"] = split, nearest
+def lower_half(weight: Tensor) -> Tensor:
+    """Return fresh lower halves of a split weight, zero: int16 of its shape."""
+    return in_huge_pages(torch.empty_like(weight, dtype=torch.int16, requires_grad=False)).zero_()
 
 
-def optimizer_state(weight: Tensor, state: dict[str, Tensor]) -> tuple[Tensor | None, int]:
+def optimizer_state(
+    weight: Tensor, state: dict[str, Tensor], storage: Storage
+) -> tuple[Tensor | None, int]:
     """Return the `lower` half and the `seed` that an update of this weight takes.
 
     Args:
-        weight: The parameter.
-        state: Its state in the optimizer; the lower half is made there as `lower`, so that
-            checkpoints carry it.
+        weight: The parameter; one that is not bfloat16 is never rounded, whatever the storage.
+        state: Its state in the optimizer, with `lower` where the weight is split.
+        storage: How it is stored.
 
     Returns:
         The lower half, None unless the weight is split; and the seed, 0 if nothing is rounded at
@@ -44,13 +48,11 @@ def optimizer_state(weight: Tensor, state: dict[str, Tensor]) -> tuple[Tensor | 
     """
     if weight.dtype != torch.bfloat16:
         return None, 0
-    if vars(weight).get("split"):
-        if "lower" not in state:
-            state["lower"] = in_huge_pages(torch.empty_like(weight, dtype=torch.int16)).zero_()
+    if storage == "split":
         return state["lower"], 0
-    if vars(weight).get("nearest"):
-        return None, 0
-    return None, int(torch.randint(1, 2**31, ()))
+    if storage == "bf16":
+        return None, int(torch.randint(1, 2**31, ()))
+    return None, 0
 
 
 def load(weight: Tensor, rows: Tensor, lower: Tensor | None) -> Tensor:

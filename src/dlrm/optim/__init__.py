@@ -1,20 +1,35 @@
-"""Optimizers that take dense gradients and the sparse ones of embedding tables alike."""
+"""Optimizers that take dense gradients and the sparse ones of embedding tables alike.
 
-from collections.abc import Iterable
+Each is a file: its update, what it keeps of rows and of dense parameters, what it costs.
+"""
 
-from torch import nn
-from torch.optim import Optimizer
+from inspect import isabstract, signature
 
-from dlrm.errors import unknown
+from dlrm.catalogue import find as find_in
+from dlrm.errors import ConfigError
 from dlrm.optim.adagrad import Adagrad
 from dlrm.optim.adam import Adam
-from dlrm.optim.gradients import Rows
+from dlrm.optim.declaration import Declaration
+from dlrm.optim.gradients import RowScope
+from dlrm.optim.optimizer import Groups, SparseOptimizer
 from dlrm.optim.rowwise_adagrad import RowWiseAdagrad
 from dlrm.optim.sgd import SGD
 
-__all__ = ["OPTIMIZERS", "SGD", "Adagrad", "Adam", "RowWiseAdagrad", "build"]
+__all__ = [
+    "OPTIMIZERS",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "Declaration",
+    "Groups",
+    "RowScope",
+    "RowWiseAdagrad",
+    "SparseOptimizer",
+    "build",
+    "find",
+]
 
-OPTIMIZERS: dict[str, type[SGD | Adagrad | RowWiseAdagrad | Adam]] = {
+OPTIMIZERS: dict[str, type[SparseOptimizer]] = {
     "sgd": SGD,
     "adagrad": Adagrad,
     "rowwise_adagrad": RowWiseAdagrad,
@@ -23,44 +38,45 @@ OPTIMIZERS: dict[str, type[SGD | Adagrad | RowWiseAdagrad | Adam]] = {
 """Name of an optimizer -> its class."""
 
 
-def build(
-    name: str,
-    parameters: Iterable[nn.Parameter],
-    lr: float,
-    *,
-    eps: float | None = None,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    weight_decay: float = 0.0,
-    embedding_l2: float = 0.0,
-    embedding_rows: Rows = "touched",
-) -> Optimizer:
-    """Return the optimizer of that name over these parameters.
+def find(name: str) -> type[SparseOptimizer]:
+    """Return the class of an optimizer.
 
     Args:
-        name: A key of `OPTIMIZERS`.
-        parameters: Parameters, dense and embedding weights alike.
-        lr: Learning rate.
-        eps: Of Adagrad and Adam, None for their own.
-        beta1: Of Adam.
-        beta2: Of Adam.
-        weight_decay: See `SGD`, also for the rest.
-        embedding_l2: L2 of embedding weights.
-        embedding_rows: Rows that take part in a step.
+        name: A key of `OPTIMIZERS`, or `module:Class`.
 
     Raises:
-        ConfigError: There is no optimizer of that name.
+        ConfigError: There is none of that name, or it is none: lists the choices.
 
     """
-    if name not in OPTIMIZERS:
-        raise unknown("optimizer", name, OPTIMIZERS)
-    options: dict[str, float | str] = {
-        "weight_decay": weight_decay,
-        "embedding_l2": embedding_l2,
-        "embedding_rows": embedding_rows,
-    }
-    if name != "sgd" and eps is not None:
-        options["eps"] = eps
-    if name == "adam":
-        options |= {"beta1": beta1, "beta2": beta2}
-    return OPTIMIZERS[name](parameters, lr, **options)  # pyright: ignore[reportArgumentType]
+    cls = find_in("optimizer", name, OPTIMIZERS)
+    if not (isinstance(cls, type) and issubclass(cls, SparseOptimizer)):
+        raise ConfigError(f"optimizer {name} is no subclass of dlrm.optim.SparseOptimizer")
+    if isabstract(cls):
+        missing = ", ".join(sorted(cls.__abstractmethods__))
+        raise ConfigError(f"optimizer {name} does not define {missing}")
+    if not isinstance(getattr(cls, "declaration", None), Declaration):
+        raise ConfigError(f"optimizer {name} has no declaration, see dlrm.optim.Declaration")
+    return cls
+
+
+def build(name: str, groups: Groups, lr: float, **options: float | str | None) -> SparseOptimizer:
+    """Return the optimizer of that name over these parameter groups.
+
+    Args:
+        name: As for `find`.
+        groups: As `dlrm.nn.embedding.parameter_groups` returns them; see `SparseOptimizer`.
+        lr: Learning rate.
+        options: Of its class, such as eps; None leaves its own.
+
+    Raises:
+        ConfigError: There is no such optimizer, or it does not take one of the options.
+
+    """
+    cls = find(name)
+    given = {option: value for option, value in options.items() if value is not None}
+    taken = signature(cls).parameters
+    for option in given:
+        if option not in taken:
+            choices = [key for key in taken if key not in ("params", "lr")]
+            raise ConfigError(f"optimizer {name} takes no {option}; it takes {', '.join(choices)}")
+    return cls(groups, lr, **given)  # pyright: ignore[reportCallIssue, reportArgumentType]

@@ -1,22 +1,20 @@
 """Adagrad."""
 
-from collections.abc import Callable, Iterable
+from typing import Any
 
-import torch
-from torch import nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from dlrm.ops import backend, dense_backend
-from dlrm.ops.memory import in_huge_pages
-from dlrm.ops.storage import optimizer_state
-from dlrm.optim.gradients import Rows, by_kind, l2_rows
+from dlrm.optim.declaration import Declaration
+from dlrm.optim.gradients import RowScope, l2_rows
+from dlrm.optim.optimizer import Groups, SparseOptimizer, zeros
 
 
-class Adagrad(Optimizer):
+class Adagrad(SparseOptimizer):
     """`s += g^2; w -= lr * g / (sqrt(s) + eps)`; of an embedding weight only the looked-up rows.
 
     Args:
-        params: Parameters, dense and embedding weights alike.
+        params: Parameter groups, see `SparseOptimizer`.
         lr: Learning rate.
         eps: Keeps the division finite.
         weight_decay: As for `SGD`.
@@ -27,15 +25,24 @@ class Adagrad(Optimizer):
 
     """
 
+    declaration = Declaration(
+        state_per_table_number=1,
+        state_per_dense_number=1,
+        table_flops=7,
+        dense_flops=7,
+        fbgemm="EXACT_ADAGRAD",
+        torch="Adagrad",
+    )
+
     def __init__(
         self,
-        params: Iterable[nn.Parameter],
+        params: Groups,
         lr: float,
         eps: float = 1e-10,
         *,
         weight_decay: float = 0.0,
         embedding_l2: float = 0.0,
-        embedding_rows: Rows = "touched",
+        embedding_rows: RowScope = "touched",
     ):
         defaults = {
             "lr": lr,
@@ -45,25 +52,36 @@ class Adagrad(Optimizer):
             "embedding_rows": embedding_rows,
         }
         super().__init__(params, defaults)
-        for group in self.param_groups:
-            for p in group["params"]:
-                wide = torch.promote_types(p.dtype, torch.float32)
-                total = torch.empty_like(p, dtype=wide, requires_grad=False)
-                self.state[p]["sum"] = in_huge_pages(total).zero_()
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Apply the gradients."""
-        for group in self.param_groups:
-            lr, eps, l2 = group["lr"], group["eps"], group["embedding_l2"]
-            weights, grads, tables = by_kind(group["params"])
-            sums = [self.state[p]["sum"] for p in weights]
-            kernels = dense_backend(weights, grads)
-            kernels.dense_adagrad(weights, sums, grads, lr, eps, decay=group["weight_decay"])
-            every_row = l2_rows(group)
-            for p, rows, grad in tables:
-                lower, seed = optimizer_state(p, self.state[p])
-                backend(p).adagrad_update(
-                    p, self.state[p]["sum"], rows, grad, lr, eps,
-                    l2=l2, every_row=every_row, lower=lower, seed=seed,
-                )  # fmt: skip
+    def dense_state(self, weight: Tensor) -> dict[str, Tensor]:
+        """Return the sums of squares, zero."""
+        return {"sum": zeros(weight)}
+
+    def table_state(self, weight: Tensor) -> dict[str, Tensor]:
+        """Return the sums of squares, zero: (R, D)."""
+        return {"sum": zeros(weight)}
+
+    def update_dense(
+        self, group: dict[str, Any], weights: list[Tensor], grads: list[Tensor]
+    ) -> None:
+        """Update dense parameters; see `SparseOptimizer.update_dense`."""
+        sums = [self.state[weight]["sum"] for weight in weights]
+        dense_backend(weights, grads).dense_adagrad(
+            weights, sums, grads, group["lr"], group["eps"], decay=group["weight_decay"]
+        )
+
+    def update_table(
+        self,
+        group: dict[str, Any],
+        weight: Tensor,
+        rows: Tensor,
+        grad: Tensor,
+        *,
+        lower: Tensor | None,
+        seed: int,
+    ) -> None:
+        """Update rows; see `SparseOptimizer.update_table`."""
+        backend(weight).adagrad_update(
+            weight, self.state[weight]["sum"], rows, grad, group["lr"], group["eps"],
+            l2=group["embedding_l2"], every_row=l2_rows(group), lower=lower, seed=seed,
+        )  # fmt: skip

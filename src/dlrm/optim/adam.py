@@ -1,18 +1,17 @@
 """Adam."""
 
-from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from dlrm.ops import backend, dense_backend
-from dlrm.ops.memory import in_huge_pages
-from dlrm.ops.storage import optimizer_state
-from dlrm.optim.gradients import Rows, by_kind
+from dlrm.optim.declaration import Declaration
+from dlrm.optim.gradients import RowScope
+from dlrm.optim.optimizer import Groups, SparseOptimizer, zeros
 
 
-class Adam(Optimizer):
+class Adam(SparseOptimizer):
     """Adam; lazy in embedding weights, whose rows take part in the steps that look them up.
 
         m += (1 - beta1) (g - m);  v += (1 - beta2) (g^2 - v)
@@ -25,7 +24,7 @@ class Adam(Optimizer):
     torch.optim.Adam; a row that every step looks up gets the same in either way.
 
     Args:
-        params: Parameters, dense and embedding weights alike.
+        params: Parameter groups, see `SparseOptimizer`. Each counts its own steps.
         lr: Learning rate.
         beta1: Decay of the mean m of gradients.
         beta2: Decay of the mean v of their squares.
@@ -38,9 +37,19 @@ class Adam(Optimizer):
 
     """
 
+    # FBGEMM has none on the CPU. The one of torch that takes sparse gradients is as lazy.
+    declaration = Declaration(
+        state_per_table_number=2,
+        state_per_dense_number=2,
+        state_bytes_per_group=8,
+        table_flops=11,
+        dense_flops=11,
+        torch="SparseAdam",
+    )
+
     def __init__(
         self,
-        params: Iterable[nn.Parameter],
+        params: Groups,
         lr: float,
         eps: float = 1e-8,
         *,
@@ -48,7 +57,7 @@ class Adam(Optimizer):
         beta2: float = 0.999,
         weight_decay: float = 0.0,
         embedding_l2: float = 0.0,
-        embedding_rows: Rows = "touched",
+        embedding_rows: RowScope = "touched",
     ):
         defaults = {
             "lr": lr,
@@ -60,47 +69,53 @@ class Adam(Optimizer):
             "embedding_rows": embedding_rows,
         }
         super().__init__(params, defaults)
-        for group in self.param_groups:
-            # With the first parameter, because checkpoints hold the state of parameters.
-            self.state[group["params"][0]]["step"] = torch.zeros(1, dtype=torch.int64)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Apply the gradients."""
-        for group in self.param_groups:
-            lr, eps, beta1, beta2 = (group[key] for key in ("lr", "eps", "beta1", "beta2"))
-            t = int(self.state[group["params"][0]]["step"].add_(1))
-            weights, grads, tables = by_kind(group["params"])
-            states = [self._moments(p) for p in weights]
-            firsts, seconds = [s["first"] for s in states], [s["second"] for s in states]
-            dense_backend(weights, grads).dense_adam(
-                weights, firsts, seconds, grads, lr,
-                step=t, beta1=beta1, beta2=beta2, eps=eps, decay=group["weight_decay"],
-            )  # fmt: skip
-            l2, every_row = group["embedding_l2"], group["embedding_rows"] == "all"
-            for p, rows, grad in tables:
-                state = self._row_moments(p)
-                lower, seed = optimizer_state(p, state)
-                backend(p).adam_update(
-                    p, state["moments"], rows, grad, lr, step=t, beta1=beta1, beta2=beta2, eps=eps,
-                    l2=l2, every_row=every_row, lower=lower, seed=seed,
-                )  # fmt: skip
+    def dense_state(self, weight: Tensor) -> dict[str, Tensor]:
+        """Return both means, zero."""
+        return {"first": zeros(weight), "second": zeros(weight)}
 
-    # Both are made late: whether p is an embedding weight shows only in its first gradient.
+    def table_state(self, weight: Tensor) -> dict[str, Tensor]:
+        """Return both means of each row side by side, zero: (R, 2, D)."""
+        rows, dim = weight.shape
+        return {"moments": zeros(weight, (rows, 2, dim))}
 
-    def _moments(self, p: Tensor) -> dict[str, Tensor]:
-        state = self.state[p]
-        if "first" not in state:
-            state["first"], state["second"] = _zeros(p, p.shape), _zeros(p, p.shape)
-        return state
+    def group_state(self) -> dict[str, Tensor]:
+        """Return the number of steps, zero: (1,) int64 on the CPU, where it is read."""
+        return {"step": torch.zeros(1, dtype=torch.int64, device="cpu")}
 
-    def _row_moments(self, p: Tensor) -> dict[str, Tensor]:
-        state = self.state[p]
-        if "moments" not in state:
-            state["moments"] = _zeros(p, (p.shape[0], 2, p.shape[1]))
-        return state
+    def start_step(self, group: dict[str, Any]) -> None:
+        """Count the step."""
+        self.state[group["params"][0]]["step"].add_(1)
 
+    def update_dense(
+        self, group: dict[str, Any], weights: list[Tensor], grads: list[Tensor]
+    ) -> None:
+        """Update dense parameters; see `SparseOptimizer.update_dense`."""
+        firsts = [self.state[weight]["first"] for weight in weights]
+        seconds = [self.state[weight]["second"] for weight in weights]
+        dense_backend(weights, grads).dense_adam(
+            weights, firsts, seconds, grads, group["lr"], step=self._steps(group),
+            beta1=group["beta1"], beta2=group["beta2"], eps=group["eps"],
+            decay=group["weight_decay"],
+        )  # fmt: skip
 
-def _zeros(p: Tensor, shape: tuple[int, ...]) -> Tensor:
-    wide = torch.promote_types(p.dtype, torch.float32)
-    return in_huge_pages(torch.empty(shape, dtype=wide, device=p.device)).zero_()
+    def update_table(
+        self,
+        group: dict[str, Any],
+        weight: Tensor,
+        rows: Tensor,
+        grad: Tensor,
+        *,
+        lower: Tensor | None,
+        seed: int,
+    ) -> None:
+        """Update rows; see `SparseOptimizer.update_table`."""
+        backend(weight).adam_update(
+            weight, self.state[weight]["moments"], rows, grad, group["lr"],
+            step=self._steps(group), beta1=group["beta1"], beta2=group["beta2"], eps=group["eps"],
+            l2=group["embedding_l2"], every_row=group["embedding_rows"] == "all",
+            lower=lower, seed=seed,
+        )  # fmt: skip
+
+    def _steps(self, group: dict[str, Any]) -> int:
+        return int(self.state[group["params"][0]]["step"])

@@ -1,33 +1,34 @@
 """Which optimizer, and its learning rate over time."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from inspect import signature
 from math import inf
-from typing import Literal, get_args, get_type_hints
-
-from torch import nn
-from torch.optim import Optimizer
+from typing import Any, Literal, get_args
 
 from dlrm.errors import ConfigError
-from dlrm.optim import build
-from dlrm.optim.gradients import Rows
+from dlrm.optim import build, find
+from dlrm.optim.gradients import RowScope
+from dlrm.optim.optimizer import Groups, SparseOptimizer
 from dlrm.optim.schedule import learning_rate
 
 FEW_PARAMETERS = 4_000_000
 """A step that passes over so many is not much slower than one over the rows of a batch."""
+
+OPTIONS = ("eps", "beta1", "beta2", "weight_decay", "embedding_l2", "embedding_rows")
+"""Settings that are handed to the class of the optimizer, where it takes them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimConfig:
     """Which optimizer, and its learning rate over time."""
 
-    name: Literal["sgd", "adagrad", "rowwise_adagrad", "adam"] = "sgd"
-    """The optimizer, of dense parameters and embedding tables alike."""
+    name: str = "sgd"
+    """The optimizer, of dense parameters and embedding tables alike: sgd, adagrad, rowwise_adagrad,
+    adam, or module:Class for a dlrm.optim.SparseOptimizer of your own."""
     lr: float = 0.1
     """Learning rate between warm-up and decay."""
     eps: float | None = None
-    """Keeps the division of Adagrad and Adam finite; None for 1e-10 in Adagrad, 1e-8 in Adam. Of no
-    meaning to sgd, as the betas are to all but Adam."""
+    """Keeps the division of Adagrad and Adam finite; None for 1e-10 in Adagrad, 1e-8 in Adam."""
     beta1: float = 0.9
     """Decay of Adam's mean of gradients."""
     beta2: float = 0.999
@@ -38,7 +39,7 @@ class OptimConfig:
     embedding_l2: float = 0.0
     """The same of the embedding tables, for the rows that take part in a step, once a step each.
     The leaderboards' embedding_regularizer, with embedding_rows all."""
-    embedding_rows: Rows | Literal["auto"] = "touched"
+    embedding_rows: RowScope | Literal["auto"] = "touched"
     """Rows of the tables that take part in a step: touched, those that the batch looks up; all, as
     the leaderboards do: L2 then reaches every row, and Adam also moves those without a gradient.
     All costs a pass over all tables and their state in each step: fine for thousands of rows, not
@@ -56,13 +57,12 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if not self.lr > 0:
             raise ConfigError(f"optim.lr is {self.lr}: it must be positive")
-        if self.name not in (names := get_args(get_type_hints(OptimConfig)["name"])):
-            raise ConfigError(f"optim.name is {self.name!r}: it is one of {', '.join(names)}")
-        if self.embedding_rows not in (rows := (*get_args(Rows), "auto")):
+        if self.embedding_rows not in (scopes := (*get_args(RowScope), "auto")):
             raise ConfigError(
-                f"optim.embedding_rows is {self.embedding_rows!r}: it is one of {', '.join(rows)}"
+                f"optim.embedding_rows is {self.embedding_rows!r}: it is one of {', '.join(scopes)}"
             )
         self._check_numbers()
+        self._check_options()
         for name in ("warmup_steps", "decay_start", "decay_steps"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"optim.{name} is {getattr(self, name)}: it must not be negative")
@@ -88,29 +88,33 @@ class OptimConfig:
         if self.eps is not None and not 0 < self.eps < inf:
             raise ConfigError(f"optim.eps is {self.eps}: it must be positive")
 
-    def build(self, parameters: Iterable[nn.Parameter], *, total: int | None = None) -> Optimizer:
+    def _check_options(self) -> None:
+        try:
+            taken = signature(find(self.name)).parameters
+        except ConfigError as error:
+            raise ConfigError(f"optim.name is {self.name!r}: {error}") from error
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in OPTIONS:
+            value = getattr(self, name)
+            # With auto, all rows take part only where the optimizer can have it so.
+            if name not in taken and value != defaults[name] and value != "auto":
+                raise ConfigError(f"optim.{name} is {value}, but {self.name} takes none")
+
+    def build(self, groups: Groups, *, total: int | None = None) -> SparseOptimizer:
         """Return the optimizer over these parameters.
 
         Args:
-            parameters: Dense and embedding weights alike.
+            groups: Parameter groups as `dlrm.nn.embedding.parameter_groups` returns them.
             total: Numbers in all of the model, where these are not all; decides what auto means.
 
         """
-        parameters, rows = list(parameters), self.embedding_rows
-        if rows == "auto":
-            total = sum(p.numel() for p in parameters) if total is None else total
-            rows = "all" if total <= FEW_PARAMETERS else "touched"
-        return build(
-            self.name,
-            parameters,
-            self.lr,
-            eps=self.eps,
-            beta1=self.beta1,
-            beta2=self.beta2,
-            weight_decay=self.weight_decay,
-            embedding_l2=self.embedding_l2,
-            embedding_rows=rows,
-        )
+        groups = list(groups)  # pyright: ignore[reportAssignmentType]
+        taken = signature(find(self.name)).parameters
+        options: dict[str, Any] = {name: getattr(self, name) for name in OPTIONS if name in taken}
+        if options.get("embedding_rows") == "auto":
+            total = _numbers(groups) if total is None else total
+            options["embedding_rows"] = "all" if total <= FEW_PARAMETERS else "touched"
+        return build(self.name, groups, self.lr, **options)
 
     def rate(self, step: int, last_step: int) -> float:
         """Return the learning rate of a step, counted from 1, of a run of `last_step` steps."""
@@ -122,3 +126,10 @@ class OptimConfig:
             decay_start=last_step - decay_steps + 1 if self.decay_share else self.decay_start,
             decay_steps=decay_steps,
         )
+
+
+def _numbers(groups: Groups) -> int:
+    parameters = [
+        p for group in groups for p in (group["params"] if isinstance(group, dict) else [group])
+    ]
+    return sum(p.numel() for p in parameters)

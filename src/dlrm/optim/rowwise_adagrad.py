@@ -1,23 +1,23 @@
 """Row-wise Adagrad: one state number a row of an embedding table instead of D."""
 
-from collections.abc import Callable, Iterable
+from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from dlrm.ops import backend, dense_backend
-from dlrm.ops.storage import optimizer_state
-from dlrm.optim.gradients import Rows, by_kind, l2_rows
+from dlrm.optim.declaration import Declaration
+from dlrm.optim.gradients import RowScope, l2_rows
+from dlrm.optim.optimizer import Groups, SparseOptimizer, zeros
 
 
-class RowWiseAdagrad(Optimizer):
+class RowWiseAdagrad(SparseOptimizer):
     """`s[i] += mean(g[i]^2); w[i] -= lr * g[i] / (sqrt(s[i]) + eps)` for embedding rows i.
 
     Other parameters take Adagrad.
 
     Args:
-        params: Parameters, dense and embedding weights alike.
+        params: Parameter groups, see `SparseOptimizer`. With `mean_squares`, the mean is over
+            columns that other processes keep, too.
         lr: Learning rate.
         eps: Keeps the division finite.
         weight_decay: As for `SGD`.
@@ -29,15 +29,23 @@ class RowWiseAdagrad(Optimizer):
 
     """
 
+    declaration = Declaration(
+        state_per_table_row=1,
+        state_per_dense_number=1,
+        table_flops=5,
+        dense_flops=7,
+        fbgemm="EXACT_ROWWISE_ADAGRAD",
+    )
+
     def __init__(
         self,
-        params: Iterable[nn.Parameter],
+        params: Groups,
         lr: float,
         eps: float = 1e-10,
         *,
         weight_decay: float = 0.0,
         embedding_l2: float = 0.0,
-        embedding_rows: Rows = "touched",
+        embedding_rows: RowScope = "touched",
     ):
         defaults = {
             "lr": lr,
@@ -48,29 +56,36 @@ class RowWiseAdagrad(Optimizer):
         }
         super().__init__(params, defaults)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Apply the gradients."""
-        for group in self.param_groups:
-            lr, eps, l2 = group["lr"], group["eps"], group["embedding_l2"]
-            weights, grads, tables = by_kind(group["params"])
-            sums = [self._sum(p, p.shape) for p in weights]
-            kernels = dense_backend(weights, grads)
-            kernels.dense_adagrad(weights, sums, grads, lr, eps, decay=group["weight_decay"])
-            every_row = l2_rows(group)
-            for p, rows, grad in tables:
-                lower, seed = optimizer_state(p, self.state[p])
-                # Of rows whose other columns other processes keep.
-                mean_squares = vars(p).get("mean_squares")
-                backend(p).rowwise_adagrad_update(
-                    p, self._sum(p, p.shape[:1]), rows, grad, lr, eps,
-                    l2=l2, every_row=every_row, lower=lower, seed=seed, mean_squares=mean_squares,
-                )  # fmt: skip
+    def dense_state(self, weight: Tensor) -> dict[str, Tensor]:
+        """Return the sums of squares, zero."""
+        return {"sum": zeros(weight)}
 
-    def _sum(self, p: Tensor, shape: torch.Size) -> Tensor:
-        # Made late: whether p is an embedding weight shows only in its first gradient.
-        state = self.state[p]
-        if "sum" not in state:
-            wide = torch.promote_types(p.dtype, torch.float32)
-            state["sum"] = torch.zeros(shape, dtype=wide, device=p.device)
-        return state["sum"]
+    def table_state(self, weight: Tensor) -> dict[str, Tensor]:
+        """Return the sums of mean squares, zero: (R,)."""
+        return {"sum": zeros(weight, weight.shape[:1])}
+
+    def update_dense(
+        self, group: dict[str, Any], weights: list[Tensor], grads: list[Tensor]
+    ) -> None:
+        """Update dense parameters; see `SparseOptimizer.update_dense`."""
+        sums = [self.state[weight]["sum"] for weight in weights]
+        dense_backend(weights, grads).dense_adagrad(
+            weights, sums, grads, group["lr"], group["eps"], decay=group["weight_decay"]
+        )
+
+    def update_table(
+        self,
+        group: dict[str, Any],
+        weight: Tensor,
+        rows: Tensor,
+        grad: Tensor,
+        *,
+        lower: Tensor | None,
+        seed: int,
+    ) -> None:
+        """Update rows; see `SparseOptimizer.update_table`."""
+        backend(weight).rowwise_adagrad_update(
+            weight, self.state[weight]["sum"], rows, grad, group["lr"], group["eps"],
+            l2=group["embedding_l2"], every_row=l2_rows(group), lower=lower, seed=seed,
+            mean_squares=group["mean_squares"],
+        )  # fmt: skip

@@ -1,21 +1,20 @@
 """Stochastic gradient descent."""
 
-from collections.abc import Callable, Iterable
+from typing import Any
 
-import torch
-from torch import nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from dlrm.ops import backend, dense_backend
-from dlrm.ops.storage import optimizer_state
-from dlrm.optim.gradients import Rows, by_kind, l2_rows
+from dlrm.optim.declaration import Declaration
+from dlrm.optim.gradients import RowScope, l2_rows
+from dlrm.optim.optimizer import Groups, SparseOptimizer
 
 
-class SGD(Optimizer):
+class SGD(SparseOptimizer):
     """`w -= lr * g`; of an embedding weight only the rows that were looked up.
 
     Args:
-        params: Parameters, dense and embedding weights alike.
+        params: Parameter groups, see `SparseOptimizer`.
         lr: Learning rate.
         weight_decay: Of dense parameters, biases included: g gains weight_decay * w.
         embedding_l2: Of embedding weights: g[i] gains embedding_l2 * w[i], once a step however
@@ -24,14 +23,18 @@ class SGD(Optimizer):
 
     """
 
+    declaration = Declaration(
+        table_flops=2, dense_flops=2, adds_up_rows=False, fbgemm="EXACT_SGD", torch="SGD"
+    )
+
     def __init__(
         self,
-        params: Iterable[nn.Parameter],
+        params: Groups,
         lr: float,
         *,
         weight_decay: float = 0.0,
         embedding_l2: float = 0.0,
-        embedding_rows: Rows = "touched",
+        embedding_rows: RowScope = "touched",
     ):
         defaults = {
             "lr": lr,
@@ -41,17 +44,33 @@ class SGD(Optimizer):
         }
         super().__init__(params, defaults)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Apply the gradients."""
-        for group in self.param_groups:
-            lr, l2 = group["lr"], group["embedding_l2"]
-            weights, grads, tables = by_kind(group["params"])
-            kernels = dense_backend(weights, grads)
-            kernels.dense_sgd(weights, grads, lr, decay=group["weight_decay"])
-            every_row = l2_rows(group)
-            for p, rows, grad in tables:
-                lower, seed = optimizer_state(p, self.state[p])
-                backend(p).sgd_update(
-                    p, rows, grad, lr, l2=l2, every_row=every_row, lower=lower, seed=seed
-                )
+    def dense_state(self, weight: Tensor) -> dict[str, Tensor]:
+        """Return no state."""
+        return {}
+
+    def table_state(self, weight: Tensor) -> dict[str, Tensor]:
+        """Return no state."""
+        return {}
+
+    def update_dense(
+        self, group: dict[str, Any], weights: list[Tensor], grads: list[Tensor]
+    ) -> None:
+        """Update dense parameters; see `SparseOptimizer.update_dense`."""
+        kernels = dense_backend(weights, grads)
+        kernels.dense_sgd(weights, grads, group["lr"], decay=group["weight_decay"])
+
+    def update_table(
+        self,
+        group: dict[str, Any],
+        weight: Tensor,
+        rows: Tensor,
+        grad: Tensor,
+        *,
+        lower: Tensor | None,
+        seed: int,
+    ) -> None:
+        """Update rows; see `SparseOptimizer.update_table`."""
+        backend(weight).sgd_update(
+            weight, rows, grad, group["lr"], l2=group["embedding_l2"], every_row=l2_rows(group),
+            lower=lower, seed=seed,
+        )  # fmt: skip

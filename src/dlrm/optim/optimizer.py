@@ -1,0 +1,211 @@
+"""What all optimizers share: parameter groups, state from the start, one step over both kinds."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dlrm.errors import ConfigError
+from dlrm.ops.memory import in_huge_pages
+from dlrm.ops.storage import lower_half, optimizer_state
+from dlrm.optim.declaration import Declaration
+from dlrm.optim.gradients import by_kind
+
+Groups = Iterable[dict[str, Any]] | Iterable[nn.Parameter]
+"""What an optimizer takes: parameter groups, or parameters alone."""
+
+_FIXED = ("params", "sparse", "storage", "mean_squares")
+
+
+class SparseOptimizer(Optimizer, ABC):
+    """An optimizer of dense parameters and of the rows of embedding tables.
+
+    A parameter group is a dictionary, as `dlrm.nn.embedding.parameter_groups` returns them:
+
+        params         the parameters
+        sparse         whether they are embedding tables, which get sparse gradients
+        storage        of tables, how rows are stored: a `dlrm.ops.storage.Storage`
+        mean_squares   of tables that have some columns only of longer rows, what asks the other
+                       columns' owners for the mean squares over all of them, a `MeanSquares`
+
+    Parameters alone, or a group without `sparse`, are dense or tables as their first gradients turn
+    out to be, only then get state, and round bfloat16 to the nearest: right for a few parameters in
+    a test. All other state exists from construction on, so that a checkpoint or a plan never
+    guesses what there will be.
+
+    A subclass is one file: what it keeps and costs (`declaration`), fresh state of a parameter of
+    either kind, and the update of either kind. Its first arguments are the groups and `lr`; others
+    are keywords, of which `OptimConfig` sets those that the signature names.
+
+    Args:
+        params: Parameter groups, or parameters.
+        defaults: The options of a group, `lr` among them.
+
+    """
+
+    declaration: ClassVar[Declaration]
+    """What the optimizer keeps and costs"""
+
+    def __init__(self, params: Groups, defaults: dict[str, Any]):
+        # A process may have no part of the model's tables, and no other parameters.
+        groups: list[Any] = list(params) or [{"params": []}]
+        super().__init__(
+            groups, {**defaults, "sparse": None, "storage": "fp32", "mean_squares": None}
+        )
+
+    @abstractmethod
+    def dense_state(self, weight: Tensor) -> dict[str, Tensor]:
+        """Return the fresh state of a dense parameter; see `zeros`."""
+
+    @abstractmethod
+    def table_state(self, weight: Tensor) -> dict[str, Tensor]:
+        """Return the fresh state of an embedding weight (R, D), in tensors (R, ...)."""
+
+    @abstractmethod
+    def update_dense(
+        self, group: dict[str, Any], weights: list[Tensor], grads: list[Tensor]
+    ) -> None:
+        """Update dense parameters.
+
+        Args:
+            group: Theirs, with the options.
+            weights: The parameters that have a gradient, changed in place as is their state.
+            grads: The gradient of each, of its shape; its type or bfloat16.
+
+        """
+
+    @abstractmethod
+    def update_table(
+        self,
+        group: dict[str, Any],
+        weight: Tensor,
+        rows: Tensor,
+        grad: Tensor,
+        *,
+        lower: Tensor | None,
+        seed: int,
+    ) -> None:
+        """Update rows of an embedding weight; `dlrm.ops.reference.updates` has what is needed.
+
+        Args:
+            group: Its group, with the options.
+            weight: (R, D), changed in place, as is its state.
+            rows: (L,) int64, with duplicates.
+            grad: (L, D); the gradient of a row is the sum over its duplicates.
+            lower: (R, D) int16, changed in place: the lower halves of split rows, or None.
+            seed: Of stochastic rounding; 0 rounds to the nearest.
+
+        """
+
+    def group_state(self) -> dict[str, Tensor]:
+        """Return the fresh state of a group as a whole, which its first parameter keeps."""
+        return {}
+
+    def start_step(self, group: dict[str, Any]) -> None:
+        """Change what belongs to a group as a whole, once before its parameters are updated."""
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a parameter group, and make the state of its parameters."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        for weight in group["params"][:1]:
+            self.state[weight].update(self.group_state())
+        if group["sparse"] is not None:
+            for weight in group["params"]:
+                self._start(group, weight, table=group["sparse"])
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Apply the gradients; parameters that have none stay as they are.
+
+        Args:
+            closure: Computes the loss and the gradients, or None where they are there.
+
+        Returns:
+            The loss that the closure returned.
+
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            if not group["params"]:
+                continue
+            self._start_unknown(group)
+            self.start_step(group)
+            weights, grads, tables = by_kind(group)
+            if weights:
+                self.update_dense(group, weights, grads)
+            for weight, rows, grad in tables:
+                lower, seed = optimizer_state(weight, self.state[weight], group["storage"])
+                self.update_table(group, weight, rows, grad, lower=lower, seed=seed)
+        return loss
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Copy what `state_dict` returned, of an optimizer over such parameters, into the state.
+
+        Where a group says how parameters are stored, and what kind they are, it stays.
+
+        Raises:
+            ConfigError: It is of other parameters or of another optimizer; says which.
+
+        """
+        saved_groups, saved_state = state_dict["param_groups"], state_dict["state"]
+        sizes = [len(group["params"]) for group in self.param_groups]
+        if sizes != (saved := [len(group["params"]) for group in saved_groups]):
+            raise ConfigError(f"state is of groups of {saved} parameters, these are {sizes}")
+        for group, saved_group in zip(self.param_groups, saved_groups, strict=True):
+            group.update({key: saved_group[key] for key in saved_group if key not in _FIXED})
+            for weight, index in zip(group["params"], saved_group["params"], strict=True):
+                self._load(group, weight, saved_state.get(index, {}), index)
+
+    def _load(
+        self, group: dict[str, Any], weight: Tensor, saved: dict[str, Tensor], index: int
+    ) -> None:
+        state = self.state[weight]
+        if group["sparse"] is None:
+            state.update({key: saved[key].clone() for key in saved.keys() - state.keys()})
+        if shapes(state) != shapes(saved):
+            raise ConfigError(
+                f"state of parameter {index} is {shapes(saved)}, expected {shapes(state)}"
+            )
+        for key, tensor in state.items():
+            tensor.copy_(saved[key])
+
+    def _start(self, group: dict[str, Any], weight: Tensor, *, table: bool) -> None:
+        state = self.state[weight]
+        state.update(self.table_state(weight) if table else self.dense_state(weight))
+        if table and group["storage"] == "split" and weight.dtype == torch.bfloat16:
+            state["lower"] = lower_half(weight)
+
+    def _start_unknown(self, group: dict[str, Any]) -> None:
+        """Make the state of parameters whose first gradient says what they are."""
+        if group["sparse"] is not None:
+            return
+        shared = self.group_state().keys()
+        for weight in group["params"]:
+            if weight.grad is not None and self.state[weight].keys() <= shared:
+                self._start(group, weight, table=weight.grad.is_sparse)
+
+
+def zeros(weight: Tensor, shape: Iterable[int] | None = None) -> Tensor:
+    """Return fresh state: zeros in float32, or float64 of a float64 parameter, on its device.
+
+    Args:
+        weight: The parameter.
+        shape: Of the state; None for that of the parameter.
+
+    """
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    size = weight.shape if shape is None else tuple(shape)
+    return in_huge_pages(torch.empty(size, dtype=dtype, device=weight.device)).zero_()
+
+
+def shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor of a state, in the order of their names."""
+    return {key: tuple(state[key].shape) for key in sorted(state)}
