@@ -1,6 +1,7 @@
-"""Samples with bags of ids as lists of lists, and a small dataset of them."""
+"""Samples with lists of ids beside one-hot ones, and a small dataset of them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -8,38 +9,45 @@ from typing import Any
 import numpy as np
 import polars as pl
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from dlrm.data.arrays import SplitWriter
-from dlrm.data.bags import Bags
-from dlrm.data.encoder import ENCODER_FILE, VOCABULARY_FOLDER, Encoder
+from dlrm.data.encoded import Encoded
+from dlrm.data.lists import Lists
 from dlrm.data.split import SPLITS, Rows
-from dlrm.data.store import FORMAT, MANIFEST_FILE, Dataset, version_of
+from dlrm.data.store import FORMAT, MANIFEST_FILE, VERSION, Dataset
 from dlrm.data.vocabulary import Vocabulary
 from dlrm.files import write_json
-from dlrm.schema import CategoricalFeature, DenseFeature, Schema
+from dlrm.schema import DenseFeature, Feature, Schema, Table
 
 Samples = list[list[list[int]]]
-"""By sample and table: a bag."""
+"""By sample and list feature: its ids."""
 
 SCHEMA = Schema(
     dense=(DenseFeature(name="price"), DenseFeature(name="age")),
-    categorical=(
-        CategoricalFeature(name="user", rows=30),
-        CategoricalFeature(name="tags", rows=12, multi_hot=True),
-        CategoricalFeature(name="item", rows=50),
+    tables=(
+        Table(name="user", num_embeddings=30),
+        Table(name="tags", num_embeddings=12),
+        Table(name="item", num_embeddings=50),
+    ),
+    features=(
+        Feature(name="user", table="user"),
+        Feature(name="tags", table="tags", kind="bag"),
+        Feature(name="item", table="item"),
+        Feature(name="history", table="item", kind="sequence", max_length=9),
     ),
 )
 
 
 def samples() -> st.SearchStrategy[tuple[int, Samples]]:
-    """Return T and up to twelve samples with T bags each, many of them empty."""
-    bag = st.lists(st.integers(0, 99), max_size=4)
+    """Return F and up to twelve samples with F lists each, many of them empty."""
+    ids = st.lists(st.integers(0, 99), max_size=4)
 
-    def of(tables: int) -> st.SearchStrategy[tuple[int, Samples]]:
-        row = st.lists(bag, min_size=tables, max_size=tables)
-        return st.tuples(st.just(tables), st.lists(row, max_size=12))
+    def with_features(features: int) -> st.SearchStrategy[tuple[int, Samples]]:
+        row = st.lists(ids, min_size=features, max_size=features)
+        return st.tuples(st.just(features), st.lists(row, max_size=12))
 
-    return st.integers(1, 4).flatmap(of)
+    return st.integers(1, 4).flatmap(with_features)
 
 
 def some_of(count: int) -> st.SearchStrategy[list[int]]:
@@ -47,80 +55,84 @@ def some_of(count: int) -> st.SearchStrategy[list[int]]:
     return st.lists(st.integers(0, count - 1), max_size=20) if count else st.just([])
 
 
-def packed(rows: Samples) -> Bags:
+def packed(rows: Samples) -> Lists:
     """Return samples as two arrays, id by id."""
     ids, offsets = [], [0]
     for row in rows:
-        for bag in row:
-            ids += bag
+        for listed in row:
+            ids += listed
             offsets.append(len(ids))
-    return Bags(np.array(ids, np.int32), np.array(offsets, np.int64))
+    return Lists(np.array(ids, np.int32), np.array(offsets, np.int64))
 
 
-def unpacked(bags: Bags, tables: int) -> Samples:
-    """Return samples from two arrays, bag by bag."""
-    ends = bags.offsets.tolist()
+def unpacked(lists: Lists, features: int) -> Samples:
+    """Return samples from two arrays, list by list."""
+    ends = lists.offsets.tolist()
     assert ends[0] == 0
-    assert ends[-1] == len(bags.ids)
-    each = [bags.ids[a:b].tolist() for a, b in pairwise(ends)]
-    return [each[i : i + tables] for i in range(0, len(each), tables)]
+    assert ends[-1] == len(lists.ids)
+    parts = [lists.ids[a:b].tolist() for a, b in pairwise(ends)]
+    return [parts[i : i + features] for i in range(0, len(parts), features)]
 
 
-def log(count: int, schema: Schema = SCHEMA, seed: int = 0) -> dict[str, np.ndarray]:
-    """Return `count` samples of a schema as the arrays of a block; a tenth of the bags is empty.
+def log(count: int, schema: Schema = SCHEMA, seed: int = 0) -> Encoded:
+    """Return `count` samples of a schema as a block; a tenth of the lists is empty.
 
-    Labels follow the first id of each sample, so that there is something to learn.
+    The first label follows the first id of each sample, so that there is something to learn; real
+    ones are that plus the number of the label.
     """
     rng = np.random.default_rng(seed)
+    sizes = dict(zip(schema.feature_names, schema.num_embeddings, strict=True))
+    ids = np.empty((count, len(schema.one_hot_features)), np.int32)
+    for position, feature in enumerate(schema.one_hot_features):
+        ids[:, position] = rng.integers(0, sizes[feature.name], count)
     lengths = [0, 1, 1, 2, 2, 2, 3, 3, 5, 9]
     rows = [
         [
-            rng.integers(0, table.rows, rng.choice(lengths) if table.multi_hot else 1).tolist()
-            for table in schema.categorical
+            rng.integers(0, sizes[feature.name], rng.choice(lengths)).tolist()
+            for feature in schema.list_features
         ]
         for _ in range(count)
     ]
-    bags = packed(rows)
-    first = np.array([row[0][0] for row in rows], np.int64)
+    first = ids[:, 0] if ids.shape[1] else np.zeros(count)
     chance = np.where(first % 2 == 0, 0.8, 0.2)
-    return {
-        "dense": rng.random((count, len(schema.dense)), np.float32),
-        "ids": bags.ids,
-        "offsets": bags.offsets,
-        "labels": (rng.random(count) < chance).astype(np.uint8),
-    }
+    labels = rng.random((count, schema.num_labels)) < chance[:, None]
+    if schema.task == "regression":
+        labels = (labels + np.arange(schema.num_labels) + 0.25).astype(np.float32)
+    return Encoded(
+        rng.random((count, len(schema.dense)), np.float32),
+        ids,
+        labels if schema.task == "regression" else labels.astype(np.uint8),
+        packed(rows) if schema.list_features else None,
+    )
 
 
 def write(
-    folder: Path, pieces: Sequence[tuple[str, dict[str, np.ndarray], Rows]], schema: Schema = SCHEMA
+    folder: Path,
+    pieces: Sequence[tuple[str, Encoded, Rows]],
+    schema: Schema = SCHEMA,
+    *,
+    weights: bool = False,
+    truth: bool = False,
 ) -> Dataset:
-    """Write a dataset with bags: rows of blocks, by split."""
+    """Write a dataset: rows of blocks, by split."""
     folder.mkdir()
-    shape = len(schema.dense), len(schema.categorical)
-    with SplitWriter(folder, SPLITS, *shape, truth=False, bags=True) as writer:
-        for split, arrays, rows in pieces:
-            writer.write(split, arrays, rows)
+    with SplitWriter(folder, SPLITS, schema, weights=weights, truth=truth) as writer:
+        for split, block, rows in pieces:
+            writer.write(split, block, rows)
         splits = writer.finish()
-    counts = {name: each["rows"] for name, each in splits.items()}
     nothing: dict[str, Any] = {"missing": 0, "missing_rate": 0.0}
     features = [
-        {"name": each.name, "kind": "dense", "rows": None, "rare": None, **nothing}
-        for each in schema.dense
+        {"name": feature.name, "kind": "dense", "num_embeddings": None, "rare": None, **nothing}
+        for feature in schema.dense
     ] + [
-        {
-            "name": each.name,
-            "kind": "list" if each.multi_hot else "categorical",
-            "rows": each.rows,
-            "rare": 0,
-            **nothing,
-        }
-        for each in schema.categorical
+        {"name": feature.name, "kind": feature.kind, "num_embeddings": rows, "rare": 0, **nothing}
+        for feature, rows in zip(schema.features, schema.num_embeddings, strict=True)
     ]
     manifest = {
         "format": FORMAT,
-        "version": version_of(schema),
+        "version": VERSION,
         "source": "made up",
-        "rows": sum(counts.values()),
+        "rows": sum(split["rows"] for split in splits.values()),
         "unused_rows": 0,
         "bad_rows": {"total": 0},
         "schema": schema.to_dict(),
@@ -132,22 +144,19 @@ def write(
     return Dataset.open(folder)
 
 
-def encoder(dataset: Dataset) -> Encoder:
-    """Put an encoder into a dataset that `write` made; value 7 of `item` is "item 7"."""
-    schema = dataset.schema
-    made = Encoder(
-        source="made up",
-        dense=tuple(each.name for each in schema.dense),
-        categorical=schema.names,
-        label=schema.label,
-        rows=schema.rows,
-        max_rows_per_table=None,
-        folder=dataset.path,
-    )
-    (dataset.path / VOCABULARY_FOLDER).mkdir()
-    for name, rows in zip(schema.names, schema.rows, strict=True):
+@dataclass(frozen=True)
+class Named:
+    """Fitted features in which value 7 of `item` is "item 7"."""
+
+    schema: Schema
+
+    def vocabulary(self, name: str) -> Vocabulary:
+        """Return the values of a feature."""
+        rows = dict(zip(self.schema.feature_names, self.schema.num_embeddings, strict=True))[name]
         values = [f"{name} {number}" for number in range(rows - 1)]
-        frame = pl.DataFrame({"value": values, "count": [1] * len(values)})
-        Vocabulary(name, frame).save(dataset.path / VOCABULARY_FOLDER)
-    write_json(dataset.path / ENCODER_FILE, made.to_dict())
-    return made
+        return Vocabulary(name, pl.DataFrame({"value": values, "count": [1] * len(values)}))
+
+    def raw(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return numbers as they are."""
+        del name
+        return values.astype(np.float64)

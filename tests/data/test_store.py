@@ -1,38 +1,64 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dlrm.data.prepare import prepare
-from dlrm.data.store import Dataset, verify
+from dlrm.data.store import VERSION, Dataset, file_record, verify
 from dlrm.errors import ConfigError, DatasetError
+from dlrm.files import write_json
+from dlrm.schema import Schema
 
 from . import ragged
-from .logs import log, source
+
+ONE_HOT = Schema.one_hot(13, [10] * 26)
 
 
 @pytest.fixture
 def dataset(tmp_path) -> Dataset:
-    return prepare(source(tmp_path / "raw", log(70)), tmp_path / "out").dataset
+    """Rows with one id of each feature, and a file beside the arrays."""
+    block = ragged.log(70, ONE_HOT)
+    pieces = [("train", block, slice(0, 60)), ("test", block, slice(60, 70))]
+    written = ragged.write(tmp_path / "out", pieces, ONE_HOT)
+    (written.path / "vocabulary").mkdir()
+    (written.path / "vocabulary/C7.parquet").write_bytes(b"values")
+    record = file_record(written.path / "vocabulary/C7.parquet")
+    files = {"vocabulary/C7.parquet": record}
+    write_json(written.path / "manifest.json", {**written.manifest, "files": files})
+    return Dataset.open(written.path)
+
+
+@pytest.fixture
+def lists(tmp_path) -> Dataset:
+    """Rows with lists beside one-hot ids."""
+    block = ragged.log(50)
+    pieces = [("train", block, slice(0, 30)), ("test", block, slice(30, 50))]
+    return ragged.write(tmp_path / "lists", pieces)
 
 
 def test_arrays_are_mapped_and_read_only(dataset):
     train = dataset.split("train")
     assert isinstance(train.ids, np.memmap)
     assert len(train) == 60
+    assert train.labels.shape == (60, 1)
     for array in (train.dense, train.ids, train.labels):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
-    assert train.truth is None
+    assert (train.lists, train.weights, train.truth) == (None, None, None)
+    assert sorted(path.name for path in (dataset.path / "train").iterdir()) == [
+        "dense.bin",
+        "ids.bin",
+        "labels.bin",
+    ]
+    assert dataset.manifest["version"] == VERSION == 3
 
 
-def test_empty_splits_have_their_shape(tmp_path):
-    one = prepare(source(tmp_path / "raw", log(1)), tmp_path / "out").dataset
-    empty = one.split("test")
+def test_empty_splits_have_their_shape(dataset):
+    empty = dataset.split("validation")
     assert (len(empty), empty.dense.shape, empty.ids.shape) == (0, (0, 13), (0, 26))
-    assert len(one.split("train")) == 1
-    verify(one)
+    assert empty.labels.shape == (0, 1)
+    verify(dataset)
 
 
 def test_an_unknown_split_lists_the_choices(dataset):
@@ -50,22 +76,20 @@ def lengthen(path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["train/ids.bin", "test/labels.bin", "vocabulary/C7.parquet"])
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [(truncate, "bytes, the manifest says"), (lengthen, "bytes, the"), (Path.unlink, "is missing")],
 )
-def test_a_file_of_another_size_is_named(dataset, file, damage, said):
+def test_a_file_of_another_size_is_named(dataset, file, damage, message):
     damage(dataset.path / file)
-    with pytest.raises(DatasetError, match=said) as caught:
+    with pytest.raises(DatasetError, match=message) as caught:
         Dataset.open(dataset.path)
     assert str(dataset.path / file) in str(caught.value)
     assert "prepare it again" in str(caught.value)
-    with pytest.raises(DatasetError, match=said):
+    with pytest.raises(DatasetError, match=message):
         verify(dataset)
 
 
-@pytest.mark.parametrize(
-    "file", ["train/ids.bin", "validation/dense.bin", "vocabulary/C1.parquet", "encoder.json"]
-)
+@pytest.mark.parametrize("file", ["train/ids.bin", "test/dense.bin", "vocabulary/C7.parquet"])
 def test_an_altered_byte_is_found_when_verifying(dataset, file):
     path = dataset.path / file
     content = bytearray(path.read_bytes())
@@ -83,15 +107,17 @@ def altered(dataset: Dataset, **values) -> Path:
     return dataset.path
 
 
+@pytest.mark.parametrize("version", [0, 1, 2, "3"])
+def test_former_versions_are_prepared_again(dataset, version):
+    with pytest.raises(DatasetError, match=rf"version {version}, .* reads 3; prepare it again"):
+        Dataset.open(altered(dataset, version=version))
+
+
 def test_manifests_that_cannot_be_read(dataset, tmp_path):
-    with pytest.raises(DatasetError, match="version 3, this release reads 1 and 2; upgrade opendl"):
-        Dataset.open(altered(dataset, version=3))
-    with pytest.raises(DatasetError, match=r"version 0, .* prepare it again"):
-        Dataset.open(altered(dataset, version=0))
-    with pytest.raises(DatasetError, match="version 2, but its schema has no bags of ids, which"):
-        Dataset.open(altered(dataset, version=2))
+    with pytest.raises(DatasetError, match="version 4, this release reads 3; upgrade opendlrm"):
+        Dataset.open(altered(dataset, version=4))
     with pytest.raises(DatasetError, match='format "parquet", expected "dlrm-dataset"'):
-        Dataset.open(altered(dataset, version=1, format="parquet"))
+        Dataset.open(altered(dataset, version=3, format="parquet"))
     with pytest.raises(DatasetError, match="lacks"):
         Dataset.open(altered(dataset, format="dlrm-dataset", splits={"train": {}}))
     (dataset.path / "manifest.json").write_text("{half")
@@ -105,74 +131,80 @@ def test_manifests_that_cannot_be_read(dataset, tmp_path):
         Dataset.open(dataset.path)
     with pytest.raises(DatasetError, match="does not exist"):
         Dataset.open(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
     with pytest.raises(DatasetError, match="not a prepared dataset"):
-        Dataset.open(tmp_path / "raw")
+        Dataset.open(tmp_path / "file")
 
 
 def test_the_summary_is_what_a_run_keeps(dataset):
     summary = dataset.summary()
-    assert summary["source"] == "criteo"
+    assert summary["source"] == "made up"
     assert summary["splits"]["train"] == {
         "rows": 60,
-        "clicks": int(dataset.split("train").labels.sum()),
+        "positives": {"label": int(dataset.split("train").labels.sum())},
     }
     assert len(summary["features"]) == 39
-    assert set(summary["features"][0]) == {"name", "kind", "rows", "missing_rate"}
+    assert set(summary["features"][0]) == {"name", "kind", "num_embeddings", "missing_rate"}
     assert json.loads(json.dumps(summary)) == summary
 
 
-@pytest.fixture
-def bags(tmp_path) -> Dataset:
-    block = ragged.log(50)
-    pieces = [("train", block, slice(0, 30)), ("test", block, slice(30, 50))]
-    return ragged.write(tmp_path / "bags", pieces)
+def test_the_summary_of_real_numbers(tmp_path):
+    schema = replace(ragged.SCHEMA, labels=("stars", "minutes"), task="regression")
+    block = ragged.log(20, schema)
+    written = ragged.write(tmp_path / "out", [("train", block, slice(0, 20))], schema)
+    splits = written.summary()["splits"]
+    assert splits["train"]["min"] == {"stars": 0.25, "minutes": 1.25}
+    assert splits["train"]["max"] == {"stars": 1.25, "minutes": 2.25}
+    assert block.labels is not None
+    assert splits["train"]["mean"]["minutes"] == pytest.approx(block.labels[:, 1].mean())
+    assert splits["test"] == dict.fromkeys(("mean", "min", "max"), dict.fromkeys(schema.labels)) | {
+        "rows": 0
+    }
+    assert written.split("train").labels.dtype == np.float32
 
 
-def test_bags_are_mapped_beside_their_offsets(bags):
-    train, empty = bags.split("train"), bags.split("validation")
-    assert isinstance(train.offsets, np.memmap)
-    assert (train.offsets.shape, train.ids.shape) == ((91,), (train.offsets[-1],))
-    assert train.truth is None
+def test_lists_are_mapped_beside_their_offsets(lists):
+    train, empty = lists.split("train"), lists.split("validation")
+    assert isinstance(train.lists.offsets, np.memmap)
+    assert train.ids.shape == (30, 2)
+    assert train.lists.offsets.shape == (61,)
+    assert train.lists.ids.shape == (train.lists.offsets[-1],)
     with pytest.raises(ValueError, match="read-only"):
-        train.offsets[0] = 0
-    assert empty.offsets is not None
-    assert (len(empty), empty.ids.shape, empty.offsets.tolist()) == (0, (0,), [0])
-    assert bags.manifest["version"] == 2
-    verify(bags)
-
-
-def test_without_bags_the_format_stays(dataset):
-    assert dataset.manifest["version"] == 1
-    assert dataset.split("train").offsets is None
-    assert not (dataset.path / "train/offsets.bin").exists()
+        train.lists.offsets[0] = 0
+    assert (len(empty), empty.lists.ids.shape, empty.lists.offsets.tolist()) == (0, (0,), [0])
+    verify(lists)
 
 
 @pytest.mark.parametrize("place", [0, -8])
-def test_offsets_that_do_not_fit_their_ids_are_named(bags, place):
-    path = bags.path / "test/offsets.bin"
+def test_offsets_that_do_not_fit_their_ids_are_named(lists, place):
+    path = lists.path / "test/list_offsets.bin"
     content = bytearray(path.read_bytes())
     content[place] ^= 1
     path.write_bytes(content)
-    opened = Dataset.open(bags.path)
-    with pytest.raises(DatasetError, match=r"test/offsets.bin goes from \d+ to \d+, expected 0 to"):
+    opened = Dataset.open(lists.path)
+    with pytest.raises(DatasetError, match=r"list_offsets.bin goes from \d+ to \d+, expected 0 to"):
         opened.split("test")
-    with pytest.raises(DatasetError, match=r"test/offsets.bin was altered"):
+    with pytest.raises(DatasetError, match=r"test/list_offsets.bin was altered"):
         verify(opened)
 
 
-def test_a_manifest_that_does_not_fit_its_bags(bags):
-    one_each = bags.schema.to_dict()
-    for feature in one_each["categorical"]:
-        feature["multi_hot"] = False
-    splits = json.loads(json.dumps(bags.manifest["splits"]))
-    with pytest.raises(DatasetError, match=r"version 1, but its schema has bags of ids, .* 2"):
-        Dataset.open(altered(bags, version=1))
-    with pytest.raises(DatasetError, match=r"ids .* of train do not fit its 30 rows of 3 features"):
-        Dataset.open(altered(bags, version=1, schema=one_each))
+def test_a_manifest_that_does_not_fit_its_arrays(lists):
+    whole = lists.schema.to_dict()
+    fewer = {**whole, "features": whole["features"][:3]}
+    one_hot = {**whole, "features": [whole["features"][0], whole["features"][2]]}
+    with pytest.raises(DatasetError, match=r"list_offsets \[61\] .* of train does not fit its 30"):
+        Dataset.open(altered(lists, schema=fewer))
+    with pytest.raises(DatasetError, match=r"list_offsets, its schema needs dense, ids, labels;"):
+        Dataset.open(altered(lists, schema=one_hot))
+    with pytest.raises(DatasetError, match=r"labels \[30, 1\] of type \|u1 .* expected .* <f4;"):
+        Dataset.open(altered(lists, schema={**whole, "task": "regression"}))
+    with pytest.raises(DatasetError, match=r"labels \[30, 1\] .* expected \[30, 2\]"):
+        Dataset.open(altered(lists, schema={**whole, "labels": ["click", "sale"]}))
+    splits = json.loads(json.dumps(lists.manifest["splits"]))
     splits["test"]["rows"] += 1
-    both = {"version": 2, "schema": bags.schema.to_dict()}
-    with pytest.raises(DatasetError, match=r"offsets \[61\] of test do not fit its 21 rows"):
-        Dataset.open(altered(bags, **both, splits=splits))
-    del splits["test"]["arrays"]["offsets"]
-    with pytest.raises(DatasetError, match="lacks 'offsets'"):
-        Dataset.open(altered(bags, **both, splits=splits))
+    with pytest.raises(DatasetError, match=r"dense \[20, 2\] .* of test does not fit its 21 rows"):
+        Dataset.open(altered(lists, schema=whole, splits=splits))
+    splits["test"]["rows"] -= 1
+    del splits["test"]["arrays"]["list_offsets"]
+    with pytest.raises(DatasetError, match=r"test has the arrays .*, its schema needs"):
+        Dataset.open(altered(lists, splits=splits))

@@ -126,9 +126,7 @@ def features(dataset: Dataset, fitted: FittedFeatures, head: int) -> list[Featur
                 name=feature["name"],
                 kind=feature["kind"],
                 missing_rate=feature["missing_rate"],
-                values=None
-                if feature["num_embeddings"] is None
-                else feature["num_embeddings"] - 1,
+                values=None if feature["num_embeddings"] is None else feature["num_embeddings"] - 1,
                 rare=feature["rare"] or 0,
                 head=values,
             )
