@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from dlrm.data.criteo import CriteoSource
-from dlrm.data.encoder import Encoder, dense_columns
+from dlrm.data.encoded import dense_columns
+from dlrm.data.encoder import Encoder
 from dlrm.data.prepare import prepare
 from dlrm.data.vocabulary import Vocabulary
 from dlrm.errors import DatasetError
@@ -26,7 +27,7 @@ def test_unseen_values_get_the_last_row(dataset, tmp_path):
     row = ["1", *["5"] * 13, *["12345678"] * 26]
     frame = pl.concat(CriteoSource(write(tmp_path / "new", [tuple(row)])).read())
     encoded = encoder.encode(frame)
-    assert encoded.ids[0].tolist() == [rows - 1 for rows in dataset.schema.rows]
+    assert encoded.ids[0].tolist() == [rows - 1 for rows in dataset.schema.num_embeddings]
     assert encoded.ids.dtype == np.int32
     np.testing.assert_array_equal(encoded.dense, np.full((1, 13), np.log(6), np.float32))
     assert encoder.encode(frame.clear()).ids.shape == (0, 26)
@@ -49,7 +50,7 @@ def test_a_copy_is_enough_to_encode(dataset, tmp_path, monkeypatch, links):
     again = prepare(CriteoSource(tmp_path / "raw"), tmp_path / "again", split="chronological")
     encoded = Encoder.load(run).encode(frame)
     np.testing.assert_array_equal(encoded.ids[:56], again.dataset.split("train").ids)
-    assert sorted(path.name for path in run.iterdir()) == ["encoder.json", "vocabulary"]
+    assert sorted(path.name for path in run.iterdir()) == ["features.json", "vocabulary"]
 
 
 def test_numbers_become_log1p_of_what_is_not_negative():
@@ -71,7 +72,7 @@ def test_what_cannot_be_encoded_is_said(dataset, tmp_path):
 def test_damaged_encoders_are_said(dataset, tmp_path):
     with pytest.raises(DatasetError, match="holds no encoder"):
         Encoder.load(tmp_path / "nowhere")
-    path = dataset.path / "encoder.json"
+    path = dataset.path / "features.json"
     values = json.loads(path.read_text())
     path.write_text(json.dumps({**values, "version": 9}))
     with pytest.raises(DatasetError, match="version 9, expected"):

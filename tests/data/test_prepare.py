@@ -32,16 +32,16 @@ from .logs import log, reference, rows, source, write
 def check(dataset: Dataset, log, *, split: str, fractions=(0.5, 0.25, 0.25), seed=0, **options):
     """Compare a dataset with what plain Python makes of the log."""
     expected = reference(log, **options)
-    assert dataset.schema.rows == expected.rows
+    assert dataset.schema.num_embeddings == expected.rows
     where = dict(plan(split, len(log), fractions=fractions, seed=seed).pieces(0, len(log)))
     for name in SPLITS:
         found, chosen = dataset.split(name), where.get(name, slice(0, 0))
-        np.testing.assert_array_equal(found.labels, expected.labels[chosen])
+        np.testing.assert_array_equal(found.labels[:, 0], expected.labels[chosen])
         np.testing.assert_array_equal(found.ids, expected.ids[chosen])
         np.testing.assert_array_equal(found.dense, expected.dense[chosen])
         assert found.dense.flags.c_contiguous
         assert (found.dense.dtype, found.ids.dtype) == (np.float32, np.int32)
-        assert dataset.manifest["splits"][name]["clicks"] == found.labels.sum()
+        assert dataset.manifest["splits"][name]["positives"] == {"label": found.labels.sum()}
     verify(dataset)
 
 
@@ -80,7 +80,7 @@ def test_equals_plain_python_for_any_chunks(
     expected = reference(log, **options)
     np.testing.assert_array_equal(encoded.ids, expected.ids)
     np.testing.assert_array_equal(encoded.dense, expected.dense)
-    np.testing.assert_array_equal(encoded.labels, expected.labels)
+    np.testing.assert_array_equal(encoded.labels[:, 0], expected.labels)
     assert files(folder)[0] == "out"  # nothing hidden is left
     shutil.rmtree(folder)
 
@@ -108,7 +108,7 @@ def test_days_hold_the_last_file_out(tmp_path):
     days = [write(tmp_path / "day_0", whole[:70]), write(tmp_path / "day_1", whole[70:])]
     dataset = prepare(CriteoSource(days), tmp_path / "out", split="days").dataset
     assert [len(dataset.split(name)) for name in SPLITS] == [70, 15, 15]
-    np.testing.assert_array_equal(dataset.split("test").labels, reference(whole).labels[70:85])
+    np.testing.assert_array_equal(dataset.split("test").labels[:, 0], reference(whole).labels[70:85])
     with pytest.raises(ConfigError, match="two or more, but there is 1"):
         prepare(CriteoSource(days[0]), tmp_path / "other", split="days")
     assert not (tmp_path / "other").exists()
@@ -171,12 +171,12 @@ def test_texts_truth_and_other_numbers(tmp_path):
     known: dict = {}
     cities = [known.setdefault(city, len(known)) for city in words.frame["city"]]
     assert train.ids[:, 0].tolist() == cities
-    assert dataset.schema.rows[0] == 5
+    assert dataset.schema.num_embeddings[0] == 5
     assert dataset.split("test").truth is not None
     unseen = words.frame.with_columns(pl.lit("Oslo").alias("city"), pl.lit(77).alias("shop"))
     assert (Encoder.load(tmp_path / "a").encode(unseen).ids == [4, 10]).all()
     few = prepare(words, tmp_path / "b", max_rows_per_table=2).dataset
-    assert all(rows <= 3 for rows in few.schema.rows)
+    assert all(rows <= 3 for rows in few.schema.num_embeddings)
 
 
 def test_a_finished_dataset_is_found_again(tmp_path):
@@ -275,7 +275,7 @@ def test_the_manifest_counts_what_is_missing_and_rare(tmp_path):
     assert features["C4"]["missing_rate"] == sum(not row[17] for row in whole) / 200
     ids = reference(whole, min_count=3)
     assert features["C4"]["rare"] == (ids.ids[:, 3] == ids.rows[3] - 1).sum()
-    assert [each["rows"] for each in features.values()] == [None] * 13 + list(ids.rows)
+    assert [each["num_embeddings"] for each in features.values()] == [None] * 13 + list(ids.rows)
 
 
 def test_a_small_disk_is_refused_before_anything_is_written(tmp_path, monkeypatch):
@@ -430,7 +430,7 @@ def test_the_manifest_is_json_of_the_documented_form(tmp_path):
     dataset = prepare(source(tmp_path / "raw", log(20)), tmp_path / "out").dataset
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest == dataset.manifest
-    assert (manifest["format"], manifest["version"]) == ("dlrm-dataset", 1)
+    assert (manifest["format"], manifest["version"]) == ("dlrm-dataset", 3)
     ids = manifest["splits"]["train"]["arrays"]["ids"]
     assert (ids["dtype"], ids["shape"], ids["bytes"]) == ("<i4", [18, 26], 18 * 26 * 4)
-    assert files(tmp_path / "out")[:2] == ["encoder.json", "manifest.json"]
+    assert files(tmp_path / "out")[:2] == ["features.json", "manifest.json"]

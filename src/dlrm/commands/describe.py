@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from dlrm import terminal
-from dlrm.data.describe import FeatureNumbers, SplitNumbers, features, splits
+from dlrm.data.describe import FeatureNumbers, LabelNumbers, SplitNumbers, features, splits
 from dlrm.data.store import Dataset
 from dlrm.data.store import verify as verify_dataset
+from dlrm.data.tabular.encoder import open_encoder
 from dlrm.errors import ConfigError
 
 
@@ -42,7 +43,7 @@ class DescribeResult:
             "bad_rows": self.bad_rows,
             "unused_rows": self.unused_rows,
             "verified": self.verified,
-            "splits": [{**asdict(each), "click_rate": each.click_rate} for each in self.splits],
+            "splits": [_split(split) for split in self.splits],
             "features": [asdict(each) for each in self.features],
             "columns": self.columns,
         }
@@ -52,10 +53,16 @@ class DescribeResult:
         left_out += f", {self.unused_rows:,} in no split" if self.unused_rows else ""
         checked = ", every hash is right" if self.verified else ""
         title = f"{self.path}: source {self.source}, {self.rows:,} rows{left_out}{checked}"
-        rows = terminal.table(title, "split", "rows", "clicks", "click rate")
+        labels = [(label.name, _known(label)) for label in self.splits[0].labels]
+        heads = [
+            f"{name}: {key.replace('_', ' ')}" if len(labels) > 1 else key.replace("_", " ")
+            for name, known in labels
+            for key in known
+        ]
+        rows = terminal.table(title, "split", "rows", *heads)
         for split in self.splits:
-            rate = "-" if split.click_rate is None else f"{split.click_rate:.4f}"
-            rows.add_row(split.name, f"{split.rows:,}", f"{split.clicks:,}", rate)
+            values = [_text(value) for label in split.labels for value in _known(label).values()]
+            rows.add_row(split.name, f"{split.rows:,}", *values)
         numbers = terminal.table("Numbers", "feature", "missing")
         tables = terminal.table("Categories", "feature", "values", "missing", "rare")
         tables.add_column("first ids: value, count, share", overflow="fold")
@@ -77,6 +84,26 @@ class DescribeResult:
         for column in self.columns:
             taken.add_row(*(Text(column[key]) for key in ("name", "taken_for", "why")))
         return Group(rows, *([taken] if self.columns else []), numbers, tables)
+
+
+def _split(split: SplitNumbers) -> dict[str, Any]:
+    """Return a split JSON-ready: the numbers of its first label, and of each where it has more."""
+    labels = {label.name: _known(label) for label in split.labels}
+    several = {"labels": labels} if len(labels) > 1 else {}
+    return {"name": split.name, "rows": split.rows, **labels[split.labels[0].name], **several}
+
+
+def _known(label: LabelNumbers) -> dict[str, float | None]:
+    """Return the numbers that a label of its kind has."""
+    if label.positives is not None:
+        return {"clicks": label.positives, "click_rate": label.positive_rate}
+    return {"mean": label.mean, "min": label.min, "max": label.max}
+
+
+def _text(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
 def describe(
@@ -106,6 +133,6 @@ def describe(
         unused_rows=opened.manifest["unused_rows"],
         verified=verify,
         splits=splits(opened),
-        features=features(opened, head),
+        features=features(opened, open_encoder(opened.path), head),
         columns=opened.columns,
     )

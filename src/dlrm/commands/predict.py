@@ -84,7 +84,7 @@ def predict(
         with terminal.progress() as bar:
             task = bar.add_task("scoring", total=source.rows())
             for encoded in source.read():
-                whole = Batch.of(encoded.dense, encoded.ids, encoded.labels, encoded.offsets)
+                whole = Batch.of(encoded.dense, encoded.ids, encoded.labels, encoded.lists)
                 for start in range(0, len(whole), config.eval.batch_size):
                     yield whole.slice(start, start + config.eval.batch_size)
                 bar.advance(task, len(whole))

@@ -14,6 +14,7 @@ from dlrm.data.criteo import CriteoSource
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare_with
 from dlrm.data.split import Protocol
+from dlrm.data.store import Dataset
 from dlrm.data.store import verify as verify_dataset
 from dlrm.data.tabular.columns import FeaturesConfig
 from dlrm.data.tabular.prepare import prepare_table
@@ -36,7 +37,8 @@ class PrepareResult:
     rows: int
     splits: dict[str, int]
     """Rows of each split."""
-    click_rate: float
+    labels: dict[str, dict[str, float | None]]
+    """By label: `click_rate`, or of real numbers `mean`; over all splits."""
     values: int
     """Ids of all tables together, without their rows for other values."""
     size_bytes: int
@@ -54,7 +56,8 @@ class PrepareResult:
             "verified": self.verified,
             "rows": self.rows,
             **{f"{name}_rows": rows for name, rows in self.splits.items()},
-            "click_rate": self.click_rate,
+            **next(iter(self.labels.values())),
+            **({"labels": self.labels} if len(self.labels) > 1 else {}),
             "values": self.values,
             "size_bytes": self.size_bytes,
             "bad_rows": self.bad_rows["total"],
@@ -71,8 +74,15 @@ class PrepareResult:
         done = "found finished" if self.reused else f"prepared in {self.duration_s:.1f} s"
         speed = f", {self.rows_per_s:,.0f} rows/s" if self.rows_per_s else ""
         size = terminal.human_bytes(self.size_bytes)
-        lines = [f"{self.out}: {done}{speed}; {size}, {self.values:,} values, click rate "]
-        lines[0] += f"{self.click_rate:.4f}{', every hash is right' if self.verified else ''}"
+        several = len(self.labels) > 1
+        means = ", ".join(
+            f"{f'{key} of {name}' if several else key} {value:.4f}".replace("click_rate", "click rate")
+            for name, known in self.labels.items()
+            for key, value in known.items()
+            if value is not None
+        )
+        lines = [f"{self.out}: {done}{speed}; {size}, {self.values:,} values, {means}"]
+        lines[0] += ", every hash is right" if self.verified else ""
         if self.bad_rows["total"]:
             why = ", ".join(f"{kind} {rows:,}" for kind, rows in self.bad_rows["reasons"].items())
             lines.append(f"{self.bad_rows['total']:,} bad rows left out ({why}):")
@@ -159,7 +169,6 @@ def prepare(
         verify_dataset(made.dataset)
     manifest = made.dataset.manifest
     splits = manifest["splits"]
-    rows = sum(each["rows"] for each in splits.values())
     arrays = [record for each in splits.values() for record in each["arrays"].values()]
     return PrepareResult(
         out=made.dataset.path,
@@ -167,10 +176,23 @@ def prepare(
         verified=verify,
         rows=manifest["rows"],
         splits={name: each["rows"] for name, each in splits.items()},
-        click_rate=sum(each["clicks"] for each in splits.values()) / max(rows, 1),
-        values=sum(rows - 1 for rows in made.dataset.schema.rows),
+        labels={
+            name: _mean(made.dataset, name) for name in made.dataset.schema.labels
+        },
+        values=sum(table.num_embeddings - 1 for table in made.dataset.schema.tables),
         size_bytes=sum(each["bytes"] for each in (*arrays, *manifest["files"].values())),
         bad_rows=manifest["bad_rows"],
         duration_s=duration_s,
         rows_per_s=None if made.reused else manifest["rows"] / duration_s,
     )
+
+
+def _mean(dataset: Dataset, label: str) -> dict[str, float | None]:
+    """Return the click rate of a label over all splits, or its mean."""
+    splits = [split for split in dataset.manifest["splits"].values() if split["rows"]]
+    rows = sum(split["rows"] for split in splits)
+    if dataset.schema.task == "classification":
+        clicks = sum(split["positives"][label] for split in splits)
+        return {"click_rate": clicks / rows if rows else None}
+    total = sum(split["mean"][label] * split["rows"] for split in splits)
+    return {"mean": total / rows if rows else None}

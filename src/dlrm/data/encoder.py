@@ -9,47 +9,21 @@ import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from dlrm.data.encoded import Encoded, dense_array, dense_columns
+from dlrm.data.store import FEATURES_FILE, VOCABULARY_FOLDER
 from dlrm.data.vocabulary import Vocabulary, fold
 from dlrm.errors import DatasetError
-from dlrm.schema import CategoricalFeature, DenseFeature, Schema
+from dlrm.schema import DenseFeature, Feature, Schema, Table
 
-ENCODER_FILE = "encoder.json"
-VOCABULARY_FOLDER = "vocabulary"
+ENCODER_FILE = FEATURES_FILE
 TRANSFORM = "log1p"
 _VERSION = 1
-
-
-class Encoded(NamedTuple):
-    """n samples as arrays."""
-
-    dense: NDArray[np.float32]
-    """(n, N)"""
-    ids: NDArray[np.int32]
-    """(n, T), or (L,) where there are offsets"""
-    labels: NDArray[np.uint8]
-    """(n,)"""
-    offsets: NDArray[np.int64] | None = None
-    """None when one-hot, else (n*T + 1,) where the bags of ids begin; see dlrm.batch"""
-
-
-def dense_columns(frame: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
-    """Return log(x + 1) of number columns as Float32; missing (null, NaN) and negative are 0."""
-    # In float64 and rounded once, so that every machine computes the same float32.
-    numbers = pl.col(names).cast(pl.Float64).fill_null(0).fill_nan(0).clip(lower_bound=0)
-    return frame.select(numbers.log1p().cast(pl.Float32))
-
-
-def dense_array(frame: pl.DataFrame) -> NDArray[np.float32]:
-    """Return Float32 columns as one row-major array (n, N)."""
-    return np.ascontiguousarray(
-        frame.to_numpy(order="c").reshape(frame.height, frame.width), np.float32
-    )
 
 
 @dataclass(frozen=True)
@@ -74,11 +48,12 @@ class Encoder:
         """What the arrays mean."""
         return Schema(
             dense=tuple(DenseFeature(name=name, transform=TRANSFORM) for name in self.dense),
-            categorical=tuple(
-                CategoricalFeature(name=name, rows=rows)
+            tables=tuple(
+                Table(name=name, num_embeddings=rows)
                 for name, rows in zip(self.categorical, self.rows, strict=True)
             ),
-            label=self.label,
+            features=tuple(Feature(name=name, table=name) for name in self.categorical),
+            labels=(self.label,),
         )
 
     def vocabulary(self, name: str) -> Vocabulary:
@@ -86,9 +61,9 @@ class Encoder:
         if name not in self._vocabularies:
             found = Vocabulary.load(self.folder / VOCABULARY_FOLDER, name)
             expected = self.rows[self.categorical.index(name)]
-            if found.rows != expected:
+            if found.num_embeddings != expected:
                 raise DatasetError(
-                    f"the vocabulary of {name} in {self.folder} has {found.rows - 1} values, "
+                    f"the vocabulary of {name} in {self.folder} has {found.num_embeddings - 1} values, "
                     f"expected {expected - 1}; prepare the dataset again"
                 )
             self._vocabularies[name] = found
@@ -116,7 +91,7 @@ class Encoder:
         for table, name in enumerate(self.categorical):
             ids[:, table] = self.vocabulary(name).ids(fold(frame[name], self.max_rows_per_table))
         dense = dense_array(dense_columns(frame, self.dense))
-        return Encoded(dense, ids, frame[self.label].to_numpy())
+        return Encoded(dense, ids, frame[self.label].to_numpy().reshape(-1, 1))
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `encoder.json` holds."""

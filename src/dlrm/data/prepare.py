@@ -28,6 +28,7 @@ from dlrm.data.threads import in_order
 from dlrm.data.vocabulary import IdOrder
 from dlrm.errors import ConfigError, DatasetError
 from dlrm.files import sync_file, sync_folder, write_json
+from dlrm.schema import Schema
 from dlrm.terminal import progress
 
 
@@ -103,7 +104,7 @@ def prepare_with(
             folder=folder,
         )
         write_json(folder / ENCODER_FILE, encoder.to_dict())
-        splits = _write_splits(source, spill, config, folder, bar)
+        splits = _write_splits(source, spill, encoder.schema, config, folder, bar)
         shutil.rmtree(folder / "spill")
         manifest = {
             "format": FORMAT,
@@ -151,7 +152,7 @@ def _build(
     def one(name: str) -> tuple[int, int]:
         vocabulary = spill.build(name, config.ids, config.min_count)
         vocabulary.save(folder / VOCABULARY_FOLDER)
-        return vocabulary.rows, spill.rows - int(vocabulary.frame["count"].sum())
+        return vocabulary.num_embeddings, spill.rows - int(vocabulary.frame["count"].sum())
 
     (folder / VOCABULARY_FOLDER).mkdir()
     names = (name for name in bar.track(source.categorical, description="Building vocabularies"))
@@ -163,7 +164,12 @@ def _build(
 
 
 def _write_splits(
-    source: Source, spill: Spill, config: PrepareConfig, folder: Path, bar: Progress
+    source: Source,
+    spill: Spill,
+    schema: Schema,
+    config: PrepareConfig,
+    folder: Path,
+    bar: Progress,
 ) -> dict[str, dict[str, Any]]:
     """Third stage: the blocks become the arrays of the splits. Returns their manifest."""
     days = source.day_rows if isinstance(source, HasDays) else ()
@@ -175,10 +181,9 @@ def _write_splits(
         days=days,
     )
     task, start = bar.add_task("Writing splits", total=spill.rows), 0
-    shape = len(source.dense), len(source.categorical)
     every = (block for block in range(len(spill.block_rows)))
     with (
-        SplitWriter(folder, SPLITS, *shape, truth=spill.truth) as writer,
+        SplitWriter(folder, SPLITS, schema, truth=spill.truth) as writer,
         closing(in_order(spill.read, every)) as read,
     ):
         for block, arrays in enumerate(read):
@@ -201,8 +206,8 @@ def _features(
         features.append(
             {
                 "name": name,
-                "kind": "dense" if name in source.dense else "categorical",
-                "rows": rows,
+                "kind": "dense" if name in source.dense else "one_hot",
+                "num_embeddings": rows,
                 "missing": missing,
                 "missing_rate": missing / spill.rows,
                 "rare": rare,

@@ -110,9 +110,10 @@ def arrays(dataset: Dataset) -> dict[str, np.ndarray]:
     found = {}
     for name in SPLITS:
         split = dataset.split(name)
-        for array in ("dense", "ids", "labels", "offsets"):
-            if getattr(split, array) is not None:
-                found[f"{name} {array}"] = np.array(getattr(split, array))
+        for array in ("dense", "ids", "labels"):
+            found[f"{name} {array}"] = np.array(getattr(split, array))
+        if split.lists is not None:
+            found[f"{name} list ids"], found[f"{name} list offsets"] = map(np.array, split.lists)
     return found
 
 

@@ -80,9 +80,9 @@ def test_what_a_click_is(tmp_path):
     )
     settings = {"label": "stars", "split": "chronological"}
     made = prepare(FileTable([path]), tmp_path / "a", positive=">= 4", **settings)
-    assert made.split("train").labels[:5].tolist() == [0, 0, 0, 1, 1]
+    assert made.split("train").labels[:5, 0].tolist() == [0, 0, 0, 1, 1]
     made = prepare(FileTable([path]), tmp_path / "b", positive="3", **settings)
-    assert made.split("train").labels[:5].tolist() == [0, 0, 1, 0, 0]
+    assert made.split("train").labels[:5, 0].tolist() == [0, 0, 1, 0, 0]
     with pytest.raises(ConfigError, match='the label stars never is "9", its values are "1", "2"'):
         prepare(FileTable([path]), tmp_path / "c", positive="9", **settings)
     with pytest.raises(ConfigError, match="is a click in every row"):
@@ -95,7 +95,7 @@ def test_a_value_may_look_like_a_comparison(tmp_path):
     made = prepare(
         FileTable([tmp_path / "t.csv"]), tmp_path / "out", positive=">50", split="chronological"
     )
-    assert made.split("train").labels[:4].tolist() == [0, 1, 0, 1]
+    assert made.split("train").labels[:4, 0].tolist() == [0, 1, 0, 1]
 
 
 def test_many_labels_and_one_value_of_them(tmp_path):
@@ -235,7 +235,7 @@ def test_very_many_values(tmp_path):
     made = prepare(frame, tmp_path / "out")
     kinds = {each["name"]: each["kind"] for each in made.manifest["columns"]}
     assert kinds == {"real": "number", "whole": "number", "user_id": "ignore", "code": "category"}
-    assert 10_000 < made.schema.categorical[0].rows < 100_000
+    assert 10_000 < made.schema.tables[0].num_embeddings < 100_000
 
 
 TEXTS = {

@@ -179,22 +179,34 @@ def test_lists_are_bags(lists, least):
 @settings(deadline=None)
 @given(
     st.lists(
-        st.tuples(st.integers(0, 9), st.lists(st.integers(0, 9), max_size=3), st.integers(0, 9)),
+        st.tuples(
+            st.integers(0, 9),
+            st.lists(st.integers(0, 9), max_size=3),
+            st.lists(st.integers(0, 9), max_size=2),
+            st.integers(0, 9),
+        ),
         max_size=8,
     )
 )
 def test_bags_and_ids_are_put_together_row_by_row(samples):
-    one = np.array([each[0] for each in samples], np.int32)
-    flat = np.array([i for each in samples for i in each[1]], np.int32)
-    lengths = np.array([len(each[1]) for each in samples], np.int64)
-    last = np.array([each[2] for each in samples], np.int32)
+    one = np.array([sample[0] for sample in samples], np.int32)
+    lists = [[sample[at] for sample in samples] for at in (1, 2)]
+    flat = [np.array([i for ids in column for i in ids], np.int32) for column in lists]
+    lengths = [np.array([len(ids) for ids in column], np.int64) for column in lists]
+    last = np.array([sample[3] for sample in samples], np.int32)
     labels = np.zeros(len(samples), np.uint8)
-    parts = [Parts(ids=[one]), Parts(ids=[(flat, lengths)]), Parts(ids=[last])]
-    made = assemble(parts, labels, bags=True)
-    assert made.offsets is not None
-    assert made.ids.tolist() == [i for a, bag, c in samples for i in [a, *bag, c]]
-    ends = [size for _, bag, _ in samples for size in (1, len(bag), 1)]
-    assert made.offsets.tolist() == [0, *np.cumsum(ends).tolist()]
-    plain = assemble([Parts(ids=[one], dense=[last.astype(np.float32)])], labels, bags=False)
-    assert plain.ids.shape == (len(samples), 1)
-    assert plain.dense.shape == (len(samples), 1)
+    parts = [
+        Parts(ids=[one]),
+        Parts(ids=[(flat[0], lengths[0])]),
+        Parts(ids=[last], dense=[last.astype(np.float32)]),
+        Parts(ids=[(flat[1], lengths[1])]),
+    ]
+    made = assemble(parts, labels)
+    assert made.ids.tolist() == [[sample[0], sample[3]] for sample in samples]
+    assert made.dense[:, 0].tolist() == [sample[3] for sample in samples]
+    assert made.lists is not None
+    ids, offsets = made.lists
+    assert ids.tolist() == [i for sample in samples for i in [*sample[1], *sample[2]]]
+    ends = [len(ids) for sample in samples for ids in (sample[1], sample[2])]
+    assert offsets.tolist() == [0, *np.cumsum(ends).tolist()]
+    assert assemble(parts[:1], labels).lists is None

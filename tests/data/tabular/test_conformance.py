@@ -114,7 +114,7 @@ def test_folders_are_split_by_file(frame, tmp_path):
     assert_equal(*made)
     chronological = prepare(frame, tmp_path / "cut", split="chronological", fractions=(200, 50, 50))
     for name in ("train", "validation", "test"):
-        labels = chronological.split(name).labels
+        labels = chronological.split(name).labels[:, 0]
         np.testing.assert_array_equal(made[0].split(name).labels, labels)
 
 
@@ -252,7 +252,7 @@ def test_no_rows_make_no_scores(trained, frame, tmp_path):
 
 
 def test_the_run_scores_without_its_dataset(trained, frame, tmp_path):
-    encoder = Run.open(trained / "run").path / "encoder.json"
+    encoder = Run.open(trained / "run").path / "features.json"
     assert encoder.exists()
     moved = tmp_path / "elsewhere"
     moved.mkdir()
@@ -268,9 +268,9 @@ def test_the_run_scores_without_its_dataset(trained, frame, tmp_path):
 def test_arrays_hold_what_was_asked_for(expected):
     names = [feature.name for feature in expected.schema.dense]
     assert {"price", "price missing", "city log count", "city target mean"} <= set(names)
-    tables = {feature.name: feature for feature in expected.schema.categorical}
+    tables = {feature.name: feature for feature in expected.schema.features}
     assert {"price bucket", "city x few", "user id x price x member"} <= tables.keys()
-    assert tables["tags"].multi_hot
+    assert tables["tags"].kind == "bag"
     for name, array in arrays(expected).items():
         assert np.isfinite(array).all(), name
 

@@ -59,7 +59,7 @@ def test_other_rows_change_nothing_that_is_fitted(tmp_path, seed, numbers):
         for each in made
     ]
     assert files[0] == files[1]
-    encoders = [json.loads((each.path / "encoder.json").read_text()) for each in made]
+    encoders = [json.loads((each.path / "features.json").read_text()) for each in made]
     assert encoders[0] == encoders[1]
 
 
@@ -92,8 +92,8 @@ def test_splits(tmp_path):
         assert clicks == frame["label"].sum()
     labels = frame["label"].to_numpy()
     cut = prepare(frame, tmp_path / "chronological", split="chronological", fractions=sizes)
-    np.testing.assert_array_equal(cut.split("train").labels, labels[:120])
-    np.testing.assert_array_equal(cut.split("test").labels, labels[170:])
+    np.testing.assert_array_equal(cut.split("train").labels[:, 0], labels[:120])
+    np.testing.assert_array_equal(cut.split("test").labels[:, 0], labels[170:])
     one, two = (
         prepare(frame, tmp_path / f"seed {seed}", split="random", seed=seed) for seed in (0, 1)
     )
@@ -185,8 +185,8 @@ def test_names_that_are_made_may_be_there_already(tmp_path):
         "age bucket target mean",
         "age bucket target mean (2)",
     ]
-    assert len({feature.name for feature in made.schema.categorical}) == len(
-        made.schema.categorical
+    assert len({feature.name for feature in made.schema.features}) == len(
+        made.schema.features
     )
     encoder = open_encoder(made.path)
     dense = made.split("train").dense

@@ -19,10 +19,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dlrm import terminal
-from dlrm.data.bags import Bags, take
+from dlrm.data.lists import Lists, take
 from dlrm.data.tabular.categories import Category
 from dlrm.data.tabular.columns import CROSS_NAME, Columns, Cross, Values
-from dlrm.data.tabular.encoder import assemble
+from dlrm.data.tabular.encoder import assemble, interleaved
 from dlrm.data.tabular.fit import fit, frame_of
 from dlrm.data.tabular.numbers import Number
 from dlrm.data.tabular.raw import RawTable
@@ -214,16 +214,20 @@ def _base(
     features = [feature for feature, _ in fit(table, _plain(schema), train, clicks)]
     names = tuple(dict.fromkeys(name for feature in features for name in feature.columns))
     frame = frame_of(table, names, train)
-    encoded = assemble([feature.encode(frame) for feature in features], clicks, bags=True)
-    assert encoded.offsets is not None
+    parts = [feature.encode(frame) for feature in features]
+    dense = assemble(parts, clicks).dense
+    once = np.ones(len(clicks), np.int64)
+    ids = [column for part in parts for column in part.ids]
+    flat, offsets = interleaved(
+        [column if isinstance(column, tuple) else (column, once) for column in ids], len(clicks)
+    )
     rows = [made.rows for feature in features for made in feature.inputs() if made.rows]
     starts = np.cumsum([0, *rows])
-    tables = np.repeat(np.tile(np.arange(len(rows)), len(clicks)), np.diff(encoded.offsets))
-    ids = encoded.ids + starts[tables].astype(np.int32) if rows else encoded.ids
-    bags = Bags(ids, encoded.offsets)
+    tables = np.repeat(np.tile(np.arange(len(rows)), len(clicks)), np.diff(offsets))
+    bags = Lists(flat + starts[tables].astype(np.int32) if rows else flat, offsets)
     logits = np.empty(len(clicks))
     for mine in (halves, ~halves):
-        model = _Logistic(encoded.dense, bags, len(rows), int(starts[-1]))
+        model = _Logistic(dense, bags, len(rows), int(starts[-1]))
         model.train(np.flatnonzero(mine), clicks)
         logits[~mine] = model.logits(np.flatnonzero(~mine))
     return logits
@@ -247,7 +251,7 @@ class _Logistic:
     In numpy, because what learns in torch stands on a higher floor than the data.
     """
 
-    def __init__(self, dense: NDArray[np.float32], bags: Bags, tables: int, rows: int):
+    def __init__(self, dense: NDArray[np.float32], bags: Lists, tables: int, rows: int):
         ones = np.ones((len(dense), 1), np.float32)
         self._dense = np.concatenate([dense, ones], axis=1)
         self._bags, self._tables = bags, tables

@@ -15,7 +15,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dlrm.data.encoder import ENCODER_FILE, VOCABULARY_FOLDER, Encoded, Encoder, link
+from dlrm.data.encoded import Encoded
+from dlrm.data.encoder import ENCODER_FILE, VOCABULARY_FOLDER, Encoder, link
 from dlrm.data.tabular import toml
 from dlrm.data.tabular.categories import Category
 from dlrm.data.tabular.columns import Columns
@@ -27,7 +28,8 @@ from dlrm.data.tabular.tokens import Tokens
 from dlrm.data.vocabulary import Vocabulary
 from dlrm.errors import DatasetError
 from dlrm.files import write_json
-from dlrm.schema import CategoricalFeature, DenseFeature, Schema
+from dlrm import schema as model_schema
+from dlrm.schema import DenseFeature, Schema, Table
 
 VERSION = 2
 Feature = Number | Category | Tokens
@@ -107,12 +109,19 @@ class TableEncoder:
                 for _, made in self.inputs
                 if made.rows is None
             ),
-            categorical=tuple(
-                CategoricalFeature(name=made.name, rows=made.rows, multi_hot=made.bags)
+            tables=tuple(
+                Table(name=made.name, num_embeddings=made.rows)
                 for _, made in self.inputs
                 if made.rows is not None
             ),
-            label=self.label,
+            features=tuple(
+                model_schema.Feature(
+                    name=made.name, table=made.name, kind="bag" if made.bags else "one_hot"
+                )
+                for _, made in self.inputs
+                if made.rows is not None
+            ),
+            labels=(self.label,),
         )
 
     def vocabulary(self, name: str) -> Vocabulary:
@@ -162,7 +171,7 @@ class TableEncoder:
         labels = np.zeros(frame.height, np.uint8)
         if self.label in frame.columns:
             labels = self.clicks(frame[self.label]).fill_null(0).to_numpy()
-        return assemble(parts, labels, bags=self.bags)
+        return assemble(parts, labels)
 
     def save(self, folder: Path | str) -> None:
         """Copy the encoder's files into another folder, by hard links where that is possible."""
@@ -219,7 +228,7 @@ def wrong_numbers(values: pl.Series, *, time: bool) -> Iterator[tuple[str, pl.Se
             yield values.name, wrong, expected
 
 
-def assemble(parts: list[Parts], labels: NDArray[np.uint8], *, bags: bool) -> Encoded:
+def assemble(parts: list[Parts], labels: NDArray[np.uint8]) -> Encoded:
     """Return the inputs of all features as arrays."""
     rows = len(labels)
     columns = [column for part in parts for column in part.dense]
@@ -227,26 +236,29 @@ def assemble(parts: list[Parts], labels: NDArray[np.uint8], *, bags: bool) -> En
     for position, column in enumerate(columns):
         dense[:, position] = column
     ids = [column for part in parts for column in part.ids]
-    if not bags:
-        one_hot = np.empty((rows, len(ids)), np.int32)
-        for table, column in enumerate(ids):
-            one_hot[:, table] = column
-        return Encoded(dense, one_hot, labels)
-    lengths = np.ones((rows, len(ids)), np.int64)
-    for table, column in enumerate(ids):
-        if isinstance(column, tuple):
-            lengths[:, table] = column[1]
+    single = [column for column in ids if not isinstance(column, tuple)]
+    bags = [column for column in ids if isinstance(column, tuple)]
+    one_hot = np.empty((rows, len(single)), np.int32)
+    for table, column in enumerate(single):
+        one_hot[:, table] = column
+    lists = interleaved(bags, rows) if bags else None
+    return Encoded(dense, one_hot, labels.reshape(-1, 1), lists)
+
+
+def interleaved(
+    bags: list[tuple[NDArray[np.int32], NDArray[np.int64]]], rows: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return the lists of F features, each as ids and lengths (n,), sample by sample as one."""
+    lengths = np.empty((rows, len(bags)), np.int64)
+    for table, (_, sizes) in enumerate(bags):
+        lengths[:, table] = sizes
     offsets = np.concatenate([[0], np.cumsum(lengths.ravel())]).astype(np.int64)
     flat = np.empty(offsets[-1], np.int32)
-    begins = offsets[:-1].reshape(rows, len(ids))
-    for table, column in enumerate(ids):
-        if isinstance(column, tuple):
-            values, sizes = column
-            within = np.arange(len(values)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-            flat[np.repeat(begins[:, table], sizes) + within] = values
-        else:
-            flat[begins[:, table]] = column
-    return Encoded(dense, flat, labels, offsets)
+    begins = offsets[:-1].reshape(rows, len(bags))
+    for table, (values, sizes) in enumerate(bags):
+        within = np.arange(len(values)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        flat[np.repeat(begins[:, table], sizes) + within] = values
+    return flat, offsets
 
 
 def open_encoder(folder: Path | str) -> "Encoder | TableEncoder":

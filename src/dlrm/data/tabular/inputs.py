@@ -30,8 +30,10 @@ def known_inputs(raw: RawTable, encoder: TableEncoder, train: int) -> list[dict[
         described.append(
             {
                 "name": made.name,
-                "kind": "dense" if made.rows is None else "categorical",
-                "rows": made.rows,
+                "kind": "dense"
+                if made.rows is None
+                else encoder.schema.feature(made.name).kind,
+                "num_embeddings": made.rows,
                 "missing": lacking,
                 "missing_rate": lacking / raw.rows,
                 "rare": rare,

@@ -6,6 +6,7 @@ rows become the arrays of the splits.
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from dlrm.data.encoder import ENCODER_FILE
 from dlrm.data.options import PrepareConfig, Prepared
 from dlrm.data.split import SPLITS
 from dlrm.data.staging import staged
-from dlrm.data.store import FORMAT, MANIFEST_FILE, Dataset, file_record, version_of
+from dlrm.data.store import FORMAT, MANIFEST_FILE, VERSION, Dataset, file_record
 from dlrm.data.tabular import toml
 from dlrm.data.tabular.columns import Columns
 from dlrm.data.tabular.division import UNUSED, divide
@@ -107,9 +108,10 @@ def prepare_table(
         shutil.rmtree(folder / "spill")
         manifest = {
             "format": FORMAT,
-            "version": version_of(encoder.schema),
+            "version": VERSION,
             "source": table.kind,
             "rows": raw.rows - bad_rows.total,
+            "counted_rows": len(train),
             "unused_rows": int((where == UNUSED).sum()) - bad_rows.total,
             "bad_rows": bad_rows.to_dict(),
             "schema": encoder.schema.to_dict(),
@@ -168,25 +170,20 @@ def _write_splits(
     overridden = {numbers.index(place): values for place, values in training.items()}
     truth = TRUTH in raw.types and encoder.source not in ("table", "libsvm")
     names = [*encoder.needed, *([TRUTH] if truth else [])]
-    shape = len(encoder.dense), len(encoder.categorical)
-    with SplitWriter(folder, SPLITS, *shape, truth=truth, bags=encoder.bags) as writer:
+    with SplitWriter(folder, SPLITS, encoder.schema, truth=truth) as writer:
         for block in raw.blocks(names):
             rows = slice(start, start + block.height)
             encoded = encoder.encode(block)
             mine = where[rows] == SPLITS.index("train")
             for position, values in overridden.items():
                 encoded.dense[mine, position] = values[rank[rows][mine]]
-            arrays: dict[str, NDArray[Any]] = {
-                "dense": encoded.dense,
-                "ids": encoded.ids,
-                "labels": clicks[rows],
-            }
-            if encoded.offsets is not None:
-                arrays["offsets"] = encoded.offsets
-            if truth:
-                arrays[TRUTH] = block[TRUTH].cast(pl.Float32).to_numpy()
+            encoded = replace(
+                encoded,
+                labels=clicks[rows].reshape(-1, 1),
+                truth=block[TRUTH].cast(pl.Float32).to_numpy() if truth else None,
+            )
             for number, split in enumerate(SPLITS):
-                writer.write(split, arrays, np.flatnonzero(where[rows] == number))
+                writer.write(split, encoded, np.flatnonzero(where[rows] == number))
             start += block.height
             bar.advance(task, block.height)
         return writer.finish()
