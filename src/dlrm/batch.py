@@ -32,11 +32,11 @@ class Jagged(NamedTuple):
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Jagged":
         """Return these lists on a device."""
-        return Jagged(*(each.to(device, non_blocking=non_blocking) for each in self))
+        return Jagged(*(tensor.to(device, non_blocking=non_blocking) for tensor in self))
 
     def pin(self) -> "Jagged":
         """Return these lists in page-locked memory."""
-        return Jagged(*(each.pin_memory() for each in self))
+        return Jagged(*(tensor.pin_memory() for tensor in self))
 
     def slice(self, start: int, stop: int) -> "Jagged":
         """Return lists start to stop; the values are a view."""
@@ -62,18 +62,17 @@ class Jagged(NamedTuple):
 
 
 def interleave(features: Sequence[Jagged]) -> Jagged:
-    """Return the lists of several features, (B + 1,) offsets each, sample by sample as one."""
+    """Return the lists of several features, each with offsets (B + 1,), sample by sample as one."""
     count = len(features)
     lengths = torch.stack([feature.lengths for feature in features], dim=1).flatten()
     offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    values = torch.empty(
-        int(offsets[-1]), dtype=features[0].values.dtype, device=features[0].values.device
-    )
+    total = sum(feature.values.shape[0] for feature in features)
+    values = features[0].values.new_empty(total, *features[0].values.shape[1:])
     for f, feature in enumerate(features):
         moved = offsets[f:-1:count] - feature.offsets[:-1]
-        total = feature.values.shape[0]
-        places = moved.repeat_interleave(feature.lengths, output_size=total)
-        values[torch.arange(total, device=values.device) + places] = feature.values
+        here = feature.values.shape[0]
+        places = moved.repeat_interleave(feature.lengths, output_size=here)
+        values[torch.arange(here, device=values.device) + places] = feature.values
     return Jagged(values, offsets)
 
 
@@ -153,6 +152,7 @@ class Batch:
     def slice(self, start: int, stop: int) -> "Batch":
         """Return samples start to stop; a view wherever the layout allows it."""
         stop = min(stop, len(self))
+        start = min(start, stop)
         lists, count = self.lists, self.num_lists
         return Batch(
             self.dense[start:stop],

@@ -1,11 +1,13 @@
 """The catalogue of models: one file each, `forward(batch) -> logits (B, K)`."""
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
-from dlrm.errors import unknown
+from dlrm import catalogue
+from dlrm.errors import ConfigError
 from dlrm.models.dcn import DCNConfig
 from dlrm.models.dcnv2 import DCNV2Config
 from dlrm.models.deepfm import DeepFMConfig
@@ -35,6 +37,7 @@ __all__ = [
     "XDeepFMConfig",
     "another",
     "build",
+    "find",
 ]
 
 ModelConfig = (
@@ -88,24 +91,52 @@ def build(
     return materialize(config.build(schema, dtype), device)
 
 
+def find(name: str) -> type[ModelConfig]:
+    """Return the config of a model: of the catalogue, or of one's own as `module:Class`.
+
+    A class of one's own is a dataclass as those of the catalogue are: it has a field `name`, which
+    becomes `module:Class`, defaults for all fields, and `build(schema, dtype)`.
+
+    Raises:
+        ConfigError: There is no such class, or it is no config of a model; lists the choices.
+
+    """
+    config: Any = catalogue.find("model", name, MODELS)
+    named = isinstance(config, type) and is_dataclass(config)
+    named = named and "name" in {field.name for field in fields(config)}
+    if not named or not callable(getattr(config, "build", None)):
+        raise ConfigError(
+            f"model {name} is no config of a model: expected a dataclass with a field `name` and "
+            "`build(schema, dtype)`, such as dlrm.models.DCNConfig"
+        )
+    return config
+
+
 def another(config: ModelConfig, name: str) -> ModelConfig:
     """Return the config of another model, with the fields that both have kept as they are.
 
     What DLRM calls its top MLP is the deep part of the others. Tables that are as the one model has
     them by default are as the other has them by default: models start from rows of different size.
 
+    Args:
+        config: Of the model whose fields are kept.
+        name: Of the other model, see `find`.
+
     Raises:
         ConfigError: There is no model of that name.
 
     """
-    if name not in MODELS:
-        raise unknown("model", name, MODELS)
     if name == config.name:
         return config
+    other = find(name)
     kept = {field.name: getattr(config, field.name) for field in fields(config)}
-    if kept["tables"] == type(config)().tables:
-        del kept["tables"]
+    if kept.get("tables") == getattr(type(config)(), "tables", None):
+        kept.pop("tables", None)
     if "top" in kept or "deep" in kept:
         kept = {"deep": kept.get("top"), "top": kept.get("deep"), **kept}
-    wanted = {field.name for field in fields(MODELS[name])} - {"name"}
-    return MODELS[name](**{key: value for key, value in kept.items() if key in wanted})
+    if other in MODELS.values():
+        del kept["name"]
+    else:
+        kept["name"] = name
+    wanted = {field.name for field in fields(other)}
+    return other(**{key: value for key, value in kept.items() if key in wanted})

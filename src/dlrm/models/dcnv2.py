@@ -44,12 +44,12 @@ class DCNV2(nn.Module):
         width = len(schema.dense) + len(schema.features) * config.dim
         parallel = config.structure == "parallel"
         self.embeddings = config.tables.build(schema, config.dim)
-        self.cross = MatrixCross(width, config.cross_layers, rank=config.rank, precision=dtype)
+        self.cross = MatrixCross(width, config.cross_layers, rank=config.rank, dtype=dtype)
         self.last = Linear(width, schema.num_labels, bias=False) if parallel else None
         self.deep = MLP(
             [width, *config.deep, schema.num_labels],
             relu_last=False,
-            precision=dtype,
+            dtype=dtype,
             dropout=config.dropout,
             batch_norm=config.batch_norm,
         )

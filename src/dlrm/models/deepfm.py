@@ -44,7 +44,7 @@ class DeepFM(nn.Module):
         self.deep = MLP(
             [width, *config.deep, schema.num_labels],
             relu_last=False,
-            precision=dtype,
+            dtype=dtype,
             dropout=config.dropout,
             batch_norm=config.batch_norm,
         )

@@ -53,7 +53,7 @@ class DLRM(nn.Module):
         self.bottom = MLP(
             [num_dense, *(config.bottom if num_dense else ()), dim],
             relu_last=num_dense > 0,
-            precision=dtype,
+            dtype=dtype,
             dropout=config.dropout,
             batch_norm=config.batch_norm,
         )
@@ -67,7 +67,7 @@ class DLRM(nn.Module):
         self.top = MLP(
             [self.interaction.width, *config.top, schema.num_labels],
             relu_last=False,
-            precision=dtype,
+            dtype=dtype,
             dropout=config.dropout,
             batch_norm=config.batch_norm,
         )

@@ -48,7 +48,7 @@ class FinalMLP(nn.Module):
         self.contexts = [names.index(name) if name else None for name in config.contexts]
         """For each stream the feature whose embedding its gate sees; None for a learnt context."""
         self.gates = nn.ModuleList(
-            Gate(width, config.dim, config.gate, given=context is not None, precision=dtype)
+            Gate(width, config.dim, config.gate, given=context is not None, dtype=dtype)
             for context in self.contexts
             if config.gate
         )
@@ -56,7 +56,7 @@ class FinalMLP(nn.Module):
             MLP(
                 [width, *sizes],
                 relu_last=True,
-                precision=dtype,
+                dtype=dtype,
                 dropout=config.dropout,
                 batch_norm=config.batch_norm,
             )

@@ -27,7 +27,7 @@ class LR(nn.Module):
 
     def __init__(self, schema: Schema, tables: TablesConfig):
         super().__init__()
-        self.embeddings = tables.build(schema, schema.num_labels)
+        self.embeddings = tables.build_first_order(schema)
         self.linear = Linear(len(schema.dense), schema.num_labels)
         # The loss is convex: nothing is gained by a random start, and a rare id's weight stays 0.
         self.embeddings.start_at_zero()

@@ -45,7 +45,7 @@ class MF(nn.Module):
                     f"column; choose one of: {choices}"
                 )
         names = [config.user, config.item]
-        self.biases = config.tables.build(schema, schema.num_labels, names)
+        self.biases = config.tables.build_first_order(schema, names)
         self.factors = config.tables.build(schema, config.dim * schema.num_labels, names)
         self.bias = nn.Parameter(torch.zeros(schema.num_labels))
         self.biases.start_at_zero()

@@ -48,13 +48,13 @@ class WideDeep(nn.Module):
         self.crosses = None
         if config.crosses:
             crossed = crossed_schema(config.crosses, schema, config.cross_rows)
-            self.crosses = Crosses(schema, config.tables.build(crossed, schema.num_labels))
+            self.crosses = Crosses(schema, config.tables.build_first_order(crossed))
         self.embeddings = config.tables.build(schema, config.dim) if config.dim else None
         width = len(schema.dense) + len(schema.features) * config.dim
         self.deep = MLP(
             [width, *config.deep, schema.num_labels],
             relu_last=False,
-            precision=dtype,
+            dtype=dtype,
             dropout=config.dropout,
             batch_norm=config.batch_norm,
         )

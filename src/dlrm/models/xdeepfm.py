@@ -46,12 +46,12 @@ class XDeepFM(nn.Module):
         tables = len(schema.features)
         self.linear = LR(schema, config.tables)
         self.embeddings = config.tables.build(schema, config.dim)
-        self.cin = CIN(tables, config.cin, precision=dtype)
+        self.cin = CIN(tables, config.cin, dtype=dtype)
         self.last = Linear(self.cin.width, schema.num_labels, bias=False)
         self.deep = MLP(
             [len(schema.dense) + tables * config.dim, *config.deep, schema.num_labels],
             relu_last=False,
-            precision=dtype,
+            dtype=dtype,
             dropout=config.dropout,
             batch_norm=config.batch_norm,
         )

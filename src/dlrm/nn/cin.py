@@ -29,28 +29,28 @@ class CIN(nn.Module):
     Args:
         tables: T.
         sizes: H_1, H_2, ..., one a layer, at least one.
-        precision: Of the products; vectors stay float32.
+        dtype: Of the products; vectors stay float32.
 
     Source: Lian et al., "xDeepFM: Combining Explicit and Implicit Feature Interactions for
     Recommender Systems", arXiv 1803.05170.
 
     """
 
-    def __init__(self, tables: int, sizes: Sequence[int], *, precision: ComputeDtype = "fp32"):
+    def __init__(self, tables: int, sizes: Sequence[int], *, dtype: ComputeDtype = "fp32"):
         super().__init__()
         self.width = sum(sizes)
-        self.dtype = torch.bfloat16 if precision == "bf16" else None
+        self.dtype = dtype
         *hidden, last = pairwise((tables, *sizes))
         # Columns of W are the pairs (j, i), j before i: the vectors i are the longer, inner run.
         self.weights = nn.ParameterList(
             torch.randn(h, tables * before) * sqrt(2 / (h + tables * before))
             for before, h in hidden
         )
-        self.last = Linear(tables * last[0], last[1], bias=False, precision=precision)
+        self.last = Linear(tables * last[0], last[1], bias=False, dtype=dtype)
 
     def forward(self, e: Tensor) -> Tensor:
         """Map (B, T, D) to (B, H_1 + H_2 + ...)."""
-        dtype = self.dtype or e.dtype
+        dtype = torch.bfloat16 if self.dtype == "bf16" else e.dtype
         x, sums = e, []
         for weight in self.weights:
             x = _Layer.apply(e, x, weight, dtype)

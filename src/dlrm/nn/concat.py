@@ -28,12 +28,13 @@ class ConcatEmbeddings(Embeddings):
             raise ValueError(f"the parts serve {served}, expected each of {names} once")
         super().__init__(layout, parts[0].dim)
         self.parts = nn.ModuleList(parts)
-        self._register("place", [served.index(name) for name in names])
+        self._register("place", [] if served == names else [served.index(name) for name in names])
 
     def forward(self, batch: Batch) -> Tensor:
         """Look up each feature in its part; see `Embeddings.forward`."""
         vectors = torch.cat([part(batch) for part in self.typed_parts()], dim=1)
-        return vectors.index_select(1, self.get_buffer("place"))
+        place = self._registered("place")
+        return vectors.index_select(1, place) if len(place) else vectors
 
     def sequence(self, batch: Batch, name: str) -> Jagged:
         """Look up a list feature in its part; see `Embeddings.sequence`."""

@@ -53,22 +53,22 @@ class MatrixCross(nn.Module):
         width: n.
         layers: L.
         rank: r > 0 makes each W_l a product U_l V_l^T of n x r matrices; 0 leaves it whole.
-        precision: Of the products; x_l stays float32.
+        dtype: Of the products; x_l stays float32.
 
     Source: Wang et al., "DCN V2: Improved Deep & Cross Network and Practical Lessons for Web-scale
     Learning to Rank Systems", arXiv 2008.13535.
 
     """
 
-    def __init__(self, width: int, layers: int, *, rank: int = 0, precision: ComputeDtype = "fp32"):
+    def __init__(self, width: int, layers: int, *, rank: int = 0, dtype: ComputeDtype = "fp32"):
         super().__init__()
         self.layers = nn.ModuleList(
             nn.Sequential(
-                Linear(width, rank, bias=False, precision=precision),
-                Linear(rank, width, precision=precision),
+                Linear(width, rank, bias=False, dtype=dtype),
+                Linear(rank, width, dtype=dtype),
             )
             if rank
-            else Linear(width, width, precision=precision)
+            else Linear(width, width, dtype=dtype)
             for _ in range(layers)
         )
 

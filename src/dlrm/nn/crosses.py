@@ -1,6 +1,7 @@
 """Crosses of two categorical features: a weight for each pair of ids."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from dlrm.batch import Batch, Jagged, interleave
 from dlrm.errors import ConfigError
 from dlrm.nn.embedding import Embeddings, bags_of
-from dlrm.nn.layout import Block, Layout
+from dlrm.nn.layout import LISTS, ONE_HOT, Block, Layout
 from dlrm.schema import Feature, Schema, Table
 
 
@@ -58,52 +59,76 @@ class Crosses(nn.Module):
 
     """
 
+    sizes: Tensor
+    """(X,) int64, rows of the right feature of each cross: a pair is `a * size + b`"""
+    limits: Tensor
+    """(X,) int64, rows of the cross"""
+    hashed: Tensor
+    """(X,) bool, whether these are fewer than there are pairs"""
+
     def __init__(self, schema: Schema, weights: Embeddings):
         super().__init__()
         self.weights = weights
         weights.derived = True
         weights.start_at_zero()
-        sizes = dict(zip(schema.feature_names, schema.num_embeddings, strict=True))
-        self.sides: list[tuple[Layout, Layout]] = []
-        self.right_sizes: list[int] = []
-        self.hashed_rows: list[int | None] = []
-        """Rows of a table that has fewer than there are pairs; None where each pair has its own."""
-        for feature, t in zip(weights.layout.features, weights.layout.table_of, strict=True):
-            left, right = feature.name.split("*")
-            rows = weights.layout.sizes[t]
-            self.sides.append((Layout.of(schema, [left]), Layout.of(schema, [right])))
-            self.right_sizes.append(sizes[right])
-            self.hashed_rows.append(rows if sizes[left] * sizes[right] > rows else None)
+        layout = weights.layout
+        sides = [feature.name.split("*") for feature in layout.features]
+        rows = dict(zip(schema.feature_names, schema.num_embeddings, strict=True))
+        limits = [layout.sizes[t] for t in layout.table_of]
+        pairs = [rows[left] * rows[right] for left, right in sides]
+        hashed = [n > limit for n, limit in zip(pairs, limits, strict=True)]
+        for name, values in (
+            ("sizes", torch.tensor([rows[right] for _, right in sides])),
+            ("limits", torch.tensor(limits)),
+            ("hashed", torch.tensor(hashed)),
+        ):
+            self.register_buffer(name, values, persistent=False)
+        self.single, self.several = layout.groups[ONE_HOT], layout.groups[LISTS]
+        self.left, self.right = (
+            Layout.of(schema, [sides[x][side] for x in self.single]) for side in (0, 1)
+        )
+        self.list_sides = [
+            (Layout.of(schema, [sides[x][0]]), Layout.of(schema, [sides[x][1]]))
+            for x in self.several
+        ]
 
     def forward(self, batch: Batch) -> Tensor:
         """Return (B, K) for ids that are in range."""
-        columns: list[Tensor] = []
-        lists: list[Jagged] = []
-        features = self.weights.layout.features
-        for feature, (left, right), size, rows in zip(
-            features, self.sides, self.right_sizes, self.hashed_rows, strict=True
-        ):
-            a, b = left.blocks(batch)[0], right.blocks(batch)[0]
-            if not feature.is_list:
-                columns.append(_rows(a.ids[:, 0].long(), b.ids[:, 0].long(), size, rows))
-                continue
-            first, second, offsets = _pairs(_jagged(a), _jagged(b))
-            lists.append(Jagged(_rows(first, second, size, rows), offsets))
-        crossed = Batch(
-            dense=batch.dense[:, :0],
-            ids=torch.stack(columns, dim=1) if columns else batch.ids[:, :0],
-            labels=batch.labels,
-            lists=interleave(lists) if lists else None,
-        )
+        ids, lists = batch.ids[:, :0], None
+        if self.single:
+            (left,), (right,) = self.left.blocks(batch), self.right.blocks(batch)
+            crosses = slice(None) if not self.several else list(self.single)
+            ids = self._rows(left.ids, right.ids, crosses)
+        if self.several:
+            lists = interleave(
+                [
+                    self._crossed(
+                        _jagged(left.blocks(batch)[0]), _jagged(right.blocks(batch)[0]), x
+                    )
+                    for x, (left, right) in zip(self.several, self.list_sides, strict=True)
+                ]
+            )
+        crossed = replace(batch, dense=batch.dense[:, :0], ids=ids, lists=lists)
         return self.weights(crossed).sum(dim=1)
+
+    def _crossed(self, left: Jagged, right: Jagged, cross: int) -> Jagged:
+        a, b, offsets = _pairs(left, right)
+        return Jagged(self._rows(a, b, cross), offsets)
+
+    def _rows(self, a: Tensor, b: Tensor, crosses: int | slice | list[int]) -> Tensor:
+        """Return the rows of pairs of ids: (B, X) of these crosses, or (M,) of a single one."""
+        pairs = a.long() * self.sizes[crosses] + b
+        # Knuth, TAOCP 3, 6.4: by 2^64 over the golden ratio, whose high bits mix all of the pair's.
+        mixed = ((pairs * -7046029254386353131) >> 32) % self.limits[crosses]
+        return torch.where(self.hashed[crosses], mixed, pairs)
 
 
 def _jagged(block: Block) -> Jagged:
     """Return the ids of a single feature as lists, of one id each where it is one-hot."""
     if block.offsets is not None:
-        return Jagged(block.ids.long(), block.offsets)
+        return Jagged(block.ids, block.offsets)
     ends = torch.arange(block.ids.shape[0] + 1, device=block.ids.device)
-    return Jagged(block.ids[:, 0].long(), ends)
+    return Jagged(block.ids[:, 0], ends)
 
 
 def _pairs(left: Jagged, right: Jagged) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,12 +141,3 @@ def _pairs(left: Jagged, right: Jagged) -> tuple[Tensor, Tensor, Tensor]:
     q = right.lengths[sample]
     a = left.values[left.offsets[:-1][sample] + torch.div(k, q, rounding_mode="floor")]
     return a, right.values[right.offsets[:-1][sample] + k % q], offsets
-
-
-def _rows(a: Tensor, b: Tensor, size: int, rows: int | None) -> Tensor:
-    """Return the rows of pairs of ids (M,), hashed to so many; None leaves each its own."""
-    pairs = a * size + b
-    if rows is None:
-        return pairs
-    # Knuth, TAOCP 3, 6.4: by 2^64 over the golden ratio, whose high bits mix all of the pair's.
-    return ((pairs * -7046029254386353131) >> 32) % rows

@@ -58,6 +58,12 @@ class Embeddings(nn.Module):
     def _register(self, name: str, values: Sequence[int]) -> None:
         self.register_buffer(name, torch.tensor(values, dtype=torch.int64), persistent=False)
 
+    def _registered(self, name: str) -> Tensor:
+        # As `get_buffer`, which also walks paths: small batches notice.
+        values = self._buffers[name]
+        assert values is not None
+        return values
+
     @property
     def num_features(self) -> int:
         """T, the features that are served."""
@@ -81,10 +87,10 @@ class Embeddings(nn.Module):
         parts = [self.pooled(block) for block in self.layout.blocks(batch)]
         if not parts:
             return torch.zeros(len(batch), 0, self.dim, device=batch.labels.device)
-        joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        vectors = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         if self.layout.order is None:
-            return joined
-        return joined.index_select(1, self.get_buffer("order"))
+            return vectors
+        return vectors.index_select(1, self._registered("order"))
 
     def sequence(self, batch: Batch, name: str) -> Jagged:
         """Return the vectors of a list feature one by one, in the order of its ids.
@@ -163,7 +169,7 @@ class Embeddings(nn.Module):
                 `Layout.check`.
 
         """
-        sizes = self.get_buffer(f"sizes_{block.group}")
+        sizes = self._registered(f"sizes_{block.group}")
         if block.offsets is None and block.ids.shape[1] != sizes.shape[0]:
             raise IdError(f"ids for {block.ids.shape[1]} features, expected {sizes.shape[0]}")
         if starts is None:
@@ -322,7 +328,9 @@ class EmbeddingCollection(Collection):
         """Look up the rows of a block and add up those of each list; see `Embeddings.pooled`."""
         if block.offsets is None:
             vectors = self.vectors(block)
-            return vectors if per_sample_weights is None else vectors * per_sample_weights[..., None]
+            return (
+                vectors if per_sample_weights is None else vectors * per_sample_weights[..., None]
+            )
         sums = self.pooled_rows(self.rows(block), block.offsets, per_sample_weights)
         return sums.view(-1, len(self.layout.groups[block.group]), self.dim)
 
@@ -332,7 +340,7 @@ class EmbeddingCollection(Collection):
 
     def rows(self, block: Block) -> Tensor:
         """Check the ids of a block and return their rows in the weight, int64 in their shape."""
-        return self.checked_ids(block, self.get_buffer(f"starts_{block.group}"))
+        return self.checked_ids(block, self._registered(f"starts_{block.group}"))
 
     def lookup(self, rows: Tensor) -> Tensor:
         """Return rows of the weight (..., D), which are known to be there, for rows (...) int64."""
@@ -393,15 +401,19 @@ PIECE_NUMBERS = 1 << 22
 
 
 def collections_of(module: nn.Module) -> list[Collection]:
-    """Return all collections in a model, in its order."""
-    return [each for each in module.modules() if isinstance(each, Collection)]
+    """Return the collections in a model, in its order, without those that others are made of."""
+    return _outermost(module, Collection)
 
 
 def embeddings_of(module: nn.Module) -> list[Embeddings]:
-    """Return the embeddings in a model, without those that others are made of."""
-    if isinstance(module, Embeddings):
+    """Return the embeddings in a model, in its order, without those that others are made of."""
+    return _outermost(module, Embeddings)
+
+
+def _outermost(module: nn.Module, kind: type[M]) -> list[M]:
+    if isinstance(module, kind):
         return [module]
-    return [each for child in module.children() for each in embeddings_of(child)]
+    return [inner for child in module.children() for inner in _outermost(child, kind)]
 
 
 def materialize(model: M, device: torch.device | str = "cpu") -> M:
@@ -424,7 +436,9 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
 
     Parameters of tables get sparse gradients; see `Collection.parameter_groups`.
     """
-    tables = [group for each in collections_of(model) for group in each.parameter_groups()]
+    tables = [
+        group for collection in collections_of(model) for group in collection.parameter_groups()
+    ]
     sparse = {id(parameter) for group in tables for parameter in group["params"]}
     dense = [parameter for parameter in model.parameters() if id(parameter) not in sparse]
     groups = [{"params": dense, "sparse": False}] if dense else []

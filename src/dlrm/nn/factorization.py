@@ -32,9 +32,12 @@ class SecondOrder(nn.Module):
 
     def forward(self, dense: Tensor, e: Tensor) -> Tensor:
         """Map dense (B, N) and embeddings (B, T, K*D) to (B, K)."""
-        vectors, own = self.vectors.chunk(self.labels, dim=1), e.chunk(self.labels, dim=2)
-        pairs = [_Pairs.apply(dense, v, each) for v, each in zip(vectors, own, strict=True)]
-        return torch.stack(pairs, dim=1)
+        if self.labels == 1:
+            return _Pairs.apply(dense, self.vectors, e)[:, None]
+        by_label = zip(
+            self.vectors.chunk(self.labels, dim=1), e.chunk(self.labels, dim=2), strict=True
+        )
+        return torch.stack([_Pairs.apply(dense, v, e_k) for v, e_k in by_label], dim=1)
 
 
 class _Pairs(torch.autograd.Function):

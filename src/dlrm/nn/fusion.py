@@ -42,7 +42,9 @@ class BilinearFusion(nn.Module):
     def forward(self, u: Tensor, v: Tensor) -> Tensor:
         """Map (B, first) and (B, second) to (B, K)."""
         labels, n = self.bias.shape[0], self.weight.shape[1]
-        pieces = u.view(-1, self.heads, n).transpose(0, 1).repeat(labels, 1, 1)
+        pieces = u.view(-1, self.heads, n).transpose(0, 1)
+        if labels > 1:
+            pieces = pieces.repeat(labels, 1, 1)
         # (K*H, B, n) times (K*H, n, k), so that each head is one product.
         uw = (pieces @ self.weight).transpose(0, 1)
         # With w_2 beside it, v is read once a label: v . (w_2 + W^T u).

@@ -15,7 +15,7 @@ class Gate(nn.Module):
         context: Numbers of the context.
         hidden: Hidden size of the MLP.
         given: Whether each sample brings its context; else it is learnt, and the same for all.
-        precision: Of the MLP, see `dlrm.nn.mlp`.
+        dtype: Of the MLP, see `dlrm.nn.mlp`.
 
     Source: Mao et al., "FinalMLP: An Enhanced Two-Stream MLP Model for CTR Prediction", arXiv
     2304.00902.
@@ -29,11 +29,11 @@ class Gate(nn.Module):
         hidden: int,
         *,
         given: bool,
-        precision: ComputeDtype = "fp32",
+        dtype: ComputeDtype = "fp32",
     ):
         super().__init__()
         self.context = None if given else nn.Parameter(torch.randn(1, context))
-        self.mlp = MLP([context, hidden, width], relu_last=False, precision=precision)
+        self.mlp = MLP([context, hidden, width], relu_last=False, dtype=dtype)
 
     def forward(self, x: Tensor, given: Tensor | None) -> Tensor:
         """Map x (B, width) and the given context (B, context), or None, to (B, width)."""

@@ -128,13 +128,13 @@ class HashedEmbeddings(Embeddings):
 
     def hash(self, block: Block) -> Tensor:
         """Return the rows of each id in its table: (B, F, k) when one-hot, else (L, k)."""
-        table = self.get_buffer(f"tables_{block.group}")
+        table = self._registered(f"tables_{block.group}")
         if block.offsets is not None:
             table = table[bags_of(block.offsets, block.ids.shape[0]) % len(table)]
         a, b = self.multipliers[table], self.shifts[table]
         # Products of int64 keep their last 64 bits; the mask undoes the sign in the shift.
         upper = ((_mixed(self.checked_ids(block))[..., None] * a + b) >> 32) & _HALF
-        return (upper * self.get_buffer("rows_of_table")[table][:, None]) >> 32
+        return (upper * self._registered("rows_of_table")[table][:, None]) >> 32
 
     def _each(self, block: Block) -> Tensor:
         """Return the offsets of lists of k rows, one an id."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -46,6 +48,9 @@ class Layout:
     """Features of `Batch.lists` that the list features are; None for all, as they are."""
     num_lists: int
     """F, list features of a batch, served or not."""
+    order: tuple[int, ...] | None
+    """Place of each feature among the vectors of one-hot features, then lists; None if equal:
+    `torch.cat([one_hot, lists], 1)` becomes the features in their order by `index_select`."""
 
     @classmethod
     def of(cls, schema: Schema, names: Sequence[str] | None = None) -> "Layout":
@@ -65,20 +70,23 @@ class Layout:
             features = tuple(schema.feature(name) for name in names)
         used = {feature.table for feature in features}
         tables = tuple(table for table in schema.tables if table.name in used)
-        place = {table.name: t for t, table in enumerate(tables)}
+        position = {table.name: t for t, table in enumerate(tables)}
         single = tuple(f for f, feature in enumerate(features) if not feature.is_list)
         several = tuple(f for f, feature in enumerate(features) if feature.is_list)
         columns = tuple(schema.one_hot_features.index(features[f]) for f in single)
         lists = tuple(schema.list_features.index(features[f]) for f in several)
         every = len(schema.list_features)
+        together = single + several
+        place = sorted(range(len(together)), key=together.__getitem__)
         return cls(
             tables=tables,
             features=features,
-            table_of=tuple(place[feature.table] for feature in features),
+            table_of=tuple(position[feature.table] for feature in features),
             groups=(single, several, *((f,) for f in several)),
             columns=None if columns == tuple(range(len(schema.one_hot_features))) else columns,
             lists=None if lists == tuple(range(every)) else lists,
             num_lists=every,
+            order=None if together == tuple(range(len(together))) else tuple(place),
         )
 
     def resized(self, num_embeddings: Sequence[int]) -> "Layout":
@@ -93,17 +101,6 @@ class Layout:
     def sizes(self) -> tuple[int, ...]:
         """Rows of each table."""
         return tuple(table.num_embeddings for table in self.tables)
-
-    @property
-    def order(self) -> tuple[int, ...] | None:
-        """Place of each feature among the vectors of one-hot features, then lists; None if equal.
-
-        `torch.cat([one_hot, lists], 1)` becomes the features in their order by `index_select`.
-        """
-        together = self.groups[ONE_HOT] + self.groups[LISTS]
-        if together == tuple(range(len(together))):
-            return None
-        return tuple(sorted(range(len(together)), key=together.__getitem__))
 
     def group_of(self, name: str) -> int:
         """Return the group that a list feature is by itself.
@@ -122,29 +119,51 @@ class Layout:
         return tuple(self.table_of[f] for f in self.groups[group])
 
     def blocks(self, batch: Batch) -> list[Block]:
-        """Return the ids of all features that are served: of one-hot ones, then of lists."""
+        """Return the ids of all features that are served: of one-hot ones, then of lists.
+
+        Raises:
+            IdError: As for `lists_of`.
+
+        """
         blocks = []
         if self.groups[ONE_HOT]:
             ids = batch.ids
             if self.columns is not None:
-                ids = ids[:, list(self.columns)]
+                parts = [ids[:, first:last] for first, last in _runs(self.columns)]
+                ids = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
             blocks.append(Block(ONE_HOT, ids))
         if self.groups[LISTS]:
-            assert batch.lists is not None
-            blocks.append(Block(LISTS, *self._lists(batch.lists, self.lists)))
+            blocks.append(Block(LISTS, *self.lists_of(batch, self.lists)))
         return blocks
 
     def block(self, batch: Batch, group: int) -> Block:
-        """Return the ids of a single list feature, see `group_of`."""
-        assert batch.lists is not None
-        number = group - 2
-        at = number if self.lists is None else self.lists[number]
-        return Block(group, *self._lists(batch.lists, (at,)))
+        """Return the ids of a single list feature, see `group_of`.
 
-    def _lists(self, lists: Jagged, features: tuple[int, ...] | None) -> Jagged:
-        if features is None or features == tuple(range(self.num_lists)):
+        Raises:
+            IdError: As for `lists_of`.
+
+        """
+        number = group - 2
+        feature = number if self.lists is None else self.lists[number]
+        return Block(group, *self.lists_of(batch, (feature,)))
+
+    def lists_of(self, batch: Batch, features: tuple[int, ...] | None) -> Jagged:
+        """Return the lists of some list features of the schema; None for all.
+
+        Raises:
+            IdError: The batch has another number of lists, or its offsets do not cover its ids.
+
+        """
+        lists, count = batch.lists, self.num_lists
+        given = 0 if lists is None else lists.offsets.shape[0] - 1
+        if lists is None or given != len(batch) * count:
+            raise IdError(f"{given} lists for {len(batch)} samples, expected {count} a sample")
+        if features is None or features == tuple(range(count)):
             return lists
-        return lists.columns(features, self.num_lists)
+        # Checked while the offsets are whole: of some lists nobody could tell.
+        if lists.offsets.is_cpu and not _covers(lists.offsets, lists.values.shape[0]):
+            raise _wrong_offsets(lists.values.shape[0])
+        return lists.columns(features, count)
 
     def check(self, batch: Batch) -> None:
         """Raise an IdError unless all ids of a batch, which is on a CPU, are in range."""
@@ -164,8 +183,7 @@ class Layout:
 
         """
         if place == -2:
-            count = block.ids.shape[0]
-            return IdError(f"offsets must rise from 0 to the number of ids, {count}")
+            return _wrong_offsets(block.ids.shape[0])
         # Such an id would silently read a neighbouring table: all are one weight.
         bag = place
         if block.offsets is not None:
@@ -177,3 +195,24 @@ class Layout:
             f"{self.features[feature].name}: id {int(block.ids.flatten()[place])} is out of range, "
             f"its table has {size} rows (0 to {size - 1})"
         )
+
+
+@cache
+def _runs(columns: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Return columns as runs of consecutive ones, first and one after the last of each.
+
+    Slices need no tensor of indices, which would have to be copied to the device of the ids.
+    """
+    starts = [i for i, n in enumerate(columns) if i == 0 or n != columns[i - 1] + 1]
+    return [
+        (columns[start], columns[stop - 1] + 1) for start, stop in pairwise([*starts, len(columns)])
+    ]
+
+
+def _covers(offsets: Tensor, count: int) -> bool:
+    """Return whether offsets rise from 0 to the number of ids."""
+    return bool(offsets[0] == 0 and offsets[-1] == count and (offsets.diff() >= 0).all())
+
+
+def _wrong_offsets(count: int) -> IdError:
+    return IdError(f"offsets must rise from 0 to the number of ids, {count}")

@@ -20,44 +20,70 @@ class Linear(nn.Module):
         inputs: n.
         outputs: k.
         bias: Whether there is a b.
-        precision: `bf16` rounds both factors and the product to bfloat16 and sums in float32;
+        dtype: `bf16` rounds both factors and the product to bfloat16 and sums in float32;
             parameters and outputs stay float32.
 
     """
 
     def __init__(
-        self, inputs: int, outputs: int, *, bias: bool = True, precision: ComputeDtype = "fp32"
+        self, inputs: int, outputs: int, *, bias: bool = True, dtype: ComputeDtype = "fp32"
     ):
         super().__init__()
-        self.precision = precision
+        self.dtype = dtype
         self.weight = nn.Parameter(torch.randn(outputs, inputs) * sqrt(2 / (inputs + outputs)))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, n) to (B, k)."""
-        if self.precision == "bf16":
-            return _Linear.apply(x, self.weight, self.bias, torch.bfloat16)
+        if self.dtype == "bf16":
+            return affine(x, self.weight, self.bias, torch.bfloat16)
         if x.device.type == "cpu" and x.dtype == torch.float32:
-            return _Linear.apply(x, self.weight, self.bias, torch.float32)
+            return affine(x, self.weight, self.bias, torch.float32)
         return F.linear(x, self.weight, self.bias)
 
 
-class _Linear(torch.autograd.Function):
-    """The layer with its products in `dtype`, backwards too: dx = g W, dW = g^T x, db = 1^T g."""
+def affine(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    dtype: torch.dtype,
+    out_dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Return `x W^T + b` with its products in `dtype`, backwards too.
+
+    Args:
+        x: (B, n).
+        weight: (k, n) float32.
+        bias: (k,) float32, or None.
+        dtype: Of both factors of each product; sums are in float32.
+        out_dtype: Of the (B, k) numbers that come out.
+
+    """
+    return _Affine.apply(x, weight, bias, dtype, out_dtype)
+
+
+class _Affine(torch.autograd.Function):
+    """Backwards: dx = g W, dW = g^T x, db = 1^T g."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        dtype: torch.dtype,
+        out_dtype: torch.dtype,
     ) -> Tensor:
         x_, w = x.to(dtype), weight.to(dtype)
-        ctx.save_for_backward(x_, w)
+        # The weight itself is kept beside its copy so that autograd sees whether it changes.
+        ctx.save_for_backward(x_, w, weight)
         ctx.x_dtype = x.dtype
-        return linear(x_, w, None if bias is None else bias.to(dtype)).to(weight.dtype)
+        return linear(x_, w, None if bias is None else bias.to(dtype)).to(out_dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, w = ctx.saved_tensors
+        x, w, _ = ctx.saved_tensors
         g = grads[0].to(x.dtype)
         of_x = linear(g, w.t()).to(ctx.x_dtype) if ctx.needs_input_grad[0] else None
         of_bias = grads[0].sum(dim=0, dtype=torch.float32) if ctx.needs_input_grad[2] else None
-        return of_x, (g.t() @ x).float(), of_bias, None
+        return of_x, (g.t() @ x).float(), of_bias, None, None

@@ -108,7 +108,7 @@ class ProjectedEmbeddings(Embeddings):
 
     def _maps(self, block: Block) -> Tensor:
         """Return the map of each feature's table (F, D, d)."""
-        return self.maps.index_select(0, self.get_buffer(f"tables_{block.group}"))
+        return self.maps.index_select(0, self._registered(f"tables_{block.group}"))
 
     def start_at_zero(self) -> None:
         """Make every vector 0; the maps stay as they are, or the gradient were 0 for ever."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dlrm.errors import ConfigError
 from dlrm.nn import products
+from dlrm.nn.linear import affine
 from dlrm.nn.norm import BatchNorm
 from dlrm.nn.precision import ComputeDtype
 from dlrm.ops import mlp as compiled
@@ -25,7 +26,7 @@ class MLP(nn.Module):
     Args:
         sizes: Inputs of the first layer, then outputs of each, e.g. `(13, 512, 256, 64, 16)`.
         relu_last: Whether the last layer has its ReLU too; False leaves its outputs as they are.
-        precision: `bf16` multiplies and keeps activations in bfloat16, while parameters stay
+        dtype: `bf16` multiplies and keeps activations in bfloat16, while parameters stay
             float32. The output is bfloat16 with a last ReLU, float32 without.
         dropout: Share of the activations that training sets to zero after each ReLU.
         batch_norm: Whether each layer with a ReLU normalises over the batch before it; a batch of
@@ -41,7 +42,7 @@ class MLP(nn.Module):
         sizes: Sequence[int],
         *,
         relu_last: bool,
-        precision: ComputeDtype = "fp32",
+        dtype: ComputeDtype = "fp32",
         dropout: float = 0.0,
         batch_norm: bool = False,
     ):
@@ -49,7 +50,7 @@ class MLP(nn.Module):
         if not 0 <= dropout < 1:
             raise ConfigError(f"dropout is {dropout}, expected at least 0 and below 1")
         self.relu_last = relu_last
-        self.precision = precision
+        self.dtype = dtype
         self.dropout = dropout
         self.layers = nn.ModuleList(_layer(n, k) for n, k in pairwise(sizes))
         for layer in self.linears():
@@ -65,23 +66,24 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, sizes[0]) to (B, sizes[-1])."""
         plain = self.norms is None and not (self.dropout and self.training)
-        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        dtype = torch.bfloat16 if self.dtype == "bf16" else torch.float32
         if plain and (dtype == torch.bfloat16 or (x.is_cpu and x.dtype == dtype)):
             parameters = list(self.layers.parameters())
             fused = compiled.fused(x, parameters, dtype)
             return (compiled if fused else products).mlp(
                 x, parameters, dtype, relu_last=self.relu_last
             )
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-            return self._layers(x)
+        return self._layers(x, dtype)
 
-    def _layers(self, x: Tensor) -> Tensor:
+    def _layers(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         for i, layer in enumerate(self.linears()):
             if i == len(self.layers) - 1 and not self.relu_last:
                 # A logit needs more digits than bfloat16 has.
-                with torch.autocast(x.device.type, enabled=False):
-                    return layer(x.to(layer.weight.dtype))
-            x = layer(x)
+                return layer(x.to(layer.weight.dtype))
+            if dtype == torch.bfloat16:
+                x = affine(x, layer.weight, layer.bias, dtype, dtype)
+            else:
+                x = layer(x)
             if self.norms is not None:
                 x = self.norms[i](x)
             x = F.dropout(torch.relu(x), self.dropout, self.training)

@@ -44,16 +44,16 @@ class _MLP(torch.autograd.Function):
             bias = parameters[2 * i + 1].to(dtypes[i])
             h = linear(h, weight, bias, relu=relu_last or i < layers - 1)
             outputs.append(h)
-        ctx.save_for_backward(*inputs, *outputs, *weights)
+        # Parameters are kept beside their copies so that autograd sees whether they change.
+        ctx.save_for_backward(*inputs, *outputs, *weights, *parameters)
         ctx.relu_last, ctx.x_dtype = relu_last, x.dtype
         return h
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        layers = len(ctx.saved_tensors) // 3
-        inputs = ctx.saved_tensors[:layers]
-        outputs = ctx.saved_tensors[layers : 2 * layers]
-        weights = ctx.saved_tensors[2 * layers :]
+        saved = ctx.saved_tensors
+        layers = len(saved) // 5
+        inputs, outputs, weights = (saved[i * layers : (i + 1) * layers] for i in range(3))
         g = grads[0]
         of_parameters: Sequence[Tensor] = []
         for i in reversed(range(layers)):

@@ -95,7 +95,9 @@ class QuantizedCollection(Embeddings):
         """
         if block.offsets is None:
             vectors = self.vectors(block)
-            return vectors if per_sample_weights is None else vectors * per_sample_weights[..., None]
+            return (
+                vectors if per_sample_weights is None else vectors * per_sample_weights[..., None]
+            )
         sums = self.pooled_rows(self.rows(block), block.offsets, per_sample_weights)
         return _frozen(sums.view(-1, len(self.layout.groups[block.group]), self.dim))
 
@@ -105,7 +107,7 @@ class QuantizedCollection(Embeddings):
 
     def rows(self, block: Block) -> Tensor:
         """Check the ids of a block and return their rows, int64 in their shape."""
-        return self.checked_ids(block, self.get_buffer(f"starts_{block.group}"))
+        return self.checked_ids(block, self._registered(f"starts_{block.group}"))
 
     def lookup(self, rows: Tensor) -> Tensor:
         """Return rows (..., D), which are known to be there, for rows (...) int64."""

@@ -33,9 +33,8 @@ _OPTIONS: dict[str, tuple[Compression, ...]] = {
 class TablesConfig:
     """How the embedding tables of a model are stored and compressed.
 
-    Models with tables of one number a row, such as the first-order weights of FM, compress those
-    too, as far as one number can be: mixed_dim leaves them as they are, concat multiplies, and
-    hashed ones have no weights.
+    Models with first-order weights, such as FM, compress those too, as far as they can be: see
+    `build_first_order`.
     """
 
     storage: Storage = "fp32"
@@ -99,10 +98,28 @@ class TablesConfig:
             ConfigError: The compression cannot apply to a table, which is named.
 
         """
-        layout = Layout.of(schema, names)
-        large = {each.name for each in layout.tables if each.num_embeddings > self.threshold}
+        return self._build(schema, Layout.of(schema, names), dim, first_order=dim == 1)
+
+    def build_first_order(self, schema: Schema, names: Sequence[str] | None = None) -> Embeddings:
+        """Return the first-order weights of categorical features: one of each id and label.
+
+        They are compressed as far as such numbers can be: mixed_dim leaves them as they are, concat
+        multiplies, hashed ones have no weights, and none has to be large.
+
+        Args:
+            schema: Of the batches, with K labels, which is the dimension.
+            names: Of the features; None for all.
+
+        Raises:
+            ConfigError: As for `build`.
+
+        """
+        return self._build(schema, Layout.of(schema, names), schema.num_labels, first_order=True)
+
+    def _build(self, schema: Schema, layout: Layout, dim: int, *, first_order: bool) -> Embeddings:
+        large = {table.name for table in layout.tables if table.num_embeddings > self.threshold}
         if self.compression == "none" or (
-            dim == 1 and (self.compression == "mixed_dim" or not large)
+            first_order and (self.compression == "mixed_dim" or not large)
         ):
             return self._plain(layout, dim)
         if not large:
@@ -118,7 +135,7 @@ class TablesConfig:
             [feature.name for feature in layout.features if (feature.table in large) == which]
             for which in (True, False)
         )
-        part = self._compressed(Layout.of(schema, of_large), dim)
+        part = self._compressed(Layout.of(schema, of_large), dim, first_order=first_order)
         if not of_small:
             return part
         plain = self._plain(Layout.of(schema, of_small), dim)
@@ -133,7 +150,7 @@ class TablesConfig:
             )
         return EmbeddingCollection(layout, dim, storage=self.storage, initializer=initializer)
 
-    def _compressed(self, layout: Layout, dim: int) -> Embeddings:
+    def _compressed(self, layout: Layout, dim: int, *, first_order: bool) -> Embeddings:
         std = self.init_std or None
         if self.compression == "qr":
             for table in layout.tables:
@@ -149,7 +166,7 @@ class TablesConfig:
             return QREmbeddings(
                 layout,
                 dim,
-                operation="mult" if dim == 1 else self.operation,
+                operation="mult" if first_order else self.operation,
                 collisions=self.collisions,
                 storage=self.storage,
                 init_std=std,
@@ -159,7 +176,7 @@ class TablesConfig:
             dim,
             collisions=self.collisions,
             hashes=self.hashes,
-            weighted=self.weighted and dim > 1,
+            weighted=self.weighted and not first_order,
             storage=self.storage,
             init_std=std,
         )
@@ -179,6 +196,4 @@ class TablesConfig:
                 "other tables: raise tables.temperature, or choose another tables.compression"
             )
         names = [feature.name for feature in layout.features]
-        return mixed(
-            schema, names, dim, dims, storage=self.storage, init_std=self.init_std or None
-        )
+        return mixed(schema, names, dim, dims, storage=self.storage, init_std=self.init_std or None)

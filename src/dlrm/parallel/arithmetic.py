@@ -80,7 +80,7 @@ def simplify(model: nn.Module) -> None:
             module.each = partial(_rows, module.dim)
         if isinstance(module, MLP):
             # Autocast, which the other ways through it ask, knows no such device.
-            module.precision, module.norms, module.dropout = "bf16", None, 0.0
+            module.dtype, module.norms, module.dropout = "bf16", None, 0.0
 
 
 def _vectors(

@@ -107,5 +107,5 @@ def measured(
 
 def _kind(module: nn.Module, phase: str, assumed: Assumed) -> str:
     if isinstance(module, MLP):
-        return f"mlp {phase} {assumed.precision or module.precision}"
+        return f"mlp {phase} {assumed.precision or module.dtype}"
     return f"dot {phase}" if isinstance(module, Dot) else "layers"

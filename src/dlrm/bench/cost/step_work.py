@@ -138,7 +138,7 @@ def _number_bytes(table: Collection, assumed: Assumed) -> float:
 
 
 def _dtype(module: MLP, assumed: Assumed) -> ComputeDtype:
-    return assumed.precision or ("bf16" if module.precision == "bf16" else "fp32")
+    return assumed.precision or ("bf16" if module.dtype == "bf16" else "fp32")
 
 
 def _handed(parts: Iterable[nn.Module], assumed: Assumed) -> ComputeDtype:

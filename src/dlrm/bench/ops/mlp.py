@@ -34,7 +34,7 @@ def need(setting: Setting) -> Need:
 
 def build(setting: Setting, stock: Stock) -> Case:
     """Return passes forwards and backwards, up to the gradient of the inputs."""
-    net = MLP(setting.widths, relu_last=True, precision=setting.precision)
+    net = MLP(setting.widths, relu_last=True, dtype=setting.precision)
     parameters = list(net.parameters())
     inputs = rotation.count(_turn_bytes(setting))
     dtype = torch.bfloat16 if setting.precision == "bf16" else torch.float32
