@@ -102,9 +102,7 @@ def find(name: str) -> type[ModelConfig]:
 
     """
     config: Any = catalogue.find("model", name, MODELS)
-    named = isinstance(config, type) and is_dataclass(config)
-    named = named and "name" in {field.name for field in fields(config)}
-    if not named or not callable(getattr(config, "build", None)):
+    if not _is_config(config):
         raise ConfigError(
             f"model {name} is no config of a model: expected a dataclass with a field `name` and "
             "`build(schema, dtype)`, such as dlrm.models.DCNConfig"
@@ -140,3 +138,9 @@ def another(config: ModelConfig, name: str) -> ModelConfig:
         kept["name"] = name
     wanted = {field.name for field in fields(other)}
     return other(**{key: value for key, value in kept.items() if key in wanted})
+
+
+def _is_config(candidate: object) -> bool:
+    if not isinstance(candidate, type) or not is_dataclass(candidate):
+        return False
+    return "name" in {field.name for field in fields(candidate)} and hasattr(candidate, "build")
