@@ -53,15 +53,15 @@ def features(categorical: int = 26, dense: int = 13) -> list[dict[str, Any]]:
         {
             "name": f"I{place}",
             "kind": "dense",
-            "rows": None,
+            "num_embeddings": None,
             "missing_rate": float(draw.beta(0.4, 1.5)),
         }
         for place in range(1, dense + 1)
     ] + [
         {
             "name": f"C{place}",
-            "kind": "categorical",
-            "rows": int(size),
+            "kind": "one_hot",
+            "num_embeddings": int(size),
             "missing_rate": float(draw.choice([0.0, 0.0, 0.03, 0.44, 0.76])),
         }
         for place, size in enumerate(sizes, start=1)
@@ -144,6 +144,46 @@ def evaluation(auc: float | None = 0.8051, *, known: bool = True) -> dict[str, A
     }
 
 
+def of_numbers(rmse: float = 0.94, *, known: bool = True) -> dict[str, Any]:
+    """Return a final evaluation of a regression."""
+
+    def numbers(rmse: float) -> dict[str, Any]:
+        facts = {"mae": 0.79 * rmse, "r2": 1 - rmse**2 / 1.2656, "bias": 0.0123}
+        return {"rmse": rmse, **facts, "mean_label": 3.5287, "samples": 20_000}
+
+    middle = np.linspace(1.5, 4.7, 20)
+    return {
+        "split": "test",
+        "step": 400,
+        "metrics": numbers(rmse) | {"rmse_low": rmse - 0.01, "rmse_high": rmse + 0.01},
+        "prediction_bins": [
+            {
+                "low": float(at - 0.1),
+                "high": float(at + 0.1),
+                "samples": 1000,
+                "mean_prediction": float(at),
+                "mean_label": float(0.98 * at + 0.1),
+                "label_low": float(at - 1.2),
+                "label_high": float(min(5.0, at + 1.1)),
+            }
+            for at in middle
+        ],
+        "residuals": {
+            "edges": np.linspace(-3, 3, 31).tolist(),
+            "counts": (2000 * np.exp(-(np.linspace(-2.9, 2.9, 30) ** 2))).astype(int).tolist(),
+            "outside": 7,
+        },
+        "optimum": None,
+        "baseline": {"name": "lr", "metrics": numbers(0.98)} if known else None,
+    }
+
+
+def with_labels(final: dict[str, Any], others: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return a final evaluation of several labels, of which the first stands at the top too."""
+    first, *_ = others
+    return {**others[first], **final, "labels": others}
+
+
 def write_run(
     folder: Path,
     *,
@@ -156,6 +196,8 @@ def write_run(
     columns: list[dict[str, Any]] | None = None,
     taken: list[dict[str, str]] | None = None,
     bad_rows: int = 0,
+    labels: tuple[str, ...] = ("label",),
+    task: str = "classification",
 ) -> Path:
     """Write a run directory; whatever is not given is that of a good run."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -164,22 +206,20 @@ def write_run(
         "path": "prepared/clicks-1a2b3c4d",
         "source": "clicks",
         "splits": {
-            "train": {"rows": 819_200, "clicks": 209_900},
-            "validation": {"rows": 80_000, "clicks": 20_400},
-            "test": {"rows": 100_000, "clicks": 25_620},
+            name: {"rows": rows, **_facts(rows, labels, task)}
+            for name, rows in (("train", 819_200), ("validation", 80_000), ("test", 100_000))
         },
         "features": columns,
         "columns": taken or [],
         "bad_rows": bad_rows,
     }
+    tables = [one for one in columns if one["kind"] != "dense"]
     schema = {
         "dense": [{"name": one["name"]} for one in columns if one["kind"] == "dense"],
-        "categorical": [
-            {"name": one["name"], "rows": one["rows"]}
-            for one in columns
-            if one["kind"] == "categorical"
-        ],
-        "label": "label",
+        "tables": [{key: one[key] for key in ("name", "num_embeddings")} for one in tables],
+        "features": [{"name": one["name"], "table": one["name"]} for one in tables],
+        "labels": labels,
+        "task": task,
     }
     contents = {
         "config.json": {"recipe": recipe, "config": CONFIG if config is None else config},
@@ -194,3 +234,10 @@ def write_run(
     lines = "".join(json.dumps(event) + "\n" for event in (events() if log is None else log))
     (folder / "metrics.jsonl").write_text(lines + tail)
     return folder
+
+
+def _facts(rows: int, labels: tuple[str, ...], task: str) -> dict[str, Any]:
+    if task == "classification":
+        return {"positives": {name: round(rows * 0.2562) for name in labels}}
+    numbers = (("mean", 3.5287), ("min", 1.0), ("max", 5.0))
+    return {key: dict.fromkeys(labels, value) for key, value in numbers}

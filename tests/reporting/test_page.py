@@ -13,9 +13,19 @@ import dlrm.reporting.page
 from dlrm.errors import RunError
 from dlrm.reporting import write
 from dlrm.reporting.markup import VOID
-from dlrm.reporting.words import MEANINGS, METRICS, number
+from dlrm.reporting.words import CLASSIFICATION, MEANINGS, REGRESSION, number
 
-from .runs import COMMAND, CONFIG, ENVIRONMENT, evaluation, events, features, write_run
+from .runs import (
+    COMMAND,
+    CONFIG,
+    ENVIRONMENT,
+    evaluation,
+    events,
+    features,
+    of_numbers,
+    with_labels,
+    write_run,
+)
 
 HOSTILE = """<script>alert("1")</script>'&</title></style>--><img src=http://x.example/y>"""
 
@@ -54,6 +64,15 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
+NAMES = {"auc": "rmse", "log_loss": "mae"}
+OTHERS = set(CLASSIFICATION) - set(NAMES)
+NUMBERS: list[dict[str, Any]] = [
+    {NAMES.get(key, key): value for key, value in event.items() if key not in OTHERS}
+    for event in events()
+]
+"""The log of a training on numbers."""
+LEARNT: dict[str, Any] = {"log": NUMBERS, "config": CONFIG | {"loss": {"name": "auto"}}}
+TWO = with_labels({}, {"bought": evaluation(0.81), "<b>liked</b>": evaluation(0.71, known=False)})
 RUNS: dict[str, dict[str, Any]] = {
     "good": {"final": evaluation()},
     "alone": {"final": evaluation(known=False)},
@@ -68,11 +87,21 @@ RUNS: dict[str, dict[str, Any]] = {
     "wide": {"final": evaluation(), "columns": features(150, 50)},
     "no columns": {"final": evaluation(), "columns": []},
     "squared": {"final": evaluation(), "config": CONFIG | {"loss": {"name": "mse"}}},
+    "two labels": {"final": TWO, "labels": ("bought", "<b>liked</b>")},
+    "two labels, young": {"log": events()[:90], "labels": ("bought", "liked")},
+    "numbers": {"final": of_numbers(), "task": "regression", **LEARNT},
+    "numbers alone": {"final": of_numbers(known=False), "task": "regression", **LEARNT},
+    "two numbers": {
+        "final": with_labels({}, {"stars": of_numbers(), "minutes": of_numbers(12.5)}),
+        "labels": ("stars", "minutes"),
+        "task": "regression",
+        **LEARNT,
+    },
     "bare": {"config": {}, "environment": {}, "final": {"split": "test"}},
     "odd": {
         "environment": {"command": None, "started": 5},
         "log": [{"event": "train"}, {"event": "eval"}, {"event": "new", "step": "x"}],
-        "columns": [{"name": None, "kind": "dense", "rows": "many", "missing_rate": "most"}],
+        "columns": [{"name": None, "kind": "dense", "num_embeddings": "many", "missing_rate": "most"}],
     },
 }
 
@@ -112,7 +141,7 @@ def test_the_page_forbids_what_it_does_not_need(tmp_path: Path) -> None:
 def test_every_metric_of_model_baseline_and_optimum_is_there(tmp_path: Path) -> None:
     final = evaluation()
     _, found = page(tmp_path, final=final)
-    for name in METRICS.values():
+    for name in CLASSIFICATION.values():
         assert name in found.texts
     for metrics in (final["metrics"], final["optimum"], final["baseline"]["metrics"]):
         for name, value in metrics.items():
@@ -126,8 +155,8 @@ def test_every_feature_setting_and_version_is_there(tmp_path: Path) -> None:
     _, found = page(tmp_path, final=evaluation(), columns=columns)
     for column in columns:
         assert column["name"] in found.texts
-        if column["rows"] is not None:
-            assert f"{column['rows']:,}" in found.texts
+        if column["num_embeddings"] is not None:
+            assert f"{column['num_embeddings']:,}" in found.texts
     for setting in ("optim.lr", "model.bottom", "data.rows", "loss"):
         assert setting in found.texts
     assert "64, 32" in found.texts
@@ -180,7 +209,14 @@ def test_text_of_a_run_stays_text(tmp_path: Path) -> None:
         final=final,
         config={HOSTILE: {HOSTILE: HOSTILE}, "loss": {"name": HOSTILE}},
         environment={HOSTILE: HOSTILE, "command": [HOSTILE], "cpu": HOSTILE, "started": HOSTILE},
-        columns=[{"name": HOSTILE, "kind": HOSTILE, "rows": HOSTILE, "missing_rate": HOSTILE}],
+        columns=[
+            {
+                "name": HOSTILE,
+                "kind": "dense",
+                "num_embeddings": HOSTILE,
+                "missing_rate": HOSTILE,
+            }
+        ],
     )
     assert len(found.all("script")) == len(clean.all("script")) == 1
     assert found.all("img") == []
@@ -311,3 +347,42 @@ def test_a_metric_that_no_evaluation_has_is_left_out(tmp_path: Path) -> None:
     assert MEANINGS["ece"] not in found.texts
     assert MEANINGS["auc"] in found.texts
     assert "below each value" not in found.text
+
+
+def test_each_of_several_labels_has_its_metrics_and_charts(tmp_path: Path) -> None:
+    _, found = page(tmp_path, **RUNS["two labels"])
+    for said in (
+        "bought: Test AUC 0.8100",
+        "<b>liked</b>: Test AUC 0.7100",
+        "Label bought",
+        "Label <b>liked</b>",
+        "bought: test AUC",
+        "<b>liked</b>: test AUC",
+        "mean of the labels",
+    ):
+        assert said in found.text
+    drawn = [str(one.get("aria-label")) for one in found.all("svg")]
+    for title in ("Calibration", "Scores by label", "Validation AUC", "Validation log loss"):
+        assert sum(name.startswith(title) for name in drawn) == 2
+
+
+def test_a_regression_shows_errors_predictions_and_residuals(tmp_path: Path) -> None:
+    _, found = page(tmp_path, **RUNS["numbers"])
+    assert "Test RMSE 0.9400, 0.0400 below linear regression, which reaches 0.9800." in found.text
+    for name in REGRESSION.values():
+        assert name in found.texts
+    for name in CLASSIFICATION.values():
+        assert name not in found.texts
+    for said in (
+        "Predicted against actual: 30% of the variance is predicted",
+        "Residuals: predicted less actual",
+        "mse per sample",
+        "7 more are further off",
+        "Mean label",
+        "1.0000 to 5.0000",
+        "0.9300 to 0.9500",
+    ):
+        assert said in found.text
+    assert "Not drawn" not in found.text
+    _, alone = page(tmp_path / "alone", **RUNS["numbers alone"])
+    assert "Test RMSE 0.9400. It predicts 30% of the label's variance." in alone.text

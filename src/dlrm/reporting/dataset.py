@@ -15,22 +15,43 @@ OPEN_ROWS = 60
 def section(record: Record) -> Html:
     """Return the splits and the features of the dataset."""
     splits = record.dataset.get("splits") or {}
-    rows, counted = [], ("Rows", "Clicks", "Click rate")
-    for name, counts in splits.items():
-        total, clicks = measure(counts.get("rows")), measure(counts.get("clicks"))
-        rate = percent(clicks / total) if total > 0 else UNKNOWN
-        shown = [number(counts.get("rows"), 0), number(counts.get("clicks"), 0), rate]
-        cells = [element("td", cell, class_="n") for cell in shown]
+    facts = [_facts(record, counts) for counts in splits.values()]
+    heads = list(facts[0]) if facts else []
+    rows = []
+    for name, texts in zip(splits, facts, strict=True):
+        cells = [element("td", text, class_="n") for text in texts.values()]
         rows.append(element("tr", element("th", name, scope="row"), *cells))
     source = [str(record.dataset[key]) for key in ("source", "path") if record.dataset.get(key)]
     return element(
         "section",
         element("h2", "Data"),
         element("p", " · ".join(source), class_="made") if source else None,
-        table(["Split", *counted], rows, numbers=counted) if rows else None,
+        table(["Split", *heads], rows, numbers=heads) if rows else None,
         _columns(record.dataset.get("columns") or []),
         _features(record.dataset.get("features") or []),
     )
+
+
+def _facts(record: Record, counts: dict[str, Any]) -> dict[str, str]:
+    """Return what is known of a split, in words by head: its rows, and how its labels are."""
+    total = measure(counts.get("rows"))
+    facts = {"Rows": number(counts.get("rows"), 0)}
+    for label in record.labels:
+        of = f", {label}" if len(record.labels) > 1 else ""
+        if record.task == "regression":
+            low, mean, high = (_by_label(counts, key, label) for key in ("min", "mean", "max"))
+            facts[f"Mean label{of}"] = number(mean)
+            facts[f"Range{of}"] = f"{number(low)} to {number(high)}"
+            continue
+        clicks = _by_label(counts, "positives", label)
+        facts[f"Clicks{of}"] = number(clicks, 0)
+        facts[f"Click rate{of}"] = percent(clicks / total) if total > 0 else UNKNOWN
+    return facts
+
+
+def _by_label(counts: dict[str, Any], key: str, label: str) -> float:
+    values = counts.get(key)
+    return measure(values.get(label)) if isinstance(values, dict) else math.nan
 
 
 def _columns(columns: list[dict[str, Any]]) -> Html | None:
@@ -55,11 +76,11 @@ def _features(features: list[dict[str, Any]]) -> Html:
     if not features:
         return element("p", "No feature is known.", class_="absent")
     numbered = list(enumerate(features, start=1))
-    numbered.sort(key=lambda one: -measure(one[1].get("rows"), -1))
-    largest = max(measure(feature.get("rows"), 0) for feature in features)
+    numbered.sort(key=lambda one: -measure(one[1].get("num_embeddings"), -1))
+    largest = max(measure(feature.get("num_embeddings"), 0) for feature in features)
     rows = []
     for place, feature in numbered:
-        size, lost = measure(feature.get("rows")), measure(feature.get("missing_rate"))
+        size, lost = measure(feature.get("num_embeddings")), measure(feature.get("missing_rate"))
         # Cardinalities span many powers of ten, so their bars do too
         width = math.log10(1 + size) / math.log10(1 + largest) if size > 0 else 0
         width = width if math.isfinite(width) else 1
@@ -69,7 +90,7 @@ def _features(features: list[dict[str, Any]]) -> Html:
                 element("td", str(place), class_="n", data_value=place),
                 element("th", str(feature.get("name")), scope="row"),
                 element("td", str(feature.get("kind", UNKNOWN))),
-                _bar(number(feature.get("rows"), 0), size, width),
+                _bar(number(feature.get("num_embeddings"), 0), size, width),
                 _bar(percent(lost), lost, lost if lost > 0 else 0),
             )
         )

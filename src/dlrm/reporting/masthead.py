@@ -6,7 +6,13 @@ from datetime import datetime
 from dlrm.reporting.markup import Html, bar, element
 from dlrm.reporting.record import Record, measure
 from dlrm.reporting.verdict import Gap, baseline_name, gap, values, verdict
-from dlrm.reporting.words import METRICS, duration, interval, metric, number
+from dlrm.reporting.words import METRICS, duration, in_sentence, interval, metric, number
+
+HEADLINES = {
+    "classification": ("auc", "log_loss", "normalized_entropy", "accuracy", "calibration"),
+    "regression": ("rmse", "mae", "r2", "bias"),
+}
+"""By task, the metrics that stand at the top, the most telling ones first."""
 
 
 def head(record: Record) -> Html:
@@ -17,7 +23,7 @@ def head(record: Record) -> Html:
         record.environment.get("cpu"),
     )
     made = " · ".join(str(one) for one in about if one)
-    between = gap(record.final, "auc")
+    between = gap(record.final, record.headline) if len(record.labels) == 1 else None
     # Where the model is outside by far the labels would meet; the verdict says it in words
     shown = between is not None and 0 <= between.closed <= 1.5
     return element(
@@ -26,7 +32,7 @@ def head(record: Record) -> Html:
         element("h1", record.recipe),
         element("p", made, class_="made") if made else None,
         element("p", verdict(record), class_="verdict"),
-        _gauge(between, baseline_name(record.final)) if between and shown else None,
+        _gauge(between, record) if between and shown else None,
         _tiles(record),
         _notices(record),
     )
@@ -41,9 +47,15 @@ def _date(started: object) -> str:
     return f"{when.day} {when:%B %Y, %H:%M} {when.tzname() or ''}".rstrip()
 
 
-def _gauge(between: Gap, name: str) -> Html:
+def _gauge(between: Gap, record: Record) -> Html:
     """Draw where the model stands between the baseline and the best possible."""
-    low, high = min(between.baseline, between.model), max(between.optimum, between.model)
+    name = baseline_name(record)
+    # From the worse end to the better one, whichever is the larger number.
+    low, high = between.baseline, between.optimum
+    if between.closed < 0:
+        low = between.model
+    if between.closed > 1:
+        high = between.model
     ends = {"baseline": between.baseline, "model": between.model, "optimum": between.optimum}
     at = {role: 100 * (value - low) / (high - low) for role, value in ends.items()}
     words = {"baseline": name, "model": "this model", "optimum": "best possible"}
@@ -66,19 +78,19 @@ def _gauge(between: Gap, name: str) -> Html:
         f" right: {100 - max(at['baseline'], at['model']):.1f}%",
     )
     track = element("div", fill, *marks, class_="track")
-    return element("div", *labels, track, class_="gauge", role="img", aria_label=f"AUC: {said}")
+    return element(
+        "div",
+        *labels,
+        track,
+        class_="gauge",
+        role="img",
+        aria_label=f"{METRICS[record.headline]}: {said}",
+    )
 
 
 def _tiles(record: Record) -> Html | None:
     """Return the headline numbers."""
-    tiles: list[tuple[str, str, str]] = []
-    source, split = values(record.final, "model"), record.split
-    if not source and record.latest is not None:
-        source, split = record.latest, str(record.latest.get("split"))
-    for key in ("auc", "log_loss", "normalized_entropy", "accuracy", "calibration"):
-        if key in source:
-            label = METRICS[key] if key == "auc" else METRICS[key].lower()
-            tiles.append((f"{split} {label}", metric(key, source[key]), interval(source, key)))
+    tiles = [tile for one in record.by_label for tile in _measured(one)]
     if math.isfinite(record.samples):
         tiles.append(("samples seen", number(record.samples, 0), ""))
     if math.isfinite(record.elapsed_s):
@@ -99,6 +111,23 @@ def _tiles(record: Record) -> Html | None:
         ),
         class_="tiles",
     )
+
+
+def _measured(record: Record) -> list[tuple[str, str, str]]:
+    """Return name, value and interval of the metrics that stand at the top, of one label."""
+    source, split = values(record.final, "model"), record.split
+    if not source and record.latest is not None:
+        source, split = record.latest, str(record.latest.get("split"))
+    shown: tuple[str, ...] = HEADLINES[record.task]
+    of = ""
+    if record.place:
+        # Of several labels only the first words of each.
+        shown, of = shown[:2], f"{record.labels[0]}: "
+    return [
+        (f"{of}{split} {in_sentence(key)}", metric(key, source[key]), interval(source, key))
+        for key in shown
+        if key in source
+    ]
 
 
 def _notices(record: Record) -> Html | None:

@@ -9,23 +9,29 @@ from dlrm.reporting.record import Event, Record, measure
 from dlrm.reporting.series import Line, line, window
 from dlrm.reporting.tables import table
 from dlrm.reporting.verdict import values
-from dlrm.reporting.words import METRICS, duration, metric, number
+from dlrm.reporting.words import METRICS, duration, in_sentence, metric, number
 
-SHOWN = ("auc", "log_loss", "normalized_entropy")
+SHOWN = {
+    "classification": ("auc", "log_loss", "normalized_entropy"),
+    "regression": ("rmse", "mae", "r2"),
+}
+"""By task, the metrics of each member."""
 
 
 def section(record: Record) -> Html | None:
     """Return the table of the members, and what averaging them brings; None for a single model."""
     if not record.members:
         return None
-    heads = ["", "Seed", *(METRICS[name] for name in SHOWN), "Best step", "Steps", "Training"]
+    record = record.by_label[0]
+    shown = SHOWN[record.task]
+    heads = ["", "Seed", *(METRICS[name] for name in shown), "Best step", "Steps", "Training"]
     split = record.split or "validation"
     alone = [values(member.finals.get(split, {}), "model") for member in record.members]
     rows = [
         _row(
             f"{place}: {member.name}",
             number(member.config.get("seed")),
-            metrics,
+            _texts(metrics, shown),
             number(member.final_step) if member.finals else "",
             number(member.last_step),
             duration(member.elapsed_s) if member.steps else "",
@@ -33,13 +39,14 @@ def section(record: Record) -> Html | None:
         for place, (member, metrics) in enumerate(zip(record.members, alone, strict=True))
     ]
     if record.finals:
-        rows.append(_row("each alone, mean", "", _mean(alone)))
+        rows.append(_row("each alone, mean", "", _texts(_mean(alone, shown), shown)))
         whole = values(record.final, "model")
-        rows.append(_row(record.name, "", whole, role="model"))
+        rows.append(_row(record.name, "", _texts(whole, shown), role="model"))
     last = f"; the last row is the {record.averaged}" if record.finals else ""
+    rows_of = f" rows, label {record.labels[0]}" if record.place else " rows"
     said = (
-        f"{split.capitalize()} rows{last}. Each member has a run directory and a report of its own:"
-        f" dlrm report {record.path}/members/0"
+        f"{split.capitalize()}{rows_of}{last}. Each member has a run directory and a report of its"
+        f" own: dlrm report {record.path}/members/0"
     )
     listed = table(heads, rows, numbers=heads[1:], caption=said)
     return element("section", element("h2", f"{len(alone)} members"), listed)
@@ -48,7 +55,8 @@ def section(record: Record) -> Html | None:
 def figures(record: Record) -> Html:
     """Draw the loss and the choosing metric of each member over its steps."""
     losses = [_line(member.steps, "loss", "train") for member in record.members]
-    chosen = str((record.config.get("eval") or {}).get("metric") or "auc")
+    record = record.by_label[0]
+    chosen = chosen_metric(record)
     seen = [
         _line(member.evaluations.get("validation", ()), chosen, "model")
         for member in record.members
@@ -57,7 +65,7 @@ def figures(record: Record) -> Html:
     mean = measure(values(record.finals.get("validation", {}), "model").get(chosen))
     end = max((float(each.x[-1]) for each in seen if len(each)), default=0.0)
     whole = line(f"{record.name}, of the best of each", "test", [(end, mean)])
-    title = f"Validation {shown if chosen == 'auc' else shown.lower()} of the members"
+    title = f"Validation {in_sentence(chosen)} of the members"
     if len(whole):
         title += f"; their mean reaches {metric(chosen, mean)}"
     return join(
@@ -66,23 +74,34 @@ def figures(record: Record) -> Html:
     )
 
 
+def chosen_metric(record: Record) -> str:
+    """Return the name of the metric that the best model was chosen by."""
+    holder = record.config.get("eval")
+    name = holder.get("metric") if isinstance(holder, dict) else None
+    return str(name) if name not in (None, "auto") else record.headline
+
+
 def _row(
     who: str,
     seed: str,
-    metrics: Event,
+    metrics: Sequence[str],
     best: str = "",
     steps: str = "",
     took: str = "",
     *,
     role: str = "",
 ) -> Html:
-    texts = [seed, *(metric(name, metrics.get(name)) for name in SHOWN), best, steps, took]
+    texts = [seed, *metrics, best, steps, took]
     cells = [element("td", text, class_=f"n {role}".rstrip()) for text in texts]
     return element("tr", element("th", who, scope="row"), *cells)
 
 
-def _mean(alone: Sequence[Event]) -> Event:
-    known = {name: [measure(each.get(name)) for each in alone] for name in SHOWN}
+def _texts(metrics: Event, shown: Sequence[str]) -> list[str]:
+    return [metric(name, metrics.get(name)) for name in shown]
+
+
+def _mean(alone: Sequence[Event], shown: Sequence[str]) -> Event:
+    known = {name: [measure(each.get(name)) for each in alone] for name in shown}
     return {name: sum(seen) / len(seen) for name, seen in known.items()}
 
 

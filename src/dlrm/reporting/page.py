@@ -30,15 +30,33 @@ def render(record: Record) -> str:
         masthead.head(record),
         element(
             "main",
-            result.section(record),
-            members.section(record),
-            _charts("Training", training_figures.section(record)),
-            _charts("Scores", score_figures.section(record)),
+            *_measured(record),
             dataset.section(record),
             settings.section(record),
             next_commands.section(record),
         ),
     )
+
+
+def _measured(record: Record) -> list[Html | None]:
+    """Return the sections about what was measured; of several labels one for each."""
+    training = _charts("Training", training_figures.section(record))
+    if len(record.labels) == 1:
+        title = "Predictions" if record.task == "regression" else "Scores"
+        scores = _charts(title, score_figures.section(record))
+        return [result.section(record), members.section(record), training, scores]
+    each = [
+        element(
+            "section",
+            element("h2", f"Label {one.labels[0]}"),
+            *result.tables(one),
+            element(
+                "div", training_figures.of_label(one), score_figures.section(one), class_="grid"
+            ),
+        )
+        for one in record.by_label
+    ]
+    return [*each, members.section(record), training]
 
 
 def _charts(title: str, figures: Html) -> Html:

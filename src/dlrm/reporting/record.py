@@ -4,15 +4,17 @@ A run may be young, killed or resumed. Whatever is there is read; whatever is no
 `missing`, in words, so that nothing is left out silently.
 """
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dlrm.errors import RunError
 from dlrm.reporting.series import elapsed
 from dlrm.run import Run
+from dlrm.schema import Schema
 
 Event = dict[str, Any]
 
@@ -50,6 +52,37 @@ class Record:
     """What a finished run would have and this one has not, as sentences."""
     members: "tuple[Record, ...]" = ()
     """The members of an ensemble, as far as they were begun."""
+    labels: tuple[str, ...] = ("label",)
+    """Names of the labels."""
+    task: str = "classification"
+    """What labels are: `classification` for 0 or 1, `regression` for any numbers."""
+    place: int = 0
+    """Number of the label that a record of one of several labels is about; 0 for all of them."""
+
+    @property
+    def headline(self) -> str:
+        """Name of the metric that a model is judged by where nothing else was said."""
+        return "rmse" if self.task == "regression" else "auc"
+
+    @property
+    def by_label(self) -> "tuple[Record, ...]":
+        """A record for each label, in which evaluations are those of this label alone."""
+        if len(self.labels) == 1:
+            return (self,)
+        return tuple(self._of(name, k) for k, name in enumerate(self.labels, start=1))
+
+    def _of(self, label: str, place: int) -> "Record":
+        return replace(
+            self,
+            labels=(label,),
+            place=place,
+            finals={split: _of_label(final, label) for split, final in self.finals.items()},
+            evaluations={
+                split: [_of_label(event, label) for event in events]
+                for split, events in self.evaluations.items()
+            },
+            members=tuple(member._of(label, place) for member in self.members),
+        )
 
     @property
     def size(self) -> int:
@@ -114,6 +147,13 @@ class Record:
         return max((int(measure(event.get("step"), 0)) for event in events), default=0)
 
 
+def _of_label(event: Event, label: str) -> Event:
+    """Return an evaluation as if this were the only label."""
+    mine = event.get("labels")
+    mine = mine.get(label) if isinstance(mine, dict) else None
+    return {**event, **mine} if isinstance(mine, dict) else event
+
+
 def measure(value: object, default: float = math.nan) -> float:
     """Return a number from JSON as a float; `default` for null, text and everything else."""
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -147,8 +187,9 @@ def read(path: Path) -> Record:
         dataset = _object(run.dataset, path / "dataset.json")
     else:
         missing.append("There is no dataset.json: rows and missing rates are not known.")
-    if "features" not in dataset and (path / "schema.json").is_file():
-        dataset = {**dataset, "features": _features(run)}
+    schema = _schema(path)
+    if "features" not in dataset and schema is not None:
+        dataset = {**dataset, "features": _features(schema)}
     members = _members(path, config)
     events, resumes = ([], ()) if members else _history(run, missing)
     finals = {
@@ -179,6 +220,8 @@ def read(path: Path) -> Record:
         resumes=resumes,
         missing=tuple(missing),
         members=members,
+        labels=schema.labels if schema else ("label",),
+        task=schema.task if schema else "classification",
     )
 
 
@@ -232,16 +275,23 @@ def _last(events: list[Event], name: str) -> Event | None:
     return next((event for event in reversed(events) if event["event"] == name), None)
 
 
-def _features(run: Run) -> list[dict[str, Any]]:
-    """Return the features as dataset.json would list them, as far as the schema knows."""
+def _schema(path: Path) -> Schema | None:
+    """Return the schema of a run; None where there is none."""
+    file = path / "schema.json"
+    if not file.is_file():
+        return None
     try:
-        schema = run.schema
+        return Schema.from_dict(json.loads(file.read_text()))
+    except ValueError as error:
+        raise RunError(f"{file}: not JSON ({error})") from error
     except (KeyError, TypeError) as error:
-        raise RunError(f"{run.path / 'schema.json'}: not a schema ({error!r})") from error
+        raise RunError(f"{file}: not a schema ({error!r})") from error
+
+
+def _features(schema: Schema) -> list[dict[str, Any]]:
+    """Return the features as dataset.json would list them, as far as the schema knows."""
+    sized = zip(schema.features, schema.num_embeddings, strict=True)
     return [
-        *(
-            {"name": one.name, "kind": "categorical", "rows": one.rows}
-            for one in schema.categorical
-        ),
-        *({"name": one.name, "kind": "dense", "rows": None} for one in schema.dense),
+        *({"name": one.name, "kind": one.kind, "num_embeddings": size} for one, size in sized),
+        *({"name": one.name, "kind": "dense", "num_embeddings": None} for one in schema.dense),
     ]

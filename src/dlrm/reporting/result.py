@@ -1,4 +1,4 @@
-"""The section about the result: the final metrics, beside the baseline and the optimum."""
+"""The final metrics, beside the baseline and the optimum."""
 
 from dlrm.reporting.markup import Html, element
 from dlrm.reporting.record import Event, Record
@@ -8,14 +8,20 @@ from dlrm.reporting.words import MEANINGS, METRICS, interval, metric, number, pe
 
 
 def section(record: Record) -> Html | None:
-    """Return the table of the final metrics, the model beside the baseline and the optimum."""
-    tables = []
+    """Return the section about the result of a run with one label."""
+    found = tables(record)
+    return element("section", element("h2", "Result"), *found) if found else None
+
+
+def tables(record: Record) -> list[Html]:
+    """Return tables of the final metrics, the model beside the baseline and the optimum."""
+    shown = []
     for split, final in record.finals.items():
         who = [one for one in ("baseline", "model", "optimum") if values(final, one)]
         if "model" not in who:
             continue
         own = record.name if record.size > 1 else "Model"
-        names = {"baseline": baseline_name(final), "model": own, "optimum": "best possible"}
+        names = {"baseline": baseline_name(record), "model": own, "optimum": "best possible"}
         gaps = {key: gap(final, key) for key in METRICS}
         heads = ["Metric", *(own if one == "model" else names[one].capitalize() for one in who)]
         if any(gaps.values()):
@@ -34,11 +40,15 @@ def section(record: Record) -> Html | None:
         of = record.averaged if record.size > 1 else f"model of step {number(record.final_step)}"
         what = f"{split.capitalize()} rows, {of}"
         first = split == record.split
-        if first and interval(values(final, "model"), "log_loss"):
+        if first and _any_interval(values(final, "model")):
             what += "; below each value its 95% interval, for the luck of the rows"
         found = table(heads, rows, numbers=heads[1:], caption=what if first else None)
-        tables.append(found if first else fold(what, found))
-    return element("section", element("h2", "Result"), *tables) if tables else None
+        shown.append(found if first else fold(what, found))
+    return shown
+
+
+def _any_interval(metrics: Event) -> bool:
+    return any(interval(metrics, name) for name in ("log_loss", "rmse"))
 
 
 def _cell(metrics: Event, key: str, who: str) -> Html:

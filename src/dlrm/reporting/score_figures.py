@@ -1,4 +1,8 @@
-"""The figures about the scores: calibration, and how either label is scored."""
+"""The figures about the predictions of one label.
+
+Of clicks: calibration, and how either label is scored. Of numbers: predicted against actual, and
+how far off.
+"""
 
 import math
 
@@ -12,10 +16,13 @@ from dlrm.reporting.verdict import values
 from dlrm.reporting.words import compact, percent
 
 _BIN = ("low", "high", "mean_score", "click_rate")
+_PREDICTIONS = ("mean_prediction", "mean_label", "label_low", "label_high")
 
 
 def section(record: Record) -> Html:
-    """Return the figures about the scores."""
+    """Return the figures about the predictions."""
+    if record.task == "regression":
+        return join(predicted(record), residuals(record))
     return join(calibration(record), histogram(record))
 
 
@@ -37,7 +44,7 @@ def calibration(record: Record) -> Html:
     if math.isfinite(ratio):
         title += f": scores are on the whole {_off(ratio)}"
     drawing = charts.calibration(
-        "calibration", title, np.stack([low, high], axis=1), scores, rates, samples
+        _name(record, "calibration"), title, np.stack([low, high], axis=1), scores, rates, samples
     )
     legend = [
         key(f"{record.split} rows, by score", "model", dot=True),
@@ -66,12 +73,70 @@ def histogram(record: Record) -> Html:
         middle = (edges[:-1] + edges[1:]) / 2
         yes, no = (float((middle * of).sum() / of.sum()) for of in (positives, negatives))
         title += f": {percent(yes)} on average with a click, {percent(no)} without"
-    drawing = charts.histogram("histogram", title, edges, negatives, positives)
+    drawing = charts.histogram(_name(record, "histogram"), title, edges, negatives, positives)
     legend = [
         key(f"no click ({compact(float(negatives.sum()))} rows)", "model"),
         key(f"click ({compact(float(positives.sum()))} rows)", "train", SWATCHES["train-dashed"]),
     ]
     return figure(title, legend, drawing, "The bars of each label add up to 100%.")
+
+
+def predicted(record: Record) -> Html:
+    """Draw actual values against predicted ones."""
+    title = "Predicted against actual"
+    rows = [
+        row
+        for row in record.final.get("prediction_bins") or ()
+        if measure(row.get("samples")) > 0
+        and all(math.isfinite(measure(row.get(key))) for key in _PREDICTIONS)
+    ]
+    if not rows:
+        return absent(title, "it needs the final evaluation")
+    means, labels, low, high, samples = np.asarray(
+        [[measure(row[key]) for key in (*_PREDICTIONS, "samples")] for row in rows]
+    ).T
+    r2 = measure(values(record.final, "model").get("r2"))
+    if math.isfinite(r2) and r2 > 0:
+        title += f": {percent(r2)} of the variance is predicted"
+    drawing = charts.predicted(_name(record, "predicted"), title, means, labels, low, high)
+    legend = [
+        key(f"mean of {record.split} rows, by prediction", "model", dot=True),
+        key("exactly right", "optimum"),
+    ]
+    note = (
+        f"{compact(float(samples.sum()))} rows in {len(rows)} bins; the lines hold the middle 80% "
+        "of the actual values of each."
+    )
+    return figure(title, legend, drawing, note)
+
+
+def residuals(record: Record) -> Html:
+    """Draw how far predictions are off."""
+    counts = record.final.get("residuals") or {}
+    edges, rows = (
+        np.asarray([measure(value) for value in counts.get(key) or ()])
+        for key in ("edges", "counts")
+    )
+    if len(edges) != len(rows) + 1 or not np.isfinite(np.concatenate([edges, rows])).all():
+        return absent("Residuals", "they need the final evaluation")
+    if not rows.any():
+        return absent("Residuals", "no row was predicted")
+    title = "Residuals: predicted less actual"
+    drawing = charts.residuals(_name(record, "residuals"), title, edges, rows)
+    legend = [
+        key(f"{record.split} rows", "model"),
+        key("exactly right", "optimum"),
+    ]
+    inside = f"{compact(float(rows.sum()))} rows."
+    outside = measure(counts.get("outside"), 0.0)
+    if outside > 0:
+        inside += f" {compact(outside)} more are further off and outside of the frame."
+    return figure(title, legend, drawing, inside)
+
+
+def _name(record: Record, name: str) -> str:
+    """Return the name of a drawing, its own within the page."""
+    return f"{name}-{record.place}" if record.place else name
 
 
 def _off(ratio: float) -> str:

@@ -1,4 +1,4 @@
-"""The figures about a training: loss, AUC, accuracy and throughput."""
+"""The figures about a training: loss, metrics of the held-out rows and throughput."""
 
 import math
 from collections.abc import Sequence
@@ -10,24 +10,46 @@ from dlrm.reporting.figures import SWATCHES, absent, figure, key, note
 from dlrm.reporting.markup import Html, join
 from dlrm.reporting.record import Event, Record, measure
 from dlrm.reporting.series import Level, Line, elapsed, line, window
-from dlrm.reporting.verdict import baseline_name, values
-from dlrm.reporting.words import compact, duration, metric, number, percent
+from dlrm.reporting.verdict import DIRECTIONS, baseline_name, values
+from dlrm.reporting.words import METRICS, compact, duration, in_sentence, metric, number, percent
+
+FIGURES = {"classification": ("auc", "accuracy"), "regression": ("rmse", "mae")}
+"""By task, the metrics that are drawn over the steps."""
+UNITS = {
+    "auc": "AUC",
+    "accuracy": "share of rows that are right",
+    "log_loss": "log loss per sample (nats)",
+    "rmse": "RMSE, in units of the label",
+    "mae": "MAE, in units of the label",
+}
 
 
 def section(record: Record) -> Html:
-    """Return the figures about the training, or about those of an ensemble's members."""
+    """Return the figures about the training, or about those of an ensemble's members.
+
+    Metrics of several labels are drawn with each of them, by `of_label`.
+    """
     if record.members:
         return members.figures(record)
-    return join(
-        loss(record), evaluation(record, "auc"), evaluation(record, "accuracy"), throughput(record)
-    )
+    one = record.labels if len(record.labels) == 1 else ()
+    drawn = [evaluation(record, name) for name in FIGURES[record.task] if one]
+    return join(loss(record), *drawn, throughput(record))
+
+
+def of_label(record: Record) -> Html:
+    """Return the figures about one of several labels over the steps."""
+    if record.members:
+        return Html("")
+    names = ("log_loss", "auc") if record.task == "classification" else FIGURES[record.task]
+    return join(*(evaluation(record, name) for name in names))
 
 
 def loss(record: Record) -> Html:
     """Draw the loss over the steps; beside it the log loss, where training minimises another."""
     kind = _loss_name(record)
     steps = line("training, as it went", "train", _points(record.steps, "loss"))
-    if kind in (None, "bce") and len(steps) < 3:
+    alone = len(record.labels) == 1
+    if kind == "bce" and alone and len(steps) < 3:
         # A short training logs its loss rarely, but is measured all along
         steps = max(steps, *_splits(record, "log_loss")[:1], key=len)
     title = "Training loss"
@@ -35,8 +57,12 @@ def loss(record: Record) -> Html:
         # The loss of one batch is mostly noise; the last tenth tells where it is
         end = float(steps.y[-max(1, len(steps) // 10) :].mean())
         title = f"Training loss goes from {number(float(steps.y[0]))} to {number(end)}"
+    if not alone:
+        return _curves("loss", title, [steps], [], f"{kind}, mean of the labels", None)
+    if record.task == "regression":
+        return _curves("loss", title, [steps], [], f"{kind} per sample", None)
     ring, levels = _ring(record, "log_loss"), _levels(record, "log_loss")
-    if kind in (None, "bce"):
+    if kind == "bce":
         lines = [steps, *_splits(record, "log_loss", "train")]
         return _curves("loss", title, lines, levels, "log loss per sample (nats)", ring)
     lines = _splits(record, "log_loss")
@@ -47,8 +73,8 @@ def loss(record: Record) -> Html:
 
 
 def evaluation(record: Record, name: str) -> Html:
-    """Draw `auc` or `accuracy` over the steps."""
-    shown = {"auc": "AUC", "accuracy": "Accuracy"}[name]
+    """Draw a metric over the steps."""
+    shown = METRICS[name]
     lines = _splits(record, name)
     if record.split is None and record.latest is None:
         return absent(shown, "nothing was evaluated yet")
@@ -57,13 +83,14 @@ def evaluation(record: Record, name: str) -> Html:
     levels = _levels(record, name)
     title, held = shown, [line for line in lines if line.role == "model" and len(line)]
     if held:
-        judged, top = held[0], int(np.argmax(held[0].y))
+        judged, upwards = held[0], DIRECTIONS[name] > 0
+        top = int(np.argmax(judged.y) if upwards else np.argmin(judged.y))
         most, when = number(float(judged.y[top])), number(int(judged.x[top]))
-        word = shown if name == "auc" else name
-        title = f"{judged.label.capitalize()} {word} is {most}"
+        subject = f"{judged.label.capitalize()} {in_sentence(name)}"
+        title = f"{subject} is {most}"
         if len(judged) > 1:
-            title = f"{judged.label.capitalize()} {word} peaks at {most}, at step {when}"
-    unit = "share of rows that are right" if name == "accuracy" else "AUC"
+            verb = "peaks at" if upwards else "falls to"
+            title = f"{subject} {verb} {most}, at step {when}"
     seen = record.evaluations.get("train", ())
     few = len(seen) - len(_telling(seen))
     said = "Not drawn: the training's last value, over very few rows." if few else ""
@@ -72,7 +99,8 @@ def evaluation(record: Record, name: str) -> Html:
         # Said, not drawn: it is often so far below that the curves would be flat beside it
         commoner = percent(max(rate, 1 - rate))
         said = f"Always saying the commoner label would be right for {commoner}. {said}".rstrip()
-    return _curves(name, title, lines, levels, unit, _ring(record, name), said)
+    of = f"{name}-{record.place}" if record.place else name
+    return _curves(of, title, lines, levels, UNITS[name], _ring(record, name), said)
 
 
 def throughput(record: Record) -> Html:
@@ -114,7 +142,7 @@ def _curves(
     drawn = [line for line in lines if len(line)]
     if not drawn:
         return absent(title, "no step with a finite value was logged yet")
-    drawing = charts.curves(name, title, drawn, levels, y_label=unit, mark=ring)
+    drawing = charts.curves(name.replace("_", "-"), title, drawn, levels, y_label=unit, mark=ring)
     legend = [key(line.label, line.role) for line in drawn]
     legend += [key(level.label, level.role, SWATCHES[level.role]) for level in levels]
     best = f"The ring is the best checkpoint, step {number(int(ring[0]))}." if ring else ""
@@ -122,15 +150,16 @@ def _curves(
     return figure(title, legend, drawing, " ".join(filter(None, below)))
 
 
-def _loss_name(record: Record) -> str | None:
+def _loss_name(record: Record) -> str:
     """Return the name of the loss, wherever the configuration holds it."""
+    usual = "mse" if record.task == "regression" else "bce"
     for holder in (record.config, *record.config.values()):
         found = holder.get("loss") if isinstance(holder, dict) else None
         if isinstance(found, dict):
             found = found.get("name")
         if isinstance(found, str):
-            return found
-    return None
+            return usual if found == "auto" else found
+    return usual
 
 
 def _points(events: Sequence[Event], key: str) -> list[tuple[float, float]]:
@@ -168,7 +197,7 @@ def _telling(events: Sequence[Event]) -> list[Event]:
 
 
 def _levels(record: Record, name: str) -> list[Level]:
-    named = (("optimum", "best possible"), ("baseline", baseline_name(record.final)))
+    named = (("optimum", "best possible"), ("baseline", baseline_name(record)))
     known = [(role, label, measure(values(record.final, role).get(name))) for role, label in named]
     return [
         Level(f"{label} {metric(name, value)}", role, value)
@@ -180,7 +209,8 @@ def _levels(record: Record, name: str) -> list[Level]:
 def _ring(record: Record, name: str) -> tuple[float, float] | None:
     """Return the best point, where this is the metric that the run chose it by."""
     best = record.best or {}
-    if best.get("metric") != name:
+    # The first label chooses.
+    if best.get("metric") != name or record.place > 1:
         return None
     point = measure(best.get("step")), measure(best.get("value"))
     return point if all(math.isfinite(value) for value in point) else None

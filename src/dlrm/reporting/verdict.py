@@ -4,12 +4,18 @@ import math
 from dataclasses import dataclass
 
 from dlrm.reporting.record import Event, Record, measure
-from dlrm.reporting.words import number, percent
+from dlrm.reporting.words import in_sentence, number, percent
 
-BASELINES = {"lr": "logistic regression"}
-"""Names of baselines in words; others are shown as they are."""
+BASELINES = {
+    "classification": {"lr": "logistic regression"},
+    "regression": {"lr": "linear regression"},
+}
+"""By task, names of baselines in words; others are shown as they are."""
 
-DIRECTIONS = {"auc": 1, "log_loss": -1, "normalized_entropy": -1, "accuracy": 1}
+DIRECTIONS = {
+    **{"auc": 1, "log_loss": -1, "normalized_entropy": -1, "accuracy": 1},
+    **{"rmse": -1, "mae": -1, "r2": 1},
+}
 """Metrics that have a better end, and whether it is the upper one."""
 
 WHO = ("baseline", "model", "optimum")
@@ -51,46 +57,56 @@ def values(final: Event, who: str) -> Event:
     return found if isinstance(found, dict) else {}
 
 
-def baseline_name(final: Event) -> str:
+def baseline_name(record: Record) -> str:
     """Return the name of the baseline in words."""
-    name = str((final.get("baseline") or {}).get("name") or "baseline")
-    return BASELINES.get(name, name)
+    name = str((record.final.get("baseline") or {}).get("name") or "baseline")
+    return BASELINES[record.task].get(name, name)
 
 
 def verdict(record: Record) -> str:
-    """Return what came out, in a sentence or two."""
+    """Return what came out, in a sentence or two, or in a sentence for each label."""
     if record.split is None:
         return _unfinished(record)
-    final, split = record.final, record.split.capitalize()
-    metrics = values(final, "model")
-    auc = measure(metrics.get("auc"))
-    if not math.isfinite(auc):
-        loss = f" Its log loss is {number(metrics['log_loss'])}." if metrics.get("log_loss") else ""
-        rows = "rows" if not metrics.get("samples") else f"{number(metrics['samples'])} rows"
-        return (
-            f"AUC is undefined: the {rows} of the {record.split} split hold one class only.{loss}"
-        )
-    return f"{split} AUC {number(auc)}{_compared(final, auc)}{_averaged(record)}"
+    if len(record.labels) > 1:
+        alone = [f"{one.labels[0]}: {_judged(one)}" for one in record.by_label]
+        return " ".join(alone) + _averaged(record, record.headline)
+    return _judged(record) + _averaged(record, record.headline)
 
 
-def _averaged(record: Record) -> str:
+def _judged(record: Record) -> str:
+    """Say how good the predictions of one label are."""
+    metrics, name = values(record.final, "model"), record.headline
+    value = measure(metrics.get(name))
+    split = str(record.split)
+    if math.isfinite(value):
+        return f"{split.capitalize()} {in_sentence(name)} {number(value)}{_compared(record, value)}"
+    rows = "rows" if not metrics.get("samples") else f"{number(metrics['samples'])} rows"
+    if record.task == "regression":
+        return f"{in_sentence(name)} is unknown for the {rows} of the {split} split."
+    loss = f" Its log loss is {number(metrics['log_loss'])}." if metrics.get("log_loss") else ""
+    return f"AUC is undefined: the {rows} of the {split} split hold one class only.{loss}"
+
+
+def _averaged(record: Record, name: str) -> str:
     """Say that the scores are those of several models, and what one of them reaches."""
     if record.size == 1:
         return ""
     members = record.final.get("members") or ()
-    alone = [measure(values(each, "model").get("auc")) for each in members]
-    mean = sum(alone) / len(alone) if alone else math.nan
+    alone = [measure(values(each, "model").get(name)) for each in members]
+    mean = sum(alone) / len(alone) if alone and len(record.labels) == 1 else math.nan
     end = f"; each alone reaches {number(mean)} on average" if math.isfinite(mean) else ""
     return f" The scores are the {record.averaged} ({record.name}){end}."
 
 
-def _compared(final: Event, auc: float) -> str:
-    best = measure(values(final, "optimum").get("auc"))
-    rival, name = measure(values(final, "baseline").get("auc")), baseline_name(final)
-    known, between = math.isfinite(best), gap(final, "auc")
+def _compared(record: Record, value: float) -> str:
+    """Say where the headline metric stands beside the baseline and the best possible."""
+    final, metric = record.final, record.headline
+    best = measure(values(final, "optimum").get(metric))
+    rival, name = measure(values(final, "baseline").get(metric)), baseline_name(record)
+    known, between = math.isfinite(best), gap(final, metric)
     if between is not None:
         if between.closed < 0:
-            end = f"the model is still below {name}."
+            end = f"the model is still {_side(metric, better=False)} {name}."
         elif between.closed >= 1:
             end = "the model is as good as the best possible, within the noise of the sample."
         else:
@@ -100,10 +116,29 @@ def _compared(final: Event, auc: float) -> str:
             f" {name} reaches {number(rival)}: {end}"
         )
     if math.isfinite(rival):
-        side = "above" if auc >= rival else "below"
-        return f", {number(abs(auc - rival))} {side} {name}, which reaches {number(rival)}."
+        side = "above" if value >= rival else "below"
+        return f", {number(abs(value - rival))} {side} {name}, which reaches {number(rival)}."
     if known:
         return f"; the best possible on this generated log is {number(best)}."
+    return _explained(final) if record.task == "regression" else _certain(final)
+
+
+def _side(metric: str, *, better: bool) -> str:
+    return "above" if better == (DIRECTIONS[metric] > 0) else "below"
+
+
+def _explained(final: Event) -> str:
+    """Say how much of the label's variance is predicted."""
+    r2 = measure(values(final, "model").get("r2"))
+    if not math.isfinite(r2):
+        return "."
+    if r2 <= 0:
+        return f". With an R² of {number(r2)} it is no better than always saying the mean label."
+    return f". It predicts {percent(r2)} of the label's variance."
+
+
+def _certain(final: Event) -> str:
+    """Say how much of the uncertainty is gone."""
     entropy = measure(values(final, "model").get("normalized_entropy"))
     if not math.isfinite(entropy):
         return "."
@@ -129,9 +164,12 @@ def _unfinished(record: Record) -> str:
         loss = measure(record.steps[-1].get("loss")) if record.steps else math.nan
         there = f" The training loss there is {number(loss)}."
         return text + there if math.isfinite(loss) else text
-    auc = measure(record.latest.get("auc"))
-    shown = number(auc) if math.isfinite(auc) else "undefined (one class only)"
+    value = measure(record.latest.get(record.headline))
+    shown = number(value) if math.isfinite(value) else "undefined (one class only)"
+    name = in_sentence(record.headline)
+    if len(record.labels) > 1:
+        name += f" of {record.labels[0]}"
     return (
-        f"{text} The latest {record.latest.get('split')} AUC, at step"
+        f"{text} The latest {record.latest.get('split')} {name}, at step"
         f" {number(record.latest.get('step'))}, is {shown}."
     )

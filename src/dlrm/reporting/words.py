@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from dlrm.reporting.record import measure
 
-METRICS = {
+CLASSIFICATION = {
     "auc": "AUC",
     "log_loss": "Log loss",
     "normalized_entropy": "Normalized entropy",
@@ -13,8 +13,19 @@ METRICS = {
     "calibration": "Calibration",
     "ece": "ECE",
     "click_rate": "Click rate",
-    "samples": "Samples",
 }
+"""Metrics of labels that are 0 or 1, in the order in which they are shown."""
+
+REGRESSION = {
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R²",
+    "bias": "Bias",
+    "mean_label": "Mean label",
+}
+"""Metrics of labels that are any numbers, in the order in which they are shown."""
+
+METRICS = {**CLASSIFICATION, **REGRESSION, "samples": "Samples"}
 """The metrics of an evaluation, in the order in which they are shown."""
 
 MEANINGS = {
@@ -25,9 +36,21 @@ MEANINGS = {
     "calibration": "mean score over click rate; 1 is right",
     "ece": "mean |score − click rate| over bins of equal score; lower is better",
     "click_rate": "share of rows that were clicked",
+    "rmse": "root of the mean squared error, in units of the label; lower is better",
+    "mae": "mean absolute error, in units of the label; lower is better",
+    "r2": "share of the label's variance that is predicted; 1 is perfect, 0 the mean label",
+    "bias": "mean prediction less mean label; 0 is right",
+    "mean_label": "mean of what was to be predicted",
     "samples": "rows evaluated",
 }
 """What each metric says, in a few words."""
+
+
+def in_sentence(name: str) -> str:
+    """Return what a metric is called within a sentence: `AUC`, `log loss`."""
+    label = METRICS.get(name, name.replace("_", " "))
+    return label if label.isupper() or label == "R²" else label.lower()
+
 
 UNKNOWN = "–"
 

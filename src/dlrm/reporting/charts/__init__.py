@@ -11,7 +11,7 @@ from dlrm.reporting.charts.precision import Bits, precision
 from dlrm.reporting.charts.predictions import Guess, predictions
 from dlrm.reporting.charts.roofline import Point, Roof, roofline
 from dlrm.reporting.charts.scaling import scaling
-from dlrm.reporting.charts.scores import calibration, histogram
+from dlrm.reporting.charts.scores import calibration, histogram, predicted, residuals
 
 __all__ = [
     "Bits",
@@ -31,7 +31,9 @@ __all__ = [
     "gather",
     "histogram",
     "precision",
+    "predicted",
     "predictions",
+    "residuals",
     "roofline",
     "rows",
     "scaling",

@@ -1,4 +1,4 @@
-"""How scores are spread and calibrated."""
+"""How scores are spread and calibrated, and predictions of numbers against what they were of."""
 
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from dlrm.reporting.charts.drawing import (
     shares,
     stand_in,
     svg,
+    tick,
 )
 from dlrm.reporting.series import Floats
 from dlrm.reporting.words import compact
@@ -84,6 +85,72 @@ def histogram(name: str, title: str, edges: Floats, negatives: Floats, positives
         shares(ax.yaxis)
         labels(ax, "score", "share of the label's rows")
         return svg(figure, name, title)
+
+
+def predicted(
+    name: str, title: str, means: Floats, actual: Floats, low: Floats, high: Floats
+) -> str:
+    """Draw actual values against predicted ones.
+
+    Args:
+        name: A name of its own within the page.
+        title: What is seen, for a screen reader.
+        means: (K,) mean prediction of the rows in each bin.
+        actual: (K,) their mean label.
+        low: (K,) where the middle of their labels begins.
+        high: (K,) where it ends.
+
+    """
+    with drawing(1, HIGH) as (figure, (ax,)):
+        from matplotlib.ticker import MaxNLocator
+
+        left, right = _around(means)
+        bottom, top = _around(np.concatenate([low, high, actual]))
+        ends = [min(left, bottom), max(right, top)]
+        ax.plot(ends, ends, color=stand_in("optimum"), ls=DASHES["optimum"], lw=1.4)
+        ax.vlines(means, low, high, color=stand_in("model"), lw=1.2, alpha=0.6)
+        ax.plot(means, actual, "o", color=stand_in("model"), ms=4.5, clip_on=False, zorder=3)
+        ax.set_xlim(left, right)
+        ax.set_ylim(bottom, top)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+            axis.set_major_formatter(lambda value, _, axis=axis: tick(value, axis))
+        labels(ax, "mean prediction in the bin", "actual value, with its middle 80%")
+        return svg(figure, name, title)
+
+
+def residuals(name: str, title: str, edges: Floats, counts: Floats) -> str:
+    """Draw how far predictions are off; the bars add up to 100%.
+
+    Args:
+        name: A name of its own within the page.
+        title: What is seen, for a screen reader.
+        edges: (K + 1,) ends of the bins of predicted less actual.
+        counts: (K,) rows in each.
+
+    """
+    with drawing(1, HIGH) as (figure, (ax,)):
+        from matplotlib.ticker import MaxNLocator
+
+        heights = counts / float(counts.sum())
+        color = stand_in("model")
+        ax.stairs(heights, edges, fill=True, color=color, alpha=0.28, lw=0)
+        ax.stairs(heights, edges, color=color, lw=1.6, baseline=None)
+        ax.axvline(0.0, color=stand_in("optimum"), ls=DASHES["optimum"], lw=1.4)
+        ax.set_xlim(float(edges[0]), float(edges[-1]))
+        ax.set_ylim(bottom=0)
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+        ax.xaxis.set_major_formatter(lambda value, _: tick(value, ax.xaxis))
+        shares(ax.yaxis)
+        labels(ax, "predicted less actual", "share of the rows")
+        return svg(figure, name, title)
+
+
+def _around(values: Floats) -> tuple[float, float]:
+    """Return limits of an axis that shows all of these."""
+    low, high = float(values.min()), float(values.max())
+    pad = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
+    return low - pad, high + pad
 
 
 def _bars(ax: "Axes", left: Floats, widths: Floats, samples: Floats) -> None:
