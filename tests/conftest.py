@@ -1,5 +1,7 @@
 """Fixtures shared by all tests."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,11 @@ import pytest
 from dlrm.data.clicks import ClicksSource
 from dlrm.data.prepare import prepare
 from dlrm.data.store import Dataset
+
+# Where tests find `module:Class`, in the processes that they start too: `sign_sgd:SignSGD`.
+OWN = str(Path(__file__).parent / "optim")
+sys.path.append(OWN)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), OWN]))
 
 
 @pytest.fixture(scope="session")
