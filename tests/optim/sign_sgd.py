@@ -58,7 +58,8 @@ class SignSGD(SparseOptimizer):
         self, group: dict[str, Any], weights: list[Tensor], grads: list[Tensor]
     ) -> None:
         """Update dense parameters."""
-        for weight, grad in zip(weights, grads, strict=True):
+        for weight, given in zip(weights, grads, strict=True):
+            grad = given.to(weight.dtype)
             weight.sub_(grad / (grad.abs() + group["eps"]), alpha=group["lr"])
 
     def update_table(

@@ -19,9 +19,7 @@ STORAGES = ("fp32", "bf16", "bf16_nearest", "split")
 def made(name: str, net: Net, lr: float = 0.05, **options: float | str) -> SparseOptimizer:
     """The optimizer over a net, with those of the options that it takes."""
     taken = signature(find(name)).parameters
-    return build(
-        name, net.groups(), lr, **{key: options[key] for key in options if key in taken}
-    )
+    return build(name, net.groups(), lr, **{key: options[key] for key in options if key in taken})
 
 
 def state_of(optimizer: SparseOptimizer) -> dict[str, torch.Tensor]:
