@@ -1,7 +1,8 @@
 // The inner loops of preparing a log, as C functions over buffers; dlrm/data/kernels.py calls them.
-// No state and no threads: callers run several at once on buffers of their own.
+// No state: callers run several at once on buffers of their own. Only `look_up` starts threads.
 #include "criteo.h"
 #include "distinct.h"
+#include "lookup.h"
 
 #include <new>
 
@@ -65,4 +66,37 @@ EXPORT int64_t distinct(const uint32_t *keys, const bool *missing, const int64_t
     return used;
 } catch (const std::bad_alloc &) {
     return -1;
+}
+
+// Fill the entries of a table, all of which must be empty (id -1) and more than `n`: the id of
+// keys[i] is i. The key at `missing` (none if -1) gets none. No key comes twice.
+EXPORT void index_keys(const uint32_t *keys, int64_t n, int64_t missing, Entry *entries,
+                       int64_t capacity) {
+    constexpr int64_t AHEAD = 16;
+    for (int64_t i = 0; i < n; i++) {
+        if (i + AHEAD < n) __builtin_prefetch(&entries[home(keys[i + AHEAD], capacity)], 1);
+        if (i == missing) continue;
+        int64_t at = home(keys[i], capacity);
+        while (entries[at].id >= 0) at = at + 1 == capacity ? 0 : at + 1;
+        entries[at] = Entry{keys[i], int32_t(i)};
+    }
+}
+
+// ids (rows, count): of the value of each row in each column, taken modulo `modulus` first unless
+// that is 0, where missing is 0. Rows are divided among `threads`.
+EXPORT void look_up_columns(const Column *columns, int64_t count, int64_t rows, uint32_t modulus,
+                            int64_t threads, int32_t *ids) {
+    std::vector<std::thread> others;
+    int64_t done = 0;
+    try {
+        for (int64_t t = 1; t < threads; t++) {
+            const int64_t end = rows * t / threads;
+            others.emplace_back(look_up, columns, count, done, end, modulus, ids);
+            done = end;
+        }
+    } catch (const std::system_error &) {
+        // No thread to be had: the rest is done here.
+    }
+    look_up(columns, count, done, rows, modulus, ids);
+    for (std::thread &other : others) other.join();
 }
