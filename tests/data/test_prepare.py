@@ -108,7 +108,9 @@ def test_days_hold_the_last_file_out(tmp_path):
     days = [write(tmp_path / "day_0", whole[:70]), write(tmp_path / "day_1", whole[70:])]
     dataset = prepare(CriteoSource(days), tmp_path / "out", split="days").dataset
     assert [len(dataset.split(name)) for name in SPLITS] == [70, 15, 15]
-    np.testing.assert_array_equal(dataset.split("test").labels[:, 0], reference(whole).labels[70:85])
+    np.testing.assert_array_equal(
+        dataset.split("test").labels[:, 0], reference(whole).labels[70:85]
+    )
     with pytest.raises(ConfigError, match="two or more, but there is 1"):
         prepare(CriteoSource(days[0]), tmp_path / "other", split="days")
     assert not (tmp_path / "other").exists()

@@ -35,12 +35,12 @@ def test_ids_of_known_values_and_other_for_the_rest(values, order, min_count):
     parts = pl.DataFrame({"value": values, "count": pl.Series([1] * len(values), dtype=pl.Int64)})
     vocabulary, ids = Vocabulary.build("x", parts, order, min_count)
     counts = Counter(values.to_list())
-    known = [each for each in counts if counts[each] >= min_count]
+    known = [value for value in counts if counts[value] >= min_count]
     if order == "frequency":
-        known.sort(key=lambda each: -counts[each])
+        known.sort(key=lambda value: -counts[value])
     assert vocabulary.frame["value"].to_list() == known
-    assert vocabulary.frame["count"].to_list() == [counts[each] for each in known]
-    assert vocabulary.rows == len(known) + 1
+    assert vocabulary.frame["count"].to_list() == [counts[value] for value in known]
+    assert vocabulary.num_embeddings == len(known) + 1
     expected = [known.index(v) if v in known else len(known) for v in values.to_list()]
     assert ids.tolist() == expected
     assert vocabulary.ids(values).tolist() == expected
@@ -64,6 +64,17 @@ def test_fold_of_texts_is_stable(values, rows):
 def test_fold_of_narrow_types_takes_any_divisor():
     values = pl.Series([None, -1, 5, 100], dtype=pl.Int8)
     assert fold(values, 40_000_000).to_list() == [0, 39_999_999, 5, 100]
+
+
+def test_values_are_told_as_the_raw_data_write_them():
+    hexadecimal = pl.Series([None, 10, 2**32 - 1], dtype=pl.UInt32)
+    for values, expected in (
+        (hexadecimal, [None, "0000000a", "ffffffff"]),
+        (fold(hexadecimal, 7), ["0", "3", "3"]),
+        (pl.Series(["", None, "a"]), ["", None, "a"]),
+    ):
+        frame = pl.DataFrame({"value": values, "count": [1, 1, 1]})
+        assert [Vocabulary("x", frame).text(id) for id in range(3)] == expected
 
 
 def test_an_unknown_order_lists_the_choices():

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from dlrm.data.lists import Lists
@@ -29,17 +28,3 @@ class Encoded:
 
     def __len__(self) -> int:
         return self.dense.shape[0]
-
-
-def dense_columns(frame: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
-    """Return log(x + 1) of number columns as Float32; missing (null, NaN) and negative are 0."""
-    # In float64 and rounded once, so that every machine computes the same float32.
-    numbers = pl.col(names).cast(pl.Float64).fill_null(0).fill_nan(0).clip(lower_bound=0)
-    return frame.select(numbers.log1p().cast(pl.Float32))
-
-
-def dense_array(frame: pl.DataFrame) -> NDArray[np.float32]:
-    """Return Float32 columns as one row-major array (n, N)."""
-    return np.ascontiguousarray(
-        frame.to_numpy(order="c").reshape(frame.height, frame.width), np.float32
-    )

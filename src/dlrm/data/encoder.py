@@ -15,7 +15,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dlrm.data.encoded import Encoded, dense_array, dense_columns
+from dlrm.data.dense import dense_array, dense_columns
+from dlrm.data.encoded import Encoded
 from dlrm.data.store import FEATURES_FILE, VOCABULARY_FOLDER
 from dlrm.data.vocabulary import Vocabulary, fold
 from dlrm.errors import DatasetError

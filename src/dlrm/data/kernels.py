@@ -7,7 +7,7 @@ Each has a counterpart in Polars that gives the same, for machines without a com
 import ctypes
 import os
 import sys
-from ctypes import c_int, c_int64, c_void_p
+from ctypes import c_int, c_int64, c_uint32, c_void_p
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -20,8 +20,28 @@ from dlrm.compiler import BuildError, compiled
 _ARGUMENTS: dict[str, list[type]] = {
     "parse_criteo": [c_void_p, c_void_p, c_int64, c_int, *[c_void_p] * 4],
     "distinct": [*[c_void_p] * 3, c_int64, *[c_void_p] * 3],
+    "index_keys": [c_void_p, c_int64, c_int64, c_void_p, c_int64],
+    "look_up_columns": [c_void_p, c_int64, c_int64, c_uint32, c_int64, c_void_p],
 }
 """Exported function -> its arguments, as `native/kernels.cpp` declares them."""
+
+ENTRY = np.dtype([("key", np.uint32), ("id", np.int32)])
+"""An entry of a hash table, `Entry` in `native/lookup.h`; its id is -1 where it is empty."""
+COLUMN = np.dtype(
+    [
+        ("values", np.uintp),
+        ("states", np.uintp),
+        ("entries", np.uintp),
+        ("capacity", np.int64),
+        ("missing", np.int32),
+        ("other", np.int32),
+    ]
+)
+"""A column and the table that its values are looked up in, `Column` in `native/lookup.h`."""
+PRESENT, MISSING, UNSEEN = 0, 1, 2
+"""States of a value in a column that is looked up: UNSEEN is certainly in no table."""
+THREAD_LOOKUPS = 1 << 15
+"""As many values are worth a thread of their own."""
 
 _loaded: list[Any] = []  # the library, or None where there is none, once `_library` was asked
 _lock = Lock()
@@ -47,7 +67,13 @@ def available() -> bool:
 
 def build() -> Path:
     """Return the library, compiling it unless it is there already; may raise a BuildError."""
-    return compiled("data", Path(__file__).parent / "native", what="its kernels for raw logs")
+    return compiled(
+        "data",
+        Path(__file__).parent / "native",
+        ["-pthread"],
+        link=["-pthread"],
+        what="its kernels for raw logs",
+    )
 
 
 def parse_criteo(text: bytes, lines: int, *, labelled: bool) -> Columns | None:
@@ -90,12 +116,52 @@ def distinct(
     """
     n = len(values)
     codes, rows, counts = np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.int64)
-    found = _library().distinct(
+    number = _library().distinct(
         _at(values), _at(missing), _at(weights), n, _at(codes), _at(rows), _at(counts)
     )
-    if found < 0:
+    if number < 0:
         raise MemoryError(f"no memory for the distinct values of {n:,} rows")
-    return rows[:found], counts[:found], codes
+    return rows[:number], counts[:number], codes
+
+
+def index_keys(keys: NDArray[np.uint32], missing: int | None) -> NDArray[np.void]:
+    """Return a hash table in which the id of each key is its place.
+
+    Args:
+        keys: (V,), all different; 0 at `missing`.
+        missing: Place that stands for a missing value and not for its key; None where there is
+            none.
+
+    Returns:
+        Entries of type ENTRY, a third of them empty.
+
+    """
+    entries = np.empty(len(keys) * 3 // 2 + 2, ENTRY)
+    at = -1 if missing is None else missing
+    _library().index_keys(_at(keys), len(keys), at, _at(entries), len(entries))
+    return entries
+
+
+def look_up_columns(
+    columns: NDArray[np.void], rows: int, modulus: int | None, threads: int
+) -> NDArray[np.int32]:
+    """Look up the values of T columns, each in a table of its own.
+
+    Args:
+        columns: (T,) of type COLUMN; addresses of arrays that stay alive: `values` (rows,) uint32
+            and `states` (rows,) uint8, 0 where all values are PRESENT.
+        rows: n.
+        modulus: Values are taken modulo this first, and missing is 0; None leaves them.
+        threads: At most so many share the work where there is much.
+
+    Returns:
+        ids (n, T).
+
+    """
+    ids = np.empty((rows, len(columns)), np.int32)
+    shared = max(1, min(threads, ids.size // THREAD_LOOKUPS))
+    _library().look_up_columns(_at(columns), len(columns), rows, modulus or 0, shared, _at(ids))
+    return ids
 
 
 def _at(array: NDArray[Any] | None) -> int | None:
@@ -108,9 +174,10 @@ def _at(array: NDArray[Any] | None) -> int | None:
 
 def _library() -> Any:
     """Return the loaded library; None where there is none."""
-    with _lock:
-        if not _loaded:
-            _loaded.append(_load())
+    if not _loaded:
+        with _lock:
+            if not _loaded:
+                _loaded.append(_load())
     return _loaded[0]
 
 

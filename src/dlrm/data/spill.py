@@ -17,7 +17,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dlrm.data.encoded import Encoded, dense_array, dense_columns
+from dlrm.data.dense import dense_array, dense_columns
+from dlrm.data.encoded import Encoded
 from dlrm.data.source import Source
 from dlrm.data.threads import ahead, in_order
 from dlrm.data.vocabulary import IdOrder, Vocabulary, distinct, fold

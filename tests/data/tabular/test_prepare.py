@@ -185,9 +185,7 @@ def test_names_that_are_made_may_be_there_already(tmp_path):
         "age bucket target mean",
         "age bucket target mean (2)",
     ]
-    assert len({feature.name for feature in made.schema.features}) == len(
-        made.schema.features
-    )
+    assert len({feature.name for feature in made.schema.features}) == len(made.schema.features)
     encoder = open_encoder(made.path)
     dense = made.split("train").dense
     assert set(dense[:, 1]) == {0.0, 1.0}

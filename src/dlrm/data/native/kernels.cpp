@@ -4,6 +4,7 @@
 #include "distinct.h"
 #include "lookup.h"
 
+#include <exception>
 #include <new>
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -68,11 +69,12 @@ EXPORT int64_t distinct(const uint32_t *keys, const bool *missing, const int64_t
     return -1;
 }
 
-// Fill the entries of a table, all of which must be empty (id -1) and more than `n`: the id of
-// keys[i] is i. The key at `missing` (none if -1) gets none. No key comes twice.
+// Fill a table of more than `n` entries: the id of keys[i] is i. The key at `missing` (none if -1)
+// gets none. No key comes twice.
 EXPORT void index_keys(const uint32_t *keys, int64_t n, int64_t missing, Entry *entries,
                        int64_t capacity) {
     constexpr int64_t AHEAD = 16;
+    std::fill(entries, entries + capacity, Entry{0, -1});
     for (int64_t i = 0; i < n; i++) {
         if (i + AHEAD < n) __builtin_prefetch(&entries[home(keys[i + AHEAD], capacity)], 1);
         if (i == missing) continue;
@@ -89,13 +91,14 @@ EXPORT void look_up_columns(const Column *columns, int64_t count, int64_t rows, 
     std::vector<std::thread> others;
     int64_t done = 0;
     try {
+        others.reserve(size_t(threads));
         for (int64_t t = 1; t < threads; t++) {
             const int64_t end = rows * t / threads;
             others.emplace_back(look_up, columns, count, done, end, modulus, ids);
             done = end;
         }
-    } catch (const std::system_error &) {
-        // No thread to be had: the rest is done here.
+    } catch (const std::exception &) {
+        // There is no thread or no memory to be had: the rest is done here.
     }
     look_up(columns, count, done, rows, modulus, ids);
     for (std::thread &other : others) other.join();

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <system_error>
 #include <thread>
 #include <vector>
 

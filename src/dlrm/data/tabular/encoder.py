@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from dlrm import schema as model_schema
 from dlrm.data.encoded import Encoded
 from dlrm.data.encoder import ENCODER_FILE, VOCABULARY_FOLDER, Encoder, link
 from dlrm.data.tabular import toml
@@ -28,7 +29,6 @@ from dlrm.data.tabular.tokens import Tokens
 from dlrm.data.vocabulary import Vocabulary
 from dlrm.errors import DatasetError
 from dlrm.files import write_json
-from dlrm import schema as model_schema
 from dlrm.schema import DenseFeature, Schema, Table
 
 VERSION = 2

@@ -30,9 +30,7 @@ def known_inputs(raw: RawTable, encoder: TableEncoder, train: int) -> list[dict[
         described.append(
             {
                 "name": made.name,
-                "kind": "dense"
-                if made.rows is None
-                else encoder.schema.feature(made.name).kind,
+                "kind": "dense" if made.rows is None else encoder.schema.feature(made.name).kind,
                 "num_embeddings": made.rows,
                 "missing": lacking,
                 "missing_rate": lacking / raw.rows,

@@ -1,0 +1,41 @@
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dlrm.data import dense
+from dlrm.data.dense import dense_inputs
+
+integers = st.lists(st.none() | st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 9), max_size=9)
+floats = st.lists(st.none() | st.floats(), max_size=9)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(integers, floats)
+@pytest.mark.parametrize("few", [0, 9])
+def test_a_few_rows_are_as_many_ones(monkeypatch, few, counts, numbers):
+    monkeypatch.setattr(dense, "FEW_ROWS", few)
+    rows = min(len(counts), len(numbers))
+    frame = pl.DataFrame(
+        {
+            "a": pl.Series(numbers[:rows], dtype=pl.Float64),
+            "b": pl.Series(counts[:rows], dtype=pl.Int64),
+        }
+    )
+    inputs = dense_inputs(frame, ["b", "a"])
+    assert (inputs.shape, inputs.dtype) == ((rows, 2), np.float32)
+    for row, (a, b) in enumerate(frame.iter_rows()):
+        for position, x in ((0, b), (1, a)):
+            positive = x is not None and x > 0
+            expected = math.log1p(float(x)) if positive else 0.0
+            assert inputs[row, position] == np.float32(expected)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 100])
+def test_no_columns_and_texts(rows):
+    assert dense_inputs(pl.DataFrame({"a": ["1"] * rows}), []).shape[1] == 0
+    texts = pl.DataFrame({"a": pl.Series(["1"] * rows, dtype=pl.String)})
+    assert dense_inputs(texts, ["a"]).tolist() == [[np.float32(math.log(2))]] * rows
