@@ -1,79 +1,112 @@
-"""Random ids and bags, and what embeddings must make of them, in plain float64 numpy."""
+"""What embeddings must make of any batch, in plain float64 numpy."""
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from batches import draw, ids_of
 from dlrm.batch import Batch
-from dlrm.nn.embedding import Embeddings
+from dlrm.nn.embedding import Embeddings, Layout
+from dlrm.schema import Schema
+from dlrm.training.loss import bce
 
-Vector = Callable[[int, int], np.ndarray]
-"""(table, id) -> its vector (D,)."""
+Vector = Callable[[str, int], np.ndarray]
+"""(name of a table, id) -> its vector (D,)."""
 
 SEEDS = st.integers(0, 2**31)
+ROWS = st.lists(st.integers(1, 9), min_size=1, max_size=4)
+"""Rows of tables."""
 LARGE = st.lists(st.integers(12, 40), min_size=1, max_size=4)
 """Rows of tables that can be compressed."""
 
 
-def draw(rows: Sequence[int], samples: int, longest: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return ids (L,) and offsets of bags of up to `longest` ids."""
-    rng = np.random.default_rng(seed)
-    bags = [
-        rng.integers(0, n, size=rng.integers(0, longest + 1)) for _ in range(samples) for n in rows
-    ]
-    lengths = np.cumsum([0, *map(len, bags)])
-    ids = np.concatenate([np.empty(0, dtype=np.int64), *bags])
-    return torch.from_numpy(ids), torch.from_numpy(lengths)
+def layout(*rows: int) -> Layout:
+    """Return the layout of one-hot features C1, C2, ... with a table each."""
+    return Layout.of(Schema.one_hot(0, rows))
 
 
-def one_hot(rows: Sequence[int], samples: int, seed: int) -> Tensor:
-    """Return ids (B, T)."""
-    rng = np.random.default_rng(seed)
-    return torch.from_numpy(np.stack([rng.integers(0, n, size=samples) for n in rows], axis=1))
+def ids(*samples: list[int]) -> Batch:
+    """Return a batch of these ids (B, T1) alone."""
+    return Batch(torch.empty(len(samples), 0), torch.tensor(samples), torch.zeros(len(samples), 1))
 
 
-def sums(vector: Vector, tables: int, dim: int, ids: Tensor, offsets: Tensor) -> np.ndarray:
-    """Return the sum of the vectors of each bag, (B, T, D)."""
-    result = np.zeros((len(offsets) - 1, dim))
-    for g, (start, stop) in enumerate(pairwise(offsets.tolist())):
-        for i in ids[start:stop].tolist():
-            result[g] += vector(g % tables, i)
-    return result.reshape(-1, tables, dim)
+def number(embeddings: Embeddings, table: str) -> int:
+    """Return the position of a table in the layout of embeddings."""
+    return [each.name for each in embeddings.layout.tables].index(table)
 
 
-def assert_is(embeddings: Embeddings, vector: Vector, samples: int, seed: int) -> None:
-    """Compare embeddings of doubles with the plain sums, one-hot and in bags."""
-    tables, dim = len(embeddings.rows), embeddings.dim
-    ids, offsets = draw(embeddings.rows, samples, 3, seed)
-    found = embeddings(ids, offsets)
-    assert found.shape == (samples, tables, dim)
-    expected = sums(vector, tables, dim, ids, offsets)
-    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-11, atol=1e-12)
-    ids = one_hot(embeddings.rows, samples, seed)
-    apart = torch.arange(samples * tables + 1)
-    expected = sums(vector, tables, dim, ids.flatten(), apart)
-    for found in (embeddings(ids), embeddings(ids.int()), embeddings(ids.flatten(), apart)):
-        np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-11, atol=1e-12)
+def sums(schema: Schema, names: tuple[str, ...], dim: int, vector: Vector, batch: Batch):
+    """Return the sum of the vectors of each sample and feature, (B, T, D)."""
+    result = np.zeros((len(batch), len(names), dim))
+    for b in range(len(batch)):
+        for t, name in enumerate(names):
+            for i in ids_of(schema, batch, b, name):
+                result[b, t] += vector(schema.feature(name).table, i)
+    return result
 
 
-def assert_gradients(embeddings: Embeddings, seed: int) -> None:
+def assert_is(
+    embeddings: Embeddings,
+    schema: Schema,
+    vector: Vector,
+    samples: int,
+    seed: int,
+    *,
+    rtol: float = 1e-11,
+    atol: float = 1e-12,
+) -> None:
+    """Compare embeddings with the plain sums, and their sequences with the plain vectors."""
+
+    def close(ours: Tensor, theirs: np.ndarray) -> None:
+        np.testing.assert_allclose(ours.detach().numpy(), theirs, rtol=rtol, atol=atol)
+
+    names, dim = embeddings.names, embeddings.dim
+    batch = draw(schema, samples, seed=seed)
+    out = embeddings(batch)
+    assert out.shape == (samples, len(names), dim)
+    close(out, sums(schema, names, dim, vector, batch))
+    narrow = replace(
+        batch,
+        ids=batch.ids.int(),
+        lists=batch.lists and batch.lists._replace(values=batch.lists.values.int()),
+    )
+    assert torch.equal(embeddings(narrow), out)
+    for t, name in enumerate(names):
+        if not schema.feature(name).is_list:
+            continue
+        values, offsets = embeddings.sequence(batch, name)
+        lists = [ids_of(schema, batch, b, name) for b in range(samples)]
+        assert offsets.tolist() == np.cumsum([0, *map(len, lists)]).tolist()
+        table = schema.feature(name).table
+        rows = [vector(table, i) for each in lists for i in each]
+        close(values, np.array(rows).reshape(-1, dim))
+        pooled = [values[first:last].sum(0) for first, last in itertools.pairwise(offsets)]
+        close(torch.stack(pooled), out[:, t].detach().numpy())
+
+
+def assert_gradients(embeddings: Embeddings, schema: Schema, seed: int) -> None:
     """Compare the gradients of embeddings of doubles with finite differences."""
-    ids, offsets = draw(embeddings.rows, 4, 3, seed)
-    factor = torch.randn(4, len(embeddings.rows), embeddings.dim, dtype=torch.float64)
+    batch = draw(schema, 4, seed=seed)
+    factor = torch.randn(4, len(embeddings.names), embeddings.dim, dtype=torch.float64)
+    lists = [name for name in embeddings.names if schema.feature(name).is_list]
 
     def value() -> Tensor:
-        return (embeddings(ids, offsets).sin() * factor).sum()
+        total = (embeddings(batch).sin() * factor).sum()
+        for name in lists:
+            total = total + embeddings.sequence(batch, name).values.cos().sum()
+        return total
 
     embeddings.zero_grad()
     value().backward()
     for name, parameter in embeddings.named_parameters():
-        found = parameter.grad
-        assert found is not None, name
-        found = (found.to_dense() if found.is_sparse else found).flatten()
+        grad = parameter.grad
+        assert grad is not None, name
+        grad = (grad.to_dense() if grad.is_sparse else grad).flatten()
         values = parameter.detach().view(-1)
         places = np.random.default_rng(seed).permutation(len(values))[:60]
         for i in places.tolist():
@@ -83,19 +116,31 @@ def assert_gradients(embeddings: Embeddings, seed: int) -> None:
                 with torch.no_grad():
                     sides.append(float(value()))
             values[i] = kept
-            assert abs(found[i].item() - (sides[0] - sides[1]) / (2 * step)) < 1e-6, name
+            assert abs(grad[i].item() - (sides[0] - sides[1]) / (2 * step)) < 1e-6, name
 
 
-def train(model: nn.Module, rows: Sequence[int], optimizer: torch.optim.Optimizer) -> list[float]:
-    """Return the losses of full-batch steps on labels that each id decides for itself."""
-    ids = one_hot(rows, 256, seed=5)
+def labelled(schema: Schema, samples: int = 256) -> Batch:
+    """Return samples with labels that the ids decide, each by a score of its own."""
+    batch = draw(schema, samples, seed=5)
     rng = np.random.default_rng(6)
-    scores = [torch.from_numpy(rng.normal(size=n)) for n in rows]
-    signal = torch.stack([score[ids[:, t]] for t, score in enumerate(scores)]).sum(0)
-    batch = Batch(torch.zeros(256, 1), ids, (signal > 0).float())
+    scores = {table.name: rng.normal(size=table.num_embeddings) for table in schema.tables}
+    signal = [
+        sum(
+            scores[feature.table][ids_of(schema, batch, b, feature.name)].sum()
+            for feature in schema.features
+        )
+        for b in range(samples)
+    ]
+    labels = torch.tensor(np.array(signal) > 0).float()[:, None].repeat(1, schema.num_labels)
+    return replace(batch, dense=torch.zeros_like(batch.dense), labels=labels)
+
+
+def train(model: nn.Module, schema: Schema, optimizer: torch.optim.Optimizer) -> list[float]:
+    """Return the losses of full-batch steps on labels that each id decides for itself."""
+    batch = labelled(schema)
     losses = []
     for _ in range(60):
-        loss = nn.functional.binary_cross_entropy_with_logits(model(batch), batch.labels)
+        loss = bce(model(batch), batch.labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -6,12 +6,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batches import history_schema, schemas
 from dlrm.errors import ConfigError
 from dlrm.nn.concat import ConcatEmbeddings
-from dlrm.nn.embedding import EmbeddingCollection, normal
+from dlrm.nn.embedding import EmbeddingCollection, Embeddings, Layout, materialize, normal
+from dlrm.nn.layout import Block
 from dlrm.nn.mixed_dim import ProjectedEmbeddings, dimensions, mixed
+from dlrm.schema import Schema
 
-from .bags import SEEDS, assert_gradients, assert_is
+from .bags import ROWS, SEEDS, assert_gradients, assert_is, ids, layout, number
+
+
+def mixed_of(schema: Schema, dim: int, dims: list[int], **options) -> Embeddings:
+    names = [table.name for table in schema.tables]
+    return mixed(schema, schema.feature_names, dim, dict(zip(names, dims, strict=True)), **options)
 
 
 def test_dimensions_of_the_originals_example():
@@ -51,67 +59,75 @@ def test_popularity_counts_queries_a_row():
     assert dimensions([10, 10], 16, temperature=0.5, queries=[1, 4]) == [8, 16]
 
 
-DIMS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 4)), min_size=1, max_size=5)
-
-
 @settings(deadline=None, max_examples=40)
-@given(tables=DIMS, samples=st.integers(1, 5), seed=SEEDS)
-def test_is_its_definition(tables, samples, seed):
+@given(schema=schemas(ROWS), samples=st.integers(1, 5), seed=SEEDS, data=st.data())
+def test_is_its_definition(schema, samples, seed, data):
     torch.manual_seed(seed)
-    rows, dims = [n for n, _ in tables], [d for _, d in tables]
-    names = [f"C{t}" for t in range(len(rows))]
-    made = mixed(rows, 4, dims, names).double()
-    assert made.rows == tuple(rows)
-    assert made.names == tuple(names)
-    groups = {d: [t for t, each in enumerate(dims) if each == d] for d in set(dims)}
+    dims = data.draw(st.lists(st.integers(1, 4), min_size=4, max_size=4))[: len(schema.tables)]
+    embeddings = materialize(mixed_of(schema, 4, dims)).double()
+    assert embeddings.names == schema.feature_names
+    parts = embeddings.typed_parts() if isinstance(embeddings, ConcatEmbeddings) else [embeddings]
 
-    def vector(t: int, i: int) -> np.ndarray:
-        place = groups[dims[t]].index(t)
-        parts = made.typed_parts() if isinstance(made, ConcatEmbeddings) else [made]
-        part = parts[sorted(groups).index(dims[t])]
+    def vector(table: str, i: int) -> np.ndarray:
+        (part,) = [p for p in parts if table in [each.name for each in p.layout.tables]]
+        t = number(part, table)
         if isinstance(part, EmbeddingCollection):
-            return part.table(place).numpy()[i]
+            return part.table(t).numpy()[i]
         assert isinstance(part, ProjectedEmbeddings)
-        return part.maps[place].detach().numpy() @ part.tables.table(place).numpy()[i]
+        return part.maps[t].detach().numpy() @ part.tables.table(t).numpy()[i]
 
-    assert_is(made, vector, samples, seed)
+    assert_is(embeddings, schema, vector, samples, seed)
 
 
 def test_gradients_are_those_of_finite_differences():
     torch.manual_seed(1)
-    assert_gradients(mixed([9, 20, 30], 4, [4, 2, 2], ["a", "b", "c"]).double(), seed=1)
+    schema = history_schema(rows=(9, 20, 30))
+    assert_gradients(materialize(mixed_of(schema, 4, [4, 2, 2])).double(), schema, seed=1)
+
+
+def test_vectors_of_several_lists_have_the_map_of_their_table():
+    schema = history_schema(rows=(9, 20, 30))
+    projected = materialize(ProjectedEmbeddings(Layout.of(schema, ["history", "words"]), 4, 2))
+    # A sample with history (3, 7) and words (5), and one with words (2).
+    block = Block(1, torch.tensor([3, 7, 5, 2]), torch.tensor([0, 2, 3, 3, 4]))
+    items, words = (projected.tables.table(t) @ projected.maps[t].t() for t in (0, 1))
+    expected = torch.stack([items[3], items[7], words[5], words[2]])
+    torch.testing.assert_close(projected.vectors(block), expected)
 
 
 def test_equal_dimensions_are_looked_up_as_one():
-    made = mixed([9, 20, 30, 8], 4, [4, 2, 2, 4], ["a", "b", "c", "d"])
-    assert isinstance(made, ConcatEmbeddings)
-    assert made.features == ((1, 2), (0, 3))
-    assert made.size_bytes == 4 * (50 * 2 + 2 * 4 * 2 + 17 * 4)
+    embeddings = mixed_of(Schema.one_hot(0, [9, 20, 30, 8], "abcd"), 4, [4, 2, 2, 4])
+    assert isinstance(embeddings, ConcatEmbeddings)
+    assert [part.names for part in embeddings.typed_parts()] == [("b", "c"), ("a", "d")]
+    assert embeddings.size_bytes == 4 * (50 * 2 + 2 * 4 * 2 + 17 * 4)
 
 
 def test_fresh_vectors_have_the_variance_of_a_plain_table():
     torch.manual_seed(2)
-    ids = torch.arange(5000)[:, None]
+    batch = ids(*([i] for i in range(5000)))
     for init_std in (None, 0.3):
-        plain = EmbeddingCollection([5000], 16, draw=normal(init_std) if init_std else None)(ids)
+        initializer = normal(init_std) if init_std else None
+        plain = materialize(EmbeddingCollection(layout(5000), 16, initializer=initializer))(batch)
         stds = [
-            ProjectedEmbeddings([5000], 16, 4, init_std=init_std)(ids).std().item()
+            materialize(ProjectedEmbeddings(layout(5000), 16, 4, init_std=init_std))(batch)
+            .std()
+            .item()
             for _ in range(20)
         ]
         assert np.mean(stds) == pytest.approx(plain.std().item(), rel=0.08)
 
 
 def test_zero_can_be_left():
-    made = ProjectedEmbeddings([20], 4, 2)
-    made.start_at_zero()
-    out = made(torch.tensor([[3]]))
+    projected = ProjectedEmbeddings(layout(20), 4, 2)
+    projected.start_at_zero()
+    out = materialize(projected)(ids([3]))
     assert not out.any()
     out.sum().backward()
-    (weight,) = made.tables.parameters()
+    (weight,) = projected.tables.parameters()
     assert weight.grad is not None
     assert weight.grad.to_dense()[3].all()
 
 
 def test_a_dimension_out_of_range_names_the_table():
     with pytest.raises(ConfigError, match="b: its table has dimension 5, expected 1 to 4"):
-        mixed([5, 6], 4, [4, 5], ["a", "b"])
+        mixed_of(Schema.one_hot(0, [5, 6], "ab"), 4, [4, 5])
