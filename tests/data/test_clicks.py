@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dlrm import models
 from dlrm.batch import Batch
 from dlrm.data.click_columns import CATEGORIES, COUNTS, DRAWS, MISSING
 from dlrm.data.click_truth import (
@@ -27,9 +28,10 @@ from dlrm.data.criteo import CriteoSource
 from dlrm.data.raw_log import write_lines
 from dlrm.errors import ConfigError
 from dlrm.metrics import auc, measure
-from dlrm.models.lr import LR
-from dlrm.nn.embedding import EmbeddingCollection
+from dlrm.models.lr import LRConfig
+from dlrm.nn.embedding import parameter_groups
 from dlrm.optim import Adagrad
+from dlrm.schema import Schema
 
 ROWS = 3 * CHUNK
 
@@ -219,13 +221,10 @@ def test_the_optimum_is_out_of_reach_of_logistic_regression(log: pl.DataFrame) -
     dense = np.stack([np.log1p(np.maximum(found[c.name], 0)) for c in COUNTS], axis=1)
     ids = np.stack([found[c.name] for c in CATEGORIES], axis=1)
     held_out, size = 2 * CHUNK, 1024
-    data = Batch(
-        torch.from_numpy(dense.astype(np.float32)),
-        torch.from_numpy(ids),
-        torch.from_numpy(log["label"].to_numpy().astype(np.float32)),
-    )
-    lr = LR(len(COUNTS), EmbeddingCollection([c.values + 1 for c in CATEGORIES], 1))
-    optimizer = Adagrad(lr.parameters(), lr=0.05)
+    data = Batch.of(dense.astype(np.float32), ids, log["label"].to_numpy()[:, None])
+    schema = Schema.one_hot(len(COUNTS), [c.values + 1 for c in CATEGORIES])
+    lr = models.build(LRConfig(), schema)
+    optimizer = Adagrad(parameter_groups(lr), lr=0.05)
     for start in range(0, held_out, size):
         batch = data.slice(start, start + size)
         optimizer.zero_grad()
@@ -233,8 +232,9 @@ def test_the_optimum_is_out_of_reach_of_logistic_regression(log: pl.DataFrame) -
         optimizer.step()
     with torch.no_grad():
         test = data.slice(held_out, ROWS)
-        model = measure(lr(test).numpy(), test.labels.numpy())
-    best = measure(logits(log["truth"][held_out:]), test.labels.numpy())
+        clicks = test.labels[:, 0].numpy()
+        model = measure(lr(test)[:, 0].numpy(), clicks)
+    best = measure(logits(log["truth"][held_out:]), clicks)
     assert model.auc is not None
     assert best.auc is not None
     assert 0.68 < model.auc < best.auc - 0.05
