@@ -121,8 +121,8 @@ class CriteoSource:
         kept: list[bytes] = []
         for number, text in enumerate(chunk[:-1].split(b"\n"), start=line):
             good = is_good(text, labelled=self.labelled)
-            if not good and (found := fault(text, self.labelled)):
-                reason, column, problem = found
+            if not good and (wrong := fault(text, self.labelled)):
+                reason, column, problem = wrong
                 error = InputError(problem, file=path, line=number, column=column)
                 if self.bad_rows == "error":
                     raise error

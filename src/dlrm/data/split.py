@@ -47,17 +47,17 @@ def sizes(rows: int, shares: Sequence[float]) -> tuple[int, ...]:
             counts, the rows beyond them are left out.
 
     """
-    said = "/".join(f"{share:g}" for share in shares)
+    shown = "/".join(f"{share:g}" for share in shares)
     if len(shares) != len(SPLITS) or any(not share >= 0 for share in shares):
-        raise ConfigError(f"fractions are {said}, expected train/validation/test, none below 0")
+        raise ConfigError(f"fractions are {shown}, expected train/validation/test, none below 0")
     if abs(sum(shares) - 1) < 1e-9:
         bounds = [round(rows * sum(shares[: i + 1])) for i in range(len(shares))]
         return tuple(b - a for a, b in pairwise([0, *bounds]))
     if sum(shares) > 1 and all(share == int(share) for share in shares):
         if sum(shares) > rows:
-            raise ConfigError(f"{said} rows are asked for, but the log has {rows}")
+            raise ConfigError(f"{shown} rows are asked for, but the log has {rows}")
         return tuple(int(share) for share in shares)
-    raise ConfigError(f"fractions are {said}, expected three that sum to 1, or three row counts")
+    raise ConfigError(f"fractions are {shown}, expected three that sum to 1, or three row counts")
 
 
 def kaggle_sizes(rows: int) -> tuple[int, int, int]:

@@ -40,7 +40,7 @@ def staged(target: Path, entries: Collection[str]) -> Iterator[Path]:
 
     """
     partial = target.with_name(f".{target.name}.partial")
-    with _said_plainly(target):
+    with _dataset_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = _lock(partial, target)
         try:
@@ -58,7 +58,7 @@ def staged(target: Path, entries: Collection[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def _said_plainly(target: Path) -> Iterator[None]:
+def _dataset_errors(target: Path) -> Iterator[None]:
     """Turn what the operating system refuses into a DatasetError."""
     try:
         yield
@@ -74,12 +74,12 @@ def _said_plainly(target: Path) -> Iterator[None]:
 
 
 def _errno(error: Exception) -> int | None:
-    """Return the number of what the operating system said; None when it said nothing."""
+    """Return the error number of the operating system; None where there is none."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     # What polars writes fails without a number, but says "(os error 28)".
-    said = re.search(r"os error (\d+)", str(error))
-    return int(said[1]) if said else None
+    number = re.search(r"os error (\d+)", str(error))
+    return int(number[1]) if number else None
 
 
 def _lock(partial: Path, target: Path) -> int:
@@ -109,7 +109,7 @@ def _clear(partial: Path, entries: Collection[str]) -> None:
     left = list(partial.iterdir())
     for path in left:
         if path.name not in entries:
-            raise DatasetError(f"{path} is in the way and not ours; move it away")
+            raise DatasetError(f"{path} is in the way and no dataset's; move it away")
     for path in left:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 

@@ -194,10 +194,10 @@ def verify(dataset: Dataset) -> None:
     for file, size_bytes, sha256 in _files(dataset.manifest):
         _check_size(dataset.path / file, size_bytes)
         with (dataset.path / file).open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-        if found != sha256:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if digest != sha256:
             raise DatasetError(
-                f"{dataset.path / file} was altered: its hash is {found[:12]}, the manifest says "
+                f"{dataset.path / file} was altered: its hash is {digest[:12]}, the manifest says "
                 f"{sha256[:12]}; {_AGAIN}"
             )
 
@@ -246,9 +246,9 @@ def _check_size(file: Path, size_bytes: int) -> None:
     """Raise a DatasetError unless a file is there and as long as expected."""
     if not file.is_file():
         raise DatasetError(f"{file} is missing; {_AGAIN}")
-    found = file.stat().st_size
-    if found != size_bytes:
-        problem = f"{file} has {found} bytes, the manifest says {size_bytes}"
+    actual_bytes = file.stat().st_size
+    if actual_bytes != size_bytes:
+        problem = f"{file} has {actual_bytes} bytes, the manifest says {size_bytes}"
         raise DatasetError(f"{problem}; {_AGAIN}")
 
 

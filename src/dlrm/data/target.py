@@ -84,7 +84,7 @@ def remove_dataset(out: Path) -> None:
     if not any(out.iterdir()):
         return
     if not (out / MANIFEST_FILE).exists():
-        raise DatasetError(f"{out} was made by somebody else meanwhile; use another --out")
+        raise DatasetError(f"{out} appeared meanwhile and is no dataset; use another --out")
     _check_only_dataset(out)
     # Without its manifest it is no dataset: whatever happens next, nobody reads half of it.
     (out / MANIFEST_FILE).unlink()

@@ -36,10 +36,10 @@ def check_file(file: Path) -> None:
 def is_gzip(file: Path) -> bool:
     """Whether a file is compressed: its content decides, and its name must not say otherwise."""
     with file.open("rb") as stream:
-        found = stream.read(2) == GZIP_MAGIC
-    if file.suffix == ".gz" and not found:
+        compressed = stream.read(2) == GZIP_MAGIC
+    if file.suffix == ".gz" and not compressed:
         raise InputError("is named .gz but is not a gzip file; rename or compress it", file=file)
-    return found
+    return compressed
 
 
 def _inflate(stream: BinaryIO, piece_bytes: int) -> Iterator[bytes]:
@@ -155,9 +155,9 @@ def estimate_lines(file: Path) -> int:
 
 def _compressed_bytes(file: Path, text_bytes: int) -> int:
     """Return how many compressed bytes at the head of a gzip file make `text_bytes` of text."""
-    inflater, used, made = zlib.decompressobj(wbits=31), 0, 0
+    inflater, used, inflated = zlib.decompressobj(wbits=31), 0, 0
     with file.open("rb") as stream:
-        while made < text_bytes and (compressed := stream.read(1 << 14)):
-            made += len(inflater.decompress(compressed))
+        while inflated < text_bytes and (compressed := stream.read(1 << 14)):
+            inflated += len(inflater.decompress(compressed))
             used += len(compressed)
     return used
