@@ -47,7 +47,7 @@ def schemas(draw: st.DrawFn, rows: st.SearchStrategy[list[int]], num_dense: int 
     """Features of all kinds in any order; each table has one at least, and some have several."""
     sizes = draw(rows)
     tables = [Table(name=f"T{t}", num_embeddings=n) for t, n in enumerate(sizes)]
-    more = draw(st.lists(st.integers(0, len(sizes) - 1), max_size=3))
+    more = draw(st.lists(st.sampled_from(range(len(sizes))), max_size=3)) if sizes else []
     of = draw(st.permutations([*range(len(sizes)), *more]))
     kinds = draw(st.lists(st.sampled_from(KINDS), min_size=len(of), max_size=len(of)))
     return Schema(

@@ -51,7 +51,7 @@ class Jagged(NamedTuple):
             count: Features of a sample here, so that there are B*count lists.
 
         """
-        chosen = torch.tensor(list(features), device=self.offsets.device)
+        chosen = torch.tensor(features, dtype=torch.int64, device=self.offsets.device)
         starts = self.offsets[:-1].view(-1, count).index_select(1, chosen).flatten()
         lengths = self.lengths.view(-1, count).index_select(1, chosen).flatten()
         offsets = torch.cat([self.offsets.new_zeros(1), lengths.cumsum(0)])

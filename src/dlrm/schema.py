@@ -62,7 +62,8 @@ class Schema:
     """The input of a model: N dense features, T categorical ones, and K labels.
 
     Raises:
-        ConfigError: Two features or tables have one name, or a table or a kind is unknown.
+        ConfigError: Two features, tables or labels have one name, or a table, a kind or the task is
+            unknown.
 
     """
 
@@ -87,6 +88,8 @@ class Schema:
                 raise unknown(f"table of the feature {feature.name}", feature.table, sorted(tables))
             if feature.kind not in get_args(Kind):
                 raise unknown(f"kind of the feature {feature.name}", feature.kind, get_args(Kind))
+        if self.task not in get_args(Task):
+            raise unknown("task", self.task, get_args(Task))
 
     @classmethod
     def one_hot(

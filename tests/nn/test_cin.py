@@ -47,10 +47,10 @@ def test_parts_of_any_size_give_all_pairs(tables, sizes, dim, samples, pairs):
     torch.testing.assert_close(ours, gradients(network, expected, e, factor))
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.02)])
-def test_precisions_are_within_their_rounding(precision, tolerance):
+@pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 1e-5), ("bf16", 0.02)])
+def test_dtypes_are_within_their_rounding(dtype, tolerance):
     torch.manual_seed(2)
-    network = CIN(26, (40, 30, 20), precision=precision)
+    network = CIN(26, (40, 30, 20), dtype=dtype)
     e = torch.randn(50, 26, 16, requires_grad=True)
     factor = torch.randn(50, 90)
     out, expected = network(e), plain(network, e)
@@ -61,3 +61,14 @@ def test_precisions_are_within_their_rounding(precision, tolerance):
     )
     for ours, theirs in pairs:
         assert (ours.double() - theirs.double()).norm() / theirs.norm() < tolerance
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("layer", [0, 1])
+def test_the_backward_pass_notices_a_weight_that_changed_before_it(dtype, layer):
+    network = CIN(3, (4, 2), dtype=dtype)
+    out = network(torch.randn(5, 3, 4, requires_grad=True)).sum()
+    with torch.no_grad():
+        [*network.weights, network.last.weight][layer].add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.backward()

@@ -18,10 +18,10 @@ def test_vector_cross_is_its_recurrence_in_float32():
 
 
 @pytest.mark.parametrize("rank", [0, 16])
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.02)])
-def test_matrix_cross_is_within_its_rounding(rank, precision, tolerance):
+@pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 1e-5), ("bf16", 0.02)])
+def test_matrix_cross_is_within_its_rounding(rank, dtype, tolerance):
     torch.manual_seed(1)
-    cross = MatrixCross(200, 3, rank=rank, precision=precision)
+    cross = MatrixCross(200, 3, rank=rank, dtype=dtype)
     x0 = torch.randn(40, 200, requires_grad=True)
     x = x0_ = x0.detach().double().requires_grad_()
     for layer in cross.layers:

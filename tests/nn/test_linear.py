@@ -39,7 +39,7 @@ def test_float32_is_the_equation(n, k, samples, bias, seed):
 @pytest.mark.parametrize("bias", [False, True])
 def test_bfloat16_is_within_its_rounding(bias):
     torch.manual_seed(1)
-    layer = Linear(150, 120, bias=bias, precision="bf16")
+    layer = Linear(150, 120, bias=bias, dtype="bf16")
     pairs = list(zip(*both(layer, torch.randn(64, 150), torch.randn(64, 120)), strict=True))
     for ours, theirs in pairs:
         assert ours.dtype == torch.float32
@@ -55,3 +55,13 @@ def test_a_constant_input_gets_no_gradient():
     layer(torch.ones(4, 3)).sum().backward()
     assert layer.weight.grad is not None
     assert layer.weight.grad.tolist() == [[4.0] * 3] * 2
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_the_backward_pass_notices_a_weight_that_changed_before_it(dtype):
+    layer = Linear(3, 2, dtype=dtype)
+    out = layer(torch.randn(4, 3, requires_grad=True)).sum()
+    with torch.no_grad():
+        layer.weight.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.backward()

@@ -1,5 +1,6 @@
 """The fused MLP against plain layers."""
 
+from collections.abc import Iterator
 from copy import deepcopy
 from itertools import pairwise
 
@@ -9,9 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from dlrm import ops
 from dlrm.errors import ConfigError
 from dlrm.nn import precision
 from dlrm.nn.mlp import MLP
+from dlrm.ops import cpu
+from dlrm.ops import mlp as compiled
 
 
 def plain(mlp: MLP, x: torch.Tensor) -> torch.Tensor:
@@ -54,7 +58,7 @@ def test_float32_equals_plain_layers_in_float64(sizes, batch, relu_last, seed):
 def test_bfloat16_is_within_its_rounding(sizes, batch, relu_last, seed):
     torch.manual_seed(seed)
     exact = MLP(sizes, relu_last=relu_last)
-    mixed = MLP(sizes, relu_last=relu_last, precision="bf16")
+    mixed = MLP(sizes, relu_last=relu_last, dtype="bf16")
     mixed.load_state_dict(exact.state_dict())
     x = torch.randn(batch, sizes[0])
     with torch.no_grad():
@@ -73,7 +77,7 @@ def test_bfloat16_is_within_its_rounding(sizes, batch, relu_last, seed):
 def test_bfloat16_gradients_point_the_same_way(relu_last, dtype):
     torch.manual_seed(3)
     exact = MLP([13, 64, 32, 16], relu_last=relu_last)
-    mixed = MLP([13, 64, 32, 16], relu_last=relu_last, precision="bf16")
+    mixed = MLP([13, 64, 32, 16], relu_last=relu_last, dtype="bf16")
     mixed.load_state_dict(exact.state_dict())
     x = torch.randn(500, 13).to(dtype)
     inputs = [x.float().clone().requires_grad_(), x.clone().requires_grad_()]
@@ -92,7 +96,7 @@ def test_bfloat16_gradients_point_the_same_way(relu_last, dtype):
 
 
 def test_parameters_and_their_gradients_stay_float32():
-    mlp = MLP([5, 4, 1], relu_last=False, precision="bf16")
+    mlp = MLP([5, 4, 1], relu_last=False, dtype="bf16")
     mlp(torch.randn(3, 5)).sum().backward()
     for p in mlp.parameters():
         assert p.dtype == torch.float32
@@ -130,11 +134,11 @@ def same(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_parameters_that_change_in_any_way_are_seen_at_once(precision):
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_parameters_that_change_in_any_way_are_seen_at_once(dtype):
     torch.manual_seed(5)
-    mlp = MLP([13, 40, 1], relu_last=False, precision=precision)
-    other = MLP([13, 40, 1], relu_last=False, precision=precision)
+    mlp = MLP([13, 40, 1], relu_last=False, dtype=dtype)
+    other = MLP([13, 40, 1], relu_last=False, dtype=dtype)
     x = torch.randn(33, 13)
     trained(mlp, x)
     with torch.no_grad():
@@ -143,16 +147,16 @@ def test_parameters_that_change_in_any_way_are_seen_at_once(precision):
     assert same(trained(mlp, x), trained(other, x))
     for p in [*mlp.parameters(), *other.parameters()]:
         p.data.mul_(1.5)  # autograd does not count this change
-    fresh = MLP([13, 40, 1], relu_last=False, precision=precision)
+    fresh = MLP([13, 40, 1], relu_last=False, dtype=dtype)
     fresh.load_state_dict(other.state_dict())
     assert same(trained(mlp, x), trained(fresh, x))
-    assert not torch.equal(mlp(x), MLP([13, 40, 1], relu_last=False, precision=precision)(x))
+    assert not torch.equal(mlp(x), MLP([13, 40, 1], relu_last=False, dtype=dtype)(x))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_copy_is_its_own(precision):
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_copy_is_its_own(dtype):
     torch.manual_seed(6)
-    mlp = MLP([5, 33, 7], relu_last=True, precision=precision)
+    mlp = MLP([5, 33, 7], relu_last=True, dtype=dtype)
     x = torch.randn(9, 5)
     before = trained(mlp, x)
     twin = deepcopy(mlp)
@@ -163,10 +167,10 @@ def test_a_copy_is_its_own(precision):
     assert not same(trained(twin, x), before)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_gradients_accumulate(precision):
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_gradients_accumulate(dtype):
     torch.manual_seed(7)
-    mlp = MLP([13, 64, 16], relu_last=True, precision=precision)
+    mlp = MLP([13, 64, 16], relu_last=True, dtype=dtype)
     x = torch.randn(40, 13)
     _, *once = trained(mlp, x)
     mlp(x).float().square().sum().backward()
@@ -176,13 +180,46 @@ def test_gradients_accumulate(precision):
     assert torch.isfinite(nn.utils.clip_grad_norm_(mlp.parameters(), 1.0))
 
 
-def test_the_backward_pass_notices_parameters_that_changed_before_it():
-    mlp = MLP([3, 4, 1], relu_last=False, precision="bf16")
-    out = mlp(torch.randn(5, 3)).sum()
+@pytest.fixture(params=["fused", "amx", "avx2", "reference"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Each way an MLP may go, on whatever CPU this is; the first is that of this one."""
+    if request.param == "amx":
+        # There torch's own products are faster in bfloat16, and take copies of the weights.
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+        compiled._bf16_pays.cache_clear()
+    elif request.param == "avx2":
+        monkeypatch.setattr(cpu, "instruction_set", lambda: "avx2")
+    elif request.param == "reference":
+        monkeypatch.setattr(ops, "_compiled", lambda: False)
+    yield request.param
+    compiled._bf16_pays.cache_clear()
+
+
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.5}, {"batch_norm": True}])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("layer", [0, 1])
+def test_the_backward_pass_notices_parameters_that_changed_before_it(path, dtype, options, layer):
+    torch.manual_seed(0)
+    mlp = MLP([3, 4, 1], relu_last=False, dtype=dtype, **options)
+    x = torch.randn(5, 3, requires_grad=True)
+    if not options and path != "fused":
+        assert not compiled.fused(x, list(mlp.layers.parameters()), torch.bfloat16)
+    out = mlp(x).sum()
     with torch.no_grad():
-        mlp.linears()[0].weight.add_(1)
+        mlp.linears()[layer].weight.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         out.backward()
+
+
+def test_every_path_computes_the_same(path):
+    torch.manual_seed(0)
+    mlp = MLP([13, 64, 32, 1], relu_last=False, dtype="bf16")
+    x = torch.randn(50, 13)
+    ours = trained(mlp, x)
+    exact = MLP([13, 64, 32, 1], relu_last=False)
+    exact.load_state_dict(mlp.state_dict())
+    for a, b in zip(ours, trained(exact, x), strict=True):
+        assert float((a - b).norm()) < 0.1 * float(b.norm()) + 1e-3
 
 
 @pytest.mark.parametrize("relu_last", [False, True])
@@ -204,17 +241,17 @@ def test_norm_relu_and_dropout_follow_each_other(relu_last):
     assert len(mlp.norms) == (2 if relu_last else 1)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_evaluation_drops_nothing_and_takes_running_statistics(precision):
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_evaluation_drops_nothing_and_takes_running_statistics(dtype):
     torch.manual_seed(10)
-    mlp = MLP([6, 32, 1], relu_last=False, dropout=0.5, batch_norm=True, precision=precision)
+    mlp = MLP([6, 32, 1], relu_last=False, dropout=0.5, batch_norm=True, dtype=dtype)
     x = torch.randn(64, 6)
     assert not torch.equal(mlp(x), mlp(x))
     mlp.eval()
     torch.testing.assert_close(mlp(x)[:7], mlp(x[:7]))
     assert mlp(x).dtype == torch.float32
-    plain = MLP([6, 32, 1], relu_last=False, precision=precision)
-    dropped = MLP([6, 32, 1], relu_last=False, dropout=0.5, precision=precision).eval()
+    plain = MLP([6, 32, 1], relu_last=False, dtype=dtype)
+    dropped = MLP([6, 32, 1], relu_last=False, dropout=0.5, dtype=dtype).eval()
     dropped.load_state_dict(plain.state_dict())
     assert torch.equal(plain(x), dropped(x))
 
