@@ -5,6 +5,7 @@ import tempfile
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def test_rows_of_blocks_come_back_in_their_splits(
     )
     rng = np.random.default_rng(0)
     count = len(rows)
-    every = {
+    every: dict[str, Any] = {
         "dense": rng.random((count, dense), np.float32),
         "ids": rng.integers(0, 100, (count, one_hot)).astype(np.int32),
         "labels": rng.integers(0, 2, (count, labels)).astype(np.uint8)
@@ -66,10 +67,10 @@ def test_rows_of_blocks_come_back_in_their_splits(
     }
 
     def block(start: int, stop: int) -> Encoded:
-        return Encoded(
-            lists=packed(rows[start:stop]) if features else None,
-            **{name: None if a is None else a[start:stop] for name, a in every.items()},
-        )
+        arrays: dict[str, Any] = {
+            name: None if array is None else array[start:stop] for name, array in every.items()
+        }
+        return Encoded(lists=packed(rows[start:stop]) if features else None, **arrays)
 
     expected: dict[str, list[int]] = {split: [] for split in SPLITS}
     pieces = []

@@ -29,8 +29,7 @@ def test_a_few_rows_are_as_many_ones(monkeypatch, few, counts, numbers):
     assert (inputs.shape, inputs.dtype) == ((rows, 2), np.float32)
     for row, (a, b) in enumerate(frame.iter_rows()):
         for position, x in ((0, b), (1, a)):
-            positive = x is not None and x > 0
-            expected = math.log1p(float(x)) if positive else 0.0
+            expected = math.log1p(float(x)) if x is not None and x > 0 else 0.0
             assert inputs[row, position] == np.float32(expected)
 
 

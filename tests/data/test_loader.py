@@ -137,16 +137,17 @@ def test_samples_come_whole_wherever_an_epoch_starts(
 @pytest.mark.parametrize("weights", [True, False])
 def test_labels_that_are_real_numbers_stay_as_they_are(weights):
     rng = np.random.default_rng(0)
+    weighted = rng.random(50, np.float32)
     stored = replace(split(50), labels=rng.normal(size=(50, 2)).astype(np.float32))
     if weights:
-        stored = replace(stored, weights=rng.random(50, np.float32))
+        stored = replace(stored, weights=weighted)
     batches = list(Loader(stored, batch_size=7, shuffle=True).epoch())
     rows = torch.cat([batch.ids[:, 0] for batch in batches]).long().numpy()
     labels = torch.cat([batch.labels for batch in batches]).numpy()
     np.testing.assert_array_equal(labels, stored.labels[rows])
     if weights:
         drawn = [batch.weights for batch in batches if batch.weights is not None]
-        np.testing.assert_array_equal(torch.cat(drawn).numpy(), stored.weights[rows])
+        np.testing.assert_array_equal(torch.cat(drawn).numpy(), weighted[rows])
 
 
 def test_windows_of_long_lists_have_fewer_rows(monkeypatch):

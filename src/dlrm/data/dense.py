@@ -30,10 +30,10 @@ def dense_inputs(frame: pl.DataFrame, names: Sequence[str]) -> NDArray[np.float3
     columns = [frame[name] for name in names]
     if frame.height > FEW_ROWS or not all(column.dtype.is_numeric() for column in columns):
         return dense_array(dense_columns(frame, names))
-    dense = np.empty((frame.height, len(columns)), np.float32)
+    dense = np.zeros((frame.height, len(columns)), np.float32)
     for position, column in enumerate(columns):
         for row, number in enumerate(column.to_list()):
             # NaN is not greater than 0 either.
-            positive = number is not None and number > 0
-            dense[row, position] = math.log1p(number) if positive else 0.0
+            if number is not None and number > 0:
+                dense[row, position] = math.log1p(number)
     return dense
