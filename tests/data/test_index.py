@@ -89,20 +89,19 @@ def test_ids_of_columns_are_those_of_a_dictionary(drawn):
 
 
 @fuzz
-@given(columns((pl.UInt32, pl.Int64, pl.Int8)), st.integers(1, 40))
+@given(columns((pl.UInt32, pl.Int64, pl.Int8)), st.data())
 @pytest.mark.usefixtures("path")
-def test_values_are_folded_on_the_way(drawn, max_rows):
-    series = [pl.Series(values, dtype=dtype) for dtype, _, values in drawn]
-    tables = [
-        fold(pl.Series(known, dtype=dtype), max_rows).unique(maintain_order=True)
-        for dtype, known, _ in drawn
-    ]
-    vocabularies = [vocabulary(table.to_list(), pl.Int64) for table in tables]
-    ids = ids_of(vocabularies, series, max_rows)
-    assert ids.T.tolist() == [
-        expected(values, table.to_list(), max_rows)
-        for (_, _, values), table in zip(drawn, tables, strict=True)
-    ]
+def test_values_are_folded_on_the_way(drawn, data):
+    moduli, vocabularies, series, wanted = [], [], [], []
+    for dtype, known, values in drawn:
+        # 0 leaves them, in a vocabulary of their own type.
+        modulus = data.draw(st.just(0) | st.integers(1, 40))
+        table = fold(pl.Series(known, dtype=dtype), modulus or None).unique(maintain_order=True)
+        moduli.append(modulus)
+        vocabularies.append(vocabulary(table.to_list(), table.dtype))
+        series.append(pl.Series(values, dtype=dtype))
+        wanted.append(expected(values, table.to_list(), modulus or None))
+    assert ids_of(vocabularies, series, moduli).T.tolist() == wanted
 
 
 @pytest.mark.parametrize("step", [1, 2, 1 << 12, 1 << 20, 2654435769])

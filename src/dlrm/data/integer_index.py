@@ -47,7 +47,7 @@ class IntegerIndex:
         self.missing = self.other if missing is None else missing
         """Place of a missing value"""
         self.entries = kernels.index_keys(np.ascontiguousarray(numbers), missing)
-        self.row = (0, 0, self.entries.ctypes.data, len(self.entries), self.missing, self.other)
+        self.row = (0, 0, self.entries.ctypes.data, len(self.entries), self.missing, self.other, 0)
         """What the kernel needs to know of it, as COLUMN has it"""
 
     def ids(self, values: pl.Series) -> NDArray[np.int32]:
@@ -56,15 +56,15 @@ class IntegerIndex:
 
 
 def look_up(
-    indices: Sequence[IntegerIndex], columns: Sequence[pl.Series], modulus: int | None = None
+    indices: Sequence[IntegerIndex], columns: Sequence[pl.Series], moduli: Sequence[int] = ()
 ) -> NDArray[np.int32]:
     """Return the place of each value in the index of its column, (n, T).
 
     Args:
         indices: T of them.
         columns: T of n rows each, integers of any type.
-        modulus: Values, which are UInt32, are taken modulo this first, and missing is 0; None
-            leaves them.
+        moduli: Values of a column, which is UInt32, are taken modulo this first, and missing is 0;
+            0 leaves them.
 
     """
     rows = len(columns[0])
@@ -74,7 +74,9 @@ def look_up(
     table = np.array([index.row for index in indices], COLUMN)
     arrays = (_few if rows <= FEW_ROWS else _many)(columns)
     table["values"], table["states"] = map(_addresses, arrays)
-    return kernels.look_up_columns(table, rows, modulus, CORES)
+    if moduli:
+        table["modulus"] = moduli
+    return kernels.look_up_columns(table, rows, CORES)
 
 
 def _addresses(arrays: Arrays) -> list[int]:

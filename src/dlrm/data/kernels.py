@@ -7,7 +7,7 @@ Each has a counterpart in Polars that gives the same, for machines without a com
 import ctypes
 import os
 import sys
-from ctypes import c_int, c_int64, c_uint32, c_void_p
+from ctypes import c_int, c_int64, c_void_p
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ _ARGUMENTS: dict[str, list[type]] = {
     "parse_criteo": [c_void_p, c_void_p, c_int64, c_int, *[c_void_p] * 4],
     "distinct": [*[c_void_p] * 3, c_int64, *[c_void_p] * 3],
     "index_keys": [c_void_p, c_int64, c_int64, c_void_p, c_int64],
-    "look_up_columns": [c_void_p, c_int64, c_int64, c_uint32, c_int64, c_void_p],
+    "look_up_columns": [c_void_p, c_int64, c_int64, c_int64, c_void_p],
 }
 """Exported function -> its arguments, as `native/kernels.cpp` declares them."""
 
@@ -35,7 +35,9 @@ COLUMN = np.dtype(
         ("capacity", np.int64),
         ("missing", np.int32),
         ("other", np.int32),
-    ]
+        ("modulus", np.uint32),
+    ],
+    align=True,
 )
 """A column and the table that its values are looked up in, `Column` in `native/lookup.h`."""
 PRESENT, MISSING, UNSEEN = 0, 1, 2
@@ -142,16 +144,13 @@ def index_keys(keys: NDArray[np.uint32], missing: int | None) -> NDArray[np.void
     return entries
 
 
-def look_up_columns(
-    columns: NDArray[np.void], rows: int, modulus: int | None, threads: int
-) -> NDArray[np.int32]:
+def look_up_columns(columns: NDArray[np.void], rows: int, threads: int) -> NDArray[np.int32]:
     """Look up the values of T columns, each in a table of its own.
 
     Args:
         columns: (T,) of type COLUMN; addresses of arrays that stay alive: `values` (rows,) uint32
             and `states` (rows,) uint8, 0 where all values are PRESENT.
         rows: n.
-        modulus: Values are taken modulo this first, and missing is 0; None leaves them.
         threads: At most so many share the work where there is much.
 
     Returns:
@@ -160,7 +159,7 @@ def look_up_columns(
     """
     ids = np.empty((rows, len(columns)), np.int32)
     shared = max(1, min(threads, ids.size // THREAD_LOOKUPS))
-    _library().look_up_columns(_at(columns), len(columns), rows, modulus or 0, shared, _at(ids))
+    _library().look_up_columns(_at(columns), len(columns), rows, shared, _at(ids))
     return ids
 
 

@@ -188,7 +188,7 @@ class Vocabulary:
 
 
 def ids_of(
-    vocabularies: Sequence[Vocabulary], columns: Sequence[pl.Series], max_rows: int | None = None
+    vocabularies: Sequence[Vocabulary], columns: Sequence[pl.Series], moduli: Sequence[int] = ()
 ) -> NDArray[np.int32]:
     """Return the id of each value in the vocabulary of its column, (n, T).
 
@@ -198,24 +198,24 @@ def ids_of(
     Args:
         vocabularies: T of them.
         columns: T of n rows each.
-        max_rows: Values are taken modulo this first; None leaves them.
+        moduli: Values of a column are taken modulo this first; 0, or none at all, leaves them.
 
     Raises:
         DatasetError: A column is of another kind than its vocabulary.
 
     """
+    moduli = moduli or [0] * len(columns)
     ids = np.empty((len(columns[0]) if columns else 0, len(columns)), np.int32)
-    integers: dict[int, tuple[IntegerIndex, pl.Series]] = {}
-    for t, (vocabulary, column) in enumerate(zip(vocabularies, columns, strict=True)):
+    together: dict[int, tuple[IntegerIndex, pl.Series]] = {}
+    for t, (vocabulary, column, modulus) in enumerate(
+        zip(vocabularies, columns, moduli, strict=True)
+    ):
         index = vocabulary.index
-        if isinstance(index, IntegerIndex) and max_rows is None:
-            integers[t] = index, vocabulary.cast(column)
-        elif isinstance(index, IntegerIndex) and column.dtype == pl.UInt32:
-            # The kernels fold it.
-            integers[t] = index, column
+        if isinstance(index, IntegerIndex) and (not modulus or column.dtype == pl.UInt32):
+            together[t] = index, column if modulus else vocabulary.cast(column)
         else:
-            ids[:, t] = vocabulary.ids(fold(column, max_rows))
-    if integers:
-        indices, values = zip(*integers.values(), strict=True)
-        ids[:, list(integers)] = look_up(indices, values, max_rows)
+            ids[:, t] = vocabulary.ids(fold(column, modulus or None))
+    if together:
+        indices, values = zip(*together.values(), strict=True)
+        ids[:, list(together)] = look_up(indices, values, [moduli[t] for t in together])
     return ids

@@ -84,22 +84,21 @@ EXPORT void index_keys(const uint32_t *keys, int64_t n, int64_t missing, Entry *
     }
 }
 
-// ids (rows, count): of the value of each row in each column, taken modulo `modulus` first unless
-// that is 0, where missing is 0. Rows are divided among `threads`.
-EXPORT void look_up_columns(const Column *columns, int64_t count, int64_t rows, uint32_t modulus,
-                            int64_t threads, int32_t *ids) {
+// ids (rows, count): of the value of each row in each column. Rows are divided among `threads`.
+EXPORT void look_up_columns(const Column *columns, int64_t count, int64_t rows, int64_t threads,
+                            int32_t *ids) {
     std::vector<std::thread> others;
     int64_t done = 0;
     try {
         others.reserve(size_t(threads));
         for (int64_t t = 1; t < threads; t++) {
             const int64_t end = rows * t / threads;
-            others.emplace_back(look_up, columns, count, done, end, modulus, ids);
+            others.emplace_back(look_up, columns, count, done, end, ids);
             done = end;
         }
     } catch (const std::exception &) {
         // There is no thread or no memory to be had: the rest is done here.
     }
-    look_up(columns, count, done, rows, modulus, ids);
+    look_up(columns, count, done, rows, ids);
     for (std::thread &other : others) other.join();
 }

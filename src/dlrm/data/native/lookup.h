@@ -20,6 +20,7 @@ struct Column {
     const Entry *entries;
     int64_t capacity;
     int32_t missing, other;  // ids
+    uint32_t modulus;        // values are taken modulo this first, where missing is 0; none if 0
 };
 
 enum State : uint8_t { PRESENT, MISSING, UNSEEN };
@@ -46,7 +47,7 @@ inline int32_t id_of(uint32_t key, int64_t at, const Column &column) {
 
 // ids[row * count + c] of rows first to last.
 inline void look_up(const Column *columns, int64_t count, int64_t first, int64_t last,
-                    uint32_t modulus, int32_t *ids) {
+                    int32_t *ids) {
     // Homes are computed and fetched for a block of rows before the first of them is read.
     constexpr int64_t BLOCK = 64;
     uint32_t keys[BLOCK];
@@ -55,6 +56,7 @@ inline void look_up(const Column *columns, int64_t count, int64_t first, int64_t
         const int64_t rows = std::min(BLOCK, last - begin);
         for (int64_t c = 0; c < count; c++) {
             const Column &column = columns[c];
+            const uint32_t modulus = column.modulus;
             const uint8_t *states = column.states ? column.states + begin : nullptr;
             for (int64_t i = 0; i < rows; i++) {
                 keys[i] = column.values[begin + i];
