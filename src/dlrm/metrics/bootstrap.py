@@ -14,9 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlrm.errors import DatasetError
-from dlrm.metrics.resample import Blocks, Floats, rows_of
+from dlrm.metrics.click_rows import ClickRows, click_rows
+from dlrm.metrics.regression import RegressionRows, regression_rows
+from dlrm.metrics.resample import Blocks, Floats
 from dlrm.metrics.segments import user_auc
-from dlrm.metrics.values import NAMES, measure
+from dlrm.metrics.tasks import NAMES, measure_for
+from dlrm.metrics.weights import Weights, checked, counting
+from dlrm.schema import Task
 
 LEVEL = 0.95
 
@@ -43,34 +47,83 @@ class Difference:
         return not self.low <= 0.0 <= self.high
 
 
+@dataclass(frozen=True, slots=True)
+class _Samples:
+    """The rows that count, without their predictions."""
+
+    labels: NDArray[np.number]
+    users: NDArray[np.integer] | None
+    weights: Weights
+    keep: NDArray[np.bool_] | None
+    """Those of all rows that count; None for all."""
+    task: Task
+
+    @classmethod
+    def of(
+        cls,
+        labels: NDArray[np.number],
+        users: NDArray[np.integer] | None,
+        weights: Weights,
+        task: Task,
+    ) -> "_Samples":
+        checked(len(labels), users=users, weights=weights)
+        if (keep := counting(weights, len(labels))) is not None:
+            labels = labels[keep]
+            users = None if users is None else users[keep]
+            weights = None if weights is None else weights[keep]
+        return cls(labels, users, weights, keep, task)
+
+    def values(self, logits: NDArray[np.floating]) -> dict[str, float | None]:
+        values = measure_for(self.task)(logits, self.labels, self.weights)
+        named: dict[str, float | None] = {name: getattr(values, name) for name in NAMES[self.task]}
+        if self.users is not None and self.task == "classification":
+            named["gauc"] = user_auc(logits, self.labels, self.users, self.weights).gauc
+        return named
+
+    def rows(self, logits: NDArray[np.floating]) -> ClickRows | RegressionRows:
+        if self.task == "regression":
+            return regression_rows(logits, self.labels, self.weights)
+        return click_rows(logits, self.labels, self.users, self.weights)
+
+    def blocks(self) -> Blocks:
+        return Blocks(len(self.labels), self.users)
+
+
 def intervals(
     logits: NDArray[np.floating],
     labels: NDArray[np.number],
     users: NDArray[np.integer] | None = None,
+    weights: Weights = None,
+    task: Task = "classification",
 ) -> dict[str, Interval | None]:
-    """Return the interval of each metric, and of `gauc` where users are given.
+    """Return the interval of each metric, and of `gauc` where users and clicks are given.
 
     Args:
-        logits: (S,) scores before the sigmoid.
-        labels: (S,) 0 or 1.
+        logits: (S,) scores before the sigmoid; predictions in a regression.
+        labels: (S,) 0 or 1; any numbers in a regression.
         users: (S,) number of each row's user; negative where there is none.
+        weights: (S,) how often each sample counts; None for once each.
+        task: What labels are.
 
     Returns:
         By name; None where the metric is undefined. Equal input gives equal intervals.
 
     """
-    values = _values(logits, labels, users)
-    if not len(labels):
+    samples = _Samples.of(labels, users, weights, task)
+    if samples.keep is not None:
+        logits = logits[samples.keep]
+    values = samples.values(logits)
+    if not len(samples.labels):
         return dict.fromkeys(values)
-    rows = rows_of(logits, labels, users)
-    found = Blocks(len(labels), users).resampled(rows)
+    rows = samples.rows(logits)
+    resampled = samples.blocks().resampled(rows)
     result: dict[str, Interval | None] = {}
     for name, value in values.items():
         if value is None:
             result[name] = None
             continue
-        low, high = _ends(found[name], value)
-        if name == "ece":
+        low, high = _ends(resampled[name], value)
+        if name == "ece" and isinstance(rows, ClickRows):
             low, high = _mirrored((low, high), value)
             # Scores that are right do not have to look worse than they are.
             low = 0.0 if value <= rows.luck else max(low, 0.0)
@@ -84,16 +137,20 @@ def difference(
     b: NDArray[np.floating],
     labels: NDArray[np.number],
     users: NDArray[np.integer] | None = None,
+    weights: Weights = None,
+    task: Task = "classification",
 ) -> dict[str, Difference | None]:
     """Return the metrics of one model less those of another, with paired intervals.
 
     Both are measured on each resample, so that what both find hard or easy cancels.
 
     Args:
-        a: (S,) logits of the one.
-        b: (S,) logits of the other, for the same rows in the same order.
-        labels: (S,) 0 or 1.
+        a: (S,) logits of the one, or its predictions in a regression.
+        b: (S,) those of the other, for the same rows in the same order.
+        labels: (S,) 0 or 1; any numbers in a regression.
         users: (S,) number of each row's user; negative where there is none.
+        weights: (S,) how often each sample counts; None for once each.
+        task: What labels are.
 
     Returns:
         By name, as `intervals`; positive where `a` has the larger value.
@@ -101,34 +158,25 @@ def difference(
     """
     if len(a) != len(b):
         raise DatasetError(f"{len(a):,} scores against {len(b):,}: expected those of equal rows")
-    ours, theirs = (_values(logits, labels, users) for logits in (a, b))
-    if not len(labels):
-        return dict.fromkeys(ours)
-    blocks = Blocks(len(labels), users)
-    found, others = (blocks.resampled(rows_of(logits, labels, users)) for logits in (a, b))
+    samples = _Samples.of(labels, users, weights, task)
+    if samples.keep is not None:
+        a, b = a[samples.keep], b[samples.keep]
+    values, other_values = samples.values(a), samples.values(b)
+    if not len(samples.labels):
+        return dict.fromkeys(values)
+    blocks = samples.blocks()
+    resampled, other_resampled = (blocks.resampled(samples.rows(logits)) for logits in (a, b))
     result: dict[str, Difference | None] = {}
-    for name, mine in ours.items():
-        its = theirs[name]
-        if mine is None or its is None:
+    for name, value in values.items():
+        other = other_values[name]
+        if value is None or other is None:
             result[name] = None
             continue
-        ends = _ends(found[name] - others[name], mine - its)
+        ends = _ends(resampled[name] - other_resampled[name], value - other)
         if name == "ece":
-            ends = _mirrored(ends, mine - its)
-        result[name] = Difference(mine - its, *ends)
+            ends = _mirrored(ends, value - other)
+        result[name] = Difference(value - other, *ends)
     return result
-
-
-def _values(
-    logits: NDArray[np.floating],
-    labels: NDArray[np.number],
-    users: NDArray[np.integer] | None,
-) -> dict[str, float | None]:
-    values = measure(logits, labels)
-    named: dict[str, float | None] = {name: getattr(values, name) for name in NAMES}
-    if users is not None:
-        named["gauc"] = user_auc(logits, labels, users).gauc
-    return named
 
 
 def _ends(resampled: Floats, value: float) -> tuple[float, float]:

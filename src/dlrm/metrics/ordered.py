@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlrm.errors import DatasetError, DivergedError
+from dlrm.metrics.weights import Weights
 
 _SIGN = np.uint32(1 << 31)
 
 
 class Ordered(NamedTuple):
-    """S rows by segment, within it by score, within that by label."""
+    """S rows by segment, within it by score, within that by label, within that by weight."""
 
     scores: NDArray[np.floating]
     """(S,)"""
@@ -22,12 +23,15 @@ class Ordered(NamedTuple):
     """(S,)"""
     segments: NDArray[np.int64] | None
     """(S,) None where all rows are one segment"""
+    weights: NDArray[np.float64] | None = None
+    """(S,) None where all rows count alike"""
 
 
 def ordered(
     scores: NDArray[np.floating],
     labels: NDArray[np.number],
     segments: NDArray[np.integer] | None = None,
+    weights: Weights = None,
 ) -> Ordered:
     """Sort rows.
 
@@ -35,6 +39,7 @@ def ordered(
         scores: (S,) any monotonous score.
         labels: (S,) 0 or 1.
         segments: (S,) number of each row's segment, 0 <= number < 2^31.
+        weights: (S,) positive, how much each row counts; None for all alike, which sorts faster.
 
     Raises:
         DatasetError: The arrays are not equally long.
@@ -44,7 +49,7 @@ def ordered(
     check_lengths(scores, labels)
     check_numbers(scores)
     clicks = labels != 0
-    if scores.dtype == np.float32:
+    if scores.dtype == np.float32 and weights is None:
         # A row is one integer: sorting those is far faster than sorting rows by three keys.
         bits = scores.view(np.uint32)
         keys = (bits ^ _flips(bits >> 31 == 1)).astype(np.uint64)
@@ -58,9 +63,15 @@ def ordered(
             (keys & np.uint64(1)).astype(np.bool_),
             None if segments is None else (keys >> np.uint64(33)).astype(np.int64),
         )
-    order = np.lexsort((clicks, scores) if segments is None else (clicks, scores, segments))
-    by = None if segments is None else segments[order].astype(np.int64)
-    return Ordered(scores[order], clicks[order], by)
+    # The last key is the first to sort by.
+    keys = (weights, clicks, scores, segments)
+    order = np.lexsort([key for key in keys if key is not None])
+    return Ordered(
+        scores[order],
+        clicks[order],
+        None if segments is None else segments[order].astype(np.int64),
+        None if weights is None else weights[order].astype(np.float64),
+    )
 
 
 def check_lengths(scores: NDArray[np.floating], labels: NDArray[np.number]) -> None:

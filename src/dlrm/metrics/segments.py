@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dlrm.errors import DatasetError
-from dlrm.metrics.ordered import check_lengths, ends, ordered
+from dlrm.metrics.ordered import Ordered, check_lengths, ends, ordered
+from dlrm.metrics.weights import Weights, checked, counting, with_weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +16,13 @@ class SegmentAUC:
     segments: NDArray[np.int64]
     """(K,) their numbers"""
     samples: NDArray[np.int64]
-    """(K,)"""
+    """(K,) rows, without those of weight 0"""
     clicks: NDArray[np.int64]
     """(K,)"""
     auc: NDArray[np.float64]
     """(K,) NaN where all labels are equal"""
+    weights: NDArray[np.float64] | None = None
+    """(K,) the sum of their rows' weights; None without any"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +30,10 @@ class UserAUC:
     """Per-user AUC, also known as GAUC, and how many users it speaks of."""
 
     gauc: float | None
-    """Mean of the AUC within each user, weighted by the user's samples; None without any user that
-    has both a click and a non-click. (Zhou et al., "Deep Interest Network for Click-Through Rate
-    Prediction", KDD 2018; there weighted by impressions too.)"""
+    """Mean of the AUC within each user, weighted by the user's samples, or by the sum of their
+    weights; None without any user that has both a click and a non-click. (Zhou et al., "Deep
+    Interest Network for Click-Through Rate Prediction", KDD 2018; there weighted by impressions
+    too.)"""
     gauc_users: int
     """Users with both, whose AUC counts."""
     gauc_users_left_out: int
@@ -46,7 +49,10 @@ class UserAUC:
 
 
 def auc_by_segment(
-    scores: NDArray[np.floating], labels: NDArray[np.number], segments: NDArray[np.integer]
+    scores: NDArray[np.floating],
+    labels: NDArray[np.number],
+    segments: NDArray[np.integer],
+    weights: Weights = None,
 ) -> SegmentAUC:
     """Return the AUC within each segment, ties counting half; one sort for all of them.
 
@@ -54,12 +60,17 @@ def auc_by_segment(
         scores: (S,) any monotonous score.
         labels: (S,) 0 or 1.
         segments: (S,) number of each row's segment, 0 <= number < 2^31.
+        weights: (S,) how often each sample counts; None for once each.
 
     """
-    rows = ordered(scores, labels, segments)
+    checked(len(labels), segments=segments)
+    if (keep := counting(weights, len(labels))) is not None:
+        segments = segments[keep]
+        scores, labels, weights = with_weight(scores, labels, weights)
+    rows = ordered(scores, labels, segments, weights)
     if len(rows.scores) == 0 or rows.segments is None:
         none = np.empty(0, np.int64)
-        return SegmentAUC(none, none, none, np.empty(0))
+        return SegmentAUC(none, none, none, np.empty(0), None if weights is None else np.empty(0))
     last = ends(rows)
     clicks_to = np.cumsum(rows.clicks)[last]
     clicks_in = np.diff(clicks_to, prepend=0)
@@ -69,6 +80,9 @@ def auc_by_segment(
     first = np.flatnonzero(np.diff(numbers, prepend=-1))
     clicks = np.add.reduceat(clicks_in, first)
     others = np.add.reduceat(others_in, first)
+    if rows.weights is not None:
+        area, total = _weighted(rows, last, first, clicks * others > 0)
+        return SegmentAUC(numbers[first], clicks + others, clicks, area, total)
     groups = np.diff(first, append=len(numbers))
     others_before = np.repeat(np.cumsum(others) - others, groups)
     others_to = np.cumsum(others_in) - others_before
@@ -78,8 +92,36 @@ def auc_by_segment(
     return SegmentAUC(numbers[first], clicks + others, clicks, area)
 
 
+def _weighted(
+    rows: Ordered, last: NDArray[np.intp], first: NDArray[np.intp], defined: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the AUC of each segment (K,), and the sum of its weights.
+
+    Args:
+        rows: With weights.
+        last: (G,) the last row of each group of equal scores.
+        first: (K,) the first group of each segment.
+        defined: (K,) whether it has both labels.
+
+    """
+    assert rows.weights is not None
+    starts = np.append(0, last[:-1] + 1)
+    clicks_in = np.add.reduceat(rows.weights * rows.clicks, starts)
+    others_in = np.add.reduceat(rows.weights * ~rows.clicks, starts)
+    clicks, others = np.add.reduceat(clicks_in, first), np.add.reduceat(others_in, first)
+    groups = np.diff(first, append=len(last))
+    others_before = np.repeat(np.cumsum(others) - others, groups)
+    others_to = np.cumsum(others_in) - others_before
+    wins = np.add.reduceat(clicks_in * (others_to - others_in / 2), first)
+    area = np.divide(wins, clicks * others, out=np.full(len(first), np.nan), where=defined)
+    return np.clip(area, 0.0, 1.0), clicks + others
+
+
 def user_auc(
-    scores: NDArray[np.floating], labels: NDArray[np.number], users: NDArray[np.integer]
+    scores: NDArray[np.floating],
+    labels: NDArray[np.number],
+    users: NDArray[np.integer],
+    weights: Weights = None,
 ) -> UserAUC:
     """Return the mean AUC within users.
 
@@ -88,24 +130,29 @@ def user_auc(
         labels: (S,) 0 or 1.
         users: (S,) number of each row's user, < 2^31; negative where there is none, such rows are
             left out.
+        weights: (S,) how often each sample counts; None for once each.
 
     Raises:
-        DatasetError: The arrays are not equally long.
+        DatasetError: The arrays are not equally long, or a weight is negative or no number.
 
     """
     check_lengths(scores, labels)
-    if len(users) != len(labels):
-        problem = f"{len(users):,} users, but {len(labels):,} labels"
-        raise DatasetError(f"{problem}: expected one of either for each row")
+    checked(len(labels), users=users)
     known = users >= 0
-    found = auc_by_segment(scores[known], labels[known], users[known])
-    counts = ~np.isnan(found.auc)
-    samples = found.samples[counts]
+    if (keep := counting(weights, len(labels))) is not None:
+        known &= keep
+    within = auc_by_segment(
+        scores[known], labels[known], users[known], None if weights is None else weights[known]
+    )
+    counts = ~np.isnan(within.auc)
+    samples = within.samples[counts]
+    size = samples if within.weights is None else within.weights[counts]
     total = int(samples.sum())
+    rows = len(labels) if keep is None else int(np.count_nonzero(keep))
     return UserAUC(
-        gauc=float(np.sum(found.auc[counts] * samples) / total) if total else None,
+        gauc=float(np.sum(within.auc[counts] * size) / size.sum()) if total else None,
         gauc_users=len(samples),
-        gauc_users_left_out=len(found.auc) - len(samples),
+        gauc_users_left_out=len(within.auc) - len(samples),
         gauc_samples=total,
-        gauc_samples_left_out=len(labels) - total,
+        gauc_samples_left_out=rows - total,
     )
