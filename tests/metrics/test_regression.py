@@ -45,7 +45,7 @@ def test_intervals_cover_the_truth_at_their_rate():
         predictions, labels = draw(rng, 400)
         for name, interval in intervals(predictions, labels, task="regression").items():
             assert interval is not None
-            hits[name] += interval.low <= truth[name] <= interval.high
+            hits[name] += bool(interval.low <= truth[name] <= interval.high)
     # Of 300 sets 285 are expected; three standard deviations are 11.
     assert all(270 <= count <= 297 for count in hits.values()), hits
 

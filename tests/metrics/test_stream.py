@@ -82,7 +82,8 @@ def test_each_label_is_measured_by_itself():
 def test_tensors_elsewhere_are_not_looked_at_before_the_arrays_are_asked_for():
     # Numbers on `meta` cannot be read at all.
     metrics = Metrics(2)
-    metrics.update(*torch.zeros(2, 7, 2, device="meta"), torch.zeros(7, device="meta"))
+    logits, labels = torch.zeros(2, 7, 2, device="meta")
+    metrics.update(logits, labels, torch.zeros(7, device="meta"))
     assert len(metrics) == 7
     with pytest.raises(NotImplementedError, match="meta"):
         metrics.arrays()

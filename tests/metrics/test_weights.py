@@ -103,11 +103,12 @@ def test_a_weight_repeats_its_sample(seed, size, ties):
         user_auc(logits, labels, users, w).to_dict(),
         counts,
     )
-    found = auc_by_segment(logits, labels, users + 1, w)
+    weighted = auc_by_segment(logits, labels, users + 1, w)
     repeated = auc_by_segment(logits[again], labels[again], users[again] + 1)
-    assert found.segments.tolist() == repeated.segments.tolist()
-    np.testing.assert_allclose(found.auc, repeated.auc, atol=1e-12)
-    np.testing.assert_allclose(found.weights, repeated.samples)
+    assert weighted.segments.tolist() == repeated.segments.tolist()
+    np.testing.assert_allclose(weighted.auc, repeated.auc, atol=1e-12)
+    assert weighted.weights is not None
+    np.testing.assert_allclose(weighted.weights, repeated.samples)
     scores = sigmoid(logits)
     curve, expected = (
         calibration_bins(scores, labels, weights=w),

@@ -20,13 +20,13 @@ from safetensors import safe_open
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, DivergedError, RunError, unknown
 from dlrm.files import write_json
+from dlrm.metrics import HIGHER_IS_BETTER, measure
 from dlrm.models import MODELS, another
 from dlrm.run import Run
 from dlrm.training import ensemble, runner
 from dlrm.training.checkpoint import steps
 from dlrm.training.config import TrainConfig, from_dict
 from dlrm.training.load import effort
-from dlrm.training.loop import HIGHER_IS_BETTER
 from dlrm.training.significance import LEVEL, can_tell, chance_of_difference
 from dlrm.training.trees import fit_trees
 
@@ -329,7 +329,8 @@ def _trees(
         if not known.is_file():
             path.mkdir(parents=True, exist_ok=True)
             predicted = fit_trees(dataset, seed, title=f"{title}, seed {seed}")
-            write_json(known, {"split": split, "metrics": predicted[split].compute().to_dict()})
+            metrics = measure(*predicted[split].label()).to_dict()
+            write_json(known, {"split": split, "metrics": metrics})
         metrics = Run(path).evaluation(split) or {}
         runs.append(Seed(seed=seed, metrics=metrics["metrics"]))
     return Candidate(name=TREES, lr=None, parameters=None, seeds=tuple(runs))

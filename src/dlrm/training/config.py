@@ -12,6 +12,7 @@ import tyro
 from dlrm.data.loader import LoaderConfig
 from dlrm.data.options import PrepareConfig
 from dlrm.errors import ConfigError, unknown
+from dlrm.metrics import SELECTING
 from dlrm.models import ModelConfig
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.optim.config import OptimConfig
@@ -57,17 +58,10 @@ class EvalConfig:
 
         """
         if self.metric == "auto":
-            return METRICS[task][0]
-        if self.metric not in METRICS[task]:
-            raise unknown(f"eval.metric of a {task}", self.metric, ("auto", *METRICS[task]))
+            return SELECTING[task][0]
+        if self.metric not in SELECTING[task]:
+            raise unknown(f"eval.metric of a {task}", self.metric, ("auto", *SELECTING[task]))
         return self.metric
-
-
-METRICS: dict[Task, tuple[str, ...]] = {
-    "classification": ("auc", "log_loss", "normalized_entropy", "accuracy"),
-    "regression": ("rmse", "mae", "r2"),
-}
-"""Metrics that can choose the best model; the first does where nothing else is said."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,36 +17,32 @@ from dlrm.metrics import (
     RESAMPLES,
     Array,
     MetricValues,
+    Values,
     calibration_bins,
     intervals,
     measure,
+    measure_for,
+    prediction_bins,
+    residuals,
     sigmoid,
     user_auc,
 )
 from dlrm.parallel.world import World
-from dlrm.schema import Schema
+from dlrm.schema import Schema, Task
 from dlrm.training.predictions import Predictions
 
 HISTOGRAM_BINS = 50
-
-HIGHER_IS_BETTER = ("auc", "accuracy", "r2")
-"""Metrics of which more is better; of the others less is."""
-
-
-def is_better(metric: str, value: float, other: float) -> bool:
-    """Return whether a value of a metric is better than another one."""
-    return value > other if metric in HIGHER_IS_BETTER else value < other
 
 
 @dataclass(frozen=True, slots=True)
 class LabelValues:
     """The metrics of predictions, for each label."""
 
-    by_label: Mapping[str, MetricValues]
+    by_label: Mapping[str, Values]
     """Name of a label -> its metrics, in the order of the schema."""
 
     @property
-    def first(self) -> MetricValues:
+    def first(self) -> Values:
         """The metrics of the first, or only, label."""
         return next(iter(self.by_label.values()))
 
@@ -135,16 +131,7 @@ def predict_split(
 
 def measured(predictions: Predictions, schema: Schema) -> LabelValues:
     """Return the metrics of each label."""
-    return LabelValues(dict(_each_label(predictions, schema, values_of(schema))))
-
-
-def values_of(schema: Schema) -> Callable[[Array, Array, Array | None], MetricValues]:
-    """Return what measures logits (S,) against labels (S,), with weights (S,) or None."""
-
-    def classified(logits: Array, labels: Array, weights: Array | None) -> MetricValues:
-        return measure(logits, labels)
-
-    return classified
+    return LabelValues(dict(_each_label(predictions, schema, measure_for(schema.task))))
 
 
 def _each_label(
@@ -170,47 +157,64 @@ def summary(
     labels: Array,
     users: NDArray[np.integer] | None = None,
     *,
+    weights: Array | None = None,
+    task: Task = "classification",
     with_intervals: bool = True,
 ) -> dict[str, Any]:
     """Return the metrics by name, JSON-ready, and the ends of their intervals.
 
     Args:
-        logits: (S,) scores before the sigmoid.
-        labels: (S,) 0 or 1.
-        users: (S,) number of each row's user, negative where there is none; adds per-user AUC.
+        logits: (S,) scores before the sigmoid; predictions in a regression.
+        labels: (S,) 0 or 1; any numbers in a regression.
+        users: (S,) number of each row's user, negative where there is none; adds per-user AUC to
+            those of clicks.
+        weights: (S,) how often each row counts; None for once each.
+        task: What labels are.
         with_intervals: Whether to add `auc_low`, `auc_high` and so on; None where undefined.
 
     """
-    result: dict[str, Any] = measure(logits, labels).to_dict()
-    if users is not None:
-        result |= user_auc(logits, labels, users).to_dict()
+    result: dict[str, Any] = measure_for(task)(logits, labels, weights).to_dict()
+    if users is not None and task == "classification":
+        result |= user_auc(logits, labels, users, weights).to_dict()
     if with_intervals:
-        for name, interval in intervals(logits, labels, users).items():
+        for name, interval in intervals(logits, labels, users, weights, task).items():
             result[f"{name}_low"] = None if interval is None else interval.low
             result[f"{name}_high"] = None if interval is None else interval.high
     return result
 
 
 def describe(predictions: Predictions, schema: Schema) -> dict[str, Any]:
-    """Return metrics with intervals, calibration curve and score histogram, JSON-ready.
+    """Return metrics with intervals, JSON-ready, and what is drawn of the predictions.
 
-    Of several labels those of the first, and all of them below `labels`.
+    Of clicks that is the calibration curve and a histogram of scores; of numbers the mean label by
+    prediction and a histogram of residuals. Of several labels those of the first, and all of them
+    below `labels`.
     """
-    return by_label(dict(_each_label(predictions, schema, _described)))
+    work = _described_numbers if schema.task == "regression" else _described_clicks
+    return by_label(dict(_each_label(predictions, schema, work)))
 
 
-def _described(logits: Array, labels: Array, weights: Array | None) -> dict[str, Any]:
+def _described_clicks(logits: Array, labels: Array, weights: Array | None) -> dict[str, Any]:
     scores = sigmoid(logits)
     edges = np.linspace(0.0, 1.0, HISTOGRAM_BINS + 1)
     return {
-        "metrics": summary(logits, labels),
+        "metrics": summary(logits, labels, weights=weights),
         "intervals": {"level": LEVEL, "resamples": RESAMPLES},
-        "calibration_bins": [asdict(b) for b in calibration_bins(scores, labels)],
+        "calibration_bins": [asdict(b) for b in calibration_bins(scores, labels, weights=weights)],
         "histogram": {
             "edges": edges.tolist(),
             "negatives": np.histogram(scores[labels == 0], edges)[0].tolist(),
             "positives": np.histogram(scores[labels != 0], edges)[0].tolist(),
         },
+    }
+
+
+def _described_numbers(predicted: Array, labels: Array, weights: Array | None) -> dict[str, Any]:
+    return {
+        "metrics": summary(predicted, labels, weights=weights, task="regression"),
+        "intervals": {"level": LEVEL, "resamples": RESAMPLES},
+        "prediction_bins": [asdict(b) for b in prediction_bins(predicted, labels, weights=weights)],
+        "residuals": asdict(residuals(predicted, labels, HISTOGRAM_BINS)),
     }
 
 

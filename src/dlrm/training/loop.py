@@ -9,6 +9,7 @@ from torch import nn
 from dlrm.data.loader import Loader
 from dlrm.data.store import Dataset, Split
 from dlrm.errors import DatasetError, Interrupted, RunError
+from dlrm.metrics import is_better
 from dlrm.ops.memory import keep_freed_memory
 from dlrm.parallel.world import World
 from dlrm.run import Run
@@ -18,7 +19,7 @@ from dlrm.training.build import build, optimizer_of, pooling
 from dlrm.training.checkpoint import Progress
 from dlrm.training.config import TrainConfig
 from dlrm.training.device import resolve_device
-from dlrm.training.evaluate import is_better, measured, predict_split
+from dlrm.training.evaluate import measured, predict_split
 from dlrm.training.interrupt import Interrupt
 from dlrm.training.log import Log
 from dlrm.training.loss import loss_function

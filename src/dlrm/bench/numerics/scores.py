@@ -9,7 +9,8 @@ from torch import nn
 
 from dlrm.data.store import Split
 from dlrm.metrics import MetricValues
-from dlrm.metrics.resample import Blocks, rows_of
+from dlrm.metrics.click_rows import click_rows
+from dlrm.metrics.resample import Blocks
 from dlrm.nn.embedding import EmbeddingCollection, embeddings_of
 from dlrm.nn.hashed import HashedEmbeddings
 from dlrm.nn.quantized import QuantizedCollection
@@ -39,7 +40,7 @@ def score(model: nn.Module, split: Split, batch_size: int) -> Scores:
     predictions = predict_split(model, split, batch_size)
     values = predictions.compute()
     logits, labels = predictions.arrays()
-    found = Blocks(len(labels), None).resampled(rows_of(logits, labels, None))
+    found = Blocks(len(labels), None).resampled(click_rows(logits, labels))
     return Scores(values, found["auc"])
 
 
