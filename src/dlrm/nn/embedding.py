@@ -84,7 +84,10 @@ class Embeddings(nn.Module):
             IdError: An id is negative or not below the rows of its table; names the feature.
 
         """
-        parts = [self.pooled(block) for block in self.layout.blocks(batch)]
+        return self._joined(batch, [self.pooled(block) for block in self.layout.blocks(batch)])
+
+    def _joined(self, batch: Batch, parts: list[Tensor]) -> Tensor:
+        """Return the vectors (B, T, D) of all features from those of each block."""
         if not parts:
             return torch.zeros(len(batch), 0, self.dim, device=batch.labels.device)
         vectors = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)

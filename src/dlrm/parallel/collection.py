@@ -1,174 +1,249 @@
-"""Tables that are spread over processes, behind the seam: no model, loss or metric knows."""
+"""Tables that are sharded over processes, behind the seam: no model, loss or metric knows."""
 
 from collections.abc import Sequence
-from math import sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-from dlrm.nn.embedding import Collection, Initializer, Storage, bags_of, pieces, uniform
-from dlrm.parallel.data_parallel import Copies
-from dlrm.parallel.exchange import Wire
-from dlrm.parallel.row_wise import Rows
+from dlrm.batch import Batch
+from dlrm.errors import ConfigError
+from dlrm.nn.embedding import (
+    Block,
+    Collection,
+    EmbeddingCollection,
+    Initializer,
+    Layout,
+    Storage,
+    add_up,
+    pieces,
+)
+from dlrm.parallel.data_parallel import DataParallel
+from dlrm.parallel.exchange import Exchange
+from dlrm.parallel.row_wise import RowWise
 from dlrm.parallel.shards import Kind, Shard
-from dlrm.parallel.table_wise import Slots
+from dlrm.parallel.table_wise import TableWise
 from dlrm.parallel.unit import End, Kept, Unit
 
 
-class _Begun(NamedTuple):
-    """Vectors that are on their way, for these ids."""
+class DistributedCollection(Collection):
+    """Tables of which this process keeps some rows and columns, and others the rest."""
 
-    ids: Tensor
-    offsets: Tensor | None
-    ends: list[End]
-
-
-class ShardedCollection(Collection):
-    """T tables of dimension D, spread over the processes of a run.
-
-    Args:
-        rows: Rows of each of the T tables.
-        dim: D.
-        names: Name of the feature behind each table, for errors.
-        storage: See `EmbeddingCollection`.
-        draw: As there. Every process draws all rows and keeps its own, so that a model starts from
-            the same numbers on one process and on many, wherever its rows are.
-        kinds: How each table is spread.
-        shards: Of all tables and processes; their tables are numbers of features.
-        wire: To the other processes.
-
-    """
-
-    place: Tensor
-    """(T,) int64, where the vector of each feature stands among those of the units"""
-
-    def __init__(
-        self,
-        rows: Sequence[int],
-        dim: int,
-        names: Sequence[str] | None = None,
-        *,
-        storage: Storage = "fp32",
-        draw: Initializer | None = None,
-        kinds: Sequence[Kind],
-        shards: Sequence[Shard],
-        wire: Wire,
-    ):
-        super().__init__(rows, dim, names)
-        self.storage: Storage = storage
-        self.wire = wire
-        self._begun: _Begun | None = None
-        made: list[Unit] = []
-        columns = sorted({s.columns for s in shards if s.columns < dim})
-        for kind, width, unit in (
-            ("table", dim, Slots),
-            *(("column", width, Slots) for width in columns),
-            ("row", dim, Rows),
-            ("replicate", dim, Copies),
-        ):
-            theirs = [s for s in shards if kinds[s.table] == kind and s.columns == width]
-            if theirs:
-                made.append(unit(theirs, width, storage, wire, len(self.rows)))
-        self.units = torch.nn.ModuleList(made)
-        # What a unit's vectors are: whole ones of features, or columns of one from slots.
-        whole = [_features(unit) for unit in made if unit.width == dim]
-        self.cut = sorted({s.table for s in shards if s.columns < dim})
-        order = [feature for features in whole for feature in features] + self.cut
-        place = torch.tensor(sorted(range(len(order)), key=order.__getitem__))
-        self.register_buffer("place", place, persistent=False)
-        self.sorted = order == sorted(order)
-        self.fill(draw or uniform([sqrt(1 / n) for n in self.rows]))
+    exchange: Exchange
+    """With the other processes"""
 
     @property
     def kept(self) -> list[Kept]:
-        """What this process keeps."""
-        return [kept for unit in self._typed() for kept in unit.kept]
-
-    def begin(self, ids: Tensor, offsets: Tensor | None = None) -> None:
-        """Send ids ahead of `forward`, which then only waits for the vectors of the same ids."""
-        checked = self.rows_of(ids, offsets)
-        ends = [unit.begin(checked, offsets) for unit in self._typed()]
-        self._begun = _Begun(ids, offsets, ends)
-
-    def forward(
-        self, ids: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
-    ) -> Tensor:
-        """Fetch the vectors; see `Collection.forward`."""
-        if per_sample_weights is not None:
-            assert offsets is not None
-            bags = bags_of(offsets, ids.shape[0])
-            values = self.each(ids, offsets) * per_sample_weights[:, None]
-            pooled = values.new_zeros(offsets.shape[0] - 1, self.dim).index_add(0, bags, values)
-            return pooled.view(-1, len(self.rows), self.dim)
-        if self._begun is None or self._begun.ids is not ids or self._begun.offsets is not offsets:
-            self.begin(ids, offsets)
-        assert self._begun is not None
-        ends, self._begun = self._begun.ends, None
-        return self._joined([end() for end in ends])
-
-    def each(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """Fetch the row of each id; see `Collection.each`."""
-        if offsets is None:
-            return self(ids)
-        checked = self.rows_of(ids, offsets)
-        found = [unit.each(checked, offsets, self.dim) for unit in self._typed()]
-        return torch.stack(found).sum(0)
+        """What this process keeps, and where: what a checkpoint reads and writes."""
+        raise NotImplementedError
 
     @torch.no_grad()
-    def fill(self, draw: Initializer) -> None:
-        """Overwrite all tables; every process draws the same."""
-        kept = self.kept
-        for t, n in enumerate(self.rows):
-            mine = [each for each in kept if each.shard.table == t]
+    def fill(self, initializer: Initializer) -> None:
+        """Overwrite all tables.
+
+        Every process draws all rows and keeps its own, so that a model starts from the same numbers
+        on one process and on many, wherever its rows are.
+        """
+        every = self.kept
+        for t, n in enumerate(self.layout.sizes):
+            mine = [kept for kept in every if kept.shard.table == t]
             for first, last in pieces(n, self.dim):
                 values = torch.empty(last - first, self.dim)
-                draw(values, t, first)
-                for each in mine:
-                    _keep(each, values, first)
+                initializer(values, t, first)
+                for kept in mine:
+                    _keep(kept, values, first)
 
+    @torch.no_grad()
     def table(self, t: int) -> Tensor:
         """Gather a table from all processes, each of which asks for it; see `Collection.table`."""
-        whole = torch.zeros(self.rows[t], self.dim)
-        for weight, shard, place, copied in self.kept:
-            if shard.table == t and (not copied or self.wire.rank == 0):
-                part = weight.detach()[place : place + shard.rows].float()
+        device = self._buffers["order"].device  # pyright: ignore[reportOptionalMemberAccess]
+        whole = torch.zeros(self.layout.sizes[t], self.dim, device=device)
+        for _, weight, shard, place, copied in self.kept:
+            if shard.table == t and (not copied or self.exchange.rank == 0):
                 rows = whole[shard.first_row : shard.last_row]
+                part = weight.detach()[place : place + shard.rows].float()
                 rows[:, shard.first_column : shard.last_column] = part
-        torch.distributed.all_reduce(whole, group=self.wire.group)
+        if self.exchange.size > 1:
+            torch.distributed.all_reduce(whole, group=self.exchange.group)
         return whole
 
-    def _joined(self, found: list[Tensor]) -> Tensor:
-        """Return vectors (b, T, D) of what the units found."""
-        pairs = list(zip(self._typed(), found, strict=True))
-        parts = [vectors for unit, vectors in pairs if unit.width == self.dim]
-        if self.cut:
-            columns: dict[int, list[tuple[int, Tensor]]] = {feature: [] for feature in self.cut}
-            for unit, vectors in pairs:
-                if isinstance(unit, Slots) and unit.width < self.dim:
-                    for number, slot in enumerate(unit.slots):
-                        columns[slot.table].append((slot.first_column, vectors[:, number]))
-            whole = [
-                torch.cat([v for _, v in sorted(columns[feature], key=lambda each: each[0])], 1)
-                for feature in self.cut
-            ]
-            parts.append(torch.stack(whole, 1))
-        joined = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-        return joined.contiguous() if self.sorted else joined.index_select(1, self.place)
 
-    def _typed(self) -> list[Unit]:
+class ShardedCollection(DistributedCollection):
+    """Tables of dimension D that are sharded over the processes of a run.
+
+    Args:
+        layout: The features and their tables.
+        dim: D.
+        storage: See `Collection`.
+        initializer: As there.
+        kinds: How each table is sharded.
+        shards: Of all tables and processes; their tables are positions in the layout.
+        exchange: With the other processes.
+
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        dim: int,
+        *,
+        storage: Storage = "fp32",
+        initializer: Initializer | None = None,
+        kinds: Sequence[Kind],
+        shards: Sequence[Shard],
+        exchange: Exchange,
+    ):
+        super().__init__(layout, dim, storage=storage, initializer=initializer)
+        self.exchange = exchange
+        self._sent: _Sent | None = None
+        units: list[Unit] = []
+        widths = sorted({s.columns for s in shards if s.columns < dim})
+        for kind, width, make in (
+            ("table", dim, TableWise),
+            *(("column", width, TableWise) for width in widths),
+            ("row", dim, RowWise),
+            ("replicate", dim, DataParallel),
+        ):
+            chosen = [s for s in shards if kinds[s.table] == kind and s.columns == width]
+            if chosen:
+                units.append(make(chosen, width, layout, dim, storage, exchange))
+        self.units = torch.nn.ModuleList(units)
+        for group, features in enumerate(layout.groups):
+            found = [f for unit in units for f in unit.served[group]]
+            if sorted(found) != list(range(len(features))):
+                # Optimizers that keep one number a row need equal parts, too.
+                raise ValueError(f"parts of tables that are cut by columns must be equal: {shards}")
+            place = sorted(range(len(found)), key=found.__getitem__)
+            self._register(f"place_{group}", () if place == sorted(place) else place)
+
+    @classmethod
+    def of(
+        cls,
+        collection: EmbeddingCollection,
+        kinds: Sequence[Kind],
+        shards: Sequence[Shard],
+        exchange: Exchange,
+    ) -> Self:
+        """Return tables as those of a collection, without memory yet, but sharded."""
+        return cls(
+            collection.layout,
+            collection.dim,
+            storage=collection.storage,
+            initializer=collection.initializer,
+            kinds=kinds,
+            shards=shards,
+            exchange=exchange,
+        )
+
+    @property
+    def kept(self) -> list[Kept]:
+        """What this process keeps; see `DistributedCollection.kept`."""
+        return [
+            Kept(f"units.{u}.store.weight", unit.store.weight, shard, place, unit.copied)
+            for u, unit in enumerate(self.typed_units())
+            for shard, place in unit.kept
+        ]
+
+    def materialize(self, device: torch.device) -> None:
+        """Give the rows that this process keeps memory, and draw them; see `Collection`."""
+        for unit in self.typed_units():
+            unit.materialize(device)
+        self.fill(self.initializer)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the weights that this process has, one of each unit; see `Collection`.
+
+        Where rows have other columns elsewhere, the group has `mean_squares`, too.
+        """
+        groups = []
+        for unit in self.typed_units():
+            group = {"params": [unit.store.weight], "sparse": True, "storage": self.storage}
+            if isinstance(unit, TableWise) and unit.has_columns:
+                group["mean_squares"] = unit.mean_squares
+            groups.append(group)
+        return groups
+
+    def prefetch(self, batch: Batch) -> None:
+        """Send the ids of a batch ahead of `forward`, which must then be of the same batch."""
+        self._drop()
+        blocks = self.layout.blocks(batch)
+        self._sent = _Sent(batch, [self._begin(block) for block in blocks])
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Fetch the vectors, or wait for those that were sent for; see `Embeddings.forward`.
+
+        Raises:
+            ConfigError: The ids of another batch were sent ahead.
+
+        """
+        if self._sent is None:
+            return super().forward(batch)
+        if self._sent.batch is not batch:
+            self._drop()
+            raise ConfigError(
+                f"{self.names[0]}: ids of one batch were sent ahead, and vectors of another are "
+                "asked for: where a model computes ids, set `derived` of these embeddings"
+            )
+        parts, self._sent = [self._end(group, ends) for group, ends in self._sent.parts], None
+        return self._joined(batch, parts)
+
+    def pooled(self, block: Block, per_sample_weights: Tensor | None = None) -> Tensor:
+        """Fetch the rows of a block and add up those of each list; see `Embeddings.pooled`."""
+        if per_sample_weights is None:
+            return self._end(*self._begin(block))
+        values = self.vectors(block) * per_sample_weights[..., None]
+        if block.offsets is None:
+            return values
+        return add_up(values, block.offsets, len(self.layout.groups[block.group]))
+
+    def vectors(self, block: Block) -> Tensor:
+        """Fetch the row of each id; see `Embeddings.vectors`."""
+        if block.offsets is None:
+            return self.pooled(block)
+        checked = block._replace(ids=self.checked_ids(block))
+        parts = [unit.vectors(checked) for unit in self._serving(block.group)]
+        return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+
+    def typed_units(self) -> list[Unit]:
+        """Return the units, typed."""
         return [unit for unit in self.units if isinstance(unit, Unit)]
 
+    def _serving(self, group: int) -> list[Unit]:
+        return [unit for unit in self.typed_units() if unit.served[group]]
 
-def _features(unit: Unit) -> list[int]:
-    return unit.get_buffer("features").tolist()
+    def _begin(self, block: Block) -> tuple[int, list[End]]:
+        """Send the ids of a block; returns what `_end` takes."""
+        checked = block._replace(ids=self.checked_ids(block))
+        return block.group, [unit.begin(checked) for unit in self._serving(block.group)]
+
+    def _end(self, group: int, ends: list[End]) -> Tensor:
+        """Return the pooled vectors (b, F, D) of a block."""
+        parts = [end() for end in ends]
+        vectors = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        place = self._registered(f"place_{group}")
+        return vectors.index_select(1, place) if len(place) else vectors.contiguous()
+
+    def _drop(self) -> None:
+        """Wait for vectors that nobody has asked for, such as those of a batch that failed."""
+        sent, self._sent = self._sent, None
+        if sent is not None:
+            for group, ends in sent.parts:
+                self._end(group, ends)
+
+
+class _Sent(NamedTuple):
+    """Vectors that are on their way."""
+
+    batch: Batch
+    parts: list[tuple[int, list[End]]]
+    """Of each block its group, and what waits for its vectors."""
 
 
 def _keep(kept: Kept, values: Tensor, first: int) -> None:
     """Copy what this process keeps of drawn rows, which begin at `first` of their table."""
-    weight, shard, place, _ = kept
+    _, weight, shard, place, _ = kept
     low, high = max(first, shard.first_row), min(first + len(values), shard.last_row)
     if low >= high:
         return
     rows = values[low - first : high - first, shard.first_column : shard.last_column]
-    weight[place + low - shard.first_row : place + high - shard.first_row] = rows
+    weight[place + low - shard.first_row : place + high - shard.first_row] = rows.to(weight.device)

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 from dlrm.errors import ConfigError
 from dlrm.nn.embedding import Storage
+from dlrm.optim import find
+from dlrm.optim.declaration import FLOAT_BYTES
 from dlrm.parallel.arithmetic import Arithmetic
 from dlrm.parallel.shards import Plan
-from dlrm.parallel.tables import DENSE_STATE, STATE, Contents
+from dlrm.parallel.tables import Contents
 from dlrm.parallel.traffic import Traffic
 
 PREFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
@@ -62,8 +64,19 @@ class StepTime:
 
 def embedding_bytes(storage: Storage, optimizer: str) -> tuple[float, float]:
     """Return the bytes that a step moves for each number of a looked-up row, and for each row."""
-    number, row = STATE[optimizer]
-    return STORED_BYTES[storage] + GRADIENT_BYTES + 2 * number, 2 * row
+    declaration = find(optimizer).declaration
+    number = 2 * FLOAT_BYTES * declaration.state_per_table_number
+    row = 2 * FLOAT_BYTES * declaration.state_per_table_row
+    return STORED_BYTES[storage] + GRADIENT_BYTES + number, row
+
+
+def dense_update_bytes(kept: Contents, optimizer: str) -> float:
+    """Return the bytes that a step moves for the parameters that are no tables.
+
+    They are read twice, their gradients written and read, and both updated with their state.
+    """
+    declaration = find(optimizer).declaration
+    return kept.dense_bytes * (2 + 2 + 2 + 2 * declaration.state_per_dense_number)
 
 
 def sample_bytes(made: Plan, cost: Arithmetic, storage: Storage, optimizer: str) -> float:
@@ -95,15 +108,14 @@ def step_time(
         kept: What the model keeps.
         batch_size: Samples over all devices.
         storage: Of the tables.
-        optimizer: One of `dlrm.optim.OPTIMIZERS`.
+        optimizer: Name of the optimizer, see `dlrm.optim.find`.
 
     """
     own = batch_size / made.world
     number, row = embedding_bytes(storage, optimizer)
     per_number = number + row * sum(t.pooling for t in made.tables) / (sum(made.work) or 1.0)
     rows_bytes = batch_size * max(made.work) * per_number
-    # Parameters are read twice, their gradients written and read, and both updated.
-    dense = kept.dense_bytes * (2 + 2 + 2) + 2 * DENSE_STATE[optimizer] * kept.dense_bytes / 4
+    dense = dense_update_bytes(kept, optimizer)
     return StepTime(
         compute_s=own * cost.flops / device.flops,
         memory_s=(rows_bytes + own * 4 * cost.activations_bytes + dense) / device.memory_bandwidth,

@@ -22,20 +22,22 @@ from torch import Tensor
 
 from dlrm.errors import ConfigError
 
-WIRE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Types in which vectors and gradients travel."""
 
 
 @dataclass
-class Wire:
-    """The line between this process and the others of its run."""
+class Exchange:
+    """What this process says to the others of its run about vectors, and what it counts of that."""
 
     rank: int
+    """Number of this process."""
     size: int
+    """W, the number of processes."""
     group: Any = None
-    """Of `torch.distributed`; None for its default."""
+    """Process group of `torch.distributed`; None for its default."""
     dtype: torch.dtype = torch.float32
-    """In which vectors and gradients travel."""
+    """Type in which vectors and gradients travel."""
     samples: tuple[int, ...] = ()
     """Samples that each process has of the present batch."""
     sent_bytes: int = 0
@@ -45,7 +47,12 @@ class Wire:
     anchor: Tensor = field(default_factory=lambda: torch.zeros(0, requires_grad=True))
 
     def split(self, own: int) -> tuple[int, ...]:
-        """Return the samples of each process; `own` is how many this one has."""
+        """Return the samples of each process; `own` is how many this one has.
+
+        Raises:
+            ConfigError: They are not known, or this process was expected to have others.
+
+        """
         if self.samples and self.samples[self.rank] != own:
             raise ConfigError(f"{own} samples here, where {self.samples[self.rank]} are expected")
         if not self.samples:
@@ -63,7 +70,7 @@ class Wire:
             return 1.0
         return 2.0 ** max(0, sum(self.samples).bit_length() - 1)
 
-    def swap(self, values: Tensor, give: Sequence[int], take: Sequence[int]) -> "Pending":
+    def all_to_all(self, values: Tensor, give: Sequence[int], take: Sequence[int]) -> "Pending":
         """Begin to send `give[r]` numbers of `values` (n,) to each rank r, and get `take[r]`."""
         values = values.contiguous()
         out = values.new_empty(sum(take))
@@ -73,17 +80,17 @@ class Wire:
         )
         return Pending(self, work, out, values)
 
-    def swap_counts(self, counts: Tensor) -> Tensor:
-        """Give each rank r the numbers `counts[r]` (W, k), and get theirs, (W, k)."""
+    def all_to_all_counts(self, counts: Tensor) -> Tensor:
+        """Give each rank r the numbers `counts[r]` of (W, k), and get theirs, (W, k)."""
         k = [counts.shape[1]] * self.size
-        return self.swap(counts.flatten(), k, k).wait().view(self.size, -1)
+        return self.all_to_all(counts.flatten(), k, k).wait().view(self.size, -1)
 
 
 @dataclass
 class Pending:
     """Numbers that are on their way."""
 
-    wire: Wire
+    exchange: Exchange
     work: Any
     out: Tensor
     values: Tensor
@@ -93,65 +100,70 @@ class Pending:
         """Return what has arrived."""
         began = time.perf_counter()
         self.work.wait()
-        self.wire.waited_s += time.perf_counter() - began
+        self.exchange.waited_s += time.perf_counter() - began
         return self.out
 
 
 @dataclass
-class Trip:
-    """One exchange of vectors, there and back."""
+class AllToAll:
+    """One exchange of vectors among all processes: there forwards, and their gradients back.
 
-    wire: Wire
+    Args:
+        exchange: With the other processes.
+        give: Numbers for each rank.
+        take: Numbers from each rank.
+
+    """
+
+    exchange: Exchange
     give: Sequence[int]
-    """Numbers for each rank."""
     take: Sequence[int]
-    """Numbers from each rank."""
     pending: Pending | None = None
 
     def begin(self, vectors: Tensor) -> Tensor:
         """Send the vectors, of any shape; returns a token for `end`."""
-        return _Begin.apply(vectors, self.wire.anchor, self)  # pyright: ignore[reportReturnType]
+        return _Begin.apply(vectors, self.exchange.anchor, self)  # pyright: ignore[reportReturnType]
 
     def end(self, token: Tensor) -> Tensor:
         """Wait for what the others sent, (sum of take,)."""
         return _End.apply(token, self)  # pyright: ignore[reportReturnType]
 
     def arrived(self) -> Tensor:
-        """Return what is there now."""
+        """Wait for what is on its way and return it."""
         assert self.pending is not None
-        found, self.pending = self.pending.wait(), None
-        return found
+        pending, self.pending = self.pending, None
+        return pending.wait()
 
 
 class _Begin(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, vectors: Tensor, anchor: Tensor, trip: Trip) -> Tensor:
+    def forward(ctx: Any, vectors: Tensor, anchor: Tensor, trip: AllToAll) -> Tensor:
         # Without the anchor, a process that keeps no table would not wait for gradients, and the
         # others, which send it none, would wait for it.
         ctx.trip, ctx.shape, ctx.dtype = trip, vectors.shape, vectors.dtype
-        flat = vectors.flatten().to(trip.wire.dtype)
-        trip.pending = trip.wire.swap(flat, trip.give, trip.take)
+        flat = vectors.flatten().to(trip.exchange.dtype)
+        trip.pending = trip.exchange.all_to_all(flat, trip.give, trip.take)
         return vectors.new_empty(0)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         trip = ctx.trip
         arrived = trip.arrived().to(ctx.dtype)
-        if trip.wire.scale != 1.0:
-            arrived = arrived / trip.wire.scale
+        if trip.exchange.scale != 1.0:
+            arrived = arrived / trip.exchange.scale
         return arrived.view(ctx.shape), None, None
 
 
 class _End(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, token: Tensor, trip: Trip) -> Tensor:
+    def forward(ctx: Any, token: Tensor, trip: AllToAll) -> Tensor:
         ctx.trip = trip
         return trip.arrived().to(token.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         trip, (grad,) = ctx.trip, grads
-        if trip.wire.scale != 1.0:
-            grad = grad * trip.wire.scale
-        trip.pending = trip.wire.swap(grad.to(trip.wire.dtype), trip.take, trip.give)
+        if trip.exchange.scale != 1.0:
+            grad = grad * trip.exchange.scale
+        trip.pending = trip.exchange.all_to_all(grad.to(trip.exchange.dtype), trip.take, trip.give)
         return grad.new_empty(0), None

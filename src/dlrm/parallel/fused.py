@@ -1,18 +1,36 @@
 """Optimizers that TorchRec applies to rows within the backward pass, equal to ours."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from dlrm.errors import ConfigError
+from dlrm.optim import OPTIMIZERS, find
 from dlrm.optim.config import OptimConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """One of them; see `dlrm.optim` for what it does."""
+    """An optimizer that FBGEMM has, too; see `dlrm.optim` for what it does."""
 
-    name: Literal["sgd", "adagrad", "rowwise_adagrad"]
+    name: str
+    """Name of ours."""
     eps: float = 1e-10
+
+    @property
+    def fbgemm(self) -> str:
+        """FBGEMM's name of it, e.g. `EXACT_SGD`."""
+        fbgemm = find(self.name).declaration.fbgemm
+        assert fbgemm is not None
+        return fbgemm
+
+    @property
+    def has_sum(self) -> bool:
+        """Whether it keeps sums of squares."""
+        return self.has_row_sum or find(self.name).declaration.state_per_table_number == 1
+
+    @property
+    def has_row_sum(self) -> bool:
+        """Whether it keeps one such sum a row."""
+        return find(self.name).declaration.state_per_table_row == 1
 
 
 def fused(config: OptimConfig) -> Fused:
@@ -22,10 +40,11 @@ def fused(config: OptimConfig) -> Fused:
         ConfigError: FBGEMM does not have it, or not as it is here.
 
     """
-    if config.name == "adam":
+    if find(config.name).declaration.fbgemm is None:
+        choices = [name for name, cls in OPTIMIZERS.items() if cls.declaration.fbgemm]
         raise ConfigError(
-            "optim.name is adam: FBGEMM has none on the CPU; with the engine torchrec choose sgd, "
-            "adagrad or rowwise_adagrad"
+            f"optim.name is {config.name}: FBGEMM has none on the CPU; with the engine torchrec "
+            f"choose {', '.join(choices[:-1])} or {choices[-1]}"
         )
     if config.embedding_l2:
         raise ConfigError(

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from dlrm.nn.norm import BatchNorm
-from dlrm.parallel.exchange import Wire
+from dlrm.parallel.exchange import Exchange
 
 
 class WholeBatchNorm(BatchNorm):
@@ -15,20 +15,20 @@ class WholeBatchNorm(BatchNorm):
 
     Args:
         norm: Whose parameters and statistics it has.
-        wire: To the other processes.
+        exchange: With the other processes.
 
     """
 
-    def __init__(self, norm: BatchNorm, wire: Wire):
+    def __init__(self, norm: BatchNorm, exchange: Exchange):
         super().__init__(norm.num_features, norm.eps, norm.momentum)
-        self.wire = wire
+        self.exchange = exchange
         self.weight, self.bias = norm.weight, norm.bias
         self.running_mean, self.running_var = norm.running_mean, norm.running_var
         self.num_batches_tracked = norm.num_batches_tracked
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (b, K)."""
-        count = sum(self.wire.samples)
+        count = sum(self.exchange.samples)
         if not self.training or count < 2:
             training, self.training = self.training, False
             try:
@@ -36,9 +36,9 @@ class WholeBatchNorm(BatchNorm):
             finally:
                 self.training = training
         x = input.float()
-        mean = _total(x.sum(0), self.wire) / count
+        mean = _total(x.sum(0), self.exchange) / count
         centred = x - mean
-        var = _total(centred.square().sum(0), self.wire) / count
+        var = _total(centred.square().sum(0), self.exchange) / count
         with torch.no_grad():
             assert self.num_batches_tracked is not None
             assert self.momentum is not None
@@ -50,31 +50,31 @@ class WholeBatchNorm(BatchNorm):
         return (centred * (var + self.eps).rsqrt() * self.weight + self.bias).to(input.dtype)
 
 
-def over_whole_batches(model: nn.Module, wire: Wire) -> None:
+def over_whole_batches(model: nn.Module, exchange: Exchange) -> None:
     """Let all normalisation in a model take the whole batch."""
     for name, child in model.named_children():
         if isinstance(child, BatchNorm):
-            setattr(model, name, WholeBatchNorm(child, wire))
+            setattr(model, name, WholeBatchNorm(child, exchange))
         else:
-            over_whole_batches(child, wire)
+            over_whole_batches(child, exchange)
 
 
-def _total(values: Tensor, wire: Wire) -> Tensor:
-    return _Total.apply(values, wire)  # pyright: ignore[reportReturnType]
+def _total(values: Tensor, exchange: Exchange) -> Tensor:
+    return _Total.apply(values, exchange)  # pyright: ignore[reportReturnType]
 
 
 class _Total(torch.autograd.Function):
     """The sum over all processes; its gradient is the sum of their gradients."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, wire: Wire) -> Tensor:
-        ctx.wire = wire
+    def forward(ctx: Any, values: Tensor, exchange: Exchange) -> Tensor:
+        ctx.exchange = exchange
         total = values.clone()
-        dist.all_reduce(total, group=wire.group)
+        dist.all_reduce(total, group=exchange.group)
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         total = grads[0].clone()
-        dist.all_reduce(total, group=ctx.wire.group)
+        dist.all_reduce(total, group=ctx.exchange.group)
         return total, None

@@ -5,9 +5,9 @@ from torch import nn
 from dlrm.nn.embedding import Storage
 from dlrm.nn.mlp import MLP
 from dlrm.parallel.arithmetic import Arithmetic
-from dlrm.parallel.device import Device, embedding_bytes
+from dlrm.parallel.device import Device, dense_update_bytes, embedding_bytes
 from dlrm.parallel.simulate import Curve, Operators, Rows
-from dlrm.parallel.tables import DENSE_STATE, Contents
+from dlrm.parallel.tables import Contents
 
 READ_BYTES: dict[Storage, int] = {"fp32": 4, "split": 2, "bf16": 2, "bf16_nearest": 2}
 """Storage -> bytes of a number that a lookup reads."""
@@ -28,7 +28,7 @@ def operators(
         model: Whose bottom MLP, if it has one, is computed while vectors are on their way; on any
             device, `meta` included.
         storage: Of the tables.
-        optimizer: One of `dlrm.optim.OPTIMIZERS`.
+        optimizer: Name of the optimizer, see `dlrm.optim.find`.
 
     """
     below = bottom_flops(model)
@@ -42,8 +42,7 @@ def operators(
         return Rows(curve, dim, row_bytes / whole)
 
     moved = 4 * cost.activations_bytes / device.memory_bandwidth
-    # Parameters are read twice, their gradients written and read, and both updated.
-    update = kept.dense_bytes * (2 + 2 + 2) + 2 * DENSE_STATE[optimizer] * kept.dense_bytes / 4
+    update = dense_update_bytes(kept, optimizer)
     routing = rows(ROUTED_BYTES, 0.0)
     return Operators(
         bottom=Curve(((1.0, below / device.flops),)),

@@ -5,64 +5,89 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dlrm.nn.embedding import Storage
-from dlrm.parallel.exchange import Trip, Wire
+from dlrm.nn.embedding import Block, Layout, Storage
+from dlrm.parallel.exchange import AllToAll, Exchange
 from dlrm.parallel.shards import Shard
 from dlrm.parallel.unit import End, Unit, ends, starts, sums
 
 
-class Slots(Unit):
-    """S parts of tables with all of their rows, some of them on each process.
+class TableWise(Unit):
+    """Tables with all of their rows on one process, or equal parts of their columns on several.
 
-    What goes to a process is ordered by slot and sample: (S_r, b) ids, (S_r, b, width) numbers
-    back.
+    A lane is a feature and a shard of its table. Features of a group have S lanes, of which S_r go
+    to process r; what goes there is ordered by lane and sample: (S_r, b) ids, and (S_r, b, width)
+    numbers come back. A feature has one lane for each shard of its table.
     """
 
-    features: Tensor
-    """(S,) int64, the feature of each slot, process by process"""
-    starts: Tensor
-    """(S,) int64, the first row of each slot in the weight of its process"""
-
     def __init__(
-        self, shards: Sequence[Shard], width: int, storage: Storage, wire: Wire, tables: int
+        self,
+        shards: Sequence[Shard],
+        width: int,
+        layout: Layout,
+        dim: int,
+        storage: Storage,
+        exchange: Exchange,
     ):
-        super().__init__(shards, width, storage, wire, tables)
-        self.slots = [shard for of in self.by_rank for shard in of]
-        self.counts = [len(of) for of in self.by_rank]
-        first = [start for of in self.by_rank for start in starts(of)]
-        of_slots = torch.tensor([shard.table for shard in self.slots])
-        self.register_buffer("features", of_slots, persistent=False)
-        self.register_buffer("starts", torch.tensor(first), persistent=False)
-        # For optimizers that keep one number a row: see `mean_squares`.
-        if any(shard.first_column for shard in self.slots):
-            vars(self.store.weight)["mean_squares"] = self.mean_squares
-        self.row_width = max((shard.last_column for shard in self.slots), default=width)
+        super().__init__(shards, width, layout, dim, storage, exchange)
+        self.counts: list[list[int]] = []
+        """Lanes of each group, by process"""
+        self.in_order: list[bool] = []
+        """Whether lanes of each group are in the order of features and columns"""
+        for group in range(len(layout.groups)):
+            tables = layout.table_indices(group)
+            lanes = [
+                (f, shard, start)
+                for theirs in self.by_rank
+                for shard, start in zip(theirs, starts(theirs), strict=True)
+                for f, table in enumerate(tables)
+                if table == shard.table
+            ]
+            ranks = [shard.rank for _, shard, _ in lanes]
+            self.counts.append([ranks.count(rank) for rank in range(exchange.size)])
+            keys = [(f, shard.first_column) for f, shard, _ in lanes]
+            order = sorted(range(len(keys)), key=keys.__getitem__)
+            self.in_order.append(order == list(range(len(keys))))
+            self._register(f"lanes_{group}", [f for f, _, _ in lanes])
+            self._register(f"starts_{group}", [start for _, _, start in lanes])
+            self._register(f"columns_{group}", [shard.first_column for _, shard, _ in lanes])
+            self._register(f"order_{group}", order)
 
-    def begin(self, ids: Tensor, offsets: Tensor | None) -> End:
+    def begin(self, block: Block) -> End:
         """Send ids to where their rows are; see `Unit.begin`."""
-        if offsets is not None:
-            return self._begin_bags(ids, offsets)
-        split, own = self.wire.split(ids.shape[0]), ids.shape[0]
-        rows = ids.t().index_select(0, self.features) + self.starts[:, None]
-        mine = self.counts[self.wire.rank]
-        take = [mine * b for b in split]
-        arrived = self._swap(rows.flatten(), [s * own for s in self.counts], take)
-        return self._back(self.store.lookup(arrived), take, [s * own for s in self.counts], own)
+        if block.offsets is not None:
+            return self._begin_lists(block)
+        own = block.ids.shape[0]
+        lanes = self._registered(f"lanes_{block.group}")
+        first = self._registered(f"starts_{block.group}")
+        rows = block.ids.t().index_select(0, lanes) + first[:, None]
+        give, take = self._lists(block.group, own)
+        arrived = self._send(rows.flatten(), give, take)
+        return self._back(self.store.lookup(arrived), block.group, own)
 
-    def each(self, ids: Tensor, offsets: Tensor, dim: int) -> Tensor:
-        """Return rows one by one; see `Unit.each`."""
-        items, slots, lengths, rows, _ = self._by_slot(ids, offsets)
-        taken, arrived = self._send_bags(lengths, rows)
-        trip = self._trip(taken[1], taken[2])
-        vectors = trip.end(trip.begin(self.store.lookup(arrived)))
-        columns = torch.tensor([s.first_column for s in self.slots], device=ids.device)
-        numbers = items * dim + columns[slots]
-        numbers = numbers[:, None] + torch.arange(self.width, device=ids.device)
-        flat = vectors.new_zeros(ids.shape[0] * dim)
-        return flat.index_add(0, numbers.flatten(), vectors).view(-1, dim)
+    def vectors(self, block: Block) -> Tensor:
+        """Return rows one by one; see `Unit.vectors`."""
+        items, lanes, lengths, rows, own = self._by_lane(block)
+        _, taken, given, arrived = self._send_lists(block.group, own, lengths, rows)
+        trip = self._trip(taken, given)
+        vectors = trip.end(trip.begin(self.store.lookup(arrived))).view(-1, self.width)
+        whole = vectors.new_zeros(block.ids.shape[0], self.dim)
+        if self.width == self.dim:
+            return whole.index_add(0, items, vectors)
+        numbers = items * self.dim + self._registered(f"columns_{block.group}")[lanes]
+        numbers = numbers[:, None] + torch.arange(self.width, device=numbers.device)
+        flat = whole.flatten().index_add(0, numbers.flatten(), vectors.flatten())
+        return flat.view_as(whole)
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether rows have other columns elsewhere."""
+        return self.width < self.dim
 
     def mean_squares(self, rows: Tensor, grad: Tensor) -> Tensor:
         """Return the mean of squares (U,) over whole rows, of which columns are elsewhere.
+
+        All processes call this together. For optimizers that keep one number a row, see
+        `dlrm.optim.SparseOptimizer`.
 
         Args:
             rows: (U,) of this process' weight, ascending, each once: the same ids of a table as all
@@ -71,79 +96,92 @@ class Slots(Unit):
 
         """
         squares = grad.square().sum(dim=1)
-        bounds = torch.tensor([[k.place, k.place + k.shard.rows] for k in self.kept])
+        bounds = torch.tensor([[place, place + shard.rows] for shard, place in self.kept])
         bounds = torch.searchsorted(rows, bounds.to(rows.device)).tolist()
-        mine = {k.shard.table: slice(*b) for k, b in zip(self.kept, bounds, strict=True)}
+        mine = {s.table: slice(*b) for s, b in zip(self.mine, bounds, strict=True)}
         # With every process that has columns of the same tables, in the order of tables.
-        shared = [[mine[s.table] for s in of if s.table in mine] for of in self.by_rank]
-        sizes = [sum(part.stop - part.start for part in of) for of in shared]
-        given = torch.cat([squares[part] for of in shared for part in of] or [squares[:0]])
-        came = iter(self.wire.swap(given, sizes, sizes).wait().split(sizes))
+        shared = [[mine[s.table] for s in theirs if s.table in mine] for theirs in self.by_rank]
+        sizes = [sum(part.stop - part.start for part in parts) for parts in shared]
+        given = torch.cat([squares[part] for parts in shared for part in parts] or [squares[:0]])
+        came = self.exchange.all_to_all(given, sizes, sizes).wait().split(sizes)
         total = torch.zeros_like(squares)
         # Rank by rank, its own among them: the same sum everywhere.
-        for of, theirs in zip(shared, came, strict=True):
+        for parts, theirs in zip(shared, came, strict=True):
             at = 0
-            for part in of:
+            for part in parts:
                 total[part] += theirs[at : at + part.stop - part.start]
                 at += part.stop - part.start
-        return total / self.row_width
+        return total / self.dim
 
-    def _begin_bags(self, ids: Tensor, offsets: Tensor) -> End:
-        _, _, lengths, rows, own = self._by_slot(ids, offsets)
-        taken, arrived = self._send_bags(lengths, rows)
-        pooled = self.store.pooled(arrived, ends(taken[0]))
-        split, mine = self.wire.split(own), self.counts[self.wire.rank]
-        return self._back(pooled, [mine * b for b in split], [s * own for s in self.counts], own)
+    def _begin_lists(self, block: Block) -> End:
+        _, _, lengths, rows, own = self._by_lane(block)
+        came, _, _, arrived = self._send_lists(block.group, own, lengths, rows)
+        return self._back(self.store.pooled_rows(arrived, ends(came)), block.group, own)
 
-    def _by_slot(self, ids: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-        """Put ids in the order of slots and samples.
+    def _by_lane(self, block: Block) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+        """Put ids in the order of lanes and samples.
 
         Returns:
-            Of each id in that order its place (M,) among all ids, its slot (M,), the length of each
-            bag (S * b,), rows (M,) in weights, and the number of samples b.
+            Of each id in that order its place (M,) among all ids, its lane (M,), the length of each
+            list (S * b,), rows (M,) in weights, and the number of samples b.
 
         """
-        own = (offsets.shape[0] - 1) // self.tables
-        samples = torch.arange(own, device=ids.device) * self.tables
-        bags = (self.features[:, None] + samples).flatten()
-        lengths = offsets.diff().index_select(0, bags)
+        assert block.offsets is not None
+        offsets, count = block.offsets, self.group_sizes[block.group]
+        features = self._registered(f"lanes_{block.group}")
+        own = (offsets.shape[0] - 1) // count
+        samples = torch.arange(own, device=offsets.device) * count
+        lists = (features[:, None] + samples).flatten()
+        lengths = offsets.diff().index_select(0, lists)
         places = ends(lengths)
-        count = int(places[-1])
-        bag = torch.arange(len(bags), device=ids.device).repeat_interleave(
-            lengths, output_size=count
-        )
-        within = torch.arange(count, device=ids.device) - places[bag]
-        items = offsets.index_select(0, bags)[bag] + within
-        slots = torch.div(bag, max(own, 1), rounding_mode="floor")
-        return items, slots, lengths, ids[items] + self.starts[slots], own
+        total = int(places[-1])
+        which = torch.arange(len(lists), device=offsets.device)
+        which = which.repeat_interleave(lengths, output_size=total)
+        within = torch.arange(total, device=offsets.device) - places[which]
+        items = offsets.index_select(0, lists)[which] + within
+        lanes = torch.div(which, max(own, 1), rounding_mode="floor")
+        rows = block.ids[items] + self._registered(f"starts_{block.group}")[lanes]
+        return items, lanes, lengths, rows, own
 
-    def _send_bags(
-        self, lengths: Tensor, rows: Tensor
-    ) -> tuple[tuple[Tensor, list[int], list[int]], Tensor]:
-        """Send bags to where their rows are.
+    def _send_lists(
+        self, group: int, own: int, lengths: Tensor, rows: Tensor
+    ) -> tuple[Tensor, list[int], list[int], Tensor]:
+        """Send lists to where their rows are.
 
         Returns:
-            Lengths of the bags that have come, how many ids came from each process and went to
-            each; and the rows that have come.
+            Lengths of the lists that have come, how many ids came from each process, how many went
+            to each, and the rows that have come.
 
         """
-        split, mine = self.wire.samples, self.counts[self.wire.rank]
-        own = split[self.wire.rank]
-        bags = [s * own for s in self.counts]
-        came = [mine * b for b in split]
-        lengths_came = self._swap(lengths, bags, came)
-        give, take = sums(lengths, bags), sums(lengths_came, came)
-        return (lengths_came, take, give), self._swap(rows, give, take)
+        give, take = self._lists(group, own)
+        came = self._send(lengths, give, take)
+        given, taken = sums(lengths, give), sums(came, take)
+        return came, taken, given, self._send(rows, given, taken)
 
-    def _swap(self, values: Tensor, give: Sequence[int], take: Sequence[int]) -> Tensor:
-        return self.wire.swap(values.to(self.id_type), give, take).wait().long()
+    def _lists(self, group: int, own: int) -> tuple[list[int], list[int]]:
+        """Return how many lists, or ids, go to each process and come from each."""
+        counts, split = self.counts[group], self.exchange.split(own)
+        return [s * own for s in counts], [counts[self.exchange.rank] * b for b in split]
 
-    def _trip(self, give: Sequence[int], take: Sequence[int]) -> Trip:
+    def _send(self, values: Tensor, give: Sequence[int], take: Sequence[int]) -> Tensor:
+        return self.exchange.all_to_all(values.to(self.id_type), give, take).wait().long()
+
+    def _trip(self, give: Sequence[int], take: Sequence[int]) -> AllToAll:
         w = self.width
-        return Trip(self.wire, [w * n for n in give], [w * n for n in take])
+        return AllToAll(self.exchange, [w * n for n in give], [w * n for n in take])
 
-    def _back(self, vectors: Tensor, give: Sequence[int], take: Sequence[int], own: int) -> End:
+    def _back(self, vectors: Tensor, group: int, own: int) -> End:
+        """Send pooled vectors to where their samples are."""
+        take, give = self._lists(group, own)
         trip = self._trip(give, take)
         token = trip.begin(vectors)
-        shape = (len(self.slots), own, self.width)
-        return lambda: trip.end(token).view(shape).transpose(0, 1)
+        lanes, features = sum(self.counts[group]), len(self.served[group])
+
+        def end() -> Tensor:
+            came = trip.end(token).view(lanes, own, self.width)
+            if not self.in_order[group]:
+                came = came.index_select(0, self._registered(f"order_{group}"))
+            # A feature's lanes follow one another by columns.
+            return came.transpose(0, 1).reshape(own, features, self.dim)
+
+        return end

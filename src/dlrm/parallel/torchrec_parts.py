@@ -1,26 +1,22 @@
 """The parts of tables that a rank has in TorchRec, as numbers that a checkpoint can hold."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
-from dlrm.nn.embedding import Collection
+from dlrm.parallel.collection import DistributedCollection
 from dlrm.parallel.fused import Fused
-
-Values = Callable[[int, int, int, int, int], Tensor]
-"""(table, first row, last row, first column, last column) -> float32 (rows, columns); of state that
-is one number a row, (rows,)."""
+from dlrm.parallel.shards import Shard
+from dlrm.parallel.unit import Kept
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """What this rank has of a table, with what its optimizer keeps."""
 
-    table: int
-    first_row: int
-    first_column: int
+    shard: Shard
     weight: Tensor
     """(rows, columns), the numbers themselves"""
     state: dict[str, Tensor] = field(default_factory=dict)
@@ -28,15 +24,8 @@ class Part:
     replicated: bool = False
     """Whether every rank has the same."""
 
-    @property
-    def range(self) -> tuple[int, int, int, int, int]:
-        """Table, first row, last row, first column, last column."""
-        rows, columns = self.weight.shape
-        last_row, last_column = self.first_row + rows, self.first_column + columns
-        return self.table, self.first_row, last_row, self.first_column, last_column
 
-
-class FusedCollection(Collection):
+class FusedCollection(DistributedCollection):
     """Tables whose rows are updated within the backward pass, instead of by an optimizer."""
 
     optimizer: Fused
@@ -54,19 +43,29 @@ class FusedCollection(Collection):
         """Yield what this process keeps."""
         raise NotImplementedError
 
-    def load(self, weights: Values, sums: Values | None = None) -> None:
-        """Overwrite what this process keeps.
-
-        Args:
-            weights: Of the tables.
-            sums: State of Adagrad; None leaves it as it is.
-
-        """
+    def load_state(self, key: str, part: Part, values: Tensor) -> None:
+        """Overwrite state of a part that `parts` has yielded."""
         raise NotImplementedError
 
+    @property
+    def kept(self) -> list[Kept]:
+        """What this process keeps; see `DistributedCollection.kept`."""
+        return [
+            Kept(f"parts.{number}", part.weight, part.shard, 0, part.replicated)
+            for number, part in enumerate(self.parts())
+        ]
 
-def find(
-    weights: Mapping[str, Any], states: Mapping[str, Any], keys: Sequence[str], optimizer: Fused
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return nothing: no optimizer sees these tables; see `Collection`."""
+        return []
+
+
+def find_parts(
+    weights: Mapping[str, Any],
+    states: Mapping[str, Any],
+    keys: Sequence[str],
+    optimizer: Fused,
+    rank: int,
 ) -> Iterator[Part]:
     """Yield the parts of this rank, every number of them 0.
 
@@ -77,21 +76,23 @@ def find(
         keys: Its names of the tables.
         optimizer: Which one that is; replicated tables get new state of it, as TorchRec updates
             none of them.
+        rank: Number of this rank.
 
     """
     for t, key in enumerate(keys):
         weight = weights[path := f"embedding_bags.{key}.weight"]
         if not hasattr(weight, "local_shards"):
             weight = weight.detach().zero_()
-            shape = weight.shape[:1] if optimizer.name == "rowwise_adagrad" else weight.shape
-            state = {} if optimizer.name == "sgd" else {"sum": weight.new_zeros(shape)}
-            yield Part(t, 0, 0, weight, state, replicated=True)
+            shape = weight.shape[:1] if optimizer.has_row_sum else weight.shape
+            state = {"sum": weight.new_zeros(shape)} if optimizer.has_sum else {}
+            yield Part(_shard(t, rank, 0, 0, weight), weight, state, replicated=True)
             continue
         sums = states.get(path, {}).get(f"{key}.momentum1")
-        for place, shard in enumerate(weight.local_shards()):
-            first_row, first_column = shard.metadata.shard_offsets
-            state = {} if sums is None else {"sum": sums.local_shards()[place].tensor}
-            yield Part(t, first_row, first_column, shard.tensor.detach().zero_(), state)
+        for number, local in enumerate(weight.local_shards()):
+            first_row, first_column = local.metadata.shard_offsets
+            part = local.tensor.detach().zero_()
+            state = {} if sums is None else {"sum": sums.local_shards()[number].tensor}
+            yield Part(_shard(t, rank, first_row, first_column, part), part, state)
 
 
 def narrowed(part: Part, dim: int, shrink: float) -> Part:
@@ -103,20 +104,22 @@ def narrowed(part: Part, dim: int, shrink: float) -> Part:
         shrink: What the root of a state that is one number a row is smaller by than without them.
 
     """
-    columns = min(part.weight.shape[1], dim - part.first_column)
+    columns = min(part.weight.shape[1], dim - part.shard.first_column)
     return replace(
         part,
+        shard=replace(part.shard, last_column=part.shard.first_column + columns),
         weight=part.weight[:, :columns],
         state={
-            name: _narrow(each, columns) if each.dim() == 2 else _measured(each, shrink)
-            for name, each in part.state.items()
+            key: state[:, :columns] if state.dim() == 2 else _scaled(state, shrink)
+            for key, state in part.state.items()
         },
     )
 
 
-def _narrow(state: Tensor, columns: int) -> Tensor:
-    return state[:, :columns]
-
-
-def _measured(state: Tensor, shrink: float) -> Tensor:
+def _scaled(state: Tensor, shrink: float) -> Tensor:
     return state if shrink == 1 else state / shrink**2
+
+
+def _shard(table: int, rank: int, first_row: int, first_column: int, weight: Tensor) -> Shard:
+    rows, columns = weight.shape
+    return Shard(table, rank, first_row, first_row + rows, first_column, first_column + columns)

@@ -246,20 +246,16 @@ def load(
     wanted = [file] if optimizer is None else [file, "optimizer", "progress"]
     wanted += ["average"] * (average is not None and averaged and file != "average")
     _check(path, wanted, numbers, world)
-    places = state.places(model)
     with _opened(path, file) as stored:
-        _check_shapes(path, stored, model)
-        for name, tensor in model.state_dict().items():
-            tensor.copy_(state.local(places[name], stored))
-        if optimizer is None:
-            state.load_fused(model, stored)
-        else:
-            with _opened(path, "optimizer") as sums:
-                state.load_fused(model, stored, sums)
+        if (problem := state.model_mismatch(model, stored)) is not None:
+            raise CheckpointError(f"{path} belongs to another model: {problem}")
+        state.load_model(model, stored)
     progress = Progress(**_known(numbers))
     if optimizer is not None:
         with _opened(path, "optimizer") as stored:
-            _load_optimizer(path, model, optimizer, stored)
+            if (problem := state.optimizer_mismatch(model, optimizer, stored)) is not None:
+                raise CheckpointError(f"{path} belongs to another optimizer: {problem}")
+            state.load_optimizer(model, optimizer, stored)
         with _opened(path, "progress") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         if len(tensors["torch_generator"]) != numbers.get("world", 1):
@@ -270,6 +266,7 @@ def load(
         _load_progress(progress, tensors, next(iter(model.parameters())).device, world)
     if average is not None and averaged:
         with _opened(path, "average") as stored:
+            places = state.places(model)
             mean = {name: state.local(place, stored) for name, place in places.items()}
         average.restore(mean, progress.averaged)
     return progress
@@ -358,36 +355,3 @@ ADVICE = "remove its folder to go on from the checkpoint before it"
 def _damaged(file: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"{file} cannot be read ({error}); {ADVICE}")
 
-
-def _check_shapes(path: Path, stored: Any, model: nn.Module) -> None:
-    wanted = {name: whole.shape for name, whole in state.model_wholes(model).items()}
-    theirs = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
-    for name in theirs.keys() | wanted.keys():
-        if theirs.get(name) != wanted.get(name):
-            raise CheckpointError(
-                f"{path} belongs to another model: it has {theirs.get(name, 'nothing')} for "
-                f"{name}, this model has {wanted.get(name, 'nothing')}"
-            )
-
-
-def _load_optimizer(path: Path, model: nn.Module, optimizer: Optimizer, stored: Any) -> None:
-    names = list(stored.keys())
-    places = state.places(model)
-    steps = [name for name in names if name.endswith(".step")]
-    for name, parameter in model.named_parameters():
-        place = places[name]
-        prefix = f"{place.name}."
-        kept = optimizer.state[parameter]
-        # Which parameter counts the steps: the first, where its rows are spread the first part.
-        counts = "step" in kept
-        kept.clear()
-        if counts and steps:
-            kept["step"] = stored.get_tensor(steps[0])
-        rows = parameter.shape[:1] if place.rows is None else (place.rows,)
-        for key in names:
-            if not key.startswith(prefix) or key in steps:
-                continue
-            # All state has one entry a row.
-            if tuple(stored.get_slice(key).get_shape()[:1]) != tuple(rows):
-                raise CheckpointError(f"{path} belongs to another optimizer: {key} does not fit")
-            kept[key.removeprefix(prefix)] = state.local(place, stored, f".{key[len(prefix) :]}")

@@ -1,0 +1,152 @@
+"""Gradients of the parameters that every process has, summed over processes while they come.
+
+Parameters are packed into buckets, in the order in which gradients are expected. A bucket whose
+gradients are all there is summed while the backward pass goes on with the rest of the model.
+
+Source: Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training", VLDB
+2020, arXiv 2006.15704 (buckets, and how large they are).
+"""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+FIRST_BYTES, BUCKET_BYTES = 1 << 20, 25 << 20
+"""Of a bucket. The first is small, so that something is on its way early."""
+
+
+class GradientSums:
+    """Sums of gradients over processes.
+
+    `of(output)` is the output of a model, whose backward pass ends when the gradients of all
+    parameters are those of the whole batch. They have to be let go of before the next one.
+
+    Args:
+        parameters: That every process has, in the order in which the model uses them. They become
+            those of the first process.
+        group: Process group of `torch.distributed`; None for its default.
+
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], group: Any = None):
+        self._group = group
+        self._active = False
+        # Without it, an output would have no gradient where it is a constant of the backward pass.
+        self._anchor = torch.zeros(0, requires_grad=True)
+        self._buckets = _buckets([p for p in parameters if p.requires_grad], group)
+        for bucket in self._buckets:
+            bucket.share()
+            for number, parameter in enumerate(bucket.parameters):
+                parameter.register_post_accumulate_grad_hook(partial(self._ready, bucket, number))
+
+    def of(self, output: Tensor) -> Tensor:
+        """Return the output of a model, such that gradients of the parameters are summed."""
+        return _Output.apply(self._anchor, output.detach(), partial(self._backward, output))  # pyright: ignore[reportReturnType]
+
+    def _backward(self, output: Tensor, grad: Tensor) -> None:
+        """Go backwards through the whole model, and wait for all sums."""
+        for bucket in self._buckets:
+            bucket.start()
+        self._active = True
+        try:
+            output.backward(grad)
+            for bucket in self._buckets:
+                bucket.begin()
+            for bucket in self._buckets:
+                bucket.end()
+        finally:
+            self._active = False
+
+    def _ready(self, bucket: "_Bucket", number: int, parameter: Tensor) -> None:
+        if self._active:
+            bucket.take(number, parameter)
+
+
+class _Bucket:
+    """Gradients that are summed together.
+
+    Args:
+        parameters: Of one type and device.
+        group: As for `GradientSums`.
+
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], group: Any):
+        self.parameters, self._group = parameters, group
+        sizes = [parameter.numel() for parameter in parameters]
+        self._flat = torch.zeros(
+            sum(sizes), dtype=parameters[0].dtype, device=parameters[0].device
+        )
+        pairs = zip(self._flat.split(sizes), parameters, strict=True)
+        self._grads = [part.view(parameter.shape) for part, parameter in pairs]
+        self._missing: set[int] = set()
+        self._work: dist.Work | None = None
+
+    @torch.no_grad()
+    def share(self) -> None:
+        """Give all processes the parameters of the first."""
+        for grad, parameter in zip(self._grads, self.parameters, strict=True):
+            grad.copy_(parameter)
+        dist.broadcast(self._flat, group=self._group, group_src=0)
+        for grad, parameter in zip(self._grads, self.parameters, strict=True):
+            parameter.copy_(grad)
+
+    def start(self) -> None:
+        """Wait for the gradients of all parameters again."""
+        self._missing, self._work = set(range(len(self.parameters))), None
+
+    def take(self, number: int, parameter: Tensor) -> None:
+        """Copy the gradient of a parameter; the last one starts the sum."""
+        assert parameter.grad is not None
+        if parameter.grad is not self._grads[number]:
+            self._grads[number].copy_(parameter.grad)
+        self._missing.discard(number)
+        if not self._missing:
+            self.begin()
+
+    def begin(self) -> None:
+        """Start the sum, unless it has been: of a parameter without a gradient here it is zero."""
+        if self._work is not None:
+            return
+        for number in self._missing:
+            self._grads[number].zero_()
+        self._work = dist.all_reduce(self._flat, group=self._group, async_op=True)
+
+    def end(self) -> None:
+        """Wait for the sum, which then is the gradient of each parameter."""
+        assert self._work is not None
+        self._work.wait()
+        self._work = None
+        for grad, parameter in zip(self._grads, self.parameters, strict=True):
+            parameter.grad = grad
+
+
+class _Output(torch.autograd.Function):
+    """An output whose backward pass is a function of its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, output: Tensor, backward: Any) -> Tensor:
+        ctx.backward = backward
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, None]:
+        ctx.backward(*grads)
+        return None, None, None
+
+
+def _buckets(parameters: list[nn.Parameter], group: Any) -> list[_Bucket]:
+    buckets: list[_Bucket] = []
+    alike: dict[tuple[torch.dtype, torch.device], list[nn.Parameter]] = {}
+    # The backward pass comes to the last ones first.
+    for parameter in reversed(parameters):
+        kind = parameter.dtype, parameter.device
+        alike.setdefault(kind, []).append(parameter)
+        most = BUCKET_BYTES if buckets else FIRST_BYTES
+        if sum(each.nbytes for each in alike[kind]) >= most:
+            buckets.append(_Bucket(alike.pop(kind), group))
+    return buckets + [_Bucket(rest, group) for rest in alike.values()]
