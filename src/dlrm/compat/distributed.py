@@ -6,7 +6,7 @@ of every batch, see `Share`, and the first prints what is true of all of them.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from dlrm.compat.flags import Flags
 from dlrm.errors import ConfigError
 from dlrm.models.dlrm import DLRM
 from dlrm.nn.embedding import Collection, EmbeddingCollection
-from dlrm.parallel.build import described, spread
 from dlrm.parallel.collection import ShardedCollection
-from dlrm.parallel.exchange import Wire
+from dlrm.parallel.exchange import Exchange
 from dlrm.parallel.model import ParallelModel
+from dlrm.parallel.parallelize import parallelize
 from dlrm.parallel.plan import plan
 from dlrm.parallel.tables import contents
 from dlrm.parallel.world import World
@@ -116,14 +116,15 @@ def spread_tables(model: DLRM, optimizer: str, world: World) -> DLRM:
     """
     if world.size == 1:
         return model
-    raise NotImplementedError
+    placed = plan(contents(model, optimizer).tables, world.size, sharding="table")
+    return parallelize(model, placed, Exchange(world.rank, world.size, world.exchange))
 
 
 def parallel(model: DLRM, world: World) -> nn.Module:
     """Return what computes the logits (b,) of this process' share of a batch."""
     if world.size == 1:
         return model
-    return ParallelModel(model, spread_collections(model)[0].wire, world.group)
+    return ParallelModel(model, spread_collections(model)[0].exchange, world.group)
 
 
 def spread_collections(model: nn.Module) -> list[ShardedCollection]:
@@ -136,7 +137,7 @@ def own_table(tables: Collection, t: int) -> Tensor | None:
     if isinstance(tables, EmbeddingCollection):
         return tables.table(t)
     assert isinstance(tables, ShardedCollection)
-    for weight, shard, place, _ in tables.kept:
-        if shard.table == t:
-            return weight.detach()[place : place + shard.rows]
+    for kept in tables.kept:
+        if kept.shard.table == t:
+            return kept.weight.detach()[kept.place : kept.place + kept.shard.rows]
     return None

@@ -13,13 +13,13 @@ from dlrm.compat.flags import Flags
 from dlrm.errors import ConfigError
 from dlrm.models.dlrm import DLRM
 from dlrm.nn.codes import Bits, row_bytes
-from dlrm.nn.embedding import EmbeddingCollection
+from dlrm.nn.embedding import EmbeddingCollection, Layout
 from dlrm.nn.mlp import MLP
 from dlrm.nn.quantized import QuantizedCollection
 from dlrm.nn.weighted import WeightedPooling
 from dlrm.parallel.collection import ShardedCollection
-from dlrm.parallel.unit import Unit
 from dlrm.parallel.world import World
+from dlrm.schema import Schema
 
 Range = tuple[float, float]
 """Least and greatest number."""
@@ -49,39 +49,17 @@ def quantize(flags: Flags, model: DLRM, world: World) -> None:
     for num_embeddings in tables.layout.sizes:
         print("quantized emb sizes:", num_embeddings * width, num_embeddings * width)
     if isinstance(tables, ShardedCollection):
-        for unit in tables.units:
-            assert isinstance(unit, Unit)
-            unit.store = QuantizedRows(unit.store, bits)  # pyright: ignore[reportAttributeAccessIssue]
+        for unit in tables.typed_units():
+            # Ids become rows of one weight, as if it were one table.
+            rows = Layout.of(Schema.one_hot(0, [len(unit.store.weight)]))
+            store = EmbeddingCollection(rows, unit.width, weight=unit.store.weight)
+            unit.store = QuantizedCollection.of(store, bits)  # pyright: ignore[reportAttributeAccessIssue]
         return
     quantized = QuantizedCollection.of(tables, bits)
     if weighted:
         weighted.tables = quantized
     else:
         model.embeddings = quantized
-
-
-class QuantizedRows(nn.Module):
-    """Rows that this process keeps of tables that are spread, with fewer bits.
-
-    Args:
-        store: Of the rows; left as it is.
-        bits: Of a number.
-
-    """
-
-    def __init__(self, store: EmbeddingCollection, bits: Bits):
-        super().__init__()
-        # Ids have become rows of one weight, as if it were one table.
-        self.table = QuantizedCollection([sum(store.rows)], store.dim, bits=bits)
-        self.table.packed = QuantizedCollection.of(store, bits).packed
-
-    def lookup(self, rows: Tensor) -> Tensor:
-        """Return rows of the weight (..., D); see `EmbeddingCollection.lookup`."""
-        return self.table.each(rows.reshape(-1, 1)).view(*rows.shape, -1)
-
-    def pooled(self, rows: Tensor, offsets: Tensor) -> Tensor:
-        """Return the sum of each bag (G, D); see `EmbeddingCollection.pooled`."""
-        return self.table(rows, offsets)[:, 0]
 
 
 class QuantizedMLP(nn.Module):

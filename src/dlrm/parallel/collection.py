@@ -157,7 +157,9 @@ class ShardedCollection(DistributedCollection):
         """
         groups = []
         for unit in self.typed_units():
-            group = {"params": [unit.store.weight], "sparse": True, "storage": self.storage}
+            group = {"params": list(unit.parameters()), "sparse": True, "storage": self.storage}
+            if not group["params"]:
+                continue  # Its rows were quantised.
             if isinstance(unit, TableWise) and unit.has_columns:
                 group["mean_squares"] = unit.mean_squares
             groups.append(group)

@@ -78,9 +78,7 @@ class _Bucket:
     def __init__(self, parameters: list[nn.Parameter], group: Any):
         self.parameters, self._group = parameters, group
         sizes = [parameter.numel() for parameter in parameters]
-        self._flat = torch.zeros(
-            sum(sizes), dtype=parameters[0].dtype, device=parameters[0].device
-        )
+        self._flat = torch.zeros(sum(sizes), dtype=parameters[0].dtype, device=parameters[0].device)
         pairs = zip(self._flat.split(sizes), parameters, strict=True)
         self._grads = [part.view(parameter.shape) for part, parameter in pairs]
         self._missing: set[int] = set()

@@ -49,7 +49,7 @@ def parallelize(
             continue
         if id(collection) not in sharded:
             numbers = [position[f"{path}/{table.name}"] for table in collection.layout.tables]
-            kinds = [plan.kinds[number] for number in numbers]
+            kinds: list[Kind] = [plan.kinds[number] for number in numbers]
             shards = [
                 replace(shard, table=t)
                 for t, number in enumerate(numbers)

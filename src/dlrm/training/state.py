@@ -301,9 +301,7 @@ def _piece(tables: DistributedCollection, shard: Shard, place: int, written: boo
     return Piece(place, shard.rows, row, shard.first_column, written)
 
 
-def _fused_place(
-    prefix: str, tables: FusedCollection, shard: Shard, written: bool = True
-) -> Place:
+def _fused_place(prefix: str, tables: FusedCollection, shard: Shard, written: bool = True) -> Place:
     """Return where a part of tables lies that are no parameters."""
     rows, piece = sum(tables.layout.sizes), _piece(tables, shard, 0, written)
     return Place(f"{prefix}weight", rows, tables.dim, shard.columns, (piece,))
