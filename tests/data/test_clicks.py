@@ -43,7 +43,7 @@ def log() -> pl.DataFrame:
 
 def values(frame: pl.DataFrame) -> dict[str, np.ndarray]:
     """Return counts, and ids as the truth numbers them, from what the log holds."""
-    found = {c.name: frame[c.name].fill_null(MISSING).to_numpy() for c in COUNTS}
+    ids_and_counts = {c.name: frame[c.name].fill_null(MISSING).to_numpy() for c in COUNTS}
     for table, category in enumerate(CATEGORIES):
         keys = pl.DataFrame(
             {"key": [None, *category.keys(table)[1:].tolist()], "id": range(category.values + 1)},
@@ -52,8 +52,8 @@ def values(frame: pl.DataFrame) -> dict[str, np.ndarray]:
         ids = frame.select(key=category.name).join(
             keys, on="key", how="left", nulls_equal=True, maintain_order="left"
         )
-        found[category.name] = ids["id"].to_numpy()
-    return found
+        ids_and_counts[category.name] = ids["id"].to_numpy()
+    return ids_and_counts
 
 
 def logits(truth: pl.Series) -> np.ndarray:
@@ -199,17 +199,17 @@ def test_variances_of_the_truth_are_exact(world: int) -> None:
 
 
 def test_truth_is_its_equation(log: pl.DataFrame) -> None:
-    truth, found = plant(0), values(log.head(200))
+    truth, ids_and_counts = plant(0), values(log.head(200))
     for row in range(200):
         f = 0.0
         for count in COUNTS:
-            curve, x = truth.curves[count.name], max(int(found[count.name][row]), 0)
+            curve, x = truth.curves[count.name], max(int(ids_and_counts[count.name][row]), 0)
             t = np.log(1 + x) / (np.log(1 + x) + np.log(1 + count.scale))
             f += curve.a + curve.b * t + curve.c * t * t
         logit = BIAS + f
         vectors = {"counts": truth.direction[:, 0] * f}
         for category in CATEGORIES:
-            ids, chosen = truth.categories[category.name], found[category.name][row]
+            ids, chosen = truth.categories[category.name], ids_and_counts[category.name][row]
             logit += ids.effects[chosen]
             vectors[category.name] = ids.vectors[:, chosen]
         logit += sum(truth.factors[s, t] * vectors[s] @ vectors[t] for s, t in PAIRS)
@@ -217,9 +217,9 @@ def test_truth_is_its_equation(log: pl.DataFrame) -> None:
 
 
 def test_the_optimum_is_out_of_reach_of_logistic_regression(log: pl.DataFrame) -> None:
-    found = values(log)
-    dense = np.stack([np.log1p(np.maximum(found[c.name], 0)) for c in COUNTS], axis=1)
-    ids = np.stack([found[c.name] for c in CATEGORIES], axis=1)
+    ids_and_counts = values(log)
+    dense = np.stack([np.log1p(np.maximum(ids_and_counts[c.name], 0)) for c in COUNTS], axis=1)
+    ids = np.stack([ids_and_counts[c.name] for c in CATEGORIES], axis=1)
     held_out, size = 2 * CHUNK, 1024
     data = Batch.of(dense.astype(np.float32), ids, log["label"].to_numpy()[:, None])
     schema = Schema.one_hot(len(COUNTS), [c.values + 1 for c in CATEGORIES])

@@ -128,7 +128,7 @@ def spoiled(row: int, column: int, value: str) -> bytes:
 @pytest.mark.usefixtures("both")
 @pytest.mark.parametrize("chunk_bytes", [1, 700, 1 << 20])
 @pytest.mark.parametrize(
-    ("content", "line", "column", "said"),
+    ("content", "line", "column", "message"),
     [
         (spoiled(3, 0, "2"), 4, "label", 'label is "2", expected 0 or 1'),
         (spoiled(0, 0, ""), 1, "label", 'label is "", expected 0 or 1'),
@@ -146,14 +146,14 @@ def spoiled(row: int, column: int, value: str) -> bytes:
         (text([row[1:] for row in log(2)]), 1, None, "39 columns, expected 40"),
     ],
 )
-def test_bad_rows_are_named_exactly(tmp_path, content, line, column, said, chunk_bytes):
+def test_bad_rows_are_named_exactly(tmp_path, content, line, column, message, chunk_bytes):
     path = tmp_path / "log.txt"
     path.write_bytes(content)
     with pytest.raises(InputError) as caught:
         list(CriteoSource(path, chunk_bytes=chunk_bytes).read())
     error = caught.value
     assert (error.file, error.line, error.column) == (str(path), line, column)
-    assert said in error.problem
+    assert message in error.problem
 
 
 def test_the_line_is_counted_in_its_own_file(tmp_path):

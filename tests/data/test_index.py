@@ -146,6 +146,12 @@ def test_values_of_another_type_are_cast_or_refused():
                 look_up(values)
 
 
+def test_numbers_that_are_written_in_several_ways():
+    known = vocabulary([0.0, float("nan"), 0.5, None], pl.Float64)
+    values = pl.Series([float("nan"), -0.0, None, 0.5, 0.25], dtype=pl.Float64)
+    assert known.ids(values).tolist() == [1, 0, 3, 2, 4]
+
+
 def test_columns_of_different_lengths_are_refused():
     known = vocabulary([1, 2], pl.UInt32)
     columns = [pl.Series([1], dtype=pl.UInt32), pl.Series([1, 2], dtype=pl.UInt32)]

@@ -174,15 +174,15 @@ def run(folder: Path, out: str, **environment: str) -> tuple[str, str]:
 def test_without_a_compiler_polars_does_the_same_and_says_so_once(tmp_path):
     write(tmp_path / "log.txt", log(300))
     (tmp_path / "empty").mkdir()
-    without, said = run(tmp_path, "without", PATH=str(tmp_path / "empty"))
-    assert said.count("dlrm:") == 1
-    assert "there is no C++ compiler" in said
-    forced, said = run(tmp_path, "forced", DLRM_KERNELS="reference")
-    assert "dlrm:" not in said
+    without, message = run(tmp_path, "without", PATH=str(tmp_path / "empty"))
+    assert message.count("dlrm:") == 1
+    assert "there is no C++ compiler" in message
+    forced, message = run(tmp_path, "forced", DLRM_KERNELS="reference")
+    assert "dlrm:" not in message
     assert not (tmp_path / "cache").exists()
-    compiled, said = run(tmp_path, "compiled")
+    compiled, message = run(tmp_path, "compiled")
     if kernels.available():
-        assert said.count("compiling its kernels for raw logs, once") == 1
+        assert message.count("compiling its kernels for raw logs, once") == 1
         assert "dlrm:" not in run(tmp_path, "again")[1]
     assert without == forced == compiled  # with the hashes of all arrays
 

@@ -106,8 +106,8 @@ def test_starting_anywhere_gives_the_rest_of_the_epoch(
     loader = Loader(split(rows), batch_size=batch_size, shuffle=shuffle, seed=seed)
     whole, rest = list(loader.epoch(epoch)), list(loader.epoch(epoch, first))
     assert len(rest) == max(0, len(whole) - first)
-    for ours, theirs in zip(rest, whole[first:], strict=True):
-        assert torch.equal(ours.ids, theirs.ids)
+    for one, other in zip(rest, whole[first:], strict=True):
+        assert torch.equal(one.ids, other.ids)
 
 
 @settings(deadline=None, max_examples=80)
@@ -125,9 +125,9 @@ def test_samples_come_whole_wherever_an_epoch_starts(
     assert len(rest) == max(0, len(whole) - first)
     for batch in whole:
         check_rows(batch)
-    for ours, theirs in zip(rest, whole[first:], strict=True):
-        assert torch.equal(ours.dense, theirs.dense)
-        assert lists_in(ours) == lists_in(theirs)
+    for one, other in zip(rest, whole[first:], strict=True):
+        assert torch.equal(one.dense, other.dense)
+        assert lists_in(one) == lists_in(other)
     # With windows of equally many rows, the order is that of rows without lists.
     if window_ids == 10**6:
         plain = Loader(split(rows), batch_size=batch_size, shuffle=shuffle, seed=seed)
@@ -242,27 +242,27 @@ def test_the_parts_of_all_processes_are_the_batches_of_one(
         list(Loader(stored, **options, part=(rank, world)).epoch(epoch, first))
         for rank in range(world)
     ]
-    for batch, *mine in zip(whole, *parts, strict=True):
-        sizes = tuple(len(part) for part in mine)
-        assert all(part.parts == sizes for part in mine)
+    for batch, *own in zip(whole, *parts, strict=True):
+        sizes = tuple(len(part) for part in own)
+        assert all(part.parts == sizes for part in own)
         assert max(sizes) - min(sizes) <= 1
-        assert torch.cat([part.dense for part in mine]).equal(batch.dense)
-        assert torch.cat([part.ids for part in mine]).equal(batch.ids)
-        assert torch.cat([part.labels for part in mine]).equal(batch.labels)
+        assert torch.cat([part.dense for part in own]).equal(batch.dense)
+        assert torch.cat([part.ids for part in own]).equal(batch.ids)
+        assert torch.cat([part.labels for part in own]).equal(batch.labels)
         if with_lists:
-            for part in mine:
+            for part in own:
                 check_rows(part)
-            assert torch.cat([part.weights for part in mine]).equal(batch.weights)
-            lengths = [part.lists.lengths for part in mine]
+            assert torch.cat([part.weights for part in own]).equal(batch.weights)
+            lengths = [part.lists.lengths for part in own]
             assert torch.cat(lengths).equal(batch.lists.lengths)
     labels = [
         np.concatenate(
             [
                 np.empty((0, stored.labels.shape[1]), np.float32),
-                *(part.labels.numpy() for part in mine),
+                *(part.labels.numpy() for part in own),
             ]
         )
-        for mine in parts
+        for own in parts
     ]
     if rows and not first:
         expected = np.concatenate([batch.labels.numpy() for batch in whole])

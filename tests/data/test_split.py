@@ -9,14 +9,14 @@ from dlrm.errors import ConfigError
 
 def gather(where: Plan, steps: list[int]) -> dict[str, list[int]]:
     """Follow a plan in pieces of the given sizes; return the rows of each split."""
-    found: dict[str, list[int]] = {name: [] for name in SPLITS}
+    by_split: dict[str, list[int]] = {name: [] for name in SPLITS}
     start = 0
     while start < where.rows:
         stop = min(start + steps[start % len(steps)], where.rows)
         for name, rows in where.pieces(start, stop):
-            found[name].extend(np.arange(start, stop)[rows].tolist())
+            by_split[name].extend(np.arange(start, stop)[rows].tolist())
         start = stop
-    return found
+    return by_split
 
 
 @settings(deadline=None)
@@ -28,11 +28,11 @@ def gather(where: Plan, steps: list[int]) -> dict[str, list[int]]:
 )
 def test_every_row_is_in_one_split_whatever_the_pieces(rows, protocol, steps, seed):
     where = plan(protocol, rows, fractions=(0.6, 0.1, 0.3), seed=seed)
-    found = gather(where, steps)
-    assert found == gather(where, [rows + 1])
-    assert sorted(row for each in found.values() for row in each) == list(range(rows))
-    assert all(each == sorted(each) for each in found.values())
-    assert {name: len(each) for name, each in found.items()} == where.sizes
+    by_split = gather(where, steps)
+    assert by_split == gather(where, [rows + 1])
+    assert sorted(row for each in by_split.values() for row in each) == list(range(rows))
+    assert all(each == sorted(each) for each in by_split.values())
+    assert {name: len(each) for name, each in by_split.items()} == where.sizes
 
 
 @pytest.mark.parametrize("rows", [0, 1, 6, 7, 8, 13, 20, 21, 699, 700, 10_001])
@@ -42,16 +42,16 @@ def test_kaggle_is_the_original_protocol(rows):
     bounds = np.cumsum(per_day)[:-1]
     days = np.array_split(np.arange(rows), bounds)
     test, validation = np.array_split(days[-1], 2)
-    found = gather(plan("kaggle", rows, fractions=(1, 0, 0), seed=0), [13])
-    assert found["train"] == np.concatenate(days[:-1]).tolist()
-    assert found["test"] == test.tolist()
-    assert found["validation"] == validation.tolist()
-    assert kaggle_sizes(rows) == (len(found["train"]), len(validation), len(test))
+    by_split = gather(plan("kaggle", rows, fractions=(1, 0, 0), seed=0), [13])
+    assert by_split["train"] == np.concatenate(days[:-1]).tolist()
+    assert by_split["test"] == test.tolist()
+    assert by_split["validation"] == validation.tolist()
+    assert kaggle_sizes(rows) == (len(by_split["train"]), len(validation), len(test))
 
 
 def test_days_hold_the_last_file_out():
-    found = gather(plan("days", 20, fractions=(1, 0, 0), seed=0, days=[8, 7, 5]), [3])
-    assert found == {
+    by_split = gather(plan("days", 20, fractions=(1, 0, 0), seed=0, days=[8, 7, 5]), [3])
+    assert by_split == {
         "train": list(range(15)),
         "test": [15, 16, 17],
         "validation": [18, 19],
@@ -77,8 +77,8 @@ def test_random_depends_on_the_seed_and_keeps_its_proportions_everywhere():
 
 def test_more_rows_than_one_run_are_divided_exactly():
     where = plan("random", 65_536 * 2 + 3, fractions=(131_000, 1, 0), seed=0)
-    found = gather(where, [50_000])
-    assert [len(found[name]) for name in SPLITS] == [131_000, 1, 0]
+    by_split = gather(where, [50_000])
+    assert [len(by_split[name]) for name in SPLITS] == [131_000, 1, 0]
 
 
 @given(st.integers(0, 10**9), st.tuples(*[st.integers(0, 100)] * 3).filter(any))
@@ -96,7 +96,7 @@ def test_counts_are_taken_as_they_are():
 
 
 @pytest.mark.parametrize(
-    ("shares", "said"),
+    ("shares", "message"),
     [
         ((0.5, 0.1, 0.1), "0.5/0.1/0.1"),
         ((1.5, -0.5, 0), "none below 0"),
@@ -106,8 +106,8 @@ def test_counts_are_taken_as_they_are():
         ((90.5, 1, 1), "sum to 1, or three row counts"),
     ],
 )
-def test_fractions_without_meaning(shares, said):
-    with pytest.raises(ConfigError, match=said):
+def test_fractions_without_meaning(shares, message):
+    with pytest.raises(ConfigError, match=message):
         sizes(100, shares)
 
 

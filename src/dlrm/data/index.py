@@ -1,8 +1,9 @@
 """Values -> their places: the index of a vocabulary, made once and read by any number of threads.
 
     integers of 32 bits   a hash table in C++ (dlrm.data.integer_index)
-    all others            a dictionary where few values are looked up, else their hashes, sorted,
+    texts, longer ones    a dictionary where few values are looked up, else their hashes, sorted,
                           and a comparison with what they point to: 12 bytes a value
+    all others            a join at each call
 
 No value is in an index twice. Missing (null) is a value like any other; what is
 not in the index has the place `other`, behind all others.
@@ -77,6 +78,9 @@ class HashIndex:
 
     def ids(self, values: pl.Series) -> NDArray[np.int32]:
         """See `Index`."""
+        if not (self.dtype.is_integer() or self.dtype == pl.String):
+            # Equal values may be written in several ways, as NaN and 0 are.
+            return self._joined(values)
         if len(values) <= FEW_ROWS and self.other <= DICTIONARY_VALUES:
             places, other = self._dictionary.get(self._numbered), self.other
             return np.array([places.get(value, other) for value in values.to_list()], np.int32)

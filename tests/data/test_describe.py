@@ -1,0 +1,66 @@
+"""A dataset in numbers."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from dlrm.data.describe import LabelNumbers, Value, features, splits
+from dlrm.data.vocabulary import Vocabulary
+
+from . import ragged
+
+
+def test_splits_with_several_labels(tmp_path):
+    schema = replace(ragged.SCHEMA, labels=("click", "sale"))
+    block = ragged.log(50, schema)
+    dataset = ragged.write(tmp_path / "out", [("train", block, slice(0, 40))], schema)
+    train, _, test = splits(dataset)
+    assert block.labels is not None
+    clicks, sales = block.labels[:40].sum(axis=0).tolist()
+    assert (train.name, train.rows) == ("train", 40)
+    assert train.labels == (
+        LabelNumbers("click", clicks, clicks / 40),
+        LabelNumbers("sale", sales, sales / 40),
+    )
+    assert test.labels == (LabelNumbers("click", 0), LabelNumbers("sale", 0))
+
+
+def test_splits_with_real_numbers(tmp_path):
+    schema = replace(ragged.SCHEMA, labels=("stars",), task="regression")
+    block = replace(ragged.log(4, schema), labels=np.array([[1], [5], [2], [2]], np.float32))
+    dataset = ragged.write(tmp_path / "out", [("train", block, slice(0, 4))], schema)
+    train, validation, _ = splits(dataset)
+    assert train.labels == (LabelNumbers("stars", mean=2.5, min=1.0, max=5.0),)
+    assert validation.labels == (LabelNumbers("stars"),)
+
+
+class Fitted(ragged.Named):
+    """Features with values as a log has them."""
+
+    def vocabulary(self, name: str) -> Vocabulary:
+        """Return two values, one of which is missing."""
+        values = pl.Series([None, 255], dtype=pl.UInt32)
+        return Vocabulary(name, pl.DataFrame({"value": values, "count": [30, 10]}))
+
+
+@pytest.mark.parametrize("counted", [None, 20])
+def test_features_and_their_first_values(tmp_path, counted):
+    dataset = ragged.write(tmp_path / "out", [("train", ragged.log(40), slice(0, 40))])
+    if counted:
+        dataset.manifest["counted_rows"] = counted
+    described = features(dataset, Fitted(dataset.schema), 2)
+    assert [(feature.name, feature.kind) for feature in described] == [
+        ("price", "dense"),
+        ("age", "dense"),
+        ("user", "one_hot"),
+        ("tags", "bag"),
+        ("item", "one_hot"),
+        ("history", "sequence"),
+    ]
+    assert (described[0].values, described[0].head) == (None, ())
+    rows = counted or 40
+    assert described[2].values == 29
+    assert described[2].head == (Value(0, None, 30, 30 / rows), Value(1, "000000ff", 10, 10 / rows))
+    assert features(dataset, Fitted(dataset.schema), 0)[2].head == ()
