@@ -15,9 +15,9 @@ def covered(world, size: int, sets: int, metrics: list[str]) -> dict[str, int]:
     truth = world.metrics()
     hits = dict.fromkeys(metrics, 0)
     for _ in range(sets):
-        found = intervals(*world.draw(rng, size))
+        result = intervals(*world.draw(rng, size))
         for name in metrics:
-            interval = found[name]
+            interval = result[name]
             assert interval is not None
             hits[name] += interval.low <= truth[name] <= interval.high
     return hits
@@ -56,10 +56,10 @@ def test_the_ends_are_those_of_drawing_rows_one_by_one(size):
         if labels[rows].min() < labels[rows].max():
             areas.append(roc_auc_score(labels[rows], logits[rows]))
             losses.append(measure(logits[rows], labels[rows]).require("log_loss"))
-    found = intervals(logits, labels)
+    result = intervals(logits, labels)
     for name, values in (("auc", areas), ("log_loss", losses)):
         low, high = np.quantile(values, [0.025, 0.975])
-        interval = found[name]
+        interval = result[name]
         assert interval is not None
         width = high - low
         assert interval.low == pytest.approx(low, abs=0.12 * width)
@@ -69,18 +69,18 @@ def test_the_ends_are_those_of_drawing_rows_one_by_one(size):
 def test_intervals_hold_their_value_and_repeat():
     for seed in range(20):
         logits, labels = draw(seed, 200, 0)
-        found, values = intervals(logits, labels), measure(logits, labels)
-        for name, interval in found.items():
+        result, values = intervals(logits, labels), measure(logits, labels)
+        for name, interval in result.items():
             assert interval is not None
             if name != "ece":
                 assert interval.low <= values.require(name) <= interval.high
-        assert found == intervals(logits, labels)
+        assert result == intervals(logits, labels)
 
 
 def test_rows_of_a_user_are_drawn_together():
     # 50 users, each of whom has one row 40 times: there are 50 rows to learn from, not 2000.
     rng = np.random.default_rng(0)
-    logits, labels = (np.repeat(each, 40) for each in OFF.draw(rng, 50))
+    logits, labels = (np.repeat(column, 40) for column in OFF.draw(rng, 50))
     users = np.repeat(np.arange(50), 40)
     alone, together = intervals(logits, labels), intervals(logits, labels, users)
     assert alone["auc"]
@@ -92,7 +92,7 @@ def test_rows_of_a_user_are_drawn_together():
 def test_many_users_are_drawn_together():
     # More users than blocks, each of whom has one row four times.
     rng = np.random.default_rng(0)
-    logits, labels = (np.repeat(each, 4) for each in OFF.draw(rng, 6000))
+    logits, labels = (np.repeat(column, 4) for column in OFF.draw(rng, 6000))
     users = np.repeat(rng.permutation(6000), 4)
     alone, together = intervals(logits, labels), intervals(logits, labels, users)
     for name in ("auc", "log_loss", "calibration"):
@@ -108,9 +108,9 @@ def test_the_order_of_the_rows_means_nothing():
     shuffled = intervals(logits, labels)
     order = np.lexsort((logits, labels))
     for rows in (order, order.reshape(-1, 4).T.ravel(), order.reshape(4096, -1).T.ravel()):
-        found = intervals(logits[rows], labels[rows])
+        result = intervals(logits[rows], labels[rows])
         for name in ("auc", "log_loss", "calibration"):
-            one, other = shuffled[name], found[name]
+            one, other = shuffled[name], result[name]
             assert one
             assert other
             width = one.high - one.low
@@ -125,27 +125,27 @@ def test_the_interval_of_user_auc_covers_at_its_rate():
     for _ in range(200):
         logits, labels = OFF.draw(rng, 1000)
         users = rng.integers(-1, 100, 1000)
-        found = intervals(logits, labels, users)["gauc"]
+        result = intervals(logits, labels, users)["gauc"]
         value = user_auc(logits, labels, users).gauc
-        assert found is not None
+        assert result is not None
         assert value is not None
-        assert found.low <= value <= found.high
-        hits += found.low <= truth <= found.high
+        assert result.low <= value <= result.high
+        hits += result.low <= truth <= result.high
     assert 178 <= hits <= 200
 
 
 def test_what_is_undefined_has_no_interval():
-    found = intervals(np.array([0.2, 0.1]), np.zeros(2))
-    assert found["auc"] is found["normalized_entropy"] is found["calibration"] is None
-    assert found["log_loss"] is not None
+    result = intervals(np.array([0.2, 0.1]), np.zeros(2))
+    assert result["auc"] is result["normalized_entropy"] is result["calibration"] is None
+    assert result["log_loss"] is not None
     assert set(intervals(np.empty(0), np.empty(0)).values()) == {None}
     assert difference(np.zeros(2), np.ones(2), np.zeros(2))["auc"] is None
     assert intervals(np.zeros(2), np.array([0, 1]), np.arange(2))["gauc"] is None
 
 
 def test_one_click_is_enough():
-    found = intervals(np.array([0.2, 0.1, 0.4]), np.array([0, 0, 1]))
-    assert all(each and math.isfinite(each.low + each.high) for each in found.values())
+    result = intervals(np.array([0.2, 0.1, 0.4]), np.array([0, 0, 1]))
+    assert all(interval and math.isfinite(interval.low + interval.high) for interval in result.values())
 
 
 def test_differences_cover_the_truth_at_their_rate():
@@ -159,11 +159,11 @@ def test_differences_cover_the_truth_at_their_rate():
     for _ in range(200):
         which = rng.integers(0, 10, 500)
         labels = (rng.random(500) < 1 / (1 + np.exp(-OFF.truth[which]))).astype(np.float32)
-        found = difference(ours[which], theirs[which], labels)
+        result = difference(ours[which], theirs[which], labels)
         for name in names:
-            each = found[name]
-            assert each is not None
-            hits[name] += each.low <= truth[name] <= each.high
+            paired = result[name]
+            assert paired is not None
+            hits[name] += paired.low <= truth[name] <= paired.high
     assert all(178 <= count <= 199 for count in hits.values()), hits
 
 
@@ -171,22 +171,22 @@ def test_a_paired_difference_is_clearer_than_two_intervals():
     logits, labels = draw(0, 20_000, 0)
     noise = np.random.default_rng(1).normal(size=20_000).astype(np.float32)
     worse = logits + 0.3 * noise
-    found = difference(logits, worse, labels)["auc"]
+    result = difference(logits, worse, labels)["auc"]
     ours, theirs = intervals(logits, labels)["auc"], intervals(worse, labels)["auc"]
-    assert found
+    assert result
     assert ours
     assert theirs
-    assert found.clear
-    assert found.value > 0
+    assert result.clear
+    assert result.value > 0
     assert ours.low < theirs.high
-    assert found.high - found.low < 0.4 * (ours.high - ours.low)
+    assert result.high - result.low < 0.4 * (ours.high - ours.low)
 
 
 def test_a_model_does_not_differ_from_itself():
     logits, labels = draw(0, 500, 0)
-    for each in difference(logits, logits, labels).values():
-        assert each
-        assert (each.value, each.low, each.high, each.clear) == (0, 0, 0, False)
+    for paired in difference(logits, logits, labels).values():
+        assert paired
+        assert (paired.value, paired.low, paired.high, paired.clear) == (0, 0, 0, False)
     with pytest.raises(DatasetError, match="500 scores against 499"):
         difference(logits, logits[:-1], labels)
     with pytest.raises(DatasetError, match="3 users, but 500 labels"):

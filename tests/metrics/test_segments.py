@@ -19,14 +19,14 @@ from .simulation import draw
 def test_each_segment_has_the_auc_of_its_rows(seed, size, ties, segments, dtype):
     logits, labels = draw(seed, size, ties)
     by = np.random.default_rng(seed).integers(0, segments, size) * 53_687_091
-    found = auc_by_segment(logits.astype(dtype), labels, by)
-    assert found.segments.tolist() == sorted(set(by.tolist()))
+    result = auc_by_segment(logits.astype(dtype), labels, by)
+    assert result.segments.tolist() == sorted(set(by.tolist()))
     for segment, samples, clicks, area in zip(
-        found.segments, found.samples, found.clicks, found.auc, strict=True
+        result.segments, result.samples, result.clicks, result.auc, strict=True
     ):
-        mine = by == segment
-        assert (samples, clicks) == (mine.sum(), labels[mine].sum())
-        alone = auc(logits[mine], labels[mine])
+        inside = by == segment
+        assert (samples, clicks) == (inside.sum(), labels[inside].sum())
+        alone = auc(logits[inside], labels[inside])
         assert (None if np.isnan(area) else area) == alone
 
 
@@ -35,19 +35,19 @@ def test_each_segment_has_the_auc_of_its_rows(seed, size, ties, segments, dtype)
 def test_user_auc_is_the_mean_weighted_by_rows(seed, size):
     logits, labels = draw(seed, size, 1)
     users = np.random.default_rng(seed).integers(-1, 30, size)
-    found = user_auc(logits, labels, users)
+    result = user_auc(logits, labels, users)
     areas = {}
     for user in range(30):
-        mine = users == user
-        area = auc(logits[mine], labels[mine]) if mine.any() else None
+        inside = users == user
+        area = auc(logits[inside], labels[inside]) if inside.any() else None
         if area is not None:
-            areas[user] = (area, int(mine.sum()))
+            areas[user] = (area, int(inside.sum()))
     rows = sum(count for _, count in areas.values())
     mean = sum(area * count for area, count in areas.values()) / rows if rows else None
-    assert found.gauc == (None if mean is None else pytest.approx(mean, abs=1e-12))
-    assert found.gauc_users == len(areas)
-    assert found.gauc_users + found.gauc_users_left_out == len(set(users[users >= 0].tolist()))
-    assert (found.gauc_samples, found.gauc_samples_left_out) == (rows, size - rows)
+    assert result.gauc == (None if mean is None else pytest.approx(mean, abs=1e-12))
+    assert result.gauc_users == len(areas)
+    assert result.gauc_users + result.gauc_users_left_out == len(set(users[users >= 0].tolist()))
+    assert (result.gauc_samples, result.gauc_samples_left_out) == (rows, size - rows)
 
 
 def test_without_rows_or_known_users_there_is_none():
@@ -69,6 +69,6 @@ def test_a_hundred_thousand_users_at_once():
     logits = (taste[users] + rng.normal(size=10**6)).astype(np.float32)
     # A user's own click rate is in the score, but no row of a user is better than another.
     labels = (rng.random(10**6) < 1 / (1 + np.exp(-taste[users]))).astype(np.float32)
-    found = user_auc(logits, labels, users)
-    assert found.gauc == pytest.approx(0.5, abs=0.003)
+    result = user_auc(logits, labels, users)
+    assert result.gauc == pytest.approx(0.5, abs=0.003)
     assert auc(logits, labels) == pytest.approx(0.65, abs=0.03)

@@ -68,7 +68,7 @@ def test_ten_million_rows_streamed_in_pieces():
 
 def test_each_label_is_measured_by_itself():
     columns = [draw(seed, 50, 0) for seed in range(3)]
-    logits, labels = (np.stack(each, axis=1) for each in zip(*columns, strict=True))
+    logits, labels = (np.stack(column, axis=1) for column in zip(*columns, strict=True))
     metrics = Metrics(3)
     metrics.update(torch.from_numpy(logits[:20]).bfloat16().float(), labels[:20])
     metrics.update(logits[20:], torch.from_numpy(labels[20:]))

@@ -61,13 +61,13 @@ def test_weighted_errors_equal_scikit_learn(seed, size, constant, offset):
     predictions, w = labels + rng.normal(size=size), rng.exponential(size=size)
     for weights in (None, w):
         values = measure_regression(predictions, labels, weights)
-        of_all = {"y_true": labels, "y_pred": predictions, "sample_weight": weights}
-        assert values.rmse == pytest.approx(sk.root_mean_squared_error(**of_all), rel=1e-9)
-        assert values.mae == pytest.approx(sk.mean_absolute_error(**of_all), rel=1e-9)
+        arguments = {"y_true": labels, "y_pred": predictions, "sample_weight": weights}
+        assert values.rmse == pytest.approx(sk.root_mean_squared_error(**arguments), rel=1e-9)
+        assert values.mae == pytest.approx(sk.mean_absolute_error(**arguments), rel=1e-9)
         if constant:
             assert values.r2 is None
         else:
-            assert values.r2 == pytest.approx(sk.r2_score(**of_all), rel=1e-6, abs=1e-6)
+            assert values.r2 == pytest.approx(sk.r2_score(**arguments), rel=1e-6, abs=1e-6)
         mean = np.average(labels, weights=weights)
         predicted = np.average(predictions, weights=weights)
         assert values.bias == pytest.approx(predicted - mean, abs=1e-9)
@@ -174,9 +174,9 @@ def test_weighted_intervals_cover_the_truth_at_their_rate():
     for _ in range(200):
         logits, labels = OFF.draw(rng, 600)
         # They say nothing about the rows, so that the truth is the same.
-        found = intervals(logits, labels, weights=rng.choice([0.5, 1.0, 3.0], 600))
+        result = intervals(logits, labels, weights=rng.choice([0.5, 1.0, 3.0], 600))
         for name in names:
-            interval = found[name]
+            interval = result[name]
             assert interval is not None
             hits[name] += interval.low <= truth[name] <= interval.high
     assert all(178 <= count <= 199 for count in hits.values()), hits

@@ -16,7 +16,9 @@ from .tables import NAMES, Net, backward, net, train
 STORAGES = ("fp32", "bf16", "bf16_nearest", "split")
 
 
-def made(name: str, net: Net, lr: float = 0.05, **options: float | str) -> SparseOptimizer:
+def optimizer_over(
+    name: str, net: Net, lr: float = 0.05, **options: float | str
+) -> SparseOptimizer:
     """The optimizer over a net, with those of the options that it takes."""
     taken = signature(find(name)).parameters
     return build(name, net.groups(), lr, **{key: options[key] for key in options if key in taken})
@@ -36,7 +38,7 @@ def state_of(optimizer: SparseOptimizer) -> dict[str, torch.Tensor]:
 def test_the_state_is_what_was_declared_and_there_from_the_start(name, storage):
     declared = find(name).declaration
     model = net(storage, rows=7, dim=5)
-    optimizer = made(name, model)
+    optimizer = optimizer_over(name, model)
 
     def bytes_of(*weights: torch.Tensor) -> int:
         kept = [t for w in weights for key, t in optimizer.state[w].items() if key != "step"]
@@ -62,9 +64,9 @@ def test_the_state_is_what_was_declared_and_there_from_the_start(name, storage):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_without_memory_has_the_state_that_it_will_have(name):
-    real = state_of(made(name, net()))
+    real = state_of(optimizer_over(name, net()))
     model = copy.deepcopy(net()).to("meta")
-    planned = state_of(made(name, model))
+    planned = state_of(optimizer_over(name, model))
     assert {k: (v.shape, v.dtype) for k, v in planned.items()} == {
         k: (v.shape, v.dtype) for k, v in real.items()
     }
@@ -74,7 +76,7 @@ def test_a_model_without_memory_has_the_state_that_it_will_have(name):
 def test_steps_of_kernels_are_those_of_float64(name):
     exact, single = net(dtype=torch.float64, rows=30, dim=8), net(rows=30, dim=8)
     for model in (exact, single):
-        train(model, made(name, model, embedding_l2=0.1, weight_decay=0.01), 6)
+        train(model, optimizer_over(name, model, embedding_l2=0.1, weight_decay=0.01), 6)
     for one, other in zip(exact.numbers(), single.numbers(), strict=True):
         torch.testing.assert_close(other.double(), one, rtol=1e-3, atol=1e-4)
 
@@ -82,7 +84,7 @@ def test_steps_of_kernels_are_those_of_float64(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_duplicates_of_a_row_are_one_row_with_the_sum_of_their_gradients(name):
     models = [net(dtype=torch.float64) for _ in range(2)]
-    optimizers = [made(name, model, embedding_l2=0.1) for model in models]
+    optimizers = [optimizer_over(name, model, embedding_l2=0.1) for model in models]
     for step in range(4):
         for model in models:
             backward(model, step)
@@ -102,7 +104,7 @@ def test_duplicates_of_a_row_are_one_row_with_the_sum_of_their_gradients(name):
 def test_rows_that_were_not_looked_up_stay_as_they_are(name):
     model = net(rows=50)
     before = model.numbers()[0]
-    optimizer = made(name, model, embedding_l2=0.1)
+    optimizer = optimizer_over(name, model, embedding_l2=0.1)
     rows = backward(model, 0)
     optimizer.step()
     changed = (model.numbers()[0] != before).any(dim=1).nonzero().flatten()
@@ -115,7 +117,7 @@ def test_all_rows_take_part_where_they_shall(name):
         pytest.skip("it has touched rows alone")
     models = {rows: net(rows=9) for rows in ("touched", "all")}
     optimizers = {
-        rows: made(name, model, embedding_l2=0.1, embedding_rows=rows)
+        rows: optimizer_over(name, model, embedding_l2=0.1, embedding_rows=rows)
         for rows, model in models.items()
     }
     everything = torch.arange(9).repeat(2)
@@ -137,7 +139,7 @@ def test_all_rows_take_part_where_they_shall(name):
 def test_a_loaded_state_goes_on_bit_for_bit(name, storage):
     models, optimizers = [net(storage) for _ in range(2)], []
     for model in models:
-        optimizers.append(made(name, model, lr=0.1))
+        optimizers.append(optimizer_over(name, model, lr=0.1))
     train(models[0], optimizers[0], 3)
     for p, other in zip(models[1].parameters(), models[0].parameters(), strict=True):
         p.data.copy_(other.detach())
@@ -157,7 +159,7 @@ def test_a_loaded_state_goes_on_bit_for_bit(name, storage):
 @pytest.mark.parametrize("name", NAMES)
 def test_split_tables_train_as_float32_ones(name):
     full, split = net(rows=30, dim=8), net("split", rows=30, dim=8)
-    optimizers = [made(name, model, embedding_l2=0.001) for model in (full, split)]
+    optimizers = [optimizer_over(name, model, embedding_l2=0.001) for model in (full, split)]
     for model, optimizer in zip((full, split), optimizers, strict=True):
         # The layer sees what bfloat16 can hold of the rows: what it makes of that is not compared.
         for step in range(20):
@@ -177,7 +179,7 @@ def test_split_tables_train_as_float32_ones(name):
 def test_bfloat16_tables_follow_float32_ones_and_repeat_with_the_seed(name):
     def trained(storage):
         model = net(storage, rows=30, dim=8)
-        optimizer = made(name, model, lr=0.01)
+        optimizer = optimizer_over(name, model, lr=0.01)
         train(model, optimizer, 20)
         return model.weight.detach(), optimizer.state[model.weight]
 
@@ -212,7 +214,7 @@ def test_dense_gradients_in_bfloat16_are_taken_as_they_are(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_without_a_gradient_stay_as_they_are(name):
     model = net()
-    optimizer = made(name, model, weight_decay=0.5, embedding_l2=0.5)
+    optimizer = optimizer_over(name, model, weight_decay=0.5, embedding_l2=0.5)
     before = model.numbers()
     optimizer.step()
     model.layer.bias.grad = torch.ones(2)
@@ -226,8 +228,8 @@ def test_parameters_without_a_gradient_stay_as_they_are(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_groups_that_are_stepped_one_after_the_other_step_as_together(name):
     together, apart = net(), net()
-    train(together, made(name, together), 3)
-    optimizer = made(name, apart)
+    train(together, optimizer_over(name, together), 3)
+    optimizer = optimizer_over(name, apart)
     groups = optimizer.param_groups
     for step in range(3):
         backward(apart, step)
@@ -243,7 +245,7 @@ def test_groups_that_are_stepped_one_after_the_other_step_as_together(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_alone_are_what_their_gradients_say(name):
     grouped, plain = net(), net()
-    train(grouped, made(name, grouped), 4)
+    train(grouped, optimizer_over(name, grouped), 4)
     optimizer = build(name, plain.parameters(), 0.05)
     train(plain, optimizer, 2)
     again = build(name, plain.parameters(), 0.05)
@@ -257,7 +259,7 @@ def test_parameters_alone_are_what_their_gradients_say(name):
 def test_a_dense_gradient_of_a_table_is_one_of_every_row(name):
     sparse, dense = net(dtype=torch.float64), net(dtype=torch.float64)
     for model in (sparse, dense):
-        optimizer = made(name, model)
+        optimizer = optimizer_over(name, model)
         for step in range(3):
             backward(model, step, torch.arange(10).repeat(2))
             if model is dense:
@@ -276,10 +278,10 @@ def test_what_cannot_be_right_is_refused(name):
     with pytest.raises(ConfigError, match=r"dense parameter \(10, 3\) has a sparse gradient"):
         optimizer.step()
     with pytest.raises(ConfigError, match=r"groups of \[2, 1\] parameters, these are \[3\]"):
-        optimizer.load_state_dict(made(name, model).state_dict())
+        optimizer.load_state_dict(optimizer_over(name, model).state_dict())
 
 
 def test_state_of_another_optimizer_is_refused():
     model = net()
     with pytest.raises(ConfigError, match=r"state of parameter 0 is .*first.*expected .*sum"):
-        made("adagrad", model).load_state_dict(made("adam", model).state_dict())
+        optimizer_over("adagrad", model).load_state_dict(optimizer_over("adam", model).state_dict())

@@ -77,8 +77,8 @@ def test_steps_equal_the_dense_oracle(name, dtype, l2, rows: RowScope):
     if rows == "all" and name in TORCH:
         with_torch = torch_oracle(name, before[0], grads[0], 0.2, l2)
         torch.testing.assert_close(with_torch, expected, rtol=1e-9, atol=1e-9)
-    for number, start, of_p in zip(numbers[1:], before[1:], grads[1:], strict=True):
-        expected = torch_oracle(name, start, of_p, 0.2, l2 / 2)
+    for number, start, steps in zip(numbers[1:], before[1:], grads[1:], strict=True):
+        expected = torch_oracle(name, start, steps, 0.2, l2 / 2)
         torch.testing.assert_close(number, expected, rtol=rtol, atol=atol)
 
 

@@ -29,7 +29,7 @@ class ClickRows:
     columns: tuple[Column, ...]
     """9 of (S,), in the order of their numbers"""
     cells: Cells
-    """Its score less its label, in its calibration bin"""
+    """What each row adds to the sum of its calibration bin: its score less its label"""
     auc: float
     luck: float
     """The ECE that scores which are exactly right exceed once in 40 times."""
@@ -129,7 +129,7 @@ def _placements(
         clicks_to = np.cumsum(clicks)[last]
         others_to = last + 1 - clicks_to
     else:
-        clicks_to, others_to = (np.cumsum(weights * of_kind)[last] for of_kind in (clicks, ~clicks))
+        clicks_to, others_to = (np.cumsum(weights * kind)[last] for kind in (clicks, ~clicks))
     size = np.diff(last, prepend=-1)
     clicks_middle = clicks_to - np.diff(clicks_to, prepend=0) / 2
     others_middle = others_to - np.diff(others_to, prepend=0) / 2
