@@ -4,72 +4,72 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from batches import draw
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError
+from dlrm.models import build
 from dlrm.models.deepfm import DeepFM, DeepFMConfig
+from dlrm.schema import Schema
 
 from .float64 import (
-    DENSE,
+    SCHEMAS,
+    SEEDS,
+    all_pairs,
     apply_mlp,
-    array,
+    assert_logits,
     check_gradients,
     draw_batch,
     draw_parameters,
-    embeddings,
+    every_schema,
+    first_order,
     inputs,
     schema,
-    vectors,
 )
 
 
-def make(seed: int) -> DeepFM:
-    model = DeepFM(DENSE, embeddings(1), embeddings(), deep=(6, 5)).double()
-    draw_parameters(model, seed)
-    return model
+def make(of: Schema, seed: int) -> DeepFM:
+    return draw_parameters(DeepFMConfig(dim=3, deep=(6, 5)).build(of), seed)
 
 
-def equation(model: DeepFM, batch: Batch) -> np.ndarray:
-    logits = []
-    for b in range(len(batch)):
-        x = batch.dense[b].numpy()
-        linear = model.linear.linear
-        logit = array(linear.bias)[0] + array(linear.weight)[0] @ x
-        logit += sum(vector[0] for vector in vectors(model.linear.embeddings, batch, b))
-        every = [x[i] * array(model.pairs.vectors)[i] for i in range(len(x))]
-        every += vectors(model.embeddings, batch, b)
-        logit += sum(every[i] @ every[j] for i in range(len(every)) for j in range(i))
-        logits.append(logit + apply_mlp(model.deep, inputs(model.embeddings, batch, b))[0])
-    return np.array(logits)
+def equation(model: DeepFM, of: Schema, batch: Batch) -> list[np.ndarray]:
+    return [
+        first_order(model.linear, of, batch, b)
+        + all_pairs(model.pairs.vectors, model.embeddings, of, batch, b)
+        + apply_mlp(model.deep, inputs(model.embeddings, of, batch, b))
+        for b in range(len(batch))
+    ]
 
 
 @settings(deadline=None, max_examples=30)
-@given(seed=st.integers(0, 2**31), longest=st.sampled_from([None, 1, 4]))
-def test_is_its_equation(seed, longest):
-    model = make(seed)
-    batch = draw_batch(seed, 5, longest=longest)
-    np.testing.assert_allclose(
-        model(batch).detach().numpy(), equation(model, batch), rtol=1e-9, atol=1e-9
-    )
+@given(seed=SEEDS, **SCHEMAS)
+def test_is_its_equation(seed, ids, labels):
+    of = schema(ids, labels)
+    model, batch = make(of, seed), draw_batch(of, seed, 5)
+    assert_logits(model, batch, equation(model, of, batch))
 
 
-@pytest.mark.parametrize("longest", [None, 2])
-def test_gradients_are_those_of_finite_differences(longest):
-    check_gradients(make(3), draw_batch(3, 6, longest=longest))
+@every_schema
+def test_gradients_are_those_of_finite_differences(ids, labels):
+    of = schema(ids, labels)
+    check_gradients(make(of, 3), draw_batch(of, 3, 6))
 
 
 def test_config_builds_it_for_a_schema():
     model = DeepFMConfig(dim=3, deep=(8,)).build(schema())
     assert [tuple(layer.weight.shape) for layer in model.deep.linears()] == [(8, 13), (1, 8)]
     assert model.linear.embeddings.dim == 1
+    # Each label has its weights and its factors; the MLP sees all of them.
+    two = DeepFMConfig(dim=3, deep=(8,)).build(schema(labels=2))
+    assert [tuple(layer.weight.shape) for layer in two.deep.linears()] == [(8, 22), (2, 8)]
+    assert (two.linear.embeddings.dim, two.embeddings.dim) == (2, 6)
 
 
 def test_dropout_and_batch_norm_reach_the_mlp():
     torch.manual_seed(0)
-    model = DeepFMConfig(dim=3, deep=(8,), dropout=0.5, batch_norm=True).build(schema())
-    batch = draw_batch(0, 6)
-    batch = Batch(batch.dense.float(), batch.ids, batch.labels.float())
+    of = schema()
+    model = build(DeepFMConfig(dim=3, deep=(8,), dropout=0.5, batch_norm=True), of)
+    batch = draw(of, 6)
     assert not torch.equal(model(batch), model(batch))
     assert any("running_mean" in name for name in model.state_dict())
     model.eval()

@@ -1,130 +1,84 @@
 """DLRM against its equation, rewritten in plain float64 numpy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from batches import draw
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError
 from dlrm.models.dlrm import DLRM, DLRMConfig
-from dlrm.nn.embedding import EmbeddingCollection
-from dlrm.nn.mlp import MLP
-from dlrm.schema import CategoricalFeature, DenseFeature, Schema
+from dlrm.nn.embedding import EmbeddingCollection, Layout, materialize
+from dlrm.schema import Schema
 
-ROWS = [7, 5, 3]
-
-
-def batch(seed: int, samples: int, *, bags: bool) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-    dense = torch.randn(samples, 4, generator=generator, dtype=torch.float64)
-    labels = torch.randint(0, 2, (samples,), generator=generator).double()
-    if not bags:
-        ids = torch.stack([torch.randint(0, n, (samples,), generator=generator) for n in ROWS], 1)
-        return Batch(dense, ids, labels)
-    lengths = torch.randint(0, 4, (samples * len(ROWS),), generator=generator)
-    ids = torch.cat(
-        [
-            torch.randint(0, ROWS[g % 3], (int(n),), generator=generator)
-            for g, n in enumerate(lengths)
-        ]
-    )
-    return Batch(
-        dense, ids, labels, torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-    )
-
-
-def mlp(layers: MLP, x: np.ndarray, *, relu_last: bool) -> np.ndarray:
-    linears = layers.linears()
-    for i, layer in enumerate(linears):
-        x = layer.weight.detach().numpy() @ x + layer.bias.detach().numpy()
-        if relu_last or i < len(linears) - 1:
-            x = np.maximum(x, 0)
-    return x
-
-
-def equation(model: DLRM, data: Batch, interaction: str, self_interaction: bool) -> np.ndarray:
-    tables = model.embeddings
-    assert isinstance(tables, EmbeddingCollection)
-    logits = []
-    for b in range(len(data)):
-        x = mlp(model.bottom, data.dense[b].numpy(), relu_last=True)
-        vectors = [x]
-        for t in range(len(ROWS)):
-            if data.offsets is None:
-                bag = [int(data.ids[b, t])]
-            else:
-                g = b * len(ROWS) + t
-                bag = data.ids[data.offsets[g] : data.offsets[g + 1]].tolist()
-            table = tables.table(t).numpy()
-            vectors.append(sum((table[i] for i in bag), np.zeros(table.shape[1])))
-        if interaction == "dot":
-            pairs = [
-                vectors[i] @ vectors[j]
-                for i in range(len(vectors))
-                for j in range(i + self_interaction)
-            ]
-            z = np.concatenate([x, pairs])
-        elif interaction == "cat":
-            z = np.concatenate(vectors)
-        elif interaction == "projection":
-            p = model.interaction.get_parameter("weight").detach().numpy() @ np.array(vectors)
-            z = np.concatenate([x, [v @ p_j for v in vectors for p_j in p]])
-        else:
-            z = np.sum(vectors, axis=0)
-        logits.append(mlp(model.top, z, relu_last=False)[0])
-    return np.array(logits)
-
-
-@pytest.mark.parametrize("bags", [False, True])
-@pytest.mark.parametrize(
-    ("interaction", "self_interaction"),
-    [("dot", False), ("dot", True), ("cat", False), ("sum", False), ("projection", False)],
+from .float64 import (
+    SCHEMAS,
+    SEEDS,
+    apply_mlp,
+    array,
+    assert_logits,
+    check_gradients,
+    draw_batch,
+    draw_parameters,
+    schema,
+    vectors,
 )
-def test_logits_equal_the_equation(interaction, self_interaction, bags):
-    torch.manual_seed(1)
-    model = DLRM(
-        4,
-        EmbeddingCollection(ROWS, 3),
-        bottom=(6, 5),
-        top=(8,),
-        interaction=interaction,
-        self_interaction=self_interaction,
-        projection=2,
-    ).double()
-    data = batch(2, 9, bags=bags)
-    expected = equation(model, data, interaction, self_interaction)
-    np.testing.assert_allclose(model(data).detach().numpy(), expected, rtol=1e-10)
+
+INTERACTIONS = (
+    {"interaction": "dot"},
+    {"interaction": "dot", "self_interaction": True},
+    {"interaction": "cat"},
+    {"interaction": "sum"},
+    {"interaction": "projection", "projection": 2},
+)
 
 
-@pytest.mark.parametrize("interaction", ["dot", "cat", "sum", "projection"])
-def test_gradients_equal_finite_differences(interaction):
-    torch.manual_seed(3)
-    model = DLRM(
-        4, EmbeddingCollection(ROWS, 2), bottom=(3,), top=(4,), interaction=interaction
-    ).double()
-    data = batch(4, 5, bags=True)
-    model(data).sum().backward()
-    step = 1e-6
-    for parameter in model.parameters():
-        assert parameter.grad is not None
-        grad = parameter.grad.to_dense().flatten()
-        flat = parameter.detach().view(-1)
-        for i in range(0, len(flat), max(1, len(flat) // 7)):
-            kept = flat[i].item()
-            flat[i] = kept + step
-            up = model(data).sum().item()
-            flat[i] = kept - step
-            down = model(data).sum().item()
-            flat[i] = kept
-            assert grad[i].item() == pytest.approx((up - down) / (2 * step), rel=1e-4, abs=1e-7)
+def make(of: Schema, seed: int, **options) -> DLRM:
+    return draw_parameters(DLRMConfig(dim=3, bottom=(6, 5), top=(8,), **options).build(of), seed)
+
+
+def equation(model: DLRM, of: Schema, batch: Batch, options: dict) -> list[np.ndarray]:
+    logits = []
+    for b in range(len(batch)):
+        x = apply_mlp(model.bottom, batch.dense[b].numpy())
+        every = [x, *vectors(model.embeddings, of, batch, b)]
+        match options["interaction"]:
+            case "dot":
+                itself = options.get("self_interaction", False)
+                pairs = [every[i] @ every[j] for i in range(len(every)) for j in range(i + itself)]
+                z = np.concatenate([x, pairs])
+            case "cat":
+                z = np.concatenate(every)
+            case "projection":
+                p = array(model.interaction.get_parameter("weight")) @ np.array(every)
+                z = np.concatenate([x, [v @ p_j for v in every for p_j in p]])
+            case _:
+                z = np.sum(every, axis=0)
+        logits.append(apply_mlp(model.top, z))
+    return logits
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=SEEDS, options=st.sampled_from(INTERACTIONS), **SCHEMAS)
+def test_is_its_equation(seed, options, ids, labels):
+    of = schema(ids, labels)
+    model, batch = make(of, seed, **options), draw_batch(of, seed, 9)
+    assert_logits(model, batch, equation(model, of, batch, options))
+
+
+@pytest.mark.parametrize("labels", [1, 2])
+@pytest.mark.parametrize("options", INTERACTIONS, ids=str)
+def test_gradients_are_those_of_finite_differences(options, labels):
+    of = schema("mixed", labels)
+    check_gradients(make(of, 3, **options), draw_batch(of, 4, 5))
 
 
 def test_config_builds_the_model_of_a_schema():
-    schema = Schema(
-        dense=tuple(DenseFeature(name=f"I{i}") for i in range(4)),
-        categorical=tuple(CategoricalFeature(name=f"C{i}", rows=n) for i, n in enumerate(ROWS)),
-    )
-    model = DLRMConfig(dim=3, bottom=(6,), top=(8, 2)).build(schema)
+    model = DLRMConfig(dim=3, bottom=(6,), top=(8, 2)).build(schema())
     assert [tuple(layer.weight.shape) for layer in model.bottom.linears()] == [(6, 4), (3, 6)]
     width = 3 + 4 * 3 // 2
     shapes = [tuple(layer.weight.shape) for layer in model.top.linears()]
@@ -132,32 +86,42 @@ def test_config_builds_the_model_of_a_schema():
     assert model.embeddings.names == ("C0", "C1", "C2")
 
 
+def test_embeddings_can_be_given():
+    of = schema()
+    tables = EmbeddingCollection(Layout.of(of), 3)
+    assert DLRM(of, DLRMConfig(dim=3), embeddings=tables).embeddings is tables
+
+
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_without_dense_features_a_learnt_vector_takes_their_place(batch_norm):
     torch.manual_seed(5)
-    model = DLRM(
-        0,
-        EmbeddingCollection(ROWS, 3),
-        bottom=(6, 5),
-        top=(8,),
-        dropout=0.5 if batch_norm else 0.0,
-        batch_norm=batch_norm,
-    ).double()
+    of = schema(dense=0)
+    config = DLRMConfig(
+        dim=3, bottom=(6, 5), top=(8,), dropout=0.5 if batch_norm else 0.0, batch_norm=batch_norm
+    )
+    model = materialize(config.build(of)).double()
     (vector,) = model.bottom.linears()
     torch.nn.init.constant_(vector.bias, -0.5)
-    data = batch(6, 9, bags=False)
-    data = Batch(data.dense[:, :0], data.ids, data.labels)
-    x = model.bottom(data.dense)
+    batch = draw_batch(of, 6, 9)
+    x = model.bottom(batch.dense)
     assert torch.equal(x, torch.full((9, 3), -0.5, dtype=torch.float64))
-    model(data).sum().backward()
+    model(batch).sum().backward()
     assert vector.bias.grad is not None
     # No part of it is dead, also below 0.
     assert torch.all(vector.bias.grad != 0)
 
 
+def test_without_categorical_features_it_is_an_mlp():
+    of = Schema.one_hot(4, [])
+    model = materialize(DLRMConfig(dim=3, bottom=(6,), top=(8,)).build(of))
+    batch = draw(of, 5)
+    assert torch.equal(model(batch), model.top(model.bottom(batch.dense)))
+
+
 def test_a_wrong_interaction_lists_the_choices():
+    config = DLRMConfig(interaction="dott")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match=r'"dott"; choose one of: dot, cat, sum, projection'):
-        DLRM(4, EmbeddingCollection(ROWS, 3), bottom=(), top=(), interaction="dott")
+        config.build(schema())
 
 
 @pytest.mark.parametrize(
@@ -171,4 +135,4 @@ def test_sizes_must_be_positive(wrong):
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])
 def test_dropout_is_a_share(dropout):
     with pytest.raises(ConfigError, match=f"dropout is {dropout}"):
-        DLRMConfig(dropout=dropout)
+        replace(DLRMConfig(), dropout=dropout)

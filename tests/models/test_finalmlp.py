@@ -2,50 +2,51 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batches import draw
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError
+from dlrm.models import build
 from dlrm.models.finalmlp import FinalMLP, FinalMLPConfig
 from dlrm.nn.gate import Gate
 from dlrm.nn.mlp import MLP
+from dlrm.schema import Schema
 
 from .float64 import (
-    DENSE,
+    SCHEMAS,
+    SEEDS,
     apply_mlp,
     array,
+    assert_logits,
     check_gradients,
     draw_batch,
     draw_parameters,
-    embeddings,
     inputs,
     schema,
     vectors,
 )
 
-CONTEXTS = ((None, None), (0, 2), (1, None))
+CONTEXTS = (("", ""), ("C0", "C2"), ("C1", ""))
 
 
-def make(seed: int, *, heads: int = 2, gate: int = 0, contexts=(None, None)) -> FinalMLP:
-    model = FinalMLP(
-        DENSE,
-        embeddings(),
+def make(of: Schema, seed: int, *, heads: int = 2, gate: int = 0, contexts=("", "")) -> FinalMLP:
+    config = FinalMLPConfig(
+        dim=3,
         first=(6, 4),
         second=(5, 3, 8),
         heads=heads,
         gate=gate,
-        contexts=contexts,
-    ).double()
-    draw_parameters(model, seed)
-    return model
+        contexts=contexts if gate else ("", ""),
+    )
+    return draw_parameters(config.build(of), seed)
 
 
-def equation(model: FinalMLP, batch: Batch, heads: int) -> np.ndarray:
-    fusion, logits = model.fusion, []
+def equation(model: FinalMLP, of: Schema, batch: Batch, heads: int) -> list[np.ndarray]:
+    fusion, labels, logits = model.fusion, of.num_labels, []
     for b in range(len(batch)):
-        x = inputs(model.embeddings, batch, b)
+        x = inputs(model.embeddings, of, batch, b)
         outputs = []
         for i, stream in enumerate(model.streams):
             seen = x
@@ -55,48 +56,49 @@ def equation(model: FinalMLP, batch: Batch, heads: int) -> np.ndarray:
                 if t is None:
                     context = array(gate.context)[0]
                 else:
-                    context = vectors(model.embeddings, batch, b)[t]
+                    context = vectors(model.embeddings, of, batch, b)[t]
                 seen = x * 2 / (1 + np.exp(-apply_mlp(gate.mlp, context)))
             assert isinstance(stream, MLP)
             outputs.append(apply_mlp(stream, seen))
         u, v = outputs
-        weight, logit = array(fusion.weight), array(fusion.bias).item()
-        logit += array(fusion.first) @ u + array(fusion.second) @ v
+        logit = array(fusion.bias) + array(fusion.first) @ u + array(fusion.second) @ v
         n, k = len(u) // heads, len(v) // heads
-        for head in range(heads):
-            for p in range(n):
-                for q in range(k):
-                    logit += u[head * n + p] * weight[head, p, q] * v[head * k + q]
+        weight = array(fusion.weight).reshape(labels, heads, n, k)
+        for y in range(labels):
+            for head in range(heads):
+                for p in range(n):
+                    for q in range(k):
+                        logit[y] += u[head * n + p] * weight[y, head, p, q] * v[head * k + q]
         logits.append(logit)
-    return np.array(logits)
+    return logits
 
 
 @settings(deadline=None, max_examples=30)
 @given(
-    seed=st.integers(0, 2**31),
+    seed=SEEDS,
     heads=st.sampled_from([1, 2, 4]),
     gate=st.sampled_from([0, 3]),
     contexts=st.sampled_from(CONTEXTS),
-    longest=st.sampled_from([None, 3]),
+    **SCHEMAS,
 )
-def test_is_its_equation(seed, heads, gate, contexts, longest):
-    model = make(seed, heads=heads, gate=gate, contexts=contexts)
-    batch = draw_batch(seed, 5, longest=longest)
-    np.testing.assert_allclose(
-        model(batch).detach().numpy(), equation(model, batch, heads), rtol=1e-9, atol=1e-9
-    )
+def test_is_its_equation(seed, heads, gate, contexts, ids, labels):
+    of = schema(ids, labels)
+    model = make(of, seed, heads=heads, gate=gate, contexts=contexts)
+    batch = draw_batch(of, seed, 5)
+    assert_logits(model, batch, equation(model, of, batch, heads))
 
 
+@pytest.mark.parametrize("labels", [1, 2])
 @pytest.mark.parametrize(("gate", "contexts"), [(0, CONTEXTS[0]), *((3, c) for c in CONTEXTS)])
-def test_gradients_are_those_of_finite_differences(gate, contexts):
-    model = make(6, gate=gate, contexts=contexts)
-    check_gradients(model, draw_batch(6, 6, longest=2))
+def test_gradients_are_those_of_finite_differences(gate, contexts, labels):
+    of = schema("mixed", labels)
+    check_gradients(make(of, 6, gate=gate, contexts=contexts), draw_batch(of, 6, 6))
 
 
 def test_config_builds_it_for_a_schema():
     config = FinalMLPConfig(dim=3, first=(8, 6), second=(4,), heads=2, gate=5, contexts=("C2", ""))
     model = config.build(schema())
-    assert model.contexts == (2, None)
+    assert model.contexts == [2, None]
     assert model.fusion.weight.shape == (2, 3, 2)
     first, second = model.gates
     assert [name for name, _ in first.named_parameters() if name == "context"] == []
@@ -105,9 +107,8 @@ def test_config_builds_it_for_a_schema():
 
 @pytest.mark.parametrize(("dense", "rows"), [(0, (7, 5, 3)), (4, (7,))])
 def test_no_dense_feature_or_one_categorical_is_enough(dense, rows):
-    model = FinalMLPConfig(dim=3, gate=4).build(schema(dense, rows))
-    batch = Batch(torch.ones(2, dense), torch.zeros(2, len(rows), dtype=torch.int64), torch.ones(2))
-    assert model(batch).isfinite().all()
+    of = schema(dense=dense, rows=rows)
+    assert build(FinalMLPConfig(dim=3, gate=4), of)(draw(of, 2)).isfinite().all()
 
 
 @pytest.mark.parametrize(

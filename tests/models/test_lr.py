@@ -1,115 +1,84 @@
 """LR against its equation, rewritten in plain float64 numpy."""
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.batch import Batch
+from batches import draw, lists_of_one
 from dlrm.errors import IdError
+from dlrm.models import build
 from dlrm.models.lr import LR, LRConfig
-from dlrm.nn.embedding import EmbeddingCollection
-from dlrm.schema import CategoricalFeature, DenseFeature, Schema
+from dlrm.nn.embedding import materialize
+from dlrm.schema import Schema
+from dlrm.training.loss import bce
 
-ROWS = [7, 5, 3]
-
-
-def model(seed: int) -> LR:
-    torch.manual_seed(seed)
-    made = LR(4, EmbeddingCollection(ROWS, 1, ["a", "b", "c"])).double()
-    for parameter in made.parameters():
-        torch.nn.init.normal_(parameter)
-    return made
-
-
-def bags(seed: int, samples: int, longest: int) -> tuple[Batch, list[list[list[int]]]]:
-    rng = np.random.default_rng(seed)
-    chosen = [
-        [rng.integers(0, n, size=rng.integers(0, longest + 1)).tolist() for n in ROWS]
-        for _ in range(samples)
-    ]
-    flat = [bag for sample in chosen for bag in sample]
-    offsets = np.cumsum([0, *map(len, flat)])
-    batch = Batch(
-        torch.from_numpy(rng.normal(size=(samples, 4))),
-        torch.tensor([i for bag in flat for i in bag], dtype=torch.int64),
-        torch.from_numpy(rng.integers(0, 2, size=samples).astype(np.float64)),
-        torch.from_numpy(offsets),
-    )
-    return batch, chosen
+from .float64 import (
+    SCHEMAS,
+    SEEDS,
+    assert_logits,
+    check_gradients,
+    draw_batch,
+    draw_parameters,
+    every_schema,
+    first_order,
+    schema,
+)
 
 
-def expected(lr: LR, dense: torch.Tensor, chosen: list[list[list[int]]]) -> np.ndarray:
-    assert lr.linear.bias is not None
-    assert isinstance(lr.embeddings, EmbeddingCollection)
-    weight, bias = lr.linear.weight.detach().numpy()[0], float(lr.linear.bias.detach())
-    tables = [lr.embeddings.table(t).numpy()[:, 0] for t in range(len(ROWS))]
-    return np.array(
-        [
-            bias + weight @ x + sum(tables[t][i] for t, bag in enumerate(sample) for i in bag)
-            for x, sample in zip(dense.numpy(), chosen, strict=True)
-        ]
-    )
+def make(of: Schema, seed: int) -> LR:
+    return draw_parameters(LRConfig().build(of), seed)
 
 
 @settings(deadline=None, max_examples=50)
-@given(seed=st.integers(0, 2**31), samples=st.integers(1, 9), longest=st.integers(0, 4))
-def test_is_its_equation_for_bags_of_any_length(seed: int, samples: int, longest: int) -> None:
-    lr = model(seed)
-    batch, chosen = bags(seed, samples, longest)
-    np.testing.assert_allclose(
-        lr(batch).detach().numpy(), expected(lr, batch.dense, chosen), rtol=1e-12, atol=1e-12
-    )
+@given(seed=SEEDS, samples=st.integers(1, 9), longest=st.integers(0, 4), **SCHEMAS)
+def test_is_its_equation(seed, samples, longest, ids, labels):
+    of = schema(ids, labels)
+    model, batch = make(of, seed), draw_batch(of, seed, samples, longest)
+    assert_logits(model, batch, [first_order(model, of, batch, b) for b in range(samples)])
 
 
-def test_one_hot_is_a_bag_of_one() -> None:
-    lr = model(0)
-    ids = torch.tensor([[0, 4, 2], [6, 0, 1]])
-    dense = torch.randn(2, 4, dtype=torch.float64)
-    labels = torch.zeros(2, dtype=torch.float64)
-    one_hot = lr(Batch(dense, ids, labels))
-    bagged = lr(Batch(dense, ids.flatten(), labels, torch.arange(7)))
-    torch.testing.assert_close(one_hot, bagged, rtol=1e-12, atol=1e-12)
-    chosen = [[[i] for i in sample] for sample in ids.tolist()]
-    np.testing.assert_allclose(one_hot.detach().numpy(), expected(lr, dense, chosen), rtol=1e-12)
+def test_one_hot_is_a_list_of_one():
+    batch = draw_batch(schema(), 0, 2)
+    single, several = make(schema(), 0), make(schema("lists"), 0)
+    torch.testing.assert_close(single(batch), several(lists_of_one(batch)), rtol=1e-12, atol=1e-12)
 
 
-def test_gradients_are_those_of_finite_differences() -> None:
-    lr = model(1)
-    batch, _ = bags(1, 5, 3)
-    loss = torch.nn.functional.binary_cross_entropy_with_logits
-
-    loss(lr(batch), batch.labels).backward()
-    for name, parameter in lr.named_parameters():
-        found = parameter.grad
-        assert found is not None
-        found = (found.to_dense() if found.is_sparse else found).flatten()
-        values = parameter.detach().view(-1)
-        for i in range(len(values)):
-            kept, step, sides = values[i].item(), 1e-6, []
-            for side in (kept + step, kept - step):
-                values[i] = side
-                with torch.no_grad():
-                    sides.append(float(loss(lr(batch), batch.labels)))
-            values[i] = kept
-            assert found[i].item() == pytest.approx((sides[0] - sides[1]) / (2 * step), abs=1e-8), (
-                name
-            )
+@every_schema
+def test_gradients_are_those_of_finite_differences(ids, labels):
+    of = schema(ids, labels)
+    check_gradients(make(of, 1), draw_batch(of, 1, 5))
 
 
-def test_starts_knowing_nothing() -> None:
-    batch, _ = bags(2, 6, 3)
-    fresh = LR(4, EmbeddingCollection(ROWS, 1)).double()
-    assert fresh(batch).tolist() == [0.0] * 6
+def test_starts_knowing_nothing():
+    of = schema("mixed", 2)
+    fresh = materialize(LRConfig().build(of)).double()
+    assert fresh(draw_batch(of, 2, 6)).tolist() == [[0.0, 0.0]] * 6
 
 
-def test_config_builds_it_for_a_schema() -> None:
-    schema = Schema(
-        dense=tuple(DenseFeature(name=f"I{i}") for i in range(4)),
-        categorical=tuple(CategoricalFeature(name=f"C{t}", rows=n) for t, n in enumerate(ROWS)),
-    )
-    lr = LRConfig().build(schema)
-    assert sum(p.numel() for p in lr.parameters()) == sum(ROWS) + 4 + 1
+def test_labels_are_learnt_apart():
+    # With one loss for all, the gradient of a label's parameters is that of its own regression.
+    of, own = schema("mixed", 2), schema("mixed", 1)
+    model, alone = make(of, 3), make(own, 4)
+    batch = draw_batch(of, 3, 20)
+    for ours, theirs in zip(model.parameters(), alone.parameters(), strict=True):
+        first = ours.data[:, :1] if ours.shape[0] == 12 else ours.data[:1]
+        theirs.data.copy_(first)
+    bce(model(batch), batch.labels).backward()
+    (bce(alone(batch), batch.labels[:, :1]) / 2).backward()
+    for ours, theirs in zip(model.parameters(), alone.parameters(), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        grad = ours.grad.to_dense()
+        first = grad[:, :1] if ours.shape[0] == 12 else grad[:1]
+        torch.testing.assert_close(first, theirs.grad.to_dense())
+
+
+def test_config_builds_it_for_a_schema():
+    of = schema()
+    lr = build(LRConfig(), of)
+    assert sum(p.numel() for p in lr.parameters()) == 15 + 4 + 1
+    batch = draw(of, 1)
+    batch.ids[0, 1] = 5
     with pytest.raises(IdError, match="C1: id 5 is out of range"):
-        lr(Batch(torch.zeros(1, 4), torch.tensor([[0, 5, 0]]), torch.zeros(1)))
+        lr(batch)

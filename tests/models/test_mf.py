@@ -1,83 +1,82 @@
 """MF against its equation in float64, on the two features that it takes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batches import draw, history_schema
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError, IdError
+from dlrm.models import build
 from dlrm.models.mf import MF, MFConfig
-from dlrm.nn.embedding import EmbeddingCollection
+from dlrm.schema import Schema
 
-from .float64 import array, check_gradients, draw_batch, draw_parameters, schema
+from .float64 import (
+    SCHEMAS,
+    SEEDS,
+    array,
+    assert_logits,
+    check_gradients,
+    draw_batch,
+    draw_parameters,
+    every_schema,
+    schema,
+    vectors,
+)
 
-PAIRS = [(0, 1), (2, 0), (1, 2)]
-
-
-def make(pair: tuple[int, int], seed: int) -> MF:
-    config = MFConfig(user=f"C{pair[0]}", item=f"C{pair[1]}", dim=3)
-    model = config.build(schema()).double()
-    draw_parameters(model, seed)
-    return model
-
-
-def bag(batch: Batch, b: int, t: int) -> list[int]:
-    if batch.offsets is None:
-        return [int(batch.ids[b, t])]
-    g = b * 3 + t
-    return batch.ids[batch.offsets[g] : batch.offsets[g + 1]].tolist()
+PAIRS = [("C0", "C1"), ("C2", "C0"), ("C1", "C2")]
 
 
-def equation(model: MF, pair: tuple[int, int], batch: Batch) -> np.ndarray:
-    assert isinstance(model.biases, EmbeddingCollection)
-    assert isinstance(model.factors, EmbeddingCollection)
-    user, item = (0, 1) if pair[0] < pair[1] else (1, 0)
-    logits = []
+def make(of: Schema, pair: tuple[str, str], seed: int) -> MF:
+    return draw_parameters(MFConfig(user=pair[0], item=pair[1], dim=3).build(of), seed)
+
+
+def equation(model: MF, of: Schema, batch: Batch) -> list[np.ndarray]:
+    labels, logits = of.num_labels, []
     for b in range(len(batch)):
-        logit, sides = array(model.bias)[0], []
-        for t, table in zip(pair, (user, item), strict=True):
-            biases, factors = (e.table(table).numpy() for e in (model.biases, model.factors))
-            ids = bag(batch, b, t)
-            logit += sum(biases[i][0] for i in ids)
-            sides.append(sum((factors[i] for i in ids), np.zeros(3)))
-        logits.append(logit + sides[0] @ sides[1])
-    return np.array(logits)
+        p, q = vectors(model.factors, of, batch, b)
+        products = [
+            p_k @ q_k for p_k, q_k in zip(np.split(p, labels), np.split(q, labels), strict=True)
+        ]
+        logits.append(array(model.bias) + sum(vectors(model.biases, of, batch, b)) + products)
+    return logits
 
 
 @settings(deadline=None, max_examples=40)
-@given(
-    seed=st.integers(0, 2**31),
-    pair=st.sampled_from(PAIRS),
-    longest=st.sampled_from([None, 1, 4]),
-)
-def test_is_its_equation(seed, pair, longest):
-    model = make(pair, seed)
-    batch = draw_batch(seed, 5, longest=longest)
-    np.testing.assert_allclose(
-        model(batch).detach().numpy(), equation(model, pair, batch), rtol=1e-10, atol=1e-10
-    )
+@given(seed=SEEDS, pair=st.sampled_from(PAIRS), **SCHEMAS)
+def test_is_its_equation(seed, pair, ids, labels):
+    of = schema(ids, labels)
+    model, batch = make(of, pair, seed), draw_batch(of, seed, 5)
+    assert model.factors.names == model.biases.names == pair
+    assert_logits(model, batch, equation(model, of, batch))
 
 
-@pytest.mark.parametrize("longest", [None, 2])
-def test_gradients_are_those_of_finite_differences(longest):
-    check_gradients(make((2, 0), 3), draw_batch(3, 6, longest=longest))
+@every_schema
+def test_gradients_are_those_of_finite_differences(ids, labels):
+    of = schema(ids, labels)
+    check_gradients(make(of, ("C2", "C0"), 3), draw_batch(of, 3, 6))
 
 
 def test_other_columns_are_ignored():
-    model = make((2, 0), 1)
-    batch = draw_batch(1, 4)
+    of = schema()
+    model = make(of, ("C2", "C0"), 1)
+    batch = draw_batch(of, 1, 4)
     ids = batch.ids.clone()
     ids[:, 1] = 10**6
-    other = Batch(batch.dense * 7, ids, batch.labels)
+    other = replace(batch, dense=batch.dense * 7, ids=ids)
     assert torch.equal(model(batch), model(other))
 
 
 def test_an_id_out_of_range_names_its_column():
-    model = make((2, 0), 1)
+    of = schema()
+    batch = draw_batch(of, 1, 1)
+    batch.ids[0, 2] = 3
     with pytest.raises(IdError, match="C2: id 3 is out of range"):
-        model(Batch(torch.zeros(1, 4), torch.tensor([[0, 0, 3]]), torch.zeros(1)))
+        make(of, ("C2", "C0"), 1)(batch)
 
 
 def test_it_needs_two_ids():
@@ -93,10 +92,15 @@ def test_it_needs_two_ids():
         MFConfig(dim=0)
 
 
-def test_columns_called_user_and_item_are_found():
-    columns = schema().to_dict()
-    columns["categorical"][2]["name"] = "user"
-    columns["categorical"][1]["name"] = "item"
-    model = MFConfig(dim=3).build(type(schema()).from_dict(columns))
-    assert model.factors.names == ("item", "user")
-    assert model.factors.rows == (5, 3)
+def test_columns_called_user_and_item_are_taken():
+    of = history_schema(labels=("rating", "finished"))
+    model = build(MFConfig(dim=3), of)
+    assert isinstance(model, MF)
+    assert model.factors.names == ("user", "item")
+    assert model.factors.layout.sizes == (300, 120)
+    assert model(draw(of, 4)).shape == (4, 2)
+    # Who takes the history for the user has what SVD++ calls implicit feedback: a shared table.
+    liked = build(MFConfig(user="history", dim=3), of)
+    assert isinstance(liked, MF)
+    assert liked.factors.layout.sizes == (120,)
+    assert liked(draw(of, 4)).shape == (4, 2)

@@ -6,38 +6,41 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batches import draw
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError
+from dlrm.models import build
 from dlrm.models.xdeepfm import XDeepFM, XDeepFMConfig
-from dlrm.nn.embedding import EmbeddingCollection
+from dlrm.nn.embedding import materialize
+from dlrm.schema import Schema
 
 from .float64 import (
-    DENSE,
     DIM,
-    ROWS,
+    SCHEMAS,
+    SEEDS,
     apply_mlp,
     array,
+    assert_logits,
     check_gradients,
     draw_batch,
     draw_parameters,
-    embeddings,
+    every_schema,
+    first_order,
     inputs,
     schema,
     vectors,
 )
 
 
-def make(cin: tuple[int, ...], seed: int) -> XDeepFM:
-    model = XDeepFM(DENSE, embeddings(1), embeddings(), cin=cin, deep=(6, 5)).double()
-    draw_parameters(model, seed)
-    return model
+def make(of: Schema, cin: tuple[int, ...], seed: int) -> XDeepFM:
+    return draw_parameters(XDeepFMConfig(dim=DIM, cin=cin, deep=(6, 5)).build(of), seed)
 
 
-def equation(model: XDeepFM, batch: Batch) -> np.ndarray:
+def equation(model: XDeepFM, of: Schema, batch: Batch) -> list[np.ndarray]:
     weights = [*map(array, model.cin.weights), array(model.cin.last.weight)]
     logits = []
     for b in range(len(batch)):
-        x0 = x = vectors(model.embeddings, batch, b)
+        x0 = x = vectors(model.embeddings, of, batch, b)
         sums = []
         for weight in weights:
             w = weight.reshape(len(weight), len(x0), len(x))
@@ -47,36 +50,26 @@ def equation(model: XDeepFM, batch: Batch) -> np.ndarray:
                 for h in range(len(weight))
             ]  # fmt: skip
             sums += [vector.sum() for vector in x]
-        linear = model.linear.linear
         logits.append(
-            array(linear.weight)[0] @ batch.dense[b].numpy()
-            + array(linear.bias)[0]
-            + sum(vector[0] for vector in vectors(model.linear.embeddings, batch, b))
-            + array(model.last.weight)[0] @ np.array(sums)
-            + apply_mlp(model.deep, inputs(model.embeddings, batch, b))[0]
+            first_order(model.linear, of, batch, b)
+            + array(model.last.weight) @ np.array(sums)
+            + apply_mlp(model.deep, inputs(model.embeddings, of, batch, b))
         )
-    return np.array(logits)
+    return logits
 
 
 @settings(deadline=None, max_examples=30)
-@given(
-    seed=st.integers(0, 2**31),
-    cin=st.lists(st.integers(1, 4), min_size=1, max_size=3),
-    longest=st.sampled_from([None, 3]),
-)
-def test_is_its_equation(seed, cin, longest):
-    model = make(tuple(cin), seed)
-    batch = draw_batch(seed, 5, longest=longest)
-    np.testing.assert_allclose(
-        model(batch).detach().numpy(), equation(model, batch), rtol=1e-9, atol=1e-9
-    )
+@given(seed=SEEDS, cin=st.lists(st.integers(1, 4), min_size=1, max_size=3), **SCHEMAS)
+def test_is_its_equation(seed, cin, ids, labels):
+    of = schema(ids, labels)
+    model, batch = make(of, tuple(cin), seed), draw_batch(of, seed, 5)
+    assert_logits(model, batch, equation(model, of, batch))
 
 
 def test_a_case_by_hand():
     # Two tables of one row: e_1 = (1, 2), e_2 = (3, -1).
-    model = XDeepFM(
-        1, EmbeddingCollection([1, 1], 1), EmbeddingCollection([1, 1], 2), cin=(1, 1), deep=()
-    )
+    config = XDeepFMConfig(dim=2, cin=(1, 1), deep=())
+    model = materialize(config.build(Schema.one_hot(1, [1, 1])))
     with torch.no_grad():
         model.embeddings.get_parameter("weight").copy_(torch.tensor([[1.0, 2.0], [3.0, -1.0]]))
         model.linear.embeddings.get_parameter("weight").copy_(torch.tensor([[0.5], [0.25]]))
@@ -89,27 +82,28 @@ def test_a_case_by_hand():
     # X^1 = e_1 * e_1 + 2 e_1 * e_2 + e_2 * e_2 = (1, 4) + (6, -4) + (9, 1) = (16, 1)
     # X^2 = X^1 * e_1 - X^1 * e_2 = (16, 2) - (48, -1) = (-32, 3)
     # logit = 2 * 5 + 0.5 + 0.25 + (17 - 290) + 100
-    batch = Batch(torch.tensor([[5.0]]), torch.tensor([[0, 0]]), torch.zeros(1))
-    assert model(batch).item() == -162.25
+    batch = Batch(torch.tensor([[5.0]]), torch.tensor([[0, 0]]), torch.zeros(1, 1))
+    assert model(batch).tolist() == [[-162.25]]
 
 
-@pytest.mark.parametrize("cin", [(4,), (3, 2), (2, 3, 2)])
-def test_gradients_are_those_of_finite_differences(cin):
-    check_gradients(make(cin, seed=5), draw_batch(5, 6, longest=2))
+@every_schema
+@pytest.mark.parametrize("cin", [(4,), (2, 3, 2)])
+def test_gradients_are_those_of_finite_differences(cin, ids, labels):
+    of = schema(ids, labels)
+    check_gradients(make(of, cin, seed=5), draw_batch(of, 5, 6))
 
 
 def test_config_builds_it_for_a_schema():
     model = XDeepFMConfig(dim=3, cin=(5, 4), deep=(8,)).build(schema())
-    assert model.embeddings.rows == ROWS
+    assert model.embeddings.layout.sizes == (7, 5, 3)
     assert model.linear.embeddings.dim == 1
     assert [tuple(p.shape) for p in model.cin.parameters()] == [(5, 9), (4, 15)]
     assert model.last.weight.shape == (1, 9)
 
 
 def test_one_categorical_feature_is_enough_and_none_is_not():
-    model = XDeepFMConfig(dim=3, deep=(8,)).build(schema(rows=(7,)))
-    batch = Batch(torch.ones(2, 4), torch.zeros(2, 1, dtype=torch.int64), torch.ones(2))
-    assert model(batch).isfinite().all()
+    of = schema(rows=(7,))
+    assert build(XDeepFMConfig(dim=3, deep=(8,)), of)(draw(of, 2)).isfinite().all()
     with pytest.raises(ConfigError, match="categorical features, and the data have none"):
         XDeepFMConfig().build(schema(rows=()))
 

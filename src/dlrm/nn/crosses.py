@@ -22,12 +22,15 @@ def crossed_schema(crosses: Sequence[str], schema: Schema, most_rows: int) -> Sc
         most_rows: Of a table; pairs of ids are hashed where they are more.
 
     Raises:
-        ConfigError: A cross is not of two different features, or names one that is not there.
+        ConfigError: A cross is not of two different features, names one that is not there, or is
+            there twice.
 
     """
     sizes = dict(zip(schema.feature_names, schema.num_embeddings, strict=True))
     features, tables = [], []
     for cross in crosses:
+        if crosses.count(cross) > 1:
+            raise ConfigError(f'the cross "{cross}" is there twice')
         sides = cross.split("*")
         if len(sides) != 2 or sides[0] == sides[1]:
             raise ConfigError(f'cross "{cross}" must name two columns, such as C1*C2')
