@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Group, RenderableType
 
 from dlrm import recipes, reporting, terminal
 from dlrm.commands.flags import parse, take_value
+from dlrm.commands.train_result import TrainResult, result_of
 from dlrm.data.resolve import resolve
 from dlrm.data.store import Dataset
 from dlrm.data.tabular.columns import CROSS_NAME
@@ -26,85 +26,13 @@ from dlrm.recipes.baseline import baseline as baseline_of
 from dlrm.run import Run
 from dlrm.training import runner
 from dlrm.training.build import plan_of, pooling
+from dlrm.training.config import METRICS as METRICS_OF
 from dlrm.training.config import TrainConfig, from_dict, to_dict
-from dlrm.training.ensemble import mean_of_members, members, model_name
-from dlrm.training.load import TrainingStats, effort
+from dlrm.training.device import DeviceName, resolve_device
+from dlrm.training.ensemble import members
 from dlrm.training.rank_zero_first import rank_zero_first
 
-METRICS = {
-    "auc": "AUC",
-    "log_loss": "log loss",
-    "normalized_entropy": "NE",
-    "accuracy": "accuracy",
-    "calibration": "calibration",
-}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainResult:
-    """What a training run came to."""
-
-    run: Path
-    """The run directory."""
-    model: str
-    """Its name: `dlrm`, or `dlrm x 5` for an ensemble."""
-    evaluations: dict[str, dict[str, Any]]
-    """By split: `metrics`, and where known those of the `members`, the `optimum` and the
-    `baseline`."""
-    effort: TrainingStats
-    """What the training took; of an ensemble all members together."""
-    report: Path | None
-    """report.html; None without the extra that draws it."""
-
-    @property
-    def split(self) -> str | None:
-        """The split whose metrics stand for the run: test, or else validation."""
-        return next((name for name in ("test", "validation") if name in self.evaluations), None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the results JSON-ready; metrics of the test split stand at the top."""
-        first = self.evaluations[self.split] if self.split else {}
-        return {
-            "run": str(self.run),
-            "model": self.model,
-            "split": self.split,
-            **first.get("metrics", {}),
-            "members": first.get("members"),
-            "optimum": first.get("optimum"),
-            "baseline": (first.get("baseline") or {}).get("metrics"),
-            "steps": self.effort.step,
-            "elapsed_s": self.effort.elapsed_s,
-            "samples_per_s": self.effort.samples_per_s,
-            "report": str(self.report) if self.report else None,
-        }
-
-    def __rich__(self) -> RenderableType:
-        grid = terminal.table(None, "", *METRICS.values())
-        for split, evaluation in self.evaluations.items():
-            members = evaluation["members"]
-            rows = {f"{split}: {self.model if members else 'model'}": evaluation["metrics"]}
-            if members:
-                rows["  each alone, mean"] = mean_of_members(members, METRICS)
-            if baseline := evaluation["baseline"]:
-                rows[f"  baseline {baseline['name']}"] = baseline["metrics"]
-            if evaluation["optimum"]:
-                rows["  optimum"] = evaluation["optimum"]
-            for who, metrics in rows.items():
-                cells = ["-" if metrics[m] is None else f"{metrics[m]:.4f}" for m in METRICS]
-                grid.add_row(who, *cells)
-        lines: list[RenderableType] = [grid]
-        if not self.evaluations:
-            lines = ["No rows were held back, so nothing was measured: see --prepare.fractions"]
-        took = self.effort
-        lines.append(
-            f"{took.step:,} steps in {took.elapsed_s:.1f} s, {took.samples_per_s:,.0f} samples/s"
-        )
-        if self.report:
-            lines.append(f"Report: {self.report}")
-        else:
-            lines.append("No report.html: it needs pip install 'opendlrm[report]'")
-        lines.append(f"Next: dlrm predict {self.run} RAW --out scores.parquet")
-        return Group(*lines)
+TASK_FLAGS, LABEL_FLAGS = ("--task", "--prepare.task"), ("--label", "--prepare.label")
 
 
 def train(
@@ -140,11 +68,13 @@ class Arguments:
     """Train a model, evaluate its best checkpoint and write the report.
 
     The first word may name a table of your own (CSV, TSV, Parquet, libsvm; a path, a pattern, or a
-    folder with files named train, valid and test): dlrm train clicks.csv --label clicked. Or it
-    names a recipe, which sets the defaults of the flags below: demo (the default), criteo-kaggle,
-    criteo-terabyte, or module:function for one of your own. `--model NAME`
-    trains another model than the recipe's, with its own flags: `--model dcn --help` lists them.
-    `--ensemble N` trains N of them with different seeds and averages their scores.
+    folder with files named train, valid and test): dlrm train clicks.csv --label clicked. Several
+    labels are learned by one model: --label clicked --label bought; numbers of any kind with --task
+    regression. Or the first word names a recipe, which sets the defaults of the flags below: demo
+    (the default), criteo-kaggle, criteo-terabyte, or module:function for one of your own.
+    `--model NAME` trains another model than the recipe's, or module:Class one of your own, with its
+    own flags: `--model dcn --help` lists them. `--ensemble N` trains N of them with different seeds
+    and averages their scores.
     """
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
@@ -175,10 +105,9 @@ def main(words: list[str], prog: str) -> TrainResult | None:
     resumed = Run.open(_run_flag(flags)) if again else None
     if resumed and recipe not in (None, resumed.recipe):
         raise ConfigError(f"{resumed.path} was started with the recipe {resumed.recipe}")
-    config = from_dict(resumed.config) if resumed else recipes.find(name)()
-    if (model := take_value(flags, "--model")) and not resumed:
-        config = replace(config, model=another(config.model, model), ensemble_models=())
-    elif model and model != config.model.name:
+    config = from_dict(resumed.config) if resumed else asked_config(name, flags)
+    model = take_value(flags, "--model")
+    if resumed and model and model != config.model.name:
         raise ConfigError(f"the run was started with the model {config.model.name}, not {model}")
     arguments = parse(Arguments, flags, prog, default=Arguments(config=config))
     procs = arguments.procs
@@ -191,9 +120,9 @@ def main(words: list[str], prog: str) -> TrainResult | None:
             result = _start(name, arguments.config, arguments.run, world)
             return result if world.first and not launched.by_us() else None
     for field in fields(TrainConfig):
-        # The data may have moved; anything else would make another run of it.
+        # The data may have moved, and so may the model; anything else would make another run of it.
         before, now = getattr(config, field.name), getattr(arguments.config, field.name)
-        if before != now and field.name != "data":
+        if before != now and field.name not in ("data", "device"):
             raise ConfigError(
                 f"{resumed.path} was started with {field.name} {before}, and a resumed run keeps "
                 f"its config: leave the flag out, or start a new --run"
@@ -203,8 +132,32 @@ def main(words: list[str], prog: str) -> TrainResult | None:
     if procs > 1:
         return _launch(procs, [*([recipe] if recipe else []), *flags], resumed)
     with _world(config) as world:
-        result = _resume(resumed, data, world)
+        result = _resume(resumed, data, world, arguments.config.device)
         return result if world.first and not launched.by_us() else None
+
+
+def asked_config(recipe: str, flags: list[str]) -> TrainConfig:
+    """Return the config of a recipe, changed by those flags that change which flags there are.
+
+    Args:
+        recipe: Its name.
+        flags: Of which `--model` is looked at, `--task` and `--label`.
+
+    Raises:
+        ConfigError: There is no such recipe, or no such model.
+
+    """
+    config = recipes.find(recipe)()
+    if model := take_value(list(flags), "--model"):
+        config = replace(config, model=another(config.model, model), ensemble_models=())
+    task = next((t for n in TASK_FLAGS if (t := take_value(list(flags), n))), config.prepare.task)
+    if task in METRICS_OF and config.eval.metric not in ("auto", *METRICS_OF[task]):
+        # A recipe's choice among the metrics of another task has no meaning.
+        config = replace(config, eval=replace(config.eval, metric="auto"))
+    if any(flag.partition("=")[0] in LABEL_FLAGS for flag in flags):
+        # Labels on the command line stand in place of the recipe's.
+        config = replace(config, prepare=replace(config.prepare, label=()))
+    return config
 
 
 def _world(config: TrainConfig) -> World:
@@ -246,20 +199,6 @@ def _launch(procs: int, words: list[str], run: Run) -> TrainResult:
     return result_of(run)
 
 
-def result_of(run: Run) -> TrainResult:
-    """Return what a finished run came to."""
-    config = from_dict(run.config)
-    known = {split: run.evaluation(split) for split in runner.HELD_OUT}
-    report = run.path / "report.html"
-    return TrainResult(
-        run=run.path,
-        model=model_name(config),
-        evaluations={split: found for split, found in known.items() if found is not None},
-        effort=effort(run),
-        report=report if report.is_file() else None,
-    )
-
-
 def check_batch(config: TrainConfig, world: int) -> None:
     """Raise a ConfigError where batches are too small for so many processes."""
     if config.loader.batch_size < world:
@@ -278,6 +217,7 @@ def _run_flag(flags: list[str]) -> Path:
 def _start(recipe: str, config: TrainConfig, path: Path | None, world: World) -> TrainResult:
     check_batch(config, world.size)
     # Asked before the data are prepared, which may take long.
+    resolve_device(config.device, world.local_rank)
     path = Path(world.broadcast_object(str(fresh(recipe) if path is None else path)))
     if world.first:
         Run.check_new(path)
@@ -288,7 +228,7 @@ def _start(recipe: str, config: TrainConfig, path: Path | None, world: World) ->
     world.assert_same(_meaning(dataset))
     run = runner.create(path, recipe, config, dataset, world)
     models = (member.model for member in members(config))
-    crossed = any(CROSS_NAME in name for name in dataset.schema.names)
+    crossed = any(CROSS_NAME in name for name in dataset.schema.feature_names)
     if (
         world.first
         and not crossed
@@ -319,8 +259,12 @@ def _meaning(dataset: Dataset) -> dict[str, Any]:
     return {**{f"schema.{key}": value for key, value in schema.items()}, "rows": sizes}
 
 
-def _resume(run: Run, data: str | None, world: World) -> TrainResult:
+def _resume(
+    run: Run, data: str | None, world: World, device: DeviceName | None = None
+) -> TrainResult:
     config = from_dict(run.config)
+    if device is not None:
+        config = replace(config, device=device)
     check_batch(config, world.size)
     run.silent = not world.first
     # Where the data lie, not what the flag said: the working directory may be another one.
