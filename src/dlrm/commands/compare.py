@@ -11,6 +11,8 @@ from rich.console import Group, RenderableType
 
 from dlrm import recipes, terminal
 from dlrm.commands.flags import parse
+from dlrm.commands.metric_columns import METRICS, shown
+from dlrm.commands.recipe_flags import recipe_config
 from dlrm.commands.train import fresh, open_data
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, MissingExtraError, RunError
@@ -48,21 +50,22 @@ class CompareResult:
     def __rich__(self) -> RenderableType:
         compared = self.comparison
         seeds = max(len(each.seeds) for each in compared.candidates)
-        heads = ("AUC", "spread", "log loss", "spread", "off", "p", "rows/s")
+        names = page.SHOWN[page.task_of(compared)]
+        columns = [head for name in names for head in (METRICS[name], "spread")]
+        heads = (*columns, "off", "p", "rows/s")
         grid = terminal.table(f"{compared.split} rows, mean of {seeds} seeds", "", *heads)
         for each in compared.candidates:
             off, chance = beside(compared, each)
             grid.add_row(
                 each.name,
-                *_cells(each, "auc"),
-                *_cells(each, "log_loss"),
+                *(cell for name in names for cell in _cells(each, name)),
                 off,
                 chance,
                 "-" if each.samples_per_s is None else f"{each.samples_per_s:,.0f}",
             )
         if compared.optimum:
-            auc, log_loss = (f"{compared.optimum[name]:.4f}" for name in ("auc", "log_loss"))
-            grid.add_row("best possible", auc, "", log_loss, "", "", "", "")
+            best = [cell for name in names for cell in (shown(compared.optimum.get(name)), "")]
+            grid.add_row("best possible", *best, "", "", "")
         legend = (
             f"off: from the best {compared.metric}; p: how often seeds alone make as much of a "
             f"difference, real below {LEVEL}"
@@ -101,7 +104,7 @@ def main(words: list[str], prog: str) -> CompareResult:
         return runs([Path(word) for word in words[1:]])
     recipe, flags = recipes.first_word(words)
     name = recipe or "demo"
-    arguments = parse(Arguments, flags, prog, default=Arguments(config=recipes.find(name)()))
+    arguments = parse(Arguments, flags, prog, default=Arguments(config=recipe_config(name, flags)))
     if arguments.resume:
         return _resume(arguments.run)
     models = [word.strip() for word in arguments.models.split(",") if word.strip()]

@@ -12,11 +12,11 @@ import tyro
 from dlrm import recipes, terminal
 from dlrm.commands.flags import parse, take_value
 from dlrm.commands.parity_result import ParityResult
+from dlrm.commands.recipe_flags import recipe_config, with_model
 from dlrm.commands.train import check_batch, open_data
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, Interrupted, WorldError, unknown
 from dlrm.files import write_json
-from dlrm.models import another
 from dlrm.parallel import launched
 from dlrm.parallel.config import Engine
 from dlrm.parallel.launch import launch
@@ -83,9 +83,7 @@ def main(words: list[str], prog: str) -> ParityResult | None:
     recipe, flags = recipes.first_word(words)
     name = recipe or "demo"
     engines = take_value(flags, "--engine") or "dlrm"
-    config = default(name)
-    if (model := take_value(flags, "--model")) is not None:
-        config = replace(config, model=another(config.model, model))
+    config = with_model(default(name, flags), flags)
     arguments = parse(Arguments, flags, prog, default=Arguments(config=config))
     return parity(
         name,
@@ -100,9 +98,9 @@ def main(words: list[str], prog: str) -> ParityResult | None:
     )
 
 
-def default(recipe: str) -> TrainConfig:
+def default(recipe: str, flags: Sequence[str] = ()) -> TrainConfig:
     """Return the config of a recipe as it is compared where nothing else is said."""
-    config = recipes.find(recipe)()
+    config = recipe_config(recipe, list(flags))
     small = replace(config.loader, batch_size=min(SAMPLES, config.loader.batch_size))
     return replace(config, precision="fp32", loader=small)
 

@@ -12,8 +12,8 @@ from dlrm.commands import plan_data, plan_simulate
 from dlrm.commands.flags import parse, take_value
 from dlrm.commands.plan_data import Described
 from dlrm.commands.plan_result import PlanResult
+from dlrm.commands.recipe_flags import recipe_config, with_model
 from dlrm.errors import ConfigError
-from dlrm.models import another
 from dlrm.parallel.device import Device, quantity
 from dlrm.parallel.plan import Sharding
 from dlrm.reporting.plan import write
@@ -89,9 +89,7 @@ def main(words: list[str], prog: str) -> PlanResult:
     name = recipe or asked or ("demo" if _value(flags, "--data") else "criteo-kaggle")
     if asked is not None:
         plan_data.arch(asked)
-    config = recipes.find(name)()
-    if (model := take_value(flags, "--model")) is not None:
-        config = replace(config, model=another(config.model, model), ensemble_models=())
+    config = with_model(recipe_config(name, flags), flags)
     default = Arguments(config=config, arch=asked)
     return plan(parse(Arguments, flags, prog, default=default), recipe)
 

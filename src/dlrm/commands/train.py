@@ -11,12 +11,12 @@ import tyro
 
 from dlrm import recipes, reporting, terminal
 from dlrm.commands.flags import parse, take_value
+from dlrm.commands.recipe_flags import recipe_config, with_model
 from dlrm.commands.train_result import TrainResult, result_of
 from dlrm.data.resolve import resolve
 from dlrm.data.store import Dataset
 from dlrm.data.tabular.columns import CROSS_NAME
 from dlrm.errors import ConfigError, Interrupted, MissingExtraError, RunError, WorldError
-from dlrm.models import another
 from dlrm.models.wide_deep import WideDeepConfig
 from dlrm.nn import precision
 from dlrm.parallel import launched
@@ -26,13 +26,10 @@ from dlrm.recipes.baseline import baseline as baseline_of
 from dlrm.run import Run
 from dlrm.training import runner
 from dlrm.training.build import plan_of, pooling
-from dlrm.training.config import METRICS as METRICS_OF
 from dlrm.training.config import TrainConfig, from_dict, to_dict
 from dlrm.training.device import DeviceName, resolve_device
 from dlrm.training.ensemble import members
 from dlrm.training.rank_zero_first import rank_zero_first
-
-TASK_FLAGS, LABEL_FLAGS = ("--task", "--prepare.task"), ("--label", "--prepare.label")
 
 
 def train(
@@ -105,17 +102,23 @@ def main(words: list[str], prog: str) -> TrainResult | None:
     resumed = Run.open(_run_flag(flags)) if again else None
     if resumed and recipe not in (None, resumed.recipe):
         raise ConfigError(f"{resumed.path} was started with the recipe {resumed.recipe}")
-    config = from_dict(resumed.config) if resumed else asked_config(name, flags)
-    model = take_value(flags, "--model")
-    if resumed and model and model != config.model.name:
-        raise ConfigError(f"the run was started with the model {config.model.name}, not {model}")
+    words = [*([recipe] if recipe else []), *flags]
+    if resumed:
+        config = from_dict(resumed.config)
+        model = take_value(flags, "--model")
+        if model and model != config.model.name:
+            raise ConfigError(
+                f"the run was started with the model {config.model.name}, not {model}"
+            )
+    else:
+        config = with_model(recipe_config(name, flags), flags)
     arguments = parse(Arguments, flags, prog, default=Arguments(config=config))
     procs = arguments.procs
     if procs < 1:
         raise ConfigError(f"--procs is {procs}: at least 1 process is needed")
     if not resumed:
         if procs > 1:
-            return _start_processes(name, recipe, flags, arguments)
+            return _start_processes(name, words, arguments)
         with _world(arguments.config) as world:
             result = _start(name, arguments.config, arguments.run, world)
             return result if world.first and not launched.by_us() else None
@@ -130,34 +133,10 @@ def main(words: list[str], prog: str) -> TrainResult | None:
     moved = arguments.config.data != config.data
     data = arguments.config.data if moved else None
     if procs > 1:
-        return _launch(procs, [*([recipe] if recipe else []), *flags], resumed)
+        return _launch(procs, words, resumed)
     with _world(config) as world:
         result = _resume(resumed, data, world, arguments.config.device)
         return result if world.first and not launched.by_us() else None
-
-
-def asked_config(recipe: str, flags: list[str]) -> TrainConfig:
-    """Return the config of a recipe, changed by those flags that change which flags there are.
-
-    Args:
-        recipe: Its name.
-        flags: Of which `--model` is looked at, `--task` and `--label`.
-
-    Raises:
-        ConfigError: There is no such recipe, or no such model.
-
-    """
-    config = recipes.find(recipe)()
-    if model := take_value(list(flags), "--model"):
-        config = replace(config, model=another(config.model, model), ensemble_models=())
-    task = next((t for n in TASK_FLAGS if (t := take_value(list(flags), n))), config.prepare.task)
-    if task in METRICS_OF and config.eval.metric not in ("auto", *METRICS_OF[task]):
-        # A recipe's choice among the metrics of another task has no meaning.
-        config = replace(config, eval=replace(config.eval, metric="auto"))
-    if any(flag.partition("=")[0] in LABEL_FLAGS for flag in flags):
-        # Labels on the command line stand in place of the recipe's.
-        config = replace(config, prepare=replace(config.prepare, label=()))
-    return config
 
 
 def _world(config: TrainConfig) -> World:
@@ -168,9 +147,7 @@ def _world(config: TrainConfig) -> World:
     return world
 
 
-def _start_processes(
-    name: str, recipe: str | None, flags: list[str], arguments: Arguments
-) -> TrainResult:
+def _start_processes(name: str, words: list[str], arguments: Arguments) -> TrainResult:
     """Prepare what all processes need, then start them."""
     path = fresh(name) if arguments.run is None else arguments.run
     Run.check_new(path)
@@ -178,9 +155,8 @@ def _start_processes(
     # What cannot be is said once, here.
     dataset = open_data(arguments.config)
     plan_of(arguments.config, dataset.schema, arguments.procs, pooling(dataset))
-    words = [*([recipe] if recipe else []), *flags]
     if arguments.run is None:
-        words += ["--run", str(path)]
+        words = [*words, "--run", str(path)]
     return _launch(arguments.procs, words, Run(path))
 
 

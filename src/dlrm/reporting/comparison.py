@@ -9,14 +9,27 @@ from dlrm.reporting.figures import figure, key
 from dlrm.reporting.markup import Html, bar, element
 from dlrm.reporting.tables import fold, table
 from dlrm.reporting.verdict import DIRECTIONS
-from dlrm.reporting.words import METRICS, UNKNOWN, duration, number
+from dlrm.reporting.words import METRICS, UNKNOWN, duration, in_sentence, number
+from dlrm.schema import Task
 from dlrm.training.comparison import TREES, Candidate, Comparison
 from dlrm.training.significance import LEVEL
 
 PLAIN = ("lr", TREES)
 """What a deep model has to beat."""
 
-NAMES = {"lr": "logistic regression", TREES: "gradient-boosted trees"}
+SHOWN = {"classification": ("auc", "log_loss"), "regression": ("rmse", "mae")}
+"""By task, the metrics that models are shown by."""
+
+
+def task_of(compared: Comparison) -> Task:
+    """Return what the labels are."""
+    return "regression" if compared.best.values("rmse") else "classification"
+
+
+def _rival(compared: Comparison, name: str) -> str:
+    """Return the name of a plain model in words."""
+    linear = "linear regression" if task_of(compared) == "regression" else "logistic regression"
+    return {"lr": linear, TREES: "gradient-boosted trees"}[name]
 
 
 def beside(compared: Comparison, each: Candidate) -> tuple[str, str]:
@@ -33,7 +46,7 @@ def beside(compared: Comparison, each: Candidate) -> tuple[str, str]:
 def conclusion(compared: Comparison) -> str:
     """Return what came out, in a sentence or three."""
     best, metric = compared.best, compared.metric
-    name = METRICS.get(metric, metric) if metric == "auc" else metric.replace("_", " ")
+    name = in_sentence(metric)
     mean = best.mean(metric)
     if mean is None:
         return f"The {name} is undefined: the {compared.split} rows hold one class only."
@@ -61,7 +74,7 @@ def _worth(compared: Comparison, name: str) -> list[str]:
     if plain is None or deep is None:
         return []
     gain = DIRECTIONS.get(metric, 1) * ((deep.mean(metric) or 0) - (plain.mean(metric) or 0))
-    rival, chance = NAMES[plain.name], compared.chance(plain, deep)
+    rival, chance = _rival(compared, plain.name), compared.chance(plain, deep)
     if chance is not None and chance >= LEVEL:
         return [f"{deep.name} and {rival} are not told apart: the simpler one will do."]
     if gain > 0:
@@ -88,7 +101,7 @@ def render(compared: Comparison, title: str) -> str:
                 "section",
                 element("h2", "Beside each other"),
                 element(
-                    "div", _chart(compared, "auc"), _chart(compared, "log_loss"), class_="grid"
+                    "div", *(_chart(compared, name) for name in _shown(compared)), class_="grid"
                 ),
             ),
             element("section", element("h2", "In numbers"), _numbers(compared), _runs(compared)),
@@ -106,6 +119,10 @@ def write(folder: Path, compared: Comparison) -> Path:
     target = folder / "compare.html"
     write_bytes(target, render(compared, folder.name).encode("utf-8", "replace"))
     return target
+
+
+def _shown(compared: Comparison) -> tuple[str, ...]:
+    return SHOWN[task_of(compared)]
 
 
 def _chart(compared: Comparison, metric: str) -> Html | None:
@@ -133,15 +150,15 @@ def _chart(compared: Comparison, metric: str) -> Html | None:
 
 
 def _numbers(compared: Comparison) -> Html:
-    heads = ["Model", "Parameters", "Rate", "AUC", "Log loss", "Beside the best", "p"]
+    shown = [METRICS[name] for name in _shown(compared)]
+    heads = ["Model", "Parameters", "Rate", *shown, "Beside the best", "p"]
     rows = []
     for each in compared.candidates:
         times = [seed.elapsed_s for seed in each.seeds if seed.elapsed_s is not None]
         cells = [
             UNKNOWN if each.parameters is None else f"{each.parameters:,}",
             UNKNOWN if each.lr is None else f"{each.lr:g}",
-            _mean(each, "auc"),
-            _mean(each, "log_loss"),
+            *(_mean(each, name) for name in _shown(compared)),
             *beside(compared, each),
             duration(sum(times) / len(times)) if times else UNKNOWN,
         ]
@@ -161,20 +178,19 @@ def _numbers(compared: Comparison) -> Html:
 
 
 def _runs(compared: Comparison) -> Html:
+    names = [*_shown(compared), "bias" if task_of(compared) == "regression" else "calibration"]
     rows = [
         element(
             "tr",
             element("th", each.name, scope="row"),
             element("td", str(seed.seed), class_="n"),
-            element("td", number(seed.metrics.get("auc")), class_="n"),
-            element("td", number(seed.metrics.get("log_loss")), class_="n"),
-            element("td", number(seed.metrics.get("calibration")), class_="n"),
+            *(element("td", number(seed.metrics.get(name)), class_="n") for name in names),
             element("td", seed.run or UNKNOWN),
         )
         for each in compared.candidates
         for seed in each.seeds
     ]
-    heads = ["Model", "Seed", "AUC", "Log loss", "Calibration", "Run"]
+    heads = ["Model", "Seed", *(METRICS[name] for name in names), "Run"]
     return fold(f"{len(rows)} runs", table(heads, rows, numbers=heads[1:5]))
 
 
