@@ -1,6 +1,9 @@
+import ast
 import json
 import subprocess
 import sys
+
+from pathlib import Path
 
 import pytest
 
@@ -85,6 +88,19 @@ def test_the_public_names_are_all_there():
     assert set(dlrm.__all__) <= set(dir(dlrm))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = dlrm.nothing
+
+
+def test_what_is_typed_is_what_is_public():
+    source = ast.parse(Path(dlrm.__file__).read_text())
+    guarded = next(node for node in source.body if isinstance(node, ast.If)).body
+    typed = {
+        alias.name: node.module
+        for node in guarded
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert typed == dlrm._HOME
+    assert dlrm.__all__ == ["__version__", *sorted(typed)]
 
 
 def test_importing_dlrm_imports_nothing_else():

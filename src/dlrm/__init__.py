@@ -15,7 +15,6 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from dlrm.batch import Batch as Batch
-    from dlrm.classifier import Classifier as Classifier
     from dlrm.commands.compare import compare as compare
     from dlrm.commands.describe import describe as describe
     from dlrm.commands.evaluate import evaluate as evaluate
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from dlrm.commands.report import report as report
     from dlrm.commands.train import train as train
     from dlrm.errors import DlrmError as DlrmError
+    from dlrm.estimators.classifier import Classifier as Classifier
+    from dlrm.estimators.regressor import Regressor as Regressor
     from dlrm.models.dcn import DCN as DCN
     from dlrm.models.dcn import DCNConfig as DCNConfig
     from dlrm.models.dcnv2 import DCNV2 as DCNV2
@@ -50,10 +51,11 @@ if TYPE_CHECKING:
     from dlrm.run import Run as Run
     from dlrm.schema import Schema as Schema
     from dlrm.training.config import TrainConfig as TrainConfig
+    from dlrm.training.predictor import Predictor as Predictor
 
 _HOME = {
     "Batch": "dlrm.batch",
-    "Classifier": "dlrm.classifier",
+    "Classifier": "dlrm.estimators.classifier",
     "DCN": "dlrm.models.dcn",
     "DCNConfig": "dlrm.models.dcn",
     "DCNV2": "dlrm.models.dcnv2",
@@ -72,6 +74,8 @@ _HOME = {
     "LRConfig": "dlrm.models.lr",
     "MF": "dlrm.models.mf",
     "MFConfig": "dlrm.models.mf",
+    "Predictor": "dlrm.training.predictor",
+    "Regressor": "dlrm.estimators.regressor",
     "Run": "dlrm.run",
     "Schema": "dlrm.schema",
     "TablesConfig": "dlrm.nn.tables",

@@ -2,16 +2,16 @@
 
 from collections.abc import Callable
 from glob import has_magic
-from importlib import import_module
 from pathlib import Path
 
-from dlrm.errors import ConfigError, unknown
+from dlrm import catalogue
 from dlrm.recipes.amazon import amazon
 from dlrm.recipes.clicks import clicks
 from dlrm.recipes.criteo import criteo_kaggle, criteo_terabyte
 from dlrm.recipes.criteo_head import criteo_head
 from dlrm.recipes.demo import demo
 from dlrm.recipes.frappe import frappe, frappe_ids
+from dlrm.recipes.movielens import movielens
 from dlrm.recipes.own import own
 from dlrm.training.config import TrainConfig
 
@@ -27,6 +27,7 @@ RECIPES: dict[str, Recipe] = {
     "criteo-head": criteo_head,
     "frappe": frappe,
     "frappe-ids": frappe_ids,
+    "movielens": movielens,
 }
 """Name of a recipe -> the function that returns its config."""
 
@@ -56,16 +57,7 @@ def find(name: str) -> Recipe:
     """Return the recipe of that name, or the function that `module:function` names.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is none; lists the choices.
 
     """
-    if name in RECIPES:
-        return RECIPES[name]
-    module, colon, function = name.partition(":")
-    if not colon:
-        raise unknown("recipe", name, [*RECIPES, "module:function"])
-    try:
-        recipe = getattr(import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"recipe {name}: {error}") from error
-    return recipe
+    return catalogue.find("recipe", name, RECIPES)

@@ -1,11 +1,8 @@
-"""`dlrm.Classifier`: the models as a scikit-learn estimator.
+"""What the estimators share: parameters, training on a table, scoring, and being saved.
 
-    classifier = dlrm.Classifier(model="dlrm").fit(X, y)
-    classifier.predict_proba(X)
-
-It takes the road of `dlrm train FILE`: columns are inferred, features fitted on the rows that are
-not kept for validation, and the model that validates best is kept. What remains of the run is held
-in memory, as the bytes of its files.
+An estimator takes the road of `dlrm train FILE`: columns are inferred, features fitted on the rows
+that are not kept for validation, and the model that validates best is kept. What remains of the run
+is held in memory, as the bytes of its files.
 """
 
 import json
@@ -14,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -22,15 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from dlrm import terminal
-from dlrm.batch import Batch
-from dlrm.data.encoder import Encoded
-from dlrm.data.scoring import frame_rows
-from dlrm.data.tabular import toml
-from dlrm.data.tabular.columns import Column, Columns
-from dlrm.data.tabular.encoder import TableEncoder, open_encoder
-from dlrm.data.tabular.frames import is_frame, to_polars
-from dlrm.data.tabular.prepare import prepare_table
-from dlrm.data.tabular.source import FrameTable
+from dlrm.data.features import toml
+from dlrm.data.features.columns import Column, Columns
+from dlrm.data.sources.frames import is_frame, to_polars
 from dlrm.errors import (
     ConfigError,
     DatasetError,
@@ -40,44 +31,29 @@ from dlrm.errors import (
     MissingExtraError,
     RunError,
 )
+from dlrm.estimators.sklearn_base import HAS_SKLEARN, BaseEstimator
 from dlrm.files import passing
-from dlrm.metrics import sigmoid
 from dlrm.models import another
 from dlrm.recipes.own import own
 from dlrm.run import Run
+from dlrm.schema import Task
 from dlrm.training import runner
-from dlrm.training.config import TrainConfig
-from dlrm.training.evaluate import predict as predict_batches
-from dlrm.training.load import load_model
+from dlrm.training.config import METRICS, TrainConfig
 from dlrm.training.packed import pack, unpack
-
-if TYPE_CHECKING:
-    from sklearn.base import BaseEstimator, ClassifierMixin
-
-    HAS_SKLEARN = True
-else:
-    try:
-        from sklearn.base import BaseEstimator, ClassifierMixin
-
-        HAS_SKLEARN = True
-    except ImportError:
-        # The name stays importable; the error comes with the first use, and says what to install.
-        BaseEstimator = ClassifierMixin = object
-        HAS_SKLEARN = False
+from dlrm.training.predictor import Predictor
 
 SCHEMA_FILE = "schema.toml"
 BATCH_ROWS = 16384
-CLASSES_FILE = "classes.json"
-"""Beside what every run has: what the two labels are called."""
 
 
-class Classifier(ClassifierMixin, BaseEstimator):
-    """A model of the catalogue that learns a binary label from a table.
+class Estimator(BaseEstimator):
+    """A model of the catalogue that learns a label from a table.
 
-    None leaves a parameter as `config` has it.
+    Abstract: see `dlrm.Classifier` and `dlrm.Regressor`. None leaves a parameter as `config` has
+    it.
 
     Args:
-        model: Name of a model.
+        model: Name of a model, or `module:Class`.
         epochs: Most passes over the training rows.
         lr: Learning rate.
         batch_size: Samples a batch.
@@ -92,7 +68,6 @@ class Classifier(ClassifierMixin, BaseEstimator):
         verbose: Show progress, and what the columns were taken for.
 
     Attributes:
-        classes_: (2,) the labels, sorted; the second one is the click.
         n_features_in_: Columns of X.
         feature_names_in_: Their names, where X had any.
         evals_: Metrics of the best model on the validation rows, by name; empty without any.
@@ -100,7 +75,9 @@ class Classifier(ClassifierMixin, BaseEstimator):
 
     """
 
-    classes_: NDArray[Any]
+    task: ClassVar[Task]
+    """What the labels are."""
+
     n_features_in_: int
     feature_names_in_: NDArray[Any]
     evals_: dict[str, float | None]
@@ -123,7 +100,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         verbose: bool = False,
     ):
         if not HAS_SKLEARN:
-            raise MissingExtraError("dlrm.Classifier", "sklearn")
+            raise MissingExtraError(f"dlrm.{type(self).__name__}", "sklearn")
         self.model = model
         self.epochs = epochs
         self.lr = lr
@@ -136,67 +113,6 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self.config = config
         self.random_state = random_state
         self.verbose = verbose
-
-    def fit(self, X: Any, y: Any) -> "Classifier":
-        """Train on a table.
-
-        Args:
-            X: A frame of pandas or Polars; or an array (n, features) of numbers, NaN where missing.
-            y: (n,) labels, of two different values.
-
-        Raises:
-            ValueError: X, y or a parameter is not what it should be.
-            DivergedError: The loss is no longer a number.
-
-        """
-        frame, labels = self._training_table(X, y)
-        name = _unused("label", frame.columns)
-        table = FrameTable(frame.with_columns(pl.Series(name, labels)))
-        with (
-            TemporaryDirectory(prefix="dlrm-") as folder,
-            terminal.quiet(not self.verbose),
-            passing(),
-            _as_estimator_errors(),
-            # The caller's own random numbers go on as if nothing had been drawn.
-            torch.random.fork_rng(devices=[]),
-        ):
-            place = Path(folder)
-            config = self._config(place, frame, name, arrays=not is_frame(X))
-            made = prepare_table(table, place / "data", config.prepare, quiet=not self.verbose)
-            run = runner.create(place / "run", "own", config, made.dataset)
-            model = runner.fit(config, made.dataset, run)
-            seen = runner.evaluate(config, made.dataset, run, model)
-            (run.path / CLASSES_FILE).write_text(json.dumps(self.classes_.tolist()))
-            self._files = pack(run)
-            self._open(run.path)
-        self.evals_ = seen["validation"]["metrics"] if "validation" in seen else {}
-        return self
-
-    def decision_function(self, X: Any) -> NDArray[np.float64]:
-        """Return the logit of each row (n,): above 0 where the second class is the likelier."""
-        from sklearn.utils.validation import check_is_fitted, validate_data
-
-        check_is_fitted(self)
-        if is_frame(X):
-            validate_data(self, X, reset=False, skip_check_array=True)
-            frame = to_polars(X)
-        else:
-            array = validate_data(self, X, reset=False, ensure_all_finite="allow-nan")
-            frame = _of_array(array, self._names())
-        with terminal.quiet(not self.verbose), _as_estimator_errors():
-            rows = frame_rows(self._encoder, frame)
-            logits, _ = predict_batches(self._model, _batches(rows.read())).arrays()
-        return logits.astype(np.float64)
-
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """Return the probabilities of both classes (n, 2)."""
-        click = sigmoid(self.decision_function(X))
-        return np.stack([1 - click, click], axis=1)
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Return the likelier class of each row (n,)."""
-        likelier = (self.decision_function(X) > 0).astype(np.intp)
-        return self.classes_[likelier]
 
     def save(self, path: str | Path) -> None:
         """Write the run directory, which `load` and the commands read.
@@ -212,41 +128,97 @@ class Classifier(ClassifierMixin, BaseEstimator):
         unpack(self._files, Path(path))
 
     @classmethod
-    def load(cls, run: str | Path) -> "Classifier":
-        """Return the fitted classifier of a run that was trained on a table.
+    def load(cls, run: str | Path) -> Self:
+        """Return the fitted estimator of a run that was trained on a table.
 
         Raises:
-            RunError: It is no run, or of a log of a known format, or not trained yet.
+            RunError: It is no run, or not trained yet, or its labels are of another kind, or it was
+                trained on a log of a known format.
 
         """
         opened = Run.open(Path(run))
-        made = cls()
-        encoder = open_encoder(opened.path)
-        if not isinstance(encoder, TableEncoder) or encoder.source != "table":
+        schema = opened.schema
+        if schema.task != cls.task or schema.num_labels > 1:
+            labels = ", ".join(schema.labels)
+            raise RunError(
+                f"{run} is a {schema.task} of {labels}: a {cls.__name__} is a {cls.task} of one "
+                "label; dlrm.Predictor takes any run"
+            )
+        loaded = cls()
+        loaded._files = pack(opened)
+        loaded._open(opened.path)
+        if loaded._predictor.features.source != "table":
             raise RunError(f"{run} was not trained on a table with named columns")
-        made._files = pack(opened)
-        made._open(opened.path)
-        names = [column.name for column in encoder.columns.columns]
-        classes = json.loads(made._files.get(CLASSES_FILE, b"[0, 1]"))
-        made.classes_ = np.asarray(classes)
-        made.n_features_in_ = len(names)
-        made.feature_names_in_ = np.asarray(names, dtype=object)
+        names = [column.name for column in loaded.schema_.columns]
+        loaded.n_features_in_ = len(names)
+        loaded.feature_names_in_ = np.asarray(names, dtype=object)
         evaluation = opened.evaluation("validation")
-        made.evals_ = evaluation["metrics"] if evaluation else {}
-        return made
+        loaded.evals_ = evaluation["metrics"] if evaluation else {}
+        loaded._restore(loaded._files)
+        return loaded
 
-    def _training_table(self, X: Any, y: Any) -> tuple[pl.DataFrame, NDArray[np.uint8]]:
-        """Check X and y, note what they are, and return them as a frame and 0 or 1."""
-        from sklearn.utils.multiclass import check_classification_targets, type_of_target
-        from sklearn.utils.validation import (
-            assert_all_finite,
-            check_consistent_length,
-            column_or_1d,
-            validate_data,
-        )
+    def _restore(self, files: dict[str, bytes]) -> None:
+        """Take what this kind of estimator keeps beside the run."""
+
+    def _kept(self) -> dict[str, Any]:
+        """Return what this kind of estimator keeps beside the run, JSON-ready, by file."""
+        return {}
+
+    def _train(self, X: Any, frame: pl.DataFrame, y: NDArray[Any], sample_weight: Any) -> None:
+        """Train on a frame and its labels (n,), and keep what remains of the run."""
+        label = _unused("label", frame.columns)
+        columns = [pl.Series(label, y)]
+        weight = None
+        if sample_weight is not None:
+            weight = _unused("weight", [*frame.columns, label])
+            columns.append(pl.Series(weight, _weights(sample_weight, len(y))))
+        table = FrameTable(frame.with_columns(columns))
+        with (
+            TemporaryDirectory(prefix="dlrm-") as folder,
+            terminal.quiet(not self.verbose),
+            passing(),
+            as_estimator_errors(),
+            # The caller's own random numbers go on as if nothing had been drawn.
+            torch.random.fork_rng(devices=[]),
+        ):
+            place = Path(folder)
+            config = self._config(place, frame, label, weight, arrays=not is_frame(X))
+            prepared = prepare_table(table, place / "data", config.prepare, quiet=not self.verbose)
+            run = runner.create(place / "run", "own", config, prepared.dataset)
+            model = runner.fit(config, prepared.dataset, run)
+            evaluations = runner.evaluate(config, prepared.dataset, run, model)
+            for name, values in self._kept().items():
+                (run.path / name).write_text(json.dumps(values))
+            self._files = pack(run)
+            self._open(run.path)
+        judged = evaluations.get("validation")
+        self.evals_ = judged["metrics"] if judged else {}
+
+    def _logits(self, X: Any) -> NDArray[np.float64]:
+        """Return what the model says of each row (n,)."""
+        from sklearn.utils.validation import check_is_fitted, validate_data
+
+        check_is_fitted(self)
+        if is_frame(X):
+            validate_data(self, X, reset=False, skip_check_array=True)
+            frame = to_polars(X)
+        else:
+            array = validate_data(self, X, reset=False, ensure_all_finite="allow-nan")
+            frame = _of_array(array, self._names())
+        with terminal.quiet(not self.verbose), as_estimator_errors():
+            pieces = [
+                self._predictor.logits(self._predictor.encode(piece))[:, 0].numpy()
+                for piece in frame.iter_slices(BATCH_ROWS)
+            ]
+        return np.concatenate([np.empty(0, np.float64), *pieces])
+
+    def _checked(self, X: Any, y: Any) -> tuple[pl.DataFrame, NDArray[Any]]:
+        """Check X and y, note what X is, and return them as a frame and (n,)."""
+        from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
 
         if y is None:
-            raise EstimatorError("Classifier requires y to be passed, but the target y is None")
+            name = type(self).__name__
+            raise EstimatorError(f"{name} requires y to be passed, but the target y is None")
         if is_frame(X):
             validate_data(self, X, skip_check_array=True)
             frame = to_polars(X)
@@ -257,24 +229,10 @@ class Classifier(ClassifierMixin, BaseEstimator):
             frame = _of_array(array, self._names())
         y = column_or_1d(y, warn=True)
         check_consistent_length(frame, y)
-        # Asked first, because the next one warns of what it casts.
-        assert_all_finite(y, input_name="y")
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        if len(self.classes_) > 2:
-            raise EstimatorError(
-                "Only binary classification is supported. The type of the target is "
-                f"{type_of_target(y)}."
-            )
-        if len(self.classes_) < 2:
-            raise EstimatorError(
-                f"y has one class alone, {self.classes_[0]!r}, in {len(y)} sample(s): "
-                "there is nothing to learn"
-            )
-        return frame, codes.astype(np.uint8)
+        return frame, y
 
     def _config(
-        self, folder: Path, frame: pl.DataFrame, label: str, *, arrays: bool
+        self, folder: Path, frame: pl.DataFrame, label: str, weight: str | None, *, arrays: bool
     ) -> TrainConfig:
         """Return the run that the parameters describe."""
         from sklearn.utils import check_random_state
@@ -292,10 +250,12 @@ class Classifier(ClassifierMixin, BaseEstimator):
         elif schema is None and arrays:
             schema = _numbers(frame, label)
         if schema is not None:
-            schema = replace(schema, label=label, positive=None)
+            schema = replace(
+                schema, labels=(label,), task=self.task, positive=None, weight=weight
+            )
             (folder / SCHEMA_FILE).write_text(toml.dumps(schema))
         features = config.prepare.features
-        ensemble = config.ensemble if self.ensemble is None else self.ensemble
+        metric = config.eval.metric
         return replace(
             config,
             data="X",
@@ -304,7 +264,9 @@ class Classifier(ClassifierMixin, BaseEstimator):
                 split="random",
                 fractions=(1 - held, held, 0.0),
                 seed=int(seed),
-                label=label,
+                label=(label,),
+                task=self.task,
+                weight=weight,
                 positive=None,
                 schema=None if schema is None else str(folder / SCHEMA_FILE),
                 features=replace(features, select=self.features or features.select),
@@ -316,10 +278,15 @@ class Classifier(ClassifierMixin, BaseEstimator):
                 seed=int(seed),
                 batch_size=_or(self.batch_size, config.loader.batch_size),
             ),
-            eval=replace(config.eval, patience=_or(self.patience, config.eval.patience)),
+            eval=replace(
+                config.eval,
+                patience=_or(self.patience, config.eval.patience),
+                # That of the recipe is for labels of another kind.
+                metric=metric if metric in METRICS[self.task] else "auto",
+            ),
             epochs=_or(self.epochs, config.epochs),
             seed=int(seed),
-            ensemble=ensemble,
+            ensemble=_or(self.ensemble, config.ensemble),
             ensemble_models=config.ensemble_models if self.model is None else (),
             baseline=False,
         )
@@ -331,15 +298,13 @@ class Classifier(ClassifierMixin, BaseEstimator):
         return [f"x{number}" for number in range(self.n_features_in_)]
 
     def _open(self, folder: Path) -> None:
-        """Take the model and the encoder out of a run directory."""
-        encoder = open_encoder(folder)
-        assert isinstance(encoder, TableEncoder)
-        self._encoder, self._model = encoder, load_model(Run.open(folder))
-        self.schema_ = encoder.columns
+        """Take the model and its features out of a run directory."""
+        self._predictor = Predictor.open(folder)
+        self.schema_ = self._predictor.features.columns
 
     def __getstate__(self) -> dict[str, Any]:
         state: Any = super().__getstate__()
-        return {name: state[name] for name in state if name not in ("_encoder", "_model")}
+        return {name: state[name] for name in state if name != "_predictor"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -350,14 +315,13 @@ class Classifier(ClassifierMixin, BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_class = False
         tags.input_tags.allow_nan = True
         return tags
 
 
 def _of_array(array: Any, names: list[str]) -> pl.DataFrame:
     if array.dtype == object:
-        # Of a classifier that was fitted on a frame: values as they are.
+        # Of an estimator that was fitted on a frame: values as they are.
         columns = [
             pl.Series(name, array[:, at].tolist(), strict=False) for at, name in enumerate(names)
         ]
@@ -368,12 +332,23 @@ def _of_array(array: Any, names: list[str]) -> pl.DataFrame:
 def _numbers(frame: pl.DataFrame, label: str) -> Columns:
     """Return the schema of an array: a column is a number, whatever its values look like."""
     return Columns(
-        label=label,
+        labels=(label,),
         columns=tuple(
             Column(name=values.name, kind="number", missing_flag=values.has_nulls(), why="an array")
             for values in frame
         ),
     )
+
+
+def _weights(sample_weight: Any, rows: int) -> NDArray[np.float64]:
+    """Check the weights of the rows and return them (n,)."""
+    from sklearn.utils.validation import check_consistent_length, column_or_1d
+
+    if np.isscalar(sample_weight):
+        return np.full(rows, float(sample_weight))
+    weights = column_or_1d(sample_weight, dtype=np.float64)
+    check_consistent_length(range(rows), weights)
+    return weights
 
 
 def _unused(name: str, names: list[str]) -> str:
@@ -386,15 +361,8 @@ def _or(value: int | None, otherwise: int) -> int:
     return otherwise if value is None else value
 
 
-def _batches(read: Iterator[Encoded]) -> Iterator[Batch]:
-    for encoded in read:
-        whole = Batch.of(encoded.dense, encoded.ids, encoded.labels, encoded.offsets)
-        for start in range(0, len(whole), BATCH_ROWS):
-            yield whole.slice(start, start + BATCH_ROWS)
-
-
 @contextmanager
-def _as_estimator_errors() -> Iterator[None]:
+def as_estimator_errors() -> Iterator[None]:
     """Raise what is wrong with data or parameters as scikit-learn's callers expect it."""
     try:
         yield
