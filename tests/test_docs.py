@@ -18,13 +18,14 @@ from dlrm.compat.dlrm_s_pytorch import main as dlrm_s_pytorch
 from recipes import tables
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", *(f"docs/guides/{path.name}" for path in (ROOT / "docs/guides").glob("*.md"))]
+GUIDES = sorted((ROOT / "docs/guides").glob("*.md"))
+PAGES = ["README.md", "docs/adding.md", *(f"docs/guides/{path.name}" for path in GUIDES)]
 LITTLE = "clicks:3000"
 LITTLE_STEPS = ["--rows-scale", "0.0005", "--rounds", "2", "--batch", "8"]
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
-    return re.findall(r"```(sh|python)\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    return re.findall(r"```(sh|python|toml)\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +104,13 @@ def test_what_the_page_says_runs(page, folder, capsys):
     # The examples of a page follow one another.
     names = {"__name__": "example"}
     for language, content in blocks(page):
-        if language == "python":
+        if file := re.match(r"# (\w+\.(?:py|toml))\n", content):
+            # The block is a file, as its first line says.
+            Path(file[1]).write_text(content)
+        elif language == "python":
             content = re.sub(r"1_000_000|1_500_000", "2000", content)  # noqa: PLW2901
             exec(compile(content, page, "exec"), names)
-        else:
+        elif language == "sh":
             for line in filter(None, content.splitlines()):
                 run(line)
 
