@@ -8,6 +8,8 @@ import pandas
 import polars as pl
 import pytest
 import torch
+from dlrm.data.features.columns import Column, Columns
+from dlrm.data.sources.frames import to_polars
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone, is_classifier
 from sklearn.datasets import make_classification
@@ -15,38 +17,14 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import dlrm
 from dlrm.cli import main
-from dlrm.data.tabular.columns import Column, Columns
-from dlrm.data.tabular.frames import to_polars
 from dlrm.errors import DlrmError, EstimatorError, MissingExtraError, RunError
 from dlrm.models import MODELS
 from dlrm.run import Run
 
 QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 512}
-LEARNS = dlrm.Classifier(epochs=5, batch_size=32, lr=0.03, patience=0)
-NOT_APPLICABLE = {
-    "check_classifier_data_not_an_array": "whole numbers in a pandas frame may be categories, "
-    "those of an array are numbers: the same values need not make the same model",
-    "check_array_api_input": "arrays outside numpy are not taken",
-}
-"""Checks of scikit-learn that cannot apply, and why."""
-EVERY: list[Any] = list(estimator_checks_generator(LEARNS, legacy=True))
-CHECKS: dict[str, list[Any]] = {}
-for _, each in EVERY:
-    CHECKS.setdefault(getattr(each, "func", each).__name__, []).append(each)
-
-
-@pytest.mark.parametrize("name", [name for name in CHECKS if name not in NOT_APPLICABLE])
-def test_scikit_learn_takes_it_for_an_estimator(name):
-    for check in CHECKS[name]:
-        check(clone(LEARNS))
-
-
-def test_what_cannot_apply_is_there():
-    assert set(NOT_APPLICABLE) <= set(CHECKS)
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +203,21 @@ def test_only_runs_of_tables_become_classifiers(workdir):
         dlrm.Classifier.load("run")
 
 
+def test_weights_decide_what_rows_that_contradict_each_other_say():
+    X = pl.DataFrame({"colour": ["red", "blue"] * 200})
+    y = np.repeat([0, 1], 200)
+    heavy = np.where((X["colour"] == "red").to_numpy() == y.astype(bool), 20.0, 1.0)
+    settings: Any = {"epochs": 10, "batch_size": 32, "lr": 0.03}
+    made = dlrm.Classifier(**settings).fit(X, y, sample_weight=heavy)
+    assert made.predict(X[:2]).tolist() == [1, 0]
+    other = dlrm.Classifier(**settings).fit(X, y, sample_weight=21 - heavy)
+    assert other.predict(X[:2]).tolist() == [0, 1]
+    with pytest.raises(ValueError, match="weight"):
+        dlrm.Classifier(**QUICK).fit(X, y, sample_weight=-heavy)
+    with pytest.raises(ValueError, match="inconsistent numbers"):
+        dlrm.Classifier(**QUICK).fit(X, y, sample_weight=heavy[:9])
+
+
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_every_model_takes_numbers_alone(name, numbers):
     made = dlrm.Classifier(name, **QUICK)
@@ -245,7 +238,7 @@ def test_every_model_takes_categories_alone(name, visits):
 def test_the_schema_may_be_given(visits, tmp_path):
     frame, labels = visits
     given = Columns(
-        label="anything",
+        labels=("anything",),
         columns=(Column(name="city", kind="category"), Column(name="price", kind="ignore")),
     )
     made = dlrm.Classifier(**QUICK, schema=given).fit(frame, labels)
@@ -338,9 +331,10 @@ def test_sparse_matrices_are_refused(numbers):
 
 
 def test_without_scikit_learn_it_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("dlrm.classifier.HAS_SKLEARN", False)
-    with pytest.raises(MissingExtraError, match=r"opendlrm\[sklearn\]"):
-        dlrm.Classifier()
+    monkeypatch.setattr("dlrm.estimators.estimator.HAS_SKLEARN", False)
+    for estimator in (dlrm.Classifier, dlrm.Regressor):
+        with pytest.raises(MissingExtraError, match=r"opendlrm\[sklearn\]"):
+            estimator()
 
 
 def test_it_is_quiet_unless_asked(numbers, capfd):

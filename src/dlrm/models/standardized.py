@@ -1,0 +1,47 @@
+"""A model of numbers, which it learns less their mean and in units of their deviation.
+
+    prediction = mean + deviation * logits          for each label
+
+So any model starts at the mean label, and its settings mean the same whatever the labels' units.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from dlrm.batch import Batch
+
+
+class Standardized(nn.Module):
+    """Predictions (B, K) in the labels' units, of a model whose logits are without unit.
+
+    Args:
+        net: `forward(batch) -> logits (B, K)`.
+        num_labels: K.
+
+    """
+
+    mean: Tensor
+    """(K,) of the training labels; a checkpoint holds it"""
+    deviation: Tensor
+    """(K,) their standard deviation, 1 where labels are all alike"""
+
+    def __init__(self, net: nn.Module, num_labels: int):
+        super().__init__()
+        self.net = net
+        self.register_buffer("mean", torch.zeros(num_labels))
+        self.register_buffer("deviation", torch.ones(num_labels))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the predictions (B, K)."""
+        return torch.addcmul(self.mean, self.deviation, self.net(batch))
+
+    @torch.no_grad()
+    def standardize(self, labels: Tensor, weights: Tensor | None = None) -> None:
+        """Take mean and deviation from labels (n, K), which may weigh (n,)."""
+        values = labels.double()
+        shares = torch.ones(len(values)) if weights is None else weights
+        shares = (shares.double() / shares.double().sum().clamp(min=1e-300))[:, None]
+        mean = (values * shares).sum(dim=0)
+        deviation = ((values - mean).square() * shares).sum(dim=0).sqrt()
+        self.mean.copy_(mean)
+        self.deviation.copy_(torch.where(deviation > 0, deviation, 1.0))

@@ -1,0 +1,44 @@
+"""Scikit-learn's own checks of the estimators."""
+
+from typing import Any
+
+import pytest
+from sklearn.base import clone
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+import dlrm
+
+LEARNS: dict[str, Any] = {
+    "Classifier": dlrm.Classifier(epochs=5, batch_size=32, lr=0.03, patience=0),
+    "Regressor": dlrm.Regressor(epochs=10, batch_size=32, lr=0.03, patience=0),
+}
+WHOLE = (
+    "whole numbers in a pandas frame may be categories, those of an array are numbers: the same "
+    "values need not make the same model"
+)
+NOT_APPLICABLE = {
+    "check_classifier_data_not_an_array": WHOLE,
+    "check_regressor_data_not_an_array": WHOLE,
+    "check_array_api_input": "arrays outside numpy are not taken",
+    "check_sample_weight_equivalence": "rows are drawn at random to validate on and into batches, "
+    "so that a row twice is not a row of twice the weight",
+    "check_sample_weights_pandas_series": WHOLE,
+}
+"""Checks of scikit-learn that cannot apply, and why."""
+CHECKS: dict[tuple[str, str], list[Any]] = {}
+for _kind, _estimator in LEARNS.items():
+    for _, _check in estimator_checks_generator(_estimator, legacy=True):
+        _name = getattr(_check, "func", _check).__name__
+        CHECKS.setdefault((_kind, _name), []).append(_check)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, name in CHECKS if name not in NOT_APPLICABLE]
+)
+def test_scikit_learn_takes_it_for_an_estimator(kind, name):
+    for check in CHECKS[kind, name]:
+        check(clone(LEARNS[kind]))
+
+
+def test_what_cannot_apply_is_there():
+    assert set(NOT_APPLICABLE) <= {name for _, name in CHECKS}
