@@ -148,7 +148,12 @@ def of_numbers(rmse: float = 0.94, *, known: bool = True) -> dict[str, Any]:
     """Return a final evaluation of a regression."""
 
     def numbers(rmse: float) -> dict[str, Any]:
-        facts = {"mae": 0.79 * rmse, "r2": 1 - rmse**2 / 1.2656, "bias": 0.0123}
+        facts = {
+            "mae": 0.79 * rmse,
+            "r2": 1 - rmse**2 / 1.2656,
+            "bias": 0.0123,
+            "calibration": 1.0035,
+        }
         return {"rmse": rmse, **facts, "mean_label": 3.5287, "samples": 20_000}
 
     middle = np.linspace(1.5, 4.7, 20)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from dlrm import terminal
 from dlrm.commands.metric_columns import METRICS, known, shown
-from dlrm.metrics import LEVEL, RESAMPLES, MetricValues
+from dlrm.metrics import LEVEL, RESAMPLES, MetricValues, RegressionValues
 
 SHORT = {"gauc": "GAUC", "calibration": "calib."}
 """Names that fit above a narrow column."""
@@ -129,7 +129,10 @@ class EvalResult:
                 f"user {metrics['gauc_samples_left_out']:,} rows."
             )
         if "auc" not in metrics:
-            return notes
+            why = RegressionValues(
+                **{name: metrics[name] for name in ("r2", "calibration", "mean_label", "samples")}
+            ).undefined()
+            return [f"R² or calibration is undefined: {why}."] if why else []
         if why := MetricValues(
             **{name: metrics[name] for name in ("auc", "click_rate", "samples")}
         ).undefined():

@@ -14,11 +14,17 @@ CLASSIFICATION = {
 }
 """Metrics of labels that are 0 or 1."""
 
-REGRESSION = {"rmse": "RMSE", "mae": "MAE", "r2": "R²", "bias": "bias"}
+REGRESSION = {
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R²",
+    "bias": "bias",
+    "calibration": "calibration",
+}
 """Metrics of labels that are any numbers."""
 
 METRICS = {**CLASSIFICATION, **REGRESSION}
-"""Name of a metric -> what it is called, in the order in which they are shown."""
+"""Name of a metric -> what it is called."""
 
 
 def of_labels(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -36,7 +42,8 @@ def of_labels(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, An
 
 def known(metrics: Mapping[str, Any], *without: str) -> list[str]:
     """Return the names of the metrics that there are, in the order in which they are shown."""
-    return [name for name in METRICS if name in metrics and name not in without]
+    names = REGRESSION if "rmse" in metrics else CLASSIFICATION
+    return [name for name in names if name in metrics and name not in without]
 
 
 def shown(value: float | None) -> str:

@@ -1,13 +1,20 @@
 """Flags that change which other flags there are, and what these start from."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import get_args
 
 from dlrm import recipes
 from dlrm.commands.flags import take_value
+from dlrm.data.features import toml
+from dlrm.data.store import MANIFEST_FILE, Dataset
+from dlrm.metrics import SELECTING
 from dlrm.models import another
-from dlrm.training.config import METRICS, TrainConfig
+from dlrm.schema import Task
+from dlrm.training.config import TrainConfig
 
 TASK, LABEL = ("--task", "--prepare.task"), ("--label", "--prepare.label")
+SCHEMA = ("--schema", "--prepare.schema")
 
 
 def recipe_config(recipe: str, flags: list[str]) -> TrainConfig:
@@ -15,7 +22,7 @@ def recipe_config(recipe: str, flags: list[str]) -> TrainConfig:
 
     Args:
         recipe: Its name, or `module:function`.
-        flags: Of the command. Labels in them stand in place of the recipe's, and where they name
+        flags: Of the command. Labels in them stand in place of the recipe's, and where data are of
             another task than the recipe's, its metric that chooses the best model has no meaning.
 
     Raises:
@@ -23,14 +30,29 @@ def recipe_config(recipe: str, flags: list[str]) -> TrainConfig:
 
     """
     config = recipes.find(recipe)()
-    task = next(
-        (value for name in TASK if (value := take_value(list(flags), name))), config.prepare.task
-    )
-    if task in METRICS and config.eval.metric not in METRICS[task]:
+    if config.eval.metric not in ("auto", *SELECTING[_task(config, flags)]):
         config = replace(config, eval=replace(config.eval, metric="auto"))
     if any(flag.partition("=")[0] in LABEL for flag in flags):
         config = replace(config, prepare=replace(config.prepare, label=()))
     return config
+
+
+def _task(config: TrainConfig, flags: list[str]) -> Task:
+    """Return what the labels are, as far as flags, a schema or a prepared dataset say it."""
+    if (asked := _value(flags, TASK)) is not None:
+        # Of a word that is no task the parser speaks.
+        return next((task for task in get_args(Task) if task == asked), "classification")
+    data = _value(flags, ("--data",)) or config.data
+    if (Path(data) / MANIFEST_FILE).is_file():
+        return Dataset.open(Path(data)).schema.task
+    schema = _value(flags, SCHEMA) or config.prepare.schema
+    if schema is not None:
+        return toml.load(Path(schema)).task
+    return config.prepare.task or "classification"
+
+
+def _value(flags: list[str], names: tuple[str, ...]) -> str | None:
+    return next((value for name in names if (value := take_value(list(flags), name))), None)
 
 
 def with_model(config: TrainConfig, flags: list[str]) -> TrainConfig:

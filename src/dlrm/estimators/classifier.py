@@ -1,7 +1,7 @@
 """`dlrm.Classifier`: the models as a scikit-learn classifier.
 
-    classifier = dlrm.Classifier(model="dlrm").fit(X, y)
-    classifier.predict_proba(X)
+classifier = dlrm.Classifier(model="dlrm").fit(X, y)
+classifier.predict_proba(X)
 """
 
 import json

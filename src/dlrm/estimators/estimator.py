@@ -33,12 +33,13 @@ from dlrm.errors import (
 )
 from dlrm.estimators.sklearn_base import HAS_SKLEARN, BaseEstimator
 from dlrm.files import passing
+from dlrm.metrics import SELECTING
 from dlrm.models import another
 from dlrm.recipes.own import own
 from dlrm.run import Run
 from dlrm.schema import Task
 from dlrm.training import runner
-from dlrm.training.config import METRICS, TrainConfig
+from dlrm.training.config import TrainConfig
 from dlrm.training.packed import pack, unpack
 from dlrm.training.predictor import Predictor
 
@@ -250,9 +251,7 @@ class Estimator(BaseEstimator):
         elif schema is None and arrays:
             schema = _numbers(frame, label)
         if schema is not None:
-            schema = replace(
-                schema, labels=(label,), task=self.task, positive=None, weight=weight
-            )
+            schema = replace(schema, labels=(label,), task=self.task, positive=None, weight=weight)
             (folder / SCHEMA_FILE).write_text(toml.dumps(schema))
         features = config.prepare.features
         metric = config.eval.metric
@@ -282,7 +281,7 @@ class Estimator(BaseEstimator):
                 config.eval,
                 patience=_or(self.patience, config.eval.patience),
                 # That of the recipe is for labels of another kind.
-                metric=metric if metric in METRICS[self.task] else "auto",
+                metric=metric if metric in SELECTING[self.task] else "auto",
             ),
             epochs=_or(self.epochs, config.epochs),
             seed=int(seed),

@@ -1,7 +1,7 @@
 """`dlrm.Regressor`: the models as a scikit-learn regressor.
 
-    regressor = dlrm.Regressor(model="dlrm").fit(X, y)
-    regressor.predict(X)
+regressor = dlrm.Regressor(model="dlrm").fit(X, y)
+regressor.predict(X)
 """
 
 from typing import Any, Self

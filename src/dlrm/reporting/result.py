@@ -4,7 +4,7 @@ from dlrm.reporting.markup import Html, element
 from dlrm.reporting.record import Event, Record
 from dlrm.reporting.tables import fold, table
 from dlrm.reporting.verdict import baseline_name, gap, values
-from dlrm.reporting.words import MEANINGS, METRICS, interval, metric, number, percent
+from dlrm.reporting.words import METRICS, interval, meaning, metric, number, percent
 
 
 def section(record: Record) -> Html | None:
@@ -35,8 +35,9 @@ def tables(record: Record) -> list[Html]:
             if any(gaps.values()):
                 closed = gaps[key]
                 cells.append(element("td", percent(closed.closed) if closed else "", class_="n"))
-            meaning = element("small", MEANINGS[key]) if split == record.split else None
-            rows.append(element("tr", element("th", label, meaning, scope="row"), *cells))
+            says = meaning(key, regression=record.task == "regression")
+            below = element("small", says) if split == record.split else None
+            rows.append(element("tr", element("th", label, below, scope="row"), *cells))
         of = record.averaged if record.size > 1 else f"model of step {number(record.final_step)}"
         what = f"{split.capitalize()} rows, {of}"
         first = split == record.split

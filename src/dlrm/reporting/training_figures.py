@@ -209,8 +209,8 @@ def _levels(record: Record, name: str) -> list[Level]:
 def _ring(record: Record, name: str) -> tuple[float, float] | None:
     """Return the best point, where this is the metric that the run chose it by."""
     best = record.best or {}
-    # The first label chooses.
-    if best.get("metric") != name or record.place > 1:
+    # Of several labels their mean is what chooses, and is no point of either.
+    if best.get("metric") != name or record.place:
         return None
     point = measure(best.get("step")), measure(best.get("value"))
     return point if all(math.isfinite(value) for value in point) else None

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from dlrm.metrics import HIGHER_IS_BETTER, SELECTING
 from dlrm.reporting.record import Event, Record, measure
 from dlrm.reporting.words import in_sentence, number, percent
 
@@ -13,8 +14,7 @@ BASELINES = {
 """By task, names of baselines in words; others are shown as they are."""
 
 DIRECTIONS = {
-    **{"auc": 1, "log_loss": -1, "normalized_entropy": -1, "accuracy": 1},
-    **{"rmse": -1, "mae": -1, "r2": 1},
+    name: 1 if name in HIGHER_IS_BETTER else -1 for names in SELECTING.values() for name in names
 }
 """Metrics that have a better end, and whether it is the upper one."""
 

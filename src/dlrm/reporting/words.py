@@ -21,6 +21,7 @@ REGRESSION = {
     "mae": "MAE",
     "r2": "R²",
     "bias": "Bias",
+    "calibration": "Calibration",
     "mean_label": "Mean label",
 }
 """Metrics of labels that are any numbers, in the order in which they are shown."""
@@ -44,6 +45,13 @@ MEANINGS = {
     "samples": "rows evaluated",
 }
 """What each metric says, in a few words."""
+
+
+def meaning(name: str, *, regression: bool) -> str:
+    """Return what a metric says, in a few words."""
+    if name == "calibration" and regression:
+        return "mean prediction over mean label; 1 is right"
+    return MEANINGS[name]
 
 
 def in_sentence(name: str) -> str:
