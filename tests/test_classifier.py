@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 from dlrm.data.features.columns import Column, Columns
-from dlrm.data.sources.frames import to_polars
+from dlrm.data.sources.frame import to_polars
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone, is_classifier
 from sklearn.datasets import make_classification

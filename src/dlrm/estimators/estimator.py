@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from dlrm import terminal
 from dlrm.data.features import toml
 from dlrm.data.features.columns import Column, Columns
-from dlrm.data.sources.frames import is_frame, to_polars
+from dlrm.data.prepare import prepare
+from dlrm.data.sources.frame import FrameSource, is_frame, to_polars
 from dlrm.errors import (
     ConfigError,
     DatasetError,
@@ -173,7 +174,7 @@ class Estimator(BaseEstimator):
         if sample_weight is not None:
             weight = _unused("weight", [*frame.columns, label])
             columns.append(pl.Series(weight, _weights(sample_weight, len(y))))
-        table = FrameTable(frame.with_columns(columns))
+        source = FrameSource(frame.with_columns(columns))
         with (
             TemporaryDirectory(prefix="dlrm-") as folder,
             terminal.quiet(not self.verbose),
@@ -184,7 +185,7 @@ class Estimator(BaseEstimator):
         ):
             place = Path(folder)
             config = self._config(place, frame, label, weight, arrays=not is_frame(X))
-            prepared = prepare_table(table, place / "data", config.prepare, quiet=not self.verbose)
+            prepared = prepare(source, place / "data", config.prepare, quiet=not self.verbose)
             run = runner.create(place / "run", "own", config, prepared.dataset)
             model = runner.fit(config, prepared.dataset, run)
             evaluations = runner.evaluate(config, prepared.dataset, run, model)
