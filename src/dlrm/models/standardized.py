@@ -5,7 +5,9 @@
 So any model starts at the mean label, and its settings mean the same whatever the labels' units.
 """
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dlrm.batch import Batch
@@ -36,12 +38,11 @@ class Standardized(nn.Module):
         return torch.addcmul(self.mean, self.deviation, self.net(batch))
 
     @torch.no_grad()
-    def standardize(self, labels: Tensor, weights: Tensor | None = None) -> None:
-        """Take mean and deviation from labels (n, K), which may weigh (n,)."""
-        values = labels.double()
-        shares = torch.ones(len(values)) if weights is None else weights
-        shares = (shares.double() / shares.double().sum().clamp(min=1e-300))[:, None]
-        mean = (values * shares).sum(dim=0)
-        deviation = ((values - mean).square() * shares).sum(dim=0).sqrt()
-        self.mean.copy_(mean)
-        self.deviation.copy_(torch.where(deviation > 0, deviation, 1.0))
+    def standardize(
+        self, labels: NDArray[np.floating], weights: NDArray[np.floating] | None = None
+    ) -> None:
+        """Take mean and deviation from labels (n, K), which may weigh (n,), not all 0."""
+        mean = np.average(labels.astype(np.float64), axis=0, weights=weights)
+        deviation = np.sqrt(np.average(np.square(labels - mean), axis=0, weights=weights))
+        self.mean.copy_(torch.from_numpy(mean))
+        self.deviation.copy_(torch.from_numpy(np.where(deviation > 0, deviation, 1.0)))

@@ -11,8 +11,10 @@ from torch.optim import Optimizer
 
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError
+from dlrm.models.standardized import Standardized
 from dlrm.nn import precision
 from dlrm.nn.embedding import Collection, EmbeddingCollection, materialize, parameter_groups
+from dlrm.nn.precision import ComputeDtype
 from dlrm.parallel.collection import ShardedCollection
 from dlrm.parallel.device import quantity
 from dlrm.parallel.exchange import DTYPES, Exchange
@@ -65,7 +67,7 @@ def build(
 
     """
     device = resolve_device(config.device, world.local_rank)
-    model = config.model.build(schema, precision.resolve(config.precision))
+    model = _model(config, schema, precision.resolve(config.precision))
     if world.size == 1 and config.engine == "dlrm":
         model = materialize(model, device)
         return Built(model, model, None)
@@ -120,8 +122,16 @@ def plan_of(
 
     """
     with torch.device("meta"):
-        model = config.model.build(schema, "fp32")
+        model = _model(config, schema, "fp32")
     return _planned(config, model, world, pooling)
+
+
+def _model(config: TrainConfig, schema: Schema, dtype: ComputeDtype) -> nn.Module:
+    """Return the model of a run, whose tables have no memory yet."""
+    model = config.model.build(schema, dtype)
+    if schema.task == "regression":
+        return Standardized(model, schema.num_labels)
+    return model
 
 
 def _planned(

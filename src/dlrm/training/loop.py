@@ -4,12 +4,13 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dlrm.data.loader import Loader
 from dlrm.data.store import Dataset, Split
 from dlrm.errors import DatasetError, Interrupted, RunError
 from dlrm.metrics import is_better
+from dlrm.models.standardized import Standardized
 from dlrm.ops.memory import keep_freed_memory
 from dlrm.parallel.world import World
 from dlrm.run import Run
@@ -65,13 +66,13 @@ def fit(
     if config.threads:
         torch.set_num_threads(config.threads)
     train = _rows(dataset)
-    loss = loss_function(config.loss, dataset.schema.task)
     metric = config.eval.resolve(dataset.schema.task)
     device = resolve_device(config.device, world.local_rank)
     keep_freed_memory()
     torch.manual_seed(config.seed)
     built = build(config, dataset.schema, world, pooling(dataset))
     model, net, optimizer = built.model, built.net, optimizer_of(config, built)
+    loss = loss_function(config.loss, dataset.schema.task, _standardized(model, train))
     if not world.first:
         # What is drawn from now on, such as dropout, is of this process' samples.
         torch.manual_seed(hash((config.seed, world.rank)))
@@ -180,6 +181,14 @@ def load_best(run: Run, model: nn.Module, world: World | None = None) -> nn.Modu
     step = steps[-1] if best is None else best
     checkpoint.load(_folder(run), step, model, None, world=world)
     return model
+
+
+def _standardized(model: nn.Module, train: Split) -> Tensor | None:
+    """Let a model of numbers start at their mean; return their deviations (K,), None of clicks."""
+    if not isinstance(model, Standardized):
+        return None
+    model.standardize(train.labels, train.weights)
+    return model.deviation
 
 
 def _rows(dataset: Dataset) -> Split:

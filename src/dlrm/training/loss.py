@@ -45,8 +45,22 @@ Loss = Callable[[Tensor, Batch], Tensor]
 """From logits (B, K) and their batch to a scalar: the mean loss over the batch."""
 
 
-def loss_function(config: LossConfig, task: Task = "classification") -> Loss:
-    """Return the loss of a run."""
+def loss_function(
+    config: LossConfig, task: Task = "classification", scale: Tensor | None = None
+) -> Loss:
+    """Return the loss of a run.
+
+    Args:
+        config: Which.
+        task: What labels are.
+        scale: (K,) what errors of each label are measured in, in a regression; None for 1. With
+            the labels' deviations the loss is the same whatever their units, and labels of
+            different units count alike.
+
+    Raises:
+        ConfigError: The loss is for labels of another kind.
+
+    """
     name = config.resolve(task)
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
@@ -56,8 +70,10 @@ def loss_function(config: LossConfig, task: Task = "classification") -> Loss:
             case "weighted_bce":
                 return weighted_bce(logits, batch.labels, config.weights, batch.weights)
             case "mse":
-                predicted = logits if task == "regression" else logits.sigmoid()
-                return mse(predicted, batch.labels, batch.weights)
+                if task == "classification":
+                    return mse(logits.sigmoid(), batch.labels, batch.weights)
+                error = logits - batch.labels if scale is None else (logits - batch.labels) / scale
+                return mse(error, torch.zeros_like(error), batch.weights)
 
     return loss
 
