@@ -11,9 +11,9 @@ from rich.text import Text
 
 from dlrm import terminal
 from dlrm.data.describe import FeatureNumbers, LabelNumbers, SplitNumbers, features, splits
+from dlrm.data.features.features import Features
 from dlrm.data.store import Dataset
 from dlrm.data.store import verify as verify_dataset
-from dlrm.data.tabular.encoder import open_encoder
 from dlrm.errors import ConfigError
 
 
@@ -133,6 +133,6 @@ def describe(
         unused_rows=opened.manifest["unused_rows"],
         verified=verify,
         splits=splits(opened),
-        features=features(opened, open_encoder(opened.path), head),
+        features=features(opened, Features.load(opened.path), head),
         columns=opened.columns,
     )

@@ -7,14 +7,16 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from dlrm.data.features import toml
+from dlrm.data.features.columns import Columns
+from dlrm.data.features.config import FeaturesConfig
+from dlrm.data.features.show import show
+from dlrm.data.features.table_schema import known_schema
+from dlrm.data.fit_table import CheckedTable
 from dlrm.data.options import PrepareConfig
 from dlrm.data.resolve import raw_files
-from dlrm.data.tabular import toml
-from dlrm.data.tabular.columns import Columns, FeaturesConfig
-from dlrm.data.tabular.prepare import train_rows
-from dlrm.data.tabular.schema import schema_of
-from dlrm.data.tabular.show import show
-from dlrm.data.tabular.source import FileTable, in_folder
+from dlrm.data.sources.table_files import TableFiles, in_folder
+from dlrm.schema import Task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,8 +32,12 @@ class InferResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the schema and the reasons JSON-ready."""
+        labels = self.schema.labels
         return {
-            "label": self.schema.label,
+            "label": labels[0],
+            **({"labels": list(labels)} if len(labels) > 1 else {}),
+            "task": self.schema.task,
+            "weight": self.schema.weight,
             "columns": [
                 {"name": column.name, "kind": column.kind, "why": column.why}
                 for column in self.schema.columns
@@ -46,8 +52,10 @@ class InferResult:
 def infer(
     data: Annotated[str, tyro.conf.Positional],
     *,
-    label: str | None = None,
+    label: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
     positive: str | None = None,
+    task: Task | None = None,
+    weight: str | None = None,
     features: Literal["given", "auto"] = "given",
 ) -> InferResult:
     """Write the schema of a table to standard output, and the reasons to standard error.
@@ -57,8 +65,10 @@ def infer(
     Args:
         data: CSV, TSV, Parquet or libsvm: one path, several separated by commas, a pattern, or a
             folder with files named train, valid and test.
-        label: The column to predict.
+        label: The column to predict; given several times, several columns.
         positive: What the label is for a click: a value, or a comparison such as ">= 4".
+        task: classification, or regression where labels are any numbers.
+        weight: The column that says how much each row counts.
         features: auto tries buckets, log counts, target means and crosses, and keeps what helps.
 
     Raises:
@@ -67,15 +77,18 @@ def infer(
 
     """
     folder = Path(data)
-    table = FileTable(in_folder(folder) if folder.is_dir() else raw_files(data))
-    config = PrepareConfig(label=label, positive=positive, features=FeaturesConfig(select=features))
+    source = TableFiles(in_folder(folder) if folder.is_dir() else raw_files(data))
+    config = PrepareConfig(
+        label=label,
+        positive=positive,
+        task=task,
+        weight=weight,
+        features=FeaturesConfig(select=features),
+    )
     with TemporaryDirectory(prefix="dlrm-") as spill:
-        raw = table.write(Path(spill), lambda _: None)
-        schema = schema_of(table, raw, config, None, strict=False)
+        schema = known_schema(source, config)
+        table = CheckedTable(source, schema, config, Path(spill), strict=False)
         if features == "auto":
-            from dlrm.data.tabular.auto import choose
-
-            train, clicks = train_rows(raw, schema, config)
-            schema = choose(raw, schema, train, clicks, seed=config.seed)
-    show(schema)
-    return InferResult(schema=schema)
+            table.check()
+    show(table.schema)
+    return InferResult(schema=table.schema)

@@ -11,16 +11,17 @@ from rich.text import Text
 
 from dlrm import terminal
 from dlrm.data.criteo import CriteoSource
+from dlrm.data.features.config import FeaturesConfig
 from dlrm.data.options import PrepareConfig
-from dlrm.data.prepare import prepare_with
+from dlrm.data.prepare import prepare as prepare_dataset
+from dlrm.data.sources.source import Source
+from dlrm.data.sources.table_files import TableFiles, in_folder
 from dlrm.data.split import Protocol
 from dlrm.data.store import Dataset
 from dlrm.data.store import verify as verify_dataset
-from dlrm.data.tabular.columns import FeaturesConfig
-from dlrm.data.tabular.prepare import prepare_table
-from dlrm.data.tabular.source import FileTable, SourceTable, in_folder
 from dlrm.data.vocabulary import IdOrder
 from dlrm.errors import ConfigError
+from dlrm.schema import Task
 
 _DEFAULTS = PrepareConfig()
 
@@ -103,8 +104,10 @@ def prepare(
     min_count: int = _DEFAULTS.min_count,
     max_rows_per_table: int | None = _DEFAULTS.max_rows_per_table,
     bad_rows: Literal["error", "skip"] = _DEFAULTS.bad_rows,
-    label: str | None = None,
+    label: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
     positive: str | None = None,
+    task: Task | None = None,
+    weight: str | None = None,
     schema: str | None = None,
     features: FeaturesConfig = _DEFAULTS.features,
     verify: bool = False,
@@ -126,10 +129,12 @@ def prepare(
         min_count: Values seen fewer times share one row.
         max_rows_per_table: Take values modulo this number, so that no table has more values.
         bad_rows: Stop at a row that is not what it should be, or count it and go on.
-        label: Table: the column to predict.
+        label: Table: the column to predict; given several times, several columns.
         positive: Table: what the label is for a click, a value or a comparison such as ">= 4".
+        task: Table: classification, or regression where labels are any numbers.
+        weight: Table: the column that says how much each row counts.
         schema: Table: a file that says what each column is, as `dlrm data infer` writes it.
-        features: What becomes of the columns; of a log only where anything is set.
+        features: What becomes of the columns; fitted on the training rows, of a log too.
         verify: Read everything again and compare it with its hashes.
         force: Replace a dataset that was prepared otherwise.
 
@@ -152,18 +157,18 @@ def prepare(
         bad_rows=bad_rows,
         label=label,
         positive=positive,
+        task=task,
+        weight=weight,
         schema=schema,
         features=features,
     )
+    rows: Source
     if source == "table":
         folder = raw[0] if len(raw) == 1 and raw[0].is_dir() else None
-        table = FileTable(in_folder(folder) if folder else raw)
-        made = prepare_table(table, out, config, force=force)
-    elif features.unset:
-        made = prepare_with(CriteoSource(raw, bad_rows=bad_rows), out, config, force=force)
+        rows = TableFiles(in_folder(folder) if folder else raw)
     else:
-        log = SourceTable(CriteoSource(raw, bad_rows=bad_rows))
-        made = prepare_table(log, out, config, force=force)
+        rows = CriteoSource(raw, bad_rows=bad_rows)
+    made = prepare_dataset(rows, out, config, force=force)
     duration_s = time.perf_counter() - began
     if verify:
         verify_dataset(made.dataset)

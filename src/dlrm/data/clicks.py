@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from dlrm.data.click_columns import CATEGORIES, COUNTS, DRAWS, MISSING
 from dlrm.data.click_truth import RESOLUTION, plant, probabilities
+from dlrm.data.features.columns import Columns, log_columns
 from dlrm.errors import ConfigError
 
 CHUNK = 2**16
@@ -35,6 +36,7 @@ class ClicksSource:
 
     """
 
+    name = "clicks"
     dense = tuple(count.name for count in COUNTS)
     categorical = tuple(category.name for category in CATEGORIES)
     label = "label"
@@ -61,6 +63,11 @@ class ClicksSource:
             "seed": self.seed,
             "world": self.world,
         }
+
+    def schema(self) -> Columns:
+        """Return what the columns are, as Criteo's format says it."""
+        why = f"the format {self.name} says so"
+        return log_columns(self.label, self.dense, self.categorical, why=why)
 
     def rows(self) -> int:
         """Return how many rows there are."""

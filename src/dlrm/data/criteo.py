@@ -17,6 +17,7 @@ import polars as pl
 
 from dlrm.data.bad_rows import BadRows, OnBadRow
 from dlrm.data.criteo_text import CATEGORIES, INTEGERS, LABEL, fault, is_good, parse
+from dlrm.data.features.columns import Columns, log_columns
 from dlrm.data.text import check_file, chunks, estimate_lines
 from dlrm.data.threads import ahead, in_order
 from dlrm.errors import ConfigError, InputError
@@ -44,6 +45,7 @@ class CriteoSource:
 
     """
 
+    name = "criteo"
     dense = INTEGERS
     categorical = CATEGORIES
     label = LABEL
@@ -79,6 +81,10 @@ class CriteoSource:
             "labelled": self.labelled,
             "files": [file_fingerprint(path) for path in self.paths],
         }
+
+    def schema(self) -> Columns:
+        """Return what the columns are: the format says so."""
+        return log_columns(LABEL, INTEGERS, CATEGORIES, why=f"the format {self.name} says so")
 
     def rows(self) -> int:
         """Return about how many lines the files hold."""

@@ -7,16 +7,26 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from dlrm.data.bad_rows import OnBadRow
+from dlrm.data.features.config import FeaturesConfig
 from dlrm.data.split import PROTOCOLS, Protocol, sizes
 from dlrm.data.store import Dataset
-from dlrm.data.tabular.columns import FeaturesConfig
 from dlrm.data.vocabulary import ID_ORDERS, IdOrder
 from dlrm.errors import ConfigError, unknown
+from dlrm.schema import Task
+
+_OF_LOGS = {
+    "ids": "ids follow the training rows",
+    "min_count": "use prepare.features.min_count",
+    "max_rows_per_table": "use prepare.features.hash_rows",
+}
+"""Settings of categories that are numbered over a whole log -> what to do elsewhere."""
+_OF_TABLES = ("label", "positive", "task", "weight", "schema")
+"""Settings of tables, whose format does not say what a column is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrepareConfig:
-    """How a raw log becomes a dataset."""
+    """How raw data become a dataset."""
 
     split: Protocol | Literal["auto"] = "auto"
     """Which rows train, validate and test, see dlrm.data.split; auto is kaggle for logs and random
@@ -33,16 +43,24 @@ class PrepareConfig:
     """Logs: values are taken modulo this number first; None leaves them."""
     bad_rows: OnBadRow = "error"
     """Stop at a row that is not what it should be, or count it and go on."""
-    label: Annotated[str | None, tyro.conf.arg(aliases=["--label"])] = None
-    """Tables: the column to predict."""
+    label: Annotated[
+        tuple[str, ...], tyro.conf.arg(aliases=["--label"]), tyro.conf.UseAppendAction
+    ] = ()
+    """Tables: the column to predict; given several times, several columns."""
     positive: Annotated[str | None, tyro.conf.arg(aliases=["--positive"])] = None
     """Tables: what the label is for a click, a value or a comparison such as ">= 4"; recognised
     where it is 1, true, yes or the like."""
+    task: Annotated[Task | None, tyro.conf.arg(aliases=["--task"])] = None
+    """Tables: whether labels are clicks or not (classification), or any numbers (regression); None
+    as the schema says, which is clicks where it says nothing."""
+    weight: Annotated[str | None, tyro.conf.arg(aliases=["--weight"])] = None
+    """Tables: the column that says how much each row counts, a number that is 0 or more."""
     schema: Annotated[str | None, tyro.conf.arg(aliases=["--schema"])] = None
     """Tables: a file that says what each column is, as `dlrm data infer` writes it; otherwise it is
     inferred."""
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
-    """Tables, and logs where anything is set: what becomes of the columns."""
+    """What becomes of the columns; fitted on the training rows, also where a log's format would
+    have values numbered over the whole of it."""
 
     def __post_init__(self) -> None:
         if self.split not in (*PROTOCOLS, "auto"):
@@ -56,61 +74,70 @@ class PrepareConfig:
             raise ConfigError(f"{problem}, expected a number from 1 to 2147483647")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}, expected 0 or more")
+        if isinstance(self.label, str):
+            raise ConfigError(f'label is "{self.label}", expected a tuple of names')
+        if twice := [name for name in self.label if self.label.count(name) > 1]:
+            raise ConfigError(f"the label {twice[0]} is given twice")
+        if self.weight is not None and self.weight in self.label:
+            raise ConfigError(f"the column {self.weight} is given as a label and as the weight")
         # Row counts are compared with the log when its rows are known.
         sizes(2**62, self.fractions)
+
+    def check(self, *, fixed: bool, whole_log: bool) -> None:
+        """Raise a ConfigError if a setting has no meaning for the data at hand.
+
+        Args:
+            fixed: Whether their format says what each column is, as that of a click log does.
+            whole_log: Whether categories are numbered over the whole log.
+
+        """
+        plain = PrepareConfig()
+        for name in _OF_TABLES if fixed else ():
+            if (value := getattr(self, name)) != getattr(plain, name):
+                value = ", ".join(value) if isinstance(value, tuple) else value
+                raise ConfigError(
+                    f"prepare.{name} is {value}, but the format of these data "
+                    "is known: it says what each column is"
+                )
+        for name, instead in () if whole_log else _OF_LOGS.items():
+            if getattr(self, name) != getattr(plain, name):
+                what = "where features are fitted on the training rows" if fixed else "for tables"
+                problem = f"prepare.{name} is for logs of a known format, not {what}"
+                raise ConfigError(f"{problem}: {instead}")
 
     def protocol(self, default: Protocol) -> Protocol:
         """Return the split protocol; `default` where none was chosen."""
         return default if self.split == "auto" else self.split
 
-    def options(self) -> dict[str, Any]:
-        """Return what changes a prepared log, JSON-ready; None where a setting does not matter."""
-        return {
-            **self._division("kaggle"),
-            "ids": self.ids,
-            "min_count": self.min_count,
-            "max_rows_per_table": self.max_rows_per_table,
-        }
+    def options(
+        self, *, default: Protocol, fixed: bool, schema: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        """Return what changes a prepared dataset, JSON-ready; None where a setting does not matter.
 
-    def table_options(self) -> dict[str, Any]:
-        """Return what changes a prepared table, JSON-ready, but for the schema.
-
-        Raises:
-            ConfigError: A setting is for logs only.
+        Args:
+            default: The split protocol where none was chosen.
+            fixed: Whether the format says what each column is.
+            schema: What the file of the schema says.
 
         """
-        for name, instead in (
-            ("ids", "ids follow the training rows"),
-            ("min_count", "use prepare.features.min_count"),
-            ("max_rows_per_table", "use prepare.features.hash_rows"),
-        ):
-            if getattr(self, name) != getattr(PrepareConfig(), name):
-                problem = f"prepare.{name} is for logs of a known format, not for tables"
-                raise ConfigError(f"{problem}: {instead}")
-        return {
-            **self._division("random"),
-            "label": self.label,
-            "positive": self.positive,
-            "bad_rows": self.bad_rows,
-            "features": json.loads(json.dumps(asdict(self.features))),
-        }
-
-    def check_for_log(self) -> None:
-        """Raise a ConfigError if a setting is for tables only."""
-        for name in ("label", "positive", "schema"):
-            if getattr(self, name) is not None:
-                raise ConfigError(
-                    f"prepare.{name} is {getattr(self, name)}, but the format of these data "
-                    "is known: it says what each column is"
-                )
-
-    def _division(self, default: Protocol) -> dict[str, Any]:
         protocol = self.protocol(default)
         divided = protocol in ("chronological", "random")
+        whole_log = fixed and self.features.unset
+        features = None if self.features.unset else json.loads(json.dumps(asdict(self.features)))
         return {
             "split": protocol,
             "fractions": [float(share) for share in self.fractions] if divided else None,
             "seed": self.seed if protocol == "random" else None,
+            "ids": self.ids if whole_log else None,
+            "min_count": self.min_count if whole_log else None,
+            "max_rows_per_table": self.max_rows_per_table,
+            "bad_rows": None if fixed else self.bad_rows,
+            "label": list(self.label) or None,
+            "positive": self.positive,
+            "task": self.task,
+            "weight": self.weight,
+            "schema": schema,
+            "features": features,
         }
 
 

@@ -4,16 +4,13 @@ import glob
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 from dlrm.data.criteo import CriteoSource, is_criteo
-from dlrm.data.options import PrepareConfig, Prepared
-from dlrm.data.prepare import prepare_with
-from dlrm.data.source import Source
+from dlrm.data.options import PrepareConfig
+from dlrm.data.prepare import options_of, prepare
+from dlrm.data.sources.source import Source
+from dlrm.data.sources.table_files import TableFiles, in_folder
 from dlrm.data.store import MANIFEST_FILE, Dataset
-from dlrm.data.tabular import toml
-from dlrm.data.tabular.prepare import prepare_table
-from dlrm.data.tabular.source import FileTable, SourceTable, Table, in_folder
 from dlrm.errors import ConfigError, InputError
 from dlrm.terminal import err
 
@@ -42,45 +39,40 @@ def resolve(
     folder = Path(data)
     if (folder / MANIFEST_FILE).exists():
         return Dataset.open(folder)
-    if not folder.exists() and str(data).split(":", 1)[0] == "clicks":
-        return open_or_prepare(_clicks(str(data)), "clicks", config, cache=cache)
-    found = in_folder(folder) if folder.is_dir() else raw_files(str(data))
-    first = next(iter(found.values()))[0] if isinstance(found, dict) else found[0]
-    stem = folder.resolve().name if folder.is_dir() else first.name.split(".")[0]
-    if isinstance(found, list) and config.label is None and is_criteo(first):
-        source = CriteoSource(found, bad_rows=config.bad_rows)
-        return open_or_prepare(source, stem, config, cache=cache)
-    return table_or_prepare(FileTable(found), stem, config, cache=cache)
+    source, stem = find_source(str(data), config)
+    text = json.dumps([source.fingerprint(), options_of(source, config)], sort_keys=True)
+    out = cache / f"{stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    prepared = prepare(source, out, config)
+    how = "found again" if prepared.reused else "prepared"
+    path = prepared.dataset.path
+    err.print(f"Dataset {how}: {path}", soft_wrap=True, highlight=False, markup=False)
+    return prepared.dataset
 
 
-def open_or_prepare(
-    source: Source, stem: str, config: PrepareConfig, *, cache: Path = CACHE
-) -> Dataset:
-    """Prepare a log into the cache, or find it there again; says on the terminal where it is."""
-    if not config.features.unset:
-        return table_or_prepare(SourceTable(source), stem, config, cache=cache)
-    made_of = [source.fingerprint(), config.options()]
-    return _said(prepare_with(source, _place(cache, stem, made_of), config))
+def find_source(data: str, config: PrepareConfig) -> tuple[Source, str]:
+    """Return the source that raw data have, and a name for what becomes of them.
 
+    Files that look like raw Criteo text are that, unless a label is named: then they are a table.
 
-def table_or_prepare(
-    table: Table, stem: str, config: PrepareConfig, *, cache: Path = CACHE
-) -> Dataset:
-    """Prepare a table into the cache, or find it there again; says on the terminal where it is."""
-    schema = toml.to_dict(toml.load(Path(config.schema))) if config.schema else None
-    made_of = [table.fingerprint(), config.table_options(), schema]
-    return _said(prepare_table(table, _place(cache, stem, made_of), config))
+    Args:
+        data: See `resolve`.
+        config: How they are prepared.
 
+    Raises:
+        InputError: A raw file is missing or bad.
+        ConfigError: A generated log is described wrongly.
 
-def _place(cache: Path, stem: str, made_of: list[Any]) -> Path:
-    text = json.dumps(made_of, sort_keys=True)
-    return cache / f"{stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
-def _said(made: Prepared) -> Dataset:
-    said = "found again" if made.reused else "prepared"
-    err.print(f"Dataset {said}: {made.dataset.path}", soft_wrap=True, highlight=False, markup=False)
-    return made.dataset
+    """
+    folder = Path(data)
+    if not folder.exists() and data.split(":", 1)[0] == "clicks":
+        return _clicks(data), "clicks"
+    if folder.is_dir():
+        return TableFiles(in_folder(folder)), folder.resolve().name
+    files = raw_files(data)
+    stem = files[0].name.split(".")[0]
+    if not config.label and is_criteo(files[0]):
+        return CriteoSource(files, bad_rows=config.bad_rows), stem
+    return TableFiles(files), stem
 
 
 def _clicks(data: str) -> Source:
@@ -105,10 +97,10 @@ def raw_files(data: str) -> list[Path]:
         if Path(name).exists():
             files.append(Path(name))
         elif glob.has_magic(name):
-            found = sorted(glob.glob(name), key=_natural)  # noqa: PTH207 - absolute patterns too
-            if not found:
+            matches = sorted(glob.glob(name), key=_natural)  # noqa: PTH207 - absolute patterns too
+            if not matches:
                 raise InputError("no file matches this pattern", file=name)
-            files.extend(Path(path) for path in found)
+            files.extend(Path(path) for path in matches)
         else:
             problem = (
                 "there is no such file or folder, expected a prepared dataset, a raw log or a table"

@@ -1,151 +1,145 @@
-"""Raw rows to score: files of the kind that a model was trained on, with or without labels."""
+"""Raw rows to score, with or without labels: from files, or frames in memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from dlrm.data.bad_rows import BadRows, OnBadRow
 from dlrm.data.criteo import CriteoSource
-from dlrm.data.encoder import Encoded, Encoder
-from dlrm.data.tabular.encoder import TableEncoder
-from dlrm.data.tabular.raw import RawTable
-from dlrm.data.tabular.source import FileTable, FrameTable, Table
-from dlrm.data.tabular.tokens import Tokens
+from dlrm.data.encoded import Encoded
+from dlrm.data.features.features import Features
+from dlrm.data.features.list import List
+from dlrm.data.sources.frame import NAME, to_polars
+from dlrm.data.sources.raw_table import RawTable
+from dlrm.data.sources.table_files import TableFiles
 from dlrm.errors import InputError
 from dlrm.terminal import err
 
-TABLES = ("table", "libsvm")
-"""Kinds of source whose columns are whatever the table has."""
+_TABLES = ("table", "libsvm")
+"""Sources whose columns are whatever the files have."""
 _SHOWN = 5
 
 
-class Rows(Protocol):
-    """Rows to score."""
-
-    @property
-    def bad(self) -> BadRows:
-        """Those left out so far."""
-        ...
-
-    def rows(self) -> int:
-        """Return about how many there are."""
-        ...
-
-    def read(self) -> Iterator[Encoded]:
-        """Yield them as arrays, in order."""
-        ...
-
-
-def rows_of(
-    encoder: Encoder | TableEncoder, files: Sequence[Path], bad_rows: OnBadRow = "error"
-) -> Rows:
-    """Return the rows of raw files, as a model's encoder takes them.
+class FileRows:
+    """The rows of raw files, as arrays.
 
     Args:
-        encoder: Of the run.
-        files: Of the kind that it was trained on.
+        features: Of the run.
+        files: Of the kind that it was trained on. Of tables, columns that the model does not know
+            are ignored, and said once.
         bad_rows: Stop at a row that is not what it should be, or leave it out.
 
     Raises:
-        InputError: A file is missing or damaged, or lacks a column.
+        InputError: A file is missing or damaged.
 
     """
-    if isinstance(encoder, TableEncoder) and encoder.source in TABLES:
-        return TableRows(encoder, FileTable(list(files), known=encoder.layout), bad_rows)
-    return LogRows(encoder, CriteoSource(list(files), bad_rows=bad_rows, labelled=None))
 
-
-class LogRows:
-    """Rows of raw Criteo text."""
-
-    def __init__(self, encoder: Encoder | TableEncoder, source: CriteoSource):
-        self._encoder, self._source = encoder, source
+    def __init__(self, features: Features, files: Sequence[Path], bad_rows: OnBadRow = "error"):
+        self._features, self._bad_rows = features, bad_rows
+        self._source = (
+            TableFiles(files, known=features.layout)
+            if features.source in _TABLES
+            else CriteoSource(files, bad_rows=bad_rows, labelled=None)
+        )
+        self._bad = BadRows()
 
     @property
     def bad(self) -> BadRows:
-        """See `Rows`."""
-        return self._source.bad
+        """Rows that were left out so far."""
+        return self._bad if isinstance(self._source, TableFiles) else self._source.bad
 
     def rows(self) -> int:
-        """See `Rows`."""
+        """Return about how many rows there are."""
         return self._source.rows()
 
     def read(self) -> Iterator[Encoded]:
-        """See `Rows`."""
-        for frame in self._source.read():
-            yield self._encoder.encode(frame)
-
-
-class TableRows:
-    """Rows of a table; columns that the model does not know are ignored, and said once."""
-
-    def __init__(self, encoder: TableEncoder, table: Table, bad_rows: OnBadRow = "error"):
-        self._encoder, self._table, self._bad_rows = encoder, table, bad_rows
-        self.bad = BadRows()
-
-    def rows(self) -> int:
-        """See `Rows`."""
-        return self._table.rows()
-
-    def read(self) -> Iterator[Encoded]:
-        """See `Rows`.
+        """Yield the rows as arrays, in order.
 
         Raises:
             InputError: A column is missing, or a number is none; names the column and the row.
 
         """
+        if not isinstance(self._source, TableFiles):
+            for frame in self._source.read():
+                yield self._features.encode(frame)
+            return
         with TemporaryDirectory(prefix="dlrm-") as folder:
-            raw = self._table.write(Path(folder), lambda _: None)
-            self._check_columns(raw)
-            labelled = self._encoder.label in raw.types
-            names = [*self._encoder.needed, *([self._encoder.label] if labelled else [])]
-            start = 0
-            for block in raw.blocks(names):
-                yield self._encoder.encode(self._good(raw, block, start))
+            table, start = self._source.table(Path(folder), lambda _: None), 0
+            check_columns(self._features, table.types, table.parts[0].origin)
+            self._say_ignored(table)
+            for block in table.blocks(self._features.needed):
+                yield self._features.encode(self._good_rows(table, block, start))
                 start += block.height
 
-    def _check_columns(self, raw: RawTable) -> None:
-        origin = raw.parts[0].origin
-        for name in self._encoder.needed:
-            if name not in raw.types:
-                problem = (
-                    f"has no such column, which the model needs; it has {', '.join(raw.types)}"
-                )
-                raise InputError(problem, file=origin, column=name)
-        for feature in self._encoder.features:
-            lists = isinstance(feature, Tokens)
-            for name in feature.columns:
-                if raw.types[name].is_nested() and not lists:
-                    problem = f"holds {raw.types[name]}, but single values when the model trained"
-                    raise InputError(problem, file=origin, column=name)
-        known = {column.name for column in self._encoder.columns.columns} | {self._encoder.label}
-        if extra := [name for name in raw.types if name not in known]:
-            said = ", ".join(extra[:_SHOWN]) + (", ..." if len(extra) > _SHOWN else "")
+    def _say_ignored(self, table: RawTable) -> None:
+        columns = self._features.columns
+        known = {*(column.name for column in columns.columns), *columns.labels, columns.weight}
+        if extra := [name for name in table.types if name not in known]:
+            names = ", ".join(extra[:_SHOWN]) + (", ..." if len(extra) > _SHOWN else "")
             err.print(
-                f"Ignored, because the model does not know them: {said}",
+                f"Ignored, because the model does not know them: {names}",
                 highlight=False,
                 markup=False,
             )
 
-    def _good(self, raw: RawTable, block: pl.DataFrame, start: int) -> pl.DataFrame:
+    def _good_rows(self, table: RawTable, block: pl.DataFrame, start: int) -> pl.DataFrame:
         """Return the rows whose numbers are numbers; raise at another one, or count it."""
         bad = np.zeros(block.height, np.bool_)
-        for name, wrong, expected in self._encoder.wrong(block):
+        for name, wrong, expected in self._features.wrong(block):
             for row in wrong.arg_true().to_list():
                 problem = f'is "{block[name][row]}", expected {expected}'
-                error = raw.error(start + row, name, problem)
+                error = table.error(start + row, name, problem)
                 if self._bad_rows == "error":
                     raise error
                 if not bad[row]:
-                    self.bad.add(name, error)
+                    self._bad.add(name, error)
                 bad[row] = True
         return block.filter(~bad) if bad.any() else block
 
 
-def frame_rows(encoder: TableEncoder, frame: object) -> TableRows:
-    """Return the rows of a frame in memory."""
-    return TableRows(encoder, FrameTable(frame))
+def encode_frame(features: Features, frame: Any) -> Encoded:
+    """Return the rows of a frame in memory as arrays, without labels.
+
+    Args:
+        features: Of the run.
+        frame: n rows, of Polars, of pandas, or anything Polars makes a frame of; columns that the
+            model does not know are not looked at.
+
+    Raises:
+        InputError: A column is missing, or a number is none; names the column and the row.
+        DatasetError: The values of a column are of another type than those trained on.
+
+    """
+    rows = to_polars(frame)
+    check_columns(features, rows.schema, NAME)
+    for name, wrong, expected in features.wrong(rows):
+        row = int(wrong.arg_true()[0])
+        problem = f'is "{rows[name][row]}", expected {expected}'
+        raise InputError(problem, file=NAME, row=row + 1, column=name)
+    return features.encode(rows)
+
+
+def check_columns(features: Features, types: Mapping[str, pl.DataType], origin: Path | str) -> None:
+    """Raise an InputError unless rows have the columns that a model needs.
+
+    Args:
+        features: Of the run.
+        types: Name of a column of the rows -> its type.
+        origin: Where the rows come from, for errors.
+
+    """
+    for name in features.needed:
+        if name not in types:
+            problem = f"has no such column, which the model needs; it has {', '.join(types)}"
+            raise InputError(problem, file=origin, column=name)
+    for feature in features.features:
+        if isinstance(feature, List):
+            continue
+        for name in feature.columns:
+            if types[name].is_nested():
+                problem = f"holds {types[name]}, but single values when the model trained"
+                raise InputError(problem, file=origin, column=name)

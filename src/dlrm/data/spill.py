@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from dlrm.data.dense import dense_array, dense_columns
 from dlrm.data.encoded import Encoded
-from dlrm.data.source import Source
+from dlrm.data.features.columns import Columns
 from dlrm.data.threads import ahead, in_order
-from dlrm.data.vocabulary import IdOrder, Vocabulary, distinct, fold
+from dlrm.data.vocabulary import Vocabulary, distinct, fold
 
 BLOCK_ROWS = 1 << 17
 TRUTH = "truth"
@@ -56,22 +56,28 @@ class Spill:
     """Blocks of rows on disk.
 
     Args:
-        folder: An empty folder; the caller removes it.
-        source: Where the frames come from.
-        max_rows_per_table: Values are taken modulo this; None leaves them.
+        folder: Is made here; the caller removes it.
+        schema: What the columns are: one label, numbers of scale log1p, and categories that are
+            numbered over the whole log.
 
     """
 
-    def __init__(self, folder: Path, source: Source, max_rows_per_table: int | None):
-        self._folder, self._source, self._max_rows = folder, source, max_rows_per_table
+    def __init__(self, folder: Path, schema: Columns):
+        self._folder, (self._label,) = folder, schema.labels
+        self._dense = tuple(each.name for each in schema.used() if each.kind == "number")
+        self._categories = {
+            each.name: each.values for each in schema.used() if each.kind == "category"
+        }
         folder.mkdir()
         self.block_rows: list[int] = []
         """Rows of each block."""
-        self.missing = dict.fromkeys((*source.dense, *source.categorical), 0)
+        self.missing = dict.fromkeys((*self._dense, *self._categories), 0)
         """Rows in which a column is missing."""
+        self.counted: dict[str, int] = {}
+        """Rows of each category whose value has an id of its own, once it is built."""
         self.truth = False
         """Whether the source knows the truth."""
-        self._offsets = {name: [0] for name in source.categorical}
+        self._offsets = {name: [0] for name in self._categories}
         self._ids: dict[str, NDArray[np.int32]] = {}
 
     @property
@@ -93,25 +99,25 @@ class Spill:
 
     def _code(self, numbered: tuple[int, pl.DataFrame]) -> _Block:
         """Write a block of rows."""
-        source, (block, frame) = self._source, numbered
+        block, frame = numbered
         columns, values, distinct_values = [], [], {}
-        for number, name in enumerate(source.categorical):
-            groups, codes = distinct(fold(frame[name], self._max_rows))
+        for number, (name, settings) in enumerate(self._categories.items()):
+            groups, codes = distinct(fold(frame[name], settings.modulo or None))
             distinct_values[name] = groups.height
             columns.append(pl.Series(f"code{number}", codes))
             counted = pl.struct("value", pl.col("count").cast(pl.UInt32))
             values.append(groups.select(counted.implode().alias(name)))
-        kept = [frame[source.label].alias("label")]
+        kept = [frame[self._label].alias("label")]
         if TRUTH in frame.columns:
             kept.append(frame[TRUTH].cast(pl.Float32).alias(TRUTH))
-        dense = dense_columns(frame, source.dense)
+        dense = dense_columns(frame, self._dense)
         dense.columns = [f"dense{number}" for number in range(dense.width)]
         self._write(block, "rows", pl.DataFrame([*kept, *dense.get_columns(), *columns]))
         self._write(block, "values", pl.concat(values, how="horizontal"))
         missing = {name: frame[name].null_count() for name in self.missing}
         return _Block(frame.height, TRUTH in frame.columns, missing, distinct_values)
 
-    def build(self, name: str, order: IdOrder, min_count: int) -> Vocabulary:
+    def build(self, name: str) -> Vocabulary:
         """Build the vocabulary of a feature from all blocks, and keep the ids of its values."""
         parts = [
             pl.read_ipc(self._path(block, "values"), columns=[name])
@@ -122,9 +128,11 @@ class Spill:
         ]
         values = pl.concat(parts, rechunk=False)
         del parts
-        vocabulary, ids = Vocabulary.build(name, values, order, min_count)
-        file = self._folder / f"{self._source.categorical.index(name)}.ids"
+        settings = self._categories[name]
+        vocabulary, ids = Vocabulary.build(name, values, settings.ids, settings.min_count)
+        file = self._folder / f"{list(self._categories).index(name)}.ids"
         ids.tofile(file)
+        self.counted[name] = int(vocabulary.frame["count"].sum())
         self._ids[name] = np.memmap(file, np.int32, "r")
         return vocabulary
 
@@ -134,11 +142,11 @@ class Spill:
         Every vocabulary must have been built before.
         """
         frame = pl.read_ipc(self._path(block, "rows"))
-        ids = np.empty((frame.height, len(self._source.categorical)), np.int32)
-        for number, name in enumerate(self._source.categorical):
+        ids = np.empty((frame.height, len(self._categories)), np.int32)
+        for number, name in enumerate(self._categories):
             table = self._ids[name][self._offsets[name][block] : self._offsets[name][block + 1]]
             ids[:, number] = table[frame[f"code{number}"].to_numpy()]
-        dense = frame.select(f"dense{number}" for number in range(len(self._source.dense)))
+        dense = frame.select(f"dense{number}" for number in range(len(self._dense)))
         return Encoded(
             dense_array(dense),
             ids,

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from dlrm.data.source import Source
+from dlrm.data.features.columns import Columns
 from dlrm.data.split import SPLITS
 from dlrm.data.staging import free_bytes
 from dlrm.data.store import (
@@ -92,11 +92,6 @@ def remove_dataset(out: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def check_disk(source: Source, out: Path) -> None:
-    """Raise a DatasetError when the disk cannot hold the dataset and what is written on the way."""
-    check_space(source.rows(), disk_bytes(source), out)
-
-
 def check_space(rows: int, need: int, out: Path) -> None:
     """Raise a DatasetError when less than `need` bytes are free on the disk of `out`."""
     if need > (free := free_bytes(out)):
@@ -106,9 +101,18 @@ def check_space(rows: int, need: int, out: Path) -> None:
         )
 
 
-def disk_bytes(source: Source) -> int:
-    """Return about how much disk `prepare` needs while it works."""
-    row = 4 * len(source.dense) + 4 * len(source.categorical) + 5
+def disk_bytes(rows: int, log: Columns | None) -> int:
+    """Return about how much disk `prepare` needs while it works.
+
+    Args:
+        rows: Of the source.
+        log: The schema of a log that goes through blocks of codes; None for other rows.
+
+    """
+    if log is None:
+        return 400 * rows
+    categories = sum(column.kind == "category" for column in log.used())
+    row = 4 * len(log.used()) + 5
     # The blocks, which go while the arrays come; distinct values with their counts, ids and
     # vocabularies take some 18 bytes, for about a third of all values.
-    return int(source.rows() * (row + 6 * len(source.categorical))) + (1 << 20)
+    return int(rows * (row + 6 * categories)) + (1 << 20)

@@ -2,7 +2,7 @@
 
 from dlrm.data.loader import LoaderConfig
 from dlrm.data.options import PrepareConfig
-from dlrm.data.tabular.columns import FeaturesConfig
+from dlrm.data.features.config import FeaturesConfig
 from dlrm.models.wide_deep import WideDeepConfig
 from dlrm.optim.config import OptimConfig
 from dlrm.training.config import EvalConfig, TrainConfig

@@ -7,7 +7,7 @@ have it, test.libsvm) goes in.
 
 from dlrm.data.loader import LoaderConfig
 from dlrm.data.options import PrepareConfig
-from dlrm.data.tabular.columns import FeaturesConfig
+from dlrm.data.features.config import FeaturesConfig
 from dlrm.models.dcn import DCNConfig
 from dlrm.models.dcnv2 import DCNV2Config
 from dlrm.models.deepfm import DeepFMConfig

@@ -1,0 +1,106 @@
+"""The rows of a table, checked: labels and weights that are some, and numbers that are numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from dlrm.data.bad_rows import BadRows, OnBadRow
+from dlrm.data.features.columns import Columns
+from dlrm.data.features.labels import Label, encode_weights, stack_labels
+from dlrm.data.features.number import wrong_numbers
+from dlrm.data.features.texts import as_texts
+from dlrm.data.sources.raw_table import RawTable
+from dlrm.errors import ConfigError
+
+_WEIGHT = "a weight, which is a number that is 0 or more"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedRows:
+    """What is known of n rows before features are fitted."""
+
+    labels: NDArray[Any]
+    """(n, K) uint8, for regression float32"""
+    weights: NDArray[np.float32] | None
+    """(n,) None for 1 each"""
+    bad: NDArray[np.bool_]
+    """(n,) rows that are left out"""
+    bad_rows: BadRows
+    """Why they are."""
+
+
+def check_rows(
+    table: RawTable, schema: Columns, labels: Sequence[Label], on_bad_row: OnBadRow
+) -> CheckedRows:
+    """Return labels and weights of all rows, and which rows are bad.
+
+    Args:
+        table: The rows.
+        schema: What the columns are.
+        labels: What the labels mean.
+        on_bad_row: Stop at a row that is not what it should be, or leave it out.
+
+    Raises:
+        InputError: A row is bad; names file, line and column.
+        ConfigError: A label is the same in every row.
+
+    """
+    bad_rows = BadRows()
+    bad = np.zeros(table.rows, np.bool_)
+
+    def mark(column: str, wrong: pl.Series, values: pl.Series, expected: str) -> None:
+        for row in wrong.arg_true().to_list():
+            error = table.error(row, column, f"{shown(values[row])}, expected {expected}")
+            if on_bad_row == "error":
+                raise error
+            if not bad[row]:
+                bad_rows.add(column, error)
+            bad[row] = True
+
+    encoded = []
+    for label in labels:
+        values = table.column(label.name)
+        encoded.append(label.encode(values))
+        expected = f"{label.expected} in every row (or --bad-rows skip)"
+        mark(label.name, encoded[-1].is_null(), as_texts(values), expected)
+    weights = None
+    if schema.weight is not None:
+        values = table.column(schema.weight)
+        weighed = encode_weights(values)
+        mark(schema.weight, weighed.is_null(), as_texts(values), _WEIGHT)
+        weights = weighed.fill_null(0).to_numpy().copy()
+    for column in schema.used():
+        if column.kind == "number":
+            values = table.column(column.name)
+            for name, wrong, expected in wrong_numbers(values, time=column.time):
+                mark(name, wrong, values, f'{expected} (or kind = "category" in the schema)')
+    stacked = stack_labels(encoded, schema.task)
+    _check_varied(stacked[~bad], labels)
+    if weights is not None and not weights[~bad].any():
+        raise ConfigError(
+            f"the weight {schema.weight} is 0 in every row: there is nothing to learn"
+        )
+    return CheckedRows(labels=stacked, weights=weights, bad=bad, bad_rows=bad_rows)
+
+
+def _check_varied(labels: NDArray[Any], meant: Sequence[Label]) -> None:
+    """Raise a ConfigError where a label is the same in all rows (n, K)."""
+    for column, label in zip(labels.T, meant, strict=True):
+        if not len(column) or column.min() < column.max():
+            continue
+        value = f"{column[0]:g}"
+        if label.task == "classification":
+            value = "a click" if column[0] else "no click"
+        raise ConfigError(f"the label {label.name} is {value} in every row: nothing to learn")
+
+
+def shown(value: object) -> str:
+    """Return a raw value as an error quotes it."""
+    if value is None:
+        return "is missing"
+    text = str(value)
+    return f'is "{text[:60]}{"..." if len(text) > 60 else ""}"'

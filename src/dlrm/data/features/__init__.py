@@ -1,0 +1,1 @@
+"""What becomes of raw columns: numbers, categories, lists, and what is fitted to them."""

@@ -1,0 +1,247 @@
+"""Categories and crosses as a model sees them: ids, and numbers beside them."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import polars.selectors as cs
+from numpy.typing import NDArray
+
+from dlrm.data.features.columns import CROSS_NAME, Values
+from dlrm.data.features.hashing import hash_vocabulary, hashed
+from dlrm.data.features.number import Number
+from dlrm.data.features.parts import Input, Parts
+from dlrm.data.features.target_encoding import (
+    NO_LABELS,
+    LabelMoments,
+    Scaling,
+    encoding,
+    outside_fold,
+)
+from dlrm.data.features.texts import as_texts
+from dlrm.data.features.value_table import ValueTable
+from dlrm.data.vocabulary import Vocabulary, distinct, fold
+
+_BETWEEN, _ESCAPE = "\x1f", "\x1e"
+_MISSING = f"{_ESCAPE}m"
+"""In the key of a cross; a text in which it stands is escaped."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Category:
+    """A fitted category: of one column, or of a cross of several."""
+
+    columns: tuple[str, ...]
+    values: Values
+    table: ValueTable | None = None
+    """The values that have ids; None where they are hashed, or have no embedding."""
+    table_name: str = ""
+    """Of the model's table, where other columns share it."""
+    counted: ValueTable | None = None
+    """The values with their counts and labels, for the numbers beside it; None without any."""
+    moments: LabelMoments = NO_LABELS
+    """Of the labels of the training rows."""
+    scalings: dict[str, Scaling] = field(default_factory=dict)
+    """Name of a number beside the category, as in ENCODINGS -> how it is scaled."""
+    buckets: tuple[Number, ...] = ()
+    """Number columns in the cross, which are there as their buckets."""
+
+    @property
+    def name(self) -> str:
+        """Name of the feature."""
+        return CROSS_NAME.join(self.columns)
+
+    @property
+    def encodings(self) -> dict[str, str]:
+        """The numbers beside it, by field of `Values`, and what each is called."""
+        return {name: f"{self.name} {name.replace('_', ' ')}" for name in self.values.encodings}
+
+    @property
+    def num_embeddings(self) -> int:
+        """Rows of its table."""
+        if self.values.hash_rows:
+            return self.values.hash_rows
+        return self.table.num_embeddings if self.table else 1
+
+    @classmethod
+    def fit(
+        cls,
+        columns: tuple[str, ...],
+        values: Values,
+        frame: pl.DataFrame,
+        labels: NDArray[Any],
+        *,
+        seed: int = 0,
+        buckets: tuple[Number, ...] = (),
+        shared: ValueTable | None = None,
+        table_name: str = "",
+    ) -> tuple["Category", dict[str, NDArray[np.float32]]]:
+        """Fit to the training rows.
+
+        Args:
+            columns: One of the frame's, or two or three.
+            values: What becomes of the values.
+            frame: n training rows.
+            labels: (n,) clicks as integers, or any numbers.
+            seed: Of the folds.
+            buckets: Fitted number columns in a cross.
+            shared: The values of the table, where other columns share it.
+            table_name: Its name.
+
+        Returns:
+            The category, and by input name the numbers (n,) of the training rows themselves.
+
+        """
+        fitted = cls(
+            columns=columns,
+            values=values,
+            table_name=table_name,
+            moments=LabelMoments.fit(labels),
+            buckets=buckets,
+        )
+        groups, codes = distinct(fitted.keys(frame))
+        summed = np.bincount(codes, labels, minlength=len(groups))
+        frame = groups.with_columns(pl.Series("label_sum", summed))
+        often = frame.filter(pl.col("count") >= values.min_count)
+        own_ids = values.embed and not values.hash_rows
+        kept = often.height if own_ids and shared is None else 0
+        if fitted.encodings:
+            # Values with an id of their own come first: one look-up gives counts and ids.
+            rare = frame.filter(pl.col("count") < values.min_count)
+            counted = ValueTable(fitted.name, pl.concat([often, rare]), kept=kept)
+            own = counted
+        else:
+            counted = None
+            own = ValueTable(fitted.name, often.select("value", "count"), kept=often.height)
+        training: dict[str, NDArray[np.float32]] = {}
+        scalings: dict[str, Scaling] = {}
+        for name, title in fitted.encodings.items():
+            if name == "log_count":
+                numbers = np.log1p(groups["count"].to_numpy()[codes] - 1.0)
+            else:
+                outside = outside_fold(codes, labels, len(groups), values, seed)
+                numbers = encoding(name, values, *outside)
+            scalings[name] = Scaling.fit(numbers)
+            training[title] = scalings[name].apply(numbers)
+        table = (own if shared is None else shared) if own_ids else None
+        return replace(fitted, table=table, counted=counted, scalings=scalings), training
+
+    def inputs(self) -> list[Input]:
+        """Return what the model gets of it."""
+        made = [Input(name=title, transform=name) for name, title in self.encodings.items()]
+        if self.values.embed:
+            made.append(
+                Input(name=self.name, num_embeddings=self.num_embeddings, table=self.table_name)
+            )
+        return made
+
+    def tables(self) -> list[ValueTable]:
+        """Return the values that it keeps in files."""
+        return [
+            table
+            for place, table in enumerate((self.table, self.counted))
+            if table is not None and not (place and table is self.table)
+        ]
+
+    def encode(self, frame: pl.DataFrame) -> Parts:
+        """Return the inputs of a frame's rows, none of which is a training row."""
+        return self.encode_keys(self.keys(frame))
+
+    def encode_keys(self, keys: pl.Series) -> Parts:
+        """Return the inputs of the rows that have these keys, see `keys`."""
+        parts = Parts()
+        places = None
+        if self.counted is not None:
+            places = self.counted.places(keys)
+            counts, sums = (
+                np.append(self.counted.frame[name].to_numpy(), 0)[places]
+                for name in ("count", "label_sum")
+            )
+            for name in self.encodings:
+                numbers = encoding(name, self.values, counts, sums, self.moments)
+                parts.dense.append(self.scalings[name].apply(numbers))
+        if not self.values.embed:
+            return parts
+        if self.values.hash_rows:
+            parts.ids.append(hashed(keys, self.values.hash_rows))
+        elif self.table is not None and self.table is self.counted and places is not None:
+            parts.ids.append(np.minimum(places, np.int32(self.table.kept)))
+        elif self.table is not None:
+            parts.ids.append(self.table.ids(keys))
+        return parts
+
+    def keys(self, frame: pl.DataFrame) -> pl.Series:
+        """Return the value of each row; null where a single column is missing."""
+        if self.values.whole_log:
+            return fold(frame[self.columns[0]], self.values.modulo or None)
+        if len(self.columns) == 1:
+            return as_texts(frame[self.columns[0]])
+        numbers = {number.name: number for number in self.buckets}
+        texts = []
+        for name in self.columns:
+            if name in numbers:
+                buckets = numbers[name].bucket(frame[name])
+                texts.append(pl.Series(name, buckets).cast(pl.String))
+            else:
+                texts.append(_escaped(as_texts(frame[name])).fill_null(_MISSING).alias(name))
+        joined = pl.concat_str(cs.by_name(*self.columns), separator=_BETWEEN)
+        return pl.DataFrame(texts).select(joined.alias("key"))["key"]
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the values with a row of their own."""
+        if self.table is None:
+            return hash_vocabulary(self.name, self.num_embeddings)
+        shown = self.table.vocabulary()
+        if len(self.columns) == 1:
+            return shown
+        readable = pl.col("value").str.replace_all(_BETWEEN, CROSS_NAME, literal=True)
+        return Vocabulary(
+            self.name,
+            shown.frame.with_columns(readable.str.replace_all(_MISSING, "(missing)", literal=True)),
+        )
+
+    def to_dict(self, tables: list[ValueTable]) -> dict[str, Any]:
+        """Return it as JSON-ready values; its tables are named by their place among all."""
+        return {
+            "type": "category",
+            "columns": list(self.columns),
+            "values": {
+                name: getattr(self.values, name) for name in self.values.__dataclass_fields__
+            },
+            "table": None if self.table is None else tables.index(self.table),
+            "table_name": self.table_name,
+            "counted": None if self.counted is None else tables.index(self.counted),
+            "label_mean": self.moments.mean,
+            "label_variance": self.moments.variance,
+            "scalings": {
+                name: [each.center, each.deviation] for name, each in self.scalings.items()
+            },
+            "buckets": [number.to_dict() for number in self.buckets],
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], tables: list[ValueTable]) -> "Category":
+        """Rebuild what `to_dict` returned."""
+        scalings = {
+            name: Scaling(center=center, deviation=deviation)
+            for name, (center, deviation) in values["scalings"].items()
+        }
+        return cls(
+            columns=tuple(values["columns"]),
+            values=Values(**values["values"]),
+            table=None if values["table"] is None else tables[values["table"]],
+            table_name=values["table_name"],
+            counted=None if values["counted"] is None else tables[values["counted"]],
+            moments=LabelMoments(mean=values["label_mean"], variance=values["label_variance"]),
+            buckets=tuple(Number.from_dict(each) for each in values["buckets"]),
+            scalings=scalings,
+        )
+
+
+def _escaped(texts: pl.Series) -> pl.Series:
+    """Return texts without the letters that have a meaning in the key of a cross."""
+    if not texts.str.contains(f"[{_BETWEEN}{_ESCAPE}]").any():
+        return texts
+    twice = texts.str.replace_all(_ESCAPE, f"{_ESCAPE}e", literal=True)
+    return twice.str.replace_all(_BETWEEN, f"{_ESCAPE}b", literal=True)

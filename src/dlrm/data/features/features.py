@@ -1,0 +1,298 @@
+"""Raw frames -> arrays as a model takes them, with everything that was fitted.
+
+A folder holds features as `features.json` and `vocabulary/NNNN.parquet`: a prepared dataset does,
+and a run directory, so that it can score raw rows on its own.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from dlrm.data.encoded import Encoded
+from dlrm.data.features import toml
+from dlrm.data.features.assemble import assemble
+from dlrm.data.features.category import Category
+from dlrm.data.features.columns import Columns
+from dlrm.data.features.labels import Label, encode_weights, stack_labels
+from dlrm.data.features.list import List
+from dlrm.data.features.number import Number, encode_numbers, wrong_numbers
+from dlrm.data.features.parts import Input, Parts
+from dlrm.data.features.value_table import ValueTable, link
+from dlrm.data.sources.libsvm import Layout
+from dlrm.data.store import FEATURES_FILE, VOCABULARY_FOLDER
+from dlrm.data.vocabulary import Vocabulary
+from dlrm.errors import DatasetError, InputError
+from dlrm.files import write_json
+from dlrm.schema import DenseFeature, Schema, Table
+from dlrm.schema import Feature as SchemaFeature
+
+FORMAT, VERSION = "dlrm-features", 1
+Feature = Number | Category | List
+
+
+@dataclass(frozen=True)
+class Features:
+    """What turns raw rows into arrays: stateless, so that several threads may encode."""
+
+    source: str
+    """What the rows came from: `criteo`, `clicks`, `table`, `libsvm`, or the name of a source."""
+    columns: Columns
+    """The schema of the raw columns."""
+    targets: tuple[Label, ...]
+    """What the labels mean."""
+    features: tuple[Feature, ...]
+    """What becomes of the other columns, fitted."""
+    layout: Layout | None = None
+    """Of libsvm lines."""
+    folder: Path | None = field(default=None, compare=False)
+    """Where their files are; None until they are saved."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The K label columns."""
+        return self.columns.labels
+
+    @cached_property
+    def needed(self) -> tuple[str, ...]:
+        """The raw columns that `encode` needs, but for labels and weights."""
+        return tuple(dict.fromkeys(name for each in self.features for name in each.columns))
+
+    @cached_property
+    def inputs(self) -> list[tuple[Feature, Input]]:
+        """The model's inputs and where each comes from, no two numbers or categories of a name."""
+        taken: set[tuple[bool, str]] = set()
+        found = []
+        for feature in self.features:
+            for made in feature.inputs():
+                # "age missing" may be a column of the table, and the flag of another one.
+                name, number = made.name, 2
+                while (made.num_embeddings is None, name) in taken:
+                    name, number = f"{made.name} ({number})", number + 1
+                taken.add((made.num_embeddings is None, name))
+                found.append((feature, replace(made, name=name)))
+        return found
+
+    @cached_property
+    def schema(self) -> Schema:
+        """What the arrays mean."""
+        tables: dict[str, Table] = {}
+        shared: dict[str, str] = {}
+        features = []
+        for _, made in self.inputs:
+            if made.num_embeddings is None:
+                continue
+            table = shared.get(made.table) if made.table else None
+            if table is None:
+                table, number = made.table or made.name, 2
+                while table in tables:
+                    table, number = f"{made.table or made.name} ({number})", number + 1
+                tables[table] = Table(name=table, num_embeddings=made.num_embeddings)
+                if made.table:
+                    shared[made.table] = table
+            features.append(
+                SchemaFeature(
+                    name=made.name, table=table, kind=made.kind, max_length=made.max_length
+                )
+            )
+        return Schema(
+            dense=tuple(
+                DenseFeature(name=made.name, transform=made.transform)
+                for _, made in self.inputs
+                if made.num_embeddings is None
+            ),
+            tables=tuple(tables.values()),
+            features=tuple(features),
+            labels=self.columns.labels,
+            task=self.columns.task,
+        )
+
+    def vocabulary(self, name: str) -> Vocabulary:
+        """Return the values of a category, by id; the last id is for all others."""
+        feature, _ = self._input(name, category=True)
+        if isinstance(feature, Number):
+            names = feature.bucket_names()
+            frame = pl.DataFrame({"value": names, "count": [0] * len(names)})
+            return Vocabulary(name, frame.head(len(names) - 1))
+        return feature.vocabulary()
+
+    def raw(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the numbers of an input as the raw data have them, as far as can be undone."""
+        feature, made = self._input(name, category=False)
+        if isinstance(feature, Number) and made.transform != "flag":
+            return feature.raw(values)
+        return values.astype(np.float64)
+
+    def wrong(self, frame: pl.DataFrame) -> Iterator[tuple[str, pl.Series, str]]:
+        """Yield number columns with values that are no numbers: name, mask, and what is expected.
+
+        Args:
+            frame: n rows with the columns in `needed`.
+
+        """
+        for number in self._numbers:
+            yield from wrong_numbers(frame[number.name], time=number.time)
+
+    def encode(self, frame: pl.DataFrame, *, labels: bool = False) -> Encoded:
+        """Return rows as arrays.
+
+        Args:
+            frame: n rows with the columns in `needed`; others are not looked at.
+            labels: Whether the frame has labels, and weights where rows weigh.
+
+        Raises:
+            DatasetError: A column is absent, or of another kind than the vocabulary.
+            InputError: A label or a weight is none; names the row.
+
+        """
+        names = [*self.needed, *(self._label_columns if labels else ())]
+        present = set(frame.columns)
+        if absent := [name for name in names if name not in present]:
+            raise DatasetError(f"the rows have no column {absent[0]}; they have {frame.columns}")
+        encoded = assemble(self._parts(frame), frame.height)
+        return self._with_labels(encoded, frame) if labels else encoded
+
+    def _parts(self, frame: pl.DataFrame) -> list[Parts]:
+        """Return the inputs of each feature."""
+        numbers = iter(encode_numbers(self._numbers, frame)) if self._numbers else iter(())
+        return [
+            next(numbers) if isinstance(feature, Number) else feature.encode(frame)
+            for feature in self.features
+        ]
+
+    def _with_labels(self, encoded: Encoded, frame: pl.DataFrame) -> Encoded:
+        columns = [label.encode(frame[label.name]) for label in self.targets]
+        for label, values in zip(self.targets, columns, strict=True):
+            _check_present(values, frame[label.name], label.expected)
+        weights = None
+        if self.columns.weight is not None:
+            raw = frame[self.columns.weight]
+            weighed = encode_weights(raw)
+            _check_present(weighed, raw, "a weight, which is a number that is 0 or more")
+            weights = weighed.to_numpy()
+        labels = stack_labels(columns, self.columns.task)
+        return replace(encoded, labels=labels, weights=weights)
+
+    @cached_property
+    def _numbers(self) -> list[Number]:
+        return [feature for feature in self.features if isinstance(feature, Number)]
+
+    @property
+    def _label_columns(self) -> tuple[str, ...]:
+        weight = self.columns.weight
+        return (*self.columns.labels, *((weight,) if weight is not None else ()))
+
+    @cached_property
+    def _tables(self) -> list[ValueTable]:
+        """The values that are in files, each once, however many features share it."""
+        tables: list[ValueTable] = []
+        for feature in self.features:
+            if not isinstance(feature, Number):
+                tables += [table for table in feature.tables() if table not in tables]
+        return tables
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that features need beside features.json."""
+        return tuple(vocabulary_file(number) for number in range(len(self._tables)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `features.json` holds."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "source": self.source,
+            "columns": toml.to_dict(self.columns),
+            "labels": [label.to_dict() for label in self.targets],
+            "layout": self.layout.to_dict() if self.layout else None,
+            "tables": [table.to_dict() for table in self._tables],
+            "features": [
+                feature.to_dict() if isinstance(feature, Number) else feature.to_dict(self._tables)
+                for feature in self.features
+            ],
+        }
+
+    def save(self, folder: Path | str) -> None:
+        """Write these features into a folder, by hard links where they are in another one."""
+        target = Path(folder)
+        (target / VOCABULARY_FOLDER).mkdir(parents=True, exist_ok=True)
+        for file, table in zip(self.files, self._tables, strict=True):
+            table.save(target / file)
+        # Last, so that a folder with a features.json has everything it names.
+        if self.folder is None:
+            write_json(target / FEATURES_FILE, self.to_dict())
+        else:
+            link(self.folder / FEATURES_FILE, target / FEATURES_FILE)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Features":
+        """Open the features of a prepared dataset or of a run directory.
+
+        Raises:
+            DatasetError: The folder has none, damaged ones, or ones of another version.
+
+        """
+        path = Path(folder) / FEATURES_FILE
+        try:
+            values = json.loads(path.read_text())
+            if values["format"] != FORMAT or values["version"] != VERSION:
+                raise DatasetError(
+                    f"{path} is {values['format']} version {values['version']}, expected "
+                    f"{FORMAT} version {VERSION}; use the release that wrote it"
+                )
+            columns = toml.from_dict(values["columns"])
+            tables = [
+                ValueTable.from_dict(each, Path(folder) / vocabulary_file(number))
+                for number, each in enumerate(values["tables"])
+            ]
+            return cls(
+                source=values["source"],
+                columns=columns,
+                targets=tuple(Label.from_dict(each, columns.task) for each in values["labels"]),
+                features=tuple(_open_feature(each, tables) for each in values["features"]),
+                layout=Layout.from_dict(values["layout"]) if values["layout"] else None,
+                folder=Path(folder),
+            )
+        except OSError as error:
+            problem = f"{folder} holds no features ({FEATURES_FILE}: {error.strerror})"
+            expected = "expected a prepared dataset or a run directory"
+            raise DatasetError(f"{problem}; {expected}") from None
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise DatasetError(f"{path} is damaged ({error}); prepare the dataset again") from error
+
+    def _input(self, name: str, *, category: bool) -> tuple[Feature, Input]:
+        return next(
+            (feature, made)
+            for feature, made in self.inputs
+            if made.name == name and (made.num_embeddings is not None) == category
+        )
+
+
+def vocabulary_file(number: int) -> str:
+    """Return the file of the values with a number, in a folder of features."""
+    # Numbered, because a column's name may be anything.
+    return f"{VOCABULARY_FOLDER}/{number:04}.parquet"
+
+
+def _open_feature(values: dict[str, Any], tables: list[ValueTable]) -> Feature:
+    match values["type"]:
+        case "number":
+            return Number.from_dict(values)
+        case "category":
+            return Category.from_dict(values, tables)
+        case _:
+            return List.from_dict(values, tables)
+
+
+def _check_present(values: pl.Series, raw: pl.Series, expected: str) -> None:
+    """Raise an InputError at the first row whose value is null."""
+    if values.null_count():
+        row = int(values.is_null().arg_true()[0])
+        problem = f'is "{raw[row]}", expected {expected}'
+        raise InputError(problem, file="the rows", row=row + 1, column=raw.name)

@@ -1,0 +1,113 @@
+"""Features of a table, fitted on its training rows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from dlrm.data.features.category import Category
+from dlrm.data.features.columns import LISTS, Column, Columns
+from dlrm.data.features.list import List, split_lists
+from dlrm.data.features.number import Number
+from dlrm.data.features.texts import as_texts
+from dlrm.data.features.value_table import ValueTable
+from dlrm.data.sources.raw_table import RawTable
+from dlrm.data.vocabulary import Vocabulary, distinct, fold
+
+Feature = Number | Category | List
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittingRows:
+    """The rows that features are fitted to."""
+
+    table: RawTable
+    """All rows."""
+    train: NDArray[np.intp]
+    """(n,) numbers of the training rows, rising"""
+    labels: NDArray[Any]
+    """(n,) their labels, of several the first: clicks as integers, or any numbers"""
+    good: NDArray[np.intp]
+    """Numbers of all rows that are not bad, for what is numbered over the whole log"""
+
+    def frame(self, *names: str) -> pl.DataFrame:
+        """Return some columns of the training rows."""
+        columns = [self.table.column(name)[self.train].alias(name) for name in names]
+        return pl.DataFrame(columns)
+
+
+def fit(
+    rows: FittingRows, schema: Columns, *, seed: int = 0
+) -> Iterator[tuple[Feature, dict[str, NDArray[np.float32]]]]:
+    """Fit the features of a schema one by one.
+
+    Args:
+        rows: What to fit to.
+        schema: What becomes of the columns.
+        seed: Of the folds of target means.
+
+    Yields:
+        A fitted feature, and by name those of its numbers that training rows get.
+
+    """
+    numbers: dict[str, Number] = {}
+    shared: dict[str, ValueTable] = {}
+    for column in schema.used():
+        if column.kind == "number":
+            numbers[column.name] = Number.fit(column, rows.frame(column.name)[column.name])
+            yield numbers[column.name], {}
+            continue
+        sharing = schema.sharing(column.table_name)
+        name = column.table_name if column.table or len(sharing) > 1 else ""
+        if len(sharing) > 1 and name not in shared and not column.values.hash_rows:
+            shared[name] = _shared_values(name, sharing, rows)
+        table = shared.get(name)
+        if column.kind in LISTS:
+            values = rows.frame(column.name)[column.name]
+            yield List.fit(column, values, shared=table, table_name=name), {}
+        elif column.values.whole_log:
+            yield _of_whole_log(column, rows), {}
+        else:
+            yield Category.fit(
+                (column.name,),
+                column.values,
+                rows.frame(column.name),
+                rows.labels,
+                seed=seed,
+                shared=table,
+                table_name=name,
+            )
+    for cross in schema.crosses:
+        buckets = tuple(numbers[name] for name in cross.columns if name in numbers)
+        frame = rows.frame(*cross.columns)
+        yield Category.fit(
+            cross.columns, cross.values, frame, rows.labels, seed=seed, buckets=buckets
+        )
+
+
+def _shared_values(name: str, columns: tuple[Column, ...], rows: FittingRows) -> ValueTable:
+    """Return the values of all columns that share a table, their counts added up."""
+    counted = []
+    for column in columns:
+        values = rows.frame(column.name)[column.name]
+        if column.kind in LISTS:
+            keys, _ = split_lists(values, column.separator)
+        else:
+            keys = as_texts(values)
+        counted.append(distinct(keys)[0].with_columns(pl.col("count").cast(pl.Int64)))
+    together = pl.concat(counted)
+    vocabulary, _ = Vocabulary.build(name, together, min_count=columns[0].values.min_count)
+    return ValueTable(name, vocabulary.frame, kept=vocabulary.frame.height)
+
+
+def _of_whole_log(column: Column, rows: FittingRows) -> Category:
+    values = rows.table.column(column.name)[rows.good]
+    counted, _ = distinct(fold(values, column.values.modulo or None))
+    vocabulary, _ = Vocabulary.build(
+        column.name, counted, column.values.ids, column.values.min_count
+    )
+    table = ValueTable(column.name, vocabulary.frame, kept=vocabulary.frame.height)
+    return Category(columns=(column.name,), values=column.values, table=table)

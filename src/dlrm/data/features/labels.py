@@ -1,0 +1,121 @@
+"""Labels and weights of rows: what they mean, and which rows have none."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from dlrm.data.features.columns import Columns
+from dlrm.data.features.texts import as_numbers, as_texts, positives, recognised
+from dlrm.data.sources.raw_table import RawTable
+from dlrm.errors import ConfigError
+from dlrm.schema import Task
+
+_MOST_VALUES = 1000
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """A label column, and how its values become numbers."""
+
+    name: str
+    task: Task = "classification"
+    click: str = "1"
+    """Classification: the value that means a click, or a comparison."""
+    values: tuple[str, ...] = ("0", "1")
+    """Classification: the values that the label may have; none where there are too many."""
+
+    @property
+    def expected(self) -> str:
+        """What a value should be, in words."""
+        return "a label" if self.task == "classification" else "a number"
+
+    def encode(self, values: pl.Series) -> pl.Series:
+        """Return labels: clicks (UInt8) or numbers (Float32); null where a value is neither."""
+        if self.task == "classification":
+            return positives(list(self.values), self.click, self.name)(as_texts(values))
+        numbers, _ = as_numbers(values)
+        return numbers.set(numbers.abs() > _LARGEST, None).cast(pl.Float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready values."""
+        return {"name": self.name, "click": self.click, "values": list(self.values)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], task: Task) -> "Label":
+        """Rebuild what `to_dict` returned."""
+        return cls(
+            name=values["name"], task=task, click=values["click"], values=tuple(values["values"])
+        )
+
+
+def fit_labels(table: RawTable, schema: Columns) -> tuple[Label, ...]:
+    """Return what the labels of a table mean.
+
+    Raises:
+        ConfigError: A label is not binary, or nobody can know which value is a click; or it holds
+            no numbers where these are expected; or labels are of different kinds.
+
+    """
+    if schema.task == "regression":
+        return _numbers(table, schema)
+    values = {
+        name: as_texts(table.column(name)).drop_nulls().unique(maintain_order=True).to_list()
+        for name in schema.labels
+    }
+    if schema.positive is None:
+        _check_kinds(values)
+    return tuple(
+        Label(
+            name=name,
+            click=recognised(distinct, schema.positive, name),
+            values=tuple(distinct) if len(distinct) <= _MOST_VALUES else (),
+        )
+        for name, distinct in values.items()
+    )
+
+
+def encode_weights(values: pl.Series) -> pl.Series:
+    """Return weights (Float32); null where one is missing, negative, or no number."""
+    numbers, _ = as_numbers(values)
+    return numbers.set((numbers < 0) | (numbers > _LARGEST), None).cast(pl.Float32)
+
+
+def stack_labels(labels: Sequence[pl.Series], task: Task) -> NDArray[Any]:
+    """Return labels (n, K), uint8 or for regression float32; what is null becomes 0."""
+    dtype = np.uint8 if task == "classification" else np.float32
+    columns = [label.fill_null(0).to_numpy() for label in labels]
+    return np.stack(columns, axis=1).astype(dtype, copy=False)
+
+
+def _numbers(table: RawTable, schema: Columns) -> tuple[Label, ...]:
+    for name in schema.labels:
+        values = table.column(name)
+        numbers, wrong = as_numbers(values)
+        if numbers.null_count() < len(numbers):
+            continue
+        if not wrong.any():
+            raise ConfigError(f"the label {name} is missing in every row")
+        others = [other for other in schema.labels if other != name]
+        problem = f'the label {name} holds no numbers, but "{as_texts(values.filter(wrong))[0]}"'
+        if others:
+            problem = f"labels of different kinds: {problem}, beside {', '.join(others)}"
+        raise ConfigError(f"{problem}; the task is regression, whose labels are numbers")
+    return tuple(Label(name=name, task="regression", click="", values=()) for name in schema.labels)
+
+
+def _check_kinds(values: dict[str, list[str]]) -> None:
+    """Raise a ConfigError where one label has two values and another one has more."""
+    two = [name for name, distinct in values.items() if len(distinct) <= 2]
+    more = [name for name, distinct in values.items() if len(distinct) > 2]
+    if two and more:
+        shown = ", ".join(f'"{value}"' for value in values[more[0]][:5])
+        raise ConfigError(
+            f"labels of different kinds: {two[0]} has two values, but {more[0]} has "
+            f"{len(values[more[0]])} ({shown}{', ...' if len(values[more[0]]) > 5 else ''}); one "
+            "run has labels that are all clicks, or all numbers (--task regression)"
+        )

@@ -1,0 +1,96 @@
+"""A schema as a table on the terminal, with the reason for each decision."""
+
+from collections.abc import Iterable
+
+from rich.table import Table
+from rich.text import Text
+
+from dlrm import terminal
+from dlrm.data.features.columns import WITH_IDS, Column, Columns, Values
+
+MOST, MOST_CROSSES = 60, 10
+
+
+def show(schema: Columns) -> None:
+    """Print what the columns are taken for to standard error."""
+    terminal.err.print(grid(schema))
+
+
+def grid(schema: Columns) -> Table:
+    """Return the table: column, what it is, why."""
+    several = len(schema.labels) > 1
+    title = f"Columns; the label{'s are' if several else ' is'} {', '.join(schema.labels)}"
+    title += f"; the weight is {schema.weight}" if schema.weight is not None else ""
+    made = Table(title=Text(title), title_justify="left")
+    for head in ("column", "taken for", "because"):
+        made.add_column(head, overflow="fold")
+    lines = described(schema)
+    columns, crosses = lines[: len(schema.columns)], lines[len(schema.columns) :]
+    for some, most, kind in ((columns, MOST, "columns"), (crosses, MOST_CROSSES, "crosses")):
+        for line in some[:most]:
+            # As texts, because a name in brackets would be taken for markup.
+            made.add_row(*(Text(line[key]) for key in ("name", "taken_for", "why")))
+        if len(some) > most:
+            made.add_row(f"... and {len(some) - most} more {kind}", "", "see dlrm data infer")
+    return made
+
+
+def described(schema: Columns) -> list[dict[str, str]]:
+    """Return the columns, then the crosses: `name`, `kind`, `taken_for`, `why`."""
+    columns = [
+        {
+            "name": each.name,
+            "kind": each.kind,
+            "taken_for": what(each),
+            "why": each.why or "the schema says so",
+        }
+        for each in schema.columns
+    ]
+    crosses = [
+        {
+            "name": each.name,
+            "kind": "cross",
+            "taken_for": ", ".join(["cross", *_values(each.values)]),
+            "why": each.why or "asked for",
+        }
+        for each in schema.crosses
+    ]
+    return columns + crosses
+
+
+def what(column: Column) -> str:
+    """Return what a column is taken for, in a few words."""
+    words: list[str] = ["time" if column.kind == "number" and column.time else column.kind]
+    if column.kind == "number":
+        if column.dense and column.scale != "none":
+            words.append(
+                {"standard": "standardised", "quantile": "ranked"}.get(column.scale, column.scale)
+            )
+        if column.buckets:
+            words.append(f"{column.buckets} buckets")
+        if not column.dense:
+            words[0] = "number in buckets"
+        if column.missing_flag:
+            words.append("flag where missing")
+    elif column.kind in WITH_IDS:
+        words += [f"the newest {column.max_length}"] if column.max_length else []
+        words += _values(column.values)
+        words += [f"table {column.table}"] if column.table else []
+    return ", ".join(words)
+
+
+def _values(values: Values) -> Iterable[str]:
+    if values.hash_rows:
+        yield f"hashed into {values.hash_rows:,}"
+    elif values.whole_log:
+        yield "numbered over the whole log"
+    if not values.hash_rows and values.min_count > 1 and values.embed:
+        yield f"values seen {values.min_count} times or more"
+    if not values.embed:
+        yield "no embedding"
+    if values.log_count:
+        yield "log count"
+    if values.target_mean:
+        yield "target mean"
+    if values.target_score:
+        yield "target score"

@@ -1,0 +1,129 @@
+"""The distinct values of a table, in memory or in a file that is read at first use."""
+
+import os
+import shutil
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from dlrm.data.vocabulary import Vocabulary
+from dlrm.errors import DatasetError
+from dlrm.files import sync_file
+
+
+class ValueTable:
+    """The distinct values of one category, or of all columns that share a table.
+
+    Args:
+        name: Of the table, for errors.
+        frame: `value` and `count`, and `label_sum` where labels are summed: values with a row of
+            their own first, which are `kept`. None to read it from the file.
+        kept: Values with a row of their own.
+        values: All values; None for those of the frame.
+        file: Where they are.
+
+    """
+
+    def __init__(
+        self,
+        name: str,
+        frame: pl.DataFrame | None,
+        *,
+        kept: int,
+        values: int | None = None,
+        file: Path | None = None,
+    ):
+        self.name, self.kept, self.file = name, kept, file
+        self._frame = frame
+        self.values = frame.height if values is None and frame is not None else values or 0
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """All values.
+
+        Raises:
+            DatasetError: The file is missing, damaged, or of another dataset.
+
+        """
+        return self._vocabulary.frame
+
+    @property
+    def num_embeddings(self) -> int:
+        """Rows of the table: one for each value that is kept, and one for all others."""
+        return self.kept + 1
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        # Two threads may read it at the same time, and get the same.
+        frame = _read(self.file) if self._frame is None and self.file else self._frame
+        assert frame is not None
+        if frame.height != self.values:
+            raise DatasetError(
+                f"the vocabulary of {self.name} in {self.file} has {frame.height} values, expected "
+                f"{self.values}; prepare the dataset again"
+            )
+        return Vocabulary(self.name, frame)
+
+    def places(self, values: pl.Series) -> NDArray[np.int32]:
+        """Return the place of each value (n,) among all values; their number where it is new."""
+        return self._vocabulary.ids(values)
+
+    def ids(self, values: pl.Series) -> NDArray[np.int32]:
+        """Return the id of each value (n,); `kept` where it has no row of its own."""
+        places = self.places(values)
+        return places if self.kept == self.values else np.minimum(places, np.int32(self.kept))
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the values with a row of their own."""
+        return Vocabulary(self.name, self.frame.head(self.kept).select("value", "count"))
+
+    def save(self, target: Path) -> None:
+        """Write the values to a file, or make it the same as their file."""
+        if self.file is not None:
+            link(self.file, target)
+            return
+        with target.open("wb") as stream:
+            self.frame.write_parquet(stream, compression="zstd")
+        sync_file(target)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready values, without the frame."""
+        return {"name": self.name, "kept": self.kept, "values": self.values}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], file: Path) -> "ValueTable":
+        """Rebuild what `to_dict` returned; the file is read when it is needed."""
+        return cls(values["name"], None, kept=values["kept"], values=values["values"], file=file)
+
+
+def _read(file: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(file)
+    except FileNotFoundError:
+        raise DatasetError(f"{file} is missing; prepare the dataset again") from None
+    except pl.exceptions.PolarsError as error:
+        raise DatasetError(f"{file} is damaged ({error}); prepare the dataset again") from error
+
+
+def link(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, or a copy where the file system has no links."""
+    if target.exists() and target.samefile(source):
+        return
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    try:
+        try:
+            os.link(source, temporary)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            shutil.copyfile(source, temporary)
+        temporary.replace(target)
+    except FileNotFoundError:
+        raise DatasetError(f"{source} is missing; prepare the dataset again") from None
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,182 @@
+"""Lines of libsvm, libfm and libffm: `label index:value ...`, or `label field:index:value ...`.
+
+The format has no columns; a layout, found by looking at all lines, says which it is read as:
+
+    positions   every line has K entries of value 1, and no index comes at two positions: K
+                categories `f0`, `f1`, ... (libfm's one-hot fields)
+    fields      libffm: one category for each field, `f<field>`, or a list where it comes twice
+    bag         entries of value 1, as many as there are: one list `ids`
+    numbers     other values: one number for each index, named by it; what is absent is 0
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from dlrm.data.features.columns import Column, Columns, Values
+from dlrm.data.sources.entries import Entries, entries
+from dlrm.errors import InputError
+
+LABEL = "label"
+MOST_NUMBERS = 4096
+MOST_KEPT = 1 << 23
+"""Entries kept in memory, some 200 MB, so that a file that is not large is read once."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """How entries become columns."""
+
+    kind: Literal["positions", "fields", "bag", "numbers"]
+    names: tuple[str, ...]
+    """positions, fields and bag: the columns."""
+    lists: tuple[str, ...] = ()
+    """Those of them that are lists."""
+
+    def schema(self) -> Columns:
+        """Return what the columns are."""
+        if self.kind == "numbers":
+            why = "indices with values other than 1"
+            made = [Column(name=name, kind="number", why=why) for name in self.names]
+        else:
+            why = {"positions": "one entry a line here", "fields": "a field", "bag": "all entries"}
+            values = Values(min_count=2)
+            made = [
+                Column(
+                    name=name,
+                    kind="list" if name in self.lists else "category",
+                    values=values,
+                    why=why[self.kind],
+                )
+                for name in self.names
+            ]
+        return Columns(labels=(LABEL,), columns=tuple(made))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready values."""
+        return {"kind": self.kind, "names": list(self.names), "lists": list(self.lists)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Layout":
+        """Rebuild what `to_dict` returned."""
+        return cls(kind=values["kind"], names=tuple(values["names"]), lists=tuple(values["lists"]))
+
+
+def find_layout(files: list[Path], kept: dict[Path, list[Entries]] | None = None) -> Layout:
+    """Return how the entries of these files become columns.
+
+    Args:
+        files: All of them.
+        kept: Gets the entries of files that are small, for `frames` to take.
+
+    Raises:
+        InputError: A file is not of this format.
+
+    """
+    lengths: set[int] = set()
+    ones, fields, twice, top = True, set[int](), set[int](), -1
+    places = pl.DataFrame(schema={"index": pl.Int64, "place": pl.Int64})
+    room = MOST_KEPT
+    for file in files:
+        read: list[Entries] = []
+        for found in entries(file):
+            if (room := room - len(found.index)) >= 0:
+                read.append(found)
+            lengths |= set(np.unique(found.lengths).tolist())
+            ones &= bool((found.value == 1).all())
+            top = max(top, int(found.index.max(initial=-1)))
+            if found.field.max(initial=-1) >= 0:
+                pairs = pl.DataFrame({"row": found.rows, "field": found.field})
+                pairs = pairs.filter(pl.col("field") >= 0)
+                fields |= set(pairs["field"].unique().to_list())
+                twice |= set(pairs.filter(pairs.is_duplicated())["field"].unique().to_list())
+            if not fields and ones and len(lengths) == 1:
+                width = min(lengths)
+                seen = pl.DataFrame(
+                    {"index": found.index, "place": np.arange(len(found.index)) % max(width, 1)}
+                )
+                places = pl.concat([places, seen.unique()]).unique()
+        if kept is not None and room >= 0:
+            kept[file] = read
+    if not ones and not fields:
+        if top >= MOST_NUMBERS:
+            problem = (
+                f"has values other than 1 for indices up to {top}; numbers are read for indices "
+                f"below {MOST_NUMBERS}. Make them ones, or write the table as CSV or Parquet"
+            )
+            raise InputError(problem, file=files[0])
+        return Layout(kind="numbers", names=tuple(str(index) for index in range(top + 1)))
+    if fields:
+        known = sorted(fields)
+        return Layout(
+            kind="fields",
+            names=tuple(f"f{each}" for each in known),
+            lists=tuple(f"f{each}" for each in known if each in twice),
+        )
+    if len(lengths) == 1 and 0 not in lengths and places["index"].n_unique() == len(places):
+        return Layout(kind="positions", names=tuple(f"f{k}" for k in range(lengths.pop())))
+    return Layout(kind="bag", names=("ids",), lists=("ids",))
+
+
+def frames(
+    file: Path, layout: Layout, read: Iterable[Entries] | None = None
+) -> Iterator[pl.DataFrame]:
+    """Yield the lines of a file as the columns of a layout, and the label.
+
+    Args:
+        file: The file.
+        layout: How its entries become columns.
+        read: Its entries, where they are kept.
+
+    Raises:
+        InputError: A line does not fit; names it.
+
+    """
+    for found in entries(file) if read is None else read:
+        columns = found.labels.to_frame()
+        match layout.kind:
+            case "bag":
+                yield columns.with_columns(_lists(found, layout.names[0]))
+            case "positions":
+                wrong = np.flatnonzero(found.lengths != len(layout.names))
+                if len(wrong):
+                    problem = f"has {found.lengths[wrong[0]]} entries, expected {len(layout.names)}"
+                    raise InputError(problem, file=file, line=found.first + int(wrong[0]))
+                index = found.index.reshape(-1, len(layout.names))
+                yield columns.with_columns(
+                    pl.Series(name, np.ascontiguousarray(index[:, k])).cast(pl.String)
+                    for k, name in enumerate(layout.names)
+                )
+            case "fields":
+                yield columns.with_columns(_by_field(found, layout))
+            case "numbers":
+                yield columns.with_columns(_by_index(found, layout))
+
+
+def _lists(found: Entries, name: str, mine: NDArray[np.bool_] | None = None) -> pl.Series:
+    """Return the indices of each line as a list of texts; null where a line has none."""
+    chosen = slice(None) if mine is None else mine
+    flat = pl.DataFrame({"row": found.rows[chosen], name: found.index[chosen]})
+    lists = flat.group_by("row", maintain_order=True).agg(pl.col(name).cast(pl.String))
+    rows = pl.DataFrame({"row": np.arange(len(found.lengths))})
+    return rows.join(lists, on="row", how="left", maintain_order="left")[name]
+
+
+def _by_field(found: Entries, layout: Layout) -> list[pl.Series]:
+    made = []
+    for name in layout.names:
+        lists = _lists(found, name, found.field == int(name[1:]))
+        made.append(lists if name in layout.lists else lists.list.first().alias(name))
+    return made
+
+
+def _by_index(found: Entries, layout: Layout) -> list[pl.Series]:
+    known = found.index < len(layout.names)
+    numbers = np.zeros((len(layout.names), len(found.lengths)))
+    numbers[found.index[known], found.rows[known]] = found.value[known]
+    return [pl.Series(name, numbers[k]) for k, name in enumerate(layout.names)]

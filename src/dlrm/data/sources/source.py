@@ -1,0 +1,65 @@
+"""The contract of a data source: raw rows, read as frames."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import polars as pl
+
+from dlrm.data.features.columns import Columns
+from dlrm.data.sources.raw_table import RawTable
+
+
+class Source(Protocol):
+    """Raw rows that `prepare` can turn into a dataset."""
+
+    @property
+    def name(self) -> str:
+        """Name of the kind of source, e.g. `criteo` or `table`."""
+        ...
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return JSON-ready values that change whenever the rows would; cheap to compute.
+
+        A prepared dataset with an equal fingerprint and equal options is not prepared again.
+        """
+        ...
+
+    def schema(self) -> Columns | None:
+        """Return what the columns are where the format says so; None where it does not."""
+        ...
+
+    def rows(self) -> int:
+        """Return how many rows there are: an estimate, good enough for a progress bar."""
+        ...
+
+    def read(self) -> Iterator[pl.DataFrame]:
+        """Yield the rows in order, some 100,000 at a time.
+
+        Columns are those of the schema, where there is one; a missing value is null. Where the
+        truth is known because it was planted, there is `truth` (Float32): the probability that each
+        label was drawn with.
+
+        Raises:
+            InputError: A row is not what it should be; names file, line and column.
+
+        """
+        ...
+
+
+@runtime_checkable
+class Table(Protocol):
+    """A source that can be read column by column, and knows where each row stands."""
+
+    def table(self, folder: Path, advance: Callable[[int], None]) -> RawTable:
+        """Return the rows as Parquet parts.
+
+        Args:
+            folder: An empty folder for the parts, which stay there.
+            advance: Hears of the number of rows as they come.
+
+        Raises:
+            InputError: A row is not what it should be; names file, line and column.
+
+        """
+        ...

@@ -1,0 +1,122 @@
+"""Source `table`: files with named columns, CSV, TSV, Parquet, or lines of libsvm."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import polars as pl
+
+from dlrm.data.criteo import file_fingerprint
+from dlrm.data.features.columns import Columns
+from dlrm.data.sources import libsvm
+from dlrm.data.sources.entries import Entries
+from dlrm.data.sources.files import TableFile, count, look, to_parquet
+from dlrm.data.sources.raw_table import Part, RawTable
+from dlrm.errors import InputError
+
+FILE_SPLITS = {
+    "train": "train",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "val": "validation",
+    "test": "test",
+}
+"""First word of a file's name -> the split that it is, in a folder of files."""
+
+
+class TableFiles:
+    """One file or several with the same columns, as a Source.
+
+    Args:
+        files: The files; by split where the split is known.
+        known: Layout of libsvm files where it is known already, from training.
+
+    Raises:
+        InputError: A file is missing, empty, damaged, or not of the first one's format.
+
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path] | dict[str, list[Path]],
+        *,
+        known: libsvm.Layout | None = None,
+    ):
+        by_split = files if isinstance(files, dict) else {None: list(files)}
+        self._files: list[tuple[str | None, TableFile]] = [
+            (split, look(path)) for split, paths in by_split.items() for path in paths
+        ]
+        formats = {file.format for _, file in self._files}
+        if "libsvm" in formats and len(formats) > 1:
+            other = next(file.path for _, file in self._files if file.format != "libsvm")
+            raise InputError("is no libsvm file, as others here are", file=other)
+        self.name = "libsvm" if "libsvm" in formats else "table"
+        self._layout = known
+        self._kept: dict[Path, list[Entries]] = {}
+        self._check_names()
+
+    @property
+    def layout(self) -> libsvm.Layout | None:
+        """How the entries of libsvm lines become columns; None for other formats."""
+        if self.name == "libsvm" and self._layout is None:
+            self._layout = libsvm.find_layout([file.path for _, file in self._files], self._kept)
+        return self._layout
+
+    def schema(self) -> Columns | None:
+        """Return what the columns of libsvm lines are; None for other formats."""
+        return self.layout.schema() if self.layout else None
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return sizes and hashes of the files."""
+        files = [{"split": split, **file_fingerprint(file.path)} for split, file in self._files]
+        return {"source": self.name, "files": files}
+
+    def rows(self) -> int:
+        """Return about how many rows there are."""
+        return sum(count(file) for _, file in self._files)
+
+    def read(self) -> Iterator[pl.DataFrame]:
+        """Yield the rows in order."""
+        with TemporaryDirectory(prefix="dlrm-") as folder:
+            table = self.table(Path(folder), lambda _: None)
+            yield from table.blocks(list(table.types))
+
+    def table(self, folder: Path, advance: Callable[[int], None]) -> RawTable:
+        """Return the rows as Parquet parts; see `Table`."""
+        parts: list[Part] = []
+        for split, file in self._files:
+            written = to_parquet(file, folder, self.layout, self._kept.pop(file.path, None))
+            parts += [replace(part, split=split) for part in written]
+            advance(sum(part.rows for part in written))
+        return RawTable(tuple(parts))
+
+    def _check_names(self) -> None:
+        """Say which column is missing before any file is read."""
+        named = [file for _, file in self._files if file.names]
+        for file in named[1:]:
+            first = named[0]
+            for one, other in ((first, file), (file, first)):
+                if lacking := [name for name in one.names if name not in other.names]:
+                    problem = f"lacks this column, which {one.path} has"
+                    raise InputError(problem, file=other.path, column=lacking[0])
+
+
+def in_folder(folder: Path) -> dict[str, list[Path]]:
+    """Return the files of a folder by split, from their names: train*, valid*, test*.
+
+    Raises:
+        InputError: The folder has no training file.
+
+    """
+    files: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        word = path.name.lower().replace("-", ".").replace("_", ".").split(".")[0]
+        if path.is_file() and word in FILE_SPLITS:
+            files.setdefault(FILE_SPLITS[word], []).append(path)
+    if "train" not in files:
+        problem = "is a folder, but neither a prepared dataset nor one with a file named train.*"
+        raise InputError(f'{problem}; for the raw files in it write "{folder}/*"', file=folder)
+    return dict(sorted(files.items(), key=lambda item: list(FILE_SPLITS.values()).index(item[0])))

@@ -1,1 +1,0 @@
-"""Tables in: any CSV, TSV, Parquet or libsvm file, and frames, up to a prepared dataset."""
