@@ -20,6 +20,7 @@ from dlrm.bench.results import append
 from dlrm.bench.timer import interleave, ratio, verdict
 from dlrm.data.clicks import ClicksSource
 from dlrm.data.loader import Loader
+from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
 from dlrm.nn import precision
 from dlrm.ops.memory import keep_freed_memory
@@ -43,7 +44,7 @@ def main(words: Sequence[str] = ()) -> None:
     path = given.out
     with tempfile.TemporaryDirectory() as folder:
         log = ClicksSource(rows)
-        dataset = prepare(log, Path(folder) / "clicks", split="chronological").dataset
+        dataset = prepare(log, Path(folder) / "clicks", PrepareConfig(split="chronological")).dataset
         for batch_size in (128, 2048):
             loader = Loader(dataset.split("train"), batch_size=batch_size, shuffle=True)
             model = config.model.build(dataset.schema, resolved)

@@ -17,6 +17,7 @@ from typing import Any
 
 from dlrm.bench.results import append
 from dlrm.data.clicks import ClicksSource
+from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
 from dlrm.data.store import MANIFEST_FILE
 from dlrm.errors import unknown
@@ -82,7 +83,7 @@ def main(words: Sequence[str] = ()) -> None:
 def larger(folder: Path, samples: int, rows: int) -> Path:
     """Prepare a generated log, with tables larger than its values ask for."""
     source = ClicksSource(samples, seed=1)
-    data = prepare(source, folder / "clicks", split="chronological").dataset.path
+    data = prepare(source, folder / "clicks", PrepareConfig(split="chronological")).dataset.path
     manifest = json.loads((data / MANIFEST_FILE).read_text())
     features = manifest["schema"]["categorical"]
     for feature in features:

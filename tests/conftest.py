@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dlrm.data.clicks import ClicksSource
+from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
 from dlrm.data.store import Dataset
 
@@ -20,7 +21,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONP
 def clicks(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """A small generated click log, prepared: 2,400 / 300 / 300 rows."""
     out = tmp_path_factory.mktemp("clicks") / "dataset"
-    return prepare(ClicksSource(3000, seed=1), out, split="chronological").dataset
+    return prepare(ClicksSource(3000, seed=1), out, PrepareConfig(split="chronological")).dataset
 
 
 @pytest.fixture

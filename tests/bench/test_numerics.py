@@ -17,6 +17,7 @@ from dlrm.bench.numerics.study import Study
 from dlrm.bench.numerics.variants import REFERENCE, VARIANTS, Variant, chosen
 from dlrm.bench.numerics.verdict import NEUTRAL, conclusion, pareto, rows, verdict
 from dlrm.data.clicks import ClicksSource
+from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, DatasetError, DivergedError, Interrupted
@@ -273,7 +274,9 @@ def test_too_little_of_anything_is_refused(clicks, tmp_path, monkeypatch):
         few(clicks, "int8")
     monkeypatch.undo()
     untested = prepare(
-        ClicksSource(500), tmp_path / "none", split="chronological", fractions=(0.9, 0.1, 0.0)
+        ClicksSource(500),
+        tmp_path / "none",
+        PrepareConfig(split="chronological", fractions=(0.9, 0.1, 0.0)),
     ).dataset
     with pytest.raises(DatasetError, match="the test split has no rows; see --prepare"):
         few(untested, "int8")

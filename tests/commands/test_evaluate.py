@@ -6,7 +6,7 @@ import pytest
 
 from dlrm.cli import main
 from dlrm.commands.evaluate import evaluate
-from dlrm.data.encoder import Encoder
+from dlrm.data.features.features import Features
 from dlrm.data.segments import by_column
 from dlrm.data.store import Dataset
 from dlrm.errors import DatasetError
@@ -70,7 +70,7 @@ def test_without_intervals_users_and_columns(capsys):
 def test_a_segment_has_the_metrics_of_its_rows():
     result = evaluate(Path("run"), by="I1", segments=3, intervals=False)
     split = Dataset.open(result.data).split("test")
-    parts = by_column(split, Encoder.load("run"), "I1", 3)
+    parts = by_column(split, Features.load("run"), "I1", 3)
     for number, shown in enumerate(result.segments):
         mine = parts.numbers == number
         assert shown["segment"] == parts.names[number]

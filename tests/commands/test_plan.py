@@ -13,6 +13,7 @@ from dlrm.bench.arch import ARCHS
 from dlrm.cli import main
 from dlrm.commands.plan_grids import amount, bar, duration, ranges, short
 from dlrm.data.clicks import ClicksSource
+from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
 from dlrm.data.store import MANIFEST_FILE
 
@@ -43,7 +44,8 @@ def alone(*words: str, folder: Path) -> tuple[dict[str, Any], int]:
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared log whose tables are made to have two million rows, 390 MB of them with Adam."""
     folder = tmp_path_factory.mktemp("large")
-    data = prepare(ClicksSource(8000), folder / "data", split="chronological").dataset.path
+    config = PrepareConfig(split="chronological")
+    data = prepare(ClicksSource(8000), folder / "data", config).dataset.path
     manifest = json.loads((data / MANIFEST_FILE).read_text())
     for feature in manifest["schema"]["categorical"]:
         feature["rows"] = max(feature["rows"], 2_000_000 // 26)

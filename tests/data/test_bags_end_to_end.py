@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dlrm.data.bags import Bags
 
 from dlrm import optim
 from dlrm.batch import Batch
@@ -15,7 +16,6 @@ from dlrm.commands.describe import describe
 from dlrm.commands.evaluate import evaluate
 from dlrm.commands.report import report
 from dlrm.data import loader
-from dlrm.data.bags import Bags
 from dlrm.data.loader import Loader, LoaderConfig
 from dlrm.data.store import Dataset, Split
 from dlrm.errors import ConfigError, Interrupted

@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 from dlrm.data import staging, target
 from dlrm.data.arrays import ArrayWriter
 from dlrm.data.criteo import CriteoSource
-from dlrm.data.encoder import Encoder
-from dlrm.data.prepare import PrepareConfig, prepare
+from dlrm.data.features.columns import Columns, log_columns
+from dlrm.data.features.features import Features
+from dlrm.data.options import PrepareConfig
+from dlrm.data.prepare import prepare
 from dlrm.data.spill import Spill, blocks
 from dlrm.data.split import SPLITS, plan
 from dlrm.data.store import Dataset, verify
@@ -71,12 +73,13 @@ def test_equals_plain_python_for_any_chunks(
     options = {"ids": ids, "min_count": min_count, "max_rows_per_table": max_rows_per_table}
     fractions = (0.5, 0.25, 0.25)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dlrm.data.prepare.blocks", lambda frames: blocks(frames, block_rows))
+        patch.setattr("dlrm.data.fit_log.blocks", lambda frames: blocks(frames, block_rows))
         raw = source(folder / "raw", log, chunk_bytes)
-        made = prepare(raw, folder / "out", split=split, fractions=fractions, seed=3, **options)
+        config = PrepareConfig(split=split, fractions=fractions, seed=3, **options)
+        made = prepare(raw, folder / "out", config)
     check(made.dataset, log, split=split, fractions=fractions, seed=3, **options)
     frame = pl.concat(raw.read())
-    encoded = Encoder.load(folder / "out").encode(frame)
+    encoded = Features.load(folder / "out").encode(frame, labels=True)
     expected = reference(log, **options)
     np.testing.assert_array_equal(encoded.ids, expected.ids)
     np.testing.assert_array_equal(encoded.dense, expected.dense)
@@ -106,13 +109,13 @@ def test_line_ends_compression_and_files_do_not_matter(tmp_path):
 def test_days_hold_the_last_file_out(tmp_path):
     whole = log(100)
     days = [write(tmp_path / "day_0", whole[:70]), write(tmp_path / "day_1", whole[70:])]
-    dataset = prepare(CriteoSource(days), tmp_path / "out", split="days").dataset
+    dataset = prepare(CriteoSource(days), tmp_path / "out", PrepareConfig(split="days")).dataset
     assert [len(dataset.split(name)) for name in SPLITS] == [70, 15, 15]
     np.testing.assert_array_equal(
         dataset.split("test").labels[:, 0], reference(whole).labels[70:85]
     )
     with pytest.raises(ConfigError, match="two or more, but there is 1"):
-        prepare(CriteoSource(days[0]), tmp_path / "other", split="days")
+        prepare(CriteoSource(days[0]), tmp_path / "other", PrepareConfig(split="days"))
     assert not (tmp_path / "other").exists()
 
 
@@ -120,8 +123,7 @@ def test_counts_as_fractions_leave_the_rest_out(tmp_path):
     dataset = prepare(
         source(tmp_path / "raw", log(50)),
         tmp_path / "out",
-        split="chronological",
-        fractions=(30, 10, 0),
+        PrepareConfig(split="chronological", fractions=(30, 10, 0)),
     ).dataset
     assert [len(dataset.split(name)) for name in SPLITS] == [30, 10, 0]
     assert dataset.manifest["unused_rows"] == 10
@@ -129,8 +131,7 @@ def test_counts_as_fractions_leave_the_rest_out(tmp_path):
         prepare(
             source(tmp_path / "raw", log(50)),
             tmp_path / "more",
-            split="chronological",
-            fractions=(50, 1, 0),
+            PrepareConfig(split="chronological", fractions=(50, 1, 0)),
         )
     assert not files(tmp_path / "more")
 
@@ -138,7 +139,7 @@ def test_counts_as_fractions_leave_the_rest_out(tmp_path):
 class Words:
     """A source of another kind: texts, floating-point numbers, a known truth."""
 
-    dense, categorical, label = ("price",), ("city", "shop"), "bought"
+    name = "words"
 
     def __init__(self, rows: int):
         rng = np.random.default_rng(1)
@@ -153,8 +154,11 @@ class Words:
             }
         )
 
+    def schema(self) -> Columns:
+        return log_columns("bought", ["price"], ["city", "shop"])
+
     def fingerprint(self):
-        return {"source": "words", "rows": self.frame.height}
+        return {"source": self.name, "rows": self.frame.height}
 
     def rows(self):
         return self.frame.height
@@ -165,7 +169,9 @@ class Words:
 
 def test_texts_truth_and_other_numbers(tmp_path):
     words = Words(100)
-    dataset = prepare(words, tmp_path / "a", split="chronological", fractions=(1, 0, 0)).dataset
+    dataset = prepare(
+        words, tmp_path / "a", PrepareConfig(split="chronological", fractions=(1, 0, 0))
+    ).dataset
     train = dataset.split("train")
     np.testing.assert_array_equal(train.truth, words.frame["truth"].to_numpy())
     expected = np.array([0, 0, 0, np.log(1.5)] * 25, np.float32)[:, None]
@@ -176,8 +182,8 @@ def test_texts_truth_and_other_numbers(tmp_path):
     assert dataset.schema.num_embeddings[0] == 5
     assert dataset.split("test").truth is not None
     unseen = words.frame.with_columns(pl.lit("Oslo").alias("city"), pl.lit(77).alias("shop"))
-    assert (Encoder.load(tmp_path / "a").encode(unseen).ids == [4, 10]).all()
-    few = prepare(words, tmp_path / "b", max_rows_per_table=2).dataset
+    assert (Features.load(tmp_path / "a").encode(unseen).ids == [4, 10]).all()
+    few = prepare(words, tmp_path / "b", PrepareConfig(max_rows_per_table=2)).dataset
     assert all(rows <= 3 for rows in few.schema.num_embeddings)
 
 
@@ -189,14 +195,14 @@ def test_a_finished_dataset_is_found_again(tmp_path):
     assert prepare(CriteoSource(tmp_path / "raw"), tmp_path / "out").reused
     assert (tmp_path / "out" / "manifest.json").stat() == before
     # A seed has no meaning for the kaggle split.
-    assert prepare(raw, tmp_path / "out", seed=7).reused
+    assert prepare(raw, tmp_path / "out", PrepareConfig(seed=7)).reused
     with pytest.raises(DatasetError, match=r"min_count is 1, asked for is 2.*--force"):
-        prepare(raw, tmp_path / "out", min_count=2)
+        prepare(raw, tmp_path / "out", PrepareConfig(min_count=2))
     changed = source(tmp_path / "raw2", log(60, seed=1))
     with pytest.raises(DatasetError, match="another log"):
         prepare(changed, tmp_path / "out")
     check(Dataset.open(tmp_path / "out"), whole, split="kaggle")
-    made = prepare(changed, tmp_path / "out", min_count=2, force=True)
+    made = prepare(changed, tmp_path / "out", PrepareConfig(min_count=2), force=True)
     check(made.dataset, log(60, seed=1), split="kaggle", min_count=2)
     assert files(tmp_path)[0] == "out"
 
@@ -207,7 +213,7 @@ def test_nothing_but_a_dataset_is_ever_replaced(tmp_path):
     prepare(raw, out)  # an empty folder is nothing
     (out / "notes.txt").write_text("mine")
     with pytest.raises(DatasetError, match=r"notes\.txt, which is not the dataset's"):
-        prepare(raw, out, min_count=2, force=True)
+        prepare(raw, out, PrepareConfig(min_count=2), force=True)
     assert Dataset.open(out).manifest["options"]["min_count"] == 1
     for other, force in ((tmp_path / "raw", True), (tmp_path, True), (tmp_path, False)):
         before = files(tmp_path)
@@ -271,7 +277,9 @@ def test_a_bad_row_leaves_nothing(tmp_path):
 
 def test_the_manifest_counts_what_is_missing_and_rare(tmp_path):
     whole = log(200)
-    manifest = prepare(source(tmp_path / "raw", whole), tmp_path / "out", min_count=3).dataset
+    manifest = prepare(
+        source(tmp_path / "raw", whole), tmp_path / "out", PrepareConfig(min_count=3)
+    ).dataset
     features = {each["name"]: each for each in manifest.manifest["features"]}
     assert features["I2"]["missing_rate"] == sum(not row[2] for row in whole) / 200
     assert features["C4"]["missing_rate"] == sum(not row[17] for row in whole) / 200
@@ -305,8 +313,9 @@ def test_the_estimate_is_about_what_is_used(tmp_path, monkeypatch):
     for name in ("_code", "build", "drop"):
         watch(Spill, name)
     prepare(raw, tmp_path / "out")
+    disk = target.disk_bytes(raw.rows(), raw.schema())
     # The first megabyte of the estimate is for what does not grow with the rows.
-    assert max(used) / 1.5 < target.disk_bytes(raw) - (1 << 20) < max(used) * 2
+    assert max(used) / 1.5 < disk - (1 << 20) < max(used) * 2
 
 
 @pytest.mark.parametrize(
@@ -353,8 +362,8 @@ SLOW = """
 import sys
 from pathlib import Path
 from dlrm.data.criteo import CriteoSource
-from dlrm.data import prepare as module, spill
-module.blocks = lambda frames: spill.blocks(frames, 1)
+from dlrm.data import fit_log, prepare as module, spill
+fit_log.blocks = lambda frames: spill.blocks(frames, 1)
 print("go", flush=True)
 while True:
     module.prepare(CriteoSource(sys.argv[1], chunk_bytes=2000), sys.argv[2])
@@ -389,19 +398,21 @@ def test_killed_at_any_moment_and_run_again(tmp_path):
     assert files(tmp_path)[0] == "out"
 
 
-@pytest.mark.parametrize("stage", ["_read", "_build", "_write_splits", "_features"])
+@pytest.mark.parametrize(
+    "stage", ["fit_log._read", "fit_log._build", "prepare._write_splits", "prepare._files"]
+)
 def test_killed_in_every_stage_and_run_again(tmp_path, stage):
     whole = log(40)
     raw, out = write(tmp_path / "raw", whole), tmp_path / "out"
     code = (
         "import os, signal, sys\n"
-        "from dlrm.data import prepare\n"
+        "from dlrm.data import fit_log, prepare\n"
         "from dlrm.data.criteo import CriteoSource\n"
-        f"stage = prepare.{stage}\n"
+        f"stage = {stage}\n"
         "def die(*a):\n"
         "    stage(*a)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"prepare.{stage} = die\n"
+        f"{stage} = die\n"
         "prepare.prepare(CriteoSource(sys.argv[1]), sys.argv[2])\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(raw), str(out)], check=False)

@@ -1,5 +1,5 @@
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dlrm.data.criteo import CATEGORIES, INTEGERS
+from dlrm.data.features.columns import Values, log_columns
 from dlrm.data.segments import MISSING, RARE, by_column, users
 from dlrm.data.spill import Spill, blocks
 from dlrm.data.store import Split
@@ -58,9 +59,14 @@ Prepared = tuple[Split, Fitted, list[Row]]
 def prepared(tmp_path_factory) -> Prepared:
     folder = tmp_path_factory.mktemp("segments")
     rows = log(400)
-    spill = Spill(folder / "spill", source(folder / "raw", rows), None)
+    columns = log_columns("label", INTEGERS, CATEGORIES)
+    values = Values(whole_log=True, min_count=2)
+    columns = replace(
+        columns, columns=tuple(replace(column, values=values) for column in columns.columns)
+    )
+    spill = Spill(folder / "spill", columns)
     assert sum(spill.fill(blocks(source(folder / "raw", rows).read()))) == 400
-    vocabularies = {name: spill.build(name, "appearance", 2) for name in CATEGORIES}
+    vocabularies = {name: spill.build(name) for name in CATEGORIES}
     block = spill.read(0)
     assert block.labels is not None
     return Split("train", block.dense, block.ids, block.labels), Fitted(vocabularies), rows

@@ -6,6 +6,7 @@ import pytest
 
 from dlrm.data.clicks import ClicksSource
 from dlrm.data.loader import LoaderConfig
+from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
 from dlrm.errors import ConfigError, DivergedError, MissingExtraError, RunError
 from dlrm.metrics import measure
@@ -125,7 +126,8 @@ def test_runs_that_were_there_are_grouped_into_seeds(compared, tmp_path):
 
 def test_runs_on_different_rows_are_refused(compared, tmp_path):
     _, made = compared
-    other = prepare(ClicksSource(2000, seed=1), tmp_path / "d", split="chronological").dataset
+    config = PrepareConfig(split="chronological")
+    other = prepare(ClicksSource(2000, seed=1), tmp_path / "d", config).dataset
     runner.complete(tmp_path / "run", "demo", SMALL, other, title="other")
     first = tmp_path / (made.of("dlrm").seeds[0].run or "")
     with pytest.raises(RunError, match=r"different rows.*same prepared dataset"):
@@ -139,7 +141,9 @@ def test_an_unknown_model_lists_the_choices(clicks, tmp_path):
 
 def test_rates_need_validation_rows(tmp_path):
     data = prepare(
-        ClicksSource(500, seed=1), tmp_path / "d", split="chronological", fractions=(400, 0, 100)
+        ClicksSource(500, seed=1),
+        tmp_path / "d",
+        PrepareConfig(split="chronological", fractions=(400, 0, 100)),
     ).dataset
     with pytest.raises(ConfigError, match="no validation rows"):
         compare(tmp_path / "c", "demo", SMALL, data, models=("lr",), seeds=(0,), factors=(1, 2))

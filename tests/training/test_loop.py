@@ -14,6 +14,7 @@ import torch
 
 from dlrm.data.clicks import ClicksSource
 from dlrm.data.loader import LoaderConfig
+from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
 from dlrm.data.store import Dataset
 from dlrm.errors import CheckpointError, DivergedError, Interrupted, RunError
@@ -309,7 +310,7 @@ def test_a_run_without_a_checkpoint_has_no_best_model(clicks, tmp_path):
 def test_test_rows_choose_nothing_unless_they_are_asked_to(tmp_path):
     source = ClicksSource(2000, seed=1)
     dataset = prepare(
-        source, tmp_path / "data", split="chronological", fractions=(0.8, 0, 0.2)
+        source, tmp_path / "data", PrepareConfig(split="chronological", fractions=(0.8, 0, 0.2))
     ).dataset
     both = EvalConfig(every=7, splits=("validation", "test"))
     for measured, chosen in ((both, False), (replace(both, splits=("test",)), True)):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dlrm.commands.evaluate_result import EvalResult
 from dlrm.commands.metric_columns import CLASSIFICATION, REGRESSION
 from dlrm.data import segments as columns
-from dlrm.data.features import Features
+from dlrm.data.features.features import Features
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, DatasetError, RunError, unknown
 from dlrm.metrics import MetricValues

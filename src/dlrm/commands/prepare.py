@@ -77,7 +77,7 @@ class PrepareResult:
         size = terminal.human_bytes(self.size_bytes)
         several = len(self.labels) > 1
         means = ", ".join(
-            f"{f'{key} of {name}' if several else key} {value:.4f}".replace("click_rate", "click rate")
+            f"{key.replace('_', ' ')}{f' of {name}' if several else ''} {value:.4f}"
             for name, known in self.labels.items()
             for key, value in known.items()
             if value is not None
@@ -181,9 +181,7 @@ def prepare(
         verified=verify,
         rows=manifest["rows"],
         splits={name: each["rows"] for name, each in splits.items()},
-        labels={
-            name: _mean(made.dataset, name) for name in made.dataset.schema.labels
-        },
+        labels={name: _mean(made.dataset, name) for name in made.dataset.schema.labels},
         values=sum(table.num_embeddings - 1 for table in made.dataset.schema.tables),
         size_bytes=sum(each["bytes"] for each in (*arrays, *manifest["files"].values())),
         bad_rows=manifest["bad_rows"],

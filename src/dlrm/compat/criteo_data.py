@@ -23,6 +23,7 @@ from dlrm.compat import criteo_order
 from dlrm.compat.batches import WHOLE, Data, Share
 from dlrm.compat.criteo_raw import KAGGLE_DAYS, Day, OriginalCriteo, raw_files
 from dlrm.compat.flags import Flags
+from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
 from dlrm.data.store import Dataset, Split
 from dlrm.errors import DatasetError
@@ -120,10 +121,11 @@ def _dataset(flags: Flags) -> tuple[Dataset, list[Day]]:
     dataset = prepare(
         source,
         path / DATASET_FOLDER,
-        split="chronological",
-        fractions=(1.0, 0.0, 0.0),
-        ids="appearance",
-        max_rows_per_table=flags.max_ind_range if flags.max_ind_range > 0 else None,
+        PrepareConfig(
+            split="chronological",
+            fractions=(1.0, 0.0, 0.0),
+            max_rows_per_table=flags.max_ind_range if flags.max_ind_range > 0 else None,
+        ),
         # A dataset without its days is of a run that was killed before it wrote them.
         force=True,
     ).dataset

@@ -15,6 +15,7 @@ from numpy.random import RandomState
 
 from dlrm.compat.flags import Flags
 from dlrm.data.criteo import CriteoSource
+from dlrm.data.features.columns import Columns
 from dlrm.errors import ConfigError
 
 KAGGLE_DAYS, TERABYTE_DAYS = 7, 24
@@ -58,7 +59,7 @@ class OriginalCriteo:
 
     """
 
-    dense = CriteoSource.dense
+    name = "criteo-original"
     categorical = CriteoSource.categorical
     label = CriteoSource.label
 
@@ -74,7 +75,11 @@ class OriginalCriteo:
         """Return what the rows depend on."""
         sample = {"rate": self.rate, "seed": self.seed} if self.rate else None
         logs = [source.fingerprint() for source in self.sources]
-        return {"source": "criteo-original", "logs": logs, "sub_sample": sample}
+        return {"source": self.name, "logs": logs, "sub_sample": sample}
+
+    def schema(self) -> Columns:
+        """Return what the columns are: the format says so."""
+        return self.sources[0].schema()
 
     def rows(self) -> int:
         """Return about how many rows there are before sub-sampling."""

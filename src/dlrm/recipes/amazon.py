@@ -1,8 +1,8 @@
 """Amazon Employee Access: is an employee granted a resource? Nine columns of codes, 26,215 rows."""
 
+from dlrm.data.features.config import FeaturesConfig
 from dlrm.data.loader import LoaderConfig
 from dlrm.data.options import PrepareConfig
-from dlrm.data.features.config import FeaturesConfig
 from dlrm.models.wide_deep import WideDeepConfig
 from dlrm.optim.config import OptimConfig
 from dlrm.training.config import EvalConfig, TrainConfig

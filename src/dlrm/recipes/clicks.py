@@ -1,8 +1,8 @@
 """Two million rows of the generated click log, whose optimum is known."""
 
+from dlrm.data.features.config import FeaturesConfig
 from dlrm.data.loader import LoaderConfig
 from dlrm.data.options import PrepareConfig
-from dlrm.data.features.config import FeaturesConfig
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.nn.tables import TablesConfig
 from dlrm.optim.config import OptimConfig

@@ -1,8 +1,8 @@
 """The first 72,000 rows of Criteo's Kaggle log: so few that care decides."""
 
+from dlrm.data.features.config import FeaturesConfig
 from dlrm.data.loader import LoaderConfig
 from dlrm.data.options import PrepareConfig
-from dlrm.data.features.config import FeaturesConfig
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.nn.tables import TablesConfig
 from dlrm.optim.config import OptimConfig

@@ -5,9 +5,9 @@ f5, cost f6, weather f7, country f8, city f9. A folder with train.libsvm, valid.
 have it, test.libsvm) goes in.
 """
 
+from dlrm.data.features.config import FeaturesConfig
 from dlrm.data.loader import LoaderConfig
 from dlrm.data.options import PrepareConfig
-from dlrm.data.features.config import FeaturesConfig
 from dlrm.models.dcn import DCNConfig
 from dlrm.models.dcnv2 import DCNV2Config
 from dlrm.models.deepfm import DeepFMConfig

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from dlrm.data.features.features import Features
 from dlrm.data.store import Dataset
-from dlrm.data.tabular.encoder import open_encoder
 from dlrm.errors import DivergedError, Interrupted, RunError
 from dlrm.files import write_json
 from dlrm.parallel.world import World
@@ -52,7 +52,7 @@ def create(
             environment=environment() | ({"processes": world.size} if world.size > 1 else {}),
             dataset={**dataset.summary(), "path": str(dataset.path.resolve())},
         )
-        open_encoder(dataset.path).save(path)
+        Features.load(dataset.path).save(path)
     world.barrier()
     try:
         return Run.open(path, silent=not world.first)

@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from dlrm.data.features import toml
+from dlrm.data.features.columns import Columns
+from dlrm.data.features.infer import infer
+from dlrm.data.fit_table import raw_table
 from dlrm.data.options import PrepareConfig
+from dlrm.data.prepare import prepare as prepare_dataset
+from dlrm.data.sources.frame import FrameSource
+from dlrm.data.sources.source import Source
+from dlrm.data.sources.table_files import TableFiles
 from dlrm.data.split import SPLITS
 from dlrm.data.store import Dataset
-from dlrm.data.tabular import toml
-from dlrm.data.tabular.columns import Columns
-from dlrm.data.tabular.infer import infer
-from dlrm.data.tabular.prepare import prepare_table
-from dlrm.data.tabular.source import FileTable, FrameTable, Table
 
 CITIES = ["Zürich", "東京", 'the "Big" Apple', "a, b; c\td | e", "two\nlines", "\x1fodd\x1e", "NA"]
 TAGS = ["red", "green", "blue", "grün", "black", "white", "pink", "gold"]
@@ -75,34 +78,34 @@ def pieces(frame: pl.DataFrame, folder: Path) -> list[Path]:
     return [csv(piece, folder / f"part{number}.csv") for number, piece in enumerate(cut)]
 
 
-FORMATS: dict[str, Callable[[pl.DataFrame, Path], Table]] = {
-    "csv": lambda frame, folder: FileTable([csv(frame, folder / "t.csv")]),
-    "csv.gz": lambda frame, folder: FileTable([csv(frame, folder / "t.csv.gz")]),
-    "tsv": lambda frame, folder: FileTable([csv(frame, folder / "t.tsv", "\t")]),
-    "semicolons": lambda frame, folder: FileTable([csv(frame, folder / "t.txt", ";")]),
-    "strokes": lambda frame, folder: FileTable([csv(frame, folder / "t.dat", "|")]),
-    "parquet": lambda frame, folder: FileTable([parquet(frame, folder / "t.parquet")]),
-    "files": lambda frame, folder: FileTable(pieces(frame, folder)),
-    "frame": lambda frame, folder: FrameTable(frame),
-    "columns": lambda frame, folder: FrameTable(frame.to_dict(as_series=False)),
+FORMATS: dict[str, Callable[[pl.DataFrame, Path], Source]] = {
+    "csv": lambda frame, folder: TableFiles([csv(frame, folder / "t.csv")]),
+    "csv.gz": lambda frame, folder: TableFiles([csv(frame, folder / "t.csv.gz")]),
+    "tsv": lambda frame, folder: TableFiles([csv(frame, folder / "t.tsv", "\t")]),
+    "semicolons": lambda frame, folder: TableFiles([csv(frame, folder / "t.txt", ";")]),
+    "strokes": lambda frame, folder: TableFiles([csv(frame, folder / "t.dat", "|")]),
+    "parquet": lambda frame, folder: TableFiles([parquet(frame, folder / "t.parquet")]),
+    "files": lambda frame, folder: TableFiles(pieces(frame, folder)),
+    "frame": lambda frame, folder: FrameSource(frame),
+    "columns": lambda frame, folder: FrameSource(frame.to_dict(as_series=False)),
 }
 
 
-def prepare(source: Table | pl.DataFrame, out: Path, **settings: Any) -> Dataset:
+def prepare(source: Source | pl.DataFrame, out: Path, **settings: Any) -> Dataset:
     """Prepare a table with the label `label`."""
-    source = FrameTable(source) if isinstance(source, pl.DataFrame) else source
-    config = PrepareConfig(**{"label": "label", **settings})
-    return prepare_table(source, out, config, quiet=True).dataset
+    source = FrameSource(source) if isinstance(source, pl.DataFrame) else source
+    config = PrepareConfig(**{"label": ("label",), **settings})
+    return prepare_dataset(source, out, config, quiet=True).dataset
 
 
 def with_schema(
-    source: Table | pl.DataFrame, out: Path, schema: Columns, **settings: Any
+    source: Source | pl.DataFrame, out: Path, schema: Columns, **settings: Any
 ) -> Dataset:
     """Prepare a table with a schema."""
     out.parent.mkdir(exist_ok=True)
     file = out.with_suffix(".toml")
     file.write_text(toml.dumps(schema), encoding="utf-8")
-    return prepare(source, out, schema=str(file), label=schema.label, **settings)
+    return prepare(source, out, schema=str(file), label=schema.labels, **settings)
 
 
 def arrays(dataset: Dataset) -> dict[str, np.ndarray]:
@@ -126,12 +129,11 @@ def assert_equal(one: Dataset, other: Dataset) -> None:
         np.testing.assert_array_equal(mine[name], theirs[name], name)
 
 
-def inferred(source: Table | pl.DataFrame, folder: Path, label: str = "label") -> dict[str, str]:
+def inferred(source: Source | pl.DataFrame, folder: Path, label: str = "label") -> dict[str, str]:
     """Return by column what it is taken for."""
-    source = FrameTable(source) if isinstance(source, pl.DataFrame) else source
+    source = FrameSource(source) if isinstance(source, pl.DataFrame) else source
     folder.mkdir(exist_ok=True)
-    raw = source.write(folder, lambda _: None)
-    schema = infer(raw, label)
+    schema = infer(raw_table(source, folder, lambda _: None), [label])
     return {
         column.name: "time"
         if column.time

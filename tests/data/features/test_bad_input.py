@@ -7,12 +7,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dlrm.data.scoring import TableRows
+from dlrm.data.features.config import FeaturesConfig
+from dlrm.data.features.features import Features
+from dlrm.data.scoring import FileRows, encode_frame
+from dlrm.data.sources.files import look
+from dlrm.data.sources.frame import FrameSource
+from dlrm.data.sources.table_files import TableFiles
 from dlrm.data.store import Dataset
-from dlrm.data.tabular.columns import FeaturesConfig
-from dlrm.data.tabular.encoder import TableEncoder, open_encoder
-from dlrm.data.tabular.files import look
-from dlrm.data.tabular.source import FileTable, FrameTable
 from dlrm.errors import ConfigError, DatasetError, DlrmError, InputError
 
 from .tables import arrays, inferred, prepare
@@ -36,7 +37,7 @@ def refused(folder: Path, text: str | bytes, name: str = "t.csv", **settings) ->
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     before = sorted(folder.iterdir())
     with pytest.raises(DlrmError) as raised:
-        prepare(FileTable([path]), folder / "out", **settings)
+        prepare(TableFiles([path]), folder / "out", **settings)
     assert sorted(folder.iterdir()) == before
     return str(raised.value).replace(f"{folder}/", "")
 
@@ -78,22 +79,22 @@ def test_what_a_click_is(tmp_path):
     path.write_text(
         "stars,a\n" + "".join(f"{s},{x}\n" for s, x in zip(stars, NUMBERS[:200], strict=True))
     )
-    settings = {"label": "stars", "split": "chronological"}
-    made = prepare(FileTable([path]), tmp_path / "a", positive=">= 4", **settings)
+    settings = {"label": ("stars",), "split": "chronological"}
+    made = prepare(TableFiles([path]), tmp_path / "a", positive=">= 4", **settings)
     assert made.split("train").labels[:5, 0].tolist() == [0, 0, 0, 1, 1]
-    made = prepare(FileTable([path]), tmp_path / "b", positive="3", **settings)
+    made = prepare(TableFiles([path]), tmp_path / "b", positive="3", **settings)
     assert made.split("train").labels[:5, 0].tolist() == [0, 0, 1, 0, 0]
     with pytest.raises(ConfigError, match='the label stars never is "9", its values are "1", "2"'):
-        prepare(FileTable([path]), tmp_path / "c", positive="9", **settings)
+        prepare(TableFiles([path]), tmp_path / "c", positive="9", **settings)
     with pytest.raises(ConfigError, match="is a click in every row"):
-        prepare(FileTable([path]), tmp_path / "c", positive="> 0", **settings)
+        prepare(TableFiles([path]), tmp_path / "c", positive="> 0", **settings)
 
 
 def test_a_value_may_look_like_a_comparison(tmp_path):
     text = rows(a=NUMBERS).replace(",1\n", ", >50\n").replace(",0\n", ", <=50\n")
     (tmp_path / "t.csv").write_text(text)
     made = prepare(
-        FileTable([tmp_path / "t.csv"]), tmp_path / "out", positive=">50", split="chronological"
+        TableFiles([tmp_path / "t.csv"]), tmp_path / "out", positive=">50", split="chronological"
     )
     assert made.split("train").labels[:4, 0].tolist() == [0, 1, 0, 1]
 
@@ -117,7 +118,7 @@ def test_a_column_that_changes_its_type(tmp_path):
         "are (1 is not)"
     )
     made = prepare(
-        FileTable([tmp_path / "t.csv"]), tmp_path / "out", bad_rows="skip", split="chronological"
+        TableFiles([tmp_path / "t.csv"]), tmp_path / "out", bad_rows="skip", split="chronological"
     )
     assert made.manifest["bad_rows"]["total"] == 1
     assert made.manifest["bad_rows"]["reasons"] == {"a": 1}
@@ -176,14 +177,14 @@ def test_files_with_other_columns(tmp_path):
     with pytest.raises(
         InputError, match=r"b\.csv, column y: lacks this column, which .*a\.csv has"
     ):
-        FileTable(paths)
+        TableFiles(paths)
     with pytest.raises(InputError, match=r"b\.csv, column y: lacks this column"):
-        FileTable(paths[::-1])
+        TableFiles(paths[::-1])
     for path in paths:
         pl.read_csv(path).write_parquet(path)
     for order in (paths, paths[::-1]):
         with pytest.raises(InputError, match=r"column y: (lacks|has) this column, which"):
-            prepare(FileTable(order), tmp_path / "out")
+            prepare(TableFiles(order), tmp_path / "out")
 
 
 def test_files_with_columns_in_another_order(tmp_path):
@@ -191,8 +192,8 @@ def test_files_with_columns_in_another_order(tmp_path):
     text = pl.read_csv(tmp_path / "a.csv", infer_schema=False)
     text.select("label", "b", "a").write_csv(tmp_path / "b.csv")
     one, other = (tmp_path / name for name in ("a.csv", "b.csv"))
-    mine = arrays(prepare(FileTable([one, other]), tmp_path / "mine"))
-    theirs = arrays(prepare(FileTable([one, one]), tmp_path / "theirs"))
+    mine = arrays(prepare(TableFiles([one, other]), tmp_path / "mine"))
+    theirs = arrays(prepare(TableFiles([one, one]), tmp_path / "theirs"))
     for name, array in mine.items():
         np.testing.assert_array_equal(array, theirs[name])
 
@@ -330,7 +331,7 @@ def test_blank_lines_are_no_rows(tmp_path):
     (tmp_path / "a.csv").write_text(text)
     (tmp_path / "b.csv").write_text(text.replace("\n", "\n\n", 7) + "\n\n")
     mine, theirs = (
-        arrays(prepare(FileTable([tmp_path / f"{name}.csv"]), tmp_path / name)) for name in "ab"
+        arrays(prepare(TableFiles([tmp_path / f"{name}.csv"]), tmp_path / name)) for name in "ab"
     )
     for name, array in mine.items():
         np.testing.assert_array_equal(array, theirs[name])
@@ -353,11 +354,11 @@ def test_nested_columns_are_named(tmp_path):
 
 def test_frames_without_rows():
     with pytest.raises(InputError, match="the frame: has no rows"):
-        FrameTable(pl.DataFrame({"a": [], "label": []}))
+        FrameSource(pl.DataFrame({"a": [], "label": []}))
 
 
 @pytest.fixture
-def encoder(tmp_path) -> TableEncoder:
+def features(tmp_path) -> Features:
     frame = pl.DataFrame(
         {
             "n": RNG.normal(size=60),
@@ -366,20 +367,18 @@ def encoder(tmp_path) -> TableEncoder:
             "label": [0, 1] * 30,
         }
     )
-    found = open_encoder(prepare(frame, tmp_path / "fitted").path)
-    assert isinstance(found, TableEncoder)
-    return found
+    return Features.load(prepare(frame, tmp_path / "fitted").path)
 
 
 ROWS = "n,c,when\n1.5,x,2024-01-31\n{},y,{}\n"
 
 
-def test_rows_to_score(tmp_path, encoder):
+def test_rows_to_score(tmp_path, features):
     path = tmp_path / "new.csv"
 
     def read(text: str, **settings):
         path.write_text(text)
-        return list(TableRows(encoder, FileTable([path]), **settings).read())
+        return list(FileRows(features, [path], **settings).read())
 
     (good,) = read(ROWS.format("", "NA"))
     assert np.isfinite(good.dense).all()
@@ -397,7 +396,7 @@ def test_rows_to_score(tmp_path, encoder):
     assert len(some.dense) == 1
     lists = pl.DataFrame({"n": [1.0], "c": [["x"]], "when": ["2024-01-31"]})
     with pytest.raises(InputError, match=r"column c: holds List\(String\), but single values"):
-        list(TableRows(encoder, FrameTable(lists)).read())
+        encode_frame(features, lists)
 
 
 def test_a_schema_that_does_not_fit(tmp_path):
@@ -417,8 +416,8 @@ def test_a_schema_that_does_not_fit(tmp_path):
     with pytest.raises(InputError, match='row 1, column a: is "x", expected a number'):
         with_columns('[columns.a]\nkind = "number"')
     with pytest.raises(ConfigError, match="the label is y, but label in the schema"):
-        prepare(frame, tmp_path / "out", schema=str(schema), label="y")
+        prepare(frame, tmp_path / "out", schema=str(schema), label=("y",))
     with pytest.raises(ConfigError, match="which column says whether it was a click"):
-        prepare(frame, tmp_path / "out", label=None)
+        prepare(frame, tmp_path / "out", label=())
     with pytest.raises(DatasetError, match="no row is left to train on"):
         prepare(frame, tmp_path / "out", fractions=(0.0, 0.5, 0.5))

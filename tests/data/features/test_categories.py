@@ -1,5 +1,4 @@
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -7,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.data.tabular.categories import Category
-from dlrm.data.tabular.columns import Column, Values
-from dlrm.data.tabular.encoder import assemble
-from dlrm.data.tabular.numbers import Number
-from dlrm.data.tabular.parts import Parts
-from dlrm.data.tabular.tokens import Tokens
+from dlrm.data.features.assemble import assemble
+from dlrm.data.features.category import Category
+from dlrm.data.features.columns import Column, Values
+from dlrm.data.features.list import List
+from dlrm.data.features.number import Number
+from dlrm.data.features.parts import Parts
 
 rows = st.lists(
     st.tuples(st.sampled_from(["a", "b", "c", "d", None]), st.integers(0, 1)),
@@ -27,6 +26,11 @@ def fit(data, values: Values, seed: int = 0) -> tuple[Category, dict[str, np.nda
     frame = pl.DataFrame({"x": pl.Series(texts, dtype=pl.String)})
     labels = np.array(clicks, np.uint8)
     return Category.fit(("x",), values, frame, labels, seed=seed)
+
+
+def again_of(fitted: Category) -> Category:
+    """Return what comes back of a category that is written and read."""
+    return Category.from_dict(fitted.to_dict(fitted.tables()), fitted.tables())
 
 
 def unscaled(fitted: Category, training: dict[str, np.ndarray], what: str) -> np.ndarray:
@@ -93,16 +97,16 @@ def test_ids_follow_the_training_rows(data, least):
     found = fitted.encode(pl.DataFrame({"x": probe})).ids[0]
     other = len(kept)
     assert found.tolist() == [kept.index(v) if v in kept else other for v in probe]  # type: ignore[union-attr]
-    assert fitted.rows == len(kept) + 1
+    assert fitted.num_embeddings == len(kept) + 1
     assert fitted.vocabulary().frame["value"].to_list() == kept
-    again = Category.from_dict(fitted.to_dict(), fitted.file_table())
+    again = again_of(fitted)
     assert again.encode(pl.DataFrame({"x": probe})).ids[0].tolist() == found.tolist()  # type: ignore[union-attr]
 
 
 def test_rare_values_keep_their_counts_and_means():
     data = [("a", 1)] * 5 + [("b", 0)] * 5 + [("c", 1)]
     fitted, _ = fit(data, Values(min_count=2, target_mean=True, log_count=True))
-    again = Category.from_dict(fitted.to_dict(), fitted.file_table())
+    again = again_of(fitted)
     for each in (fitted, again):
         parts = each.encode(pl.DataFrame({"x": ["a", "b", "c", "unseen"]}))
         assert parts.ids[0].tolist() == [0, 1, 2, 2]  # type: ignore[union-attr]
@@ -114,7 +118,7 @@ def test_hashing_is_the_same_everywhere():
     fitted, _ = fit([("a", 0), ("b", 1)], Values(hash_rows=1000))
     found = fitted.encode(pl.DataFrame({"x": ["a", "b", "Zürich", None, "unseen"]})).ids[0]
     assert found.tolist() == [907, 681, 798, 421, 17]  # type: ignore[union-attr]
-    assert fitted.rows == 1000
+    assert fitted.num_embeddings == 1000
 
 
 def crossed(first: list, second: list) -> list[int]:
@@ -149,7 +153,7 @@ def test_crosses_of_buckets():
     )
     assert fitted.encode(frame).ids[0].tolist() == [0, 1, 1, 2]  # type: ignore[union-attr]
     assert fitted.vocabulary().frame["value"].to_list() == ["x x 0", "x x 1", "x x 2"]
-    again = Category.from_dict(fitted.to_dict(), fitted.table)
+    again = again_of(fitted)
     assert again.buckets == fitted.buckets
 
 
@@ -166,13 +170,16 @@ def test_lists_are_bags(lists, least):
     expected = [[kept.index(t) if t in kept else len(kept) for t in bag or []] for bag in lists]
     texts = pl.Series("t", [None if bag is None else "; ".join(bag) for bag in lists], pl.String)
     for each, separator in ((column, "|"), (texts, ";")):
-        fitted = Tokens.fit("t", separator, Values(min_count=least), each)
+        settings = Column(
+            name="t", kind="list", separator=separator, values=Values(min_count=least)
+        )
+        fitted = List.fit(settings, each)
         ids, lengths = fitted.encode(each.to_frame()).ids[0]
         assert lengths.tolist() == [len(bag) for bag in expected]
         assert ids.tolist() == [i for bag in expected for i in bag]
-        again = Tokens.from_dict(fitted.to_dict(), fitted.file_table())
+        again = List.from_dict(fitted.to_dict(fitted.tables()), fitted.tables())
         assert again.encode(each.to_frame()).ids[0][0].tolist() == ids.tolist()
-    hashed = replace(Tokens.fit("t", "|", Values(), column), values=Values(hash_rows=7))
+    hashed = List.fit(Column(name="t", kind="list", values=Values(hash_rows=7)), column)
     assert all(0 <= i < 7 for i in hashed.encode(column.to_frame()).ids[0][0])
 
 
@@ -194,14 +201,13 @@ def test_bags_and_ids_are_put_together_row_by_row(samples):
     flat = [np.array([i for ids in column for i in ids], np.int32) for column in lists]
     lengths = [np.array([len(ids) for ids in column], np.int64) for column in lists]
     last = np.array([sample[3] for sample in samples], np.int32)
-    labels = np.zeros(len(samples), np.uint8)
     parts = [
         Parts(ids=[one]),
         Parts(ids=[(flat[0], lengths[0])]),
         Parts(ids=[last], dense=[last.astype(np.float32)]),
         Parts(ids=[(flat[1], lengths[1])]),
     ]
-    made = assemble(parts, labels)
+    made = assemble(parts, len(samples))
     assert made.ids.tolist() == [[sample[0], sample[3]] for sample in samples]
     assert made.dense[:, 0].tolist() == [sample[3] for sample in samples]
     assert made.lists is not None
@@ -209,4 +215,4 @@ def test_bags_and_ids_are_put_together_row_by_row(samples):
     assert ids.tolist() == [i for sample in samples for i in [*sample[1], *sample[2]]]
     ends = [len(ids) for sample in samples for ids in (sample[1], sample[2])]
     assert offsets.tolist() == [0, *np.cumsum(ends).tolist()]
-    assert assemble(parts[:1], labels).lists is None
+    assert assemble(parts[:1], len(samples)).lists is None

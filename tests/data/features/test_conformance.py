@@ -8,13 +8,13 @@ import polars as pl
 import pytest
 
 from dlrm.commands.predict import predict
+from dlrm.data.features.config import FeaturesConfig
+from dlrm.data.features.infer import infer
 from dlrm.data.loader import LoaderConfig
 from dlrm.data.options import PrepareConfig
+from dlrm.data.sources import libsvm
+from dlrm.data.sources.table_files import TableFiles, in_folder
 from dlrm.data.store import Dataset
-from dlrm.data.tabular import libsvm
-from dlrm.data.tabular.columns import FeaturesConfig
-from dlrm.data.tabular.infer import infer
-from dlrm.data.tabular.source import FileTable, in_folder
 from dlrm.errors import InputError
 from dlrm.metrics import sigmoid
 from dlrm.models.dlrm import DLRMConfig
@@ -79,10 +79,10 @@ def test_the_table_has_every_kind_of_column(expected):
 def test_formats_agree(kind, frame, expected, tmp_path):
     source = FORMATS[kind](frame, tmp_path)
     (tmp_path / "raw").mkdir()
-    mine = infer(source.write(tmp_path / "raw", lambda _: None), "label")
+    mine = infer(source.table(tmp_path / "raw", lambda _: None), ["label"])
     (tmp_path / "as frame").mkdir()
     theirs = infer(
-        FORMATS["frame"](frame, tmp_path).write(tmp_path / "as frame", lambda _: None), "label"
+        FORMATS["frame"](frame, tmp_path).table(tmp_path / "as frame", lambda _: None), ["label"]
     )
     assert mine == theirs
     assert_equal(prepare(source, tmp_path / "out", features=EVERYTHING), expected)
@@ -92,14 +92,14 @@ def test_parquet_and_csv_may_stand_beside_each_other(frame, tmp_path):
     flat = frame.drop("tags")
     files = [parquet(flat[:100], tmp_path / "a.parquet"), csv(flat[100:], tmp_path / "b.csv")]
     assert_equal(
-        prepare(FileTable(files), tmp_path / "mine", features=EVERYTHING),
+        prepare(TableFiles(files), tmp_path / "mine", features=EVERYTHING),
         prepare(flat, tmp_path / "theirs", features=EVERYTHING),
     )
     files[0].unlink()
     parquet(frame[:100], files[0])
     csv(frame[100:], files[1])
     with pytest.raises(InputError, match=r"b\.csv, column tags: is String here, but List"):
-        prepare(FileTable(files), tmp_path / "lists")
+        prepare(TableFiles(files), tmp_path / "lists")
 
 
 def test_folders_are_split_by_file(frame, tmp_path):
@@ -110,7 +110,7 @@ def test_folders_are_split_by_file(frame, tmp_path):
         folder.mkdir()
         for name, piece in cuts.items():
             write(piece, folder / f"{name}.{suffix}")
-        made.append(prepare(FileTable(in_folder(folder)), tmp_path / f"out {suffix}"))
+        made.append(prepare(TableFiles(in_folder(folder)), tmp_path / f"out {suffix}"))
     assert_equal(*made)
     chronological = prepare(frame, tmp_path / "cut", split="chronological", fractions=(200, 50, 50))
     for name in ("train", "validation", "test"):
@@ -172,8 +172,8 @@ def test_libsvm_agrees_with_csv(write, tmp_path):
     path = tmp_path / "t.libsvm"
     frame = write(path)
     schema = libsvm.find_layout([path]).schema()
-    mine = prepare(FileTable([path]), tmp_path / "mine", label=None)
-    flat = FileTable([csv(frame, tmp_path / "t.csv")])
+    mine = prepare(TableFiles([path]), tmp_path / "mine", label=())
+    flat = TableFiles([csv(frame, tmp_path / "t.csv")])
     assert_equal(mine, with_schema(flat, tmp_path / "theirs", schema))
     assert mine.source == "libsvm"
 
@@ -182,11 +182,11 @@ def test_libsvm_agrees_with_csv(write, tmp_path):
 def trained(frame, tmp_path_factory) -> Path:
     """A run of three steps on the table, from Parquet."""
     folder = tmp_path_factory.mktemp("trained")
-    source = FileTable([parquet(frame, folder / "t.parquet")])
+    source = TableFiles([parquet(frame, folder / "t.parquet")])
     dataset = prepare(source, folder / "dataset", split="chronological", features=EVERYTHING)
     config = TrainConfig(
         data=str(folder / "dataset"),
-        prepare=PrepareConfig(label="label"),
+        prepare=PrepareConfig(label=("label",)),
         model=DLRMConfig(dim=4, bottom=(8,), top=(8,)),
         loader=LoaderConfig(batch_size=32),
         max_steps=3,

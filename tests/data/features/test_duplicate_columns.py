@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dlrm.data.tabular.infer import infer
-from dlrm.data.tabular.source import FrameTable
+from dlrm.data.features.infer import infer
+from dlrm.data.sources.frame import FrameSource
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def columns(tmp_path):
             "label": rng.integers(0, 2, 2000),
         }
     )
-    raw = FrameTable(frame).write(tmp_path, lambda _: None)
-    return {column.name: column for column in infer(raw, "label").columns}
+    raw = FrameSource(frame).table(tmp_path, lambda _: None)
+    return {column.name: column for column in infer(raw, ["label"]).columns}
 
 
 def test_the_later_of_two_columns_that_rename_each_other_is_ignored(columns):

@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dlrm.data.tabular.infer import infer
-from dlrm.data.tabular.source import FrameTable
+from dlrm.data.features.infer import infer
+from dlrm.data.sources.frame import FrameSource
 
 from .tables import inferred
 
@@ -343,7 +343,7 @@ def test_kinds(make, seed, tmp_path):
 
 def test_each_guess_says_why(tmp_path):
     frame, _ = titanic(np.random.default_rng(0))
-    schema = infer(FrameTable(frame).write(tmp_path, lambda _: None), "label")
+    schema = infer(FrameSource(frame).table(tmp_path, lambda _: None), ["label"])
     reasons = {column.name: column.why for column in schema.columns}
     assert all(reasons.values())
     assert reasons["PassengerId"] == "numbers the rows"

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.data.tabular.columns import SCALES, Column
-from dlrm.data.tabular.numbers import Number
-from dlrm.data.tabular.texts import as_numbers, as_texts
+from dlrm.data.features.columns import SCALES, Column
+from dlrm.data.features.number import Number
+from dlrm.data.features.texts import as_numbers, as_texts
 
 values = st.lists(
     st.none() | st.floats(-1e6, 1e6, width=32).map(lambda x: round(x, 3)), min_size=1, max_size=60
@@ -74,7 +74,7 @@ def test_buckets_are_those_of_a_plain_loop(numbers, buckets, more):
     found = number.bucket(pl.Series("x", more, pl.Float64))
     expected = [len(edges) + 1 if x is None else sum(edge <= x for edge in edges) for x in more]
     assert found.tolist() == expected
-    rows = number.inputs()[-1].rows
+    rows = number.inputs()[-1].num_embeddings
     assert rows is not None
     assert rows == len(number.bucket_names())
     assert all(bucket < rows for bucket in expected)

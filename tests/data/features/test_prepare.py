@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dlrm.data.features.columns import Column, Columns, Values
+from dlrm.data.features.config import FeaturesConfig
+from dlrm.data.features.features import Features
+from dlrm.data.features.show import grid
+from dlrm.data.sources.frame import FrameSource
+from dlrm.data.sources.table_files import TableFiles, in_folder
 from dlrm.data.store import verify
-from dlrm.data.tabular.columns import Column, Columns, FeaturesConfig, Values
-from dlrm.data.tabular.encoder import TableEncoder, open_encoder
-from dlrm.data.tabular.show import grid
-from dlrm.data.tabular.source import FileTable, FrameTable, in_folder
 from dlrm.errors import InputError
 
 from .tables import arrays, assert_equal, csv, prepare, table, with_schema
@@ -45,7 +47,7 @@ def strange(frame: pl.DataFrame, seed: int) -> pl.DataFrame:
 def test_other_rows_change_nothing_that_is_fitted(tmp_path, seed, numbers):
     frame = table(seed=seed)
     asked = replace(FEATURES, numbers=numbers)
-    schema = open_encoder(prepare(frame, tmp_path / "first", features=asked, **CUT).path).columns  # type: ignore[union-attr]
+    schema = Features.load(prepare(frame, tmp_path / "first", features=asked, **CUT).path).columns  # type: ignore[union-attr]
     made = [
         with_schema(each, tmp_path / name / "out", schema, **CUT)
         for name, each in (("one", frame), ("two", strange(frame, seed)))
@@ -66,17 +68,17 @@ def test_other_rows_change_nothing_that_is_fitted(tmp_path, seed, numbers):
 def test_training_rows_differ_from_new_ones_by_their_own_part_only(tmp_path):
     frame = table()
     made = prepare(frame, tmp_path / "out", features=FEATURES, **CUT)
-    encoder = open_encoder(made.path)
-    assert isinstance(encoder, TableEncoder)
-    again = encoder.encode(frame[:200])
+    features = Features.load(made.path)
+    again = features.encode(frame[:200])
     train = made.split("train")
-    own = [k for k, name in enumerate(encoder.dense) if name.endswith(("log count", "target mean"))]
-    rest = [k for k in range(len(encoder.dense)) if k not in own]
+    names = [feature.name for feature in made.schema.dense]
+    own = [k for k, name in enumerate(names) if name.endswith(("log count", "target mean"))]
+    rest = [k for k in range(len(names)) if k not in own]
     np.testing.assert_array_equal(train.dense[:, rest], again.dense[:, rest])
     np.testing.assert_array_equal(train.ids, again.ids)
     assert own
     assert all((train.dense[:, k] != again.dense[:, k]).any() for k in own)
-    held = encoder.encode(frame[250:])
+    held = features.encode(frame[250:])
     np.testing.assert_array_equal(made.split("test").dense, held.dense)
     for k in own:
         assert abs(train.dense[:, k].mean()) < 1e-4
@@ -103,7 +105,7 @@ def test_splits(tmp_path):
 def test_days_are_files(tmp_path):
     frame = table(rows=90)
     files = [csv(frame[k : k + 30], tmp_path / f"day{k}.csv") for k in (0, 30, 60)]
-    made = prepare(FileTable(files), tmp_path / "out", split="days")
+    made = prepare(TableFiles(files), tmp_path / "out", split="days")
     assert [len(made.split(name)) for name in ("train", "validation", "test")] == [60, 15, 15]
 
 
@@ -118,7 +120,7 @@ def test_folders(tmp_path):
         "train": ["train-2.csv", "train_1.csv"],
         "test": ["Test.csv"],
     }
-    made = prepare(FileTable(found), tmp_path / "out")
+    made = prepare(TableFiles(found), tmp_path / "out")
     sizes = {name: len(made.split(name)) for name in made.splits}
     assert sizes == {"train": 80, "validation": 10, "test": 10}
     (tmp_path / "other").mkdir()
@@ -146,7 +148,7 @@ def test_columns_may_have_any_name(tmp_path_factory, names):
         }
     )
     made = Columns(
-        label=label,
+        labels=(label,),
         columns=(
             Column(name=first, kind="number", buckets=2, missing_flag=True),
             Column(name=second, kind="category", values=Values(target_mean=True)),
@@ -157,10 +159,9 @@ def test_columns_may_have_any_name(tmp_path_factory, names):
     cross = FeaturesConfig(crosses=("pairs",), target_means=True)
     folder = tmp_path_factory.mktemp("names")
     dataset = with_schema(frame, folder / "out", cross.apply(made))
-    encoder = open_encoder(dataset.path)
-    assert isinstance(encoder, TableEncoder)
-    assert encoder.encode(frame).dense.shape == (40, 6)
-    grid(encoder.columns)
+    features = Features.load(dataset.path)
+    assert features.encode(frame).dense.shape == (40, 6)
+    grid(features.columns)
 
 
 def test_names_that_are_made_may_be_there_already(tmp_path):
@@ -186,14 +187,13 @@ def test_names_that_are_made_may_be_there_already(tmp_path):
         "age bucket target mean (2)",
     ]
     assert len({feature.name for feature in made.schema.features}) == len(made.schema.features)
-    encoder = open_encoder(made.path)
+    features = Features.load(made.path)
     dense = made.split("train").dense
     assert set(dense[:, 1]) == {0.0, 1.0}
-    back = encoder.raw("age missing (2)", dense[:, 2])
+    back = features.raw("age missing (2)", dense[:, 2])
     np.testing.assert_allclose(back, frame["age missing"], rtol=1e-5)
     # The mean beside the category, not the column of that name, leaves each training row out.
-    assert isinstance(encoder, TableEncoder)
-    again = encoder.encode(frame).dense
+    again = features.encode(frame).dense
     np.testing.assert_array_equal(again[:, 4], dense[:, 4])
     assert (again[:, 3] != dense[:, 3]).any()
 
@@ -219,16 +219,16 @@ def test_a_killed_prepare_leaves_nothing(tmp_path):
 import sys
 from pathlib import Path
 from dlrm.data.options import PrepareConfig
-from dlrm.data.tabular import prepare
-from dlrm.data.tabular.source import FileTable
+from dlrm.data import prepare
+from dlrm.data.sources.table_files import TableFiles
 real = prepare._write_splits
 def slow(*args):
-    real(*args)
+    splits = real(*args)
     print("ready", flush=True)
     sys.stdin.read()
 prepare._write_splits = slow
-config = PrepareConfig(label="label")
-prepare.prepare_table(FileTable([Path({str(path)!r})]), Path({str(tmp_path / "out")!r}), config)
+config = PrepareConfig(label=("label",))
+prepare.prepare(TableFiles([Path({str(path)!r})]), Path({str(tmp_path / "out")!r}), config)
 """
     process = subprocess.Popen(
         [sys.executable, "-c", script],
@@ -242,19 +242,19 @@ prepare.prepare_table(FileTable([Path({str(path)!r})]), Path({str(tmp_path / "ou
     _, said = process.communicate()
     assert ready == b"ready\n", said.decode()
     assert not (tmp_path / "out").exists()
-    made = prepare(FileTable([path]), tmp_path / "out")
+    made = prepare(TableFiles([path]), tmp_path / "out")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["out", "t.csv"]
-    assert_equal(made, prepare(FileTable([path]), tmp_path / "again"))
+    assert_equal(made, prepare(TableFiles([path]), tmp_path / "again"))
 
 
 def test_a_dataset_is_found_again_until_something_changes(tmp_path, monkeypatch):
     path = csv(table(), tmp_path / "t.csv")
-    first = prepare(FileTable([path]), tmp_path / "out")
+    first = prepare(TableFiles([path]), tmp_path / "out")
     stamp = (tmp_path / "out" / "manifest.json").stat().st_mtime_ns
-    again = prepare(FileTable([path]), tmp_path / "out")
+    again = prepare(TableFiles([path]), tmp_path / "out")
     assert again.manifest == first.manifest
     assert (tmp_path / "out" / "manifest.json").stat().st_mtime_ns == stamp
-    one = FrameTable(table()).fingerprint()
-    assert one == FrameTable(table()).fingerprint()
-    assert one != FrameTable(table(seed=1)).fingerprint()
-    assert one != FrameTable(table().reverse()).fingerprint()
+    one = FrameSource(table()).fingerprint()
+    assert one == FrameSource(table()).fingerprint()
+    assert one != FrameSource(table(seed=1)).fingerprint()
+    assert one != FrameSource(table().reverse()).fingerprint()

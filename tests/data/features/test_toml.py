@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.data.tabular import toml
-from dlrm.data.tabular.columns import SCALES, Column, Columns, Cross, FeaturesConfig, Values
+from dlrm.data.features import toml
+from dlrm.data.features.columns import SCALES, Column, Columns, Cross, Values
+from dlrm.data.features.config import FeaturesConfig
 from dlrm.errors import ConfigError, InputError
 
 names = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
@@ -43,7 +44,7 @@ def schemas(draw) -> Columns:
         made.append(Column(**column))
     crosses = [Cross(columns=tuple(rest[:3]), values=draw(values), why=draw(why))]
     positive = draw(st.none() | names)
-    return Columns(label=label, positive=positive, columns=tuple(made), crosses=tuple(crosses))
+    return Columns(labels=(label,), positive=positive, columns=tuple(made), crosses=tuple(crosses))
 
 
 @settings(deadline=None)
@@ -59,7 +60,7 @@ def test_any_schema_comes_back(tmp_path_factory, schema):
 
 def test_letters_that_json_leaves_and_toml_does_not():
     odd = "\x7f\x80\u2028\x00\\\"'\n\t.[]#="
-    schema = Columns(label=odd, columns=(Column(name=odd[::-1], kind="category", why=odd),))
+    schema = Columns(labels=(odd,), columns=(Column(name=odd[::-1], kind="category", why=odd),))
     assert toml.from_dict(toml.to_dict(schema)) == schema
 
 
@@ -140,7 +141,7 @@ def test_a_label_may_be_true_or_a_number():
 
 def test_features_change_a_schema():
     schema = Columns(
-        label="y",
+        labels=("y",),
         columns=(
             Column(name="n", kind="number"),
             Column(name="a", kind="category"),
@@ -178,7 +179,7 @@ def test_the_example_in_the_head_is_valid():
         line.removeprefix("# ")
         for line in toml.dumps(
             Columns(
-                label="y",
+                labels=("y",),
                 columns=(Column(name="A", kind="category"), Column(name="B", kind="category")),
             )
         ).splitlines()

@@ -97,7 +97,7 @@ def choose(rows: FittingRows, schema: Columns, *, seed: int = 0) -> Columns:
                 )
             elif gain and gain.sure:
                 column = replace(  # noqa: PLW2901
-                    column, buckets=BUCKETS, why=f"{column.why}; its buckets {gain.why}"
+                    column, buckets=BUCKETS, why=f"{column.why}; in buckets it {gain.why}"
                 )
             columns.append(column)
         crosses = _crosses(rows, schema, worth)

@@ -229,7 +229,7 @@ class Columns:
                     f"column {column.name} is a {column.kind}, and cannot share the table "
                     f"{column.table}: categories, lists and sequences share tables"
                 )
-            namesake = named.get(column.table)
+            namesake = named.get(column.table) if column.table else None
             if namesake is not None and namesake.kind == "number":
                 raise ConfigError(
                     f"column {column.name} cannot share the table of {namesake.name}, which is a "

@@ -27,7 +27,7 @@ from dlrm.data.features.parts import Input, Parts
 from dlrm.data.features.value_table import ValueTable, link
 from dlrm.data.sources.libsvm import Layout
 from dlrm.data.store import FEATURES_FILE, VOCABULARY_FOLDER
-from dlrm.data.vocabulary import Vocabulary
+from dlrm.data.vocabulary import Vocabulary, ids_of
 from dlrm.errors import DatasetError, InputError
 from dlrm.files import write_json
 from dlrm.schema import DenseFeature, Schema, Table
@@ -79,9 +79,13 @@ class Features:
                 found.append((feature, replace(made, name=name)))
         return found
 
-    @cached_property
+    @property
     def schema(self) -> Schema:
         """What the arrays mean."""
+        return self._schema
+
+    @cached_property
+    def _schema(self) -> Schema:
         tables: dict[str, Table] = {}
         shared: dict[str, str] = {}
         features = []
@@ -136,7 +140,7 @@ class Features:
             frame: n rows with the columns in `needed`.
 
         """
-        for number in self._numbers:
+        for number in self._numbers.values():
             yield from wrong_numbers(frame[number.name], time=number.time)
 
     def encode(self, frame: pl.DataFrame, *, labels: bool = False) -> Encoded:
@@ -159,12 +163,33 @@ class Features:
         return self._with_labels(encoded, frame) if labels else encoded
 
     def _parts(self, frame: pl.DataFrame) -> list[Parts]:
-        """Return the inputs of each feature."""
-        numbers = iter(encode_numbers(self._numbers, frame)) if self._numbers else iter(())
-        return [
-            next(numbers) if isinstance(feature, Number) else feature.encode(frame)
-            for feature in self.features
-        ]
+        """Return the inputs of each feature; those alike are computed together."""
+        parts: dict[int, Parts] = {}
+        if numbers := self._numbers:
+            parts |= zip(numbers, encode_numbers(list(numbers.values()), frame), strict=True)
+        for modulo, categories in self._numbered.items():
+            columns = [frame[category.columns[0]] for category in categories.values()]
+            known = [each.table.values_by_id for each in categories.values() if each.table]
+            ids = ids_of(known, columns, modulo or None)
+            parts |= {place: Parts(ids=[ids[:, at]]) for at, place in enumerate(categories)}
+        for place, feature in enumerate(self.features):
+            if place not in parts:
+                parts[place] = feature.encode(frame)
+        return [parts[place] for place in range(len(self.features))]
+
+    @cached_property
+    def _numbers(self) -> dict[int, Number]:
+        """Number columns by their place among the features."""
+        return {k: each for k, each in enumerate(self.features) if isinstance(each, Number)}
+
+    @cached_property
+    def _numbered(self) -> dict[int, dict[int, Category]]:
+        """By what values are taken modulo, categories that are numbered over a whole log."""
+        groups: dict[int, dict[int, Category]] = {}
+        for place, feature in enumerate(self.features):
+            if isinstance(feature, Category) and feature.values.whole_log:
+                groups.setdefault(feature.values.modulo, {})[place] = feature
+        return groups
 
     def _with_labels(self, encoded: Encoded, frame: pl.DataFrame) -> Encoded:
         columns = [label.encode(frame[label.name]) for label in self.targets]
@@ -178,10 +203,6 @@ class Features:
             weights = weighed.to_numpy()
         labels = stack_labels(columns, self.columns.task)
         return replace(encoded, labels=labels, weights=weights)
-
-    @cached_property
-    def _numbers(self) -> list[Number]:
-        return [feature for feature in self.features if isinstance(feature, Number)]
 
     @property
     def _label_columns(self) -> tuple[str, ...]:
@@ -265,6 +286,12 @@ class Features:
             raise DatasetError(f"{problem}; {expected}") from None
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise DatasetError(f"{path} is damaged ({error}); prepare the dataset again") from error
+
+    def preload(self) -> "Features":
+        """Read what is in files, which may go then; return these features."""
+        for table in self._tables:
+            _ = table.frame
+        return self
 
     def _input(self, name: str, *, category: bool) -> tuple[Feature, Input]:
         return next(

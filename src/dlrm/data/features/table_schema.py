@@ -47,7 +47,7 @@ def inferred_schema(table: RawTable, config: PrepareConfig, *, strict: bool = Tr
 
     """
     if not config.label:
-        what = "says whether it was a click" if config.task == "classification" else "to predict"
+        what = "is to predict" if config.task == "regression" else "says whether it was a click"
         raise ConfigError(
             f"which column {what}? --label COLUMN; the columns are {', '.join(table.types)}"
         )

@@ -109,8 +109,9 @@ def from_dict(values: dict[str, Any]) -> Columns:
         if key not in _KEYS:
             raise unknown("key", key, _KEYS)
     label = values.get("label")
-    labels = label if isinstance(label, list) else [label]
-    if not labels or not all(isinstance(name, str) for name in labels):
+    named = label if isinstance(label, list) else [label]
+    labels = [name for name in named if isinstance(name, str)]
+    if not labels or len(labels) < len(named):
         raise ConfigError('the schema names no label, expected label = "COLUMN"')
     weight = values.get("weight")
     if weight is not None and not isinstance(weight, str):
@@ -190,7 +191,7 @@ def _checked(
         if key not in keys:
             if record is Column:
                 continue
-            choices = ", ".join((*also, *keys)) or "kind"
+            choices = ", ".join((*keys, *also)) or "kind"
             raise ConfigError(f'{where}: unknown key "{key}"; choose one of: {choices}')
         if type(value) not in ((int, float) if kinds[key] is float else (kinds[key],)):
             raise ConfigError(f"{where}: {key} is {value!r}, expected {_TYPES[kinds[key]]}")

@@ -49,7 +49,7 @@ class ValueTable:
             DatasetError: The file is missing, damaged, or of another dataset.
 
         """
-        return self._vocabulary.frame
+        return self.values_by_id.frame
 
     @property
     def num_embeddings(self) -> int:
@@ -57,7 +57,8 @@ class ValueTable:
         return self.kept + 1
 
     @cached_property
-    def _vocabulary(self) -> Vocabulary:
+    def values_by_id(self) -> Vocabulary:
+        """All values, those with a row of their own first."""
         # Two threads may read it at the same time, and get the same.
         frame = _read(self.file) if self._frame is None and self.file else self._frame
         assert frame is not None
@@ -70,7 +71,7 @@ class ValueTable:
 
     def places(self, values: pl.Series) -> NDArray[np.int32]:
         """Return the place of each value (n,) among all values; their number where it is new."""
-        return self._vocabulary.ids(values)
+        return self.values_by_id.ids(values)
 
     def ids(self, values: pl.Series) -> NDArray[np.int32]:
         """Return the id of each value (n,); `kept` where it has no row of its own."""
@@ -79,6 +80,8 @@ class ValueTable:
 
     def vocabulary(self) -> Vocabulary:
         """Return the values with a row of their own."""
+        if self.kept == self.values and self.frame.columns == ["value", "count"]:
+            return self.values_by_id
         return Vocabulary(self.name, self.frame.head(self.kept).select("value", "count"))
 
     def save(self, target: Path) -> None:

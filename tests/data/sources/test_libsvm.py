@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.data.tabular import entries as module
-from dlrm.data.tabular import libsvm
-from dlrm.data.tabular.entries import Entries, entries, is_libsvm
+from dlrm.data.sources import entries as module
+from dlrm.data.sources import libsvm
+from dlrm.data.sources.entries import Entries, entries, is_libsvm
 from dlrm.errors import InputError
 
 labels = st.sampled_from(["0", "1", "-1", "+1", "0.5", "1e0", "12", None])
