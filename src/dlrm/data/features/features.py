@@ -167,11 +167,11 @@ class Features:
         parts: dict[int, Parts] = {}
         if numbers := self._numbers:
             parts |= zip(numbers, encode_numbers(list(numbers.values()), frame), strict=True)
-        for modulo, categories in self._numbered.items():
-            columns = [frame[category.columns[0]] for category in categories.values()]
-            known = [each.table.values_by_id for each in categories.values() if each.table]
-            ids = ids_of(known, columns, modulo or None)
-            parts |= {place: Parts(ids=[ids[:, at]]) for at, place in enumerate(categories)}
+        if numbered := self._numbered:
+            columns = [frame[category.columns[0]] for category in numbered.values()]
+            known = [each.table.values_by_id for each in numbered.values() if each.table]
+            ids = ids_of(known, columns, [each.values.modulo for each in numbered.values()])
+            parts |= {place: Parts(ids=[ids[:, at]]) for at, place in enumerate(numbered)}
         for place, feature in enumerate(self.features):
             if place not in parts:
                 parts[place] = feature.encode(frame)
@@ -183,13 +183,13 @@ class Features:
         return {k: each for k, each in enumerate(self.features) if isinstance(each, Number)}
 
     @cached_property
-    def _numbered(self) -> dict[int, dict[int, Category]]:
-        """By what values are taken modulo, categories that are numbered over a whole log."""
-        groups: dict[int, dict[int, Category]] = {}
-        for place, feature in enumerate(self.features):
-            if isinstance(feature, Category) and feature.values.whole_log:
-                groups.setdefault(feature.values.modulo, {})[place] = feature
-        return groups
+    def _numbered(self) -> dict[int, Category]:
+        """Categories that are numbered over a whole log by their place among the features."""
+        return {
+            k: each
+            for k, each in enumerate(self.features)
+            if isinstance(each, Category) and each.values.whole_log
+        }
 
     def _with_labels(self, encoded: Encoded, frame: pl.DataFrame) -> Encoded:
         columns = [label.encode(frame[label.name]) for label in self.targets]
