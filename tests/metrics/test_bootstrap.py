@@ -145,7 +145,9 @@ def test_what_is_undefined_has_no_interval():
 
 def test_one_click_is_enough():
     result = intervals(np.array([0.2, 0.1, 0.4]), np.array([0, 0, 1]))
-    assert all(interval and math.isfinite(interval.low + interval.high) for interval in result.values())
+    assert all(
+        interval and math.isfinite(interval.low + interval.high) for interval in result.values()
+    )
 
 
 def test_differences_cover_the_truth_at_their_rate():
