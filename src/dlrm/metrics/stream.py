@@ -151,7 +151,7 @@ def _on_host(pieces: Iterable[Any]) -> Iterable[Array]:
 def _copied(tensors: list[Any]) -> Array:
     import torch
 
-    return torch.cat(tensors).float().cpu().numpy()
+    return torch.cat(tensors).cpu().float().numpy()
 
 
 def _column(values: Array, k: int) -> Array:
