@@ -11,7 +11,7 @@ from dlrm.commands.train import main as train
 from dlrm.recipes import RECIPES, find, first_word
 from dlrm.run import Run
 
-from . import tables
+from . import films, tables
 
 SHARES = ["--prepare.fractions", "0.8", "0.2", "0"]
 
@@ -25,7 +25,13 @@ def raw(tmp_path_factory) -> dict[str, Path]:
     packed = folder / "log.tsv.gz"
     packed.write_bytes(gzip.compress(log.read_bytes()))
     frappe, amazon = tables.frappe(folder / "frappe"), tables.amazon(folder / "amazon.csv.gz")
-    return {"criteo-head": packed, "frappe": frappe, "frappe-ids": frappe, "amazon": amazon}
+    return {
+        "criteo-head": packed,
+        "frappe": frappe,
+        "frappe-ids": frappe,
+        "amazon": amazon,
+        "movielens": films.ratings(folder / "ratings.tsv"),
+    }
 
 
 WORDS = {
@@ -34,6 +40,7 @@ WORDS = {
     "frappe": [],
     "frappe-ids": [],
     "amazon": SHARES,
+    "movielens": SHARES,
 }
 
 
@@ -49,8 +56,19 @@ def test_a_recipe_for_a_table_trains_and_scores(name, raw, workdir):
     file = data / "valid.libsvm.gz" if data.is_dir() else data
     assert main(["predict", "run", str(file), "--out", "scores.parquet"]) == 0
     scores = pl.read_parquet("scores.parquet")["score"]
-    assert scores.is_between(0, 1).all()
+    assert scores.is_between(0, 6 if name == "movielens" else 1).all()
     assert scores.n_unique() > 1
+
+
+def test_movielens_learns_ratings_of_columns_of_other_names(workdir):
+    films.films().write_csv("films.csv")
+    words = ["movielens", "--data", "films.csv", "--label", "stars", "--run", "run"]
+    words += ["--model.user", "viewer", "--model.item", "film", "--model.dim", "4"]
+    result = train(words, "dlrm train")
+    assert result is not None
+    metrics = result.evaluations["test"]["metrics"]
+    assert metrics["rmse"] < 0.9
+    assert metrics["r2"] > 0.5
 
 
 def test_scores_of_the_validation_file_are_those_of_the_evaluation(raw, workdir):
@@ -67,7 +85,7 @@ def test_amazon_holds_nothing_back_and_says_so(raw, workdir, capsys):
     words = ["train", "amazon", "--data", str(raw["amazon"]), "--epochs", "1", "--ensemble", "1"]
     assert main([*words, "--run", "run"]) == 0
     assert "nothing was measured" in capsys.readouterr().out
-    renamed = Run.open(Path("run")).schema.names
+    renamed = Run.open(Path("run")).schema.feature_names
     assert not any("ROLE_CODE" in name for name in renamed)
     assert sum(" x " in name for name in renamed) == 28 + 56
 
