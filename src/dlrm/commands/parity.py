@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar, get_args
 
 import tyro
 
-from dlrm import recipes, terminal
+from dlrm import optim, recipes, terminal
 from dlrm.commands.flags import parse, take_value
 from dlrm.commands.parity_result import ParityResult
 from dlrm.commands.recipe_flags import recipe_config, with_model
@@ -28,7 +28,7 @@ from dlrm.reporting.parity import processes, write
 from dlrm.training import reordered, variant
 from dlrm.training.config import TrainConfig, from_dict, to_dict
 from dlrm.training.parity import Losses, Parity
-from dlrm.training.variant import Optimizer, Outcome, Variant, outcome_of
+from dlrm.training.variant import Outcome, Variant, outcome_of
 
 T = TypeVar("T", bound=str)
 
@@ -63,7 +63,7 @@ class Arguments:
     sharding: str = "auto,table,row,column,replicate"
     """How tables are spread, separated by commas."""
     optimizer: str = "sgd,adagrad,rowwise_adagrad"
-    """Optimizers, separated by commas."""
+    """Optimizers, separated by commas; module:Class for one of your own."""
     tolerance: float = 1e-6
     """Largest difference of a loss that counts as equal."""
     html: Path | None = None
@@ -91,7 +91,7 @@ def main(words: list[str], prog: str) -> ParityResult | None:
         procs=[int(p) if p.isdecimal() else 0 for p in _words(arguments.procs)],
         steps=arguments.steps,
         shardings=_choices("sharding", arguments.sharding, SHARDINGS),
-        optimizers=_choices("optimizer", arguments.optimizer, get_args(Optimizer)),
+        optimizers=_optimizers(arguments.optimizer),
         engines=_choices("engine", engines, get_args(Engine)),
         tolerance=arguments.tolerance,
         html=arguments.html,
@@ -112,7 +112,7 @@ def parity(
     procs: Sequence[int] = (1, 2, 4),
     steps: int = 50,
     shardings: Sequence[Sharding] = ("auto", "table", "row", "column", "replicate"),
-    optimizers: Sequence[Optimizer] = ("sgd", "adagrad", "rowwise_adagrad"),
+    optimizers: Sequence[str] = ("sgd", "adagrad", "rowwise_adagrad"),
     engines: Sequence[Engine] = ("dlrm",),
     tolerance: float = 1e-6,
     html: Path | None = None,
@@ -151,7 +151,7 @@ def parity(
     dataset = open_data(config)
     with tempfile.TemporaryDirectory(prefix="dlrm-parity-") as made:
         folder = Path(made)
-        alone = {str(o): _alone(config, Variant(o), steps, dataset, folder) for o in optimizers}
+        alone = {o: _alone(config, Variant(o), steps, dataset, folder) for o in optimizers}
         outcomes: list[Outcome] = []
         for world in ([1] if 1 in procs and "torchrec" in engines else []) + worlds:
             # The tables of another engine are other ones on one process too.
@@ -233,6 +233,16 @@ def _train_all(folder: Path) -> None:
 
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _optimizers(text: str) -> list[str]:
+    """Return the names of a list with commas, all of them optimizers."""
+    names = list(dict.fromkeys(_words(text)))
+    for name in names:
+        optim.find(name)
+    if not names:
+        raise ConfigError(f"optimizer is empty; choose from: {', '.join(optim.OPTIMIZERS)}")
+    return names
 
 
 def _choices(kind: str, text: str, choices: tuple[T, ...]) -> list[T]:

@@ -7,7 +7,7 @@ from dlrm.data.resolve import resolve
 from dlrm.data.split import SPLITS, kaggle_sizes
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, InputError, unknown
-from dlrm.schema import CategoricalFeature, DenseFeature, Schema
+from dlrm.schema import Schema
 from dlrm.training.build import pooling
 from dlrm.training.config import TrainConfig
 from dlrm.training.footprint import Data, dataset_bytes
@@ -71,12 +71,7 @@ def tables(rows: str, samples: int) -> Described:
 
     """
     sizes = [_count(word) for word in rows.split(",")]
-    schema = Schema(
-        dense=tuple(DenseFeature(name=f"I{i + 1}") for i in range(NUM_DENSE)),
-        categorical=tuple(
-            CategoricalFeature(name=f"C{t + 1}", rows=size) for t, size in enumerate(sizes)
-        ),
-    )
+    schema = Schema.one_hot(NUM_DENSE, sizes)
     return Described(Data(schema, {"train": samples}, {}), None, f"{len(sizes)} tables")
 
 

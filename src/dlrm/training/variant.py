@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, Interrupted
@@ -18,14 +18,13 @@ from dlrm.parallel.world import World
 from dlrm.training import loop, runner
 from dlrm.training.config import TrainConfig
 
-Optimizer = Literal["sgd", "adagrad", "rowwise_adagrad", "adam"]
-
 
 @dataclass(frozen=True, slots=True)
 class Variant:
     """One way to train a recipe."""
 
-    optimizer: Optimizer
+    optimizer: str
+    """Name of a `dlrm.optim` optimizer, or `module:Class`"""
     engine: Engine = "dlrm"
     sharding: Sharding = "auto"
     procs: int = 1
