@@ -49,19 +49,19 @@ class CompareResult:
 
     def __rich__(self) -> RenderableType:
         compared = self.comparison
-        seeds = max(len(each.seeds) for each in compared.candidates)
+        seeds = max(len(candidate.seeds) for candidate in compared.candidates)
         names = page.SHOWN[page.task_of(compared)]
         columns = [head for name in names for head in (METRICS[name], "spread")]
         heads = (*columns, "off", "p", "rows/s")
         grid = terminal.table(f"{compared.split} rows, mean of {seeds} seeds", "", *heads)
-        for each in compared.candidates:
-            off, chance = beside(compared, each)
+        for candidate in compared.candidates:
+            off, chance = beside(compared, candidate)
             grid.add_row(
-                each.name,
-                *(cell for name in names for cell in _cells(each, name)),
+                candidate.name,
+                *(cell for name in names for cell in _cells(candidate, name)),
                 off,
                 chance,
-                "-" if each.samples_per_s is None else f"{each.samples_per_s:,.0f}",
+                "-" if candidate.samples_per_s is None else f"{candidate.samples_per_s:,.0f}",
             )
         if compared.optimum:
             best = [cell for name in names for cell in (shown(compared.optimum.get(name)), "")]
@@ -205,6 +205,6 @@ def _compare(folder: Path, record: dict[str, Any], dataset: Dataset) -> CompareR
     return CompareResult(comparison=compared, folder=folder, report=report)
 
 
-def _cells(each: Candidate, metric: str) -> tuple[str, str]:
-    mean, spread = each.mean(metric), each.spread(metric)
+def _cells(candidate: Candidate, metric: str) -> tuple[str, str]:
+    mean, spread = candidate.mean(metric), candidate.spread(metric)
     return "-" if mean is None else f"{mean:.4f}", "" if spread is None else f"{spread:.4f}"

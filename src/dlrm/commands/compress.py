@@ -30,7 +30,7 @@ class CompressResult:
     split: str
     samples: int
     """Rows that were measured."""
-    found: Sweep
+    sweep: Sweep
     report: Path | None
     """compress.html; None without the extra that draws it."""
 
@@ -42,8 +42,8 @@ class CompressResult:
             "data": str(self.data),
             "split": self.split,
             "samples": self.samples,
-            **self.found.to_dict(),
-            "conclusion": page.conclusion(self.found),
+            **self.sweep.to_dict(),
+            "conclusion": page.conclusion(self.sweep),
             "report": str(self.report) if self.report else None,
         }
 
@@ -52,22 +52,22 @@ class CompressResult:
         grid = terminal.table(
             f"{self.run} ({self.model}), {self.samples:,} {self.split} rows", "", *heads
         )
-        best = {each.name for each in self.found.frontier}
-        for each in self.found.candidates:
+        best = {candidate.name for candidate in self.sweep.frontier}
+        for candidate in self.sweep.candidates:
             grid.add_row(
-                each.name,
-                terminal.human_bytes(each.size_bytes),
-                f"{each.ratio:.2f}",
-                "-" if each.auc is None else f"{each.auc:.4f}",
-                "-" if each.auc_change is None else f"{each.auc_change:+.5f}",
-                f"{each.log_loss:.4f}",
-                f"{each.log_loss_change:+.5f}",
-                style="bold" if each.name in best else "",
+                candidate.name,
+                terminal.human_bytes(candidate.size_bytes),
+                f"{candidate.ratio:.2f}",
+                "-" if candidate.auc is None else f"{candidate.auc:.4f}",
+                "-" if candidate.auc_change is None else f"{candidate.auc_change:+.5f}",
+                f"{candidate.log_loss:.4f}",
+                f"{candidate.log_loss_change:+.5f}",
+                style="bold" if candidate.name in best else "",
             )
         lines: list[RenderableType] = [grid]
         lines.append("x: times smaller than plain float32 tables; bold: no other is better in both")
-        lines += [Text(f"Not tried: {name}: {why}") for name, why in self.found.skipped.items()]
-        lines.append(page.conclusion(self.found))
+        lines += [Text(f"Not tried: {name}: {why}") for name, why in self.sweep.skipped.items()]
+        lines.append(page.conclusion(self.sweep))
         if self.report:
             lines.append(f"Report: {self.report}")
         return Group(*lines)
@@ -128,7 +128,7 @@ def compress(
             bar.stop()
 
     try:
-        found = sweep(opened, config, dataset, rows, trained if train else [], tick)
+        swept = sweep(opened, config, dataset, rows, trained if train else [], tick)
     finally:
         bar.stop()
     model = model_name(config)
@@ -139,15 +139,15 @@ def compress(
         data=dataset.path,
         split=split,
         samples=len(rows),
-        found=found,
-        report=_report(run, found, about),
+        sweep=swept,
+        report=_report(run, swept, about),
     )
     write_json(run / "compress.json", result.to_dict())
     return result
 
 
-def _report(run: Path, found: Sweep, about: str) -> Path | None:
+def _report(run: Path, swept: Sweep, about: str) -> Path | None:
     try:
-        return page.write(run, found, about)
+        return page.write(run, swept, about)
     except MissingExtraError:
         return None

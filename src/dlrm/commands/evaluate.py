@@ -89,8 +89,8 @@ def evaluate(
 
     places = {name: opened.schema.labels.index(name) for name in measured}
     metrics = {name: summed(place, slice(None)) for name, place in places.items()}
-    for each in metrics.values():
-        _require(metric, each, user)
+    for values in metrics.values():
+        _require(metric, values, user)
     first = places[measured[0]]
     best = optimum(rows) if first == 0 else None
     return EvalResult(

@@ -109,13 +109,13 @@ class EvalResult:
             "rows", mean.replace("_", " "), *(SHORT.get(name, METRICS[name]) for name in names)
         ]  # fmt: skip
         grid = terminal.table(None, f"{self.by}", *heads)
-        for each in self.segments:
-            cells = [shown(each[name]) for name in names]
+        for segment in self.segments:
+            cells = [shown(segment[name]) for name in names]
             if self._intervals:
-                ends = [_half_width(each, name) for name in names]
+                ends = [_half_width(segment, name) for name in names]
                 cells = [f"{cell}\n{end}" for cell, end in zip(cells, ends, strict=True)]
-            rows = f"{each['samples']:,}"
-            grid.add_row(escape(each["segment"]), rows, shown(each[mean]), *cells)
+            rows = f"{segment['samples']:,}"
+            grid.add_row(escape(segment["segment"]), rows, shown(segment[mean]), *cells)
         return grid
 
     def _about(self, metrics: dict[str, Any]) -> list[str]:

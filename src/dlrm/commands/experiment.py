@@ -51,10 +51,10 @@ class ExperimentResult:
         grid = terminal.table(f"{split} rows", "", "rate", "accuracy", "AUC", "log loss")
         for optimizer, compared in self.comparisons.items():
             for name in MODELS:
-                each = compared.of(name)
-                means = (each.mean(metric) for metric in ("accuracy", "auc", "log_loss"))
+                candidate = compared.of(name)
+                means = (candidate.mean(metric) for metric in ("accuracy", "auc", "log_loss"))
                 cells = ("-" if mean is None else f"{mean:.4f}" for mean in means)
-                grid.add_row(f"{name}, {optimizer}", f"{each.lr:g}", *cells)
+                grid.add_row(f"{name}, {optimizer}", f"{candidate.lr:g}", *cells)
         lines: list[RenderableType] = [grid, conclusion(self.comparisons)]
         if self.report:
             lines.append(f"Report: {self.report}")
@@ -130,7 +130,9 @@ def _repeat(folder: Path, record: dict[str, Any], dataset: Dataset) -> Experimen
         )
         for optimizer in OPTIMIZERS
     }
-    write_json(folder / RESULT, {name: each.to_dict() for name, each in comparisons.items()})
+    write_json(
+        folder / RESULT, {name: compared.to_dict() for name, compared in comparisons.items()}
+    )
     try:
         report = page.write(folder, comparisons)
     except MissingExtraError:

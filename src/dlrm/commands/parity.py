@@ -149,8 +149,8 @@ def parity(
         probe()
     check_batch(config, worlds[-1])
     dataset = open_data(config)
-    with tempfile.TemporaryDirectory(prefix="dlrm-parity-") as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory(prefix="dlrm-parity-") as temporary:
+        folder = Path(temporary)
         alone = {o: _alone(config, Variant(o), steps, dataset, folder) for o in optimizers}
         outcomes: list[Outcome] = []
         for world in ([1] if 1 in procs and "torchrec" in engines else []) + worlds:
@@ -162,11 +162,11 @@ def parity(
                 for sharding in (shardings if world > 1 else ("auto",))
             ]
             outcomes += _launch(folder, config, ways, steps, dataset)
-        found = Parity(
+        compared = Parity(
             recipe=recipe, config=config, steps=steps, tolerance=tolerance, alone=alone,
             reordered={}, outcomes=tuple(outcomes),
         )  # fmt: skip
-        off = {outcome.variant.optimizer for outcome in found.with_verdict("different")}
+        off = {outcome.variant.optimizer for outcome in compared.with_verdict("different")}
         for optimizer in optimizers:
             if optimizer not in off:
                 continue
@@ -174,14 +174,14 @@ def parity(
                 replace(config, model=reordered.config_of(config.model, seed))
                 for seed in range(ORDERS)
             )
-            found.reordered[optimizer] = tuple(
+            compared.reordered[optimizer] = tuple(
                 _alone(other, Variant(optimizer), steps, dataset, folder) for other in others
             )
-    if not found.compared:
+    if not compared.compared:
         raise ConfigError(str(outcomes[0].refused))
     if html is not None:
-        write(html, found)
-    return ParityResult(found, html)
+        write(html, compared)
+    return ParityResult(compared, html)
 
 
 def _alone(config: TrainConfig, way: Variant, steps: int, dataset: Dataset, folder: Path) -> Losses:
@@ -221,7 +221,7 @@ def _train_all(folder: Path) -> None:
         if not world.first:
             terminal.silence()
         dataset = Dataset.open(Path(work["dataset"]))
-        ways = [each.variant for each in variant.from_dict(work["variants"])]
+        ways = [outcome.variant for outcome in variant.from_dict(work["variants"])]
         outcomes = []
         with terminal.progress() as bar:
             for way in bar.track(ways, description=processes(world.size)):
@@ -247,11 +247,11 @@ def _optimizers(text: str) -> list[str]:
 
 def _choices(kind: str, text: str, choices: tuple[T, ...]) -> list[T]:
     """Return the words of a list with commas, all of them known."""
-    found = []
+    chosen = []
     for word in dict.fromkeys(_words(text)):
         if word not in choices:
             raise unknown(kind, word, choices)
-        found.append(choices[choices.index(word)])
-    if not found:
+        chosen.append(choices[choices.index(word)])
+    if not chosen:
         raise ConfigError(f"{kind} is empty; choose from: {', '.join(choices)}")
-    return found
+    return chosen

@@ -36,51 +36,51 @@ class ParityResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the results JSON-ready."""
-        of = self.parity
+        parity = self.parity
         return {
-            "recipe": of.recipe,
-            "data": of.config.data,
-            "model": of.config.model.name,
-            "precision": of.config.precision,
-            "batch_size": of.config.loader.batch_size,
-            "steps": of.steps,
-            "tolerance": of.tolerance,
-            "max_abs_diff": of.max_abs_diff,
-            "holds": of.holds,
-            "reordered_max_abs_diff": of.reordered_max_abs_diff,
-            "rows": [self._row(outcome) for outcome in of.outcomes],
-            "losses": {name: list(losses) for name, losses in of.alone.items()},
+            "recipe": parity.recipe,
+            "data": parity.config.data,
+            "model": parity.config.model.name,
+            "precision": parity.config.precision,
+            "batch_size": parity.config.loader.batch_size,
+            "steps": parity.steps,
+            "tolerance": parity.tolerance,
+            "max_abs_diff": parity.max_abs_diff,
+            "holds": parity.holds,
+            "reordered_max_abs_diff": parity.reordered_max_abs_diff,
+            "rows": [self._row(outcome) for outcome in parity.outcomes],
+            "losses": {name: list(losses) for name, losses in parity.alone.items()},
             "page": str(self.page) if self.page else None,
         }
 
     def _row(self, outcome: Outcome) -> dict[str, Any]:
-        of, row = self.parity, asdict(outcome.variant)
+        parity, row = self.parity, asdict(outcome.variant)
         if outcome.refused is not None:
             return row | {"verdict": "refused", "refused": outcome.refused}
-        largest, step = of.worst(outcome)
+        largest, step = parity.worst(outcome)
         return row | {
             "max_abs_diff": largest,
             "step": step,
             "loss": outcome.losses[-1],
-            "verdict": of.verdict(outcome),
-            "diffs": of.differences(outcome),
+            "verdict": parity.verdict(outcome),
+            "diffs": parity.differences(outcome),
         }
 
     def __rich__(self) -> RenderableType:
-        of = self.parity
+        parity = self.parity
         grid = terminal.table(
-            f"{of.recipe}, {of.steps} steps, beside one process",
+            f"{parity.recipe}, {parity.steps} steps, beside one process",
             "", "procs", "largest diff", "in step", "last loss", "verdict",
         )  # fmt: skip
         lines: list[RenderableType] = [grid]
-        for name, losses in of.alone.items():
+        for name, losses in parity.alone.items():
             grid.add_row(name, "1", "", "", f"{losses[-1]:.6f}", "")
-            for outcome in of.outcomes:
+            for outcome in parity.outcomes:
                 if outcome.variant.optimizer == name:
                     grid.add_row(*self._cells(outcome))
-        for why in dict.fromkeys(filter(None, (outcome.refused for outcome in of.outcomes))):
+        for why in dict.fromkeys(filter(None, (outcome.refused for outcome in parity.outcomes))):
             lines.append(f"refused: {why}")
-        lines += [*self._curves(), "", conclusion(of), ROUNDING]
+        lines += [*self._curves(), "", conclusion(parity), ROUNDING]
         if self.page:
             lines.append(f"Page: {self.page}")
         return Group(*lines)
@@ -89,8 +89,8 @@ class ParityResult:
         variant, engines = outcome.variant, {o.variant.engine for o in self.parity.outcomes}
         engine = f", {variant.engine}" if len(engines) > 1 or variant.engine != "dlrm" else ""
         names: list[RenderableType] = [f"  {variant.sharding}{engine}", str(variant.procs)]
-        said = self.parity.verdict(outcome)
-        verdict = Text(said, VERDICTS[said])
+        judged = self.parity.verdict(outcome)
+        verdict = Text(judged, VERDICTS[judged])
         if outcome.refused is not None:
             return [*names, "", "", "", verdict]
         largest, step = self.parity.worst(outcome)
@@ -98,38 +98,38 @@ class ParityResult:
 
     def _curves(self) -> list[RenderableType]:
         """Return the loss of one process, and below it how far off the others are."""
-        of = self.parity
-        colors = dict(zip(of.alone, STYLES, strict=False))
-        seen = [loss for losses in of.alone.values() for loss in losses]
+        parity = self.parity
+        colors = dict(zip(parity.alone, STYLES, strict=False))
+        seen = [loss for losses in parity.alone.values() for loss in losses]
         least, most = min(seen), max(seen)
         pad = 0.05 * (most - least) or 0.01
         above = draw(
-            [Curve(losses, colors[name]) for name, losses in of.alone.items()],
+            [Curve(losses, colors[name]) for name, losses in parity.alone.items()],
             least - pad, most + pad, shown=lambda value: f"{value:.4f}",
         )  # fmt: skip
-        worlds = sorted({outcome.variant.procs for outcome in of.compared})
+        worlds = sorted({outcome.variant.procs for outcome in parity.compared})
         tints = {world: STYLES[at % len(STYLES)] for at, world in enumerate(worlds)}
         below = draw(
             [
-                Curve([log10(max(FLOOR, d)) for d in of.envelope(world)], tints[world])
+                Curve([log10(max(FLOOR, d)) for d in parity.envelope(world)], tints[world])
                 for world in worlds
             ],
             log10(FLOOR),
             # Even powers of ten, so that the middle has one too.
-            max(-4.0, 2 * -(-log10(max(of.max_abs_diff, of.tolerance, FLOOR)) // 2)),
+            max(-4.0, 2 * -(-log10(max(parity.max_abs_diff, parity.tolerance, FLOOR)) // 2)),
             shown=lambda power: f"1e{power:+03.0f}" if 10**power > 1.5 * FLOOR else "0",
-            level=log10(max(FLOOR, of.tolerance)),
+            level=log10(max(FLOOR, parity.tolerance)),
         )
         return [
             "",
             _legend("Loss of one process", colors),
             above,
             _legend(
-                "Largest difference to it", {among(of, w): tints[w] for w in worlds},
-                f"dashed: the tolerance, {of.tolerance:g}",
+                "Largest difference to it", {among(parity, w): tints[w] for w in worlds},
+                f"dashed: the tolerance, {parity.tolerance:g}",
             ),
             below,
-            Text(f"steps 1 to {of.steps}", "dim"),
+            Text(f"steps 1 to {parity.steps}", "dim"),
         ]  # fmt: skip
 
 

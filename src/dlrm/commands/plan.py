@@ -113,7 +113,7 @@ def plan(arguments: Arguments, recipe: str | None = None) -> PlanResult:
             f"world is {arguments.world} and samples {arguments.samples}: "
             "at least 1 and 0 are needed"
         )
-    of = _data(arguments, recipe)
+    described_data = _data(arguments, recipe)
     device = _device(arguments)
     network = plan_simulate.network(
         arguments.link, arguments.latency, arguments.devices_per_host, arguments.host_link
@@ -126,32 +126,34 @@ def plan(arguments: Arguments, recipe: str | None = None) -> PlanResult:
         number_bytes=4 if config.parallel.wire == "fp32" else 2,
         libraries_bytes=libraries,
     )
-    made = planned(config, of.data, world)
+    run = planned(config, described_data.data, world)
     bandwidth = quantity(arguments.bandwidth, "B", "bandwidth")
     times: Times | None = None
     if device is not None:
-        times = described(made, device)
+        times = described(run, device)
     elif arguments.measure and not arguments.simulate:
         batch_size = -(-config.loader.batch_size // world.size)
         times = measured(
-            made,
-            speed.measure(config, of.data.schema, of.dataset, batch_size=batch_size),
+            run,
+            speed.measure(
+                config, described_data.data.schema, described_data.dataset, batch_size=batch_size
+            ),
             bandwidth,
         )
-    found: list[Simulated] = []
+    simulated: list[Simulated] = []
     if arguments.simulate:
-        found = plan_simulate.simulate(made, device, network, arguments.scaling)
+        simulated = plan_simulate.simulate(run, device, network, arguments.scaling)
     result = PlanResult(
-        name=of.name,
-        planned=made,
+        name=described_data.name,
+        planned=run,
         times=times,
-        alternatives=[] if made.fits else alternatives(made),
+        alternatives=[] if run.fits else alternatives(run),
         page=arguments.html,
-        simulated=found,
+        simulated=simulated,
         simulated_basis=plan_simulate.basis(device, network),
     )
     if arguments.html is not None:
-        write(arguments.html, made, of.name, found)
+        write(arguments.html, run, described_data.name, simulated)
     return result
 
 
@@ -160,10 +162,12 @@ def _data(arguments: Arguments, recipe: str | None) -> Described:
         return plan_data.tables(arguments.rows, arguments.samples)
     if arguments.arch is None:
         return plan_data.prepared(arguments.config, recipe)
-    found = plan_data.arch(arguments.arch)
+    described_data = plan_data.arch(arguments.arch)
     if not arguments.samples:
-        return found
-    return replace(found, data=replace(found.data, samples={"train": arguments.samples}))
+        return described_data
+    return replace(
+        described_data, data=replace(described_data.data, samples={"train": arguments.samples})
+    )
 
 
 def _device(arguments: Arguments) -> Device | None:

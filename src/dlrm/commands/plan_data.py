@@ -79,9 +79,9 @@ def _count(word: str) -> int:
     text = word.strip()
     factor = {"k": 1000, "K": 1000, "M": 10**6, "G": 10**9}.get(text[-1:], 1)
     try:
-        found = round(float(text[:-1] if factor > 1 else text) * factor)
+        count = round(float(text[:-1] if factor > 1 else text) * factor)
     except ValueError:
-        found = 0
-    if found < 1:
+        count = 0
+    if count < 1:
         raise ConfigError(f'rows has "{text}", expected numbers of rows such as 10M,250k,300')
-    return found
+    return count

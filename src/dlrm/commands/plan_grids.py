@@ -18,14 +18,14 @@ BAR = 10
 """Letters of a full bar."""
 
 
-def device_grid(name: str, of: Planned, devices: Sequence[dict[str, Any]]) -> RenderableType:
+def device_grid(name: str, run: Planned, devices: Sequence[dict[str, Any]]) -> RenderableType:
     """Return what is on each device."""
-    plan, sent = of.plan, of.traffic
+    plan, sent = run.plan, run.traffic
     assert plan is not None
     assert sent is not None
-    batch = of.config.loader.batch_size
+    batch = run.config.loader.batch_size
     grid = terminal.table(
-        f"{of.config.model.name} on {name}, {count(plan.world, 'device')}",
+        f"{run.config.model.name} on {name}, {count(plan.world, 'device')}",
         "device", "memory", "", "tables", "ids a sample", "sent a step",
     )  # fmt: skip
     grid.columns[2].justify = "left"
@@ -37,7 +37,7 @@ def device_grid(name: str, of: Planned, devices: Sequence[dict[str, Any]]) -> Re
         grid.add_row(
             str(row["rank"]),
             human_bytes(row["process_bytes"]),
-            bar(row["process_bytes"] / of.world.memory_bytes),
+            bar(row["process_bytes"] / run.world.memory_bytes),
             str(row["shards"]),
             f"{row['lookups']:.2f}",
             human_bytes(step),
@@ -45,13 +45,13 @@ def device_grid(name: str, of: Planned, devices: Sequence[dict[str, Any]]) -> Re
     if len(shown) < len(devices):
         least = min(row["process_bytes"] for row in devices)
         grid.add_row(f"{len(devices) - len(shown)} more", f"from {human_bytes(least)}")
-    said = f"Bars are of {human_bytes(of.world.memory_bytes)}, a step has {batch:,} samples."
+    note = f"Bars are of {human_bytes(run.world.memory_bytes)}, a step has {batch:,} samples."
     if plan.world > 1:
-        said += (
+        note += (
             f" Fullest device: {plan.memory_imbalance:.2f} times the mean; "
             f"busiest: {plan.work_imbalance:.2f} times."
         )
-    return Group(grid, said)
+    return Group(grid, note)
 
 
 def table_grid(plan: Plan) -> RenderableType:
@@ -70,20 +70,20 @@ def table_grid(plan: Plan) -> RenderableType:
             ranges([shard.rank for shard in plan.of(t)]),
         )
     kinds = {kind: plan.kinds.count(kind) for kind in dict.fromkeys(plan.kinds)}
-    said = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
-    return Group(grid, f"By kind: {said}.")
+    note = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
+    return Group(grid, f"By kind: {note}.")
 
 
-def takes_grid(of: Planned, times: Times | None, moved: float | None) -> RenderableType:
+def takes_grid(run: Planned, times: Times | None, moved: float | None) -> RenderableType:
     """Return what the run takes; `moved` is the memory that a sample moves, in bytes."""
-    took = of.footprint
+    took = run.footprint
     grid = terminal.table("What it takes", "", "", "")
     grid.show_header = False
     grid.columns[2].justify = "left"
-    dense = of.kept.parameters - sum(t.rows * t.dim for t in of.kept.tables)
-    grid.add_row("parameters", f"{of.kept.parameters:,}", f"{dense:,} of them outside of tables")
+    dense = run.kept.parameters - sum(t.rows * t.dim for t in run.kept.tables)
+    grid.add_row("parameters", f"{run.kept.parameters:,}", f"{dense:,} of them outside of tables")
     grid.add_row(
-        "memory" if of.world.size == 1 else "memory of each",
+        "memory" if run.world.size == 1 else "memory of each",
         human_bytes(took.process_bytes),
         f"tables {human_bytes(took.tables_bytes)} with optimizer state, rest "
         f"{human_bytes(took.dense_bytes)}, activations {human_bytes(took.activations_bytes)}, "
@@ -92,42 +92,44 @@ def takes_grid(of: Planned, times: Times | None, moved: float | None) -> Rendera
     grid.add_row(
         "disk",
         human_bytes(took.disk_bytes),
-        f"up to {of.config.checkpoint.keep + 2} checkpoints of "
+        f"up to {run.config.checkpoint.keep + 2} checkpoints of "
         f"{human_bytes(took.checkpoint_bytes)}, dataset {human_bytes(took.dataset_bytes)}",
     )
-    said = [] if moved is None else [f"{human_bytes(moved)} of memory moved"]
-    if of.traffic is not None and of.world.size > 1:
-        said.append(f"{human_bytes(of.traffic.sample_bytes)} between devices")
-        said.append(f"and {human_bytes(of.traffic.step_bytes)} a step from each for sums")
-    grid.add_row("a sample", amount(of.cost.flops, "FLOP"), ", ".join(said))
+    parts = [] if moved is None else [f"{human_bytes(moved)} of memory moved"]
+    if run.traffic is not None and run.world.size > 1:
+        parts.append(f"{human_bytes(run.traffic.sample_bytes)} between devices")
+        parts.append(f"and {human_bytes(run.traffic.step_bytes)} a step from each for sums")
+    grid.add_row("a sample", amount(run.cost.flops, "FLOP"), ", ".join(parts))
     if times is not None:
-        grid.add_row("speed", f"{times.samples_per_s:,.0f} samples/s", basis(of, times))
+        grid.add_row("speed", f"{times.samples_per_s:,.0f} samples/s", basis(run, times))
         if times.train_s:
             grid.add_row("an epoch", duration(times.epoch_s), epoch(times))
     return grid
 
 
-def basis(of: Planned, times: Times) -> str:
+def basis(run: Planned, times: Times) -> str:
     """Say where a speed comes from."""
     if times.parts is not None:
         parts = times.parts
         took = [short(s) for s in (parts.compute_s, parts.memory_s, parts.exchange_s)]
-        fastest = of.config.loader.batch_size / parts.least_s
+        fastest = run.config.loader.batch_size / parts.least_s
         return (
             f"at full rates: a step is {took[0]} compute + {took[1]} memory + {took[2]} exchange; "
             f"{fastest:,.0f} samples/s if all overlapped"
         )
     rates = times.rates
     assert rates is not None
-    said = f"measured here: {short(rates.step_s)} a step"
-    if of.world.size > 1:
-        each = -(-of.config.loader.batch_size // of.world.size)
-        said += f" of {each:,} samples on a machine like this, {short(times.exchange_s)} exchange"
+    text = f"measured here: {short(rates.step_s)} a step"
+    if run.world.size > 1:
+        samples = -(-run.config.loader.batch_size // run.world.size)
+        text += (
+            f" of {samples:,} samples on a machine like this, {short(times.exchange_s)} exchange"
+        )
     if rates.ids != "data":
-        said += "; ids by a power law"
+        text += "; ids by a power law"
     if rates.capped:
-        said += "; tables cut to 1 GB"
-    return said
+        text += "; tables cut to 1 GB"
+    return text
 
 
 def epoch(times: Times) -> str:
@@ -140,22 +142,24 @@ def epoch(times: Times) -> str:
     )
 
 
-def verdict(of: Planned) -> Text:
+def verdict(run: Planned) -> Text:
     """Say whether it fits."""
-    need, have = of.footprint.process_bytes, of.world.memory_bytes
-    if of.fits:
-        each = "" if of.world.size == 1 else " on the fullest device"
-        return Text(f"It fits: {human_bytes(need)} of {human_bytes(have)}{each}.", "bold green")
-    return Text(f"It does not fit: {of.reason}.", "bold red")
+    need, have = run.footprint.process_bytes, run.world.memory_bytes
+    if run.fits:
+        where = "" if run.world.size == 1 else " on the fullest device"
+        return Text(f"It fits: {human_bytes(need)} of {human_bytes(have)}{where}.", "bold green")
+    return Text(f"It does not fit: {run.reason}.", "bold red")
 
 
 def alternatives_grid(alternatives: Sequence[Alternative]) -> RenderableType:
     """Return what would be needed instead."""
     grid = terminal.table("One thing changed", "flag", "what", "memory of each", "fits")
     grid.columns[1].justify = "left"
-    for each in alternatives:
-        fits = Text("yes", "green") if each.fits else Text("no", "red")
-        grid.add_row(each.flag, each.what, human_bytes(each.process_bytes), fits)
+    for alternative in alternatives:
+        fits = Text("yes", "green") if alternative.fits else Text("no", "red")
+        grid.add_row(
+            alternative.flag, alternative.what, human_bytes(alternative.process_bytes), fits
+        )
     return grid
 
 

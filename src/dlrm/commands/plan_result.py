@@ -39,22 +39,22 @@ class PlanResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the results JSON-ready."""
-        of, footprint, times = self.planned, self.planned.footprint, self.times
-        plan, config = of.plan, of.config
+        run, footprint, times = self.planned, self.planned.footprint, self.times
+        plan, config = run.plan, run.config
         return {
             "data": self.name,
             "model": config.model.name,
             "optim": config.optim.name,
             "storage": config.model.tables.storage,
             "batch_size": config.loader.batch_size,
-            "world": of.world.size,
-            "device_memory_bytes": of.world.memory_bytes,
-            "sharding": of.world.sharding,
-            "fits": of.fits,
-            "reason": of.reason,
-            "parameters": of.kept.parameters,
-            "tables": len(of.kept.tables),
-            "tables_bytes": of.kept.tables_bytes,
+            "world": run.world.size,
+            "device_memory_bytes": run.world.memory_bytes,
+            "sharding": run.world.sharding,
+            "fits": run.fits,
+            "reason": run.reason,
+            "parameters": run.kept.parameters,
+            "tables": len(run.kept.tables),
+            "tables_bytes": run.kept.tables_bytes,
             "dense_bytes": footprint.dense_bytes,
             "process_bytes": footprint.process_bytes,
             "process_tables_bytes": footprint.tables_bytes,
@@ -67,10 +67,10 @@ class PlanResult:
             "checkpoints_bytes": footprint.checkpoints_bytes,
             "dataset_bytes": footprint.dataset_bytes,
             "disk_bytes": footprint.disk_bytes,
-            "flops_per_sample": of.cost.flops,
+            "flops_per_sample": run.cost.flops,
             "memory_bytes_per_sample": self._memory_bytes_per_sample,
-            "exchange_bytes_per_sample": of.traffic.sample_bytes if of.traffic else None,
-            "exchange_bytes_per_step": of.traffic.step_bytes if of.traffic else None,
+            "exchange_bytes_per_sample": run.traffic.sample_bytes if run.traffic else None,
+            "exchange_bytes_per_step": run.traffic.step_bytes if run.traffic else None,
             "memory_imbalance": plan.memory_imbalance if plan else None,
             "work_imbalance": plan.work_imbalance if plan else None,
             "basis": times.basis if times else None,
@@ -83,18 +83,18 @@ class PlanResult:
             "epoch_s": times.epoch_s if times else None,
             "devices": self._devices() if plan else [],
             "placement": _placement(plan) if plan else [],
-            "alternatives": [asdict(each) for each in self.alternatives],
-            "simulated": [each.to_dict() for each in self.simulated],
+            "alternatives": [asdict(result) for result in self.alternatives],
+            "simulated": [result.to_dict() for result in self.simulated],
             "page": str(self.page) if self.page else None,
         }
 
     @property
     def _memory_bytes_per_sample(self) -> float | None:
-        of = self.planned
-        if of.plan is None:
+        run = self.planned
+        if run.plan is None:
             return None
-        config = of.config
-        return sample_bytes(of.plan, of.cost, config.model.tables.storage, config.optim.name)
+        config = run.config
+        return sample_bytes(run.plan, run.cost, config.model.tables.storage, config.optim.name)
 
     def _devices(self) -> list[dict[str, Any]]:
         """Return what each device has and does."""

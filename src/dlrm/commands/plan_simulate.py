@@ -59,42 +59,42 @@ def network(
 
 
 def simulate(
-    of: Planned, device: Device | None, described: Network | None, scaling: Scaling
+    run: Planned, device: Device | None, described: Network | None, scaling: Scaling
 ) -> list[Simulated]:
     """Simulate a run.
 
     Args:
-        of: The run.
+        run: The run.
         device: Described, or None for this machine, which is then measured.
         described: The network, or None for the processes of this machine, on its cores.
         scaling: Whether the batch grows with the devices.
 
     """
-    config, schema = of.config, of.data.schema
+    config, schema = run.config, run.data.schema
     if device is not None:
         with torch.device("meta"):
             model = config.model.build(schema)
         storage, optimizer = config.model.tables.storage, config.optim.name
-        each = rated.operators(
-            device, of.cost, of.kept, model, storage=storage, optimizer=optimizer
+        rates = rated.operators(
+            device, run.cost, run.kept, model, storage=storage, optimizer=optimizer
         )
         link = described or Network(Link(device.bandwidth, LATENCY_S))
-        return simulated(of, lambda _: Devices(each, link), scaling=scaling)
+        return simulated(run, lambda _: Devices(rates, link), scaling=scaling)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cores = cores or 1
     if described is not None:
         threads = config.threads or cores
-        each, _ = operators.measure(config, schema, procs=1, threads=threads)
-        return simulated(of, lambda _: Devices(each, described), scaling=scaling)
+        rates, _ = operators.measure(config, schema, procs=1, threads=threads)
+        return simulated(run, lambda _: Devices(rates, described), scaling=scaling)
     here = operators.here(config, schema, cores)
-    return simulated(of, here, most=OVERSUBSCRIBED * cores, scaling=scaling)
+    return simulated(run, here, most=OVERSUBSCRIBED * cores, scaling=scaling)
 
 
-def simulated_grid(found: Sequence[Simulated], basis: str) -> RenderableType:
+def simulated_grid(simulated: Sequence[Simulated], basis: str) -> RenderableType:
     """Return the time of a step by number of devices, and what it is made of.
 
     Args:
-        found: By number of devices.
+        simulated: By number of devices.
         basis: Where the figures come from.
 
     """
@@ -102,10 +102,10 @@ def simulated_grid(found: Sequence[Simulated], basis: str) -> RenderableType:
         "Simulated: ms of a step", "devices", "step", "MLPs", "tables", "sent", "sums", "waits",
         "rate/s", "share",
     )  # fmt: skip
-    for each in found:
-        step = each.step
-        if step is None or each.samples_per_s is None or each.efficiency is None:
-            grid.add_row(str(each.devices), "too small")
+    for result in simulated:
+        step = result.step
+        if step is None or result.samples_per_s is None or result.efficiency is None:
+            grid.add_row(str(result.devices), "too small")
             continue
         parts = (
             step.total_s,
@@ -116,17 +116,17 @@ def simulated_grid(found: Sequence[Simulated], basis: str) -> RenderableType:
             step.waiting_s,
         )
         grid.add_row(
-            str(each.devices),
+            str(result.devices),
             *(f"{1e3 * part:.2f}" for part in parts),
-            amount(each.samples_per_s, "").strip(),
-            f"{each.efficiency:.0%}",
+            amount(result.samples_per_s, "").strip(),
+            f"{result.efficiency:.0%}",
         )
-    said = (
-        f"A step has {found[-1].batch_size:,} samples on {found[-1].devices} devices. Sent: ids, "
-        "vectors and gradients, as far as nothing hides them. Share: samples a second and device, "
+    note = (
+        f"A step has {simulated[-1].batch_size:,} samples on {simulated[-1].devices} devices. Sent: "
+        "ids, vectors and gradients, as far as nothing hides them. Share: samples a second and device, "
         "of those of the fewest."
     )
-    return Group(grid, said, basis)
+    return Group(grid, note, basis)
 
 
 def basis(device: Device | None, described: Network | None) -> str:

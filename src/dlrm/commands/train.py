@@ -219,13 +219,13 @@ def _start(recipe: str, config: TrainConfig, path: Path | None, world: World) ->
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested dicts as one, with names such as `optim.lr`."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{name}.")
+            flat |= _flat(value, f"{prefix}{name}.")
         else:
-            found[f"{prefix}{name}"] = value
-    return found
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
 def _meaning(dataset: Dataset) -> dict[str, Any]:
@@ -244,10 +244,10 @@ def _resume(
     check_batch(config, world.size)
     run.silent = not world.first
     # Where the data lie, not what the flag said: the working directory may be another one.
-    found = Path(run.dataset["path"])
+    path = Path(run.dataset["path"])
     dataset = rank_zero_first(
         world,
-        lambda: Dataset.open(found) if data is None else open_data(replace(config, data=data)),
+        lambda: Dataset.open(path) if data is None else open_data(replace(config, data=data)),
     )
     world.assert_same({**_flat(to_dict(config)), **_meaning(dataset)})
     if difference := run.schema.difference(dataset.schema):
@@ -268,7 +268,7 @@ def fresh(recipe: str) -> Path:
     name = f"{recipe.replace(':', '-')}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
     # Small runs end within a second.
     names = (name if number == 1 else f"{name}-{number}" for number in count(1))
-    return next(path for each in names if not (path := Path("runs") / each).exists())
+    return next(path for folder in names if not (path := Path("runs") / folder).exists())
 
 
 def _train(

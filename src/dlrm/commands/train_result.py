@@ -119,7 +119,9 @@ def result_of(run: Run) -> TrainResult:
     return TrainResult(
         run=run.path,
         model=model_name(config),
-        evaluations={split: found for split, found in known.items() if found is not None},
+        evaluations={
+            split: evaluation for split, evaluation in known.items() if evaluation is not None
+        },
         effort=effort(run),
         report=report if report.is_file() else None,
     )

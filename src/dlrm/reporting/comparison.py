@@ -32,12 +32,12 @@ def _rival(compared: Comparison, name: str) -> str:
     return {"lr": linear, TREES: "gradient-boosted trees"}[name]
 
 
-def beside(compared: Comparison, each: Candidate) -> tuple[str, str]:
+def beside(compared: Comparison, candidate: Candidate) -> tuple[str, str]:
     """Return how far a candidate is from the best, and how often seeds alone make that."""
-    mean, best = each.mean(compared.metric), compared.best.mean(compared.metric)
-    if each is compared.best or mean is None or best is None:
-        return ("the best" if each is compared.best else UNKNOWN), ""
-    chance, off = compared.chance(compared.best, each), f"{mean - best:+.4f}"
+    mean, best = candidate.mean(compared.metric), compared.best.mean(compared.metric)
+    if candidate is compared.best or mean is None or best is None:
+        return ("the best" if candidate is compared.best else UNKNOWN), ""
+    chance, off = compared.chance(compared.best, candidate), f"{mean - best:+.4f}"
     if chance is None:
         return off, "few seeds"
     return off, f"{chance:.3f}"
@@ -50,27 +50,35 @@ def conclusion(compared: Comparison) -> str:
     mean = best.mean(metric)
     if mean is None:
         return f"The {name} is undefined: the {compared.split} rows hold one class only."
-    said = [f"{best.name} is the best, with {name} {number(mean)} on the {compared.split} rows."]
-    others = [each for each in compared.candidates[1:] if each.mean(metric) is not None]
-    chances = {each.name: compared.chance(best, each) for each in others}
+    sentences = [
+        f"{best.name} is the best, with {name} {number(mean)} on the {compared.split} rows."
+    ]
+    others = [
+        candidate for candidate in compared.candidates[1:] if candidate.mean(metric) is not None
+    ]
+    chances = {candidate.name: compared.chance(best, candidate) for candidate in others}
     if others and any(chance is None for chance in chances.values()):
-        said.append("With so few seeds no difference can be told from their noise: take four.")
+        sentences.append("With so few seeds no difference can be told from their noise: take four.")
     elif others:
-        alike = [each for each, chance in chances.items() if chance is not None and chance >= LEVEL]
-        said.append(
+        alike = [
+            candidate
+            for candidate, chance in chances.items()
+            if chance is not None and chance >= LEVEL
+        ]
+        sentences.append(
             f"Not told from it by seed noise: {', '.join(alike)}."
             if alike
             else "It differs from every other by more than the noise of the seeds."
         )
-    return " ".join([*said, *_worth(compared, name)])
+    return " ".join([*sentences, *_worth(compared, name)])
 
 
 def _worth(compared: Comparison, name: str) -> list[str]:
     """Say whether a deep model is worth it, where there is something plain to compare with."""
     metric = compared.metric
-    known = [each for each in compared.candidates if each.mean(metric) is not None]
-    plain = next((each for each in known if each.name in PLAIN), None)
-    deep = next((each for each in known if each.name not in PLAIN), None)
+    known = [candidate for candidate in compared.candidates if candidate.mean(metric) is not None]
+    plain = next((candidate for candidate in known if candidate.name in PLAIN), None)
+    deep = next((candidate for candidate in known if candidate.name not in PLAIN), None)
     if plain is None or deep is None:
         return []
     gain = DIRECTIONS.get(metric, 1) * ((deep.mean(metric) or 0) - (plain.mean(metric) or 0))
@@ -84,7 +92,7 @@ def _worth(compared: Comparison, name: str) -> list[str]:
 
 def render(compared: Comparison, title: str) -> str:
     """Return the page; equal comparisons give equal pages."""
-    seeds = max(len(each.seeds) for each in compared.candidates)
+    seeds = max(len(candidate.seeds) for candidate in compared.candidates)
     about = f"{compared.data} · {compared.split} rows · {seeds} seed{'s' if seeds > 1 else ''}"
     return document(
         f"{title}: dlrm comparison",
@@ -126,16 +134,16 @@ def _shown(compared: Comparison) -> tuple[str, ...]:
 
 
 def _chart(compared: Comparison, metric: str) -> Html | None:
-    known = [each for each in compared.candidates if each.values(metric)]
+    known = [candidate for candidate in compared.candidates if candidate.values(metric)]
     if not known:
         return None
     rows = [
         charts.Row(
-            each.name,
-            tuple(each.values(metric)),
-            "baseline" if each.name in PLAIN else "model",
+            candidate.name,
+            tuple(candidate.values(metric)),
+            "baseline" if candidate.name in PLAIN else "model",
         )
-        for each in known
+        for candidate in known
     ]
     level = (compared.optimum or {}).get(metric)
     better = "higher is better" if DIRECTIONS.get(metric, 1) > 0 else "lower is better"
@@ -153,28 +161,28 @@ def _numbers(compared: Comparison) -> Html:
     shown = [METRICS[name] for name in _shown(compared)]
     heads = ["Model", "Parameters", "Rate", *shown, "Beside the best", "p"]
     rows = []
-    for each in compared.candidates:
-        times = [seed.elapsed_s for seed in each.seeds if seed.elapsed_s is not None]
+    for candidate in compared.candidates:
+        times = [seed.elapsed_s for seed in candidate.seeds if seed.elapsed_s is not None]
         cells = [
-            UNKNOWN if each.parameters is None else f"{each.parameters:,}",
-            UNKNOWN if each.lr is None else f"{each.lr:g}",
-            *(_mean(each, name) for name in _shown(compared)),
-            *beside(compared, each),
+            UNKNOWN if candidate.parameters is None else f"{candidate.parameters:,}",
+            UNKNOWN if candidate.lr is None else f"{candidate.lr:g}",
+            *(_mean(candidate, name) for name in _shown(compared)),
+            *beside(compared, candidate),
             duration(sum(times) / len(times)) if times else UNKNOWN,
         ]
         rows.append(
             element(
                 "tr",
-                element("th", each.name, scope="row"),
+                element("th", candidate.name, scope="row"),
                 *(element("td", cell, class_="n") for cell in cells),
             )
         )
     heads.append("Training")
-    said = (
+    caption = (
         "Mean ± standard deviation over the seeds. p: how often seeds alone make as much of a "
         f"difference from the best; below {LEVEL} it is real"
     )
-    return table(heads, rows, numbers=heads[1:], caption=said)
+    return table(heads, rows, numbers=heads[1:], caption=caption)
 
 
 def _runs(compared: Comparison) -> Html:
@@ -182,18 +190,18 @@ def _runs(compared: Comparison) -> Html:
     rows = [
         element(
             "tr",
-            element("th", each.name, scope="row"),
+            element("th", candidate.name, scope="row"),
             element("td", str(seed.seed), class_="n"),
             *(element("td", number(seed.metrics.get(name)), class_="n") for name in names),
             element("td", seed.run or UNKNOWN),
         )
-        for each in compared.candidates
-        for seed in each.seeds
+        for candidate in compared.candidates
+        for seed in candidate.seeds
     ]
     heads = ["Model", "Seed", *(METRICS[name] for name in names), "Run"]
     return fold(f"{len(rows)} runs", table(heads, rows, numbers=heads[1:5]))
 
 
-def _mean(each: Candidate, metric: str) -> str:
-    mean, spread = each.mean(metric), each.spread(metric)
+def _mean(candidate: Candidate, metric: str) -> str:
+    mean, spread = candidate.mean(metric), candidate.spread(metric)
     return number(mean) if spread is None else f"{number(mean)} ± {number(spread)}"

@@ -78,28 +78,28 @@ def write(folder: Path, sweep: Sweep, about: str) -> Path:
 
 
 def _chart(sweep: Sweep) -> Html:
-    best = {each.name for each in sweep.frontier}
+    best = {candidate.name for candidate in sweep.frontier}
     dots = [
         charts.Dot(
-            each.name,
-            each.size_bytes,
-            each.log_loss,
-            _role(each),
-            each.name in best,
+            candidate.name,
+            candidate.size_bytes,
+            candidate.log_loss,
+            _role(candidate),
+            candidate.name in best,
         )
-        for each in sweep.candidates
+        for candidate in sweep.candidates
     ]
     title = "Log loss over the bytes of the tables, down and left is better"
     drawing = charts.frontier("frontier", title, dots, y_label="log loss")
     used = [role for role in KINDS if any(dot.role == role for dot in dots)]
-    said = "The line joins those that no other beats in both; they are named."
-    if any(each.method in METHODS for each in sweep.candidates[1:]):
-        said += " Trained ones also differ by the luck of one seed."
-    return figure(title, [key(KINDS[role], role, dot=True) for role in used], drawing, said)
+    text = "The line joins those that no other beats in both; they are named."
+    if any(candidate.method in METHODS for candidate in sweep.candidates[1:]):
+        text += " Trained ones also differ by the luck of one seed."
+    return figure(title, [key(KINDS[role], role, dot=True) for role in used], drawing, text)
 
 
-def _role(each: Candidate) -> str:
-    return ROLES.get(each.method, "model") if each.run else "model"
+def _role(candidate: Candidate) -> str:
+    return ROLES.get(candidate.method, "model") if candidate.run else "model"
 
 
 def _numbers(sweep: Sweep) -> Html:
@@ -107,23 +107,23 @@ def _numbers(sweep: Sweep) -> Html:
     rows = [
         element(
             "tr",
-            element("th", each.name, scope="row"),
+            element("th", candidate.name, scope="row"),
             *(
                 element("td", cell, class_="n")
                 for cell in (
-                    human_bytes(each.size_bytes),
-                    f"{each.ratio:.2f}",
-                    number(each.auc),
-                    UNKNOWN if each.auc_change is None else f"{each.auc_change:+.5f}",
-                    number(each.log_loss),
-                    f"{each.log_loss_change:+.5f}",
+                    human_bytes(candidate.size_bytes),
+                    f"{candidate.ratio:.2f}",
+                    number(candidate.auc),
+                    UNKNOWN if candidate.auc_change is None else f"{candidate.auc_change:+.5f}",
+                    number(candidate.log_loss),
+                    f"{candidate.log_loss_change:+.5f}",
                 )
             ),
         )
-        for each in sweep.candidates
+        for candidate in sweep.candidates
     ]
-    said = "Times smaller: than plain float32 tables. Changes: from the run"
-    return table(heads, rows, numbers=heads[1:], caption=said)
+    caption = "Times smaller: than plain float32 tables. Changes: from the run"
+    return table(heads, rows, numbers=heads[1:], caption=caption)
 
 
 def _skipped(sweep: Sweep) -> Html | None:

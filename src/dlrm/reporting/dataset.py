@@ -37,15 +37,15 @@ def _facts(record: Record, counts: dict[str, Any]) -> dict[str, str]:
     total = measure(counts.get("rows"))
     facts = {"Rows": number(counts.get("rows"), 0)}
     for label in record.labels:
-        of = f", {label}" if len(record.labels) > 1 else ""
+        suffix = f", {label}" if len(record.labels) > 1 else ""
         if record.task == "regression":
             low, mean, high = (_by_label(counts, key, label) for key in ("min", "mean", "max"))
-            facts[f"Mean label{of}"] = number(mean)
-            facts[f"Range{of}"] = f"{number(low)} to {number(high)}"
+            facts[f"Mean label{suffix}"] = number(mean)
+            facts[f"Range{suffix}"] = f"{number(low)} to {number(high)}"
             continue
         clicks = _by_label(counts, "positives", label)
-        facts[f"Clicks{of}"] = number(clicks, 0)
-        facts[f"Click rate{of}"] = percent(clicks / total) if total > 0 else UNKNOWN
+        facts[f"Clicks{suffix}"] = number(clicks, 0)
+        facts[f"Click rate{suffix}"] = percent(clicks / total) if total > 0 else UNKNOWN
     return facts
 
 

@@ -25,24 +25,24 @@ METRICS = ("accuracy", "auc", "log_loss")
 
 def conclusion(comparisons: Mapping[str, Comparison]) -> str:
     """Return which model came out ahead with each optimizer, in a sentence each."""
-    said = []
+    sentences = []
     for optimizer, compared in comparisons.items():
         dlrm, dcn = (compared.of(name).mean("accuracy") for name in NAMES)
         if dlrm is None or dcn is None:
             continue
         ahead, behind = ("DLRM", "DCN") if dlrm >= dcn else ("DCN", "DLRM")
-        said.append(
+        sentences.append(
             f"With {OPTIMIZERS[optimizer]}, {ahead} is ahead of {behind}: accuracy "
             f"{number(max(dlrm, dcn))} against {number(min(dlrm, dcn))} on the {compared.split} "
             "rows."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def render(comparisons: Mapping[str, Comparison], title: str) -> str:
     """Return the page; equal runs give equal pages."""
     first = next(iter(comparisons.values()))
-    seeds = max(len(each.seeds) for each in first.candidates)
+    seeds = max(len(candidate.seeds) for candidate in first.candidates)
     about = f"{first.data} · {seeds} seed{'s' if seeds > 1 else ''} · after arXiv 1906.00091"
     drawn = [_chart(optimizer, compared) for optimizer, compared in comparisons.items()]
     return document(
@@ -82,37 +82,37 @@ def _chart(optimizer: str, compared: Comparison) -> Html:
     lines = [
         _curve(compared.of(name), split) for name in NAMES for split in ("train", "validation")
     ]
-    lines = [each for each in lines if len(each)]
+    lines = [line for line in lines if len(line)]
     title = f"{OPTIMIZERS[optimizer]}: accuracy"
     if not lines:
         return absent(title, "nothing was evaluated during training")
     drawing = charts.curves(
         f"accuracy-{optimizer}", title, lines, y_label="share of rows that are right"
     )
-    legend = [key(each.label, each.role, "4 1.5" if each.dashed else None) for each in lines]
+    legend = [key(line.label, line.role, "4 1.5" if line.dashed else None) for line in lines]
     return figure(title, legend, drawing, note(lines, window(lines).hidden))
 
 
-def _curve(each: Candidate, split: str) -> Line:
+def _curve(candidate: Candidate, split: str) -> Line:
     """Return the accuracy of a model over the steps, the mean over its seeds."""
     at: dict[int, list[float]] = defaultdict(list)
-    for seed in each.seeds:
+    for seed in candidate.seeds:
         for event in Run.open(Path(seed.run or "")).metrics():
             if event["event"] == "eval" and event["split"] == split:
                 at[event["step"]].append(event["accuracy"])
-    label = f"{NAMES[each.name]}, {split}"
+    label = f"{NAMES[candidate.name]}, {split}"
     points = [(float(step), fmean(values)) for step, values in sorted(at.items())]
-    return replace(line(label, ROLES[each.name], points), dashed=split == "train")
+    return replace(line(label, ROLES[candidate.name], points), dashed=split == "train")
 
 
 def _numbers(comparisons: Mapping[str, Comparison]) -> Html:
     rows = []
     for optimizer, compared in comparisons.items():
         for name, shown in NAMES.items():
-            each = compared.of(name)
-            cells = [f"{each.lr:g}", f"{each.parameters:,}"]
+            candidate = compared.of(name)
+            cells = [f"{candidate.lr:g}", f"{candidate.parameters:,}"]
             for metric in METRICS:
-                mean, spread = each.mean(metric), each.spread(metric)
+                mean, spread = candidate.mean(metric), candidate.spread(metric)
                 cells.append(
                     number(mean) if spread is None else f"{number(mean)} ± {number(spread)}"
                 )

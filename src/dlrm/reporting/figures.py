@@ -50,19 +50,21 @@ def numbered(number: str, label: str, role: str) -> Html:
 
 def note(lines: Sequence[Line], hidden: int = 0) -> str:
     """Say what a reader could not see from the drawing alone."""
-    said = []
+    sentences = []
     groups = max((line.group for line in lines), default=1)
     if groups > 1:
-        said.append(f"Each point is the mean of {groups} measurements; the band holds them all.")
+        sentences.append(
+            f"Each point is the mean of {groups} measurements; the band holds them all."
+        )
     if hidden:
-        said.append(
+        sentences.append(
             f"{compact(hidden)} early point{'s are' if hidden > 1 else ' is'} outside of the frame."
         )
     dropped = sum(line.dropped for line in lines)
     if dropped:
         one = dropped == 1
-        said.append(
+        sentences.append(
             f"{compact(dropped)} measurement{' is' if one else 's are'} not finite"
             f" and {'is' if one else 'are'} not drawn."
         )
-    return " ".join(said)
+    return " ".join(sentences)

@@ -22,7 +22,7 @@ def head(record: Record) -> Html:
         _date(record.environment.get("started")),
         record.environment.get("cpu"),
     )
-    made = " · ".join(str(one) for one in about if one)
+    facts = " · ".join(str(one) for one in about if one)
     between = gap(record.final, record.headline) if len(record.labels) == 1 else None
     # Where the model is outside by far the labels would meet; the verdict says it in words
     shown = between is not None and 0 <= between.closed <= 1.5
@@ -30,7 +30,7 @@ def head(record: Record) -> Html:
         "header",
         bar("dlrm run report"),
         element("h1", record.recipe),
-        element("p", made, class_="made") if made else None,
+        element("p", facts, class_="made") if facts else None,
         element("p", verdict(record), class_="verdict"),
         _gauge(between, record) if between and shown else None,
         _tiles(record),
@@ -70,7 +70,7 @@ def _gauge(between: Gap, record: Record) -> Html:
         )
         for role in at
     ]
-    said = ", ".join(f"{words[role]} {number(ends[role])}" for role in at)
+    text = ", ".join(f"{words[role]} {number(ends[role])}" for role in at)
     fill = element(
         "i",
         class_="fill",
@@ -84,7 +84,7 @@ def _gauge(between: Gap, record: Record) -> Html:
         track,
         class_="gauge",
         role="img",
-        aria_label=f"{METRICS[record.headline]}: {said}",
+        aria_label=f"{METRICS[record.headline]}: {text}",
     )
 
 
@@ -119,12 +119,12 @@ def _measured(record: Record) -> list[tuple[str, str, str]]:
     if not source and record.latest is not None:
         source, split = record.latest, str(record.latest.get("split"))
     shown: tuple[str, ...] = HEADLINES[record.task]
-    of = ""
+    prefix = ""
     if record.place:
         # Of several labels only the first words of each.
-        shown, of = shown[:2], f"{record.labels[0]}: "
+        shown, prefix = shown[:2], f"{record.labels[0]}: "
     return [
-        (f"{of}{split} {in_sentence(key)}", metric(key, source[key]), interval(source, key))
+        (f"{prefix}{split} {in_sentence(key)}", metric(key, source[key]), interval(source, key))
         for key in shown
         if key in source
     ]
@@ -132,19 +132,19 @@ def _measured(record: Record) -> list[tuple[str, str, str]]:
 
 def _notices(record: Record) -> Html | None:
     """Say what is missing, and what happened on the way."""
-    said = list(record.missing)
+    notices = list(record.missing)
     if record.resumes:
         at = ", ".join(number(step) for step in record.resumes)
-        said.append(f"The run was resumed at step {at}; what was computed twice counts once.")
+        notices.append(f"The run was resumed at step {at}; what was computed twice counts once.")
     if record.stopped is not None:
         patience = record.stopped.get("patience")
         why = (
             "" if patience is None else f", after {number(patience)} evaluations without a new best"
         )
-        said.append(f"The run stopped early, at step {number(record.stopped.get('step'))}{why}.")
+        notices.append(f"The run stopped early, at step {number(record.stopped.get('step'))}{why}.")
     bad = measure(record.dataset.get("bad_rows"), 0)
     if bad > 0:
-        said.append(f"{number(int(bad))} bad rows of the raw log were skipped.")
-    if not said:
+        notices.append(f"{number(int(bad))} bad rows of the raw log were skipped.")
+    if not notices:
         return None
-    return element("ul", *(element("li", text) for text in said), class_="notices", role="note")
+    return element("ul", *(element("li", text) for text in notices), class_="notices", role="note")

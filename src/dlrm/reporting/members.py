@@ -44,11 +44,11 @@ def section(record: Record) -> Html | None:
         rows.append(_row(record.name, "", _texts(whole, shown), role="model"))
     last = f"; the last row is the {record.averaged}" if record.finals else ""
     rows_of = f" rows, label {record.labels[0]}" if record.place else " rows"
-    said = (
+    caption = (
         f"{split.capitalize()}{rows_of}{last}. Each member has a run directory and a report of its"
         f" own: dlrm report {record.path}/members/0"
     )
-    listed = table(heads, rows, numbers=heads[1:], caption=said)
+    listed = table(heads, rows, numbers=heads[1:], caption=caption)
     return element("section", element("h2", f"{len(alone)} members"), listed)
 
 
@@ -63,7 +63,7 @@ def figures(record: Record) -> Html:
     ]
     shown = METRICS.get(chosen, chosen)
     mean = measure(values(record.finals.get("validation", {}), "model").get(chosen))
-    end = max((float(each.x[-1]) for each in seen if len(each)), default=0.0)
+    end = max((float(curve.x[-1]) for curve in seen if len(curve)), default=0.0)
     whole = line(f"{record.name}, of the best of each", "test", [(end, mean)])
     title = f"Validation {in_sentence(chosen)} of the members"
     if len(whole):
@@ -101,7 +101,7 @@ def _texts(metrics: Event, shown: Sequence[str]) -> list[str]:
 
 
 def _mean(alone: Sequence[Event], shown: Sequence[str]) -> Event:
-    known = {name: [measure(each.get(name)) for each in alone] for name in shown}
+    known = {name: [measure(metrics.get(name)) for metrics in alone] for name in shown}
     return {name: sum(seen) / len(seen) for name, seen in known.items()}
 
 
@@ -112,10 +112,10 @@ def _line(events: Sequence[Event], name: str, role: str) -> Line:
 
 
 def _curves(name: str, title: str, lines: Sequence[Line], unit: str) -> Html:
-    drawn = [each for each in lines if len(each)]
+    drawn = [line for line in lines if len(line)]
     if not drawn:
         return absent(title, "no step with a finite value was logged yet")
     drawing = charts.curves(name, title, drawn, y_label=unit)
     # Members look alike: one entry stands for all.
-    legend = [key(label, role) for label, role in {each.label: each.role for each in drawn}.items()]
+    legend = [key(label, role) for label, role in {line.label: line.role for line in drawn}.items()]
     return figure(title, legend, drawing, note(drawn, window(drawn).hidden))

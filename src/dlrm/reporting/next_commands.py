@@ -9,9 +9,9 @@ from dlrm.reporting.record import Record
 def commands(record: Record) -> list[tuple[str, str]]:
     """Return the commands to type next: what each does, and its line, quoted for a shell."""
     run = str(record.path)
-    made = [str(word) for word in record.environment.get("command") or ()]
+    command = [str(word) for word in record.environment.get("command") or ()]
     resume = ["dlrm", "train", "--run", run, "--resume"]
-    lines = [("This run was made by", made)] if made else []
+    lines = [("This run was made by", command)] if command else []
     if not record.finals:
         lines.append(("Take it up again where it stopped", resume))
     lines += [

@@ -45,7 +45,7 @@ def _measured(record: Record) -> list[Html | None]:
         title = "Predictions" if record.task == "regression" else "Scores"
         scores = _charts(title, score_figures.section(record))
         return [result.section(record), members.section(record), training, scores]
-    each = [
+    sections = [
         element(
             "section",
             element("h2", f"Label {one.labels[0]}"),
@@ -56,7 +56,7 @@ def _measured(record: Record) -> list[Html | None]:
         )
         for one in record.by_label
     ]
-    return [*each, members.section(record), training]
+    return [*sections, members.section(record), training]
 
 
 def _charts(title: str, figures: Html) -> Html:

@@ -22,23 +22,23 @@ ROUNDING = (
 )
 
 
-def conclusion(of: Parity) -> str:
+def conclusion(parity: Parity) -> str:
     """Return whether the losses are those of one process, in some sentences."""
-    count, equal = len(of.compared), of.with_verdict("equal")
-    worst = max(of.compared, key=lambda outcome: of.worst(outcome)[0])
-    largest, step = of.worst(worst)
+    count, equal = len(parity.compared), parity.with_verdict("equal")
+    worst = max(parity.compared, key=lambda outcome: parity.worst(outcome)[0])
+    largest, step = parity.worst(worst)
     if len(equal) == count:
         many = f"all {count} ways" if count > 1 else "the one way"
         return (
-            f"Equal: the losses of {of.steps} steps are those of one process within "
-            f"{of.tolerance:g} in {many} to train; the largest difference is {largest:.1e}."
+            f"Equal: the losses of {parity.steps} steps are those of one process within "
+            f"{parity.tolerance:g} in {many} to train; the largest difference is {largest:.1e}."
         )
     off = (
         f"the losses of {count - len(equal)} of {count} ways to train are off by more than "
-        f"{of.tolerance:g}, at most by {largest:.1e}, in step {step} of {_name(worst)}."
+        f"{parity.tolerance:g}, at most by {largest:.1e}, in step {step} of {_name(worst)}."
     )
-    control = of.reordered_max_abs_diff or 0.0
-    if of.holds:
+    control = parity.reordered_max_abs_diff or 0.0
+    if parity.holds:
         return (
             f"Equal but for rounding: {off} One process that takes the samples of each batch in "
             f"other orders goes off too, by up to {control:.1e}."
@@ -54,111 +54,117 @@ def processes(count: int) -> str:
     return "1 process" if count == 1 else f"{count} processes"
 
 
-def among(of: Parity, count: int) -> str:
+def among(parity: Parity, count: int) -> str:
     """Return the name of a curve: what is compared on so many processes."""
-    engines = dict.fromkeys(o.variant.engine for o in of.compared if o.variant.procs == count)
+    engines = dict.fromkeys(o.variant.engine for o in parity.compared if o.variant.procs == count)
     # On one process, another engine than what it is compared with.
     return f"1 process, {', '.join(engines)}" if count == 1 else processes(count)
 
 
-def render(of: Parity) -> str:
+def render(parity: Parity) -> str:
     """Return the page; equal results give equal pages."""
-    config = of.config
-    made = (
+    config = parity.config
+    about = (
         f"{config.data}, {config.precision}, {config.loader.batch_size:,} samples a step, "
         f"seed {config.seed}"
     )
     return document(
-        f"{of.recipe}: dlrm parity",
+        f"{parity.recipe}: dlrm parity",
         element(
             "header",
             bar("dlrm parity"),
             element("h1", f"{config.model.name} on several processes"),
-            element("p", made, class_="made"),
-            element("p", conclusion(of), class_="verdict"),
+            element("p", about, class_="made"),
+            element("p", conclusion(parity), class_="verdict"),
         ),
         element(
             "main",
             element(
                 "section",
                 element("h2", "Step by step"),
-                element("div", _losses(of), _differences(of), class_="grid"),
+                element("div", _losses(parity), _differences(parity), class_="grid"),
             ),
-            element("section", element("h2", "Every way to train"), _table(of)),
+            element("section", element("h2", "Every way to train"), _table(parity)),
         ),
     )
 
 
-def write(target: Path, of: Parity) -> Path:
+def write(target: Path, parity: Parity) -> Path:
     """Write the page and return where it is.
 
     Args:
         target: The file.
-        of: What is shown.
+        parity: What is shown.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
 
     """
-    write_bytes(target, render(of).encode("utf-8", "replace"))
+    write_bytes(target, render(parity).encode("utf-8", "replace"))
     return target
 
 
-def _losses(of: Parity) -> Html:
+def _losses(parity: Parity) -> Html:
     title = "Loss of one process"
     lines = [
         line(name, role, list(enumerate(losses, start=1)))
-        for (name, losses), role in zip(of.alone.items(), ROLES, strict=False)
+        for (name, losses), role in zip(parity.alone.items(), ROLES, strict=False)
     ]
-    keys = [key(each.label, each.role, dot=True) for each in lines]
+    keys = [key(curve.label, curve.role, dot=True) for curve in lines]
     drawn = charts.curves("loss", title, lines, y_label="loss of a batch")
-    below = "Those of all other ways lie upon these lines." if of.holds else ""
+    below = "Those of all other ways lie upon these lines." if parity.holds else ""
     return figure(title, keys, drawn, below)
 
 
-def _differences(of: Parity) -> Html:
+def _differences(parity: Parity) -> Html:
     title = "Largest difference to it"
-    worlds = sorted({outcome.variant.procs for outcome in of.compared})
+    worlds = sorted({outcome.variant.procs for outcome in parity.compared})
     lines = [
         line(
-            among(of, world),
+            among(parity, world),
             ROLES[at % len(ROLES)],
-            [(step, max(FLOOR, d)) for step, d in enumerate(of.envelope(world), start=1)],
+            [(step, max(FLOOR, d)) for step, d in enumerate(parity.envelope(world), start=1)],
         )
         for at, world in enumerate(worlds)
     ]
     keys = [
-        *(key(each.label, each.role, dot=True) for each in lines),
-        key(f"tolerance, {of.tolerance:g}", "baseline"),
+        *(key(curve.label, curve.role, dot=True) for curve in lines),
+        key(f"tolerance, {parity.tolerance:g}", "baseline"),
     ]
-    drawn = charts.differences("difference", title, lines, of.tolerance, FLOOR)
+    drawn = charts.differences("difference", title, lines, parity.tolerance, FLOOR)
     return figure(title, keys, drawn, ROUNDING)
 
 
-def _table(of: Parity) -> Html:
+def _table(parity: Parity) -> Html:
     heads = [
         "Optimizer", "Engine", "Sharding", "Processes", "Largest difference", "At step",
         "Last loss", "Verdict",
     ]  # fmt: skip
     rows = []
-    for name, losses in of.alone.items():
+    for name, losses in parity.alone.items():
         rows.append(_row(name, ["", "", "1", "", "", f"{losses[-1]:.6f}", ""]))
         rows += [
-            _row(name, _cells(of, outcome))
-            for outcome in of.outcomes
+            _row(name, _cells(parity, outcome))
+            for outcome in parity.outcomes
             if outcome.variant.optimizer == name
         ]
-    caption = f"Beside one process, over {of.steps} steps"
+    caption = f"Beside one process, over {parity.steps} steps"
     return table(heads, rows, numbers=heads[3:7], caption=caption)
 
 
-def _cells(of: Parity, outcome: Outcome) -> list[str]:
+def _cells(parity: Parity, outcome: Outcome) -> list[str]:
     variant = outcome.variant
     names = [variant.engine, variant.sharding, str(variant.procs)]
     if outcome.refused is not None:
         return [*names, "", "", "", f"refused: {outcome.refused}"]
-    largest, step = of.worst(outcome)
-    return [*names, f"{largest:.1e}", str(step), f"{outcome.losses[-1]:.6f}", of.verdict(outcome)]
+    largest, step = parity.worst(outcome)
+    return [
+        *names,
+        f"{largest:.1e}",
+        str(step),
+        f"{outcome.losses[-1]:.6f}",
+        parity.verdict(outcome),
+    ]
 
 
 def _row(optimizer: str, cells: list[str]) -> Html:
@@ -173,5 +179,6 @@ def _row(optimizer: str, cells: list[str]) -> Html:
 
 
 def _name(outcome: Outcome) -> str:
-    of = outcome.variant
-    return f"{processes(of.procs)} with {of.optimizer}, {of.sharding} ({of.engine})"
+    variant = outcome.variant
+    way = f"{variant.optimizer}, {variant.sharding} ({variant.engine})"
+    return f"{processes(variant.procs)} with {way}"

@@ -40,24 +40,24 @@ SMALL = 0.01
 """Of the highest stack, parts that are drawn together."""
 
 
-def conclusion(of: Planned) -> str:
+def conclusion(run: Planned) -> str:
     """Return whether it fits, in a sentence."""
-    need, have = human_bytes(of.footprint.process_bytes), human_bytes(of.world.memory_bytes)
-    if of.plan is None:
-        return f"It does not fit: {of.reason}."
-    if of.world.size == 1:
+    need, have = human_bytes(run.footprint.process_bytes), human_bytes(run.world.memory_bytes)
+    if run.plan is None:
+        return f"It does not fit: {run.reason}."
+    if run.world.size == 1:
         return f"It fits one device: {need} of {have}."
     return (
-        f"It fits {of.world.size} devices: the fullest needs {need} of {have}. Memory is within "
-        f"{of.plan.memory_imbalance:.2f}, and work within {of.plan.work_imbalance:.2f} times the "
+        f"It fits {run.world.size} devices: the fullest needs {need} of {have}. Memory is within "
+        f"{run.plan.memory_imbalance:.2f}, and work within {run.plan.work_imbalance:.2f} times the "
         "mean."
     )
 
 
-def render(of: Planned, name: str, simulated: Sequence[Simulated] = ()) -> str:
+def render(run: Planned, name: str, simulated: Sequence[Simulated] = ()) -> str:
     """Return the page; equal plans give equal pages."""
-    model = of.config.model.name
-    about = f"{of.kept.parameters:,} parameters in {len(of.kept.tables)} tables and around them"
+    model = run.config.model.name
+    about = f"{run.kept.parameters:,} parameters in {len(run.kept.tables)} tables and around them"
     return document(
         f"{model}: dlrm plan",
         element(
@@ -65,27 +65,27 @@ def render(of: Planned, name: str, simulated: Sequence[Simulated] = ()) -> str:
             bar("dlrm plan"),
             element("h1", f"{model} on {name}"),
             element("p", about, class_="made"),
-            element("p", conclusion(of), class_="verdict"),
+            element("p", conclusion(run), class_="verdict"),
         ),
         element(
             "main",
             element(
                 "section",
                 element("h2", "On each device"),
-                element("div", *_charts(of), class_="grid"),
+                element("div", *_charts(run), class_="grid"),
             ),
             _simulated(simulated),
-            _tables(of.plan) if of.plan else None,
+            _tables(run.plan) if run.plan else None,
         ),
     )
 
 
-def write(target: Path, of: Planned, name: str, simulated: Sequence[Simulated] = ()) -> Path:
+def write(target: Path, run: Planned, name: str, simulated: Sequence[Simulated] = ()) -> Path:
     """Write the page and return where it is.
 
     Args:
         target: The file.
-        of: The plan.
+        run: The plan.
         name: Of the data.
         simulated: The same run on more and more devices.
 
@@ -93,15 +93,15 @@ def write(target: Path, of: Planned, name: str, simulated: Sequence[Simulated] =
         MissingExtraError: matplotlib is not installed.
 
     """
-    write_bytes(target, render(of, name, simulated).encode("utf-8", "replace"))
+    write_bytes(target, render(run, name, simulated).encode("utf-8", "replace"))
     return target
 
 
-def _charts(of: Planned) -> list[Html]:
-    plan = of.plan
+def _charts(run: Planned) -> list[Html]:
+    plan = run.plan
     if plan is None:
-        return [absent("Memory", of.reason or "it does not fit")]
-    rest = of.footprint.rest_bytes
+        return [absent("Memory", run.reason or "it does not fit")]
+    rest = run.footprint.rest_bytes
     memory = _stacks(plan, plan.shard_bytes)
     work = _stacks(plan, lambda shard: plan.shard_lookups(shard) * shard.columns)
     legend = [key(NAMES[kind], ROLES[kind], dot=True) for kind in ROLES if kind in plan.kinds]
@@ -111,9 +111,9 @@ def _charts(of: Planned) -> list[Html]:
         [*legend, key("everything else", "muted", dot=True)],
         charts.stacks(
             "memory", title, [[Part(rest, "muted"), *parts] for parts in memory],
-            of.world.memory_bytes, y_label="bytes", shown=human_bytes,
+            run.world.memory_bytes, y_label="bytes", shown=human_bytes,
         ),
-        f"Tables with their optimizer state; a device has {human_bytes(of.world.memory_bytes)}.",
+        f"Tables with their optimizer state; a device has {human_bytes(run.world.memory_bytes)}.",
     )  # fmt: skip
     title = "Work of each device"
     second = figure(
@@ -125,8 +125,8 @@ def _charts(of: Planned) -> list[Html]:
     return [first, second]
 
 
-def _simulated(found: Sequence[Simulated]) -> Html | None:
-    steps = [(each.devices, each.step) for each in found if each.step is not None]
+def _simulated(simulated: Sequence[Simulated]) -> Html | None:
+    steps = [(result.devices, result.step) for result in simulated if result.step is not None]
     if not steps:
         return None
     title = "Time of a step"
@@ -145,11 +145,11 @@ def _simulated(found: Sequence[Simulated]) -> Html | None:
         ],
     )
     legend = [key(words, role, dot=True) for _, role, words in STEP]
-    said = "Simulated; what is hidden behind something else is not drawn."
+    text = "Simulated; what is hidden behind something else is not drawn."
     return element(
         "section",
         element("h2", "On more devices"),
-        element("div", figure(title, legend, drawn, said), class_="grid"),
+        element("div", figure(title, legend, drawn, text), class_="grid"),
     )
 
 
@@ -179,13 +179,13 @@ def _tables(plan: Plan) -> Html:
     heads = ["Table", "Rows", "Dim", "Memory", "Kind", "Devices"]
     rows = []
     for t in order:
-        each, shards = plan.tables[t], plan.of(t)
+        held, shards = plan.tables[t], plan.of(t)
         where = str(shards[0].rank) if len(shards) == 1 else f"{len(shards)} devices"
-        cells = [f"{each.rows:,}", str(each.dim), human_bytes(each.size_bytes)]
+        cells = [f"{held.rows:,}", str(held.dim), human_bytes(held.size_bytes)]
         rows.append(
             element(
                 "tr",
-                element("th", each.name, scope="row"),
+                element("th", held.name, scope="row"),
                 *(element("td", cell, class_="n") for cell in cells),
                 element("td", plan.kinds[t]),
                 element("td", where),

@@ -9,8 +9,8 @@ from dlrm.reporting.words import METRICS, interval, meaning, metric, number, per
 
 def section(record: Record) -> Html | None:
     """Return the section about the result of a run with one label."""
-    found = tables(record)
-    return element("section", element("h2", "Result"), *found) if found else None
+    shown = tables(record)
+    return element("section", element("h2", "Result"), *shown) if shown else None
 
 
 def tables(record: Record) -> list[Html]:
@@ -38,13 +38,13 @@ def tables(record: Record) -> list[Html]:
             says = meaning(key, regression=record.task == "regression")
             below = element("small", says) if split == record.split else None
             rows.append(element("tr", element("th", label, below, scope="row"), *cells))
-        of = record.averaged if record.size > 1 else f"model of step {number(record.final_step)}"
-        what = f"{split.capitalize()} rows, {of}"
+        model = record.averaged if record.size > 1 else f"model of step {number(record.final_step)}"
+        what = f"{split.capitalize()} rows, {model}"
         first = split == record.split
         if first and _any_interval(values(final, "model")):
             what += "; below each value its 95% interval, for the luck of the rows"
-        found = table(heads, rows, numbers=heads[1:], caption=what if first else None)
-        shown.append(found if first else fold(what, found))
+        metrics = table(heads, rows, numbers=heads[1:], caption=what if first else None)
+        shown.append(metrics if first else fold(what, metrics))
     return shown
 
 

@@ -51,8 +51,8 @@ def calibration(record: Record) -> Html:
         key("exactly right", "optimum"),
     ]
     least, most = compact(float(samples.min())), compact(float(samples.max()))
-    each = f"{least} rows" if least == most else f"{least} to {most} rows"
-    note = f"{compact(float(samples.sum()))} rows in {len(rows)} bins of {each}."
+    size = f"{least} rows" if least == most else f"{least} to {most} rows"
+    note = f"{compact(float(samples.sum()))} rows in {len(rows)} bins of {size}."
     return figure(title, legend, drawing, note)
 
 
@@ -71,7 +71,9 @@ def histogram(record: Record) -> Html:
     title = "Scores by label"
     if negatives.any() and positives.any():
         middle = (edges[:-1] + edges[1:]) / 2
-        yes, no = (float((middle * of).sum() / of.sum()) for of in (positives, negatives))
+        yes, no = (
+            float((middle * counted).sum() / counted.sum()) for counted in (positives, negatives)
+        )
         title += f": {percent(yes)} on average with a click, {percent(no)} without"
     drawing = charts.histogram(_name(record, "histogram"), title, edges, negatives, positives)
     legend = [

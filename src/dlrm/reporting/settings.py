@@ -61,8 +61,8 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         elif key.endswith("_bytes") and math.isfinite(measure(value)):
             flat.append((prefix + key.removesuffix("_bytes"), human_bytes(measure(value))))
         elif isinstance(value, list) and value and isinstance(value[0], dict):
-            for place, each in enumerate(value, start=1):
-                flat += _flat(each, f"{prefix}{key}.{place}.")
+            for place, item in enumerate(value, start=1):
+                flat += _flat(item, f"{prefix}{key}.{place}.")
         elif isinstance(value, list):
             flat.append((prefix + key, ", ".join(map(str, value)) or "none"))
         else:

@@ -93,14 +93,14 @@ def evaluation(record: Record, name: str) -> Html:
             title = f"{subject} {verb} {most}, at step {when}"
     seen = record.evaluations.get("train", ())
     few = len(seen) - len(_telling(seen))
-    said = "Not drawn: the training's last value, over very few rows." if few else ""
+    text = "Not drawn: the training's last value, over very few rows." if few else ""
     rate = measure(values(record.final, "model").get("click_rate"))
     if name == "accuracy" and math.isfinite(rate):
         # Said, not drawn: it is often so far below that the curves would be flat beside it
         commoner = percent(max(rate, 1 - rate))
-        said = f"Always saying the commoner label would be right for {commoner}. {said}".rstrip()
-    of = f"{name}-{record.place}" if record.place else name
-    return _curves(of, title, lines, levels, UNITS[name], _ring(record, name), said)
+        text = f"Always saying the commoner label would be right for {commoner}. {text}".rstrip()
+    chart = f"{name}-{record.place}" if record.place else name
+    return _curves(chart, title, lines, levels, UNITS[name], _ring(record, name), text)
 
 
 def throughput(record: Record) -> Html:
@@ -122,12 +122,12 @@ def throughput(record: Record) -> Html:
     if not len(speed):
         return absent("Throughput", "no step was logged yet")
     title = f"Throughput: {compact(round(float(np.median(speed.y))))} samples a second (median)"
-    said = f"{duration(times[-1])} of training. {note([speed, waiting])}"
+    text = f"{duration(times[-1])} of training. {note([speed, waiting])}"
     drawing = charts.throughput("throughput", title, speed, waiting, x_label=f"time ({unit})")
     legend = [key(speed.label, "model")]
     if len(waiting):
         legend.append(key(waiting.label, "train"))
-    return figure(title, legend, drawing, said)
+    return figure(title, legend, drawing, text)
 
 
 def _curves(
@@ -137,7 +137,7 @@ def _curves(
     levels: Sequence[Level],
     unit: str,
     ring: tuple[float, float] | None,
-    said: str = "",
+    text: str = "",
 ) -> Html:
     drawn = [line for line in lines if len(line)]
     if not drawn:
@@ -146,7 +146,7 @@ def _curves(
     legend = [key(line.label, line.role) for line in drawn]
     legend += [key(level.label, level.role, SWATCHES[level.role]) for level in levels]
     best = f"The ring is the best checkpoint, step {number(int(ring[0]))}." if ring else ""
-    below = (said, best, note(lines, window(drawn, levels).hidden))
+    below = (text, best, note(lines, window(drawn, levels).hidden))
     return figure(title, legend, drawing, " ".join(filter(None, below)))
 
 
@@ -154,11 +154,11 @@ def _loss_name(record: Record) -> str:
     """Return the name of the loss, wherever the configuration holds it."""
     usual = "mse" if record.task == "regression" else "bce"
     for holder in (record.config, *record.config.values()):
-        found = holder.get("loss") if isinstance(holder, dict) else None
-        if isinstance(found, dict):
-            found = found.get("name")
-        if isinstance(found, str):
-            return usual if found == "auto" else found
+        loss = holder.get("loss") if isinstance(holder, dict) else None
+        if isinstance(loss, dict):
+            loss = loss.get("name")
+        if isinstance(loss, str):
+            return usual if loss == "auto" else loss
     return usual
 
 

@@ -43,18 +43,18 @@ def gap(final: Event, metric: str) -> Gap | None:
     """
     if metric not in DIRECTIONS:
         return None
-    found = Gap(*(measure(values(final, who).get(metric)) for who in WHO))
-    better = DIRECTIONS[metric] * (found.optimum - found.baseline)
-    known = math.isfinite(found.baseline + found.model + found.optimum)
-    return found if known and better > 0 else None
+    between = Gap(*(measure(values(final, who).get(metric)) for who in WHO))
+    better = DIRECTIONS[metric] * (between.optimum - between.baseline)
+    known = math.isfinite(between.baseline + between.model + between.optimum)
+    return between if known and better > 0 else None
 
 
 def values(final: Event, who: str) -> Event:
     """Return the metrics of the `model`, the `baseline` or the `optimum`; empty when unknown."""
-    found = final.get({"model": "metrics"}.get(who, who)) or {}
-    if who == "baseline" and isinstance(found, dict):
-        found = found.get("metrics") or {}
-    return found if isinstance(found, dict) else {}
+    metrics = final.get({"model": "metrics"}.get(who, who)) or {}
+    if who == "baseline" and isinstance(metrics, dict):
+        metrics = metrics.get("metrics") or {}
+    return metrics if isinstance(metrics, dict) else {}
 
 
 def baseline_name(record: Record) -> str:
@@ -92,7 +92,7 @@ def _averaged(record: Record, name: str) -> str:
     if record.size == 1:
         return ""
     members = record.final.get("members") or ()
-    alone = [measure(values(each, "model").get(name)) for each in members]
+    alone = [measure(values(member, "model").get(name)) for member in members]
     mean = sum(alone) / len(alone) if alone and len(record.labels) == 1 else math.nan
     end = f"; each alone reaches {number(mean)} on average" if math.isfinite(mean) else ""
     return f" The scores are the {record.averaged} ({record.name}){end}."

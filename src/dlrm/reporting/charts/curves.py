@@ -45,10 +45,10 @@ def curves(
     with drawing() as (figure, (ax,)):
         shown = window(lines, levels)
         _scale(ax, shown, lines)
-        for each in levels:
-            ax.axhline(each.value, color=stand_in(each.role), ls=DASHES[each.role], lw=1.4)
-        for each in lines:
-            _line(ax, each)
+        for line in levels:
+            ax.axhline(line.value, color=stand_in(line.role), ls=DASHES[line.role], lw=1.4)
+        for line in lines:
+            _line(ax, line)
         if mark is not None:
             ax.plot(*mark, "o", ms=9, mfc="none", mec=stand_in("ink"), mew=1.3, clip_on=False)
         labels(ax, x_label, y_label)
@@ -74,18 +74,18 @@ def throughput(name: str, title: str, speed: Line, waiting: Line, *, x_label: st
         return svg(figure, name, title)
 
 
-def _line(ax: "Axes", each: Line) -> None:
-    color = stand_in(each.role)
-    if each.group > 1:
-        ax.fill_between(each.x, each.low, each.high, color=color, alpha=0.18, lw=0)
-    marker = "" if len(each) > 40 else "D" if each.role == "test" else "o"
+def _line(ax: "Axes", line: Line) -> None:
+    color = stand_in(line.role)
+    if line.group > 1:
+        ax.fill_between(line.x, line.low, line.high, color=color, alpha=0.18, lw=0)
+    marker = "" if len(line) > 40 else "D" if line.role == "test" else "o"
     ax.plot(
-        each.x,
-        each.y,
+        line.x,
+        line.y,
         color=color,
         marker=marker,
-        ms=4.5 if each.role == "test" else 3.2,
-        ls=(0, (4, 1.5)) if each.dashed else "-",
+        ms=4.5 if line.role == "test" else 3.2,
+        ls=(0, (4, 1.5)) if line.dashed else "-",
     )
 
 

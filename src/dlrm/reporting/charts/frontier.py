@@ -76,8 +76,8 @@ def frontier(name: str, title: str, dots: Sequence[Dot], *, y_label: str) -> str
 def _sizes(low: float, high: float) -> list[float]:
     """Return ticks between two sizes: powers of two times a power of ten where they are near."""
     steps = (1,) if high / low > 300 else (1, 3) if high / low > 30 else (1, 2, 5)
-    found = [s * 10.0**p for p in range(13) for s in steps if low <= s * 10.0**p <= high]
-    return found or [low]
+    sizes = [s * 10.0**p for p in range(13) for s in steps if low <= s * 10.0**p <= high]
+    return sizes or [low]
 
 
 def _bytes(value: float) -> str:

@@ -64,9 +64,9 @@ def gather(
         tables: Of the models, the most important ones first.
 
     """
-    sizes = [size for each in curves for size in each.sizes]
+    sizes = [size for curve in curves for size in curve.sizes]
     sizes += [table.size_bytes for table in tables]
-    rates = [rate for each in curves for rate in each.rates] + [table.rate for table in tables]
+    rates = [rate for curve in curves for rate in curve.rates] + [table.rate for table in tables]
     left, right = min(sizes) / 1.5, max(sizes) * 2
     with drawing(1, TALL) as (figure, (ax,)):
         from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
@@ -78,9 +78,11 @@ def gather(
         shown = [(text, size) for text, size in caches if left < size < right]
         for _, size in shown:
             ax.axvline(size, color=stand_in("muted"), lw=1.0, ls=(0, (1.5, 2)))
-        for each in curves:
-            style = (0, tuple(map(float, each.dashes.split()))) if each.dashes else "-"
-            ax.plot(each.sizes, each.rates, color=stand_in(each.role), ls=style, marker="o", ms=2.8)
+        for curve in curves:
+            style = (0, tuple(map(float, curve.dashes.split()))) if curve.dashes else "-"
+            ax.plot(
+                curve.sizes, curve.rates, color=stand_in(curve.role), ls=style, marker="o", ms=2.8
+            )
         for table in tables:
             ax.plot(
                 [table.size_bytes], [table.rate], "D", color=stand_in(table.role), ms=6,
@@ -102,7 +104,7 @@ def gather(
             [(table.size_bytes, table.rate) for table in tables],
             [table.label for table in tables],
             size=SMALL,
-            others=[point for each in curves for point in _along(each)],
+            others=[point for curve in curves for point in _along(curve)],
             taken=_name(figure, ax, shown),
         )
         return svg(figure, name, title)

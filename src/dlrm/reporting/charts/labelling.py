@@ -46,9 +46,9 @@ def label(
     settle(figure)
     points = [points_of(figure, ax, dot) for dot in dots]
     blocked = [*taken, *(around(*points_of(figure, ax, dot), 3.0) for dot in others)]
-    said, inside = [clipped(text) for text in texts], frame(figure, ax)
-    boxes = place(points, said, inside, size=size, taken=blocked, directions=directions)
-    for text, box in zip(said, boxes, strict=True):
+    shown, inside = [clipped(text) for text in texts], frame(figure, ax)
+    boxes = place(points, shown, inside, size=size, taken=blocked, directions=directions)
+    for text, box in zip(shown, boxes, strict=True):
         if box is not None:
             middle = ((box.left + box.right) / 2, (box.bottom + box.top) / 2)
             ax.annotate(

@@ -37,14 +37,16 @@ def rows(
         ax.grid(axis="x", visible=True)
         if level is not None:
             ax.axvline(level, color=stand_in("optimum"), ls=DASHES["optimum"], lw=1.4)
-        for y, each in enumerate(models):
-            color = stand_in(each.role)
-            ax.plot([min(each.values), max(each.values)], [y, y], color=color, lw=1.2, alpha=0.5)
-            ax.plot(each.values, [y] * len(each.values), "o", color=color, ms=4, alpha=0.45, mew=0)
-            mean = sum(each.values) / len(each.values)
+        for y, model in enumerate(models):
+            color = stand_in(model.role)
+            ax.plot([min(model.values), max(model.values)], [y, y], color=color, lw=1.2, alpha=0.5)
+            ax.plot(
+                model.values, [y] * len(model.values), "o", color=color, ms=4, alpha=0.45, mew=0
+            )
+            mean = sum(model.values) / len(model.values)
             ax.plot([mean], [y], "d", color=color, ms=7, mec=stand_in("surface"), mew=0.8)
         ax.set_ylim(len(models) - 0.4, -0.6)
-        ax.set_yticks(range(len(models)), [each.label for each in models])
+        ax.set_yticks(range(len(models)), [model.label for model in models])
         ax.margins(x=0.06)
         ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
         ax.xaxis.set_major_formatter(lambda value, _: tick(value, ax.xaxis))

@@ -21,9 +21,9 @@ def differences(name: str, title: str, lines: Sequence[Line], tolerance: float, 
     with drawing() as (figure, (ax,)):
         from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-        for each in lines:
-            ax.plot(each.x, each.y, color=stand_in(each.role), lw=1.4)
-        ends = [float(end) for each in lines for end in (each.y.min(), each.y.max())]
+        for line in lines:
+            ax.plot(line.x, line.y, color=stand_in(line.role), lw=1.4)
+        ends = [float(end) for line in lines for end in (line.y.min(), line.y.max())]
         if tolerance > 0:
             ax.axhline(tolerance, color=stand_in("baseline"), ls=DASHES["baseline"], lw=1.4)
             ends.append(tolerance)
@@ -34,7 +34,7 @@ def differences(name: str, title: str, lines: Sequence[Line], tolerance: float, 
         ax.yaxis.set_major_formatter(
             lambda value, _: "0" if value < 1.5 * none else f"{value:.0e}".replace("e-0", "e-")
         )
-        last = max(float(each.x[-1]) for each in lines)
+        last = max(float(line.x[-1]) for line in lines)
         ax.set_xlim(0.0, 1.02 * last)
         ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
         ax.xaxis.set_major_formatter(lambda value, _: compact(value))

@@ -66,7 +66,7 @@ def place(
 
     """
     full = [*taken, *(around(x, y, radius) for x, y in dots)]
-    found: list[Box | None] = []
+    boxes: list[Box | None] = []
     for (x, y), text in zip(dots, texts, strict=True):
         wide, high = GLYPH * size * len(text), 1.25 * size
         choices = (
@@ -78,8 +78,8 @@ def place(
         chosen = next(free, None)
         if chosen is not None:
             full.append(chosen)
-        found.append(chosen)
-    return found
+        boxes.append(chosen)
+    return boxes
 
 
 def _beside(x: float, y: float, wide: float, high: float, right: int, up: int, off: float) -> Box:

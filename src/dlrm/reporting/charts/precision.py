@@ -57,10 +57,10 @@ def precision(
             ax.axhspan(-noise, noise, color=stand_in("muted"), alpha=0.14, lw=0)
         ax.axhspan(-neutral, neutral, color=stand_in("optimum"), alpha=0.22, lw=0)
         ax.axhline(0, color=stand_in("muted"), lw=0.8)
-        most = max(each.size_bytes for each in variants)
+        most = max(variant.size_bytes for variant in variants)
         places = _beside(variants, APART * most)
         best = sorted(
-            (x, each.change) for each, x in zip(variants, places, strict=True) if each.best
+            (x, variant.change) for variant, x in zip(variants, places, strict=True) if variant.best
         )
         ax.step(
             [x for x, _ in best],
@@ -69,27 +69,27 @@ def precision(
             color=stand_in("muted"),
             lw=1.1,
         )
-        for each, x in zip(variants, places, strict=True):
-            color = stand_in(each.role)
-            ax.vlines([x], [each.low], [each.high], color=color, lw=1.4, alpha=0.6)
-            mark, size = "D" if each.role == "test" else "o", 6 if each.best else 4.5
-            ax.plot([x], [each.change], mark, color=color, ms=size, mew=0)
+        for variant, x in zip(variants, places, strict=True):
+            color = stand_in(variant.role)
+            ax.vlines([x], [variant.low], [variant.high], color=color, lw=1.4, alpha=0.6)
+            mark, size = "D" if variant.role == "test" else "o", 6 if variant.best else 4.5
+            ax.plot([x], [variant.change], mark, color=color, ms=size, mew=0)
         ax.set_xlim(0, 1.12 * most)
-        ends = [end for each in variants for end in (each.low, each.high)]
+        ends = [end for variant in variants for end in (variant.low, variant.high)]
         ends += [-neutral, neutral, *([-noise, noise] if noise else [])]
         _scale(ax, min(ends), max(ends), WIDE * neutral)
         ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
         ax.xaxis.set_major_formatter(lambda value, _: compact(value))
         labels(ax, "bytes of table rows read for a sample", "change of the AUC")
-        order = sorted(zip(variants, places, strict=True), key=lambda each: not each[0].best)
+        order = sorted(zip(variants, places, strict=True), key=lambda variant: not variant[0].best)
         # Above its interval, which leads to the dot.
         label(
             figure,
             ax,
-            [(x, max(each.high, each.change)) for each, x in order],
-            [each.label for each, _ in order],
+            [(x, max(variant.high, variant.change)) for variant, x in order],
+            [variant.label for variant, _ in order],
             size=8.0,
-            others=[(x, each.change) for each, x in order],
+            others=[(x, variant.change) for variant, x in order],
             directions=ABOVE,
         )
         return svg(figure, name, title)
@@ -97,7 +97,7 @@ def precision(
 
 def _beside(variants: Sequence[Bits], apart: float) -> list[float]:
     """Return where variants are drawn: those of equal bytes beside each other."""
-    sizes = [each.size_bytes for each in variants]
+    sizes = [variant.size_bytes for variant in variants]
     return [
         size + apart * (sizes[:at].count(size) - (sizes.count(size) - 1) / 2)
         for at, size in enumerate(sizes)

@@ -30,7 +30,7 @@ def predictions(name: str, title: str, guesses: Sequence[Guess], tolerance: floa
     with drawing(1, HIGH) as (figure, (ax,)):
         from matplotlib.ticker import LogLocator, NullLocator
 
-        ends = [end for each in guesses for end in (each.ms, each.predicted_ms)]
+        ends = [end for guess in guesses for end in (guess.ms, guess.predicted_ms)]
         low, high = min(ends) / 1.5, max(ends) * 1.5
         line = [low, high]
         ax.grid(axis="x", visible=True)
@@ -39,10 +39,10 @@ def predictions(name: str, title: str, guesses: Sequence[Guess], tolerance: floa
             color=stand_in("optimum"), alpha=0.18, lw=0,
         )  # fmt: skip
         ax.plot(line, line, color=stand_in("optimum"), ls=DASHES["optimum"], lw=1.2)
-        for role in dict.fromkeys(each.role for each in guesses):
+        for role in dict.fromkeys(guess.role for guess in guesses):
             ax.plot(
-                [each.ms for each in guesses if each.role == role],
-                [each.predicted_ms for each in guesses if each.role == role],
+                [guess.ms for guess in guesses if guess.role == role],
+                [guess.predicted_ms for guess in guesses if guess.role == role],
                 "o", color=stand_in(role), ms=4.2, alpha=0.75, mew=0,
             )  # fmt: skip
         for axis, scale in ((ax.xaxis, ax.set_xscale), (ax.yaxis, ax.set_yscale)):
