@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dlrm.nn.linear import Linear
 from dlrm.nn.precision import ComputeDtype
-from dlrm.nn.products import linear
+from dlrm.ops.products import linear
 
 
 class CIN(nn.Module):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlrm.nn.precision import ComputeDtype
-from dlrm.nn.products import linear
+from dlrm.ops.products import linear
 
 
 class Linear(nn.Module):
@@ -37,7 +37,7 @@ class Linear(nn.Module):
         """Map (B, n) to (B, k)."""
         if self.dtype == "bf16":
             return affine(x, self.weight, self.bias, torch.bfloat16)
-        if x.device.type == "cpu" and x.dtype == torch.float32:
+        if x.dtype == torch.float32:
             return affine(x, self.weight, self.bias, torch.float32)
         return F.linear(x, self.weight, self.bias)
 

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlrm.errors import ConfigError
-from dlrm.nn import products
 from dlrm.nn.linear import affine
 from dlrm.nn.norm import BatchNorm
 from dlrm.nn.precision import ComputeDtype
 from dlrm.ops import mlp as compiled
+from dlrm.ops import products
 
 
 class MLP(nn.Module):
@@ -67,7 +67,7 @@ class MLP(nn.Module):
         """Map (B, sizes[0]) to (B, sizes[-1])."""
         plain = self.norms is None and not (self.dropout and self.training)
         dtype = torch.bfloat16 if self.dtype == "bf16" else torch.float32
-        if plain and (dtype == torch.bfloat16 or (x.is_cpu and x.dtype == dtype)):
+        if plain and dtype in (torch.bfloat16, x.dtype):
             parameters = list(self.layers.parameters())
             fused = compiled.fused(x, parameters, dtype)
             return (compiled if fused else products).mlp(

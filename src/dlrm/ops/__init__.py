@@ -19,7 +19,7 @@ from dlrm.errors import ConfigError, unknown
 from dlrm.ops import cpu, reference
 from dlrm.ops.build import ISAS
 
-__all__ = ["backend", "cpu", "dense_backend", "describe", "reference"]
+__all__ = ["backend", "cpu", "dense_backend", "describe", "forced_reference", "reference"]
 
 
 def backend(tensor: Tensor):
@@ -47,6 +47,11 @@ def dense_backend(weights: Sequence[Tensor], grads: Sequence[Tensor]):
     return reference
 
 
+def forced_reference() -> bool:
+    """Return whether `$DLRM_KERNELS` asks for plain torch, which computes alike on every device."""
+    return os.environ.get("DLRM_KERNELS") == "reference"
+
+
 def describe() -> str:
     """Return what runs on CPU tensors: `cpu (avx512)` or `reference`."""
     return f"cpu ({cpu.instruction_set()})" if _compiled() else "reference"
@@ -55,7 +60,7 @@ def describe() -> str:
 @cache
 def _compiled() -> bool:
     forced = os.environ.get("DLRM_KERNELS", "")
-    if forced == "reference":
+    if forced_reference():
         return False
     if forced and forced not in ("cpu", *ISAS):
         raise unknown("DLRM_KERNELS", forced, ("reference", "cpu", *ISAS))

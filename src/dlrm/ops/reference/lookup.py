@@ -34,9 +34,7 @@ def rows_of(
         wrong = (ids < 0) | (ids >= sizes)
     else:
         lengths = offsets.diff()
-        if ids.is_cpu and (
-            offsets[0] != 0 or offsets[-1] != ids.shape[0] or (lengths < 0).any()
-        ):
+        if ids.is_cpu and (offsets[0] != 0 or offsets[-1] != ids.shape[0] or (lengths < 0).any()):
             return ids, -2
         tables = torch.arange(len(lengths), device=ids.device) % len(sizes)
         table = tables.repeat_interleave(lengths, output_size=ids.shape[0])

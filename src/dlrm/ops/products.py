@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlrm.ops import backend
+from dlrm.ops import backend, forced_reference
 
 
 def mlp(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype, *, relu_last: bool) -> Tensor:
@@ -94,9 +94,10 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     """Return whether oneDNN is the faster one.
 
     It is for large layers, where MKL is slow on other CPUs than Intel's, and in bfloat16. A rule
-    rather than a measurement, so that runs repeat to the bit.
+    rather than a measurement, so that runs repeat to the bit. `$DLRM_KERNELS` of reference asks
+    for plain torch, which computes alike on every device.
     """
-    if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if not x.is_cpu or not torch.backends.mkldnn.is_available() or forced_reference():
         return False
     return x.dtype == torch.bfloat16 or weight.numel() >= ONEDNN_WEIGHTS
 
