@@ -114,6 +114,17 @@ def test_rows_of_refuses_offsets_that_do_not_cover_the_ids(kernels, wrong):
         assert module.rows_of(torch.arange(4), *one, torch.tensor(wrong))[1] == -2
 
 
+def test_elsewhere_than_on_a_cpu_no_id_is_looked_at():
+    # What the ids are would have to be waited for; on the meta device there are none.
+    sizes = torch.tensor([3, 4], device="meta")
+    ids = torch.empty(5, 2, dtype=torch.int64, device="meta")
+    for arguments in ((ids,), (ids.flatten(), torch.empty(11, dtype=torch.int64, device="meta"))):
+        rows, wrong = reference.rows_of(arguments[0], sizes, sizes, *arguments[1:])
+        assert wrong == -1
+        assert rows.is_meta
+        assert rows.shape == arguments[0].shape
+
+
 def test_the_largest_ids_are_out_of_range_and_nothing_overflows(kernels):
     sizes = torch.tensor([3, 4])
     starts = torch.tensor([0, 3])
