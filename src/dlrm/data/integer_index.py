@@ -14,7 +14,7 @@ from dlrm.data import kernels
 from dlrm.data.kernels import COLUMN, MISSING, PRESENT, UNSEEN
 from dlrm.data.threads import CORES
 
-FEW_ROWS = 128
+FEW_ROWS = 48
 """So many rows are taken value by value: faster than starting a query."""
 
 _BEYOND = 1 << 32
