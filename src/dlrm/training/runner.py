@@ -179,7 +179,7 @@ def evaluate(
             "split": name,
             "model": ensemble.model_name(config),
             "members": ensemble.scores(run, config, name),
-            **describe(predictions),
+            **describe(predictions, dataset.schema),
             "optimum": best.to_dict() if best else None,
             "baseline": {"name": baseline[0], "metrics": baseline[1][name]["metrics"]}
             if baseline
