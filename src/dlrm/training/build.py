@@ -52,21 +52,23 @@ def build(
     schema: Schema,
     world: World,
     pooling: Mapping[str, float] | None = None,
+    device: torch.device | None = None,
 ) -> Built:
-    """Return the model of a run, fresh, on the device of the config.
+    """Return the model of a run, fresh.
 
     Args:
         config: Of the run.
         schema: Of its data.
         world: The processes of the run.
         pooling: Mean ids that a sample has of each feature, by its name; 1 where none is given.
+        device: Where it is; None for the device of the config.
 
     Raises:
         ConfigError: The model cannot be built for these data, or there is no such device.
         PlanError: The tables do not fit the processes' memory.
 
     """
-    device = resolve_device(config.device, world.local_rank)
+    device = device or resolve_device(config.device, world.local_rank)
     model = _model(config, schema, precision.resolve(config.precision))
     if world.size == 1 and config.engine == "dlrm":
         model = materialize(model, device)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from dlrm.parallel.world import World
@@ -12,26 +13,30 @@ from dlrm.training.config import from_dict
 from dlrm.training.loop import load_best
 
 
-def load_model(run: Run, world: World | None = None) -> nn.Module:
+def load_model(
+    run: Run, world: World | None = None, device: torch.device | None = None
+) -> nn.Module:
     """Return the trained model of a run: its best checkpoint, or the mean of its members' best.
 
     Args:
         run: Of one process, or many.
         world: The processes that load it, each a part of its tables.
+        device: Where to; None for where the run was trained.
 
     Returns:
-        In evaluation mode; `forward(batch) -> logits (B,)`.
+        In evaluation mode; `forward(batch) -> logits (B, K)`.
 
     Raises:
         RunError: It, or one of its members, has no checkpoint yet.
+        ConfigError: There is no such device.
 
     """
     config = from_dict(run.config)
     if config.ensemble > 1:
         members = (Run.open(ensemble.folder(run, k)) for k in range(config.ensemble))
-        loaded = (load_model(member, world) for member in members)
+        loaded = (load_model(member, world, device) for member in members)
         return ensemble.Ensemble(loaded, config.ensemble_mean).eval()
-    built = build(config, run.schema, world or World.alone())
+    built = build(config, run.schema, world or World.alone(), device=device)
     load_best(run, built.model, world)
     return built.net.eval()
 

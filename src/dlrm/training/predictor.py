@@ -1,0 +1,151 @@
+"""Scores of raw rows in memory, from a run directory that is opened once.
+
+    frame -> features.encode -> Batch -> model -> logits -> scores
+
+`dlrm predict`, the estimators and whoever serves a run score through this. Nothing is written, no
+labels are needed, and any number of threads may use one predictor: nothing in it changes after it
+was opened.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dlrm.batch import Batch
+from dlrm.data.encoded import Encoded
+from dlrm.data.features.features import Features
+from dlrm.data.scoring import encode_frame
+from dlrm.errors import RunError
+from dlrm.metrics import sigmoid
+from dlrm.nn.embedding import embeddings_of
+from dlrm.run import Run
+from dlrm.schema import Schema
+from dlrm.training.config import from_dict
+from dlrm.training.device import DeviceName, resolve_device
+from dlrm.training.load import load_model
+
+
+class Predictor:
+    """The model of a run and the features that turn raw rows into its batches.
+
+    Args:
+        model: `forward(batch) -> logits (B, K)`, on its device; in evaluation mode from now on.
+        features: That the model was trained on.
+        device: Where the model is.
+        batch_size: Rows that go through the model together, at most.
+
+    Raises:
+        RunError: The features are of another schema than the model; see `open`.
+
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        features: Features,
+        *,
+        device: torch.device | str = "cpu",
+        batch_size: int = 16384,
+    ):
+        self.model = model.eval()
+        self.features = features
+        self.device = torch.device(device)
+        self.batch_size = batch_size
+        # Elsewhere ids are checked here, because to look at them there is to wait.
+        on_cpu = self.device.type == "cpu"
+        self._layouts = [] if on_cpu else [e.layout for e in embeddings_of(model) if not e.derived]
+
+    @classmethod
+    def open(cls, run: Run | Path | str, device: DeviceName | torch.device = "auto") -> "Predictor":
+        """Open a run: its best checkpoint, or those of all members of an ensemble.
+
+        All is read now: the run directory may go afterwards.
+
+        Args:
+            run: A run directory, or its path.
+            device: Where the model computes; auto is a GPU where there is one.
+
+        Raises:
+            RunError: There is no such run, or it has no checkpoint yet.
+            DatasetError: Its features are missing or damaged.
+            ConfigError: There is no such device.
+
+        """
+        opened = run if isinstance(run, Run) else Run.open(Path(run))
+        place = resolve_device(device) if isinstance(device, str) else device
+        features = Features.load(opened.path).preload()
+        if difference := opened.schema.difference(features.schema):
+            raise RunError(f"{opened.path}: its features are of another schema: {difference}")
+        batch_size = from_dict(opened.config).eval.batch_size
+        model = load_model(opened, device=place)
+        return cls(model, features, device=place, batch_size=batch_size)
+
+    @property
+    def schema(self) -> Schema:
+        """What the batches and the logits mean."""
+        return self.features.schema
+
+    def encode(self, frame: Any) -> Batch:
+        """Return rows as a batch on the CPU, with labels of zero.
+
+        Args:
+            frame: n rows with the raw columns that the model was trained on, in any order, others
+                ignored: of Polars, of pandas, or anything Polars makes a frame of.
+
+        Raises:
+            InputError: A column is missing, nested where it was not, or a number is none; names the
+                column, and the row.
+
+        """
+        return self._batch(encode_frame(self.features, frame))
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the logits (B, K) of a batch, float32: of a regression its predictions.
+
+        Args:
+            batch: B samples, on the CPU or the device; the logits are where it was.
+
+        Raises:
+            IdError: An id is out of range; names the feature.
+
+        """
+        for layout in self._layouts:
+            layout.check(batch)
+        with torch.inference_mode():
+            logits = self.model(batch.to(self.device, non_blocking=True)).float()
+            return logits.to(batch.labels.device)
+
+    def scores(self, frame: Any) -> NDArray[np.float32]:
+        """Return the scores (n, K) of the rows of a frame, see `encode`.
+
+        A score is the probability that a label is 1, or the prediction of a regression. Of many
+        rows `batch_size` go through the model together.
+        """
+        return self.scores_of(encode_frame(self.features, frame))
+
+    def scores_of(self, encoded: Encoded) -> NDArray[np.float32]:
+        """Return the scores (n, K) of rows that are encoded already."""
+        whole = self._batch(encoded)
+        scores = np.empty((len(whole), self.schema.num_labels), np.float32)
+        for start, batch in self._pieces(whole):
+            logits = self.logits(batch).numpy()
+            classifies = self.schema.task == "classification"
+            scores[start : start + len(batch)] = sigmoid(logits) if classifies else logits
+        return scores
+
+    def _batch(self, encoded: Encoded) -> Batch:
+        labels = np.zeros((len(encoded), self.schema.num_labels), np.float32)
+        return Batch.of(encoded.dense, encoded.ids, labels, encoded.lists)
+
+    def _pieces(self, whole: Batch) -> Iterator[tuple[int, Batch]]:
+        """Yield the first row of each piece of a batch, and the piece."""
+        if len(whole) <= self.batch_size:
+            yield 0, whole
+            return
+        for start in range(0, len(whole), self.batch_size):
+            yield start, whole.slice(start, start + self.batch_size)
