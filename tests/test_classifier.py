@@ -8,7 +8,8 @@ import pandas
 import polars as pl
 import pytest
 import torch
-from dlrm.data.features.columns import Column, Columns
+from dlrm.data.features.column import Column
+from dlrm.data.features.columns import Columns
 from dlrm.data.sources.frame import to_polars
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone, is_classifier

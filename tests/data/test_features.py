@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from dlrm.data.criteo import CriteoSource
-from dlrm.data.features.columns import Column
+from dlrm.data.features.column import Column
 from dlrm.data.features.features import Features
 from dlrm.data.features.number import Number, encode_numbers
 from dlrm.data.options import PrepareConfig

@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from dlrm.data.criteo import CATEGORIES, INTEGERS
-from dlrm.data.features.columns import Values, log_columns
+from dlrm.data.features.column import Values
+from dlrm.data.features.columns import log_columns
 from dlrm.data.segments import MISSING, RARE, by_column, users
 from dlrm.data.spill import Spill, blocks
 from dlrm.data.store import Split

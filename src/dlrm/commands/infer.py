@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from dlrm.data.checked_table import check_table, raw_table
 from dlrm.data.features import toml
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.config import FeaturesConfig
 from dlrm.data.features.show import show
-from dlrm.data.features.table_schema import known_schema
-from dlrm.data.fit_table import CheckedTable
+from dlrm.data.features.table_schema import inferred_schema, known_schema
 from dlrm.data.options import PrepareConfig
 from dlrm.data.resolve import raw_files
 from dlrm.data.sources.table_files import TableFiles, in_folder
@@ -87,8 +87,9 @@ def infer(
     )
     with TemporaryDirectory(prefix="dlrm-") as spill:
         schema = known_schema(source, config)
-        table = CheckedTable(source, schema, config, Path(spill), strict=False)
+        raw = raw_table(source, Path(spill))
+        schema = schema or inferred_schema(raw, config, strict=False)
         if features == "auto":
-            table.check()
-    show(table.schema)
-    return InferResult(schema=table.schema)
+            schema = check_table(raw, schema, config).schema
+    show(schema)
+    return InferResult(schema=schema)

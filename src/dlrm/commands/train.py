@@ -13,7 +13,7 @@ from dlrm import recipes, reporting, terminal
 from dlrm.commands.flags import parse, take_value
 from dlrm.commands.recipe_flags import recipe_config, with_model
 from dlrm.commands.train_result import TrainResult, result_of
-from dlrm.data.features.columns import CROSS_NAME
+from dlrm.data.features.column import CROSS_NAME
 from dlrm.data.resolve import resolve
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, Interrupted, MissingExtraError, RunError, WorldError

@@ -10,13 +10,11 @@ from numpy.typing import NDArray
 
 from dlrm.data.bad_rows import BadRows, OnBadRow
 from dlrm.data.features.columns import Columns
-from dlrm.data.features.labels import Label, encode_weights, stack_labels
+from dlrm.data.features.labels import WEIGHT, Label, encode_weights, stack_labels
 from dlrm.data.features.number import wrong_numbers
 from dlrm.data.features.texts import as_texts
 from dlrm.data.sources.raw_table import RawTable
 from dlrm.errors import ConfigError
-
-_WEIGHT = "a weight, which is a number that is 0 or more"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +69,7 @@ def check_rows(
     if schema.weight is not None:
         values = table.column(schema.weight)
         weighed = encode_weights(values)
-        mark(schema.weight, weighed.is_null(), as_texts(values), _WEIGHT)
+        mark(schema.weight, weighed.is_null(), as_texts(values), WEIGHT)
         weights = weighed.fill_null(0).to_numpy().copy()
     for column in schema.used():
         if column.kind == "number":

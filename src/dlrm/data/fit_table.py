@@ -5,7 +5,7 @@ splits; features are fitted on the training rows alone, one column at a time; an
 rows become arrays.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,102 +17,31 @@ from rich.progress import Progress
 
 from dlrm import terminal
 from dlrm.data.bad_rows import BadRows, CountsBadRows
-from dlrm.data.checked_rows import CheckedRows, check_rows
-from dlrm.data.division import divide
+from dlrm.data.checked_table import TRAIN, CheckedTable, check_table, raw_table
 from dlrm.data.features.category import Category
-from dlrm.data.features.columns import Column, Columns
+from dlrm.data.features.column import Column
+from dlrm.data.features.columns import Columns
 from dlrm.data.features.features import Feature, Features
-from dlrm.data.features.fit import FittingRows, fit
-from dlrm.data.features.labels import Label, fit_labels
+from dlrm.data.features.fit import fit
 from dlrm.data.features.list import List
 from dlrm.data.features.show import show
-from dlrm.data.features.table_schema import check_columns, inferred_schema
+from dlrm.data.features.table_schema import inferred_schema
 from dlrm.data.features.texts import as_numbers, as_texts
 from dlrm.data.fitted import TRUTH, Block
 from dlrm.data.options import PrepareConfig
-from dlrm.data.sources.raw_table import Part, RawTable
-from dlrm.data.sources.source import Source, Table
-from dlrm.data.split import SPLITS
-from dlrm.errors import ConfigError, DatasetError
-
-_TRAIN = SPLITS.index("train")
-
-
-class CheckedTable:
-    """A table whose rows are checked and divided, and whose schema is settled.
-
-    Args:
-        source: Where the rows come from.
-        schema: What the columns are, where that is known before they are read.
-        config: How they are prepared.
-        folder: An empty folder for Parquet parts.
-        advance: Hears of the number of rows as they come.
-        strict: Whether a text among numbers is an error already.
-
-    Raises:
-        InputError: A row is not what it should be; names file, line and column.
-        ConfigError: The label or the schema does not fit the table.
-        DatasetError: There are no rows, or none to train on.
-
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        schema: Columns | None,
-        config: PrepareConfig,
-        folder: Path,
-        advance: Callable[[int], None] = lambda _: None,
-        *,
-        strict: bool = True,
-    ):
-        self.raw: RawTable = raw_table(source, folder, advance)
-        if not self.raw.rows:
-            raise DatasetError("the table has no rows")
-        self.schema: Columns = schema or inferred_schema(self.raw, config, strict=strict)
-        self.config, self._fixed = config, is_fixed(source)
-
-    def check(self) -> None:
-        """Check labels and numbers, and divide the rows into splits."""
-        check_columns(self.schema, self.raw)
-        self.labels: tuple[Label, ...] = fit_labels(self.raw, self.schema)
-        self.checked: CheckedRows = check_rows(
-            self.raw, self.schema, self.labels, self.config.bad_rows
-        )
-        default = "kaggle" if self._fixed else "random"
-        self.where: NDArray[np.int8] = divide(
-            self.raw, self.checked.bad, self.config, default=default
-        )
-        self.train: NDArray[np.intp] = np.flatnonzero(self.where == _TRAIN)
-        if not len(self.train):
-            raise DatasetError("no row is left to train on; see prepare.fractions")
-        if self.config.features.select == "auto":
-            from dlrm.data.features.auto import choose
-
-            if self.schema.task == "regression":
-                raise ConfigError("features auto is for clicks, but the task is regression")
-            self.schema = choose(self.fitting_rows(), self.schema, seed=self.config.seed)
-
-    def fitting_rows(self) -> FittingRows:
-        """Return the rows that features are fitted to."""
-        return FittingRows(
-            table=self.raw,
-            train=self.train,
-            labels=self.checked.labels[self.train, 0],
-            good=np.flatnonzero(~self.checked.bad),
-        )
+from dlrm.data.sources.source import Source, has_fixed_format
+from dlrm.data.split import SPLITS, Rows
 
 
 class FittedTable:
     """A table, fitted."""
 
-    def __init__(self, table: CheckedTable, source: Source, bar: Progress):
-        self._table, self._bar = table, bar
-        schema = table.schema
+    def __init__(self, table: CheckedTable, source: Source, seed: int, bar: Progress):
+        self._table, schema = table, table.schema
         features: list[Feature] = []
         self._training: dict[tuple[int, str], NDArray[np.float32]] = {}
         task = bar.add_task("Fitting features", total=len(schema.used()) + len(schema.crosses))
-        for feature, own in fit(table.fitting_rows(), schema, seed=table.config.seed):
+        for feature, own in fit(table.fitting_rows(), schema, seed=seed):
             self._training |= {(len(features), name): values for name, values in own.items()}
             features.append(feature)
             bar.advance(task)
@@ -123,13 +52,13 @@ class FittedTable:
             features=tuple(features),
             layout=getattr(source, "layout", None),
         )
-        self.bad_rows: BadRows = table.checked.bad_rows
+        self.bad_rows: BadRows = table.rows.bad_rows
         if isinstance(source, CountsBadRows):
             self.bad_rows = source.bad
-        self.rows = table.raw.rows - table.checked.bad_rows.total
+        self.rows = table.raw.rows - table.rows.bad_rows.total
         self.counted_rows = len(table.train)
         # Only a generated log knows it: in a table of one's own, it is a column like any other.
-        self.truth = TRUTH in table.raw.types and is_fixed(source)
+        self.truth = TRUTH in table.raw.types and has_fixed_format(source)
 
     def inputs(self) -> list[dict[str, Any]]:
         """Return what is known of each input; says on the terminal which sequences were cut."""
@@ -159,7 +88,7 @@ class FittedTable:
         """Yield all rows."""
         table, start = self._table, 0
         # Each training row's place among them.
-        rank = np.cumsum(table.where == _TRAIN) - 1
+        rank = np.cumsum(table.where == TRAIN) - 1
         numbers = [
             (position, made.name)
             for position, feature in enumerate(self.features.features)
@@ -171,13 +100,13 @@ class FittedTable:
         for frame in table.raw.blocks(names):
             rows = slice(start, start + frame.height)
             encoded = self.features.encode(frame)
-            train = table.where[rows] == _TRAIN
+            train = table.where[rows] == TRAIN
             for position, values in own.items():
                 encoded.dense[train, position] = values[rank[rows][train]]
-            weights = table.checked.weights
+            weights = table.rows.weights
             encoded = replace(
                 encoded,
-                labels=table.checked.labels[rows],
+                labels=table.rows.labels[rows],
                 weights=None if weights is None else weights[rows],
                 truth=frame[TRUTH].cast(pl.Float32).to_numpy() if self.truth else None,
             )
@@ -243,43 +172,15 @@ def fit_table(
     spill = folder / "spill"
     spill.mkdir()
     task = bar.add_task("Reading rows", total=source.rows())
-    table = CheckedTable(source, schema, config, spill, lambda rows: bar.advance(task, rows))
-    bar.update(task, total=table.raw.rows, completed=table.raw.rows)
-    table.check()
+    raw = raw_table(source, spill, lambda rows: bar.advance(task, rows))
+    bar.update(task, total=raw.rows, completed=raw.rows)
+    schema = schema or inferred_schema(raw, config)
+    default = "kaggle" if has_fixed_format(source) else "random"
+    table = check_table(raw, schema, config, default=default)
     if not quiet:
         show(table.schema)
-    return FittedTable(table, source, bar)
+    return FittedTable(table, source, config.seed, bar)
 
 
-def raw_table(source: Source, folder: Path, advance: Callable[[int], None]) -> RawTable:
-    """Return the rows of any source as Parquet parts.
-
-    Args:
-        source: Where they come from.
-        folder: An empty folder for the parts.
-        advance: Hears of the number of rows as they come.
-
-    """
-    if isinstance(source, Table):
-        return source.table(folder, advance)
-    parts: list[Part] = []
-    first = 1
-    for number, frame in enumerate(source.read()):
-        out = folder / f"{number:06}.parquet"
-        frame.write_parquet(out)
-        parts.append(Part(out, frame.height, source.name, first))
-        first += frame.height
-        advance(frame.height)
-    if not parts:
-        raise DatasetError("the log has no good row")
-    return RawTable(tuple(parts))
-
-
-def is_fixed(source: Source) -> bool:
-    """Whether the format of a source is that of a log, which says what each column is."""
-    schema = source.schema()
-    return schema is not None and schema.whole_log
-
-
-def _pieces(where: NDArray[np.int8]) -> list[tuple[str, Any]]:
+def _pieces(where: NDArray[np.int8]) -> list[tuple[str, Rows]]:
     return [(name, np.flatnonzero(where == number)) for number, name in enumerate(SPLITS)]

@@ -16,10 +16,10 @@ from dlrm.data.features import toml
 from dlrm.data.features.show import described
 from dlrm.data.features.table_schema import known_schema
 from dlrm.data.fit_log import fit_log, is_log
-from dlrm.data.fit_table import fit_table, is_fixed
+from dlrm.data.fit_table import fit_table
 from dlrm.data.fitted import Fitted
 from dlrm.data.options import PrepareConfig, Prepared
-from dlrm.data.sources.source import Source
+from dlrm.data.sources.source import Source, has_fixed_format
 from dlrm.data.split import SPLITS
 from dlrm.data.staging import staged
 from dlrm.data.store import (
@@ -101,7 +101,7 @@ def prepare(
 
 def options_of(source: Source, config: PrepareConfig) -> dict[str, Any]:
     """Return what changes a dataset beside its rows, JSON-ready."""
-    fixed = is_fixed(source)
+    fixed = has_fixed_format(source)
     given = toml.to_dict(toml.load(Path(config.schema))) if config.schema else None
     return config.options(default="kaggle" if fixed else "random", fixed=fixed, schema=given)
 

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from dlrm import terminal
 from dlrm.data.features import toml
-from dlrm.data.features.columns import Column, Columns
+from dlrm.data.features.column import Column
+from dlrm.data.features.columns import Columns
 from dlrm.data.prepare import prepare
 from dlrm.data.sources.frame import FrameSource, is_frame, to_polars
 from dlrm.errors import (

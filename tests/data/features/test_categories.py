@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dlrm.data.features.assemble import assemble
 from dlrm.data.features.category import Category
-from dlrm.data.features.columns import Column, Values
+from dlrm.data.features.column import Column, Values
 from dlrm.data.features.list import List
 from dlrm.data.features.number import Number
 from dlrm.data.features.parts import Parts

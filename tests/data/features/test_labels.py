@@ -215,7 +215,7 @@ values = st.lists(
 @given(values, st.integers(2, 5))
 def test_means_of_numbers_leave_the_own_fold_out(data, folds):
     from dlrm.data.features.category import Category
-    from dlrm.data.features.columns import Values
+    from dlrm.data.features.column import Values
 
     labels = np.array([number for _, number in data], np.float32)
     frame = pl.DataFrame({"x": [letter for letter, _ in data]})

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.data.features.columns import SCALES, Column
+from dlrm.data.features.column import SCALES, Column
 from dlrm.data.features.number import Number
 from dlrm.data.features.texts import as_numbers, as_texts
 

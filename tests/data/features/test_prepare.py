@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.data.features.columns import Column, Columns, Values
+from dlrm.data.features.column import Column, Values
+from dlrm.data.features.columns import Columns
 from dlrm.data.features.config import FeaturesConfig
 from dlrm.data.features.features import Features
 from dlrm.data.features.show import grid

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlrm.data.features import toml
-from dlrm.data.features.columns import SCALES, Column, Columns, Cross, Values
+from dlrm.data.features.column import SCALES, Column, Cross, Values
+from dlrm.data.features.columns import Columns
 from dlrm.data.features.config import FeaturesConfig
 from dlrm.errors import ConfigError, InputError
 

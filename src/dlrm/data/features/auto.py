@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from dlrm import terminal
 from dlrm.data.features.assemble import assemble, interleave
 from dlrm.data.features.category import Category
-from dlrm.data.features.columns import CROSS_NAME, ENCODINGS, Columns, Cross, Values
+from dlrm.data.features.column import CROSS_NAME, ENCODINGS, Cross, Values
+from dlrm.data.features.columns import Columns
 from dlrm.data.features.fit import FittingRows, fit
 from dlrm.data.features.number import Number
 from dlrm.data.features.texts import as_texts

@@ -9,7 +9,7 @@ import polars as pl
 import polars.selectors as cs
 from numpy.typing import NDArray
 
-from dlrm.data.features.columns import CROSS_NAME, Values
+from dlrm.data.features.column import CROSS_NAME, Values
 from dlrm.data.features.hashing import hash_vocabulary, hashed
 from dlrm.data.features.number import Number
 from dlrm.data.features.parts import Input, Parts

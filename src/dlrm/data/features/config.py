@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from dlrm.data.features.columns import LISTS, MOST_CROSSED, Column, Columns, Cross, Scale, Values
+from dlrm.data.features.column import LISTS, MOST_CROSSED, Column, Cross, Scale, Values
+from dlrm.data.features.columns import Columns
 from dlrm.errors import ConfigError
 
 

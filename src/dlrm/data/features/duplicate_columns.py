@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dlrm.data.features.columns import Column
+from dlrm.data.features.column import Column
 from dlrm.data.features.texts import as_texts
 from dlrm.data.sources.raw_table import RawTable
 from dlrm.data.vocabulary import distinct

@@ -20,8 +20,9 @@ from dlrm.data.features import toml
 from dlrm.data.features.assemble import assemble
 from dlrm.data.features.category import Category
 from dlrm.data.features.columns import Columns
-from dlrm.data.features.labels import Label, encode_weights, stack_labels
+from dlrm.data.features.labels import Label, encode_labels
 from dlrm.data.features.list import List
+from dlrm.data.features.model_schema import named_apart, schema_of
 from dlrm.data.features.number import Number, encode_numbers, wrong_numbers
 from dlrm.data.features.parts import Input, Parts
 from dlrm.data.features.texts import columns_as_texts
@@ -29,10 +30,9 @@ from dlrm.data.features.value_table import ValueTable, link
 from dlrm.data.sources.libsvm import Layout
 from dlrm.data.store import FEATURES_FILE, VOCABULARY_FOLDER
 from dlrm.data.vocabulary import Vocabulary, ids_of
-from dlrm.errors import DatasetError, InputError
+from dlrm.errors import DatasetError
 from dlrm.files import write_json
-from dlrm.schema import DenseFeature, Schema, Table
-from dlrm.schema import Feature as SchemaFeature
+from dlrm.schema import Schema
 
 FORMAT, VERSION = "dlrm-features", 1
 Feature = Number | Category | List
@@ -68,17 +68,9 @@ class Features:
     @cached_property
     def inputs(self) -> list[tuple[Feature, Input]]:
         """The model's inputs and where each comes from, no two numbers or categories of a name."""
-        taken: set[tuple[bool, str]] = set()
-        found = []
-        for feature in self.features:
-            for made in feature.inputs():
-                # "age missing" may be a column of the table, and the flag of another one.
-                name, number = made.name, 2
-                while (made.num_embeddings is None, name) in taken:
-                    name, number = f"{made.name} ({number})", number + 1
-                taken.add((made.num_embeddings is None, name))
-                found.append((feature, replace(made, name=name)))
-        return found
+        pairs = [(feature, made) for feature in self.features for made in feature.inputs()]
+        named = named_apart([made for _, made in pairs])
+        return [(feature, made) for (feature, _), made in zip(pairs, named, strict=True)]
 
     @property
     def schema(self) -> Schema:
@@ -87,36 +79,8 @@ class Features:
 
     @cached_property
     def _schema(self) -> Schema:
-        tables: dict[str, Table] = {}
-        shared: dict[str, str] = {}
-        features = []
-        for _, made in self.inputs:
-            if made.num_embeddings is None:
-                continue
-            table = shared.get(made.table) if made.table else None
-            if table is None:
-                table, number = made.table or made.name, 2
-                while table in tables:
-                    table, number = f"{made.table or made.name} ({number})", number + 1
-                tables[table] = Table(name=table, num_embeddings=made.num_embeddings)
-                if made.table:
-                    shared[made.table] = table
-            features.append(
-                SchemaFeature(
-                    name=made.name, table=table, kind=made.kind, max_length=made.max_length
-                )
-            )
-        return Schema(
-            dense=tuple(
-                DenseFeature(name=made.name, transform=made.transform)
-                for _, made in self.inputs
-                if made.num_embeddings is None
-            ),
-            tables=tuple(tables.values()),
-            features=tuple(features),
-            labels=self.columns.labels,
-            task=self.columns.task,
-        )
+        inputs = [made for _, made in self.inputs]
+        return schema_of(inputs, self.columns.labels, self.columns.task)
 
     def vocabulary(self, name: str) -> Vocabulary:
         """Return the values of a category, by id; the last id is for all others."""
@@ -161,7 +125,10 @@ class Features:
         if absent := [name for name in names if name not in present]:
             raise DatasetError(f"the rows have no column {absent[0]}; they have {frame.columns}")
         encoded = assemble(self._parts(frame), frame.height)
-        return self._with_labels(encoded, frame) if labels else encoded
+        if not labels:
+            return encoded
+        stacked, weights = encode_labels(self.targets, self.columns.weight, frame)
+        return replace(encoded, labels=stacked, weights=weights)
 
     def _parts(self, frame: pl.DataFrame) -> list[Parts]:
         """Return the inputs of each feature; those alike are computed together."""
@@ -199,19 +166,6 @@ class Features:
             for k, each in enumerate(self.features)
             if isinstance(each, Category) and each.values.whole_log
         }
-
-    def _with_labels(self, encoded: Encoded, frame: pl.DataFrame) -> Encoded:
-        columns = [label.encode(frame[label.name]) for label in self.targets]
-        for label, values in zip(self.targets, columns, strict=True):
-            _check_present(values, frame[label.name], label.expected)
-        weights = None
-        if self.columns.weight is not None:
-            raw = frame[self.columns.weight]
-            weighed = encode_weights(raw)
-            _check_present(weighed, raw, "a weight, which is a number that is 0 or more")
-            weights = weighed.to_numpy()
-        labels = stack_labels(columns, self.columns.task)
-        return replace(encoded, labels=labels, weights=weights)
 
     @property
     def _label_columns(self) -> tuple[str, ...]:
@@ -324,11 +278,3 @@ def _open_feature(values: dict[str, Any], tables: list[ValueTable]) -> Feature:
             return Category.from_dict(values, tables)
         case _:
             return List.from_dict(values, tables)
-
-
-def _check_present(values: pl.Series, raw: pl.Series, expected: str) -> None:
-    """Raise an InputError at the first row whose value is null."""
-    if values.null_count():
-        row = int(values.is_null().arg_true()[0])
-        problem = f'is "{raw[row]}", expected {expected}'
-        raise InputError(problem, file="the rows", row=row + 1, column=raw.name)

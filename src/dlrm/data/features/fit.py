@@ -9,7 +9,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dlrm.data.features.category import Category
-from dlrm.data.features.columns import LISTS, Column, Columns
+from dlrm.data.features.column import LISTS, Column
+from dlrm.data.features.columns import Columns
 from dlrm.data.features.list import List, split_lists
 from dlrm.data.features.number import Number
 from dlrm.data.features.texts import as_texts

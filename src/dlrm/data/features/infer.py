@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import polars as pl
 
-from dlrm.data.features.columns import Column, Columns, Scale, Values
+from dlrm.data.features.column import Column, Scale, Values
+from dlrm.data.features.columns import Columns
 from dlrm.data.features.duplicate_columns import without_duplicates
 from dlrm.data.features.texts import as_numbers, as_texts, is_text
 from dlrm.data.sources.raw_table import RawTable

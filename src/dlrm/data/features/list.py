@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dlrm.data.features.columns import Column, Values
+from dlrm.data.features.column import Column, Values
 from dlrm.data.features.hashing import hash_vocabulary, hashed
 from dlrm.data.features.parts import Input, Parts
 from dlrm.data.features.texts import as_texts

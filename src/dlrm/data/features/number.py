@@ -19,7 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dlrm.data.dense import dense_inputs
-from dlrm.data.features.columns import Column, Scale
+from dlrm.data.features.column import Column, Scale
 from dlrm.data.features.parts import Input, Parts
 from dlrm.data.features.texts import as_numbers, is_text
 

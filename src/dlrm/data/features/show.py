@@ -6,7 +6,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dlrm import terminal
-from dlrm.data.features.columns import WITH_IDS, Column, Columns, Values
+from dlrm.data.features.column import WITH_IDS, Column, Values
+from dlrm.data.features.columns import Columns
 
 MOST, MOST_CROSSES = 60, 10
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import polars as pl
 
 from dlrm.data.features import toml
-from dlrm.data.features.columns import LISTS, Column, Columns
+from dlrm.data.features.column import LISTS, Column
+from dlrm.data.features.columns import Columns
 from dlrm.data.features.infer import infer
 from dlrm.data.options import PrepareConfig
 from dlrm.data.sources.raw_table import RawTable

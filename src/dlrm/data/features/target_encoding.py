@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlrm.data.features.columns import Values
+from dlrm.data.features.column import Values
 
 Numbers = NDArray[np.float64]
 

@@ -6,15 +6,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from dlrm.data.features.columns import (
-    KINDS,
-    WITH_IDS,
-    Column,
-    Columns,
-    Cross,
-    Values,
-    names_of,
-)
+from dlrm.data.features.column import KINDS, WITH_IDS, Column, Cross, Values, names_of
+from dlrm.data.features.columns import Columns
 from dlrm.errors import ConfigError, InputError, unknown
 
 _HEAD = """\

@@ -18,7 +18,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dlrm.data.features.columns import Column, Columns, Values
+from dlrm.data.features.column import Column, Values
+from dlrm.data.features.columns import Columns
 from dlrm.data.sources.entries import Entries, entries
 from dlrm.errors import InputError
 

@@ -63,3 +63,9 @@ class Table(Protocol):
 
         """
         ...
+
+
+def has_fixed_format(source: Source) -> bool:
+    """Whether the format of a source is that of a log, which says what each column is."""
+    schema = source.schema()
+    return schema is not None and schema.whole_log
