@@ -158,7 +158,13 @@ def serve(rank: int, most: int, path: str, pipe: Connection) -> None:
             # What it gives those who are no members is no group.
             if isinstance(group, dist.ProcessGroup) and isinstance(exchange, dist.ProcessGroup):
                 worlds[size] = World(
-                    rank, size, local_rank=rank, backend="gloo", group=group, exchange=exchange
+                    rank,
+                    size,
+                    local_rank=rank,
+                    local_size=size,
+                    backend="gloo",
+                    group=group,
+                    exchange=exchange,
                 )
     except BaseException as error:
         _send(pipe, (False, _portable(error, rank)))

@@ -176,13 +176,26 @@ def test_a_backend_that_is_not_here(monkeypatch: pytest.MonkeyPatch):
         choose_backend("nccl", place)
     assert choose_backend("auto", place) == "gloo"
     monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ConfigError, match="this run computes on cpu: choose device cuda"):
+        choose_backend("nccl", place)
+    gpu = torch.device("cuda", 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ConfigError, match="2 processes and 1 GPUs"):
-        choose_backend("nccl", place)
-    assert choose_backend("auto", place) == "gloo"
+        choose_backend("nccl", place, gpu)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_backend("auto", place) == "nccl"
+    assert choose_backend("nccl", place, gpu) == "nccl"
+
+
+def test_nccl_is_chosen_only_with_a_device(monkeypatch: pytest.MonkeyPatch):
+    place = Place(0, 2, 0, 2, "x", 1, hosts_store=True, launcher_hosts=False)
+    # A machine with GPUs, and a model that stays on the CPU.
+    monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_backend("auto", place) == "gloo"
+    assert choose_backend("auto", place, torch.device("cuda", 1)) == "nccl"
+    monkeypatch.setattr(dist, "is_nccl_available", lambda: False)
+    assert choose_backend("auto", place, torch.device("cuda", 1)) == "gloo"
 
 
 def test_only_errors_of_a_connection_are_explained():

@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeVar, get_args
 
@@ -27,6 +28,7 @@ from dlrm.parallel.world import World
 from dlrm.reporting.parity import processes, write
 from dlrm.training import reordered, variant
 from dlrm.training.config import TrainConfig, from_dict, to_dict
+from dlrm.training.device import resolve_device
 from dlrm.training.parity import Losses, Parity
 from dlrm.training.variant import Outcome, Variant, outcome_of
 
@@ -217,7 +219,9 @@ def _train_all(folder: Path) -> None:
     """Train what `_launch` asked for, as one of its processes."""
     work = json.loads((folder / WORK).read_text())
     config = from_dict(work["config"])
-    with World.from_environment(config.parallel.backend, config.parallel.timeout_s) as world:
+    backend, timeout_s = config.parallel.backend, config.parallel.timeout_s
+    device = partial(resolve_device, config.device)
+    with World.from_environment(backend, timeout_s, device=device) as world:
         if not world.first:
             terminal.silence()
         dataset = Dataset.open(Path(work["dataset"]))

@@ -3,6 +3,7 @@
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
@@ -141,7 +142,11 @@ def main(words: list[str], prog: str) -> TrainResult | None:
 
 def _world(config: TrainConfig) -> World:
     """Return the processes that were started together with this one."""
-    world = World.from_environment(config.parallel.backend, config.parallel.timeout_s)
+    world = World.from_environment(
+        config.parallel.backend,
+        config.parallel.timeout_s,
+        device=partial(resolve_device, config.device),
+    )
     if not world.first:
         terminal.silence()
     return world
@@ -193,7 +198,7 @@ def _run_flag(flags: list[str]) -> Path:
 def _start(recipe: str, config: TrainConfig, path: Path | None, world: World) -> TrainResult:
     check_batch(config, world.size)
     # Asked before the data are prepared, which may take long.
-    resolve_device(config.device, world.local_rank)
+    resolve_device(config.device, world.local_rank, world.local_size)
     path = Path(world.broadcast_object(str(fresh(recipe) if path is None else path)))
     if world.first:
         Run.check_new(path)

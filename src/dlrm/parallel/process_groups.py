@@ -17,6 +17,7 @@ from dlrm.parallel.meeting import Member, meet, open_store
 from dlrm.parallel.sockets import connections, shut
 
 BACKENDS = ("auto", "gloo", "nccl", "mpi")
+CPU = torch.device("cpu")
 
 
 class Ties:
@@ -120,8 +121,13 @@ class Ties:
                     group.abort()
 
 
-def choose_backend(backend: str, place: Place) -> str:
-    """Return the backend to use; `auto` is nccl where each process has a GPU, else gloo.
+def choose_backend(backend: str, place: Place, device: torch.device = CPU) -> str:
+    """Return the backend to use; `auto` is nccl where processes compute on GPUs, else gloo.
+
+    Args:
+        backend: One of `BACKENDS`.
+        place: Of this process.
+        device: Where it computes.
 
     Raises:
         ConfigError: The backend is unknown, or cannot be used here.
@@ -129,20 +135,24 @@ def choose_backend(backend: str, place: Place) -> str:
     """
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     built = {
         "gloo": dist.is_gloo_available(),
         "nccl": dist.is_nccl_available(),
         "mpi": dist.is_mpi_available(),
     }
     if backend == "auto":
-        return "nccl" if built["nccl"] and gpus >= place.local_size else "gloo"
+        return "nccl" if device.type == "cuda" and built["nccl"] else "gloo"
     if not built[backend]:
         raise ConfigError(
             f"backend {backend} is not in this build of torch ({torch.__version__}); gloo works "
             "on CPUs"
         )
-    if backend == "nccl" and gpus < place.local_size:
+    if backend == "nccl" and device.type != "cuda":
+        raise ConfigError(
+            f"backend nccl carries what is on GPUs, and this run computes on {device.type}: choose "
+            "device cuda, or gloo, which works on CPUs"
+        )
+    if backend == "nccl" and (gpus := torch.cuda.device_count()) < place.local_size:
         raise ConfigError(
             f"backend nccl needs a GPU for each process: {place.local_size} processes and {gpus} "
             "GPUs on this host; start fewer, or take gloo, which works on CPUs"

@@ -6,7 +6,7 @@ another process is executed.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -19,7 +19,7 @@ from dlrm.errors import ConfigError, DlrmError, WorldError
 from dlrm.parallel.failure import is_connection_error, reason
 from dlrm.parallel.heartbeat import PATIENCE_S
 from dlrm.parallel.launch_env import Place
-from dlrm.parallel.process_groups import Ties, choose_backend
+from dlrm.parallel.process_groups import CPU, Ties, choose_backend
 
 
 class World:
@@ -29,6 +29,7 @@ class World:
         rank: Number of this process, from 0.
         size: Number of processes, W.
         local_rank: Number of this process on its host, from 0.
+        local_size: Number of processes on its host.
         host: Name of the machine.
         backend: What carries the tensors: `none`, `gloo`, `nccl` or `mpi`.
         group: The processes, for gradients and metrics; None when alone.
@@ -45,17 +46,19 @@ class World:
         size: int = 1,
         *,
         local_rank: int = 0,
+        local_size: int = 1,
         host: str = "localhost",
         backend: str = "none",
         group: dist.ProcessGroup | None = None,
         exchange: dist.ProcessGroup | None = None,
-        device: torch.device | None = None,
+        device: torch.device = CPU,
         ties: Ties | None = None,
     ):
-        self.rank, self.size, self.local_rank = rank, size, local_rank
+        self.rank, self.size = rank, size
+        self.local_rank, self.local_size = local_rank, local_size
         self.host, self.backend = host, backend
         self.group, self.exchange = group, exchange
-        self.device = torch.device("cpu") if device is None else device
+        self.device = device
         self._ties = ties
 
     @classmethod
@@ -69,15 +72,17 @@ class World:
         backend: str = "auto",
         timeout_s: float = 300,
         *,
+        device: Callable[[int, int], torch.device] = lambda local_rank, local_size: CPU,
         start_s: float = 300,
         patience_s: float = PATIENCE_S,
     ) -> "World":
         """Return the world that a launcher made, e.g. torchrun; one process alone without one.
 
         Args:
-            backend: `gloo` on CPUs, `nccl` on GPUs, `mpi`; `auto` takes nccl where each process has
-                a GPU.
+            backend: `gloo` on CPUs, `nccl` on GPUs, `mpi`; `auto` takes nccl where processes
+                compute on GPUs.
             timeout_s: After which a rank that waits for another gives up.
+            device: Number of a process on its host, and how many there are -> where it computes.
             start_s: After which those who are there give up waiting for the rest.
             patience_s: After which a rank without a sign of life is gone, once a connection broke.
 
@@ -88,8 +93,9 @@ class World:
 
         """
         if (place := Place.read()) is None:
-            return cls.alone()
-        backend = choose_backend(backend, place)
+            return cls(device=device(0, 1))
+        own_device = device(place.local_rank, place.local_size)
+        backend = choose_backend(backend, place, own_device)
         ties = Ties.make(
             place, backend, start_s=start_s, timeout_s=timeout_s, patience_s=patience_s
         )
@@ -97,11 +103,12 @@ class World:
             place.rank,
             place.size,
             local_rank=place.local_rank,
+            local_size=place.local_size,
             host=ties.members[place.rank].host,
             backend=backend,
             group=ties.group,
             exchange=ties.exchange,
-            device=torch.device("cuda", place.local_rank) if backend == "nccl" else None,
+            device=own_device,
             ties=ties,
         )
 

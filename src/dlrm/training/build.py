@@ -68,7 +68,7 @@ def build(
         PlanError: The tables do not fit the processes' memory.
 
     """
-    device = device or resolve_device(config.device, world.local_rank)
+    device = device or resolve_device(config.device, world.local_rank, world.local_size)
     model = _model(config, schema, precision.resolve(config.precision))
     if world.size == 1 and config.engine == "dlrm":
         model = materialize(model, device)

@@ -10,12 +10,15 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 """auto is a GPU where torch has one, else the CPU."""
 
 
-def resolve_device(name: DeviceName = "auto", local_rank: int = 0) -> torch.device:
+def resolve_device(
+    name: DeviceName = "auto", local_rank: int = 0, local_size: int = 1
+) -> torch.device:
     """Return the device of a name.
 
     Args:
         name: Of the device.
         local_rank: Number of this process on its host; each takes the GPU of its number.
+        local_size: Processes on this host: they compute on GPUs together, or none of them does.
 
     Raises:
         ConfigError: It is `cuda`, and torch has none, or fewer than processes.
@@ -24,7 +27,7 @@ def resolve_device(name: DeviceName = "auto", local_rank: int = 0) -> torch.devi
     if name == "cpu":
         return torch.device("cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if local_rank < count:
+    if max(local_rank, local_size - 1) < count:
         return torch.device("cuda", local_rank)
     if name == "auto":
         return torch.device("cpu")

@@ -67,7 +67,7 @@ def fit(
         torch.set_num_threads(config.threads)
     train = _rows(dataset)
     metric = config.eval.resolve(dataset.schema.task)
-    device = resolve_device(config.device, world.local_rank)
+    device = resolve_device(config.device, world.local_rank, world.local_size)
     keep_freed_memory()
     torch.manual_seed(config.seed)
     built = build(config, dataset.schema, world, pooling(dataset))
