@@ -15,7 +15,6 @@ from dlrm.models.dlrm import DLRM, DLRMConfig
 from dlrm.parallel.world import World
 from dlrm.schema import Schema
 
-
 SCHEMA = Schema.one_hot(1, [2], ["table 0"])
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from dlrm.errors import ConfigError
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.nn.embedding import Storage
-from dlrm.schema import CategoricalFeature, DenseFeature, Schema
+from dlrm.schema import Schema
 
 NUM_DENSE = 13
 
@@ -15,7 +15,7 @@ class Arch:
     """A model and the tables it stands on."""
 
     name: str
-    rows: tuple[int, ...]
+    num_embeddings: tuple[int, ...]
     """Rows of each of the T tables."""
     model: DLRMConfig
     num_dense: int = NUM_DENSE
@@ -33,13 +33,9 @@ class Arch:
 
     @property
     def schema(self) -> Schema:
-        """Its dense features and one categorical feature a table."""
-        return Schema(
-            dense=tuple(DenseFeature(name=f"I{i + 1}") for i in range(self.num_dense)),
-            categorical=tuple(
-                CategoricalFeature(name=f"C{t + 1}", rows=rows) for t, rows in enumerate(self.rows)
-            ),
-        )
+        """Its dense features and one categorical feature a table, of bags where ids are pooled."""
+        kind = "one_hot" if self.pooling == 1 else "bag"
+        return Schema.one_hot(self.num_dense, self.num_embeddings, kind=kind)
 
     @property
     def bottom(self) -> tuple[int, ...]:
@@ -49,13 +45,13 @@ class Arch:
     @property
     def top(self) -> tuple[int, ...]:
         """Sizes of the top MLP over dot products of pairs, inputs and the logit included."""
-        vectors = len(self.rows) + 1
+        vectors = len(self.num_embeddings) + 1
         return (self.model.dim + vectors * (vectors - 1) // 2, *self.model.top, 1)
 
     @property
     def rows_total(self) -> int:
         """Rows of all tables."""
-        return sum(self.rows)
+        return sum(self.num_embeddings)
 
     def scaled(self, share: float) -> "Arch":
         """Return the same model over tables of a share of the rows, one row at least.
@@ -66,7 +62,8 @@ class Arch:
         """
         if not 0 < share <= 1:
             raise ConfigError(f"rows-scale is {share}, expected above 0 and at most 1")
-        return replace(self, rows=tuple(max(1, round(rows * share)) for rows in self.rows))
+        sizes = tuple(max(1, round(n * share)) for n in self.num_embeddings)
+        return replace(self, num_embeddings=sizes)
 
     def stored(self, storage: Storage) -> "Arch":
         """Return the same model with its tables stored in another way."""

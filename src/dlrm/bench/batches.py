@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dlrm.batch import Batch
-from dlrm.bench.arch import NUM_DENSE
 from dlrm.bench.machine.facts import facts, last_level
+from dlrm.data.lists import Lists
 from dlrm.errors import ConfigError
+from dlrm.schema import Schema
 
 Ids = Literal["uniform", "zipf"]
 
@@ -21,12 +21,11 @@ MOST_BATCHES = 4096
 
 
 def rotation(
-    rows: Sequence[int],
+    schema: Schema,
     batch_size: int,
     ids: Ids,
     seed: int = 0,
     *,
-    num_dense: int = NUM_DENSE,
     pooling: int = 1,
     varied: bool = False,
 ) -> list[Batch]:
@@ -36,77 +35,96 @@ def rotation(
     cache, where in training they never are.
 
     Args:
-        rows: Rows of each of the T tables.
+        schema: Of the batches.
         batch_size: B.
         ids: How ids are distributed, see `draw_ids`.
         seed: Of the values.
-        num_dense: N.
-        pooling: Ids of a bag; 1 gives one-hot batches.
-        varied: Whether bags have any number of ids from 1 to `pooling`.
+        pooling: Ids of a list.
+        varied: Whether lists have any number of ids from 1 to `pooling`.
 
     """
     rng = np.random.default_rng(seed)
-    sample_bytes = 4 * (num_dense + len(rows) * pooling + 1)
-    batches = cache_bytes() * 3 // 2 // (sample_bytes * batch_size) + 1
-    batches = max(LEAST_BATCHES, min(MOST_BATCHES, batches))
-    everything = random_batch(
-        rows, batches * batch_size, ids, rng, num_dense=num_dense, pooling=pooling, varied=varied
-    )
-    return [everything.slice(i * batch_size, (i + 1) * batch_size) for i in range(batches)]
+    count = batches_of(schema, batch_size, pooling, MOST_BATCHES)
+    samples = count * batch_size
+    everything = random_batch(schema, samples, ids, rng, pooling=pooling, varied=varied)
+    return [everything.slice(i * batch_size, (i + 1) * batch_size) for i in range(count)]
+
+
+def batches_of(schema: Schema, batch_size: int, pooling: float, most: int) -> int:
+    """Return how many batches together are larger than the last-level cache, `most` at most."""
+    numbers = len(schema.dense) + len(schema.one_hot_features) + schema.num_labels
+    sample_bytes = 4 * (numbers + len(schema.list_features) * pooling)
+    count = int(cache_bytes() * 3 // 2 // (sample_bytes * batch_size)) + 1
+    return max(LEAST_BATCHES, min(most, count))
 
 
 def random_batch(
-    rows: Sequence[int],
+    schema: Schema,
     samples: int,
     ids: Ids,
     rng: np.random.Generator,
     *,
-    num_dense: int = NUM_DENSE,
     pooling: int = 1,
     varied: bool = False,
 ) -> Batch:
     """Return a batch of Criteo's kind: counts with a long tail, as log(1 + count), and ids.
 
     Args:
-        rows: See `rotation`, as for what follows.
+        schema: Of the batch.
         samples: B.
         ids: How ids are distributed.
         rng: Where values come from.
-        num_dense: N.
-        pooling: Ids of a bag.
-        varied: Whether bags have fewer.
+        pooling: Ids of a list.
+        varied: Whether lists have fewer.
 
     """
-    counts = rng.pareto(0.7, (samples, num_dense)).clip(0, 60_000)
-    labels = rng.random(samples) < CLICK_RATE
-    offsets = None
-    drawn = draw_ids(rows, samples * pooling, ids, rng)
-    if pooling > 1:
-        # Sample by sample, and table by table within.
-        drawn = drawn.reshape(samples, pooling, len(rows)).swapaxes(1, 2).reshape(-1, pooling)
-        lengths = np.full(len(drawn), pooling)
-        if varied:
-            lengths = np.maximum(1, np.rint(rng.random(len(drawn)) * pooling)).astype(np.int64)
-        drawn = drawn[np.arange(pooling) < lengths[:, None]]
-        offsets = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]).astype(np.int64))
-    return Batch(
-        dense=torch.from_numpy(np.log1p(counts.astype(np.float32))),
-        ids=torch.from_numpy(drawn),
-        labels=torch.from_numpy(labels.astype(np.float32)),
-        offsets=offsets,
+    sizes = dict(zip(schema.feature_names, schema.num_embeddings, strict=True))
+    counts = rng.pareto(0.7, (samples, len(schema.dense))).clip(0, 60_000)
+    if schema.task == "classification":
+        labels = rng.random((samples, schema.num_labels)) < CLICK_RATE
+    else:
+        labels = rng.normal(size=(samples, schema.num_labels))
+    one_hot = [sizes[feature.name] for feature in schema.one_hot_features]
+    several = [sizes[feature.name] for feature in schema.list_features]
+    return Batch.of(
+        np.log1p(counts.astype(np.float32)),
+        draw_ids(one_hot, samples, ids, rng),
+        labels,
+        draw_lists(several, samples, ids, rng, pooling, varied=varied) if several else None,
     )
 
 
+def draw_lists(
+    num_embeddings: Sequence[int],
+    samples: int,
+    ids: Ids,
+    rng: np.random.Generator,
+    pooling: int,
+    *,
+    varied: bool = False,
+) -> Lists:
+    """Return lists of ids of samples in F features; arguments as for `random_batch`."""
+    drawn = draw_ids(num_embeddings, samples * pooling, ids, rng)
+    # Sample by sample, and feature by feature within.
+    drawn = drawn.reshape(samples, pooling, len(num_embeddings)).swapaxes(1, 2)
+    drawn = drawn.reshape(-1, pooling)
+    lengths = np.full(len(drawn), pooling)
+    if varied:
+        lengths = np.maximum(1, np.rint(rng.random(len(drawn)) * pooling)).astype(np.int64)
+    values = drawn[np.arange(pooling) < lengths[:, None]]
+    return Lists(values, np.concatenate([[0], lengths.cumsum()]).astype(np.int64))
+
+
 def draw_ids(
-    rows: Sequence[int], samples: int, ids: Ids, rng: np.random.Generator
+    num_embeddings: Sequence[int], samples: int, ids: Ids, rng: np.random.Generator
 ) -> NDArray[np.int32]:
-    """Return ids (samples, T), one a table.
+    """Return ids (samples, T), one a feature, from tables of so many rows each.
 
     `uniform`: every row is equally likely, the hardest case for memory. `zipf`: row i of n has
     probability log(1 + 1 / (i + 1)) / log(n + 1), which falls as 1 / i.
     """
-    n = np.array(rows, np.float64)
-    u = rng.random((samples, len(rows)))
+    n = np.array(num_embeddings, np.float64)
+    u = rng.random((samples, len(n)))
     drawn = np.floor(u * n) if ids == "uniform" else np.floor((n + 1) ** u) - 1
     # Rounding may reach n itself.
     return np.minimum(drawn, n - 1).astype(np.int32)
@@ -130,5 +148,5 @@ def batch_sizes(text: str) -> list[int]:
 
 def cache_bytes() -> int:
     """Return the size of the last-level cache; 32 MB where the system does not tell."""
-    found = last_level(facts().caches)
-    return found.size_bytes if found else 32 * 2**20
+    cache = last_level(facts().caches)
+    return cache.size_bytes if cache else 32 * 2**20

@@ -8,22 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from dlrm import optim
+from dlrm.batch import Batch
 from dlrm.bench.arch import Arch
 from dlrm.bench.batches import Ids, rotation
 from dlrm.bench.fbgemm import Fbgemm, unavailable
-from dlrm.bench.local_step import learning_rate
+from dlrm.bench.local_step import LEARNING_RATE
 from dlrm.bench.timer import Timing, figures, in_turn, interleave, ratio, verdict
 from dlrm.bench.training import round_steps
-from dlrm.nn.embedding import EmbeddingCollection
+from dlrm.nn.embedding import EmbeddingCollection, Layout, materialize
 from dlrm.terminal import progress
 
 PEERS = ("bags", "fbgemm")
-TORCH_OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
-    "sgd": torch.optim.SGD,
-    "adagrad": torch.optim.Adagrad,
-    "adam": torch.optim.SparseAdam,
-}
-"""Optimizer -> torch's, those that take sparse gradients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +49,19 @@ class EmbeddingMeasured:
         return values
 
 
-class Ours:
+class Tables:
     """The collection of this project with its optimizer."""
 
     def __init__(self, arch: Arch, optimizer: str):
-        storage = arch.model.tables.storage
-        self.collection = EmbeddingCollection(arch.rows, arch.model.dim, storage=storage)
-        parameters = self.collection.parameters()
-        self.optimizer = optim.build(optimizer, parameters, learning_rate(optimizer))
+        layout, storage = Layout.of(arch.schema), arch.model.tables.storage
+        self.collection = materialize(EmbeddingCollection(layout, arch.model.dim, storage=storage))
+        groups = self.collection.parameter_groups()
+        self.optimizer = optim.build(optimizer, groups, LEARNING_RATE)
 
-    def step(self, batch: tuple[Tensor, Tensor]) -> None:
-        """Take ids (B, T) and a gradient (B, T, D)."""
-        ids, grad = batch
-        self.collection(ids).backward(grad)
+    def step(self, inputs: tuple[Batch, Tensor]) -> None:
+        """Take a batch and a gradient (B, T, D)."""
+        batch, grad = inputs
+        self.collection(batch).backward(grad)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -76,12 +71,12 @@ class Bags:
 
     def __init__(self, arch: Arch, optimizer: str):
         self.bags = nn.ModuleList(
-            nn.EmbeddingBag(n, arch.model.dim, mode="sum", sparse=True) for n in arch.rows
+            nn.EmbeddingBag(n, arch.model.dim, mode="sum", sparse=True) for n in arch.num_embeddings
         )
         # As it is by default; said aloud, torch does not warn of it.
         torch.sparse.check_sparse_tensor_invariants.disable()
-        kind: Any = TORCH_OPTIMIZERS[optimizer]
-        self.optimizer = kind(list(self.bags.parameters()), lr=learning_rate(optimizer))
+        kind: Any = torch_optimizer(optimizer)
+        self.optimizer = kind(list(self.bags.parameters()), lr=LEARNING_RATE)
 
     def step(self, batch: tuple[Tensor, Tensor, Sequence[Tensor]]) -> None:
         """Take ids (T, B), offsets (B,) and a gradient (B, D) a table."""
@@ -90,6 +85,12 @@ class Bags:
         self.optimizer.zero_grad()
         torch.autograd.backward(pooled, grads)
         self.optimizer.step()
+
+
+def torch_optimizer(optimizer: str) -> type[torch.optim.Optimizer] | None:
+    """Return torch's optimizer that does the same to sparse gradients; None if it has none."""
+    name = optim.find(optimizer).declaration.torch
+    return None if name is None else getattr(torch.optim, name)
 
 
 def measure(
@@ -101,7 +102,7 @@ def measure(
         arch: Its tables are used, its model is not.
         batch_sizes: Sizes to measure one after the other.
         ids: How ids are distributed.
-        optimizer: One of `dlrm.optim.OPTIMIZERS`.
+        optimizer: As for `dlrm.optim.find`.
         rounds: Rounds of each candidate.
 
     Returns:
@@ -109,35 +110,40 @@ def measure(
 
     """
     left_out: dict[str, str] = {}
-    if optimizer not in TORCH_OPTIMIZERS:
+    if torch_optimizer(optimizer) is None:
         left_out["bags"] = f"torch has no {optimizer}"
     if (reason := unavailable(optimizer)) is not None:
         left_out["fbgemm"] = reason
     torch.manual_seed(0)
-    ours = Ours(arch, optimizer)
+    ours = Tables(arch, optimizer)
     bags = None if "bags" in left_out else Bags(arch, optimizer)
-    fbgemm = None if "fbgemm" in left_out else Fbgemm(arch.rows, arch.model.dim, optimizer)
+    fbgemm = (
+        None if "fbgemm" in left_out else Fbgemm(arch.num_embeddings, arch.model.dim, optimizer)
+    )
     measured = []
     with progress() as bar:
         for batch_size in batch_sizes:
-            drawn = [batch.ids for batch in rotation(arch.rows, batch_size, ids)]
+            batches = rotation(arch.schema, batch_size, ids)
             steps = round_steps(batch_size)
             # As large as a mean over the batch makes them.
             grads = [
-                torch.randn(batch_size, len(arch.rows), arch.model.dim) / batch_size
-                for _ in range(min(len(drawn), 64))
+                torch.randn(batch_size, len(arch.num_embeddings), arch.model.dim) / batch_size
+                for _ in range(min(len(batches), 64))
             ]
-            pairs = [(each, grads[i % len(grads)]) for i, each in enumerate(drawn)]
+            pairs = [(batch, grads[i % len(grads)]) for i, batch in enumerate(batches)]
             candidates = {"ours": in_turn(ours.step, pairs, steps)}
             if bags is not None:
-                of_bags = [
-                    (i.long().t().contiguous(), torch.arange(batch_size), g.unbind(1))
-                    for i, g in pairs
+                by_table = [
+                    (batch.ids.long().t().contiguous(), torch.arange(batch_size), grad.unbind(1))
+                    for batch, grad in pairs
                 ]
-                candidates["bags"] = in_turn(bags.step, of_bags, steps)
+                candidates["bags"] = in_turn(bags.step, by_table, steps)
             if fbgemm is not None:
-                offsets = torch.arange(batch_size * len(arch.rows) + 1)
-                flat = [(i.long().t().flatten(), offsets, g.flatten(1)) for i, g in pairs]
+                offsets = torch.arange(batch_size * len(arch.num_embeddings) + 1)
+                flat = [
+                    (batch.ids.long().t().flatten(), offsets, grad.flatten(1))
+                    for batch, grad in pairs
+                ]
                 candidates["fbgemm"] = in_turn(fbgemm.step, flat, steps)
             task = bar.add_task(f"batch {batch_size}", total=rounds)
             timed = interleave(

@@ -23,12 +23,12 @@ from typing import Any
 import polars as pl
 
 from dlrm.bench.arch import ARCHS
-from dlrm.bench.local_step import learning_rate
 from dlrm.bench.timer import peak_bytes
 from dlrm.data.clicks import ClicksSource
 from dlrm.data.raw_log import write_lines
 from dlrm.data.split import DAYS
 from dlrm.errors import DlrmError
+from dlrm.optim.config import OptimConfig
 from dlrm.run import Run
 
 ARCH = "criteo-kaggle"
@@ -129,7 +129,9 @@ def ours(
             "other_s": total_s - prepared_s - result["elapsed_s"],
         },
         peak_bytes=max(peak, peak_training),
-        table_bytes=4 * ARCHS[ARCH].model.dim * sum(trained.schema.rows),
+        table_bytes=4
+        * ARCHS[ARCH].model.dim
+        * sum(table.num_embeddings for table in trained.schema.tables),
         train_loss=loss / steps,
         test_accuracy=result["accuracy"],
     )
@@ -167,7 +169,7 @@ def original(
         f"--processed-data-file={folder / 'kaggleAdDisplayChallenge_processed.npz'}",
         "--loss-function=bce",
         "--round-targets=True",
-        f"--learning-rate={learning_rate('sgd')}",
+        f"--learning-rate={OptimConfig().lr}",
         f"--mini-batch-size={batch_size}",
         "--test-mini-batch-size=16384",
         "--test-num-workers=0",

@@ -10,20 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlrm.bench.local_step import learning_rate
+from dlrm import optim
+from dlrm.bench.local_step import LEARNING_RATE
 from dlrm.parallel.probe import quiet
-
-OPTIMIZERS = {
-    "sgd": "EXACT_SGD",
-    "adagrad": "EXACT_ADAGRAD",
-    "rowwise_adagrad": "EXACT_ROWWISE_ADAGRAD",
-}
-"""Optimizer -> its name there, those that it has on the CPU."""
 
 
 def unavailable(optimizer: str = "sgd") -> str | None:
     """Return why FBGEMM cannot be measured with an optimizer; None when it can."""
-    if optimizer not in OPTIMIZERS:
+    if optim.find(optimizer).declaration.fbgemm is None:
         return f"on the CPU it has no {optimizer}"
     try:
         _tables()
@@ -36,22 +30,25 @@ class Fbgemm:
     """All tables as one operator, which updates the rows in its backward pass.
 
     Args:
-        rows: Rows of each of the T tables.
+        num_embeddings: Rows of each of the T tables.
         dim: D.
-        optimizer: One of `OPTIMIZERS`.
+        optimizer: One that it has, see `unavailable`.
 
     """
 
-    def __init__(self, rows: Sequence[int], dim: int, optimizer: str):
+    def __init__(self, num_embeddings: Sequence[int], dim: int, optimizer: str):
+        name = optim.find(optimizer).declaration.fbgemm
+        assert name is not None
         tables = _tables()
         import fbgemm_gpu.split_embedding_configs as configs  # pyright: ignore[reportMissingImports]
 
         self.tables = tables.SplitTableBatchedEmbeddingBagsCodegen(
             embedding_specs=[
-                (n, dim, tables.EmbeddingLocation.HOST, tables.ComputeDevice.CPU) for n in rows
+                (n, dim, tables.EmbeddingLocation.HOST, tables.ComputeDevice.CPU)
+                for n in num_embeddings
             ],
-            optimizer=getattr(configs.EmbOptimType, OPTIMIZERS[optimizer]),
-            learning_rate=learning_rate(optimizer),
+            optimizer=getattr(configs.EmbOptimType, name),
+            learning_rate=LEARNING_RATE,
             pooling_mode=tables.PoolingMode.SUM,
             device=torch.device("cpu"),
         )

@@ -13,14 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from dlrm.bench.arch import NUM_DENSE, Arch
-from dlrm.bench.batches import CLICK_RATE, Ids, draw_ids
-from dlrm.bench.local_step import Ours
+from dlrm.bench.arch import Arch
+from dlrm.bench.batches import CLICK_RATE, Ids, draw_ids, draw_lists
+from dlrm.bench.local_step import LocalStep
 from dlrm.bench.original import Original
 from dlrm.bench.timer import Timing, figures, interleave, ratio, verdict
+from dlrm.data.lists import Lists
 from dlrm.data.loader import Loader
-from dlrm.data.store import Split
+from dlrm.data.store import LIST_IDS, LIST_OFFSETS, Split
 
 ROWS = 131_072
 """More than one window of the loader."""
@@ -73,7 +75,7 @@ class Waiting:
         }
 
 
-def measure_waiting(arch: Arch, batch_size: int, ids: Ids, ours: Ours) -> Waiting:
+def measure_waiting(arch: Arch, batch_size: int, ids: Ids, ours: LocalStep) -> Waiting:
     """Train an epoch over a prepared dataset and add up the waiting for its loader."""
     rows = max(EPOCH_ROWS if arch.rows_total > EPOCH_ROWS else 4096, LEAST_STEPS * batch_size)
     with tempfile.TemporaryDirectory() as name:
@@ -93,7 +95,7 @@ def measure_loading(
     batch_size: int,
     ids: Ids,
     rounds: int,
-    ours: Ours,
+    ours: LocalStep,
     original: Original | None,
 ) -> Loading:
     """Train over the same rows, each project reading them from its own files by its own loader.
@@ -135,19 +137,36 @@ def measure_loading(
 
 
 def write_split(folder: Path, arch: Arch, rows: int, ids: Ids) -> Split:
-    """Write rows of equal shapes as the arrays of a prepared dataset, and map them into memory."""
+    """Write samples of equal shapes as the arrays of a dataset, and map them into memory.
+
+    Args:
+        folder: For the files.
+        arch: Of whose tables ids are drawn: lists of `pooling` ids where that is above 1.
+        rows: Samples.
+        ids: How ids are distributed.
+
+    """
     rng = np.random.default_rng(1)
-    counts = rng.pareto(0.7, (rows, NUM_DENSE)).clip(0, 60_000).astype(np.int32)
-    arrays = {
+    counts = rng.pareto(0.7, (rows, arch.num_dense)).clip(0, 60_000).astype(np.int32)
+    schema = arch.schema
+    sizes = arch.num_embeddings
+    arrays: dict[str, NDArray[Any]] = {
         "dense": np.log1p(counts.astype(np.float32)),
-        "ids": draw_ids(arch.rows, rows, ids, rng),
-        "labels": (rng.random(rows) < CLICK_RATE).astype(np.uint8),
+        "ids": draw_ids(sizes if schema.one_hot_features else (), rows, ids, rng),
     }
+    if schema.list_features:
+        drawn = draw_lists(sizes, rows, ids, rng, arch.pooling, varied=arch.varied)
+        arrays |= {LIST_IDS: drawn.ids, LIST_OFFSETS: drawn.offsets}
+    arrays["labels"] = (rng.random((rows, 1)) < CLICK_RATE).astype(np.uint8)
     mapped = {}
     for name, array in arrays.items():
         array.tofile(folder / f"{name}.bin")
-        mapped[name] = np.memmap(folder / f"{name}.bin", array.dtype, "r", shape=array.shape)
-    return Split("train", mapped["dense"], mapped["ids"], mapped["labels"])
+        # An empty file cannot be mapped.
+        mapped[name] = array
+        if array.size:
+            mapped[name] = np.memmap(folder / f"{name}.bin", array.dtype, "r", shape=array.shape)
+    lists = Lists(mapped[LIST_IDS], mapped[LIST_OFFSETS]) if schema.list_features else None
+    return Split("train", mapped["dense"], mapped["ids"], mapped["labels"], lists)
 
 
 def its_loader(
@@ -166,8 +185,8 @@ def its_loader(
         folder / "processed.npz",
         X_int=np.expm1(split.dense[over]).round().astype(np.int32),
         X_cat=split.ids[over],
-        y=split.labels[over].astype(np.int32),
-        counts=np.array(arch.rows),
+        y=split.labels[over, 0].astype(np.int32),
+        counts=np.array(arch.num_embeddings),
     )
     np.savez(folder / "train_day_count.npz", total_per_file=days)
     # It says on standard output what it does.

@@ -1,54 +1,88 @@
-"""Our training step, as the training loop does it."""
+"""The training step of this project on one process, as the training loop takes it."""
+
+from functools import partial
 
 import torch
+from torch import nn
 
-from dlrm import optim
 from dlrm.batch import Batch
 from dlrm.bench.arch import Arch
-from dlrm.nn.embedding import EmbeddingCollection
+from dlrm.models import build
+from dlrm.models.dlrm import DLRM
+from dlrm.nn import precision
+from dlrm.nn.embedding import EmbeddingCollection, parameter_groups
 from dlrm.nn.precision import ComputeDtype
-from dlrm.ops import backend
 from dlrm.ops.memory import keep_freed_memory
-from dlrm.training.loss import bce
+from dlrm.optim.config import OptimConfig
+from dlrm.schema import Schema
+from dlrm.training.config import TrainConfig
+from dlrm.training.loss import loss_function
+from dlrm.training.step import TrainStep
+
+LEARNING_RATE = 0.01
+"""With which every optimizer learns; no speed depends on it."""
+LAST_STEP = 1 << 30
+"""Of the run that measured steps are the first of, as its schedule sees it."""
 
 
-def learning_rate(optimizer: str) -> float:
-    """Return a rate that an optimizer trains well with; no speed depends on it."""
-    return {"sgd": 0.1, "adam": 0.001}.get(optimizer, 0.01)
-
-
-class Ours:
-    """A model and its optimizer.
+class LocalStep:
+    """`step(batch) -> loss` of a DLRM of some architecture.
 
     Args:
         arch: Model and tables.
-        precision: Of the MLPs' products.
-        optimizer: One of `dlrm.optim.OPTIMIZERS`.
+        dtype: Of the MLPs' products.
+        optimizer: As for `dlrm.optim.find`.
 
     """
 
-    def __init__(self, arch: Arch, precision: ComputeDtype, optimizer: str):
+    def __init__(self, arch: Arch, dtype: ComputeDtype, optimizer: str):
         # As the training loop does; whoever runs beside in this process has the good of it too.
         keep_freed_memory()
         torch.manual_seed(0)
-        self.model = arch.model.build(arch.schema, precision)
-        self.optimizer = optim.build(optimizer, self.model.parameters(), learning_rate(optimizer))
+        config = TrainConfig(
+            model=arch.model,
+            optim=OptimConfig(name=optimizer, lr=LEARNING_RATE),
+            precision=dtype,
+        )
+        model = fresh_model(config, arch.schema)
+        assert isinstance(model, DLRM)
+        self.model = model
+        self.train = train_step(config, arch.schema, model)
 
     def step(self, batch: Batch) -> float:
         """Train on a batch and return its loss."""
-        loss = bce(self.model(batch), batch.labels)
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return loss.item()
+        return self.train(batch).item()
 
-    def check_ids(self, batch: Batch) -> int:
+    def check_ids(self, batch: Batch) -> None:
         """Turn ids into rows of the stacked tables, checking each: a part of every lookup.
 
-        Returns:
-            The place of the first wrong id; -1 when all are right.
+        Raises:
+            IdError: One is out of range.
 
         """
         tables = self.model.embeddings
         assert isinstance(tables, EmbeddingCollection)
-        return backend(tables.weight).rows_of(batch.ids, tables.starts, tables.sizes)[1]
+        for block in tables.layout.blocks(batch):
+            tables.rows(block)
+
+
+def fresh_model(config: TrainConfig, schema: Schema) -> nn.Module:
+    """Return the model of a run on this process; its numbers depend on torch's generator."""
+    return build(config.model, schema, precision.resolve(config.precision))
+
+
+def train_step(config: TrainConfig, schema: Schema, model: nn.Module) -> TrainStep:
+    """Return the training step of a run on this process: loss, optimizer and schedule are its own.
+
+    Args:
+        config: Of the run.
+        schema: Of its data.
+        model: Fresh, and changed by each step.
+
+    """
+    return TrainStep(
+        model,
+        config.optim.build(parameter_groups(model)),
+        loss_function(config.loss, schema.task),
+        rate=partial(config.optim.rate, last_step=LAST_STEP),
+    )

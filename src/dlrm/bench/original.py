@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dlrm.batch import Batch
 from dlrm.bench.arch import Arch
-from dlrm.bench.local_step import learning_rate
+from dlrm.bench.local_step import LEARNING_RATE
 from dlrm.errors import ConfigError
 from dlrm.models.dlrm import DLRM
 from dlrm.nn.embedding import EmbeddingCollection
@@ -92,14 +92,14 @@ def stand_in(dotted: str) -> list[str]:
         pass
     else:
         return []
-    made: list[str] = []
+    added: list[str] = []
     words = dotted.split(".")
     for end in range(1, len(words) + 1):
         name = ".".join(words[:end])
         if sys.modules.get(name) is None:
             sys.modules[name] = _Anything(name)
-            made.append(name)
-    return made
+            added.append(name)
+    return added
 
 
 class _Anything(ModuleType):
@@ -189,7 +189,7 @@ class Original:
         np.random.seed(0)
         self.model = module.DLRM_Net(
             arch.model.dim,
-            np.array(arch.rows),
+            np.array(arch.num_embeddings),
             np.array(arch.bottom),
             np.array(arch.top),
             arch_interaction_op=arch.model.interaction,
@@ -207,7 +207,7 @@ class Original:
             _copy(start, self.model)
         # As it is by default; said aloud, torch does not warn of it.
         torch.sparse.check_sparse_tensor_invariants.disable()
-        self.optimizer = kinds[optimizer](self.model.parameters(), lr=learning_rate(optimizer))
+        self.optimizer = kinds[optimizer](self.model.parameters(), lr=LEARNING_RATE)
         self.schedule = module.LRPolicyScheduler(self.optimizer, 0, 0, 0)
         self.device = torch.device("cpu")
 
@@ -226,12 +226,12 @@ class Original:
 
 def layout(batch: Batch) -> Layout:
     """Return a one-hot batch as the original's loader gives it."""
-    samples, tables = batch.ids.shape
+    samples, features = batch.ids.shape
     return (
         batch.dense.clone(),
-        torch.arange(samples).repeat(tables, 1),
+        torch.arange(samples).repeat(features, 1),
         batch.ids.long().t().contiguous(),
-        batch.labels[:, None].clone(),
+        batch.labels.clone(),
     )
 
 

@@ -2,8 +2,7 @@
 
     limit = sum over layers of t(B, n, k) + t(n, B, k) + t(B, k, n)       products of the MLPs
           + 3 * 2 * B * D * pairs / peak                                  dot products of pairs
-          + 4 * B * T * D * 4 bytes / gather                              rows of the tables
-    (fewer bytes where tables are stored in fewer)
+          + B * T * D * bytes / gather                                    rows of the tables
 
 A layer n -> k multiplies (B, n) by (n, k) forwards; backwards (n, B) by (B, k) for its weights and
 (B, k) by (k, n) for its inputs, which the first layer of the bottom MLP does not need. t(m, k, n)
@@ -11,8 +10,9 @@ is the time of that product by the fastest way that was measured for this shape 
 or oneDNN, whichever operand lies transposed. `pairs` is F (F - 1) / 2 for F = T + 1 vectors, each
 a dot product forwards and two scaled additions backwards, at `peak`, the highest rate measured
 among the products of the MLPs. A row of an embedding is read forwards, its gradient is read, and it
-is read and written by the update: four times, at the speed `gather` of reading random rows of
-tables of this size.
+is read and written by the update, as is what the optimizer keeps of it: with SGD four times, 16
+bytes a number, fewer where tables are stored in fewer. All that at the speed `gather` of reading
+random rows of tables of this size.
 
 What the limit leaves out takes time as well: activations, the loss, the dense optimizer, calls.
 """
@@ -26,22 +26,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlrm import optim
 from dlrm.batch import Batch
 from dlrm.bench.arch import Arch
-from dlrm.bench.cost.operator_work import mlp
+from dlrm.bench.cost.operator_work import READ_BYTES, mlp
 from dlrm.bench.cost.work import Product
 from dlrm.models.dlrm import DLRM
 from dlrm.nn.embedding import EmbeddingCollection, Storage
 from dlrm.nn.precision import ComputeDtype
 
-NUMBER_BYTES: dict[Storage, int] = {
-    "fp32": 4 + 4 + 4 + 4,
-    "split": 2 + 4 + 4 + 4,
-    "bf16": 2 + 4 + 2 + 2,
-    "bf16_nearest": 2 + 4 + 2 + 2,
-}
-"""Storage -> bytes of each number of a row: row read, gradient read, row read and written by the
-update, which of split tables touches both halves."""
+UPDATED_BYTES = READ_BYTES | {"split": 4}
+"""Storage -> bytes of one that an update reads and writes: of split tables both halves."""
+GRADIENT_BYTES = 4
 BUDGET_S = 0.02
 """Time to look for the fastest run of one product."""
 LEAST_RUNS = 3
@@ -73,19 +69,22 @@ def products(arch: Arch, batch_size: int) -> list[Product]:
 
 def interaction_flops(arch: Arch, batch_size: int) -> int:
     """Return the operations of the dot products of all pairs, forwards and backwards."""
-    vectors = len(arch.rows) + 1
+    vectors = len(arch.num_embeddings) + 1
     return 3 * 2 * batch_size * arch.model.dim * (vectors * (vectors - 1) // 2)
 
 
-def embedding_bytes(arch: Arch, batch_size: int) -> int:
-    """Return what a step moves to and from embedding rows and their gradients."""
-    number_bytes = NUMBER_BYTES[arch.model.tables.storage]
-    return number_bytes * batch_size * len(arch.rows) * arch.model.dim
+def embedding_bytes(arch: Arch, batch_size: int, optimizer: str) -> int:
+    """Return what a step moves to and from embedding rows, their gradients and their state."""
+    storage, dim = arch.model.tables.storage, arch.model.dim
+    row_bytes = dim * (READ_BYTES[storage] + GRADIENT_BYTES + 2 * UPDATED_BYTES[storage])
+    row_bytes += 2 * optim.find(optimizer).declaration.row_state_bytes(dim)
+    return row_bytes * batch_size * len(arch.num_embeddings)
 
 
 def limit(
     arch: Arch,
     batch_size: int,
+    optimizer: str,
     product_s: Callable[[Product], float],
     gather_bytes_per_s: float,
 ) -> Roofline:
@@ -94,6 +93,7 @@ def limit(
     Args:
         arch: Model and tables.
         batch_size: B.
+        optimizer: As for `dlrm.optim.find`.
         product_s: Time of a product.
         gather_bytes_per_s: Speed of reading random rows.
 
@@ -103,15 +103,18 @@ def limit(
     return Roofline(
         gemm_s=sum(seconds[product] for product in products(arch, batch_size)),
         interaction_s=interaction_flops(arch, batch_size) / peak,
-        embedding_s=embedding_bytes(arch, batch_size) / gather_bytes_per_s,
+        embedding_s=embedding_bytes(arch, batch_size, optimizer) / gather_bytes_per_s,
     )
 
 
-def measure(arch: Arch, model: DLRM, batches: Sequence[Batch], precision: ComputeDtype) -> Roofline:
+def measure(
+    arch: Arch, model: DLRM, batches: Sequence[Batch], precision: ComputeDtype, optimizer: str
+) -> Roofline:
     """Measure the limit of a step on these batches, with the tables of this model."""
     return limit(
         arch,
         len(batches[0]),
+        optimizer,
         lambda product: product_s(product, precision),
         gather_bytes_per_s(model, batches),
     )
@@ -141,20 +144,20 @@ def gather_bytes_per_s(model: DLRM, batches: Sequence[Batch]) -> float:
     """Return the speed of reading the rows of batch after batch, by the faster of two ways."""
     collection = model.embeddings
     assert isinstance(collection, EmbeddingCollection)
-    one = batches[0]
-    out = torch.empty(one.ids.numel(), collection.dim, dtype=collection.weight.dtype)
-    flat = [(batch.ids.long() + collection.starts).flatten() for batch in batches]
+    blocks = [block for batch in batches for block in collection.layout.blocks(batch)]
+    rows = [collection.rows(block).flatten() for block in blocks]
+    out = torch.empty(0, collection.dim, dtype=collection.weight.dtype)
 
     def select() -> None:
-        for ids in flat:
-            torch.index_select(collection.weight, 0, ids, out=out)
+        for each in rows:
+            torch.index_select(collection.weight, 0, each, out=out.resize_(len(each), out.shape[1]))
 
     def look_up() -> None:
         for batch in batches:
-            collection(batch.ids)
+            collection(batch)
 
     row_bytes = collection.dim * collection.weight.element_size()
-    moved = sum(ids.numel() for ids in flat) * row_bytes
+    moved = sum(each.numel() for each in rows) * row_bytes
     return moved / min(_fastest(select), _fastest(look_up))
 
 

@@ -1,4 +1,4 @@
-"""A training step with somebody who watches it pass from operator to operator.
+"""The training step with somebody who watches it pass from operator to operator.
 
 Operators are the parts of a model: its embeddings, and the largest modules without any. On their
 way forwards they are watched by hooks; on the way back by hooks of the nodes that they left in
@@ -14,17 +14,25 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
-from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from dlrm.batch import Batch
+from dlrm.batch import Batch, Jagged
 from dlrm.nn.embedding import Embeddings
-from dlrm.training.config import LossConfig
-from dlrm.training.loop import compute_loss
+from dlrm.training.step import DENSE_UPDATE, LOSS, TABLE_UPDATE, TrainStep
+
+__all__ = [
+    "BACKWARD",
+    "DENSE_UPDATE",
+    "FORWARD",
+    "LOSS",
+    "TABLE_UPDATE",
+    "Watch",
+    "Watched",
+    "stages",
+]
 
 FORWARD, BACKWARD = "forward", "backward"
-LOSS, DENSE_UPDATE, TABLE_UPDATE = "loss", "dense update", "table update"
-"""Stages that are no modules; updates have a forward phase alone."""
+"""Phases of a stage; those of a step that are no modules are forward, but for the loss's gradient."""
 
 
 class Watch(Protocol):
@@ -46,73 +54,63 @@ def stages(model: nn.Module) -> dict[str, nn.Module]:
     """
     if isinstance(model, Embeddings):
         return {"": model}
-    found: dict[str, nn.Module] = {}
+    operators: dict[str, nn.Module] = {}
     for name, child in model.named_children():
         called = not isinstance(child, nn.ModuleList | nn.ModuleDict)
         if isinstance(child, Embeddings) or (called and not _holds_embeddings(child)):
-            found[name] = child
+            operators[name] = child
         else:
-            found |= {f"{name}.{inner}": module for inner, module in stages(child).items()}
-    return found
+            operators |= {f"{name}.{inner}": module for inner, module in stages(child).items()}
+    return operators
 
 
 def _holds_embeddings(module: nn.Module) -> bool:
-    return any(isinstance(each, Embeddings) for each in module.modules())
+    return any(isinstance(inner, Embeddings) for inner in module.modules())
 
 
 class Watched:
-    """A model and its optimizer, whose steps are watched within `watching`.
+    """A model whose steps are watched within `watching`.
 
     Args:
-        model: Any of the catalogue.
-        optimizer: Of it; None to score only.
-        loss: What is minimised.
+        net: `forward(batch) -> logits (B, K)`, any of the catalogue.
+        train: Its training step; None to score only.
 
     """
 
-    def __init__(
-        self, model: nn.Module, optimizer: Optimizer | None, loss: LossConfig | None = None
-    ):
-        self.model = model
-        self.optimizer = optimizer
-        self.loss = loss or LossConfig()
+    def __init__(self, net: nn.Module, train: TrainStep | None = None):
+        self.net = net
+        self.train = train
         self._watch: Watch | None = None
         self._claimed: set[Node] = set()
         self._handles: list[RemovableHandle] = []
-        self._dense, self._tables = _kinds(model)
 
     @contextmanager
     def watching(self, watch: Watch) -> Iterator[None]:
         """Let somebody watch every step within."""
         self._watch = watch
         handles = []
-        for name, module in stages(self.model).items():
+        for name, module in stages(self.net).items():
             handles += [
                 module.register_forward_pre_hook(self._before(name)),
                 module.register_forward_hook(self._after(name)),
             ]
         try:
-            yield
+            if self.train is None:
+                yield
+            else:
+                with self._claiming(self.train), self.train.observed(self._stage):
+                    yield
         finally:
             self._watch = None
             for handle in handles:
                 handle.remove()
 
     def step(self, batch: Batch) -> float:
-        """Train on a batch as the training loop does; returns the loss."""
-        assert self.optimizer is not None
-        logits = self.model(batch)
-        with self._stage(LOSS):
-            value = compute_loss(self.loss, logits, batch.labels)
-        self._claim(LOSS, [value], [logits])
-        value.backward()
+        """Train on a batch; returns the loss."""
+        assert self.train is not None
+        loss = self.train(batch).item()
         self.forget()
-        if self._watch is None:
-            self.optimizer.step()
-        else:
-            self._update(self.optimizer)
-        self.optimizer.zero_grad()
-        return value.item()
+        return loss
 
     def forget(self) -> None:
         """Let go of the graph of the last step."""
@@ -123,19 +121,24 @@ class Watched:
 
     @torch.inference_mode()
     def score(self, batch: Batch) -> Tensor:
-        """Return the probabilities (B,) of a batch."""
-        return torch.sigmoid(self.model(batch).float())
+        """Return the probabilities (B, K) of a batch."""
+        return torch.sigmoid(self.net(batch).float())
 
-    def _update(self, optimizer: Optimizer) -> None:
-        """Update dense parameters, then tables: what an optimizer does in one call."""
-        every = [(p, p.grad) for p in (*self._dense, *self._tables)]
-        for name, parameters in ((DENSE_UPDATE, self._dense), (TABLE_UPDATE, self._tables)):
-            updated = {id(p) for p in parameters}
-            for p, grad in every:
-                # What has no gradient is left alone.
-                p.grad = grad if id(p) in updated else None
-            with self._stage(name):
-                optimizer.step()
+    @contextmanager
+    def _claiming(self, train: TrainStep) -> Iterator[None]:
+        """Also watch the way back through the loss."""
+        own = train.loss
+
+        def loss(logits: Tensor, batch: Batch) -> Tensor:
+            value = own(logits, batch)
+            self._claim(LOSS, [value], [logits])
+            return value
+
+        train.loss = loss
+        try:
+            yield
+        finally:
+            train.loss = own
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -179,21 +182,11 @@ class Watched:
             ahead += [following for following, _ in node.next_functions]
 
 
-def _kinds(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Return the parameters with dense gradients, and those of tables."""
-    tables = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, Embeddings)
-        for parameter in module.parameters()
-    }
-    every = list(model.parameters())
-    return [p for p in every if id(p) not in tables], [p for p in every if id(p) in tables]
-
-
-def _tensors(of: Any) -> list[Tensor]:
-    if isinstance(of, Tensor):
-        return [of]
-    if isinstance(of, Batch):
-        return [of.dense]
-    return [tensor for each in of for tensor in _tensors(each)] if isinstance(of, tuple) else []
+def _tensors(values: Any) -> list[Tensor]:
+    if isinstance(values, Tensor):
+        return [values]
+    if isinstance(values, Batch):
+        return [values.dense]
+    if isinstance(values, Jagged):
+        return [values.values]
+    return [t for value in values for t in _tensors(value)] if isinstance(values, tuple) else []

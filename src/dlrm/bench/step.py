@@ -109,9 +109,9 @@ def measure(
     """
     for size in batch_sizes:
         subject.check(size, train=train)
-    model, optimizer = subject.build()
-    model.train(train)
-    watched = Watched(model, optimizer if train else None, subject.config.loss)
+    training = subject.build()
+    model = training.net.train(train)
+    watched = Watched(model, training if train else None)
     predictor = Predictor(machine, subject.config, subject.schema, model, train)
     run = watched.step if train else watched.score
     for size in batch_sizes:

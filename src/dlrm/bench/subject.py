@@ -5,12 +5,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
-
 from dlrm.batch import Batch
-from dlrm.bench.batches import LEAST_BATCHES, Ids, cache_bytes, rotation
+from dlrm.bench.batches import Ids, batches_of, rotation
 from dlrm.bench.cost.operator_work import Shape
+from dlrm.bench.local_step import fresh_model, train_step
 from dlrm.bench.ops.room import free_bytes
 from dlrm.data.loader import Loader
 from dlrm.data.store import Dataset
@@ -22,6 +20,7 @@ from dlrm.parallel.tables import contents
 from dlrm.schema import Schema
 from dlrm.terminal import human_bytes
 from dlrm.training.config import TrainConfig
+from dlrm.training.step import TrainStep
 
 SPARE_BYTES = 500_000_000
 """For libraries and kernels."""
@@ -42,18 +41,20 @@ class Subject:
     dataset: Dataset | None = None
     ids: Ids = "uniform"
     pooling: int = 1
+    """Random ids of a list."""
     varied: bool = False
+    """Whether random lists have any number of ids from 1 to `pooling`."""
 
     def shape(self, batch_size: int) -> Shape:
         """Return what its batches are like; popular ids in data count as those of a power law."""
+        features = max(1, len(self.schema.features))
         if self.dataset is not None:
             split = self.dataset.split("train")
-            lookups = max(1, len(self.schema.categorical)) * max(1, len(split))
-            bags = getattr(split, "bags", None)
-            ids = len(bags.ids) if bags is not None else lookups
-            return Shape(batch_size, ids / lookups, "zipf")
+            ids = split.ids.size + (0 if split.lists is None else len(split.lists.ids))
+            return Shape(batch_size, max(1, ids) / (features * max(1, len(split))), "zipf")
         pooling = (self.pooling + 1) / 2 if self.varied else self.pooling
-        return Shape(batch_size, pooling, self.ids)
+        lists = len(self.schema.list_features)
+        return Shape(batch_size, (features - lists + lists * pooling) / features, self.ids)
 
     def batches(self, batch_size: int) -> list[Batch]:
         """Return batches that together are larger than the last-level cache, as far as data go.
@@ -64,12 +65,7 @@ class Subject:
         """
         if self.dataset is None:
             return rotation(
-                self.schema.rows,
-                batch_size,
-                self.ids,
-                num_dense=len(self.schema.dense),
-                pooling=self.pooling,
-                varied=self.varied,
+                self.schema, batch_size, self.ids, pooling=self.pooling, varied=self.varied
             )
         split = self.dataset.split("train")
         if batch_size > len(split):
@@ -93,7 +89,8 @@ class Subject:
         cost = arithmetic(model, self.schema)
         tables = kept.model_bytes + (kept.state_bytes if train else 0)
         shape = self.shape(batch_size)
-        sample = 4 * (len(self.schema.dense) + 1 + len(self.schema.categorical) * shape.pooling)
+        ids = len(self.schema.features) * shape.pooling
+        sample = 4 * (len(self.schema.dense) + self.schema.num_labels + ids)
         batches = self._count(batch_size) * batch_size * sample
         step = cost.activations_bytes * batch_size * (2 if train else 1)
         need, free = tables + 3 * batches + step + SPARE_BYTES, free_bytes()
@@ -105,15 +102,13 @@ class Subject:
                 "--rows-scale 0.1 takes a tenth of the rows of each table"
             )
 
-    def build(self) -> tuple[nn.Module, Optimizer]:
-        """Return the model and its optimizer, as the training loop makes them."""
+    def build(self) -> TrainStep:
+        """Return the step of a fresh model, as the training loop takes it."""
         keep_freed_memory()
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         torch.manual_seed(self.config.seed)
-        config = self.config
-        model = config.model.build(self.schema, precision.resolve(config.precision))
-        return model, config.optim.build(model.parameters())
+        return train_step(self.config, self.schema, fresh_model(self.config, self.schema))
 
     def scaled(self, share: float) -> "Subject":
         """Return the same over tables of a share of the rows, one row at least.
@@ -128,17 +123,15 @@ class Subject:
             raise ConfigError("rows-scale changes random tables; these are of prepared data")
         if not 0 < share < 1:
             raise ConfigError(f"rows-scale is {share}, expected above 0 and at most 1")
-        features = (
-            replace(feature, rows=max(1, round(feature.rows * share)))
-            for feature in self.schema.categorical
+        tables = tuple(
+            replace(table, num_embeddings=max(1, round(table.num_embeddings * share)))
+            for table in self.schema.tables
         )
-        return replace(self, schema=replace(self.schema, categorical=tuple(features)))
+        return replace(self, schema=replace(self.schema, tables=tables))
 
     def _count(self, batch_size: int) -> int:
         """Return how many batches rotate."""
-        sample = 4 * (len(self.schema.dense) + len(self.schema.categorical) * self.pooling + 1)
-        batches = cache_bytes() * 3 // 2 // (sample * batch_size) + 1
-        return max(LEAST_BATCHES, min(MOST_BATCHES, batches))
+        return batches_of(self.schema, batch_size, self.pooling, MOST_BATCHES)
 
 
 def _whole(loader: Loader, batch_size: int) -> Iterator[Batch]:

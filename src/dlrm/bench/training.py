@@ -10,7 +10,7 @@ from dlrm.bench import roofline
 from dlrm.bench.arch import Arch
 from dlrm.bench.batches import Ids, rotation
 from dlrm.bench.loading import Loading, measure_loading
-from dlrm.bench.local_step import Ours
+from dlrm.bench.local_step import LocalStep
 from dlrm.bench.original import Original, layout, load
 from dlrm.bench.timer import Timing, figures, in_turn, interleave, ratio, verdict
 from dlrm.nn.precision import ComputeDtype
@@ -97,7 +97,7 @@ def measure(
         batch_sizes: Sizes to measure one after the other, with the same model.
         precision: Of our MLPs' products; the original computes in float32.
         ids: How ids are distributed.
-        optimizer: One of `dlrm.optim.OPTIMIZERS`; the original has no Adam.
+        optimizer: As for `dlrm.optim.find`; the original has no Adam.
         rounds: Rounds of each candidate.
         against: A clone of the original; None to measure ours alone.
         loading: Also time it with the batches read from a prepared dataset.
@@ -108,13 +108,13 @@ def measure(
     """
     # First of all, because it fails early.
     module = None if against is None else load(against)
-    ours = Ours(arch, precision, optimizer)
+    ours = LocalStep(arch, precision, optimizer)
     original = None if module is None else Original(module, arch, optimizer, ours.model)
     rows: list[Measured] = []
     difference = None
     with progress() as bar:
         for batch_size in batch_sizes:
-            batches = rotation(arch.rows, batch_size, ids)
+            batches = rotation(arch.schema, batch_size, ids)
             task = bar.add_task(f"batch {batch_size}", total=rounds)
             steps = round_steps(batch_size)
             candidates = {
@@ -138,7 +138,7 @@ def measure(
                     steps=steps,
                     ours=timed["ours"].per(steps),
                     original=timed["original"].per(steps) if original is not None else None,
-                    limit=roofline.measure(arch, ours.model, batches, precision),
+                    limit=roofline.measure(arch, ours.model, batches, precision, optimizer),
                     id_check=timed["id_check"].per(steps),
                     loading=measure_loading(arch, batch_size, ids, rounds, ours, original)
                     if loading

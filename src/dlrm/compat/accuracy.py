@@ -14,7 +14,7 @@ from dlrm.parallel.world import World
 
 
 class Thresholded(nn.Module):
-    """`--loss-threshold` t keeps probabilities within [t, 1 - t]; clamping the logits does the same.
+    """`--loss-threshold` t keeps probabilities within [t, 1 - t], by clamping the logits.
 
     Args:
         net: `forward(batch) -> logits (B, 1)`.

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dlrm import optim
 from dlrm.batch import Batch
 from dlrm.bench.batches import random_batch
 from dlrm.bench.clock import Clock
@@ -24,17 +23,20 @@ from dlrm.bench.cost.fit import Step, fit
 from dlrm.bench.cost.operator_work import Shape
 from dlrm.bench.cost.operators import measured, parts
 from dlrm.bench.cost.step_work import works
-from dlrm.bench.local_step import learning_rate
+from dlrm.bench.local_step import LEARNING_RATE, train_step
 from dlrm.bench.machine.ceilings import Ceilings
 from dlrm.bench.machine.facts import Facts, last_level
 from dlrm.bench.stages import Watched
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.nn import precision as precisions
-from dlrm.nn.embedding import Collection, EmbeddingCollection, Initializer, Storage, made_by
+from dlrm.nn.embedding import EmbeddingCollection, Storage, collections_of
 from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.ops.memory import in_huge_pages, keep_freed_memory
-from dlrm.schema import CategoricalFeature, DenseFeature, Schema
+from dlrm.optim import OPTIMIZERS
+from dlrm.optim.config import OptimConfig
+from dlrm.schema import Schema
+from dlrm.training.config import TrainConfig
 
 STEPS = 40
 """Models that are tried."""
@@ -61,7 +63,7 @@ FILL = 0.01
 class Trial:
     """A model and its batches."""
 
-    rows: tuple[int, ...]
+    num_embeddings: tuple[int, ...]
     num_dense: int
     model: DLRMConfig
     precision: ComputeDtype
@@ -71,17 +73,23 @@ class Trial:
     @property
     def schema(self) -> Schema:
         """Of its data."""
-        return Schema(
-            dense=tuple(DenseFeature(name=f"I{i + 1}") for i in range(self.num_dense)),
-            categorical=tuple(
-                CategoricalFeature(name=f"C{t + 1}", rows=n) for t, n in enumerate(self.rows)
-            ),
+        kind = "one_hot" if self.shape.pooling == 1 else "bag"
+        return Schema.one_hot(self.num_dense, self.num_embeddings, kind=kind)
+
+    @property
+    def config(self) -> TrainConfig:
+        """The run whose steps are measured."""
+        return TrainConfig(
+            model=self.model,
+            optim=OptimConfig(name=self.optimizer, lr=LEARNING_RATE),
+            precision=self.precision,
         )
 
     @property
     def flops(self) -> float:
         """Of the products of a step."""
-        pairs = len(self.rows) * (len(self.rows) + 1) // 2
+        tables = len(self.num_embeddings)
+        pairs = tables * (tables + 1) // 2
         bottom = (self.num_dense, *self.model.bottom, self.model.dim)
         top = (self.model.dim + pairs, *self.model.top, 1)
         products = sum(n * k for sizes in (bottom, top) for n, k in pairwise(sizes))
@@ -105,7 +113,7 @@ def draw(rng: random.Random, tables_bytes: int) -> Trial:
         widths = (32, 64, 128, 256, 512, 1024)
         storage: Storage = rng.choice(("fp32", "fp32", "bf16", "split"))
         trial = Trial(
-            rows=rows,
+            num_embeddings=rows,
             num_dense=rng.choice((4, 13, 64, 256)),
             model=DLRMConfig(
                 dim=dim,
@@ -115,7 +123,8 @@ def draw(rng: random.Random, tables_bytes: int) -> Trial:
                 tables=TablesConfig(storage=storage),
             ),
             precision=rng.choice(("fp32", "bf16")) if bf16 else "fp32",
-            optimizer=rng.choice(("sgd", "sgd", "adagrad", "rowwise_adagrad", "adam")),
+            # The default twice, because most take it.
+            optimizer=rng.choice(("sgd", *OPTIMIZERS)),
             shape=Shape(
                 batch_size=int(2 ** rng.uniform(6, 14)),
                 pooling=rng.choice((1, 1, 1, rng.randint(2, 20))),
@@ -158,7 +167,7 @@ def trials(count: int, seed: int = 0, tables_bytes: int = TABLES_BYTES) -> list[
 def measure(models: Sequence[Trial], tick: Callable[[], None]) -> list[Step]:
     """Measure a few steps of each model."""
     keep_freed_memory()
-    largest = max(sum(trial.rows) * trial.model.dim for trial in models)
+    largest = max(sum(trial.num_embeddings) * trial.model.dim for trial in models)
     store = in_huge_pages(torch.empty(largest)).zero_()
     steps = []
     began = time.perf_counter()
@@ -170,27 +179,17 @@ def measure(models: Sequence[Trial], tick: Callable[[], None]) -> list[Step]:
 
 
 def _measure(trial: Trial, store: Tensor, seed: int, most_tries: int) -> Step:
-    def taken(
-        rows: Sequence[int],
-        dim: int,
-        names: Sequence[str] | None = None,
-        *,
-        storage: Storage = "fp32",
-        draw: Initializer | None = None,
-    ) -> Collection:
-        numbers = sum(rows) * dim
-        block = store if storage == "fp32" else store.view(torch.bfloat16)
-        # What others left there may be no numbers, which take longer.
-        weight = block[:numbers].view(-1, dim).fill_(FILL)
-        return EmbeddingCollection(rows, dim, names, storage=storage, weight=weight)
-
     torch.manual_seed(seed)
-    with made_by(taken):
-        model = trial.model.build(trial.schema, trial.precision)
+    model = trial.model.build(trial.schema, trial.precision)
+    for tables in collections_of(model):
+        assert isinstance(tables, EmbeddingCollection)
+        block = store if tables.storage == "fp32" else store.view(torch.bfloat16)
+        # What others left there may be no numbers, which take longer.
+        rows = block[: tables.weight.numel()].view(-1, tables.dim).fill_(FILL)
+        tables.weight = nn.Parameter(rows)
     with torch.device("meta"):
         ghost = trial.model.build(trial.schema, trial.precision)
-    optimizer = optim.build(trial.optimizer, model.parameters(), learning_rate(trial.optimizer))
-    watched = Watched(model, optimizer)
+    watched = Watched(model, train_step(trial.config, trial.schema, model))
     batches = _batches(trial, seed)
     of = parts(
         model, works(model, ghost, trial.schema, trial.shape, trial.optimizer), trial.optimizer
@@ -240,13 +239,6 @@ def _batches(trial: Trial, seed: int) -> list[Batch]:
     rng = np.random.default_rng(seed)
     shape = trial.shape
     return [
-        random_batch(
-            trial.rows,
-            shape.batch_size,
-            shape.ids,
-            rng,
-            num_dense=trial.num_dense,
-            pooling=int(shape.pooling),
-        )
+        random_batch(trial.schema, shape.batch_size, shape.ids, rng, pooling=int(shape.pooling))
         for _ in range(max(2, min(BATCHES, NUMBERS // (shape.batch_size * trial.num_dense))))
     ]

@@ -25,17 +25,16 @@ import numpy as np
 from dlrm.bench.batches import Ids
 from dlrm.bench.cost.caches import popularity
 from dlrm.bench.cost.work import Product, Random, Work
+from dlrm.nn.embedding import Storage
 from dlrm.nn.precision import ComputeDtype
-from dlrm.parallel.tables import DENSE_STATE, STATE
+from dlrm.optim import find
 
 ID_BYTES, ROW_BYTES, OFFSET_BYTES = 4, 8, 8
 """Of an id as it is given, of the number of its row in the stacked tables, of where a bag ends."""
-FLOPS = {"sgd": 2, "adagrad": 7, "rowwise_adagrad": 5, "adam": 11}
-"""Optimizer -> operations on each number of a row."""
-DENSE_FLOPS = FLOPS | {"rowwise_adagrad": FLOPS["adagrad"]}
-"""The same of parameters without rows."""
 PASSES, ITEM_BYTES = 3, 16
 """Of our updates, over numbers of rows and places, to bring those of equal rows together."""
+READ_BYTES: dict[Storage, int] = {"fp32": 4, "split": 2, "bf16": 2, "bf16_nearest": 2}
+"""Storage -> bytes of a number of a row that a lookup reads."""
 NUMBER_BYTES: dict[ComputeDtype, int] = {"fp32": 4, "bf16": 2}
 """Of what layers hand on."""
 
@@ -114,7 +113,7 @@ def dot(
     )
 
 
-def lookup(rows: Sequence[int], dim: int, number_bytes: float, shape: Shape) -> Work:
+def lookup(num_embeddings: Sequence[int], dim: int, number_bytes: float, shape: Shape) -> Work:
     """Return the work of looking up T tables: a vector for each sample and table.
 
     FLOP: (P - 1) B T D additions, P ids in a bag.
@@ -123,25 +122,25 @@ def lookup(rows: Sequence[int], dim: int, number_bytes: float, shape: Shape) -> 
     At random: B T P rows are read.
 
     Args:
-        rows: Of each table.
+        num_embeddings: Rows of the table of each of T features.
         dim: D.
         number_bytes: Of a number in the tables.
         shape: Of the batches.
 
     """
-    bags = shape.batch_size * len(rows)
+    bags = shape.batch_size * len(num_embeddings)
     looked_up = bags * shape.pooling
     return Work(
         calls=2,
         scalar_flops=dim * (looked_up - bags),
         stream_bytes=looked_up * (ID_BYTES + ROW_BYTES) + _offsets(bags, shape) + 4.0 * bags * dim,
-        random=(Random(looked_up, ceil(dim * number_bytes), tuple(rows), shape.ids),),
+        random=(Random(looked_up, ceil(dim * number_bytes), tuple(num_embeddings), shape.ids),),
         passes_bytes=looked_up * ROW_BYTES,
     )
 
 
 def update(
-    rows: Sequence[int],
+    num_embeddings: Sequence[int],
     dim: int,
     number_bytes: float,
     shape: Shape,
@@ -152,36 +151,36 @@ def update(
 ) -> Work:
     """Return the work of handing gradients back to the rows, and of updating those.
 
-    FLOP: an addition for each number of each of B T P gradients, and a number of operations,
-    `FLOPS`, on each number of each of N different rows.
+    FLOP: an addition for each number of each of B T P gradients, and as many operations as the
+    optimizer declares on each number of each of N different rows.
     In order: the gradient of the vectors, 4 B T D bytes; numbers of rows, 8 B T P (and offsets).
     At random: N rows are read and written, and so are their lower halves where they are split, and
     what the optimizer keeps of them: 4 D bytes for Adagrad, 8 D for Adam, 4 for row-wise Adagrad.
 
     Args:
-        rows: Of each of T tables.
+        num_embeddings: Rows of the table of each of T features.
         dim: D.
         number_bytes: Of a number in the tables.
         shape: Of the batches.
-        optimizer: One of `dlrm.optim.OPTIMIZERS`.
+        optimizer: As for `dlrm.optim.find`.
         split: Whether the lower halves of the numbers lie elsewhere.
         near: Whether the lookup has just been there, as in a step: caches hold what they can of the
             rows that it read.
 
     """
-    tables = tuple(rows)
+    declared = find(optimizer).declaration
+    tables = tuple(num_embeddings)
     bags = shape.batch_size * len(tables)
     looked_up = bags * shape.pooling
     touched = distinct(tables, shape)
     row_bytes = ceil(dim * number_bytes)
-    number_state, row_state = STATE[optimizer]
     at = (max(1, round(touched)),) if near else tables
     ids = "uniform" if near else shape.ids
     random = [Random(touched, row_bytes, at, ids, written=True)]
     random += [
-        Random(touched, each, tables, shape.ids, written=True)
-        for each in (2 * dim if split else 0, number_state * dim + row_state)
-        if each
+        Random(touched, kept_bytes, tables, shape.ids, written=True)
+        for kept_bytes in (2 * dim if split else 0, declared.row_state_bytes(dim))
+        if kept_bytes
     ]
     # One gradient an id: those of a bag are copies of one, which are written and read.
     passes_bytes = 8.0 * dim * looked_up if shape.pooling > 1 else 0.0
@@ -193,7 +192,7 @@ def update(
         again = Random(looked_up - touched, row_bytes, at, ids, written=True)
     return Work(
         calls=3,
-        scalar_flops=dim * (looked_up + FLOPS[optimizer] * touched),
+        scalar_flops=dim * (looked_up + declared.table_flops * touched),
         stream_bytes=4.0 * bags * dim + ROW_BYTES * looked_up + _offsets(bags, shape),
         random=tuple(random),
         passes_bytes=passes_bytes,
@@ -216,13 +215,14 @@ def loss(batch_size: int) -> tuple[Work, Work]:
 def dense_update(parameters: int, optimizer: str) -> Work:
     """Return the work of the optimizer on P parameters that are no tables.
 
-    FLOP: a number of operations, `DENSE_FLOPS`, on each.
+    FLOP: as many operations as the optimizer declares on each.
     In order: parameters and what is kept of them are read and written, gradients are read: 12 P
     bytes for SGD, 20 P for Adagrad, 28 P for Adam.
     """
+    declared = find(optimizer).declaration
     return Work(
-        scalar_flops=1.0 * DENSE_FLOPS[optimizer] * parameters,
-        stream_bytes=1.0 * (12 + 2 * DENSE_STATE[optimizer]) * parameters,
+        scalar_flops=1.0 * declared.dense_flops * parameters,
+        stream_bytes=4.0 * (declared.dense_reads + declared.dense_writes) * parameters,
     )
 
 
@@ -231,13 +231,13 @@ def by_rows(optimizer: str, *, exact: bool) -> bool:
 
     It need not where numbers lose nothing by being written once a gradient.
     """
-    return optimizer != "sgd" or not exact
+    return find(optimizer).declaration.adds_up_rows or not exact
 
 
-def distinct(rows: Sequence[int], shape: Shape) -> float:
-    """Return how many different rows a batch looks up, as a mean."""
-    count, chance = popularity(rows, shape.ids)
-    drawn = shape.batch_size * len(rows) * shape.pooling
+def distinct(num_embeddings: Sequence[int], shape: Shape) -> float:
+    """Return how many different rows a batch looks up, as a mean; arguments as for `lookup`."""
+    count, chance = popularity(num_embeddings, shape.ids)
+    drawn = shape.batch_size * len(num_embeddings) * shape.pooling
     return float((count * -np.expm1(-chance * drawn)).sum())
 
 

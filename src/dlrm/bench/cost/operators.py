@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from dlrm.bench.cost.fit import OTHER, Measured
@@ -10,7 +9,7 @@ from dlrm.bench.cost.operator_work import by_rows
 from dlrm.bench.cost.step_work import Assumed, Works
 from dlrm.bench.cost.work import Work
 from dlrm.bench.stages import BACKWARD, DENSE_UPDATE, FORWARD, LOSS, TABLE_UPDATE, stages
-from dlrm.nn.embedding import Embeddings
+from dlrm.nn.embedding import Embeddings, collections_of
 from dlrm.nn.interaction import Dot
 from dlrm.nn.mlp import MLP
 
@@ -38,12 +37,12 @@ def parts(
     optimizer: str | None,
     assumed: Assumed = Assumed(),  # noqa: B008
 ) -> list[Part]:
-    """Return the parts of a step in the order in which they run.
+    """Return the parts of a step: the model's in its order, forwards, then backwards, then updates.
 
     Args:
         model: As it is measured.
         works: Of its stages, see `step_work.works`.
-        optimizer: One of `dlrm.optim.OPTIMIZERS`; None to score only.
+        optimizer: As for `dlrm.optim.find`; None to score only.
         assumed: What is to be other than it is.
 
     """
@@ -65,9 +64,8 @@ def parts(
                 found.append(Part(called, phase, kind, (key,), works[key]))
     if optimizer is None:
         return forward
-    tables = [p for name in embeddings for p in modules[name].parameters()]
     # Split tables hold half of each number, and lose nothing.
-    exact = all(p.dtype == torch.float32 or vars(p).get("split", False) for p in tables)
+    exact = all(table.storage in ("fp32", "split") for table in collections_of(model))
     exact &= assumed.number_bytes is None or assumed.number_bytes == 4
     kind = f"{UPDATE} by rows" if by_rows(optimizer, exact=exact) else UPDATE
     backward.reverse()

@@ -4,7 +4,7 @@ Embeddings, MLPs, dot products and updates by the formulas of operator_work.py; 
 model has is counted by torch while it passes through its `meta` device.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from dlrm.batch import Batch
-from dlrm.bench.cost.operator_work import Shape, dense_update, dot, lookup, loss, mlp, update
+from dlrm.batch import Batch, Jagged
+from dlrm.bench.cost.operator_work import (
+    READ_BYTES,
+    Shape,
+    dense_update,
+    dot,
+    lookup,
+    loss,
+    mlp,
+    update,
+)
 from dlrm.bench.cost.work import Work
 from dlrm.bench.stages import (
     BACKWARD,
@@ -26,7 +35,7 @@ from dlrm.bench.stages import (
     Watched,
     stages,
 )
-from dlrm.nn.embedding import Collection, EmbeddingCollection, Embeddings
+from dlrm.nn.embedding import Collection, Embeddings, collections_of, parameter_groups
 from dlrm.nn.interaction import Dot
 from dlrm.nn.mlp import MLP
 from dlrm.nn.precision import ComputeDtype
@@ -65,7 +74,7 @@ def works(
         ghost: The same on the `meta` device, of no other use afterwards.
         schema: That both were built for.
         shape: Of the batches.
-        optimizer: One of `dlrm.optim.OPTIMIZERS`; None to score only.
+        optimizer: As for `dlrm.optim.find`; None to score only.
         assumed: What is to be other than it is.
 
     """
@@ -82,18 +91,11 @@ def works(
     if optimizer is None:
         return found
     found[LOSS, FORWARD], found[LOSS, BACKWARD] = loss(shape.batch_size)
-    tables = [module for module in parts.values() if isinstance(module, Embeddings)]
-    numbers = sum(p.numel() for p in model.parameters())
-    numbers -= sum(p.numel() for module in tables for p in module.parameters())
+    groups = [group for group in parameter_groups(model) if not group["sparse"]]
+    numbers = sum(parameter.numel() for group in groups for parameter in group["params"])
     found[DENSE_UPDATE, FORWARD] = dense_update(numbers, optimizer)
-    found[TABLE_UPDATE, FORWARD] = sum(
-        (
-            _update(table, shape, optimizer, assumed)
-            for module in tables
-            for table in _collections(module)
-        ),
-        Work(calls=0),
-    )
+    updates = (_update(table, shape, optimizer, assumed) for table in collections_of(model))
+    found[TABLE_UPDATE, FORWARD] = sum(updates, Work(calls=0))
     return found
 
 
@@ -107,7 +109,7 @@ def _module(
 ) -> tuple[Work, Work]:
     size = shape.batch_size
     if isinstance(module, Embeddings):
-        looked_up = (_lookup(table, shape, assumed) for table in _collections(module))
+        looked_up = (_lookup(table, shape, assumed) for table in collections_of(module))
         # What the way back takes is part of the update.
         return sum(looked_up, Work(calls=0)), Work(calls=0)
     if isinstance(module, MLP):
@@ -125,16 +127,10 @@ def _module(
     return counted.get((name, FORWARD), nothing), counted.get((name, BACKWARD), nothing)
 
 
-def _collections(module: Embeddings) -> Iterator[Collection]:
-    for each in module.modules():
-        if isinstance(each, Collection):
-            yield each
-
-
 def _number_bytes(table: Collection, assumed: Assumed) -> float:
     if assumed.number_bytes is not None:
         return assumed.number_bytes
-    return table.weight.element_size() if isinstance(table, EmbeddingCollection) else 4
+    return READ_BYTES[table.storage]
 
 
 def _dtype(module: MLP, assumed: Assumed) -> ComputeDtype:
@@ -150,13 +146,24 @@ def _handed(parts: Iterable[nn.Module], assumed: Assumed) -> ComputeDtype:
 
 
 def _lookup(table: Collection, shape: Shape, assumed: Assumed) -> Work:
-    return lookup(table.rows, table.dim, _number_bytes(table, assumed), shape)
+    return lookup(_num_embeddings(table), table.dim, _number_bytes(table, assumed), shape)
 
 
 def _update(table: Collection, shape: Shape, optimizer: str, assumed: Assumed) -> Work:
-    split = isinstance(table, EmbeddingCollection) and table.storage == "split"
-    number_bytes = _number_bytes(table, assumed)
-    return update(table.rows, table.dim, number_bytes, shape, optimizer, split=split, near=True)
+    return update(
+        _num_embeddings(table),
+        table.dim,
+        _number_bytes(table, assumed),
+        shape,
+        optimizer,
+        split=table.storage == "split",
+        near=True,
+    )
+
+
+def _num_embeddings(table: Collection) -> list[int]:
+    """Return the rows of the table of each feature."""
+    return [table.layout.sizes[t] for t in table.layout.table_of]
 
 
 class _Counter(TorchDispatchMode):
@@ -201,14 +208,9 @@ def _counted(ghost: nn.Module, schema: Schema, batch_size: int) -> Works:
     counts = []
     for size in (COUNTED, 2 * COUNTED):
         counter = _Counter()
-        watched = Watched(ghost, None)
+        watched = Watched(ghost)
         with torch.device("meta"), counter.flops, counter, watched.watching(counter):
-            batch = Batch(
-                dense=torch.empty(size, len(schema.dense)),
-                ids=torch.empty(size, len(schema.categorical), dtype=torch.int32),
-                labels=torch.empty(size),
-            )
-            ghost(batch).sum().backward()
+            ghost(_empty(schema, size)).sum().backward()
         watched.forget()
         counts.append(counter.found)
     once, twice = counts
@@ -222,3 +224,18 @@ def _counted(ghost: nn.Module, schema: Schema, batch_size: int) -> Works:
         )
         found[key] = Work(calls=calls, scalar_flops=flops, stream_bytes=max(0.0, bytes_))
     return found
+
+
+def _empty(schema: Schema, size: int) -> Batch:
+    """Return a batch without numbers, of lists with one id each."""
+    lists = size * len(schema.list_features)
+    return Batch(
+        dense=torch.empty(size, len(schema.dense)),
+        ids=torch.empty(size, len(schema.one_hot_features), dtype=torch.int32),
+        labels=torch.empty(size, schema.num_labels),
+        lists=Jagged(
+            torch.empty(lists, dtype=torch.int32), torch.empty(lists + 1, dtype=torch.int64)
+        )
+        if lists
+        else None,
+    )

@@ -7,12 +7,11 @@ import torch
 from dlrm import optim
 from dlrm.bench.cost import operator_work
 from dlrm.bench.cost.work import Work
-from dlrm.bench.local_step import learning_rate
+from dlrm.bench.local_step import LEARNING_RATE
 from dlrm.bench.ops import rotation
 from dlrm.bench.ops.operator import Case, Need, Operator, Stock
 from dlrm.bench.ops.setting import Setting
 from dlrm.nn.mlp import MLP
-from dlrm.parallel.tables import DENSE_STATE
 
 MOST = 256
 """MLPs that take turns; of small ones so many fit into the cache."""
@@ -39,14 +38,16 @@ def build(setting: Setting, stock: Stock) -> Case:
         parameters = list(MLP(setting.widths, relu_last=True).parameters())
         for parameter in parameters:
             parameter.grad = torch.randn_like(parameter) / setting.parameters
-        return optim.build(setting.optim, parameters, learning_rate(setting.optim))
+        groups = [{"params": parameters, "sparse": False}]
+        return optim.build(setting.optim, groups, LEARNING_RATE)
 
     inputs = [fresh() for _ in range(rotation.count(_turn_bytes(setting), MOST))]
     return Case(lambda optimizer: optimizer.step(), inputs)
 
 
 def _turn_bytes(setting: Setting) -> int:
-    return (8 + DENSE_STATE[setting.optim]) * setting.parameters
+    declared = optim.find(setting.optim).declaration
+    return 8 * setting.parameters + declared.dense_state_bytes(setting.parameters)
 
 
 DENSE_UPDATE = Operator(

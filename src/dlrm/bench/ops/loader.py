@@ -1,13 +1,12 @@
 """Batches from a prepared dataset, shuffled, as training reads them."""
 
-import numpy as np
-
 from dlrm.bench.arch import NUM_DENSE, Arch
 from dlrm.bench.cost.work import Work
 from dlrm.bench.loading import write_split
 from dlrm.bench.ops import rotation
 from dlrm.bench.ops.operator import Case, Need, Operator, Stock
 from dlrm.bench.ops.setting import Setting
+from dlrm.data.lists import consecutive
 from dlrm.data.loader import WINDOW_ROWS, Loader
 from dlrm.data.store import Split
 from dlrm.models.dlrm import DLRMConfig
@@ -74,25 +73,14 @@ def _sample_bytes(setting: Setting) -> int:
 
 
 def _write(setting: Setting, stock: Stock, rows: int) -> Split:
-    folder = stock.folder()
-    columns = setting.tables * setting.pooling
-    flat = write_split(folder, Arch("", (setting.rows,) * columns, DLRMConfig()), rows, setting.ids)
-    if setting.pooling == 1:
-        return flat
-    # The ids of a bag stand side by side, as those of as many tables with one id each do.
-    ends = np.arange(0, rows * columns + 1, setting.pooling, dtype=np.int64)
-    ends.tofile(folder / "offsets.bin")
-    offsets = np.memmap(folder / "offsets.bin", np.int64, "r", shape=ends.shape)
-    return Split("train", flat.dense, flat.ids.reshape(-1), flat.labels, offsets=offsets)
+    arch = Arch("", setting.all_rows, DLRMConfig(), pooling=setting.pooling)
+    return write_split(stock.folder(), arch, rows, setting.ids)
 
 
 def _first(split: Split, rows: int, tables: int) -> Split:
     """Return the first rows of a split."""
-    if split.offsets is None:
-        return Split("train", split.dense[:rows], split.ids[:rows], split.labels[:rows])
-    offsets = split.offsets[: rows * tables + 1]
-    ids = split.ids[: int(offsets[-1])]
-    return Split("train", split.dense[:rows], ids, split.labels[:rows], offsets=offsets)
+    lists = None if split.lists is None else consecutive(split.lists, tables, 0, rows)
+    return Split("train", split.dense[:rows], split.ids[:rows], split.labels[:rows], lists)
 
 
 LOADER = Operator(

@@ -35,7 +35,7 @@ def build(setting: Setting, stock: Stock) -> Case:
         ("ids", setting.batch, setting.all_rows, setting.pooling, setting.ids, _count(setting)),
         lambda: rotation.draw(setting, _count(setting)),
     )
-    return Case(lambda ids: tables(*ids), inputs, len(inputs))
+    return Case(tables.pooled, inputs, len(inputs))
 
 
 def _count(setting: Setting) -> int:

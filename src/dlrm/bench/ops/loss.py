@@ -36,8 +36,8 @@ def build(setting: Setting, stock: Stock) -> Case:
     """Return losses and their gradients."""
     inputs = rotation.count(SAMPLE_BYTES * setting.batch)
     logits = rotation.normal(inputs, setting.batch, dtype=torch.float32)
-    for each in logits:
-        each.requires_grad_()
+    for values in logits:
+        values.requires_grad_()
     labels = torch.rand(inputs, setting.batch).lt_(CLICK_RATE).unbind()
 
     def run(given: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:

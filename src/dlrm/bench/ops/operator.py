@@ -11,10 +11,11 @@ from torch.optim import Optimizer
 
 from dlrm import optim
 from dlrm.bench.cost.work import Work
-from dlrm.bench.local_step import learning_rate
+from dlrm.bench.local_step import LEARNING_RATE
 from dlrm.bench.ops.setting import Setting
-from dlrm.nn.embedding import EmbeddingCollection, constant
+from dlrm.nn.embedding import EmbeddingCollection, Layout, constant, materialize
 from dlrm.parallel.world import World
+from dlrm.schema import Feature, Schema, Table
 
 T = TypeVar("T")
 
@@ -70,20 +71,28 @@ class Stock:
 
     def tables(self, setting: Setting) -> EmbeddingCollection:
         """Return the tables of a setting; what stands in them matters to no speed."""
-        return self.once(
-            _tables(setting),
-            lambda: EmbeddingCollection(
-                setting.all_rows, setting.dim, storage=setting.storage, draw=constant(0.01)
-            ),
-        )
+        return self.once(_tables(setting), lambda: _fresh(setting))
 
     def optimizer(self, setting: Setting) -> Optimizer:
         """Return an optimizer over these tables."""
-        parameters = self.tables(setting).parameters()
+        groups = self.tables(setting).parameter_groups()
         return self.once(
             (setting.optim, *_tables(setting)),
-            lambda: optim.build(setting.optim, parameters, learning_rate(setting.optim)),
+            lambda: optim.build(setting.optim, groups, LEARNING_RATE),
         )
+
+
+def _fresh(setting: Setting) -> EmbeddingCollection:
+    """Return tables of which each is looked up by a feature with one id, and by one of bags."""
+    tables = [Table(name=f"C{t}", num_embeddings=n) for t, n in enumerate(setting.all_rows)]
+    features = [Feature(name=table.name, table=table.name) for table in tables]
+    features += [Feature(name=f"{t.name}s", table=t.name, kind="bag") for t in tables]
+    layout = Layout.of(Schema(dense=(), tables=tuple(tables), features=tuple(features)))
+    return materialize(
+        EmbeddingCollection(
+            layout, setting.dim, storage=setting.storage, initializer=constant(0.01)
+        )
+    )
 
 
 def _tables(setting: Setting) -> tuple[Hashable, ...]:

@@ -11,15 +11,13 @@ from torch import Tensor
 
 from dlrm.bench import batches
 from dlrm.bench.ops.setting import Setting
+from dlrm.nn.embedding import LISTS, ONE_HOT, Block
 
 CACHES = 4
 """Times the last-level cache that all inputs and results are."""
 LEAST, MOST = 2, 16_384
 """Inputs; more than so many tiny ones are not made, which then are colder than real ones only in
 what they look up."""
-
-Ids = tuple[Tensor, Tensor | None]
-"""As embeddings take them: ids (B, T) without offsets, or (L,) with offsets (B*T + 1,)."""
 
 
 def count(turn_bytes: float, most: int = MOST) -> int:
@@ -39,17 +37,17 @@ def ids_bytes(setting: Setting) -> int:
     return 4 * setting.lookups + offsets
 
 
-def draw(setting: Setting, inputs: int) -> list[Ids]:
-    """Return the ids of so many batches."""
+def draw(setting: Setting, inputs: int) -> list[Block]:
+    """Return the ids of so many batches, for the tables of a `Stock`."""
     rng = np.random.default_rng(0)
     samples, pooling = inputs * setting.batch, setting.pooling
     drawn = batches.draw_ids(setting.all_rows, samples * pooling, setting.ids, rng)
     if pooling == 1:
-        return [(ids, None) for ids in torch.from_numpy(drawn).split(setting.batch)]
+        return [Block(ONE_HOT, ids) for ids in torch.from_numpy(drawn).split(setting.batch)]
     bags = drawn.reshape(samples, pooling, setting.tables).transpose(0, 2, 1).reshape(-1)
     ends = torch.arange(0, setting.lookups + 1, pooling)
     return [
-        (ids, offsets)
+        Block(LISTS, ids, offsets)
         for ids, offsets in zip(
             torch.from_numpy(bags).split(setting.lookups),
             ends.repeat(inputs).split(len(ends)),

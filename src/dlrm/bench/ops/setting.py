@@ -6,14 +6,11 @@ from itertools import pairwise
 from typing import Any, get_args
 
 from dlrm.bench.batches import Ids
-from dlrm.bench.cost.operator_work import Shape
+from dlrm.bench.cost.operator_work import READ_BYTES, Shape
 from dlrm.errors import ConfigError, unknown
 from dlrm.nn.embedding import Storage
 from dlrm.nn.precision import ComputeDtype
-from dlrm.optim import OPTIMIZERS
-
-STORED_BYTES: dict[Storage, int] = {"fp32": 4, "bf16": 2, "bf16_nearest": 2, "split": 2}
-"""Storage -> bytes of a number of a row as lookups read it."""
+from dlrm.optim import find
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,10 +51,10 @@ class Setting:
             ("ids", get_args(Ids)),
             ("precision", get_args(ComputeDtype)),
             ("storage", get_args(Storage)),
-            ("optim", tuple(OPTIMIZERS)),
         ):
             if getattr(self, name) not in choices:
                 raise unknown(name, getattr(self, name), choices)
+        find(self.optim)
 
     @property
     def vectors(self) -> int:
@@ -77,7 +74,7 @@ class Setting:
     @property
     def number_bytes(self) -> int:
         """Of a number of a row as lookups read it."""
-        return STORED_BYTES[self.storage]
+        return READ_BYTES[self.storage]
 
     @property
     def row_bytes(self) -> int:

@@ -10,7 +10,7 @@ from dlrm.bench.cost.work import Work
 from dlrm.bench.ops import rotation
 from dlrm.bench.ops.operator import Case, Need, Operator, Stock
 from dlrm.bench.ops.setting import Setting
-from dlrm.parallel.tables import STATE
+from dlrm.optim import find
 
 CALLS = 90
 """What a run on a single sample takes, in smallest operations of torch; measured."""
@@ -31,10 +31,8 @@ def work(setting: Setting) -> Work:
 
 def need(setting: Setting) -> Need:
     """Return the memory of the tables with their state, of gradients, and of ids."""
-    of_number, of_row = STATE[setting.optim]
-    row_bytes = setting.row_bytes + of_number * setting.dim + of_row
-    if setting.storage == "split":
-        row_bytes += 2 * setting.dim
+    declared = find(setting.optim).declaration
+    row_bytes = setting.row_bytes + declared.row_state_bytes(setting.dim, setting.storage)
     # Vectors that the graph belongs to lie beside their gradients.
     one = 8 * setting.vectors * setting.dim + 8 * setting.lookups + rotation.ids_bytes(setting)
     batch_bytes = 4 * setting.lookups * setting.dim
@@ -53,7 +51,7 @@ def build(setting: Setting, stock: Stock) -> Case:
         inputs, setting.batch, setting.tables, setting.dim,
         scale=1 / setting.batch, dtype=torch.float32,
     )  # fmt: skip
-    looked_up = [tables(*ids) for ids in rotation.draw(setting, inputs)]
+    looked_up = [tables.pooled(block) for block in rotation.draw(setting, inputs)]
 
     def run(given: tuple[Tensor, Tensor]) -> None:
         vectors, grad = given
