@@ -4,6 +4,7 @@ from functools import partial
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from dlrm.batch import Batch
 from dlrm.bench.arch import Arch
@@ -16,6 +17,7 @@ from dlrm.ops.memory import keep_freed_memory
 from dlrm.optim.config import OptimConfig
 from dlrm.schema import Schema
 from dlrm.training.config import TrainConfig
+from dlrm.training.device import resolve_device
 from dlrm.training.loss import loss_function
 from dlrm.training.step import TrainStep
 
@@ -67,22 +69,28 @@ class LocalStep:
 
 
 def fresh_model(config: TrainConfig, schema: Schema) -> nn.Module:
-    """Return the model of a run on this process; its numbers depend on torch's generator."""
-    return build(config.model, schema, precision.resolve(config.precision))
+    """Return the model of a run on its device; its numbers depend on torch's generator."""
+    dtype = precision.resolve(config.precision)
+    return build(config.model, schema, dtype, resolve_device(config.device))
 
 
-def train_step(config: TrainConfig, schema: Schema, model: nn.Module) -> TrainStep:
-    """Return the training step of a run on this process: loss, optimizer and schedule are its own.
+def train_step(
+    config: TrainConfig, schema: Schema, net: nn.Module, optimizer: Optimizer | None = None
+) -> TrainStep:
+    """Return the training step of a run: its loss, its schedule, its clipping.
 
     Args:
         config: Of the run.
         schema: Of its data.
-        model: Fresh, and changed by each step.
+        net: A fresh model, changed by each step; of several processes, what this one calls.
+        optimizer: Of its parameters; None for that of the run, over those of `net`.
 
     """
     return TrainStep(
-        model,
-        config.optim.build(parameter_groups(model)),
+        net,
+        optimizer or config.optim.build(parameter_groups(net)),
         loss_function(config.loss, schema.task),
         rate=partial(config.optim.rate, last_step=LAST_STEP),
+        clip=config.clip,
+        device=resolve_device(config.device),
     )

@@ -1,7 +1,8 @@
-"""The pieces of a training step, each measured by itself, in one of several processes at once."""
+"""The operators of a training step, each timed by itself, in one of several processes at once."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from statistics import median
@@ -14,15 +15,24 @@ from torch import Tensor, nn
 from torch._C._distributed_c10d import GradBucket
 from torch.nn.parallel import DistributedDataParallel
 
-from dlrm.bench.batches import Ids, draw_ids, random_batch
+from dlrm.batch import Batch
+from dlrm.bench.batches import Ids, random_batch
+from dlrm.bench.local_step import train_step
 from dlrm.nn import precision
-from dlrm.nn.embedding import Collection, EmbeddingCollection, Storage, made_by
-from dlrm.parallel.collection import ShardedCollection
-from dlrm.parallel.exchange import Wire
-from dlrm.parallel.shards import Kind, Shard
+from dlrm.nn.embedding import (
+    Block,
+    Collection,
+    EmbeddingCollection,
+    Initializer,
+    Layout,
+    Storage,
+    materialize,
+    parameter_groups,
+)
+from dlrm.parallel.shards import Kind
 from dlrm.schema import Schema
 from dlrm.training.config import TrainConfig
-from dlrm.training.loop import compute_loss
+from dlrm.training.step import LOSS
 
 SAMPLES = (128, 1024, 8192)
 """Of a process, that are measured with."""
@@ -34,94 +44,115 @@ ROUTED: tuple[Kind, ...] = ("table", "row")
 """Kinds of which it is measured what it costs to put ids and vectors in order."""
 
 
-class Given(Collection):
+class GivenVectors(Collection):
     """Tables that hand out the same vectors again and again, in no time."""
 
-    def __init__(
-        self,
-        rows: Sequence[int],
-        dim: int,
-        names: Sequence[str] | None = None,
-        *,
-        storage: Storage = "fp32",
-        draw: object = None,
-    ):
-        super().__init__(rows, dim, names)
+    def __init__(self, layout: Layout, dim: int):
+        super().__init__(layout, dim)
         self._kept: dict[tuple[int, ...], Tensor] = {}
 
-    def forward(
-        self, ids: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
-    ) -> Tensor:
-        """Return vectors of the right shape."""
-        samples = len(ids) if offsets is None else (len(offsets) - 1) // len(self.rows)
-        return self._of((samples, len(self.rows), self.dim))
+    def materialize(self, device: torch.device) -> None:
+        """Do nothing: there are no numbers."""
 
-    def each(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """Return vectors of the right shape."""
-        return self._of((*ids.shape, self.dim))
+    def fill(self, initializer: Initializer) -> None:
+        """Do nothing: there are no numbers."""
 
-    def _of(self, shape: tuple[int, ...]) -> Tensor:
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return none."""
+        return []
+
+    def pooled(self, block: Block, per_sample_weights: Tensor | None = None) -> Tensor:
+        """Return vectors of the right shape."""
+        features = len(self.layout.groups[block.group])
+        lists = block.ids if block.offsets is None else block.offsets[1:]
+        return self._once((lists.numel() // features, features, self.dim))
+
+    def vectors(self, block: Block) -> Tensor:
+        """Return vectors of the right shape."""
+        return self._once((*block.ids.shape, self.dim))
+
+    def _once(self, shape: tuple[int, ...]) -> Tensor:
         if shape not in self._kept:
             self._kept[shape] = torch.randn(shape).mul_(0.01).requires_grad_()
-        found = self._kept[shape]
-        found.grad = None
-        return found
+        vectors = self._kept[shape]
+        vectors.grad = None
+        return vectors
+
+
+class _Updates:
+    """Observes the updates of a step, and adds up their seconds."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        if stage != LOSS:
+            self.seconds += time.perf_counter() - began
 
 
 def _repeat(run: Callable[[], tuple[float, ...]]) -> list[float]:
-    """Return the medians of the seconds that runs say, of some tenths of a second of them."""
+    """Return the medians of the seconds that runs take, of some tenths of a second of them."""
     run()
     dist.barrier()
-    said: list[tuple[float, ...]] = []
+    taken: list[tuple[float, ...]] = []
     began = time.perf_counter()
-    while len(said) < LEAST_RUNS or time.perf_counter() - began < EACH_S:
-        said.append(run())
+    while len(taken) < LEAST_RUNS or time.perf_counter() - began < EACH_S:
+        taken.append(run())
     dist.barrier()
-    return [median(values) for values in zip(*said, strict=True)]
+    return [median(values) for values in zip(*taken, strict=True)]
+
+
+def without_tables(config: TrainConfig, schema: Schema) -> nn.Module:
+    """Return a model whose tables hand out vectors in no time."""
+    model = config.model.build(schema, precision.resolve(config.precision))
+    for path, module in list(model.named_modules()):
+        if isinstance(module, Collection):
+            model.set_submodule(path, GivenVectors(module.layout, module.dim))
+    return materialize(model)
 
 
 def dense(config: TrainConfig, schema: Schema, alone: Any) -> dict[str, Any]:
     """Measure everything but tables."""
-    with made_by(Given):
-        model = config.model.build(schema, precision.resolve(config.precision))
-    optimizer = config.optim.build(model.parameters())
+    model = without_tables(config, schema)
+    optimizer = config.optim.build(parameter_groups(model))
     net: nn.Module = model
     if dist.get_world_size() > 1:
         net = DistributedDataParallel(model, process_group=alone, gradient_as_bucket_view=True)
         # As `ParallelModel` has it: the mean over ranks would take time of its own.
         net.register_comm_hook(None, _as_it_is)
+    train, updates = train_step(config, schema, net, optimizer), _Updates()
     bottom = deepcopy(getattr(model, "bottom", None))
-    found: dict[str, Any] = {"bottom": [], "top": []}
+    measured: dict[str, Any] = {"bottom": [], "top": []}
     rng = np.random.default_rng(0)
-    ones = [1] * len(schema.categorical)
-    updates = []
+    update_s = []
     for size in SAMPLES:
-        batch = random_batch(ones, size, "uniform", rng)
+        batch = random_batch(schema, size, "uniform", rng)
         batch = replace(batch, dense=torch.rand(size, len(schema.dense)))
 
-        def below(dense: Tensor = batch.dense) -> tuple[float, ...]:
+        def below(inputs: Tensor = batch.dense) -> tuple[float, ...]:
             if not isinstance(bottom, nn.Module):
                 return (0.0,)
             began = time.perf_counter()
-            x = bottom(dense)
+            x = bottom(inputs)
             x.backward(torch.ones_like(x))
             return (time.perf_counter() - began,)
 
-        def step(batch: Any = batch) -> tuple[float, ...]:
+        def step(batch: Batch = batch) -> tuple[float, ...]:
+            updates.seconds = 0.0
             began = time.perf_counter()
-            logits = net(batch)
-            compute_loss(config.loss, logits, batch.labels).backward()
-            computed = time.perf_counter()
-            optimizer.step()
-            optimizer.zero_grad()
-            return computed - began, time.perf_counter() - computed
+            with train.observed(updates):
+                train(batch)
+            return time.perf_counter() - began - updates.seconds, updates.seconds
 
         (first,) = _repeat(below)
         whole, update = _repeat(step)
-        found["bottom"].append((size, first))
-        found["top"].append((size, max(whole - first, 1e-6)))
-        updates.append(update)
-    return found | {"dense_update_s": median(updates)}
+        measured["bottom"].append((size, first))
+        measured["top"].append((size, max(whole - first, 1e-6)))
+        update_s.append(update)
+    return measured | {"dense_update_s": median(update_s)}
 
 
 def _as_it_is(state: object, bucket: GradBucket) -> torch.futures.Future[Tensor]:
@@ -130,52 +161,57 @@ def _as_it_is(state: object, bucket: GradBucket) -> torch.futures.Future[Tensor]
     return done
 
 
-def sparse(config: TrainConfig, rows: list[int], dim: int, ids: Ids, alone: Any) -> dict[str, Any]:
-    """Measure tables: lookups, updates, and what it costs to do so for others."""
+def sparse(
+    config: TrainConfig, num_embeddings: Sequence[int], dim: int, ids: Ids, alone: Any
+) -> dict[str, Any]:
+    """Measure tables: lookups, updates, and what it costs to do so for others.
+
+    Args:
+        config: Of the run.
+        num_embeddings: Rows of each table.
+        dim: D.
+        ids: How ids are drawn.
+        alone: The process group of this process by itself.
+
+    """
     storage = config.model.tables.storage
     rng = np.random.default_rng(dist.get_rank())
-    drawn = {size: torch.from_numpy(draw_ids(rows, size, ids, rng)) for size in SAMPLES}
-    found: dict[str, Any] = {"lookup": [], "update": [], "dim": dim}
-    plain = EmbeddingCollection(rows, dim, storage=storage)
+    schema = Schema.one_hot(0, num_embeddings)
+    layout, features = Layout.of(schema), len(schema.features)
+    batches = {size: random_batch(schema, size, ids, rng) for size in SAMPLES}
+    measured: dict[str, Any] = {"lookup": [], "update": [], "dim": dim}
+    plain = materialize(EmbeddingCollection(layout, dim, storage=storage))
     there = []
-    for size, given in drawn.items():
-        looked, back, updated = _train(config, plain, given)
-        found["lookup"].append((size * len(rows), looked))
-        found["update"].append((size * len(rows), back + updated))
+    for size, batch in batches.items():
+        looked, back, updated = _train(config, plain, batch)
+        measured["lookup"].append((size * features, looked))
+        measured["update"].append((size * features, back + updated))
         there.append(looked + back)
-    narrow = EmbeddingCollection(rows, max(1, dim // 2), storage=storage)
-    middle = SAMPLES[1]
-    looked, back, updated = _train(config, narrow, drawn[middle])
+    narrow = materialize(EmbeddingCollection(layout, max(1, dim // 2), storage=storage))
+    looked, back, updated = _train(config, narrow, batches[SAMPLES[1]])
     for name, half in (("lookup", looked), ("update", back + updated)):
         # A row costs r + d n: of half as long ones, r + d n / 2.
-        share = 2 * half / found[name][1][1] - 1 if dim > 1 else 1.0
-        found[f"{name}_row_share"] = min(1.0, max(0.0, share))
+        share = 2 * half / measured[name][1][1] - 1 if dim > 1 else 1.0
+        measured[f"{name}_row_share"] = min(1.0, max(0.0, share))
     del plain, narrow
     for kind in ROUTED if dist.get_world_size() > 1 else ():
-        shards = [Shard(t, 0, 0, n, 0, dim) for t, n in enumerate(rows)]
-        wire = Wire(0, 1, alone)
-        kinds: list[Kind] = [kind] * len(rows)
-        spread = ShardedCollection(
-            rows, dim, storage=storage, draw=lambda values, *_: values.zero_(),
-            kinds=kinds, shards=shards, wire=wire,
-        )  # fmt: skip
-        found[kind] = []
-        for (size, given), without in zip(drawn.items(), there, strict=True):
-            wire.samples = (size,)
-            looked, back, _ = _train(config, spread, given)
-            found[kind].append((size * len(rows), max(looked + back - without, 1e-6)))
-        del spread
-    return found
+        routed = _routed(kind, layout, dim, storage, alone)
+        measured[kind] = []
+        for (size, batch), without in zip(batches.items(), there, strict=True):
+            looked, back, _ = _train(config, routed, replace(batch, parts=(size,)))
+            measured[kind].append((size * features, max(looked + back - without, 1e-6)))
+        del routed
+    return measured
 
 
-def _train(config: TrainConfig, tables: Collection, ids: Tensor) -> list[float]:
+def _train(config: TrainConfig, tables: Collection, batch: Batch) -> list[float]:
     """Return the seconds of a lookup, of its gradient, and of an update."""
-    optimizer = config.optim.build(tables.parameters())
-    grad = torch.full((*ids.shape, tables.dim), 1e-6)
+    optimizer = config.optim.build(tables.parameter_groups())
+    grad = torch.full((len(batch), tables.num_features, tables.dim), 1e-6)
 
     def run() -> tuple[float, ...]:
         began = time.perf_counter()
-        vectors = tables(ids)
+        vectors = tables(batch)
         looked = time.perf_counter()
         vectors.backward(grad)
         back = time.perf_counter()
@@ -189,7 +225,7 @@ def _train(config: TrainConfig, tables: Collection, ids: Tensor) -> list[float]:
 def network() -> dict[str, Any]:
     """Measure the exchange of all with all, and the sum, by bytes that leave and of the buffer."""
     world = dist.get_world_size()
-    found: dict[str, Any] = {"exchange": [], "sum": []}
+    measured: dict[str, Any] = {"exchange": [], "sum": []}
     for size in EXCHANGED_BYTES:
         values = torch.zeros(size // 4 // world * world)
         out = torch.zeros_like(values)
@@ -204,5 +240,5 @@ def network() -> dict[str, Any]:
                 act()
                 seconds.append(time.perf_counter() - began)
             left = values.nbytes * (world - 1) / world if name == "exchange" else values.nbytes
-            found[name].append((left, median(seconds)))
-    return found
+            measured[name].append((left, median(seconds)))
+    return measured

@@ -174,15 +174,15 @@ def _all(config: TrainConfig, schema: Schema, ids: Ids, alone: Any) -> dict[str,
     with torch.device("meta"):
         tables = contents(config.model.build(schema), config.optim.name).tables
     dim = max((table.dim for table in tables), default=1)
-    most = max((table.rows for table in tables), default=1)
+    most = max((table.num_embeddings for table in tables), default=1)
     row_bytes = max((table.row_bytes for table in tables), default=1)
     # A rank of several keeps as many rows less.
-    rows = [-(-table.rows // dist.get_world_size()) for table in tables]
-    while most > 1 and sum(min(n, most) for n in rows) * row_bytes > TABLES_BYTES:
+    sizes = [-(-table.num_embeddings // dist.get_world_size()) for table in tables]
+    while most > 1 and sum(min(n, most) for n in sizes) * row_bytes > TABLES_BYTES:
         most = most * 4 // 5
-    found = dense(config, schema, alone)
     # A model without tables never asks what they take.
-    return found | sparse(config, [min(n, most) for n in rows] or [1], dim, ids, alone)
+    kept = [min(n, most) for n in sizes] or [1]
+    return dense(config, schema, alone) | sparse(config, kept, dim, ids, alone)
 
 
 def main() -> None:
@@ -195,13 +195,13 @@ def main() -> None:
     world = dist.get_world_size()
     # Each has a group of its own, to do all that many do but wait for others.
     alone = [dist.new_group([rank]) for rank in range(world)][dist.get_rank()]
-    found: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     if task:
         config, schema = from_dict(task["config"]), Schema.from_dict(task["schema"])
-        found = _all(config, schema, task["ids"], alone)
+        measured = _all(config, schema, task["ids"], alone)
     if world > 1:
-        found |= network()
-    print(json.dumps(found), flush=True)
+        measured |= network()
+    print(json.dumps(measured), flush=True)
     dist.destroy_process_group()
 
 

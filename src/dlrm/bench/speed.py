@@ -13,22 +13,22 @@ from statistics import median
 
 import numpy as np
 import torch
-from torch import nn
 
+from dlrm import metrics
 from dlrm.batch import Batch
-from dlrm.bench.batches import draw_ids
+from dlrm.bench.batches import CLICK_RATE, random_batch
+from dlrm.bench.local_step import fresh_model, train_step
 from dlrm.data.loader import Loader
 from dlrm.data.store import Dataset
 from dlrm.files import write_tensors
-from dlrm.metrics import Metrics
-from dlrm.nn import precision
 from dlrm.ops.memory import keep_freed_memory
 from dlrm.parallel.tables import contents
 from dlrm.schema import Schema
 from dlrm.terminal import progress
 from dlrm.training.config import TrainConfig
-from dlrm.training.loop import compute_loss
+from dlrm.training.predictions import Predictions
 from dlrm.training.rates import Rates
+from dlrm.training.step import TrainStep
 
 LIMIT_BYTES = 1_000_000_000
 """Of tables and optimizer state that are measured on."""
@@ -60,28 +60,22 @@ def measure(
     smaller = capped(config, schema)
     with progress() as bar:
         task = bar.add_task("measuring", total=5)
-        model = config.model.build(smaller, precision.resolve(config.precision))
-        optimizer = config.optim.build(model.parameters())
+        train = train_step(config, smaller, fresh_model(config, smaller))
         bar.advance(task)
         batches = _batches(dataset, smaller, batch_size)
-        seen = Metrics()
+        seen = Predictions(smaller.num_labels)
 
         def step() -> None:
             batch = next(batches)
-            logits = model(batch)
-            value = compute_loss(config.loss, logits, batch.labels)
-            value.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            seen.update(logits.detach().numpy(), batch.labels.numpy())
-            value.item()
+            train(batch).item()
+            seen.update(train.logits, batch)
 
         _repeat(step, WARM_S)
         bar.advance(task)
         step_s = _repeat(step, TRAIN_S)
         bar.advance(task)
         size = min(config.eval.batch_size, 16384)
-        evaluation_s = _evaluation_s(model, _batches(dataset, smaller, size)) / size
+        evaluation_s = _evaluation_s(train, _batches(dataset, smaller, size)) / size
         bar.advance(task)
         save_s, write_s = _write_s()
         return Rates(
@@ -104,50 +98,46 @@ def capped(config: TrainConfig, schema: Schema) -> Schema:
         kept = contents(model, config.optim.name)
         return kept.model_bytes + kept.state_bytes
 
-    most = max(schema.rows, default=0)
+    most = max(schema.num_embeddings, default=0)
     while most > 1000 and kept_bytes(most) > LIMIT_BYTES:
         most = most * 4 // 5
     return _cut(schema, most)
 
 
 def _cut(schema: Schema, most: int) -> Schema:
-    features = (replace(f, rows=min(f.rows, most)) for f in schema.categorical)
-    return replace(schema, categorical=tuple(features))
+    tables = (
+        replace(table, num_embeddings=min(table.num_embeddings, most)) for table in schema.tables
+    )
+    return replace(schema, tables=tuple(tables))
 
 
 def _batches(dataset: Dataset | None, schema: Schema, size: int) -> Iterator[Batch]:
     """Return batches without end: of the training split, or random ones."""
     if dataset is None:
         rng = np.random.default_rng(0)
-        made = [_random(schema, size, rng) for _ in range(max(4, min(64, 200_000 // size)))]
-        yield from cycle(made)
+        count = max(4, min(64, 200_000 // size))
+        yield from cycle([random_batch(schema, size, "zipf", rng) for _ in range(count)])
     else:
-        rows = torch.tensor(schema.rows)
         loader = Loader(dataset.split("train"), batch_size=size, shuffle=True)
-        cut = dataset.schema.rows != schema.rows
+        cut = dataset.schema.tables != schema.tables
         epoch = 0
         while True:
             for batch in loader.epoch(epoch):
-                yield _within(batch, rows) if cut else batch
+                yield _within(batch, schema) if cut else batch
             epoch += 1
 
 
-def _within(batch: Batch, rows: torch.Tensor) -> Batch:
+def _within(batch: Batch, schema: Schema) -> Batch:
     """Return a batch with ids of cut tables."""
-    if batch.offsets is None:
-        return replace(batch, ids=(batch.ids % rows).to(batch.ids.dtype))
-    of = torch.arange(len(batch.offsets) - 1) % len(rows)
-    limits = rows[of.repeat_interleave(batch.offsets.diff())]
-    return replace(batch, ids=(batch.ids % limits).to(batch.ids.dtype))
-
-
-def _random(schema: Schema, size: int, rng: np.random.Generator) -> Batch:
-    dense = np.log1p(rng.pareto(0.7, (size, len(schema.dense))).clip(0, 60_000))
-    return Batch(
-        dense=torch.from_numpy(dense.astype(np.float32)),
-        ids=torch.from_numpy(draw_ids(schema.rows, size, "zipf", rng)),
-        labels=torch.from_numpy((rng.random(size) < 0.25).astype(np.float32)),
-    )
+    sizes = dict(zip(schema.feature_names, schema.num_embeddings, strict=True))
+    limits = torch.tensor([sizes[feature.name] for feature in schema.one_hot_features])
+    ids = (batch.ids % limits).to(batch.ids.dtype)
+    if batch.lists is None:
+        return replace(batch, ids=ids)
+    limits = torch.tensor([sizes[feature.name] for feature in schema.list_features])
+    limits = limits.repeat(len(batch)).repeat_interleave(batch.lists.lengths)
+    values = (batch.lists.values % limits).to(batch.lists.values.dtype)
+    return replace(batch, ids=ids, lists=batch.lists._replace(values=values))
 
 
 def _repeat(run: Callable[[], None], seconds: float) -> float:
@@ -164,13 +154,13 @@ def _repeat(run: Callable[[], None], seconds: float) -> float:
 
 
 @torch.inference_mode()
-def _evaluation_s(model: nn.Module, batches: Iterator[Batch]) -> float:
-    model.eval()
-    scored = Metrics()
+def _evaluation_s(train: TrainStep, batches: Iterator[Batch]) -> float:
+    net = train.net.eval()
+    scored = Predictions()
 
     def run() -> None:
         batch = next(batches)
-        scored.update(model(batch).float().numpy(), batch.labels.numpy())
+        scored.update(net(train.to_device(batch)).float().cpu(), batch)
 
     run()
     return _repeat(run, EVAL_S)
@@ -179,11 +169,10 @@ def _evaluation_s(model: nn.Module, batches: Iterator[Batch]) -> float:
 def _metrics_s() -> float:
     """Return the seconds that the metrics of a sample take, in a crowd."""
     rng = np.random.default_rng(0)
-    scored = Metrics()
-    labels = (rng.random(SCORED) < 0.25).astype(np.float32)
-    scored.update(rng.normal(size=SCORED).astype(np.float32), labels)
+    labels = (rng.random(SCORED) < CLICK_RATE).astype(np.float32)
+    logits = rng.normal(size=SCORED).astype(np.float32)
     began = time.perf_counter()
-    scored.compute()
+    metrics.measure(logits, labels)
     return (time.perf_counter() - began) / SCORED
 
 

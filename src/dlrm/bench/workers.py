@@ -14,7 +14,7 @@ import torch
 
 from dlrm.bench.arch import ARCHS
 from dlrm.bench.batches import rotation
-from dlrm.bench.local_step import learning_rate
+from dlrm.bench.local_step import LEARNING_RATE, train_step
 from dlrm.data.loader import shares
 from dlrm.errors import ConfigError
 from dlrm.ops.memory import keep_freed_memory
@@ -23,13 +23,12 @@ from dlrm.parallel.config import ParallelConfig
 from dlrm.parallel.world import World
 from dlrm.training.build import build, optimizer_of
 from dlrm.training.config import TrainConfig
-from dlrm.training.loop import batch_loss
-from dlrm.training.votes import votes
+from dlrm.training.sync import sync_loss, sync_stop
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a team does."""
+    """What workers train together, and how."""
 
     procs: int
     threads: int
@@ -49,14 +48,15 @@ class Task:
         """The run that the steps are of."""
         return TrainConfig(
             model=ARCHS[self.arch].model,
-            optim=OptimConfig(name=self.optim, lr=learning_rate(self.optim)),  # pyright: ignore[reportArgumentType]
+            optim=OptimConfig(name=self.optim, lr=LEARNING_RATE),
             parallel=ParallelConfig(sharding=self.sharding, wire=self.wire),  # pyright: ignore[reportArgumentType]
             engine=self.engine,  # pyright: ignore[reportArgumentType]
             precision=self.precision,  # pyright: ignore[reportArgumentType]
+            device="cpu",
         )
 
 
-class Team:
+class Workers:
     """A context in which `steps` trains.
 
     Args:
@@ -71,7 +71,7 @@ class Team:
         self.task = task
         self._processes: list[subprocess.Popen[str]] = []
 
-    def __enter__(self) -> "Team":
+    def __enter__(self) -> "Workers":
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
         for rank in range(self.task.procs):
@@ -134,22 +134,23 @@ class Team:
 
 
 def serve(task: Task) -> None:
-    """Be one process of a team: read how many steps to take, take them, write how it went."""
+    """Be one of the processes: read how many steps to take, take them, write how it went."""
     keep_freed_memory()
     torch.set_num_threads(task.threads)
     arch = ARCHS[task.arch].scaled(task.rows_scale)
     with World.from_environment("gloo") as world:
         torch.manual_seed(0)
-        built = build(task.config, arch.schema, world)
-        optimizer = optimizer_of(task.config, built)
+        config = task.config
+        built = build(config, arch.schema, world)
+        train = train_step(config, arch.schema, built.net, optimizer_of(config, built))
         parts = shares(task.batch_size, world.size)
         first = sum(parts[: world.rank])
         batches = [
             replace(batch.slice(first, first + parts[world.rank]), parts=parts)
-            for batch in rotation(arch.rows, task.batch_size, "uniform")
+            for batch in rotation(arch.schema, task.batch_size, "uniform")
         ]
         wire = getattr(built.net, "wire", None)
-        at, loss = 0, 0.0
+        at, loss = 0, torch.zeros(())
         print("{}", flush=True)
         for line in sys.stdin:
             sent = waited = 0.0
@@ -158,14 +159,11 @@ def serve(task: Task) -> None:
             for _ in range(int(line)):
                 batch = batches[at % len(batches)]
                 at += 1
-                logits = built.net(batch)
-                value = batch_loss(task.config.loss, logits, batch)
-                said = votes(world, value.item(), False)
-                value.backward()
-                optimizer.step()
-                optimizer.zero_grad()
-                loss, _ = said()
-            answer = {"loss": loss, "sent_bytes": 0.0, "waited_s": 0.0}
+                stopped = sync_stop(world, False)
+                loss = train(batch)
+                stopped()
+            # As the training loop does where it writes a line of its log.
+            answer = {"loss": sync_loss(world, loss), "sent_bytes": 0.0, "waited_s": 0.0}
             if wire is not None:
                 answer["sent_bytes"] = wire.sent_bytes - sent
                 answer["waited_s"] = wire.waited_s - waited

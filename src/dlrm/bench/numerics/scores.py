@@ -14,7 +14,8 @@ from dlrm.metrics.resample import Blocks
 from dlrm.nn.embedding import EmbeddingCollection, embeddings_of
 from dlrm.nn.hashed import HashedEmbeddings
 from dlrm.nn.quantized import QuantizedCollection
-from dlrm.training.evaluate import predict_split
+from dlrm.schema import Schema
+from dlrm.training.evaluate import measured, predict_split
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +31,18 @@ class Scores:
         return self.values.require(metric)
 
 
-def score(model: nn.Module, split: Split, batch_size: int) -> Scores:
-    """Return how good a model is on a split.
+def score(model: nn.Module, split: Split, schema: Schema, batch_size: int) -> Scores:
+    """Return how good a model is on a split, by its first label.
 
     Raises:
         DivergedError: A score is no number.
 
     """
     predictions = predict_split(model, split, batch_size)
-    values = predictions.compute()
-    logits, labels = predictions.arrays()
-    found = Blocks(len(labels), None).resampled(click_rows(logits, labels))
-    return Scores(values, found["auc"])
+    values = measured(predictions, schema)
+    logits, labels, _ = predictions.arrays()
+    rows = click_rows(logits[:, 0], labels[:, 0])
+    return Scores(values.first, Blocks(len(labels), None).resampled(rows)["auc"])
 
 
 def read_bytes(model: nn.Module, pooling: Mapping[str, float]) -> float:
@@ -59,7 +60,7 @@ def read_bytes(model: nn.Module, pooling: Mapping[str, float]) -> float:
     }
     return sum(
         # Such a one holds its rows and nothing else.
-        part.size_bytes / sum(part.rows) * hashes.get(id(part), 1) * pooling.get(name, 1.0)
+        part.size_bytes / sum(part.layout.sizes) * hashes.get(id(part), 1) * pooling.get(name, 1.0)
         for part in model.modules()
         if isinstance(part, EmbeddingCollection | QuantizedCollection)
         for name in part.names

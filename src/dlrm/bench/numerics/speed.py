@@ -8,13 +8,11 @@ import torch
 from torch import nn
 
 from dlrm.batch import Batch
+from dlrm.bench.local_step import fresh_model, train_step
 from dlrm.bench.timer import Timing, interleave
 from dlrm.data.loader import Loader
 from dlrm.data.store import Dataset, Split
-from dlrm.parallel.world import World
-from dlrm.training.build import build, optimizer_of, pooling
 from dlrm.training.config import TrainConfig
-from dlrm.training.loop import batch_loss
 
 SCORED_BATCH = 2048
 SCORED_ROWS = 32_768
@@ -41,7 +39,7 @@ def training(
 ) -> tuple[Timing, Timing]:
     """Return the seconds of a sample that two configs train on, the reference's first.
 
-    Each is a whole step (forward, loss, backward, update) of a fresh model.
+    Each is a whole step of a fresh model, as the training loop takes it.
     """
     batches = _batches(dataset.split("train"), config.loader.batch_size, TRAINED_ROWS)
     return _timed(_step(reference, dataset), _step(config, dataset), batches)
@@ -82,14 +80,5 @@ def _batches(split: Split, batch_size: int, rows: int) -> list[Batch]:
 
 def _step(config: TrainConfig, dataset: Dataset) -> Callable[[Batch], float]:
     torch.manual_seed(config.seed)
-    built = build(config, dataset.schema, World.alone(), pooling(dataset))
-    optimizer = optimizer_of(config, built)
-
-    def step(batch: Batch) -> float:
-        loss = batch_loss(config.loss, built.net(batch), batch)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss.item()
-
-    return step
+    train = train_step(config, dataset.schema, fresh_model(config, dataset.schema))
+    return lambda batch: train(batch).item()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from dlrm import terminal
@@ -25,7 +26,6 @@ from dlrm.bench.timer import Timing
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, DatasetError, DivergedError, DlrmError, Interrupted
 from dlrm.nn.quantized import quantize
-from dlrm.parallel.build import described
 from dlrm.parallel.tables import contents
 from dlrm.terminal import human_bytes
 from dlrm.training import runner
@@ -99,7 +99,9 @@ class Study:
                 f"loader.batch_size is {config.loader.batch_size}, and there are {len(train):,} "
                 "training rows: take a smaller batch, or more data"
             )
-        if test.labels.min() == test.labels.max():
+        if dataset.schema.task != "classification":
+            raise ConfigError(f"{dataset.path}: its labels are real numbers, which have no AUC")
+        if test.labels[:, 0].min() == test.labels[:, 0].max():
             raise DatasetError(f"{dataset.path}: all test rows have one label, so AUC is undefined")
         _check_memory(config, dataset)
         self.recipe, self.config, self.dataset, self.test = recipe, config, dataset, test
@@ -168,7 +170,8 @@ class Study:
         self._measure(found, reference, model, seed)
 
     def _measure(self, found: Found, reference: nn.Module, model: nn.Module, seed: int) -> None:
-        found.scores.append(scores.score(model, self.test, self.config.eval.batch_size))
+        schema, batch_size = self.dataset.schema, self.config.eval.batch_size
+        found.scores.append(scores.score(model, self.test, schema, batch_size))
         if seed == 0:
             found.bytes_per_sample = scores.read_bytes(model, pooling(self.dataset))
             found.tables_bytes = scores.tables_bytes(model)
@@ -188,7 +191,8 @@ class Study:
 
 def _check_memory(config: TrainConfig, dataset: Dataset) -> None:
     """Raise a ConfigError where there is no room for the reference and a variant beside it."""
-    model, _ = described(lambda: config.model.build(dataset.schema))
+    with torch.device("meta"):
+        model = config.model.build(dataset.schema)
     kept = contents(model, config.optim.name)
     needed, there = 2 * (kept.model_bytes + kept.state_bytes), memory_bytes()
     if there is not None and needed > there:
