@@ -1,5 +1,7 @@
 """Random batches: within their tables, distributed as named, larger than the cache together."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,8 +10,9 @@ from numpy.typing import NDArray
 
 from dlrm.bench import batches
 from dlrm.bench.arch import ARCHS
-from dlrm.bench.batches import Ids, batch_sizes, cache_bytes, draw_ids, rotation
+from dlrm.bench.batches import Ids, batch_sizes, cache_bytes, draw_ids, random_batch, rotation
 from dlrm.errors import ConfigError
+from dlrm.schema import Feature, Schema, Table
 
 
 @given(
@@ -41,14 +44,37 @@ def test_uniform_ids_are_all_equally_likely_and_zipf_ids_fall_as_promised() -> N
 
 def test_batches_are_together_larger_than_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "cache_bytes", lambda: 100_000)
-    found = rotation([5, 7], 32, "uniform")
+    schema = Schema.one_hot(13, [5, 7])
+    found = rotation(schema, 32, "uniform")
     size = sum(t.numel() * t.element_size() for b in found for t in (b.dense, b.ids, b.labels))
     assert 100_000 < size < 200_000
     assert {len(batch) for batch in found} == {32}
     assert not found[0].ids.equal(found[1].ids)
-    assert found[3].ids.equal(rotation([5, 7], 32, "uniform")[3].ids)
-    assert len(rotation([5, 7], 100_000, "zipf")) == batches.LEAST_BATCHES
-    assert len(rotation([5], 1, "zipf")) <= batches.MOST_BATCHES
+    assert found[3].ids.equal(rotation(schema, 32, "uniform")[3].ids)
+    assert len(rotation(schema, 100_000, "zipf")) == batches.LEAST_BATCHES
+    assert len(rotation(Schema.one_hot(13, [5]), 1, "zipf")) <= batches.MOST_BATCHES
+
+
+def test_batches_are_of_their_schema() -> None:
+    schema = Schema(
+        dense=(),
+        tables=(Table(name="item", num_embeddings=5), Table(name="day", num_embeddings=7)),
+        features=(
+            Feature(name="history", table="item", kind="sequence"),
+            Feature(name="item", table="item"),
+            Feature(name="day", table="day"),
+        ),
+        labels=("click", "buy"),
+    )
+    batch = random_batch(schema, 60, "uniform", np.random.default_rng(0), pooling=3)
+    assert batch.dense.shape == (60, 0)
+    assert batch.labels.shape == (60, 2)
+    assert batch.ids.amax(0).tolist() == [4, 6]
+    assert batch.lists is not None
+    assert batch.lists.lengths.tolist() == [3] * 60
+    assert batch.lists.values.max() == 4
+    rated = random_batch(replace(schema, task="regression"), 60, "zipf", np.random.default_rng(0))
+    assert len(rated.labels.unique()) == 120
 
 
 def test_the_cache_has_a_size() -> None:
@@ -64,20 +90,20 @@ def test_batch_sizes_are_read_and_wrong_ones_quoted() -> None:
 
 def test_the_architectures_are_those_of_the_data_sets() -> None:
     kaggle, terabyte = ARCHS["criteo-kaggle"], ARCHS["criteo-terabyte"]
-    assert len(kaggle.rows) == len(terabyte.rows) == 26
+    assert len(kaggle.num_embeddings) == len(terabyte.num_embeddings) == 26
     assert kaggle.rows_total == 33_762_577
-    assert max(terabyte.rows) < 40_000_000
+    assert max(terabyte.num_embeddings) < 40_000_000
     assert kaggle.bottom == (13, 512, 256, 64, 16)
     assert kaggle.top == (367, 512, 256, 1)
     assert terabyte.bottom == (13, 512, 256, 128)
     assert terabyte.top == (479, 1024, 1024, 512, 256, 1)
-    assert kaggle.schema.rows == kaggle.rows
+    assert kaggle.schema.num_embeddings == kaggle.num_embeddings
 
 
 def test_tables_shrink_but_never_vanish() -> None:
     small = ARCHS["criteo-kaggle"].scaled(0.001)
-    assert small.rows[2] == 10131
-    assert min(small.rows) == 1
+    assert small.num_embeddings[2] == 10131
+    assert min(small.num_embeddings) == 1
     for share in (0.0, -1.0, 1.5):
         with pytest.raises(ConfigError, match=f"rows-scale is {share}"):
             small.scaled(share)

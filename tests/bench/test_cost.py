@@ -22,27 +22,21 @@ from dlrm.bench.cost.operators import measured, parts
 from dlrm.bench.cost.predict import Predictor, exponent
 from dlrm.bench.cost.step_work import Assumed, works
 from dlrm.bench.cost.work import Product, Random, Terms, Work
-from dlrm.bench.local_step import learning_rate
+from dlrm.bench.local_step import train_step
 from dlrm.bench.ops import OPERATORS
 from dlrm.bench.ops.setting import Setting
 from dlrm.bench.stages import FORWARD, LOSS, Watched, stages
-from dlrm.models import MODELS, ModelConfig
+from dlrm.models import MODELS, ModelConfig, build
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
-from dlrm.optim import OPTIMIZERS, build
-from dlrm.schema import CategoricalFeature, DenseFeature, Schema
+from dlrm.optim import OPTIMIZERS
+from dlrm.optim.config import OptimConfig
+from dlrm.schema import Schema
 from dlrm.training.config import TrainConfig
-from dlrm.training.loss import bce
 
 ROWS = (50, 7, 300)
-SCHEMA = Schema(
-    dense=tuple(DenseFeature(name=f"I{i}") for i in range(4)),
-    categorical=tuple(
-        CategoricalFeature(name=name, rows=n)
-        for name, n in zip(("user", "item", "C2"), ROWS, strict=True)
-    ),
-)
+SCHEMA = Schema.one_hot(4, ROWS, ("user", "item", "C2"))
 FEATURES = st.integers(1, 5)
 
 
@@ -206,10 +200,7 @@ def test_an_operator_has_the_same_work_in_a_step_and_alone(precision: ComputeDty
         batch=100, tables=3, rows=500, dim=8, pooling=2, precision=precision, optim="adagrad",
         widths=(14, 32, 8),
     )  # fmt: skip
-    schema = Schema(
-        dense=SCHEMA.dense,
-        categorical=tuple(CategoricalFeature(name=f"C{t}", rows=500) for t in range(3)),
-    )
+    schema = Schema.one_hot(4, (500,) * 3, kind="bag")
     config = DLRMConfig(dim=8, bottom=(32,), top=(32, 8))
     model = config.build(schema, precision)
     with torch.device("meta"):
@@ -238,10 +229,11 @@ def test_a_watched_step_is_the_same_step(name: str, optimizer: str) -> None:
     steps = []
     for watched_too in (False, True):
         torch.manual_seed(0)
-        model = config.build(SCHEMA)
-        opt = build(optimizer, model.parameters(), learning_rate(optimizer))
-        watched = Watched(model, opt)
-        batch = random_batch(ROWS, 16, "uniform", np.random.default_rng(0), num_dense=4)
+        run = TrainConfig(model=config, optim=OptimConfig(name=optimizer, lr=0.01, warmup_steps=9))
+        model = build(config, SCHEMA)
+        train = train_step(run, SCHEMA, model)
+        watched = Watched(model, train)
+        batch = random_batch(SCHEMA, 16, "uniform", np.random.default_rng(0))
         seen: list[tuple[str, str]] = []
 
         class Seen:
@@ -256,11 +248,7 @@ def test_a_watched_step_is_the_same_step(name: str, optimizer: str) -> None:
             expected = {(stage, FORWARD) for stage in (*stages(model), LOSS)}
             assert expected <= set(seen)
         else:
-            logits = model(batch)
-            value = bce(logits, batch.labels)
-            value.backward()
-            opt.step()
-            loss = value.item()
+            loss = train(batch).item()
         steps.append((loss, [p.detach().clone() for p in model.parameters()]))
     (first, before), (second, after) = steps
     assert first == second
@@ -269,9 +257,10 @@ def test_a_watched_step_is_the_same_step(name: str, optimizer: str) -> None:
 
 
 def test_nothing_watches_after_the_watch() -> None:
-    model = DLRMConfig(dim=4, bottom=(8,), top=(8,)).build(SCHEMA)
-    watched = Watched(model, build("sgd", model.parameters(), 0.1))
-    batch = random_batch(ROWS, 16, "uniform", np.random.default_rng(0), num_dense=4)
+    config = TrainConfig(model=DLRMConfig(dim=4, bottom=(8,), top=(8,)))
+    model = build(config.model, SCHEMA)
+    watched = Watched(model, train_step(config, SCHEMA, model))
+    batch = random_batch(SCHEMA, 16, "uniform", np.random.default_rng(0))
 
     class Loud:
         def enter(self, stage: str, phase: str) -> None:

@@ -22,10 +22,12 @@ from dlrm.data.prepare import prepare
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, DatasetError, DivergedError, Interrupted
 from dlrm.metrics.bootstrap import difference
+from dlrm.models import build
 from dlrm.models.dlrm import DLRMConfig
-from dlrm.nn.embedding import EmbeddingCollection
+from dlrm.nn.embedding import EmbeddingCollection, materialize
 from dlrm.nn.quantized import quantize
 from dlrm.nn.tables import TablesConfig
+from dlrm.schema import Schema
 from dlrm.training.config import EvalConfig, LoaderConfig, TrainConfig
 from dlrm.training.evaluate import predict_split
 
@@ -103,25 +105,27 @@ def test_the_reference_comes_first_and_unknown_variants_are_named():
 
 @pytest.mark.parametrize("bits", ["fp16", "bf16", "int8", "int4", "int2"])
 def test_bytes_are_those_of_the_rows_that_a_sample_reads(bits):
-    tables = TablesConfig(init_std=0.1).build([100, 40], 16, ["a", "b"])
+    schema = Schema.one_hot(0, [100, 40], ["a", "b"])
+    tables = materialize(TablesConfig(init_std=0.1).build(schema, 16))
     row = {"fp16": 32, "bf16": 32, "int8": 24, "int4": 12, "int2": 8}[bits]
     small = quantize(tables, bits)
     assert read_bytes(tables, {}) == 2 * 64
     assert read_bytes(small, {"b": 2.5}) == row * 3.5
     assert tables_bytes(small) == 140 * row
-    hashed = TablesConfig(compression="hash", threshold=50).build([1000, 40], 16, ["a", "b"])
+    config = TablesConfig(compression="hash", threshold=50)
+    hashed = config.build(Schema.one_hot(0, [1000, 40], ["a", "b"]), 16)
     assert read_bytes(hashed, {}) == (2 + 1) * 64
-    aware = TablesConfig(qat="int2").build([100, 40], 16, ["a", "b"])
-    assert read_bytes(quantize(aware, "int2"), {}) == 2 * 8
+    trained = materialize(TablesConfig(qat="int2").build(schema, 16))
+    assert read_bytes(quantize(trained, "int2"), {}) == 2 * 8
 
 
 def test_resamples_are_those_of_the_paired_bootstrap(clicks: Dataset):
     torch.manual_seed(0)
-    models = [SMALL.model.build(clicks.schema).eval() for _ in range(2)]
+    models = [build(SMALL.model, clicks.schema).eval() for _ in range(2)]
     split = clicks.split("test")
-    a, b = (score(model, split, 128) for model in models)
-    logits = [predict_split(model, split, 128).arrays()[0] for model in models]
-    expected = difference(logits[0], logits[1], np.asarray(split.labels))["auc"]
+    a, b = (score(model, split, clicks.schema, 128) for model in models)
+    logits = [predict_split(model, split, 128).arrays()[0][:, 0] for model in models]
+    expected = difference(logits[0], logits[1], np.asarray(split.labels[:, 0]))["auc"]
     assert expected is not None
     assert a.value("auc") - b.value("auc") == expected.value
     ends = np.quantile(a.resampled - b.resampled, [0.025, 0.975])
@@ -147,7 +151,7 @@ def test_every_variant_is_a_row(whole):
     reference = by_name["fp32"]
     assert reference["noise_auc"] > 0
     assert reference["auc_change"] == 0
-    tables = len(made.dataset.schema.categorical)
+    tables = len(made.dataset.schema.features)
     for name, row in by_name.items():
         assert row["error"] is None
         assert row["seeds"] == [0, 1]

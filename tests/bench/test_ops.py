@@ -13,6 +13,7 @@ from dlrm.bench import batches
 from dlrm.bench.cost.least import least
 from dlrm.bench.cost.operator_work import distinct
 from dlrm.bench.cost.work import Product, Random, Work
+from dlrm.bench.local_step import LEARNING_RATE
 from dlrm.bench.machine.ceilings import Ceilings, GatherPoint
 from dlrm.bench.ops import OPERATORS, loader, processes, room, rotation, timed
 from dlrm.bench.ops.operator import Need, Operator, Stock
@@ -104,14 +105,14 @@ def test_the_bytes_of_a_lookup_are_those_of_its_tensors(
 ) -> None:
     setting = replace(TINY, pooling=pooling, storage=storage)
     case = OPERATORS["lookup"].build(setting, stock)
-    given = [tensor for tensor in case.inputs[0] if tensor is not None]
+    given = [tensor for tensor in case.inputs[0] if isinstance(tensor, Tensor)]
     vectors = case.run(case.inputs[0])
     assert isinstance(vectors, Tensor)
     work = OPERATORS["lookup"].work(setting)
     rows = 8 * given[0].numel()
     assert work.stream_bytes == sum(each.nbytes for each in given) + rows + vectors.nbytes
     (random,) = work.random
-    assert random.accesses == case.inputs[0][0].numel()
+    assert random.accesses == case.inputs[0].ids.numel()
     weight = stock.tables(setting).weight
     assert random.row_bytes == weight.nbytes // len(weight)
     assert random.tables_bytes == weight.nbytes
@@ -166,8 +167,8 @@ def test_the_bytes_of_a_loaded_batch_are_those_of_its_tensors(stock: Stock, pool
     batch = next(case.inputs[0].epoch())
     tensors = [batch.dense, batch.ids, batch.labels]
     if pooling > 1:
-        assert batch.offsets.diff().eq(pooling).all()
-        tensors.append(batch.offsets[1:])
+        assert batch.lists.lengths.eq(pooling).all()
+        tensors += [batch.lists.values, batch.lists.offsets[1:]]
     made = sum(tensor.nbytes for tensor in tensors)
     # A label has one byte on disk.
     assert OPERATORS["loader"].work(setting).bytes == made + made - 3 * 6
@@ -200,9 +201,9 @@ def test_a_lookup_gives_the_rows(stock: Stock) -> None:
     weight = stock.tables(TINY).weight
     with torch.no_grad():
         weight.copy_(torch.randn_like(weight))
-    ids, offsets = case.inputs[1]
-    assert offsets is None
-    expected = weight.view(3, 50, 8)[torch.arange(3), ids.long()]
+    block = case.inputs[1]
+    assert block.offsets is None
+    expected = weight.view(3, 50, 8)[torch.arange(3), block.ids.long()]
     assert torch.equal(case.run(case.inputs[1]), expected)  # pyright: ignore[reportArgumentType]
 
 
@@ -214,8 +215,8 @@ def test_an_update_changes_exactly_the_rows_that_were_looked_up(
     setting = replace(TINY, optim=optim, pooling=pooling, rows=400)
     case = OPERATORS["update"].build(setting, stock)
     weight = stock.tables(setting).weight
-    ids = rotation.draw(setting, len(case.inputs))[1][0]
-    rows = ids.long().view(6, 3, pooling) + stock.tables(setting).starts[:, None]
+    ids = rotation.draw(setting, len(case.inputs))[1].ids
+    rows = ids.long().view(6, 3, pooling) + torch.tensor(stock.tables(setting).starts)[:, None]
     before = weight.detach().clone()
     case.run(case.inputs[1])
     changed = (weight != before).any(dim=1).nonzero().flatten()
@@ -229,9 +230,9 @@ def test_sgd_subtracts_the_gradient(stock: Stock) -> None:
     case = OPERATORS["update"].build(TINY, stock)
     tables = stock.tables(TINY)
     expected = tables.weight.detach().clone()
-    ids = rotation.draw(TINY, len(case.inputs))[0][0]
-    rows = (ids + tables.starts).flatten()
-    expected.index_add_(0, rows, case.inputs[0][1].reshape(-1, 8), alpha=-0.1)
+    ids = rotation.draw(TINY, len(case.inputs))[0].ids
+    rows = (ids + torch.tensor(tables.starts)).flatten()
+    expected.index_add_(0, rows, case.inputs[0][1].reshape(-1, 8), alpha=-LEARNING_RATE)
     case.run(case.inputs[0])
     assert torch.allclose(tables.weight, expected)
 
@@ -264,16 +265,17 @@ def _bytes(of: Any) -> int:
             return sum(2 * p.nbytes for p in of.param_groups[0]["params"])
         case list() | tuple():
             return sum(map(_bytes, of))
-        case None:
+        case int() | None:
             return 0
     split = of.split
-    return split.dense.nbytes + split.ids.nbytes + split.labels.nbytes
+    lists = () if split.lists is None else split.lists
+    return sum(array.nbytes for array in (split.dense, split.ids, split.labels, *lists))
 
 
 @pytest.mark.parametrize("pooling", [1, 3])
 def test_ids_stay_within_their_tables_in_bags_of_that_many(pooling: int) -> None:
     setting = replace(TINY, pooling=pooling, rows=7, ids="zipf")
-    for ids, offsets in rotation.draw(setting, 5):
+    for _, ids, offsets in rotation.draw(setting, 5):
         assert ids.numel() == 6 * 3 * pooling
         assert 0 <= int(ids.min()) <= int(ids.max()) < 7
         if pooling > 1:
@@ -591,7 +593,7 @@ def test_an_exchange_takes_two_processes(stock: Stock) -> None:
         ({"widths": (512,)}, "widths are 512, expected inputs and outputs"),
         ({"ids": "normal"}, 'unknown ids "normal"; choose one of: uniform, zipf'),
         ({"storage": "fp8"}, 'unknown storage "fp8"; choose one of: fp32, bf16'),
-        ({"optim": "lion"}, 'unknown optim "lion"; choose one of: sgd'),
+        ({"optim": "lion"}, 'unknown optimizer "lion"; choose one of: sgd'),
         ({"precision": "int1"}, 'unknown precision "int1"; choose one of: fp32, bf16'),
     ],
 )

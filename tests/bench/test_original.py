@@ -10,7 +10,7 @@ import torch
 
 from dlrm.batch import Batch
 from dlrm.bench.arch import Arch
-from dlrm.bench.local_step import Ours
+from dlrm.bench.local_step import LocalStep
 from dlrm.bench.original import Original, layout, load, run
 from dlrm.errors import ConfigError
 from dlrm.models.dlrm import DLRMConfig
@@ -129,8 +129,8 @@ def batches(count: int, samples: int = 16) -> list[Batch]:
     return [
         Batch(
             torch.rand(samples, 13),
-            torch.stack([torch.randint(rows, (samples,)) for rows in ARCH.rows], 1).int(),
-            torch.randint(2, (samples,)).float(),
+            torch.stack([torch.randint(n, (samples,)) for n in ARCH.num_embeddings], 1).int(),
+            torch.randint(2, (samples, 1)).float(),
         )
         for _ in range(count)
     ]
@@ -187,12 +187,12 @@ def test_a_batch_in_its_layout() -> None:
     assert ids.is_contiguous()
     assert ids.t().tolist() == batch.ids.tolist()
     assert labels.shape == (5, 1)
-    assert labels[:, 0].equal(batch.labels)
+    assert labels.equal(batch.labels)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adagrad"])
 def test_from_equal_parameters_both_do_the_same(clone: Path, optimizer: str) -> None:
-    ours = Ours(ARCH, "fp32", optimizer)
+    ours = LocalStep(ARCH, "fp32", optimizer)
     original = Original(load(clone), ARCH, optimizer, ours.model)
     for batch in batches(4):
         assert original.step(layout(batch)) == pytest.approx(ours.step(batch), abs=1e-5)
@@ -200,13 +200,15 @@ def test_from_equal_parameters_both_do_the_same(clone: Path, optimizer: str) -> 
 
 
 def test_its_own_parameters_are_copied_not_shared(clone: Path) -> None:
-    ours = Ours(ARCH, "fp32", "rowwise_adagrad")
+    ours = LocalStep(ARCH, "fp32", "rowwise_adagrad")
     original = Original(load(clone), ARCH, "rowwise_adagrad", ours.model)
     before = {name: value.clone() for name, value in ours.model.state_dict().items()}
     (batch,) = batches(1)
     original.step(layout(batch))
     assert all(v.equal(before[name]) for name, v in ours.model.state_dict().items())
-    assert not original.model.emb_l[0].weight.equal(before["embeddings.weight"][: ARCH.rows[0]])
+    assert not original.model.emb_l[0].weight.equal(
+        before["embeddings.weight"][: ARCH.num_embeddings[0]]
+    )
 
 
 def test_an_optimizer_that_it_has_not_is_named(clone: Path) -> None:

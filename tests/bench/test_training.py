@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from dlrm.batch import Batch
 from dlrm.bench import batches, loading
 from dlrm.bench.arch import Arch
-from dlrm.bench.embedding import TORCH_OPTIMIZERS, Bags
-from dlrm.bench.embedding import Ours as OurTables
+from dlrm.bench.embedding import Bags, Tables, torch_optimizer
 from dlrm.bench.loading import its_loader, write_split
-from dlrm.bench.local_step import Ours
+from dlrm.bench.local_step import LocalStep
 from dlrm.bench.training import in_turn, round_steps
+from dlrm.errors import IdError
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.nn.embedding import EmbeddingCollection, Storage
 from dlrm.optim import OPTIMIZERS
@@ -39,28 +40,29 @@ def test_rounds_have_two_steps_at_least_and_are_not_endless() -> None:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_our_step_trains(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "cache_bytes", lambda: 1000)
-    (batch, *_) = batches.rotation(ARCH.rows, 32, "uniform")
-    ours = Ours(ARCH, "fp32", optimizer)
+    (batch, *_) = batches.rotation(ARCH.schema, 32, "uniform")
+    ours = LocalStep(ARCH, "fp32", optimizer)
     losses = [ours.step(batch) for _ in range(50)]
     assert losses[-1] < losses[0]
     assert all(p.grad is None for p in ours.model.parameters())
 
 
 def test_the_check_of_ids_finds_a_wrong_one() -> None:
-    ours = Ours(ARCH, "fp32", "sgd")
-    batch = batches.random_batch(ARCH.rows, 16, "uniform", np.random.default_rng(0))
-    assert ours.check_ids(batch) == -1
-    batch.ids[5, 1] = ARCH.rows[1]
-    assert ours.check_ids(batch) == 5 * 3 + 1
+    ours = LocalStep(ARCH, "fp32", "sgd")
+    batch = batches.random_batch(ARCH.schema, 16, "uniform", np.random.default_rng(0))
+    ours.check_ids(batch)
+    batch.ids[5, 1] = ARCH.num_embeddings[1]
+    with pytest.raises(IdError, match="C2: id 4 is out of range"):
+        ours.check_ids(batch)
 
 
 @pytest.mark.parametrize("storage", ["fp32", "bf16", "split"])
 def test_tables_are_stored_as_asked(storage: Storage) -> None:
     arch = ARCH.stored(storage)
-    tables = Ours(arch, "fp32", "sgd").model.embeddings
+    tables = LocalStep(arch, "fp32", "sgd").model.embeddings
     assert isinstance(tables, EmbeddingCollection)
-    assert tables.storage == OurTables(arch, "sgd").collection.storage == storage
-    assert arch.rows == ARCH.rows
+    assert tables.storage == Tables(arch, "sgd").collection.storage == storage
+    assert arch.num_embeddings == ARCH.num_embeddings
 
 
 def test_waiting_is_a_part_of_an_epoch_and_its_first_batch_a_part_of_that(
@@ -76,17 +78,17 @@ def test_waiting_is_a_part_of_an_epoch_and_its_first_batch_a_part_of_that(
     assert 0 < waiting.to_dict()["loading_waited_share"] < 1
 
 
-@pytest.mark.parametrize("optimizer", [name for name in TORCH_OPTIMIZERS if name in OPTIMIZERS])
+@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if torch_optimizer(name)])
 def test_our_tables_and_one_bag_a_table_learn_the_same(optimizer: str) -> None:
-    ours, bags = OurTables(ARCH, optimizer), Bags(ARCH, optimizer)
+    ours, bags = Tables(ARCH, optimizer), Bags(ARCH, optimizer)
     weights = [weight.data for weight in bags.bags.parameters()]
     for t, weight in enumerate(weights):
         weight.copy_(ours.collection.table(t))
     torch.manual_seed(0)
     for _ in range(3):
-        ids = torch.stack([torch.randint(rows, (16,)) for rows in ARCH.rows], 1)
+        ids = torch.stack([torch.randint(n, (16,)) for n in ARCH.num_embeddings], 1)
         grad = torch.randn(16, 3, 4)
-        ours.step((ids.int(), grad))
+        ours.step((Batch(torch.zeros(16, 13), ids.int(), torch.zeros(16, 1)), grad))
         bags.step((ids.t().contiguous(), torch.arange(16), grad.unbind(1)))
     for t, weight in enumerate(weights):
         torch.testing.assert_close(weight, ours.collection.table(t))
@@ -108,7 +110,7 @@ def test_the_original_reads_the_same_rows_from_files_of_its_own_form(tmp_path: P
         assert len(counts) == 7
         arrays = np.load(pro_data)
         assert len(arrays["y"]) == counts.sum()
-        assert arrays["counts"].tolist() == list(ARCH.rows)
+        assert arrays["counts"].tolist() == list(ARCH.num_embeddings)
         columns = (arrays[name][: counts[:6].sum()] for name in ("X_int", "X_cat", "y"))
         return list(zip(*columns, strict=True))
 
@@ -121,4 +123,4 @@ def test_the_original_reads_the_same_rows_from_files_of_its_own_form(tmp_path: P
     counts, ids, labels = (np.stack(column) for column in zip(*samples, strict=True))
     np.testing.assert_allclose(np.log1p(counts), split.dense, rtol=1e-6)
     np.testing.assert_array_equal(ids, split.ids)
-    np.testing.assert_array_equal(labels, split.labels)
+    np.testing.assert_array_equal(labels, split.labels[:, 0])

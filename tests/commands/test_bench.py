@@ -81,14 +81,17 @@ def test_the_check_of_ids_is_a_share_of_the_step(run: Run) -> None:
 def test_tables_in_fewer_bits(
     run: Run, command: str, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = {"original": training_bench, "embedding": embedding_bench}[command]
-    real, stored = measured.Ours, []
+    measured, name = {
+        "original": (training_bench, "LocalStep"),
+        "embedding": (embedding_bench, "Tables"),
+    }[command]
+    real, stored = getattr(measured, name), []
 
     def ours(arch: Arch, *more: Any) -> Any:
         stored.append(arch.model.tables.storage)
         return real(arch, *more)
 
-    monkeypatch.setattr(measured, "Ours", ours)
+    monkeypatch.setattr(measured, name, ours)
     assert run("bench", command, "--storage", "split", "--out", "rows.jsonl")["storage"] == "split"
     assert json.loads(Path("rows.jsonl").read_text())["storage"] == "split"
     assert stored == ["split"]

@@ -25,7 +25,6 @@ from dlrm.nn.embedding import (
     EmbeddingCollection,
     Initializer,
     Layout,
-    Storage,
     materialize,
     parameter_groups,
 )

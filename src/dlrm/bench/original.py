@@ -69,6 +69,12 @@ def _importable(clone: Path) -> Iterator[None]:
     for name in before:
         if name.partition(".")[0] in names:
             del sys.modules[name]
+    for folder in clone.iterdir():
+        if folder.is_dir() and not (folder / "__init__.py").exists():
+            # A package of that name elsewhere would be found before such a folder.
+            package = ModuleType(folder.name)
+            package.__path__ = [str(folder)]
+            sys.modules[folder.name] = package
     stand_ins = [name for dotted in UNUSED for name in stand_in(dotted)]
     sys.path.insert(0, str(clone))
     importlib.invalidate_caches()

@@ -32,7 +32,7 @@ from dlrm.bench.arch import Arch
 from dlrm.bench.cost.operator_work import READ_BYTES, mlp
 from dlrm.bench.cost.work import Product
 from dlrm.models.dlrm import DLRM
-from dlrm.nn.embedding import EmbeddingCollection, Storage
+from dlrm.nn.embedding import EmbeddingCollection
 from dlrm.nn.precision import ComputeDtype
 
 UPDATED_BYTES = READ_BYTES | {"split": 4}

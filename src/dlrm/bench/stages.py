@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 FORWARD, BACKWARD = "forward", "backward"
-"""Phases of a stage; those of a step that are no modules are forward, but for the loss's gradient."""
+"""Phases of a stage; updates have a forward phase alone."""
 
 
 class Watch(Protocol):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
+
 from dlrm.batch import Batch
 from dlrm.bench.batches import Ids, batches_of, rotation
 from dlrm.bench.cost.operator_work import Shape
