@@ -17,9 +17,9 @@ from pathlib import Path
 from rich.console import Console
 
 from dlrm import terminal
-from dlrm.bench import swap, timer
+from dlrm.bench import exchange, timer
 from dlrm.bench.results import append
-from dlrm.bench.workers import Task, Team
+from dlrm.bench.workers import Task, Workers
 
 ROUND_SAMPLES = 65_536
 MOST_STEPS = 40
@@ -60,16 +60,16 @@ def main(words: Sequence[str] = ()) -> None:
                 tasks[engine] = Task(**{**vars(base), "procs": 2, "threads": 1, "engine": engine})
             steps = max(2, min(MOST_STEPS, ROUND_SAMPLES // size))
             with ExitStack() as stack:
-                teams = {name: stack.enter_context(Team(task)) for name, task in tasks.items()}
+                workers = {name: stack.enter_context(Workers(task)) for name, task in tasks.items()}
                 took = timer.interleave(
                     {
-                        name: lambda team=team, n=steps: team.steps(n)
-                        for name, team in teams.items()
+                        name: lambda those=those, n=steps: those.steps(n)
+                        for name, those in workers.items()
                     },
                     rounds=given.rounds,
                     warmup=2,
                 )
-                said = teams["dlrm"].steps(steps)
+                said = workers["dlrm"].steps(steps)
             each = {name: timing.per(steps) for name, timing in took.items()}
             row = {"batch_size": size, "precision": precision, "rows_scale": given.rows_scale}
             for name, timing in each.items():
@@ -92,7 +92,7 @@ def main(words: Sequence[str] = ()) -> None:
     console.print(grid)
     sizes = [1664] if given.quick else [size * DIM * TABLES // 4 * 4 for size in EXCHANGED]
     grid = terminal.table(None, "exchange, both ways", "ms", "bound, ms", "of the bound")
-    for row in swap.measure(sizes):
+    for row in exchange.measure(sizes):
         exchange_s, bound_s = row["exchange_s"], row["bound_s"]
         grid.add_row(
             terminal.human_bytes(row["bytes"]),

@@ -23,7 +23,7 @@ from dlrm import terminal
 from dlrm.bench import operators, timer
 from dlrm.bench.arch import ARCHS
 from dlrm.bench.results import append
-from dlrm.bench.workers import Task, Team
+from dlrm.bench.workers import Task, Workers
 from dlrm.parallel import rated
 from dlrm.parallel.arithmetic import arithmetic
 from dlrm.parallel.device import Device
@@ -98,9 +98,9 @@ def main(words: Sequence[str] = ()) -> None:
                     rows_scale=given.rows_scale,
                 )
                 steps = max(2, min(20, ROUND_SAMPLES // size))
-                with Team(task) as team:
+                with Workers(task) as workers:
                     took = timer.interleave(
-                        {"step": lambda team=team, steps=steps: team.steps(steps)},
+                        {"step": lambda workers=workers, steps=steps: workers.steps(steps)},
                         rounds=given.rounds,
                         warmup=1,
                     )["step"].per(steps)

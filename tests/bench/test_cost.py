@@ -22,11 +22,11 @@ from dlrm.bench.cost.operators import measured, parts
 from dlrm.bench.cost.predict import Predictor, exponent
 from dlrm.bench.cost.step_work import Assumed, works
 from dlrm.bench.cost.work import Product, Random, Terms, Work
-from dlrm.bench.local_step import train_step
+from dlrm.bench.local_step import fresh_step
 from dlrm.bench.ops import OPERATORS
 from dlrm.bench.ops.setting import Setting
 from dlrm.bench.stages import FORWARD, LOSS, Watched, stages
-from dlrm.models import MODELS, ModelConfig, build
+from dlrm.models import MODELS, ModelConfig
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
@@ -229,9 +229,9 @@ def test_a_watched_step_is_the_same_step(name: str, optimizer: str) -> None:
     steps = []
     for watched_too in (False, True):
         torch.manual_seed(0)
-        run = TrainConfig(model=config, optim=OptimConfig(name=optimizer, lr=0.01, warmup_steps=9))
-        model = build(config, SCHEMA)
-        train = train_step(run, SCHEMA, model)
+        optim = OptimConfig(name=optimizer, lr=0.01, warmup_steps=9)
+        train = fresh_step(TrainConfig(model=config, optim=optim), SCHEMA)
+        model = train.net
         watched = Watched(model, train)
         batch = random_batch(SCHEMA, 16, "uniform", np.random.default_rng(0))
         seen: list[tuple[str, str]] = []
@@ -258,8 +258,8 @@ def test_a_watched_step_is_the_same_step(name: str, optimizer: str) -> None:
 
 def test_nothing_watches_after_the_watch() -> None:
     config = TrainConfig(model=DLRMConfig(dim=4, bottom=(8,), top=(8,)))
-    model = build(config.model, SCHEMA)
-    watched = Watched(model, train_step(config, SCHEMA, model))
+    train = fresh_step(config, SCHEMA)
+    watched = Watched(train.net, train)
     batch = random_batch(SCHEMA, 16, "uniform", np.random.default_rng(0))
 
     class Loud:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.optim import Optimizer
 
 from bench.machines import machine
 from dlrm.bench import batches, step
@@ -173,9 +174,11 @@ def test_tables_of_trials_share_one_block(monkeypatch: pytest.MonkeyPatch) -> No
     taken: list[int] = []
     real = calibrate.train_step
 
-    def train_step(config: TrainConfig, schema: Schema, model: DLRM) -> TrainStep:
+    def train_step(
+        config: TrainConfig, schema: Schema, model: DLRM, optimizer: Optimizer
+    ) -> TrainStep:
         taken.append(model.embeddings.get_parameter("weight").data_ptr())
-        return real(config, schema, model)
+        return real(config, schema, model, optimizer)
 
     monkeypatch.setattr(calibrate, "train_step", train_step)
     monkeypatch.setattr(calibrate, "EACH_S", 0.0)

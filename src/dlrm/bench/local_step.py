@@ -8,14 +8,15 @@ from torch.optim import Optimizer
 
 from dlrm.batch import Batch
 from dlrm.bench.arch import Arch
-from dlrm.models import build
 from dlrm.models.dlrm import DLRM
-from dlrm.nn import precision
-from dlrm.nn.embedding import EmbeddingCollection, parameter_groups
+from dlrm.models.standardized import Standardized
+from dlrm.nn.embedding import EmbeddingCollection
 from dlrm.nn.precision import ComputeDtype
 from dlrm.ops.memory import keep_freed_memory
 from dlrm.optim.config import OptimConfig
+from dlrm.parallel.world import World
 from dlrm.schema import Schema
+from dlrm.training.build import build, optimizer_of
 from dlrm.training.config import TrainConfig
 from dlrm.training.device import resolve_device
 from dlrm.training.loss import loss_function
@@ -46,10 +47,9 @@ class LocalStep:
             optim=OptimConfig(name=optimizer, lr=LEARNING_RATE),
             precision=dtype,
         )
-        model = fresh_model(config, arch.schema)
-        assert isinstance(model, DLRM)
-        self.model = model
-        self.train = train_step(config, arch.schema, model)
+        self.train = fresh_step(config, arch.schema)
+        assert isinstance(self.train.net, DLRM)
+        self.model = self.train.net
 
     def step(self, batch: Batch) -> float:
         """Train on a batch and return its loss."""
@@ -68,28 +68,36 @@ class LocalStep:
             tables.rows(block)
 
 
-def fresh_model(config: TrainConfig, schema: Schema) -> nn.Module:
-    """Return the model of a run on its device; its numbers depend on torch's generator."""
-    dtype = precision.resolve(config.precision)
-    return build(config.model, schema, dtype, resolve_device(config.device))
-
-
-def train_step(
-    config: TrainConfig, schema: Schema, net: nn.Module, optimizer: Optimizer | None = None
-) -> TrainStep:
-    """Return the training step of a run: its loss, its schedule, its clipping.
+def fresh_step(config: TrainConfig, schema: Schema, world: World | None = None) -> TrainStep:
+    """Return the training step of a fresh model, as a run of this config takes it.
 
     Args:
         config: Of the run.
         schema: Of its data.
-        net: A fresh model, changed by each step; of several processes, what this one calls.
-        optimizer: Of its parameters; None for that of the run, over those of `net`.
+        world: The processes of the run; None for this one alone.
 
     """
+    built = build(config, schema, world or World.alone())
+    return train_step(config, schema, built.net, optimizer_of(config, built))
+
+
+def train_step(
+    config: TrainConfig, schema: Schema, net: nn.Module, optimizer: Optimizer
+) -> TrainStep:
+    """Return a training step with the loss, the schedule and the clipping of a run.
+
+    Args:
+        config: Of the run.
+        schema: Of its data.
+        net: `forward(batch) -> logits (b, K)`, changed by each step.
+        optimizer: Of its parameters.
+
+    """
+    deviations = [m.deviation for m in net.modules() if isinstance(m, Standardized)]
     return TrainStep(
         net,
-        optimizer or config.optim.build(parameter_groups(net)),
-        loss_function(config.loss, schema.task),
+        optimizer,
+        loss_function(config.loss, schema.task, next(iter(deviations), None)),
         rate=partial(config.optim.rate, last_step=LAST_STEP),
         clip=config.clip,
         device=resolve_device(config.device),

@@ -12,8 +12,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch._C._distributed_c10d import GradBucket
-from torch.nn.parallel import DistributedDataParallel
 
 from dlrm.batch import Batch
 from dlrm.bench.batches import Ids, random_batch
@@ -25,10 +23,14 @@ from dlrm.nn.embedding import (
     EmbeddingCollection,
     Initializer,
     Layout,
+    constant,
     materialize,
     parameter_groups,
 )
-from dlrm.parallel.shards import Kind
+from dlrm.parallel.collection import ShardedCollection
+from dlrm.parallel.exchange import Exchange
+from dlrm.parallel.model import ParallelModel
+from dlrm.parallel.shards import Kind, Shard
 from dlrm.schema import Schema
 from dlrm.training.config import TrainConfig
 from dlrm.training.step import LOSS
@@ -119,9 +121,7 @@ def dense(config: TrainConfig, schema: Schema, alone: Any) -> dict[str, Any]:
     optimizer = config.optim.build(parameter_groups(model))
     net: nn.Module = model
     if dist.get_world_size() > 1:
-        net = DistributedDataParallel(model, process_group=alone, gradient_as_bucket_view=True)
-        # As `ParallelModel` has it: the mean over ranks would take time of its own.
-        net.register_comm_hook(None, _as_it_is)
+        net = ParallelModel(model, Exchange(0, 1, alone), alone)
     train, updates = train_step(config, schema, net, optimizer), _Updates()
     bottom = deepcopy(getattr(model, "bottom", None))
     measured: dict[str, Any] = {"bottom": [], "top": []}
@@ -129,7 +129,7 @@ def dense(config: TrainConfig, schema: Schema, alone: Any) -> dict[str, Any]:
     update_s = []
     for size in SAMPLES:
         batch = random_batch(schema, size, "uniform", rng)
-        batch = replace(batch, dense=torch.rand(size, len(schema.dense)))
+        batch = replace(batch, dense=torch.rand(size, len(schema.dense)), parts=(size,))
 
         def below(inputs: Tensor = batch.dense) -> tuple[float, ...]:
             if not isinstance(bottom, nn.Module):
@@ -152,12 +152,6 @@ def dense(config: TrainConfig, schema: Schema, alone: Any) -> dict[str, Any]:
         measured["top"].append((size, max(whole - first, 1e-6)))
         update_s.append(update)
     return measured | {"dense_update_s": median(update_s)}
-
-
-def _as_it_is(state: object, bucket: GradBucket) -> torch.futures.Future[Tensor]:
-    done: torch.futures.Future[Tensor] = torch.futures.Future()
-    done.set_result(bucket.buffer())
-    return done
 
 
 def sparse(
@@ -194,10 +188,20 @@ def sparse(
         measured[f"{name}_row_share"] = min(1.0, max(0.0, share))
     del plain, narrow
     for kind in ROUTED if dist.get_world_size() > 1 else ():
-        routed = _routed(kind, layout, dim, storage, alone)
+        exchange = Exchange(0, 1, alone)
+        # On one process all routing is done, and nothing leaves.
+        routed = materialize(
+            ShardedCollection(
+                layout, dim, storage=storage, initializer=constant(0.0),
+                kinds=[kind] * features,
+                shards=[Shard(t, 0, 0, n, 0, dim) for t, n in enumerate(num_embeddings)],
+                exchange=exchange,
+            )
+        )  # fmt: skip
         measured[kind] = []
         for (size, batch), without in zip(batches.items(), there, strict=True):
-            looked, back, _ = _train(config, routed, replace(batch, parts=(size,)))
+            exchange.samples = (size,)
+            looked, back, _ = _train(config, routed, batch)
             measured[kind].append((size * features, max(looked + back - without, 1e-6)))
         del routed
     return measured

@@ -17,7 +17,7 @@ import torch
 from dlrm import metrics
 from dlrm.batch import Batch
 from dlrm.bench.batches import CLICK_RATE, random_batch
-from dlrm.bench.local_step import fresh_model, train_step
+from dlrm.bench.local_step import fresh_step
 from dlrm.data.loader import Loader
 from dlrm.data.store import Dataset
 from dlrm.files import write_tensors
@@ -60,7 +60,7 @@ def measure(
     smaller = capped(config, schema)
     with progress() as bar:
         task = bar.add_task("measuring", total=5)
-        train = train_step(config, smaller, fresh_model(config, smaller))
+        train = fresh_step(config, smaller)
         bar.advance(task)
         batches = _batches(dataset, smaller, batch_size)
         seen = Predictions(smaller.num_labels)

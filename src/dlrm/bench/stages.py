@@ -17,6 +17,7 @@ from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
 from dlrm.batch import Batch, Jagged
+from dlrm.models.standardized import Standardized
 from dlrm.nn.embedding import Embeddings
 from dlrm.training.step import DENSE_UPDATE, LOSS, TABLE_UPDATE, TrainStep
 
@@ -54,6 +55,8 @@ def stages(model: nn.Module) -> dict[str, nn.Module]:
     """
     if isinstance(model, Embeddings):
         return {"": model}
+    if isinstance(model, Standardized):
+        return stages(model.net)
     operators: dict[str, nn.Module] = {}
     for name, child in model.named_children():
         called = not isinstance(child, nn.ModuleList | nn.ModuleDict)

@@ -9,7 +9,7 @@ import torch
 from dlrm.batch import Batch
 from dlrm.bench.batches import Ids, batches_of, rotation
 from dlrm.bench.cost.operator_work import Shape
-from dlrm.bench.local_step import fresh_model, train_step
+from dlrm.bench.local_step import fresh_step
 from dlrm.bench.ops.room import free_bytes
 from dlrm.data.loader import Loader
 from dlrm.data.store import Dataset
@@ -109,7 +109,7 @@ class Subject:
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         torch.manual_seed(self.config.seed)
-        return train_step(self.config, self.schema, fresh_model(self.config, self.schema))
+        return fresh_step(self.config, self.schema)
 
     def scaled(self, share: float) -> "Subject":
         """Return the same over tables of a share of the rows, one row at least.

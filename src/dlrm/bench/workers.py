@@ -14,14 +14,13 @@ import torch
 
 from dlrm.bench.arch import ARCHS
 from dlrm.bench.batches import rotation
-from dlrm.bench.local_step import LEARNING_RATE, train_step
+from dlrm.bench.local_step import LEARNING_RATE, fresh_step
 from dlrm.data.loader import shares
 from dlrm.errors import ConfigError
 from dlrm.ops.memory import keep_freed_memory
 from dlrm.optim.config import OptimConfig
 from dlrm.parallel.config import ParallelConfig
 from dlrm.parallel.world import World
-from dlrm.training.build import build, optimizer_of
 from dlrm.training.config import TrainConfig
 from dlrm.training.sync import sync_loss, sync_stop
 
@@ -141,21 +140,20 @@ def serve(task: Task) -> None:
     with World.from_environment("gloo") as world:
         torch.manual_seed(0)
         config = task.config
-        built = build(config, arch.schema, world)
-        train = train_step(config, arch.schema, built.net, optimizer_of(config, built))
+        train = fresh_step(config, arch.schema, world)
         parts = shares(task.batch_size, world.size)
         first = sum(parts[: world.rank])
         batches = [
             replace(batch.slice(first, first + parts[world.rank]), parts=parts)
             for batch in rotation(arch.schema, task.batch_size, "uniform")
         ]
-        wire = getattr(built.net, "wire", None)
+        exchange = getattr(train.net, "exchange", None)
         at, loss = 0, torch.zeros(())
         print("{}", flush=True)
         for line in sys.stdin:
             sent = waited = 0.0
-            if wire is not None:
-                sent, waited = wire.sent_bytes, wire.waited_s
+            if exchange is not None:
+                sent, waited = exchange.sent_bytes, exchange.waited_s
             for _ in range(int(line)):
                 batch = batches[at % len(batches)]
                 at += 1
@@ -164,9 +162,9 @@ def serve(task: Task) -> None:
                 stopped()
             # As the training loop does where it writes a line of its log.
             answer = {"loss": sync_loss(world, loss), "sent_bytes": 0.0, "waited_s": 0.0}
-            if wire is not None:
-                answer["sent_bytes"] = wire.sent_bytes - sent
-                answer["waited_s"] = wire.waited_s - waited
+            if exchange is not None:
+                answer["sent_bytes"] = exchange.sent_bytes - sent
+                answer["waited_s"] = exchange.waited_s - waited
             print(json.dumps(answer), flush=True)
 
 

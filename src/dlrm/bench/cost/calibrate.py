@@ -29,7 +29,7 @@ from dlrm.bench.machine.facts import Facts, last_level
 from dlrm.bench.stages import Watched
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.nn import precision as precisions
-from dlrm.nn.embedding import EmbeddingCollection, Storage, collections_of
+from dlrm.nn.embedding import EmbeddingCollection, Storage, collections_of, parameter_groups
 from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.ops.memory import in_huge_pages, keep_freed_memory
@@ -189,7 +189,8 @@ def _measure(trial: Trial, store: Tensor, seed: int, most_tries: int) -> Step:
         tables.weight = nn.Parameter(rows)
     with torch.device("meta"):
         ghost = trial.model.build(trial.schema, trial.precision)
-    watched = Watched(model, train_step(trial.config, trial.schema, model))
+    optimizer = trial.config.optim.build(parameter_groups(model))
+    watched = Watched(model, train_step(trial.config, trial.schema, model, optimizer))
     batches = _batches(trial, seed)
     of = parts(
         model, works(model, ghost, trial.schema, trial.shape, trial.optimizer), trial.optimizer

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dlrm.batch import Batch
-from dlrm.bench.local_step import fresh_model, train_step
+from dlrm.bench.local_step import fresh_step
 from dlrm.bench.timer import Timing, interleave
 from dlrm.data.loader import Loader
 from dlrm.data.store import Dataset, Split
@@ -80,5 +80,5 @@ def _batches(split: Split, batch_size: int, rows: int) -> list[Batch]:
 
 def _step(config: TrainConfig, dataset: Dataset) -> Callable[[Batch], float]:
     torch.manual_seed(config.seed)
-    train = train_step(config, dataset.schema, fresh_model(config, dataset.schema))
+    train = fresh_step(config, dataset.schema)
     return lambda batch: train(batch).item()

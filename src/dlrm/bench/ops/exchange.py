@@ -8,7 +8,7 @@ from dlrm.bench.ops import rotation
 from dlrm.bench.ops.operator import Case, Need, Operator, Stock
 from dlrm.bench.ops.setting import Setting
 from dlrm.errors import ConfigError
-from dlrm.parallel.exchange import Trip, Wire
+from dlrm.parallel.exchange import AllToAll, Exchange
 
 PROCESSES = 2
 CALLS = 1000
@@ -41,18 +41,18 @@ def build(setting: Setting, stock: Stock) -> Case:
     world = stock.world
     if world.size != PROCESSES:
         raise ConfigError(f"an exchange takes {PROCESSES} processes, found {world.size}")
-    wire = Wire(world.rank, PROCESSES, world.exchange, samples=(1, 1))
+    exchange = Exchange(world.rank, PROCESSES, world.exchange, samples=(1, 1))
     sent = [_for_other(setting)] * PROCESSES
     inputs = rotation.count(_turn_bytes(setting))
     vectors = rotation.normal(inputs, sum(sent), dtype=torch.float32)
     grads = rotation.normal(inputs, sum(sent), dtype=torch.float32)
-    for each in vectors:
-        each.requires_grad_()
+    for values in vectors:
+        values.requires_grad_()
 
     def run(given: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         vectors, grad = given
-        trip = Trip(wire, sent, sent)
-        arrived = trip.end(trip.begin(vectors))
+        both = AllToAll(exchange, sent, sent)
+        arrived = both.end(both.begin(vectors))
         return arrived.detach(), *torch.autograd.grad(arrived, vectors, grad)
 
     return Case(run, list(zip(vectors, grads, strict=True)), inputs)

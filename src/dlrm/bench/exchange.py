@@ -1,6 +1,6 @@
 """The exchange of vectors between two processes, beside what their connection carries at most.
 
-    python -m dlrm.bench.swap BYTES        as a process of a world of two
+    python -m dlrm.bench.exchange BYTES        as a process of a world of two
 
 Both ways are timed: vectors there, gradients back. The bound is the same bytes through one plain
 connection, in both directions at once, with nothing computed around it.
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from dlrm.ops.memory import keep_freed_memory
-from dlrm.parallel.exchange import Trip, Wire
+from dlrm.parallel.exchange import AllToAll, Exchange
 from dlrm.parallel.world import World
 
 ROUNDS = 40
@@ -40,7 +40,7 @@ def main(sizes: list[int]) -> None:
         if world.size != 2:
             raise SystemExit(f"{world.size} processes, expected 2")
         line = _connected(world)
-        wire = Wire(world.rank, 2, world.exchange, samples=(1, 1))
+        exchange = Exchange(world.rank, 2, world.exchange, samples=(1, 1))
         rows = []
         for size in sizes:
             numbers = size // 4
@@ -49,8 +49,8 @@ def main(sizes: list[int]) -> None:
             sent, room = bytes(size), bytearray(size)
 
             def exchanged(vectors=vectors, grad=grad, numbers=numbers) -> None:
-                trip = Trip(wire, [numbers, numbers], [numbers, numbers])
-                trip.end(trip.begin(vectors)).backward(grad)
+                both = AllToAll(exchange, [numbers, numbers], [numbers, numbers])
+                both.end(both.begin(vectors)).backward(grad)
                 vectors.grad = None
 
             def carried(sent=sent, room=room) -> None:
@@ -77,15 +77,15 @@ def measure(sizes: list[int]) -> list[dict[str, Any]]:
     common |= {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "dlrm.bench.swap", *map(str, sizes)],
+            [sys.executable, "-m", "dlrm.bench.exchange", *map(str, sizes)],
             env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             text=True,
         )
         for rank in range(2)
     ]
-    said = [process.communicate()[0] for process in processes]
-    return json.loads(said[0])
+    answers = [process.communicate()[0] for process in processes]
+    return json.loads(answers[0])
 
 
 def _timed(world: World, run: Callable[[], None]) -> float:
