@@ -8,8 +8,7 @@ from dlrm.data.clicks import ClicksSource
 from dlrm.data.loader import LoaderConfig
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
-from dlrm.errors import ConfigError, DivergedError, MissingExtraError, RunError
-from dlrm.metrics import measure
+from dlrm.errors import ConfigError, DivergedError, RunError
 from dlrm.models import another
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.optim.config import OptimConfig
@@ -17,7 +16,6 @@ from dlrm.run import Run
 from dlrm.training import runner
 from dlrm.training.comparison import Candidate, Seed, compare, of_runs, ordered
 from dlrm.training.config import TrainConfig
-from dlrm.training.trees import fit_trees
 
 SMALL = TrainConfig(
     model=DLRMConfig(dim=4, bottom=(8,), top=(8,)),
@@ -165,23 +163,3 @@ def test_few_seeds_tell_nothing_and_many_do():
     )
     assert apart.chance(apart.candidates[0], apart.candidates[1]) == pytest.approx(2 / 70)
     assert [row["differs"] for row in apart.to_dict()["models"]] == [None, True]
-
-
-def test_trees_learn_and_repeat(clicks):
-    first, again, other = (fit_trees(clicks, seed)["test"].compute() for seed in (0, 0, 1))
-    assert first == again
-    assert first != other
-    assert first.auc is not None
-    assert first.auc > 0.55
-    # Calibrated: logits, not scores, are what is measured.
-    assert first.log_loss is not None
-    labels = clicks.split("test").labels.astype("float32")
-    constant = measure(labels * 0 - 1.1, labels).log_loss
-    assert constant is not None
-    assert first.log_loss < constant + 0.02
-
-
-def test_without_lightgbm_trees_print_the_pip_line(clicks, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "lightgbm", None)
-    with pytest.raises(MissingExtraError, match=r"opendlrm\[trees\]"):
-        fit_trees(clicks, 0)

@@ -4,6 +4,7 @@ The one file that knows LightGBM (extra `trees`). Its settings are its own defau
 trees of 63 leaves, which stop growing in number when the validation rows no longer gain.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from dlrm import terminal
 from dlrm.data.store import Dataset, Split
 from dlrm.errors import ConfigError, MissingExtraError
 from dlrm.metrics import Metrics
+from dlrm.schema import Schema
 
 FEW_VALUES = 256
 """Tables of at most so many rows are categories to the trees; the ids of larger ones are numbers,
@@ -22,7 +24,7 @@ PATIENCE = 30
 
 
 def fit_trees(dataset: Dataset, seed: int, *, title: str = "trees") -> dict[str, Metrics]:
-    """Train LightGBM on the training split, and predict the others.
+    """Train LightGBM on the training split, on each label alone, and predict the others.
 
     Args:
         dataset: With one id per categorical feature.
@@ -30,25 +32,55 @@ def fit_trees(dataset: Dataset, seed: int, *, title: str = "trees") -> dict[str,
         title: Of the progress bar.
 
     Returns:
-        By split that has rows: logits and labels.
+        By split that has rows: logits, or predicted numbers, and labels.
 
     Raises:
         MissingExtraError: LightGBM is not installed.
-        ConfigError: The dataset has features that hold bags of ids.
+        ConfigError: The dataset has features that hold lists of ids.
 
     """
     try:
-        import lightgbm
+        import lightgbm  # noqa: F401 - asked for before anything else
     except ImportError as error:
         raise MissingExtraError("the comparison with trees", "trees") from error
-    bags = [feature.name for feature in dataset.schema.categorical if feature.multi_hot]
-    if bags:
-        raise ConfigError(f"trees take one value a feature, but {bags[0]} holds bags of ids")
+    schema = dataset.schema
+    if lists := schema.list_features:
+        raise ConfigError(f"trees take one value a feature, but {lists[0].name} holds lists of ids")
     splits = {name: dataset.split(name) for name in ("train", "validation", "test")}
-    dense = len(dataset.schema.dense)
-    few = [dense + t for t, rows in enumerate(dataset.schema.rows) if rows <= FEW_VALUES]
+    tables = {name: _table(split) for name, split in splits.items()}
+    with terminal.progress() as bar:
+        task = bar.add_task(title, total=MOST_TREES * schema.num_labels)
+        boosters = []
+        for label in range(schema.num_labels):
+            boosters.append(_fit(splits, tables, schema, label, seed, lambda _: bar.advance(task)))
+            bar.update(task, completed=MOST_TREES * (label + 1))
+    predicted = {}
+    for name, split in splits.items():
+        if name == "train" or not len(split):
+            continue
+        logits = [booster.predict(tables[name], raw_score=True) for booster in boosters]
+        predicted[name] = Metrics(schema.num_labels, schema.task)
+        predicted[name].update(
+            np.stack(logits, axis=1).astype(np.float32),
+            np.asarray(split.labels, dtype=np.float32),
+            split.weights,
+        )
+    return predicted
+
+
+def _fit(
+    splits: dict[str, Split],
+    tables: dict[str, np.ndarray],
+    schema: Schema,
+    label: int,
+    seed: int,
+    advance: Callable[[Any], None],
+) -> Any:
+    """Return the trees of one label."""
+    import lightgbm
+
     settings: dict[str, Any] = {
-        "objective": "binary",
+        "objective": "binary" if schema.task == "classification" else "regression",
         "num_leaves": 63,
         "learning_rate": 0.05,
         "min_data_per_group": 50,
@@ -60,32 +92,26 @@ def fit_trees(dataset: Dataset, seed: int, *, title: str = "trees") -> dict[str,
         "force_row_wise": True,
         "verbosity": -1,
     }
-    train = lightgbm.Dataset(
-        _table(splits["train"]), splits["train"].labels, categorical_feature=few, params=settings
+    dense = len(schema.dense)
+    few = [dense + t for t, rows in enumerate(schema.num_embeddings) if rows <= FEW_VALUES]
+
+    def rows_of(name: str, **options: Any) -> Any:
+        split = splits[name]
+        labels = np.ascontiguousarray(split.labels[:, label])
+        return lightgbm.Dataset(tables[name], labels, weight=split.weights, **options)
+
+    train = rows_of("train", categorical_feature=few, params=settings)
+    judged = len(splits["validation"]) > 0
+    callbacks: list[Any] = [advance]
+    if judged:
+        callbacks.append(lightgbm.early_stopping(PATIENCE, verbose=False))
+    return lightgbm.train(
+        settings,
+        train,
+        MOST_TREES if judged else MOST_TREES // 4,
+        valid_sets=[rows_of("validation", reference=train)] if judged else None,
+        callbacks=callbacks,
     )
-    judged = splits["validation"] if len(splits["validation"]) else None
-    with terminal.progress() as bar:
-        task = bar.add_task(title, total=MOST_TREES)
-        callbacks: list[Any] = [lambda _: bar.advance(task)]
-        if judged is not None:
-            callbacks.append(lightgbm.early_stopping(PATIENCE, verbose=False))
-        booster = lightgbm.train(
-            settings,
-            train,
-            MOST_TREES if judged is not None else MOST_TREES // 4,
-            valid_sets=None
-            if judged is None
-            else [lightgbm.Dataset(_table(judged), judged.labels, reference=train)],
-            callbacks=callbacks,
-        )
-    predicted = {}
-    for name, split in splits.items():
-        if name == "train" or not len(split):
-            continue
-        logits = np.asarray(booster.predict(_table(split), raw_score=True), dtype=np.float32)
-        predicted[name] = Metrics()
-        predicted[name].update(logits, np.asarray(split.labels, dtype=np.float32))
-    return predicted
 
 
 def _table(split: Split) -> np.ndarray:
