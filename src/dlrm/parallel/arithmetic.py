@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from dlrm.batch import Batch
-from dlrm.nn.embedding import Collection, Embeddings
+from dlrm.batch import Batch, Jagged
+from dlrm.nn.embedding import Block, Collection, Embeddings
 from dlrm.nn.mlp import MLP
 from dlrm.schema import Schema
 
@@ -58,11 +58,7 @@ def _count(model: nn.Module, schema: Schema, size: int) -> tuple[int, int, int]:
         return tensor
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        batch = Batch(
-            dense=torch.empty(size, len(schema.dense)),
-            ids=torch.empty(size, len(schema.categorical), dtype=torch.int32),
-            labels=torch.empty(size),
-        )
+        batch = empty_batch(schema, size)
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             logits = model(batch)
         forward = counter.get_total_flops()
@@ -70,29 +66,40 @@ def _count(model: nn.Module, schema: Schema, size: int) -> tuple[int, int, int]:
     return counter.get_total_flops(), forward, sum(tensor.numel() for tensor in kept.values())
 
 
+def empty_batch(schema: Schema, size: int) -> Batch:
+    """Return a batch of so many samples without numbers, whose lists have one id each."""
+    lists = size * len(schema.list_features)
+    return Batch(
+        dense=torch.empty(size, len(schema.dense)),
+        ids=torch.empty(size, len(schema.one_hot_features), dtype=torch.int32),
+        labels=torch.empty(size, schema.num_labels),
+        lists=Jagged(
+            torch.empty(lists, dtype=torch.int32), torch.empty(lists + 1, dtype=torch.int64)
+        )
+        if lists
+        else None,
+    )
+
+
 def simplify(model: nn.Module) -> None:
     """Let tables return vectors of nothing, and leave out of MLPs what multiplies no matrices."""
     for module in model.modules():
         if isinstance(module, Embeddings):
-            module.rows_of = lambda ids, offsets, starts=None: ids
+            module.checked_ids = lambda block, starts=None: block.ids
         if isinstance(module, Collection):
-            module.forward = partial(_vectors, len(module.rows), module.dim)
-            module.each = partial(_rows, module.dim)
+            module.pooled = partial(_pooled, module)
+            module.vectors = partial(_vectors, module.dim)
         if isinstance(module, MLP):
             # Autocast, which the other ways through it ask, knows no such device.
             module.dtype, module.norms, module.dropout = "bf16", None, 0.0
 
 
-def _vectors(
-    tables: int,
-    dim: int,
-    ids: Tensor,
-    offsets: Tensor | None = None,
-    per_sample_weights: Tensor | None = None,
-) -> Tensor:
-    size = ids.shape[0] if offsets is None else (offsets.shape[0] - 1) // tables
-    return ids.new_empty(size, tables, dim, dtype=torch.float32).requires_grad_()
+def _pooled(tables: Collection, block: Block, per_sample_weights: Tensor | None = None) -> Tensor:
+    features = len(tables.layout.groups[block.group])
+    lists = block.ids.numel() if block.offsets is None else block.offsets.shape[0] - 1
+    shape = (lists // max(features, 1), features, tables.dim)
+    return block.ids.new_empty(shape, dtype=torch.float32).requires_grad_()
 
 
-def _rows(dim: int, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
-    return ids.new_empty(*ids.shape, dim, dtype=torch.float32).requires_grad_()
+def _vectors(dim: int, block: Block) -> Tensor:
+    return block.ids.new_empty(*block.ids.shape, dim, dtype=torch.float32).requires_grad_()

@@ -14,7 +14,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from dlrm.batch import Batch, Jagged
 from dlrm.bench.cost.operator_work import (
     READ_BYTES,
     Shape,
@@ -39,7 +38,7 @@ from dlrm.nn.embedding import Collection, Embeddings, collections_of, parameter_
 from dlrm.nn.interaction import Dot
 from dlrm.nn.mlp import MLP
 from dlrm.nn.precision import ComputeDtype
-from dlrm.parallel.arithmetic import simplify
+from dlrm.parallel.arithmetic import empty_batch, simplify
 from dlrm.schema import Schema
 
 COUNTED = 64
@@ -210,7 +209,7 @@ def _counted(ghost: nn.Module, schema: Schema, batch_size: int) -> Works:
         counter = _Counter()
         watched = Watched(ghost)
         with torch.device("meta"), counter.flops, counter, watched.watching(counter):
-            ghost(_empty(schema, size)).sum().backward()
+            ghost(empty_batch(schema, size)).sum().backward()
         watched.forget()
         counts.append(counter.found)
     once, twice = counts
@@ -224,18 +223,3 @@ def _counted(ghost: nn.Module, schema: Schema, batch_size: int) -> Works:
         )
         found[key] = Work(calls=calls, scalar_flops=flops, stream_bytes=max(0.0, bytes_))
     return found
-
-
-def _empty(schema: Schema, size: int) -> Batch:
-    """Return a batch without numbers, of lists with one id each."""
-    lists = size * len(schema.list_features)
-    return Batch(
-        dense=torch.empty(size, len(schema.dense)),
-        ids=torch.empty(size, len(schema.one_hot_features), dtype=torch.int32),
-        labels=torch.empty(size, schema.num_labels),
-        lists=Jagged(
-            torch.empty(lists, dtype=torch.int32), torch.empty(lists + 1, dtype=torch.int64)
-        )
-        if lists
-        else None,
-    )
