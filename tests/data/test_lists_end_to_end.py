@@ -236,22 +236,25 @@ def finished(dataset, tmp_path_factory) -> Path:
 
 
 def test_commands_read_runs_on_lists(finished, dataset):
-    result = evaluate(finished, by="user", user="item", intervals=False)
-    assert result.metrics["samples"] == 30
+    result = evaluate(finished, by="user", user="item", label="sale", intervals=False)
+    assert result.labels["sale"]["samples"] == 30
     assert sum(segment["samples"] for segment in result.segments) == 30
     whole, again = evaluate(finished, intervals=False), Run.open(finished).evaluation("test")
     assert again is not None
-    assert whole.metrics["log_loss"] == again["metrics"]["log_loss"]
-    assert set(again["labels"]) == {"click", "sale"}
+    assert list(again["labels"]) == list(whole.labels) == ["click", "sale"]
+    for label, values in whole.labels.items():
+        assert values["log_loss"] == again["labels"][label]["metrics"]["log_loss"]
+    with pytest.raises(ConfigError, match="several labels: say which"):
+        evaluate(finished, by="user")
     with pytest.raises(ConfigError, match=r'"tags" holds lists of ids.* of: user, item, price'):
-        evaluate(finished, by="tags")
+        evaluate(finished, by="tags", label="click")
     with pytest.raises(ConfigError, match=r'"history" holds lists of ids'):
-        evaluate(finished, user="history")
+        evaluate(finished, user="history", label="click")
     described = describe(dataset.path, verify=True)
     kinds = [(feature.name, feature.kind) for feature in described.features]
     assert kinds[3:] == [("tags", "bag"), ("item", "one_hot"), ("history", "sequence")]
     smaller = compress(finished)
-    assert {"fp32", "int8"} <= {candidate.name for candidate in smaller.found.candidates}
+    assert {"fp32", "int8"} <= {candidate.name for candidate in smaller.sweep.candidates}
 
 
 def test_the_report_draws_lists(finished):
