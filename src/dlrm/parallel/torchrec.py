@@ -13,21 +13,30 @@ Sources: Ivchenko et al., "TorchRec: a PyTorch Domain Library for Recommendation
 from collections.abc import Iterator, Sequence
 from functools import cache
 from math import sqrt
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import pad
 
+from dlrm.batch import Batch
 from dlrm.errors import ConfigError
-from dlrm.nn.embedding import Initializer, Storage, constant, pieces, uniform
+from dlrm.nn.embedding import (
+    LISTS,
+    ONE_HOT,
+    Block,
+    EmbeddingCollection,
+    Initializer,
+    Layout,
+    Storage,
+)
 from dlrm.ops import backend
-from dlrm.parallel.exchange import Wire
+from dlrm.parallel.exchange import Exchange
 from dlrm.parallel.fused import Fused
 from dlrm.parallel.probe import probe, quiet
 from dlrm.parallel.shards import Kind, Shard
-from dlrm.parallel.torchrec_parts import FusedCollection, Part, Values, find, narrowed
+from dlrm.parallel.torchrec_parts import FusedCollection, Part, find_parts, narrowed
 
 probe()
 with quiet():
@@ -50,25 +59,23 @@ set_gradient_division(False)
 
 
 class TorchRecCollection(FusedCollection):
-    """T tables of dimension D, which TorchRec keeps on the ranks of a group.
+    """Tables of dimension D, which TorchRec keeps on the ranks of a group.
 
     All ranks make it with equal arguments, and call `forward`, backward and `table` in the same
     order. Before each backward pass comes `set_lr`, after it `step`. None of the weights is a
-    parameter of the model: DistributedDataParallel and the optimizer of the rest do not see them,
-    and no `state_dict` has them; `parts` and `load` are for checkpoints.
+    parameter of the model: its optimizer does not see them, and no `state_dict` has them; `parts`
+    and `load_state` are for checkpoints.
 
     Args:
-        rows: Ids that each of the T features may take.
+        layout: The features and their tables.
         dim: D.
-        names: Name of the feature behind each table, for errors.
         storage: Only fp32.
-        draw: As for `EmbeddingCollection`; every rank draws all rows, and keeps its own.
-        kinds: How each table is spread; None lets TorchRec's planner choose.
-        shards: Of all tables and ranks; their tables are numbers of features.
+        initializer: See `Collection`; every rank draws all rows, and keeps its own.
+        kinds: How each table is sharded; None lets TorchRec's planner choose.
+        shards: Of all tables and ranks; their tables are positions in the layout.
         auto: What that planner is told.
-        wire: To the other ranks.
+        exchange: With the other ranks.
         optimizer: Of the rows.
-        device: Of the tables.
 
     Raises:
         ConfigError: TorchRec cannot do it, or not as this project does.
@@ -77,90 +84,125 @@ class TorchRecCollection(FusedCollection):
 
     def __init__(
         self,
-        rows: Sequence[int],
+        layout: Layout,
         dim: int,
-        names: Sequence[str] | None = None,
         *,
         storage: Storage = "fp32",
-        draw: Initializer | None = None,
+        initializer: Initializer | None = None,
         kinds: Sequence[Kind] | None = None,
         shards: Sequence[Shard] = (),
         auto: Auto | None = None,
-        wire: Wire,
+        exchange: Exchange,
         optimizer: Fused,
-        device: torch.device | None = None,
     ):
-        super().__init__(rows, dim, names)
+        super().__init__(layout, dim, storage=storage, initializer=initializer)
         if storage != "fp32":
             raise ConfigError(
                 f"tables.storage is {storage}: with the engine torchrec it must be fp32"
             )
-        self.optimizer, self.wire = optimizer, wire
-        self._device = device or torch.device("cpu")
-        self._group = wire.group
-        if wire.size == 1:
-            self._group = _alone(self._device.type)
+        for table, kind in zip(layout.tables, kinds or (), strict=False):
+            if kind == "column" and optimizer.has_row_sum:
+                raise ConfigError(
+                    f"{table.name}: its columns are sharded, and TorchRec's {optimizer.name} then "
+                    "keeps a number for each part of a row, instead of one a row: choose sharding "
+                    "table or row, or optim.name adagrad"
+                )
+        self.optimizer, self.exchange = optimizer, exchange
+        self._kinds, self._shards, self._auto = kinds, shards, auto or Auto()
         self._width = widened(dim)
-        self._keys = [f"t{t}" for t in range(len(self.rows))]
+        self._table_keys = [f"t{t}" for t in range(len(layout.tables))]
+        self._features = layout.groups[ONE_HOT] + layout.groups[LISTS]
+        self._keys = [f"f{f}" for f in self._features]
+        single, several = (set(layout.table_indices(group)) for group in (ONE_HOT, LISTS))
+        self._in_both = sorted(single & several)
+        """Tables that one-hot features and lists look up."""
         self._lr = 0.0
         # In a tuple, where nn.Module does not look for parameters.
-        self._held = (self._sharded(kinds, shards, auto or Auto()),)
+        self._held: tuple[ShardedEmbeddingBagCollection, ...] = ()
+        self._wide: tuple[Part, ...] = ()
+        """What this rank has, with the columns that fill it up."""
+
+    @classmethod
+    def of(
+        cls,
+        collection: EmbeddingCollection,
+        kinds: Sequence[Kind] | None,
+        shards: Sequence[Shard],
+        exchange: Exchange,
+        *,
+        auto: Auto | None = None,
+        optimizer: Fused,
+    ) -> Self:
+        """Return tables as those of a collection, without memory yet, in TorchRec."""
+        return cls(
+            collection.layout,
+            collection.dim,
+            storage=collection.storage,
+            initializer=collection.initializer,
+            kinds=kinds,
+            shards=shards,
+            auto=auto,
+            exchange=exchange,
+            optimizer=optimizer,
+        )
+
+    @property
+    def materialized(self) -> bool:
+        """Whether the tables have memory."""
+        return bool(self._held)
+
+    def materialize(self, device: torch.device) -> None:
+        """Let TorchRec make the tables, and draw their first numbers; see `Collection`."""
+        self._held = (self._sharded(device),)
         weights: dict[str, Any] = self._tables.state_dict()
         states = self._tables.fused_optimizer.state_dict()["state"]
-        # With the columns that fill them up.
-        self._wide = tuple(find(weights, cast(Any, states), self._keys, optimizer))
-        self.fill(draw or uniform([sqrt(1 / n) for n in self.rows]))
+        keys, rank = self._table_keys, self.exchange.rank
+        self._wide = tuple(find_parts(weights, cast(Any, states), keys, self.optimizer, rank))
+        self.fill(self.initializer)
 
-    def _sharded(
-        self, kinds: Sequence[Kind] | None, shards: Sequence[Shard], auto: Auto
-    ) -> ShardedEmbeddingBagCollection:
-        for name, kind in zip(self.names, kinds or (), strict=False):
-            if kind == "column" and self._rowwise:
-                raise ConfigError(
-                    f"{name}: its columns are sharded, and TorchRec's rowwise_adagrad then keeps a "
-                    "number for each part of a row, instead of one a row: choose sharding table "
-                    "or row, or optim.name adagrad"
-                )
+    def _sharded(self, device: torch.device) -> ShardedEmbeddingBagCollection:
+        layout, world = self.layout, self.exchange.size
         tables = EmbeddingBagCollection(
             device=torch.device("meta"),
             tables=[
                 EmbeddingBagConfig(
-                    name=key, embedding_dim=self._width, num_embeddings=n, feature_names=[key]
+                    name=key,
+                    embedding_dim=self._width,
+                    num_embeddings=n,
+                    feature_names=[f"f{f}" for f, of in enumerate(layout.table_of) if of == t],
                 )
-                for key, n in zip(self._keys, self.rows, strict=True)
+                for t, (key, n) in enumerate(zip(self._table_keys, layout.sizes, strict=True))
             ],
         )
         options = {
-            "optimizer": EmbOptimType[f"EXACT_{self.optimizer.name.upper()}"],
+            "optimizer": EmbOptimType[self.optimizer.fbgemm],
             "eps": self.optimizer.eps * self._shrink,
             # Ids are checked here, by an error that names the feature.
             "bounds_check_mode": BoundsCheckMode.NONE,
         }
         sharder = EmbeddingBagCollectionSharder(fused_params=options)
-        devices = [] if self._device.type == "cpu" else [self._device]
+        devices = [] if device.type == "cpu" else [device]
         # TorchRec draws numbers of its own, which are not used.
         with quiet(), torch.random.fork_rng(devices):
-            if kinds is None:
-                plan = as_planned(
-                    tables, sharder, auto, self.wire.size, self._device, columns=not self._rowwise
-                )
+            if self._kinds is None:
+                columns = not self.optimizer.has_row_sum
+                plan = as_planned(tables, sharder, self._auto, world, device, columns=columns)
             else:
-                places = as_placed(kinds, shards, self.rows, self.dim, self.wire.size, self._device)
-                plan = dict(zip(self._keys, places, strict=True))
+                places = as_placed(
+                    self._kinds, self._shards, layout.sizes, self.dim, world, device
+                )
+                plan = dict(zip(self._table_keys, places, strict=True))
             row_wise = ShardingType.ROW_WISE.value
             self._by_rows = any(each.sharding_type == row_wise for each in plan.values())
-            env = ShardingEnv.from_local(self.wire.size, self.wire.rank)
+            env = ShardingEnv.from_local(world, self.exchange.rank)
+            group = self.exchange.group if world > 1 else _alone(device.type)
             # With the group from the start it would make another one, by a call of all processes.
-            env.process_group = self._group or dist.group.WORLD
-            return sharder.shard(tables, cast(Any, plan), env, self._device)
+            env.process_group = group or dist.group.WORLD
+            return sharder.shard(tables, cast(Any, plan), env, device)
 
     @property
     def _tables(self) -> ShardedEmbeddingBagCollection:
         return self._held[0]
-
-    @property
-    def _rowwise(self) -> bool:
-        return self.optimizer.name == "rowwise_adagrad"
 
     @property
     def _shrink(self) -> float:
@@ -169,16 +211,21 @@ class TorchRecCollection(FusedCollection):
         Row-wise Adagrad takes the mean over D columns, TorchRec over those that fill them up too,
         of gradient 0. Learning rate and eps times this make the same step of it.
         """
-        return sqrt(self.dim / self._width) if self._rowwise else 1.0
+        return sqrt(self.dim / self._width) if self.optimizer.has_row_sum else 1.0
 
-    def forward(
-        self, ids: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
-    ) -> Tensor:
-        """Look up the rows of each bag; see `Collection.forward`.
+    def forward(self, batch: Batch) -> Tensor:
+        """Look up one-hot features and lists together; see `Embeddings.forward`."""
+        blocks = self.layout.blocks(batch)
+        if not blocks:
+            return self._joined(batch, [])
+        return self._joined(batch, [self._looked_up(blocks)])
+
+    def pooled(self, block: Block, per_sample_weights: Tensor | None = None) -> Tensor:
+        """Look up the rows of a block; see `Embeddings.pooled`.
 
         Raises:
-            ConfigError: There are per_sample_weights, to which TorchRec sends no gradient back.
-            IdError: As there.
+            ConfigError: There are per_sample_weights, to which TorchRec sends no gradient back; or
+                the optimizer would update rows once for each block, instead of once a step.
 
         """
         if per_sample_weights is not None:
@@ -186,41 +233,60 @@ class TorchRecCollection(FusedCollection):
                 f"{self.names[0]}: with the engine torchrec learned weights of ids get no "
                 "gradient: choose tables.weighted False, or the engine of this project"
             )
-        if torch.is_inference_mode_enabled():
-            # For which FBGEMM's kernels have nothing.
-            with torch.inference_mode(False), torch.no_grad():
-                return self._pooled(ids, offsets)
-        return self._pooled(ids, offsets)
+        if self._in_both and self.optimizer.has_sum and torch.is_grad_enabled():
+            table = self.layout.tables[self._in_both[0]].name
+            raise ConfigError(
+                f"{table}: single ids and lists of ids look it up, and with the engine torchrec "
+                f"{self.optimizer.name} would update its rows for each of the two: choose "
+                "tables.compression none, optim.name sgd, or the engine of this project"
+            )
+        return self._looked_up([block])
 
-    def _pooled(self, ids: Tensor, offsets: Tensor | None) -> Tensor:
-        T, W = len(self.rows), self._width
-        values, lengths = _by_table(self.rows_of(ids, offsets), offsets, T)
-        B = lengths.shape[1]
-        if self._by_rows and self.wire.size > 1:
-            # gloo cannot gather the gradients of row-wise tables from batches of different sizes.
-            lengths = pad(lengths, (0, max(self.wire.split(B)) - B))
-        bags = KeyedJaggedTensor(self._keys, values, lengths=lengths.flatten())
-        found = self._tables(bags).wait()
-        pooled = found.values().view(-1, T, W)
-        if (keys := found.keys()) != self._keys:
-            order = torch.tensor([keys.index(key) for key in self._keys], device=pooled.device)
-            pooled = pooled.index_select(1, order)
-        return pooled[:B, :, : self.dim]
-
-    def each(self, ids: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """Look up the row of each id; see `Collection.each`.
+    def vectors(self, block: Block) -> Tensor:
+        """Look up the row of each id; see `Embeddings.vectors`.
 
         Raises:
-            ConfigError: There are bags: TorchRec adds them up.
+            ConfigError: There are lists: TorchRec adds them up.
 
         """
-        if offsets is not None:
+        if block.offsets is not None:
             raise ConfigError(
-                f"{self.names[0]}: the rows of a bag are needed one by one, and the engine "
+                f"{self.names[0]}: the rows of a list are needed one by one, and the engine "
                 "torchrec gives their sums alone: choose another tables.compression, or "
                 "tables.operation add, or the engine of this project"
             )
-        return self.forward(ids)
+        return self.pooled(block)
+
+    def _looked_up(self, blocks: Sequence[Block]) -> Tensor:
+        """Return the pooled vectors (B, F, D) of the features of some blocks, block by block."""
+        if torch.is_inference_mode_enabled():
+            # For which FBGEMM's kernels have nothing.
+            with torch.inference_mode(False), torch.no_grad():
+                return self._fetched(blocks)
+        return self._fetched(blocks)
+
+    def _fetched(self, blocks: Sequence[Block]) -> Tensor:
+        groups = self.layout.groups
+        parts = [_by_feature(b._replace(ids=self.checked_ids(b)), groups) for b in blocks]
+        size, device = parts[0][1].shape[1], blocks[0].ids.device
+        lengths = torch.zeros(len(self._keys), size, dtype=torch.int32, device=device)
+        wanted: list[int] = []
+        for block, (_, own) in zip(blocks, parts, strict=True):
+            places = [self._features.index(f) for f in groups[block.group]]
+            wanted += places
+            lengths[places[0] : places[-1] + 1] = own
+        if self._by_rows and self.exchange.size > 1:
+            # gloo cannot gather the gradients of row-wise tables from batches of different sizes.
+            lengths = pad(lengths, (0, max(self.exchange.split(size)) - size))
+        values = torch.cat([values for values, _ in parts])
+        bags = KeyedJaggedTensor(self._keys, values, lengths=lengths.flatten())
+        found = self._tables(bags).wait()
+        pooled = found.values().view(-1, len(self._keys), self._width)
+        keys = found.keys()
+        order = [keys.index(self._keys[place]) for place in wanted]
+        if order != list(range(len(keys))):
+            pooled = pooled.index_select(1, torch.tensor(order, device=device))
+        return pooled[:size, :, : self.dim]
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate of the next backward pass."""
@@ -238,22 +304,20 @@ class TorchRecCollection(FusedCollection):
         for part in self._wide:
             if not part.replicated:
                 continue
-            weight = weights[f"embedding_bags.t{part.table}.weight"]
+            weight = weights[f"embedding_bags.{self._table_keys[part.shard.table]}.weight"]
             if weight.grad is None:
                 continue
-            rows = torch.arange(weight.shape[0], device=self._device)
+            rows = torch.arange(weight.shape[0], device=weight.device)
             # DistributedDataParallel, which TorchRec has for these, has made a mean of it.
-            grad = weight.grad * self.wire.size
+            grad = weight.grad * self.exchange.size
             kernels, lr, eps = backend(part.weight), self._lr, self.optimizer.eps * self._shrink
-            match self.optimizer.name:
-                case "sgd":
-                    kernels.sgd_update(part.weight, rows, grad, lr)
-                case "adagrad":
-                    total = part.state["sum"]
-                    kernels.adagrad_update(part.weight, total, rows, grad, lr, eps)
-                case "rowwise_adagrad":
-                    total = part.state["sum"]
-                    kernels.rowwise_adagrad_update(part.weight, total, rows, grad, lr, eps)
+            if not self.optimizer.has_sum:
+                kernels.sgd_update(part.weight, rows, grad, lr)
+            elif self.optimizer.has_row_sum:
+                sums = part.state["sum"]
+                kernels.rowwise_adagrad_update(part.weight, sums, rows, grad, lr, eps)
+            else:
+                kernels.adagrad_update(part.weight, part.state["sum"], rows, grad, lr, eps)
         self._tables.zero_grad()
 
     def parts(self) -> Iterator[Part]:
@@ -262,86 +326,42 @@ class TorchRecCollection(FusedCollection):
             yield narrowed(part, self.dim, self._shrink)
 
     @torch.no_grad()
-    def load(self, weights: Values, sums: Values | None = None) -> None:
-        """Overwrite what this rank holds.
-
-        Args:
-            weights: Of the tables.
-            sums: State of Adagrad; None leaves it as it is.
-
-        """
-        for wide, part in zip(self._wide, self.parts(), strict=True):
-            part.weight.copy_(weights(*part.range))
-            if sums is not None and part.state:
-                new, old = sums(*part.range), wide.state["sum"]
-                if new.dim() == 1:
-                    old.copy_(new * self._shrink**2)
-                else:
-                    part.state["sum"].copy_(new)
-
-    @torch.no_grad()
-    def fill(self, draw: Initializer) -> None:
-        """Overwrite all tables; every rank draws all rows, so that generators stay in step."""
-        parts = list(self.parts())
-        for t, n in enumerate(self.rows):
-            ours = [part for part in parts if part.table == t]
-            for first, last in pieces(n, self.dim):
-                values = torch.empty(last - first, self.dim)
-                draw(values, t, first)
-                for part in ours:
-                    _, first_row, last_row, left, right = part.range
-                    begin, end = max(first, first_row), min(last, last_row)
-                    if begin < end:
-                        part.weight[begin - first_row : end - first_row] = values[
-                            begin - first : end - first, left:right
-                        ]
-
-    def start_at_zero(self) -> None:
-        """Make every vector 0."""
-        self.fill(constant(0.0))
-
-    @torch.no_grad()
-    def table(self, t: int) -> Tensor:
-        """Return the (rows, D) numbers of table t, a copy, to every rank."""
-        whole = torch.zeros(self.rows[t], self.dim, device=self._device)
-        replicated = False
-        for part in self.parts():
-            if part.table == t:
-                _, first_row, last_row, left, right = part.range
-                whole[first_row:last_row, left:right] = part.weight
-                replicated = part.replicated
-        if not replicated:
-            dist.all_reduce(whole, group=self._group)
-        return whole
+    def load_state(self, number: int, key: str, values: Tensor) -> None:
+        """Overwrite state of a part; see `FusedCollection.load_state`."""
+        state = self._wide[number].state[key]
+        if state.dim() == 1:
+            state.copy_(values * self._shrink**2)
+        else:
+            state[:, : values.shape[1]] = values
 
     @property
     def size_bytes(self) -> int:
         """Bytes of the tables, on all ranks together."""
-        return sum(self.rows) * self.dim * 4
+        return sum(self.layout.sizes) * self.dim * 4
 
 
-def _by_table(rows: Tensor, offsets: Tensor | None, T: int) -> tuple[Tensor, Tensor]:
-    """Order ids by table, then by sample, as TorchRec wants them.
+def _by_feature(block: Block, groups: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Order ids by feature, then by sample, as TorchRec wants them.
 
     Args:
-        rows: (B, T) when one-hot, else (L,).
-        offsets: (B*T + 1,) or None.
-        T: Tables.
+        block: Ids of F features.
+        groups: Features of each group.
 
     Returns:
-        The ids (L,), and the length of each bag (T, B) int32.
+        The ids (L,), and the length of each list (F, B) int32.
 
     """
+    ids, offsets, count = block.ids, block.offsets, len(groups[block.group])
     if offsets is None:
-        ones = torch.ones(T, rows.shape[0], dtype=torch.int32, device=rows.device)
-        return rows.t().reshape(-1), ones
+        ones = torch.ones(count, ids.shape[0], dtype=torch.int32, device=ids.device)
+        return ids.t().reshape(-1), ones
     lengths = offsets.diff().to(torch.int32)
-    bags = torch.arange(lengths.shape[0], dtype=torch.int32, device=rows.device)
-    order = bags.view(-1, T).t().reshape(-1)
+    lists = torch.arange(lengths.shape[0], dtype=torch.int32, device=ids.device)
+    order = lists.view(-1, count).t().reshape(-1)
     lengths, values, _ = torch.ops.fbgemm.permute_1D_sparse_data(
-        order, lengths, rows, None, rows.shape[0]
+        order, lengths, ids, None, ids.shape[0]
     )
-    return values, lengths.view(T, -1)
+    return values, lengths.view(count, -1)
 
 
 @cache

@@ -43,8 +43,8 @@ class FusedCollection(DistributedCollection):
         """Yield what this process keeps."""
         raise NotImplementedError
 
-    def load_state(self, key: str, part: Part, values: Tensor) -> None:
-        """Overwrite state of a part that `parts` has yielded."""
+    def load_state(self, number: int, key: str, values: Tensor) -> None:
+        """Overwrite the state of that name of the part of that number, from 0 as `parts` yields."""
         raise NotImplementedError
 
     @property

@@ -33,8 +33,6 @@ class Auto:
 
     batch_size: int = 512
     """Samples of a step on each rank."""
-    pooling: Sequence[float] | None = None
-    """Mean ids that a sample looks up in each table; None for 1."""
     memory_bytes: int | None = None
     """Of a rank; None for TorchRec's own guess."""
 
@@ -138,7 +136,6 @@ def as_planned(
     types += [ShardingType.COLUMN_WISE] if columns else []
     by_row = [*types, ShardingType.ROW_WISE]
     configs = tables.embedding_bag_configs()
-    pooling = auto.pooling or [1.0] * len(configs)
     planner = EmbeddingShardingPlanner(
         topology=Topology(
             world_size=world,
@@ -154,9 +151,9 @@ def as_planned(
                     each.value
                     for each in (by_row if _has_blocks(config.num_embeddings, world) else types)
                 ],
-                pooling_factors=[ids],
+                pooling_factors=[1.0] * len(config.feature_names),
             )
-            for config, ids in zip(configs, pooling, strict=True)
+            for config in configs
         },
         debug=False,
     )

@@ -209,10 +209,10 @@ def load_optimizer(model: nn.Module, optimizer: Optimizer, stored: Any) -> None:
             else:
                 state[key] = value
     for prefix, tables in _fused(model):
-        for part in tables.parts():
+        for number, part in enumerate(tables.parts()):
             place = _fused_place(prefix, tables, part.shard)
             for key in part.state:
-                tables.load_state(key, part, local(place, stored, f".{key}"))
+                tables.load_state(number, key, local(place, stored, f".{key}"))
 
 
 def local(place: Place, stored: Any, key: str = "", by_column: bool | None = None) -> Tensor:
