@@ -4,6 +4,7 @@ A model on torch's `meta` device goes through a step without computing anything,
 Tables stand aside: what they cost follows from their plan.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -66,6 +67,19 @@ def _count(model: nn.Module, schema: Schema, size: int) -> tuple[int, int, int]:
     return counter.get_total_flops(), forward, sum(tensor.numel() for tensor in kept.values())
 
 
+class _SingleIds(Jagged):
+    """Lists of one id each, which nobody needs to read."""
+
+    @classmethod
+    def empty(cls, count: int) -> "_SingleIds":
+        """Return so many lists without numbers."""
+        return cls(torch.empty(count, dtype=torch.int32), torch.empty(count + 1, dtype=torch.int64))
+
+    def columns(self, features: Sequence[int], count: int) -> "_SingleIds":
+        """Return the lists of some features of each sample alone; see `Jagged.columns`."""
+        return self.empty(len(self.values) // count * len(features))
+
+
 def empty_batch(schema: Schema, size: int) -> Batch:
     """Return a batch of so many samples without numbers, whose lists have one id each."""
     lists = size * len(schema.list_features)
@@ -73,11 +87,7 @@ def empty_batch(schema: Schema, size: int) -> Batch:
         dense=torch.empty(size, len(schema.dense)),
         ids=torch.empty(size, len(schema.one_hot_features), dtype=torch.int32),
         labels=torch.empty(size, schema.num_labels),
-        lists=Jagged(
-            torch.empty(lists, dtype=torch.int32), torch.empty(lists + 1, dtype=torch.int64)
-        )
-        if lists
-        else None,
+        lists=_SingleIds.empty(lists) if lists else None,
     )
 
 
