@@ -57,7 +57,7 @@ def test_infer_writes_a_schema_that_train_takes(shop, capsys):
     assert main(["train", "shop.csv", "--schema", "schema.toml", *SMALL]) == 0
     schema = json.loads(Path("run/schema.json").read_text())
     assert [each["transform"] for each in schema["dense"]] == ["quantile"]
-    assert [each["name"] for each in schema["categorical"]] == ["price bucket", "city", "tags"]
+    assert [each["name"] for each in schema["features"]] == ["price bucket", "city", "tags"]
 
 
 def test_infer_as_json(shop, capsys):
@@ -121,7 +121,7 @@ def test_prepare_table(shop, capsys):
     made = last(capsys)
     assert (made["rows"], made["train_rows"], made["bad_rows"]) == (400, 320, 0)
     manifest = json.loads(Path("out/manifest.json").read_text())
-    names = [each["name"] for each in manifest["schema"]["categorical"]]
+    names = [each["name"] for each in manifest["schema"]["features"]]
     assert names == ["price bucket", "city", "tags", "city x price"]
     assert main([*words.split(), "--features.crosses", "city*price", "--json"]) == 0
     assert last(capsys)["reused"]

@@ -115,7 +115,7 @@ def test_folders_are_split_by_file(frame, tmp_path):
     chronological = prepare(frame, tmp_path / "cut", split="chronological", fractions=(200, 50, 50))
     for name in ("train", "validation", "test"):
         labels = chronological.split(name).labels[:, 0]
-        np.testing.assert_array_equal(made[0].split(name).labels, labels)
+        np.testing.assert_array_equal(made[0].split(name).labels[:, 0], labels)
 
 
 def lines(rows: list[list[str]], path: Path) -> Path:
@@ -199,8 +199,8 @@ def trained(frame, tmp_path_factory) -> Path:
 def held_out(trained: Path) -> np.ndarray:
     model = load_model(Run.open(trained / "run"))
     split = Dataset.open(trained / "dataset").split("test")
-    logits, _ = predict_split(model, split, 64).arrays()
-    return sigmoid(logits).astype(np.float32)
+    logits, *_ = predict_split(model, split, 64).arrays()
+    return sigmoid(logits[:, 0]).astype(np.float32)
 
 
 def scores(trained: Path, *files: Path) -> np.ndarray:
