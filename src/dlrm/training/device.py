@@ -1,29 +1,32 @@
 """Where a run computes: on the CPU, or on a GPU."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
-from dlrm.errors import ConfigError
+from dlrm.errors import ConfigError, unknown
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 """auto is a GPU where torch has one, else the CPU."""
 
 
 def resolve_device(
-    name: DeviceName = "auto", local_rank: int = 0, local_size: int = 1
+    name: str = "auto", local_rank: int = 0, local_size: int = 1
 ) -> torch.device:
     """Return the device of a name.
 
     Args:
-        name: Of the device.
+        name: One of `DeviceName`, or what else torch calls a device that it has, such as `xpu`.
         local_rank: Number of this process on its host; each takes the GPU of its number.
         local_size: Processes on this host: they compute on GPUs together, or none of them does.
 
     Raises:
-        ConfigError: It is `cuda`, and torch has none, or fewer than processes.
+        ConfigError: There is no such device; or it is `cuda`, and torch has none, or fewer than
+            processes.
 
     """
+    if name not in get_args(DeviceName):
+        return _other(name)
     if name == "cpu":
         return torch.device("cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -45,3 +48,18 @@ def resolve_device(
             else "the machine has no NVIDIA GPU, or its driver is missing"
         )
     )
+
+
+def _other(name: str) -> torch.device:
+    """Return a device that torch knows by another name; a backend of one's own may be registered.
+
+    Raises:
+        ConfigError: Torch does not know it; lists the choices.
+
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, NotImplementedError, AssertionError):
+        raise unknown("device", name, get_args(DeviceName)) from None
+    return device

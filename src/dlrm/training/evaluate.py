@@ -77,17 +77,23 @@ def by_label(values: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     return first if len(values) == 1 else {**first, "labels": dict(values)}
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Return where the parameters of a model are."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
 def predict(
-    model: nn.Module, batches: Iterable[Batch], device: torch.device | str = "cpu"
+    model: nn.Module, batches: Iterable[Batch], device: torch.device | None = None
 ) -> Predictions:
     """Return the model's logits and the labels, in the order of the batches.
 
     Args:
         model: In evaluation mode meanwhile.
         batches: On the CPU.
-        device: Where the model is.
+        device: Where the model is; None asks its parameters.
 
     """
+    device = device_of(model) if device is None else device
     predictions = None
     was_training = model.training
     model.eval()
@@ -104,7 +110,7 @@ def predict_split(
     split: Split,
     batch_size: int,
     world: World | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | None = None,
 ) -> Predictions:
     """Return the model's logits and the labels of a split, in its order.
 
@@ -113,7 +119,7 @@ def predict_split(
         split: What to predict.
         batch_size: Samples a batch.
         world: The processes that predict, each its part of every batch; all get all of them.
-        device: Where the model is.
+        device: Where the model is; None asks its parameters.
 
     """
     world = world or World.alone()
