@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dlrm.batch import Batch, Jagged
 from dlrm.models import MODELS, ModelConfig
-from dlrm.nn.embedding import materialize, parameter_groups
+from dlrm.nn.embedding import bags_of, materialize, parameter_groups
 from dlrm.nn.tables import TablesConfig
 from dlrm.optim.config import OptimConfig
 from dlrm.parallel.exchange import Exchange
@@ -45,6 +45,24 @@ ONE_HOT = tuple(Feature(name=f"C{t}", table=f"T{t}") for t in range(len(SIZES)))
 LISTS = tuple(replace(feature, kind="bag") for feature in ONE_HOT)
 
 
+class History(nn.Module):
+    """`u . (mean of e[i] * e[h] over the history h)`: pooled vectors, and those of a sequence."""
+
+    def __init__(self, schema: Schema):
+        super().__init__()
+        self.embeddings = TablesConfig(init_std=0.3).build(schema, 4)
+        self.weight = nn.Parameter(torch.ones(schema.num_labels, 4))
+
+    def forward(self, batch: Batch) -> Tensor:
+        vectors = self.embeddings(batch)
+        history = self.embeddings.sequence(batch, "history")
+        item = vectors[:, self.embeddings.names.index("C1")]
+        sample = bags_of(history.offsets, len(history.values))
+        met = item[sample] * history.values
+        pooled = torch.zeros_like(item).index_add(0, sample, met)
+        return (pooled / history.lengths.clamp(min=1)[:, None] + vectors.sum(1)) @ self.weight.t()
+
+
 @dataclass(frozen=True)
 class Case:
     model: str = "dlrm"
@@ -56,6 +74,14 @@ class Case:
     weights: bool = False
     steps: int = 50
     dtype: torch.dtype = torch.float32
+
+    def build(self) -> nn.Module:
+        """Return the model, whose tables have no memory yet."""
+        return (
+            History(self.schema())
+            if self.model == "history"
+            else self.config().build(self.schema())
+        )
 
     def config(self) -> ModelConfig:
         options: dict[str, Any] = {"tables": TablesConfig(init_std=0.1), **self.options}
@@ -125,7 +151,7 @@ def model_on(world: World, case: Case, model: nn.Module) -> tuple[nn.Module, nn.
 def losses(world: World, case: Case) -> list[float]:
     """Return the loss of the whole batch at each step, on as many ranks as there are."""
     torch.manual_seed(0)
-    model, net = model_on(world, case, case.config().build(case.schema()))
+    model, net = model_on(world, case, case.build())
     optim = OptimConfig(name=case.optim, lr=0.1 if case.optim != "adam" else 0.01)
     step = TrainStep(net, optim.build(parameter_groups(model)), loss_function(LossConfig()))
     found = []
@@ -172,6 +198,12 @@ def test_every_model_learns_the_same(ranks: Ranks, model):
 def test_several_labels_and_weights_are_learnt_the_same(ranks: Ranks, model, weights):
     case = Case(model=model, features=MIXED, labels=("click", "purchase"), weights=weights)
     check(ranks, case, (2, 3))
+
+
+@pytest.mark.parametrize("sharding", ["auto", "table", "row", "column", "replicate"])
+def test_a_sequence_beside_pooled_vectors_is_learnt_the_same(ranks: Ranks, sharding):
+    case = Case(model="history", sharding=sharding, features=MIXED, optim="rowwise_adagrad")
+    check(ranks, case, (2, 3), 2e-6)
 
 
 COMPRESSIONS = {

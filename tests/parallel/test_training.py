@@ -6,11 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from dlrm.data.features import toml
+from dlrm.data.features.columns import Column, Columns
 from dlrm.data.loader import LoaderConfig
+from dlrm.data.options import PrepareConfig
+from dlrm.data.prepare import prepare
+from dlrm.data.sources.frame import FrameSource
 from dlrm.data.store import Dataset
 from dlrm.errors import CheckpointError, Interrupted
 from dlrm.models import DeepFMConfig, DLRMConfig
@@ -23,7 +30,7 @@ from dlrm.run import Run
 from dlrm.training import interrupt, loop, runner
 from dlrm.training.average import AverageConfig
 from dlrm.training.config import CheckpointConfig, EvalConfig, TrainConfig
-from dlrm.training.evaluate import predict_split
+from dlrm.training.evaluate import measured, predict_split
 from dlrm.training.load import load_model
 
 from .ranks import Ranks
@@ -41,6 +48,44 @@ SMALL = TrainConfig(
     seed=4,
     precision="fp32",
 )
+
+
+COLUMNS = Columns(
+    columns=(
+        Column(name="price", kind="number"),
+        Column(name="user", kind="category"),
+        Column(name="tags", kind="list"),
+        Column(name="item", kind="category"),
+        Column(name="history", kind="sequence", table="item", max_length=5),
+    ),
+    labels=("click", "sale"),
+    weight="importance",
+)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Lists beside single ids, a table that two features share, two labels, weights."""
+    folder = tmp_path_factory.mktemp("shop")
+    rng = np.random.default_rng(0)
+    user = rng.integers(0, 30, 900)
+    clicks = rng.random(900) < np.where(user % 2 == 0, 0.8, 0.2)
+    items = [f"item {number}" for number in range(50)]
+    frame = pl.DataFrame(
+        {
+            "price": rng.random(900),
+            "user": [f"user {number}" for number in user],
+            "tags": [rng.choice(list("abcdefghijk"), rng.integers(0, 4)).tolist() for _ in user],
+            "item": rng.choice(items, 900),
+            "history": [rng.choice(items, rng.integers(0, 8)).tolist() for _ in user],
+            "click": clicks.astype(np.int64),
+            "sale": (clicks & (rng.random(900) < 0.5)).astype(np.int64),
+            "importance": rng.random(900) + 0.5,
+        }
+    )
+    (folder / "schema.toml").write_text(toml.dumps(COLUMNS))
+    config = PrepareConfig(schema=str(folder / "schema.toml"), split="chronological")
+    return prepare(FrameSource(frame), folder / "dataset", config, quiet=True).dataset
 
 
 def stop_after(steps: int) -> type[interrupt.Interrupt]:
@@ -147,6 +192,51 @@ def test_losses_metrics_and_checkpoints_are_those_of_one_process(
     assert many.evaluation("test") is not None
 
 
+@pytest.mark.parametrize("sharding", ["auto", "row", "column"])
+def test_lists_shared_tables_labels_and_weights_are_learnt_as_by_one_process(
+    ranks: Ranks, shop, tmp_path, sharding
+):
+    config = replace(
+        SMALL,
+        loader=replace(SMALL.loader, batch_size=46),
+        parallel=ParallelConfig(sharding=sharding),
+        max_steps=24,
+    )
+    one = run_on(ranks, 1, config, shop, tmp_path / "one")
+    many = run_on(ranks, 3, config, shop, tmp_path / "many")
+    for ours, theirs in zip(rows(one, "train"), rows(many, "train"), strict=True):
+        assert theirs == {**ours, "loss": pytest.approx(ours["loss"], abs=1e-6)}
+    near(files(one, 24), files(many, 24), 2e-4)
+    ours, theirs = one.evaluation("test"), many.evaluation("test")
+    assert ours is not None
+    assert theirs is not None
+    assert set(theirs["labels"]) == {"click", "sale"}
+    for label in theirs["labels"]:
+        mine, other = (each["labels"][label]["metrics"]["log_loss"] for each in (ours, theirs))
+        assert other == pytest.approx(mine, abs=1e-4)
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 1), (1, 2)])
+@pytest.mark.parametrize("sharding", ["row", "column"])
+def test_any_number_of_processes_goes_on_with_an_optimizer_of_ones_own(
+    ranks: Ranks, shop, tmp_path, before, after, sharding
+):
+    config = replace(
+        SMALL,
+        loader=replace(SMALL.loader, batch_size=46),
+        optim=OptimConfig(name="sign_sgd:SignSGD", lr=0.01),
+        parallel=ParallelConfig(sharding=sharding),
+        max_steps=24,
+    )
+    whole = run_on(ranks, 1, config, shop, tmp_path / "whole")
+    parted = tmp_path / "parted"
+    run_on(ranks, before, config, shop, parted, stop=9, who=before - 1)
+    halved = run_on(ranks, after, config, shop, parted, resume=True)
+    for ours, theirs in zip(rows(whole, "train"), rows(halved, "train"), strict=True):
+        assert theirs["loss"] == pytest.approx(ours["loss"], abs=1e-5)
+    near(files(whole, 24), files(halved, 24), 1e-3)
+
+
 @pytest.mark.parametrize("storage", ["bf16", "split"])
 @pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 1), (1, 2)])
 def test_any_number_of_processes_goes_on(ranks: Ranks, clicks, tmp_path, before, after, storage):
@@ -180,10 +270,11 @@ def test_a_resumed_run_equals_one_that_never_stopped(ranks: Ranks, clicks, tmp_p
 def test_what_many_have_trained_one_loads(ranks: Ranks, clicks, tmp_path):
     model = DeepFMConfig(dim=4, deep=(8,))
     run = run_on(ranks, 4, replace(SMALL, model=model), clicks, tmp_path / "run")
-    found = predict_split(load_model(run), clicks.split("test"), 50).compute()
+    predictions = predict_split(load_model(run), clicks.split("test"), 50)
     evaluation = run.evaluation("test")
     assert evaluation is not None
-    assert found.log_loss == pytest.approx(evaluation["metrics"]["log_loss"], abs=1e-6)
+    log_loss = measured(predictions, clicks.schema).mean("log_loss")
+    assert log_loss == pytest.approx(evaluation["metrics"]["log_loss"], abs=1e-6)
 
 
 def test_ensembles_and_early_stops_work_on_many(ranks: Ranks, clicks, tmp_path):
