@@ -19,7 +19,7 @@ from dlrm.run import Run
 from dlrm.training import interrupt, runner
 from dlrm.training.average import Average, AverageConfig
 from dlrm.training.config import CheckpointConfig, EvalConfig, TrainConfig
-from dlrm.training.evaluate import predict_split
+from dlrm.training.evaluate import measured, predict_split
 from dlrm.training.loop import fit
 
 CONFIG = TrainConfig(
@@ -109,8 +109,8 @@ def test_a_run_keeps_the_mean_and_trains_on_without_it(clicks, tmp_path):
     # What is loaded is what was measured.
     best = min(held, key=lambda row: row[3])
     assert best[0] > 24
-    again = predict_split(model, clicks.split("validation"), 100).compute()
-    assert again.log_loss == best[3]
+    again = predict_split(model, clicks.split("validation"), 100)
+    assert measured(again, clicks.schema).first.log_loss == best[3]
 
 
 def test_the_last_mean_is_that_of_the_checkpoints(clicks, tmp_path):

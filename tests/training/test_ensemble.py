@@ -29,7 +29,7 @@ from dlrm.training import comparison, interrupt, loop, runner
 from dlrm.training.compression import sweep
 from dlrm.training.config import EvalConfig, TrainConfig, from_dict, to_dict
 from dlrm.training.ensemble import Ensemble, Mean, members, model_name
-from dlrm.training.load import effort, load_model
+from dlrm.training.load import load_model, training_stats
 
 CONFIG = TrainConfig(
     model=DLRMConfig(dim=4, bottom=(8,), top=(8,)),
@@ -197,8 +197,8 @@ def test_what_it_says_of_itself(whole):
     # Log loss is convex in the logit: the mean is never worse than the members are on average.
     alone = [each["metrics"]["log_loss"] for each in evaluation["members"]]
     assert evaluation["metrics"]["log_loss"] < np.mean(alone)
-    assert effort(whole).samples == sum(effort(run).samples for run in inside)
-    assert effort(whole).step == sum(effort(run).step for run in inside)
+    assert training_stats(whole).samples == sum(training_stats(run).samples for run in inside)
+    assert training_stats(whole).step == sum(training_stats(run).step for run in inside)
 
 
 @pytest.mark.parametrize(("calls", "finished"), [(3, 0), (18, 1), (33, 2)])

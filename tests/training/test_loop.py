@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from dlrm import models
 from dlrm.data.clicks import ClicksSource
 from dlrm.data.loader import LoaderConfig
 from dlrm.data.options import PrepareConfig
@@ -26,6 +27,7 @@ from dlrm.optim.config import OptimConfig
 from dlrm.run import Run
 from dlrm.training import checkpoint, interrupt
 from dlrm.training.config import CheckpointConfig, EvalConfig, TrainConfig, to_dict
+from dlrm.training.evaluate import measured, predict_split
 from dlrm.training.loop import fit, load_best
 
 SMALL = TrainConfig(
@@ -206,12 +208,10 @@ def test_the_best_model_is_really_the_best(clicks, tmp_path):
     best = min(held_out, key=lambda row: row["log_loss"])
     # The rate is high enough to overfit, or this test would show nothing.
     assert best["step"] < held_out[-1]["step"]
-    model = config.model.build(clicks.schema)
+    model = models.build(config.model, clicks.schema)
     load_best(run, model)
-    from dlrm.training.evaluate import predict_split
-
-    measured = predict_split(model, clicks.split("validation"), 1000).compute()
-    assert measured.log_loss == pytest.approx(best["log_loss"], rel=1e-6)
+    predictions = predict_split(model, clicks.split("validation"), 1000)
+    assert measured(predictions, clicks.schema).first.log_loss == pytest.approx(best["log_loss"], rel=1e-6)
 
 
 def test_early_stopping_waits_as_long_as_asked(clicks, tmp_path):
@@ -255,23 +255,22 @@ def test_kernels_and_plain_torch_learn_the_same_for_a_thousand_steps(clicks):
 THOUSAND = """
 import sys
 import torch
-from dlrm import optim
+from dlrm import models, optim
 from dlrm.data.loader import Loader
 from dlrm.data.store import Dataset
 from dlrm.models.dlrm import DLRMConfig
-from dlrm.training.loss import bce
+from dlrm.nn.embedding import parameter_groups
+from dlrm.training.loss import LossConfig, loss_function
+from dlrm.training.step import TrainStep
 dataset = Dataset.open(sys.argv[1])
-torch.manual_seed(0)
-model = DLRMConfig(dim=8, bottom=(16,), top=(16,)).build(dataset.schema)
-optimizer = optim.build("sgd", model.parameters(), 0.05)
+torch.manual_seed(1)
+model = models.build(DLRMConfig(dim=8, bottom=(16,), top=(16,)), dataset.schema)
+optimizer = optim.build("sgd", parameter_groups(model), 0.05)
+step = TrainStep(model, optimizer, loss_function(LossConfig()))
 loader = Loader(dataset.split("train"), batch_size=60, shuffle=True)
 for epoch in range(25):
     for batch in loader.epoch(epoch):
-        loss = bce(model(batch), batch.labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        print(loss.item())
+        print(step(batch).item())
 """
 
 
@@ -304,7 +303,7 @@ def test_another_model_does_not_resume_a_run(clicks, tmp_path):
 def test_a_run_without_a_checkpoint_has_no_best_model(clicks, tmp_path):
     run = new_run(tmp_path / "run", SMALL, clicks)
     with pytest.raises(RunError, match="no checkpoint yet"):
-        load_best(run, SMALL.model.build(clicks.schema))
+        load_best(run, models.build(SMALL.model, clicks.schema))
 
 
 def test_test_rows_choose_nothing_unless_they_are_asked_to(tmp_path):

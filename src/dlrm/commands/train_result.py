@@ -14,7 +14,7 @@ from dlrm.run import Run
 from dlrm.training import runner
 from dlrm.training.config import from_dict
 from dlrm.training.ensemble import mean_of_members, model_name
-from dlrm.training.load import TrainingStats, effort
+from dlrm.training.load import TrainingStats, training_stats
 
 LEFT_OUT = ("gauc", "ece")
 """Metrics that the table after a training has no room for."""
@@ -122,6 +122,6 @@ def result_of(run: Run) -> TrainResult:
         evaluations={
             split: evaluation for split, evaluation in known.items() if evaluation is not None
         },
-        effort=effort(run),
+        effort=training_stats(run),
         report=report if report.is_file() else None,
     )

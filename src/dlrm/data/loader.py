@@ -53,6 +53,7 @@ class Loader:
         shuffle: Whether each epoch takes the rows in a new random order.
         seed: Of the order.
         part: Number of this process and how many there are.
+        pin: Whether batches lie in page-locked memory, from which a GPU copies while it computes.
 
     """
 
@@ -67,12 +68,14 @@ class Loader:
         shuffle: bool = False,
         seed: int = 0,
         part: tuple[int, int] = (0, 1),
+        pin: bool = False,
     ):
         self.split = split
         self.rank, self.world = part
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
+        self.pin = pin
         self.waited_s = 0.0
         rows = WINDOW_ROWS
         if split.lists is not None and len(split):
@@ -154,13 +157,14 @@ class Loader:
             return lists if mix is None else take(lists, features, mix)
 
         split = self.split
-        return Batch.of(
+        batch = Batch.of(
             read(split.dense),
             read(split.ids),
             read(split.labels).astype(np.float32, copy=False),
             None if split.lists is None else read_lists(split.lists),
             None if split.weights is None else read(split.weights),
         )
+        return batch.pin() if self.pin else batch
 
     def _own(self, rows: int) -> np.ndarray:
         """Return the places of this process' rows among those of a window."""

@@ -29,11 +29,13 @@ from torch.optim import Optimizer
 
 from dlrm.errors import CheckpointError
 from dlrm.files import sync_folder, write_json
+from dlrm.metrics import Metrics
 from dlrm.parallel.world import World
 from dlrm.tensor_file import Whole, Writer, create
 from dlrm.training import state
 from dlrm.training.average import Average
-from dlrm.training.predictions import Predictions
+from dlrm.training.device import device_of
+from dlrm.training.evaluate import gathered
 
 FORMAT = 2
 
@@ -61,7 +63,7 @@ class Progress:
     averaged: int = 0
     """Steps that are in the mean of the parameters."""
     finished: bool = False
-    seen: Predictions = field(default_factory=Predictions)
+    seen: Metrics = field(default_factory=Metrics)
     """Of the training rows since the last evaluation, made before learning them."""
 
     def advance(self, samples: int) -> None:
@@ -180,12 +182,12 @@ def _together(world: World, target: Path) -> Iterator[None]:
 
 def _progress_tensors(progress: Progress, world: World) -> dict[str, Tensor]:
     """Return what progress.safetensors holds: of predictions what this process has, else all."""
-    logits, labels, weights = progress.seen.tensors()
+    logits, labels, weights = progress.seen.arrays()
     device = progress.loss_sum.device
     tensors = {
-        "seen_logits": logits,
-        "seen_labels": labels,
-        "seen_weights": weights,
+        "seen_logits": torch.from_numpy(logits),
+        "seen_labels": torch.from_numpy(labels),
+        "seen_weights": torch.empty(0) if weights is None else torch.from_numpy(weights),
         "loss_sum": _rows(progress.loss_sum.cpu(), world),
         "torch_generator": _rows(torch.get_rng_state(), world),
     }
@@ -203,11 +205,11 @@ def gather_seen(progress: Progress, world: World) -> None:
     """Give what all processes have seen to the first, and forget it elsewhere."""
     if world.size == 1:
         return
-    every = progress.seen.gathered(world)
-    progress.seen = Predictions(progress.seen.num_labels)
+    every = gathered(progress.seen, world)
+    progress.seen = Metrics(progress.seen.num_labels, progress.seen.task)
     if world.first:
         for each in every:
-            progress.seen.add(*each.tensors())
+            progress.seen.merge(each)
 
 
 def steps(folder: Path) -> list[int]:
@@ -263,7 +265,7 @@ def load(
                 f"{path} says that {numbers.get('world', 1)} processes saved it, but has the "
                 f"random numbers of {len(tensors['torch_generator'])}; {ADVICE}"
             )
-        _load_progress(progress, tensors, next(iter(model.parameters())).device, world)
+        _load_progress(progress, tensors, device_of(model), world)
     if average is not None and averaged:
         with _opened(path, "average") as stored:
             places = state.places(model)
@@ -279,9 +281,10 @@ def _load_progress(
     sums, rank = tensors["loss_sum"], world.rank
     alike = len(sums) == world.size
     progress.loss_sum = sums[rank] if alike else sums.sum() * world.first
-    progress.seen = Predictions(tensors["seen_logits"].shape[1])
+    logits, labels, weights = (tensors[f"seen_{name}"] for name in ("logits", "labels", "weights"))
+    progress.seen = Metrics(logits.shape[1])
     if world.first:
-        progress.seen.add(*(tensors[f"seen_{each}"] for each in ("logits", "labels", "weights")))
+        progress.seen.update(logits, labels, weights if len(weights) else None)
     if not (alike or world.first):
         # Where there was no such process, it draws numbers of its own.
         torch.manual_seed(progress.step * world.size + rank)

@@ -26,7 +26,7 @@ from dlrm.run import Run
 from dlrm.training import ensemble, runner
 from dlrm.training.checkpoint import steps
 from dlrm.training.config import TrainConfig, from_dict
-from dlrm.training.load import effort
+from dlrm.training.load import training_stats
 from dlrm.training.significance import LEVEL, can_tell, chance_of_difference
 from dlrm.training.trees import fit_trees
 
@@ -309,7 +309,7 @@ def _train(
 
 
 def _seed(run: Run, seed: int, evaluation: dict[str, Any]) -> Seed:
-    took = effort(run)
+    took = training_stats(run)
     return Seed(
         seed=seed,
         metrics=evaluation["metrics"],

@@ -1,14 +1,13 @@
 """A training run, wholly described."""
 
 import dataclasses
-import types
-import typing
 from dataclasses import dataclass, field
 from math import inf
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
+from dlrm import models
 from dlrm.data.loader import LoaderConfig
 from dlrm.data.options import PrepareConfig
 from dlrm.errors import ConfigError, unknown
@@ -152,7 +151,19 @@ class TrainConfig:
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
     """Return a config as nested dicts of JSON-ready values."""
-    return dataclasses.asdict(config)
+    values = dataclasses.asdict(config)
+    values["model"]["name"] = _model_name(config.model)
+    for value, model in zip(values["ensemble_models"], config.ensemble_models, strict=True):
+        value["name"] = _model_name(model)
+    return values
+
+
+def _model_name(model: ModelConfig) -> str:
+    """Return the name by which `dlrm.models.find` finds the config again."""
+    kind = type(model)
+    if kind in models.MODELS.values() or ":" in model.name:
+        return model.name
+    return f"{kind.__module__}:{kind.__qualname__}"
 
 
 def from_dict(values: dict[str, Any]) -> TrainConfig:
@@ -175,12 +186,12 @@ def _dataclass(cls: type[C], values: dict[str, Any], path: str) -> C:
 
 
 def _value(hint: Any, value: Any, path: str) -> Any:
-    if get_origin(hint) in (typing.Union, types.UnionType) and isinstance(value, dict):
-        # A union of configs is told apart by its `name`.
-        for choice in get_args(hint):
-            if value.get("name") == get_args(get_type_hints(choice)["name"])[0]:
-                return _dataclass(choice, value, path)
-        raise ConfigError(f"{path}.name is {value.get('name')!r}, which is no known choice")
+    if hint == ModelConfig and isinstance(value, dict):
+        try:
+            model = models.find(str(value.get("name")))
+        except ConfigError as error:
+            raise ConfigError(f"{path}.name is {value.get('name')!r}: {error}") from error
+        return _dataclass(model, value, path)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _dataclass(hint, value, path)
     if not isinstance(value, list | tuple):

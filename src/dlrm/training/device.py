@@ -1,8 +1,10 @@
 """Where a run computes: on the CPU, or on a GPU."""
 
+from itertools import chain
 from typing import Literal, get_args
 
 import torch
+from torch import nn
 
 from dlrm.errors import ConfigError, unknown
 
@@ -63,3 +65,9 @@ def _other(name: str) -> torch.device:
     except (RuntimeError, NotImplementedError, AssertionError):
         raise unknown("device", name, get_args(DeviceName)) from None
     return device
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device that a model is on: that of its first parameter or buffer."""
+    first = next(chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if first is None else first.device

@@ -32,7 +32,7 @@ Mean = Literal["logits", "probabilities"]
 class Ensemble(nn.Module):
     """The mean of several models.
 
-    With z_k (B,) the logits of member k of n, the logit is
+    With z_k (B, K) the logits of member k of n, the logits are, of each label by itself,
 
         logits          (z_1 + ... + z_n) / n
         probabilities   log(p / (1 - p)), where p = (sigmoid(z_1) + ... + sigmoid(z_n)) / n
@@ -49,7 +49,7 @@ class Ensemble(nn.Module):
         self.mean = mean
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the logits (B,)."""
+        """Return the logits (B, K)."""
         z = torch.stack([member(batch).float() for member in self.members])
         if self.mean == "logits":
             return z.mean(dim=0)
@@ -87,16 +87,29 @@ def model_name(config: TrainConfig) -> str:
     return " + ".join(f"{each} x {n}" if n > 1 else each for each, n in counts.items())
 
 
-def scores(run: Run, config: TrainConfig, split: str) -> list[dict[str, Any]]:
-    """Return `model`, `seed` and `metrics` of each evaluated member; of a single model nothing."""
+def scores(run: Run, config: TrainConfig, split: str, label: str) -> list[dict[str, Any]]:
+    """Return `model`, `seed` and `metrics` of each evaluated member; of a single model nothing.
+
+    Args:
+        run: Of the ensemble.
+        config: Its config.
+        split: That was evaluated.
+        label: Whose metrics.
+
+    """
     if config.ensemble == 1:
         return []
-    found = []
+    scored = []
     for k, member in enumerate(members(config)):
         if evaluation := Run(folder(run, k)).evaluation(split):
-            metrics = evaluation["metrics"]
-            found.append({"model": member.model.name, "seed": member.seed, "metrics": metrics})
-    return found
+            metrics = metrics_of(evaluation, label)
+            scored.append({"model": member.model.name, "seed": member.seed, "metrics": metrics})
+    return scored
+
+
+def metrics_of(evaluation: Mapping[str, Any], label: str) -> dict[str, Any]:
+    """Return the metrics of a label in an evaluation of one label or several."""
+    return evaluation.get("labels", {}).get(label, evaluation)["metrics"]
 
 
 def mean_of_members(
@@ -110,4 +123,4 @@ def mean_of_members(
 
     """
     values = {name: [each["metrics"].get(name) for each in scored] for name in metrics}
-    return {name: None if None in seen else fmean(seen) for name, seen in values.items()}
+    return {name: None if None in each else fmean(each) for name, each in values.items()}

@@ -1,6 +1,6 @@
 """What a trained model predicts, and how good that is, label by label."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from dlrm.metrics import (
     LEVEL,
     RESAMPLES,
     Array,
+    Metrics,
     MetricValues,
     Values,
     calibration_bins,
@@ -29,7 +30,7 @@ from dlrm.metrics import (
 )
 from dlrm.parallel.world import World
 from dlrm.schema import Schema, Task
-from dlrm.training.predictions import Predictions
+from dlrm.training.device import device_of
 
 HISTOGRAM_BINS = 50
 
@@ -77,85 +78,98 @@ def by_label(values: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     return first if len(values) == 1 else {**first, "labels": dict(values)}
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Return where the parameters of a model are."""
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-
-
-def predict(
-    model: nn.Module, batches: Iterable[Batch], device: torch.device | None = None
-) -> Predictions:
-    """Return the model's logits and the labels, in the order of the batches.
+def predict(model: nn.Module, batches: Iterable[Batch], predictions: Metrics) -> Metrics:
+    """Add the model's logits and the labels to predictions, in the order of the batches.
 
     Args:
-        model: In evaluation mode meanwhile.
+        model: On any device; in evaluation mode meanwhile.
         batches: On the CPU.
-        device: Where the model is; None asks its parameters.
+        predictions: What they are added to.
 
     """
-    device = device_of(model) if device is None else device
-    predictions = None
+    device = device_of(model)
     was_training = model.training
     model.eval()
     with torch.inference_mode():
         for batch in batches:
-            predictions = predictions or Predictions(batch.labels.shape[1])
-            predictions.update(model(batch.to(device, non_blocking=True)), batch)
+            logits = model(batch.to(device, non_blocking=True))
+            predictions.update(logits, batch.labels, batch.weights)
     model.train(was_training)
-    return predictions or Predictions()
-
-
-def predict_split(
-    model: nn.Module,
-    split: Split,
-    batch_size: int,
-    world: World | None = None,
-    device: torch.device | None = None,
-) -> Predictions:
-    """Return the model's logits and the labels of a split, in its order.
-
-    Args:
-        model: Of one process, or of these.
-        split: What to predict.
-        batch_size: Samples a batch.
-        world: The processes that predict, each its part of every batch; all get all of them.
-        device: Where the model is; None asks its parameters.
-
-    """
-    world = world or World.alone()
-    loader = Loader(split, batch_size=batch_size, part=(world.rank, world.size))
-    own = predict(model, loader.epoch(), device)
-    if world.size == 1:
-        return own
-    parts = ([part.numpy() for part in world.gather(tensor)] for tensor in own.tensors())
-    # Weights are none, or as many as samples.
-    whole = (joined(part, len(split) if any(map(len, part)) else 0, batch_size) for part in parts)
-    predictions = Predictions(own.num_labels)
-    predictions.add(*map(torch.from_numpy, whole))
     return predictions
 
 
-def measured(predictions: Predictions, schema: Schema) -> LabelValues:
-    """Return the metrics of each label."""
-    return LabelValues(dict(_each_label(predictions, schema, measure_for(schema.task))))
+def predict_split(
+    model: nn.Module, split: Split, batch_size: int, world: World | None = None
+) -> Metrics:
+    """Return the model's logits and the labels of a split, in its order.
+
+    Args:
+        model: Of one process, or of these; on any device.
+        split: What to predict.
+        batch_size: Samples a batch.
+        world: The processes that predict, each its part of every batch; all get all of them.
+
+    """
+    world = world or World.alone()
+    loader = Loader(
+        split,
+        batch_size=batch_size,
+        part=(world.rank, world.size),
+        pin=device_of(model).type == "cuda",
+    )
+    own = predict(model, loader.epoch(), _none_of(split))
+    if world.size == 1:
+        return own
+    parts = gathered(own, world)
+    arrays = zip(*(part.arrays() for part in parts), strict=True)
+    whole = _none_of(split)
+    whole.update(*(_in_order(every, len(split), batch_size) for every in arrays))
+    return whole
 
 
-def _each_label(
-    predictions: Predictions, schema: Schema, work: Callable[[Array, Array, Array | None], Any]
-) -> Iterable[tuple[str, Any]]:
+def _none_of(split: Split) -> Metrics:
+    """Return predictions of no sample, for the labels of a split."""
+    clicks = split.labels.dtype == np.uint8
+    return Metrics(split.labels.shape[1], "classification" if clicks else "regression")
+
+
+def _in_order(parts: Sequence[Array | None], samples: int, batch_size: int) -> Any:
+    """Put what each process has of a split in the order of the split; None where none has any."""
+    if all(part is None for part in parts):
+        return None
+    return joined([np.empty(0, np.float32) if p is None else p for p in parts], samples, batch_size)
+
+
+def gathered(predictions: Metrics, world: World) -> list[Metrics]:
+    """Return the predictions of each process, by rank, to all of them."""
     logits, labels, weights = predictions.arrays()
-    for k, name in enumerate(schema.labels):
-        yield name, work(logits[:, k].copy(), labels[:, k].copy(), weights)
+    weighted = torch.empty(0) if weights is None else torch.from_numpy(weights)
+    parts = zip(
+        *(world.gather(tensor) for tensor in (torch.from_numpy(logits), torch.from_numpy(labels))),
+        world.gather(weighted),
+        strict=True,
+    )
+    every = []
+    for each_logits, each_labels, each_weights in parts:
+        own = Metrics(predictions.num_labels, predictions.task)
+        own.update(each_logits, each_labels, each_weights if len(each_weights) else None)
+        every.append(own)
+    return every
+
+
+def measured(predictions: Metrics, schema: Schema) -> LabelValues:
+    """Return the metrics of each label."""
+    return LabelValues(dict(zip(schema.labels, predictions.compute(), strict=True)))
 
 
 def optimum(split: Split) -> MetricValues | None:
     """Return the metrics of the truth itself; None where the truth is not known.
 
-    No model can be expected to do better on these rows.
+    No model can be expected to do better on these rows. The truth is of the first label.
     """
     if split.truth is None or len(split) == 0:
         return None
-    return measure(_logit(split.truth), np.asarray(split.labels).reshape(len(split), -1)[:, 0])
+    return measure(_logit(split.truth), np.ascontiguousarray(split.labels[:, 0]), split.weights)
 
 
 def summary(
@@ -189,15 +203,14 @@ def summary(
     return result
 
 
-def describe(predictions: Predictions, schema: Schema) -> dict[str, Any]:
-    """Return metrics with intervals, JSON-ready, and what is drawn of the predictions.
+def describe(predictions: Metrics, schema: Schema) -> dict[str, dict[str, Any]]:
+    """Return for each label metrics with intervals, JSON-ready, and what is drawn of predictions.
 
     Of clicks that is the calibration curve and a histogram of scores; of numbers the mean label by
-    prediction and a histogram of residuals. Of several labels those of the first, and all of them
-    below `labels`.
+    prediction and a histogram of residuals.
     """
     work = _described_numbers if schema.task == "regression" else _described_clicks
-    return by_label(dict(_each_label(predictions, schema, work)))
+    return {name: work(*predictions.label(k)) for k, name in enumerate(schema.labels)}
 
 
 def _described_clicks(logits: Array, labels: Array, weights: Array | None) -> dict[str, Any]:

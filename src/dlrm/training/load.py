@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from dlrm.errors import RunError
 from dlrm.parallel.world import World
 from dlrm.run import Run
 from dlrm.training import ensemble
@@ -48,6 +49,7 @@ class TrainingStats:
     step: int
     """Optimizer steps taken."""
     samples: int
+    """Samples learned from, each as often as it was."""
     elapsed_s: float
     """Seconds of training, without evaluation."""
 
@@ -57,11 +59,18 @@ class TrainingStats:
         return self.samples / self.elapsed_s
 
 
-def effort(run: Run) -> TrainingStats:
-    """Return what the training of a finished run took."""
+def training_stats(run: Run) -> TrainingStats:
+    """Return what the training of a finished run took.
+
+    Raises:
+        RunError: It has not begun to train.
+
+    """
     rows = run.metrics()
-    members = [row for row in rows if row["event"] == "member"]
-    counted = members or [next(row for row in reversed(rows) if row["event"] == "train")]
+    counted = [row for row in rows if row["event"] == "member"]
+    counted = counted or [row for row in rows if row["event"] == "train"][-1:]
+    if not counted:
+        raise RunError(f"{run.path} has trained no step yet")
     return TrainingStats(
         step=sum(row["step"] for row in counted),
         samples=sum(row["samples"] for row in counted),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dlrm.data.loader import Loader
 from dlrm.data.store import Dataset, Split
 from dlrm.errors import DatasetError, Interrupted, RunError
-from dlrm.metrics import is_better
+from dlrm.metrics import Metrics, is_better
 from dlrm.models.standardized import Standardized
 from dlrm.ops.memory import keep_freed_memory
 from dlrm.parallel.world import World
@@ -24,7 +24,6 @@ from dlrm.training.evaluate import measured, predict_split
 from dlrm.training.interrupt import Interrupt
 from dlrm.training.log import Log
 from dlrm.training.loss import loss_function
-from dlrm.training.predictions import Predictions
 from dlrm.training.step import TrainStep
 from dlrm.training.sync import sync_stop
 from dlrm.training.tensorboard import EventWriter
@@ -82,15 +81,17 @@ def fit(
         shuffle=config.loader.shuffle,
         seed=config.loader.seed,
         part=(world.rank, world.size),
+        pin=device.type == "cuda",
     )
     last_step = min(config.epochs * len(loader), config.max_steps or sys.maxsize)
     # Rounded up, so that the tenth of ten falls on the end of the epoch.
     eval_every = config.eval.every or -(-len(loader) // 10)
 
     average = Average(model, config.average, last_step)
-    progress = Progress(seen=Predictions(dataset.schema.num_labels))
+    progress = Progress(seen=_none_seen(dataset))
     if resume:
         progress = _resume(run, model, optimizer, average, world) or progress
+        progress.seen.task = dataset.schema.task
     step = TrainStep(
         net,
         optimizer,
@@ -118,7 +119,7 @@ def fit(
                 batch_loss = step(batch)
                 stop = stopped()
 
-                progress.seen.update(step.logits, batch)
+                progress.seen.update(step.logits, batch.labels, batch.weights)
                 progress.advance(sum(batch.parts or (len(batch),)))
                 average.step(progress.step)
                 log.step(batch_loss, step.lr)
@@ -128,7 +129,7 @@ def fit(
                 evaluate = progress.step % eval_every == 0 or epoch_ends or progress.finished
                 if evaluate:
                     with log.pause("evaluating"), average.applied():
-                        _evaluate(config, dataset, net, device, metric, progress, log, world)
+                        _evaluate(config, dataset, net, metric, progress, log, world)
                     if config.eval.patience and progress.stale >= config.eval.patience:
                         log.flush()
                         run.log("early_stop", step=progress.step, patience=config.eval.patience)
@@ -202,7 +203,6 @@ def _evaluate(
     config: TrainConfig,
     dataset: Dataset,
     net: nn.Module,
-    device: torch.device,
     metric: str,
     progress: Progress,
     log: Log,
@@ -213,13 +213,13 @@ def _evaluate(
     checkpoint.gather_seen(progress, world)
     if world.first:
         log.evaluated("train", measured(progress.seen, schema))
-    progress.seen = Predictions(schema.num_labels)
+    progress.seen = _none_seen(dataset)
     value = None
     for name in config.eval.splits:
         split = dataset.split(name)
         if len(split) == 0:
             continue
-        predictions = predict_split(net, split, config.eval.batch_size, world, device)
+        predictions = predict_split(net, split, config.eval.batch_size, world)
         values = measured(predictions, schema) if world.first else None
         if values is not None:
             log.evaluated(name, values)
@@ -234,6 +234,10 @@ def _evaluate(
         log.run.log("best", step=progress.step, metric=metric, value=value)
     else:
         progress.stale += 1
+
+
+def _none_seen(dataset: Dataset) -> Metrics:
+    return Metrics(dataset.schema.num_labels, dataset.schema.task)
 
 
 def _folder(run: Run) -> Path:

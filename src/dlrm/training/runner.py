@@ -17,8 +17,8 @@ from dlrm.run import Run
 from dlrm.training import ensemble, loop
 from dlrm.training.config import TrainConfig, to_dict
 from dlrm.training.environment import environment
-from dlrm.training.evaluate import describe, optimum, predict_split
-from dlrm.training.load import effort, load_model
+from dlrm.training.evaluate import by_label, describe, optimum, predict_split
+from dlrm.training.load import load_model, training_stats
 
 HELD_OUT = ("validation", "test")
 """Splits that a finished run is evaluated on, where they have rows."""
@@ -139,7 +139,7 @@ def fit(
             raise DivergedError(f"{which}: {error}") from error
         if number not in told and not run.silent:
             who = {"model": member.model.name, "seed": member.seed}
-            run.log("member", member=number, **who, **asdict(effort(theirs)))
+            run.log("member", member=number, **who, **asdict(training_stats(theirs)))
     return load_model(run, world)
 
 
@@ -163,10 +163,11 @@ def evaluate(
 
     Returns:
         Nothing but on the first process. By split: the name of the `model`, its `metrics`, those of
-        the `members` of an ensemble, and where known those of the `optimum` and the `baseline`.
+        the `members` of an ensemble, and where known those of the `optimum` and the `baseline`; of
+        several labels those of the first, and those of each below `labels`.
 
     """
-    evaluations = {}
+    schema, evaluations = dataset.schema, {}
     for name in HELD_OUT:
         split = dataset.split(name)
         if not len(split):
@@ -175,15 +176,20 @@ def evaluate(
         if run.silent:
             continue
         best = optimum(split)
+        described = describe(predictions, schema)
+        for label, values in described.items():
+            values["members"] = ensemble.scores(run, config, name, label)
+            # What labels were drawn with is known of the first alone.
+            known = best is not None and label == schema.labels[0]
+            values["optimum"] = best.to_dict() if best and known else None
+            values["baseline"] = None
+            if baseline:
+                metrics = ensemble.metrics_of(baseline[1][name], label)
+                values["baseline"] = {"name": baseline[0], "metrics": metrics}
         evaluations[name] = {
             "split": name,
             "model": ensemble.model_name(config),
-            "members": ensemble.scores(run, config, name),
-            **describe(predictions, dataset.schema),
-            "optimum": best.to_dict() if best else None,
-            "baseline": {"name": baseline[0], "metrics": baseline[1][name]["metrics"]}
-            if baseline
-            else None,
+            **by_label(described),
         }
         write_json(run.path / f"evaluation-{name}.json", evaluations[name])
     return evaluations
