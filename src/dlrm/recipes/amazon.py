@@ -35,7 +35,7 @@ def amazon() -> TrainConfig:
         prepare=PrepareConfig(
             split="random",
             fractions=(1.0, 0.0, 0.0),
-            label="ACTION",
+            label=("ACTION",),
             features=FeaturesConfig(
                 min_count=1,
                 log_counts=True,

@@ -208,7 +208,7 @@ def _stored(config: TrainConfig) -> str:
 def _measured(
     name: str, method: str, model: nn.Module, split: Split, config: TrainConfig
 ) -> Candidate:
-    values: MetricValues = predict_split(model, split, config.eval.batch_size).compute()
+    values = predict_split(model, split, config.eval.batch_size).compute()[0]
     if values.log_loss is None:
         raise DatasetError("there are no rows to measure")
     parts = embeddings_of(model)
