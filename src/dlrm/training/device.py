@@ -12,9 +12,7 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 """auto is a GPU where torch has one, else the CPU."""
 
 
-def resolve_device(
-    name: str = "auto", local_rank: int = 0, local_size: int = 1
-) -> torch.device:
+def resolve_device(name: str = "auto", local_rank: int = 0, local_size: int = 1) -> torch.device:
     """Return the device of a name.
 
     Args:
