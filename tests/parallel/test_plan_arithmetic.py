@@ -11,13 +11,10 @@ from dlrm.errors import ConfigError
 from dlrm.models import MODELS, DeepFMConfig, DLRMConfig
 from dlrm.nn.tables import TablesConfig
 from dlrm.parallel.arithmetic import arithmetic
-from dlrm.schema import CategoricalFeature, DenseFeature, Schema
+from dlrm.schema import Schema
 
 N, ROWS = 13, {"user": 300, "item": 50_000, "day": 7}
-SCHEMA = Schema(
-    dense=tuple(DenseFeature(name=f"I{i}") for i in range(N)),
-    categorical=tuple(CategoricalFeature(name=n, rows=r) for n, r in ROWS.items()),
-)
+SCHEMA = Schema.one_hot(N, ROWS.values(), list(ROWS))
 
 
 def counted(config, schema=SCHEMA):
@@ -40,7 +37,7 @@ def test_dlrm_is_its_layers_and_its_dot_products():
     for arch in ARCHS.values():
         found = counted(arch.model, arch.schema)
         mlps = sum(product.flops for product in products(arch, 1))
-        dots = 3 * 2 * (len(arch.rows) + 1) ** 2 * arch.model.dim
+        dots = 3 * 2 * (len(arch.schema.features) + 1) ** 2 * arch.model.dim
         assert found.flops == mlps + dots
         assert found.flops / 3 < found.forward_flops < found.flops / 2.5
 

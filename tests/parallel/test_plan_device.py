@@ -10,7 +10,7 @@ from dlrm.parallel.device import Device, quantity, sample_bytes, step_time
 from dlrm.parallel.plan import plan
 from dlrm.parallel.tables import contents
 from dlrm.parallel.traffic import traffic
-from dlrm.schema import CategoricalFeature, DenseFeature, Schema
+from dlrm.schema import Schema
 
 
 def test_amounts():
@@ -32,10 +32,7 @@ def test_amounts():
             quantity(wrong, "B", "device-memory")
 
 
-SCHEMA = Schema(
-    dense=(DenseFeature(name="I1"),),
-    categorical=tuple(CategoricalFeature(name=f"C{t}", rows=100_000) for t in range(4)),
-)
+SCHEMA = Schema.one_hot(1, [100_000] * 4)
 
 
 def test_a_step_is_its_operations_its_bytes_and_what_travels():

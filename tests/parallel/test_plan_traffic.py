@@ -10,9 +10,9 @@ from dlrm.parallel.traffic import summed_bytes, traffic
 ROWS, DIM, B = 1000, 8, 64
 
 
-def one(sharding, world, *, pooling=1.0, bags=False, **options):
-    table = Table("C1", ROWS, DIM, 4 * DIM, pooling)
-    return traffic(plan([table], world, sharding=sharding), bags=bags, **options)
+def one(sharding, world, *, pooling=1.0, features=1, lists=0, **options):
+    table = Table("C1", ROWS, DIM, 4 * DIM, pooling, features=features, lists=lists)
+    return traffic(plan([table], world, sharding=sharding), **options)
 
 
 def test_whole_tables_send_ids_there_and_vectors_back():
@@ -30,17 +30,28 @@ def test_whole_tables_send_ids_there_and_vectors_back():
 def test_rows_that_are_spread_cost_an_id_and_a_vector_each():
     assert one("row", 4).sample_bytes == pytest.approx(0.75 * (4 + 32 + 32))
     # Ten ids on four ranks: four sums; their lengths travel too.
-    many = one("row", 4, pooling=10.0, bags=True)
+    many = one("row", 4, pooling=10.0, lists=1)
     assert many.sample_bytes == pytest.approx(0.75 * (4 * (10 + 4) + 2 * 4 * 32))
     # Two ids: two sums at most.
-    few = one("row", 4, pooling=2.0, bags=True)
+    few = one("row", 4, pooling=2.0, lists=1)
     assert few.sample_bytes == pytest.approx(0.75 * (4 * (2 + 2) + 2 * 2 * 32))
 
 
 def test_columns_get_the_ids_each():
     assert one("column", 4).sample_bytes == pytest.approx(0.75 * (4 * 4 + 32 + 32))
-    bags = one("column", 2, pooling=5.0, bags=True)
+    bags = one("column", 2, pooling=5.0, lists=1)
     assert bags.sample_bytes == pytest.approx(0.5 * (2 * 4 * (5 + 1) + 64))
+
+
+def test_features_that_share_a_table_get_a_vector_each():
+    # Two single ids and a list of ten.
+    shared = {"pooling": 12.0, "features": 3, "lists": 1}
+    assert one("table", 4, **shared).sample_bytes == pytest.approx(
+        0.75 * (4 * (12 + 1) + 2 * 3 * 32)
+    )
+    assert one("row", 4, **shared).sample_bytes == pytest.approx(
+        0.75 * (4 * (12 + 4) + 2 * (2 + 4) * 32)
+    )
 
 
 def test_copies_are_summed_once_a_step():
@@ -57,9 +68,9 @@ def test_half_the_bytes_a_number_half_the_vectors():
 
 @settings(deadline=None)
 @given(st.sampled_from(SHARDINGS), st.integers(1, 6), st.booleans(), st.floats(0.5, 9.0))
-def test_all_that_is_sent_leaves_its_rank(sharding, world, bags, pooling):
-    tables = [Table(f"C{t}", 10 ** (t + 1), DIM, 40, pooling) for t in range(5)]
-    t = traffic(plan(tables, world, sharding=sharding), bags=bags, dense_bytes=100)
+def test_all_that_is_sent_leaves_its_rank(sharding, world, lists, pooling):
+    tables = [Table(f"C{t}", 10 ** (t + 1), DIM, 40, pooling, lists=lists) for t in range(5)]
+    t = traffic(plan(tables, world, sharding=sharding), dense_bytes=100)
     leaves = (world - 1) / world
     assert t.sample_bytes == pytest.approx(leaves * (sum(t.ids) + 2 * sum(t.vectors)))
     if world == 1:

@@ -131,7 +131,7 @@ def _tiny(tables: Sequence[Table], world: int, batch_size: int, most_bytes: int)
         left -= 4 * gradient
         if left < 0:
             break
-        if table.may_replicate and gradient * world <= batch_size * table.dim:
+        if table.may_replicate and gradient * world <= batch_size * table.dim * table.features:
             found.add(t)
     return found
 

@@ -33,12 +33,16 @@ class Table:
     row_bytes: int
     """Of a row with its optimizer state."""
     pooling: float = 1.0
-    """Mean ids that a sample looks up."""
+    """Mean ids that a sample looks up, in all features that share the table."""
     may_replicate: bool = True
     """False where updates are rounded at random, so that copies would drift apart."""
     shared_row_bytes: int = 0
     """Of `row_bytes`: what stands for the row as a whole, so that each part of its columns has it
     too, such as the one number of row-wise Adagrad."""
+    features: int = 1
+    """Features that share the table; a sample gets a vector for each."""
+    lists: int = 0
+    """Of `features`: those of which a sample has a list of ids instead of one."""
 
     @property
     def size_bytes(self) -> int:

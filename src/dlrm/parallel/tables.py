@@ -12,6 +12,7 @@ from dlrm.nn.embedding import EmbeddingCollection
 from dlrm.nn.hashed import HashedEmbeddings
 from dlrm.optim import Declaration, find
 from dlrm.parallel.shards import Table
+from dlrm.schema import Feature
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +91,14 @@ def contents(
 
 
 def _collections(model: nn.Module) -> list[tuple[str, EmbeddingCollection, int]]:
-    """Return path and collection of all tables, and how many rows of them an id looks up."""
+    """Return path and collection of all tables, and into how many rows an id is hashed, or 0."""
     hashed = {
         id(module.tables): module.hashes
         for module in model.modules()
         if isinstance(module, HashedEmbeddings)
     }
     return [
-        (path, module, hashed.get(id(module), 1))
+        (path, module, hashed.get(id(module), 0))
         for path, module in model.named_modules()
         if isinstance(module, EmbeddingCollection)
     ]
@@ -112,9 +113,9 @@ def _tables(
 ) -> list[Table]:
     layout, dim = collection.layout, collection.dim
     # Features that share a table look it up together.
-    lookups = dict.fromkeys(range(len(layout.tables)), 0.0)
+    sharing: list[list[Feature]] = [[] for _ in layout.tables]
     for feature, t in zip(layout.features, layout.table_of, strict=True):
-        lookups[t] += pooling.get(feature.name, 1.0) * hashes
+        sharing[t].append(feature)
     row_bytes = dim * collection.weight.itemsize
     row_bytes += declaration.row_state_bytes(dim, collection.storage)
     return [
@@ -123,9 +124,12 @@ def _tables(
             rows=table.num_embeddings,
             dim=dim,
             row_bytes=row_bytes,
-            pooling=lookups[t],
+            pooling=sum(pooling.get(f.name, 1.0) * (hashes or 1) for f in sharing[t]),
             may_replicate=collection.storage != "bf16",
             shared_row_bytes=declaration.row_state_bytes(0),
+            features=len(sharing[t]),
+            # Rows of a hashed id are a list, too.
+            lists=len(sharing[t]) if hashes else sum(f.is_list for f in sharing[t]),
         )
         for t, table in enumerate(layout.tables)
     ]

@@ -1,8 +1,8 @@
 """How many bytes a plan makes ranks send, predicted.
 
     forward, ids          to the rank that keeps their rows
-    forward, vectors      back: one for each table; of rows that are spread, one for each id, and of
-                          a bag at most one from each rank that keeps rows of it
+    forward, vectors      back: one for each feature; of rows that are spread, one for each id, and
+                          of a list at most one from each rank that keeps rows of it
     backward, gradients   the way of the ids, as long as the vectors
     copied tables         a sum over all ranks of rows x (dim + 1) numbers, once a step
     dense parameters      a sum over all ranks of their gradients, once a step
@@ -83,14 +83,11 @@ class Traffic:
         return tuple((total - own) / self.world for own in owned)
 
 
-def traffic(
-    plan: Plan, *, bags: bool = False, number_bytes: int = 4, dense_bytes: int = 0
-) -> Traffic:
+def traffic(plan: Plan, *, number_bytes: int = 4, dense_bytes: int = 0) -> Traffic:
     """Return what a plan makes ranks send.
 
     Args:
         plan: Of all tables.
-        bags: Whether samples have bags of ids, whose lengths travel too, or one id each.
         number_bytes: Of a number of a vector on its way: 4, or 2 for bf16 and fp16.
         dense_bytes: Of the parameters that are no tables.
 
@@ -103,14 +100,16 @@ def traffic(
             case "replicate":
                 summed += 4 * table.rows * (table.dim + 1) if rank == 0 else 0
             case "row":
-                share = shard.rows / table.rows
-                # Of a bag of p ids, one sum comes from here if any of them is here.
-                sums = min(1.0, table.pooling * share) if bags else table.pooling * share
-                ids[rank] += ID_BYTES * (table.pooling * share + (sums if bags else 0))
-                vectors[rank] += number_bytes * table.dim * sums
+                share, single = shard.rows / table.rows, table.features - table.lists
+                # Of a list of p ids, one sum comes from here if any of them is here.
+                length = (table.pooling - single) / table.lists if table.lists else 0.0
+                sums = table.lists * min(1.0, length * share)
+                # Lists' lengths travel too.
+                ids[rank] += ID_BYTES * (table.pooling * share + sums)
+                vectors[rank] += number_bytes * table.dim * (single * share + sums)
             case _:
-                ids[rank] += ID_BYTES * (table.pooling + (1 if bags else 0))
-                vectors[rank] += number_bytes * shard.columns
+                ids[rank] += ID_BYTES * (table.pooling + table.lists)
+                vectors[rank] += number_bytes * shard.columns * table.features
     return Traffic(tuple(ids), tuple(vectors), summed_bytes(summed, plan.world))
 
 

@@ -111,9 +111,7 @@ def planned(config: TrainConfig, data: Data, world: World) -> Planned:
             reason = f"{refused}; each also holds {human_bytes(rest)} besides tables"
     sent = None
     if made is not None:
-        sent = traffic(
-            made, bags=data.bags, number_bytes=world.number_bytes, dense_bytes=kept.dense_bytes
-        )
+        sent = traffic(made, number_bytes=world.number_bytes, dense_bytes=kept.dense_bytes)
     fullest = share if made is None else max(made.memory_bytes)
     return Planned(config, data, world, kept, cost, takes(fullest), made, sent, reason)
 
