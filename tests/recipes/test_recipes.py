@@ -64,6 +64,7 @@ def test_movielens_learns_ratings_of_columns_of_other_names(workdir):
     films.films().write_csv("films.csv")
     words = ["movielens", "--data", "films.csv", "--label", "stars", "--run", "run"]
     words += ["--model.user", "viewer", "--model.item", "film", "--model.dim", "4"]
+    words += ["--epochs", "60", "--optim.lr", "0.03", "--loader.batch-size", "64"]
     result = train(words, "dlrm train")
     assert result is not None
     metrics = result.evaluations["test"]["metrics"]
