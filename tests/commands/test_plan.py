@@ -139,7 +139,7 @@ def test_what_does_not_fit_says_what_would(capsys):
 def test_a_described_device(capsys):
     words = [*EIGHT, "--flops", "60TFLOP", "--memory-bandwidth", "2TB/s"]
     times = []
-    for more in ([], ["--bandwidth", "25GB/s"], ["--parallel.wire", "bf16"]):
+    for more in ([], ["--bandwidth", "25GB/s"], ["--parallel.exchange-dtype", "bf16"]):
         assert main([*words, "--device-memory", "80GB", *more]) == 0
         times.append(said(capsys))
     first, faster, narrow = times

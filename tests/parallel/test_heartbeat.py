@@ -11,8 +11,8 @@ from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUs
 from torch.distributed.distributed_c10d import Store
 
 from dlrm.errors import ConfigError, DlrmError, WorldError
-from dlrm.parallel.heartbeat import Presence
-from dlrm.parallel.launch_env import Place
+from dlrm.parallel.heartbeat import Heartbeat
+from dlrm.parallel.launch_env import LaunchEnv
 from dlrm.parallel.meeting import Member, meet
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ def together(size: int, function: Callable[[int], T]) -> list[T | DlrmError]:
 def come(
     store: Store, rank: int, size: int, *, backend: str = "gloo", timeout_s: float = 30
 ) -> Any:
-    place = Place(rank, size, rank, size, "x", 1, rank == 0, launcher_hosts=False)
+    place = LaunchEnv(rank, size, rank, size, "x", 1, rank == 0, launcher_hosts=False)
     return meet(store, place, backend, timeout_s)
 
 
@@ -92,7 +92,7 @@ def test_two_with_one_rank():
     assert "says that it is rank 1 too" in str(errors[0])
 
 
-def watch(size: int, patience_s: float = 1.0) -> tuple[list[Presence], list[threading.Event]]:
+def watch(size: int, patience_s: float = 1.0) -> tuple[list[Heartbeat], list[threading.Event]]:
     store = HashStore()
     members = [
         Member(rank, f"h{rank}", 100 + rank, size, "gloo", f"k{rank}") for rank in range(size)
@@ -101,7 +101,7 @@ def watch(size: int, patience_s: float = 1.0) -> tuple[list[Presence], list[thre
         store.set(f"state/{member.key}", "{}")
     cuts = [threading.Event() for _ in members]
     return [
-        Presence(
+        Heartbeat(
             store, members, rank, keeper="rank 0", keeps=rank == 0, cut=cuts[rank].set,
             patience_s=patience_s,
         )
@@ -109,23 +109,23 @@ def watch(size: int, patience_s: float = 1.0) -> tuple[list[Presence], list[thre
     ], cuts  # fmt: skip
 
 
-def die(presence: Presence) -> None:
+def die(heartbeat: Heartbeat) -> None:
     """End its thread, as SIGKILL would: without a word."""
-    with presence._turn:
-        presence._parting = True
-        presence._turn.notify_all()
-    presence._thread.join()
+    with heartbeat._turn:
+        heartbeat._parting = True
+        heartbeat._turn.notify_all()
+    heartbeat._thread.join()
 
 
-def part(presences: list[Presence]) -> None:
-    together(len(presences), lambda rank: presences[rank].part())
-    assert not any(presence._thread.is_alive() for presence in presences)
+def part(heartbeats: list[Heartbeat]) -> None:
+    together(len(heartbeats), lambda rank: heartbeats[rank].part())
+    assert not any(heartbeat._thread.is_alive() for heartbeat in heartbeats)
 
 
 def test_who_gives_no_sign_of_life_is_gone():
-    presences, cuts = watch(4)
-    die(presences[2])
-    living = [presences[rank] for rank in (0, 1, 3)]
+    heartbeats, cuts = watch(4)
+    die(heartbeats[2])
+    living = [heartbeats[rank] for rank in (0, 1, 3)]
     for error in together(3, lambda i: living[i].explain("Connection closed by peer")):
         assert str(error) == (
             "rank 2 (host h2, process 102) no longer answers: Connection closed by peer; what was "
@@ -137,29 +137,29 @@ def test_who_gives_no_sign_of_life_is_gone():
 
 
 def test_who_stopped_says_why():
-    presences, cuts = watch(3)
-    presences[1].stopped("C3: id 7 is out of range")
+    heartbeats, cuts = watch(3)
+    heartbeats[1].stopped("C3: id 7 is out of range")
     assert cuts[0].wait(30)
-    errors = together(3, lambda rank: presences[rank].explain("x") if rank != 1 else None)
+    errors = together(3, lambda rank: heartbeats[rank].explain("x") if rank != 1 else None)
     for rank in (0, 2):
         assert "rank 1 (host h1, process 101) stopped: C3: id 7 is out" in str(errors[rank])
-    part(presences)
+    part(heartbeats)
 
 
 def test_who_is_alive_is_not_gone():
-    presences, _ = watch(2)
-    assert "rank 1 (host h1, process 101) did not come" in str(presences[0].explain("timed out"))
-    assert "though all are there" in str(presences[1].explain("timed out"))
-    part(presences)
+    heartbeats, _ = watch(2)
+    assert "rank 1 (host h1, process 101) did not come" in str(heartbeats[0].explain("timed out"))
+    assert "though all are there" in str(heartbeats[1].explain("timed out"))
+    part(heartbeats)
 
 
 def test_who_ended_before_the_others():
-    presences, _ = watch(2)
-    presences[1].part()
+    heartbeats, _ = watch(2)
+    heartbeats[1].part()
     assert "rank 1 (host h1, process 101) ended while others go on" in str(
-        presences[0].explain("x")
+        heartbeats[0].explain("x")
     )
-    part(presences[:1])
+    part(heartbeats[:1])
 
 
 class Broken:
@@ -179,19 +179,19 @@ class Broken:
 
 @pytest.mark.parametrize("hangs", [False, True])
 def test_the_keeper_of_the_store_is_gone(hangs: bool):
-    presences, _ = watch(2, patience_s=0.3)
-    broken: Any = Broken(presences[1]._store, hangs)
-    presences[1]._store = broken
+    heartbeats, _ = watch(2, patience_s=0.3)
+    broken: Any = Broken(heartbeats[1]._store, hangs)
+    heartbeats[1]._store = broken
     broken.cut.set()
-    assert "rank 0 no longer answers: Broken pipe" in str(presences[1].explain("Broken pipe"))
-    presences[1].part()
+    assert "rank 0 no longer answers: Broken pipe" in str(heartbeats[1].explain("Broken pipe"))
+    heartbeats[1].part()
     broken.end.set()
-    presences[1]._thread.join()
-    die(presences[0])
+    heartbeats[1]._thread.join()
+    die(heartbeats[0])
 
 
 def test_states_are_json():
-    presences, _ = watch(1)
-    presences[0].stopped('a "reason"\n')
-    assert json.loads(presences[0]._store.get("state/k0"))["reason"] == 'a "reason"\n'
-    part(presences)
+    heartbeats, _ = watch(1)
+    heartbeats[0].stopped('a "reason"\n')
+    assert json.loads(heartbeats[0]._store.get("state/k0"))["reason"] == 'a "reason"\n'
+    part(heartbeats)

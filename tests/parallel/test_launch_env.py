@@ -3,7 +3,7 @@ import socket
 import pytest
 
 from dlrm.errors import ConfigError, WorldError
-from dlrm.parallel.launch_env import Place, interface_to
+from dlrm.parallel.launch_env import LaunchEnv, interface_to
 from dlrm.parallel.meeting import open_store
 
 TORCHRUN = {
@@ -17,15 +17,15 @@ TORCHRUN = {
 
 
 def test_what_torchrun_says():
-    place = Place.read(TORCHRUN)
-    assert place == Place(3, 4, 1, 2, "node-0", 29500, hosts_store=False, launcher_hosts=False)
+    place = LaunchEnv.read(TORCHRUN)
+    assert place == LaunchEnv(3, 4, 1, 2, "node-0", 29500, hosts_store=False, launcher_hosts=False)
     first = TORCHRUN | {"RANK": "0", "LOCAL_RANK": "0"}
-    assert (place := Place.read(first)) is not None
+    assert (place := LaunchEnv.read(first)) is not None
     assert place.hosts_store
-    assert (place := Place.read(first | {"TORCHELASTIC_USE_AGENT_STORE": "True"})) is not None
+    assert (place := LaunchEnv.read(first | {"TORCHELASTIC_USE_AGENT_STORE": "True"})) is not None
     assert not place.hosts_store
     assert place.launcher_hosts
-    assert Place.read({"MASTER_PORT": "1", "HOME": "/"}) is None
+    assert LaunchEnv.read({"MASTER_PORT": "1", "HOME": "/"}) is None
 
 
 @pytest.mark.parametrize(
@@ -46,13 +46,13 @@ def test_what_torchrun_says():
 def test_nonsense_is_quoted(change: dict[str, str | None], expected: str):
     variables = {key: value for key, value in (TORCHRUN | change).items() if value is not None}
     with pytest.raises(ConfigError) as caught:
-        Place.read(variables)
+        LaunchEnv.read(variables)
     assert expected in str(caught.value)
     assert "torchrun" in str(caught.value)
 
 
-def place_at(address: str, port: int, *, hosts: bool) -> Place:
-    return Place(0 if hosts else 1, 2, 0, 1, address, port, hosts, launcher_hosts=False)
+def place_at(address: str, port: int, *, hosts: bool) -> LaunchEnv:
+    return LaunchEnv(0 if hosts else 1, 2, 0, 1, address, port, hosts, launcher_hosts=False)
 
 
 def test_a_port_in_use():

@@ -53,8 +53,8 @@ def test_two_ranks_have_the_losses_of_one(ranks, clicks, tmp_path):
     assert len(found.with_verdict("equal")) == 2
 
 
-def test_half_precision_on_the_wire_is_no_rounding_of_sums(ranks, clicks, tmp_path):
-    config = replace(CONFIG, parallel=ParallelConfig(wire="bf16"))
+def test_half_precision_on_the_way_is_no_rounding_of_sums(ranks, clicks, tmp_path):
+    config = replace(CONFIG, parallel=ParallelConfig(exchange_dtype="bf16"))
     found = compared(ranks, config, clicks, tmp_path)
     assert len(found.with_verdict("different")) == 2
     assert not found.holds

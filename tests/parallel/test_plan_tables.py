@@ -12,7 +12,7 @@ from dlrm.nn.embedding import collections_of, materialize, parameter_groups
 from dlrm.nn.tables import TablesConfig
 from dlrm.optim import OPTIMIZERS, build
 from dlrm.parallel.tables import contents
-from dlrm.schema import Feature, Schema, Table
+from dlrm.schema import Feature, Schema
 
 ROWS = {"user": 300, "item": 1000, "day": 7}
 ONE_HOT = Schema.one_hot(1, ROWS.values(), list(ROWS))

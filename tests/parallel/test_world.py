@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dlrm.errors import ConfigError, WorldError
-from dlrm.parallel.launch_env import Place
+from dlrm.parallel.launch_env import LaunchEnv
 from dlrm.parallel.process_groups import choose_backend
 from dlrm.parallel.world import World
 
@@ -168,7 +168,7 @@ def test_no_launcher(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_backend_that_is_not_here(monkeypatch: pytest.MonkeyPatch):
-    place = Place(0, 2, 0, 2, "x", 1, hosts_store=True, launcher_hosts=False)
+    place = LaunchEnv(0, 2, 0, 2, "x", 1, hosts_store=True, launcher_hosts=False)
     with pytest.raises(ConfigError, match='unknown backend "ucx"; choose one of: auto, gloo'):
         choose_backend("ucx", place)
     monkeypatch.setattr(dist, "is_nccl_available", lambda: False)
@@ -187,7 +187,7 @@ def test_a_backend_that_is_not_here(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_nccl_is_chosen_only_with_a_device(monkeypatch: pytest.MonkeyPatch):
-    place = Place(0, 2, 0, 2, "x", 1, hosts_store=True, launcher_hosts=False)
+    place = LaunchEnv(0, 2, 0, 2, "x", 1, hosts_store=True, launcher_hosts=False)
     # A machine with GPUs, and a model that stays on the CPU.
     monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -21,7 +21,7 @@ from dlrm.files import write_json
 from dlrm.parallel import launched
 from dlrm.parallel.config import Engine
 from dlrm.parallel.launch import launch
-from dlrm.parallel.launch_env import Place
+from dlrm.parallel.launch_env import LaunchEnv
 from dlrm.parallel.plan import Kind, Sharding
 from dlrm.parallel.probe import probe
 from dlrm.parallel.world import World
@@ -145,7 +145,7 @@ def parity(
             f"procs is {','.join(map(str, procs))}, steps {steps} and tolerance {tolerance:g}: "
             "needed are two processes or more, a step or more, and no negative tolerance"
         )
-    if Place.read() is not None:
+    if LaunchEnv.read() is not None:
         raise ConfigError("dlrm parity starts its processes itself: run it without torchrun")
     if "torchrec" in engines:
         probe()

@@ -123,7 +123,7 @@ def plan(arguments: Arguments, recipe: str | None = None) -> PlanResult:
         size=arguments.world,
         memory_bytes=int(quantity(memory, "B", "device-memory")) if memory else machine_bytes(),
         sharding=arguments.sharding or config.parallel.sharding,
-        number_bytes=4 if config.parallel.wire == "fp32" else 2,
+        number_bytes=4 if config.parallel.exchange_dtype == "fp32" else 2,
         libraries_bytes=libraries,
     )
     run = planned(config, described_data.data, world)

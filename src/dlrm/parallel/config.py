@@ -18,11 +18,14 @@ class ParallelConfig:
     """How tables are spread: whole tables, parts of their rows or columns, copies; auto chooses for
     each."""
     device_memory: str = ""
-    """What a process has for tables and their optimizer state, e.g. 80GB; none for any size."""
-    wire: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """In what vectors and their gradients travel; halves take half the time and lose digits."""
+    """Memory that a process has for tables and their optimizer state, e.g. 80GB; none for any
+    size."""
+    exchange_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Type in which vectors and their gradients travel; halves take half the time and lose
+    digits."""
     backend: Backend = "auto"
-    """What carries them: gloo between CPUs, nccl between GPUs."""
+    """What carries them: gloo between CPUs, nccl between GPUs; auto is nccl where the model is on
+    GPUs."""
     timeout_s: float = 300.0
     """Seconds without an answer after which another process is taken to be gone."""
 

@@ -36,7 +36,7 @@ class State:
     """Whether it needs the store no longer."""
 
 
-class Presence:
+class Heartbeat:
     """The signs of life of all ranks.
 
     Args:
@@ -75,7 +75,7 @@ class Presence:
         self._seen: list[State] | None = None
         self._looks = 0
         self._watching = self._parting = self._lost = self._is_over = False
-        self._thread = threading.Thread(target=self._beat, name="presence", daemon=True)
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._thread.start()
 
     def stopped(self, reason: str) -> None:

@@ -20,7 +20,7 @@ HOW = "start it as: torchrun --nproc-per-node N -m dlrm ... (or dlrm train --pro
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class LaunchEnv:
     """One process of a run."""
 
     rank: int
@@ -37,7 +37,7 @@ class Place:
     """Descriptor of the socket that this process listens on; None to open one."""
 
     @classmethod
-    def read(cls, variables: Mapping[str, str] = os.environ) -> "Place | None":
+    def read(cls, variables: Mapping[str, str] = os.environ) -> "LaunchEnv | None":
         """Return what a launcher says; None where there is none.
 
         Raises:

@@ -20,7 +20,7 @@ from torch.distributed.distributed_c10d import Store
 
 from dlrm.errors import ConfigError, WorldError
 from dlrm.parallel.failure import reason, within
-from dlrm.parallel.launch_env import Place
+from dlrm.parallel.launch_env import LaunchEnv
 
 _POLL_S = 0.02
 
@@ -41,28 +41,28 @@ class Member:
         return f"rank {self.rank} (host {self.host}, process {self.process})"
 
 
-def open_store(place: Place, timeout_s: float) -> TCPStore:
+def open_store(env: LaunchEnv, timeout_s: float) -> TCPStore:
     """Return the run's store.
 
     Raises:
         WorldError: It cannot be reached, or another program has its port.
 
     """
-    where = f"MASTER_ADDR {place.address}, MASTER_PORT {place.port}"
+    where = f"MASTER_ADDR {env.address}, MASTER_PORT {env.port}"
     timeout = timedelta(seconds=timeout_s)
-    if not place.hosts_store:
-        timeout_s = _wait_for_listener(place, timeout_s)
+    if not env.hosts_store:
+        timeout_s = _wait_for_listener(env, timeout_s)
     try:
         return within(
             timeout_s + 1,
             lambda: TCPStore(
-                place.address,
-                place.port,
+                env.address,
+                env.port,
                 None,
-                is_master=place.hosts_store,
+                is_master=env.hosts_store,
                 timeout=timeout,
                 wait_for_workers=False,
-                master_listen_fd=place.listener,
+                master_listen_fd=env.listener,
             ),
         )
     except TimeoutError as error:
@@ -73,35 +73,35 @@ def open_store(place: Place, timeout_s: float) -> TCPStore:
     except RuntimeError as error:
         if "EADDRINUSE" in str(error):
             raise WorldError(
-                f"port {place.port} is taken by another program on this host; give all processes "
+                f"port {env.port} is taken by another program on this host; give all processes "
                 "another MASTER_PORT (torchrun --master-port)"
             ) from error
         raise WorldError(f"the run's processes cannot meet at {where}: {reason(error)}") from error
 
 
-def _wait_for_listener(place: Place, timeout_s: float) -> float:
+def _wait_for_listener(env: LaunchEnv, timeout_s: float) -> float:
     """Wait until somebody listens at the meeting point and return the seconds left."""
     end = time.monotonic() + timeout_s
     problem: OSError | None = None
     while (left := end - time.monotonic()) > 0:
         try:
-            socket.create_connection((place.address, place.port), timeout=left).close()
+            socket.create_connection((env.address, env.port), timeout=left).close()
             return end - time.monotonic()
         except socket.gaierror as error:
             raise WorldError(
-                f'MASTER_ADDR "{place.address}" is no host that this one knows: {error.strerror}'
+                f'MASTER_ADDR "{env.address}" is no host that this one knows: {error.strerror}'
             ) from error
         except OSError as error:
             problem = error
             time.sleep(_POLL_S)
-    who = "the launcher" if place.launcher_hosts else "rank 0"
+    who = "the launcher" if env.launcher_hosts else "rank 0"
     raise WorldError(
-        f"{who} cannot be reached at MASTER_ADDR {place.address}, MASTER_PORT {place.port} within "
+        f"{who} cannot be reached at MASTER_ADDR {env.address}, MASTER_PORT {env.port} within "
         f"{timeout_s:g} s ({problem}); is it running, and is that its address?"
     )
 
 
-def meet(store: Store, place: Place, backend: str, timeout_s: float) -> list[Member]:
+def meet(store: Store, env: LaunchEnv, backend: str, timeout_s: float) -> list[Member]:
     """Wait until all processes of the run are there, and return them by rank.
 
     Raises:
@@ -109,19 +109,17 @@ def meet(store: Store, place: Place, backend: str, timeout_s: float) -> list[Mem
         ConfigError: They were not started alike.
 
     """
-    own = Member(
-        place.rank, socket.gethostname(), os.getpid(), place.size, backend, uuid.uuid4().hex
-    )
+    own = Member(env.rank, socket.gethostname(), os.getpid(), env.size, backend, uuid.uuid4().hex)
     meeting = _Meeting(store, own, timeout_s)
     try:
-        return within(timeout_s + 5, meeting.receive if place.rank == 0 else meeting.attend)
+        return within(timeout_s + 5, meeting.receive if env.rank == 0 else meeting.attend)
     except TimeoutError as error:
         raise WorldError(
-            f"the store at {place.address}:{place.port} no longer answers ({error})"
+            f"the store at {env.address}:{env.port} no longer answers ({error})"
         ) from error
     except (dist.DistNetworkError, dist.DistStoreError) as error:
         raise WorldError(
-            f"the connection to {place.address}:{place.port} broke before all processes were "
+            f"the connection to {env.address}:{env.port} broke before all processes were "
             f"there: {reason(error)}"
         ) from error
 
@@ -130,7 +128,7 @@ class _Meeting:
     def __init__(self, store: Store, own: Member, timeout_s: float):
         self.store, self.own, self.timeout_s = store, own, timeout_s
         self.end = time.monotonic() + timeout_s
-        # Empty until `Presence` writes it, but there: asking for a missing one would wait.
+        # Empty until `Heartbeat` writes it, but there: asking for a missing one would wait.
         store.set(f"state/{own.key}", "{}")
         store.set(f"hello/{own.rank}", json.dumps(asdict(own)))
 

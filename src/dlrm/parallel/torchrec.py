@@ -188,9 +188,7 @@ class TorchRecCollection(FusedCollection):
                 columns = not self.optimizer.has_row_sum
                 plan = as_planned(tables, sharder, self._auto, world, device, columns=columns)
             else:
-                places = as_placed(
-                    self._kinds, self._shards, layout.sizes, self.dim, world, device
-                )
+                places = as_placed(self._kinds, self._shards, layout.sizes, self.dim, world, device)
                 plan = dict(zip(self._table_keys, places, strict=True))
             row_wise = ShardingType.ROW_WISE.value
             self._by_rows = any(each.sharding_type == row_wise for each in plan.values())

@@ -18,8 +18,8 @@ from torch import Tensor
 from dlrm.errors import ConfigError, DlrmError, WorldError
 from dlrm.parallel.failure import is_connection_error, reason
 from dlrm.parallel.heartbeat import PATIENCE_S
-from dlrm.parallel.launch_env import Place
-from dlrm.parallel.process_groups import CPU, Ties, choose_backend
+from dlrm.parallel.launch_env import LaunchEnv
+from dlrm.parallel.process_groups import CPU, ProcessGroups, choose_backend
 
 
 class World:
@@ -36,7 +36,7 @@ class World:
         exchange: The same processes again, for embeddings: what travels there does not wait for
             what travels in `group`.
         device: Where this process computes.
-        ties: Of a world that a launcher made: what holds it together.
+        groups: Of a world that a launcher made: what holds it together.
 
     """
 
@@ -52,14 +52,14 @@ class World:
         group: dist.ProcessGroup | None = None,
         exchange: dist.ProcessGroup | None = None,
         device: torch.device = CPU,
-        ties: Ties | None = None,
+        groups: ProcessGroups | None = None,
     ):
         self.rank, self.size = rank, size
         self.local_rank, self.local_size = local_rank, local_size
         self.host, self.backend = host, backend
         self.group, self.exchange = group, exchange
         self.device = device
-        self._ties = ties
+        self._groups = groups
 
     @classmethod
     def alone(cls) -> "World":
@@ -92,24 +92,24 @@ class World:
             WorldError: Some process did not come, or the meeting point is out of reach.
 
         """
-        if (place := Place.read()) is None:
+        if (env := LaunchEnv.read()) is None:
             return cls(device=device(0, 1))
-        own_device = device(place.local_rank, place.local_size)
-        backend = choose_backend(backend, place, own_device)
-        ties = Ties.make(
-            place, backend, start_s=start_s, timeout_s=timeout_s, patience_s=patience_s
+        own_device = device(env.local_rank, env.local_size)
+        backend = choose_backend(backend, env, own_device)
+        groups = ProcessGroups.make(
+            env, backend, start_s=start_s, timeout_s=timeout_s, patience_s=patience_s
         )
         return cls(
-            place.rank,
-            place.size,
-            local_rank=place.local_rank,
-            local_size=place.local_size,
-            host=ties.members[place.rank].host,
+            env.rank,
+            env.size,
+            local_rank=env.local_rank,
+            local_size=env.local_size,
+            host=groups.members[env.rank].host,
             backend=backend,
-            group=ties.group,
-            exchange=ties.exchange,
+            group=groups.group,
+            exchange=groups.exchange,
             device=own_device,
-            ties=ties,
+            groups=groups,
         )
 
     @property
@@ -221,9 +221,9 @@ class World:
         except RuntimeError as error:
             if not is_connection_error(error):
                 raise
-            if self._ties is None:
+            if self._groups is None:
                 raise WorldError(reason(error)) from error
-            raise self._ties.explain(reason(error)) from error
+            raise self._groups.explain(reason(error)) from error
 
     def abort(self, message: str) -> None:
         """Tell the others why this process ends, which their next exchange raises, and close.
@@ -232,16 +232,16 @@ class World:
             message: Of the error, e.g. `C3: id 7 is out of range`.
 
         """
-        if self._ties is not None:
-            self._ties.stop(message)
+        if self._groups is not None:
+            self._groups.stop(message)
         self.close()
 
     def close(self) -> None:
         """Part from the others; nothing of this process stays behind."""
-        if self._ties is not None:
+        if self._groups is not None:
             self.group = self.exchange = None
-            self._ties.part()
-            self._ties = None
+            self._groups.part()
+            self._groups = None
 
 
 def _shorten(text: str) -> str:

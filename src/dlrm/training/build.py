@@ -74,7 +74,7 @@ def build(
         model = materialize(model, device)
         return Built(model, model, None)
     placed = _planned(config, model, world.size, pooling)
-    dtype = DTYPES[config.parallel.wire]
+    dtype = DTYPES[config.parallel.exchange_dtype]
     exchange = Exchange(world.rank, world.size, world.exchange, dtype=dtype)
     engine = ShardedCollection.of if config.engine == "dlrm" else _torchrec(config, exchange)
     model = materialize(parallelize(model, placed, exchange, engine), device)
@@ -159,9 +159,9 @@ def _torchrec(config: TrainConfig, exchange: Exchange) -> Engine:
         raise ConfigError(
             f"average.share is {config.average.share}: with the engine torchrec it must be 0"
         )
-    if config.parallel.wire != "fp32":
+    if (dtype := config.parallel.exchange_dtype) != "fp32":
         raise ConfigError(
-            f"parallel.wire is {config.parallel.wire}: with the engine torchrec it must be fp32"
+            f"parallel.exchange_dtype is {dtype}: with the engine torchrec it must be fp32"
         )
     optimizer = fused(config.optim)
     auto = Auto(batch_size=max(1, config.loader.batch_size // exchange.size))
