@@ -64,6 +64,30 @@ def test_bags_and_their_gradients_equal_the_reference(kernels, mode, weighted, d
                 torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bags_that_lie_anywhere_are_those_in_order(kernels, dtype):
+    for dim in dims(4, 8):
+        offsets = bags(dim, random.Random(dim).choice([0, 1, 5, 70]))
+        d = draw(dim, dim, count=int(offsets[-1]))
+        order = torch.randperm(len(offsets) - 1, generator=d.generator)
+        for module, wide in ((kernels, torch.float32), (reference, torch.float64)):
+            weight = torch.nn.Parameter(
+                d.weight.to(dtype).to(dtype if wide.itemsize == 4 else wide)
+            )
+            weight.grad_dtype = wide
+            plain = module.pooled_lookup(weight, d.rows, offsets)
+            out = module.pooled_ranges(weight, d.rows, offsets[:-1][order], offsets[1:][order])
+            assert torch.equal(out, plain[order])
+            factor = torch.sin(torch.arange(out.numel())).view(out.shape).to(wide)
+            grads = []
+            for result, slope in ((out, factor), (plain[order], factor)):
+                weight.grad = None
+                (result * slope).sum().backward()
+                assert weight.grad is not None
+                grads.append(weight.grad.to_dense())
+            torch.testing.assert_close(grads[0], grads[1])
+
+
 def test_bags_of_one_return_the_very_rows(kernels):
     d = draw(5, 20)
     out = kernels.pooled_lookup(d.weight, d.rows, torch.arange(len(d.rows) + 1))

@@ -84,7 +84,12 @@ class Embeddings(nn.Module):
             IdError: An id is negative or not below the rows of its table; names the feature.
 
         """
-        return self._joined(batch, [self.pooled(block) for block in self.layout.blocks(batch)])
+        return self._look_up(batch, self.layout.blocks(batch))
+
+    def _look_up(self, batch: Batch, blocks: list[Block]) -> Tensor:
+        if len(blocks) == 1:
+            return self.pooled(blocks[0])
+        return self._joined(batch, [self.pooled(block) for block in blocks])
 
     def _joined(self, batch: Batch, parts: list[Tensor]) -> Tensor:
         """Return the vectors (B, T, D) of all features from those of each block."""
@@ -327,6 +332,19 @@ class EmbeddingCollection(Collection):
         """Return the weight; see `Collection.parameter_groups`."""
         return [{"params": [self.weight], "sparse": True, "storage": self.storage}]
 
+    def _look_up(self, batch: Batch, blocks: list[Block]) -> Tensor:
+        if len(blocks) < 2:
+            return super()._look_up(batch, blocks)
+        # Both at once: torch would add up the gradients of two lookups row by row, which takes
+        # longer than all else.
+        rows = torch.cat([self.rows(block).flatten() for block in blocks])
+        starts, ends = self.layout.ranges(*blocks)
+        if self.layout.order is not None:
+            order = self._registered("order")
+            starts, ends = starts.index_select(1, order), ends.index_select(1, order)
+        sums = self._kernels().pooled_ranges(self.weight, rows, starts.flatten(), ends.flatten())
+        return sums.view(*starts.shape, self.dim)
+
     def pooled(self, block: Block, per_sample_weights: Tensor | None = None) -> Tensor:
         """Look up the rows of a block and add up those of each list; see `Embeddings.pooled`."""
         if block.offsets is None:
@@ -359,12 +377,13 @@ class EmbeddingCollection(Collection):
         )
 
     def _kernels(self):
-        if self.weight.is_meta:
+        weight = self.weight
+        if weight.is_meta:
             raise ConfigError("these tables have no memory yet: see dlrm.nn.embedding.materialize")
         # A copy of a parameter does not keep this.
-        if self.storage != "fp32" and self.weight.grad_dtype != torch.float32:
-            self.weight.grad_dtype = torch.float32
-        return backend(self.weight)
+        if self.storage != "fp32" and weight.grad_dtype != torch.float32:
+            weight.grad_dtype = torch.float32
+        return backend(weight)
 
 
 def _dtype(storage: Storage) -> torch.dtype:

@@ -147,6 +147,25 @@ class Layout:
         feature = number if self.lists is None else self.lists[number]
         return Block(group, *self.lists_of(batch, (feature,)))
 
+    def ranges(self, one_hot: Block, lists: Block) -> tuple[Tensor, Tensor]:
+        """Return where the ids of each sample and feature lie in `torch.cat([one_hot, lists])`.
+
+        Args:
+            one_hot: Of all one-hot features, F1 of them, flattened for that.
+            lists: Of all lists.
+
+        Returns:
+            The first of the ids, and the one after the last, (B, T) each, in the order of features.
+
+        """
+        assert lists.offsets is not None
+        count = one_hot.ids.numel()
+        single = torch.arange(count, device=one_hot.ids.device).view(one_hot.ids.shape)
+        offsets, shape = lists.offsets + count, (len(single), len(self.groups[LISTS]))
+        starts = torch.cat([single, offsets[:-1].view(shape)], dim=1)
+        ends = torch.cat([single + 1, offsets[1:].view(shape)], dim=1)
+        return starts, ends
+
     def lists_of(self, batch: Batch, features: tuple[int, ...] | None) -> Jagged:
         """Return the lists of some list features of the schema; None for all.
 

@@ -9,7 +9,7 @@ from dlrm.ops.cpu.dense import dense_adagrad, dense_adam, dense_sgd, takes
 from dlrm.ops.cpu.interaction import dot_interaction
 from dlrm.ops.cpu.layers import relu_gradient
 from dlrm.ops.cpu.library import DTYPES, available, instruction_set, use
-from dlrm.ops.cpu.lookup import lookup, pooled_lookup, rows_of
+from dlrm.ops.cpu.lookup import lookup, pooled_lookup, pooled_ranges, rows_of
 from dlrm.ops.cpu.updates import (
     adagrad_update,
     adam_update,
@@ -29,6 +29,7 @@ __all__ = [
     "instruction_set",
     "lookup",
     "pooled_lookup",
+    "pooled_ranges",
     "relu_gradient",
     "rows_of",
     "rowwise_adagrad_update",

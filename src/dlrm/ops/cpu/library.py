@@ -17,6 +17,7 @@ _UPDATE = [
     c_int, c_void_p, c_void_p, c_uint32, c_void_p, c_void_p, c_int64, c_int64, c_float, c_int,
     c_float, c_int64,
 ]  # fmt: skip
+_BAGS = [c_void_p, c_void_p, c_int64, c_int64]
 _DENSE = [c_void_p, c_int64, c_float, c_float, c_int]
 _DOT = [c_void_p, c_int, c_void_p, c_int]
 
@@ -26,14 +27,10 @@ _ARGUMENTS: dict[str, list[type]] = {
     "rows_of": [c_void_p, c_int, *[c_void_p] * 3, *[c_int64] * 3, c_void_p, c_int],
     "lookup": [c_void_p, c_int, c_void_p, c_int64, c_int64, c_void_p, c_int],
     "pooled_lookup": [
-        c_void_p, c_int, c_void_p, c_void_p, c_int64, c_int64, c_int, c_void_p, c_void_p, c_int,
+        c_void_p, c_int, c_void_p, *_BAGS, c_int64, c_int, c_void_p, c_void_p, c_int,
     ],
-    "spread_gradient": [
-        c_void_p, c_void_p, c_int64, c_int64, c_int, c_void_p, c_void_p, c_int,
-    ],
-    "weights_gradient": [
-        c_void_p, c_int, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_int,
-    ],
+    "spread_gradient": [c_void_p, *_BAGS, c_int64, c_int, c_void_p, c_void_p, c_int],
+    "weights_gradient": [c_void_p, c_int, c_void_p, *_BAGS, c_void_p, c_int64, c_void_p, c_int],
     "sgd_update": _UPDATE,
     "adagrad_update": [*_UPDATE, c_void_p, c_float],
     "rowwise_adagrad_update": [*_UPDATE, c_void_p, c_float],

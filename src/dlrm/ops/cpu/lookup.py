@@ -67,49 +67,64 @@ def pooled_lookup(
     """Return the sum or mean of the rows of each bag; see `reference.pooled_lookup`."""
     scale = None if per_sample_weights is None else per_sample_weights.float().contiguous()
     offsets = offsets.contiguous().long()
-    return _Pooled.apply(weight, rows.contiguous().long(), offsets, mode == "mean", scale)
+    bags = (offsets[:-1], offsets[1:])
+    return _Pooled.apply(weight, rows.contiguous().long(), *bags, mode == "mean", scale)
+
+
+def pooled_ranges(weight: Tensor, rows: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+    """Return the sum of the rows of each bag, wherever it lies; see `reference.pooled_ranges`."""
+    bags = (starts.contiguous().long(), ends.contiguous().long())
+    return _Pooled.apply(weight, rows.contiguous().long(), *bags, False, None)
 
 
 class _Pooled(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, weight: Tensor, rows: Tensor, offsets: Tensor, mean: bool, scale: Tensor | None
+        ctx: Any,
+        weight: Tensor,
+        rows: Tensor,
+        starts: Tensor,
+        ends: Tensor,
+        mean: bool,
+        scale: Tensor | None,
     ) -> Tensor:
         # The gradient of the scale needs the weight, that of the weight does not.
         needed = weight if scale is not None and scale.requires_grad else None
-        ctx.save_for_backward(rows, offsets, scale, needed)
+        ctx.save_for_backward(rows, starts, ends, scale, needed)
         ctx.shape, ctx.mean = weight.shape, mean
-        bags, dim = offsets.shape[0] - 1, weight.shape[1]
-        out = torch.empty(bags, dim)
+        out = torch.empty(starts.shape[0], weight.shape[1])
         library.native.pooled_lookup(
             weight.data_ptr(), weight.dtype == torch.bfloat16, rows.data_ptr(),
-            offsets.data_ptr(), bags, dim, mean, pointer(scale), out.data_ptr(),
+            *_bags(rows, starts, ends), weight.shape[1], mean, pointer(scale), out.data_ptr(),
             torch.get_num_threads(),
         )  # fmt: skip
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None, Tensor | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        rows, offsets, scale, weight = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        rows, starts, ends, scale, weight = ctx.saved_tensors
         grad = grad.contiguous()
-        bags, dim = grad.shape
-        threads = torch.get_num_threads()
+        dim, threads = grad.shape[1], torch.get_num_threads()
         values = d_scale = None
         if ctx.needs_input_grad[0]:
             values = torch.empty(rows.shape[0], dim)
             library.native.spread_gradient(
-                grad.data_ptr(), offsets.data_ptr(), bags, dim, ctx.mean, pointer(scale),
+                grad.data_ptr(), *_bags(rows, starts, ends), dim, ctx.mean, pointer(scale),
                 values.data_ptr(), threads,
             )  # fmt: skip
             values = sparse_gradient(rows, values, ctx.shape)
-        if ctx.needs_input_grad[4]:
+        if ctx.needs_input_grad[5]:
             d_scale = torch.empty(rows.shape[0])
             library.native.weights_gradient(
                 weight.data_ptr(), weight.dtype == torch.bfloat16, rows.data_ptr(),
-                offsets.data_ptr(), grad.data_ptr(), bags, dim, d_scale.data_ptr(), threads,
+                *_bags(rows, starts, ends), grad.data_ptr(), dim, d_scale.data_ptr(), threads,
             )  # fmt: skip
             if ctx.mean:
-                lengths = offsets.diff()
+                lengths = ends - starts
                 d_scale /= lengths.repeat_interleave(lengths, output_size=rows.shape[0])
-        return values, None, None, None, d_scale
+        return values, None, None, None, None, d_scale
+
+
+def _bags(rows: Tensor, starts: Tensor, ends: Tensor) -> tuple[int, int, int, int]:
+    return starts.data_ptr(), ends.data_ptr(), starts.shape[0], rows.shape[0]

@@ -58,33 +58,31 @@ EXPORT void lookup(const void *weight, int narrow, const int64_t *rows, int64_t 
     });
 }
 
-EXPORT void pooled_lookup(const void *weight, int narrow, const int64_t *rows,
-                          const int64_t *offsets, int64_t bags, int64_t dim, int mean,
-                          const float *scale, float *out, int threads) {
+#define BAGS const int64_t *starts, const int64_t *ends, int64_t bags, int64_t L
+
+EXPORT void pooled_lookup(const void *weight, int narrow, const int64_t *rows, BAGS, int64_t dim,
+                          int mean, const float *scale, float *out, int threads) {
+    const Bags of{starts, ends, bags, L};
     by_dim(dim, [&](auto d) {
         if (narrow)
-            pool<d()>(static_cast<const bf16 *>(weight), rows, offsets, bags, dim, mean, scale,
-                      out, threads);
+            pool<d()>(static_cast<const bf16 *>(weight), rows, of, dim, mean, scale, out, threads);
         else
-            pool<d()>(static_cast<const float *>(weight), rows, offsets, bags, dim, mean, scale,
-                      out, threads);
+            pool<d()>(static_cast<const float *>(weight), rows, of, dim, mean, scale, out, threads);
     });
 }
 
-EXPORT void spread_gradient(const float *grad, const int64_t *offsets, int64_t bags, int64_t dim,
-                            int mean, const float *scale, float *out, int threads) {
-    spread(grad, offsets, bags, dim, mean, scale, out, threads);
+EXPORT void spread_gradient(const float *grad, BAGS, int64_t dim, int mean, const float *scale,
+                            float *out, int threads) {
+    spread(grad, Bags{starts, ends, bags, L}, dim, mean, scale, out, threads);
 }
 
-EXPORT void weights_gradient(const void *weight, int narrow, const int64_t *rows,
-                             const int64_t *offsets, const float *grad, int64_t bags, int64_t dim,
-                             float *out, int threads) {
+EXPORT void weights_gradient(const void *weight, int narrow, const int64_t *rows, BAGS,
+                             const float *grad, int64_t dim, float *out, int threads) {
+    const Bags of{starts, ends, bags, L};
     if (narrow)
-        scale_gradient(static_cast<const bf16 *>(weight), rows, offsets, grad, bags, dim, out,
-                       threads);
+        scale_gradient(static_cast<const bf16 *>(weight), rows, of, grad, dim, out, threads);
     else
-        scale_gradient(static_cast<const float *>(weight), rows, offsets, grad, bags, dim, out,
-                       threads);
+        scale_gradient(static_cast<const float *>(weight), rows, of, grad, dim, out, threads);
 }
 
 #define UPDATE                                                                                     \

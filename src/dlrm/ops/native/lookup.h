@@ -69,18 +69,24 @@ void gather(const W *weight, const int64_t *rows, int64_t L, int64_t dim, float 
     }
 }
 
+// Bags of L looked-up rows: bag g has rows[starts[g]] up to rows[ends[g] - 1].
+struct Bags {
+    const int64_t *starts, *ends;
+    int64_t G, L;
+};
+
 // out[g] = sum over the bag of scale[l] * weight[rows[l]], or its mean; zeros where it is empty.
 template <int D, class W>
-void pool(const W *weight, const int64_t *rows, const int64_t *offsets, int64_t G, int64_t dim,
-          bool mean, const float *scale, float *out, int threads) {
+void pool(const W *weight, const int64_t *rows, const Bags &bags, int64_t dim, bool mean,
+          const float *scale, float *out, int threads) {
     const int64_t d = D ? D : dim, soon = ahead(d * sizeof(W));
-    const int64_t L = offsets[G];
+    const int64_t G = bags.G, L = bags.L;
 #pragma omp parallel for num_threads(team((G + L) * d, threads)) schedule(dynamic, 64)
     for (int64_t g = 0; g < G; g++) {
         float fixed[D ? D : 1];
         float *__restrict to = D ? fixed : out + g * d;
         for (int64_t k = 0; k < d; k++) to[k] = 0;
-        const int64_t first = offsets[g], last = offsets[g + 1];
+        const int64_t first = bags.starts[g], last = bags.ends[g];
         for (int64_t l = first; l < last; l++) {
             if (l + soon < L) prefetch_row(weight + rows[l + soon] * d, d);
             const W *__restrict from = weight + rows[l] * d;
@@ -94,11 +100,11 @@ void pool(const W *weight, const int64_t *rows, const int64_t *offsets, int64_t 
 }
 
 // The gradient of each looked-up row from those of the bags: out[l] = scale[l] * grad[bag of l].
-inline void spread(const float *grad, const int64_t *offsets, int64_t G, int64_t d, bool mean,
-                   const float *scale, float *out, int threads) {
-#pragma omp parallel for num_threads(team(offsets[G] * d, threads)) schedule(dynamic, 64)
-    for (int64_t g = 0; g < G; g++) {
-        const int64_t first = offsets[g], last = offsets[g + 1];
+inline void spread(const float *grad, const Bags &bags, int64_t d, bool mean, const float *scale,
+                   float *out, int threads) {
+#pragma omp parallel for num_threads(team(bags.L * d, threads)) schedule(dynamic, 64)
+    for (int64_t g = 0; g < bags.G; g++) {
+        const int64_t first = bags.starts[g], last = bags.ends[g];
         const float *__restrict from = grad + g * d;
         for (int64_t l = first; l < last; l++) {
             float s = scale ? scale[l] : 1.0f;
@@ -111,12 +117,12 @@ inline void spread(const float *grad, const int64_t *offsets, int64_t G, int64_t
 
 // The gradient of the weight of each lookup: out[l] = weight[rows[l]] . grad[bag of l].
 template <class W>
-void scale_gradient(const W *weight, const int64_t *rows, const int64_t *offsets,
-                    const float *grad, int64_t G, int64_t d, float *out, int threads) {
-#pragma omp parallel for num_threads(team(offsets[G] * d, threads)) schedule(dynamic, 64)
-    for (int64_t g = 0; g < G; g++) {
+void scale_gradient(const W *weight, const int64_t *rows, const Bags &bags, const float *grad,
+                    int64_t d, float *out, int threads) {
+#pragma omp parallel for num_threads(team(bags.L * d, threads)) schedule(dynamic, 64)
+    for (int64_t g = 0; g < bags.G; g++) {
         const float *from = grad + g * d;
-        for (int64_t l = offsets[g]; l < offsets[g + 1]; l++) {
+        for (int64_t l = bags.starts[g]; l < bags.ends[g]; l++) {
             const W *row = weight + rows[l] * d;
             float sum = 0;
             for (int64_t k = 0; k < d; k++) sum += widened(row[k]) * from[k];

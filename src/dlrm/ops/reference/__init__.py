@@ -7,7 +7,7 @@ T tables, F vectors that interact. How tables can be stored is told in `storage`
 from dlrm.ops.reference.dense import dense_adagrad, dense_adam, dense_sgd
 from dlrm.ops.reference.interaction import dot_interaction
 from dlrm.ops.reference.layers import relu_gradient
-from dlrm.ops.reference.lookup import lookup, pooled_lookup, rows_of
+from dlrm.ops.reference.lookup import lookup, pooled_lookup, pooled_ranges, rows_of
 from dlrm.ops.reference.updates import (
     adagrad_update,
     adam_update,
@@ -27,6 +27,7 @@ __all__ = [
     "dot_interaction",
     "lookup",
     "pooled_lookup",
+    "pooled_ranges",
     "relu_gradient",
     "rows_of",
     "rowwise_adagrad_update",

@@ -134,3 +134,27 @@ def pooled_lookup(
     bag = torch.arange(len(lengths), device=rows.device).repeat_interleave(lengths)
     pooled = looked_up.new_zeros(len(lengths), weight.shape[1]).index_add(0, bag, looked_up)
     return pooled / lengths.clamp(min=1)[:, None] if mode == "mean" else pooled
+
+
+def pooled_ranges(weight: Tensor, rows: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+    """Return the sum of the rows of each bag, zeros if it is empty; sparse gradient.
+
+    Bags may lie in any order, but each row is in exactly one: where some features have one id a
+    sample and others lists, one lookup serves both, and leaves one gradient.
+
+    Args:
+        weight: (R, D).
+        rows: (L,) int64.
+        starts: (G,) int64, bag g is `rows[starts[g] : ends[g]]`.
+        ends: (G,) int64.
+
+    Returns:
+        (G, D), float32 if stored in bfloat16.
+
+    """
+    lengths = ends - starts
+    offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    total = rows.shape[0]
+    moved = (starts - offsets[:-1]).repeat_interleave(lengths, output_size=total)
+    in_order = rows.index_select(0, torch.arange(total, device=rows.device) + moved)
+    return pooled_lookup(weight, in_order, offsets)
