@@ -24,7 +24,7 @@ from dlrm.errors import ConfigError, DatasetError, DivergedError, Interrupted
 from dlrm.metrics.bootstrap import difference
 from dlrm.models import build
 from dlrm.models.dlrm import DLRMConfig
-from dlrm.nn.embedding import EmbeddingCollection, materialize
+from dlrm.nn.embedding import EmbeddingCollection, Layout, materialize
 from dlrm.nn.quantized import quantize
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
@@ -321,4 +321,5 @@ def test_a_batch_takes_the_same_step_as_the_loop(clicks):
 
 
 def test_collections_of_one_table_are_counted_too():
-    assert read_bytes(EmbeddingCollection([10], 3), {}) == 12
+    layout = Layout.of(Schema.one_hot(0, [10]))
+    assert read_bytes(materialize(EmbeddingCollection(layout, 3)), {}) == 12

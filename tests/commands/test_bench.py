@@ -148,7 +148,7 @@ def test_tables_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
         ("rounds is 0, expected at least 1", ["--rounds", "0"]),
         ("rows-scale is 2.0, expected above 0", ["--rows-scale", "2"]),
         ('batch is "many"', ["--batch", "many"]),
-        ('unknown optim "lion"; choose one of: sgd', ["--optim", "lion"]),
+        ('unknown optimizer "lion"; choose one of: sgd', ["--optim", "lion"]),
     ],
 )
 def test_settings_without_meaning_are_quoted(

@@ -162,7 +162,7 @@ def test_what_was_measured_before_ctrl_c_is_kept(
         ('threads is "-1": "-1" is no whole number of at least 0', ["--threads=-1"]),
         ("widths are 512, expected inputs and outputs", ["--widths", "512"]),
         ('widths is "512-x": "x" is no whole', ["--widths", "512-x"]),
-        ('unknown optim "lion"; choose one of: sgd', ["--optim", "lion"]),
+        ('unknown optimizer "lion"; choose one of: sgd', ["--optim", "lion"]),
         ('unknown ids "normal"; choose one of: uniform, zipf', ["--ids", "normal"]),
         ('unknown precision "int1"; choose one of: auto', ["--precision", "int1"]),
         ('unknown storage "int1"; choose one of: fp32', ["--storage", "int1"]),

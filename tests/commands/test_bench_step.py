@@ -9,7 +9,7 @@ import pytest
 
 from bench.machines import machine
 from dlrm import cli
-from dlrm.bench import batches, step, subject
+from dlrm.bench import batches, step
 from dlrm.commands.bench import step_arguments
 from dlrm.data.store import Dataset
 
@@ -21,7 +21,6 @@ Run = Callable[..., dict[str, Any]]
 @pytest.fixture(autouse=True)
 def little(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "cache_bytes", lambda: 10_000)
-    monkeypatch.setattr(subject, "cache_bytes", lambda: 10_000)
     monkeypatch.setattr(step, "ROUND_S", 0.0)
     monkeypatch.setattr(step_arguments, "known", machine)
 

@@ -189,11 +189,12 @@ def sparse(
     del plain, narrow
     for kind in ROUTED if dist.get_world_size() > 1 else ():
         exchange = Exchange(0, 1, alone)
+        kinds: list[Kind] = [kind] * features
         # On one process all routing is done, and nothing leaves.
         routed = materialize(
             ShardedCollection(
                 layout, dim, storage=storage, initializer=constant(0.0),
-                kinds=[kind] * features,
+                kinds=kinds,
                 shards=[Shard(t, 0, 0, n, 0, dim) for t, n in enumerate(num_embeddings)],
                 exchange=exchange,
             )

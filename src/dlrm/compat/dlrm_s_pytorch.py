@@ -163,7 +163,7 @@ def new_model(flags: Flags, data: Data, world: World) -> DLRM:
         dim=embeddings.dim,
         bottom=flags.arch_mlp_bot[1:-1],
         top=flags.arch_mlp_top[:-1],
-        interaction=flags.arch_interaction_op,
+        interaction=flags.arch_interaction_op,  # pyright: ignore[reportArgumentType]
         self_interaction=flags.arch_interaction_itself,
     )
     model = DLRM(data.schema, config, embeddings=embeddings)

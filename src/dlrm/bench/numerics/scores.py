@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dlrm.data.store import Split
-from dlrm.metrics import MetricValues
+from dlrm.metrics import Values
 from dlrm.metrics.click_rows import click_rows
 from dlrm.metrics.resample import Blocks
 from dlrm.nn.embedding import EmbeddingCollection, embeddings_of
@@ -22,7 +22,7 @@ from dlrm.training.evaluate import measured, predict_split
 class Scores:
     """The metrics of a model on all test rows, and its AUC on resamples of them."""
 
-    values: MetricValues
+    values: Values
     resampled: NDArray[np.float64]
     """(R,) AUC on each resample, the same resamples for all models."""
 

@@ -14,7 +14,7 @@ from dlrm.commands.bench.original_result import BenchOriginalResult
 from dlrm.errors import ConfigError, unknown
 from dlrm.nn import precision as precisions
 from dlrm.nn.embedding import Storage
-from dlrm.optim import OPTIMIZERS
+from dlrm.optim import find
 
 
 def original(
@@ -89,8 +89,7 @@ def checked(
     """Return the sizes that a command line asks for, or say what has no meaning."""
     if arch not in ARCHS:
         raise unknown("arch", arch, ARCHS)
-    if optim not in OPTIMIZERS:
-        raise unknown("optim", optim, OPTIMIZERS)
+    find(optim)
     if rounds < 1:
         raise ConfigError(f"rounds is {rounds}, expected at least 1")
     return ARCHS[arch].scaled(rows_scale), batch_sizes(batch)

@@ -21,7 +21,6 @@ from dlrm.commands.flags import parse, take_value
 from dlrm.data.resolve import resolve
 from dlrm.errors import ConfigError, unknown
 from dlrm.models import another
-from dlrm.models.dlrm import DLRMConfig
 from dlrm.training.config import TrainConfig
 
 DEFAULT = "criteo-kaggle"
@@ -91,21 +90,22 @@ def subject(arguments: StepArguments, name: str) -> tuple[Subject, list[int]]:
         raise ConfigError(f"pooling is {arguments.pooling}, expected at least 1")
     if name in ARCHS:
         arch = ARCHS[name]
-        found = Subject(
+        pooling = arguments.pooling or arch.pooling
+        measured = Subject(
             name=name,
             config=config,
-            schema=replace(arch, model=DLRMConfig()).schema,
+            schema=replace(arch, pooling=pooling).schema,
             ids=arguments.ids,
-            pooling=arguments.pooling or arch.pooling,
+            pooling=pooling,
             varied=arch.varied and not arguments.pooling,
         )
-        return found.scaled(arguments.rows_scale), batch_sizes(arguments.batch or arch.batches)
+        return measured.scaled(arguments.rows_scale), batch_sizes(arguments.batch or arch.batches)
     if arguments.pooling:
         raise ConfigError("pooling is of random batches; these are of prepared data")
     dataset = resolve(config.data, config.prepare)
-    found = Subject(name=name, config=config, schema=dataset.schema, dataset=dataset)
+    measured = Subject(name=name, config=config, schema=dataset.schema, dataset=dataset)
     sizes = batch_sizes(arguments.batch or str(config.loader.batch_size))
-    return found.scaled(arguments.rows_scale), sizes
+    return measured.scaled(arguments.rows_scale), sizes
 
 
 def measure(arguments: StepArguments, name: str, *, train: bool) -> StepResult:

@@ -129,7 +129,8 @@ class StepResult:
 
     def _input(self) -> Text:
         of, setting = self.subject, self.setting()
-        rows = f"{sum(of.schema.rows):,} rows in {len(of.schema.rows)} tables"
+        tables = of.schema.tables
+        rows = f"{sum(table.num_embeddings for table in tables):,} rows in {len(tables)} tables"
         size = sum(each["bytes"] for each in self._tables())
         return Text(
             f"Model {setting['model']} on {of.name}: {rows} ({human_bytes(size)}), "
@@ -143,8 +144,12 @@ class StepResult:
         dim = getattr(self.subject.config.model, "dim", 1)
         row_bytes = dim * (4 if self.subject.config.model.tables.storage == "fp32" else 2)
         return [
-            {"name": feature.name, "bytes": feature.rows * row_bytes, "row_bytes": row_bytes}
-            for feature in self.subject.schema.categorical
+            {
+                "name": table.name,
+                "bytes": table.num_embeddings * row_bytes,
+                "row_bytes": row_bytes,
+            }
+            for table in self.subject.schema.tables
         ]
 
     def _published(self, row: dict[str, Any]) -> dict[str, Any]:
