@@ -19,7 +19,7 @@ from rich.console import Console
 from dlrm.bench.results import append
 from dlrm.bench.timer import interleave
 from dlrm.commands.generate import generate
-from dlrm.data.clicks import ClicksSource
+from dlrm.data.sources.clicks import ClicksSource
 from dlrm.terminal import human_bytes, table
 
 ROWS, ROUNDS = 500_000, 5

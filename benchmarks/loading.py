@@ -18,10 +18,10 @@ from dlrm import optim
 from dlrm.batch import Batch
 from dlrm.bench.results import append
 from dlrm.bench.timer import interleave, ratio, verdict
-from dlrm.data.clicks import ClicksSource
 from dlrm.data.loader import Loader
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
+from dlrm.data.sources.clicks import ClicksSource
 from dlrm.nn import precision
 from dlrm.ops.memory import keep_freed_memory
 from dlrm.recipes import find

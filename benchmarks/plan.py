@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from dlrm.bench.results import append
-from dlrm.data.clicks import ClicksSource
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
+from dlrm.data.sources.clicks import ClicksSource
 from dlrm.data.store import MANIFEST_FILE
 from dlrm.errors import unknown
 from dlrm.files import write_json

@@ -144,8 +144,8 @@ def child(who: str, raw: Path, *more: str) -> dict[str, float]:
 
 
 def ours(raw: Path, folder: Path) -> float:
-    from dlrm.data.criteo import CriteoSource
     from dlrm.data.prepare import prepare
+    from dlrm.data.sources.criteo import CriteoSource
 
     began = time.perf_counter()
     prepare(CriteoSource(raw), folder / "out")
@@ -158,7 +158,7 @@ def polars(raw: Path, folder: Path) -> float:
 
 
 def read(raw: Path, folder: Path) -> float:
-    from dlrm.data.criteo import CriteoSource
+    from dlrm.data.sources.criteo import CriteoSource
 
     began = time.perf_counter()
     for _ in CriteoSource(raw).read():

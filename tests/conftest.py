@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dlrm.data.clicks import ClicksSource
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
+from dlrm.data.sources.clicks import ClicksSource
 from dlrm.data.store import Dataset
 
 # Where tests find `module:Class`, in the processes that they start too: `sign_sgd:SignSGD`.

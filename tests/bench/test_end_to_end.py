@@ -14,7 +14,7 @@ from dlrm import cli, reporting
 from dlrm.bench import end_to_end
 from dlrm.bench.end_to_end import EndToEnd, extrapolated_s, original, ours, write_log
 from dlrm.bench.timer import peak_bytes
-from dlrm.data.clicks import ClicksSource
+from dlrm.data.sources.clicks import ClicksSource
 from dlrm.errors import DlrmError
 
 LINES = 400

@@ -16,9 +16,9 @@ from dlrm.bench.numerics.scores import read_bytes, score, tables_bytes
 from dlrm.bench.numerics.study import Study
 from dlrm.bench.numerics.variants import REFERENCE, VARIANTS, Variant, chosen
 from dlrm.bench.numerics.verdict import NEUTRAL, conclusion, pareto, rows, verdict
-from dlrm.data.clicks import ClicksSource
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
+from dlrm.data.sources.clicks import ClicksSource
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, DatasetError, DivergedError, Interrupted
 from dlrm.metrics.bootstrap import difference

@@ -12,8 +12,8 @@ import pytest
 from dlrm import cli
 from dlrm.commands import generate as module
 from dlrm.commands.generate import generate
-from dlrm.data.clicks import ClicksSource
-from dlrm.data.criteo import CriteoSource
+from dlrm.data.sources.clicks import ClicksSource
+from dlrm.data.sources.criteo import CriteoSource
 from dlrm.errors import DlrmError
 
 

@@ -12,9 +12,9 @@ from dlrm.bench import speed
 from dlrm.bench.arch import ARCHS
 from dlrm.cli import main
 from dlrm.commands.plan_grids import amount, bar, duration, ranges, short
-from dlrm.data.clicks import ClicksSource
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
+from dlrm.data.sources.clicks import ClicksSource
 from dlrm.data.store import MANIFEST_FILE
 
 LARGE = ["criteo-kaggle", "--loader.batch-size", "512", "--max-steps", "12"]

@@ -7,7 +7,7 @@ from numpy.random import RandomState
 
 from dlrm.compat.criteo_raw import Day, OriginalCriteo, raw_files
 from dlrm.compat.flags import Flags
-from dlrm.data.criteo import CriteoSource
+from dlrm.data.sources.criteo import CriteoSource
 from dlrm.errors import ConfigError, InputError
 
 from .logs import write_log

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dlrm.data.criteo import CATEGORIES, INTEGERS, CriteoSource
+from dlrm.data.sources.criteo import CATEGORIES, INTEGERS, CriteoSource
 
 Row = tuple[str, ...]
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from dlrm import models
 from dlrm.batch import Batch
-from dlrm.data.click_columns import CATEGORIES, COUNTS, DRAWS, MISSING
-from dlrm.data.click_truth import (
+from dlrm.data.sources.click_columns import CATEGORIES, COUNTS, DRAWS, MISSING
+from dlrm.data.sources.click_truth import (
     BIAS,
     COUNT_VARIANCE,
     ID_VARIANCE,
@@ -23,9 +23,9 @@ from dlrm.data.click_truth import (
     RESOLUTION,
     plant,
 )
-from dlrm.data.clicks import CHUNK, ClicksSource
-from dlrm.data.criteo import CriteoSource
-from dlrm.data.raw_log import write_lines
+from dlrm.data.sources.clicks import CHUNK, ClicksSource
+from dlrm.data.sources.criteo import CriteoSource
+from dlrm.data.sources.raw_log import write_lines
 from dlrm.errors import ConfigError
 from dlrm.metrics import auc, measure
 from dlrm.models.lr import LRConfig

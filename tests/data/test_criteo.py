@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dlrm.data.criteo import CATEGORIES, INTEGERS, CriteoSource
+from dlrm.data.sources.criteo import CATEGORIES, INTEGERS, CriteoSource
 from dlrm.errors import ConfigError, InputError
 
 from .logs import log, rows, text, write

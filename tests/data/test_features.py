@@ -6,12 +6,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dlrm.data.criteo import CriteoSource
 from dlrm.data.features.column import Column
 from dlrm.data.features.features import Features
 from dlrm.data.features.number import Number, encode_numbers
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
+from dlrm.data.sources.criteo import CriteoSource
 from dlrm.errors import DatasetError
 
 from .logs import log, source, write

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dlrm.data import kernels
-from dlrm.data.criteo import CriteoSource
-from dlrm.data.criteo_text import frame_of, parse_with_polars
+from dlrm.data.sources.criteo import CriteoSource
+from dlrm.data.sources.criteo_text import frame_of, parse_with_polars
 from dlrm.data.vocabulary import _distinct_with_polars, distinct
 from dlrm.errors import InputError
 
@@ -153,7 +153,7 @@ def test_distinct_of_many_values_as_the_table_grows(step):
 
 PREPARE = """
 import sys
-from dlrm.data.criteo import CriteoSource
+from dlrm.data.sources.criteo import CriteoSource
 from dlrm.data.prepare import prepare
 print(prepare(CriteoSource(sys.argv[1]), sys.argv[2]).dataset.manifest["splits"])
 """

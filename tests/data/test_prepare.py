@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from dlrm.data import staging, target
 from dlrm.data.arrays import ArrayWriter
-from dlrm.data.criteo import CriteoSource
 from dlrm.data.features.columns import Columns, log_columns
 from dlrm.data.features.features import Features
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
+from dlrm.data.sources.criteo import CriteoSource
 from dlrm.data.spill import Spill, blocks
 from dlrm.data.split import SPLITS, plan
 from dlrm.data.store import Dataset, verify
@@ -361,7 +361,7 @@ def test_two_at_once_are_told(tmp_path):
 SLOW = """
 import sys
 from pathlib import Path
-from dlrm.data.criteo import CriteoSource
+from dlrm.data.sources.criteo import CriteoSource
 from dlrm.data import fit_log, prepare as module, spill
 fit_log.blocks = lambda frames: spill.blocks(frames, 1)
 print("go", flush=True)
@@ -407,7 +407,7 @@ def test_killed_in_every_stage_and_run_again(tmp_path, stage):
     code = (
         "import os, signal, sys\n"
         "from dlrm.data import fit_log, prepare\n"
-        "from dlrm.data.criteo import CriteoSource\n"
+        "from dlrm.data.sources.criteo import CriteoSource\n"
         f"stage = {stage}\n"
         "def die(*a):\n"
         "    stage(*a)\n"

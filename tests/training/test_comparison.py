@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from dlrm.data.clicks import ClicksSource
 from dlrm.data.loader import LoaderConfig
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
+from dlrm.data.sources.clicks import ClicksSource
 from dlrm.errors import ConfigError, DivergedError, RunError
 from dlrm.models import another
 from dlrm.models.dlrm import DLRMConfig

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from dlrm import models
-from dlrm.data.clicks import ClicksSource
 from dlrm.data.loader import LoaderConfig
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
+from dlrm.data.sources.clicks import ClicksSource
 from dlrm.data.store import Dataset
 from dlrm.errors import CheckpointError, DivergedError, Interrupted, RunError
 from dlrm.models.dlrm import DLRMConfig

@@ -15,8 +15,8 @@ from rich.console import Group, RenderableType
 from tyro.conf import Positional
 
 from dlrm import terminal
-from dlrm.data.clicks import ClicksSource
-from dlrm.data.raw_log import write_lines
+from dlrm.data.sources.clicks import ClicksSource
+from dlrm.data.sources.raw_log import write_lines
 from dlrm.errors import DlrmError
 from dlrm.files import sync_folder
 from dlrm.metrics import Metrics, MetricValues, measure

@@ -10,12 +10,11 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from dlrm import terminal
-from dlrm.data.criteo import CriteoSource
+from dlrm.data import sources
 from dlrm.data.features.config import FeaturesConfig
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare as prepare_dataset
-from dlrm.data.sources.source import Source
-from dlrm.data.sources.table_files import TableFiles, in_folder
+from dlrm.data.sources.source import Source, has_fixed_format
 from dlrm.data.split import Protocol
 from dlrm.data.store import Dataset
 from dlrm.data.store import verify as verify_dataset
@@ -93,7 +92,7 @@ class PrepareResult:
 
 
 def prepare(
-    source: Annotated[Literal["criteo", "table"], tyro.conf.Positional],
+    source: Annotated[str, tyro.conf.Positional],
     raw: Annotated[list[Path], tyro.conf.Positional],
     *,
     out: Path,
@@ -117,7 +116,7 @@ def prepare(
 
     Args:
         source: criteo is raw Criteo text (label, 13 integers, 26 hexadecimal categories); table is
-            any CSV, TSV, Parquet or libsvm file.
+            any CSV, TSV, Parquet or libsvm file; or module:name, a source of your own.
         raw: The files in order, plain or .gz; of a table also a folder with files named train,
             valid and test.
         out: Folder of the dataset; a finished one from the same log and settings is used again.
@@ -143,7 +142,8 @@ def prepare(
         DatasetError: The disk is too small, or `out` holds something else.
 
     """
-    protocol = ("random" if source == "table" else "kaggle") if split == "auto" else split
+    rows: Source = sources.find(source)(raw, bad_rows=bad_rows)
+    protocol = ("kaggle" if has_fixed_format(rows) else "random") if split == "auto" else split
     if fractions is not None and protocol in ("kaggle", "days"):
         raise ConfigError(f"split {protocol} has its own fractions; use chronological or random")
     began = time.perf_counter()
@@ -162,12 +162,6 @@ def prepare(
         schema=schema,
         features=features,
     )
-    rows: Source
-    if source == "table":
-        folder = raw[0] if len(raw) == 1 and raw[0].is_dir() else None
-        rows = TableFiles(in_folder(folder) if folder else raw)
-    else:
-        rows = CriteoSource(raw, bad_rows=bad_rows)
     made = prepare_dataset(rows, out, config, force=force)
     duration_s = time.perf_counter() - began
     if verify:

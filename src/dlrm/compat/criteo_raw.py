@@ -14,8 +14,8 @@ import polars as pl
 from numpy.random import RandomState
 
 from dlrm.compat.flags import Flags
-from dlrm.data.criteo import CriteoSource
 from dlrm.data.features.columns import Columns
+from dlrm.data.sources.criteo import CriteoSource
 from dlrm.errors import ConfigError
 
 KAGGLE_DAYS, TERABYTE_DAYS = 7, 24

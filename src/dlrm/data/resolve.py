@@ -5,9 +5,9 @@ import hashlib
 import json
 from pathlib import Path
 
-from dlrm.data.criteo import CriteoSource, is_criteo
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import options_of, prepare
+from dlrm.data.sources.criteo import CriteoSource, is_criteo
 from dlrm.data.sources.source import Source
 from dlrm.data.sources.table_files import TableFiles, in_folder
 from dlrm.data.store import MANIFEST_FILE, Dataset
@@ -77,7 +77,7 @@ def find_source(data: str, config: PrepareConfig) -> tuple[Source, str]:
 
 def _clicks(data: str) -> Source:
     """Return the generated log that `clicks[:ROWS[:SEED]]` asks for."""
-    from dlrm.data.clicks import ClicksSource
+    from dlrm.data.sources.clicks import ClicksSource
 
     numbers = data.split(":")[1:]
     if len(numbers) > 2 or not all(number.isdecimal() for number in numbers):

@@ -9,18 +9,20 @@ import numpy as np
 import polars as pl
 
 from dlrm.data.bad_rows import BadRows, OnBadRow
-from dlrm.data.criteo import CriteoSource
 from dlrm.data.encoded import Encoded
 from dlrm.data.features.features import Features
 from dlrm.data.features.list import List
+from dlrm.data.sources.criteo import CriteoSource
 from dlrm.data.sources.frame import NAME, to_polars
 from dlrm.data.sources.raw_table import RawTable
 from dlrm.data.sources.table_files import TableFiles
-from dlrm.errors import InputError
+from dlrm.errors import ConfigError, InputError
 from dlrm.terminal import err
 
 _TABLES = ("table", "libsvm")
 """Sources whose columns are whatever the files have."""
+_CRITEO = ("criteo", "clicks")
+"""Sources whose rows are raw Criteo text, or can be written as that."""
 _SHOWN = 5
 
 
@@ -35,16 +37,21 @@ class FileRows:
 
     Raises:
         InputError: A file is missing or damaged.
+        ConfigError: Nobody knows how files of that source are read.
 
     """
 
     def __init__(self, features: Features, files: Sequence[Path], bad_rows: OnBadRow = "error"):
         self._features, self._bad_rows = features, bad_rows
-        self._source = (
-            TableFiles(files, known=features.layout)
-            if features.source in _TABLES
-            else CriteoSource(files, bad_rows=bad_rows, labelled=None)
-        )
+        if features.source in _TABLES:
+            self._source = TableFiles(files, known=features.layout)
+        elif features.source in _CRITEO:
+            self._source = CriteoSource(files, bad_rows=bad_rows, labelled=None)
+        else:
+            raise ConfigError(
+                f"the run was trained on rows of {features.source}, whose files only that source "
+                "reads; score frames in memory: dlrm.Predictor.open(RUN).scores(frame)"
+            )
         self._bad = BadRows()
 
     @property

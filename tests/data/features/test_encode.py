@@ -8,7 +8,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dlrm.data.clicks import ClicksSource
 from dlrm.data.encoded import Encoded
 from dlrm.data.features import texts
 from dlrm.data.features.config import FeaturesConfig
@@ -17,6 +16,7 @@ from dlrm.data.features.infer import infer
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare as prepare_dataset
 from dlrm.data.scoring import encode_frame
+from dlrm.data.sources.clicks import ClicksSource
 from dlrm.data.sources.frame import FrameSource
 from dlrm.data.store import Dataset
 from dlrm.errors import DatasetError, InputError

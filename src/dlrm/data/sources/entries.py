@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dlrm.data.text import chunks
+from dlrm.data.sources.text import chunks
 from dlrm.errors import InputError
 
 _CHUNK_BYTES = 8 << 20

@@ -27,7 +27,7 @@ from dlrm.data.sources.records import (
     check_text,
     open_text,
 )
-from dlrm.data.text import check_file, estimate_lines
+from dlrm.data.sources.text import check_file, estimate_lines
 from dlrm.errors import InputError
 
 Format = Literal["csv", "parquet", "libsvm"]

@@ -17,7 +17,7 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from dlrm.data.text import is_gzip
+from dlrm.data.sources.text import is_gzip
 from dlrm.errors import InputError
 
 GZIP_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)

@@ -8,9 +8,10 @@ from typing import Any
 
 import polars as pl
 
-from dlrm.data.criteo import file_fingerprint
+from dlrm.data.bad_rows import OnBadRow
 from dlrm.data.features.columns import Columns
 from dlrm.data.sources import libsvm
+from dlrm.data.sources.criteo import file_fingerprint
 from dlrm.data.sources.entries import Entries
 from dlrm.data.sources.files import TableFile, count, look, to_parquet
 from dlrm.data.sources.raw_table import Part, RawTable
@@ -102,6 +103,22 @@ class TableFiles:
                 if lacking := [name for name in one.names if name not in other.names]:
                     problem = f"lacks this column, which {one.path} has"
                     raise InputError(problem, file=other.path, column=lacking[0])
+
+
+def table_source(files: Sequence[Path], *, bad_rows: OnBadRow = "error") -> TableFiles:
+    """Return the source of files, or of a folder with files named train, valid and test.
+
+    Args:
+        files: The files, or one folder.
+        bad_rows: Looked at later, when it is known what the columns are.
+
+    Raises:
+        InputError: A file is missing, empty or damaged, or the folder has no training file.
+
+    """
+    del bad_rows
+    folder = files[0] if len(files) == 1 and files[0].is_dir() else None
+    return TableFiles(in_folder(folder) if folder else files)
 
 
 def in_folder(folder: Path) -> dict[str, list[Path]]:

@@ -14,7 +14,7 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from dlrm.data.click_columns import CATEGORIES, COUNTS, DRAWS, Category, Count
+from dlrm.data.sources.click_columns import CATEGORIES, COUNTS, DRAWS, Category, Count
 
 Float = NDArray[np.float64]
 

@@ -17,9 +17,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dlrm.data.click_columns import CATEGORIES, COUNTS, DRAWS, MISSING
-from dlrm.data.click_truth import RESOLUTION, plant, probabilities
 from dlrm.data.features.columns import Columns, log_columns
+from dlrm.data.sources.click_columns import CATEGORIES, COUNTS, DRAWS, MISSING
+from dlrm.data.sources.click_truth import RESOLUTION, plant, probabilities
 from dlrm.errors import ConfigError
 
 CHUNK = 2**16
