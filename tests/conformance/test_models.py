@@ -222,8 +222,8 @@ def test_dropout_and_batch_norm_are_for_training(name, dtype):
     model.eval()
     logits = model(batch)
     assert torch.equal(logits, model(batch))
-    close = {"rtol": 1e-4, "atol": 1e-5} if dtype == "fp32" else {"rtol": 0.05, "atol": 0.01}
-    torch.testing.assert_close(logits[5:9], model(batch.slice(5, 9)), **close)
+    rtol, atol = (1e-4, 1e-5) if dtype == "fp32" else (0.05, 0.01)
+    torch.testing.assert_close(logits[5:9], model(batch.slice(5, 9)), rtol=rtol, atol=atol)
     other = build(settings, MIXED, dtype)
     other.load_state_dict(load(save(model.state_dict())))
     assert torch.equal(logits, other.eval()(batch))

@@ -134,9 +134,10 @@ def test_hashed_and_whole_crosses_of_ids_and_lists_stand_beside_each_other():
     for x, name in enumerate(CROSSES):
         single = make(of, 2, (name,), cross_rows=30)
         assert single.crosses is not None
-        for crosses in (model.crosses, single.crosses):
-            assert isinstance(crosses.weights, EmbeddingCollection)
-        single.crosses.weights.table(0).copy_(model.crosses.weights.table(x))
+        ours, theirs = single.crosses.weights, model.crosses.weights
+        assert isinstance(ours, EmbeddingCollection)
+        assert isinstance(theirs, EmbeddingCollection)
+        ours.table(0).copy_(theirs.table(x))
         alone.append(single.crosses(batch))
     torch.testing.assert_close(whole, torch.stack(alone).sum(dim=0))
 

@@ -69,7 +69,7 @@ def test_rows_are_within_the_table_for_any_id(i, m, seed):
     # Tables of n ids become n / 4 rows; none of them gets any memory here.
     hashed = HashedEmbeddings(layout(2**33), 4, seed=seed)
     hashed.tables.layout = hashed.tables.layout.resized([m])
-    hashed.rows_of_table[0] = m
+    hashed.get_buffer("rows_of_table")[0] = m
     rows = hashes_of(hashed, [i]).flatten().tolist()
     assert rows == rows_of(hashed, 0, i)
     assert all(0 <= row < m for row in rows)

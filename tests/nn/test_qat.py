@@ -23,7 +23,7 @@ from dlrm.nn.embedding import (
     normal,
     parameter_groups,
 )
-from dlrm.nn.qat import QAT, QATEmbeddings
+from dlrm.nn.qat import QATEmbeddings
 from dlrm.nn.quantized import QuantizedCollection, quantize
 from dlrm.nn.tables import TablesConfig
 from dlrm.optim import build
@@ -94,7 +94,7 @@ def model_with(rows: list[int], tables: TablesConfig) -> tuple[Schema, DLRM]:
 
 
 @pytest.mark.parametrize("to", CODES)
-def test_quantising_afterwards_changes_no_vector(to: QAT):
+def test_quantising_afterwards_changes_no_vector(to: Codes):
     torch.manual_seed(1)
     schema, model = model_with([300, 10, 250], TablesConfig(qat=to, init_std=0.1))
     before = train(model, schema, build("adagrad", parameter_groups(model), 0.05))
