@@ -106,9 +106,9 @@ class Schema:
         Args:
             num_dense: N; the dense features are I1, I2, ...
             num_embeddings: Rows of each of the T tables.
-            names: Of the categorical features and their tables; None for C1, C2, ...
-            kind: Of all features.
-            labels: Their names.
+            names: Names of the categorical features and of their tables; None for C1, C2, ...
+            kind: Kind of all features.
+            labels: Names of the labels.
 
         """
         sizes = list(num_embeddings)

@@ -78,10 +78,10 @@ def build(
     """Return a model with fresh parameters: `forward(batch) -> logits (B, K)`.
 
     Args:
-        config: Of the model. Its own `build` returns the model with tables that have no memory yet,
-            so that they may be spread over processes before they get any.
-        schema: Of the data.
-        dtype: Of products, where the model has any that can be in bfloat16.
+        config: Hyperparameters of the model. Its own `build` returns the model with tables that
+            have no memory yet, so that they may be spread over processes before they get any.
+        schema: What the data are.
+        dtype: Number format of products, where the model has any that can be in bfloat16.
         device: Where the parameters are; their first numbers are the same everywhere.
 
     Raises:
@@ -117,8 +117,8 @@ def another(config: ModelConfig, name: str) -> ModelConfig:
     them by default are as the other has them by default: models start from rows of different size.
 
     Args:
-        config: Of the model whose fields are kept.
-        name: Of the other model, see `find`.
+        config: The one whose fields are kept.
+        name: Name of the other model, see `find`.
 
     Raises:
         ConfigError: There is no model of that name.

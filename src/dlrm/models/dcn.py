@@ -29,9 +29,10 @@ class DCN(nn.Module):
     """Dense features and embeddings side by side, through a cross network and an MLP.
 
     Args:
-        schema: Of the data: N dense features, T categorical ones, K labels.
-        config: Of the model.
-        dtype: Of the MLP's products; the cross network is in float32, see `dlrm.nn.mlp`.
+        schema: What the data are: N dense features, T categorical ones, K labels.
+        config: The hyperparameters.
+        dtype: Number format of the MLP's products, see `dlrm.nn.mlp`; the cross network is in
+            float32.
 
     """
 

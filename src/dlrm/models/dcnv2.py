@@ -33,9 +33,9 @@ class DCNV2(nn.Module):
     """Dense features and embeddings side by side, through a cross network and an MLP.
 
     Args:
-        schema: Of the data: N dense features, T categorical ones, K labels.
-        config: Of the model.
-        dtype: Of all products, see `dlrm.nn.mlp`.
+        schema: What the data are: N dense features, T categorical ones, K labels.
+        config: The hyperparameters.
+        dtype: Number format of all products, see `dlrm.nn.mlp`.
 
     """
 

@@ -29,9 +29,9 @@ class DeepFM(nn.Module):
     """First-order weights, second-order factors, and an MLP that shares the factors.
 
     Args:
-        schema: Of the data: N dense features, T categorical ones, K labels.
-        config: Of the model.
-        dtype: Of the MLP's products, see `dlrm.nn.mlp`.
+        schema: What the data are: N dense features, T categorical ones, K labels.
+        config: The hyperparameters.
+        dtype: Number format of the MLP's products, see `dlrm.nn.mlp`.
 
     """
 

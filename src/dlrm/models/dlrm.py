@@ -30,9 +30,9 @@ class DLRM(nn.Module):
     """Bottom MLP, embedding tables, interaction, top MLP.
 
     Args:
-        schema: Of the data: N dense features, T categorical ones, K labels.
-        config: Of the model.
-        dtype: Of the MLPs' products, see `dlrm.nn.mlp`.
+        schema: What the data are: N dense features, T categorical ones, K labels.
+        config: The hyperparameters.
+        dtype: Number format of the MLPs' products, see `dlrm.nn.mlp`.
         embeddings: Taken instead of those that the config describes.
 
     """

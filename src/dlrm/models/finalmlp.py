@@ -28,9 +28,9 @@ class FinalMLP(nn.Module):
     """Two streams, each with a gate of its own if there are gates.
 
     Args:
-        schema: Of the data: N dense features, T categorical ones, K labels.
-        config: Of the model.
-        dtype: Of the streams and gates, see `dlrm.nn.mlp`.
+        schema: What the data are: N dense features, T categorical ones, K labels.
+        config: The hyperparameters.
+        dtype: Number format of products in streams and gates, see `dlrm.nn.mlp`.
 
     Raises:
         ConfigError: A context is no categorical feature; lists them.

@@ -26,8 +26,8 @@ class FM(nn.Module):
     """First-order weights and second-order factors, of each label.
 
     Args:
-        schema: Of the data: N dense features, T categorical ones, K labels.
-        config: Of the model.
+        schema: What the data are: N dense features, T categorical ones, K labels.
+        config: The hyperparameters.
 
     """
 

@@ -20,7 +20,7 @@ class LR(nn.Module):
     """One weight per dense feature, id and label, and a bias per label; all start at 0.
 
     Args:
-        schema: Of the data: N dense features, T categorical ones, K labels.
+        schema: What the data are: N dense features, T categorical ones, K labels.
         tables: How the weights of the ids are stored.
 
     """

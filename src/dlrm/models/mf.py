@@ -27,8 +27,8 @@ class MF(nn.Module):
     """Biases and latent factors of two features, of each label.
 
     Args:
-        schema: Of the data: K labels, and two categorical features that the config names.
-        config: Of the model.
+        schema: What the data are: K labels, and two categorical features that the config names.
+        config: The hyperparameters.
 
     Raises:
         ConfigError: The schema lacks the column of the user or that of the item.

@@ -30,9 +30,9 @@ class WideDeep(nn.Module):
     """A linear model and an MLP, trained together.
 
     Args:
-        schema: Of the data: N dense features, T categorical ones, K labels.
-        config: Of the model.
-        dtype: Of the MLP's products, see `dlrm.nn.mlp`.
+        schema: What the data are: N dense features, T categorical ones, K labels.
+        config: The hyperparameters.
+        dtype: Number format of the MLP's products, see `dlrm.nn.mlp`.
 
     Raises:
         ConfigError: A cross names a column that the schema lacks, or not two of them; or the deep

@@ -30,9 +30,9 @@ class XDeepFM(nn.Module):
     """First-order weights, and embeddings that an interaction network and an MLP share.
 
     Args:
-        schema: Of the data: N dense features, T categorical ones, K labels.
-        config: Of the model.
-        dtype: Of all products but the last ones, see `dlrm.nn.mlp`.
+        schema: What the data are: N dense features, T categorical ones, K labels.
+        config: The hyperparameters.
+        dtype: Number format of all products but the last ones, see `dlrm.nn.mlp`.
 
     Raises:
         ConfigError: The schema has no categorical feature.

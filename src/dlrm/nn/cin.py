@@ -29,7 +29,7 @@ class CIN(nn.Module):
     Args:
         tables: T.
         sizes: H_1, H_2, ..., one a layer, at least one.
-        dtype: Of the products; vectors stay float32.
+        dtype: Number format of the products; vectors stay float32.
 
     Source: Lian et al., "xDeepFM: Combining Explicit and Implicit Feature Interactions for
     Recommender Systems", arXiv 1803.05170.

@@ -43,7 +43,7 @@ def rounded(values: Tensor, bits: Bits, scales: Scales | None = None) -> Tensor:
 
     Args:
         values: (..., D) float32; those that are not finite make their row no numbers.
-        bits: Of a code.
+        bits: Bits of a code.
         scales: Type of scale and bias; None for `scales_of`.
 
     """

@@ -16,7 +16,7 @@ class ConcatEmbeddings(Embeddings):
     Each part serves its own features and knows nothing of the others.
 
     Args:
-        layout: Of all features.
+        layout: All features.
         parts: Together they serve each of the features once, all in vectors of D numbers.
 
     """

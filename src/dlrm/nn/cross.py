@@ -53,7 +53,7 @@ class MatrixCross(nn.Module):
         width: n.
         layers: L.
         rank: r > 0 makes each W_l a product U_l V_l^T of n x r matrices; 0 leaves it whole.
-        dtype: Of the products; x_l stays float32.
+        dtype: Number format of the products; x_l stays float32.
 
     Source: Wang et al., "DCN V2: Improved Deep & Cross Network and Practical Lessons for Web-scale
     Learning to Rank Systems", arXiv 2008.13535.

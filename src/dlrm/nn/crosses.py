@@ -19,7 +19,7 @@ def crossed_schema(crosses: Sequence[str], schema: Schema, most_rows: int) -> Sc
     Args:
         crosses: Names of two categorical features each, joined by `*`.
         schema: That has these.
-        most_rows: Of a table; pairs of ids are hashed where they are more.
+        most_rows: Most rows of a table; pairs of ids are hashed where they are more.
 
     Raises:
         ConfigError: A cross is not of two different features, names one that is not there, or is
@@ -55,7 +55,7 @@ class Crosses(nn.Module):
     hashed: several pairs share a weight.
 
     Args:
-        schema: Of the batches.
+        schema: What the batches have.
         weights: Embeddings of the crosses, one number a label, of a `crossed_schema`.
 
     Source: Cheng et al., "Wide & Deep Learning for Recommender Systems", arXiv 1606.07792, 3.1.

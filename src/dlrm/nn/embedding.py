@@ -105,7 +105,7 @@ class Embeddings(nn.Module):
 
         Args:
             batch: B samples.
-            name: Of a bag or a sequence.
+            name: Name of a bag or a sequence.
 
         Returns:
             Values (L, D) and offsets (B + 1,).
@@ -130,7 +130,7 @@ class Embeddings(nn.Module):
         """Look up the rows of a block of ids, and add up those of each list.
 
         Args:
-            block: Of F features.
+            block: Ids of F features.
             per_sample_weights: In the shape of the ids, what each row is multiplied by, or None;
                 they also get a gradient.
 
@@ -165,7 +165,7 @@ class Embeddings(nn.Module):
         """Check the ids of a block and turn them into rows of stacked tables.
 
         Args:
-            block: Of F features.
+            block: Ids of F features.
             starts: (F,) int64, the first row of each feature's table; None leaves ids as they are.
 
         Returns:

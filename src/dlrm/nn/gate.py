@@ -15,7 +15,7 @@ class Gate(nn.Module):
         context: Numbers of the context.
         hidden: Hidden size of the MLP.
         given: Whether each sample brings its context; else it is learnt, and the same for all.
-        dtype: Of the MLP, see `dlrm.nn.mlp`.
+        dtype: Number format of the MLP's products, see `dlrm.nn.mlp`.
 
     Source: Mao et al., "FinalMLP: An Enhanced Two-Stream MLP Model for CTR Prediction", arXiv
     2304.00902.

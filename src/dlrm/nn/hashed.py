@@ -49,9 +49,10 @@ class HashedEmbeddings(Embeddings):
         collisions: c, how many ids come on a row: tables have ceil(n / c) rows.
         hashes: k, hash functions.
         weighted: Whether each id learns k weights of its own, which takes n * k numbers more.
-        seed: Of the hash functions.
+        seed: Seed of the hash functions.
         storage: See `EmbeddingCollection`; the weights are always float32.
-        init_std: Of the fresh vectors; None for the variance of uniform(-sqrt(1/n), sqrt(1/n)).
+        init_std: Standard deviation of fresh vectors; None for that of
+            uniform(-sqrt(1/n), sqrt(1/n)).
 
     Raises:
         ConfigError: It cannot apply to a table, which is named.
@@ -111,7 +112,7 @@ class HashedEmbeddings(Embeddings):
         """Look up k rows an id and add them up; see `Embeddings.pooled`."""
         assert per_sample_weights is None
         if block.offsets is None:
-            return self._summed(block, self._each(block))
+            return self._summed(block, self._one_id_each(block))
         return self._summed(block, block.offsets * self.hashes)
 
     def vectors(self, block: Block) -> Tensor:
@@ -136,7 +137,7 @@ class HashedEmbeddings(Embeddings):
         upper = ((_mixed(self.checked_ids(block))[..., None] * a + b) >> 32) & _HALF
         return (upper * self._registered("rows_of_table")[table][:, None]) >> 32
 
-    def _each(self, block: Block) -> Tensor:
+    def _one_id_each(self, block: Block) -> Tensor:
         """Return the offsets of lists of k rows, one an id."""
         return torch.arange(block.ids.numel() + 1, device=block.ids.device) * self.hashes
 

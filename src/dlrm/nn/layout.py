@@ -57,8 +57,8 @@ class Layout:
         """Return the layout of some features of a schema.
 
         Args:
-            schema: Of the batches.
-            names: Of the features, in the order in which vectors come out; None for all.
+            schema: What the batches have.
+            names: Names of the features, in the order in which vectors come out; None for all.
 
         Raises:
             ConfigError: There is no such feature; lists the choices.
@@ -151,8 +151,8 @@ class Layout:
         """Return where the ids of each sample and feature lie in `torch.cat([one_hot, lists])`.
 
         Args:
-            one_hot: Of all one-hot features, F1 of them, flattened for that.
-            lists: Of all lists.
+            one_hot: Ids of all one-hot features, which are flattened for that.
+            lists: Ids of all lists.
 
         Returns:
             The first of the ids, and the one after the last, (B, T) each, in the order of features.
@@ -198,7 +198,7 @@ class Layout:
 
         Args:
             block: In which it is.
-            place: Of the id in it; -2 where the offsets are wrong.
+            place: Place of the id in it; -2 where the offsets are wrong.
 
         """
         if place == -2:

@@ -55,8 +55,8 @@ def affine(
         x: (B, n).
         weight: (k, n) float32.
         bias: (k,) float32, or None.
-        dtype: Of both factors of each product; sums are in float32.
-        out_dtype: Of the (B, k) numbers that come out.
+        dtype: Number format of both factors of a product; sums are in float32.
+        out_dtype: Number format of what comes out.
 
     """
     return _Affine.apply(x, weight, bias, dtype, out_dtype)

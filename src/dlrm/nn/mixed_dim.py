@@ -54,8 +54,8 @@ def dimensions(
     queries = [1.0] * len(rows) if queries is None else queries
     popularity = [k / n for k, n in zip(queries, rows, strict=True)]
     most = max(popularity)
-    found = [max(1, round(dim * (p / most) ** temperature)) for p in popularity]
-    return [min(dim, 2 ** round(log2(d))) for d in found] if powers_of_two else found
+    dims = [max(1, round(dim * (p / most) ** temperature)) for p in popularity]
+    return [min(dim, 2 ** round(log2(d))) for d in dims] if powers_of_two else dims
 
 
 class ProjectedEmbeddings(Embeddings):
@@ -66,8 +66,8 @@ class ProjectedEmbeddings(Embeddings):
         dim: D.
         width: d, below D.
         storage: See `EmbeddingCollection`.
-        init_std: Of the fresh rows; the maps keep the variance, so that it is that of the vectors
-            too.
+        init_std: Standard deviation of fresh rows; the maps keep the variance, so that it is that
+            of the vectors too.
 
     """
 
@@ -102,7 +102,7 @@ class ProjectedEmbeddings(Embeddings):
         if len(maps) == 1:
             return short @ maps[0].t()
         feature = bags_of(block.offsets, short.shape[0]) % len(maps)
-        return torch.stack([short @ each.t() for each in maps])[
+        return torch.stack([short @ widen.t() for widen in maps])[
             feature, torch.arange(len(short), device=short.device)
         ]
 
@@ -127,12 +127,12 @@ def mixed(
     """Return embeddings whose tables have dimensions of their own; equal ones are looked up as one.
 
     Args:
-        schema: Of the batches.
-        names: Of the features.
+        schema: What the batches have.
+        names: Names of the features.
         dim: D, of the vectors that come out.
         dims: Name of a table -> its dimension, at most D.
         storage: See `EmbeddingCollection`.
-        init_std: Of the fresh rows; None for `EmbeddingCollection`'s own.
+        init_std: Standard deviation of fresh rows; None for `EmbeddingCollection`'s own.
 
     Raises:
         ConfigError: A table's dimension is not from 1 to D; names it.

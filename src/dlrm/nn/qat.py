@@ -37,7 +37,7 @@ class QATEmbeddings(Embeddings):
         layout: The features and their tables.
         dim: D.
         codes: That they are trained for.
-        storage: Of the rows that are trained, see `EmbeddingCollection`.
+        storage: How the rows that are trained are stored, see `EmbeddingCollection`.
         initializer: What fresh rows are, as there.
 
     """

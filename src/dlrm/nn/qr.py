@@ -49,7 +49,8 @@ class QREmbeddings(Embeddings):
         product: Whether `mult` multiplies the vectors of each `id` and sums the products of a bag,
             or multiplies the sums of each `bag` as the original DLRM does. Bags of one are equal.
         storage: See `EmbeddingCollection`.
-        init_std: Of the fresh vectors; None for the variance of uniform(-sqrt(1/n), sqrt(1/n)).
+        init_std: Standard deviation of fresh vectors; None for that of
+            uniform(-sqrt(1/n), sqrt(1/n)).
 
     Raises:
         ConfigError: It cannot apply to a table, which is named.

@@ -34,7 +34,7 @@ class QuantizedCollection(Embeddings):
     Args:
         layout: The features and their tables.
         dim: D.
-        bits: Of a number: 16 for float16, or those of a code.
+        bits: Bits of a number: 16 for float16, or those of a code.
         scales: Type of scale and bias; None for float32 with 8 bits and float16 with fewer.
 
     """
@@ -133,12 +133,12 @@ class QuantizedCollection(Embeddings):
         weights = (
             None if per_sample_weights is None else per_sample_weights.detach().float().contiguous()
         )
-        found = operator(
+        sums = operator(
             self.packed, rows, offsets, False, 0, per_sample_weights=weights,
             include_last_offset=True,
         )  # fmt: skip
         # The last byte of a row may have room for more numbers than there are.
-        return found[:, : self.dim]
+        return sums[:, : self.dim]
 
     def _plainly_pooled(
         self, rows: Tensor, offsets: Tensor, per_sample_weights: Tensor | None
@@ -180,13 +180,15 @@ def quantize(module: M, to: TableDtype) -> M:
             trained for other codes.
 
     """
-    made: dict[int, Any] = {}
+    smaller: dict[int, Any] = {}
     kept = []
-    around = {id(each.tables): each for each in module.modules() if isinstance(each, QATEmbeddings)}
+    trained_for_codes = {
+        id(child.tables): child for child in module.modules() if isinstance(child, QATEmbeddings)
+    }
     for collection in module.modules():
         if not isinstance(collection, EmbeddingCollection):
             continue
-        qat = around.get(id(collection))
+        qat = trained_for_codes.get(id(collection))
         if qat is not None and qat.codes != to:
             raise ConfigError(
                 f"{qat.names[0]}: its table was trained for {qat.codes} codes, not for {to}"
@@ -195,14 +197,15 @@ def quantize(module: M, to: TableDtype) -> M:
         if converted is None:
             kept.append(collection)
         else:
-            made[id(collection if qat is None else qat)] = converted
-    if kept and not made:
+            smaller[id(collection if qat is None else qat)] = converted
+    if kept and not smaller:
         raise ConfigError(
             f"{kept[0].names[0]}: rows of {kept[0].dim} numbers, stored as {kept[0].storage}, "
             f"are no smaller as {to}: keep the tables as they are"
         )
-    # What is found in the memo is not copied: the large tables never are.
-    return copy.deepcopy(module, made | {id(each): each for each in kept})
+    # What the memo has is not copied: the large tables never are.
+    memo = smaller | {id(collection): collection for collection in kept}
+    return copy.deepcopy(module, memo)
 
 
 def _converted(

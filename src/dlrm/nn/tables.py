@@ -90,9 +90,9 @@ class TablesConfig:
         """Return embeddings of categorical features, whose tables have no memory yet.
 
         Args:
-            schema: Of the batches.
+            schema: What the batches have.
             dim: D.
-            names: Of the features, in the order in which vectors come out; None for all.
+            names: Names of the features, in the order in which vectors come out; None for all.
 
         Raises:
             ConfigError: The compression cannot apply to a table, which is named.
@@ -107,8 +107,8 @@ class TablesConfig:
         multiplies, hashed ones have no weights, and none has to be large.
 
         Args:
-            schema: Of the batches, with K labels, which is the dimension.
-            names: Of the features; None for all.
+            schema: What the batches have; its K labels are the dimension.
+            names: Names of the features; None for all.
 
         Raises:
             ConfigError: As for `build`.

@@ -20,7 +20,7 @@ class WeightedPooling(Embeddings):
     Args:
         layout: The features and their tables.
         dim: D.
-        storage: Of the tables, see `EmbeddingCollection`.
+        storage: How the tables are stored, see `EmbeddingCollection`.
 
     """
 

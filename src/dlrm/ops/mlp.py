@@ -29,7 +29,7 @@ def fused(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> bool:
     Args:
         x: (B, n).
         parameters: Weight and bias of each layer.
-        dtype: Of the products.
+        dtype: Number format of the products.
 
     """
     return (
@@ -55,9 +55,9 @@ def mlp(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype, *, relu_las
     Args:
         x: (B, n), float32 or bfloat16.
         parameters: Weight (k, n) and bias (k,) of each layer, contiguous float32.
-        dtype: Of the products and of the activations between layers, which are summed in float32.
-            A last layer without ReLU is computed in float32: bfloat16 keeps three digits, too few
-            for a logit.
+        dtype: Number format of the products, which are summed in float32, and of the activations
+            between layers. A last layer without ReLU is computed in float32: bfloat16 keeps three
+            digits, too few for a logit.
         relu_last: Whether the last layer has its ReLU too.
 
     Returns:

@@ -75,10 +75,10 @@ def _dense(
 ) -> None:
     # Small batches notice each microsecond here, hence `map` and counts instead of shapes.
     sizes = [*map(Tensor.numel, weights)]
-    for what, tensors in (("gradient", grads), *(("optimizer state", each) for each in states)):
+    for what, tensors in (("gradient", grads), *(("optimizer state", state) for state in states)):
         if [*map(Tensor.numel, tensors)] != sizes:
             raise TypeError(f"{what} has {[*map(Tensor.numel, tensors)]} numbers, expected {sizes}")
-    kept = [tensor for each in states for tensor in each]
+    kept = [tensor for state in states for tensor in state]
     if not ({t.dtype for t in kept} <= {torch.float32} and all(map(Tensor.is_contiguous, kept))):
         raise TypeError("optimizer state must be contiguous float32")
     # A table of six columns; native/dense.h says which.

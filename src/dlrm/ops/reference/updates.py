@@ -58,7 +58,7 @@ def sgd_update(
             looked up.
         every_row: Whether all rows take part; else those that are looked up.
         lower: (R, D) int16, changed in place: the lower halves of split rows; see `storage`.
-        seed: Of stochastic rounding, another one for each step; 0 rounds to the nearest.
+        seed: Seed of stochastic rounding, another one for each step; 0 rounds to the nearest.
 
     """
     if l2:
