@@ -3,21 +3,18 @@ import math
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.data import dense
-from dlrm.data.dense import dense_inputs
+from dlrm.data.dense import dense_array, dense_columns
 
 integers = st.lists(st.none() | st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 9), max_size=9)
 floats = st.lists(st.none() | st.floats(), max_size=9)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None)
 @given(integers, floats)
-@pytest.mark.parametrize("few", [0, 9])
-def test_a_few_rows_are_as_many_ones(monkeypatch, few, counts, numbers):
-    monkeypatch.setattr(dense, "FEW_ROWS", few)
+def test_numbers_become_logarithms(counts, numbers):
     rows = min(len(counts), len(numbers))
     frame = pl.DataFrame(
         {
@@ -25,7 +22,7 @@ def test_a_few_rows_are_as_many_ones(monkeypatch, few, counts, numbers):
             "b": pl.Series(counts[:rows], dtype=pl.Int64),
         }
     )
-    inputs = dense_inputs(frame, ["b", "a"])
+    inputs = dense_array(dense_columns(frame, ["b", "a"]))
     assert (inputs.shape, inputs.dtype) == ((rows, 2), np.float32)
     for row, (a, b) in enumerate(frame.iter_rows()):
         for position, x in ((0, b), (1, a)):
@@ -35,6 +32,6 @@ def test_a_few_rows_are_as_many_ones(monkeypatch, few, counts, numbers):
 
 @pytest.mark.parametrize("rows", [0, 1, 100])
 def test_no_columns_and_texts(rows):
-    assert dense_inputs(pl.DataFrame({"a": ["1"] * rows}), []).shape[1] == 0
+    assert dense_array(dense_columns(pl.DataFrame({"a": ["1"] * rows}), [])).shape[1] == 0
     texts = pl.DataFrame({"a": pl.Series(["1"] * rows, dtype=pl.String)})
-    assert dense_inputs(texts, ["a"]).tolist() == [[np.float32(math.log(2))]] * rows
+    assert dense_array(dense_columns(texts, ["a"])).tolist() == [[np.float32(math.log(2))]] * rows

@@ -9,7 +9,7 @@ No value is in an index twice. Missing (null) is a value like any other; what is
 not in the index has the place `other`, behind all others.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Generic, Protocol, TypeVar
 
@@ -81,11 +81,18 @@ class HashIndex:
         if not (self.dtype.is_integer() or self.dtype == pl.String):
             # Equal values may be written in several ways, as NaN and 0 are.
             return self._joined(values)
-        if len(values) <= FEW_ROWS and self.other <= DICTIONARY_VALUES:
-            places, other = self._dictionary.get(self._numbered), self.other
-            return np.array([places.get(value, other) for value in values.to_list()], np.int32)
+        places = self.few(values.to_list()) if len(values) <= FEW_ROWS else None
+        if places is not None:
+            return np.array(places, np.int32)
         hashes = self._sorted.get(self._hashed)
         return self._joined(values) if hashes is None else self._searched(values, *hashes)
+
+    def few(self, values: Sequence[object]) -> list[int] | None:
+        """Return the places of a few values, integers or texts; None without a dictionary."""
+        if self.other > DICTIONARY_VALUES:
+            return None
+        places, other = self._dictionary.get(self._numbered), self.other
+        return [places.get(value, other) for value in values]
 
     def _numbered(self) -> dict[object, int]:
         return {value: place for place, value in enumerate(self._values.to_list())}

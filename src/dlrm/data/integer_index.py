@@ -1,7 +1,7 @@
 """Integers of 32 bits -> their places, by a hash table in C++ (native/lookup.h): 12 bytes a value.
 
-Several columns are looked up in one call. One row costs some microseconds, because nothing of it
-starts a query of Polars; many rows are shared among threads, without Python's lock.
+Several columns are looked up in one call. Many rows are shared among threads, without Python's
+lock; a few rows of plain values cost some microseconds, because nothing of them enters Polars.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,7 @@ from dlrm.data import kernels
 from dlrm.data.kernels import COLUMN, MISSING, PRESENT, UNSEEN
 from dlrm.data.threads import CORES
 
-FEW_ROWS = 48
-"""So many rows are taken value by value: faster than starting a query."""
-
 _BEYOND = 1 << 32
-Arrays = NDArray[np.integer] | Sequence[NDArray[np.integer] | None]
-"""Values of T columns, or their states: (T, n), or (n,) each, None where all are PRESENT."""
 
 
 def small_integers(values: pl.Series) -> NDArray[np.uint32] | None:
@@ -72,38 +67,57 @@ def look_up(
         lengths = sorted({len(column) for column in columns})
         raise ValueError(f"columns to look up have {lengths} rows, expected one number")
     table = np.array([index.row for index in indices], COLUMN)
-    arrays = (_few if rows <= FEW_ROWS else _many)(columns)
-    table["values"], table["states"] = map(_addresses, arrays)
+    values, states = _numbers(columns)
+    table["values"] = [array.ctypes.data for array in values]
+    table["states"] = [0 if array is None else array.ctypes.data for array in states]
     if moduli:
         table["modulus"] = moduli
     return kernels.look_up_columns(table, rows, CORES)
 
 
-def _addresses(arrays: Arrays) -> list[int]:
-    """Return where the array of each column begins; 0 where there is none."""
-    if isinstance(arrays, np.ndarray):
-        first, step = arrays.ctypes.data, arrays.strides[0]
-        return [first + step * t for t in range(len(arrays))]
-    return [0 if array is None else array.ctypes.data for array in arrays]
+class SeveralIndices:
+    """The indices of T columns, for a few rows of plain values; any number of threads may use it.
+
+    Args:
+        indices: T of them.
+        moduli: Values of a column are taken modulo this first, where missing is 0; 0 leaves them.
+
+    """
+
+    def __init__(self, indices: Sequence[IntegerIndex], moduli: Sequence[int]):
+        self._indices = indices  # whose entries the table points to
+        self._table = np.array([index.row for index in indices], COLUMN)
+        self._table["modulus"] = moduli
+
+    def few(self, columns: Sequence[Sequence[int | None]]) -> NDArray[np.int32] | None:
+        """Return the place of each value in the index of its column, (n, T).
+
+        Args:
+            columns: T of n integers each, None where one is missing.
+
+        Returns:
+            None where an integer has more than 32 bits, or a sign.
+
+        """
+        rows, table, states = len(columns[0]), self._table.copy(), None
+        numbers = [number for column in columns for number in column]
+        if None in numbers:
+            states = np.array([MISSING if each is None else PRESENT for each in numbers], np.uint8)
+            numbers = [number or 0 for number in numbers]
+        if min(numbers) < 0 or max(numbers) >= _BEYOND:
+            return None
+        values = np.array(numbers, np.uint32)
+        steps = np.arange(len(columns), dtype=np.uint64) * np.uint64(rows)
+        table["values"] = values.ctypes.data + steps * np.uint64(values.itemsize)
+        if states is not None:
+            table["states"] = states.ctypes.data + steps
+        return kernels.look_up_columns(table, rows, 1)
 
 
-def _few(columns: Sequence[pl.Series]) -> tuple[Arrays, Arrays]:
-    """Return the values of a few rows, and their states."""
-    values = np.zeros((len(columns), len(columns[0])), np.uint32)
-    states = np.full(values.shape, PRESENT, np.uint8)
-    for t, column in enumerate(columns):
-        for i, value in enumerate(column.to_list()):
-            if value is None:
-                states[t, i] = MISSING
-            elif 0 <= value < _BEYOND:
-                values[t, i] = value
-            else:
-                states[t, i] = UNSEEN
-    return values, states
-
-
-def _many(columns: Sequence[pl.Series]) -> tuple[Arrays, Arrays]:
-    """Return the values of many rows, and their states, by a query for all columns."""
+def _numbers(
+    columns: Sequence[pl.Series],
+) -> tuple[list[NDArray[np.uint32]], list[NDArray[np.uint8] | None]]:
+    """Return the values of columns, (n,) each, and their states, None where all are PRESENT."""
     frame = pl.DataFrame([column.alias(str(t)) for t, column in enumerate(columns)])
     numbers = frame.select(pl.all().cast(pl.UInt32, strict=False))
     gaps = [name for name in numbers.columns if numbers[name].null_count()]

@@ -12,6 +12,7 @@ from dlrm.data.bad_rows import BadRows, OnBadRow
 from dlrm.data.encoded import Encoded
 from dlrm.data.features.features import Features
 from dlrm.data.features.list import List
+from dlrm.data.features.texts import is_text
 from dlrm.data.sources.criteo import CriteoSource
 from dlrm.data.sources.frame import NAME, to_polars
 from dlrm.data.sources.raw_table import RawTable
@@ -122,12 +123,32 @@ def encode_frame(features: Features, frame: Any) -> Encoded:
 
     """
     rows = to_polars(frame)
+    if (encoded := features.few_rows.encode(rows)) is not None:
+        return encoded
     check_columns(features, rows.schema, NAME)
+    rows = _integers(features, rows)
     for name, wrong, expected in features.wrong(rows):
         row = int(wrong.arg_true()[0])
         problem = f'is "{rows[name][row]}", expected {expected}'
         raise InputError(problem, file=NAME, row=row + 1, column=name)
     return features.encode(rows)
+
+
+def _integers(features: Features, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows whose hexadecimal texts are integers, where the model's log writes them so."""
+    numbered = [name for name in features.numbered_columns if is_text(rows[name])]
+    if not (features.hexadecimal and numbered):
+        return rows
+    columns = []
+    for name in numbered:
+        texts = rows[name].cast(pl.String)
+        good = texts.str.contains("^[0-9a-fA-F]{0,8}$")
+        if not good.all():
+            row = int((~good).arg_true()[0])
+            problem = f'is "{texts[row]}", expected up to 8 hexadecimal digits'
+            raise InputError(problem, file=NAME, row=row + 1, column=name)
+        columns.append(texts.set(texts == "", None).str.to_integer(base=16, dtype=pl.UInt32))
+    return rows.with_columns(columns)
 
 
 def check_columns(features: Features, types: Mapping[str, pl.DataType], origin: Path | str) -> None:

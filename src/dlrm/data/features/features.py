@@ -20,6 +20,7 @@ from dlrm.data.features import toml
 from dlrm.data.features.assemble import assemble
 from dlrm.data.features.category import Category
 from dlrm.data.features.columns import Columns
+from dlrm.data.features.few_rows import FewRows
 from dlrm.data.features.labels import Label, encode_labels
 from dlrm.data.features.list import List
 from dlrm.data.features.model_schema import named_apart, schema_of
@@ -36,6 +37,8 @@ from dlrm.schema import Schema
 
 FORMAT, VERSION = "dlrm-features", 1
 Feature = Number | Category | List
+_HEXADECIMAL = ("criteo", "clicks")
+"""Sources whose categories are integers that are written in hexadecimal."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,20 @@ class Features:
         stacked, weights = encode_labels(self.targets, self.columns.weight, frame)
         return replace(encoded, labels=stacked, weights=weights)
 
+    @cached_property
+    def few_rows(self) -> FewRows:
+        """What encodes a few rows much faster, where they are plain."""
+        return FewRows(self.features, self.needed, hexadecimal=self.hexadecimal)
+
+    @property
+    def hexadecimal(self) -> bool:
+        """Whether raw texts of categories are integers, in hexadecimal as Criteo's logs have them.
+
+        A log's frames hold the integers themselves; whoever takes rows from its text need not
+        convert them.
+        """
+        return self.source in _HEXADECIMAL
+
     def _parts(self, frame: pl.DataFrame) -> list[Parts]:
         """Return the inputs of each feature; those alike are computed together."""
         parts: dict[int, Parts] = {}
@@ -166,6 +183,11 @@ class Features:
             for k, each in enumerate(self.features)
             if isinstance(each, Category) and each.values.whole_log
         }
+
+    @property
+    def numbered_columns(self) -> tuple[str, ...]:
+        """The raw columns whose values are numbered over a whole log."""
+        return tuple(category.columns[0] for category in self._numbered.values())
 
     @property
     def _label_columns(self) -> tuple[str, ...]:

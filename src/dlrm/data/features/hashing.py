@@ -15,8 +15,13 @@ _MISSING = "\x1em"
 def hashed(keys: pl.Series, rows: int) -> NDArray[np.int32]:
     """Return the row of each key: its CRC-32 modulo `rows`, the same on every machine."""
     groups, codes = distinct(keys)
-    hashes = [zlib.crc32((_MISSING if key is None else key).encode()) for key in groups["value"]]
+    hashes = [hash_of(key) for key in groups["value"]]
     return (np.array(hashes, np.uint32)[codes] % np.uint32(rows)).astype(np.int32)
+
+
+def hash_of(key: str | None) -> int:
+    """Return the CRC-32 of a key."""
+    return zlib.crc32((_MISSING if key is None else key).encode())
 
 
 def hash_vocabulary(name: str, rows: int) -> Vocabulary:

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dlrm.data.dense import dense_inputs
+from dlrm.data.dense import dense_array, dense_columns
 from dlrm.data.features.column import Column, Scale
 from dlrm.data.features.parts import Input, Parts
 from dlrm.data.features.texts import as_numbers, is_text
@@ -201,10 +201,14 @@ class Number:
 def encode_numbers(numbers: Sequence[Number], frame: pl.DataFrame) -> list[Parts]:
     """Return the inputs of several number columns of n rows, which are computed together."""
     if all(number.is_log1p and frame[number.name].dtype in _PLAIN for number in numbers):
-        # As the spill of a log computes them, and a few rows in some microseconds.
-        dense = dense_inputs(frame, [number.name for number in numbers])
+        # As the spill of a log computes them.
+        dense = dense_array(dense_columns(frame, [number.name for number in numbers]))
         return [Parts(dense=[column]) for column in dense.T]
-    x = floats(numbers, frame)
+    return encode_floats(numbers, floats(numbers, frame))
+
+
+def encode_floats(numbers: Sequence[Number], x: NDArray[np.float64]) -> list[Parts]:
+    """Return the inputs of C columns from their numbers (C, n), NaN where they are missing."""
     missing = np.isnan(x)
     scaled = np.empty(x.shape, np.float32)
     for function in ("none", "log", "log1p", "quantile"):
@@ -271,7 +275,7 @@ def _function(number: Number) -> str:
 
 def _log1p(x: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return log(x + 1), 0 where x is NaN or negative."""
-    # By Polars, as `dense_inputs` does, so that both have the same last digit.
+    # By Polars, as `dense_columns` does, so that both have the same last digit.
     positive = pl.Series(np.where(x > 0, x, 0.0).ravel())
     return positive.log1p().to_numpy().astype(np.float32).reshape(x.shape)
 
