@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.data.clicks import ClicksSource
+from dlrm.data.sources.clicks import ClicksSource
 from dlrm.data.features.column import Column, Values
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.config import FeaturesConfig
