@@ -74,9 +74,7 @@ def evaluate(
     parts = None if by is None else columns.by_column(rows, features, by, segments)
     users = None if user is None else columns.users(rows, features, user)
     model = load_model(opened)
-    logits, labels, weights = predict_split(
-        model, rows, dataset.schema, config.eval.batch_size
-    ).arrays()
+    logits, labels, weights = predict_split(model, rows, config.eval.batch_size).arrays()
 
     def summed(place: int, mine: NDArray[np.intp] | slice) -> dict[str, Any]:
         """Return the metrics of a label on some rows."""
