@@ -18,7 +18,7 @@ from numpy.random import RandomState
 
 from compat.logs import write_log
 from compat.session import GOLDEN, assert_same_lines, ok, read
-from dlrm.batch import Batch
+from dlrm.batch import Batch, Jagged
 from dlrm.compat.batches import Share
 from dlrm.compat.distributed import own_table, share_of, start, translate
 from dlrm.compat.dlrm_s_pytorch import main, new_model, read_data, run
@@ -235,7 +235,7 @@ def drawn(world: World, arguments: tuple[str, ...], numbers: int) -> tuple[list,
         embedding.PIECE_NUMBERS = before
     kind = embedding.EmbeddingCollection if world.size == 1 else ShardedCollection
     found = [module for module in model.modules() if isinstance(module, kind)]
-    kept = [len(own) for c in found for t in range(len(c.rows))
+    kept = [len(own) for c in found for t in range(len(c.layout.tables))
             if (own := own_table(c, t)) is not None]  # fmt: skip
     following = int(torch.empty((), dtype=torch.int64).random_(generator=generator))
     return [p.copy() for p in parameters(model)], kept, following + rng.randint(1 << 30)
@@ -257,7 +257,10 @@ def batch(samples: int) -> Batch:
     lengths = torch.arange(2 * samples) % 3
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
     return Batch(
-        torch.rand(samples, 3), torch.arange(int(offsets[-1])), torch.rand(samples), offsets
+        dense=torch.rand(samples, 3),
+        ids=torch.zeros(samples, 0, dtype=torch.int64),
+        labels=torch.rand(samples, 1),
+        lists=Jagged(torch.arange(int(offsets[-1])), offsets),
     )
 
 
@@ -266,7 +269,10 @@ def test_shares_make_up_the_batch(samples: int):
     whole = batch(samples)
     shares = [Share(rank, 3).of(whole) for rank in range(3)]
     assert torch.equal(torch.cat([share.dense for share in shares]), whole.dense)
-    assert torch.equal(torch.cat([share.ids for share in shares]), whole.ids)
+    lists = [share.lists for share in shares if share.lists is not None]
+    assert whole.lists is not None
+    assert torch.equal(torch.cat([each.values for each in lists]), whole.lists.values)
+    assert torch.equal(torch.cat([each.lengths for each in lists]), whole.lists.lengths)
     sizes = tuple(map(len, shares))
     assert all(share.parts == sizes for share in shares)
     assert max(sizes) - min(sizes) <= 1
