@@ -357,4 +357,3 @@ ADVICE = "remove its folder to go on from the checkpoint before it"
 
 def _damaged(file: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"{file} cannot be read ({error}); {ADVICE}")
-

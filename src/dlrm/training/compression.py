@@ -13,7 +13,6 @@ from torch import nn
 
 from dlrm.data.store import Dataset, Split
 from dlrm.errors import ConfigError, DatasetError
-from dlrm.metrics import MetricValues
 from dlrm.models import ModelConfig
 from dlrm.nn.embedding import embeddings_of
 from dlrm.nn.precision import resolve

@@ -127,7 +127,7 @@ class TrainConfig:
     ensemble: int = 1
     """Models to train and average: member k = 0, 1, ... has `seed` + k and `loader.seed` + k."""
     ensemble_mean: Literal["logits", "probabilities"] = "logits"
-    """What is averaged: scores before the sigmoid, or after it."""
+    """What is averaged: scores before the sigmoid, or after it; a regression has none."""
     # For recipes: a model is more than a flag can say.
     ensemble_models: Annotated[tuple[ModelConfig, ...], tyro.conf.SuppressFixed] = ()
     """Further models of an ensemble: its members take `model` and these in turn."""

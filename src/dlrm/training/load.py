@@ -36,7 +36,9 @@ def load_model(
     if config.ensemble > 1:
         members = (Run.open(ensemble.folder(run, k)) for k in range(config.ensemble))
         loaded = (load_model(member, world, device) for member in members)
-        return ensemble.Ensemble(loaded, config.ensemble_mean).eval()
+        # Predictions of a regression are what comes out: there are no probabilities to take.
+        regression = run.schema.task == "regression"
+        return ensemble.Ensemble(loaded, "logits" if regression else config.ensemble_mean).eval()
     built = build(config, run.schema, world or World.alone(), device=device)
     load_best(run, built.model, world)
     return built.net.eval()

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.data.sources.clicks import ClicksSource
 from dlrm.data.features.column import Column, Values
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.config import FeaturesConfig
@@ -19,6 +18,7 @@ from dlrm.data.features.texts import as_texts
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare as prepare_dataset
 from dlrm.data.scoring import encode_frame
+from dlrm.data.sources.clicks import ClicksSource
 from dlrm.errors import DatasetError, InputError
 
 from .tables import prepare, table, with_schema

@@ -68,7 +68,8 @@ def to_polars(frame: Any) -> pl.DataFrame:
     if _of_pandas(frame):
         columns = enumerate(frame.columns)
         return pl.DataFrame([_column(str(name), frame.iloc[:, at]) for at, name in columns])
-    return pl.DataFrame(frame)
+    # Of rows one by one, all of them say what a column holds.
+    return pl.DataFrame(frame, infer_schema_length=None)
 
 
 def _of_pandas(data: object) -> bool:
