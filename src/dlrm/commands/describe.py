@@ -44,7 +44,7 @@ class DescribeResult:
             "unused_rows": self.unused_rows,
             "verified": self.verified,
             "splits": [_split(split) for split in self.splits],
-            "features": [asdict(each) for each in self.features],
+            "features": [asdict(feature) for feature in self.features],
             "columns": self.columns,
         }
 
@@ -72,9 +72,9 @@ class DescribeResult:
                 numbers.add_row(feature.name, missing)
                 continue
             head = "\n".join(
-                f"{'(missing)' if each.value is None else each.value:<9} "
-                f"{each.count:>9,} {each.share:>7.2%}"
-                for each in feature.head
+                f"{'(missing)' if value.value is None else value.value:<9} "
+                f"{value.count:>9,} {value.share:>7.2%}"
+                for value in feature.head
             )
             rare = f"{feature.rare:,}" if feature.rare else "-"
             tables.add_row(feature.name, f"{feature.values:,}", missing, rare, head)

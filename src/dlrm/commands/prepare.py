@@ -162,25 +162,25 @@ def prepare(
         schema=schema,
         features=features,
     )
-    made = prepare_dataset(rows, out, config, force=force)
+    prepared = prepare_dataset(rows, out, config, force=force)
     duration_s = time.perf_counter() - began
     if verify:
-        verify_dataset(made.dataset)
-    manifest = made.dataset.manifest
+        verify_dataset(prepared.dataset)
+    manifest = prepared.dataset.manifest
     splits = manifest["splits"]
-    arrays = [record for each in splits.values() for record in each["arrays"].values()]
+    arrays = [record for split in splits.values() for record in split["arrays"].values()]
     return PrepareResult(
-        out=made.dataset.path,
-        reused=made.reused,
+        out=prepared.dataset.path,
+        reused=prepared.reused,
         verified=verify,
         rows=manifest["rows"],
-        splits={name: each["rows"] for name, each in splits.items()},
-        labels={name: _mean(made.dataset, name) for name in made.dataset.schema.labels},
-        values=sum(table.num_embeddings - 1 for table in made.dataset.schema.tables),
-        size_bytes=sum(each["bytes"] for each in (*arrays, *manifest["files"].values())),
+        splits={name: split["rows"] for name, split in splits.items()},
+        labels={name: _mean(prepared.dataset, name) for name in prepared.dataset.schema.labels},
+        values=sum(table.num_embeddings - 1 for table in prepared.dataset.schema.tables),
+        size_bytes=sum(record["bytes"] for record in (*arrays, *manifest["files"].values())),
         bad_rows=manifest["bad_rows"],
         duration_s=duration_s,
-        rows_per_s=None if made.reused else manifest["rows"] / duration_s,
+        rows_per_s=None if prepared.reused else manifest["rows"] / duration_s,
     )
 
 

@@ -20,7 +20,7 @@ from dlrm.data.features.features import Feature, Features, vocabulary_file
 from dlrm.data.features.labels import Label
 from dlrm.data.features.number import Number
 from dlrm.data.features.value_table import ValueTable
-from dlrm.data.fitted import Block
+from dlrm.data.fitted import Block, described_input
 from dlrm.data.options import PrepareConfig
 from dlrm.data.sources.source import Source
 from dlrm.data.spill import Spill, blocks
@@ -62,19 +62,12 @@ class FittedLog:
     def inputs(self) -> list[dict[str, Any]]:
         """Return what is known of each input."""
         described = []
-        for feature, made in self.features.inputs:
-            missing, rare = self._spill.missing[made.name], None
+        for feature, model_input in self.features.inputs:
+            missing, rare = self._spill.missing[model_input.name], None
             if isinstance(feature, Category):
-                rare = self._spill.rows - self._spill.counted[made.name]
+                rare = self._spill.rows - self._spill.counted[model_input.name]
             described.append(
-                {
-                    "name": made.name,
-                    "kind": "dense" if made.num_embeddings is None else made.kind,
-                    "num_embeddings": made.num_embeddings,
-                    "missing": missing,
-                    "missing_rate": missing / self._spill.rows,
-                    "rare": rare,
-                }
+                described_input(model_input, missing=missing, rows=self._spill.rows, rare=rare)
             )
         return described
 

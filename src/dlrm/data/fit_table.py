@@ -27,7 +27,7 @@ from dlrm.data.features.list import List
 from dlrm.data.features.show import show
 from dlrm.data.features.table_schema import inferred_schema
 from dlrm.data.features.texts import as_numbers, as_texts
-from dlrm.data.fitted import TRUTH, Block
+from dlrm.data.fitted import TRUTH, Block, described_input
 from dlrm.data.options import PrepareConfig
 from dlrm.data.sources.source import Source, has_fixed_format
 from dlrm.data.split import SPLITS, Rows
@@ -63,22 +63,19 @@ class FittedTable:
     def inputs(self) -> list[dict[str, Any]]:
         """Return what is known of each input; says on the terminal which sequences were cut."""
         raw = self._table.raw
-        missing = {each.name: self._missing(each) for each in self._table.schema.used()}
+        missing = {column.name: self._missing(column) for column in self._table.schema.used()}
         described = []
-        for feature, made in self.features.inputs:
+        for feature, model_input in self.features.inputs:
             lacking = max(missing[name] for name in feature.columns)
             rare = None
-            if isinstance(feature, Category) and made.num_embeddings and feature.table is not None:
+            if (
+                isinstance(feature, Category)
+                and model_input.num_embeddings
+                and feature.table is not None
+            ):
                 rare = self._rare(feature)
             described.append(
-                {
-                    "name": made.name,
-                    "kind": "dense" if made.num_embeddings is None else made.kind,
-                    "num_embeddings": made.num_embeddings,
-                    "missing": lacking,
-                    "missing_rate": lacking / raw.rows,
-                    "rare": rare,
-                }
+                described_input(model_input, missing=lacking, rows=raw.rows, rare=rare)
             )
             if isinstance(feature, List) and (longer := self._too_long(feature)):
                 described[-1]["cut"] = longer
@@ -90,10 +87,10 @@ class FittedTable:
         # Each training row's place among them.
         rank = np.cumsum(table.where == TRAIN) - 1
         numbers = [
-            (position, made.name)
+            (position, model_input.name)
             for position, feature in enumerate(self.features.features)
-            for made in feature.inputs()
-            if made.num_embeddings is None
+            for model_input in feature.inputs()
+            if model_input.num_embeddings is None
         ]
         own = {numbers.index(place): values for place, values in self._training.items()}
         names = [*self.features.needed, *([TRUTH] if self.truth else [])]

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 from dlrm.data.bad_rows import BadRows
 from dlrm.data.encoded import Encoded
 from dlrm.data.features.features import Features
+from dlrm.data.features.parts import Input
 from dlrm.data.split import Rows
 
 TRUTH = "truth"
@@ -19,6 +20,29 @@ class Block(NamedTuple):
     """With labels, and with weights and the truth where there are any."""
     pieces: list[tuple[str, Rows]]
     """Names of splits, and which rows go there."""
+
+
+def described_input(
+    model_input: Input, *, missing: int, rows: int, rare: int | None
+) -> dict[str, Any]:
+    """Return what a manifest says of an input, JSON-ready.
+
+    Args:
+        model_input: The input.
+        missing: Rows in which its column is missing.
+        rows: All rows.
+        rare: Rows whose value has no id of its own; None where that has no meaning.
+
+    """
+    is_number = model_input.num_embeddings is None
+    return {
+        "name": model_input.name,
+        "kind": "dense" if is_number else model_input.kind,
+        "num_embeddings": model_input.num_embeddings,
+        "missing": missing,
+        "missing_rate": missing / rows,
+        "rare": rare,
+    }
 
 
 class Fitted(Protocol):
@@ -55,11 +79,9 @@ class Fitted(Protocol):
         ...
 
     def inputs(self) -> list[dict[str, Any]]:
-        """Return what is known of each input, JSON-ready.
+        """Return what is known of each input, see `described_input`.
 
-        Keys: `name`, `kind` (`dense`, or that of a categorical feature), `num_embeddings`,
-        `missing`, `missing_rate` and `rare`, the rows whose value has no id of its own; None where
-        that has no meaning or is not known.
+        A sequence also has `cut`: how many were longer than what is kept of them.
         """
         ...
 

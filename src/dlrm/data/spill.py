@@ -64,9 +64,9 @@ class Spill:
 
     def __init__(self, folder: Path, schema: Columns):
         self._folder, (self._label,) = folder, schema.labels
-        self._dense = tuple(each.name for each in schema.used() if each.kind == "number")
+        self._dense = tuple(column.name for column in schema.used() if column.kind == "number")
         self._categories = {
-            each.name: each.values for each in schema.used() if each.kind == "category"
+            column.name: column.values for column in schema.used() if column.kind == "category"
         }
         folder.mkdir()
         self.block_rows: list[int] = []

@@ -151,13 +151,13 @@ def _crosses(rows: FittingRows, schema: Columns, worth: Worth) -> list[Cross]:
         gain = worth(np.unique(pair, return_inverse=True)[1].astype(np.int64))
         if gain.sure:
             gains.append((gain, (one, other)))
-    gains.sort(key=lambda each: -each[0].mean)
-    made = []
+    gains.sort(key=lambda gained: -gained[0].mean)
+    crosses = []
     for gain, pair in gains[:MOST_CROSSES]:
         frame = rows.frame(*pair)
         values, why = _beside(Values(min_count=2), pair, frame, rows.labels, worth, gain.mean)
-        made.append(Cross(columns=pair, values=values, why="; ".join([gain.why, *why])))
-    return made
+        crosses.append(Cross(columns=pair, values=values, why="; ".join([gain.why, *why])))
+    return crosses
 
 
 def _worth(
@@ -167,10 +167,10 @@ def _worth(
     p = 1 / (1 + np.exp(-logits))
     size = int(keys.max()) + 1
     steps = np.zeros(len(keys))
-    for mine in (halves, ~halves):
-        slope = np.bincount(keys[mine], (clicks - p)[mine], minlength=size)
-        curve = np.bincount(keys[mine], (p * (1 - p))[mine], minlength=size)
-        steps[~mine] = (slope / (curve + RIDGE))[keys[~mine]]
+    for half in (halves, ~halves):
+        slope = np.bincount(keys[half], (clicks - p)[half], minlength=size)
+        curve = np.bincount(keys[half], (p * (1 - p))[half], minlength=size)
+        steps[~half] = (slope / (curve + RIDGE))[keys[~half]]
     gains = _loss(logits, clicks) - _loss(logits + steps, clicks)
     return Gain(float(gains.mean()), float(gains.std() / len(gains) ** 0.5))
 
@@ -198,19 +198,19 @@ def _base(rows: FittingRows, schema: Columns, halves: Halves) -> NDArray[np.floa
         [column if isinstance(column, tuple) else (column, once) for column in ids], len(clicks)
     )
     sizes = [
-        made.num_embeddings
+        model_input.num_embeddings
         for feature in features
-        for made in feature.inputs()
-        if made.num_embeddings
+        for model_input in feature.inputs()
+        if model_input.num_embeddings
     ]
     starts = np.cumsum([0, *sizes])
     tables = np.repeat(np.tile(np.arange(len(sizes)), len(clicks)), np.diff(offsets))
     bags = Lists(flat + starts[tables].astype(np.int32) if sizes else flat, offsets)
     logits = np.empty(len(clicks))
-    for mine in (halves, ~halves):
+    for half in (halves, ~halves):
         model = _Logistic(dense, bags, len(sizes), int(starts[-1]))
-        model.train(np.flatnonzero(mine), clicks)
-        logits[~mine] = model.logits(np.flatnonzero(~mine))
+        model.train(np.flatnonzero(half), clicks)
+        logits[~half] = model.logits(np.flatnonzero(~half))
     return logits
 
 

@@ -130,12 +130,12 @@ class Category:
 
     def inputs(self) -> list[Input]:
         """Return what the model gets of it."""
-        made = [Input(name=title, transform=name) for name, title in self.encodings.items()]
+        inputs = [Input(name=title, transform=name) for name, title in self.encodings.items()]
         if self.values.embed:
-            made.append(
+            inputs.append(
                 Input(name=self.name, num_embeddings=self.num_embeddings, table=self.table_name)
             )
-        return made
+        return inputs
 
     def tables(self) -> list[ValueTable]:
         """Return the values that it keeps in files."""
@@ -229,7 +229,7 @@ class Category:
             "label_mean": self.moments.mean,
             "label_variance": self.moments.variance,
             "scalings": {
-                name: [each.center, each.deviation] for name, each in self.scalings.items()
+                name: [scaling.center, scaling.deviation] for name, scaling in self.scalings.items()
             },
             "buckets": [number.to_dict() for number in self.buckets],
         }
@@ -248,7 +248,7 @@ class Category:
             table_name=values["table_name"],
             counted=None if values["counted"] is None else tables[values["counted"]],
             moments=LabelMoments(mean=values["label_mean"], variance=values["label_variance"]),
-            buckets=tuple(Number.from_dict(each) for each in values["buckets"]),
+            buckets=tuple(Number.from_dict(number) for number in values["buckets"]),
             scalings=scalings,
         )
 

@@ -162,4 +162,4 @@ class Cross:
 
 def names_of(record: type) -> tuple[str, ...]:
     """Return the names of a dataclass's fields."""
-    return tuple(each.name for each in fields(record))
+    return tuple(field_.name for field_ in fields(record))

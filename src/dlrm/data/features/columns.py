@@ -87,7 +87,7 @@ class Columns:
             if other is column:
                 continue
             for what in ("hash_rows", "min_count", "embed", "whole_log"):
-                one, another = (getattr(each.values, what) for each in (other, column))
+                one, another = (getattr(sharer.values, what) for sharer in (other, column))
                 if one != another or (what == "embed" and not one) or (what == "whole_log" and one):
                     raise ConfigError(
                         f"columns {other.name} and {column.name} share the table "

@@ -66,14 +66,18 @@ class Features:
     @cached_property
     def needed(self) -> tuple[str, ...]:
         """The raw columns that `encode` needs, but for labels and weights."""
-        return tuple(dict.fromkeys(name for each in self.features for name in each.columns))
+        return tuple(dict.fromkeys(name for feature in self.features for name in feature.columns))
 
     @cached_property
     def inputs(self) -> list[tuple[Feature, Input]]:
         """The model's inputs and where each comes from, no two numbers or categories of a name."""
-        pairs = [(feature, made) for feature in self.features for made in feature.inputs()]
-        named = named_apart([made for _, made in pairs])
-        return [(feature, made) for (feature, _), made in zip(pairs, named, strict=True)]
+        pairs = [
+            (feature, model_input) for feature in self.features for model_input in feature.inputs()
+        ]
+        named = named_apart([model_input for _, model_input in pairs])
+        return [
+            (feature, model_input) for (feature, _), model_input in zip(pairs, named, strict=True)
+        ]
 
     @property
     def schema(self) -> Schema:
@@ -82,7 +86,7 @@ class Features:
 
     @cached_property
     def _schema(self) -> Schema:
-        inputs = [made for _, made in self.inputs]
+        inputs = [model_input for _, model_input in self.inputs]
         return schema_of(inputs, self.columns.labels, self.columns.task)
 
     def vocabulary(self, name: str) -> Vocabulary:
@@ -96,8 +100,8 @@ class Features:
 
     def raw(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the numbers of an input as the raw data have them, as far as can be undone."""
-        feature, made = self._input(name, category=False)
-        if isinstance(feature, Number) and made.transform != "flag":
+        feature, model_input = self._input(name, category=False)
+        if isinstance(feature, Number) and model_input.transform != "flag":
             return feature.raw(values)
         return values.astype(np.float64)
 
@@ -154,8 +158,10 @@ class Features:
             parts |= zip(numbers, encode_numbers(list(numbers.values()), frame), strict=True)
         if numbered := self._numbered:
             columns = [frame[category.columns[0]] for category in numbered.values()]
-            known = [each.table.values_by_id for each in numbered.values() if each.table]
-            ids = ids_of(known, columns, [each.values.modulo for each in numbered.values()])
+            known = [
+                category.table.values_by_id for category in numbered.values() if category.table
+            ]
+            ids = ids_of(known, columns, [category.values.modulo for category in numbered.values()])
             parts |= {place: Parts(ids=[ids[:, at]]) for at, place in enumerate(numbered)}
         texts = columns_as_texts(frame, self._text_columns)
         for place, feature in enumerate(self.features):
@@ -167,21 +173,27 @@ class Features:
     @cached_property
     def _text_columns(self) -> tuple[str, ...]:
         """The raw columns that categories take as texts."""
-        categories = (each for each in self.features if isinstance(each, Category))
-        return tuple(dict.fromkeys(name for each in categories for name in each.text_columns))
+        categories = (feature for feature in self.features if isinstance(feature, Category))
+        return tuple(
+            dict.fromkeys(name for category in categories for name in category.text_columns)
+        )
 
     @cached_property
     def _numbers(self) -> dict[int, Number]:
         """Number columns by their place among the features."""
-        return {k: each for k, each in enumerate(self.features) if isinstance(each, Number)}
+        return {
+            place: feature
+            for place, feature in enumerate(self.features)
+            if isinstance(feature, Number)
+        }
 
     @cached_property
     def _numbered(self) -> dict[int, Category]:
         """Categories that are numbered over a whole log by their place among the features."""
         return {
-            k: each
-            for k, each in enumerate(self.features)
-            if isinstance(each, Category) and each.values.whole_log
+            place: feature
+            for place, feature in enumerate(self.features)
+            if isinstance(feature, Category) and feature.values.whole_log
         }
 
     @property
@@ -254,14 +266,14 @@ class Features:
                 )
             columns = toml.from_dict(values["columns"])
             tables = [
-                ValueTable.from_dict(each, Path(folder) / vocabulary_file(number))
-                for number, each in enumerate(values["tables"])
+                ValueTable.from_dict(table, Path(folder) / vocabulary_file(number))
+                for number, table in enumerate(values["tables"])
             ]
             return cls(
                 source=values["source"],
                 columns=columns,
-                targets=tuple(Label.from_dict(each, columns.task) for each in values["labels"]),
-                features=tuple(_open_feature(each, tables) for each in values["features"]),
+                targets=tuple(Label.from_dict(label, columns.task) for label in values["labels"]),
+                features=tuple(_open_feature(feature, tables) for feature in values["features"]),
                 layout=Layout.from_dict(values["layout"]) if values["layout"] else None,
                 folder=Path(folder),
             )
@@ -280,9 +292,9 @@ class Features:
 
     def _input(self, name: str, *, category: bool) -> tuple[Feature, Input]:
         return next(
-            (feature, made)
-            for feature, made in self.inputs
-            if made.name == name and (made.num_embeddings is not None) == category
+            (feature, model_input)
+            for feature, model_input in self.inputs
+            if model_input.name == name and (model_input.num_embeddings is not None) == category
         )
 
 

@@ -11,12 +11,12 @@ def named_apart(inputs: Sequence[Input]) -> list[Input]:
     """Return inputs of which no two numbers and no two categories have one name."""
     taken: set[tuple[bool, str]] = set()
     named = []
-    for made in inputs:
+    for model_input in inputs:
         # "age missing" may be a column of the table, and the flag of another one.
-        is_number = made.num_embeddings is None
-        name = _free(made.name, {other for kind, other in taken if kind == is_number})
+        is_number = model_input.num_embeddings is None
+        name = _free(model_input.name, {other for kind, other in taken if kind == is_number})
         taken.add((is_number, name))
-        named.append(replace(made, name=name))
+        named.append(replace(model_input, name=name))
     return named
 
 
@@ -25,23 +25,28 @@ def schema_of(inputs: Sequence[Input], labels: tuple[str, ...], task: Task) -> S
     tables: dict[str, Table] = {}
     shared: dict[str, str] = {}
     features = []
-    for made in inputs:
-        if made.num_embeddings is None:
+    for model_input in inputs:
+        if model_input.num_embeddings is None:
             continue
-        table = shared.get(made.table)
+        table = shared.get(model_input.table)
         if table is None:
-            table = _free(made.table or made.name, tables)
-            tables[table] = Table(name=table, num_embeddings=made.num_embeddings)
-            if made.table:
-                shared[made.table] = table
+            table = _free(model_input.table or model_input.name, tables)
+            tables[table] = Table(name=table, num_embeddings=model_input.num_embeddings)
+            if model_input.table:
+                shared[model_input.table] = table
         features.append(
-            Feature(name=made.name, table=table, kind=made.kind, max_length=made.max_length)
+            Feature(
+                name=model_input.name,
+                table=table,
+                kind=model_input.kind,
+                max_length=model_input.max_length,
+            )
         )
     return Schema(
         dense=tuple(
-            DenseFeature(name=made.name, transform=made.transform)
-            for made in inputs
-            if made.num_embeddings is None
+            DenseFeature(name=model_input.name, transform=model_input.transform)
+            for model_input in inputs
+            if model_input.num_embeddings is None
         ),
         tables=tuple(tables.values()),
         features=tuple(features),

@@ -76,8 +76,8 @@ class Number:
         if column.buckets:
             inner = np.linspace(0, 1, column.buckets + 1)[1:-1]
             # A frequent number may be several quantiles; a lowest one is no edge.
-            found = np.unique(np.quantile(known, inner, method="higher")) if len(known) else []
-            edges = tuple(float(edge) for edge in found if edge > known.min())
+            quantiles = np.unique(np.quantile(known, inner, method="higher")) if len(known) else []
+            edges = tuple(float(edge) for edge in quantiles if edge > known.min())
         return cls(
             name=column.name,
             scale=column.scale,
@@ -117,15 +117,15 @@ class Number:
 
     def inputs(self) -> list[Input]:
         """Return what the model gets of it."""
-        made = []
+        inputs = []
         if self.dense:
-            made.append(Input(name=self.name, transform=self.scale))
+            inputs.append(Input(name=self.name, transform=self.scale))
         if self.flag:
-            made.append(Input(name=f"{self.name} missing", transform="flag"))
+            inputs.append(Input(name=f"{self.name} missing", transform="flag"))
         if self.edges is not None:
             buckets = len(self.edges) + 2
-            made.append(Input(name=f"{self.name} bucket", num_embeddings=buckets))
-        return made
+            inputs.append(Input(name=f"{self.name} bucket", num_embeddings=buckets))
+        return inputs
 
     def encode(self, frame: pl.DataFrame) -> Parts:
         """Return the inputs of a frame's rows."""
@@ -145,11 +145,11 @@ class Number:
         """Return what each bucket is called."""
         if self.edges is None:
             return []
-        said = [self._edge(edge) for edge in self.edges]
-        if not said:
+        shown = [self._edge(edge) for edge in self.edges]
+        if not shown:
             return ["any", "(missing)"]
-        between = [f"{low} to {high}" for low, high in pairwise(said)]
-        return [f"below {said[0]}", *between, f"{said[-1]} and more", "(missing)"]
+        between = [f"{low} to {high}" for low, high in pairwise(shown)]
+        return [f"below {shown[0]}", *between, f"{shown[-1]} and more", "(missing)"]
 
     def raw(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return scaled numbers as the table has them."""
@@ -213,7 +213,9 @@ def encode_floats(numbers: Sequence[Number], x: NDArray[np.float64]) -> list[Par
     scaled = np.empty(x.shape, np.float32)
     for function in ("none", "log", "log1p", "quantile"):
         # Without ranks, a rank is a number that has no deviation.
-        chosen = [c for c, each in enumerate(numbers) if each.dense and _function(each) == function]
+        chosen = [
+            c for c, number in enumerate(numbers) if number.dense and _function(number) == function
+        ]
         if not chosen:
             continue
         if function == "log1p":

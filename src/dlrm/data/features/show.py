@@ -22,39 +22,39 @@ def grid(schema: Columns) -> Table:
     several = len(schema.labels) > 1
     title = f"Columns; the label{'s are' if several else ' is'} {', '.join(schema.labels)}"
     title += f"; the weight is {schema.weight}" if schema.weight is not None else ""
-    made = Table(title=Text(title), title_justify="left")
+    grid = Table(title=Text(title), title_justify="left")
     for head in ("column", "taken for", "because"):
-        made.add_column(head, overflow="fold")
+        grid.add_column(head, overflow="fold")
     lines = described(schema)
     columns, crosses = lines[: len(schema.columns)], lines[len(schema.columns) :]
     for some, most, kind in ((columns, MOST, "columns"), (crosses, MOST_CROSSES, "crosses")):
         for line in some[:most]:
             # As texts, because a name in brackets would be taken for markup.
-            made.add_row(*(Text(line[key]) for key in ("name", "taken_for", "why")))
+            grid.add_row(*(Text(line[key]) for key in ("name", "taken_for", "why")))
         if len(some) > most:
-            made.add_row(f"... and {len(some) - most} more {kind}", "", "see dlrm data infer")
-    return made
+            grid.add_row(f"... and {len(some) - most} more {kind}", "", "see dlrm data infer")
+    return grid
 
 
 def described(schema: Columns) -> list[dict[str, str]]:
     """Return the columns, then the crosses: `name`, `kind`, `taken_for`, `why`."""
     columns = [
         {
-            "name": each.name,
-            "kind": each.kind,
-            "taken_for": what(each),
-            "why": each.why or "the schema says so",
+            "name": column.name,
+            "kind": column.kind,
+            "taken_for": what(column),
+            "why": column.why or "the schema says so",
         }
-        for each in schema.columns
+        for column in schema.columns
     ]
     crosses = [
         {
-            "name": each.name,
+            "name": cross.name,
             "kind": "cross",
-            "taken_for": ", ".join(["cross", *_values(each.values)]),
-            "why": each.why or "asked for",
+            "taken_for": ", ".join(["cross", *_values(cross.values)]),
+            "why": cross.why or "asked for",
         }
-        for each in schema.crosses
+        for cross in schema.crosses
     ]
     return columns + crosses
 

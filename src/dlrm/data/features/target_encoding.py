@@ -119,7 +119,9 @@ def outside_fold(
     place = codes.astype(np.int64) * number + folds
     counts = np.bincount(place, minlength=groups * number)
     sums = np.bincount(place, labels, minlength=groups * number)
-    all_counts, all_sums = (each.reshape(groups, number).sum(1)[codes] for each in (counts, sums))
+    all_counts, all_sums = (
+        numbers.reshape(groups, number).sum(1)[codes] for numbers in (counts, sums)
+    )
     # The moments too are those of the other folds.
     others = len(codes) - np.bincount(folds, minlength=number)
 

@@ -147,11 +147,11 @@ def _column(name: str, given: dict[str, Any]) -> Column:
         raise unknown(f"kind of {where}", kind, KINDS)
     shared = names_of(Values) if kind in WITH_IDS else ()
     rest = _checked(where, {k: v for k, v in given.items() if k != "kind"}, Column, own)
-    mine = {key: value for key, value in rest.items() if key in own}
-    theirs = {key: value for key, value in rest.items() if key not in own}
-    _checked(where, theirs, Values, shared, also=own)
+    of_column = {key: value for key, value in rest.items() if key in own}
+    of_values = {key: value for key, value in rest.items() if key not in own}
+    _checked(where, of_values, Values, shared, also=own)
     try:
-        return Column(name=name, kind=kind, values=Values(**theirs), **mine)
+        return Column(name=name, kind=kind, values=Values(**of_values), **of_column)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}" if where not in str(error) else str(error)) from error
 
@@ -179,7 +179,7 @@ def _checked(
     also: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Return the given values if each has the type of its field; keys of other records pass."""
-    kinds = {each.name: type(each.default) for each in fields(record)}
+    kinds = {field.name: type(field.default) for field in fields(record)}
     for key, value in given.items():
         if key not in keys:
             if record is Column:
@@ -192,7 +192,7 @@ def _checked(
 
 
 def _settings(record: Column | Values, keys: tuple[str, ...], always: tuple[str, ...]) -> list[str]:
-    defaults = {each.name: each.default for each in fields(record)}
+    defaults = {field.name: field.default for field in fields(record)}
     lines = []
     for key in keys:
         value = getattr(record, key)

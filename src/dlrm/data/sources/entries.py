@@ -68,9 +68,9 @@ def entries(file: Path) -> Iterator[Entries]:
     """
     number = 1
     for chunk in chunks(file, _CHUNK_BYTES):
-        found = _plain(chunk, number) or _careful(chunk, number, file)
-        yield found
-        number += len(found.lengths)
+        lines = _plain(chunk, number) or _careful(chunk, number, file)
+        yield lines
+        number += len(lines.lengths)
 
 
 def _plain(chunk: bytes, number: int) -> Entries | None:
@@ -152,8 +152,8 @@ def _labels(
             return pl.Series("label", codes).cast(pl.String)
     places = zip(begins.tolist(), stops.tolist(), there.tolist(), strict=True)
     text = chunk.decode("ascii")
-    found = [text[begin:stop] if has else None for begin, stop, has in places]
-    return pl.Series("label", found, pl.String)
+    texts = [text[begin:stop] if has else None for begin, stop, has in places]
+    return pl.Series("label", texts, pl.String)
 
 
 def _careful(chunk: bytes, number: int, file: Path) -> Entries:

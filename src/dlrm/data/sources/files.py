@@ -85,7 +85,7 @@ def look(path: Path) -> TableFile:
     if "\r" in first:
         problem = "its lines end in CR alone, expected LF: tr '\\r' '\\n' < OLD > NEW"
         raise InputError(problem, file=path, line=1)
-    separator = max(_SEPARATORS, key=lambda each: len(_records(head, each, 1)[0]))
+    separator = max(_SEPARATORS, key=lambda tried: len(_records(head, tried, 1)[0]))
     if path.name.removesuffix(".gz").endswith(".tsv"):
         separator = "\t"
     rows = _records(head, separator, 2)
@@ -159,10 +159,10 @@ def _without_blanks(file: TableFile, out: Path) -> int:
     if not empty or len(file.names) == 1:
         return rows
     # Polars fills short lines up with missing values, and takes a blank one for a short one.
-    found = blanks(file.path, file.separator, len(file.names), skip=int(file.header))
-    if found:
+    blank_rows = blanks(file.path, file.separator, len(file.names), skip=int(file.header))
+    if blank_rows:
         frame = pl.read_parquet(out).with_row_index("\0row")
-        frame = frame.filter(~pl.col("\0row").is_in(found)).drop("\0row")
+        frame = frame.filter(~pl.col("\0row").is_in(blank_rows)).drop("\0row")
         frame.write_parquet(out)
         rows = frame.height
     return rows
@@ -192,8 +192,8 @@ def _explained(file: TableFile) -> Iterator[None]:
             check_text(file.path, file.separator, file.names)
             blanks(file.path, file.separator, len(file.names), skip=0)
             check_quotes(file.path, file.separator)
-        said = str(error).strip().splitlines()[0]
-        raise InputError(f"cannot be read as {file.format}: {said}", file=file.path) from error
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"cannot be read as {file.format}: {reason}", file=file.path) from error
 
 
 def _head(path: Path) -> str:
@@ -232,18 +232,18 @@ def _head(path: Path) -> str:
 
 def _records(head: str, separator: str, count: int) -> list[list[str]]:
     """Return the first few records that are not blank."""
-    found = []
+    rows = []
     reader = csv.reader(io.StringIO(head, newline=""), delimiter=separator)
     try:
         for fields in reader:
             if fields:
-                found.append(fields)
-            if len(found) == count:
+                rows.append(fields)
+            if len(rows) == count:
                 break
     except csv.Error:
         # Further down; the first record is there, or the line is one field.
-        return found or [[head]]
-    return found
+        return rows or [[head]]
+    return rows
 
 
 def _is_header(names: Sequence[str], row: Sequence[str] | None) -> bool:

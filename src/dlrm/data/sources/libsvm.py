@@ -43,11 +43,11 @@ class Layout:
         """Return what the columns are."""
         if self.kind == "numbers":
             why = "indices with values other than 1"
-            made = [Column(name=name, kind="number", why=why) for name in self.names]
+            columns = [Column(name=name, kind="number", why=why) for name in self.names]
         else:
             why = {"positions": "one entry a line here", "fields": "a field", "bag": "all entries"}
             values = Values(min_count=2)
-            made = [
+            columns = [
                 Column(
                     name=name,
                     kind="list" if name in self.lists else "category",
@@ -56,7 +56,7 @@ class Layout:
                 )
                 for name in self.names
             ]
-        return Columns(labels=(LABEL,), columns=tuple(made))
+        return Columns(labels=(LABEL,), columns=tuple(columns))
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
@@ -85,21 +85,21 @@ def find_layout(files: list[Path], kept: dict[Path, list[Entries]] | None = None
     room = MOST_KEPT
     for file in files:
         read: list[Entries] = []
-        for found in entries(file):
-            if (room := room - len(found.index)) >= 0:
-                read.append(found)
-            lengths |= set(np.unique(found.lengths).tolist())
-            ones &= bool((found.value == 1).all())
-            top = max(top, int(found.index.max(initial=-1)))
-            if found.field.max(initial=-1) >= 0:
-                pairs = pl.DataFrame({"row": found.rows, "field": found.field})
+        for lines in entries(file):
+            if (room := room - len(lines.index)) >= 0:
+                read.append(lines)
+            lengths |= set(np.unique(lines.lengths).tolist())
+            ones &= bool((lines.value == 1).all())
+            top = max(top, int(lines.index.max(initial=-1)))
+            if lines.field.max(initial=-1) >= 0:
+                pairs = pl.DataFrame({"row": lines.rows, "field": lines.field})
                 pairs = pairs.filter(pl.col("field") >= 0)
                 fields |= set(pairs["field"].unique().to_list())
                 twice |= set(pairs.filter(pairs.is_duplicated())["field"].unique().to_list())
             if not fields and ones and len(lengths) == 1:
                 width = min(lengths)
                 seen = pl.DataFrame(
-                    {"index": found.index, "place": np.arange(len(found.index)) % max(width, 1)}
+                    {"index": lines.index, "place": np.arange(len(lines.index)) % max(width, 1)}
                 )
                 places = pl.concat([places, seen.unique()]).unique()
         if kept is not None and room >= 0:
@@ -116,8 +116,8 @@ def find_layout(files: list[Path], kept: dict[Path, list[Entries]] | None = None
         known = sorted(fields)
         return Layout(
             kind="fields",
-            names=tuple(f"f{each}" for each in known),
-            lists=tuple(f"f{each}" for each in known if each in twice),
+            names=tuple(f"f{field}" for field in known),
+            lists=tuple(f"f{field}" for field in known if field in twice),
         )
     if len(lengths) == 1 and 0 not in lengths and places["index"].n_unique() == len(places):
         return Layout(kind="positions", names=tuple(f"f{k}" for k in range(lengths.pop())))
@@ -138,46 +138,46 @@ def frames(
         InputError: A line does not fit; names it.
 
     """
-    for found in entries(file) if read is None else read:
-        columns = found.labels.to_frame()
+    for lines in entries(file) if read is None else read:
+        columns = lines.labels.to_frame()
         match layout.kind:
             case "bag":
-                yield columns.with_columns(_lists(found, layout.names[0]))
+                yield columns.with_columns(_lists(lines, layout.names[0]))
             case "positions":
-                wrong = np.flatnonzero(found.lengths != len(layout.names))
+                wrong = np.flatnonzero(lines.lengths != len(layout.names))
                 if len(wrong):
-                    problem = f"has {found.lengths[wrong[0]]} entries, expected {len(layout.names)}"
-                    raise InputError(problem, file=file, line=found.first + int(wrong[0]))
-                index = found.index.reshape(-1, len(layout.names))
+                    problem = f"has {lines.lengths[wrong[0]]} entries, expected {len(layout.names)}"
+                    raise InputError(problem, file=file, line=lines.first + int(wrong[0]))
+                index = lines.index.reshape(-1, len(layout.names))
                 yield columns.with_columns(
                     pl.Series(name, np.ascontiguousarray(index[:, k])).cast(pl.String)
                     for k, name in enumerate(layout.names)
                 )
             case "fields":
-                yield columns.with_columns(_by_field(found, layout))
+                yield columns.with_columns(_by_field(lines, layout))
             case "numbers":
-                yield columns.with_columns(_by_index(found, layout))
+                yield columns.with_columns(_by_index(lines, layout))
 
 
-def _lists(found: Entries, name: str, mine: NDArray[np.bool_] | None = None) -> pl.Series:
+def _lists(lines: Entries, name: str, entry_mask: NDArray[np.bool_] | None = None) -> pl.Series:
     """Return the indices of each line as a list of texts; null where a line has none."""
-    chosen = slice(None) if mine is None else mine
-    flat = pl.DataFrame({"row": found.rows[chosen], name: found.index[chosen]})
+    chosen = slice(None) if entry_mask is None else entry_mask
+    flat = pl.DataFrame({"row": lines.rows[chosen], name: lines.index[chosen]})
     lists = flat.group_by("row", maintain_order=True).agg(pl.col(name).cast(pl.String))
-    rows = pl.DataFrame({"row": np.arange(len(found.lengths))})
+    rows = pl.DataFrame({"row": np.arange(len(lines.lengths))})
     return rows.join(lists, on="row", how="left", maintain_order="left")[name]
 
 
-def _by_field(found: Entries, layout: Layout) -> list[pl.Series]:
-    made = []
+def _by_field(lines: Entries, layout: Layout) -> list[pl.Series]:
+    columns = []
     for name in layout.names:
-        lists = _lists(found, name, found.field == int(name[1:]))
-        made.append(lists if name in layout.lists else lists.list.first().alias(name))
-    return made
+        lists = _lists(lines, name, lines.field == int(name[1:]))
+        columns.append(lists if name in layout.lists else lists.list.first().alias(name))
+    return columns
 
 
-def _by_index(found: Entries, layout: Layout) -> list[pl.Series]:
-    known = found.index < len(layout.names)
-    numbers = np.zeros((len(layout.names), len(found.lengths)))
-    numbers[found.index[known], found.rows[known]] = found.value[known]
+def _by_index(lines: Entries, layout: Layout) -> list[pl.Series]:
+    known = lines.index < len(layout.names)
+    numbers = np.zeros((len(layout.names), len(lines.lengths)))
+    numbers[lines.index[known], lines.rows[known]] = lines.value[known]
     return [pl.Series(name, numbers[k]) for k, name in enumerate(layout.names)]

@@ -130,8 +130,8 @@ def _types(parts: Sequence[Part]) -> dict[str, pl.DataType]:
             both = dtype, types[name]
             if pl.Null in both:
                 types[name] = dtype if types[name] == pl.Null else types[name]
-            elif all(each.is_numeric() for each in both) and pl.UInt64 not in both:
-                whole = all(each.is_integer() for each in both)
+            elif all(kind.is_numeric() for kind in both) and pl.UInt64 not in both:
+                whole = all(kind.is_integer() for kind in both)
                 types[name] = pl.Int64() if whole else pl.Float64()
             elif dtype.is_nested() or types[name].is_nested():
                 problem = f"is {dtype} here, but {types[name]} in {parts[0].origin}"

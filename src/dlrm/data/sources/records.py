@@ -64,7 +64,7 @@ def blanks(path: Path, separator: str, width: int, *, skip: int) -> list[int]:
         InputError: A line has more fields than columns, or fewer.
 
     """
-    found = []
+    rows = []
     for row, (line, fields) in enumerate(records(path, separator), start=-skip):
         if fields and len(fields) != width:
             problem = f"has {len(fields)} fields, expected {width}"
@@ -72,8 +72,8 @@ def blanks(path: Path, separator: str, width: int, *, skip: int) -> list[int]:
                 problem += "; a text with a separator in it needs quotes"
             raise InputError(problem, file=path, line=line)
         if not fields:
-            found.append(row)
-    return found
+            rows.append(row)
+    return rows
 
 
 def check_text(path: Path, separator: str, names: tuple[str, ...]) -> None:
