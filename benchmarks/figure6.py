@@ -19,7 +19,6 @@ from rich.console import Console
 from dlrm import terminal
 from dlrm.bench import results
 from dlrm.bench.arch import ARCHS
-from dlrm.bench.stages import Watched
 from dlrm.bench.subject import Subject
 from dlrm.bench.watch import Watch
 from dlrm.commands.bench.step_arguments import StepArguments, measure, subject
@@ -73,17 +72,15 @@ def main(words: Sequence[str] = ()) -> None:
 
 def whole(of: Subject, size: int, samples: int) -> float:
     """Train on so many samples, batch after batch, and return the seconds."""
-    model, optimizer = of.build()
-    watched = Watched(model, optimizer, of.config.loss)
-    batches = of.batches(size)
+    train, batches = of.build(), of.batches(size)
     steps = samples // size
     for batch in batches[:2]:
-        watched.step(batch)
+        train(batch)
     with terminal.progress() as bar, Watch() as watch:
         task = bar.add_task("training", total=steps)
         began = time.perf_counter()
         for batch in islice(cycle(batches), steps):
-            watched.step(batch)
+            train(batch)
             bar.advance(task)
         took_s = time.perf_counter() - began
     if warning := watch.seen.warning:

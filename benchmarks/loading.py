@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from dlrm import optim
 from dlrm.batch import Batch
+from dlrm.bench.local_step import fresh_step
 from dlrm.bench.results import append
 from dlrm.bench.timer import interleave, ratio, verdict
 from dlrm.data.loader import Loader
@@ -25,7 +25,6 @@ from dlrm.data.sources.clicks import ClicksSource
 from dlrm.nn import precision
 from dlrm.ops.memory import keep_freed_memory
 from dlrm.recipes import find
-from dlrm.training.loss import bce
 
 ROWS, ROUNDS, SAMPLES = 300_000, 7, 131_072
 """Of the log; of each candidate; of a round."""
@@ -44,22 +43,21 @@ def main(words: Sequence[str] = ()) -> None:
     path = given.out
     with tempfile.TemporaryDirectory() as folder:
         log = ClicksSource(rows)
-        dataset = prepare(log, Path(folder) / "clicks", PrepareConfig(split="chronological")).dataset
+        dataset = prepare(
+            log, Path(folder) / "clicks", PrepareConfig(split="chronological")
+        ).dataset
         for batch_size in (128, 2048):
             loader = Loader(dataset.split("train"), batch_size=batch_size, shuffle=True)
-            model = config.model.build(dataset.schema, resolved)
-            optimizer = optim.build(config.optim.name, model.parameters(), config.optim.lr)
+            step = fresh_step(config, dataset.schema)
             steps = min(len(loader), samples // batch_size)
             in_memory = [
                 _copy(batch) for batch, _ in zip(loader.epoch(), range(steps), strict=False)
             ]
             waited: list[float] = []
 
-            def train(batches: Iterable[Batch], model=model, optimizer=optimizer) -> None:
+            def train(batches: Iterable[Batch], step=step) -> None:
                 for batch in batches:
-                    bce(model(batch), batch.labels).backward()
-                    optimizer.step()
-                    optimizer.zero_grad()
+                    step(batch)
 
             def prepared(loader=loader, train=train, steps=steps, waited=waited) -> None:
                 before = loader.waited_s

@@ -30,11 +30,10 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dlrm import optim
 from dlrm.batch import Batch
 from dlrm.bench.arch import ARCHS, NUM_DENSE, Arch
 from dlrm.bench.batches import batch_sizes, rotation
-from dlrm.bench.local_step import Ours, learning_rate
+from dlrm.bench.local_step import LEARNING_RATE, LocalStep
 from dlrm.bench.original import stand_in
 from dlrm.bench.results import append
 from dlrm.bench.timer import figures, in_turn, interleave, peak_bytes, ratio, verdict
@@ -56,7 +55,7 @@ class Peer:
     def __init__(self, model: nn.Module, layout: Callable[[Batch], Any], optimizer: str):
         self.model, self.layout = model, layout
         kind: Any = OPTIMIZERS[optimizer]
-        self.optimizer: Optimizer = kind(model.parameters(), lr=learning_rate(optimizer))
+        self.optimizer: Optimizer = kind(model.parameters(), lr=LEARNING_RATE)
 
     def step(self, batch: tuple[Any, Tensor]) -> None:
         inputs, labels = batch
@@ -75,7 +74,7 @@ def deepctr(arch: Arch, optimizer: str) -> Peer:
     )
     from deepctr_torch.models import PNN  # pyright: ignore[reportMissingImports]
 
-    columns = [SparseFeat(f"C{t}", n, arch.model.dim) for t, n in enumerate(arch.rows)]
+    columns = [SparseFeat(f"C{t}", n, arch.model.dim) for t, n in enumerate(arch.num_embeddings)]
     columns += [DenseFeat(f"I{i}", 1) for i in range(NUM_DENSE)]
     model = PNN(columns, dnn_hidden_units=arch.model.top, l2_reg_embedding=0)
     return Peer(model, lambda batch: torch.cat([batch.ids.float(), batch.dense], dim=1), optimizer)
@@ -90,10 +89,10 @@ def fuxictr(arch: Arch, optimizer: str) -> Peer:
     from fuxictr.features import FeatureMap  # pyright: ignore[reportMissingImports]
     from fuxictr.pytorch import layers  # pyright: ignore[reportMissingImports]
 
-    names = [f"C{t}" for t in range(len(arch.rows))]
+    names = [f"C{t}" for t in range(len(arch.num_embeddings))]
     features = FeatureMap("bench", ".")
-    for name, rows in zip(names, arch.rows, strict=True):
-        features.features[name] = {"type": "categorical", "source": "", "vocab_size": rows}
+    for name, n in zip(names, arch.num_embeddings, strict=True):
+        features.features[name] = {"type": "categorical", "source": "", "vocab_size": n}
 
     class DLRM(nn.Module):
         def __init__(self) -> None:
@@ -133,7 +132,7 @@ def need_bytes(arch: Arch, optimizer: str) -> int:
     # DeepCTR-Torch also has a weight a row.
     peer = arch.rows_total * (arch.model.dim + 1) * 4 * (1 + 1 + states)
     # While it is updated, some values of the largest table are there again.
-    peer += 2 * max(arch.rows) * arch.model.dim * 4
+    peer += 2 * max(arch.num_embeddings) * arch.model.dim * 4
     return peer + arch.rows_total * arch.model.dim * 4 * (1 + states) + REST_BYTES
 
 
@@ -159,9 +158,6 @@ def main(words: Sequence[str] = ()) -> None:
     given = flags.parse_args(list(words))
     if given.quick:
         given.rows_scale, given.batch, given.rounds = 0.001, "8", 2
-    if given.optim not in optim.OPTIMIZERS:
-        print(f"Without {given.optim}: ours has no such optimizer yet")
-        return
     if given.peer is None:
         # Each holds its tables and gradients as large as they are: what one frees, the next needs.
         for name in PEERS:
@@ -184,12 +180,12 @@ def measure(given: argparse.Namespace, scale: float) -> None:
         f"{name}, {given.optim}: {scale:g} of the rows, some "
         f"{need_bytes(arch, given.optim) / 2**30:.1f} of {given.memory_gb:g} GiB"
     )
-    ours = Ours(arch, "fp32", given.optim)
+    ours = LocalStep(arch, "fp32", given.optim)
     title = f"Training step, fp32, {given.optim}, beside {name}"
     shown, path = table(title, "batch", "ours, ms", f"{name}, ms", "speedup"), given.out
     for batch_size in batch_sizes(given.batch):
-        batches = rotation(arch.rows, batch_size, "uniform")
-        its = [(peer.layout(batch), batch.labels) for batch in batches]
+        batches = rotation(arch.schema, batch_size, "uniform")
+        its = [(peer.layout(batch), batch.labels[:, 0]) for batch in batches]
         steps = round_steps(batch_size)
         timed = interleave(
             {"ours": in_turn(ours.step, batches, steps), name: in_turn(peer.step, its, STEPS)},

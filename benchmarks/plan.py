@@ -85,9 +85,9 @@ def larger(folder: Path, samples: int, rows: int) -> Path:
     source = ClicksSource(samples, seed=1)
     data = prepare(source, folder / "clicks", PrepareConfig(split="chronological")).dataset.path
     manifest = json.loads((data / MANIFEST_FILE).read_text())
-    features = manifest["schema"]["categorical"]
-    for feature in features:
-        feature["rows"] = max(feature["rows"], rows // len(features))
+    tables = manifest["schema"]["tables"]
+    for table in tables:
+        table["num_embeddings"] = max(table["num_embeddings"], rows // len(tables))
     write_json(data / MANIFEST_FILE, manifest)
     return data
 

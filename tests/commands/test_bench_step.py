@@ -121,7 +121,7 @@ def test_whole_tables_stand_beside_what_was_published(
 
     from dlrm.bench.arch import ARCHS
 
-    monkeypatch.setitem(ARCHS, "figure6", replace(ARCHS["figure6"], rows=(10, 20)))
+    monkeypatch.setitem(ARCHS, "figure6", replace(ARCHS["figure6"], num_embeddings=(10, 20)))
     (row,) = run("train", "figure6", "--batch", "8", "--rounds", "2")["batches"]
     assert row["published_V100_s"] == 62
     assert row["published_ours_s"] == pytest.approx(2_048_000 / row["samples_per_s"])
