@@ -14,19 +14,18 @@ from statistics import median
 import numpy as np
 import torch
 
-from dlrm import metrics
 from dlrm.batch import Batch
 from dlrm.bench.batches import CLICK_RATE, random_batch
 from dlrm.bench.local_step import fresh_step
 from dlrm.data.loader import Loader
 from dlrm.data.store import Dataset
 from dlrm.files import write_tensors
+from dlrm.metrics import Metrics
 from dlrm.ops.memory import keep_freed_memory
 from dlrm.parallel.tables import contents
 from dlrm.schema import Schema
 from dlrm.terminal import progress
 from dlrm.training.config import TrainConfig
-from dlrm.training.predictions import Predictions
 from dlrm.training.rates import Rates
 from dlrm.training.step import TrainStep
 
@@ -63,25 +62,25 @@ def measure(
         train = fresh_step(config, smaller)
         bar.advance(task)
         batches = _batches(dataset, smaller, batch_size)
-        seen = Predictions(smaller.num_labels)
+        seen = Metrics(smaller.num_labels, smaller.task)
 
         def step() -> None:
             batch = next(batches)
             train(batch).item()
-            seen.update(train.logits, batch)
+            seen.update(train.logits, batch.labels, batch.weights)
 
         _repeat(step, WARM_S)
         bar.advance(task)
         step_s = _repeat(step, TRAIN_S)
         bar.advance(task)
         size = min(config.eval.batch_size, 16384)
-        evaluation_s = _evaluation_s(train, _batches(dataset, smaller, size)) / size
+        evaluation_s = _evaluation_s(train, smaller, _batches(dataset, smaller, size)) / size
         bar.advance(task)
         save_s, write_s = _write_s()
         return Rates(
             step_s=step_s,
             evaluation_s=evaluation_s,
-            metrics_s=_metrics_s(),
+            metrics_s=_metrics_s(schema),
             save_s=save_s,
             write_s=write_s,
             capped=smaller != schema,
@@ -154,25 +153,27 @@ def _repeat(run: Callable[[], None], seconds: float) -> float:
 
 
 @torch.inference_mode()
-def _evaluation_s(train: TrainStep, batches: Iterator[Batch]) -> float:
+def _evaluation_s(train: TrainStep, schema: Schema, batches: Iterator[Batch]) -> float:
     net = train.net.eval()
-    scored = Predictions()
+    scored = Metrics(schema.num_labels, schema.task)
 
     def run() -> None:
         batch = next(batches)
-        scored.update(net(train.to_device(batch)).float().cpu(), batch)
+        scored.update(net(train.to_device(batch)), batch.labels, batch.weights)
 
     run()
     return _repeat(run, EVAL_S)
 
 
-def _metrics_s() -> float:
+def _metrics_s(schema: Schema) -> float:
     """Return the seconds that the metrics of a sample take, in a crowd."""
     rng = np.random.default_rng(0)
-    labels = (rng.random(SCORED) < CLICK_RATE).astype(np.float32)
-    logits = rng.normal(size=SCORED).astype(np.float32)
+    scored = Metrics(schema.num_labels, schema.task)
+    shape = (SCORED, schema.num_labels)
+    labels = (rng.random(shape) < CLICK_RATE).astype(np.float32)
+    scored.update(rng.normal(size=shape).astype(np.float32), labels)
     began = time.perf_counter()
-    metrics.measure(logits, labels)
+    scored.compute()
     return (time.perf_counter() - began) / SCORED
 
 

@@ -40,7 +40,7 @@ class Task:
     sharding: str = "table"
     optim: str = "sgd"
     precision: str = "fp32"
-    wire: str = "fp32"
+    exchange_dtype: str = "fp32"
 
     @property
     def config(self) -> TrainConfig:
@@ -48,7 +48,7 @@ class Task:
         return TrainConfig(
             model=ARCHS[self.arch].model,
             optim=OptimConfig(name=self.optim, lr=LEARNING_RATE),
-            parallel=ParallelConfig(sharding=self.sharding, exchange_dtype=self.wire),  # pyright: ignore[reportArgumentType]
+            parallel=ParallelConfig(sharding=self.sharding, exchange_dtype=self.exchange_dtype),  # pyright: ignore[reportArgumentType]
             engine=self.engine,  # pyright: ignore[reportArgumentType]
             precision=self.precision,  # pyright: ignore[reportArgumentType]
             device="cpu",
