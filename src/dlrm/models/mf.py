@@ -53,7 +53,8 @@ class MF(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B, K)."""
         p, q = self.factors(batch).unbind(dim=1)
-        products = (p * q).unflatten(1, (len(self.bias), -1)).sum(dim=2)
+        labels = len(self.bias)
+        products = (p * q).view(-1, labels, p.shape[1] // labels).sum(dim=2)
         return self.bias + self.biases(batch).sum(dim=1) + products
 
 

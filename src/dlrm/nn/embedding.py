@@ -54,6 +54,7 @@ class Embeddings(nn.Module):
             sizes = [layout.sizes[layout.table_of[f]] for f in features]
             self._register(f"sizes_{group}", sizes)
         self._register("order", layout.order or ())
+        self._register("columns", layout.columns or ())
 
     def _register(self, name: str, values: Sequence[int]) -> None:
         self.register_buffer(name, torch.tensor(values, dtype=torch.int64), persistent=False)
@@ -84,7 +85,8 @@ class Embeddings(nn.Module):
             IdError: An id is negative or not below the rows of its table; names the feature.
 
         """
-        return self._look_up(batch, self.layout.blocks(batch))
+        columns = None if self.layout.columns is None else self._registered("columns")
+        return self._look_up(batch, self.layout.blocks(batch, columns))
 
     def _look_up(self, batch: Batch, blocks: list[Block]) -> Tensor:
         if len(blocks) == 1:

@@ -33,7 +33,7 @@ class SecondOrder(nn.Module):
     def forward(self, dense: Tensor, e: Tensor) -> Tensor:
         """Map dense (B, N) and embeddings (B, T, K*D) to (B, K)."""
         if self.labels == 1:
-            return _Pairs.apply(dense, self.vectors, e)[:, None]
+            return _Pairs.apply(dense, self.vectors, e).unsqueeze(1)
         by_label = zip(
             self.vectors.chunk(self.labels, dim=1), e.chunk(self.labels, dim=2), strict=True
         )

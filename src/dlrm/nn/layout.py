@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -118,8 +116,12 @@ class Layout:
         """Return the position in `tables` of each feature of a group."""
         return tuple(self.table_of[f] for f in self.groups[group])
 
-    def blocks(self, batch: Batch) -> list[Block]:
+    def blocks(self, batch: Batch, columns: Tensor | None = None) -> list[Block]:
         """Return the ids of all features that are served: of one-hot ones, then of lists.
+
+        Args:
+            batch: B samples.
+            columns: `self.columns` on the device of the batch, where somebody keeps them there.
 
         Raises:
             IdError: As for `lists_of`.
@@ -129,8 +131,9 @@ class Layout:
         if self.groups[ONE_HOT]:
             ids = batch.ids
             if self.columns is not None:
-                parts = [ids[:, first:last] for first, last in _runs(self.columns)]
-                ids = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+                if columns is None:
+                    columns = torch.tensor(self.columns, device=ids.device)
+                ids = ids.index_select(1, columns)
             blocks.append(Block(ONE_HOT, ids))
         if self.groups[LISTS]:
             blocks.append(Block(LISTS, *self.lists_of(batch, self.lists)))
@@ -214,18 +217,6 @@ class Layout:
             f"{self.features[feature].name}: id {int(block.ids.flatten()[place])} is out of range, "
             f"its table has {size} rows (0 to {size - 1})"
         )
-
-
-@cache
-def _runs(columns: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Return columns as runs of consecutive ones, first and one after the last of each.
-
-    Slices need no tensor of indices, which would have to be copied to the device of the ids.
-    """
-    starts = [i for i, n in enumerate(columns) if i == 0 or n != columns[i - 1] + 1]
-    return [
-        (columns[start], columns[stop - 1] + 1) for start, stop in pairwise([*starts, len(columns)])
-    ]
 
 
 def _covers(offsets: Tensor, count: int) -> bool:
