@@ -129,9 +129,56 @@ def test_prepare_table(shop, capsys):
     assert "--force" in capsys.readouterr().err
 
 
+def test_several_labels_and_weights_are_prepared_and_described(shop, capsys):
+    rng = np.random.default_rng(1)
+    more = frame().with_columns(
+        kept=pl.Series(rng.integers(0, 2, 400)), stars=pl.Series(rng.integers(1, 6, 400))
+    )
+    more.with_columns(counts=pl.Series(rng.integers(0, 3, 400))).write_csv("more.csv")
+    asked = "--label kept --label bought --weight counts"
+    assert main(["data", "infer", "more.csv", *asked.split()]) == 0
+    said = capsys.readouterr()
+    assert "the labels are kept, bought; the weight is counts" in said.err
+    schema = tomllib.loads(said.out)
+    assert (schema["label"], schema["weight"]) == (["kept", "bought"], "counts")
+    assert list(schema["columns"]) == ["price", "city", "tags", "row", "stars"]
+    Path("more.toml").write_text(said.out)
+    words = "data prepare table more.csv --out out --schema more.toml"
+    assert main([*words.split(), "--json"]) == 0
+    made = last(capsys)
+    assert made["click_rate"] == made["labels"]["kept"]["click_rate"] == more["kept"].mean()
+    assert made["labels"]["bought"]["click_rate"] == (more["bought"] == "yes").mean()
+    assert main([*f"data prepare table more.csv --out same {asked}".split()]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "click rate of kept 0." in shown
+    assert "click rate of bought 0." in shown
+    for name in ("out", "same"):
+        assert main(["data", "describe", name, "--verify", "--json"]) == 0
+        train = last(capsys)["splits"][0]
+        assert train["clicks"] == train["labels"]["kept"]["clicks"]
+        assert train["labels"]["bought"]["click_rate"] == pytest.approx(
+            train["labels"]["bought"]["clicks"] / train["rows"]
+        )
+    assert main(["data", "describe", "out"]) == 0
+    assert "bought:" in capsys.readouterr().out
+    words = "data prepare table more.csv --out stars --label stars --task regression"
+    assert main([*words.split(), "--json"]) == 0
+    assert last(capsys)["mean"] == pytest.approx(more["stars"].mean())
+    assert main(["data", "describe", "stars", "--json"]) == 0
+    split = last(capsys)["splits"][0]
+    assert (split["min"], split["max"]) == (1, 5)
+    assert main(["data", "describe", "stars"]) == 0
+    assert "mean" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        ("train shop.csv --label bought --label bought", "the label bought is given twice"),
+        ("train shop.csv --label bought --label city", "labels of different kinds: bought has two"),
+        ("train shop.csv --label bought --weight nope", 'no weight column "nope"; the columns are'),
+        ("train shop.csv --label city --task regression", "the label city holds no numbers"),
+        ("train shop.csv --task regression", "which column is to predict? --label COLUMN"),
         ("train shop.csv", "which column says whether it was a click? --label COLUMN"),
         ("train shop.csv --label nope", 'no label column "nope"; the columns are price, city'),
         ("train shop.csv --label city", "the label city has 3 values"),

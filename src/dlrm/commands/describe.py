@@ -83,7 +83,8 @@ class DescribeResult:
             taken.add_column(head, overflow="fold")
         for column in self.columns:
             taken.add_row(*(Text(column[key]) for key in ("name", "taken_for", "why")))
-        return Group(rows, *([taken] if self.columns else []), numbers, tables)
+        shown = [grid for grid in (taken, numbers, tables) if grid.row_count]
+        return Group(rows, *shown)
 
 
 def _split(split: SplitNumbers) -> dict[str, Any]:
