@@ -46,7 +46,7 @@ def wait_for_checkpoint(run: Path) -> None:
 
 def test_a_run_on_two_hosts_outlives_a_cable_that_loses_packets_and_goes(clicks, tmp_path):
     run = tmp_path / "run"
-    timeout = ["--parallel.timeout-s", "5"]
+    timeout = ["--parallel.timeout-s", "10"]
     with two_hosts() as pair:
         pair[0].lose()
         processes = start(pair, words(clicks.path, run, *LONG, *timeout))
