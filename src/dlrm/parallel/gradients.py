@@ -15,8 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-FIRST_BYTES, BUCKET_BYTES = 1 << 20, 25 << 20
-"""Of a bucket. The first is small, so that something is on its way early."""
+from dlrm.parallel.traffic import BUCKET_BYTES, FIRST_BUCKET_BYTES
 
 
 class GradientSums:
@@ -35,7 +34,7 @@ class GradientSums:
     def __init__(self, parameters: Iterable[nn.Parameter], group: Any = None):
         self._group = group
         self._active = False
-        # Without it, an output would have no gradient where it is a constant of the backward pass.
+        # The output of the model stands apart from it: something has to ask for its gradient.
         self._anchor = torch.zeros(0, requires_grad=True)
         self._buckets = _buckets([p for p in parameters if p.requires_grad], group)
         for bucket in self._buckets:
@@ -144,7 +143,7 @@ def _buckets(parameters: list[nn.Parameter], group: Any) -> list[_Bucket]:
     for parameter in reversed(parameters):
         kind = parameter.dtype, parameter.device
         alike.setdefault(kind, []).append(parameter)
-        most = BUCKET_BYTES if buckets else FIRST_BYTES
+        most = BUCKET_BYTES if buckets else FIRST_BUCKET_BYTES
         if sum(each.nbytes for each in alike[kind]) >= most:
             buckets.append(_Bucket(alike.pop(kind), group))
     return buckets + [_Bucket(rest, group) for rest in alike.values()]

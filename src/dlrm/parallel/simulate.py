@@ -18,12 +18,10 @@ from dataclasses import asdict, dataclass, field
 
 from dlrm.parallel.network import Network
 from dlrm.parallel.shards import Kind, Plan
-from dlrm.parallel.traffic import Traffic
+from dlrm.parallel.traffic import BUCKET_BYTES, FIRST_BUCKET_BYTES, Traffic
 
 FORWARD_SHARE = 1 / 3
 """Of the products of a layer, those forwards: one of three."""
-FIRST_BUCKET_BYTES, BUCKET_BYTES = 1 << 20, 25 << 20
-"""Gradients are summed in pieces of so many bytes, as DistributedDataParallel does."""
 EXCHANGES: dict[Kind, int] = {"table": 1, "column": 1, "row": 2, "replicate": 0}
 """Exchanges before the lookup: ids, and for rows how many there are."""
 

@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from dlrm.parallel.shards import Plan
 
 ID_BYTES = 4
+FIRST_BUCKET_BYTES, BUCKET_BYTES = 1 << 20, 25 << 20
+"""Gradients of dense parameters are summed in pieces of so many bytes. The first is small, so that
+something is on its way early."""
 
 
 @dataclass(frozen=True, slots=True)
