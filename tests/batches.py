@@ -48,14 +48,14 @@ def schemas(draw: st.DrawFn, rows: st.SearchStrategy[list[int]], num_dense: int 
     sizes = draw(rows)
     tables = [Table(name=f"T{t}", num_embeddings=n) for t, n in enumerate(sizes)]
     more = draw(st.lists(st.sampled_from(range(len(sizes))), max_size=3)) if sizes else []
-    of = draw(st.permutations([*range(len(sizes)), *more]))
-    kinds = draw(st.lists(st.sampled_from(KINDS), min_size=len(of), max_size=len(of)))
+    uses = draw(st.permutations([*range(len(sizes)), *more]))
+    kinds = draw(st.lists(st.sampled_from(KINDS), min_size=len(uses), max_size=len(uses)))
     return Schema(
         dense=tuple(DenseFeature(name=f"I{i + 1}") for i in range(num_dense)),
         tables=tuple(tables),
         features=tuple(
             Feature(name=f"C{i}", table=f"T{t}", kind=kind)
-            for i, (t, kind) in enumerate(zip(of, kinds, strict=True))
+            for i, (t, kind) in enumerate(zip(uses, kinds, strict=True))
         ),
     )
 

@@ -17,7 +17,7 @@ FIELDS = ("dense", "ids", "labels", "weights")
 
 
 def jagged(lists: list[list[int]]) -> Jagged:
-    values = torch.tensor([i for each in lists for i in each], dtype=torch.int64)
+    values = torch.tensor([i for ids in lists for i in ids], dtype=torch.int64)
     return Jagged(values, torch.tensor(np.cumsum([0, *map(len, lists)])))
 
 
@@ -59,7 +59,7 @@ def test_a_slice_of_lists_is_a_view(lists, data):
     part = whole.slice(start, stop)
     assert unpacked(part) == lists[start:stop]
     assert part.values._base is whole.values or not len(part.values)
-    assert part.lengths.tolist() == [len(each) for each in lists[start:stop]]
+    assert part.lengths.tolist() == [len(ids) for ids in lists[start:stop]]
 
 
 def test_lists_may_hold_vectors():

@@ -91,7 +91,7 @@ every_model_and_table = pytest.mark.parametrize(
     ("name", "tables"), [(n, t) for n in MODELS for t in TABLES if possible(n, t)]
 )
 with_dropout = [
-    name for name, each in MODELS.items() if "dropout" in {field.name for field in fields(each)}
+    name for name in MODELS if "dropout" in {field.name for field in fields(MODELS[name])}
 ]
 
 

@@ -30,7 +30,7 @@ SCHEMAS = {"ids": st.sampled_from(IDS), "labels": st.sampled_from([1, 2])}
 every_schema = pytest.mark.parametrize(("ids", "labels"), [(i, k) for i in IDS for k in (1, 2)])
 
 
-def schema(
+def make_schema(
     ids: Ids = "one_hot", labels: int = 1, *, dense: int = DENSE, rows: tuple[int, ...] = ROWS
 ) -> Schema:
     """Features C0, C1, ... that are ids, lists, or a sequence between ids that share its table."""

@@ -27,20 +27,20 @@ from .float64 import (
     draw_parameters,
     every_schema,
     inputs,
-    schema,
+    make_schema,
 )
 
 
-def make(of: Schema, cross_layers: int, seed: int) -> DCN:
+def make(schema: Schema, cross_layers: int, seed: int) -> DCN:
     config = DCNConfig(dim=3, cross_layers=cross_layers, deep=(6, 5))
-    return draw_parameters(config.build(of), seed)
+    return draw_parameters(config.build(schema), seed)
 
 
-def equation(model: DCN, of: Schema, batch: Batch) -> list[np.ndarray]:
+def equation(model: DCN, schema: Schema, batch: Batch) -> list[np.ndarray]:
     weight, bias = array(model.cross.weight), array(model.cross.bias)
     logits = []
     for b in range(len(batch)):
-        x0 = x = inputs(model.embeddings, of, batch, b)
+        x0 = x = inputs(model.embeddings, schema, batch, b)
         for w_l, b_l in zip(weight, bias, strict=True):
             x = x0 * (w_l @ x) + b_l + x
         logits.append(array(model.last.weight) @ x + apply_mlp(model.deep, x0))
@@ -50,9 +50,9 @@ def equation(model: DCN, of: Schema, batch: Batch) -> list[np.ndarray]:
 @settings(deadline=None, max_examples=30)
 @given(seed=SEEDS, layers=st.integers(1, 6), samples=st.integers(1, 7), **SCHEMAS)
 def test_is_its_equation(seed, layers, samples, ids, labels):
-    of = schema(ids, labels)
-    model, batch = make(of, layers, seed), draw_batch(of, seed, samples)
-    assert_logits(model, batch, equation(model, of, batch))
+    schema = make_schema(ids, labels)
+    model, batch = make(schema, layers, seed), draw_batch(schema, seed, samples)
+    assert_logits(model, batch, equation(model, schema, batch))
 
 
 def test_a_case_by_hand():
@@ -74,12 +74,12 @@ def test_a_case_by_hand():
 
 @every_schema
 def test_gradients_are_those_of_finite_differences(ids, labels):
-    of = schema(ids, labels)
-    check_gradients(make(of, 3, seed=5), draw_batch(of, 5, 6))
+    schema = make_schema(ids, labels)
+    check_gradients(make(schema, 3, seed=5), draw_batch(schema, 5, 6))
 
 
 def test_config_builds_it_for_a_schema():
-    model = build(DCNConfig(dim=3, cross_layers=2, deep=(8,)), schema(labels=2))
+    model = build(DCNConfig(dim=3, cross_layers=2, deep=(8,)), make_schema(labels=2))
     assert isinstance(model, DCN)
     assert model.cross.weight.shape == (2, 13)
     assert [tuple(layer.weight.shape) for layer in model.deep.linears()] == [(8, 13), (2, 8)]
@@ -89,8 +89,8 @@ def test_config_builds_it_for_a_schema():
 
 @pytest.mark.parametrize(("dense", "rows"), [(0, (7, 5, 3)), (4, (7,))])
 def test_no_dense_feature_or_one_categorical_is_enough(dense, rows):
-    of = schema(dense=dense, rows=rows)
-    assert build(DCNConfig(dim=3, deep=(8,)), of)(draw(of, 2)).isfinite().all()
+    schema = make_schema(dense=dense, rows=rows)
+    assert build(DCNConfig(dim=3, deep=(8,)), schema)(draw(schema, 2)).isfinite().all()
 
 
 @pytest.mark.parametrize(

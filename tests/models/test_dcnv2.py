@@ -24,17 +24,17 @@ from .float64 import (
     draw_batch,
     draw_parameters,
     inputs,
-    schema,
+    make_schema,
 )
 
 STRUCTURES: tuple[Structure, ...] = ("parallel", "stacked")
 
 
 def make(
-    of: Schema, seed: int, *, layers: int = 2, rank: int = 0, structure: Structure = "parallel"
+    schema: Schema, seed: int, *, layers: int = 2, rank: int = 0, structure: Structure = "parallel"
 ) -> DCNV2:
     config = DCNV2Config(dim=3, cross_layers=layers, rank=rank, structure=structure, deep=(6, 5))
-    return draw_parameters(config.build(of), seed)
+    return draw_parameters(config.build(schema), seed)
 
 
 def matrices(model: DCNV2, rank: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -50,10 +50,10 @@ def matrices(model: DCNV2, rank: int) -> list[tuple[np.ndarray, np.ndarray]]:
     return layers
 
 
-def equation(model: DCNV2, of: Schema, batch: Batch, rank: int) -> list[np.ndarray]:
+def equation(model: DCNV2, schema: Schema, batch: Batch, rank: int) -> list[np.ndarray]:
     logits = []
     for b in range(len(batch)):
-        x0 = x = inputs(model.embeddings, of, batch, b)
+        x0 = x = inputs(model.embeddings, schema, batch, b)
         for w_l, b_l in matrices(model, rank):
             x = np.array(
                 [x0[i] * (sum(w_l[i, k] * x[k] for k in range(len(x))) + b_l[i]) + x[i]
@@ -75,10 +75,10 @@ def equation(model: DCNV2, of: Schema, batch: Batch, rank: int) -> list[np.ndarr
     **SCHEMAS,
 )
 def test_is_its_equation(seed, layers, rank, structure, ids, labels):
-    of = schema(ids, labels)
-    model = make(of, seed, layers=layers, rank=rank, structure=structure)
-    batch = draw_batch(of, seed, 5)
-    assert_logits(model, batch, equation(model, of, batch, rank))
+    schema = make_schema(ids, labels)
+    model = make(schema, seed, layers=layers, rank=rank, structure=structure)
+    batch = draw_batch(schema, seed, 5)
+    assert_logits(model, batch, equation(model, schema, batch, rank))
 
 
 def test_a_case_by_hand():
@@ -100,13 +100,13 @@ def test_a_case_by_hand():
 @pytest.mark.parametrize("structure", STRUCTURES)
 @pytest.mark.parametrize("rank", [0, 2])
 def test_gradients_are_those_of_finite_differences(rank, structure, labels):
-    of = schema("mixed", labels)
-    check_gradients(make(of, 5, rank=rank, structure=structure), draw_batch(of, 5, 6))
+    schema = make_schema("mixed", labels)
+    check_gradients(make(schema, 5, rank=rank, structure=structure), draw_batch(schema, 5, 6))
 
 
 def test_config_builds_it_for_a_schema():
     config = DCNV2Config(dim=3, cross_layers=2, rank=4, structure="stacked", deep=(8,))
-    model = config.build(schema())
+    model = config.build(make_schema())
     shapes = [tuple(p.shape) for p in model.cross.parameters()]
     assert shapes == [(4, 13), (13, 4), (13,)] * 2
     assert model.last is None
@@ -114,8 +114,8 @@ def test_config_builds_it_for_a_schema():
 
 @pytest.mark.parametrize(("dense", "rows"), [(0, (7, 5, 3)), (4, (7,))])
 def test_no_dense_feature_or_one_categorical_is_enough(dense, rows):
-    of = schema(dense=dense, rows=rows)
-    assert build(DCNV2Config(dim=3, deep=(8,)), of)(draw(of, 2)).isfinite().all()
+    schema = make_schema(dense=dense, rows=rows)
+    assert build(DCNV2Config(dim=3, deep=(8,)), schema)(draw(schema, 2)).isfinite().all()
 
 
 @pytest.mark.parametrize(

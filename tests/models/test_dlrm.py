@@ -24,7 +24,7 @@ from .float64 import (
     check_gradients,
     draw_batch,
     draw_parameters,
-    schema,
+    make_schema,
     vectors,
 )
 
@@ -37,15 +37,17 @@ INTERACTIONS = (
 )
 
 
-def make(of: Schema, seed: int, **options) -> DLRM:
-    return draw_parameters(DLRMConfig(dim=3, bottom=(6, 5), top=(8,), **options).build(of), seed)
+def make(schema: Schema, seed: int, **options) -> DLRM:
+    return draw_parameters(
+        DLRMConfig(dim=3, bottom=(6, 5), top=(8,), **options).build(schema), seed
+    )
 
 
-def equation(model: DLRM, of: Schema, batch: Batch, options: dict) -> list[np.ndarray]:
+def equation(model: DLRM, schema: Schema, batch: Batch, options: dict) -> list[np.ndarray]:
     logits = []
     for b in range(len(batch)):
         x = apply_mlp(model.bottom, batch.dense[b].numpy())
-        every = [x, *vectors(model.embeddings, of, batch, b)]
+        every = [x, *vectors(model.embeddings, schema, batch, b)]
         match options["interaction"]:
             case "dot":
                 itself = options.get("self_interaction", False)
@@ -65,20 +67,20 @@ def equation(model: DLRM, of: Schema, batch: Batch, options: dict) -> list[np.nd
 @settings(deadline=None, max_examples=40)
 @given(seed=SEEDS, options=st.sampled_from(INTERACTIONS), **SCHEMAS)
 def test_is_its_equation(seed, options, ids, labels):
-    of = schema(ids, labels)
-    model, batch = make(of, seed, **options), draw_batch(of, seed, 9)
-    assert_logits(model, batch, equation(model, of, batch, options))
+    schema = make_schema(ids, labels)
+    model, batch = make(schema, seed, **options), draw_batch(schema, seed, 9)
+    assert_logits(model, batch, equation(model, schema, batch, options))
 
 
 @pytest.mark.parametrize("labels", [1, 2])
 @pytest.mark.parametrize("options", INTERACTIONS, ids=str)
 def test_gradients_are_those_of_finite_differences(options, labels):
-    of = schema("mixed", labels)
-    check_gradients(make(of, 3, **options), draw_batch(of, 4, 5))
+    schema = make_schema("mixed", labels)
+    check_gradients(make(schema, 3, **options), draw_batch(schema, 4, 5))
 
 
 def test_config_builds_the_model_of_a_schema():
-    model = DLRMConfig(dim=3, bottom=(6,), top=(8, 2)).build(schema())
+    model = DLRMConfig(dim=3, bottom=(6,), top=(8, 2)).build(make_schema())
     assert [tuple(layer.weight.shape) for layer in model.bottom.linears()] == [(6, 4), (3, 6)]
     width = 3 + 4 * 3 // 2
     shapes = [tuple(layer.weight.shape) for layer in model.top.linears()]
@@ -87,22 +89,22 @@ def test_config_builds_the_model_of_a_schema():
 
 
 def test_embeddings_can_be_given():
-    of = schema()
-    tables = EmbeddingCollection(Layout.of(of), 3)
-    assert DLRM(of, DLRMConfig(dim=3), embeddings=tables).embeddings is tables
+    schema = make_schema()
+    tables = EmbeddingCollection(Layout.of(schema), 3)
+    assert DLRM(schema, DLRMConfig(dim=3), embeddings=tables).embeddings is tables
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_without_dense_features_a_learnt_vector_takes_their_place(batch_norm):
     torch.manual_seed(5)
-    of = schema(dense=0)
+    schema = make_schema(dense=0)
     config = DLRMConfig(
         dim=3, bottom=(6, 5), top=(8,), dropout=0.5 if batch_norm else 0.0, batch_norm=batch_norm
     )
-    model = materialize(config.build(of)).double()
+    model = materialize(config.build(schema)).double()
     (vector,) = model.bottom.linears()
     torch.nn.init.constant_(vector.bias, -0.5)
-    batch = draw_batch(of, 6, 9)
+    batch = draw_batch(schema, 6, 9)
     x = model.bottom(batch.dense)
     assert torch.equal(x, torch.full((9, 3), -0.5, dtype=torch.float64))
     model(batch).sum().backward()
@@ -112,16 +114,16 @@ def test_without_dense_features_a_learnt_vector_takes_their_place(batch_norm):
 
 
 def test_without_categorical_features_it_is_an_mlp():
-    of = Schema.one_hot(4, [])
-    model = materialize(DLRMConfig(dim=3, bottom=(6,), top=(8,)).build(of))
-    batch = draw(of, 5)
+    schema = Schema.one_hot(4, [])
+    model = materialize(DLRMConfig(dim=3, bottom=(6,), top=(8,)).build(schema))
+    batch = draw(schema, 5)
     assert torch.equal(model(batch), model.top(model.bottom(batch.dense)))
 
 
 def test_a_wrong_interaction_lists_the_choices():
     config = DLRMConfig(interaction="dott")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match=r'"dott"; choose one of: dot, cat, sum, projection'):
-        config.build(schema())
+        config.build(make_schema())
 
 
 @pytest.mark.parametrize(

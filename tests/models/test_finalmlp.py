@@ -24,14 +24,16 @@ from .float64 import (
     draw_batch,
     draw_parameters,
     inputs,
-    schema,
+    make_schema,
     vectors,
 )
 
 CONTEXTS = (("", ""), ("C0", "C2"), ("C1", ""))
 
 
-def make(of: Schema, seed: int, *, heads: int = 2, gate: int = 0, contexts=("", "")) -> FinalMLP:
+def make(
+    schema: Schema, seed: int, *, heads: int = 2, gate: int = 0, contexts=("", "")
+) -> FinalMLP:
     config = FinalMLPConfig(
         dim=3,
         first=(6, 4),
@@ -40,13 +42,13 @@ def make(of: Schema, seed: int, *, heads: int = 2, gate: int = 0, contexts=("", 
         gate=gate,
         contexts=contexts if gate else ("", ""),
     )
-    return draw_parameters(config.build(of), seed)
+    return draw_parameters(config.build(schema), seed)
 
 
-def equation(model: FinalMLP, of: Schema, batch: Batch, heads: int) -> list[np.ndarray]:
-    fusion, labels, logits = model.fusion, of.num_labels, []
+def equation(model: FinalMLP, schema: Schema, batch: Batch, heads: int) -> list[np.ndarray]:
+    fusion, labels, logits = model.fusion, schema.num_labels, []
     for b in range(len(batch)):
-        x = inputs(model.embeddings, of, batch, b)
+        x = inputs(model.embeddings, schema, batch, b)
         outputs = []
         for i, stream in enumerate(model.streams):
             seen = x
@@ -56,7 +58,7 @@ def equation(model: FinalMLP, of: Schema, batch: Batch, heads: int) -> list[np.n
                 if t is None:
                     context = array(gate.context)[0]
                 else:
-                    context = vectors(model.embeddings, of, batch, b)[t]
+                    context = vectors(model.embeddings, schema, batch, b)[t]
                 seen = x * 2 / (1 + np.exp(-apply_mlp(gate.mlp, context)))
             assert isinstance(stream, MLP)
             outputs.append(apply_mlp(stream, seen))
@@ -82,22 +84,22 @@ def equation(model: FinalMLP, of: Schema, batch: Batch, heads: int) -> list[np.n
     **SCHEMAS,
 )
 def test_is_its_equation(seed, heads, gate, contexts, ids, labels):
-    of = schema(ids, labels)
-    model = make(of, seed, heads=heads, gate=gate, contexts=contexts)
-    batch = draw_batch(of, seed, 5)
-    assert_logits(model, batch, equation(model, of, batch, heads))
+    schema = make_schema(ids, labels)
+    model = make(schema, seed, heads=heads, gate=gate, contexts=contexts)
+    batch = draw_batch(schema, seed, 5)
+    assert_logits(model, batch, equation(model, schema, batch, heads))
 
 
 @pytest.mark.parametrize("labels", [1, 2])
 @pytest.mark.parametrize(("gate", "contexts"), [(0, CONTEXTS[0]), *((3, c) for c in CONTEXTS)])
 def test_gradients_are_those_of_finite_differences(gate, contexts, labels):
-    of = schema("mixed", labels)
-    check_gradients(make(of, 6, gate=gate, contexts=contexts), draw_batch(of, 6, 6))
+    schema = make_schema("mixed", labels)
+    check_gradients(make(schema, 6, gate=gate, contexts=contexts), draw_batch(schema, 6, 6))
 
 
 def test_config_builds_it_for_a_schema():
     config = FinalMLPConfig(dim=3, first=(8, 6), second=(4,), heads=2, gate=5, contexts=("C2", ""))
-    model = config.build(schema())
+    model = config.build(make_schema())
     assert model.contexts == [2, None]
     assert model.fusion.weight.shape == (2, 3, 2)
     first, second = model.gates
@@ -107,8 +109,8 @@ def test_config_builds_it_for_a_schema():
 
 @pytest.mark.parametrize(("dense", "rows"), [(0, (7, 5, 3)), (4, (7,))])
 def test_no_dense_feature_or_one_categorical_is_enough(dense, rows):
-    of = schema(dense=dense, rows=rows)
-    assert build(FinalMLPConfig(dim=3, gate=4), of)(draw(of, 2)).isfinite().all()
+    schema = make_schema(dense=dense, rows=rows)
+    assert build(FinalMLPConfig(dim=3, gate=4), schema)(draw(schema, 2)).isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -131,4 +133,4 @@ def test_settings_without_meaning_are_refused(wrong, message):
 
 def test_a_context_that_is_no_feature_lists_the_features():
     with pytest.raises(ConfigError, match='"user"; choose one of: C0, C1, C2'):
-        FinalMLPConfig(gate=4, contexts=("user", "")).build(schema())
+        FinalMLPConfig(gate=4, contexts=("user", "")).build(make_schema())

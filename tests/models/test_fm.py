@@ -22,18 +22,18 @@ from .float64 import (
     draw_parameters,
     every_schema,
     first_order,
-    schema,
+    make_schema,
 )
 
 
-def make(of: Schema, seed: int) -> FM:
-    return draw_parameters(FMConfig(dim=3).build(of), seed)
+def make(schema: Schema, seed: int) -> FM:
+    return draw_parameters(FMConfig(dim=3).build(schema), seed)
 
 
-def equation(model: FM, of: Schema, batch: Batch) -> list[np.ndarray]:
+def equation(model: FM, schema: Schema, batch: Batch) -> list[np.ndarray]:
     return [
-        first_order(model.linear, of, batch, b)
-        + all_pairs(model.pairs.vectors, model.embeddings, of, batch, b)
+        first_order(model.linear, schema, batch, b)
+        + all_pairs(model.pairs.vectors, model.embeddings, schema, batch, b)
         for b in range(len(batch))
     ]
 
@@ -41,9 +41,9 @@ def equation(model: FM, of: Schema, batch: Batch) -> list[np.ndarray]:
 @settings(deadline=None, max_examples=40)
 @given(seed=SEEDS, **SCHEMAS)
 def test_linear_time_form_is_the_double_sum(seed, ids, labels):
-    of = schema(ids, labels)
-    model, batch = make(of, seed), draw_batch(of, seed, 5, longest=4)
-    assert_logits(model, batch, equation(model, of, batch))
+    schema = make_schema(ids, labels)
+    model, batch = make(schema, seed), draw_batch(schema, seed, 5, longest=4)
+    assert_logits(model, batch, equation(model, schema, batch))
 
 
 def test_a_case_by_hand():
@@ -65,8 +65,8 @@ def test_a_case_by_hand():
 
 @every_schema
 def test_gradients_are_those_of_finite_differences(ids, labels):
-    of = schema(ids, labels)
-    check_gradients(make(of, 3), draw_batch(of, 3, 6))
+    schema = make_schema(ids, labels)
+    check_gradients(make(schema, 3), draw_batch(schema, 3, 6))
 
 
 @pytest.mark.parametrize("labels", [1, 2])
@@ -80,17 +80,17 @@ def test_all_three_inputs_of_the_pairs_have_their_gradient(labels):
 
 
 def test_starts_without_first_order_weights():
-    of = schema("mixed", 2)
-    batch = draw_batch(of, 0, 9)
-    model = materialize(FMConfig().build(of)).double()
+    schema = make_schema("mixed", 2)
+    batch = draw_batch(schema, 0, 9)
+    model = materialize(FMConfig().build(schema)).double()
     assert model.linear(batch).tolist() == [[0.0, 0.0]] * 9
     assert model(batch).abs().min() > 0
 
 
 def test_config_builds_it_for_a_schema():
-    model = FMConfig(dim=3).build(schema())
+    model = FMConfig(dim=3).build(make_schema())
     assert [tuple(p.shape) for p in model.parameters()] == [(15, 1), (1, 4), (1,), (15, 3), (4, 3)]
-    two = FMConfig(dim=3).build(schema(labels=2))
+    two = FMConfig(dim=3).build(make_schema(labels=2))
     assert [tuple(p.shape) for p in two.parameters()] == [(15, 2), (2, 4), (2,), (15, 6), (4, 6)]
     with pytest.raises(ConfigError, match=r"model\.dim is 0"):
         FMConfig(dim=0)

@@ -22,45 +22,45 @@ from .float64 import (
     draw_parameters,
     every_schema,
     first_order,
-    schema,
+    make_schema,
 )
 
 
-def make(of: Schema, seed: int) -> LR:
-    return draw_parameters(LRConfig().build(of), seed)
+def make(schema: Schema, seed: int) -> LR:
+    return draw_parameters(LRConfig().build(schema), seed)
 
 
 @settings(deadline=None, max_examples=50)
 @given(seed=SEEDS, samples=st.integers(1, 9), longest=st.integers(0, 4), **SCHEMAS)
 def test_is_its_equation(seed, samples, longest, ids, labels):
-    of = schema(ids, labels)
-    model, batch = make(of, seed), draw_batch(of, seed, samples, longest)
-    assert_logits(model, batch, [first_order(model, of, batch, b) for b in range(samples)])
+    schema = make_schema(ids, labels)
+    model, batch = make(schema, seed), draw_batch(schema, seed, samples, longest)
+    assert_logits(model, batch, [first_order(model, schema, batch, b) for b in range(samples)])
 
 
 def test_one_hot_is_a_list_of_one():
-    batch = draw_batch(schema(), 0, 2)
-    single, several = make(schema(), 0), make(schema("lists"), 0)
+    batch = draw_batch(make_schema(), 0, 2)
+    single, several = make(make_schema(), 0), make(make_schema("lists"), 0)
     torch.testing.assert_close(single(batch), several(lists_of_one(batch)), rtol=1e-12, atol=1e-12)
 
 
 @every_schema
 def test_gradients_are_those_of_finite_differences(ids, labels):
-    of = schema(ids, labels)
-    check_gradients(make(of, 1), draw_batch(of, 1, 5))
+    schema = make_schema(ids, labels)
+    check_gradients(make(schema, 1), draw_batch(schema, 1, 5))
 
 
 def test_starts_knowing_nothing():
-    of = schema("mixed", 2)
-    fresh = materialize(LRConfig().build(of)).double()
-    assert fresh(draw_batch(of, 2, 6)).tolist() == [[0.0, 0.0]] * 6
+    schema = make_schema("mixed", 2)
+    fresh = materialize(LRConfig().build(schema)).double()
+    assert fresh(draw_batch(schema, 2, 6)).tolist() == [[0.0, 0.0]] * 6
 
 
 def test_labels_are_learnt_apart():
     # With one loss for all, the gradient of a label's parameters is that of its own regression.
-    of, own = schema("mixed", 2), schema("mixed", 1)
-    model, alone = make(of, 3), make(own, 4)
-    batch = draw_batch(of, 3, 20)
+    schema, own = make_schema("mixed", 2), make_schema("mixed", 1)
+    model, alone = make(schema, 3), make(own, 4)
+    batch = draw_batch(schema, 3, 20)
     for ours, theirs in zip(model.parameters(), alone.parameters(), strict=True):
         first = ours.data[:, :1] if ours.shape[0] == 12 else ours.data[:1]
         theirs.data.copy_(first)
@@ -75,10 +75,10 @@ def test_labels_are_learnt_apart():
 
 
 def test_config_builds_it_for_a_schema():
-    of = schema()
-    lr = build(LRConfig(), of)
+    schema = make_schema()
+    lr = build(LRConfig(), schema)
     assert sum(p.numel() for p in lr.parameters()) == 15 + 4 + 1
-    batch = draw(of, 1)
+    batch = draw(schema, 1)
     batch.ids[0, 1] = 5
     with pytest.raises(IdError, match="C1: id 5 is out of range"):
         lr(batch)

@@ -28,38 +28,38 @@ from .float64 import (
     every_schema,
     first_order,
     inputs,
-    schema,
+    make_schema,
 )
 
 CROSSES = ("C0*C2", "C2*C1", "C2*C0")
 
 
 def make(
-    of: Schema, seed: int, crosses: tuple[str, ...], cross_rows: int = 1000, dim: int = 3
+    schema: Schema, seed: int, crosses: tuple[str, ...], cross_rows: int = 1000, dim: int = 3
 ) -> WideDeep:
     config = WideDeepConfig(dim=dim, deep=(6, 5), crosses=crosses, cross_rows=cross_rows)
-    return draw_parameters(config.build(of), seed)
+    return draw_parameters(config.build(schema), seed)
 
 
 def equation(
-    model: WideDeep, of: Schema, batch: Batch, crosses: tuple[str, ...]
+    model: WideDeep, schema: Schema, batch: Batch, crosses: tuple[str, ...]
 ) -> list[np.ndarray]:
-    rows = dict(zip(of.feature_names, of.num_embeddings, strict=True))
+    rows = dict(zip(schema.feature_names, schema.num_embeddings, strict=True))
     logits = []
     for b in range(len(batch)):
-        logit = first_order(model.linear, of, batch, b)
+        logit = first_order(model.linear, schema, batch, b)
         for x, cross in enumerate(crosses):
             s, t = cross.split("*")
             assert model.crosses is not None
             assert isinstance(model.crosses.weights, EmbeddingCollection)
             weights = model.crosses.weights.table(x).numpy()
             assert len(weights) == rows[s] * rows[t]
-            for i in ids_of(of, batch, b, s):
-                for j in ids_of(of, batch, b, t):
+            for i in ids_of(schema, batch, b, s):
+                for j in ids_of(schema, batch, b, t):
                     logit += weights[i * rows[t] + j]
         x = batch.dense[b].numpy()
         if model.embeddings is not None:
-            x = inputs(model.embeddings, of, batch, b)
+            x = inputs(model.embeddings, schema, batch, b)
         logits.append(logit + apply_mlp(model.deep, x))
     return logits
 
@@ -72,23 +72,23 @@ def equation(
     **SCHEMAS,
 )
 def test_is_its_equation(seed, crosses, dim, ids, labels):
-    of = schema(ids, labels)
-    model, batch = make(of, seed, crosses, dim=dim), draw_batch(of, seed, 5)
-    assert_logits(model, batch, equation(model, of, batch, crosses))
+    schema = make_schema(ids, labels)
+    model, batch = make(schema, seed, crosses, dim=dim), draw_batch(schema, seed, 5)
+    assert_logits(model, batch, equation(model, schema, batch, crosses))
 
 
 @every_schema
 @pytest.mark.parametrize("cross_rows", [4, 1000])
 def test_gradients_are_those_of_finite_differences(cross_rows, ids, labels):
-    of = schema(ids, labels)
-    check_gradients(make(of, 3, CROSSES, cross_rows), draw_batch(of, 3, 6))
+    schema = make_schema(ids, labels)
+    check_gradients(make(schema, 3, CROSSES, cross_rows), draw_batch(schema, 3, 6))
 
 
 def cross(left: int, right: int, rows: int, kind: str = "one_hot") -> Crosses:
     """The cross of two features whose weights are the numbers of its rows."""
-    of = Schema.one_hot(0, [left, right], kind=kind)  # pyright: ignore[reportArgumentType]
-    weights = EmbeddingCollection(Layout.of(crossed_schema(["C1*C2"], of, rows)), 1)
-    crosses = materialize(Crosses(of, weights))
+    schema = Schema.one_hot(0, [left, right], kind=kind)  # pyright: ignore[reportArgumentType]
+    weights = EmbeddingCollection(Layout.of(crossed_schema(["C1*C2"], schema, rows)), 1)
+    crosses = materialize(Crosses(schema, weights))
     weights.fill(lambda values, t, first: values.copy_(torch.arange(len(values))[:, None] + first))
     return crosses
 
@@ -122,17 +122,17 @@ def test_hashing_spreads_pairs_evenly(step):
 
 
 def test_hashed_and_whole_crosses_of_ids_and_lists_stand_beside_each_other():
-    of = schema("mixed", 2)
-    batch = draw_batch(of, 1, 7)
+    schema = make_schema("mixed", 2)
+    batch = draw_batch(schema, 1, 7)
     # C0*C2 has 35 pairs, C2*C1 25: only the first is hashed, and only the second a list.
-    model = make(of, 2, CROSSES, cross_rows=30)
+    model = make(schema, 2, CROSSES, cross_rows=30)
     assert model.crosses is not None
     assert model.crosses.hashed.tolist() == [True, False, True]
     assert [f.kind for f in model.crosses.weights.layout.features] == ["one_hot", "bag", "one_hot"]
     whole = model.crosses(batch)
     alone = []
     for x, name in enumerate(CROSSES):
-        single = make(of, 2, (name,), cross_rows=30)
+        single = make(schema, 2, (name,), cross_rows=30)
         assert single.crosses is not None
         ours, theirs = single.crosses.weights, model.crosses.weights
         assert isinstance(ours, EmbeddingCollection)
@@ -144,29 +144,29 @@ def test_hashed_and_whole_crosses_of_ids_and_lists_stand_beside_each_other():
 
 @pytest.mark.parametrize("compression", ["qr", "hash", "mixed_dim"])
 def test_crosses_are_compressed_as_first_order_weights_are(compression):
-    of = schema("mixed", 2, rows=(700, 50, 30))
+    schema = make_schema("mixed", 2, rows=(700, 50, 30))
     config = WideDeepConfig(
         dim=8,
         deep=(6,),
         crosses=CROSSES,
         tables=TablesConfig(compression=compression, threshold=20),
     )
-    model = draw_parameters(config.build(of), 1)
-    assert model(draw_batch(of, 1, 5)).shape == (5, 2)
+    model = draw_parameters(config.build(schema), 1)
+    assert model(draw_batch(schema, 1, 5)).shape == (5, 2)
 
 
 def test_a_deep_part_without_embeddings_needs_dense_features():
     with pytest.raises(ConfigError, match="no dense features"):
-        WideDeepConfig(dim=0).build(replace(schema(), dense=()))
+        WideDeepConfig(dim=0).build(replace(make_schema(), dense=()))
     with pytest.raises(ConfigError, match="-1"):
         WideDeepConfig(dim=-1)
 
 
 def test_crosses_start_at_zero_and_without_them_there_are_none():
-    of = with_kind(schema(), "bag")
-    batch = draw_batch(of, 0, 4)
+    schema = with_kind(make_schema(), "bag")
+    batch = draw_batch(schema, 0, 4)
     plain, crossed = (
-        materialize(WideDeepConfig(dim=3, deep=(6,), crosses=crosses).build(of)).double()
+        materialize(WideDeepConfig(dim=3, deep=(6,), crosses=crosses).build(schema)).double()
         for crosses in ((), CROSSES)
     )
     assert plain.crosses is None
@@ -189,7 +189,7 @@ def test_crosses_start_at_zero_and_without_them_there_are_none():
 )
 def test_wrong_crosses_are_named(crosses, message):
     with pytest.raises(ConfigError, match=message):
-        WideDeepConfig(crosses=crosses).build(schema())
+        WideDeepConfig(crosses=crosses).build(make_schema())
 
 
 @pytest.mark.parametrize(

@@ -27,20 +27,20 @@ from .float64 import (
     every_schema,
     first_order,
     inputs,
-    schema,
+    make_schema,
     vectors,
 )
 
 
-def make(of: Schema, cin: tuple[int, ...], seed: int) -> XDeepFM:
-    return draw_parameters(XDeepFMConfig(dim=DIM, cin=cin, deep=(6, 5)).build(of), seed)
+def make(schema: Schema, cin: tuple[int, ...], seed: int) -> XDeepFM:
+    return draw_parameters(XDeepFMConfig(dim=DIM, cin=cin, deep=(6, 5)).build(schema), seed)
 
 
-def equation(model: XDeepFM, of: Schema, batch: Batch) -> list[np.ndarray]:
+def equation(model: XDeepFM, schema: Schema, batch: Batch) -> list[np.ndarray]:
     weights = [*map(array, model.cin.weights), array(model.cin.last.weight)]
     logits = []
     for b in range(len(batch)):
-        x0 = x = vectors(model.embeddings, of, batch, b)
+        x0 = x = vectors(model.embeddings, schema, batch, b)
         sums = []
         for weight in weights:
             w = weight.reshape(len(weight), len(x0), len(x))
@@ -51,9 +51,9 @@ def equation(model: XDeepFM, of: Schema, batch: Batch) -> list[np.ndarray]:
             ]  # fmt: skip
             sums += [vector.sum() for vector in x]
         logits.append(
-            first_order(model.linear, of, batch, b)
+            first_order(model.linear, schema, batch, b)
             + array(model.last.weight) @ np.array(sums)
-            + apply_mlp(model.deep, inputs(model.embeddings, of, batch, b))
+            + apply_mlp(model.deep, inputs(model.embeddings, schema, batch, b))
         )
     return logits
 
@@ -61,9 +61,9 @@ def equation(model: XDeepFM, of: Schema, batch: Batch) -> list[np.ndarray]:
 @settings(deadline=None, max_examples=30)
 @given(seed=SEEDS, cin=st.lists(st.integers(1, 4), min_size=1, max_size=3), **SCHEMAS)
 def test_is_its_equation(seed, cin, ids, labels):
-    of = schema(ids, labels)
-    model, batch = make(of, tuple(cin), seed), draw_batch(of, seed, 5)
-    assert_logits(model, batch, equation(model, of, batch))
+    schema = make_schema(ids, labels)
+    model, batch = make(schema, tuple(cin), seed), draw_batch(schema, seed, 5)
+    assert_logits(model, batch, equation(model, schema, batch))
 
 
 def test_a_case_by_hand():
@@ -89,12 +89,12 @@ def test_a_case_by_hand():
 @every_schema
 @pytest.mark.parametrize("cin", [(4,), (2, 3, 2)])
 def test_gradients_are_those_of_finite_differences(cin, ids, labels):
-    of = schema(ids, labels)
-    check_gradients(make(of, cin, seed=5), draw_batch(of, 5, 6))
+    schema = make_schema(ids, labels)
+    check_gradients(make(schema, cin, seed=5), draw_batch(schema, 5, 6))
 
 
 def test_config_builds_it_for_a_schema():
-    model = XDeepFMConfig(dim=3, cin=(5, 4), deep=(8,)).build(schema())
+    model = XDeepFMConfig(dim=3, cin=(5, 4), deep=(8,)).build(make_schema())
     assert model.embeddings.layout.sizes == (7, 5, 3)
     assert model.linear.embeddings.dim == 1
     assert [tuple(p.shape) for p in model.cin.parameters()] == [(5, 9), (4, 15)]
@@ -102,10 +102,10 @@ def test_config_builds_it_for_a_schema():
 
 
 def test_one_categorical_feature_is_enough_and_none_is_not():
-    of = schema(rows=(7,))
-    assert build(XDeepFMConfig(dim=3, deep=(8,)), of)(draw(of, 2)).isfinite().all()
+    schema = make_schema(rows=(7,))
+    assert build(XDeepFMConfig(dim=3, deep=(8,)), schema)(draw(schema, 2)).isfinite().all()
     with pytest.raises(ConfigError, match="categorical features, and the data have none"):
-        XDeepFMConfig().build(schema(rows=()))
+        XDeepFMConfig().build(make_schema(rows=()))
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def ids(*samples: list[int]) -> Batch:
 
 def number(embeddings: Embeddings, table: str) -> int:
     """Return the position of a table in the layout of embeddings."""
-    return [each.name for each in embeddings.layout.tables].index(table)
+    return [entry.name for entry in embeddings.layout.tables].index(table)
 
 
 def sums(schema: Schema, names: tuple[str, ...], dim: int, vector: Vector, batch: Batch):
@@ -83,7 +83,7 @@ def assert_is(
         lists = [ids_of(schema, batch, b, name) for b in range(samples)]
         assert offsets.tolist() == np.cumsum([0, *map(len, lists)]).tolist()
         table = schema.feature(name).table
-        rows = [vector(table, i) for each in lists for i in each]
+        rows = [vector(table, i) for entries in lists for i in entries]
         close(values, np.array(rows).reshape(-1, dim))
         pooled = [values[first:last].sum(0) for first, last in itertools.pairwise(offsets)]
         close(torch.stack(pooled), out[:, t].detach().numpy())

@@ -281,16 +281,16 @@ def test_given_rows_are_taken_as_they_are():
 
 def test_a_model_lists_its_embeddings_and_collections_and_groups_their_parameters():
     own = plain(5, storage="bf16")
-    made = materialize(QREmbeddings(layout(100), 4))
-    model = nn.Sequential(own, nn.Linear(3, 2), made)
-    assert embeddings_of(model) == [own, made]
-    assert collections_of(model) == [own, made.quotients, made.remainders]
+    compressed = materialize(QREmbeddings(layout(100), 4))
+    model = nn.Sequential(own, nn.Linear(3, 2), compressed)
+    assert embeddings_of(model) == [own, compressed]
+    assert collections_of(model) == [own, compressed.quotients, compressed.remainders]
     dense, *tables = parameter_groups(model)
     assert dense == {"params": [model[1].weight, model[1].bias], "sparse": False}
     assert [(group["storage"], group["sparse"]) for group in tables] == [
         ("bf16", True), ("fp32", True), ("fp32", True),
     ]  # fmt: skip
-    weights = [own.weight, *made.parameters()]
+    weights = [own.weight, *compressed.parameters()]
     assert all(group["params"][0] is weight for group, weight in zip(tables, weights, strict=True))
     assert [group["sparse"] for group in parameter_groups(own)] == [True]
 

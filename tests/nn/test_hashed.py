@@ -120,7 +120,7 @@ def test_fresh_vectors_have_the_variance_of_a_plain_table(weighted, init_std):
     hashed = HashedEmbeddings(layout(4000), 16, weighted=weighted, init_std=init_std)
     initializer = normal(init_std) if init_std else None
     plain = EmbeddingCollection(layout(4000), 16, initializer=initializer)
-    ours, theirs = (materialize(each)(batch).std().item() for each in (hashed, plain))
+    ours, theirs = (materialize(embeddings)(batch).std().item() for embeddings in (hashed, plain))
     assert ours == pytest.approx(theirs, rel=0.1)
 
 

@@ -35,17 +35,17 @@ def test_dimensions_of_the_originals_example():
     powers=st.booleans(),
 )
 def test_smaller_tables_never_get_shorter_rows(rows, dim, temperature, powers):
-    found = dimensions(rows, dim, temperature=temperature, powers_of_two=powers)
-    assert all(1 <= d <= dim for d in found)
-    by_rows = [d for _, d in sorted(zip(rows, found, strict=True), key=lambda pair: pair[0])]
+    dims = dimensions(rows, dim, temperature=temperature, powers_of_two=powers)
+    assert all(1 <= d <= dim for d in dims)
+    by_rows = [d for _, d in sorted(zip(rows, dims, strict=True), key=lambda pair: pair[0])]
     assert by_rows == sorted(by_rows, reverse=True)
     if not powers:
-        assert found[int(np.argmin(rows))] == dim
-        for n, d in zip(rows, found, strict=True):
+        assert dims[int(np.argmin(rows))] == dim
+        for n, d in zip(rows, dims, strict=True):
             exact = dim * (min(rows) / n) ** temperature
             assert abs(d - max(1.0, exact)) <= 0.5 + 1e-9
     else:
-        assert all(d == dim or d & (d - 1) == 0 for d in found)
+        assert all(d == dim or d & (d - 1) == 0 for d in dims)
 
 
 def test_temperature_zero_changes_nothing():
@@ -69,7 +69,7 @@ def test_is_its_definition(schema, samples, seed, data):
     parts = embeddings.typed_parts() if isinstance(embeddings, ConcatEmbeddings) else [embeddings]
 
     def vector(table: str, i: int) -> np.ndarray:
-        (part,) = [p for p in parts if table in [each.name for each in p.layout.tables]]
+        (part,) = [p for p in parts if table in [entry.name for entry in p.layout.tables]]
         t = number(part, table)
         if isinstance(part, EmbeddingCollection):
             return part.table(t).numpy()[i]

@@ -36,11 +36,11 @@ from .bags import ROWS, SEEDS, ids, labelled, layout, train
 CODES = get_args(Codes)
 
 
-def both(of: Layout, dim: int, to: Codes, seed=0) -> tuple[EmbeddingCollection, QATEmbeddings]:
+def both(served: Layout, dim: int, to: Codes, seed=0) -> tuple[EmbeddingCollection, QATEmbeddings]:
     """Plain tables, and those for codes of the same numbers."""
     torch.manual_seed(seed)
-    plain = materialize(EmbeddingCollection(of, dim, initializer=normal(0.3)))
-    qat = materialize(QATEmbeddings(of, dim, codes=to))
+    plain = materialize(EmbeddingCollection(served, dim, initializer=normal(0.3)))
+    qat = materialize(QATEmbeddings(served, dim, codes=to))
     qat.load_state_dict({"tables.weight": plain.weight})
     return plain, qat
 
@@ -67,7 +67,7 @@ def test_forwards_it_is_the_quantised_tables_and_backwards_the_plain_ones(
         for block, factors in zip(blocks, weights, strict=True):
             torch.testing.assert_close(qat.pooled(block, factors), small.pooled(block, factors))
         for feature in schema.list_features:
-            ours, theirs = (each.sequence(batch, feature.name) for each in (qat, small))
+            ours, theirs = (embeddings.sequence(batch, feature.name) for embeddings in (qat, small))
             torch.testing.assert_close(ours.values, theirs.values)
     for t in range(len(plain.layout.tables)):
         assert torch.equal(qat.table(t), small.table(t))

@@ -28,7 +28,7 @@ from .bags import LARGE, SEEDS, assert_gradients, assert_is, ids, layout, number
 OPERATIONS: list[Operation] = ["mult", "add", "concat"]
 
 
-def made(schema: Schema, dim, operation, collisions, **options) -> QREmbeddings:
+def doubles(schema: Schema, dim, operation, collisions, **options) -> QREmbeddings:
     qr = QREmbeddings(Layout.of(schema), dim, operation=operation, collisions=collisions, **options)
     return materialize(qr).double()
 
@@ -59,7 +59,7 @@ def vector_of(qr: QREmbeddings):
 )
 def test_is_its_definition(schema, samples, half, operation, collisions, seed):
     torch.manual_seed(seed)
-    qr = made(schema, 2 * half, operation, collisions)
+    qr = doubles(schema, 2 * half, operation, collisions)
     assert_is(qr, schema, vector_of(qr), samples, seed)
 
 
@@ -67,13 +67,13 @@ def test_is_its_definition(schema, samples, half, operation, collisions, seed):
 def test_gradients_are_those_of_finite_differences(operation):
     torch.manual_seed(2)
     schema = history_schema(rows=(13, 30, 12))
-    assert_gradients(made(schema, 4, operation, 3), schema, seed=1)
+    assert_gradients(doubles(schema, 4, operation, 3), schema, seed=1)
 
 
 def test_the_originals_product_is_of_the_sums_of_a_bag():
     torch.manual_seed(3)
     schema = with_kind(Schema.one_hot(0, [20, 30]), "bag")
-    qr = made(schema, 3, "mult", 4, product="bag")
+    qr = doubles(schema, 3, "mult", 4, product="bag")
     batch = draw(schema, 6, seed=4)
 
     def part(tables: Collection, row):
@@ -105,7 +105,7 @@ def test_fresh_vectors_have_the_variance_of_a_plain_table(operation, init_std):
     initializer = normal(init_std) if init_std else None
     plain = EmbeddingCollection(layout(rows), 16, initializer=initializer)
     batch = ids(*([i] for i in range(rows)))
-    out, expected = (materialize(each)(batch).detach() for each in (qr, plain))
+    out, expected = (materialize(embeddings)(batch).detach() for embeddings in (qr, plain))
     assert out.std().item() == pytest.approx(expected.std().item(), rel=0.1)
     assert abs(float(out.mean())) < 0.2 * expected.std()
     # Each id has a vector of its own.
@@ -157,7 +157,7 @@ def test_every_optimizer_and_storage_trains_it(optimizer, storage):
 def test_an_id_out_of_range_names_its_feature(wrong, kind):
     # 21 lies in the last, incomplete quotient: nothing but the check would notice.
     schema = with_kind(Schema.one_hot(0, [30, 21]), kind)
-    qr = made(schema, 2, "mult", 4)
+    qr = doubles(schema, 2, "mult", 4)
     batch = ids([4, 2], [0, wrong])
     with pytest.raises(IdError, match=rf"C2: id {wrong} is out of range.*21 rows"):
         qr(batch if kind == "one_hot" else lists_of_one(batch))

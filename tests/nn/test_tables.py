@@ -60,7 +60,7 @@ def test_parts_serve_their_features(schema, samples, seed, data):
                 part.table(t).copy_(parts[0].table(number(parts[0], table.name)))
 
     def vector(table: str, i: int) -> np.ndarray:
-        part = next(p for p in parts if table in [each.name for each in p.layout.tables])
+        part = next(p for p in parts if table in [entry.name for entry in p.layout.tables])
         return part.table(number(part, table)).numpy()[i]
 
     assert_is(joined, schema, vector, samples, seed)
@@ -221,7 +221,7 @@ def test_a_config_survives_json_and_builds():
     config = TrainConfig(model=DLRMConfig(tables=COMPRESSED["qr add"], bottom=(4,), top=(4,)))
     again = from_dict(to_dict(config))
     assert again == config
-    model, other = (build_model(each.model, SCHEMA) for each in (again, config))
+    model, other = (build_model(whole.model, SCHEMA) for whole in (again, config))
     other.load_state_dict(model.state_dict())
     batch = draw(SCHEMA, 3, seed=2)
     assert torch.equal(model(batch), other(batch))

@@ -25,10 +25,10 @@ TESTS = [
 
 def library(name: str) -> str:
     """Return the path of a runtime library of the compiler."""
-    found = subprocess.run(
+    printed = subprocess.run(
         ["c++", f"-print-file-name={name}"], capture_output=True, text=True, check=True
     )
-    return found.stdout.strip()
+    return printed.stdout.strip()
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ def formula(
     name: str, w: Tensor, state: list[Tensor], d: Draw, l2: float, every_row: bool
 ) -> tuple[Tensor, list[Tensor]]:
     """The step in float64, on whole tables: rows that take no part are put back."""
-    w, s = w.double(), [each.double() for each in state]
+    w, s = w.double(), [tensor.double() for tensor in state]
     g = torch.zeros_like(w)
     for row, grad in zip(d.rows.tolist(), d.grad.double(), strict=True):
         g[row] += grad

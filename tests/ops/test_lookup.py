@@ -123,12 +123,12 @@ def test_rows_of_finds_the_first_wrong_id(kernels, rows, samples, dtype, wrong, 
     if not bagged:
         ids = ids.view(samples, len(rows))
     for module in (kernels, reference):
-        found, at = module.rows_of(ids, starts, sizes, offsets)
+        result, at = module.rows_of(ids, starts, sizes, offsets)
         assert at == first
         if first == -1:
-            assert found.dtype == torch.int64
-            assert torch.equal(found.flatten(), ids.flatten() + starts[tables])
-            assert found.shape == ids.shape
+            assert result.dtype == torch.int64
+            assert torch.equal(result.flatten(), ids.flatten() + starts[tables])
+            assert result.shape == ids.shape
 
 
 @pytest.mark.parametrize("wrong", [[1, 2, 4], [0, 3, 2, 4], [0, 2, 3], [0, 2, 5]])
