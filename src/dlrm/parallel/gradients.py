@@ -34,6 +34,8 @@ class GradientSums:
     def __init__(self, parameters: Iterable[nn.Parameter], group: Any = None):
         self._group = group
         self._active = False
+        self._begun = 0
+        """Buckets whose sum has begun in this backward pass."""
         # The output of the model stands apart from it: something has to ask for its gradient.
         self._anchor = torch.zeros(0, requires_grad=True)
         self._buckets = _buckets([p for p in parameters if p.requires_grad], group)
@@ -50,10 +52,10 @@ class GradientSums:
         """Go backwards through the whole model, and wait for all sums."""
         for bucket in self._buckets:
             bucket.start()
-        self._active = True
+        self._active, self._begun = True, 0
         try:
             output.backward(grad)
-            for bucket in self._buckets:
+            for bucket in self._buckets[self._begun :]:
                 bucket.begin()
             for bucket in self._buckets:
                 bucket.end()
@@ -61,8 +63,13 @@ class GradientSums:
             self._active = False
 
     def _ready(self, bucket: "_Bucket", number: int, parameter: Tensor) -> None:
-        if self._active:
-            bucket.take(number, parameter)
+        if not self._active:
+            return
+        bucket.take(number, parameter)
+        # One after another, since a process that uses other parameters completes them otherwise.
+        while self._begun < len(self._buckets) and self._buckets[self._begun].complete:
+            self._buckets[self._begun].begin()
+            self._begun += 1
 
 
 class _Bucket:
@@ -97,18 +104,19 @@ class _Bucket:
         self._missing, self._work = set(range(len(self.parameters))), None
 
     def take(self, number: int, parameter: Tensor) -> None:
-        """Copy the gradient of a parameter; the last one starts the sum."""
+        """Copy the gradient of a parameter."""
         assert parameter.grad is not None
         if parameter.grad is not self._grads[number]:
             self._grads[number].copy_(parameter.grad)
         self._missing.discard(number)
-        if not self._missing:
-            self.begin()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the gradients of all parameters are there."""
+        return not self._missing
 
     def begin(self) -> None:
-        """Start the sum, unless it has been: of a parameter without a gradient here it is zero."""
-        if self._work is not None:
-            return
+        """Start the sum; a parameter without a gradient here adds zero to it."""
         for number in self._missing:
             self._grads[number].zero_()
         self._work = dist.all_reduce(self._flat, group=self._group, async_op=True)
