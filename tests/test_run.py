@@ -4,12 +4,9 @@ import pytest
 
 from dlrm.errors import RunError
 from dlrm.run import Run
-from dlrm.schema import CategoricalFeature, DenseFeature, Schema
+from dlrm.schema import Schema
 
-SCHEMA = Schema(
-    dense=(DenseFeature(name="I1", transform="log1p"),),
-    categorical=(CategoricalFeature(name="C1", rows=9),),
-)
+SCHEMA = Schema.one_hot(1, [9])
 
 
 @pytest.fixture
@@ -77,9 +74,9 @@ def test_not_a_number_is_never_written(run):
 def test_schemas_say_how_they_differ():
     other = Schema.from_dict(json.loads(json.dumps(SCHEMA.to_dict())))
     assert SCHEMA.difference(other) is None
-    more = Schema(dense=SCHEMA.dense, categorical=(CategoricalFeature(name="C1", rows=10),))
-    assert "rows=9" in str(SCHEMA.difference(more))
-    assert "1 dense features against 0" in str(SCHEMA.difference(Schema(dense=(), categorical=())))
+    more = Schema.one_hot(1, [10])
+    assert "num_embeddings=9" in str(SCHEMA.difference(more))
+    assert "1 dense features against 0" in str(SCHEMA.difference(Schema.one_hot(0, [])))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +85,9 @@ def test_schemas_say_how_they_differ():
         ("config.json", b"{}", "it has no config"),
         ("config.json", b"[]", "it has no config"),
         ("schema.json", b'{"dense": []}', "not a schema"),
-        ("schema.json", b'{"dense": [{"nme": 1}], "categorical": []}', "not a schema"),
+        ("schema.json", b'{"dense": [{"nme": 1}], "tables": []}', "not a schema"),
+        # As dlrm wrote it before tables could be shared.
+        ("schema.json", b'{"dense": [], "categorical": []}', "not a schema.*train it again"),
         ("metrics.jsonl", b"\xff\xfe\n", "not text"),
     ],
 )

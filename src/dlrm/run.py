@@ -7,8 +7,10 @@ RUN/
   dataset.json             where the data came from, and its features
   metrics.jsonl            one JSON object a line: train, eval, best, resumed, early_stop events;
                            of an ensemble one member event for each that is trained
-  evaluation-SPLIT.json    metrics, calibration curve and score histogram of the final model
-  vocabulary/              how raw values become ids, so that new data can be scored
+  evaluation-SPLIT.json    metrics of the final model and what is drawn of its predictions; of more
+                           labels than one those of the first, and of each below `labels`
+  features.json, vocabulary/
+                           how raw rows become inputs, so that new data can be scored
   checkpoints/             see dlrm.training.checkpoint; or, of an ensemble,
   members/0, 1, ...        the members, each a run directory
   report.html
@@ -101,7 +103,10 @@ class Run:
         try:
             return Schema.from_dict(self._read("schema.json"))
         except (KeyError, TypeError) as error:
-            raise RunError(f"{self.path / 'schema.json'}: not a schema ({error})") from None
+            raise RunError(
+                f"{self.path / 'schema.json'}: not a schema ({error}); a run of an older dlrm: "
+                "train it again"
+            ) from None
 
     @property
     def environment(self) -> dict[str, Any]:

@@ -6,12 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from dlrm import models
+from dlrm.batch import Batch
 from dlrm.cli import main
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError
 from dlrm.models.dlrm import DLRM
+from dlrm.nn.embedding import materialize
 from dlrm.nn.tables import TablesConfig
 from dlrm.run import Run
+from dlrm.schema import Schema
 from dlrm.training.compression import PRECISIONS, Candidate, Sweep, variants
 from dlrm.training.config import from_dict
 from dlrm.training.loop import load_best
@@ -41,7 +45,7 @@ def test_fewer_bits(run, capsys):
     assert list(rows) == ["fp32", *PRECISIONS]
     config = from_dict(Run.open(run).config)
     schema = Run.open(run).schema
-    assert rows["fp32"]["size_bytes"] == 4 * 8 * sum(schema.rows)
+    assert rows["fp32"]["size_bytes"] == 4 * 8 * sum(schema.num_embeddings)
     assert [row["ratio"] for row in rows.values()] == pytest.approx([1, 2, 2, 2, 4, 32 / 6])
     evaluation = Run.open(run).evaluation("test")
     assert evaluation is not None
@@ -58,7 +62,7 @@ def test_fewer_bits(run, capsys):
     assert page.count("<svg viewBox") >= 2
     assert "int4" in page
     # The run itself is as it was.
-    model = load_best(Run.open(run), config.model.build(schema))
+    model = load_best(Run.open(run), models.build(config.model, schema))
     assert isinstance(model, DLRM)
     assert model.embeddings.size_bytes == rows["fp32"]["size_bytes"]
 
@@ -99,7 +103,7 @@ def test_a_run_that_was_trained_for_codes_becomes_them(run, capsys):
         capsys.readouterr()
         found = compress(Path("qat"), capsys)
     base, small = found["candidates"]
-    assert (base["name"], small["name"]) == ("aware int4", "int4")
+    assert (base["name"], small["name"]) == ("qat int4", "int4")
     assert small["ratio"] == 4
     assert small["log_loss"] == pytest.approx(base["log_loss"], abs=1e-6)
     assert "trained for int4 codes, not for int8" in found["skipped"]["int8"]
@@ -161,7 +165,8 @@ def test_variants_keep_storage_and_leave_out_tables_that_are_too_small():
     assert list(made) == ["qr 4", "qr 100", "hash 4", "hash 100"]
     assert made["qr 100"].threshold == 400
     assert made["hash 4"] == TablesConfig(storage="bf16", init_std=0.1, compression="hash")
-    built = made["qr 100"].build([401], 4, ["C1"])
-    assert built(torch.zeros(1, 1, dtype=torch.int64)).shape == (1, 1, 4)
+    built = materialize(made["qr 100"].build(Schema.one_hot(0, [401]), 4))
+    batch = Batch(torch.zeros(1, 0), torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1))
+    assert built(batch).shape == (1, 1, 4)
     with pytest.raises(ConfigError, match="applies to no table"):
-        made["qr 100"].build([400], 4, ["C1"])
+        made["qr 100"].build(Schema.one_hot(0, [400]), 4)

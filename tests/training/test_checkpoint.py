@@ -27,9 +27,7 @@ def trained(name: str, steps: int = 3) -> tuple[nn.Module, torch.optim.Optimizer
 def test_everything_comes_back(tmp_path, name, weights):
     model, optimizer = trained(name)
     loss_sum = torch.tensor(0.1 + 0.2, dtype=torch.float64)
-    progress = Progress(
-        step=7, epoch=1, batch=2, loss_sum=loss_sum, best_step=7, best_value=0.5
-    )
+    progress = Progress(step=7, epoch=1, batch=2, loss_sum=loss_sum, best_step=7, best_value=0.5)
     progress.seen = Metrics(2)
     progress.seen.update(torch.randn(3, 2), torch.eye(3, 2), weights)
     checkpoint.save(tmp_path, model, optimizer, progress, keep=2)

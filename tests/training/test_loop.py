@@ -211,7 +211,9 @@ def test_the_best_model_is_really_the_best(clicks, tmp_path):
     model = models.build(config.model, clicks.schema)
     load_best(run, model)
     predictions = predict_split(model, clicks.split("validation"), 1000)
-    assert measured(predictions, clicks.schema).first.log_loss == pytest.approx(best["log_loss"], rel=1e-6)
+    assert measured(predictions, clicks.schema).first.log_loss == pytest.approx(
+        best["log_loss"], rel=1e-6
+    )
 
 
 def test_early_stopping_waits_as_long_as_asked(clicks, tmp_path):
@@ -312,9 +314,9 @@ def test_test_rows_choose_nothing_unless_they_are_asked_to(tmp_path):
         source, tmp_path / "data", PrepareConfig(split="chronological", fractions=(0.8, 0, 0.2))
     ).dataset
     both = EvalConfig(every=7, splits=("validation", "test"))
-    for measured, chosen in ((both, False), (replace(both, splits=("test",)), True)):
-        config = replace(SMALL, max_steps=14, eval=measured)
-        run = new_run(tmp_path / "-".join(measured.splits), config, dataset)
+    for settings, chosen in ((both, False), (replace(both, splits=("test",)), True)):
+        config = replace(SMALL, max_steps=14, eval=settings)
+        run = new_run(tmp_path / "-".join(settings.splits), config, dataset)
         fit(config, dataset, run)
         assert any(row["event"] == "best" for row in run.metrics()) == chosen
         assert any(row.get("split") == "test" for row in run.metrics())

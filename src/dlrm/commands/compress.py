@@ -15,7 +15,7 @@ from dlrm.files import write_json
 from dlrm.reporting import compression as page
 from dlrm.run import Run
 from dlrm.training.compression import METHODS, PRECISIONS, Sweep, sweep, variants
-from dlrm.training.config import from_dict
+from dlrm.training.config import from_dict, tables_of
 from dlrm.training.ensemble import model_name
 
 
@@ -48,20 +48,28 @@ class CompressResult:
         }
 
     def __rich__(self) -> RenderableType:
-        heads = ("size", "x", "AUC", "change", "log loss", "change")
+        clicks = self.sweep.metric == "log_loss"
+        heads = ("AUC", "change", "log loss", "change") if clicks else ("RMSE", "change")
         grid = terminal.table(
-            f"{self.run} ({self.model}), {self.samples:,} {self.split} rows", "", *heads
+            f"{self.run} ({self.model}), {self.samples:,} {self.split} rows",
+            "",
+            "size",
+            "x",
+            *heads,
         )
         best = {candidate.name for candidate in self.sweep.frontier}
         for candidate in self.sweep.candidates:
+            numbers = (candidate.auc, candidate.auc_change) if clicks else ()
+            numbers += (self.sweep.error(candidate), self.sweep.change(candidate))
+            cells = [
+                "-" if value is None else f"{value:+.5f}" if place % 2 else f"{value:.4f}"
+                for place, value in enumerate(numbers)
+            ]
             grid.add_row(
                 candidate.name,
                 terminal.human_bytes(candidate.size_bytes),
                 f"{candidate.ratio:.2f}",
-                "-" if candidate.auc is None else f"{candidate.auc:.4f}",
-                "-" if candidate.auc_change is None else f"{candidate.auc_change:+.5f}",
-                f"{candidate.log_loss:.4f}",
-                f"{candidate.log_loss_change:+.5f}",
+                *cells,
                 style="bold" if candidate.name in best else "",
             )
         lines: list[RenderableType] = [grid]
@@ -116,7 +124,7 @@ def compress(
     rows = dataset.split(split)
     if not len(rows):
         raise DatasetError(f"{dataset.path}: the split {split} has no rows")
-    trained = list(variants(config.model.tables, methods, collisions, temperatures))
+    trained = list(variants(tables_of(config.model), methods, collisions, temperatures))
     bar = terminal.progress()
     task = bar.add_task("measuring", total=1 + len(PRECISIONS))
     bar.start()

@@ -23,17 +23,21 @@ KINDS = {
 }
 
 
+METRICS = {"log_loss": "log loss", "rmse": "RMSE"}
+"""What tables are judged by, in words."""
+
+
 def conclusion(sweep: Sweep) -> str:
     """Return what came out, in a sentence or two."""
     base, choice = sweep.base, sweep.choice
-    within = f"within {TOLERANCE:.1%} of the run's log loss"
+    within = f"within {TOLERANCE:.1%} of the run's {METRICS[sweep.metric]}"
     if choice.name == base.name:
         return f"No smaller tables are {within}: keep {base.name}."
     saved = base.size_bytes / choice.size_bytes
     return (
         f"{choice.name} is the smallest {within}: {human_bytes(choice.size_bytes)} instead of "
         f"{human_bytes(base.size_bytes)}, {saved:.1f} times less, at "
-        f"{choice.log_loss_change:+.5f} log loss."
+        f"{sweep.change(choice):+.5f} {METRICS[sweep.metric]}."
     )
 
 
@@ -52,7 +56,7 @@ def render(sweep: Sweep, title: str, about: str) -> str:
             "main",
             element(
                 "section",
-                element("h2", "Memory against log loss"),
+                element("h2", f"Memory against {METRICS[sweep.metric]}"),
                 element("div", _chart(sweep), class_="grid"),
             ),
             element("section", element("h2", "In numbers"), _numbers(sweep), _skipped(sweep)),
@@ -83,14 +87,15 @@ def _chart(sweep: Sweep) -> Html:
         charts.Dot(
             candidate.name,
             candidate.size_bytes,
-            candidate.log_loss,
+            sweep.error(candidate),
             _role(candidate),
             candidate.name in best,
         )
         for candidate in sweep.candidates
     ]
-    title = "Log loss over the bytes of the tables, down and left is better"
-    drawing = charts.frontier("frontier", title, dots, y_label="log loss")
+    metric = METRICS[sweep.metric]
+    title = f"{metric[0].upper()}{metric[1:]} over the bytes of the tables, down and left is better"
+    drawing = charts.frontier("frontier", title, dots, y_label=metric)
     used = [role for role in KINDS if any(dot.role == role for dot in dots)]
     text = "The line joins those that no other beats in both; they are named."
     if any(candidate.method in METHODS for candidate in sweep.candidates[1:]):
@@ -103,7 +108,9 @@ def _role(candidate: Candidate) -> str:
 
 
 def _numbers(sweep: Sweep) -> Html:
-    heads = ["Tables", "Size", "Times smaller", "AUC", "Change", "Log loss", "Change "]
+    clicks = sweep.metric == "log_loss"
+    heads = ["Tables", "Size", "Times smaller"]
+    heads += ["AUC", "Change", "Log loss", "Change "] if clicks else ["RMSE", "Change"]
     rows = [
         element(
             "tr",
@@ -113,10 +120,9 @@ def _numbers(sweep: Sweep) -> Html:
                 for cell in (
                     human_bytes(candidate.size_bytes),
                     f"{candidate.ratio:.2f}",
-                    number(candidate.auc),
-                    UNKNOWN if candidate.auc_change is None else f"{candidate.auc_change:+.5f}",
-                    number(candidate.log_loss),
-                    f"{candidate.log_loss_change:+.5f}",
+                    *((number(candidate.auc), _change(candidate.auc_change)) if clicks else ()),
+                    number(sweep.error(candidate)),
+                    _change(sweep.change(candidate)),
                 )
             ),
         )
@@ -124,6 +130,10 @@ def _numbers(sweep: Sweep) -> Html:
     ]
     caption = "Times smaller: than plain float32 tables. Changes: from the run"
     return table(heads, rows, numbers=heads[1:], caption=caption)
+
+
+def _change(change: float | None) -> str:
+    return UNKNOWN if change is None else f"{change:+.5f}"
 
 
 def _skipped(sweep: Sweep) -> Html | None:

@@ -6,7 +6,7 @@
       optimizer.safetensors    optimizer state, as `<parameter>.<key>`
       progress.safetensors     training predictions since the last evaluation, each process' running
                                loss, and its random generators
-      progress.json            step, epoch, cursor, the best so far, and a checksum of each file above
+      progress.json            step, epoch, cursor, the best so far, and a checksum of each file
 
 A checkpoint is written to a hidden folder, synced and renamed, so a half-written one is never seen.
 Nothing in it is a pickle. Many processes write the files of one, each its rows into the same file:
@@ -31,6 +31,7 @@ from dlrm.errors import CheckpointError
 from dlrm.files import sync_folder, write_json
 from dlrm.metrics import Metrics
 from dlrm.parallel.world import World
+from dlrm.run import Run
 from dlrm.tensor_file import Whole, Writer, create
 from dlrm.training import state
 from dlrm.training.average import Average
@@ -210,6 +211,11 @@ def gather_seen(progress: Progress, world: World) -> None:
     if world.first:
         for each in every:
             progress.seen.merge(each)
+
+
+def folder(run: Run) -> Path:
+    """Return the folder of all checkpoints of a run."""
+    return run.path / "checkpoints"
 
 
 def steps(folder: Path) -> list[int]:

@@ -1,4 +1,4 @@
-"""Several models on the same rows, each with several seeds.
+"""Several models on the same rows, each with several seeds; of several labels by the first.
 
 Every model gets its own learning rate: factors of the recipe's are tried with the first seed, and
 the best on the validation rows stays. Then it trains once for each seed, which decides initial
@@ -20,9 +20,10 @@ from safetensors import safe_open
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, DivergedError, RunError, unknown
 from dlrm.files import write_json
-from dlrm.metrics import HIGHER_IS_BETTER, measure
-from dlrm.models import MODELS, another
+from dlrm.metrics import HIGHER_IS_BETTER, measure_for
+from dlrm.models import MODELS, another, find
 from dlrm.run import Run
+from dlrm.schema import Task
 from dlrm.training import ensemble, runner
 from dlrm.training.checkpoint import steps
 from dlrm.training.config import TrainConfig, from_dict
@@ -31,7 +32,11 @@ from dlrm.training.significance import LEVEL, can_tell, chance_of_difference
 from dlrm.training.trees import fit_trees
 
 TREES = "trees"
-METRICS = ("auc", "log_loss", "normalized_entropy", "accuracy", "calibration")
+METRICS: dict[Task, tuple[str, ...]] = {
+    "classification": ("auc", "log_loss", "normalized_entropy", "accuracy", "calibration"),
+    "regression": ("rmse", "mae", "r2", "bias", "calibration"),
+}
+"""Task -> what is compared."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +92,8 @@ class Comparison:
     """Whose rows the metrics are of."""
     metric: str
     """What the best is the best in."""
+    task: Task = "classification"
+    """What labels are."""
     candidates: tuple[Candidate, ...]
     """The best first."""
     optimum: dict[str, Any] | None
@@ -113,7 +120,7 @@ class Comparison:
         rows = []
         for each in self.candidates:
             row: dict[str, Any] = {"model": each.name, "lr": each.lr, "parameters": each.parameters}
-            for metric in METRICS:
+            for metric in METRICS[self.task]:
                 row[metric], row[f"{metric}_std"] = each.mean(metric), each.spread(metric)
             chance = None if each is self.best else self.chance(self.best, each)
             row["p_value"] = chance
@@ -176,21 +183,25 @@ def compare(
         lr = _choose_rate(folder, recipe, shared, dataset, factors, seeds[0], title)
         runs = []
         for seed in seeds:
-            run, seen = _train(folder, recipe, shared, dataset, lr, seed, title)
-            runs.append(_seed(run, seed, seen[split]))
-            optimum = seen[split]["optimum"]
+            run, evaluations = _train(folder, recipe, shared, dataset, lr, seed, title)
+            runs.append(_seed(run, seed, evaluations[split]))
+            optimum = evaluations[split]["optimum"]
         count = _parameters(Run(Path(runs[0].run or "")))
         candidates.append(
             Candidate(name=ensemble.model_name(shared), lr=lr, parameters=count, seeds=tuple(runs))
         )
-    return ordered(str(dataset.path), split, config.eval.metric, candidates, optimum)
+    task = dataset.schema.task
+    metric = config.eval.resolve(task)
+    return ordered(str(dataset.path), split, metric, candidates, optimum, task)
 
 
 def check_models(names: Sequence[str]) -> None:
     """Raise a ConfigError if one of these is neither a model nor `trees`."""
     for name in names:
-        if name not in (*MODELS, TREES):
-            raise unknown("model", name, (*MODELS, TREES))
+        if ":" in name:
+            find(name)
+        elif name not in (*MODELS, TREES):
+            raise unknown("model", name, (*MODELS, TREES, "module:Class"))
 
 
 def of_runs(paths: Sequence[Path]) -> Comparison:
@@ -231,8 +242,9 @@ def of_runs(paths: Sequence[Path]) -> Comparison:
                 seeds=tuple(seeds),
             )
         )
-    metric = from_dict(runs[0].config).eval.metric
-    return ordered(str(runs[0].dataset["path"]), split, metric, candidates, optimum)
+    task = runs[0].schema.task
+    metric = from_dict(runs[0].config).eval.resolve(task)
+    return ordered(str(runs[0].dataset["path"]), split, metric, candidates, optimum, task)
 
 
 def ordered(
@@ -241,6 +253,7 @@ def ordered(
     metric: str,
     candidates: Sequence[Candidate],
     optimum: dict[str, Any] | None,
+    task: Task = "classification",
 ) -> Comparison:
     """Return the comparison with the best candidate first."""
     sign = -1.0 if metric in HIGHER_IS_BETTER else 1.0
@@ -253,6 +266,7 @@ def ordered(
         data=data,
         split=split,
         metric=metric,
+        task=task,
         candidates=tuple(sorted(candidates, key=rank)),
         optimum=optimum,
     )
@@ -270,16 +284,19 @@ def _choose_rate(
     rates = [config.optim.lr * factor for factor in factors]
     if len(rates) == 1:
         return rates[0]
-    sign = 1.0 if config.eval.metric in HIGHER_IS_BETTER else -1.0
+    metric = config.eval.resolve(dataset.schema.task)
+    sign = 1.0 if metric in HIGHER_IS_BETTER else -1.0
     reached = []
     for lr in rates:
         try:
-            _, seen = _train(folder, recipe, config, dataset, lr, seed, f"{title}, rate {lr:g}")
+            _, evaluations = _train(
+                folder, recipe, config, dataset, lr, seed, f"{title}, rate {lr:g}"
+            )
         except DivergedError:
             # Too large a rate for this model: that is what the others are tried for.
             reached.append(float("-inf"))
             continue
-        value = seen["validation"]["metrics"][config.eval.metric]
+        value = evaluations["validation"]["metrics"][metric]
         reached.append(float("-inf") if value is None else sign * value)
     if max(reached) == float("-inf"):
         tried = ", ".join(f"{lr:g}" for lr in rates)
@@ -304,17 +321,18 @@ def _train(
         seed=first,
         loader=replace(config.loader, seed=first),
     )
-    path = folder / config.model.name / f"lr-{lr:g}-seed-{seed}"
+    # Of a model of one's own, `module:Class`, a name that any file system takes.
+    path = folder / config.model.name.replace(":", ".") / f"lr-{lr:g}-seed-{seed}"
     return runner.complete(path, recipe, config, dataset, title=f"{title}, seed {seed}")
 
 
 def _seed(run: Run, seed: int, evaluation: dict[str, Any]) -> Seed:
-    took = training_stats(run)
+    stats = training_stats(run)
     return Seed(
         seed=seed,
         metrics=evaluation["metrics"],
-        elapsed_s=took.elapsed_s,
-        samples_per_s=took.samples_per_s,
+        elapsed_s=stats.elapsed_s,
+        samples_per_s=stats.samples_per_s,
         run=str(run.path),
     )
 
@@ -329,7 +347,7 @@ def _trees(
         if not known.is_file():
             path.mkdir(parents=True, exist_ok=True)
             predicted = fit_trees(dataset, seed, title=f"{title}, seed {seed}")
-            metrics = measure(*predicted[split].label()).to_dict()
+            metrics = measure_for(dataset.schema.task)(*predicted[split].label()).to_dict()
             write_json(known, {"split": split, "metrics": metrics})
         metrics = Run(path).evaluation(split) or {}
         runs.append(Seed(seed=seed, metrics=metrics["metrics"]))

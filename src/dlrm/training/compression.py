@@ -7,20 +7,21 @@ run, each in a run directory of its own; finished ones are not trained again, an
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
+import torch
 from torch import nn
 
 from dlrm.data.store import Dataset, Split
 from dlrm.errors import ConfigError, DatasetError
-from dlrm.models import ModelConfig
+from dlrm.metrics import MetricValues, Values
 from dlrm.nn.embedding import embeddings_of
 from dlrm.nn.precision import resolve
 from dlrm.nn.quantized import TableDtype, quantize
 from dlrm.nn.tables import TablesConfig
 from dlrm.run import Run
 from dlrm.training import runner
-from dlrm.training.config import TrainConfig
+from dlrm.training.config import TrainConfig, tables_of, with_tables
 from dlrm.training.ensemble import members
 from dlrm.training.evaluate import predict_split
 from dlrm.training.load import load_model
@@ -30,7 +31,10 @@ METHODS = ("qr", "mixed_dim", "hash")
 """Those that need training."""
 
 TOLERANCE = 0.001
-"""Share of the log loss that makes a difference between models of clicks."""
+"""Share of the log loss that makes a difference between models of clicks, or of the RMSE between
+models of numbers."""
+
+Error = Literal["log_loss", "rmse"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,25 +48,43 @@ class Candidate:
     """Of all tables, as a checkpoint holds them."""
     ratio: float
     """How many times larger plain float32 tables are."""
-    auc: float | None
-    log_loss: float
-    normalized_entropy: float | None
-    calibration: float | None
+    log_loss: float | None = None
+    """Of clicks, as are the next three."""
+    auc: float | None = None
+    normalized_entropy: float | None = None
+    calibration: float | None = None
+    rmse: float | None = None
+    """Of numbers, as is the next."""
+    mae: float | None = None
     auc_change: float | None = None
-    """Against the run."""
-    log_loss_change: float = 0.0
+    """Against the run, as what follows."""
+    log_loss_change: float | None = None
+    rmse_change: float | None = None
     run: str | None = None
     """The run directory of one that was trained."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sweep:
-    """The tables of a run, and smaller ones."""
+    """The tables of a run, and smaller ones; of several labels the first is measured."""
 
     candidates: tuple[Candidate, ...]
     """The run itself first."""
     skipped: dict[str, str]
     """Name of what cannot apply -> why."""
+
+    @property
+    def metric(self) -> Error:
+        """What tables are judged by, the less the better."""
+        return "log_loss" if self.base.rmse is None else "rmse"
+
+    def error(self, candidate: Candidate) -> float:
+        """Return the log loss of clicks, or the RMSE of numbers."""
+        return getattr(candidate, self.metric)
+
+    def change(self, candidate: Candidate) -> float:
+        """Return how much larger that is than the run's."""
+        return self.error(candidate) - self.error(self.base)
 
     @property
     def base(self) -> Candidate:
@@ -71,20 +93,20 @@ class Sweep:
 
     @property
     def frontier(self) -> list[Candidate]:
-        """Those that no other beats in memory and log loss both, the smallest first."""
-        found: list[Candidate] = []
-        for each in sorted(self.candidates, key=lambda c: (c.size_bytes, c.log_loss)):
-            if not found or each.log_loss < found[-1].log_loss:
-                found.append(each)
-        return found
+        """Those that no other beats in memory and `metric` both, the smallest first."""
+        best: list[Candidate] = []
+        for candidate in sorted(self.candidates, key=lambda c: (c.size_bytes, self.error(c))):
+            if not best or self.error(candidate) < self.error(best[-1]):
+                best.append(candidate)
+        return best
 
     @property
     def choice(self) -> Candidate:
-        """The smallest whose log loss is within `TOLERANCE` of the run's."""
-        most = self.base.log_loss * (1 + TOLERANCE)
+        """The smallest whose log loss or RMSE is within `TOLERANCE` of the run's."""
+        most = self.error(self.base) * (1 + TOLERANCE)
         return min(
-            (each for each in self.candidates if each.log_loss <= most),
-            key=lambda each: (each.size_bytes, each.log_loss),
+            (candidate for candidate in self.candidates if self.error(candidate) <= most),
+            key=lambda candidate: (candidate.size_bytes, self.error(candidate)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,6 +116,7 @@ class Sweep:
             "candidates": [
                 {**asdict(each), "frontier": each.name in on_frontier} for each in self.candidates
             ],
+            "metric": self.metric,
             "choice": self.choice.name,
             "tolerance": TOLERANCE,
             "skipped": self.skipped,
@@ -153,7 +176,9 @@ def sweep(
         Interrupted: The user stopped a training, and it is saved.
 
     """
-    model = load_model(run)
+    # Where bits are few: no GPU has kernels for them.
+    cpu = torch.device("cpu")
+    model = load_model(run, device=cpu)
     candidates = [_measured(_stored(config), _stored(config), model, split, config)]
     skipped: dict[str, str] = {}
     tick()
@@ -169,7 +194,7 @@ def sweep(
                 config,
                 model=with_tables(config.model, tables),
                 ensemble_models=tuple(
-                    with_tables(model, replace(tables, init_std=model.tables.init_std))
+                    with_tables(model, replace(tables, init_std=tables_of(model).init_std))
                     for model in config.ensemble_models
                 ),
                 baseline=False,
@@ -184,21 +209,16 @@ def sweep(
         path.parent.mkdir(exist_ok=True)
         title = f"{name} ({number} of {len(trained)})"
         theirs, _ = runner.complete(path, run.recipe, again, dataset, title=title)
-        found = _measured(name, method, load_model(theirs), split, config)
-        candidates.append(replace(found, run=str(path)))
+        candidate = _measured(name, method, load_model(theirs, device=cpu), split, config)
+        candidates.append(replace(candidate, run=str(path)))
     return Sweep(
         candidates=tuple(_beside(each, candidates[0]) for each in candidates), skipped=skipped
     )
 
 
-def with_tables(model: ModelConfig, tables: TablesConfig) -> ModelConfig:
-    """Return the config of a model with other tables."""
-    return replace(model, tables=tables)
-
-
 def _stored(config: TrainConfig) -> str:
     """Return what the tables of a run are called."""
-    tables = config.model.tables
+    tables = tables_of(config.model)
     if tables.qat != "none":
         return f"qat {tables.qat}"
     return tables.storage if tables.compression == "none" else tables.compression
@@ -207,29 +227,26 @@ def _stored(config: TrainConfig) -> str:
 def _measured(
     name: str, method: str, model: nn.Module, split: Split, config: TrainConfig
 ) -> Candidate:
-    values = predict_split(model, split, config.eval.batch_size).compute()[0]
-    if values.log_loss is None:
+    values: Values = predict_split(model, split, config.eval.batch_size).compute()[0]
+    if not values.samples:
         raise DatasetError("there are no rows to measure")
     parts = embeddings_of(model)
     size_bytes = sum(part.size_bytes for part in parts)
-    plain_bytes = sum(4 * part.dim * sum(part.rows) for part in parts)
-    return Candidate(
-        name=name,
-        method=method,
-        size_bytes=size_bytes,
-        ratio=plain_bytes / size_bytes,
-        auc=values.auc,
-        log_loss=values.log_loss,
-        normalized_entropy=values.normalized_entropy,
-        calibration=values.calibration,
+    plain_bytes = sum(4 * part.dim * sum(part.layout.sizes) for part in parts)
+    measures: dict[str, Any] = (
+        {"log_loss": values.log_loss, "auc": values.auc, "calibration": values.calibration}
+        | {"normalized_entropy": values.normalized_entropy}
+        if isinstance(values, MetricValues)
+        else {"rmse": values.rmse, "mae": values.mae}
     )
+    ratio = plain_bytes / size_bytes if size_bytes else 1.0
+    return Candidate(name=name, method=method, size_bytes=size_bytes, ratio=ratio, **measures)
 
 
-def _beside(each: Candidate, base: Candidate) -> Candidate:
-    # Undefined where the rows have one class only.
-    change = None if each.auc is None or base.auc is None else each.auc - base.auc
-    return replace(
-        each,
-        auc_change=change,
-        log_loss_change=each.log_loss - base.log_loss,
-    )
+def _beside(candidate: Candidate, base: Candidate) -> Candidate:
+    """Return a candidate with its changes; undefined where the rows have one class only."""
+    changes: dict[str, float | None] = {}
+    for metric in ("auc", "log_loss", "rmse"):
+        ours, theirs = getattr(candidate, metric), getattr(base, metric)
+        changes[f"{metric}_change"] = None if None in (ours, theirs) else ours - theirs
+    return replace(candidate, **changes)

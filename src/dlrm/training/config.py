@@ -10,10 +10,11 @@ import tyro
 from dlrm import models
 from dlrm.data.loader import LoaderConfig
 from dlrm.data.options import PrepareConfig
-from dlrm.errors import ConfigError, unknown
-from dlrm.metrics import SELECTING
+from dlrm.errors import ConfigError
+from dlrm.metrics import selecting
 from dlrm.models import ModelConfig
 from dlrm.models.dlrm import DLRMConfig
+from dlrm.nn.tables import TablesConfig
 from dlrm.optim.config import OptimConfig
 from dlrm.parallel.config import Engine, ParallelConfig
 from dlrm.schema import Task
@@ -56,11 +57,7 @@ class EvalConfig:
             ConfigError: The metric is for labels of another kind; lists the choices.
 
         """
-        if self.metric == "auto":
-            return SELECTING[task][0]
-        if self.metric not in SELECTING[task]:
-            raise unknown(f"eval.metric of a {task}", self.metric, ("auto", *SELECTING[task]))
-        return self.metric
+        return selecting(task, self.metric)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,6 +144,26 @@ class TrainConfig:
             )
         if not 0 <= self.clip < inf:
             raise ConfigError(f"clip is {self.clip}: it must not be negative")
+
+
+def tables_of(model: ModelConfig) -> TablesConfig:
+    """Return how the tables of a model are stored; a model of one's own may not say it."""
+    return getattr(model, "tables", TablesConfig())
+
+
+def with_tables(model: ModelConfig, tables: TablesConfig) -> ModelConfig:
+    """Return the config of a model with other tables.
+
+    Raises:
+        ConfigError: It does not say how its tables are stored.
+
+    """
+    if not hasattr(model, "tables"):
+        raise ConfigError(
+            f"the model {model.name} has no field `tables`, a dlrm.nn.tables.TablesConfig: its "
+            "tables cannot be others"
+        )
+    return dataclasses.replace(model, tables=tables)
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:

@@ -43,14 +43,9 @@ class Data:
     """On disk; None where it is not prepared yet."""
 
     @property
-    def bags(self) -> bool:
-        """Whether samples have bags of ids."""
-        return any(feature.multi_hot for feature in self.schema.categorical)
-
-    @property
     def lookups(self) -> float:
         """Ids of a sample, on average."""
-        return sum(self.pooling.get(name, 1.0) for name in self.schema.names)
+        return sum(self.pooling.get(name, 1.0) for name in self.schema.feature_names)
 
     @property
     def disk_bytes(self) -> int:
@@ -61,9 +56,11 @@ class Data:
 
     @property
     def sample_bytes(self) -> float:
-        """Bytes of a sample in a dataset."""
-        offsets = 8 * len(self.schema.categorical) if self.bags else 0
-        return 4 * len(self.schema.dense) + 4 * self.lookups + offsets + 1
+        """Bytes of a sample in a dataset, without a weight."""
+        schema = self.schema
+        labels = schema.num_labels * (1 if schema.task == "classification" else 4)
+        offsets = 8 * len(schema.list_features)
+        return 4 * len(schema.dense) + 4 * self.lookups + offsets + labels
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ import torch
 
 from dlrm.errors import ConfigError, PlanError
 from dlrm.nn import precision
+from dlrm.nn.tables import TablesConfig
+from dlrm.optim import find
 from dlrm.parallel.arithmetic import Arithmetic, arithmetic
 from dlrm.parallel.plan import Plan, Sharding, plan
 from dlrm.parallel.tables import Contents, contents
@@ -97,10 +99,10 @@ def planned(config: TrainConfig, data: Data, world: World) -> Planned:
 
     rest = takes(0).process_bytes
     share = -(-kept.tables_bytes // world.size)
-    made, reason = None, _too_large(kept, world, rest)
+    placement, reason = None, _too_large(kept, world, rest)
     if reason is None:
         try:
-            made = plan(
+            placement = plan(
                 kept.tables,
                 world.size,
                 memory_bytes=world.memory_bytes - rest,
@@ -110,10 +112,10 @@ def planned(config: TrainConfig, data: Data, world: World) -> Planned:
         except PlanError as refused:
             reason = f"{refused}; each also holds {human_bytes(rest)} besides tables"
     sent = None
-    if made is not None:
-        sent = traffic(made, number_bytes=world.number_bytes, dense_bytes=kept.dense_bytes)
-    fullest = share if made is None else max(made.memory_bytes)
-    return Planned(config, data, world, kept, cost, takes(fullest), made, sent, reason)
+    if placement is not None:
+        sent = traffic(placement, number_bytes=world.number_bytes, dense_bytes=kept.dense_bytes)
+    fullest = share if placement is None else max(placement.memory_bytes)
+    return Planned(config, data, world, kept, cost, takes(fullest), placement, sent, reason)
 
 
 def _too_large(kept: Contents, world: World, rest: int) -> str | None:
@@ -131,26 +133,26 @@ def _too_large(kept: Contents, world: World, rest: int) -> str | None:
     )
 
 
-def alternatives(of: Planned) -> list[Alternative]:
+def alternatives(base: Planned) -> list[Alternative]:
     """Return what a run would need with one thing changed at a time, where that is possible."""
-    found = []
-    for flag, what, config in _changes(of.config):
+    changes = []
+    for flag, what, config in _changes(base.config):
         try:
-            changed = planned(config, of.data, of.world)
+            changed = planned(config, base.data, base.world)
         except ConfigError:
             continue
-        if changed.kept.tables_bytes < of.kept.tables_bytes:
+        if changed.kept.tables_bytes < base.kept.tables_bytes:
             size = changed.footprint.process_bytes
-            found.append(Alternative(flag, what, size, changed.fits))
-    for size in _sizes(of.world.size):
-        world = replace(of.world, size=size)
-        changed = planned(of.config, of.data, world)
+            changes.append(Alternative(flag, what, size, changed.fits))
+    for size in _sizes(base.world.size):
+        world = replace(base.world, size=size)
+        changed = planned(base.config, base.data, world)
         if changed.fits:
             flag = f"--world {size}"
             needs = changed.footprint.process_bytes
-            found.append(Alternative(flag, f"{size} devices", needs, fits=True))
+            changes.append(Alternative(flag, f"{size} devices", needs, fits=True))
             break
-    return [*found, *_larger(of)]
+    return [*changes, *_larger(base)]
 
 
 def _changes(config: TrainConfig) -> Iterator[tuple[str, str, TrainConfig]]:
@@ -159,30 +161,31 @@ def _changes(config: TrainConfig) -> Iterator[tuple[str, str, TrainConfig]]:
     if dim > 1:
         changed = replace(config, model=replace(model, dim=dim // 2))
         yield f"--model.dim {dim // 2}", f"rows of {dim // 2} numbers instead of {dim}", changed
+    # A model of one's own may not say how its tables are stored.
+    if hasattr(model, "tables"):
+        for flag, what, tables in _table_changes(model.tables):
+            yield flag, what, replace(config, model=replace(model, tables=tables))
+    if find(config.optim.name).declaration.state_per_table_number:
+        changed = replace(config, optim=replace(config.optim, name="rowwise_adagrad"))
+        yield "--optim.name rowwise_adagrad", "one number of state a row", changed
+
+
+def _table_changes(tables: TablesConfig) -> Iterator[tuple[str, str, TablesConfig]]:
     for storage, what in (
         ("bf16", "tables in bfloat16, updates rounded at random"),
         ("split", "tables in two halves of 16 bits"),
     ):
-        tables = replace(model.tables, storage=storage)
-        yield (
-            f"--model.tables.storage {storage}",
-            what,
-            replace(config, model=replace(model, tables=tables)),
-        )
+        yield f"--model.tables.storage {storage}", what, replace(tables, storage=storage)
     for compression, what in (
         ("qr", "quotient and remainder tables"),
         ("hash", "ids that share rows"),
         ("mixed_dim", "short rows in large tables"),
     ):
         try:
-            tables = replace(model.tables, compression=compression)
-            changed = replace(config, model=replace(model, tables=tables))
+            changed = replace(tables, compression=compression)
         except ConfigError:
             continue
         yield f"--model.tables.compression {compression}", what, changed
-    if config.optim.name in ("adagrad", "adam"):
-        changed = replace(config, optim=replace(config.optim, name="rowwise_adagrad"))
-        yield "--optim.name rowwise_adagrad", "one number of state a row", changed
 
 
 def _sizes(world: int) -> Iterator[int]:
@@ -192,9 +195,9 @@ def _sizes(world: int) -> Iterator[int]:
         size = size + 1 if size < 16 else size * 5 // 4
 
 
-def _larger(of: Planned) -> Iterator[Alternative]:
+def _larger(base: Planned) -> Iterator[Alternative]:
     """Yield devices that are large enough."""
-    unlimited = planned(of.config, of.data, replace(of.world, memory_bytes=1 << 60))
+    unlimited = planned(base.config, base.data, replace(base.world, memory_bytes=1 << 60))
     if unlimited.fits:
         need = unlimited.footprint.process_bytes
         size = -(-need // 10**9)

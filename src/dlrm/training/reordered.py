@@ -10,14 +10,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dlrm.batch import Batch
+from dlrm.batch import Batch, Jagged
 from dlrm.models import ModelConfig
 from dlrm.nn.precision import ComputeDtype
 from dlrm.schema import Schema
 
 
 class Reordered(nn.Module):
-    """`forward(batch) -> logits (B,)`, in the order of the batch.
+    """`forward(batch) -> logits (B, K)`, in the order of the batch.
 
     Args:
         model: That computes them.
@@ -31,8 +31,8 @@ class Reordered(nn.Module):
         self._generator = torch.Generator().manual_seed(seed)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the logits (B,)."""
-        order = torch.randperm(len(batch), generator=self._generator)
+        """Return the logits (B, K)."""
+        order = torch.randperm(len(batch), generator=self._generator).to(batch.labels.device)
         return self.model(reordered(batch, order))[order.argsort()]
 
 
@@ -44,9 +44,9 @@ class ReorderedConfig:
     seed: int
     name: str = "reordered"
 
-    def build(self, schema: Schema, precision: ComputeDtype = "fp32") -> Reordered:
-        """Return the model for data of this schema, with fresh parameters."""
-        return Reordered(self.model.build(schema, precision), self.seed)
+    def build(self, schema: Schema, dtype: ComputeDtype = "fp32") -> Reordered:
+        """Return the model for data of this schema, see `dlrm.models.build`."""
+        return Reordered(self.model.build(schema, dtype), self.seed)
 
 
 def config_of(model: ModelConfig, seed: int) -> ModelConfig:
@@ -62,11 +62,19 @@ def reordered(batch: Batch, order: Tensor) -> Batch:
         order: (B,), the number of the sample that comes first, second, ...
 
     """
-    dense, labels = batch.dense[order], batch.labels[order]
-    if batch.offsets is None:
-        return Batch(dense, batch.ids[order], labels)
-    starts = batch.offsets[:-1].view(len(batch), -1)[order].flatten()
-    lengths = batch.offsets.diff().view(len(batch), -1)[order].flatten()
-    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-    shift = (starts - offsets[:-1]).repeat_interleave(lengths)
-    return Batch(dense, batch.ids[torch.arange(len(shift)) + shift], labels, offsets)
+    lists = batch.lists
+    if lists is not None:
+        shape = (len(batch), batch.num_lists)
+        starts = lists.offsets[:-1].view(shape)[order].flatten()
+        lengths = lists.lengths.view(shape)[order].flatten()
+        offsets = torch.cat([lists.offsets.new_zeros(1), lengths.cumsum(0)])
+        shift = (starts - offsets[:-1]).repeat_interleave(lengths)
+        places = torch.arange(len(shift), device=shift.device) + shift
+        lists = Jagged(lists.values[places], offsets)
+    return Batch(
+        batch.dense[order],
+        batch.ids[order],
+        batch.labels[order],
+        lists,
+        None if batch.weights is None else batch.weights[order],
+    )

@@ -56,7 +56,7 @@ class Simulated:
 
 
 def simulated(
-    of: Planned,
+    base: Planned,
     devices: Callable[[int], Devices],
     *,
     most: int = MOST_DEVICES,
@@ -65,36 +65,36 @@ def simulated(
     """Return a run on 1, 2, 4, ... devices.
 
     Args:
-        of: The run; its batch is that of one device where batches grow.
+        base: The run; its batch is that of one device where batches grow.
         devices: What a number of devices are like.
         most: Of them.
         scaling: Whether the batch grows with them.
 
     """
-    found: list[Simulated] = []
-    base = None
-    for world in _worlds(most, of.config.loader.batch_size if scaling == "strong" else most):
-        size = of.config.loader.batch_size * (world if scaling == "weak" else 1)
-        config = replace(of.config, loader=replace(of.config.loader, batch_size=size))
-        made = planned(config, of.data, replace(of.world, size=world))
-        if made.plan is None or made.traffic is None:
-            found.append(Simulated(world, size, None, None))
+    runs: list[Simulated] = []
+    fewest = None
+    for world in _worlds(most, base.config.loader.batch_size if scaling == "strong" else most):
+        size = base.config.loader.batch_size * (world if scaling == "weak" else 1)
+        config = replace(base.config, loader=replace(base.config.loader, batch_size=size))
+        plan = planned(config, base.data, replace(base.world, size=world))
+        if plan.plan is None or plan.traffic is None:
+            runs.append(Simulated(world, size, None, None))
             continue
-        each = devices(world)
+        equal = devices(world)
         step = simulate(
-            each.operators,
-            made.plan,
-            made.traffic,
-            each.network,
+            equal.operators,
+            plan.plan,
+            plan.traffic,
+            equal.network,
             batch_size=size,
-            dense_bytes=made.kept.dense_bytes,
-            overlap=each.overlap,
-            slowdown=each.slowdown,
+            dense_bytes=plan.kept.dense_bytes,
+            overlap=equal.overlap,
+            slowdown=equal.slowdown,
         )
         rate = size / step.total_s / world
-        base = base or rate
-        found.append(Simulated(world, size, step, rate / base))
-    return found
+        fewest = fewest or rate
+        runs.append(Simulated(world, size, step, rate / fewest))
+    return runs
 
 
 def _worlds(most: int, batch_size: int) -> Iterator[int]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from dlrm.parallel.device import Device, StepTime, step_time
+from dlrm.training.config import tables_of
 from dlrm.training.planned import Planned
 from dlrm.training.rates import Rates
 
@@ -39,19 +40,19 @@ class Times:
         return self.train_s + (self.evaluation_s or 0.0) + (self.saving_s or 0.0)
 
 
-def measured(of: Planned, rates: Rates, bandwidth: float) -> Times:
+def measured(run: Planned, rates: Rates, bandwidth: float) -> Times:
     """Return the times on machines like the one that was measured.
 
     Args:
-        of: The run.
+        run: What is planned.
         rates: Measured with the samples of one process.
         bandwidth: Bytes a second between machines.
 
     """
-    config, samples = of.config, of.data.samples
+    config, samples = run.config, run.data.samples
     exchange_s = 0.0
-    if of.traffic is not None:
-        exchange_s = of.traffic.busiest(config.loader.batch_size) / bandwidth
+    if run.traffic is not None:
+        exchange_s = run.traffic.busiest(config.loader.batch_size) / bandwidth
     step_s = rates.step_s + exchange_s
     steps = -(-samples.get("train", 0) // config.loader.batch_size)
     every = config.eval.every
@@ -60,36 +61,36 @@ def measured(of: Planned, rates: Rates, bandwidth: float) -> Times:
     scored = held_out * evaluations
     saves = -(-steps // config.checkpoint.every) if config.checkpoint.every else evaluations
     # Each process writes what it has.
-    written = of.footprint.checkpoint_bytes / of.world.size
+    written = run.footprint.checkpoint_bytes / run.world.size
     return Times(
         basis="measured",
         step_s=step_s,
         exchange_s=exchange_s,
         samples_per_s=config.loader.batch_size / step_s,
         train_s=steps * step_s,
-        evaluation_s=scored * rates.evaluation_s / of.world.size
+        evaluation_s=scored * rates.evaluation_s / run.world.size
         + (scored + samples.get("train", 0)) * rates.metrics_s,
         saving_s=saves * (rates.save_s + written * rates.write_s),
         rates=rates,
     )
 
 
-def described(of: Planned, device: Device) -> Times | None:
+def described(run: Planned, device: Device) -> Times | None:
     """Return the times on devices at the rates that they are said to have; None without a plan."""
-    if of.plan is None or of.traffic is None:
+    if run.plan is None or run.traffic is None:
         return None
-    config = of.config
+    config = run.config
     parts = step_time(
         device,
-        of.plan,
-        of.traffic,
-        of.cost,
-        of.kept,
+        run.plan,
+        run.traffic,
+        run.cost,
+        run.kept,
         batch_size=config.loader.batch_size,
-        storage=config.model.tables.storage,
+        storage=tables_of(config.model).storage,
         optimizer=config.optim.name,
     )
-    steps = -(-of.data.samples.get("train", 0) // config.loader.batch_size)
+    steps = -(-run.data.samples.get("train", 0) // config.loader.batch_size)
     return Times(
         basis="described",
         step_s=parts.total_s,

@@ -1,0 +1,196 @@
+"""What a training run is made of: model, optimizer, batches, and how it is measured and saved."""
+
+import sys
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dlrm.data.loader import Loader
+from dlrm.data.store import Dataset, Split
+from dlrm.errors import DatasetError
+from dlrm.metrics import Metrics, is_better
+from dlrm.models.standardized import Standardized
+from dlrm.parallel.world import World
+from dlrm.run import Run
+from dlrm.training import checkpoint
+from dlrm.training.average import Average
+from dlrm.training.build import Built, build, optimizer_of, pooling
+from dlrm.training.checkpoint import Progress
+from dlrm.training.config import TrainConfig
+from dlrm.training.device import resolve_device
+from dlrm.training.evaluate import measured, predict_split
+from dlrm.training.log import Log
+from dlrm.training.loss import Loss, loss_function
+from dlrm.training.step import TrainStep
+from dlrm.training.tensorboard import EventWriter
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A training run on this process; where it stands is its `Progress`."""
+
+    config: TrainConfig
+    dataset: Dataset
+    run: Run
+    world: World
+    device: torch.device
+    built: Built
+    optimizer: Optimizer
+    loss: Loss
+    loader: Loader
+    """Of the training split."""
+    average: Average
+    last_step: int
+    """At which training ends in any case."""
+    metric: str
+    """What makes a model the best."""
+
+    @classmethod
+    def begin(cls, config: TrainConfig, dataset: Dataset, run: Run, world: World) -> "Trainer":
+        """Return the training of a fresh model; errors as for `dlrm.training.loop.fit`."""
+        schema, train = dataset.schema, dataset.split("train")
+        if len(train) == 0:
+            raise DatasetError(f"{dataset.path}: the training split has no rows")
+        metric = config.eval.resolve(schema.task)
+        device = resolve_device(config.device, world.local_rank, world.local_size)
+        torch.manual_seed(config.seed)
+        built = build(config, schema, world, pooling(dataset))
+        optimizer = optimizer_of(config, built)
+        if not world.first:
+            # What is drawn from now on, such as dropout, is of this process' samples.
+            torch.manual_seed(hash((config.seed, world.rank)))
+        loader = Loader(
+            train,
+            batch_size=config.loader.batch_size,
+            shuffle=config.loader.shuffle,
+            seed=config.loader.seed,
+            part=(world.rank, world.size),
+            pin=device.type == "cuda",
+        )
+        last_step = min(config.epochs * len(loader), config.max_steps or sys.maxsize)
+        return cls(
+            config=config,
+            dataset=dataset,
+            run=run,
+            world=world,
+            device=device,
+            built=built,
+            optimizer=optimizer,
+            loss=loss_function(config.loss, schema.task, _standardized(built.model, train)),
+            loader=loader,
+            average=Average(built.model, config.average, last_step),
+            last_step=last_step,
+            metric=metric,
+        )
+
+    def step(self, steps: int) -> TrainStep:
+        """Return the step of this training, of which so many were taken before."""
+        return TrainStep(
+            self.built.net,
+            self.optimizer,
+            self.loss,
+            rate=lambda number: self.config.optim.rate(number, self.last_step),
+            clip=self.config.clip,
+            device=self.device,
+            steps=steps,
+        )
+
+    def fresh(self) -> Progress:
+        """Return where a run stands at its start."""
+        return Progress(seen=self._none_seen())
+
+    def resumed(self) -> Progress:
+        """Load the newest checkpoint, and return where the run stands; the start without one.
+
+        Raises:
+            CheckpointError: The newest checkpoint is damaged or belongs to another model.
+
+        """
+        steps = self.world.broadcast_object(checkpoint.steps(checkpoint.folder(self.run)))
+        if not steps:
+            # Killed before its first checkpoint: it stands at the start.
+            self.run.rewind(0)
+            return self.fresh()
+        progress = checkpoint.load(
+            checkpoint.folder(self.run),
+            steps[-1],
+            self.built.model,
+            self.optimizer,
+            self.average,
+            self.world,
+        )
+        progress.seen.task = self.dataset.schema.task
+        if not progress.finished:
+            self.run.rewind(progress.step)
+            processes = {"processes": self.world.size} if self.world.size > 1 else {}
+            self.run.log("resumed", step=progress.step, **processes)
+        return progress
+
+    def events(self, resumed_at: int | None) -> EventWriter | None:
+        """Return what writes TensorBoard events, where they are wanted.
+
+        Args:
+            resumed_at: The step that the run goes on from; None for a fresh one.
+
+        """
+        if not (self.config.tensorboard and self.world.first):
+            return None
+        return EventWriter(self.run.path / "tensorboard", resumed_at=resumed_at)
+
+    def evaluate(self, progress: Progress, log: Log) -> None:
+        """Measure the training rows since the last time and the held-out splits; note the best."""
+        config, schema, world = self.config, self.dataset.schema, self.world
+        checkpoint.gather_seen(progress, world)
+        if world.first:
+            log.evaluated("train", measured(progress.seen, schema))
+        progress.seen = self._none_seen()
+        value = None
+        for name in config.eval.splits:
+            split = self.dataset.split(name)
+            if len(split) == 0:
+                continue
+            predictions = predict_split(self.built.net, split, config.eval.batch_size, world)
+            values = measured(predictions, schema) if world.first else None
+            if values is not None:
+                log.evaluated(name, values)
+            # The first split alone, even when it is empty: test rows must not choose in its place.
+            if name == config.eval.splits[0]:
+                # Decided by one, because the last bits may differ from machine to machine.
+                value = world.broadcast_object(None if values is None else values.mean(self.metric))
+        if value is None:
+            return
+        if progress.best_value is None or is_better(self.metric, value, progress.best_value):
+            progress.best_step, progress.best_value, progress.stale = progress.step, value, 0
+            self.run.log("best", step=progress.step, metric=self.metric, value=value)
+        else:
+            progress.stale += 1
+
+    def save(self, progress: Progress) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            CheckpointError: It cannot be written, e.g. because the disk is full.
+
+        """
+        checkpoint.save(
+            checkpoint.folder(self.run),
+            self.built.model,
+            self.optimizer,
+            progress,
+            self.config.checkpoint.keep,
+            self.average,
+            self.world,
+        )
+
+    def _none_seen(self) -> Metrics:
+        return Metrics(self.dataset.schema.num_labels, self.dataset.schema.task)
+
+
+def _standardized(model: nn.Module, train: Split) -> Tensor | None:
+    """Let a model of numbers start at their mean; return their deviations (K,), None of clicks."""
+    if not isinstance(model, Standardized):
+        return None
+    model.standardize(train.labels, train.weights)
+    return model.deviation
