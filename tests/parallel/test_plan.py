@@ -20,7 +20,7 @@ def some_tables(draw, most=12):
         dim = draw(st.sampled_from([1, 2, 3, 8, 16, 64, 128]))
         return Table(
             f"embeddings/C{t}",
-            rows=draw(st.integers(1, 10_000_000)),
+            num_embeddings=draw(st.integers(1, 10_000_000)),
             dim=dim,
             row_bytes=4 * dim + SHARED,
             pooling=draw(st.sampled_from([1.0, 1.0, 0.5, 30.0])),
@@ -44,7 +44,7 @@ def check(made: Plan, tables: list[Table], world: int) -> None:
         assert all(0 <= rank < world for rank in ranks)
         rows = [(s.first_row, s.last_row) for s in shards]
         columns = [(s.first_column, s.last_column) for s in shards]
-        all_rows, all_columns = (0, table.rows), (0, table.dim)
+        all_rows, all_columns = (0, table.num_embeddings), (0, table.dim)
         match kind:
             case "table":
                 assert (rows, columns) == ([all_rows], [all_columns])
@@ -56,7 +56,7 @@ def check(made: Plan, tables: list[Table], world: int) -> None:
             case "row":
                 assert len(shards) > 1
                 assert set(columns) == {all_columns}
-                follow(rows, table.rows)
+                follow(rows, table.num_embeddings)
             case "column":
                 assert len(shards) > 1
                 assert set(rows) == {all_rows}
@@ -82,10 +82,10 @@ def test_shards_cover_each_table_exactly_once(tables, world, sharding):
     # Nothing is lost, and only copies and shared numbers of column parts are kept twice.
     copies = sum(
         table.size_bytes * (world - 1) if kind == "replicate" else
-        SHARED * table.rows * (len(made.of(t)) - 1) if kind == "column" else 0
+        SHARED * table.num_embeddings * (len(made.of(t)) - 1) if kind == "column" else 0
         for t, (table, kind) in enumerate(zip(tables, made.kinds, strict=True))
     )  # fmt: skip
-    rounding = sum(len(made.of(t)) * table.rows for t, table in enumerate(tables))
+    rounding = sum(len(made.of(t)) * table.num_embeddings for t, table in enumerate(tables))
     total = sum(table.size_bytes for table in tables) + copies
     assert total <= sum(made.memory_bytes) <= total + rounding
     assert sum(made.work) == pytest.approx(sum(table.work for table in tables))
@@ -120,7 +120,7 @@ def test_a_kind_is_taken_wherever_it_can_be(tables, world, sharding):
         possible = {
             "auto": True,
             "table": True,
-            "row": table.rows >= world > 1,
+            "row": table.num_embeddings >= world > 1,
             "column": any(table.dim % n == 0 for n in range(2, world + 1)),
             "replicate": table.may_replicate and world > 1,
         }

@@ -174,10 +174,10 @@ def _all(config: TrainConfig, schema: Schema, ids: Ids, alone: Any) -> dict[str,
     with torch.device("meta"):
         tables = contents(config.model.build(schema), config.optim.name).tables
     dim = max((table.dim for table in tables), default=1)
-    most = max((table.rows for table in tables), default=1)
+    most = max((table.num_embeddings for table in tables), default=1)
     row_bytes = max((table.row_bytes for table in tables), default=1)
     # A rank of several keeps as many rows less.
-    sizes = [-(-table.rows // dist.get_world_size()) for table in tables]
+    sizes = [-(-table.num_embeddings // dist.get_world_size()) for table in tables]
     while most > 1 and sum(min(n, most) for n in sizes) * row_bytes > TABLES_BYTES:
         most = most * 4 // 5
     # A model without tables never asks what they take.

@@ -63,7 +63,7 @@ def table_grid(plan: Plan) -> RenderableType:
         table = plan.tables[t]
         grid.add_row(
             table.name,
-            f"{table.rows:,}",
+            f"{table.num_embeddings:,}",
             str(table.dim),
             human_bytes(table.size_bytes),
             plan.kinds[t],
@@ -80,7 +80,7 @@ def takes_grid(run: Planned, times: Times | None, moved: float | None) -> Render
     grid = terminal.table("What it takes", "", "", "")
     grid.show_header = False
     grid.columns[2].justify = "left"
-    dense = run.kept.parameters - sum(t.rows * t.dim for t in run.kept.tables)
+    dense = run.kept.parameters - sum(t.num_embeddings * t.dim for t in run.kept.tables)
     grid.add_row("parameters", f"{run.kept.parameters:,}", f"{dense:,} of them outside of tables")
     grid.add_row(
         "memory" if run.world.size == 1 else "memory of each",

@@ -137,7 +137,7 @@ def _placement(plan: Plan) -> list[dict[str, Any]]:
     return [
         {
             "name": table.name,
-            "rows": table.rows,
+            "rows": table.num_embeddings,
             "dim": table.dim,
             "bytes": table.size_bytes,
             "kind": kind,

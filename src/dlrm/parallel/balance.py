@@ -134,7 +134,7 @@ class Balance:
         here = self._ranks[worst]
         least = self._worse(here.memory, here.work) * (1 - 1e-9)
         limit = max(map(self._of, self._ranks))
-        found = None
+        change = None
         moves = [(to, None) for to in range(len(self._ranks)) if to != worst]
         swaps = [(to, j) for j, to in enumerate(ranks) if to != worst]
         for i in mine:
@@ -158,8 +158,8 @@ class Balance:
                     and self._after(there, memory, work) <= limit
                     and self._after(here, -memory, -work) <= limit
                 ):
-                    least, found = value, (i, to, j)
-        return found
+                    least, change = value, (i, to, j)
+        return change
 
     def _after(self, rank: _Rank, memory: int, work: float) -> float:
         return (rank.memory + memory) * self._per_byte + (rank.work + work) * self._per_work

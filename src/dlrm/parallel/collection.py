@@ -109,11 +109,11 @@ class ShardedCollection(DistributedCollection):
                 units.append(make(chosen, width, layout, dim, storage, exchange))
         self.units = torch.nn.ModuleList(units)
         for group, features in enumerate(layout.groups):
-            found = [f for unit in units for f in unit.served[group]]
-            if sorted(found) != list(range(len(features))):
+            positions = [f for unit in units for f in unit.served[group]]
+            if sorted(positions) != list(range(len(features))):
                 # Optimizers that keep one number a row need equal parts, too.
                 raise ValueError(f"parts of tables that are cut by columns must be equal: {shards}")
-            place = sorted(range(len(found)), key=found.__getitem__)
+            place = sorted(range(len(positions)), key=positions.__getitem__)
             self._register(f"place_{group}", () if place == sorted(place) else place)
 
     @classmethod

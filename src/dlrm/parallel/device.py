@@ -79,17 +79,17 @@ def dense_update_bytes(kept: Contents, optimizer: str) -> float:
     return kept.dense_bytes * (2 + 2 + 2 + 2 * declaration.state_per_dense_number)
 
 
-def sample_bytes(made: Plan, cost: Arithmetic, storage: Storage, optimizer: str) -> float:
+def sample_bytes(plan: Plan, cost: Arithmetic, storage: Storage, optimizer: str) -> float:
     """Return the bytes of memory that a sample moves, on all devices together."""
     number, row = embedding_bytes(storage, optimizer)
-    lookups = sum(table.pooling for table in made.tables)
+    lookups = sum(table.pooling for table in plan.tables)
     # Activations and their gradients are written and read.
-    return number * sum(made.work) + row * lookups + 4 * cost.activations_bytes
+    return number * sum(plan.work) + row * lookups + 4 * cost.activations_bytes
 
 
 def step_time(
     device: Device,
-    made: Plan,
+    plan: Plan,
     traffic: Traffic,
     cost: Arithmetic,
     kept: Contents,
@@ -102,7 +102,7 @@ def step_time(
 
     Args:
         device: Each of the W devices.
-        made: Where the tables are.
+        plan: Where the tables are.
         traffic: What that makes them send.
         cost: Of a sample.
         kept: What the model keeps.
@@ -111,10 +111,10 @@ def step_time(
         optimizer: Name of the optimizer, see `dlrm.optim.find`.
 
     """
-    own = batch_size / made.world
+    own = batch_size / plan.world
     number, row = embedding_bytes(storage, optimizer)
-    per_number = number + row * sum(t.pooling for t in made.tables) / (sum(made.work) or 1.0)
-    rows_bytes = batch_size * max(made.work) * per_number
+    per_number = number + row * sum(t.pooling for t in plan.tables) / (sum(plan.work) or 1.0)
+    rows_bytes = batch_size * max(plan.work) * per_number
     dense = dense_update_bytes(kept, optimizer)
     return StepTime(
         compute_s=own * cost.flops / device.flops,

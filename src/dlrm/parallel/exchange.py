@@ -137,33 +137,35 @@ class AllToAll:
 
 class _Begin(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, vectors: Tensor, anchor: Tensor, trip: AllToAll) -> Tensor:
+    def forward(ctx: Any, vectors: Tensor, anchor: Tensor, transfer: AllToAll) -> Tensor:
         # Without the anchor, a process that keeps no table would not wait for gradients, and the
         # others, which send it none, would wait for it.
-        ctx.trip, ctx.shape, ctx.dtype = trip, vectors.shape, vectors.dtype
-        flat = vectors.flatten().to(trip.exchange.dtype)
-        trip.pending = trip.exchange.all_to_all(flat, trip.give, trip.take)
+        ctx.transfer, ctx.shape, ctx.dtype = transfer, vectors.shape, vectors.dtype
+        flat = vectors.flatten().to(transfer.exchange.dtype)
+        transfer.pending = transfer.exchange.all_to_all(flat, transfer.give, transfer.take)
         return vectors.new_empty(0)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        trip = ctx.trip
-        arrived = trip.arrived().to(ctx.dtype)
-        if trip.exchange.scale != 1.0:
-            arrived = arrived / trip.exchange.scale
+        transfer = ctx.transfer
+        arrived = transfer.arrived().to(ctx.dtype)
+        if transfer.exchange.scale != 1.0:
+            arrived = arrived / transfer.exchange.scale
         return arrived.view(ctx.shape), None, None
 
 
 class _End(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, token: Tensor, trip: AllToAll) -> Tensor:
-        ctx.trip = trip
-        return trip.arrived().to(token.dtype)
+    def forward(ctx: Any, token: Tensor, transfer: AllToAll) -> Tensor:
+        ctx.transfer = transfer
+        return transfer.arrived().to(token.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        trip, (grad,) = ctx.trip, grads
-        if trip.exchange.scale != 1.0:
-            grad = grad * trip.exchange.scale
-        trip.pending = trip.exchange.all_to_all(grad.to(trip.exchange.dtype), trip.take, trip.give)
+        transfer, (grad,) = ctx.transfer, grads
+        if transfer.exchange.scale != 1.0:
+            grad = grad * transfer.exchange.scale
+        transfer.pending = transfer.exchange.all_to_all(
+            grad.to(transfer.exchange.dtype), transfer.take, transfer.give
+        )
         return grad.new_empty(0), None

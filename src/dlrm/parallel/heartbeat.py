@@ -94,8 +94,8 @@ class Heartbeat:
         while now is not None and first is not None:
             for rank in self._others:
                 if now[rank].end == "stopped":
-                    said = now[rank].reason
-                    return WorldError(f"{self.members[rank]} stopped: {said}; {AGAIN}")
+                    cause = now[rank].reason
+                    return WorldError(f"{self.members[rank]} stopped: {cause}; {AGAIN}")
             quiet = [r for r in self._others if not now[r].end and now[r].beat == first[r].beat]
             if not quiet or time.monotonic() >= end:
                 self._gone.update(quiet)

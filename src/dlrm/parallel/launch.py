@@ -35,7 +35,7 @@ _TAIL_LINES = 30
 class _Rank:
     number: int
     process: subprocess.Popen[bytes]
-    said: IO[bytes] | None
+    stderr: IO[bytes] | None
     """What it wrote to standard error; None for rank 0, which wrote it to the terminal."""
     status: int | None = None
     asked: signal.Signals | None = None
@@ -93,7 +93,7 @@ def _start(procs: int, command: list[str], stack: ExitStack) -> Iterator[_Rank]:
         }
         for number in range(procs):
             first = number == 0
-            said = None if first else stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+            stderr = None if first else stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
             own = {"RANK": str(number), "LOCAL_RANK": str(number)}
             if first:
                 own["DLRM_LISTENER"] = str(listener.fileno())
@@ -102,14 +102,14 @@ def _start(procs: int, command: list[str], stack: ExitStack) -> Iterator[_Rank]:
                 env=defaults | dict(os.environ) | common | own,
                 stdin=None if first else subprocess.DEVNULL,
                 stdout=None if first else subprocess.DEVNULL,
-                stderr=said,
+                stderr=stderr,
                 pass_fds=(listener.fileno(),) if first else (),
                 # Ctrl-C goes to all processes of a terminal's foreground group; it would reach the
                 # ranks twice.
                 start_new_session=True,
                 preexec_fn=_die_with_parent(),  # noqa: PLW1509 - one call, looked up before
             )
-            yield _Rank(number, process, said)
+            yield _Rank(number, process, stderr)
 
 
 def _die_with_parent() -> Callable[[], None] | None:
@@ -189,11 +189,11 @@ def _report(failures: list[_Rank]) -> int:
         name = signal.Signals(-status).name
         why = " (out of memory?)" if name == "SIGKILL" and not culprit.asked else ""
         print(f"dlrm: rank {culprit.number} was killed by {name}{why}", file=sys.stderr)
-    elif culprit.said is not None:
+    elif culprit.stderr is not None:
         print(f"dlrm: rank {culprit.number} ended with status {status}", file=sys.stderr)
-    if culprit.said is not None:
-        culprit.said.seek(0)
-        lines = culprit.said.read().decode(errors="replace").splitlines()
+    if culprit.stderr is not None:
+        culprit.stderr.seek(0)
+        lines = culprit.stderr.read().decode(errors="replace").splitlines()
         for line in lines[-_TAIL_LINES:]:
             print(f"  rank {culprit.number}: {line}", file=sys.stderr)
     elif status < 0 and sys.stderr.isatty():

@@ -186,8 +186,8 @@ class _Meeting:
         )
 
     def _hello(self, rank: int) -> Member | None:
-        said = self._read(f"hello/{rank}")
-        return Member(**said) if said else None
+        hello = self._read(f"hello/{rank}")
+        return Member(**hello) if hello else None
 
     def _read(self, key: str) -> Any:
         return json.loads(self.store.get(key)) if self.store.check([key]) else None

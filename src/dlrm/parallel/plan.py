@@ -78,19 +78,21 @@ def plan(
             f" {'have' if world > 1 else 'has'} {human_bytes(world * memory_bytes)}"
         )
     if sharding == "auto":
-        made = _auto(tables, world, memory_bytes, batch_size, replicate_bytes)
+        candidate = _auto(tables, world, memory_bytes, batch_size, replicate_bytes)
     else:
-        made = _place(tables, world, memory_bytes, [_forced(t, world, sharding) for t in tables])
-    if made is None:
+        candidate = _place(
+            tables, world, memory_bytes, [_forced(t, world, sharding) for t in tables]
+        )
+    if candidate is None:
         raise _no_room(tables, world, memory_bytes or 0, sharding)
-    return made
+    return candidate
 
 
 def _forced(table: Table, world: int, kind: Kind) -> _Cut:
     if world == 1:
         return _Cut("table", 1)
     match kind:
-        case "row" if table.rows >= world:
+        case "row" if table.num_embeddings >= world:
             return _Cut("row", world)
         case "column" if (parts := _equal_columns(table, world, world)) > 1:
             return _Cut("column", parts)
@@ -105,10 +107,14 @@ def _auto(
     for copied in (_tiny(tables, world, batch_size, most_copied), set[int]()):
         best: Plan | None = None
         for limit in LIMITS if world > 1 else LIMITS[:1]:
-            made = _place(tables, world, capacity, _cuts(tables, world, limit, copied, capacity))
+            candidate = _place(
+                tables, world, capacity, _cuts(tables, world, limit, copied, capacity)
+            )
             # A few percent are not worth more cuts.
-            if made is not None and (best is None or _uneven(made) < 0.97 * _uneven(best)):
-                best = made
+            if candidate is not None and (
+                best is None or _uneven(candidate) < 0.97 * _uneven(best)
+            ):
+                best = candidate
             if best is not None and _uneven(best) <= BALANCED:
                 break
         if best is not None:
@@ -116,24 +122,26 @@ def _auto(
     return _filled(tables, world, capacity or 0)
 
 
-def _uneven(made: Plan) -> float:
-    return max(made.memory_imbalance, made.work_imbalance)
+def _uneven(candidate: Plan) -> float:
+    return max(candidate.memory_imbalance, candidate.work_imbalance)
 
 
 def _tiny(tables: Sequence[Table], world: int, batch_size: int, most_bytes: int) -> set[int]:
     """Return the tables to copy: their summed gradient costs less than exchanging their vectors."""
-    found, left = set[int](), most_bytes
+    copied, left = set[int](), most_bytes
     if world == 1:
-        return found
-    for t in sorted(range(len(tables)), key=lambda t: (tables[t].rows * tables[t].dim, t)):
+        return copied
+    for t in sorted(
+        range(len(tables)), key=lambda t: (tables[t].num_embeddings * tables[t].dim, t)
+    ):
         table = tables[t]
-        gradient = table.rows * (table.dim + 1)
+        gradient = table.num_embeddings * (table.dim + 1)
         left -= 4 * gradient
         if left < 0:
             break
         if table.may_replicate and gradient * world <= batch_size * table.dim * table.features:
-            found.add(t)
-    return found
+            copied.add(t)
+    return copied
 
 
 def _cuts(
@@ -148,7 +156,7 @@ def _cuts(
         memory, busy = table.size_bytes / memory_share, table.work / work_share
         tight = capacity is not None and table.size_bytes > HARD_TO_PLACE * capacity
         most = min(world, table.dim // LEAST_COLUMNS) if table.dim >= WIDE else 1
-        by_rows = min(world, table.rows)
+        by_rows = min(world, table.num_embeddings)
         parts = max(2, int(-(-max(memory, busy) // limit)))
         if capacity is not None:
             parts = max(parts, int(-(-table.size_bytes // (HARD_TO_PLACE * capacity or 1))))
@@ -179,14 +187,14 @@ def _equal_columns(table: Table, least: int, most: int) -> int:
 def _place(
     tables: Sequence[Table], world: int, capacity: int | None, cuts: Sequence[_Cut]
 ) -> Plan | None:
-    """Return the plan with these cuts; None where no room is found for them."""
+    """Return the plan with these cuts; None where no room is copied for them."""
     memory, busy = [0] * world, [0.0] * world
     held: list[dict[int, int]] = [{} for _ in tables]
     loose: list[tuple[Piece, int]] = []
     for t, (table, cut) in enumerate(zip(tables, cuts, strict=True)):
         if cut.kind == "replicate":
             for rank in range(world):
-                held[t][rank] = table.rows
+                held[t][rank] = table.num_embeddings
                 memory[rank] += table.size_bytes
                 busy[rank] += table.work / world
             continue
@@ -217,7 +225,7 @@ def _filled(tables: Sequence[Table], world: int, capacity: int) -> Plan | None:
     held: list[dict[int, int]] = [{} for _ in tables]
     rank, left = 0, capacity
     for t in sorted(range(len(tables)), key=lambda t: (-tables[t].row_bytes, t)):
-        table, remain = tables[t], tables[t].rows
+        table, remain = tables[t], tables[t].num_embeddings
         while remain:
             fits = min(remain, left // table.row_bytes if table.row_bytes else remain)
             if fits:
@@ -246,12 +254,12 @@ def _laid_out(
 
 def _extent(table: Table, kind: Kind) -> int:
     """Return what is cut: rows, or columns."""
-    return table.dim if kind == "column" else table.rows
+    return table.dim if kind == "column" else table.num_embeddings
 
 
 def _shard(table: Table, kind: Kind, t: int, rank: int, first: int, extent: int) -> Shard:
     if kind == "column":
-        return Shard(t, rank, 0, table.rows, first, first + extent)
+        return Shard(t, rank, 0, table.num_embeddings, first, first + extent)
     return Shard(t, rank, first, first + extent, 0, table.dim)
 
 
@@ -266,13 +274,13 @@ def _devices(world: int, capacity: int) -> str:
 
 
 def _no_room(tables: Sequence[Table], world: int, capacity: int, sharding: Sharding) -> PlanError:
-    said = f"the tables do not fit {_devices(world, capacity)} with sharding {sharding}"
+    message = f"the tables do not fit {_devices(world, capacity)} with sharding {sharding}"
     largest = max(tables, key=lambda table: table.size_bytes)
     if sharding == "auto":
-        return PlanError(f"{said}: too much would be left over beside whole rows")
+        return PlanError(f"{message}: too much would be left over beside whole rows")
     if sharding == "replicate":
         total = sum(table.size_bytes for table in tables)
-        said += f": each would hold all {human_bytes(total)} of them"
+        message += f": each would hold all {human_bytes(total)} of them"
     elif sharding == "table" and largest.size_bytes > capacity:
-        said += f": {largest.name} alone takes {human_bytes(largest.size_bytes)} with its state"
-    return PlanError(f"{said}; sharding auto cuts what is too large")
+        message += f": {largest.name} alone takes {human_bytes(largest.size_bytes)} with its state"
+    return PlanError(f"{message}; sharding auto cuts what is too large")

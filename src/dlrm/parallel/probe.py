@@ -49,10 +49,10 @@ def probe(device: str = "cpu") -> None:
 
     """
     torch, torchrec = _version("torch"), _version("torchrec")
-    found = {name: each for name in FBGEMM if (each := _version(name))}
-    if not torchrec or not found or not all(map(_version, NEEDED)):
+    installed = {name: each for name in FBGEMM if (each := _version(name))}
+    if not torchrec or not installed or not all(map(_version, NEEDED)):
         raise MissingExtraError("the engine torchrec", "torchrec", then=INSTALL)
-    name, fbgemm = next(iter(found.items()))
+    name, fbgemm = next(iter(installed.items()))
     if device == "cuda" and name == FBGEMM[0]:
         raise ConfigError(
             f"{name} has no kernels for CUDA, and the tables are to lie on a GPU: "
@@ -105,8 +105,8 @@ def _version(package: str) -> str | None:
 
 
 def _minor(text: str) -> str:
-    found = re.match(r"\d+\.\d+", text)
-    return found[0] if found else text
+    numbers = re.match(r"\d+\.\d+", text)
+    return numbers[0] if numbers else text
 
 
 def _fitting(torch: str) -> str | None:
@@ -128,8 +128,8 @@ def _try(versions: str, code: str = IMPORT) -> None:
     except subprocess.TimeoutExpired:
         raise ConfigError(f"{versions}: the import did not end within 300 s") from None
     if done.returncode:
-        said = done.stderr.strip().splitlines()
-        why = said[-1] if said else f"the process ended with {done.returncode}"
+        lines = done.stderr.strip().splitlines()
+        why = lines[-1] if lines else f"the process ended with {done.returncode}"
         raise ConfigError(
             f"{versions} should fit each other but cannot be imported ({why}); tested together are "
             + "; ".join(

@@ -61,9 +61,9 @@ class ProcessGroups:
             groups._connect(env, timedelta(seconds=timeout_s))
         except RuntimeError as error:
             if is_connection_error(error):
-                found = groups.explain(reason(error))
+                explained = groups.explain(reason(error))
                 groups.part()
-                raise found from error
+                raise explained from error
             groups.stop(f"{type(error).__name__}: {error}")
             groups.part()
             raise

@@ -83,9 +83,9 @@ class RowWise(Unit):
         give = counts.tolist()
         take = self.exchange.all_to_all_counts(counts[:, None])[:, 0].tolist()
         arrived = self._send(rows[order], give, take)
-        trip, token = self._fetch(self.store.lookup(arrived), take, give)
+        transfer, token = self._fetch(self.store.lookup(arrived), take, give)
         back = order.argsort()
-        return lambda: trip.end(token).view(-1, self.width).index_select(0, back)
+        return lambda: transfer.end(token).view(-1, self.width).index_select(0, back)
 
     def _begin_lists(self, block: Block) -> End:
         ids, offsets = self._own_lists(block)
@@ -105,10 +105,10 @@ class RowWise(Unit):
         take, take_ids = came.t().tolist()
         lengths = self._send(lengths, give, take)
         arrived = self._send(rows[order], give_ids, take_ids)
-        trip, token = self._fetch(self.store.pooled_rows(arrived, ends(lengths)), take, give)
+        transfer, token = self._fetch(self.store.pooled_rows(arrived, ends(lengths)), take, give)
 
         def end() -> Tensor:
-            sums = trip.end(token).view(-1, self.width)
+            sums = transfer.end(token).view(-1, self.width)
             pooled = sums.new_zeros(lists, self.width).index_add(0, keys - owners * lists, sums)
             return pooled.view(-1, features, self.width)
 
@@ -126,5 +126,5 @@ class RowWise(Unit):
         self, vectors: Tensor, give: Sequence[int], take: Sequence[int]
     ) -> tuple[AllToAll, Tensor]:
         w = self.width
-        trip = AllToAll(self.exchange, [w * n for n in give], [w * n for n in take])
-        return trip, trip.begin(vectors)
+        transfer = AllToAll(self.exchange, [w * n for n in give], [w * n for n in take])
+        return transfer, transfer.begin(vectors)

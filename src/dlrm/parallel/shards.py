@@ -28,10 +28,12 @@ class Table:
 
     name: str
     """Unique in the model, e.g. `embeddings/C3`."""
-    rows: int
+    num_embeddings: int
+    """Rows."""
     dim: int
+    """Numbers of a row."""
     row_bytes: int
-    """Of a row with its optimizer state."""
+    """Bytes of a row with its optimizer state."""
     pooling: float = 1.0
     """Mean ids that a sample looks up, in all features that share the table."""
     may_replicate: bool = True
@@ -47,7 +49,7 @@ class Table:
     @property
     def size_bytes(self) -> int:
         """Bytes of the whole table with its optimizer state."""
-        return self.rows * self.row_bytes
+        return self.num_embeddings * self.row_bytes
 
     @property
     def work(self) -> float:
@@ -114,23 +116,23 @@ class Plan:
         if self.kinds[shard.table] == "replicate":
             # Each rank looks up its own samples.
             return table.pooling / self.world
-        return table.pooling * shard.rows / table.rows
+        return table.pooling * shard.rows / table.num_embeddings
 
     @property
     def memory_bytes(self) -> tuple[int, ...]:
         """Bytes of tables and optimizer state, by rank."""
-        found = [0] * self.world
+        totals = [0] * self.world
         for shard in self.shards:
-            found[shard.rank] += self.shard_bytes(shard)
-        return tuple(found)
+            totals[shard.rank] += self.shard_bytes(shard)
+        return tuple(totals)
 
     @property
     def work(self) -> tuple[float, ...]:
         """Numbers that a sample of the whole batch reads from each rank's tables."""
-        found = [0.0] * self.world
+        totals = [0.0] * self.world
         for shard in self.shards:
-            found[shard.rank] += self.shard_lookups(shard) * shard.columns
-        return tuple(found)
+            totals[shard.rank] += self.shard_lookups(shard) * shard.columns
+        return tuple(totals)
 
     @property
     def memory_imbalance(self) -> float:
@@ -153,7 +155,7 @@ def size_bytes(table: Table, shard: Shard) -> int:
 
 def work(table: Table, shard: Shard) -> float:
     """Return the numbers that a sample reads from a shard, on average."""
-    return table.pooling * shard.columns * shard.rows / table.rows
+    return table.pooling * shard.columns * shard.rows / table.num_embeddings
 
 
 def imbalance(loads: Sequence[float]) -> float:

@@ -75,7 +75,7 @@ class Operators:
     dense_update_s: float
     lookup: Rows
     update: Rows
-    """Of the gradient of looked-up rows, made and applied."""
+    """Of the gradient of looked-up rows, plan and applied."""
     routing: dict[Kind, Rows] = field(default_factory=dict)
     """Kind -> what the ids of own samples cost to be put in order for others, and their vectors."""
 
@@ -107,7 +107,7 @@ class Step:
 
 def simulate(
     operators: Operators,
-    made: Plan,
+    plan: Plan,
     sent: Traffic,
     network: Network,
     *,
@@ -120,7 +120,7 @@ def simulate(
 
     Args:
         operators: Of each device.
-        made: Where the tables are on W devices.
+        plan: Where the tables are on W devices.
         sent: What that makes them send.
         network: Between them.
         batch_size: Samples over all devices.
@@ -129,16 +129,16 @@ def simulate(
         slowdown: Of all that is computed, e.g. 2 where two devices share a core.
 
     """
-    world, own = made.world, -(-batch_size // made.world)
+    world, own = plan.world, -(-batch_size // plan.world)
     bottom, top = (slowdown * part(own) for part in (operators.bottom, operators.top))
-    loads = _loads(made, batch_size)
+    loads = _loads(plan, batch_size)
     lookups = [slowdown * operators.lookup(*load) for load in loads]
     updates = [slowdown * operators.update(*load) for load in loads]
     dense_update = slowdown * operators.dense_update_s
     waiting = sum(max(each) - sum(each) / world for each in (lookups, updates))
-    kinds = set(made.kinds) if world > 1 else set[Kind]()
+    kinds = set(plan.kinds) if world > 1 else set[Kind]()
     routing = sum(
-        slowdown * operators.routing[kind](*_own(made, kind, own))
+        slowdown * operators.routing[kind](*_own(plan, kind, own))
         for kind in kinds & set(operators.routing)
     )
     # Of each kind by itself, one after the other: their latencies add up, not so their bytes.
@@ -148,7 +148,7 @@ def simulate(
     there = batch_size * max((*sent.vectors_sent, *sent.gradients_sent))
     ids = _repeated(network, ids_bytes, world, sum(exchanges))
     vectors = _repeated(network, there, world, len(exchanges))
-    sums = _sums(made, network, dense_bytes)
+    sums = _sums(plan, network, dense_bytes)
     forwards, backwards = vectors, vectors + sums
     if overlap:
         forwards = max(0.0, forwards - FORWARD_SHARE * bottom)
@@ -167,19 +167,19 @@ def simulate(
     )
 
 
-def _loads(made: Plan, batch_size: int) -> list[tuple[float, float]]:
+def _loads(plan: Plan, batch_size: int) -> list[tuple[float, float]]:
     """Return how many rows a step looks up on each rank, and how many numbers they have."""
-    rows, numbers = [0.0] * made.world, [0.0] * made.world
-    for shard in made.shards:
-        lookups = batch_size * made.shard_lookups(shard)
+    rows, numbers = [0.0] * plan.world, [0.0] * plan.world
+    for shard in plan.shards:
+        lookups = batch_size * plan.shard_lookups(shard)
         rows[shard.rank] += lookups
         numbers[shard.rank] += lookups * shard.columns
     return list(zip(rows, numbers, strict=True))
 
 
-def _own(made: Plan, kind: Kind, own: int) -> tuple[float, float]:
+def _own(plan: Plan, kind: Kind, own: int) -> tuple[float, float]:
     """Return the ids that the samples of a rank have of tables of a kind, and their numbers."""
-    of = [table for table, each in zip(made.tables, made.kinds, strict=True) if each == kind]
+    of = [table for table, each in zip(plan.tables, plan.kinds, strict=True) if each == kind]
     return own * sum(t.pooling for t in of), own * sum(t.work for t in of)
 
 
@@ -187,16 +187,16 @@ def _repeated(network: Network, total_bytes: float, world: int, times: int) -> f
     return times * network.exchange_s(total_bytes / times, world) if times else 0.0
 
 
-def _sums(made: Plan, network: Network, dense_bytes: int) -> float:
-    world = made.world
+def _sums(plan: Plan, network: Network, dense_bytes: int) -> float:
+    world = plan.world
     pieces: list[float] = []
     if dense_bytes:
         pieces.append(min(dense_bytes, FIRST_BUCKET_BYTES))
         whole, rest = divmod(max(0, dense_bytes - FIRST_BUCKET_BYTES), BUCKET_BYTES)
         pieces += [BUCKET_BYTES] * whole + ([rest] if rest else [])
     copied = [
-        4 * table.rows * (table.dim + 1)
-        for table, kind in zip(made.tables, made.kinds, strict=True)
+        4 * table.num_embeddings * (table.dim + 1)
+        for table, kind in zip(plan.tables, plan.kinds, strict=True)
         if kind == "replicate"
     ]
     if copied and world > 1:
@@ -208,8 +208,8 @@ def _sums(made: Plan, network: Network, dense_bytes: int) -> float:
 
 def rising(points: Sequence[tuple[float, float]]) -> Curve:
     """Return the curve of what was measured; noise never makes more take less."""
-    found: list[tuple[float, float]] = []
+    smooth: list[tuple[float, float]] = []
     for amount, seconds in sorted(points):
-        least = found[-1][1] if found else 1e-9
-        found.append((amount, max(seconds, least)))
-    return Curve(tuple(found))
+        least = smooth[-1][1] if smooth else 1e-9
+        smooth.append((amount, max(seconds, least)))
+    return Curve(tuple(smooth))

@@ -19,13 +19,13 @@ def connections(but_port: int) -> dict[int, str]:
         but_port: Connections from or to it, the store's, are left out.
 
     """
-    found: dict[int, str] = {}
+    names: dict[int, str] = {}
     with suppress(OSError):
         for descriptor in [int(entry.name) for entry in _OPEN.iterdir()]:
             name = _name(descriptor)
             if name.startswith("socket:") and _leads_away(descriptor, but_port):
-                found[descriptor] = name
-    return found
+                names[descriptor] = name
+    return names
 
 
 def shut(lines: dict[int, str]) -> None:

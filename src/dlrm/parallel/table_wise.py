@@ -68,8 +68,8 @@ class TableWise(Unit):
         """Return rows one by one; see `Unit.vectors`."""
         items, lanes, lengths, rows, own = self._by_lane(block)
         _, taken, given, arrived = self._send_lists(block.group, own, lengths, rows)
-        trip = self._trip(taken, given)
-        vectors = trip.end(trip.begin(self.store.lookup(arrived))).view(-1, self.width)
+        transfer = self._transfer(taken, given)
+        vectors = transfer.end(transfer.begin(self.store.lookup(arrived))).view(-1, self.width)
         whole = vectors.new_zeros(block.ids.shape[0], self.dim)
         if self.width == self.dim:
             return whole.index_add(0, items, vectors)
@@ -166,19 +166,19 @@ class TableWise(Unit):
     def _send(self, values: Tensor, give: Sequence[int], take: Sequence[int]) -> Tensor:
         return self.exchange.all_to_all(values.to(self.id_type), give, take).wait().long()
 
-    def _trip(self, give: Sequence[int], take: Sequence[int]) -> AllToAll:
+    def _transfer(self, give: Sequence[int], take: Sequence[int]) -> AllToAll:
         w = self.width
         return AllToAll(self.exchange, [w * n for n in give], [w * n for n in take])
 
     def _back(self, vectors: Tensor, group: int, own: int) -> End:
         """Send pooled vectors to where their samples are."""
         take, give = self._lists(group, own)
-        trip = self._trip(give, take)
-        token = trip.begin(vectors)
+        transfer = self._transfer(give, take)
+        token = transfer.begin(vectors)
         lanes, features = sum(self.counts[group]), len(self.served[group])
 
         def end() -> Tensor:
-            came = trip.end(token).view(lanes, own, self.width)
+            came = transfer.end(token).view(lanes, own, self.width)
             if not self.in_order[group]:
                 came = came.index_select(0, self._registered(f"order_{group}"))
             # A feature's lanes follow one another by columns.

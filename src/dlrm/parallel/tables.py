@@ -121,7 +121,7 @@ def _tables(
     return [
         Table(
             name=f"{path}/{table.name}",
-            rows=table.num_embeddings,
+            num_embeddings=table.num_embeddings,
             dim=dim,
             row_bytes=row_bytes,
             pooling=sum(pooling.get(f.name, 1.0) * (hashes or 1) for f in sharing[t]),

@@ -278,9 +278,9 @@ class TorchRecCollection(FusedCollection):
             lengths = pad(lengths, (0, max(self.exchange.split(size)) - size))
         values = torch.cat([values for values, _ in parts])
         bags = KeyedJaggedTensor(self._keys, values, lengths=lengths.flatten())
-        found = self._tables(bags).wait()
-        pooled = found.values().view(-1, len(self._keys), self._width)
-        keys = found.keys()
+        result = self._tables(bags).wait()
+        pooled = result.values().view(-1, len(self._keys), self._width)
+        keys = result.keys()
         order = [keys.index(self._keys[place]) for place in wanted]
         if order != list(range(len(keys))):
             pooled = pooled.index_select(1, torch.tensor(order, device=device))

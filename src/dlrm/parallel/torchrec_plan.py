@@ -65,14 +65,14 @@ def as_placed(
         device: Of this rank.
 
     """
-    width, found = widened(dim), []
+    width, placements = widened(dim), []
     by_table: dict[int, list[Shard]] = {}
     for shard in shards:
         by_table.setdefault(shard.table, []).append(shard)
     for t, (kind, n) in enumerate(zip(kinds, rows, strict=True)):
         ours = by_table[t]
         if kind == "replicate":
-            found.append(
+            placements.append(
                 ParameterSharding(
                     sharding_type=ShardingType.DATA_PARALLEL.value,
                     compute_kernel=EmbeddingComputeKernel.DENSE.value,
@@ -89,7 +89,7 @@ def as_placed(
             by = ShardingType.ROW_WISE
         else:
             by, parts = ShardingType.TABLE_WISE, [(ours[0].rank, 0, n, 0, width)]
-        found.append(
+        placements.append(
             ParameterSharding(
                 sharding_type=by.value,
                 compute_kernel=EmbeddingComputeKernel.FUSED.value,
@@ -106,7 +106,7 @@ def as_placed(
                 ),
             )
         )
-    return found
+    return placements
 
 
 def as_planned(

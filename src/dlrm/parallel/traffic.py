@@ -101,9 +101,9 @@ def traffic(plan: Plan, *, number_bytes: int = 4, dense_bytes: int = 0) -> Traff
         table, rank = plan.tables[shard.table], shard.rank
         match plan.kinds[shard.table]:
             case "replicate":
-                summed += 4 * table.rows * (table.dim + 1) if rank == 0 else 0
+                summed += 4 * table.num_embeddings * (table.dim + 1) if rank == 0 else 0
             case "row":
-                share, single = shard.rows / table.rows, table.features - table.lists
+                share, single = shard.rows / table.num_embeddings, table.features - table.lists
                 # Of a list of p ids, one sum comes from here if any of them is here.
                 length = (table.pooling - single) / table.lists if table.lists else 0.0
                 sums = table.lists * min(1.0, length * share)

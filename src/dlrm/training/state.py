@@ -57,7 +57,7 @@ class Place:
 
 def places(model: nn.Module) -> dict[str, Place]:
     """Return where each tensor of `model.state_dict()` lies in the whole model, in its order."""
-    found = {name: Place(name) for name in model.state_dict()}
+    where = {name: Place(name) for name in model.state_dict()}
     for prefix, tables in _distributed(model):
         pieces: dict[str, list[Piece]] = {name: [] for name, _ in tables.named_parameters()}
         for kept in tables.kept:
@@ -65,14 +65,14 @@ def places(model: nn.Module) -> dict[str, Place]:
                 written = not kept.copied or tables.exchange.rank == 0
                 pieces[kept.name].append(_piece(tables, kept.shard, kept.place, written))
         for name, parameter in tables.named_parameters():
-            found[prefix + name] = Place(
+            where[prefix + name] = Place(
                 f"{prefix}weight",
                 sum(tables.layout.sizes),
                 tables.dim,
                 parameter.shape[1],
                 tuple(pieces[name]),
             )
-    return found
+    return where
 
 
 def wholes(
@@ -86,42 +86,42 @@ def wholes(
         first: Whether this is the process that writes what all of them have.
 
     """
-    found: dict[str, Whole] = {}
+    gathered: dict[str, Whole] = {}
     for name, tensor in tensors.items():
-        _add(found, where[name], tensor, first, where[name].name)
-    return found
+        _add(gathered, where[name], tensor, first, where[name].name)
+    return gathered
 
 
 def model_wholes(model: nn.Module, first: bool = True) -> dict[str, Whole]:
     """Return the parameters and buffers of a model; `first` as for `wholes`."""
     own = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    found = wholes(places(model), own, first)
+    gathered = wholes(places(model), own, first)
     for prefix, tables in _fused(model):
         for part in tables.parts():
             place = _fused_place(prefix, tables, part.shard, first or not part.replicated)
-            _add(found, place, part.weight, first, place.name)
-    return found
+            _add(gathered, place, part.weight, first, place.name)
+    return gathered
 
 
 def optimizer_wholes(
     model: nn.Module, optimizer: Optimizer, first: bool = True
 ) -> dict[str, Whole]:
     """Return the state of an optimizer of a model; `first` as for `wholes`."""
-    found: dict[str, Whole] = {}
+    gathered: dict[str, Whole] = {}
     of_group, by_column = _group_keys(optimizer), _keys_by_column(optimizer)
     for place, state in _states(model, optimizer):
         for key, tensor in state.items():
             name = f"{place.name}.{key}"
             if key in of_group:
-                found[name] = Whole.of(tensor, first)
+                gathered[name] = Whole.of(tensor, first)
             else:
-                _add(found, place, tensor, first, name, by_column.get(key))
+                _add(gathered, place, tensor, first, name, by_column.get(key))
     for prefix, tables in _fused(model):
         for part in tables.parts():
             place = _fused_place(prefix, tables, part.shard, first or not part.replicated)
             for key, tensor in part.state.items():
-                _add(found, place, tensor, first, f"{place.name}.{key}")
-    return found
+                _add(gathered, place, tensor, first, f"{place.name}.{key}")
+    return gathered
 
 
 def model_mismatch(model: nn.Module, stored: Any) -> str | None:
@@ -248,7 +248,7 @@ def local(place: Place, stored: Any, key: str = "", by_column: bool | None = Non
 
 
 def _add(
-    found: dict[str, Whole],
+    gathered: dict[str, Whole],
     place: Place,
     tensor: Tensor,
     first: bool,
@@ -258,7 +258,7 @@ def _add(
     """Add the parts of a tensor that are written here to those of the whole one.
 
     Args:
-        found: Wholes by name.
+        gathered: Wholes by name.
         place: Of the parameter that it is, or belongs to.
         tensor: A row for each row of the parameter.
         first: As for `wholes`.
@@ -268,7 +268,7 @@ def _add(
 
     """
     if place.rows is None:
-        found[name] = Whole.of(tensor, first)
+        gathered[name] = Whole.of(tensor, first)
         return
     if by_column is None:
         by_column = tensor.dim() > 1
@@ -279,8 +279,8 @@ def _add(
         # What stands for a row as a whole is written with its first column.
         if p.written and (by_column or p.column == 0)
     )
-    before = found[name].parts if name in found else ()
-    found[name] = Whole(tensor.dtype, (place.rows, *shape), (*before, *parts))
+    before = gathered[name].parts if name in gathered else ()
+    gathered[name] = Whole(tensor.dtype, (place.rows, *shape), (*before, *parts))
 
 
 def _distributed(model: nn.Module) -> list[tuple[str, DistributedCollection]]:
