@@ -2,7 +2,8 @@
 
     python benchmarks/run.py [--only prepare,training] [--quick]
 
-DLRM_ORIGINAL may name a clone of facebookresearch/dlrm, DLRM_DATA a folder of public tables
+DLRM_ORIGINAL may name a clone of facebookresearch/dlrm, DLRM_BEFORE a work tree of another version
+of this project (benchmarks/before_after.py), DLRM_DATA a folder of public tables
 (benchmarks/accuracy.py), and PYTHONPATH folders with FBGEMM, DeepCTR-Torch and FuxiCTR
 (benchmarks/peers.py and dlrm/bench/fbgemm.py say how to install them);
 what is not there is left out, and that is said. Rows are appended below benchmarks/results/. All
@@ -27,6 +28,7 @@ SUITES: dict[str, tuple[int, tuple[str, ...]]] = {
     "generate": (1, ("generate.py",)),
     "prepare": (3, ("prepare.py",)),
     "loading": (2, ("loading.py",)),
+    "before-after": (6, ("before_after.py",)),
     "training": (23, ("training.py",)),
     "end-to-end": (8, ("end_to_end.py",)),
     "peers": (4, ("peers.py",)),

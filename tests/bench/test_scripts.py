@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from dlrm.bench.arch import ARCHS
+from dlrm.bench.timer import Timing
 from dlrm.commands.flags import parse
 from dlrm.commands.recipe_flags import recipe_config, with_model
 from dlrm.commands.train import Arguments
-from dlrm.errors import ConfigError
+from dlrm.errors import ConfigError, DlrmError
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 
@@ -39,6 +40,7 @@ def test_quick_runs_leave_rows_where_asked(name: str, workdir: Path) -> None:
     "name",
     [
         "prepare",
+        "before_after",
         "training",
         "end_to_end",
         "peers",
@@ -57,6 +59,34 @@ def test_every_script_has_a_quick_run(name: str, capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit, match="0"):
         script(name).main(["--help"])
     assert "--quick" in capsys.readouterr().out
+
+
+def test_a_version_beside_itself_does_the_same(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DLRM_BEFORE", raising=False)
+    before_after = script("before_after")
+    assert before_after.main(["--quick", "--out", "rows.jsonl"]) == 0
+    assert not list(workdir.iterdir())
+    words = [str(SCRIPTS.parent), "--quick", "--only", "step", "--out", "rows.jsonl"]
+    assert before_after.main(words) == 0
+    (row,) = (json.loads(line) for line in Path("rows.jsonl").read_text().splitlines())
+    assert (row["suite"], row["what"], row["max_abs_diff"]) == ("before-after", "step 8", 0.0)
+    low, high = row["speedup_interval"]
+    assert 0 < low <= row["speedup"] <= high
+    for name in ("before", "after"):
+        low, high = row[f"{name}_interval"]
+        assert 0 < low <= row[f"{name}_ms"] <= high
+    with pytest.raises(DlrmError, match="has no package dlrm; expected a work tree"):
+        before_after.main([str(workdir), "--quick", "--only", "step"])
+
+
+def test_overlapping_intervals_are_no_verdict() -> None:
+    compared = script("before_after").compared
+    before, slower = Timing("before", [1.0, 1.1, 0.9]), Timing("after", [1.3, 1.5, 1.2])
+    assert compared([before, slower])["verdict"].startswith("after is slower")
+    alike = Timing("after", [1.1, 1.0, 0.9])
+    assert compared([before, alike])["verdict"].startswith("no verdict")
 
 
 def test_every_suite_is_a_script_and_every_script_is_a_suite() -> None:
