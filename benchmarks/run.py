@@ -36,6 +36,7 @@ SUITES: dict[str, tuple[int, tuple[str, ...]]] = {
     "operators": (5, ("operators.py",)),
     "figure6": (5, ("figure6.py",)),
     "prediction": (4, ("prediction.py",)),
+    "predictor": (1, ("predictor.py",)),
     "parallel": (6, ("parallel.py",)),
     "parity": (9, ("parity.py",)),
     "plan": (4, ("plan.py",)),

@@ -28,7 +28,7 @@ def script(name: str) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["generate", "loading", "numerics"])
+@pytest.mark.parametrize("name", ["generate", "loading", "numerics", "predictor"])
 def test_quick_runs_leave_rows_where_asked(name: str, workdir: Path) -> None:
     script(name).main(["--quick", "--out", "rows.jsonl"])
     rows = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]

@@ -13,7 +13,7 @@ from torch import nn
 from dlrm import ops
 from dlrm.errors import ConfigError
 from dlrm.nn import precision
-from dlrm.nn.mlp import MLP
+from dlrm.nn.mlp import MLP, freeze
 from dlrm.ops import cpu
 from dlrm.ops import mlp as compiled
 
@@ -260,6 +260,42 @@ def test_a_batch_of_one_sample_trains_with_norms():
     mlp = MLP([6, 8, 1], relu_last=False, batch_norm=True)
     mlp(torch.randn(1, 6)).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in mlp.parameters())
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("sizes", [[13, 32, 7, 1], [0, 4], [5, 16]])
+def test_frozen_weights_change_no_output(monkeypatch, sizes, dtype, compiles):
+    if not compiles:
+        monkeypatch.setattr(compiled, "runs", lambda *_: False)
+    torch.manual_seed(11)
+    mlp = MLP(sizes, relu_last=sizes[0] == 0, dropout=0.5, dtype=dtype).eval()
+    x = torch.randn(70, sizes[0])
+    with torch.no_grad():
+        outputs = {rows: mlp(x[:rows]) for rows in (0, 1, 70)}
+        expected = outputs[70]
+        freeze(nn.Sequential(mlp))
+        for rows, output in outputs.items():
+            assert torch.equal(mlp(x[:rows]), output)
+        assert torch.equal(deepcopy(mlp)(x), expected)
+        mlp.train()
+        for parameter in mlp.parameters():
+            parameter.add_(1.0)
+        mlp.eval()
+        assert not torch.equal(mlp(x), expected)
+    freeze(mlp)
+    # Gradients are of the weights themselves.
+    mlp(x).sum().backward()
+    assert all(p.grad is not None for p in mlp.parameters() if p.numel())
+
+
+def test_norms_are_never_frozen():
+    mlp = MLP([6, 8, 1], relu_last=False, batch_norm=True).eval()
+    x = torch.randn(9, 6)
+    with torch.no_grad():
+        expected = mlp(x)
+        mlp.freeze()
+        assert torch.equal(mlp(x), expected)
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])

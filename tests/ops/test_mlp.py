@@ -1,6 +1,7 @@
 """An MLP's passes, compiled, against plain layers in float64."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
@@ -140,3 +141,41 @@ def test_what_it_cannot_read_is_left_to_torch(monkeypatch):
     assert not mlp.fused(x, [torch.ones(4, 3).t(), bias], torch.float32)
     monkeypatch.setattr(cpu, "instruction_set", lambda: "avx2")
     assert not mlp.fused(x, [weight, bias], torch.float32)
+
+
+@pytest.mark.parametrize("x_dtype", [torch.float32, BF16])
+@pytest.mark.parametrize("dtype", [torch.float32, BF16])
+@pytest.mark.parametrize("seed", range(DRAWS))
+def test_packed_weights_and_calls_without_gradients_give_the_same_bits(
+    kernels, seed, dtype, x_dtype
+):
+    if not runs(dtype):
+        pytest.skip("this CPU has no AVX512-BF16")
+    parameters, x, relu_last = drawn(seed)
+    x = x.to(x_dtype)
+    expected = mlp.mlp(x, parameters, dtype, relu_last=relu_last)
+    packed = mlp.Packed(parameters, dtype, relu_last=relu_last)
+    for weight in parameters:
+        weight.fill_(torch.nan)  # which are no longer needed
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        assert torch.equal(packed(x), expected)
+        # A sample is what it is, whatever is beside it.
+        for rows in (0, 1, len(x) // 2):
+            assert torch.equal(packed(x[:rows]), expected[:rows])
+    parameters, x, _ = drawn(seed)
+    x = x.to(x_dtype)
+    with torch.no_grad():
+        assert torch.equal(mlp.mlp(x, parameters, dtype, relu_last=relu_last), expected)
+
+
+def test_threads_share_packed_weights(kernels):
+    parameters, _, _ = drawn(5)
+    packed = mlp.Packed(parameters, torch.float32, relu_last=False)
+    generator = torch.Generator().manual_seed(0)
+    n = parameters[0].shape[1]
+    inputs = [torch.randn(rows, n, generator=generator) for rows in (1, 9, 200, 30) * 20]
+    expected = [packed(x) for x in inputs]
+    with ThreadPoolExecutor(8) as pool:
+        outputs = list(pool.map(packed, inputs))
+    assert all(map(torch.equal, outputs, expected))

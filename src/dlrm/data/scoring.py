@@ -25,6 +25,8 @@ _TABLES = ("table", "libsvm")
 _CRITEO = ("criteo", "clicks")
 """Sources whose rows are raw Criteo text, or can be written as that."""
 _SHOWN = 5
+PIECE_ROWS = 1 << 17
+"""Rows of a frame in memory that are encoded together."""
 
 
 class FileRows:
@@ -123,15 +125,34 @@ def encode_frame(features: Features, frame: Any) -> Encoded:
 
     """
     rows = to_polars(frame)
-    if (encoded := features.few_rows.encode(rows)) is not None:
-        return encoded
+    encoded = features.few_rows.encode(rows)
+    return features.encode(_checked(features, rows)) if encoded is None else encoded
+
+
+def encode_pieces(features: Features, frame: Any) -> Iterator[Encoded]:
+    """Yield the rows of a frame in order, some at a time, so that memory holds few as arrays.
+
+    Args and errors are those of `encode_frame`. There is one piece at least.
+    """
+    rows = to_polars(frame)
+    if rows.height <= PIECE_ROWS:
+        yield encode_frame(features, rows)
+        return
+    # All of it, so that errors count its rows.
+    rows = _checked(features, rows)
+    for piece in rows.iter_slices(PIECE_ROWS):
+        yield features.encode(piece)
+
+
+def _checked(features: Features, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of a frame that can be encoded, or raise an InputError."""
     check_columns(features, rows.schema, NAME)
     rows = _integers(features, rows)
     for name, wrong, expected in features.wrong(rows):
         row = int(wrong.arg_true()[0])
         problem = f'is "{rows[name][row]}", expected {expected}'
         raise InputError(problem, file=NAME, row=row + 1, column=name)
-    return features.encode(rows)
+    return rows
 
 
 def _integers(features: Features, rows: pl.DataFrame) -> pl.DataFrame:

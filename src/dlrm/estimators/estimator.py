@@ -46,7 +46,6 @@ from dlrm.training.packed import pack, unpack
 from dlrm.training.predictor import Predictor
 
 SCHEMA_FILE = "schema.toml"
-BATCH_ROWS = 16384
 
 
 class Estimator(BaseEstimator):
@@ -209,11 +208,7 @@ class Estimator(BaseEstimator):
             array = validate_data(self, X, reset=False, ensure_all_finite="allow-nan")
             frame = _of_array(array, self._names())
         with terminal.quiet(not self.verbose), as_estimator_errors():
-            pieces = [
-                self._predictor.logits(self._predictor.encode(piece))[:, 0].numpy()
-                for piece in frame.iter_slices(BATCH_ROWS)
-            ]
-        return np.concatenate([np.empty(0, np.float64), *pieces])
+            return self._predictor.scores(frame, raw=True)[:, 0].astype(np.float64)
 
     def _checked(self, X: Any, y: Any) -> tuple[pl.DataFrame, NDArray[Any]]:
         """Check X and y, note what X is, and return them as a frame and (n,)."""

@@ -56,6 +56,7 @@ class MLP(nn.Module):
         for layer in self.linears():
             nn.init.normal_(layer.weight, std=sqrt(2 / sum(layer.weight.shape)))
             nn.init.normal_(layer.bias, std=sqrt(1 / layer.bias.shape[0]))
+        self._frozen: compiled.Packed | products.Rounded | None = None
         rectified = sizes[1:] if relu_last else sizes[1:-1]
         self.norms = nn.ModuleList(BatchNorm(k) for k in rectified) if batch_norm else None
 
@@ -63,8 +64,27 @@ class MLP(nn.Module):
         """Return the layers, typed."""
         return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
+    def freeze(self) -> None:
+        """Prepare the weights for many calls without gradients: they must not change until `train`.
+
+        Changes no output.
+        """
+        parameters = [parameter.detach() for parameter in self.layers.parameters()]
+        if self.norms is None and all(p.dtype == torch.float32 for p in parameters):
+            dtype = torch.bfloat16 if self.dtype == "bf16" else torch.float32
+            kind = compiled.Packed if compiled.runs(parameters, dtype) else products.Rounded
+            self._frozen = kind(parameters, dtype, relu_last=self.relu_last)
+
+    def train(self, mode: bool = True) -> "MLP":
+        """Switch between training and evaluation; see `torch.nn.Module.train`."""
+        if mode:
+            self._frozen = None
+        return super().train(mode)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, sizes[0]) to (B, sizes[-1])."""
+        if self._frozen is not None and not torch.is_grad_enabled():
+            return self._frozen(x)
         plain = self.norms is None and not (self.dropout and self.training)
         dtype = torch.bfloat16 if self.dtype == "bf16" else torch.float32
         if plain and dtype in (torch.bfloat16, x.dtype):
@@ -88,6 +108,13 @@ class MLP(nn.Module):
                 x = self.norms[i](x)
             x = F.dropout(torch.relu(x), self.dropout, self.training)
         return x
+
+
+def freeze(model: nn.Module) -> None:
+    """Prepare all MLPs of a model for many calls without gradients; see `MLP.freeze`."""
+    for module in model.modules():
+        if isinstance(module, MLP):
+            module.freeze()
 
 
 def _layer(n: int, k: int) -> nn.Linear:

@@ -3,7 +3,8 @@
 At small batches the calls for each product, cast, ReLU and bias cost as much as they do; here a
 step has two calls for an MLP, activations stay in the cache from layer to layer, and what belongs
 to a product is done to its sums before they leave the registers. Weights are read in float32 and
-rounded anew in each call, so there is no copy of them that could be out of date.
+rounded anew in each call, so there is no copy of them that could be out of date; `Packed` is such a
+copy, for weights that no longer change.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from dlrm.ops import backend, cpu
 from dlrm.ops.cpu import library
+from dlrm.ops.cpu.library import pointer
 
 
 def fused(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> bool:
@@ -37,7 +39,14 @@ def fused(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> bool:
         and x.shape[0] > 0
         and x.shape[1] == parameters[0].shape[1]
         and x.dtype in cpu.DTYPES
-        and all(p.dtype == torch.float32 and p.is_contiguous() for p in parameters)
+        and runs(parameters, dtype)
+    )
+
+
+def runs(parameters: Sequence[Tensor], dtype: torch.dtype) -> bool:
+    """Return whether `mlp` can and should run with these parameters; see `fused`."""
+    return (
+        all(p.dtype == torch.float32 and p.is_contiguous() for p in parameters)
         and backend(parameters[0]) is cpu
         and cpu.instruction_set() == "avx512"
         and (dtype == torch.float32 or _bf16_pays())
@@ -65,26 +74,93 @@ def mlp(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype, *, relu_las
         float32, that of x has its type.
 
     """
-    return _MLP.apply(x, dtype == torch.bfloat16, relu_last, *parameters)
+    if not torch.is_grad_enabled():
+        return _forward(x, _shape(x, parameters, dtype, relu_last), parameters, None, None)
+    return _MLP.apply(x, dtype, relu_last, *parameters)
+
+
+class Packed:
+    """An MLP whose weights no longer change: rounded and laid out once, for many calls of `mlp`.
+
+    A call gives the bits of `mlp`, without a gradient, and keeps nothing for one. Of few samples it
+    takes a fraction of the time, in one thread; any number of threads may call it.
+
+    Args:
+        parameters: As for `mlp`, as for the others; not needed afterwards.
+        dtype: Of the products.
+        relu_last: Whether the last layer has its ReLU too.
+
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], dtype: torch.dtype, *, relu_last: bool):
+        self._narrow, self._relu_last = dtype == torch.bfloat16, relu_last
+        sizes = [parameters[0].shape[1], *(bias.shape[0] for bias in parameters[1::2])]
+        self._inputs, self._sizes = sizes[0], (c_int64 * len(sizes))(*sizes)
+        shape = self._shape(1, narrow_x=False)
+        self._memory = torch.empty(library.native.mlp_packed_bytes(*shape), dtype=torch.uint8)
+        library.native.mlp_pack(
+            *shape, _pointers(parameters), self._memory.data_ptr(), torch.get_num_threads()
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map (B, n), float32 or bfloat16, to what `mlp` gives."""
+        shape = self._shape(x.shape[0], narrow_x=x.dtype == torch.bfloat16)
+        return _forward(x, shape, None, self._memory, None)
+
+    def _shape(self, samples: int, *, narrow_x: bool) -> tuple[Any, ...]:
+        sizes = self._sizes
+        return sizes, len(sizes) - 1, samples, self._narrow, self._relu_last, narrow_x
+
+
+def _shape(
+    x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype, relu_last: bool
+) -> tuple[Any, ...]:
+    """Return what the kernels need to know of an MLP and its inputs."""
+    sizes = [x.shape[1], *(bias.shape[0] for bias in parameters[1::2])]
+    return (
+        (c_int64 * len(sizes))(*sizes), len(sizes) - 1, x.shape[0], dtype == torch.bfloat16,
+        relu_last, x.dtype == torch.bfloat16,
+    )  # fmt: skip
+
+
+def _forward(
+    x: Tensor,
+    shape: tuple[Any, ...],
+    parameters: Sequence[Tensor] | None,
+    packed: Tensor | None,
+    h: Tensor | None,
+) -> Tensor:
+    """Return the outputs (B, sizes[-1]).
+
+    Args:
+        x: (B, n).
+        shape: What `_shape` returned.
+        parameters: Of all layers; None where they are packed.
+        packed: What `mlp_pack` made of them, or None.
+        h: Where the inputs of all layers stay for the backward pass; None where none follows.
+
+    """
+    x = x.contiguous()
+    sizes, layers, samples, narrow, relu_last, _ = shape
+    dtype = torch.bfloat16 if narrow and relu_last else torch.float32
+    out = torch.empty(samples, sizes[layers], dtype=dtype)
+    library.native.mlp_forward(
+        *shape, x.data_ptr(), None if parameters is None else _pointers(parameters),
+        pointer(packed), pointer(h), out.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    return out
 
 
 class _MLP(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, narrow: bool, relu_last: bool, *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, dtype: torch.dtype, relu_last: bool, *parameters: Tensor
+    ) -> Tensor:
         x = x.contiguous()
-        sizes = [x.shape[1], *(bias.shape[0] for bias in parameters[1::2])]
-        shape = (
-            (c_int64 * len(sizes))(*sizes), len(sizes) - 1, x.shape[0], narrow, relu_last,
-            x.dtype == torch.bfloat16,
-        )  # fmt: skip
+        shape = _shape(x, parameters, dtype, relu_last)
         # The inputs of all layers, as the backward pass reads them.
         h = torch.empty(library.native.mlp_bytes(*shape), dtype=torch.uint8)
-        dtype = torch.bfloat16 if narrow and relu_last else torch.float32
-        out = torch.empty(x.shape[0], sizes[-1], dtype=dtype)
-        library.native.mlp_forward(
-            *shape, x.data_ptr(), _pointers(parameters), h.data_ptr(), out.data_ptr(),
-            torch.get_num_threads(),
-        )  # fmt: skip
+        out = _forward(x, shape, parameters, None, h)
         ctx.save_for_backward(x, h, out, *parameters)
         ctx.shape = shape
         return out

@@ -15,6 +15,40 @@ def mlp(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype, *, relu_las
     return _MLP.apply(x, relu_last, dtype, *parameters)
 
 
+class Rounded:
+    """An MLP whose weights no longer change: in the type of its products, for many calls of `mlp`.
+
+    A call gives the bits of `mlp`, without a gradient; any number of threads may call it.
+
+    Args:
+        parameters: As for `mlp`, as for the others; on any device.
+        dtype: Of the products.
+        relu_last: Whether the last layer has its ReLU too.
+
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], dtype: torch.dtype, *, relu_last: bool):
+        self._layers = _rounded(parameters, dtype, relu_last=relu_last)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map (B, n) to what `mlp` gives."""
+        for weight, bias, relu in self._layers:
+            x = linear(x.to(weight.dtype), weight, bias, relu=relu)
+        return x
+
+
+def _rounded(
+    parameters: Sequence[Tensor], dtype: torch.dtype, *, relu_last: bool
+) -> list[tuple[Tensor, Tensor, bool]]:
+    """Return weight and bias of each layer as its product takes them, and if it has a ReLU."""
+    layers = []
+    for i, (weight, bias) in enumerate(zip(parameters[0::2], parameters[1::2], strict=True)):
+        relu = relu_last or 2 * i < len(parameters) - 2
+        kept = dtype if relu else torch.float32
+        layers.append((weight.to(kept), bias.to(kept), relu))
+    return layers
+
+
 class _MLP(torch.autograd.Function):
     """All layers of an MLP, with products of `dtype`.
 
@@ -31,19 +65,14 @@ class _MLP(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, relu_last: bool, dtype: torch.dtype, *parameters: Tensor
     ) -> Tensor:
-        layers = len(parameters) // 2
-        dtypes = [dtype] * layers
-        if not relu_last:
-            dtypes[-1] = torch.float32
-        weights = [w.to(t) for w, t in zip(parameters[0::2], dtypes, strict=True)]
         h = x
-        inputs, outputs = [], []
-        for i, weight in enumerate(weights):
-            h = h.to(dtypes[i])
+        inputs, outputs, weights = [], [], []
+        for weight, bias, relu in _rounded(parameters, dtype, relu_last=relu_last):
+            h = h.to(weight.dtype)
             inputs.append(h)
-            bias = parameters[2 * i + 1].to(dtypes[i])
-            h = linear(h, weight, bias, relu=relu_last or i < layers - 1)
+            h = linear(h, weight, bias, relu=relu)
             outputs.append(h)
+            weights.append(weight)
         # Parameters are kept beside their copies so that autograd sees whether they change.
         ctx.save_for_backward(*inputs, *outputs, *weights, *parameters)
         ctx.relu_last, ctx.x_dtype = relu_last, x.dtype
@@ -99,7 +128,8 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     """
     if not x.is_cpu or not torch.backends.mkldnn.is_available() or forced_reference():
         return False
-    return x.dtype == torch.bfloat16 or weight.numel() >= ONEDNN_WEIGHTS
+    # It has no products of nothing.
+    return x.numel() > 0 and (x.dtype == torch.bfloat16 or weight.numel() >= ONEDNN_WEIGHTS)
 
 
 ONEDNN_WEIGHTS = 16384

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from dlrm.batch import Batch
 from dlrm.data.encoded import Encoded
 from dlrm.data.features.features import Features
-from dlrm.data.scoring import encode_frame
+from dlrm.data.scoring import encode_frame, encode_pieces
 from dlrm.errors import RunError
 from dlrm.metrics import sigmoid
 from dlrm.nn.embedding import embeddings_of
+from dlrm.nn.mlp import freeze
 from dlrm.run import Run
 from dlrm.schema import Schema
 from dlrm.training.config import from_dict
@@ -53,6 +54,7 @@ class Predictor:
         batch_size: int = 16384,
     ):
         self.model = model.eval()
+        freeze(model)
         self.features = features
         self.device = torch.device(device)
         self.batch_size = batch_size
@@ -116,27 +118,38 @@ class Predictor:
         """
         for layout in self._layouts:
             layout.check(batch)
-        with torch.inference_mode():
-            logits = self.model(batch.to(self.device, non_blocking=True)).float()
-            return logits.to(batch.labels.device)
+        return self._computed(batch)
 
-    def scores(self, frame: Any) -> NDArray[np.float32]:
-        """Return the scores (n, K) of the rows of a frame, see `encode`.
+    def scores(self, frame: Any, *, raw: bool = False) -> NDArray[np.float32]:
+        """Return the scores (n, K) of the rows of a frame.
 
         A score is the probability that a label is 1, or the prediction of a regression. Of many
         rows `batch_size` go through the model together.
-        """
-        return self.scores_of(encode_frame(self.features, frame))
 
-    def scores_of(self, encoded: Encoded) -> NDArray[np.float32]:
-        """Return the scores (n, K) of rows that are encoded already."""
+        Args:
+            frame: n rows, see `encode`.
+            raw: Whether to return logits instead of probabilities.
+
+        """
+        pieces = encode_pieces(self.features, frame)
+        scores = [self.scores_of(encoded, raw=raw) for encoded in pieces]
+        return scores[0] if len(scores) == 1 else np.concatenate(scores)
+
+    def scores_of(self, encoded: Encoded, *, raw: bool = False) -> NDArray[np.float32]:
+        """Return the scores (n, K) of rows that are encoded already; see `scores`."""
         whole = self._batch(encoded)
         scores = np.empty((len(whole), self.schema.num_labels), np.float32)
+        numbers = raw or self.schema.task == "regression"
         for start, batch in self._pieces(whole):
-            logits = self.logits(batch).numpy()
-            classifies = self.schema.task == "classification"
-            scores[start : start + len(batch)] = sigmoid(logits) if classifies else logits
+            logits = self._computed(batch).numpy()
+            scores[start : start + len(batch)] = logits if numbers else sigmoid(logits)
         return scores
+
+    def _computed(self, batch: Batch) -> Tensor:
+        """Return the logits (B, K) of a batch whose ids are known to be in range."""
+        with torch.inference_mode():
+            logits = self.model(batch.to(self.device, non_blocking=True)).float()
+            return logits.to(batch.labels.device)
 
     def _batch(self, encoded: Encoded) -> Batch:
         labels = np.zeros((len(encoded), self.schema.num_labels), np.float32)

@@ -29,7 +29,7 @@ from dlrm.data.features.value_table import ValueTable
 from dlrm.data.index import HashIndex
 from dlrm.data.integer_index import IntegerIndex, SeveralIndices
 
-FEW_ROWS = 32
+FEW_ROWS = 64
 """More rows than these are encoded column by column."""
 
 _INTEGERS: frozenset[Any] = frozenset(

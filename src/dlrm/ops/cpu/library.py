@@ -45,12 +45,19 @@ _ARGUMENTS: dict[str, list[type]] = {
     "relu_gradient": [c_void_p, c_void_p, c_int, c_int64, c_int64, c_void_p, c_void_p, c_int],
     "multiplies_bf16": [],
     "mlp_bytes": _MLP,
-    "mlp_forward": [*_MLP, *[c_void_p] * 4, c_int],
+    "mlp_packed_bytes": _MLP,
+    "mlp_pack": [*_MLP, *[c_void_p] * 2, c_int],
+    "mlp_forward": [*_MLP, *[c_void_p] * 5, c_int],
     "mlp_backward": [*_MLP, *[c_void_p] * 7, c_int],
 }  # fmt: skip
 """Exported function -> its arguments, as `native/kernels.cpp` declares them."""
 
-_RESULTS: dict[str, type] = {"rows_of": c_int64, "multiplies_bf16": c_int, "mlp_bytes": c_int64}
+_RESULTS: dict[str, type] = {
+    "rows_of": c_int64,
+    "multiplies_bf16": c_int,
+    "mlp_bytes": c_int64,
+    "mlp_packed_bytes": c_int64,
+}
 
 native: Any = None
 """ctypes.CDLL with the functions above, once `use` has loaded one."""

@@ -158,9 +158,15 @@ EXPORT int multiplies_bf16() { return multiplies_narrow(); }
 
 EXPORT int64_t mlp_bytes(MLP) { return AS_MLP.h_bytes(); }
 
-EXPORT void mlp_forward(MLP, const void *x, const float *const *parameters, char *h, void *out,
-                        int threads) {
-    mlp_forward(AS_MLP, x, parameters, h, out, threads);
+EXPORT int64_t mlp_packed_bytes(MLP) { return Panels::bytes(AS_MLP); }
+
+EXPORT void mlp_pack(MLP, const float *const *parameters, char *packed, int threads) {
+    mlp_pack(AS_MLP, parameters, packed, threads);
+}
+
+EXPORT void mlp_forward(MLP, const void *x, const float *const *parameters, char *packed, char *h,
+                        void *out, int threads) {
+    mlp_forward(AS_MLP, x, parameters, packed, h, out, threads);
 }
 
 EXPORT void mlp_backward(MLP, const void *x, const float *const *parameters, char *h,

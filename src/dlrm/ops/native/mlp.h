@@ -60,7 +60,8 @@ struct Scratch {
     }
 };
 
-inline Scratch scratch(int64_t bytes) {
+// One for a call (0), and one for each of its threads (1).
+template <int WHOSE> inline Scratch scratch(int64_t bytes) {
     static thread_local std::vector<char> memory;
     if (int64_t(memory.size()) < bytes + 64) memory.resize(bytes + 64);
     return {reinterpret_cast<char *>(up(reinterpret_cast<int64_t>(memory.data()), 64))};
@@ -139,47 +140,52 @@ template <class Body> void by_format(const Mlp &mlp, int64_t i, Body body) {
     else body(Wide());
 }
 
-// Copies samples of x as layer 0 reads them.
+// Copies samples [row, row + rows) of x to h as layer 0 reads them.
 inline void copy_x(const Mlp &mlp, const void *x, int64_t row, int64_t rows, void *h) {
     const int64_t n = mlp.sizes[0], step = mlp.in_step(0);
-    for (int64_t r = row; r < row + rows; r++) {
+    for (int64_t r = 0; r < rows; r++) {
+        const int64_t from = (row + r) * n;
         if (mlp.x_narrow && mlp.narrow_at(0)) {
-            std::memcpy(static_cast<bf16 *>(h) + r * step, static_cast<const bf16 *>(x) + r * n,
+            std::memcpy(static_cast<bf16 *>(h) + r * step, static_cast<const bf16 *>(x) + from,
                         n * sizeof(bf16));
         } else if (mlp.x_narrow) {
-            load_row(x, r * n, true, n, static_cast<float *>(h) + r * step);
+            load_row(x, from, true, n, static_cast<float *>(h) + r * step);
         } else {
-            store_row(static_cast<const float *>(x) + r * n, h, r * step, mlp.narrow_at(0), n);
+            store_row(static_cast<const float *>(x) + from, h, r * step, mlp.narrow_at(0), n);
         }
         if (step > n) static_cast<bf16 *>(h)[r * step + n] = 0;
     }
 }
 
-// parameters: W_0, b_0, W_1, ...; h: h_bytes() for the backward pass; out (B, sizes[layers]).
-inline void mlp_forward(const Mlp &mlp, const void *x, const float *const *parameters, char *h, void *out,
-                 int threads) {
-    const int64_t L = mlp.layers;
-    std::vector<uint32_t *> packed(L);
-    std::vector<float *> bias(L);
-    std::vector<char *> input(L + 1);
-    int64_t bytes = 0;
-    for (int64_t i = 0; i < L; i++)
-        bytes += (mlp.in_step(i) + 1) * up(mlp.sizes[i + 1], LANES) * 4 + 128;
-    Scratch free = scratch(bytes);
-    std::vector<int64_t> groups{0};
-    for (int64_t i = 0; i < L; i++) {
-        const int64_t N = up(mlp.sizes[i + 1], LANES);
-        packed[i] = free.take<uint32_t>(mlp.in_step(i) * mlp.bytes_at(i) / 4 * N);
-        bias[i] = free.take<float>(N);
-        std::fill(bias[i], bias[i] + N, 0.0f);
-        std::copy(parameters[2 * i + 1], parameters[2 * i + 1] + mlp.sizes[i + 1], bias[i]);
-        groups.push_back(groups.back() + N / LANES);
-        input[i] = h;
-        h += mlp.h_bytes(i);
+// The weights of all layers in panels, and their biases.
+struct Panels {
+    std::vector<uint32_t *> weight;
+    std::vector<float *> bias;
+    std::vector<int64_t> groups{0};  // of LANES outputs: those of layer i end before groups[i + 1]
+
+    static int64_t bytes(const Mlp &mlp) {
+        int64_t sum = 0;
+        for (int64_t i = 0; i < mlp.layers; i++)
+            sum += (mlp.in_step(i) + 1) * up(mlp.sizes[i + 1], LANES) * 4 + 128;
+        return sum;
     }
-    if (mlp.reads_x()) input[0] = static_cast<char *>(const_cast<void *>(x));
-#pragma omp parallel num_threads(team(mlp.work(), threads))
-    {
+    Panels(const Mlp &mlp, Scratch memory) {
+        for (int64_t i = 0; i < mlp.layers; i++) {
+            const int64_t N = up(mlp.sizes[i + 1], LANES);
+            weight.push_back(memory.take<uint32_t>(mlp.in_step(i) * mlp.bytes_at(i) / 4 * N));
+            bias.push_back(memory.take<float>(N));
+            groups.push_back(groups.back() + N / LANES);
+        }
+    }
+    void set_biases(const Mlp &mlp, const float *const *parameters) {
+        for (int64_t i = 0; i < mlp.layers; i++) {
+            const int64_t N = mlp.sizes[i + 1];
+            std::fill(std::copy(parameters[2 * i + 1], parameters[2 * i + 1] + N, bias[i]),
+                      bias[i] + up(N, LANES), 0.0f);
+        }
+    }
+    // All threads of a team call it, and wait for one another.
+    void set_weights(const Mlp &mlp, const float *const *parameters) {
 #pragma omp for schedule(static, 1)
         for (int64_t group = 0; group < groups.back(); group++) {
             int64_t i = 0;
@@ -188,34 +194,78 @@ inline void mlp_forward(const Mlp &mlp, const void *x, const float *const *param
                 using Format = decltype(format);
                 pack_outputs<Format>(parameters[2 * i], mlp.sizes[i], mlp.sizes[i + 1],
                                      (group - groups[i]) * LANES,
-                                     reinterpret_cast<typename Format::Word *>(packed[i]));
+                                     reinterpret_cast<typename Format::Word *>(weight[i]));
             });
+        }
+    }
+};
+
+// Takes samples [row, row + rows) through all layers; input[i] is h_i from sample `row` on.
+inline void mlp_rows(const Mlp &mlp, const Panels &panels, const std::vector<char *> &input,
+                     void *out, int64_t row, int64_t rows) {
+    for (int64_t i = 0; i < mlp.layers; i++) {
+        Target target{};
+        const bool last = i == mlp.layers - 1;
+        target.narrow = last ? mlp.narrow_at(i) : mlp.narrow_at(i + 1);
+        target.step = target.width = last ? mlp.sizes[mlp.layers] : mlp.in_step(i + 1);
+        target.to = last ? static_cast<char *>(out) + row * target.step * (target.narrow ? 2 : 4)
+                         : input[i + 1];
+        target.bias = panels.bias[i];
+        target.relu = mlp.relu_at(i);
+        by_format(mlp, i, [&](auto format) {
+            using Format = decltype(format);
+            using Word = typename Format::Word;
+            const int64_t K = mlp.in_step(i) / Format::PER_WORD;
+            multiply<Format>(reinterpret_cast<const Word *>(input[i]), K, rows,
+                             reinterpret_cast<const Word *>(panels.weight[i]), K,
+                             mlp.sizes[i + 1], target);
+        });
+    }
+}
+
+// parameters: W_0, b_0, W_1, ...; packed: what mlp_pack made of them, or null; h: h_bytes() for the
+// backward pass, or null where none follows; out (B, sizes[layers]).
+inline void mlp_forward(const Mlp &mlp, const void *x, const float *const *parameters, char *packed,
+                        char *h, void *out, int threads) {
+    const int64_t L = mlp.layers;
+    Panels panels(mlp, packed ? Scratch{packed} : scratch<0>(Panels::bytes(mlp)));
+    if (!packed) panels.set_biases(mlp, parameters);
+    // Samples of one tile are one thread's.
+    const int workers = packed && mlp.B <= TILE ? 1 : team(mlp.work(), threads);
+#pragma omp parallel num_threads(workers)
+    {
+        if (!packed) panels.set_weights(mlp, parameters);
+        std::vector<char *> whole(L), input(L);
+        int64_t bytes = 0;
+        for (int64_t i = 0; i < L; i++) bytes += up(TOGETHER * mlp.in_step(i) * 4, 64) + 64;
+        char *next = h ? h : scratch<1>(bytes).next;
+        for (int64_t i = 0; i < L; i++) {
+            whole[i] = next;
+            next += h ? mlp.h_bytes(i) : up(TOGETHER * mlp.in_step(i) * 4, 64) + 64;
         }
         const Share tiles((mlp.B + TILE - 1) / TILE);
         const int64_t end = std::min(tiles.end * TILE, mlp.B);
         for (int64_t row = tiles.first * TILE; row < end; row += TOGETHER) {
             const int64_t rows = std::min(TOGETHER, end - row);
-            if (!mlp.reads_x()) copy_x(mlp, x, row, rows, input[0]);
-            for (int64_t i = 0; i < L; i++) {
-                Target target{};
-                const bool last = i == L - 1;
-                target.narrow = last ? mlp.narrow_at(i) : mlp.narrow_at(i + 1);
-                target.step = target.width = last ? mlp.sizes[L] : mlp.in_step(i + 1);
-                target.to = (last ? static_cast<char *>(out) : input[i + 1]) +
-                            row * target.step * (target.narrow ? 2 : 4);
-                target.bias = bias[i];
-                target.relu = mlp.relu_at(i);
-                by_format(mlp, i, [&](auto format) {
-                    using Format = decltype(format);
-                    using Word = typename Format::Word;
-                    const int64_t K = mlp.in_step(i) / Format::PER_WORD;
-                    multiply<Format>(reinterpret_cast<const Word *>(input[i]) + row * K, K, rows,
-                                     reinterpret_cast<const Word *>(packed[i]), K,
-                                     mlp.sizes[i + 1], target);
-                });
-            }
+            // Without a backward pass, all samples go through the memory of the first ones.
+            for (int64_t i = 0; i < L; i++)
+                input[i] = whole[i] + (h ? row * mlp.in_step(i) * mlp.bytes_at(i) : 0);
+            if (mlp.reads_x())
+                input[0] = static_cast<char *>(const_cast<void *>(x)) +
+                           row * mlp.sizes[0] * mlp.bytes_at(0);
+            else
+                copy_x(mlp, x, row, rows, input[0]);
+            mlp_rows(mlp, panels, input, out, row, rows);
         }
     }
+}
+
+// Lays the parameters out for calls of mlp_forward, into Panels::bytes bytes from a multiple of 64.
+inline void mlp_pack(const Mlp &mlp, const float *const *parameters, char *packed, int threads) {
+    Panels panels(mlp, Scratch{packed});
+    panels.set_biases(mlp, parameters);
+#pragma omp parallel num_threads(team(mlp.work(), threads))
+    panels.set_weights(mlp, parameters);
 }
 
 // The gradient of the last layer before its ReLU, as its products read it.
@@ -285,7 +335,7 @@ inline void mlp_backward(const Mlp &mlp, const void *x, const float *const *para
         widest = std::max(widest, mlp.out_step(i));
     }
     bytes += workers * 2 * up(TOGETHER * widest * 4, 64);
-    Scratch free = scratch(bytes);
+    Scratch free = scratch<0>(bytes);
     std::vector<int64_t> pairs{0};
     for (int64_t i = 0; i < L; i++) {
         const int64_t per_word = mlp.narrow_at(i) ? 2 : 1, K = mlp.out_step(i) / per_word;
