@@ -74,6 +74,7 @@ class Case:
     weights: bool = False
     steps: int = 50
     dtype: torch.dtype = torch.float32
+    clip: float = 0.0
 
     def build(self) -> nn.Module:
         """Return the model, whose tables have no memory yet."""
@@ -153,7 +154,8 @@ def losses(world: World, case: Case) -> list[float]:
     torch.manual_seed(0)
     model, net = model_on(world, case, case.build())
     optim = OptimConfig(name=case.optim, lr=0.1 if case.optim != "adam" else 0.01)
-    step = TrainStep(net, optim.build(parameter_groups(model)), loss_function(LossConfig()))
+    optimizer = optim.build(parameter_groups(model))
+    step = TrainStep(net, optimizer, loss_function(LossConfig()), clip=case.clip, world=world)
     found = []
     for number in range(case.steps):
         batch = batch_of(case, number)
@@ -204,6 +206,14 @@ def test_several_labels_and_weights_are_learnt_the_same(ranks: Ranks, model, wei
 def test_a_sequence_beside_pooled_vectors_is_learnt_the_same(ranks: Ranks, sharding):
     case = Case(model="history", sharding=sharding, features=MIXED, optim="rowwise_adagrad")
     check(ranks, case, (2, 3), 2e-6)
+
+
+@pytest.mark.parametrize("sharding", ["auto", "table", "row", "column", "replicate"])
+def test_gradients_are_clipped_by_the_norm_of_all_of_them(ranks: Ranks, sharding):
+    case = Case(sharding=sharding, features=MIXED, clip=0.02)
+    check(ranks, case, (3,))
+    clipped, free = (ranks.run(losses, each, world=1) for each in (case, replace(case, clip=0.0)))
+    assert clipped != free
 
 
 COMPRESSIONS = {

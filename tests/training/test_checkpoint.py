@@ -39,7 +39,7 @@ def test_everything_comes_back(tmp_path, name, weights):
     assert loaded.numbers() == progress.numbers()
     assert loaded.loss_sum == progress.loss_sum
     for ours, theirs in zip(loaded.seen.arrays(), progress.seen.arrays(), strict=True):
-        assert np.array_equal(ours, theirs) if theirs is not None else ours is None
+        assert ours is theirs is None or np.array_equal(ours, theirs)  # pyright: ignore[reportArgumentType]
     for ours, theirs in zip(fresh.parameters(), model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
         assert other.state[ours].keys() == optimizer.state[theirs].keys()

@@ -28,6 +28,7 @@ from dlrm.run import Run
 from dlrm.training import checkpoint, interrupt
 from dlrm.training.config import CheckpointConfig, EvalConfig, TrainConfig, to_dict
 from dlrm.training.evaluate import measured, predict_split
+from dlrm.training.load import training_stats
 from dlrm.training.loop import fit, load_best
 
 SMALL = TrainConfig(
@@ -211,7 +212,7 @@ def test_the_best_model_is_really_the_best(clicks, tmp_path):
     model = models.build(config.model, clicks.schema)
     load_best(run, model)
     predictions = predict_split(model, clicks.split("validation"), 1000)
-    assert measured(predictions, clicks.schema).first.log_loss == pytest.approx(
+    assert measured(predictions, clicks.schema).mean("log_loss") == pytest.approx(
         best["log_loss"], rel=1e-6
     )
 
@@ -320,3 +321,73 @@ def test_test_rows_choose_nothing_unless_they_are_asked_to(tmp_path):
         fit(config, dataset, run)
         assert any(row["event"] == "best" for row in run.metrics()) == chosen
         assert any(row.get("split") == "test" for row in run.metrics())
+
+
+@pytest.mark.parametrize("rows", [1, 2, 101])
+@pytest.mark.parametrize("settings", [{}, {"max_steps": 1}, {"epochs": 3, "log_every": 50}])
+def test_training_may_be_as_short_as_it_is(tmp_path, rows, settings):
+    config = PrepareConfig(split="chronological", fractions=(1, 0, 0))
+    dataset = prepare(ClicksSource(rows, seed=1), tmp_path / "data", config).dataset
+    short = replace(SMALL, **{"epochs": 1, "eval": EvalConfig(), **settings})
+    run = new_run(tmp_path / "run", short, dataset)
+    fit(short, dataset, run)
+    steps = min(short.epochs * -(-rows // 100), short.max_steps or 99)
+    # The last step is logged however few there are.
+    assert max(losses(run)) == steps
+    assert training_stats(run).step == steps
+    assert training_stats(run).samples_per_s > 0
+    assert checkpoint.steps(run.path / "checkpoints")[-1] == steps
+
+
+def test_stopping_early_before_the_first_line_logs_the_last_step(clicks, tmp_path):
+    config = replace(
+        SMALL,
+        optim=OptimConfig(name="adagrad", lr=0.3),
+        epochs=50,
+        eval=EvalConfig(every=3, metric="log_loss", patience=2),
+        log_every=10_000,
+    )
+    run = new_run(tmp_path / "run", config, clicks)
+    fit(config, clicks, run)
+    (stopped,) = [row for row in run.metrics() if row["event"] == "early_stop"]
+    assert list(losses(run)) == [stopped["step"]]
+    assert training_stats(run).step == stopped["step"]
+
+
+def test_a_run_that_was_stopped_at_once_has_trained_no_line_yet(clicks, tmp_path):
+    config = replace(SMALL, log_every=100)
+    run = new_run(tmp_path / "run", config, clicks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dlrm.training.loop.Interrupt", _stop_at(0))
+        with pytest.raises(Interrupted, match="step 1;"):
+            fit(config, clicks, run)
+    with pytest.raises(RunError, match="has trained no step yet"):
+        training_stats(run)
+    whole = new_run(tmp_path / "whole", config, clicks)
+    fit(config, clicks, whole)
+    fit(config, clicks, run, resume=True)
+    assert losses(run) == losses(whole)
+
+
+@pytest.mark.parametrize("stop", [5, 14])
+def test_losses_between_lines_are_kept_when_a_run_resumes(clicks, tmp_path, stop):
+    config = replace(SMALL, log_every=4)
+    whole, halved = (new_run(tmp_path / name, config, clicks) for name in ("whole", "halved"))
+    fit(config, clicks, whole)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dlrm.training.loop.Interrupt", _stop_at(2 * stop))
+        with pytest.raises(Interrupted):
+            fit(config, clicks, halved)
+    fit(config, clicks, halved, resume=True)
+    assert losses(halved) == losses(whole)
+
+
+def test_a_line_is_the_mean_of_the_losses_since_the_last(clicks, tmp_path):
+    each, some = (replace(SMALL, log_every=every) for every in (1, 5))
+    runs = [new_run(tmp_path / str(c.log_every), c, clicks) for c in (each, some)]
+    for config, run in zip((each, some), runs, strict=True):
+        fit(config, clicks, run)
+    single, lines = (losses(run) for run in runs)
+    assert list(lines) == [*range(5, 48, 5), 48]
+    for first, (step, loss) in zip([0, *lines], lines.items(), strict=False):
+        assert loss == pytest.approx(np.mean([single[s] for s in range(first + 1, step + 1)]))

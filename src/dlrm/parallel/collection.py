@@ -153,13 +153,16 @@ class ShardedCollection(DistributedCollection):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the weights that this process has, one of each unit; see `Collection`.
 
-        Where rows have other columns elsewhere, the group has `mean_squares`, too.
+        Where rows have other columns elsewhere, the group has `mean_squares`, too; where all
+        processes have the same rows, it is `copied`.
         """
         groups = []
         for unit in self.typed_units():
             group = {"params": list(unit.parameters()), "sparse": True, "storage": self.storage}
             if not group["params"]:
                 continue  # Its rows were quantised.
+            if unit.copied:
+                group["copied"] = True
             if isinstance(unit, TableWise) and unit.has_columns:
                 group["mean_squares"] = unit.mean_squares
             groups.append(group)

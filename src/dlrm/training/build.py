@@ -159,6 +159,9 @@ def _torchrec(config: TrainConfig, exchange: Exchange) -> Engine:
         raise ConfigError(
             f"average.share is {config.average.share}: with the engine torchrec it must be 0"
         )
+    if config.clip:
+        # Tables are updated in the backward pass, before all gradients are known.
+        raise ConfigError(f"clip is {config.clip}: with the engine torchrec it must be 0")
     if (dtype := config.parallel.exchange_dtype) != "fp32":
         raise ConfigError(
             f"parallel.exchange_dtype is {dtype}: with the engine torchrec it must be fp32"

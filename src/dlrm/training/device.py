@@ -6,7 +6,9 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
+from dlrm.batch import Batch
 from dlrm.errors import ConfigError, unknown
+from dlrm.nn.embedding import embeddings_of
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 """auto is a GPU where torch has one, else the CPU."""
@@ -69,3 +71,34 @@ def device_of(model: nn.Module) -> torch.device:
     """Return the device that a model is on: that of its first parameter or buffer."""
     first = next(chain(model.parameters(), model.buffers()), None)
     return torch.device("cpu") if first is None else first.device
+
+
+class Transfer:
+    """Takes batches to where a model is, their ids known to be in range.
+
+    On a CPU embeddings check ids as they look them up. Elsewhere to look at ids is to wait for the
+    device, so they are checked before they go there.
+
+    Args:
+        model: Whose embeddings say what is in range.
+        device: Where it is; None asks its parameters.
+
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device | str | None = None):
+        self.device = device_of(model) if device is None else torch.device(device)
+        on_cpu = self.device.type == "cpu"
+        self._layouts = [] if on_cpu else [e.layout for e in embeddings_of(model) if not e.derived]
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return a batch on the device; one that is there already is taken as it is.
+
+        Raises:
+            IdError: An id is out of range; names the feature.
+
+        """
+        if batch.labels.device == self.device:
+            return batch
+        for layout in self._layouts:
+            layout.check(batch)
+        return batch.to(self.device, non_blocking=True)

@@ -30,7 +30,7 @@ from dlrm.metrics import (
 )
 from dlrm.parallel.world import World
 from dlrm.schema import Schema, Task
-from dlrm.training.device import device_of
+from dlrm.training.device import Transfer, device_of
 
 HISTOGRAM_BINS = 50
 
@@ -86,13 +86,16 @@ def predict(model: nn.Module, batches: Iterable[Batch], predictions: Metrics) ->
         batches: On the CPU.
         predictions: What they are added to.
 
+    Raises:
+        IdError: An id is out of range; names the feature.
+
     """
-    device = device_of(model)
+    to_device = Transfer(model)
     was_training = model.training
     model.eval()
     with torch.inference_mode():
         for batch in batches:
-            logits = model(batch.to(device, non_blocking=True))
+            logits = model(to_device(batch))
             predictions.update(logits, batch.labels, batch.weights)
     model.train(was_training)
     return predictions

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlrm.batch import Batch
-from dlrm.nn.embedding import embeddings_of
+from dlrm.parallel.world import World
+from dlrm.training.clip import clip_gradients
+from dlrm.training.device import Transfer
 from dlrm.training.loss import Loss
 
 Observer = Callable[[str], AbstractContextManager[None]]
@@ -33,6 +35,7 @@ class TrainStep:
         clip: Largest norm of all gradients together; 0 for any.
         device: Where the model is.
         steps: Taken before.
+        world: The processes that train, whose gradients clip counts together.
 
     """
 
@@ -49,14 +52,13 @@ class TrainStep:
         clip: float = 0.0,
         device: torch.device | str = "cpu",
         steps: int = 0,
+        world: World | None = None,
     ):
         self.net, self.optimizer, self.loss = net, optimizer, loss
         self.rate, self.clip, self.steps = rate, clip, steps
-        self.device = torch.device(device)
+        self.to_device = Transfer(net, device)
+        self.world = world or World.alone()
         self._observer: Observer | None = None
-        # Elsewhere ids are checked here, because to look at them there is to wait.
-        on_cpu = self.device.type == "cpu"
-        self._layouts = [] if on_cpu else [e.layout for e in embeddings_of(net) if not e.derived]
 
     @property
     def lr(self) -> float:
@@ -88,12 +90,6 @@ class TrainStep:
         self.update()
         return loss.detach()
 
-    def to_device(self, batch: Batch) -> Batch:
-        """Return the batch where the model is, its ids known to be in range."""
-        for layout in self._layouts:
-            layout.check(batch)
-        return batch.to(self.device, non_blocking=True)
-
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients."""
         loss.backward()
@@ -101,7 +97,7 @@ class TrainStep:
     def update(self) -> None:
         """Clip the gradients, apply them and let go of them."""
         if self.clip:
-            clip_gradients(self.net, self.clip)
+            clip_gradients(self.optimizer.param_groups, self.clip, self.world)
         if self._observer is None:
             self.optimizer.step()
         else:
@@ -136,17 +132,3 @@ class TrainStep:
             with self._stage(name):
                 self.optimizer.step()
         self.optimizer.param_groups = groups
-
-
-def clip_gradients(model: nn.Module, most: float) -> None:
-    """Scale all gradients by one factor, so that their norm together is at most this.
-
-    The rows of a table's sparse gradient count once each, with what they were looked up for added
-    up.
-    """
-    grads = [p.grad for p in model.parameters() if p.grad is not None]
-    values = [g.coalesce()._values() if g.is_sparse else g for g in grads]
-    norms = torch.stack([torch.linalg.vector_norm(v).float() for v in values])
-    factor = (most / (torch.linalg.vector_norm(norms) + 1e-6)).clamp(max=1.0)
-    for grad in grads:
-        (grad._values() if grad.is_sparse else grad).mul_(factor)

@@ -95,6 +95,7 @@ class Trainer:
             clip=self.config.clip,
             device=self.device,
             steps=steps,
+            world=self.world,
         )
 
     def fresh(self) -> Progress:
