@@ -91,12 +91,12 @@ def optimizer_of(config: TrainConfig, built: Built) -> Optimizer:
         group = optimizer.param_groups[0]
 
         def before(*_: object) -> None:
-            for each in tables:
-                each.set_lr(group["lr"])
+            for collection in tables:
+                collection.set_lr(group["lr"])
 
         def after(*_: object) -> None:
-            for each in tables:
-                each.step()
+            for collection in tables:
+                collection.step()
 
         built.net.register_forward_pre_hook(before)
         optimizer.register_step_post_hook(after)

@@ -65,7 +65,7 @@ class Progress:
     """Steps that are in the mean of the parameters."""
     finished: bool = False
     seen: Metrics = field(default_factory=Metrics)
-    """Of the training rows since the last evaluation, made before learning them."""
+    """Predictions of the training rows since the last evaluation, made before learning them."""
 
     def advance(self, samples: int) -> None:
         """Count a step on a batch of so many samples."""
@@ -173,7 +173,7 @@ def _together(world: World, target: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         problem = f"{error}" if world.size == 1 else f"{error}, on rank {world.rank}"
-    problems = [each for each in world.all_gather_object(problem) if each is not None]
+    problems = [other for other in world.all_gather_object(problem) if other is not None]
     if problems:
         raise CheckpointError(
             f"{target} cannot be written ({problems[0]}); what was saved before is untouched, and "
@@ -206,11 +206,11 @@ def gather_seen(progress: Progress, world: World) -> None:
     """Give what all processes have seen to the first, and forget it elsewhere."""
     if world.size == 1:
         return
-    every = gathered(progress.seen, world)
+    parts = gathered(progress.seen, world)
     progress.seen = Metrics(progress.seen.num_labels, progress.seen.task)
     if world.first:
-        for each in every:
-            progress.seen.merge(each)
+        for part in parts:
+            progress.seen.merge(part)
 
 
 def folder(run: Run) -> Path:

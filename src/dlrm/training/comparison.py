@@ -91,9 +91,9 @@ class Comparison:
     split: str
     """Whose rows the metrics are of."""
     metric: str
-    """What the best is the best in."""
+    """Name of the metric that the best is the best in."""
     task: Task = "classification"
-    """What labels are."""
+    """The kind of the labels."""
     candidates: tuple[Candidate, ...]
     """The best first."""
     optimum: dict[str, Any] | None
@@ -106,11 +106,11 @@ class Comparison:
 
     def of(self, name: str) -> Candidate:
         """Return the candidate of that name."""
-        return next(each for each in self.candidates if each.name == name)
+        return next(candidate for candidate in self.candidates if candidate.name == name)
 
     def chance(self, one: Candidate, other: Candidate, metric: str | None = None) -> float | None:
         """Return how often seeds alone make two candidates differ so; None for too few seeds."""
-        first, second = (each.values(metric or self.metric) for each in (one, other))
+        first, second = (side.values(metric or self.metric) for side in (one, other))
         if not can_tell(len(first), len(second)):
             return None
         return chance_of_difference(first, second)
@@ -118,15 +118,19 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Return this comparison JSON-ready."""
         rows = []
-        for each in self.candidates:
-            row: dict[str, Any] = {"model": each.name, "lr": each.lr, "parameters": each.parameters}
+        for candidate in self.candidates:
+            row: dict[str, Any] = {
+                "model": candidate.name,
+                "lr": candidate.lr,
+                "parameters": candidate.parameters,
+            }
             for metric in METRICS[self.task]:
-                row[metric], row[f"{metric}_std"] = each.mean(metric), each.spread(metric)
-            chance = None if each is self.best else self.chance(self.best, each)
+                row[metric], row[f"{metric}_std"] = candidate.mean(metric), candidate.spread(metric)
+            chance = None if candidate is self.best else self.chance(self.best, candidate)
             row["p_value"] = chance
             row["differs"] = None if chance is None else chance < LEVEL
-            row["samples_per_s"] = each.samples_per_s
-            row["seeds"] = [asdict(seed) for seed in each.seeds]
+            row["samples_per_s"] = candidate.samples_per_s
+            row["seeds"] = [asdict(seed) for seed in candidate.seeds]
             rows.append(row)
         head = {"data": self.data, "split": self.split, "metric": self.metric}
         return {**head, "models": rows, "optimum": self.optimum}
@@ -222,8 +226,8 @@ def of_runs(paths: Sequence[Path]) -> Comparison:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         config = from_dict(run.config)
-        alike = repr(replace(config, seed=0, loader=replace(config.loader, seed=0)))
-        groups.setdefault(alike, []).append(run)
+        settings = repr(replace(config, seed=0, loader=replace(config.loader, seed=0)))
+        groups.setdefault(settings, []).append(run)
     candidates, optimum = [], None
     for same in groups.values():
         config = from_dict(same[0].config)
@@ -258,8 +262,8 @@ def ordered(
     """Return the comparison with the best candidate first."""
     sign = -1.0 if metric in HIGHER_IS_BETTER else 1.0
 
-    def rank(each: Candidate) -> float:
-        mean = each.mean(metric)
+    def rank(candidate: Candidate) -> float:
+        mean = candidate.mean(metric)
         return float("inf") if mean is None else sign * mean
 
     return Comparison(
@@ -357,8 +361,8 @@ def _trees(
 def _parameters(run: Run) -> int | None:
     """Return how many numbers a finished run has trained, of an ensemble all members together."""
     if (count := from_dict(run.config).ensemble) > 1:
-        members = [_parameters(Run(ensemble.folder(run, k))) for k in range(count)]
-        return sum(each for each in members if each is not None) or None
+        counts = [_parameters(Run(ensemble.folder(run, k))) for k in range(count)]
+        return sum(numbers for numbers in counts if numbers is not None) or None
     folder = run.path / "checkpoints"
     if not (saved := steps(folder)):
         return None

@@ -45,19 +45,19 @@ class Candidate:
     method: str
     """`fp32` or however the run stores them, a precision, or one of `METHODS`."""
     size_bytes: int
-    """Of all tables, as a checkpoint holds them."""
+    """Bytes of all tables, as a checkpoint holds them."""
     ratio: float
     """How many times larger plain float32 tables are."""
     log_loss: float | None = None
-    """Of clicks, as are the next three."""
+    """Log loss of clicks; None of numbers, as the next three."""
     auc: float | None = None
     normalized_entropy: float | None = None
     calibration: float | None = None
     rmse: float | None = None
-    """Of numbers, as is the next."""
+    """RMSE of numbers; None of clicks, as the next."""
     mae: float | None = None
     auc_change: float | None = None
-    """Against the run, as what follows."""
+    """Change against the run, as what follows."""
     log_loss_change: float | None = None
     rmse_change: float | None = None
     run: str | None = None
@@ -111,10 +111,11 @@ class Sweep:
 
     def to_dict(self) -> dict[str, Any]:
         """Return this sweep JSON-ready."""
-        on_frontier = {each.name for each in self.frontier}
+        on_frontier = {candidate.name for candidate in self.frontier}
         return {
             "candidates": [
-                {**asdict(each), "frontier": each.name in on_frontier} for each in self.candidates
+                {**asdict(candidate), "frontier": candidate.name in on_frontier}
+                for candidate in self.candidates
             ],
             "metric": self.metric,
             "choice": self.choice.name,
@@ -141,16 +142,16 @@ def variants(
     plain = TablesConfig(storage=base.storage, init_std=base.init_std)
     for method in methods:
         if method == "mixed_dim":
-            for each in temperatures:
-                tables = replace(plain, compression="mixed_dim", temperature=each)
-                yield f"mixed_dim {each:g}", method, tables
+            for temperature in temperatures:
+                tables = replace(plain, compression="mixed_dim", temperature=temperature)
+                yield f"mixed_dim {temperature:g}", method, tables
             continue
-        for each in collisions:
+        for ids in collisions:
             compression = "qr" if method == "qr" else "hash"
             # A table must be a few times larger than what replaces it, or nothing is saved.
-            threshold = max(plain.threshold, 4 * each)
-            tables = replace(plain, compression=compression, collisions=each, threshold=threshold)
-            yield f"{method} {each}", method, tables
+            threshold = max(plain.threshold, 4 * ids)
+            tables = replace(plain, compression=compression, collisions=ids, threshold=threshold)
+            yield f"{method} {ids}", method, tables
 
 
 def sweep(
@@ -212,7 +213,8 @@ def sweep(
         candidate = _measured(name, method, load_model(theirs, device=cpu), split, config)
         candidates.append(replace(candidate, run=str(path)))
     return Sweep(
-        candidates=tuple(_beside(each, candidates[0]) for each in candidates), skipped=skipped
+        candidates=tuple(_beside(candidate, candidates[0]) for candidate in candidates),
+        skipped=skipped,
     )
 
 

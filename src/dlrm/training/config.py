@@ -105,7 +105,7 @@ class TrainConfig:
     engine: Engine = "dlrm"
     """What spreads the tables over processes: dlrm, or torchrec (extra `torchrec`)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the MLPs' products; auto is bf16 where the CPU multiplies it natively, else fp32."""
+    """Format of the MLPs' products; auto is bf16 where the CPU multiplies it natively, else fp32."""
     device: DeviceName = "auto"
     """Where the model is and computes; auto is a GPU where there is one."""
     clip: float = 0.0
@@ -116,7 +116,7 @@ class TrainConfig:
     max_steps: int = 0
     """Steps after which training ends in any case; 0 for no limit."""
     seed: int = 0
-    """Of the initial parameters."""
+    """Seed of the initial parameters."""
     log_every: int = 100
     """Steps between lines of metrics.jsonl."""
     threads: int = 0
@@ -213,5 +213,5 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         return _dataclass(hint, value, path)
     if not isinstance(value, list | tuple):
         return value
-    each = get_args(hint)[0] if get_origin(hint) is tuple else Any
-    return tuple(_value(each, one, f"{path}[{at}]") for at, one in enumerate(value))
+    item = get_args(hint)[0] if get_origin(hint) is tuple else Any
+    return tuple(_value(item, one, f"{path}[{at}]") for at, one in enumerate(value))

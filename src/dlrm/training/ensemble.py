@@ -84,7 +84,7 @@ def folder(run: Run, member: int) -> Path:
 def model_name(config: TrainConfig) -> str:
     """Return the name of the model of a run: `dlrm`, `dlrm x 5`, `dlrm x 3 + dcnv2 x 2`."""
     counts = Counter(member.model.name for member in members(config))
-    return " + ".join(f"{each} x {n}" if n > 1 else each for each, n in counts.items())
+    return " + ".join(f"{name} x {n}" if n > 1 else name for name, n in counts.items())
 
 
 def scores(run: Run, config: TrainConfig, split: str, label: str) -> list[dict[str, Any]]:
@@ -122,5 +122,5 @@ def mean_of_members(
         metrics: Names of metrics.
 
     """
-    values = {name: [each["metrics"].get(name) for each in scored] for name in metrics}
-    return {name: None if None in each else fmean(each) for name, each in values.items()}
+    values = {name: [member["metrics"].get(name) for member in scored] for name in metrics}
+    return {name: None if None in some else fmean(some) for name, some in values.items()}

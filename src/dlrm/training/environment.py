@@ -29,6 +29,7 @@ def environment() -> dict[str, Any]:
         "polars": version("polars"),
         "platform": platform.platform(),
         "cpu": cpu_name(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_bytes": memory_bytes(),

@@ -49,12 +49,12 @@ class LabelValues:
 
     def mean(self, metric: str) -> float | None:
         """Return the mean of a metric over the labels; None where it is undefined for one."""
-        values = [getattr(each, metric) for each in self.by_label.values()]
+        values = [getattr(label, metric) for label in self.by_label.values()]
         return None if None in values else sum(values) / len(values)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the first label's metrics by name, and those of several below `labels`."""
-        return by_label({name: each.to_dict() for name, each in self.by_label.items()})
+        return by_label({name: values.to_dict() for name, values in self.by_label.items()})
 
     def flat(self) -> dict[str, float | None]:
         """Return all metrics by name, of several labels `label/metric`."""
@@ -62,8 +62,8 @@ class LabelValues:
             return self.first.to_dict()
         return {
             f"{name}/{metric}": value
-            for name, each in self.by_label.items()
-            for metric, value in each.to_dict().items()
+            for name, values in self.by_label.items()
+            for metric, value in values.to_dict().items()
         }
 
 
@@ -123,10 +123,9 @@ def predict_split(
     own = predict(model, loader.epoch(), _none_of(split))
     if world.size == 1:
         return own
-    parts = gathered(own, world)
-    arrays = zip(*(part.arrays() for part in parts), strict=True)
+    arrays = zip(*(part.arrays() for part in gathered(own, world)), strict=True)
     whole = _none_of(split)
-    whole.update(*(_in_order(every, len(split), batch_size) for every in arrays))
+    whole.update(*(_in_order(parts, len(split), batch_size) for parts in arrays))
     return whole
 
 
@@ -152,12 +151,12 @@ def gathered(predictions: Metrics, world: World) -> list[Metrics]:
         world.gather(weighted),
         strict=True,
     )
-    every = []
-    for each_logits, each_labels, each_weights in parts:
-        own = Metrics(predictions.num_labels, predictions.task)
-        own.update(each_logits, each_labels, each_weights if len(each_weights) else None)
-        every.append(own)
-    return every
+    processes = []
+    for part_logits, part_labels, part_weights in parts:
+        process = Metrics(predictions.num_labels, predictions.task)
+        process.update(part_logits, part_labels, part_weights if len(part_weights) else None)
+        processes.append(process)
+    return processes
 
 
 def measured(predictions: Metrics, schema: Schema) -> LabelValues:

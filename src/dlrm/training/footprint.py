@@ -36,11 +36,11 @@ class Data:
 
     schema: Schema
     samples: dict[str, int]
-    """By split."""
+    """Samples by split."""
     pooling: dict[str, float]
     """Mean ids of a sample by feature; 1 where none is given."""
     dataset_bytes: int | None = None
-    """On disk; None where it is not prepared yet."""
+    """Bytes of the dataset on disk; None where it is not prepared yet."""
 
     @property
     def lookups(self) -> float:
@@ -49,7 +49,7 @@ class Data:
 
     @property
     def disk_bytes(self) -> int:
-        """Of the dataset, without its vocabularies where it is not prepared yet."""
+        """Bytes of the dataset, without its vocabularies where it is not prepared yet."""
         if self.dataset_bytes is not None:
             return self.dataset_bytes
         return round(self.sample_bytes * sum(self.samples.values()))
@@ -72,31 +72,31 @@ class Footprint:
     dense_bytes: int
     """All other parameters and their state."""
     activations_bytes: int
-    """Of a step with its gradients or of an evaluation, whichever has more."""
+    """Activations of a step with its gradients or of an evaluation, whichever has more."""
     loader_bytes: int
     libraries_bytes: int
     """Libraries and working memory."""
     mapped_bytes: int
     """Pages of files, which count as resident until the system wants them back."""
     checkpoint_bytes: int
-    """Of one checkpoint."""
+    """Bytes of one checkpoint."""
     checkpoints_bytes: int
-    """Of as many as there are at most."""
+    """Bytes of as many checkpoints as there are at most."""
     dataset_bytes: int
 
     @property
     def rest_bytes(self) -> int:
-        """What a process must have besides tables."""
+        """Memory that a process must have besides tables."""
         return self.dense_bytes + self.activations_bytes + self.loader_bytes + self.libraries_bytes
 
     @property
     def process_bytes(self) -> int:
-        """What a process must have."""
+        """Memory that a process must have."""
         return self.tables_bytes + self.rest_bytes
 
     @property
     def resident_bytes(self) -> int:
-        """What the system shows at the peak, where memory is plenty."""
+        """Memory that the system shows at the peak, where it is plenty."""
         return self.process_bytes + self.mapped_bytes
 
     @property

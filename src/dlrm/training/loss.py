@@ -83,8 +83,8 @@ def bce(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor
 
     Finite for any logit, for labels in [0, 1].
     """
-    each = None if weights is None else weights[:, None]
-    return F.binary_cross_entropy_with_logits(logits, labels, weight=each)
+    by_row = None if weights is None else weights[:, None]
+    return F.binary_cross_entropy_with_logits(logits, labels, weight=by_row)
 
 
 def weighted_bce(

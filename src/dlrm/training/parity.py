@@ -34,8 +34,8 @@ class Parity:
     alone: dict[str, Losses]
     """The losses of one process, by optimizer."""
     reordered: dict[str, tuple[Losses, ...]]
-    """Those of one process that takes the samples of each batch in other orders; of the optimizers
-    of which a variant is off."""
+    """The losses of one process that takes the samples of each batch in other orders, by optimizer,
+    where a variant of it is off."""
     outcomes: tuple[Outcome, ...]
 
     def differences(self, outcome: Outcome) -> list[float]:
@@ -44,9 +44,9 @@ class Parity:
 
     def worst(self, outcome: Outcome) -> tuple[float, int]:
         """Return the largest difference, and its step, counted from 1."""
-        found = self.differences(outcome)
-        largest = max(found)
-        return largest, found.index(largest) + 1
+        differences = self.differences(outcome)
+        largest = max(differences)
+        return largest, differences.index(largest) + 1
 
     def verdict(self, outcome: Outcome) -> Verdict:
         """Return what the difference of a variant means.
@@ -59,17 +59,17 @@ class Parity:
         """
         if outcome.refused is not None:
             return "refused"
-        found = self.differences(outcome)
-        if max(found) <= self.tolerance:
+        differences = self.differences(outcome)
+        if max(differences) <= self.tolerance:
             return "equal"
         controls = [
             self._off(outcome.variant.optimizer, losses)
             for losses in self.reordered.get(outcome.variant.optimizer, ())
         ]
         firsts = [first for control in controls if (first := self._first(control)) is not None]
-        if not firsts or max(found) > SIZE * max(map(max, controls)):
+        if not firsts or max(differences) > SIZE * max(map(max, controls)):
             return "different"
-        first = self._first(found)
+        first = self._first(differences)
         assert first is not None
         return "rounding" if first >= SOON * min(firsts) else "different"
 
@@ -90,12 +90,12 @@ class Parity:
     @property
     def reordered_max_abs_diff(self) -> float | None:
         """The largest difference of reordered training; None where none was needed."""
-        found = [
+        largest = [
             max(self._off(name, losses))
             for name, every in self.reordered.items()
             for losses in every
         ]
-        return max(found, default=None)
+        return max(largest, default=None)
 
     @property
     def holds(self) -> bool:
@@ -104,8 +104,8 @@ class Parity:
 
     def envelope(self, procs: int) -> list[float]:
         """Return for each step the largest difference of any variant on so many processes."""
-        of = [self.differences(o) for o in self.compared if o.variant.procs == procs]
-        return [max(step) for step in zip(*of, strict=True)]
+        every = [self.differences(o) for o in self.compared if o.variant.procs == procs]
+        return [max(step) for step in zip(*every, strict=True)]
 
     def _off(self, optimizer: str, losses: Sequence[float]) -> list[float]:
         return [abs(a - b) for a, b in zip(losses, self.alone[optimizer], strict=True)]

@@ -30,17 +30,17 @@ class World:
 
     size: int = 1
     memory_bytes: int
-    """Of each."""
+    """Memory of each device."""
     sharding: Sharding = "auto"
     number_bytes: int = 4
-    """Of a number of a vector on its way to another."""
+    """Bytes of a number of a vector on its way to another device."""
     libraries_bytes: int | None = None
-    """See `footprint`."""
+    """Memory of a process that has imported everything, see `footprint`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a run would come to."""
+    """The memory, disk and exchanges that a run would need."""
 
     config: TrainConfig
     data: Data
@@ -53,7 +53,7 @@ class Planned:
     """None where the tables do not fit."""
     traffic: Traffic | None
     reason: str | None
-    """Why it does not fit."""
+    """Why the run does not fit; None where it does."""
 
     @property
     def fits(self) -> bool:
@@ -66,11 +66,11 @@ class Alternative:
     """A run with one thing changed."""
 
     flag: str
-    """What to give on the command line."""
+    """The words of the change on the command line."""
     what: str
     """The change, in words."""
     process_bytes: int
-    """What the fullest device then needs."""
+    """Memory that the fullest device then needs."""
     fits: bool
 
 

@@ -5,18 +5,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Seconds on a machine."""
+    """Seconds that a machine needs."""
 
     step_s: float
-    """Of a training step."""
+    """Seconds of a training step."""
     evaluation_s: float
-    """Of a sample, scored without training."""
+    """Seconds of a sample that is scored without training."""
     metrics_s: float
-    """Of the metrics of a sample."""
+    """Seconds of the metrics of a sample."""
     save_s: float
-    """Of a checkpoint, however small."""
+    """Seconds of a checkpoint, however small."""
     write_s: float
-    """Of a byte of a checkpoint."""
+    """Seconds of a byte of a checkpoint."""
     capped: bool
     """Whether tables were larger than what was measured on."""
     ids: str

@@ -124,7 +124,7 @@ def fit(
     if config.ensemble == 1:
         title = title or "training"
         return loop.fit(config, dataset, run, resume=resume, title=title, world=world)
-    told = {row["member"] for row in run.metrics() if row["event"] == "member"}
+    logged = {row["member"] for row in run.metrics() if row["event"] == "member"}
     for number, member in enumerate(ensemble.members(config)):
         which = f"member {number + 1} of {config.ensemble}"
         path = ensemble.folder(run, number)
@@ -137,7 +137,7 @@ def fit(
             ) from stop
         except DivergedError as error:
             raise DivergedError(f"{which}: {error}") from error
-        if number not in told and not run.silent:
+        if number not in logged and not run.silent:
             who = {"model": member.model.name, "seed": member.seed}
             run.log("member", member=number, **who, **asdict(training_stats(theirs)))
     return load_model(run, world)

@@ -23,7 +23,7 @@ class Devices:
     overlap: bool = True
     """Whether they send and compute at once."""
     slowdown: float = 1.0
-    """Of what they compute, where they share cores."""
+    """Times as long as what they compute takes, where they share cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Simulated:
 
     devices: int
     batch_size: int
-    """Over all of them."""
+    """Samples of a batch, over all of them."""
     step: Step | None
     """None where it does not fit."""
     efficiency: float | None
@@ -40,7 +40,7 @@ class Simulated:
 
     @property
     def samples_per_s(self) -> float | None:
-        """Of all devices."""
+        """Samples a second of all devices together."""
         return self.batch_size / self.step.total_s if self.step else None
 
     def to_dict(self) -> dict[str, Any]:

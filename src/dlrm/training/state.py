@@ -31,7 +31,7 @@ class Piece:
     first: int
     """The first of the rows here."""
     rows: int
-    """How many they are."""
+    """The number of those rows."""
     row: int
     """The first of them in the whole."""
     column: int

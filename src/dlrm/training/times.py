@@ -18,25 +18,25 @@ class Times:
     basis: str
     """`measured` or `described`."""
     step_s: float
-    """Of a training step of all devices."""
+    """Seconds of a training step of all devices."""
     exchange_s: float
-    """Of that, for what travels between devices."""
+    """Seconds of a step in which numbers travel between devices."""
     samples_per_s: float
-    """In training, without evaluation."""
+    """Samples a second in training, without evaluation."""
     train_s: float
-    """Of an epoch."""
+    """Seconds of the training of an epoch."""
     evaluation_s: float | None
-    """Of the evaluations of an epoch; None where not known."""
+    """Seconds of the evaluations of an epoch; None where not known."""
     saving_s: float | None
-    """Of the checkpoints of an epoch; None where not known."""
+    """Seconds of the checkpoints of an epoch; None where not known."""
     parts: StepTime | None = None
-    """What a described device spends a step on."""
+    """The parts of a step on a described device; None of a measured one."""
     rates: Rates | None = None
-    """What was measured."""
+    """The rates that were measured; None of a described device."""
 
     @property
     def epoch_s(self) -> float:
-        """Of an epoch with all that belongs to it."""
+        """Seconds of an epoch with all that belongs to it."""
         return self.train_s + (self.evaluation_s or 0.0) + (self.saving_s or 0.0)
 
 

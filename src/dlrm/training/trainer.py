@@ -40,12 +40,12 @@ class Trainer:
     optimizer: Optimizer
     loss: Loss
     loader: Loader
-    """Of the training split."""
+    """Batches of the training split."""
     average: Average
     last_step: int
-    """At which training ends in any case."""
+    """The step at which training ends in any case."""
     metric: str
-    """What makes a model the best."""
+    """Name of the metric that chooses the best model."""
 
     @classmethod
     def begin(cls, config: TrainConfig, dataset: Dataset, run: Run, world: World) -> "Trainer":

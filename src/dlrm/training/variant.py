@@ -32,13 +32,13 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a variant came to."""
+    """The losses of a variant."""
 
     variant: Variant
     losses: tuple[float, ...] = ()
-    """Of each step, the mean over the whole batch; none where it was refused."""
+    """Loss of each step, the mean over the whole batch; none where it was refused."""
     refused: str | None = None
-    """Why it cannot be trained so."""
+    """Why a variant cannot be trained so; None where it was trained."""
 
 
 def config_of(config: TrainConfig, variant: Variant, steps: int) -> TrainConfig:
