@@ -194,8 +194,11 @@ def test_nccl_is_chosen_only_with_a_device(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert choose_backend("auto", place) == "gloo"
     assert choose_backend("auto", place, torch.device("cuda", 1)) == "nccl"
+    with pytest.raises(ConfigError, match="backend gloo carries what is on CPUs"):
+        choose_backend("gloo", place, torch.device("cuda", 1))
     monkeypatch.setattr(dist, "is_nccl_available", lambda: False)
-    assert choose_backend("auto", place, torch.device("cuda", 1)) == "gloo"
+    with pytest.raises(ConfigError, match="nccl is not in this build of torch"):
+        choose_backend("auto", place, torch.device("cuda", 1))
 
 
 def test_only_errors_of_a_connection_are_explained():

@@ -141,11 +141,16 @@ def choose_backend(backend: str, env: LaunchEnv, device: torch.device = CPU) -> 
         "mpi": dist.is_mpi_available(),
     }
     if backend == "auto":
-        return "nccl" if device.type == "cuda" and built["nccl"] else "gloo"
+        backend = "nccl" if device.type == "cuda" else "gloo"
     if not built[backend]:
         raise ConfigError(
             f"backend {backend} is not in this build of torch ({torch.__version__}); gloo works "
             "on CPUs"
+        )
+    if device.type == "cuda" and backend != "nccl" and env.size > 1:
+        raise ConfigError(
+            f"backend {backend} carries what is on CPUs, and this run computes on {device}: choose "
+            "nccl, or device cpu"
         )
     if backend == "nccl" and device.type != "cuda":
         raise ConfigError(
