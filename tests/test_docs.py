@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench import machines, tiny
-from dlrm.bench import batches, step, subject
+from dlrm.bench import batches, step
 from dlrm.bench.cost import calibrate
 from dlrm.cli import main
 from dlrm.compat.dlrm_s_pytorch import main as dlrm_s_pytorch
@@ -57,8 +57,7 @@ def little_benchmarks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.measured(monkeypatch, tmp_path / "machines")
     monkeypatch.setattr(calibrate, "calibrate", lambda *_: machines.COSTS.to_dict())
     monkeypatch.setattr(step, "ROUND_S", 0.0)
-    for each in (batches, subject):
-        monkeypatch.setattr(each, "cache_bytes", lambda: 10_000)
+    monkeypatch.setattr(batches, "cache_bytes", lambda: 10_000)
 
 
 def run(line: str) -> None:

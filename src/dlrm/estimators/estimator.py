@@ -341,9 +341,11 @@ def _weights(sample_weight: Any, rows: int) -> NDArray[np.float64]:
     from sklearn.utils.validation import check_consistent_length, column_or_1d
 
     if np.isscalar(sample_weight):
-        return np.full(rows, float(sample_weight))
+        return np.full(rows, sample_weight, np.float64)
     weights = column_or_1d(sample_weight, dtype=np.float64)
     check_consistent_length(range(rows), weights)
+    if not weights.any():
+        raise EstimatorError("sample_weight is zero for every sample: there is nothing to learn")
     return weights
 
 

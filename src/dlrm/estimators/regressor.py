@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from dlrm.errors import EstimatorError
 from dlrm.estimators.estimator import Estimator
 from dlrm.estimators.sklearn_base import RegressorMixin
 
@@ -39,6 +40,10 @@ class Regressor(RegressorMixin, Estimator):
         frame, y = self._checked(X, y)
         y = np.asarray(y, dtype=np.float64)
         assert_all_finite(y, input_name="y")
+        if (y == y[0]).all():
+            raise EstimatorError(
+                f"y has one value alone, {y[0]:g}, in {len(y)} sample(s): there is nothing to learn"
+            )
         self._train(X, frame, y, sample_weight)
         return self
 
