@@ -318,3 +318,4 @@ def test_torchrec_goes_on_from_our_checkpoints_and_we_from_its(
     for ours, other in zip(rows(whole, "train"), rows(mixed, "train"), strict=True):
         assert other["loss"] == pytest.approx(ours["loss"], abs=1e-6)
     near(files(whole, 24), files(mixed, 24), 2e-4)
+    assert not any("torchrec" in type(each).__module__ for each in load_model(mixed).modules())

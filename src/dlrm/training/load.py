@@ -1,6 +1,6 @@
 """The model of a run, whatever it is, and what its training took."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -21,7 +21,8 @@ def load_model(
 
     Args:
         run: Of one process, or many.
-        world: The processes that load it, each a part of its tables.
+        world: The processes that load it, each a part of its tables; None for this one alone, all
+            of them, without the engine that trained it.
         device: Where to; None for where the run was trained.
 
     Returns:
@@ -39,6 +40,9 @@ def load_model(
         # Predictions of a regression are what comes out: there are no probabilities to take.
         regression = run.schema.task == "regression"
         return ensemble.Ensemble(loaded, "logits" if regression else config.ensemble_mean).eval()
+    if world is None:
+        # Whatever trained it: checkpoints hold whole tables, and one process needs no engine.
+        config = replace(config, engine="dlrm")
     built = build(config, run.schema, world or World.alone(), device=device)
     load_best(run, built.model, world)
     return built.net.eval()

@@ -99,6 +99,11 @@ class FewRows:
             for k, each in enumerate(features)
             if not (isinstance(each, Number) or k in self._numbered)
         }
+        self._plain = {
+            k: each
+            for k, each in self._others.items()
+            if isinstance(each, Category) and _plain(each)
+        }
         self._single = {
             name for each in features if not isinstance(each, List) for name in each.columns
         }
@@ -129,7 +134,13 @@ class FewRows:
         parts = dict(zip(self._numbers, self._scaled(dense), strict=True))
         parts |= {k: Parts(ids=[ids[:, t]]) for t, k in enumerate(self._numbered)}
         for k, feature in self._others.items():
-            parts[k] = _list(feature, rows) if isinstance(feature, List) else _ids(feature, rows)
+            if k in self._plain:
+                ids = _looked_up(rows.texts(feature.columns[0]), feature.values, feature.table)
+                parts[k] = Parts(ids=[ids])
+            else:
+                parts[k] = (
+                    _list(feature, rows) if isinstance(feature, List) else _encode(feature, rows)
+                )
         return assemble([parts[k] for k in range(len(self._features))], height)
 
     def _floats(self, rows: _Rows) -> NDArray[np.float64]:
@@ -192,11 +203,14 @@ def _log1p(x: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.array(numbers, np.float32).reshape(x.T.shape)
 
 
-def _ids(category: Category, rows: _Rows) -> Parts:
-    """Return the inputs of a category."""
+def _plain(category: Category) -> bool:
+    """Whether a category is the id of a column, and nothing else."""
     values = category.values
-    if values.embed and not values.encodings and len(category.columns) == 1:
-        return Parts(ids=[_looked_up(rows.texts(category.columns[0]), values, category.table)])
+    return values.embed and not values.encodings and len(category.columns) == 1
+
+
+def _encode(category: Category, rows: _Rows) -> Parts:
+    """Return the inputs of any other category."""
     texts = {name: pl.Series(name, rows.texts(name), pl.String) for name in category.text_columns}
     return category.encode(rows.frame, texts)
 
