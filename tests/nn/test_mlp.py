@@ -14,7 +14,7 @@ from dlrm import ops
 from dlrm.errors import ConfigError
 from dlrm.nn import precision
 from dlrm.nn.mlp import MLP, freeze
-from dlrm.ops import cpu
+from dlrm.ops import cpu, products
 from dlrm.ops import mlp as compiled
 
 
@@ -180,15 +180,18 @@ def test_gradients_accumulate(dtype):
     assert torch.isfinite(nn.utils.clip_grad_norm_(mlp.parameters(), 1.0))
 
 
-@pytest.fixture(params=["fused", "amx", "avx2", "reference"])
+@pytest.fixture(params=["fused", "amx", "avx2", "no onednn", "reference"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Each way an MLP may go, on whatever CPU this is; the first is that of this one."""
     if request.param == "amx":
         # There torch's own products are faster in bfloat16, and take copies of the weights.
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
         compiled._bf16_pays.cache_clear()
-    elif request.param == "avx2":
+    elif request.param in ("avx2", "no onednn"):
         monkeypatch.setattr(cpu, "instruction_set", lambda: "avx2")
+        if request.param == "no onednn":
+            # It multiplies no bfloat16 on a CPU without AVX-512.
+            monkeypatch.setattr(products, "_takes_bf16", lambda: False)
     elif request.param == "reference":
         monkeypatch.setattr(ops, "_compiled", lambda: False)
     yield request.param

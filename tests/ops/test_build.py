@@ -37,7 +37,7 @@ def start(tmp_path: Path, script: str = SCRIPT, **environment: str) -> subproces
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     return process.returncode, out.strip(), err
 
 

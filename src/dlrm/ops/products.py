@@ -1,6 +1,7 @@
 """The layers of an MLP by torch's matrix products, where `dlrm.ops.mlp` does not run."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -126,10 +127,17 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     rather than a measurement, so that runs repeat to the bit. `$DLRM_KERNELS` of reference asks
     for plain torch, which computes alike on every device.
     """
-    if not x.is_cpu or not torch.backends.mkldnn.is_available() or forced_reference():
-        return False
     # It has no products of nothing.
-    return x.numel() > 0 and (x.dtype == torch.bfloat16 or weight.numel() >= ONEDNN_WEIGHTS)
+    if not (x.is_cpu and x.numel() > 0 and torch.backends.mkldnn.is_available()):
+        return False
+    faster = _takes_bf16() if x.dtype == torch.bfloat16 else weight.numel() >= ONEDNN_WEIGHTS
+    return faster and not forced_reference()
+
+
+@cache
+def _takes_bf16() -> bool:
+    """Return whether oneDNN multiplies bfloat16 here, which it does from AVX-512 on."""
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 ONEDNN_WEIGHTS = 16384
