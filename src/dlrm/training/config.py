@@ -105,7 +105,7 @@ class TrainConfig:
     engine: Engine = "dlrm"
     """What spreads the tables over processes: dlrm, or torchrec (extra `torchrec`)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Format of the MLPs' products; auto is bf16 where the CPU multiplies it natively, else fp32."""
+    """Format of MLPs' products; auto is bf16 where the CPU multiplies it natively, else fp32."""
     device: DeviceName = "auto"
     """Where the model is and computes; auto is a GPU where there is one."""
     clip: float = 0.0
