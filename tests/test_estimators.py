@@ -10,7 +10,7 @@ import dlrm
 
 LEARNS: dict[str, Any] = {
     "Classifier": dlrm.Classifier(epochs=5, batch_size=32, lr=0.03, patience=0),
-    "Regressor": dlrm.Regressor(epochs=40, batch_size=32, lr=0.03, patience=0),
+    "Regressor": dlrm.Regressor(epochs=40, batch_size=32, lr=0.01, patience=0),
 }
 WHOLE = (
     "whole numbers in a pandas frame may be categories, those of an array are numbers: the same "
@@ -20,8 +20,8 @@ NOT_APPLICABLE = {
     "check_classifier_data_not_an_array": WHOLE,
     "check_regressor_data_not_an_array": WHOLE,
     "check_array_api_input": "arrays outside numpy are not taken",
-    "check_sample_weight_equivalence_on_dense_data": "rows are drawn at random to validate on and into batches, "
-    "so that a row twice is not a row of twice the weight",
+    "check_sample_weight_equivalence_on_dense_data": "rows are drawn at random to validate on and "
+    "into batches, so that a row twice is not a row of twice the weight",
 }
 """Checks of scikit-learn that cannot apply, and why."""
 CHECKS: dict[tuple[str, str], list[Any]] = {}

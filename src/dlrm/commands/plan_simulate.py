@@ -122,9 +122,9 @@ def simulated_grid(simulated: Sequence[Simulated], basis: str) -> RenderableType
             f"{result.efficiency:.0%}",
         )
     note = (
-        f"A step has {simulated[-1].batch_size:,} samples on {simulated[-1].devices} devices. Sent: "
-        "ids, vectors and gradients, as far as nothing hides them. Share: samples a second and device, "
-        "of those of the fewest."
+        f"A step has {simulated[-1].batch_size:,} samples on {simulated[-1].devices} devices. "
+        "Sent: ids, vectors and gradients, as far as nothing hides them. Share: samples a second "
+        "and device, of those of the fewest."
     )
     return Group(grid, note, basis)
 

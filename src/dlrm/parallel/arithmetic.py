@@ -96,6 +96,8 @@ def simplify(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Embeddings):
             module.checked_ids = lambda block, starts=None: block.ids
+            # Block by block, since what looks up several at once needs the weight itself.
+            module._look_up = partial(Embeddings._look_up, module)
         if isinstance(module, Collection):
             module.pooled = partial(_pooled, module)
             module.vectors = partial(_vectors, module.dim)

@@ -181,7 +181,7 @@ def _tables(plan: Plan) -> Html:
     for t in order:
         held, shards = plan.tables[t], plan.of(t)
         where = str(shards[0].rank) if len(shards) == 1 else f"{len(shards)} devices"
-        cells = [f"{held.rows:,}", str(held.dim), human_bytes(held.size_bytes)]
+        cells = [f"{held.num_embeddings:,}", str(held.dim), human_bytes(held.size_bytes)]
         rows.append(
             element(
                 "tr",
