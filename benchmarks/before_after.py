@@ -149,12 +149,10 @@ def main(words: Sequence[str] = ()) -> int:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack, Watch() as watch:
         folder = Path(name)
         checkouts = {"before": Path(given.checkout).resolve(), "after": ROOT}
-        versions = [
-            stack.enter_context(Version(name, checkout, folder))
-            for name, checkout in checkouts.items()
-        ]
-        for version in versions:
-            version.verify()
+        versions = []
+        for called, checkout in checkouts.items():
+            versions.append(stack.enter_context(Version(called, checkout, folder)))
+            versions[-1].verify()
         asked = given.only.split(",")
         if "step" in asked:
             rows += steps(versions, given)
