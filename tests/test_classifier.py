@@ -8,9 +8,6 @@ import pandas
 import polars as pl
 import pytest
 import torch
-from dlrm.data.features.column import Column
-from dlrm.data.features.columns import Columns
-from dlrm.data.sources.frame import to_polars
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone, is_classifier
 from sklearn.datasets import make_classification
@@ -21,6 +18,9 @@ from sklearn.preprocessing import StandardScaler
 
 import dlrm
 from dlrm.cli import main
+from dlrm.data.features.column import Column
+from dlrm.data.features.columns import Columns
+from dlrm.data.sources.frame import to_polars
 from dlrm.errors import DlrmError, EstimatorError, MissingExtraError, RunError
 from dlrm.models import MODELS
 from dlrm.run import Run
