@@ -67,11 +67,11 @@ def test_two_processes_learn_what_one_does(clicks, workdir, capsys):
 
 def test_what_rounding_does_not_explain_fails(clicks, workdir, monkeypatch, capsys):
     def off(folder: Path, config: TrainConfig, ways: list[Variant], *_: Any) -> list[Outcome]:
-        return [Outcome(way, (0.0,) * 8) for way in ways]
+        return [Outcome(way, (0.0,) * 24) for way in ways]
 
     monkeypatch.setattr(command, "_launch", off)
     monkeypatch.setattr(command, "ORDERS", 2)
-    words = ["parity", "--data", str(clicks.path), "--procs", "2", "--steps", "8", "--json"]
+    words = ["parity", "--data", str(clicks.path), "--procs", "2", "--steps", "24", "--json"]
     words += ["--sharding", "table", "--optimizer", "sgd", "--optim.warmup-steps", "0"]
     assert main(words) == 1
     found = said(capsys)

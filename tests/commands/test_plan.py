@@ -47,8 +47,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = PrepareConfig(split="chronological")
     data = prepare(ClicksSource(8000), folder / "data", config).dataset.path
     manifest = json.loads((data / MANIFEST_FILE).read_text())
-    for feature in manifest["schema"]["categorical"]:
-        feature["rows"] = max(feature["rows"], 2_000_000 // 26)
+    for table in manifest["schema"]["tables"]:
+        table["num_embeddings"] = max(table["num_embeddings"], 2_000_000 // 26)
     (data / MANIFEST_FILE).write_text(json.dumps(manifest))
     return folder
 
@@ -79,7 +79,7 @@ def test_a_dataset_that_is_not_prepared_yet_is_counted_too(clicks, capsys):
         # Only generated logs know the truth.
         if name != "truth"
     )
-    rows = ",".join(map(str, clicks.schema.rows))
+    rows = ",".join(map(str, clicks.schema.num_embeddings))
     assert main([*words, "--rows", rows, "--samples", "3000"]) == 0
     described = said(capsys)
     assert described["dataset_bytes"] == arrays
@@ -96,7 +96,7 @@ def test_the_documented_example_needs_no_data(workdir, capsys):
     assert found["parameters"] > 24e9
     assert found["device_memory_bytes"] == 80_000_000_000
     assert len(found["devices"]) == 8
-    assert len(found["placement"]) == len(ARCHS["criteo-terabyte"].rows)
+    assert len(found["placement"]) == len(ARCHS["criteo-terabyte"].num_embeddings)
     assert max(d["process_bytes"] for d in found["devices"]) == found["process_bytes"]
     assert sum(d["lookups"] for d in found["devices"]) == pytest.approx(26)
     assert found["memory_imbalance"] < 1.2

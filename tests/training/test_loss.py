@@ -17,7 +17,20 @@ def test_losses_equal_their_formulas(seed, size):
     torch.testing.assert_close(bce(z, y), per_sample.mean())
     weights = torch.where(y == 1, 0.7, 0.3).double()
     torch.testing.assert_close(weighted_bce(z, y, (0.3, 0.7)), (weights * per_sample).mean())
-    torch.testing.assert_close(mse(z, y), ((p - y) ** 2).mean())
+    torch.testing.assert_close(mse(p, y), ((p - y) ** 2).mean())
+    # Of several labels each counts, and a sample as often as it weighs.
+    z2, y2 = torch.stack([z, -z], dim=1), torch.stack([y, y], dim=1)
+    counts = torch.rand(size, generator=generator, dtype=torch.float64)
+    expected = (counts * (bce_of(z, y) + bce_of(-z, y)) / 2).mean()
+    torch.testing.assert_close(bce(z2, y2, counts), expected)
+    squares = (counts * ((z - y) ** 2 + (-z - y) ** 2) / 2).mean()
+    torch.testing.assert_close(mse(z2, y2, counts), squares)
+
+
+def bce_of(z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy of each sample, by its formula."""
+    p = 1 / (1 + torch.exp(-z))
+    return -(y * p.log() + (1 - y) * (1 - p).log())
 
 
 def test_bce_is_finite_where_the_sigmoid_is_one():
