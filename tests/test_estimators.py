@@ -26,7 +26,8 @@ NOT_APPLICABLE = {
 """Checks of scikit-learn that cannot apply, and why."""
 CHECKS: dict[tuple[str, str], list[Any]] = {}
 for _kind, _estimator in LEARNS.items():
-    for _, _check in estimator_checks_generator(_estimator, legacy=True):
+    checks: Any = estimator_checks_generator(_estimator, legacy=True)
+    for _, _check in checks:
         _name = getattr(_check, "func", _check).__name__
         CHECKS.setdefault((_kind, _name), []).append(_check)
 

@@ -83,6 +83,7 @@ def test_equals_plain_python_for_any_chunks(
     expected = reference(log, **options)
     np.testing.assert_array_equal(encoded.ids, expected.ids)
     np.testing.assert_array_equal(encoded.dense, expected.dense)
+    assert encoded.labels is not None
     np.testing.assert_array_equal(encoded.labels[:, 0], expected.labels)
     assert files(folder)[0] == "out"  # nothing hidden is left
     shutil.rmtree(folder)

@@ -21,7 +21,7 @@ _COPIES = (_aten._to_copy, _aten.copy_, _aten._copy_from)
 class PretendTensor(Tensor):
     """A tensor on the pretend device."""
 
-    inner: Tensor
+    inner: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]
     """Where its numbers are."""
 
     @staticmethod
@@ -56,7 +56,7 @@ class PretendTensor(Tensor):
                 raise RuntimeError(
                     f"{function}: a CPU tensor {tuple(tensor.shape)} meets the device {NAME}"
                 )
-        wrappers = {id(t.inner): t for t in tensors if isinstance(t, cls)}
+        wrappers = {id(t.inner): t for t in tensors if isinstance(t, PretendTensor)}
         args, kwargs = pytree.tree_map(_inner, (args, kwargs))
         result = function(*args, **kwargs)
         if target is not None and torch.device(target).type == "cpu":

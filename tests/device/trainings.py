@@ -128,7 +128,7 @@ def come_to(device: str, wanted: dlrm.TrainConfig, data: Dataset, path: Path) ->
     runner.fit(wanted, data, run, resume=True)
     resumed = [row["loss"] for row in run.metrics() if row["event"] == "train"]
     frame = table(50).drop("bought", "returned", "weight")
-    scores = Predictor.open(path, device=device).scores(frame)
+    scores = Predictor.open(path, device=torch.device(device)).scores(frame)
     return {
         "devices": sorted({p.device.type for p in trained.parameters()}),
         "losses": losses,

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -77,13 +78,12 @@ def test_the_table_has_every_kind_of_column(expected):
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_formats_agree(kind, frame, expected, tmp_path):
-    source = FORMATS[kind](frame, tmp_path)
+    source: Any = FORMATS[kind](frame, tmp_path)
     (tmp_path / "raw").mkdir()
     mine = infer(source.table(tmp_path / "raw", lambda _: None), ["label"])
     (tmp_path / "as frame").mkdir()
-    theirs = infer(
-        FORMATS["frame"](frame, tmp_path).table(tmp_path / "as frame", lambda _: None), ["label"]
-    )
+    plain: Any = FORMATS["frame"](frame, tmp_path)
+    theirs = infer(plain.table(tmp_path / "as frame", lambda _: None), ["label"])
     assert mine == theirs
     assert_equal(prepare(source, tmp_path / "out", features=EVERYTHING), expected)
 

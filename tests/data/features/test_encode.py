@@ -82,8 +82,8 @@ def test_new_rows_become_what_prepared_ones_are(kind, tmp_path):
 def test_rows_of_a_log_become_what_prepared_ones_are(tmp_path):
     source = ClicksSource(700)
     frame = pl.concat(list(source.read()))
-    for number, settings in enumerate(({}, {"min_count": 3, "max_rows_per_table": 40})):
-        config = PrepareConfig(split="chronological", **settings)
+    plain = PrepareConfig(split="chronological")
+    for number, config in enumerate((plain, replace(plain, min_count=3, max_rows_per_table=40))):
         made = prepare_dataset(source, tmp_path / str(number), config).dataset
         features = Features.load(made.path)
         assert [column.scale for column in features.columns.columns[:13]] == ["log1p"] * 13
@@ -183,7 +183,10 @@ def test_columns_are_texts_together_as_each_alone():
     frame = pl.DataFrame(
         {
             **{f"t{k}": rng.choice(words, 30).tolist() for k in range(3)},
-            **{f"f{k}": rng.choice([1.0, 2.5, float("nan"), None], 30).tolist() for k in range(2)},
+            **{
+                f"f{k}": rng.choice(np.array([1.0, 2.5, float("nan"), None]), 30).tolist()
+                for k in range(2)
+            },
             "i": rng.integers(0, 9, 30),
             "e": pl.Series(["u", "v"] * 15, dtype=pl.Enum(["u", "v"])),
         },
