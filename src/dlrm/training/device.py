@@ -44,8 +44,8 @@ def resolve_device(name: str = "auto", local_rank: int = 0, local_size: int = 1)
     raise ConfigError(
         f"device is cuda, but torch {torch.__version__} has no CUDA device here: "
         + (
-            "it is built for CPUs alone; `pip install torch --index-url "
-            "https://download.pytorch.org/whl/cu128` installs one that is not"
+            "it is built for CPUs alone; on Linux `pip install torch`, without constraints.txt, "
+            "installs one that is not"
             if torch.version.cuda is None
             else "the machine has no NVIDIA GPU, or its driver is missing"
         )
