@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from dlrm.errors import DlrmError, Interrupted, WorldError
+from dlrm.errors import DlrmError, Interrupted, UsageError, WorldError
 
 COMMANDS = {
     "train": ("dlrm.commands.train:main", "Train a model, up to its scores and its report."),
@@ -121,7 +121,7 @@ def _explain(error: BaseException) -> int | None:
             return 130
         case DlrmError():
             _complain(f"error: {error}")
-            return 3 if isinstance(error, WorldError) else 1
+            return 3 if isinstance(error, WorldError) else 2 if isinstance(error, UsageError) else 1
         case BrokenPipeError():
             # Whoever read our output has seen enough; Python must not complain about it at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,14 +7,16 @@
     │   └── CheckpointError   a checkpoint is damaged or belongs to another model
     ├── IdError               a table id is out of range (names the feature)
     ├── ConfigError           a setting has no meaning (quotes it and lists the choices)
-    │   └── PlanError         tables do not fit the devices (names both sums)
+    │   ├── PlanError         tables do not fit the devices (names both sums)
+    │   └── UsageError        what a command needs is not named
     ├── EstimatorError        a Classifier got data or parameters it cannot take (a ValueError too)
     ├── MissingExtraError     an optional package is not installed (prints the pip line)
     ├── DivergedError         the loss is no longer a number
     ├── WorldError            another process of the run is gone, or cannot be reached
     └── Interrupted           the user stopped a run; it is saved and can be resumed
 
-The command line prints a DlrmError as one message and exits with 1; `--debug` shows the traceback.
+The command line prints a DlrmError as one message and exits with 1, with 2 after a UsageError;
+`--debug` shows the traceback.
 """
 
 from collections.abc import Iterable
@@ -79,6 +81,10 @@ class ConfigError(DlrmError):
 
 class PlanError(ConfigError):
     """Tables do not fit the devices they were to be spread over."""
+
+
+class UsageError(ConfigError):
+    """What a command needs is not named."""
 
 
 class EstimatorError(DlrmError, ValueError):

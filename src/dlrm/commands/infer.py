@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from dlrm.data.bad_rows import OnBadRow
 from dlrm.data.checked_table import check_table, raw_table
 from dlrm.data.features import toml
 from dlrm.data.features.columns import Columns
@@ -14,8 +15,9 @@ from dlrm.data.features.config import FeaturesConfig
 from dlrm.data.features.show import show
 from dlrm.data.features.table_schema import inferred_schema, known_schema
 from dlrm.data.options import PrepareConfig
-from dlrm.data.resolve import raw_files
-from dlrm.data.sources.table_files import TableFiles, in_folder
+from dlrm.data.resolve import raw_files, table_of
+from dlrm.data.sources.reading import Header
+from dlrm.data.sources.table_files import in_folder
 from dlrm.schema import Task
 
 
@@ -57,19 +59,29 @@ def infer(
     task: Task | None = None,
     weight: str | None = None,
     features: Literal["given", "auto"] = "given",
+    bad_rows: OnBadRow = "error",
+    separator: str | None = None,
+    header: Header = "auto",
+    skip_lines: int | None = None,
+    comment: str | None = None,
 ) -> InferResult:
     """Write the schema of a table to standard output, and the reasons to standard error.
 
     Send it to a file, edit it, and give it back: dlrm train FILE --schema schema.toml
 
     Args:
-        data: CSV, TSV, Parquet or libsvm: one path, several separated by commas, a pattern, or a
+        data: CSV, TSV, JSON lines, Parquet or libsvm: one path, several separated by commas, a pattern, or a
             folder with files named train, valid and test.
         label: The column to predict; given several times, several columns.
         positive: What the label is for a click: a value, or a comparison such as ">= 4".
         task: classification, or regression where labels are any numbers.
         weight: The column that says how much each row counts.
         features: auto tries buckets, log counts, target means and crosses, and keeps what helps.
+        bad_rows: Stop at a line that is no row, or leave it out.
+        separator: What is between fields, such as ";", "::", tab or spaces.
+        header: Whether a line names the columns; without one they are c0, c1, ...
+        skip_lines: Lines above the header.
+        comment: What lines that are no rows begin with.
 
     Raises:
         InputError: A file is missing or damaged; names the place.
@@ -77,14 +89,19 @@ def infer(
 
     """
     folder = Path(data)
-    source = TableFiles(in_folder(folder) if folder.is_dir() else raw_files(data))
     config = PrepareConfig(
         label=label,
         positive=positive,
         task=task,
         weight=weight,
         features=FeaturesConfig(select=features),
+        bad_rows=bad_rows,
+        separator=separator,
+        header=header,
+        skip_lines=skip_lines,
+        comment=comment,
     )
+    source = table_of(in_folder(folder) if folder.is_dir() else raw_files(data), config)
     with TemporaryDirectory(prefix="dlrm-") as spill:
         schema = known_schema(source, config)
         raw = raw_table(source, Path(spill))

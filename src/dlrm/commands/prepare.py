@@ -14,7 +14,10 @@ from dlrm.data import sources
 from dlrm.data.features.config import FeaturesConfig
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare as prepare_dataset
+from dlrm.data.resolve import named_files, table_of
+from dlrm.data.sources.reading import Header
 from dlrm.data.sources.source import Source, has_fixed_format
+from dlrm.data.sources.table_files import in_folder
 from dlrm.data.split import Protocol
 from dlrm.data.store import Dataset
 from dlrm.data.store import verify as verify_dataset
@@ -93,7 +96,7 @@ class PrepareResult:
 
 def prepare(
     source: Annotated[str, tyro.conf.Positional],
-    raw: Annotated[list[Path], tyro.conf.Positional],
+    raw: Annotated[list[str], tyro.conf.Positional],
     *,
     out: Path,
     split: Protocol | Literal["auto"] = _DEFAULTS.split,
@@ -108,6 +111,10 @@ def prepare(
     task: Task | None = None,
     weight: str | None = None,
     schema: str | None = None,
+    separator: str | None = None,
+    header: Header = "auto",
+    skip_lines: int | None = None,
+    comment: str | None = None,
     features: FeaturesConfig = _DEFAULTS.features,
     verify: bool = False,
     force: bool = False,
@@ -116,9 +123,10 @@ def prepare(
 
     Args:
         source: criteo is raw Criteo text (label, 13 integers, 26 hexadecimal categories); table is
-            any CSV, TSV, Parquet or libsvm file; or module:name, a source of your own.
-        raw: The files in order, plain or .gz; of a table also a folder with files named train,
-            valid and test.
+            any file of CSV, TSV, JSON lines, Parquet or libsvm; or module:name, a source of your
+            own.
+        raw: The files in order, plain, .gz, .bz2, .zip or .zst; patterns of them; of a table also a
+            folder with files named train, valid and test.
         out: Folder of the dataset; a finished one from the same log and settings is used again.
         split: kaggle (seven equal days, the last one held out), days (a file a day, the last one
             held out), chronological or random; auto is kaggle for criteo, random for a table.
@@ -133,6 +141,10 @@ def prepare(
         task: Table: classification, or regression where labels are any numbers.
         weight: Table: the column that says how much each row counts.
         schema: Table: a file that says what each column is, as `dlrm data infer` writes it.
+        separator: Table: what is between fields, such as ";", "::", tab or spaces.
+        header: Table: whether a line names the columns; without one they are c0, c1, ...
+        skip_lines: Table: lines above the header.
+        comment: Table: what lines that are no rows begin with.
         features: What becomes of the columns; fitted on the training rows, of a log too.
         verify: Read everything again and compare it with its hashes.
         force: Replace a dataset that was prepared otherwise.
@@ -142,11 +154,6 @@ def prepare(
         DatasetError: The disk is too small, or `out` holds something else.
 
     """
-    rows: Source = sources.find(source)(raw, bad_rows=bad_rows)
-    protocol = ("kaggle" if has_fixed_format(rows) else "random") if split == "auto" else split
-    if fractions is not None and protocol in ("kaggle", "days"):
-        raise ConfigError(f"split {protocol} has its own fractions; use chronological or random")
-    began = time.perf_counter()
     config = PrepareConfig(
         split=split,
         fractions=_DEFAULTS.fractions if fractions is None else fractions,
@@ -160,8 +167,17 @@ def prepare(
         task=task,
         weight=weight,
         schema=schema,
+        separator=separator,
+        header=header,
+        skip_lines=skip_lines,
+        comment=comment,
         features=features,
     )
+    rows = _source(source, raw, config)
+    protocol = ("kaggle" if has_fixed_format(rows) else "random") if split == "auto" else split
+    if fractions is not None and protocol in ("kaggle", "days"):
+        raise ConfigError(f"split {protocol} has its own fractions; use chronological or random")
+    began = time.perf_counter()
     prepared = prepare_dataset(rows, out, config, force=force)
     duration_s = time.perf_counter() - began
     if verify:
@@ -182,6 +198,15 @@ def prepare(
         duration_s=duration_s,
         rows_per_s=None if prepared.reused else manifest["rows"] / duration_s,
     )
+
+
+def _source(kind: str, raw: list[str], config: PrepareConfig) -> Source:
+    """Return the source of raw files, of a kind of the catalogue or of one's own."""
+    files = named_files(raw)
+    if kind == "table":
+        folder = files[0] if len(files) == 1 and files[0].is_dir() else None
+        return table_of(in_folder(folder) if folder else files, config)
+    return sources.find(kind)(files, bad_rows=config.bad_rows)
 
 
 def _mean(dataset: Dataset, label: str) -> dict[str, float | None]:

@@ -48,6 +48,8 @@ def check_rows(
 
     """
     bad_rows = BadRows()
+    for fault in table.faults:
+        bad_rows.add(fault.reason, fault.error)
     bad = np.zeros(table.rows, np.bool_)
 
     def mark(column: str, wrong: pl.Series, values: pl.Series, expected: str) -> None:

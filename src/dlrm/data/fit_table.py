@@ -29,6 +29,7 @@ from dlrm.data.features.table_schema import inferred_schema
 from dlrm.data.features.texts import as_numbers, as_texts
 from dlrm.data.fitted import TRUTH, Block, described_input
 from dlrm.data.options import PrepareConfig
+from dlrm.data.sources.reading import Reading
 from dlrm.data.sources.source import Source, has_fixed_format
 from dlrm.data.split import SPLITS, Rows
 
@@ -51,11 +52,12 @@ class FittedTable:
             targets=table.labels,
             features=tuple(features),
             layout=getattr(source, "layout", None),
+            reading=getattr(source, "reading", Reading()),
         )
         self.bad_rows: BadRows = table.rows.bad_rows
         if isinstance(source, CountsBadRows):
             self.bad_rows = source.bad
-        self.rows = table.raw.rows - table.rows.bad_rows.total
+        self.rows = int((~table.rows.bad).sum())
         self.counted_rows = len(table.train)
         # Only a generated log knows it: in a table of one's own, it is a column like any other.
         self.truth = TRUTH in table.raw.types and has_fixed_format(source)

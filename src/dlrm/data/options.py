@@ -8,6 +8,7 @@ import tyro
 
 from dlrm.data.bad_rows import OnBadRow
 from dlrm.data.features.config import FeaturesConfig
+from dlrm.data.sources.reading import Header, Reading
 from dlrm.data.split import PROTOCOLS, Protocol, sizes
 from dlrm.data.store import Dataset
 from dlrm.data.vocabulary import ID_ORDERS, IdOrder
@@ -20,7 +21,10 @@ _OF_LOGS = {
     "max_rows_per_table": "use prepare.features.hash_rows",
 }
 """Settings of categories that are numbered over a whole log -> what to do elsewhere."""
-_OF_TABLES = ("label", "positive", "task", "weight", "schema")
+_OF_TABLES = (
+    *("label", "positive", "task", "weight", "schema"),
+    *("separator", "header", "skip_lines", "comment"),
+)
 """Settings of tables, whose format does not say what a column is."""
 
 
@@ -41,7 +45,7 @@ class PrepareConfig:
     """Logs: values seen fewer times in the whole log share the row "other"."""
     max_rows_per_table: int | None = None
     """Logs: values are taken modulo this number first; None leaves them."""
-    bad_rows: OnBadRow = "error"
+    bad_rows: Annotated[OnBadRow, tyro.conf.arg(aliases=["--bad-rows"])] = "error"
     """Stop at a row that is not what it should be, or count it and go on."""
     label: Annotated[
         tuple[str, ...], tyro.conf.arg(aliases=["--label"]), tyro.conf.UseAppendAction
@@ -58,6 +62,14 @@ class PrepareConfig:
     schema: Annotated[str | None, tyro.conf.arg(aliases=["--schema"])] = None
     """Tables: a file that says what each column is, as `dlrm data infer` writes it; otherwise it is
     inferred."""
+    separator: Annotated[str | None, tyro.conf.arg(aliases=["--separator"])] = None
+    """Tables: what is between fields, such as ";", "::", tab or spaces; None recognises it."""
+    header: Annotated[Header, tyro.conf.arg(aliases=["--header"])] = "auto"
+    """Tables: whether a line names the columns; without one they are c0, c1, ..."""
+    skip_lines: Annotated[int | None, tyro.conf.arg(aliases=["--skip-lines"])] = None
+    """Tables: lines above the header; None recognises titles, blank lines and comments."""
+    comment: Annotated[str | None, tyro.conf.arg(aliases=["--comment"])] = None
+    """Tables: what lines that are no rows begin with."""
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     """What becomes of the columns; fitted on the training rows, also where a log's format would
     have values numbered over the whole of it."""
@@ -80,8 +92,19 @@ class PrepareConfig:
             raise ConfigError(f"the label {twice[0]} is given twice")
         if self.weight is not None and self.weight in self.label:
             raise ConfigError(f"the column {self.weight} is given as a label and as the weight")
+        _ = self.reading
         # Row counts are compared with the log when its rows are known.
         sizes(2**62, self.fractions)
+
+    @property
+    def reading(self) -> Reading:
+        """How texts of tables are read, as far as it is said."""
+        return Reading(
+            separator=self.separator,
+            header=self.header,
+            skip_lines=self.skip_lines,
+            comment=self.comment,
+        )
 
     def check(self, *, fixed: bool, whole_log: bool) -> None:
         """Raise a ConfigError if a setting has no meaning for the data at hand.
@@ -136,6 +159,7 @@ class PrepareConfig:
             "positive": self.positive,
             "task": self.task,
             "weight": self.weight,
+            "reading": None if self.reading == Reading() else self.reading.to_dict(),
             "schema": schema,
             "features": features,
         }

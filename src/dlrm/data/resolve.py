@@ -3,15 +3,17 @@
 import glob
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+from dlrm.data.features import toml
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import options_of, prepare
 from dlrm.data.sources.criteo import CriteoSource, is_criteo
 from dlrm.data.sources.source import Source
 from dlrm.data.sources.table_files import TableFiles, in_folder
 from dlrm.data.store import MANIFEST_FILE, Dataset
-from dlrm.errors import ConfigError, InputError
+from dlrm.errors import ConfigError, InputError, UsageError
 from dlrm.terminal import err
 
 CACHE = Path("prepared")
@@ -67,12 +69,18 @@ def find_source(data: str, config: PrepareConfig) -> tuple[Source, str]:
     if not folder.exists() and data.split(":", 1)[0] == "clicks":
         return _clicks(data), "clicks"
     if folder.is_dir():
-        return TableFiles(in_folder(folder)), folder.resolve().name
+        return table_of(in_folder(folder), config), folder.resolve().name
     files = raw_files(data)
     stem = files[0].name.split(".")[0]
     if not config.label and is_criteo(files[0]):
         return CriteoSource(files, bad_rows=config.bad_rows), stem
-    return TableFiles(files), stem
+    return table_of(files, config), stem
+
+
+def table_of(files: list[Path] | dict[str, list[Path]], config: PrepareConfig) -> TableFiles:
+    """Return the table of some files, by split where that is known."""
+    columns = toml.load(Path(config.schema)).labels if config.schema else config.label
+    return TableFiles(files, reading=config.reading, columns=columns, bad_rows=config.bad_rows)
 
 
 def _clicks(data: str) -> Source:
@@ -88,6 +96,8 @@ def _clicks(data: str) -> Source:
 def raw_files(data: str) -> list[Path]:
     """Return the files that a path, a list with commas, or a glob pattern names.
 
+    A file or a folder of exactly that name is never taken for a pattern, nor is the folder of one.
+
     Raises:
         InputError: A file does not exist, or a pattern matches none.
 
@@ -97,7 +107,7 @@ def raw_files(data: str) -> list[Path]:
         if Path(name).exists():
             files.append(Path(name))
         elif glob.has_magic(name):
-            matches = sorted(glob.glob(name), key=_natural)  # noqa: PTH207 - absolute patterns too
+            matches = sorted(glob.glob(_pattern(name)), key=_natural)  # noqa: PTH207 - absolute, too
             if not matches:
                 raise InputError("no file matches this pattern", file=name)
             files.extend(Path(path) for path in matches)
@@ -107,6 +117,26 @@ def raw_files(data: str) -> list[Path]:
             )
             raise InputError(problem, file=name)
     return files
+
+
+def named_files(names: Sequence[Path | str]) -> list[Path]:
+    """Return the files that the words of a command line name, each as `raw_files` takes it.
+
+    Raises:
+        UsageError: There are no words.
+        InputError: A file does not exist, or a pattern matches none.
+
+    """
+    if not names:
+        raise UsageError("no file is named; expected one or more")
+    return [file for name in names for file in raw_files(str(name))]
+
+
+def _pattern(name: str) -> str:
+    """Return a pattern in which folders that are there are meant as they are."""
+    path = Path(name)
+    folder = next(parent for parent in path.parents if parent.exists())
+    return str(Path(glob.escape(str(folder)), *path.parts[len(folder.parts) :]))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

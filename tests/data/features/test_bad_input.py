@@ -1,6 +1,8 @@
 """Tables that are not what they should be: each is refused with its file, line and column."""
 
 import gzip
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +241,15 @@ def test_very_many_values(tmp_path):
     assert 10_000 < made.schema.tables[0].num_embeddings < 100_000
 
 
+def archive(*names: str) -> bytes:
+    """Return a zip file of empty files."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as zipped:
+        for name in names:
+            zipped.writestr(name, "")
+    return content.getvalue()
+
+
 TEXTS = {
     "latin-1": (
         rows(a=[*["x"] * 20, "café", *["y"] * 20]).encode("latin-1"),
@@ -248,18 +259,20 @@ TEXTS = {
     "utf-16": (rows(a=NUMBERS).encode("utf-16"), "t.csv: is UTF-16, expected UTF-8: iconv"),
     "utf-16 without mark": (rows(a=NUMBERS).encode("utf-16-le"), "t.csv, line 1: is no text"),
     "excel": (
-        b"PK\x03\x04" + b"\0" * 99,
-        "t.csv: is a zip file (as Excel's .xlsx is), expected CSV",
+        archive("[Content_Types].xml", "xl/workbook.xml"),
+        "t.csv: is an Excel file, expected a text",
     ),
-    "zstd": (b"\x28\xb5\x2f\xfd" + b"\0" * 99, "t.csv: is compressed by zstd"),
+    "two in a zip": (archive("a.csv", "b.csv"), "t.csv: holds 2 files, expected one"),
+    "zip": (b"PK\x03\x04" + b"\0" * 99, "t.csv, line 1: the zip file is damaged"),
+    "zstd": (b"\x28\xb5\x2f\xfd" + b"\0" * 99, "t.csv, line 1: the Zstandard file is damaged"),
     "long line": (rows(a=NUMBERS[:9]) + "1,2,3\n", "t.csv, line 11: has 3 fields, expected 2"),
-    "short line": (rows(a=NUMBERS[:9]) + "1\n", "t.csv, line 11: has 1 fields, expected 2"),
+    "short line": (rows(a=NUMBERS[:9]) + "1\n", "t.csv, line 11: has 1 field, expected 2"),
     "twice": (
         "a,b,a,label\n1,2,3,0\n",
         "t.csv, line 1, column a: the header names this column twice",
     ),
     "empty": (b"", "t.csv: the file is empty"),
-    "blank": (b"\n\na,label\n", "t.csv, line 1: is blank, expected the names of the columns"),
+    "blank": (b"\n\n\n", "t.csv, line 1: is blank, expected the names of the columns"),
     "header only": ("a,label\n", "the table has no rows"),
     "no header": (
         "0.5,x,1\n0.7,y,0\n",

@@ -29,6 +29,7 @@ from dlrm.data.features.parts import Input, Parts
 from dlrm.data.features.texts import columns_as_texts
 from dlrm.data.features.value_table import ValueTable, link
 from dlrm.data.sources.libsvm import Layout
+from dlrm.data.sources.reading import Reading
 from dlrm.data.store import FEATURES_FILE, VOCABULARY_FOLDER
 from dlrm.data.vocabulary import Vocabulary, ids_of
 from dlrm.errors import DatasetError
@@ -55,6 +56,8 @@ class Features:
     """What becomes of the other columns, fitted."""
     layout: Layout | None = None
     """Of libsvm lines."""
+    reading: Reading = Reading()
+    """What the user said of how texts are read."""
     folder: Path | None = field(default=None, compare=False)
     """Where their files are; None until they are saved."""
 
@@ -229,6 +232,7 @@ class Features:
             "columns": toml.to_dict(self.columns),
             "labels": [label.to_dict() for label in self.targets],
             "layout": self.layout.to_dict() if self.layout else None,
+            "reading": self.reading.to_dict(),
             "tables": [table.to_dict() for table in self._tables],
             "features": [
                 feature.to_dict() if isinstance(feature, Number) else feature.to_dict(self._tables)
@@ -275,6 +279,7 @@ class Features:
                 targets=tuple(Label.from_dict(label, columns.task) for label in values["labels"]),
                 features=tuple(_open_feature(feature, tables) for feature in values["features"]),
                 layout=Layout.from_dict(values["layout"]) if values["layout"] else None,
+                reading=Reading(**values.get("reading", {})),
                 folder=Path(folder),
             )
         except OSError as error:

@@ -7,7 +7,7 @@ from dlrm.catalogue import find as find_in
 
 SOURCES: Mapping[str, str] = {
     "criteo": "dlrm.data.sources.criteo:CriteoSource",
-    "table": "dlrm.data.sources.table_files:table_source",
+    "table": "dlrm.data.sources.table_files:TableFiles",
 }
 """The sources of raw files by name, as `module:name`; each is called with the files and `bad_rows`,
 which is `error` or `skip`."""

@@ -20,7 +20,7 @@ from dlrm.data.features.columns import Columns, log_columns
 from dlrm.data.sources.criteo_text import CATEGORIES, INTEGERS, LABEL, fault, is_good, parse
 from dlrm.data.sources.text import check_file, chunks, estimate_lines
 from dlrm.data.threads import ahead, in_order
-from dlrm.errors import ConfigError, InputError
+from dlrm.errors import ConfigError, InputError, UsageError
 
 CHUNK_BYTES = 8 << 20
 
@@ -61,7 +61,7 @@ class CriteoSource:
         if isinstance(paths, str | Path):
             paths = [paths]
         if not paths:
-            raise ConfigError("no raw file is named; expected one or more")
+            raise UsageError("no raw file is named; expected one or more")
         if bad_rows not in ("error", "skip"):
             raise ConfigError(f'bad_rows is "{bad_rows}", expected error or skip')
         self.paths = tuple(Path(path) for path in paths)

@@ -1,49 +1,45 @@
 """Files of a table: which format each has, and how it becomes Parquet.
 
-CSV and TSV (any of , tab ; | between fields, quotes as usual, .gz too) give texts; Parquet keeps
-its types; libsvm and its kin are read by a layout.
+CSV and its kin give texts; JSON lines and Parquet keep their types; libsvm and its kin are read by
+a layout. Texts may be compressed.
 """
 
-import csv
-import io
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import polars as pl
 import polars.selectors as cs
 
-from dlrm.data.features.texts import MISSING_TEXTS
-from dlrm.data.sources import libsvm
+from dlrm.data.bad_rows import OnBadRow
+from dlrm.data.sources import json_lines, libsvm
+from dlrm.data.sources.compressed import DAMAGE, compression_of, explained, open_bytes, text_name, unpack
 from dlrm.data.sources.entries import Entries, is_libsvm
 from dlrm.data.sources.raw_table import Part
-from dlrm.data.sources.records import (
-    GZIP_ERRORS,
-    blanks,
-    check_quotes,
-    check_text,
-    open_text,
-)
-from dlrm.data.sources.text import check_file, estimate_lines
+from dlrm.data.sources.reading import SPACES, Reading
+from dlrm.data.sources.records import Fault, Text
+from dlrm.data.sources.shape import Shape, recognise
+from dlrm.data.sources.text import LOOKED_AT_LINES, check_file, estimate_lines
 from dlrm.errors import InputError
 
-Format = Literal["csv", "parquet", "libsvm"]
-_SEPARATORS = (",", "\t", ";", "|")
-_DATA = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?$")
+Format = Literal["csv", "json", "parquet", "libsvm"]
 _HEAD_BYTES = 1 << 20
+_RECORDS = 1 << 16
+"""Records that are turned into a frame together, where they are read one by one."""
 _OTHERS = {
-    b"PK\x03\x04": "a zip file (as Excel's .xlsx is)",
     b"ARROW1": "an Arrow file",
     b"ORC": "an ORC file",
     b"SQLite": "a database",
-    b"\x28\xb5\x2f\xfd": "compressed by zstd",
-    b"BZh": "compressed by bzip2",
     b"\xfd7zXZ": "compressed by xz",
 }
 """First bytes of a file -> what it is instead of a table."""
+_EXPECTED = "expected CSV, TSV, JSON lines or libsvm (plain, .gz, .bz2, .zip or .zst), or Parquet"
+_TRAILING = "\0after the last"
+"""Column of what stands behind the last separator of each line."""
+_WIDTH, _ROW = "\0fields", "\0row"
+"""Columns of how many fields a line has, and of its number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,53 +48,47 @@ class TableFile:
 
     path: Path
     format: Format
-    separator: str = ","
-    names: tuple[str, ...] = ()
-    """csv: the columns."""
-    header: bool = True
-    """csv: whether the first line names them."""
+    shape: Shape | None = None
+    """csv: how its records are read."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns of a CSV file; none where only reading tells."""
+        return self.shape.names if self.shape else ()
 
 
-def look(path: Path) -> TableFile:
+def look(path: Path, reading: Reading | None = None, columns: Sequence[str] = ()) -> TableFile:
     """Return how a file is read, from its first bytes.
+
+    Args:
+        path: The file.
+        reading: What the user says of it.
+        columns: Names that make a line the header.
 
     Raises:
         InputError: It is missing, empty, no text, or its header names a column twice.
 
     """
     check_file(path)
+    reading = reading or Reading()
     with path.open("rb") as stream:
         begin = stream.read(8)
     if begin.startswith(b"PAR1"):
         return TableFile(path, "parquet")
     for magic, what in _OTHERS.items():
         if begin.startswith(magic):
-            problem = f"is {what}, expected CSV, TSV, libsvm (plain or .gz) or Parquet"
-            raise InputError(problem, file=path)
+            raise InputError(f"is {what}, {_EXPECTED}", file=path)
     head = _head(path)
-    first = head.split("\n", 1)[0].rstrip("\r")
-    if is_libsvm(head.splitlines()):
+    if json_lines.is_json(head, path):
+        return TableFile(path, "json")
+    if reading == Reading() and is_libsvm(head.splitlines()):
         return TableFile(path, "libsvm")
-    if not first.strip():
-        problem = "is blank, expected the names of the columns or the first row"
-        raise InputError(problem, file=path, line=1)
+    first = head.split("\n", 1)[0].rstrip("\r")
     if "\r" in first:
         problem = "its lines end in CR alone, expected LF: tr '\\r' '\\n' < OLD > NEW"
         raise InputError(problem, file=path, line=1)
-    separator = max(_SEPARATORS, key=lambda tried: len(_records(head, tried, 1)[0]))
-    if path.name.removesuffix(".gz").endswith(".tsv"):
-        separator = "\t"
-    rows = _records(head, separator, 2)
-    names = [name.strip() for name in rows[0]]
-    header = _is_header(names, [field.strip() for field in rows[1]] if rows[1:] else None)
-    if header:
-        # A written index has no name.
-        names = [name or f"column {number}" for number, name in enumerate(names, start=1)]
-    else:
-        names = [f"c{number}" for number in range(len(names))]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise InputError("the header names this column twice", file=path, line=1, column=twice[0])
-    return TableFile(path, "csv", separator, tuple(names), header)
+    tabs = text_name(path).endswith(".tsv")
+    return TableFile(path, "csv", recognise(head, path, reading, columns, tabs=tabs))
 
 
 def to_parquet(
@@ -106,37 +96,30 @@ def to_parquet(
     target: Path,
     layout: libsvm.Layout | None,
     read: Iterable[Entries] | None = None,
+    on_bad_row: OnBadRow = "error",
 ) -> list[Part]:
     """Turn a file into Parquet parts.
 
     Args:
         file: From `look`.
-        target: A folder, which is there.
+        target: A folder, which is there, and outlives the parts.
         layout: For libsvm.
         read: For libsvm: the entries, where they are kept.
+        on_bad_row: Stop at a record that is none, or leave it out as one of the parts' faults.
 
     Raises:
-        InputError: The file is damaged; names the line.
+        InputError: The file is damaged, or a record is none; names the line.
 
     """
-    if file.format == "libsvm":
-        return _libsvm(file, target, layout or libsvm.find_layout([file.path]), read)
-    out = target / f"{len(list(target.iterdir())):06}.parquet"
-    if file.format == "parquet":
-        return [Part(file.path.absolute(), count(file), file.path)]
-    with _explained(file):
-        pl.scan_csv(
-            file.path,
-            glob=False,
-            separator=file.separator,
-            has_header=file.header,
-            new_columns=list(file.names),
-            infer_schema=False,
-        ).sink_parquet(out)
-    rows = _without_blanks(file, out)
-    # A single column has no quotes worth looking for, and a blank line is a row of it.
-    separator = file.separator if len(file.names) > 1 else None
-    return [Part(out, rows, file.path, 1 + file.header, lines=True, separator=separator)]
+    match file.format:
+        case "parquet":
+            return [Part(file.path.absolute(), count(file), file.path)]
+        case "libsvm":
+            return _libsvm(file, target, layout or libsvm.find_layout([file.path]), read)
+        case "json":
+            return json_lines.parts(file.path, target, on_bad_row)
+        case "csv":
+            return _csv(file, target, on_bad_row)
 
 
 def count(file: TableFile) -> int:
@@ -148,24 +131,143 @@ def count(file: TableFile) -> int:
     """
     if file.format != "parquet":
         return estimate_lines(file.path)
-    with _explained(file):
+    with _explained(file.path):
         return pl.scan_parquet(file.path, glob=False).select(pl.len()).collect().item()
 
 
-def _without_blanks(file: TableFile, out: Path) -> int:
-    """Leave out rows that are blank lines, check that none is too short; return the rows."""
-    last = cs.by_name(file.names[-1])
-    rows, empty = pl.scan_parquet(out).select(pl.len(), last.null_count()).collect().row(0)
-    if not empty or len(file.names) == 1:
-        return rows
-    # Polars fills short lines up with missing values, and takes a blank one for a short one.
-    blank_rows = blanks(file.path, file.separator, len(file.names), skip=int(file.header))
-    if blank_rows:
-        frame = pl.read_parquet(out).with_row_index("\0row")
-        frame = frame.filter(~pl.col("\0row").is_in(blank_rows)).drop("\0row")
-        frame.write_parquet(out)
-        rows = frame.height
-    return rows
+def next_part(target: Path) -> Path:
+    """Return the name of one more Parquet part in a folder."""
+    return target / f"{len(list(target.iterdir())):06}.parquet"
+
+
+def _csv(file: TableFile, target: Path, on_bad_row: OnBadRow) -> list[Part]:
+    shape = file.shape
+    assert shape is not None
+    plain = file.path
+    # Polars reads gzip itself.
+    if compression_of(plain) not in (None, "gzip"):
+        unpack(plain, plain := target / f"{len(list(target.iterdir())):06}.txt")
+    text, out = Text(file.path, plain, shape), next_part(target)
+    columns = _by_character(text) if shape.by_character else _by_words(text)
+    try:
+        columns.sink_parquet(out)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        text.check_encoding()
+        return _good_records(text, target, on_bad_row)
+    return [_checked(text, out, on_bad_row)]
+
+
+def _by_character(text: Text) -> pl.LazyFrame:
+    """Return the records of a text whose fields are separated by one character."""
+    shape = text.shape
+    names = (*shape.names, _TRAILING) if shape.trailing else shape.names
+    return pl.scan_csv(
+        text.plain,
+        glob=False,
+        separator=shape.separator,
+        has_header=False,
+        skip_lines=shape.skip,
+        comment_prefix=shape.comment,
+        schema=dict.fromkeys(names, pl.String),
+        # The first line may be blank.
+        missing_columns="insert",
+    )
+
+
+def _by_words(text: Text) -> pl.LazyFrame:
+    """Return the records of a text whose fields are separated by several characters or blanks."""
+    shape = text.shape
+    lines = pl.scan_csv(
+        text.plain,
+        glob=False,
+        separator="\0",
+        quote_char=None,
+        has_header=False,
+        skip_lines=shape.skip,
+        comment_prefix=shape.comment,
+        schema={"line": pl.String},
+    )
+    line = pl.col("line").str.strip_chars_end("\r")
+    if shape.separator == SPACES:
+        words = line.str.extract_all(r'"(?:[^"]|"")*"|\S+')
+        words = words.list.eval(pl.element().str.strip_chars('"').str.replace_all('""', '"'))
+    else:
+        words = line.str.split(shape.separator)
+    fields = lines.select(fields=words)
+    names = (*shape.names, _TRAILING) if shape.trailing else shape.names
+    # What stands behind the last column makes the record too long, as does the null of a short one.
+    return fields.select(
+        *(
+            pl.col("fields").list.get(at, null_on_oob=True).replace("", None).alias(name)
+            for at, name in enumerate(names)
+        ),
+        pl.col("fields").list.len().fill_null(0).alias(_WIDTH),
+    )
+
+
+def _checked(text: Text, out: Path, on_bad_row: OnBadRow) -> Part:
+    """Return the part of records that Polars has read, without those that are none."""
+    shape, table = text.shape, pl.scan_parquet(out, glob=False)
+    width = len(shape.names)
+    if not shape.by_character:
+        # A separator at the end of a line may be left out.
+        full = pl.col(_WIDTH).is_between(width, width + shape.trailing)
+    elif width == 1:
+        # A blank line is a row of a single column.
+        full = pl.lit(value=True)
+    else:
+        # Polars fills short lines up with missing values, and takes a blank one for a short one.
+        full = cs.by_name(shape.names[-1]).is_not_null()
+    if shape.trailing:
+        full &= cs.by_name(_TRAILING).fill_null("") == ""
+    rows, doubted = table.select(pl.len(), (~full).sum()).collect().row(0)
+    faults, left_out = list[Fault](), list[int]()
+    # Of many rows few are looked at in vain: those whose last value is missing.
+    for row, (fields, fault) in enumerate(text.faults(quotes=False) if doubted else ()):
+        if fault is not None:
+            faults.append(_passed(fault, on_bad_row))
+        if fault is not None or fields is None:
+            left_out.append(row)
+    if left_out:
+        table = table.with_row_index(_ROW).filter(~pl.col(_ROW).is_in(left_out))
+    if left_out or table.collect_schema().names() != list(shape.names):
+        # Into another file, and only then over this one.
+        table.select(cs.by_name(*shape.names)).sink_parquet(kept := out.with_suffix(".kept"))
+        kept.replace(out)
+    return Part(out, rows - len(left_out), text.file, text=text, faults=tuple(faults))
+
+
+def _good_records(text: Text, target: Path, on_bad_row: OnBadRow) -> list[Part]:
+    """Return the parts of a text that Polars does not read: record by record, without bad ones."""
+    parts: list[Part] = []
+    rows, faults, first = list[list[str]](), list[Fault](), 0
+    schema = dict.fromkeys(text.shape.names, pl.String)
+
+    def finish() -> None:
+        frame = pl.DataFrame(rows, schema=schema, orient="row")
+        frame.with_columns(pl.all().replace("", None)).write_parquet(out := next_part(target))
+        parts.append(Part(out, len(rows), text.file, first + 1, text=text, faults=tuple(faults)))
+
+    for fields, fault in text.faults(quotes=True):
+        if fault is not None:
+            faults.append(replace(_passed(fault, on_bad_row), place=fault.place - first))
+        elif fields is not None:
+            rows.append(fields)
+        if len(rows) == _RECORDS:
+            finish()
+            first, rows, faults = first + len(rows) + len(faults), [], []
+    if rows or faults or not parts:
+        finish()
+    return parts
+
+
+def _passed(fault: Fault, on_bad_row: OnBadRow) -> Fault:
+    """Return a fault that is to be left out, or raise it."""
+    if on_bad_row == "error":
+        raise fault.error
+    return fault
 
 
 def _libsvm(
@@ -173,7 +275,7 @@ def _libsvm(
 ) -> list[Part]:
     parts, line = [], 1
     for frame in libsvm.frames(file.path, layout, read):
-        out = target / f"{len(list(target.iterdir())):06}.parquet"
+        out = next_part(target)
         frame.write_parquet(out)
         parts.append(Part(out, frame.height, file.path, line, lines=True))
         line += frame.height
@@ -181,82 +283,41 @@ def _libsvm(
 
 
 @contextmanager
-def _explained(file: TableFile) -> Iterator[None]:
-    """Turn what Polars says of a damaged file into an InputError that names the line."""
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what Polars says of a damaged Parquet file into an InputError."""
     try:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        if file.format == "csv":
-            check_text(file.path, file.separator, file.names)
-            blanks(file.path, file.separator, len(file.names), skip=0)
-            check_quotes(file.path, file.separator)
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"cannot be read as {file.format}: {reason}", file=file.path) from error
+        raise InputError(f"cannot be read as parquet: {reason}", file=path) from error
 
 
 def _head(path: Path) -> str:
     """Return the first lines of a text, up to a megabyte."""
-    try:
-        with open_text(path) as stream:
-            head = stream.read(_HEAD_BYTES)
-            if len(head) == _HEAD_BYTES:
-                # A first line that is longer than that is read to its end.
-                head += stream.readline()
-    except GZIP_ERRORS as error:
-        head = b""
-        with open_text(path) as stream:
-            try:
-                head = stream.readline()
-            except GZIP_ERRORS:
-                problem = "the gzip file is damaged or truncated; copy or download it again"
-                raise InputError(problem, file=path, line=1) from error
-    if not head:
+    lines: list[bytes] = []
+    length = 0
+    with explained(path, lambda: 1), open_bytes(path, lines=LOOKED_AT_LINES) as stream:
+        try:
+            while length < _HEAD_BYTES and (line := stream.readline()):
+                lines.append(line)
+                length += len(line)
+        except DAMAGE:
+            # Further down it is found and named when all of it is read.
+            if not lines:
+                raise
+    if not lines:
         raise InputError("the file is empty, expected one sample a line", file=path)
+    head = b"".join(lines)
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         problem = f"is UTF-16, expected UTF-8: iconv -f UTF-16 -t UTF-8 {path.name} > new.csv"
         raise InputError(problem, file=path)
-    first = head.split(b"\n", 1)[0]
-    if b"\0" in first:
-        problem = "is no text, expected CSV, TSV, libsvm (plain or .gz) or Parquet"
-        raise InputError(problem, file=path, line=1)
+    if b"\0" in lines[0]:
+        raise InputError(f"is no text, {_EXPECTED}", file=path, line=1)
     try:
-        first.decode()
+        lines[0].decode()
     except UnicodeDecodeError as error:
         problem = "is not UTF-8 text; if it is Latin-1: iconv -f LATIN1 -t UTF-8 OLD > NEW"
         raise InputError(problem, file=path, line=1) from error
-    # What is wrong further down is found, and named, when all of it is read.
     return head.decode("utf-8-sig", errors="replace")
-
-
-def _records(head: str, separator: str, count: int) -> list[list[str]]:
-    """Return the first few records that are not blank."""
-    rows = []
-    reader = csv.reader(io.StringIO(head, newline=""), delimiter=separator)
-    try:
-        for fields in reader:
-            if fields:
-                rows.append(fields)
-            if len(rows) == count:
-                break
-    except csv.Error:
-        # Further down; the first record is there, or the line is one field.
-        return rows or [[head]]
-    return rows
-
-
-def _is_header(names: Sequence[str], row: Sequence[str] | None) -> bool:
-    """Whether the first record names the columns: names are texts, at least above some numbers."""
-    if not any(map(_DATA.match, names)):
-        # Only an index may lack its name; a row of values may lack any.
-        return all(names[1:])
-    if len(names) > 2 and list(names) == [str(number) for number in range(len(names))]:
-        return True
-    if row is None:
-        return False
-    pairs = zip(names, row, strict=False)
-    return any(
-        name not in MISSING_TEXTS and not _DATA.match(name) and _DATA.match(below)
-        for name, below in pairs
-    )

@@ -5,17 +5,28 @@ inference and fitting take one column at a time and memory never holds the whole
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
 import polars as pl
 import polars.selectors as cs
+from numpy.typing import NDArray
 
-from dlrm.data.sources import records
+from dlrm.data.sources.records import Fault
 from dlrm.errors import ConfigError, InputError
 
 BLOCK_ROWS = 1 << 17
 _SHOWN = 50
+
+
+class HasLines(Protocol):
+    """A text with records."""
+
+    def lines(self) -> NDArray[np.int64]:
+        """Return the line of each record, those that were left out too."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +44,30 @@ class Part:
     """Whether that is a line of a text file."""
     split: str | None = None
     """The split that all of them belong to; None where rows are divided later."""
-    separator: str | None = None
-    """Between the fields of a CSV text, whose rows may have several lines each."""
+    text: HasLines | None = None
+    """Of a text with records, whose rows may have several lines each: what knows their lines."""
+    sparse: bool = False
+    """Whether a column may be absent, which is missing then in every row."""
+    faults: tuple[Fault, ...] = ()
+    """What was left out between the rows, in order."""
 
-    def line(self, row: int) -> int:
-        """Return the line of a row, counted from 0."""
-        if self.separator is None:
-            return self.first + row
-        return int(records.lines(Path(self.origin), self.separator)[self.first - 1 + row])
+    @property
+    def all_rows(self) -> int:
+        """How many rows there were, with those that were left out."""
+        return self.rows + len(self.faults)
+
+    def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the places of rows, counted from 0, among those that were there."""
+        before = np.array([fault.place for fault in self.faults], np.int64)
+        before -= np.arange(len(before))
+        return rows + np.searchsorted(before, rows, side="right")
+
+    def place(self, row: int) -> dict[str, int]:
+        """Return the line or the row that an error names for a row, counted from 0."""
+        if self.text is None:
+            return {"line" if self.lines else "row": self.first + row}
+        record = self.first - 1 + int(self.places(np.array([row]))[0])
+        return {"line": int(self.text.lines()[record])}
 
     def scan(self) -> pl.LazyFrame:
         """Return the rows."""
@@ -52,7 +79,7 @@ class Part:
         """Return the columns and their types."""
         if isinstance(self.data, pl.DataFrame):
             return self.data.schema
-        return pl.Schema(pl.read_parquet_schema(self.data))
+        return pl.scan_parquet(self.data, glob=False).collect_schema()
 
 
 @dataclass(frozen=True)
@@ -86,10 +113,18 @@ class RawTable:
         """Return the error that names the place of a row, counted from 0 over all parts."""
         for part in self.parts:
             if row < part.rows:
-                place = {"line": part.line(row)} if part.lines else {"row": part.first + row}
-                return InputError(problem, file=part.origin, column=column, **place)
+                return InputError(problem, file=part.origin, column=column, **part.place(row))
             row -= part.rows
         raise ValueError(row)
+
+    @property
+    def faults(self) -> list[Fault]:
+        """What was left out, with places among all rows that were there."""
+        faults, start = list[Fault](), 0
+        for part in self.parts:
+            faults += [replace(fault, place=start + fault.place) for fault in part.faults]
+            start += part.all_rows
+        return faults
 
     def check_column(self, name: str, what: str) -> None:
         """Raise a ConfigError unless the table has a column of that name."""
@@ -98,18 +133,20 @@ class RawTable:
         shown = list(self.types)[:_SHOWN]
         listed = ", ".join(shown) + (", ..." if len(self.types) > _SHOWN else "")
         if all(column == f"c{number}" for number, column in enumerate(self.types)):
-            listed += " (the file has no header: its first line looks like data)"
+            listed += " (the file has no header: its first line looks like data; or --header yes)"
         raise ConfigError(f'there is no {what} "{name}"; the columns are {listed}')
 
     def _scan(self, part: Part, names: Sequence[str]) -> pl.LazyFrame:
         # Names as they are: "*" or "^x$" may be one, and would be a pattern elsewhere.
-        frame = part.scan().select(cs.by_name(*names))
-        types = frame.collect_schema()
+        types = part.types()
+        frame = part.scan().select(cs.by_name(*(name for name in names if name in types)))
         return frame.with_columns(
             cs.by_name(name).cast(self.types[name])
+            if name in types
+            else pl.lit(None, self.types[name]).alias(name)
             for name in names
-            if types[name] != self.types[name]
-        )
+            if types.get(name) != self.types[name]
+        ).select(cs.by_name(*names))
 
 
 def _types(parts: Sequence[Part]) -> dict[str, pl.DataType]:
@@ -117,8 +154,10 @@ def _types(parts: Sequence[Part]) -> dict[str, pl.DataType]:
     schemas = [part.types() for part in parts]
     types = dict(schemas[0])
     for part, schema in zip(parts[1:], schemas[1:], strict=True):
+        if part.sparse and parts[0].sparse:
+            types |= {name: dtype for name, dtype in schema.items() if name not in types}
         for name in types:
-            if name not in schema:
+            if name not in schema and not part.sparse:
                 problem = f"lacks this column, which {parts[0].origin} has"
                 raise InputError(problem, file=part.origin, column=name)
         for name, dtype in schema.items():

@@ -1,107 +1,147 @@
-"""The records of a CSV text, read one by one: where each stands, and what is wrong with one.
+"""The records of a text, read one by one: where each stands, and what is wrong with one.
 
 Polars reads the text, much faster; what it cannot say is the line of a row, once texts in quotes
-have newlines in them, or which line it stumbled over.
+have newlines in them, or which line it stumbled over. Bad records that are to be left out are left
+out here.
 """
 
 import csv
-import gzip
-import io
 import re
-import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dlrm.data.sources.text import is_gzip
+from dlrm.data.sources.compressed import explained, open_bytes
+from dlrm.data.sources.shape import Lines, Shape, fields_of
 from dlrm.errors import InputError
 
-GZIP_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
+LONGEST_FIELD = 1 << 26
+"""Characters of a text, at most: whatever is longer is a quote that does not end."""
+csv.field_size_limit(max(csv.field_size_limit(), LONGEST_FIELD))
 
 
-def open_text(path: Path) -> BinaryIO:
-    """Open a file, plain or gzip, for reading its text as bytes."""
-    return cast(BinaryIO, gzip.open(path, "rb")) if is_gzip(path) else path.open("rb")
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text with records."""
+
+    file: Path
+    """The user's, for errors."""
+    plain: Path
+    """What is read: the file, or what it was unpacked to."""
+    shape: Shape
+
+    def records(self) -> Iterator[tuple[int, list[str] | csv.Error, list[str]]]:
+        """Yield the line on which each record begins, its fields (none of a blank line), its lines.
+
+        A record that is no CSV is yielded as the error that says so.
+        """
+        with explained(self.file), open_bytes(self.plain) as stream:
+            decoded = (line.decode("utf-8-sig", errors="replace") for line in stream)
+            lines = Lines(decoded, self.shape.skip, self.shape.comment)
+            for line, fields in fields_of(lines, self.shape.separator):
+                yield line, fields, lines.record
+
+    def lines(self) -> NDArray[np.int64]:
+        """Return the line of each record that is not blank."""
+        return _lines(self, self.plain.stat().st_mtime_ns)
+
+    def faults(self, *, quotes: bool) -> Iterator[tuple[list[str] | None, "Fault | None"]]:
+        """Yield the fields of each record, None of a blank line; and what is wrong with it.
+
+        Args:
+            quotes: Whether a quote inside a text is wrong, too.
+
+        Raises:
+            InputError: A text in quotes does not end.
+
+        """
+        place = 0
+        blank_is_row = len(self.shape.names) == 1
+        for line, fields, raw in self.records():
+            if not fields and not blank_is_row:
+                yield None, None
+                continue
+            yield self._checked(place, line, fields, "".join(raw), quotes=quotes)
+            place += 1
+
+    def _checked(
+        self, place: int, line: int, fields: list[str] | csv.Error, raw: str, *, quotes: bool
+    ) -> tuple[list[str], "Fault | None"]:
+        shape = self.shape
+        if isinstance(fields, csv.Error):
+            problem = f"is not CSV: {fields}; a quote inside a text is written twice"
+            error = InputError(problem, file=self.file, line=line)
+            if "unexpected end" in str(fields) or "limit" in str(fields):
+                raise error
+            return [], Fault(place, "quotes", error)
+        width = len(shape.names)
+        if shape.trailing and len(fields) == width + 1 and not fields[-1]:
+            fields = fields[:-1]
+        fields = fields or [""]
+        if len(fields) != width:
+            problem = f"has {_count(len(fields))}, expected {width}"
+            if raw.startswith("#") and shape.comment is None:
+                problem += "; if lines that begin with # are comments: --comment '#'"
+            elif len(fields) > width:
+                problem += "; a text with a separator in it needs quotes"
+            reason = "too many fields" if len(fields) > width else "too few fields"
+            return [], Fault(place, reason, InputError(problem, file=self.file, line=line))
+        if quotes and shape.by_character and '"' in raw and _inside(shape.separator).search(raw):
+            problem = "has a quote inside a text: put the text in quotes, and write it twice"
+            return [], Fault(place, "quotes", InputError(problem, file=self.file, line=line))
+        return fields, None
+
+    def check_encoding(self) -> None:
+        """Raise an InputError at the first line that is not UTF-8, or where the file is damaged."""
+        number = 0
+        with explained(self.file, lambda: number), open_bytes(self.plain) as stream:
+            for line in stream:
+                number += 1
+                try:
+                    line.decode()
+                except UnicodeDecodeError as error:
+                    raise self._not_utf8(line, number, error) from error
+
+    def _not_utf8(self, line: bytes, number: int, error: UnicodeDecodeError) -> InputError:
+        before = line[: error.start].decode(errors="replace")
+        names = self.shape.names
+        place = before.count(self.shape.separator) if self.shape.by_character else 0
+        column = names[min(place, len(names) - 1)] if self.shape.by_character else None
+        problem = (
+            f"byte 0x{line[error.start]:02x} is not UTF-8 text; if the file is Latin-1, "
+            f"write it anew: iconv -f LATIN1 -t UTF-8 {self.file.name} > new.csv"
+        )
+        return InputError(problem, file=self.file, line=number, column=column)
 
 
-def records(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line on which each record begins, counted from 1, and its fields; blank ones too.
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A record that is none of the table's."""
 
-    Raises:
-        InputError: A text in quotes does not end; names the line where it begins.
-
-    """
-    with open_text(path) as stream:
-        text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
-        reader = csv.reader(text, delimiter=separator, strict=True)
-        line = 1
-        while True:
-            try:
-                fields = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                problem = f"is not CSV: {error}; a quote inside a text is written twice"
-                raise InputError(problem, file=path, line=line) from error
-            yield line, fields
-            line = reader.line_num + 1
+    place: int
+    """Its place among all records of the file, counted from 0."""
+    reason: str
+    error: InputError
 
 
 @lru_cache(maxsize=2)
-def lines(path: Path, separator: str) -> NDArray[np.int64]:
-    """Return the line on which each record begins, the header too, but no blank ones."""
-    return np.array([line for line, fields in records(path, separator) if fields], np.int64)
+def _lines(text: Text, changed: int) -> NDArray[np.int64]:
+    del changed
+    single = len(text.shape.names) == 1
+    numbers = (line for line, fields, _ in text.records() if fields or single)
+    return np.fromiter(numbers, np.int64)
 
 
-def blanks(path: Path, separator: str, width: int, *, skip: int) -> list[int]:
-    """Return which rows are blank lines, counted from 0 behind the first `skip` records.
-
-    Raises:
-        InputError: A line has more fields than columns, or fewer.
-
-    """
-    rows = []
-    for row, (line, fields) in enumerate(records(path, separator), start=-skip):
-        if fields and len(fields) != width:
-            problem = f"has {len(fields)} fields, expected {width}"
-            if len(fields) > width:
-                problem += "; a text with a separator in it needs quotes"
-            raise InputError(problem, file=path, line=line)
-        if not fields:
-            rows.append(row)
-    return rows
+@lru_cache(maxsize=8)
+def _inside(separator: str) -> re.Pattern[str]:
+    """Return the pattern of a quote that neither begins nor ends a text."""
+    mark = re.escape(separator)
+    return re.compile(rf'[^{mark}"\r\n]"(?![{mark}"\r\n]|$)')
 
 
-def check_text(path: Path, separator: str, names: tuple[str, ...]) -> None:
-    """Raise an InputError at the first line that is not UTF-8, or where a gzip file is damaged."""
-    line = 0
-    try:
-        with open_text(path) as stream:
-            for text in stream:
-                line += 1
-                text.decode()
-    except UnicodeDecodeError as error:
-        before = error.object[: error.start].decode(errors="replace")
-        column = names[min(before.count(separator), len(names) - 1)]
-        problem = (
-            f"byte 0x{error.object[error.start]:02x} is not UTF-8 text; if the file is Latin-1, "
-            f"write it anew: iconv -f LATIN1 -t UTF-8 {path.name} > new.csv"
-        )
-        raise InputError(problem, file=path, line=line, column=column) from error
-    except GZIP_ERRORS as error:
-        problem = "the gzip file is damaged or truncated here; copy or download it again"
-        raise InputError(problem, file=path, line=line) from error
-
-
-def check_quotes(path: Path, separator: str) -> None:
-    """Raise an InputError at the first line with a quote that neither begins nor ends a text."""
-    inside = re.compile(rf'[^{re.escape(separator)}"\r\n]"(?![{re.escape(separator)}"\r\n]|$)')
-    with open_text(path) as stream:
-        for line, raw in enumerate(stream, start=1):
-            if inside.search(raw.decode()):
-                problem = "has a quote inside a text: put the text in quotes, and write it twice"
-                raise InputError(problem, file=path, line=line)
+def _count(fields: int) -> str:
+    return f"{fields} field{'' if fields == 1 else 's'}"

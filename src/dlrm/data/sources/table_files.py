@@ -1,4 +1,4 @@
-"""Source `table`: files with named columns, CSV, TSV, Parquet, or lines of libsvm."""
+"""Source `table`: files with named columns, CSV and its kin, JSON lines, Parquet, or libsvm."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +15,9 @@ from dlrm.data.sources.criteo import file_fingerprint
 from dlrm.data.sources.entries import Entries
 from dlrm.data.sources.files import TableFile, count, look, to_parquet
 from dlrm.data.sources.raw_table import Part, RawTable
-from dlrm.errors import InputError
+from dlrm.data.sources.reading import Reading
+from dlrm.errors import InputError, UsageError
+from dlrm.terminal import err
 
 FILE_SPLITS = {
     "train": "train",
@@ -34,6 +36,9 @@ class TableFiles:
     Args:
         files: The files; by split where the split is known.
         known: Layout of libsvm files where it is known already, from training.
+        reading: What the user says of how texts are read.
+        columns: Names that make a line the header.
+        bad_rows: Stop at a record that is none, or leave it out.
 
     Raises:
         InputError: A file is missing, empty, damaged, or not of the first one's format.
@@ -45,10 +50,19 @@ class TableFiles:
         files: Sequence[Path] | dict[str, list[Path]],
         *,
         known: libsvm.Layout | None = None,
+        reading: Reading | None = None,
+        columns: Sequence[str] = (),
+        bad_rows: OnBadRow = "error",
     ):
         by_split = files if isinstance(files, dict) else {None: list(files)}
+        if not any(by_split.values()):
+            raise UsageError("no file is named; expected one or more")
+        self.reading = reading or Reading()
+        self._bad_rows: OnBadRow = bad_rows
         self._files: list[tuple[str | None, TableFile]] = [
-            (split, look(path)) for split, paths in by_split.items() for path in paths
+            (split, look(path, self.reading, columns))
+            for split, paths in by_split.items()
+            for path in paths
         ]
         formats = {file.format for _, file in self._files}
         if "libsvm" in formats and len(formats) > 1:
@@ -87,12 +101,26 @@ class TableFiles:
 
     def table(self, folder: Path, advance: Callable[[int], None]) -> RawTable:
         """Return the rows as Parquet parts; see `Table`."""
+        self._say_shapes()
         parts: list[Part] = []
         for split, file in self._files:
-            written = to_parquet(file, folder, self.layout, self._kept.pop(file.path, None))
+            entries = self._kept.pop(file.path, None)
+            written = to_parquet(file, folder, self.layout, entries, self._bad_rows)
             parts += [replace(part, split=split) for part in written]
             advance(sum(part.rows for part in written))
         return RawTable(tuple(parts))
+
+    def _say_shapes(self) -> None:
+        """Say once what is out of the ordinary in the shape of texts."""
+        shapes: dict[str, list[Path]] = {}
+        for _, file in self._files:
+            for note in file.shape.notes if file.shape else ():
+                shapes.setdefault(note, []).append(file.path)
+        for note, paths in shapes.items():
+            others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+            err.print(
+                f"{paths[0]}{others}: {note}", soft_wrap=True, highlight=False, markup=False
+            )
 
     def _check_names(self) -> None:
         """Say which column is missing before any file is read."""
@@ -103,22 +131,6 @@ class TableFiles:
                 if lacking := [name for name in one.names if name not in other.names]:
                     problem = f"lacks this column, which {one.path} has"
                     raise InputError(problem, file=other.path, column=lacking[0])
-
-
-def table_source(files: Sequence[Path], *, bad_rows: OnBadRow = "error") -> TableFiles:
-    """Return the source of files, or of a folder with files named train, valid and test.
-
-    Args:
-        files: The files, or one folder.
-        bad_rows: Looked at later, when it is known what the columns are.
-
-    Raises:
-        InputError: A file is missing, empty or damaged, or the folder has no training file.
-
-    """
-    del bad_rows
-    folder = files[0] if len(files) == 1 and files[0].is_dir() else None
-    return TableFiles(in_folder(folder) if folder else files)
 
 
 def in_folder(folder: Path) -> dict[str, list[Path]]:

@@ -1,4 +1,4 @@
-"""Raw text in: a plain or gzip file, read as chunks of whole lines.
+"""Raw text in: a plain or compressed file, read as chunks of whole lines.
 
 Goes in: one file, with LF or CRLF ends, with or without a newline (or blank lines) at its end.
 Comes out: chunks of some megabytes, each ending in a newline, all ends LF. Memory is a few chunks.
@@ -9,10 +9,12 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from dlrm.data.sources.compressed import compression_of, explained, open_bytes, text_bytes_of
 from dlrm.errors import InputError
 
-GZIP_MAGIC = b"\x1f\x8b"
 LONGEST_LINE_BYTES = 1 << 20
+LOOKED_AT_LINES = 4096
+"""Lines that are enough to tell what a text is."""
 _READ_BYTES = 1 << 20
 
 
@@ -31,15 +33,6 @@ def check_file(file: Path) -> None:
         raise InputError("there is no such file", file=file) from None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=file) from error
-
-
-def is_gzip(file: Path) -> bool:
-    """Whether a file is compressed: its content decides, and its name must not say otherwise."""
-    with file.open("rb") as stream:
-        compressed = stream.read(2) == GZIP_MAGIC
-    if file.suffix == ".gz" and not compressed:
-        raise InputError("is named .gz but is not a gzip file; rename or compress it", file=file)
-    return compressed
 
 
 def _inflate(stream: BinaryIO, piece_bytes: int) -> Iterator[bytes]:
@@ -90,39 +83,38 @@ def chunks(file: Path, chunk_bytes: int) -> Generator[bytes, None, None]:
     check_file(file)
     pieces: list[bytes] = []
     held, line, any_line = 0, 1, False
-    compressed = is_gzip(file)
-    with file.open("rb") as stream:
-        source = (_inflate if compressed else _plain)(stream, chunk_bytes)
-        try:
-            for piece in source:
-                pieces.append(piece)
-                held += len(piece)
-                if held < chunk_bytes:
-                    continue
-                buffer = b"".join(pieces)
-                cut = buffer.rfind(b"\n") + 1
-                if cut == 0 and held > LONGEST_LINE_BYTES:
-                    problem = f"is longer than {LONGEST_LINE_BYTES} bytes; this is not a text log"
-                    raise InputError(problem, file=file, line=line)
-                body, rest = _lines(buffer[:cut]), buffer[cut:]
-                if body.endswith(b"\n\n") or body == b"\n":
-                    # Blank lines may be the last ones: hold them back until more is known.
-                    text = body.rstrip(b"\n")
-                    kept = len(text) + 1 if text else 0
-                    body, rest = body[:kept], body[kept:] + rest
-                if body:
-                    line += body.count(b"\n")
-                    any_line = True
-                    yield body
-                pieces, held = [rest], len(rest)
-        except EOFError:
-            line += b"".join(pieces).count(b"\n")
-            problem = "the gzip file is truncated here; copy or download it again"
-            raise InputError(problem, file=file, line=line) from None
-        except zlib.error as error:
-            line += b"".join(pieces).count(b"\n")
-            problem = f"the gzip file is damaged here ({error}); copy or download it again"
-            raise InputError(problem, file=file, line=line) from None
+    compression = compression_of(file)
+    gzip = compression == "gzip"
+
+    def reached() -> int:
+        return line + b"".join(pieces).count(b"\n")
+
+    with (
+        explained(file, reached),
+        file.open("rb") if gzip else open_bytes(file) as stream,
+    ):
+        source = (_inflate if gzip else _plain)(stream, chunk_bytes)
+        for piece in source:
+            pieces.append(piece)
+            held += len(piece)
+            if held < chunk_bytes:
+                continue
+            buffer = b"".join(pieces)
+            cut = buffer.rfind(b"\n") + 1
+            if cut == 0 and held > LONGEST_LINE_BYTES:
+                problem = f"is longer than {LONGEST_LINE_BYTES} bytes; this is not a text log"
+                raise InputError(problem, file=file, line=line)
+            body, rest = _lines(buffer[:cut]), buffer[cut:]
+            if body.endswith(b"\n\n") or body == b"\n":
+                # Blank lines may be the last ones: hold them back until more is known.
+                text = body.rstrip(b"\n")
+                kept = len(text) + 1 if text else 0
+                body, rest = body[:kept], body[kept:] + rest
+            if body:
+                line += body.count(b"\n")
+                any_line = True
+                yield body
+            pieces, held = [rest], len(rest)
     chunk = _lines(b"".join(pieces)).rstrip(b"\r\n")
     if chunk:
         yield chunk + b"\n"
@@ -138,19 +130,23 @@ def _lines(text: bytes) -> bytes:
 
 def estimate_lines(file: Path) -> int:
     """Return about how many lines a file holds, from its first megabyte."""
-    with file.open("rb") as stream:
-        if not is_gzip(file):
-            piece = stream.read(_READ_BYTES)
-            used = len(piece)
-        else:
-            try:
-                piece = next(_inflate(stream, _READ_BYTES), b"")
-            except (EOFError, zlib.error):
-                return 1
-            # Compressed bytes behind this megabyte of text, by trying again with less input.
-            used = _compressed_bytes(file, len(piece))
+    compression, size = compression_of(file), file.stat().st_size
+    try:
+        with explained(file):
+            if compression == "gzip":
+                with file.open("rb") as stream:
+                    piece = next(_inflate(stream, _READ_BYTES), b"")
+                # Compressed bytes behind this megabyte of text, by trying again with less input.
+                text_bytes = len(piece) * size / max(_compressed_bytes(file, len(piece)), 1)
+            else:
+                with open_bytes(file, lines=LOOKED_AT_LINES) as stream:
+                    piece = stream.read(_READ_BYTES)
+                text_bytes = size if compression is None else text_bytes_of(file)
+    except InputError:
+        # Whoever reads it says what is wrong with it.
+        return 1
     lines = piece.count(b"\n") + (not piece.endswith(b"\n"))
-    return max(1, round(lines * file.stat().st_size / max(used, 1)))
+    return max(1, round(lines * text_bytes / max(len(piece), 1)))
 
 
 def _compressed_bytes(file: Path, text_bytes: int) -> int:

@@ -1,0 +1,151 @@
+"""JSON lines: an object a line, whose keys are the columns; what an object lacks is missing."""
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from dlrm.data.bad_rows import OnBadRow
+from dlrm.data.sources.compressed import explained, open_bytes, text_name
+from dlrm.data.sources.raw_table import Part
+from dlrm.data.sources.records import Fault
+from dlrm.errors import InputError
+
+_SUFFIXES = (".jsonl", ".ndjson")
+_CHUNK_BYTES = 8 << 20
+
+
+def is_json(head: str, file: Path) -> bool:
+    """Whether a text is JSON lines, by its name or its first line.
+
+    Raises:
+        InputError: It is one JSON value, not one a line.
+
+    """
+    first = head.lstrip()[:1]
+    name = text_name(file)
+    if first == "[" and (name.endswith((".json", *_SUFFIXES)) or head.lstrip("[ \t\r\n")[:1] == "{"):
+        problem = "is a JSON array, expected an object a line: jq -c '.[]' OLD > NEW.jsonl"
+        raise InputError(problem, file=file, line=1)
+    if name.endswith(_SUFFIXES):
+        return True
+    try:
+        return first == "{" and isinstance(json.loads(head.lstrip().split("\n", 1)[0]), dict)
+    except ValueError:
+        if name.endswith(".json"):
+            problem = "is JSON, but no object a line: jq -c . OLD > NEW.jsonl"
+            raise InputError(problem, file=file, line=1) from None
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class JsonText:
+    """A text of JSON lines."""
+
+    file: Path
+
+    def chunks(self) -> Iterator[tuple[int, list[bytes]]]:
+        """Yield some megabytes of lines at a time, and the number of the first."""
+        number = 1
+        with explained(self.file, lambda: number), open_bytes(self.file) as stream:
+            while lines := stream.readlines(_CHUNK_BYTES):
+                if number == 1:
+                    lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
+                yield number, lines
+                number += len(lines)
+
+    def lines(self) -> NDArray[np.int64]:
+        """Return the line of each object."""
+        return _lines(self.file, self.file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _lines(file: Path, changed: int) -> NDArray[np.int64]:
+    del changed
+    numbers = (
+        number + place
+        for number, lines in JsonText(file).chunks()
+        for place, line in enumerate(lines)
+        if line.strip()
+    )
+    return np.fromiter(numbers, np.int64)
+
+
+def parts(file: Path, target: Path, on_bad_row: OnBadRow) -> list[Part]:
+    """Turn a file into Parquet parts with the same columns.
+
+    Args:
+        file: The file.
+        target: A folder for the parts.
+        on_bad_row: Stop at a line that is no object, or leave it out as one of the parts' faults.
+
+    Raises:
+        InputError: A line is no object; names it.
+
+    """
+    text = JsonText(file)
+    written: list[Part] = []
+    first = 1
+    for number, lines in text.chunks():
+        try:
+            # Polars takes a number after an object, or two objects on a line, for a mistake as well.
+            frame = pl.read_ndjson(io.BytesIO(b"".join(lines)), infer_schema_length=None)
+            faults: list[Fault] = []
+            objects = sum(not line.isspace() for line in lines)
+            if frame.height != objects:
+                raise pl.exceptions.ComputeError("other rows than lines")
+        except pl.exceptions.PolarsError:
+            frame, faults = _one_by_one(file, number, lines, on_bad_row)
+        out = target / f"{len(list(target.iterdir())):06}.parquet"
+        frame.write_parquet(out)
+        written.append(
+            Part(out, frame.height, file, first, text=text, sparse=True, faults=tuple(faults))
+        )
+        first += frame.height + len(faults)
+    return written
+
+
+def _one_by_one(
+    file: Path, number: int, lines: list[bytes], on_bad_row: OnBadRow
+) -> tuple[pl.DataFrame, list[Fault]]:
+    """Return the objects of some lines, and which lines are none."""
+    objects, faults = list[dict[str, Any]](), list[Fault]()
+    for line, raw in enumerate(lines, start=number):
+        if raw.isspace():
+            continue
+        try:
+            value = json.loads(raw)
+            if not isinstance(value, dict):
+                raise ValueError("expected an object, {...}")
+            objects.append({key: _plain(entry) for key, entry in value.items()})
+        except ValueError as problem:
+            error = InputError(f"is no JSON object: {problem}", file=file, line=line)
+            if on_bad_row == "error":
+                raise error from None
+            faults.append(Fault(len(objects) + len(faults), "no JSON object", error))
+    names = dict.fromkeys(key for row in objects for key in row)
+    return pl.DataFrame([_column(file, name, objects, number) for name in names]), faults
+
+
+def _column(file: Path, name: str, objects: list[dict[str, Any]], number: int) -> pl.Series:
+    """Return a column whose values may be of several types: texts then."""
+    values = [row.get(name) for row in objects]
+    types = {type(value) for value in values if value is not None}
+    if types > {bool}:
+        values = [json.dumps(value) if isinstance(value, bool) else value for value in values]
+    try:
+        return pl.Series(name, values, strict=False)
+    except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
+        problem = f"holds values of several kinds ({error}), behind this line"
+        raise InputError(problem, file=file, line=number, column=name) from error
+
+
+def _plain(value: object) -> object:
+    return None if value != value else value  # noqa: PLR0124 - JSON's NaN, as Python writes it

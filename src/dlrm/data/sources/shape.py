@@ -1,0 +1,344 @@
+"""The shape of a text with records: what is between fields, which line names them, where rows begin.
+
+It is recognised from the first lines. What is out of the ordinary is said in `notes`:
+
+    title lines, `sep=;`     left out, as are blank lines and comments above the header
+    a;b;  and  1;2;          the separator at the end of a line ends it
+    a,b   and  r1,1,2        the first column has no name: R's row names, or a written index
+    1::2::3  and  1  2   3   several characters, or runs of blanks, between fields
+"""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dlrm.data.features.texts import MISSING_TEXTS
+from dlrm.data.sources.reading import SPACES, Reading
+from dlrm.errors import InputError
+
+SEPARATORS = (",", "\t", ";", "|", "\x01", "::", SPACES)
+"""What is tried, in this order; the last only where no other fits."""
+_DATA = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?$")
+_SEP_LINE = re.compile(r'"?sep=(.|\\t)"?$', re.IGNORECASE)
+_TOKEN = re.compile(r'"((?:[^"]|"")*)"(?=\s|$)|(\S+)')
+_COMMENT = "#"
+_RECORDS = 200
+"""Records that are looked at."""
+_TITLES = 50
+"""Lines above a header, at most."""
+_FITS = 0.9
+"""Share of the records that have the width of the table, in one that is sure to be one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """How the records of a text are read."""
+
+    separator: str
+    names: tuple[str, ...]
+    """The columns."""
+    header: bool
+    """Whether a line names them."""
+    skip: int
+    """Lines before the first row."""
+    comment: str | None = None
+    """What lines that are no records begin with."""
+    trailing: bool = False
+    """Whether a separator ends each record, too."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What is out of the ordinary, in words."""
+
+    @property
+    def by_character(self) -> bool:
+        """Whether fields are separated by one ASCII character, and may be in quotes."""
+        return len(self.separator.encode()) == 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    first: int
+    """The line on which it begins, counted from 1."""
+    last: int
+    fields: list[str]
+
+    def names(self) -> list[str]:
+        return [name.strip() for name in self.fields]
+
+
+def recognise(
+    head: str, file: Path, reading: Reading, columns: Sequence[str] = (), *, tabs: bool = False
+) -> Shape:
+    """Return the shape of a text.
+
+    Args:
+        head: Its first lines, without a mark of byte order.
+        file: Where they are from, for errors.
+        reading: What the user says.
+        columns: Names that the header has, if it is one: of labels, or of what a model needs.
+        tabs: Whether the file's name says that tabs are between fields.
+
+    Raises:
+        InputError: There is nothing that could be a row, or a column is named twice.
+
+    """
+    lines = head.split("\n")
+    notes: list[str] = []
+    start = _above(lines, reading, notes)
+    separators = (reading.separator,) if reading.separator else ("\t",) if tabs else SEPARATORS
+    if reading.separator is None and (said := _SEP_LINE.match(lines[0].strip())):
+        separators = (said[1].replace("\\t", "\t"),)
+    parsed = {one: list(split(lines, one, start, reading.comment)) for one in separators}
+    separator = max(separators, key=lambda one: _fit(parsed[one], one, columns))
+    records = parsed[separator]
+    if not records:
+        problem = "is blank, expected the names of the columns or the first row"
+        raise InputError(problem, file=file, line=1 if start >= len(lines) - 1 else start + 1)
+    if separator not in SEPARATORS[:5] and reading.separator is None:
+        between = "runs of blanks" if separator == SPACES else f'"{separator}"'
+        notes.append(f"{between} between fields")
+    return _shape(records, file, separator, reading, columns, notes)
+
+
+def split(
+    lines: Iterable[str], separator: str, skip: int = 0, comment: str | None = None
+) -> Iterator[_Record]:
+    """Yield the first records of some lines, but for blank ones."""
+    reader = Lines(iter(lines), skip, comment)
+    for count, (line, fields) in enumerate(fields_of(reader, separator)):
+        if count == _RECORDS:
+            return
+        if isinstance(fields, csv.Error):
+            # Further down, where it is found and named when all of it is read.
+            return
+        if any(fields):
+            yield _Record(line, reader.number, fields)
+
+
+class Lines:
+    """The lines of a text as one reads records from them, without comments.
+
+    Args:
+        lines: With or without newlines at their ends.
+        skip: How many to leave out first.
+        comment: What a line begins with that is none, where a record may begin.
+
+    """
+
+    def __init__(self, lines: Iterator[str], skip: int, comment: str | None):
+        self._lines, self._comment = lines, comment
+        self.number = 0
+        """Of the line that was last returned, counted from 1."""
+        self.between = True
+        """Whether a record may begin on the next line."""
+        self.record: list[str] = []
+        """The lines of the record that is being read."""
+        for _ in range(skip):
+            if next(lines, None) is None:
+                return
+            self.number += 1
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        while True:
+            line = next(self._lines)
+            self.number += 1
+            if self.between:
+                self.record = []
+                if self._comment and line.startswith(self._comment):
+                    continue
+            self.between = False
+            self.record.append(line)
+            return line if line.endswith("\n") else line + "\n"
+
+
+def fields_of(lines: Lines, separator: str) -> Iterator[tuple[int, list[str] | csv.Error]]:
+    """Yield the line on which each record begins, and its fields; none of a blank line.
+
+    A record that is no CSV is yielded as the error that says so.
+    """
+    by_character = len(separator.encode()) == 1
+    reader = csv.reader(lines, delimiter=separator, strict=True) if by_character else None
+    while True:
+        lines.between = True
+        try:
+            if reader is not None:
+                fields = next(reader)
+            else:
+                fields = tokens(next(lines), separator)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield lines.number - len(lines.record) + 1, error
+            continue
+        yield lines.number - len(lines.record) + 1, fields
+
+
+def tokens(line: str, separator: str) -> list[str]:
+    """Return the fields of a line that are separated by several characters or by blanks."""
+    line = line.rstrip("\r\n")
+    if separator != SPACES:
+        return line.split(separator) if line else []
+    if '"' not in line:
+        return line.split()
+    return [quoted.replace('""', '"') or plain for quoted, plain in _TOKEN.findall(line)]
+
+
+def _above(lines: list[str], reading: Reading, notes: list[str]) -> int:
+    """Return how many lines above the records are none by themselves."""
+    if reading.skip_lines is not None:
+        return reading.skip_lines
+    start, comments = 0, 0
+    for line in lines:
+        text = line.strip()
+        if _SEP_LINE.match(text) and start == 0:
+            notes.append(f'the line "{text}" says what is between fields')
+            return 1
+        if text.startswith(_COMMENT) and reading.comment is None:
+            comments += 1
+        elif text:
+            break
+        start += 1
+    if comments:
+        notes.append(f'{_count(comments, "comment line")} above the header left out ("#")')
+    return start
+
+
+def _fit(records: list[_Record], separator: str, columns: Sequence[str]) -> tuple[float, ...]:
+    """Return how well a separator fits, to be compared."""
+    if not records:
+        return (-1,)
+    named = max(_known(record, columns) for record in records[:_TITLES])
+    width, share = _width(records)
+    first = len(records[0].fields)
+    if separator == SPACES:
+        # Texts have blanks in them, too; a table of blanks has as many in each line.
+        sure = width > 1 and share >= _FITS and (width - first == 0 or width - first == 1 < first)
+        return named, sure, first == width, 0
+    # A few records may be wrong, and a wider one would not make up for it.
+    return named, width > 1 and (share >= _FITS or share), first == width, width
+
+
+def _width(records: list[_Record]) -> tuple[int, float]:
+    """Return how many fields most records have, and the share of those that do."""
+    widths = Counter(len(record.fields) for record in records)
+    width = max(widths, key=lambda width: (widths[width], width))
+    return width, widths[width] / len(records)
+
+
+def _known(record: _Record, columns: Sequence[str]) -> int:
+    """Return how many of some columns a record names, if it can be a header."""
+    names = record.names()
+    # Those of written indexes are blank.
+    given = [name for name in names if name]
+    return sum(name in names for name in columns) if len(set(given)) == len(given) else 0
+
+
+def _shape(
+    records: list[_Record],
+    file: Path,
+    separator: str,
+    reading: Reading,
+    columns: Sequence[str],
+    notes: list[str],
+) -> Shape:
+    """Return the shape of a text from its first records."""
+    width, _ = _width(records)
+    at, header = _first(records, width, reading, columns)
+    first, below = records[at], records[at + 1 :]
+    if reading.skip_lines is None and at:
+        quoted = f': "{_shortened(records[0].fields[0])}"' if at == 1 else ""
+        notes.append(f"{_count(at, 'line')} above the header left out{quoted}")
+    names = first.names()
+    rows = [record.fields for record in (below if header else [first, *below])]
+    full = [fields for fields in rows if len(fields) == width]
+    trailing = width > 1 and bool(full) and all(fields[-1] == "" for fields in full)
+    trailing &= not header or len(names) < width or names[-1] == ""
+    if trailing:
+        width -= 1
+        notes.append("a separator ends each line")
+    if header and len(names) > 1 and len(names) > width and names[-1] == "":
+        names = names[:-1]
+    if not header:
+        names = [f"c{number}" for number in range(width)]
+    elif len(names) == width - 1 and full:
+        notes.append('the first column has no name in the header: "column 1"')
+        names = ["", *names]
+    # A written index has no name.
+    names = [name or f"column {number}" for number, name in enumerate(names, start=1)]
+    if twice := [name for name in names if names.count(name) > 1]:
+        problem = "the header names this column twice"
+        raise InputError(problem, file=file, line=first.first, column=twice[0])
+    skip = first.last if header else first.first - 1
+    return Shape(
+        separator=separator,
+        names=tuple(names),
+        header=header,
+        skip=skip,
+        comment=reading.comment,
+        trailing=trailing,
+        notes=tuple(notes),
+    )
+
+
+def _first(
+    records: list[_Record], width: int, reading: Reading, columns: Sequence[str]
+) -> tuple[int, bool]:
+    """Return which record is the header, or the first row where there is none; and whether it is one.
+
+    Lines above it are titles: they have fewer fields than the table is wide.
+    """
+    said = {"yes": True, "no": False}.get(reading.header)
+    at = 0
+    if reading.skip_lines is None:
+        titles = [
+            place for place, record in enumerate(records[:_TITLES]) if len(record.fields) >= width
+        ]
+        at = titles[0] if titles else 0
+        named = max(range(at + 1), key=lambda place: _known(records[place], columns))
+        if _known(records[named], columns):
+            return named, said is not False
+        # R leaves out the name of the first column: the line above the first full one is no title.
+        if at and len(records[at - 1].fields) == width - 1 and not _header_at(records, at):
+            short = records[at - 1].names()
+            if said or (width > 2 and _is_header(short, records[at].names()[1:])):
+                return at - 1, said is not False
+    elif _known(records[0], columns):
+        return 0, said is not False
+    return at, _header_at(records, at) if said is None else said
+
+
+def _header_at(records: list[_Record], at: int) -> bool:
+    below = records[at + 1].names() if records[at + 1 :] else None
+    return _is_header(records[at].names(), below)
+
+
+def _is_header(names: Sequence[str], row: Sequence[str] | None) -> bool:
+    """Whether a record names the columns: names are texts, at least above some numbers."""
+    if len(names) > 1 and names[-1] == "":
+        # A separator may end the line.
+        names = names[:-1]
+    if not any(map(_DATA.match, names)):
+        # Only an index may lack its name; a row of values may lack any.
+        return all(names[1:])
+    if len(names) > 2 and list(names) == [str(number) for number in range(len(names))]:
+        return True
+    if row is None:
+        return False
+    pairs = zip(names, row, strict=False)
+    return any(
+        name not in MISSING_TEXTS and not _DATA.match(name) and _DATA.match(below)
+        for name, below in pairs
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:40]}..."
