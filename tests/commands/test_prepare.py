@@ -87,8 +87,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(raw, capsys):
 def test_missing_files_and_unknown_sources(raw, capsys):
     assert main(["data", "prepare", "criteo", "nowhere", "--out", "out"]) == 1
     assert "nowhere: there is no such file" in capsys.readouterr().err
-    assert main(["data", "prepare", "criteo", "--out", "out"]) == 1
-    assert "no raw file is named" in capsys.readouterr().err
+    assert main(["data", "prepare", "criteo", "--out", "out"]) == 2
+    assert "no file is named" in capsys.readouterr().err
     assert main(["data", "prepare", "avazu", "train.txt", "--out", "out"]) == 1
     said = capsys.readouterr().err
     assert 'unknown source "avazu"; choose one of: criteo, table, module:name' in said

@@ -70,8 +70,8 @@ def infer(
     Send it to a file, edit it, and give it back: dlrm train FILE --schema schema.toml
 
     Args:
-        data: CSV, TSV, JSON lines, Parquet or libsvm: one path, several separated by commas, a pattern, or a
-            folder with files named train, valid and test.
+        data: CSV, TSV, JSON lines, Parquet or libsvm: one path, several separated by commas, a
+            pattern, or a folder with files named train, valid and test.
         label: The column to predict; given several times, several columns.
         positive: What the label is for a click: a value, or a comparison such as ">= 4".
         task: classification, or regression where labels are any numbers.

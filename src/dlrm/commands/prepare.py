@@ -96,7 +96,7 @@ class PrepareResult:
 
 def prepare(
     source: Annotated[str, tyro.conf.Positional],
-    raw: Annotated[list[str], tyro.conf.Positional],
+    raw: Annotated[list[Path], tyro.conf.Positional],
     *,
     out: Path,
     split: Protocol | Literal["auto"] = _DEFAULTS.split,
@@ -200,7 +200,7 @@ def prepare(
     )
 
 
-def _source(kind: str, raw: list[str], config: PrepareConfig) -> Source:
+def _source(kind: str, raw: list[Path], config: PrepareConfig) -> Source:
     """Return the source of raw files, of a kind of the catalogue or of one's own."""
     files = named_files(raw)
     if kind == "table":

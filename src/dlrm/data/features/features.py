@@ -56,7 +56,7 @@ class Features:
     """What becomes of the other columns, fitted."""
     layout: Layout | None = None
     """Of libsvm lines."""
-    reading: Reading = Reading()
+    reading: Reading = field(default_factory=Reading)
     """What the user said of how texts are read."""
     folder: Path | None = field(default=None, compare=False)
     """Where their files are; None until they are saved."""

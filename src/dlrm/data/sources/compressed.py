@@ -46,7 +46,10 @@ def compression_of(file: Path) -> Compression | None:
     """
     with file.open("rb") as stream:
         begin = stream.read(4)
-    compression = next((name for magic, name in _MAGIC.items() if begin.startswith(magic)), None)
+    compression: Compression | None = None
+    for magic, name in _MAGIC.items():
+        if begin.startswith(magic):
+            compression = name
     named = SUFFIXES.get(file.suffix)
     if named is not None and named != compression:
         problem = f"is named {file.suffix} but is not a {named} file; rename or compress it"

@@ -15,7 +15,14 @@ import polars.selectors as cs
 
 from dlrm.data.bad_rows import OnBadRow
 from dlrm.data.sources import json_lines, libsvm
-from dlrm.data.sources.compressed import DAMAGE, compression_of, explained, open_bytes, text_name, unpack
+from dlrm.data.sources.compressed import (
+    DAMAGE,
+    compression_of,
+    explained,
+    open_bytes,
+    text_name,
+    unpack,
+)
 from dlrm.data.sources.entries import Entries, is_libsvm
 from dlrm.data.sources.raw_table import Part
 from dlrm.data.sources.reading import SPACES, Reading

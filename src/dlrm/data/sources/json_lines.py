@@ -31,7 +31,9 @@ def is_json(head: str, file: Path) -> bool:
     """
     first = head.lstrip()[:1]
     name = text_name(file)
-    if first == "[" and (name.endswith((".json", *_SUFFIXES)) or head.lstrip("[ \t\r\n")[:1] == "{"):
+    if first == "[" and (
+        name.endswith((".json", *_SUFFIXES)) or head.lstrip("[ \t\r\n")[:1] == "{"
+    ):
         problem = "is a JSON array, expected an object a line: jq -c '.[]' OLD > NEW.jsonl"
         raise InputError(problem, file=file, line=1)
     if name.endswith(_SUFFIXES):
@@ -95,7 +97,6 @@ def parts(file: Path, target: Path, on_bad_row: OnBadRow) -> list[Part]:
     first = 1
     for number, lines in text.chunks():
         try:
-            # Polars takes a number after an object, or two objects on a line, for a mistake as well.
             frame = pl.read_ndjson(io.BytesIO(b"".join(lines)), infer_schema_length=None)
             faults: list[Fault] = []
             objects = sum(not line.isspace() for line in lines)

@@ -177,6 +177,12 @@ def _types(parts: Sequence[Part]) -> dict[str, pl.DataType]:
                 raise InputError(problem, file=part.origin, column=name)
             else:
                 types[name] = pl.String()
+    _check_flat(types, parts[0].origin)
+    return types
+
+
+def _check_flat(types: dict[str, pl.DataType], origin: Path | str) -> None:
+    """Raise an InputError at a column that holds anything but single values or lists of them."""
     for name, dtype in types.items():
         if isinstance(dtype, pl.Struct) or (
             isinstance(dtype, pl.List | pl.Array) and dtype.inner.is_nested()  # pyright: ignore[reportAttributeAccessIssue]
@@ -185,5 +191,4 @@ def _types(parts: Sequence[Part]) -> dict[str, pl.DataType]:
                 f"holds {dtype}, but a column holds numbers, texts or lists of them; unnest it "
                 "into columns of its own, or leave it out of the file"
             )
-            raise InputError(problem, file=parts[0].origin, column=name)
-    return types
+            raise InputError(problem, file=origin, column=name)

@@ -8,7 +8,14 @@ from dlrm.errors import ConfigError
 Header = Literal["auto", "yes", "no"]
 SPACES = r"\s+"
 """The separator that is any run of blanks."""
-_NAMED = {"tab": "\t", "comma": ",", "semicolon": ";", "space": SPACES, "spaces": SPACES, " ": SPACES}
+_NAMED = {
+    "tab": "\t",
+    "comma": ",",
+    "semicolon": ";",
+    "space": SPACES,
+    "spaces": SPACES,
+    " ": SPACES,
+}
 
 _ESCAPES = {"\\t": "\t", "\\x01": "\x01", "\\x1f": "\x1f"}
 """Separators as one types them in a shell."""
@@ -38,7 +45,9 @@ class Reading:
             if separator.startswith("\\") and separator != SPACES:
                 separator = _ESCAPES.get(separator, separator)
             if not separator or any(mark in separator for mark in '"\r\n\0'):
-                raise ConfigError(f"separator is {self.separator!r}, expected what is between fields")
+                raise ConfigError(
+                    f"separator is {self.separator!r}, expected what is between fields"
+                )
             object.__setattr__(self, "separator", separator)
         if self.header not in ("auto", "yes", "no"):
             raise ConfigError(f'header is "{self.header}", expected auto, yes or no')

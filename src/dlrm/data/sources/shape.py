@@ -1,4 +1,4 @@
-"""The shape of a text with records: what is between fields, which line names them, where rows begin.
+"""The shape of a text with records: what is between fields, the line that names them, the rows.
 
 It is recognised from the first lines. What is out of the ordinary is said in `notes`:
 
@@ -166,10 +166,7 @@ def fields_of(lines: Lines, separator: str) -> Iterator[tuple[int, list[str] | c
     while True:
         lines.between = True
         try:
-            if reader is not None:
-                fields = next(reader)
-            else:
-                fields = tokens(next(lines), separator)
+            fields = next(reader) if reader is not None else tokens(next(lines), separator)
         except StopIteration:
             return
         except csv.Error as error:
@@ -288,7 +285,7 @@ def _shape(
 def _first(
     records: list[_Record], width: int, reading: Reading, columns: Sequence[str]
 ) -> tuple[int, bool]:
-    """Return which record is the header, or the first row where there is none; and whether it is one.
+    """Return which record is the header, or else the first row; and whether it is a header.
 
     Lines above it are titles: they have fewer fields than the table is wide.
     """
