@@ -12,6 +12,7 @@
     ├── EstimatorError        a Classifier got data or parameters it cannot take (a ValueError too)
     ├── MissingExtraError     an optional package is not installed (prints the pip line)
     ├── DivergedError         the loss is no longer a number
+    ├── ForkError             a forked process needs threads that only its parent has
     ├── WorldError            another process of the run is gone, or cannot be reached
     └── Interrupted           the user stopped a run; it is saved and can be resumed
 
@@ -101,6 +102,10 @@ class MissingExtraError(DlrmError):
 
 class DivergedError(DlrmError):
     """The loss is no longer a number."""
+
+
+class ForkError(DlrmError):
+    """A forked process needs threads that only its parent has."""
 
 
 class WorldError(DlrmError):

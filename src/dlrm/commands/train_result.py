@@ -61,6 +61,7 @@ class TrainResult:
         lines: list[RenderableType] = [self._grid()] if self.evaluations else []
         if not self.evaluations:
             lines = ["No rows were held back, so nothing was measured: see --prepare.fractions"]
+        lines += self._undefined()
         took = self.effort
         lines.append(
             f"{took.step:,} steps in {took.elapsed_s:.1f} s, {took.samples_per_s:,.0f} samples/s"
@@ -71,6 +72,16 @@ class TrainResult:
             lines.append("No report.html: it needs pip install 'opendlrm[report]'")
         lines.append(f"Next: dlrm predict {self.run} RAW --out scores.parquet")
         return Group(*lines)
+
+    def _undefined(self) -> list[str]:
+        """Return why splits lack metrics."""
+        return [
+            f"{split}{f', {label}' if label else ''}: no AUC, because all "
+            f"{values['metrics']['samples']:,} rows have the same label"
+            for split, evaluation in self.evaluations.items()
+            for label, values in of_labels(evaluation)
+            if values["metrics"].get("auc", 0) is None
+        ]
 
     def _grid(self) -> RenderableType:
         """Return a table with rows for each split, of several labels a block for each of them."""

@@ -18,6 +18,7 @@ from dlrm.data.features.table_schema import known_schema
 from dlrm.data.fit_log import fit_log, is_log
 from dlrm.data.fit_table import fit_table
 from dlrm.data.fitted import Fitted
+from dlrm.data.forked import check_pool
 from dlrm.data.options import PrepareConfig, Prepared
 from dlrm.data.sources.source import Source, has_fixed_format
 from dlrm.data.split import SPLITS
@@ -59,6 +60,7 @@ def prepare(
         DatasetError: The disk is too small, or `out` holds something else.
 
     """
+    check_pool()
     out, config = Path(out), config or PrepareConfig()
     schema = known_schema(source, config)
     options, fingerprint = options_of(source, config), source.fingerprint()

@@ -11,8 +11,10 @@ import polars as pl
 from dlrm.data.bad_rows import BadRows, OnBadRow
 from dlrm.data.encoded import Encoded
 from dlrm.data.features.features import Features
+from dlrm.data.features.few_rows import FEW_ROWS
 from dlrm.data.features.list import List
 from dlrm.data.features.texts import is_text
+from dlrm.data.forked import check_pool, pool_lost
 from dlrm.data.sources.criteo import CriteoSource
 from dlrm.data.sources.frame import NAME, to_polars
 from dlrm.data.sources.raw_table import RawTable
@@ -45,6 +47,7 @@ class FileRows:
     """
 
     def __init__(self, features: Features, files: Sequence[Path], bad_rows: OnBadRow = "error"):
+        check_pool()
         self._features, self._bad_rows = features, bad_rows
         if features.source in _TABLES:
             self._source = TableFiles(files, known=features.layout)
@@ -126,7 +129,10 @@ def encode_frame(features: Features, frame: Any) -> Encoded:
     """
     rows = to_polars(frame)
     encoded = features.few_rows.encode(rows)
-    return features.encode(_checked(features, rows)) if encoded is None else encoded
+    if encoded is not None:
+        return encoded
+    check_pool()
+    return features.encode(_checked(features, rows))
 
 
 def encode_pieces(features: Features, frame: Any) -> Iterator[Encoded]:
@@ -135,8 +141,11 @@ def encode_pieces(features: Features, frame: Any) -> Iterator[Encoded]:
     Args and errors are those of `encode_frame`. There is one piece at least.
     """
     rows = to_polars(frame)
-    if rows.height <= PIECE_ROWS:
+    if rows.height <= PIECE_ROWS and not pool_lost():
         yield encode_frame(features, rows)
+        return
+    if pool_lost():
+        yield from (encode_frame(features, piece) for piece in rows.iter_slices(FEW_ROWS))
         return
     # All of it, so that errors count its rows.
     rows = _checked(features, rows)

@@ -15,13 +15,13 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import polars as pl
-import torch
 from numpy.typing import NDArray
 
 from dlrm import terminal
 from dlrm.data.features import toml
 from dlrm.data.features.column import Column
 from dlrm.data.features.columns import Columns
+from dlrm.data.forked import check_pool
 from dlrm.data.prepare import prepare
 from dlrm.data.sources.frame import FrameSource, is_frame, to_polars
 from dlrm.errors import (
@@ -168,6 +168,7 @@ class Estimator(BaseEstimator):
 
     def _train(self, X: Any, frame: pl.DataFrame, y: NDArray[Any], sample_weight: Any) -> None:
         """Train on a frame and its labels (n,), and keep what remains of the run."""
+        check_pool()
         label = _unused("label", frame.columns)
         columns = [pl.Series(label, y)]
         weight = None
@@ -180,8 +181,6 @@ class Estimator(BaseEstimator):
             terminal.quiet(not self.verbose),
             passing(),
             as_estimator_errors(),
-            # The caller's own random numbers go on as if nothing had been drawn.
-            torch.random.fork_rng(devices=[]),
         ):
             place = Path(folder)
             config = self._config(place, frame, label, weight, arrays=not is_frame(X))

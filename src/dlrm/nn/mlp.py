@@ -56,6 +56,7 @@ class MLP(nn.Module):
         for layer in self.linears():
             nn.init.normal_(layer.weight, std=sqrt(2 / sum(layer.weight.shape)))
             nn.init.normal_(layer.bias, std=sqrt(1 / layer.bias.shape[0]))
+        self.generator: torch.Generator | None = None
         self._frozen: compiled.Packed | products.Rounded | None = None
         rectified = sizes[1:] if relu_last else sizes[1:-1]
         self.norms = nn.ModuleList(BatchNorm(k) for k in rectified) if batch_norm else None
@@ -106,8 +107,15 @@ class MLP(nn.Module):
                 x = layer(x)
             if self.norms is not None:
                 x = self.norms[i](x)
-            x = F.dropout(torch.relu(x), self.dropout, self.training)
+            x = self._dropped(torch.relu(x))
         return x
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        """Return x with some of its numbers 0 in training, as `F.dropout` has it."""
+        if self.generator is None or not (self.dropout and self.training):
+            return F.dropout(x, self.dropout, self.training)
+        share = 1 - self.dropout
+        return x * torch.empty_like(x).bernoulli_(share, generator=self.generator).div_(share)
 
 
 def freeze(model: nn.Module) -> None:

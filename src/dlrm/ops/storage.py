@@ -32,7 +32,10 @@ def lower_half(weight: Tensor) -> Tensor:
 
 
 def optimizer_state(
-    weight: Tensor, state: dict[str, Tensor], storage: Storage
+    weight: Tensor,
+    state: dict[str, Tensor],
+    storage: Storage,
+    generator: torch.Generator | None = None,
 ) -> tuple[Tensor | None, int]:
     """Return the `lower` half and the `seed` that an update of this weight takes.
 
@@ -40,10 +43,11 @@ def optimizer_state(
         weight: The parameter; one that is not bfloat16 is never rounded, whatever the storage.
         state: Its state in the optimizer, with `lower` where the weight is split.
         storage: How it is stored.
+        generator: Draws the seed, so that a resumed run draws the same; None for torch's own.
 
     Returns:
         The lower half, None unless the weight is split; and the seed, 0 if nothing is rounded at
-        random, else drawn from torch's generator, so that a resumed run draws the same.
+        random.
 
     """
     if weight.dtype != torch.bfloat16:
@@ -51,7 +55,7 @@ def optimizer_state(
     if storage == "split":
         return state["lower"], 0
     if storage == "bf16":
-        return None, int(torch.randint(1, 2**31, ()))
+        return None, int(torch.randint(1, 2**31, (), generator=generator))
     return None, 0
 
 

@@ -48,6 +48,8 @@ class SparseOptimizer(Optimizer, ABC):
 
     declaration: ClassVar[Declaration]
     """What the optimizer keeps and costs"""
+    generator: torch.Generator | None = None
+    """Of rounding at random; None for torch's own."""
 
     def __init__(self, params: Groups, defaults: dict[str, Any]):
         # A process may have no part of the model's tables, and no other parameters.
@@ -141,7 +143,9 @@ class SparseOptimizer(Optimizer, ABC):
             if weights:
                 self.update_dense(group, weights, grads)
             for weight, rows, grad in tables:
-                lower, seed = optimizer_state(weight, self.state[weight], group["storage"])
+                lower, seed = optimizer_state(
+                    weight, self.state[weight], group["storage"], self.generator
+                )
                 self.update_table(group, weight, rows, grad, lower=lower, seed=seed)
         return loss
 

@@ -36,6 +36,7 @@ from dlrm.tensor_file import Whole, Writer, create
 from dlrm.training import state
 from dlrm.training.average import Average
 from dlrm.training.device import device_of
+from dlrm.training.draws import Draws
 from dlrm.training.evaluate import gathered
 
 FORMAT = 2
@@ -66,6 +67,8 @@ class Progress:
     finished: bool = False
     seen: Metrics = field(default_factory=Metrics)
     """Predictions of the training rows since the last evaluation, made before learning them."""
+    draws: Draws = field(default_factory=Draws)
+    """Random numbers of this process."""
 
     def advance(self, samples: int) -> None:
         """Count a step on a batch of so many samples."""
@@ -82,7 +85,7 @@ class Progress:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in TENSORS}
 
 
-TENSORS = ("loss_sum", "seen")
+TENSORS = ("loss_sum", "seen", "draws")
 """Fields of `Progress` that are no plain numbers."""
 
 
@@ -184,17 +187,13 @@ def _together(world: World, target: Path) -> Iterator[None]:
 def _progress_tensors(progress: Progress, world: World) -> dict[str, Tensor]:
     """Return what progress.safetensors holds: of predictions what this process has, else all."""
     logits, labels, weights = progress.seen.arrays()
-    device = progress.loss_sum.device
     tensors = {
         "seen_logits": torch.from_numpy(logits),
         "seen_labels": torch.from_numpy(labels),
         "seen_weights": torch.empty(0) if weights is None else torch.from_numpy(weights),
         "loss_sum": _rows(progress.loss_sum.cpu(), world),
-        "torch_generator": _rows(torch.get_rng_state(), world),
     }
-    if device.type == "cuda":
-        tensors["cuda_generator"] = _rows(torch.cuda.get_rng_state(device), world)
-    return tensors
+    return tensors | {name: _rows(state, world) for name, state in progress.draws.states().items()}
 
 
 def _rows(tensor: Tensor, world: World) -> Tensor:
@@ -230,8 +229,9 @@ def load(
     optimizer: Optimizer | None,
     average: Average | None = None,
     world: World | None = None,
+    draws: Draws | None = None,
 ) -> Progress:
-    """Put a checkpoint into a model and, unless None, its optimizer and torch's generator.
+    """Put a checkpoint into a model and, unless None, its optimizer and random numbers.
 
     Args:
         folder: Of all checkpoints of the run.
@@ -241,6 +241,7 @@ def load(
         optimizer: Gets its state.
         average: Gets the mean of the parameters.
         world: The processes of the run, all of which load; as many as have saved, or not.
+        draws: Gets where its generators stood; None for new ones.
 
     Raises:
         CheckpointError: It is damaged, or belongs to another model.
@@ -258,7 +259,7 @@ def load(
         if (problem := state.model_mismatch(model, stored)) is not None:
             raise CheckpointError(f"{path} belongs to another model: {problem}")
         state.load_model(model, stored)
-    progress = Progress(**_known(numbers))
+    progress = Progress(**_known(numbers), draws=draws or Draws(device_of(model)))
     if optimizer is not None:
         with _opened(path, "optimizer") as stored:
             if (problem := state.optimizer_mismatch(model, optimizer, stored)) is not None:
@@ -271,7 +272,7 @@ def load(
                 f"{path} says that {numbers.get('world', 1)} processes saved it, but has the "
                 f"random numbers of {len(tensors['torch_generator'])}; {ADVICE}"
             )
-        _load_progress(progress, tensors, device_of(model), world)
+        _load_progress(progress, tensors, world)
     if average is not None and averaged:
         with _opened(path, "average") as stored:
             places = state.places(model)
@@ -280,9 +281,7 @@ def load(
     return progress
 
 
-def _load_progress(
-    progress: Progress, tensors: dict[str, Tensor], device: torch.device, world: World
-) -> None:
+def _load_progress(progress: Progress, tensors: dict[str, Tensor], world: World) -> None:
     """Go on with running sums, predictions and random numbers, as `_progress_tensors` left them."""
     sums, rank = tensors["loss_sum"], world.rank
     alike = len(sums) == world.size
@@ -293,12 +292,16 @@ def _load_progress(
         progress.seen.update(logits, labels, weights if len(weights) else None)
     if not (alike or world.first):
         # Where there was no such process, it draws numbers of its own.
-        torch.manual_seed(progress.step * world.size + rank)
+        progress.draws.seed(progress.step * world.size + rank)
         return
     # A copy: of a part of a tensor torch reads the memory where the whole begins.
-    torch.set_rng_state(tensors["torch_generator"][rank].clone())
-    if device.type == "cuda" and "cuda_generator" in tensors:
-        torch.cuda.set_rng_state(tensors["cuda_generator"][rank].clone(), device)
+    progress.draws.restore(
+        {
+            name: states[rank].clone()
+            for name, states in tensors.items()
+            if name.endswith("_generator")
+        }
+    )
 
 
 def read_progress(folder: Path, step: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dlrm.run import Run
 from dlrm.training import ensemble
 from dlrm.training.build import build
 from dlrm.training.config import from_dict
+from dlrm.training.draws import Draws
 from dlrm.training.loop import load_best
 
 
@@ -43,7 +44,9 @@ def load_model(
     if world is None:
         # Whatever trained it: checkpoints hold whole tables, and one process needs no engine.
         config = replace(config, engine="dlrm")
-    built = build(config, run.schema, world or World.alone(), device=device)
+    # What parameters start from is lost at once, and must be missing in no other training.
+    with Draws().lent():
+        built = build(config, run.schema, world or World.alone(), device=device)
     load_best(run, built.model, world)
     return built.net.eval()
 

@@ -19,6 +19,7 @@ from dlrm.training.config import TrainConfig, to_dict
 from dlrm.training.environment import environment
 from dlrm.training.evaluate import by_label, describe, optimum, predict_split
 from dlrm.training.load import load_model, training_stats
+from dlrm.training.trainer import check_trainable
 
 HELD_OUT = ("validation", "test")
 """Splits that a finished run is evaluated on, where they have rows."""
@@ -38,10 +39,12 @@ def create(
 
     Raises:
         RunError: The folder exists and is not empty.
+        DatasetError: The training rows have nothing to learn.
 
     """
     if config.threads:
         torch.set_num_threads(config.threads)
+    check_trainable(dataset)
     world = world or World.alone()
     if world.first:
         Run.create(

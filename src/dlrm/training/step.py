@@ -16,6 +16,7 @@ from dlrm.batch import Batch
 from dlrm.parallel.world import World
 from dlrm.training.clip import clip_gradients
 from dlrm.training.device import Transfer
+from dlrm.training.draws import Draws
 from dlrm.training.loss import Loss
 
 Observer = Callable[[str], AbstractContextManager[None]]
@@ -36,6 +37,8 @@ class TrainStep:
         device: Where the model is.
         steps: Taken before.
         world: The processes that train, whose gradients clip counts together.
+        draws: Lent to torch in every step, for layers that draw from its global generator; None
+            where there are none.
 
     """
 
@@ -53,7 +56,9 @@ class TrainStep:
         device: torch.device | str = "cpu",
         steps: int = 0,
         world: World | None = None,
+        draws: Draws | None = None,
     ):
+        self.draws = draws
         self.net, self.optimizer, self.loss = net, optimizer, loss
         self.rate, self.clip, self.steps = rate, clip, steps
         self.to_device = Transfer(net, device)
@@ -82,11 +87,12 @@ class TrainStep:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
         batch = self.to_device(batch)
-        logits = self.net(batch)
-        with self._stage(LOSS):
-            loss = self._share(logits, batch)
-        self.logits = logits.detach()
-        self.backward(loss)
+        with nullcontext() if self.draws is None else self.draws.lent():
+            logits = self.net(batch)
+            with self._stage(LOSS):
+                loss = self._share(logits, batch)
+            self.logits = logits.detach()
+            self.backward(loss)
         self.update()
         return loss.detach()
 

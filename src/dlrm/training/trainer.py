@@ -20,6 +20,7 @@ from dlrm.training.build import Built, build, optimizer_of, pooling
 from dlrm.training.checkpoint import Progress
 from dlrm.training.config import TrainConfig
 from dlrm.training.device import resolve_device
+from dlrm.training.draws import Draws
 from dlrm.training.evaluate import measured, predict_split
 from dlrm.training.log import Log
 from dlrm.training.loss import Loss, loss_function
@@ -39,6 +40,8 @@ class Trainer:
     built: Built
     optimizer: Optimizer
     loss: Loss
+    draws: Draws
+    """Its random numbers."""
     loader: Loader
     """Batches of the training split."""
     average: Average
@@ -50,17 +53,18 @@ class Trainer:
     @classmethod
     def begin(cls, config: TrainConfig, dataset: Dataset, run: Run, world: World) -> "Trainer":
         """Return the training of a fresh model; errors as for `dlrm.training.loop.fit`."""
+        check_trainable(dataset)
         schema, train = dataset.schema, dataset.split("train")
-        if len(train) == 0:
-            raise DatasetError(f"{dataset.path}: the training split has no rows")
         metric = config.eval.resolve(schema.task)
         device = resolve_device(config.device, world.local_rank, world.local_size)
-        torch.manual_seed(config.seed)
-        built = build(config, schema, world, pooling(dataset))
-        optimizer = optimizer_of(config, built)
+        draws = Draws(device)
+        draws.seed(config.seed)
+        with draws.lent():
+            built = build(config, schema, world, pooling(dataset))
+            optimizer = optimizer_of(config, built)
         if not world.first:
             # What is drawn from now on, such as dropout, is of this process' samples.
-            torch.manual_seed(hash((config.seed, world.rank)))
+            draws.seed(hash((config.seed, world.rank)))
         loader = Loader(
             train,
             batch_size=config.loader.batch_size,
@@ -79,6 +83,7 @@ class Trainer:
             built=built,
             optimizer=optimizer,
             loss=loss_function(config.loss, schema.task, _standardized(built.model, train)),
+            draws=draws,
             loader=loader,
             average=Average(built.model, config.average, last_step),
             last_step=last_step,
@@ -96,11 +101,12 @@ class Trainer:
             device=self.device,
             steps=steps,
             world=self.world,
+            draws=self.draws if self.draws.give(self.built.model, self.optimizer) else None,
         )
 
     def fresh(self) -> Progress:
         """Return where a run stands at its start."""
-        return Progress(seen=self._none_seen())
+        return Progress(seen=self._none_seen(), draws=self.draws)
 
     def resumed(self) -> Progress:
         """Load the newest checkpoint, and return where the run stands; the start without one.
@@ -121,6 +127,7 @@ class Trainer:
             self.optimizer,
             self.average,
             self.world,
+            self.draws,
         )
         progress.seen.task = self.dataset.schema.task
         if not progress.finished:
@@ -187,6 +194,26 @@ class Trainer:
 
     def _none_seen(self) -> Metrics:
         return Metrics(self.dataset.schema.num_labels, self.dataset.schema.task)
+
+
+def check_trainable(dataset: Dataset) -> None:
+    """Raise a DatasetError unless there are training rows, and of clicks both classes."""
+    train = dataset.split("train")
+    if len(train) == 0:
+        raise DatasetError(f"{dataset.path}: the training split has no rows")
+    if dataset.schema.task == "regression":
+        return
+    labels = train.labels if train.weights is None else train.labels[train.weights > 0]
+    for place, name in enumerate(dataset.schema.labels):
+        column = labels[:, place]
+        if not len(column):
+            raise DatasetError(f"{dataset.path}: all training rows weigh 0: nothing to learn")
+        if column.min() == column.max():
+            raise DatasetError(
+                f"the label {name} is {column[0]} in all {len(column):,} training rows: nothing "
+                "to learn; take more rows, or divide them otherwise (--prepare.split stratified "
+                "gives each split its share of every class)"
+            )
 
 
 def _standardized(model: nn.Module, train: Split) -> Tensor | None:

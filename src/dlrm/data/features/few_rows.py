@@ -26,6 +26,7 @@ from dlrm.data.features.parts import Parts
 from dlrm.data.features.text_values import TEXTS, hexadecimals, text_values
 from dlrm.data.features.texts import as_numbers
 from dlrm.data.features.value_table import ValueTable
+from dlrm.data.forked import pool_lost
 from dlrm.data.index import HashIndex
 from dlrm.data.integer_index import IntegerIndex, SeveralIndices
 
@@ -114,10 +115,20 @@ class FewRows:
         if not 0 < frame.height <= FEW_ROWS or frame.width > 2 * len(self._needed) + 8:
             # Of a wide frame most values would leave it in vain.
             return None
+        if pool_lost() and not self._alone(frame):
+            return None
         try:
             return self._encode(_Rows(frame))
         except NotPlainError:
             return None
+
+    def _alone(self, frame: pl.DataFrame) -> bool:
+        """Whether Polars computes nothing where these rows are encoded."""
+        numbers = (frame.schema.get(number.name) for number in self._numbers.values())
+        others = (
+            isinstance(each, List) or place in self._plain for place, each in self._others.items()
+        )
+        return all(others) and all(type(kind) in _NUMBERS for kind in numbers)
 
     def _encode(self, rows: _Rows) -> Encoded:
         types, height = rows.types, rows.frame.height

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from dlrm.data.forked import check_pool
 from dlrm.data.vocabulary import Vocabulary
 from dlrm.errors import DatasetError
 from dlrm.files import sync_file
@@ -104,6 +105,7 @@ class ValueTable:
 
 
 def _read(file: Path) -> pl.DataFrame:
+    check_pool()
     try:
         return pl.read_parquet(file)
     except FileNotFoundError:
