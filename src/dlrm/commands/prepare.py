@@ -1,8 +1,8 @@
 """`dlrm data prepare`: raw data in, a prepared dataset out."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -110,6 +110,8 @@ def prepare(
     positive: str | None = None,
     task: Task | None = None,
     weight: str | None = None,
+    time: str | None = None,
+    group: str | None = None,
     schema: str | None = None,
     separator: str | None = None,
     header: Header = "auto",
@@ -140,6 +142,8 @@ def prepare(
         positive: Table: what the label is for a click, a value or a comparison such as ">= 4".
         task: Table: classification, or regression where labels are any numbers.
         weight: Table: the column that says how much each row counts.
+        time: Table: the column of times to divide the rows by: the oldest train, the newest test.
+        group: Table: a column, such as the user, of which each value is in one split only.
         schema: Table: a file that says what each column is, as `dlrm data infer` writes it.
         separator: Table: what is between fields, such as ";", "::", tab or spaces.
         header: Table: whether a line names the columns; without one they are c0, c1, ...
@@ -166,6 +170,8 @@ def prepare(
         positive=positive,
         task=task,
         weight=weight,
+        time=time,
+        group=group,
         schema=schema,
         separator=separator,
         header=header,
@@ -177,9 +183,9 @@ def prepare(
     protocol = ("kaggle" if has_fixed_format(rows) else "random") if split == "auto" else split
     if fractions is not None and protocol in ("kaggle", "days"):
         raise ConfigError(f"split {protocol} has its own fractions; use chronological or random")
-    began = time.perf_counter()
+    began = perf_counter()
     prepared = prepare_dataset(rows, out, config, force=force)
-    duration_s = time.perf_counter() - began
+    duration_s = perf_counter() - began
     if verify:
         verify_dataset(prepared.dataset)
     manifest = prepared.dataset.manifest

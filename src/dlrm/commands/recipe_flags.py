@@ -14,6 +14,7 @@ from dlrm.schema import Task
 from dlrm.training.config import TrainConfig
 
 TASK, LABEL = ("--task", "--prepare.task"), ("--label", "--prepare.label")
+DIVIDED = ("--time", "--prepare.time", "--group", "--prepare.group")
 SCHEMA = ("--schema", "--prepare.schema")
 
 
@@ -22,8 +23,9 @@ def recipe_config(recipe: str, flags: list[str]) -> TrainConfig:
 
     Args:
         recipe: Its name, or `module:function`.
-        flags: Of the command. Labels in them stand in place of the recipe's, and where data are of
-            another task than the recipe's, its metric that chooses the best model has no meaning.
+        flags: Of the command. Labels in them stand in place of the recipe's, a column of times or
+            groups in place of its split; and where data are of another task than the recipe's, its
+            metric that chooses the best model has no meaning.
 
     Raises:
         ConfigError: There is no such recipe; lists the choices.
@@ -32,8 +34,11 @@ def recipe_config(recipe: str, flags: list[str]) -> TrainConfig:
     config = recipes.find(recipe)()
     if config.eval.metric not in ("auto", *SELECTING[_task(config, flags)]):
         config = replace(config, eval=replace(config.eval, metric="auto"))
-    if any(flag.partition("=")[0] in LABEL for flag in flags):
+    given = {flag.partition("=")[0] for flag in flags}
+    if given.intersection(LABEL):
         config = replace(config, prepare=replace(config.prepare, label=()))
+    if given.intersection(DIVIDED):
+        config = replace(config, prepare=replace(config.prepare, split="auto"))
     return config
 
 

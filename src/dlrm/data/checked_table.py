@@ -1,14 +1,14 @@
 """A raw table whose rows are checked and divided, and whose schema is settled."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlrm.data.checked_rows import CheckedRows, check_rows
-from dlrm.data.division import divide
+from dlrm.data.division import Division, divide
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.fit import FittingRows
 from dlrm.data.features.labels import Label, fit_labels
@@ -32,8 +32,12 @@ class CheckedTable:
     """What the labels mean."""
     rows: CheckedRows
     """Labels and weights of all rows, and which rows are bad."""
-    where: NDArray[np.int8]
-    """(n,) the split of each row, a place in SPLITS; negative where it is in none"""
+    division: Division
+
+    @property
+    def where(self) -> NDArray[np.int8]:
+        """The split of each row (n,), a place in SPLITS; negative where it is in none."""
+        return self.division.where
 
     @property
     def train(self) -> NDArray[np.intp]:
@@ -71,8 +75,8 @@ def check_table(
     check_columns(schema, raw)
     labels = fit_labels(raw, schema)
     rows = check_rows(raw, schema, labels, config.bad_rows)
-    where = divide(raw, rows.bad, config, default=default)
-    table = CheckedTable(raw=raw, schema=schema, labels=labels, rows=rows, where=where)
+    division = divide(raw, schema, rows.labels, rows.bad, config, default=default)
+    table = CheckedTable(raw=raw, schema=schema, labels=labels, rows=rows, division=division)
     if not len(table.train):
         raise DatasetError("no row is left to train on; see prepare.fractions")
     if config.features.select == "given":
@@ -82,7 +86,7 @@ def check_table(
     if schema.task == "regression":
         raise ConfigError("features auto is for clicks, but the task is regression")
     schema = choose(table.fitting_rows(), schema, seed=config.seed)
-    return CheckedTable(raw=raw, schema=schema, labels=labels, rows=rows, where=where)
+    return replace(table, schema=schema)
 
 
 def raw_table(

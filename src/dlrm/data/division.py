@@ -1,66 +1,220 @@
-"""Which rows of a table train, validate and test."""
+"""Which rows of a table train, validate and test.
+
+Beside the protocols of `dlrm.data.split`, which know the number of rows alone:
+
+    time         the oldest rows train, the newest test; equal times are in one split
+    group        all rows of a value, such as a user, are in one split, at random
+    stratified   at random, each split with its share of every class
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
+from dlrm.data.features.columns import Columns
+from dlrm.data.features.texts import as_numbers, as_texts
 from dlrm.data.options import PrepareConfig
 from dlrm.data.sources.raw_table import RawTable
-from dlrm.data.split import SPLITS, Protocol, plan
+from dlrm.data.split import SPLITS, Protocol, plan, sizes
+from dlrm.errors import ConfigError
 
 UNUSED = -1
+VALIDATION, TEST = SPLITS.index("validation"), SPLITS.index("test")
+Places = NDArray[np.int8]
+"""(n,) the split of each row, a place in SPLITS; UNUSED where it is in none"""
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """The rows of a table, divided."""
+
+    where: Places
+    notes: tuple[str, ...] = ()
+    """What to say of it: from when to when splits go, and what is doubtful."""
 
 
 def divide(
-    raw: RawTable, bad: NDArray[np.bool_], config: PrepareConfig, *, default: Protocol = "random"
-) -> NDArray[np.int8]:
-    """Return the split of each row, a place in SPLITS; -1 for bad rows and for unused ones.
+    raw: RawTable,
+    schema: Columns,
+    labels: NDArray[np.number],
+    bad: NDArray[np.bool_],
+    config: PrepareConfig,
+    *,
+    default: Protocol = "random",
+) -> Division:
+    """Divide the rows of a table.
 
     Args:
         raw: n rows.
+        schema: What the columns are.
+        labels: (n, K)
         bad: (n,) rows that are left out.
         config: How they are prepared.
         default: The protocol where none was chosen.
 
+    Raises:
+        ConfigError: They cannot be divided so.
+        InputError: A row has no time to divide by; names it.
+
     """
-    where = np.full(raw.rows, UNUSED, np.int8)
+    protocol = config.protocol(default)
+    if protocol == "stratified" and schema.task == "regression":
+        raise ConfigError("split stratified is for classes, but the task is regression")
     named = np.concatenate(
         [
             np.full(part.rows, SPLITS.index(part.split) if part.split else UNUSED)
             for part in raw.parts
         ]
     )
-    good = np.flatnonzero(~bad)
-    if (named == UNUSED).all():
-        days = _days(raw, bad)
-        _assign(where, good, config, config.fractions, config.protocol(default), days)
-        return where
-    where[good] = named[good]
-    if not (named == SPLITS.index("validation")).any():
+    where = np.full(raw.rows, UNUSED, np.int8)
+    rows, fractions = np.flatnonzero(~bad), config.fractions
+    if not (named == UNUSED).all():
+        where[rows] = named[rows]
+        if (named == VALIDATION).any():
+            return Division(where)
         # The files have no validation part: it comes out of the training file.
-        train = good[named[good] == SPLITS.index("train")]
-        held = config.fractions[1] / max(config.fractions[0] + config.fractions[1], 1e-9)
-        _assign(where, train, config, (1 - held, held, 0.0), config.protocol(default), ())
+        rows = rows[named[rows] == SPLITS.index("train")]
+        held = fractions[1] / max(fractions[0] + fractions[1], 1e-9)
+        fractions = (1 - held, held, 0.0)
+        where[rows] = UNUSED
+    if protocol == "time":
+        seconds = _times(raw, str(config.time), bad, strict=config.bad_rows == "error")
+        rows = rows[~np.isnan(seconds[rows])]
+        where[rows] = _by_time(seconds[rows], fractions)
+        return Division(where, _periods(raw, str(config.time), seconds, where))
+    if protocol == "group":
+        where[rows] = _by_group(_groups(raw, str(config.group))[rows], fractions, config.seed)
+    elif protocol == "stratified":
+        _, classes = np.unique(labels[rows], axis=0, return_inverse=True)
+        for number in range(classes.max(initial=-1) + 1):
+            same = rows[classes.ravel() == number]
+            where[same] = _planned(len(same), "random", fractions, config.seed)
+    else:
+        days = _days(raw, bad) if (named == UNUSED).all() else ()
+        where[rows] = _planned(len(rows), protocol, fractions, config.seed, days)
+    return Division(where, tuple(_doubts(raw, schema, protocol, ~bad)))
+
+
+def _planned(
+    rows: int, protocol: Protocol, fractions: Sequence[float], seed: int, days: Sequence[int] = ()
+) -> Places:
+    """Divide so many rows by their number alone."""
+    where = np.full(rows, UNUSED, np.int8)
+    planned = plan(protocol, rows, fractions=fractions, seed=seed, days=days)
+    for name, piece in planned.pieces(0, rows):
+        if name in SPLITS:
+            where[piece] = SPLITS.index(name)
     return where
 
 
-def _assign(
-    where: NDArray[np.int8],
-    rows: NDArray[np.intp],
-    config: PrepareConfig,
-    fractions: Sequence[float],
-    protocol: Protocol,
-    days: Sequence[int],
-) -> None:
-    planned = plan(protocol, len(rows), fractions=fractions, seed=config.seed, days=days)
-    for name, piece in planned.pieces(0, len(rows)):
-        where[rows[piece]] = SPLITS.index(name)
-    used = np.zeros(len(rows), np.bool_)
-    for _, piece in planned.pieces(0, len(rows)):
-        used[piece] = True
-    where[rows[~used]] = UNUSED
+def _by_time(seconds: NDArray[np.float64], fractions: Sequence[float]) -> Places:
+    """Divide rows (n,) by their times: a split begins where the time changes."""
+    order = np.argsort(seconds, kind="stable")
+    rising = seconds[order]
+    changes = [*(np.flatnonzero(np.diff(rising)) + 1), len(rising)]
+    where = np.full(len(rising), UNUSED, np.int8)
+    begin = end = 0
+    for number, size in enumerate(sizes(len(rising), fractions)):
+        end += size
+        nearest = int(min(changes, key=lambda change: abs(change - end))) if end else 0
+        where[order[begin:nearest]] = number
+        begin = max(begin, nearest)
+    if fractions[1] and not (where == VALIDATION).any():
+        # Of two days the later one chooses the model: nothing is left to test it.
+        where[where == TEST] = VALIDATION
+    return where
+
+
+def _by_group(groups: NDArray[np.integer], fractions: Sequence[float], seed: int) -> Places:
+    """Divide rows (n,) by the numbers of their groups, at random."""
+    counts = np.bincount(groups)
+    order = np.random.default_rng(seed).permutation(len(counts))
+    middles = np.cumsum(counts[order]) - counts[order] / 2
+    ends = np.cumsum(sizes(len(groups), fractions))
+    splits = np.searchsorted(ends, middles, side="right")
+    of_group = np.empty(len(counts), np.int8)
+    of_group[order] = np.where(splits < len(SPLITS), splits, UNUSED)
+    return of_group[groups]
+
+
+def _groups(raw: RawTable, name: str) -> NDArray[np.int64]:
+    """Return the number of each row's group (n,); a row without one is a group of its own."""
+    raw.check_column(name, "column of groups")
+    texts = as_texts(raw.column(name))
+    numbers = texts.rank("dense").cast(pl.Int64).to_numpy().astype(np.float64)
+    alone = np.isnan(numbers)
+    numbers[alone] = np.arange(alone.sum()) + np.nanmax(numbers, initial=0) + 1
+    return np.unique(numbers, return_inverse=True)[1]
+
+
+def _times(
+    raw: RawTable, name: str, bad: NDArray[np.bool_], *, strict: bool
+) -> NDArray[np.float64]:
+    """Return the time of each row (n,), NaN where it has none.
+
+    Raises:
+        InputError: A row has none, and `strict` is set.
+
+    """
+    raw.check_column(name, "column of times")
+    values = raw.column(name)
+    if values.dtype.is_nested():
+        raise ConfigError(f"the column of times {name} holds {values.dtype}, not one time a row")
+    readings = [as_numbers(values), as_numbers(values, time=True)]
+    numbers, _ = min(readings, key=lambda reading: reading[0].null_count())
+    missing = (numbers.is_null().to_numpy() & ~bad).nonzero()[0]
+    if len(missing) and (strict or len(missing) == len(numbers)):
+        row = int(missing[0])
+        shown = "is missing" if values[row] is None else f'is "{values[row]}"'
+        expected = "expected a time to divide the rows by (or --bad-rows skip)"
+        raise raw.error(row, name, f"{shown}, {expected}")
+    return numbers.to_numpy().astype(np.float64)
+
+
+def _periods(
+    raw: RawTable, name: str, seconds: NDArray[np.float64], where: Places
+) -> tuple[str, ...]:
+    """Return from when to when each split goes, as the rows write it."""
+    values, notes = raw.column(name), []
+    for number, split in enumerate(SPLITS):
+        rows = np.flatnonzero(where == number)
+        if not len(rows):
+            notes.append(f"{split}: no rows, too few different times in {name}")
+            continue
+        first, last = rows[seconds[rows].argmin()], rows[seconds[rows].argmax()]
+        notes.append(
+            f"{split}: {len(rows):,} rows, {name} from {values[int(first)]} to {values[int(last)]}"
+        )
+    return tuple(notes)
+
+
+def _doubts(
+    raw: RawTable, schema: Columns, protocol: Protocol, good: NDArray[np.bool_]
+) -> Sequence[str]:
+    """Return what is doubtful about dividing rows that have times without looking at these."""
+    if protocol not in ("random", "stratified", "chronological"):
+        return ()
+    for column in schema.columns:
+        if not column.time:
+            continue
+        numbers, _ = as_numbers(raw.column(column.name), time=True)
+        seconds = numbers.to_numpy()[good]
+        seconds = seconds[~np.isnan(seconds)]
+        advice = f"--time {column.name} divides by time"
+        if protocol != "chronological":
+            return (
+                f"Rows have times ({column.name}), but are divided at random: what is learned of "
+                f"the future makes scores too good; {advice}",
+            )
+        if (np.diff(seconds) < 0).any():
+            return (
+                f"The split is chronological, but rows are not in order of {column.name}: {advice}",
+            )
+    return ()
 
 
 def _days(raw: RawTable, bad: NDArray[np.bool_]) -> list[int]:

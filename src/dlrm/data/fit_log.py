@@ -58,6 +58,7 @@ class FittedLog:
         self.bad_rows = _bad_rows(source)
         self.rows = self.counted_rows = spill.rows
         self.truth = spill.truth
+        self.notes: tuple[str, ...] = ()
 
     def inputs(self) -> list[dict[str, Any]]:
         """Return what is known of each input."""

@@ -59,6 +59,7 @@ class FittedTable:
             self.bad_rows = source.bad
         self.rows = int((~table.rows.bad).sum())
         self.counted_rows = len(table.train)
+        self.notes = table.division.notes
         # Only a generated log knows it: in a table of one's own, it is a column like any other.
         self.truth = TRUTH in table.raw.types and has_fixed_format(source)
 
@@ -178,6 +179,8 @@ def fit_table(
     table = check_table(raw, schema, config, default=default)
     if not quiet:
         show(table.schema)
+        for note in table.division.notes:
+            terminal.err.print(note, soft_wrap=True, highlight=False, markup=False)
     return FittedTable(table, source, config.seed, bar)
 
 

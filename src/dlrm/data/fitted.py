@@ -78,6 +78,11 @@ class Fitted(Protocol):
         """Rows that were left out."""
         ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to say of how rows were divided into splits."""
+        ...
+
     def inputs(self) -> list[dict[str, Any]]:
         """Return what is known of each input, see `described_input`.
 

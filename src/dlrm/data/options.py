@@ -22,7 +22,7 @@ _OF_LOGS = {
 }
 """Settings of categories that are numbered over a whole log -> what to do elsewhere."""
 _OF_TABLES = (
-    *("label", "positive", "task", "weight", "schema"),
+    *("label", "positive", "task", "weight", "schema", "time", "group"),
     *("separator", "header", "skip_lines", "comment"),
 )
 """Settings of tables, whose format does not say what a column is."""
@@ -34,11 +34,16 @@ class PrepareConfig:
 
     split: Protocol | Literal["auto"] = "auto"
     """Which rows train, validate and test, see dlrm.data.split; auto is kaggle for logs and random
-    for tables. Files named train, valid and test in a folder are the splits themselves."""
+    for tables, or by `time` or `group`. Files named train, valid and test in a folder are the
+    splits themselves."""
+    time: Annotated[str | None, tyro.conf.arg(aliases=["--time"])] = None
+    """Tables: the column of times to divide the rows by: the oldest train, the newest test."""
+    group: Annotated[str | None, tyro.conf.arg(aliases=["--group"])] = None
+    """Tables: a column, such as the user, of which each value is in one split only."""
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    """Train, validation and test, as fractions or row counts; for `chronological` and `random`."""
+    """Train, validation and test, as fractions or row counts; not for `kaggle` and `days`."""
     seed: int = 0
-    """Of the `random` split."""
+    """Of splits at random."""
     ids: IdOrder = "appearance"
     """Logs: ids by first appearance in the whole log, or by frequency."""
     min_count: int = 1
@@ -77,6 +82,14 @@ class PrepareConfig:
     def __post_init__(self) -> None:
         if self.split not in (*PROTOCOLS, "auto"):
             raise unknown("split", self.split, (*PROTOCOLS, "auto"))
+        for name in ("time", "group"):
+            given = getattr(self, name)
+            if given is not None and self.split not in ("auto", name):
+                raise ConfigError(f"split is {self.split}, but {name} is {given}: leave one out")
+            if given is None and self.split == name:
+                raise ConfigError(f"split {name} needs the column: --{name} COLUMN")
+        if self.time is not None and self.group is not None:
+            raise ConfigError("rows are divided by time or by group, not by both")
         if self.ids not in ID_ORDERS:
             raise unknown("order of ids", self.ids, ID_ORDERS)
         if self.min_count < 1:
@@ -130,7 +143,9 @@ class PrepareConfig:
 
     def protocol(self, default: Protocol) -> Protocol:
         """Return the split protocol; `default` where none was chosen."""
-        return default if self.split == "auto" else self.split
+        if self.split != "auto":
+            return self.split
+        return "time" if self.time else "group" if self.group else default
 
     def options(
         self, *, default: Protocol, fixed: bool, schema: dict[str, Any] | None
@@ -144,13 +159,15 @@ class PrepareConfig:
 
         """
         protocol = self.protocol(default)
-        divided = protocol in ("chronological", "random")
+        divided = protocol not in ("kaggle", "days")
         whole_log = fixed and self.features.unset
         features = None if self.features.unset else json.loads(json.dumps(asdict(self.features)))
         return {
             "split": protocol,
             "fractions": [float(share) for share in self.fractions] if divided else None,
-            "seed": self.seed if protocol == "random" else None,
+            "seed": self.seed if protocol in ("random", "group", "stratified") else None,
+            "time": self.time,
+            "group": self.group,
             "ids": self.ids if whole_log else None,
             "min_count": self.min_count if whole_log else None,
             "max_rows_per_table": self.max_rows_per_table,

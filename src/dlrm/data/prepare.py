@@ -89,6 +89,7 @@ def prepare(
             "schema": features.schema.to_dict(),
             "fingerprint": fingerprint,
             "options": options,
+            "division": list(fitted.notes),
             "splits": splits,
             "features": inputs,
             # Where the format says it all, nothing was taken for anything.

@@ -47,7 +47,9 @@ def resolve(
     prepared = prepare(source, out, config)
     how = "found again" if prepared.reused else "prepared"
     path = prepared.dataset.path
-    err.print(f"Dataset {how}: {path}", soft_wrap=True, highlight=False, markup=False)
+    notes = prepared.dataset.manifest.get("division", ()) if prepared.reused else ()
+    for line in (f"Dataset {how}: {path}", *notes):
+        err.print(line, soft_wrap=True, highlight=False, markup=False)
     return prepared.dataset
 
 

@@ -13,7 +13,7 @@ Protocols:
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, runtime_checkable
+from typing import Literal, get_args, runtime_checkable
 from typing import Protocol as Contract
 
 import numpy as np
@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 from dlrm.errors import ConfigError, unknown
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
-Protocol = Literal["kaggle", "days", "chronological", "random"]
-PROTOCOLS: tuple[Protocol, ...] = ("kaggle", "days", "chronological", "random")
+Protocol = Literal["kaggle", "days", "chronological", "random", "time", "group", "stratified"]
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+OF_COLUMNS = ("time", "group", "stratified")
+"""Protocols that look at columns of a table, see `dlrm.data.division`."""
 DAYS = 7
 _RUN_ROWS = 1 << 16
 
@@ -135,6 +137,8 @@ def plan(
     """
     if protocol not in PROTOCOLS:
         raise unknown("split", protocol, PROTOCOLS)
+    if protocol in OF_COLUMNS:
+        raise ConfigError(f"split {protocol} is for tables, not for logs of a known format")
     if protocol == "days" and len(days) < 2:
         problem = f"split days needs a file a day, two or more, but there is {len(days) or 'none'}"
         raise ConfigError(f"{problem}; use kaggle, chronological or random")

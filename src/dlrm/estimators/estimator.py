@@ -256,7 +256,7 @@ class Estimator(BaseEstimator):
             data="X",
             prepare=replace(
                 config.prepare,
-                split="random",
+                split="auto" if config.prepare.time or config.prepare.group else "random",
                 fractions=(1 - held, held, 0.0),
                 seed=int(seed),
                 label=(label,),
