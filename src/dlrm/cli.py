@@ -145,8 +145,10 @@ def _show(result: Any, as_json: bool) -> None:
     if result is None:
         # Another process speaks.
         return
+    # Standard output may have had what the command makes.
+    beside = getattr(result, "beside", False)
     if as_json:
-        print(json.dumps(result.to_dict(), allow_nan=False))
+        print(json.dumps(result.to_dict(), allow_nan=False), file=sys.stderr if beside else None)
         return
     if (text := getattr(result, "text", None)) is not None:
         # Meant for a file: no colours, no line breaks of ours.
@@ -154,7 +156,7 @@ def _show(result: Any, as_json: bool) -> None:
         return
     from dlrm import terminal
 
-    terminal.out.print(result)
+    (terminal.err if beside else terminal.out).print(result)
 
 
 def _take(words: list[str], flag: str) -> bool:

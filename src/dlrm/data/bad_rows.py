@@ -17,16 +17,22 @@ class BadRows:
     """Reason -> rows, e.g. `{"label": 2}`."""
     first: list[str] = field(default_factory=list)
     """The messages of the first few, with file, line and column."""
+    places: list[int] = field(default_factory=list)
+    """Their places among all rows, counted from 0, where the source knows them."""
+    examples: int = _EXAMPLES
+    """How many messages are kept."""
 
     @property
     def total(self) -> int:
         """Rows left out."""
         return sum(self.reasons.values())
 
-    def add(self, reason: str, error: InputError) -> None:
-        """Count one bad row."""
+    def add(self, reason: str, error: InputError, place: int | None = None) -> None:
+        """Count one bad row, and keep its place where that is known."""
+        if place is not None:
+            self.places.append(place)
         self.reasons[reason] = self.reasons.get(reason, 0) + 1
-        if len(self.first) < _EXAMPLES:
+        if len(self.first) < self.examples:
             self.first.append(str(error))
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """Raw rows to score, with or without labels: from files, or frames in memory."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
+from numpy.typing import NDArray
 
 from dlrm.data.bad_rows import BadRows, OnBadRow
 from dlrm.data.encoded import Encoded
@@ -17,9 +20,11 @@ from dlrm.data.features.texts import is_text
 from dlrm.data.forked import check_pool, pool_lost
 from dlrm.data.sources.criteo import CriteoSource
 from dlrm.data.sources.frame import NAME, to_polars
+from dlrm.data.sources.raw_log import as_hexadecimal
 from dlrm.data.sources.raw_table import RawTable
+from dlrm.data.sources.reading import Reading
 from dlrm.data.sources.table_files import TableFiles
-from dlrm.errors import ConfigError, InputError
+from dlrm.errors import ConfigError, InputError, unknown
 from dlrm.terminal import err
 
 _TABLES = ("table", "libsvm")
@@ -27,8 +32,22 @@ _TABLES = ("table", "libsvm")
 _CRITEO = ("criteo", "clicks")
 """Sources whose rows are raw Criteo text, or can be written as that."""
 _SHOWN = 5
+MOST_EXAMPLES = 1000
+"""Bad rows whose reasons are kept."""
 PIECE_ROWS = 1 << 17
 """Rows of a frame in memory that are encoded together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileBlock:
+    """Some n rows of a file in their order, of which those that are good are encoded."""
+
+    encoded: Encoded | None
+    """The good rows; None where there are none."""
+    good: NDArray[np.bool_]
+    """(n,) which those are"""
+    kept: pl.DataFrame
+    """(n rows) the columns that are kept beside the scores, as they are in the file"""
 
 
 class FileRows:
@@ -39,6 +58,9 @@ class FileRows:
         files: Of the kind that it was trained on. Of tables, columns that the model does not know
             are ignored, and said once.
         bad_rows: Stop at a row that is not what it should be, or leave it out.
+        keep: Columns of the files to keep; of a list of names with commas, each.
+        reading: What the user says of how texts are read; else they are read as in training, or as
+            they look.
 
     Raises:
         InputError: A file is missing or damaged.
@@ -46,19 +68,30 @@ class FileRows:
 
     """
 
-    def __init__(self, features: Features, files: Sequence[Path], bad_rows: OnBadRow = "error"):
+    def __init__(
+        self,
+        features: Features,
+        files: Sequence[Path],
+        bad_rows: OnBadRow = "error",
+        *,
+        keep: Sequence[str] = (),
+        reading: Reading | None = None,
+    ):
         check_pool()
-        self._features, self._bad_rows = features, bad_rows
+        self._features, self._bad_rows, self._keep = features, bad_rows, keep
         if features.source in _TABLES:
-            self._source = TableFiles(files, known=features.layout)
+            self._source = _table_files(features, files, bad_rows, reading or Reading())
         elif features.source in _CRITEO:
+            if reading not in (None, Reading()):
+                raise ConfigError("how texts are read is known: the run is of Criteo's format")
             self._source = CriteoSource(files, bad_rows=bad_rows, labelled=None)
+            self._source.bad.examples = MOST_EXAMPLES
         else:
             raise ConfigError(
                 f"the run was trained on rows of {features.source}, whose files only that source "
                 "reads; score frames in memory: dlrm.Predictor.open(RUN).scores(frame)"
             )
-        self._bad = BadRows()
+        self._bad = BadRows(examples=MOST_EXAMPLES)
 
     @property
     def bad(self) -> BadRows:
@@ -70,28 +103,74 @@ class FileRows:
         return self._source.rows()
 
     def read(self) -> Iterator[Encoded]:
-        """Yield the rows as arrays, in order.
+        """Yield the good rows as arrays, in order; see `blocks`."""
+        for block in self.blocks():
+            if block.encoded is not None:
+                yield block.encoded
+
+    def blocks(self) -> Iterator[FileBlock]:
+        """Yield all rows, in order.
 
         Raises:
             InputError: A column is missing, or a number is none; names the column and the row.
+            ConfigError: There is no column of a name that is to be kept.
 
         """
-        if not isinstance(self._source, TableFiles):
-            for frame in self._source.read():
-                yield self._features.encode(frame)
-            return
-        with TemporaryDirectory(prefix="dlrm-") as folder:
-            table, start = self._source.table(Path(folder), lambda _: None), 0
-            check_columns(self._features, table.types, table.parts[0].origin)
-            self._say_ignored(table)
-            for block in table.blocks(self._features.needed):
-                yield self._features.encode(self._good_rows(table, block, start))
-                start += block.height
+        if isinstance(self._source, TableFiles):
+            yield from self._of_table(self._source)
+        else:
+            yield from self._of_log(self._source)
 
-    def _say_ignored(self, table: RawTable) -> None:
+    def _of_log(self, source: CriteoSource) -> Iterator[FileBlock]:
+        names = [*((source.label,) if source.labelled else ()), *source.dense, *source.categorical]
+        keep = _named(self._keep, names)
+        # A chunk may hold bad lines alone, and no frame comes of it.
+        rows = 0
+        for frame in source.read():
+            bad = np.array(source.bad.places, np.int64)
+            bad = bad[bad >= rows] - rows
+            good = np.ones(frame.height + len(bad), np.bool_)
+            good[bad] = False
+            kept = frame.select(
+                as_hexadecimal(name) if name in source.categorical else name for name in keep
+            )
+            numbers = pl.Series(np.cumsum(good) - 1).set(pl.Series(~good), None)
+            yield FileBlock(
+                encoded=self._features.encode(frame), good=good, kept=_gathered(kept, numbers)
+            )
+            rows += len(good)
+        if last := source.bad.total - sum(place < rows for place in source.bad.places):
+            schema = dict.fromkeys(keep, pl.Null)
+            kept = _gathered(pl.DataFrame(schema=schema), pl.Series([None] * last, dtype=pl.Int64))
+            yield FileBlock(encoded=None, good=np.zeros(last, np.bool_), kept=kept)
+
+    def _of_table(self, source: TableFiles) -> Iterator[FileBlock]:
+        with TemporaryDirectory(prefix="dlrm-") as folder:
+            table = source.table(Path(folder), lambda _: None)
+            check_columns(self._features, table.types, table.parts[0].origin)
+            keep = _named(self._keep, list(table.types))
+            self._say_ignored(table, keep)
+            for fault in table.faults:
+                self._bad.add(fault.reason, fault.error, fault.place)
+            start = place = 0
+            for frame, numbers in table.placed_blocks(
+                list(dict.fromkeys((*self._features.needed, *keep)))
+            ):
+                bad = self._bad_numbers(table, frame, start, place, numbers)
+                good = numbers.is_not_null().to_numpy().copy()
+                good[good] = ~bad
+                rows = frame.filter(~bad) if bad.any() else frame
+                yield FileBlock(
+                    encoded=self._features.encode(rows) if rows.height else None,
+                    good=good,
+                    kept=_gathered(frame.select(cs.by_name(*keep)), numbers),
+                )
+                start, place = start + frame.height, place + len(numbers)
+
+    def _say_ignored(self, table: RawTable, keep: Sequence[str]) -> None:
         columns = self._features.columns
         known = {*(column.name for column in columns.columns), *columns.labels, columns.weight}
-        if extra := [name for name in table.types if name not in known]:
+        if extra := [name for name in table.types if name not in {*known, *keep}]:
             names = ", ".join(extra[:_SHOWN]) + (", ..." if len(extra) > _SHOWN else "")
             err.print(
                 f"Ignored, because the model does not know them: {names}",
@@ -99,9 +178,12 @@ class FileRows:
                 markup=False,
             )
 
-    def _good_rows(self, table: RawTable, block: pl.DataFrame, start: int) -> pl.DataFrame:
-        """Return the rows whose numbers are numbers; raise at another one, or count it."""
+    def _bad_numbers(
+        self, table: RawTable, block: pl.DataFrame, start: int, place: int, numbers: pl.Series
+    ) -> NDArray[np.bool_]:
+        """Return which rows have a number that is none; raise at one, or count it."""
         bad = np.zeros(block.height, np.bool_)
+        places = numbers.is_not_null().arg_true()
         for name, wrong, expected in self._features.wrong(block):
             for row in wrong.arg_true().to_list():
                 problem = f'is "{block[name][row]}", expected {expected}'
@@ -109,9 +191,57 @@ class FileRows:
                 if self._bad_rows == "error":
                     raise error
                 if not bad[row]:
-                    self._bad.add(name, error)
+                    self._bad.add(name, error, place + places[row])
                 bad[row] = True
-        return block.filter(~bad) if bad.any() else block
+        return bad
+
+
+def _table_files(
+    features: Features, files: Sequence[Path], bad_rows: OnBadRow, said: Reading
+) -> TableFiles:
+    """Return the files as they are read in training, or as they look where that does not fit."""
+
+    def opened(reading: Reading) -> TableFiles:
+        return TableFiles(
+            files,
+            known=features.layout,
+            reading=reading,
+            columns=features.needed,
+            bad_rows=bad_rows,
+        )
+
+    trained = said.over(features.reading)
+    if trained == said:
+        return opened(said)
+    try:
+        table = opened(trained)
+    except InputError:
+        return opened(said)
+    fits = not table.names or set(features.needed) <= set(table.names)
+    return table if fits else opened(said)
+
+
+def _named(keep: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return the columns to keep.
+
+    Args:
+        keep: Their names, or several with commas between them.
+        names: Of all columns.
+
+    Raises:
+        ConfigError: There is no such column; lists those there are.
+
+    """
+    asked = [name for word in keep for name in ([word] if word in names else word.split(","))]
+    for name in asked:
+        if name not in names:
+            raise unknown("column to keep", name, names)
+    return list(dict.fromkeys(asked))
+
+
+def _gathered(frame: pl.DataFrame, numbers: pl.Series) -> pl.DataFrame:
+    """Return the rows of some numbers, with nothing in those whose number is missing."""
+    return frame.select(pl.all().gather(numbers)) if frame.width else frame
 
 
 def encode_frame(features: Features, frame: Any) -> Encoded:

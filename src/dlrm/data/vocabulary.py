@@ -179,7 +179,7 @@ class Vocabulary:
         """Read what `save` wrote."""
         path = folder / f"{name}.parquet"
         try:
-            return cls(name, pl.read_parquet(path))
+            return cls(name, pl.read_parquet(path, glob=False))
         except FileNotFoundError:
             raise DatasetError(f"{path} is missing; prepare the dataset again") from None
         except pl.exceptions.PolarsError as error:

@@ -107,7 +107,7 @@ class ValueTable:
 def _read(file: Path) -> pl.DataFrame:
     check_pool()
     try:
-        return pl.read_parquet(file)
+        return pl.read_parquet(file, glob=False)
     except FileNotFoundError:
         raise DatasetError(f"{file} is missing; prepare the dataset again") from None
     except pl.exceptions.PolarsError as error:

@@ -97,14 +97,18 @@ class CriteoSource:
             InputError: A row is not what it should be; names file, line and column.
 
         """
-        self.bad, self.day_rows = BadRows(), []
+        self.bad, self.day_rows = BadRows(examples=self.bad.examples), []
+        before = 0
         for path in self.paths:
             line = 1
             self.day_rows.append(0)
             texts = ahead(chunks(path, self.chunk_bytes))
             for chunk, lines, parsed in in_order(self._parse_chunk, texts):
-                frame = self._good_rows(chunk, path, line) if parsed is None else parsed
+                frame = parsed
+                if frame is None:
+                    frame = self._good_rows(chunk, path, line, before)
                 line += lines
+                before += lines
                 self.day_rows[-1] += frame.height
                 if frame.height:
                     yield frame
@@ -113,17 +117,25 @@ class CriteoSource:
         lines = chunk.count(b"\n")
         return chunk, lines, parse(chunk, lines, labelled=self.labelled)
 
-    def _good_rows(self, chunk: bytes, path: Path, line: int) -> pl.DataFrame:
+    def _good_rows(self, chunk: bytes, path: Path, line: int, before: int) -> pl.DataFrame:
         """Return the frame of the good lines of a chunk that has others."""
-        good = self._without_faults(chunk, path, line)
+        good = self._without_faults(chunk, path, line, before)
         frame = parse(good, good.count(b"\n"), labelled=self.labelled)
         if frame is None:
             # Not reachable as long as the definitions of a good line agree.
             raise InputError("cannot be parsed", file=path, line=line)
         return frame
 
-    def _without_faults(self, chunk: bytes, path: Path, line: int) -> bytes:
-        """Return the good lines of a chunk; raise at the first other one, or count it."""
+    def _without_faults(self, chunk: bytes, path: Path, line: int, before: int) -> bytes:
+        """Return the good lines of a chunk; raise at the first other one, or count it.
+
+        Args:
+            chunk: Whole lines.
+            path: Their file.
+            line: The number of the first one.
+            before: How many lines of all files are before it.
+
+        """
         kept: list[bytes] = []
         for number, text in enumerate(chunk[:-1].split(b"\n"), start=line):
             good = is_good(text, labelled=self.labelled)
@@ -132,7 +144,7 @@ class CriteoSource:
                 error = InputError(problem, file=path, line=number, column=column)
                 if self.bad_rows == "error":
                     raise error
-                self.bad.add(reason, error)
+                self.bad.add(reason, error, before + number - line)
             else:
                 kept.append(text + b"\n")
         return b"".join(kept)

@@ -31,12 +31,13 @@ def write_lines(
         categorical: Names of the category columns, in order.
 
     """
-    halves = pl.lit(_HALVES)
-    digits = [
-        pl.concat_str(
-            halves.gather(pl.col(name) // 2**16), halves.gather(pl.col(name) % 2**16)
-        ).alias(name)
-        for name in categorical
-    ]
-    text = frame.select(pl.col(label), pl.col(dense), *digits)
+    text = frame.select(pl.col(label), pl.col(dense), *map(as_hexadecimal, categorical))
     text.write_csv(stream, separator="\t", include_header=False, quote_style="never")
+
+
+def as_hexadecimal(name: str) -> pl.Expr:
+    """Return a column of UInt32 as texts of 8 hexadecimal digits, null where missing."""
+    halves = pl.lit(_HALVES)
+    return pl.concat_str(
+        halves.gather(pl.col(name) // 2**16), halves.gather(pl.col(name) % 2**16)
+    ).alias(name)

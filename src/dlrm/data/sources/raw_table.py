@@ -106,8 +106,29 @@ class RawTable:
     def blocks(self, names: Sequence[str], rows: int = BLOCK_ROWS) -> Iterator[pl.DataFrame]:
         """Yield some columns of the rows in order; each frame lies in one part."""
         for part in self.parts:
-            for start in range(0, part.rows, rows):
-                yield self._scan(part, names).slice(start, rows).collect()
+            yield from self._blocks_of(part, names, rows)
+
+    def placed_blocks(self, names: Sequence[str]) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
+        """Yield some columns of the rows in order, and where each stands.
+
+        Yields:
+            A frame, and (n,) for n rows that were there the number of each one's row in it, null
+            for those that were left out.
+
+        """
+        for part in self.parts:
+            places = part.places(np.arange(part.rows))
+            start, end = 0, 0
+            for frame in self._blocks_of(part, names, BLOCK_ROWS):
+                last = end + frame.height == part.rows
+                stop = part.all_rows if last else int(places[end + frame.height])
+                numbers = np.full(stop - start, -1)
+                numbers[places[end : end + frame.height] - start] = np.arange(frame.height)
+                yield frame, pl.Series(numbers).set(pl.Series(numbers) < 0, None)
+                start, end = stop, end + frame.height
+            if not part.rows and part.faults:
+                empty = pl.DataFrame(schema={name: self.types[name] for name in names})
+                yield empty, pl.repeat(None, len(part.faults), dtype=pl.Int64, eager=True)
 
     def error(self, row: int, column: str | None, problem: str) -> InputError:
         """Return the error that names the place of a row, counted from 0 over all parts."""
@@ -135,6 +156,10 @@ class RawTable:
         if all(column == f"c{number}" for number, column in enumerate(self.types)):
             listed += " (the file has no header: its first line looks like data; or --header yes)"
         raise ConfigError(f'there is no {what} "{name}"; the columns are {listed}')
+
+    def _blocks_of(self, part: Part, names: Sequence[str], rows: int) -> Iterator[pl.DataFrame]:
+        for start in range(0, part.rows, rows):
+            yield self._scan(part, names).slice(start, rows).collect()
 
     def _scan(self, part: Part, names: Sequence[str]) -> pl.LazyFrame:
         # Names as they are: "*" or "^x$" may be one, and would be a pattern elsewhere.

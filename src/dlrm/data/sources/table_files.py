@@ -84,6 +84,11 @@ class TableFiles:
         """Return what the columns of libsvm lines are; None for other formats."""
         return self.layout.schema() if self.layout else None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns of the first text; none where only reading tells."""
+        return next((file.names for _, file in self._files if file.names), ())
+
     def fingerprint(self) -> dict[str, Any]:
         """Return sizes and hashes of the files."""
         files = [{"split": split, **file_fingerprint(file.path)} for split, file in self._files]
