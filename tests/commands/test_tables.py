@@ -112,7 +112,7 @@ def test_a_bad_row_to_score_is_named_or_left_out(shop, capsys):
     words = ["predict", "run", "new.csv", "--out", "scores.csv", "--bad-rows", "skip", "--json"]
     assert main(words) == 0
     found = last(capsys)
-    assert (found["rows"], found["bad_rows"]) == (2, 1)
+    assert (found["rows"], found["bad_rows"]) == (3, 1)
 
 
 def test_prepare_table(shop, capsys):
