@@ -16,8 +16,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-out = Console()
-err = Console(stderr=True)
+# Names of the user's may hold what would be markup or the name of an emoji: "[red]", ":x:".
+out = Console(markup=False, emoji=False)
+err = Console(stderr=True, markup=False, emoji=False)
 _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
 
@@ -57,10 +58,10 @@ def progress(*details: str) -> Progress:
     """
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        *(TextColumn(f"{{task.fields[{detail}]}}") for detail in details),
+        *(TextColumn(f"{{task.fields[{detail}]}}", markup=False) for detail in details),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

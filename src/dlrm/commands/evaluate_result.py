@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.text import Text
 
 from dlrm import terminal
@@ -115,7 +114,7 @@ class EvalResult:
                 ends = [_half_width(segment, name) for name in names]
                 cells = [f"{cell}\n{end}" for cell, end in zip(cells, ends, strict=True)]
             rows = f"{segment['samples']:,}"
-            grid.add_row(escape(segment["segment"]), rows, shown(segment[mean]), *cells)
+            grid.add_row(segment["segment"], rows, shown(segment[mean]), *cells)
         return grid
 
     def _about(self, metrics: dict[str, Any]) -> list[str]:

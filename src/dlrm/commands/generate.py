@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
@@ -63,7 +64,7 @@ class GenerateResult:
             f"{self.rows:,} rows, {terminal.human_bytes(self.size_bytes)} in {self.out}, "
             f"{self.elapsed_s:.1f} s, {self.rows_per_s:,.0f} rows/s",
             grid,
-            f"Next: dlrm data prepare criteo {self.out} --out DIR",
+            f"Next: dlrm data prepare criteo {quote(str(self.out))} --out DIR",
         )
 
 

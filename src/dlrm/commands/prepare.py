@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from time import perf_counter
 from typing import Annotated, Any, Literal
 
@@ -90,7 +91,7 @@ class PrepareResult:
             why = ", ".join(f"{kind} {rows:,}" for kind, rows in self.bad_rows["reasons"].items())
             lines.append(f"{self.bad_rows['total']:,} bad rows left out ({why}):")
             lines += [f"  {example}" for example in self.bad_rows["first"]]
-        lines.append(f"Next: dlrm data describe {self.out}")
+        lines.append(f"Next: dlrm data describe {quote(str(self.out))}")
         return Group(grid, Text("\n".join(lines)))
 
 

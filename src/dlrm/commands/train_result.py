@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 
 from dlrm import terminal
 from dlrm.commands.metric_columns import METRICS, known, of_labels, shown
@@ -70,7 +70,7 @@ class TrainResult:
             lines.append(f"Report: {self.report}")
         else:
             lines.append("No report.html: it needs pip install 'opendlrm[report]'")
-        lines.append(f"Next: dlrm predict {self.run} RAW --out scores.parquet")
+        lines.append(f"Next: dlrm predict {quote(str(self.run))} RAW --out scores.parquet")
         return Group(*lines)
 
     def _undefined(self) -> list[str]:
@@ -90,7 +90,7 @@ class TrainResult:
         grid = terminal.table(None, "", *(METRICS[name] for name in names))
         for label, _ in of_labels(first):
             if label:
-                grid.add_row(escape(label), style="bold")
+                grid.add_row(label, style="bold")
             for split, evaluation in self.evaluations.items():
                 mine = dict(of_labels(evaluation))[label]
                 for who, metrics in self._rows(split, mine, names).items():

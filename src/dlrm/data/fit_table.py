@@ -139,7 +139,6 @@ class FittedTable:
                 f"{feature.max_length}; the newest {feature.max_length} values are kept",
                 soft_wrap=True,
                 highlight=False,
-                markup=False,
             )
         return longer
 
@@ -180,7 +179,7 @@ def fit_table(
     if not quiet:
         show(table.schema)
         for note in table.division.notes:
-            terminal.err.print(note, soft_wrap=True, highlight=False, markup=False)
+            terminal.err.print(note, soft_wrap=True, highlight=False)
     return FittedTable(table, source, config.seed, bar)
 
 

@@ -49,7 +49,7 @@ def resolve(
     path = prepared.dataset.path
     notes = prepared.dataset.manifest.get("division", ()) if prepared.reused else ()
     for line in (f"Dataset {how}: {path}", *notes):
-        err.print(line, soft_wrap=True, highlight=False, markup=False)
+        err.print(line, soft_wrap=True, highlight=False)
     return prepared.dataset
 
 

@@ -172,11 +172,7 @@ class FileRows:
         known = {*(column.name for column in columns.columns), *columns.labels, columns.weight}
         if extra := [name for name in table.types if name not in {*known, *keep}]:
             names = ", ".join(extra[:_SHOWN]) + (", ..." if len(extra) > _SHOWN else "")
-            err.print(
-                f"Ignored, because the model does not know them: {names}",
-                highlight=False,
-                markup=False,
-            )
+            err.print(f"Ignored, because the model does not know them: {names}", highlight=False)
 
     def _bad_numbers(
         self, table: RawTable, block: pl.DataFrame, start: int, place: int, numbers: pl.Series

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 from numpy.typing import NDArray
 
 from dlrm.data.dense import dense_array, dense_columns
@@ -120,7 +121,9 @@ class Spill:
     def build(self, name: str) -> Vocabulary:
         """Build the vocabulary of a feature from all blocks, and keep the ids of its values."""
         parts = [
-            pl.read_ipc(self._path(block, "values"), columns=[name])
+            pl.scan_ipc(self._path(block, "values"), glob=False)
+            .select(cs.by_name(name))
+            .collect()
             .to_series()
             .explode()
             .struct.unnest()
@@ -141,7 +144,7 @@ class Spill:
 
         Every vocabulary must have been built before.
         """
-        frame = pl.read_ipc(self._path(block, "rows"))
+        frame = pl.scan_ipc(self._path(block, "rows"), glob=False).collect()
         ids = np.empty((frame.height, len(self._categories)), np.int32)
         for number, name in enumerate(self._categories):
             table = self._ids[name][self._offsets[name][block] : self._offsets[name][block + 1]]

@@ -123,7 +123,7 @@ class TableFiles:
                 shapes.setdefault(note, []).append(file.path)
         for note, paths in shapes.items():
             others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-            err.print(f"{paths[0]}{others}: {note}", soft_wrap=True, highlight=False, markup=False)
+            err.print(f"{paths[0]}{others}: {note}", soft_wrap=True, highlight=False)
 
     def _check_names(self) -> None:
         """Say which column is missing before any file is read."""
