@@ -35,8 +35,8 @@ class Run:
 
     """
 
-    def __init__(self, path: Path, *, silent: bool = False):
-        self.path = path
+    def __init__(self, path: Path | str, *, silent: bool = False):
+        self.path = Path(path)
         self.silent = silent
 
     @classmethod
@@ -74,13 +74,14 @@ class Run:
             )
 
     @classmethod
-    def open(cls, path: Path, *, silent: bool = False) -> "Run":
+    def open(cls, path: Path | str, *, silent: bool = False) -> "Run":
         """Open an existing run directory; arguments as for the class.
 
         Raises:
             RunError: There is none.
 
         """
+        path = Path(path)
         if not path.is_dir():
             raise RunError(f"{path}: no such run directory")
         if not (path / "config.json").is_file():

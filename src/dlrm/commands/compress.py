@@ -82,7 +82,7 @@ class CompressResult:
 
 
 def compress(
-    run: Annotated[Path, tyro.conf.Positional],
+    run: Annotated[Path | str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
     *,
     data: str | None = None,
     split: str = "test",
@@ -142,15 +142,15 @@ def compress(
     model = model_name(config)
     about = f"{model} · {dataset.path} · {split} · {len(rows):,} rows"
     result = CompressResult(
-        run=run,
+        run=opened.path,
         model=model,
         data=dataset.path,
         split=split,
         samples=len(rows),
         sweep=swept,
-        report=_report(run, swept, about),
+        report=_report(opened.path, swept, about),
     )
-    write_json(run / "compress.json", result.to_dict())
+    write_json(opened.path / "compress.json", result.to_dict())
     return result
 
 

@@ -108,7 +108,10 @@ def _text(value: float | None) -> str:
 
 
 def describe(
-    dataset: Annotated[Path, tyro.conf.Positional], *, head: int = 5, verify: bool = False
+    dataset: Annotated[Path | str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")],
+    *,
+    head: int = 5,
+    verify: bool = False,
 ) -> DescribeResult:
     """Show what is in a prepared dataset.
 

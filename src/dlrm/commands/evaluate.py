@@ -23,7 +23,7 @@ from dlrm.training.load import load_model
 
 
 def evaluate(
-    run: Annotated[Path, tyro.conf.Positional],
+    run: Annotated[Path | str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
     *,
     data: str | None = None,
     split: str = "test",
@@ -70,7 +70,7 @@ def evaluate(
         raise DatasetError(f"{dataset.path}: the split {split} has no rows")
     measured = _labels(opened.schema, label, by or user)
     # Before the model is run, so that a column that does not exist costs no time.
-    features = Features.load(run)
+    features = Features.load(opened.path)
     parts = None if by is None else columns.by_column(rows, features, by, segments)
     users = None if user is None else columns.users(rows, features, user)
     model = load_model(opened)
@@ -94,7 +94,7 @@ def evaluate(
     first = places[measured[0]]
     best = optimum(rows) if first == 0 else None
     return EvalResult(
-        run=run,
+        run=opened.path,
         model=model_name(config),
         data=dataset.path,
         split=split,

@@ -9,6 +9,7 @@ import polars as pl
 import tyro
 from numpy.typing import NDArray
 from rich.text import Text
+from tyro.conf import arg
 
 from dlrm import terminal
 from dlrm.commands.scores_file import STANDARD_OUTPUT, ScoresFile
@@ -77,10 +78,10 @@ class PredictResult:
 
 
 def predict(
-    run: Annotated[Path, tyro.conf.Positional],
+    run: Annotated[Path | str, tyro.conf.Positional, arg(metavar="RUN")],
     raw: Annotated[list[Path], tyro.conf.Positional],
     *,
-    out: Path,
+    out: Annotated[Path | str, arg(metavar="FILE")],
     keep: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
     bad_rows: Literal["error", "skip"] = "error",
     separator: str | None = None,
@@ -115,7 +116,8 @@ def predict(
         ConfigError: The scores cannot be written there, or there is no such column or device.
 
     """
-    files = named_files(raw)
+    files = named_files([Path(raw)] if isinstance(raw, str | Path) else [*map(Path, raw)])
+    out = Path(out)
     scores = ScoresFile(out)
     reading = Reading(separator=separator, header=header, skip_lines=skip_lines, comment=comment)
     predictor = Predictor.open(run, device)

@@ -28,12 +28,12 @@ class ReportResult:
         return Text(f"{self.report}  {human_bytes(self.report_bytes)}")
 
 
-def report(run: Annotated[Positional[Path], arg(metavar="RUN")]) -> ReportResult:
+def report(run: Annotated[Positional[Path | str], arg(metavar="RUN")]) -> ReportResult:
     """Write report.html of a run: curves, scores, data and settings in one offline file.
 
     Args:
         run: The run directory, finished or not.
 
     """
-    file = reporting.write(run)
+    file = reporting.write(Path(run))
     return ReportResult(report=file, report_bytes=file.stat().st_size)

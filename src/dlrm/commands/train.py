@@ -1,5 +1,6 @@
 """`dlrm train`: from data to a trained, evaluated and reported model."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
@@ -13,6 +14,7 @@ import tyro
 from dlrm import recipes, reporting, terminal
 from dlrm.commands.flags import parse, take_value
 from dlrm.commands.recipe_flags import recipe_config, with_model
+from dlrm.commands.run_config import run_config
 from dlrm.commands.train_result import TrainResult, result_of
 from dlrm.data.features.column import CROSS_NAME
 from dlrm.data.resolve import resolve
@@ -25,6 +27,7 @@ from dlrm.parallel.launch import launch
 from dlrm.parallel.world import World
 from dlrm.recipes.baseline import baseline as baseline_of
 from dlrm.run import Run
+from dlrm.schema import Task
 from dlrm.training import runner
 from dlrm.training.build import plan_of, pooling
 from dlrm.training.config import TrainConfig, from_dict, to_dict
@@ -34,14 +37,36 @@ from dlrm.training.rank_zero_first import rank_zero_first
 
 
 def train(
-    recipe: str | TrainConfig = "demo", *, run: Path | str | None = None, resume: bool = False
+    recipe: Any = "demo",
+    *,
+    data: Any = None,
+    label: str | Sequence[str] = (),
+    positive: str | None = None,
+    task: Task | None = None,
+    weight: str | None = None,
+    time: str | None = None,
+    group: str | None = None,
+    schema: Path | str | None = None,
+    model: str | None = None,
+    run: Path | str | None = None,
+    resume: bool = False,
 ) -> TrainResult:
     """Train a model, evaluate its best checkpoint and write the report.
 
     Started by torchrun, on all of its processes together.
 
     Args:
-        recipe: Name of a recipe, `module:function`, or a whole config. A resumed run keeps its own.
+        recipe: Data of one's own, a path or a frame of pandas or Polars; name of a recipe,
+            `module:function`, or a whole config. A resumed run keeps its own.
+        data: Data for a recipe, a path or a frame.
+        label: The column to predict, or several.
+        positive: What the label is for a click, see `dlrm.data.options.PrepareConfig`.
+        task: classification or regression.
+        weight: The column that says how much each row counts.
+        time: The column of times to divide the rows by.
+        group: A column of which each value is in one split only.
+        schema: A file that says what each column is.
+        model: Another model than the recipe's.
         run: The run directory; None makes one under `runs/`.
         resume: Go on with the run from its newest checkpoint.
 
@@ -55,8 +80,18 @@ def train(
         opened = Run.open(Path(run))
         with _world(from_dict(opened.config)) as world:
             return _resume(opened, None, world)
-    name = "custom" if isinstance(recipe, TrainConfig) else recipe
-    config = recipe if isinstance(recipe, TrainConfig) else recipes.find(recipe)()
+    name, config = run_config(
+        recipe,
+        data=data,
+        label=label,
+        positive=positive,
+        task=task,
+        weight=weight,
+        time=time,
+        group=group,
+        schema=schema,
+        model=model,
+    )
     with _world(config) as world:
         return _start(name, config, Path(run) if run is not None else None, world)
 

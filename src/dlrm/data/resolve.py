@@ -5,11 +5,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dlrm.data.features import toml
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import options_of, prepare
 from dlrm.data.sources.criteo import CriteoSource, is_criteo
+from dlrm.data.sources.frame import FrameSource, is_frame
 from dlrm.data.sources.source import Source
 from dlrm.data.sources.table_files import TableFiles, in_folder
 from dlrm.data.store import MANIFEST_FILE, Dataset
@@ -19,16 +21,14 @@ from dlrm.terminal import err
 CACHE = Path("prepared")
 
 
-def resolve(
-    data: str | Path, config: PrepareConfig | None = None, *, cache: Path = CACHE
-) -> Dataset:
+def resolve(data: Any, config: PrepareConfig | None = None, *, cache: Path = CACHE) -> Dataset:
     """Open a prepared dataset, or prepare raw data and open the result.
 
     Args:
-        data: A prepared dataset's folder; a raw log or a table: one path, several separated by
-            commas, a glob pattern (its matches in natural order: day_2 before day_10), or a folder
-            with files named train, valid and test; or the generated log: `clicks`, `clicks:ROWS` or
-            `clicks:ROWS:SEED`.
+        data: A frame of pandas or Polars; a prepared dataset's folder; a raw log or a table: one
+            path, several separated by commas, a glob pattern (its matches in natural order: day_2
+            before day_10), or a folder with files named train, valid and test; or the generated
+            log: `clicks`, `clicks:ROWS` or `clicks:ROWS:SEED`.
         config: How raw data are prepared; without meaning for a prepared dataset.
         cache: Where prepared datasets go: `<cache>/<stem>-<8 hex of data and options>`.
 
@@ -38,10 +38,12 @@ def resolve(
 
     """
     config = config or PrepareConfig()
-    folder = Path(data)
-    if (folder / MANIFEST_FILE).exists():
-        return Dataset.open(folder)
-    source, stem = find_source(str(data), config)
+    if is_frame(data):
+        source, stem = FrameSource(data), "frame"
+    elif (Path(data) / MANIFEST_FILE).exists():
+        return Dataset.open(Path(data))
+    else:
+        source, stem = find_source(str(data), config)
     text = json.dumps([source.fingerprint(), options_of(source, config)], sort_keys=True)
     out = cache / f"{stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     prepared = prepare(source, out, config)
