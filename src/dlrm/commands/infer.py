@@ -58,6 +58,9 @@ def infer(
     positive: str | None = None,
     task: Task | None = None,
     weight: str | None = None,
+    category: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
+    missing: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
+    usual_missing: bool = True,
     features: Literal["given", "auto"] = "given",
     bad_rows: OnBadRow = "error",
     separator: str | None = None,
@@ -76,6 +79,10 @@ def infer(
         positive: What the label is for a click: a value, or a comparison such as ">= 4".
         task: classification, or regression where labels are any numbers.
         weight: The column that says how much each row counts.
+        category: A column that is a category whatever its values look like; may be given several
+            times.
+        missing: A text that is missing in every column; may be given several times.
+        usual_missing: Whether n/a, NULL, - and the like are missing in numbers, times and labels.
         features: auto tries buckets, log counts, target means and crosses, and keeps what helps.
         bad_rows: Stop at a line that is no row, or leave it out.
         separator: What is between fields, such as ";", "::", tab or spaces.
@@ -94,6 +101,9 @@ def infer(
         positive=positive,
         task=task,
         weight=weight,
+        category=category,
+        missing=missing,
+        usual_missing=usual_missing,
         features=FeaturesConfig(select=features),
         bad_rows=bad_rows,
         separator=separator,

@@ -76,7 +76,7 @@ def check_rows(
     for column in schema.used():
         if column.kind == "number":
             values = table.column(column.name)
-            for name, wrong, expected in wrong_numbers(values, time=column.time):
+            for name, wrong, expected in wrong_numbers(values, schema.reading(column)):
                 mark(name, wrong, values, f'{expected} (or kind = "category" in the schema)')
     stacked = stack_labels(encoded, schema.task)
     _check_varied(stacked[~bad], labels)

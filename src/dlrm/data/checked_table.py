@@ -72,6 +72,7 @@ def check_table(
         DatasetError: There are no rows to train on.
 
     """
+    raw = raw.with_missing(schema.missing)
     check_columns(schema, raw)
     labels = fit_labels(raw, schema)
     rows = check_rows(raw, schema, labels, config.bad_rows)

@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dlrm.data.features.columns import Columns
-from dlrm.data.features.texts import as_numbers, as_texts
+from dlrm.data.features.texts import as_numbers, as_texts, time_reading
 from dlrm.data.options import PrepareConfig
 from dlrm.data.sources.raw_table import RawTable
 from dlrm.data.split import SPLITS, Protocol, plan, sizes
@@ -164,7 +164,7 @@ def _times(
     values = raw.column(name)
     if values.dtype.is_nested():
         raise ConfigError(f"the column of times {name} holds {values.dtype}, not one time a row")
-    readings = [as_numbers(values), as_numbers(values, time=True)]
+    readings = [as_numbers(values), as_numbers(values, time_reading(values))]
     numbers, _ = min(readings, key=lambda reading: reading[0].null_count())
     missing = (numbers.is_null().to_numpy() & ~bad).nonzero()[0]
     if len(missing) and (strict or len(missing) == len(numbers)):
@@ -201,7 +201,7 @@ def _doubts(
     for column in schema.columns:
         if not column.time:
             continue
-        numbers, _ = as_numbers(raw.column(column.name), time=True)
+        numbers, _ = as_numbers(raw.column(column.name), schema.reading(column))
         seconds = numbers.to_numpy()[good]
         seconds = seconds[~np.isnan(seconds)]
         advice = f"--time {column.name} divides by time"

@@ -44,7 +44,7 @@ def is_log(schema: Columns) -> bool:
             else column.kind == "number"
             and column.scale == "log1p"
             and column.dense
-            and not (column.buckets or column.missing_flag or column.time)
+            and not (column.buckets or column.missing_flag or column.time or column.format)
             for column in schema.used()
         )
     )

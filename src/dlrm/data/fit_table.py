@@ -117,7 +117,7 @@ class FittedTable:
         """Return in how many rows a column is missing."""
         values = self._table.raw.column(column.name)
         if column.kind == "number":
-            return as_numbers(values, time=column.time)[0].null_count()
+            return as_numbers(values, self._table.schema.reading(column))[0].null_count()
         return (values if values.dtype.is_nested() else as_texts(values)).null_count()
 
     def _rare(self, feature: Category) -> int:

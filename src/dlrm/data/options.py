@@ -22,7 +22,18 @@ _OF_LOGS = {
 }
 """Settings of categories that are numbered over a whole log -> what to do elsewhere."""
 _OF_TABLES = (
-    *("label", "positive", "task", "weight", "schema", "time", "group"),
+    *(
+        "label",
+        "positive",
+        "task",
+        "weight",
+        "category",
+        "missing",
+        "usual_missing",
+        "schema",
+        "time",
+        "group",
+    ),
     *("separator", "header", "skip_lines", "comment"),
 )
 """Settings of tables, whose format does not say what a column is."""
@@ -64,6 +75,18 @@ class PrepareConfig:
     as the schema says, which is clicks where it says nothing."""
     weight: Annotated[str | None, tyro.conf.arg(aliases=["--weight"])] = None
     """Tables: the column that says how much each row counts, a number that is 0 or more."""
+    category: Annotated[
+        tuple[str, ...], tyro.conf.arg(aliases=["--category"]), tyro.conf.UseAppendAction
+    ] = ()
+    """Tables: a column that is a category whatever its values look like; may be given several
+    times."""
+    missing: Annotated[
+        tuple[str, ...], tyro.conf.arg(aliases=["--missing"]), tyro.conf.UseAppendAction
+    ] = ()
+    """Tables: a text that is missing in every column, beside empty ones; may be given several
+    times."""
+    usual_missing: Annotated[bool, tyro.conf.arg(aliases=["--usual-missing"])] = True
+    """Tables: whether n/a, NULL, - and the like are missing in numbers, times and labels."""
     schema: Annotated[str | None, tyro.conf.arg(aliases=["--schema"])] = None
     """Tables: a file that says what each column is, as `dlrm data infer` writes it; otherwise it is
     inferred."""
@@ -177,9 +200,19 @@ class PrepareConfig:
             "task": self.task,
             "weight": self.weight,
             "reading": None if self.reading == Reading() else self.reading.to_dict(),
+            **self._values(),
             "schema": schema,
             "features": features,
         }
+
+    def _values(self) -> dict[str, Any]:
+        """Return how values are read where that is not as usual."""
+        changed = {
+            "category": list(self.category),
+            "missing": list(self.missing),
+            "usual_missing": None if self.usual_missing else False,
+        }
+        return {name: value for name, value in changed.items() if value not in ([], None)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from dlrm.data.forked import check_pool, pool_lost
 from dlrm.data.sources.criteo import CriteoSource
 from dlrm.data.sources.frame import NAME, to_polars
 from dlrm.data.sources.raw_log import as_hexadecimal
-from dlrm.data.sources.raw_table import RawTable
+from dlrm.data.sources.raw_table import RawTable, check_types
 from dlrm.data.sources.reading import Reading
 from dlrm.data.sources.table_files import TableFiles
 from dlrm.errors import ConfigError, InputError, unknown
@@ -253,7 +253,7 @@ def encode_frame(features: Features, frame: Any) -> Encoded:
         DatasetError: The values of a column are of another type than those trained on.
 
     """
-    rows = to_polars(frame)
+    rows = features.cleaned(to_polars(frame))
     encoded = features.few_rows.encode(rows)
     if encoded is not None:
         return encoded
@@ -320,6 +320,7 @@ def check_columns(features: Features, types: Mapping[str, pl.DataType], origin: 
         if name not in types:
             problem = f"has no such column, which the model needs; it has {', '.join(types)}"
             raise InputError(problem, file=origin, column=name)
+    check_types({name: types[name] for name in features.needed}, origin)
     for feature in features.features:
         if isinstance(feature, List):
             continue

@@ -18,7 +18,7 @@ from dlrm.data.sources.table_files import TableFiles
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, DatasetError, DlrmError, InputError
 
-from .tables import arrays, inferred, prepare
+from .tables import arrays, assert_equal, inferred, prepare
 
 RNG = np.random.default_rng(0)
 NUMBERS_FOUND = RNG.normal(size=99).tolist()
@@ -157,9 +157,10 @@ def test_numbers_no_model_can_take(tmp_path, value):
 
 def test_decimal_commas(tmp_path):
     text = rows(a=NUMBERS).replace(",", ";").replace(".", ",")
-    assert 'line 2, column a: "-1,402" has a decimal comma, expected a point' in refused(
-        tmp_path, text
-    )
+    (tmp_path / "commas.csv").write_text(text)
+    made = prepare(TableFiles([tmp_path / "commas.csv"]), tmp_path / "out")
+    (tmp_path / "points.csv").write_text(rows(a=NUMBERS))
+    assert_equal(made, prepare(TableFiles([tmp_path / "points.csv"]), tmp_path / "points"))
 
 
 def test_large_and_negative_numbers_are_numbers(tmp_path):
@@ -215,7 +216,7 @@ def test_columns_that_say_nothing_are_ignored(tmp_path):
     assert [(each["kind"], each["why"]) for each in made.manifest["columns"]][:4] == [
         ("ignore", "every value is missing"),
         ("ignore", "every value is missing"),
-        ("ignore", "every value is missing"),
+        ("ignore", 'every value is missing, as "?", "NA"'),
         ("ignore", "always 3.5"),
     ]
     with pytest.raises(ConfigError, match="the schema ignores every column"):

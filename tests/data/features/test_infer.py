@@ -110,7 +110,7 @@ def movielens(rng: np.random.Generator) -> Table:
     return frame, {
         "user_id": "category",
         "movie_id": "category",
-        "timestamp": "standard",
+        "timestamp": "time",
         "gender": "category",
         "age": "standard",
         "occupation": "category",
@@ -202,7 +202,7 @@ def avazu(rng: np.random.Generator) -> Table:
     )
     return frame, {
         "id": "ignore",
-        "hour": "category|standard",
+        "hour": "time",
         "C1": "category",
         "banner_pos": "category",
         "site_id": "category",

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from dlrm.data.features.column import SCALES, Column
 from dlrm.data.features.number import Number
-from dlrm.data.features.texts import as_numbers, as_texts
+from dlrm.data.features.texts import NumberReading, as_numbers, as_texts
 
 values = st.lists(
     st.none() | st.floats(-1e6, 1e6, width=32).map(lambda x: round(x, 3)), min_size=1, max_size=60
 )
 COLUMN = Column(name="x", kind="number")
+TIME = NumberReading(time=True)
 
 
 def fitted(numbers: Sequence[float | None], **settings) -> tuple[Number, pl.Series]:
@@ -111,7 +112,7 @@ def test_equal_numbers_are_not_blown_up():
 def test_times_are_seconds_in_every_type():
     texts = pl.Series("x", ["2024-01-31 12:00:00.5", "2024-01-31T12:00Z", "2024-01-31", "", "NA"])
     seconds = [1706702400.5, 1706702400.0, 1706659200.0, None, None]
-    numbers, wrong = as_numbers(texts, time=True)
+    numbers, wrong = as_numbers(texts, TIME)
     assert numbers.to_list() == seconds
     assert not wrong.any()
     days = pl.Series("x", ["2024-01-31"]).str.to_date()
@@ -120,10 +121,10 @@ def test_times_are_seconds_in_every_type():
     assert as_numbers(days)[0].to_list() == [1706659200.0]
     hours = pl.Series("x", ["12:00:01"])
     assert as_numbers(hours.str.to_time())[0].to_list() == [43201.0]
-    assert as_numbers(hours, time=True)[0].to_list() == [43201.0]
+    assert as_numbers(hours, TIME)[0].to_list() == [43201.0]
     for text in ("5", "31.01.2024", "2024-13-01"):
-        assert as_numbers(pl.Series([text]), time=True)[1].to_list() == [True]
-    number = Number.fit(replace(COLUMN, time=True, buckets=2), texts)
+        assert as_numbers(pl.Series([text]), TIME)[1].to_list() == [True]
+    number = Number.fit(replace(COLUMN, time=True, buckets=2), texts, TIME)
     assert number.bucket_names()[0] == "below 2024-01-31 12:00:00"
 
 

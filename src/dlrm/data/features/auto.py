@@ -110,7 +110,8 @@ def _numbers(rows: FittingRows, schema: Columns, worth: Worth) -> Iterator[tuple
     for column in schema.columns:
         if column.kind == "number" and not column.buckets:
             values = rows.frame(column.name)[column.name]
-            fitted = Number.fit(replace(column, buckets=BUCKETS), values)
+            asked = replace(column, buckets=BUCKETS)
+            fitted = Number.fit(asked, values, schema.reading(column))
             yield column.name, worth(fitted.bucket(values).astype(np.int64))
 
 

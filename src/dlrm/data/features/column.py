@@ -7,6 +7,8 @@ combination of two or three categories, which is a category itself.
 from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
+from dlrm.data.features.number_text import check_format
+from dlrm.data.features.time_text import check_time_format
 from dlrm.data.vocabulary import ID_ORDERS, IdOrder
 from dlrm.errors import ConfigError, unknown
 
@@ -96,8 +98,14 @@ class Column:
     """Number: another number beside it, 1 where it is missing."""
     time: bool = False
     """Number: a time, in seconds; texts are such as `2024-01-31` or `2024-01-31 12:00:00`."""
+    calendar: bool = False
+    """Number that is a time: its hour and weekday are categories beside it, and how long before the
+    newest training row it was is a number, where the training rows differ in them."""
+    format: str = ""
+    """Number: how its texts are written, as 1,234.5 or $1.234,5; of a time, e.g. `month first`."""
     separator: str = "|"
-    """List and sequence: what stands between its values in a text file."""
+    """List and sequence: what stands between its values in a text file; `[]` where each is a list
+    as Python and JSON write it, such as `["a", "b"]`."""
     max_length: int = 0
     """Sequence: values that are kept of a longer one, the newest, which are the last; 0 for all."""
     table: str = ""
@@ -116,6 +124,12 @@ class Column:
         if self.buckets and not 2 <= self.buckets <= 100_000:
             problem = f"column {self.name}: buckets is {self.buckets}"
             raise ConfigError(f"{problem}, expected 0 or from 2 to 100000")
+        try:
+            (check_time_format if self.time else check_format)(self.format)
+        except ConfigError as error:
+            raise ConfigError(f"column {self.name}: {error}") from error
+        if self.calendar and not self.time:
+            raise ConfigError(f"column {self.name}: calendar is for times; set time = true")
         if self.kind == "number" and not self.dense and not self.buckets:
             raise ConfigError(
                 f"column {self.name} has neither a number nor buckets: set kind to ignore"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from dlrm.data.features.column import WITH_IDS, Column, Cross, Values
+from dlrm.data.features.texts import NumberReading
 from dlrm.errors import ConfigError, unknown
 from dlrm.schema import Task
 
@@ -24,6 +25,11 @@ class Columns:
     true, yes or the like."""
     weight: str | None = None
     """The column that says how much each row counts; None for 1 each."""
+    missing: tuple[str, ...] = ()
+    """Texts that are missing in every column, beside empty ones."""
+    usual_missing: bool = True
+    """Whether what Excel, pandas, R and databases write for missing, such as `n/a`, is missing in
+    numbers, times and labels; in categories and lists it is a value like any other."""
     columns: tuple[Column, ...] = ()
     """All others, in the order of the table."""
     crosses: tuple[Cross, ...] = ()
@@ -98,6 +104,10 @@ class Columns:
     def column(self, name: str) -> Column:
         """Return the column of that name."""
         return next(column for column in self.columns if column.name == name)
+
+    def reading(self, column: Column) -> NumberReading:
+        """Return how the values of a number column become numbers."""
+        return NumberReading(column.format, column.time, self.usual_missing)
 
     def used(self) -> tuple[Column, ...]:
         """Return the columns that are not ignored."""

@@ -23,6 +23,7 @@ from dlrm.data.features.columns import Columns
 from dlrm.data.features.few_rows import FewRows
 from dlrm.data.features.labels import Label, encode_labels
 from dlrm.data.features.list import List
+from dlrm.data.features.missing import without
 from dlrm.data.features.model_schema import named_apart, schema_of
 from dlrm.data.features.number import Number, encode_numbers, wrong_numbers
 from dlrm.data.features.parts import Input, Parts
@@ -94,9 +95,9 @@ class Features:
 
     def vocabulary(self, name: str) -> Vocabulary:
         """Return the values of a category, by id; the last id is for all others."""
-        feature, _ = self._input(name, category=True)
+        feature, model_input = self._input(name, category=True)
         if isinstance(feature, Number):
-            names = feature.bucket_names()
+            names = model_input.value_names
             frame = pl.DataFrame({"value": names, "count": [0] * len(names)})
             return Vocabulary(name, frame.head(len(names) - 1))
         return feature.vocabulary()
@@ -104,7 +105,7 @@ class Features:
     def raw(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the numbers of an input as the raw data have them, as far as can be undone."""
         feature, model_input = self._input(name, category=False)
-        if isinstance(feature, Number) and model_input.transform != "flag":
+        if isinstance(feature, Number) and model_input.transform not in ("flag", "recency"):
             return feature.raw(values)
         return values.astype(np.float64)
 
@@ -115,8 +116,13 @@ class Features:
             frame: n rows with the columns in `needed`.
 
         """
+        frame = self.cleaned(frame)
         for number in self._numbers.values():
-            yield from wrong_numbers(frame[number.name], time=number.time)
+            yield from wrong_numbers(frame[number.name], number.reading)
+
+    def cleaned(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return a frame without the texts that the schema says are missing."""
+        return without(frame, self.columns.missing)
 
     def encode(self, frame: pl.DataFrame, *, labels: bool = False) -> Encoded:
         """Return rows as arrays.
@@ -134,6 +140,7 @@ class Features:
         present = set(frame.columns)
         if absent := [name for name in names if name not in present]:
             raise DatasetError(f"the rows have no column {absent[0]}; they have {frame.columns}")
+        frame = self.cleaned(frame)
         encoded = assemble(self._parts(frame), frame.height)
         if not labels:
             return encoded

@@ -21,6 +21,7 @@ from dlrm.data.features.category import Category
 from dlrm.data.features.column import Values
 from dlrm.data.features.hashing import hash_of
 from dlrm.data.features.list import List
+from dlrm.data.features.list_text import LITERALS
 from dlrm.data.features.number import Number, encode_floats
 from dlrm.data.features.parts import Parts
 from dlrm.data.features.text_values import TEXTS, hexadecimals, text_values
@@ -158,10 +159,10 @@ class FewRows:
         """Return the numbers of C columns (C, n), NaN where they are missing."""
         columns: list[Any] = []
         for number in self._numbers.values():
-            if rows.types[number.name] in _NUMBERS:
+            if rows.types[number.name] in _NUMBERS and not number.reading.format:
                 columns.append(rows.values[number.name])
                 continue
-            numbers, wrong = as_numbers(rows.frame[number.name], time=number.time)
+            numbers, wrong = as_numbers(rows.frame[number.name], number.reading)
             if wrong.any():
                 raise NotPlainError
             columns.append(numbers.to_list())
@@ -240,6 +241,8 @@ def _list(feature: List, rows: _Rows) -> Parts:
             if texts is None:
                 raise NotPlainError
             lists.append(texts)
+    elif feature.separator == LITERALS:
+        raise NotPlainError
     else:
         for text in rows.texts(feature.name):
             pieces = () if text is None else text.split(feature.separator)

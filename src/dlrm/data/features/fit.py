@@ -58,7 +58,8 @@ def fit(
     shared: dict[str, ValueTable] = {}
     for column in schema.used():
         if column.kind == "number":
-            numbers[column.name] = Number.fit(column, rows.frame(column.name)[column.name])
+            values = rows.frame(column.name)[column.name]
+            numbers[column.name] = Number.fit(column, values, schema.reading(column))
             yield numbers[column.name], {}
             continue
         sharing = schema.sharing(column.table_name)

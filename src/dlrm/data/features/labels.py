@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dlrm.data.features.columns import Columns
+from dlrm.data.features.missing import CLASSES, is_missing
 from dlrm.data.features.texts import as_numbers, as_texts, positives, recognised
 from dlrm.data.sources.raw_table import RawTable
 from dlrm.errors import ConfigError, InputError
@@ -65,10 +66,7 @@ def fit_labels(table: RawTable, schema: Columns) -> tuple[Label, ...]:
     """
     if schema.task == "regression":
         return _numbers(table, schema)
-    values = {
-        name: as_texts(table.column(name)).drop_nulls().unique(maintain_order=True).to_list()
-        for name in schema.labels
-    }
+    values = {name: _values(as_texts(table.column(name)), schema) for name in schema.labels}
     if schema.positive is None:
         _check_kinds(values)
     return tuple(
@@ -79,6 +77,20 @@ def fit_labels(table: RawTable, schema: Columns) -> tuple[Label, ...]:
         )
         for name, distinct in values.items()
     )
+
+
+def _values(texts: pl.Series, schema: Columns) -> list[str]:
+    """Return the values of a label, in order of appearance, without those that mean missing."""
+    distinct = texts.drop_nulls().unique(maintain_order=True)
+    if not schema.usual_missing:
+        return distinct.to_list()
+    missing = is_missing(distinct) & (distinct != (schema.positive or "")).fill_null(value=True)
+    present = distinct.filter(~missing)
+    words = distinct.filter(missing & distinct.str.to_lowercase().is_in(list(CLASSES)))
+    # "-" beside "+" and "none" beside "some" are the other class.
+    if len(present) == 1 and len(words) == 1 and not present[0].isdigit():
+        return distinct.filter(~missing | (distinct == words[0])).to_list()
+    return present.to_list()
 
 
 def encode_weights(values: pl.Series) -> pl.Series:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from dlrm.data.features.column import Column, Values
 from dlrm.data.features.hashing import hash_vocabulary, hashed
+from dlrm.data.features.list_text import LITERALS, list_items, unquoted
 from dlrm.data.features.parts import Input, Parts
 from dlrm.data.features.texts import as_texts
 from dlrm.data.features.value_table import ValueTable
@@ -148,12 +149,14 @@ class List:
 
 def split_lists(column: pl.Series, separator: str) -> tuple[pl.Series, NDArray[np.int64]]:
     """Return the values of all lists one after another, and the length of each list (n,)."""
+    literal = False
     if not isinstance(column.dtype, pl.List | pl.Array):
         texts = as_texts(column)
-        column = texts.str.split(separator)
+        column = list_items(texts) if separator == LITERALS else texts.str.split(separator)
+        literal = separator == LITERALS
     frame = pl.DataFrame({"row": pl.int_range(len(column), eager=True), "value": column})
     flat = frame.explode("value", empty_as_null=True)
-    values = as_texts(flat["value"])
+    values = as_texts(unquoted(flat["value"]) if literal else flat["value"])
     flat = flat.with_columns(values.alias("value")).drop_nulls("value")
     lengths = np.bincount(flat["row"].to_numpy(), minlength=len(column)).astype(np.int64)
     return flat["value"], lengths

@@ -19,9 +19,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dlrm.data.dense import dense_array, dense_columns
+from dlrm.data.features.calendar import Calendar
 from dlrm.data.features.column import Column, Scale
 from dlrm.data.features.parts import Input, Parts
-from dlrm.data.features.texts import as_numbers, is_text
+from dlrm.data.features.texts import PLAIN, NumberReading, as_numbers, is_text
 
 RANKS = 1000
 _SQRT3 = 3.0**0.5
@@ -46,19 +47,21 @@ class Number:
     """Whether the model gets the number itself."""
     flag: bool
     """Whether it gets a number that says that this one is missing."""
-    center: float
-    deviation: float
-    ranks: tuple[float, ...]
+    center: float = 0.0
+    deviation: float = 1.0
+    ranks: tuple[float, ...] = ()
     """quantile: RANKS + 1 training quantiles, rising; empty for other scales."""
-    edges: tuple[float, ...] | None
+    edges: tuple[float, ...] | None = None
     """Where buckets begin, but the first; None without buckets."""
-    time: bool = False
-    """Whether its texts are times."""
+    reading: NumberReading = PLAIN
+    """How raw values become numbers."""
+    calendar: Calendar | None = None
+    """What its hour, weekday and recency become, where it is a time; None without."""
 
     @classmethod
-    def fit(cls, column: Column, values: pl.Series) -> "Number":
+    def fit(cls, column: Column, values: pl.Series, reading: NumberReading = PLAIN) -> "Number":
         """Fit a column to its training values."""
-        numbers, _ = as_numbers(values, time=column.time)
+        numbers, _ = as_numbers(values, reading)
         known = numbers.drop_nulls().to_numpy()
         ranks: tuple[float, ...] = ()
         center, deviation = 0.0, 1.0
@@ -87,7 +90,8 @@ class Number:
             deviation=deviation,
             ranks=ranks,
             edges=edges,
-            time=column.time,
+            reading=reading,
+            calendar=Calendar.fit(known) if column.calendar else None,
         )
 
     @classmethod
@@ -98,17 +102,13 @@ class Number:
             scale=column.scale,
             dense=column.dense,
             flag=column.missing_flag,
-            center=0.0,
-            deviation=1.0,
-            ranks=(),
-            edges=None,
-            time=column.time,
         )
 
     @property
     def is_log1p(self) -> bool:
         """Whether the model gets log(1 + x) of it, and nothing else."""
-        return self.scale == "log1p" and self.dense and not self.flag and self.edges is None
+        plain = not (self.flag or self.calendar or self.reading.format)
+        return self.scale == "log1p" and self.dense and plain and self.edges is None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -123,8 +123,12 @@ class Number:
         if self.flag:
             inputs.append(Input(name=f"{self.name} missing", transform="flag"))
         if self.edges is not None:
-            buckets = len(self.edges) + 2
-            inputs.append(Input(name=f"{self.name} bucket", num_embeddings=buckets))
+            names = tuple(self.bucket_names())
+            inputs.append(
+                Input(name=f"{self.name} bucket", num_embeddings=len(names), value_names=names)
+            )
+        if self.calendar is not None:
+            inputs += self.calendar.inputs(self.name)
         return inputs
 
     def encode(self, frame: pl.DataFrame) -> Parts:
@@ -163,7 +167,7 @@ class Number:
             return np.sign(x) * np.expm1(np.abs(x)) if self.scale == "log" else x
 
     def _edge(self, edge: float) -> str:
-        if not self.time:
+        if not self.reading.time:
             return f"{edge:.12g}"
         try:
             return str(datetime.fromtimestamp(edge, UTC).replace(tzinfo=None))
@@ -177,14 +181,16 @@ class Number:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Number":
         """Rebuild what `to_dict` returned."""
-        edges = values["edges"]
-        return cls(
-            **{
-                **{key: value for key, value in values.items() if key != "type"},
-                "ranks": tuple(values["ranks"]),
-                "edges": None if edges is None else tuple(edges),
-            }
+        known = {key: value for key, value in values.items() if key not in ("type", "time")}
+        edges, calendar = values["edges"], values.get("calendar")
+        known["ranks"] = tuple(values["ranks"])
+        known["edges"] = None if edges is None else tuple(edges)
+        # Older features only say whether it is a time.
+        known["reading"] = NumberReading(
+            **values.get("reading", {"time": values.get("time", False)})
         )
+        known["calendar"] = Calendar(**calendar) if calendar else None
+        return cls(**known)
 
     def ranked(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the ranks of numbers among the training rows, from -1.7 to 1.7."""
@@ -240,6 +246,8 @@ def encode_floats(numbers: Sequence[Number], x: NDArray[np.float64]) -> list[Par
             part.dense.append(missing[c].astype(np.float32))
         if number.edges is not None:
             part.ids.append(number.bucket_of(x[c]))
+        if number.calendar is not None:
+            number.calendar.encode(x[c], part)
         parts.append(part)
     return parts
 
@@ -248,23 +256,30 @@ def floats(numbers: Sequence[Number], frame: pl.DataFrame) -> NDArray[np.float64
     """Return the raw numbers of C columns (C, n), NaN where they are missing or no numbers."""
     x = np.empty((len(numbers), frame.height))
     columns = [frame[number.name] for number in numbers]
-    plain = [c for c, column in enumerate(columns) if column.dtype in _PLAIN]
+    plain = [
+        c
+        for c, column in enumerate(columns)
+        if column.dtype in _PLAIN and not numbers[c].reading.format
+    ]
     if plain:
         together = pl.DataFrame([columns[c].alias(str(c)) for c in plain])
         x[plain] = together.to_numpy().T
     for c, column in enumerate(columns):
-        if column.dtype not in _PLAIN:
-            x[c] = as_numbers(column, time=numbers[c].time)[0].to_numpy()
+        if c not in plain:
+            x[c] = as_numbers(column, numbers[c].reading)[0].to_numpy()
     x[np.isinf(x)] = np.nan
     return x
 
 
-def wrong_numbers(values: pl.Series, *, time: bool) -> Iterator[tuple[str, pl.Series, str]]:
+def wrong_numbers(
+    values: pl.Series, reading: NumberReading
+) -> Iterator[tuple[str, pl.Series, str]]:
     """Yield name, mask and what is expected, where values of a number column are no numbers."""
     if is_text(values) or (values.dtype.is_float() and values.is_infinite().any()):
-        _, wrong = as_numbers(values, time=time)
+        _, wrong = as_numbers(values, reading)
         if wrong.any():
-            expected = "a time such as 2024-01-31 12:00:00" if time else "a number"
+            expected = "a time such as 2024-01-31 12:00:00" if reading.time else "a number"
+            expected += f" written as {reading.format}" if reading.format else ""
             yield values.name, wrong, expected
 
 

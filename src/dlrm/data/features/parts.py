@@ -26,6 +26,8 @@ class Input:
     """Ids that are kept of a longer sequence; 0 for all."""
     table: str = ""
     """Name of the table that a category shares; empty for a table of its own."""
+    value_names: tuple[str, ...] = ()
+    """What each id of a category that is made of a number is called, the last one missing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,14 @@ from pathlib import Path
 import polars as pl
 
 from dlrm.data.features import toml
-from dlrm.data.features.column import LISTS, Column
+from dlrm.data.features.column import LISTS, Column, Values
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.infer import infer
+from dlrm.data.features.infer_categories import MIN_COUNT
 from dlrm.data.options import PrepareConfig
 from dlrm.data.sources.raw_table import RawTable
 from dlrm.data.sources.source import Source
-from dlrm.errors import ConfigError
+from dlrm.errors import ConfigError, unknown
 
 
 def known_schema(source: Source, config: PrepareConfig) -> Columns | None:
@@ -59,6 +60,9 @@ def inferred_schema(table: RawTable, config: PrepareConfig, *, strict: bool = Tr
         task=config.task or "classification",
         weight=config.weight,
         strict=strict and config.bad_rows != "skip",
+        categories=config.category,
+        missing=config.missing,
+        usual_missing=config.usual_missing,
     )
     return config.features.apply(schema)
 
@@ -92,6 +96,11 @@ def _with_settings(schema: Columns, config: PrepareConfig) -> Columns:
         schema = replace(schema, task=config.task)
     if config.positive is not None:
         schema = replace(schema, positive=config.positive)
+    if config.missing:
+        schema = replace(schema, missing=tuple(dict.fromkeys((*schema.missing, *config.missing))))
+    if not config.usual_missing:
+        schema = replace(schema, usual_missing=False)
+    schema = _with_categories(schema, config.category)
     if config.weight is not None and config.weight != schema.weight:
         if schema.weight is not None:
             problem = f"the weight is {config.weight}, but {schema.weight} in the schema"
@@ -100,6 +109,18 @@ def _with_settings(schema: Columns, config: PrepareConfig) -> Columns:
         columns = tuple(column for column in schema.columns if column.name != config.weight)
         schema = replace(schema, weight=config.weight, columns=columns)
     return schema
+
+
+def _with_categories(schema: Columns, names: tuple[str, ...]) -> Columns:
+    """Return a schema in which some columns are categories."""
+    known = {column.name: column for column in schema.columns}
+    for name in names:
+        if name not in known:
+            raise unknown("column", name, known)
+        if known[name].kind != "category":
+            values = Values(min_count=MIN_COUNT)
+            known[name] = Column(name=name, kind="category", values=values, why="asked for")
+    return replace(schema, columns=tuple(known.values()))
 
 
 def _numbered(schema: Columns, config: PrepareConfig) -> Columns:

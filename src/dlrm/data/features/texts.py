@@ -1,23 +1,25 @@
-"""Texts as numbers and as labels: what counts as missing, and what as a click."""
+"""Values as texts, as numbers and as labels: what counts as missing, and what as a click."""
 
 import operator
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import polars as pl
 
+from dlrm.data.features.missing import is_missing
+from dlrm.data.features.number_text import read_numbers
+from dlrm.data.features.time_text import (
+    no_day,
+    read_numeric_times,
+    read_times,
+    recognise_order,
+    seconds_of,
+)
 from dlrm.errors import ConfigError
 
-MISSING_TEXTS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "\\N", "?")
-"""What a number column of a text file holds where it is missing."""
 _NO = ("0", "0.0", "false", "no", "n", "f", "-1", "negative", "-")
 _YES = ("1", "1.0", "true", "yes", "y", "t", "positive", "+", "+1")
-_DATE_TIMES = (
-    "%Y-%m-%dT%H:%M:%S%.f",
-    "%Y-%m-%dT%H:%M",
-    "%Y-%m-%dT%H:%M:%S%.f%#z",
-    "%Y-%m-%dT%H:%M%#z",
-)
 FEW_ROWS = 4096
 _COMPARED = re.compile(r"(>=|<=|>|<)\s*([-+]?\d+(?:\.\d+)?)$")
 _COMPARE: dict[str, Callable[[pl.Series, float], pl.Series]] = {
@@ -79,45 +81,58 @@ def columns_as_texts(frame: pl.DataFrame, names: Iterable[str]) -> dict[str, pl.
     return texts
 
 
-def as_numbers(values: pl.Series, *, time: bool = False) -> tuple[pl.Series, pl.Series]:
+@dataclass(frozen=True, slots=True)
+class NumberReading:
+    """How the values of a number column become numbers."""
+
+    format: str = ""
+    """How texts are written; see `number_text` and, for times, `time_text`."""
+    time: bool = False
+    """Whether values are times, whose numbers are seconds since 1970, or since midnight."""
+    usual_missing: bool = True
+    """Whether texts such as `n/a` are missing, and not only empty ones."""
+
+
+PLAIN = NumberReading()
+
+
+def time_reading(values: pl.Series) -> NumberReading:
+    """Return how the times of a column are read, of which nothing is known."""
+    texts = values.cast(pl.String).str.strip_chars().drop_nulls() if is_text(values) else None
+    return NumberReading("" if texts is None else recognise_order(texts)[0], time=True)
+
+
+def as_numbers(values: pl.Series, reading: NumberReading = PLAIN) -> tuple[pl.Series, pl.Series]:
     """Return values as Float64, null where missing; and a mask of those that are no number.
 
     Args:
         values: Of any type; times become seconds since 1970 (or since midnight).
-        time: Whether texts are times, such as `2024-01-31` or `2024-01-31 12:00:00`.
+        reading: How they are read.
 
     """
     if values.dtype.is_temporal():
-        values = _seconds(values)
-    if values.dtype.is_numeric() or values.dtype in (pl.Boolean, pl.Null):
+        numbers = seconds_of(values)
+        missing = numbers.is_null()
+    elif values.dtype.is_numeric() or values.dtype in (pl.Boolean, pl.Null):
         numbers = values.cast(pl.Float64).fill_nan(None)
         missing = numbers.is_null()
+        if reading.time and reading.format:
+            numbers = read_numeric_times(values, reading.format)
     else:
         texts = values.cast(pl.String).str.strip_chars()
-        missing = texts.is_null() | texts.is_in(MISSING_TEXTS)
-        numbers = _times(texts) if time else texts.cast(pl.Float64, strict=False)
-    # What Polars reads as "inf" no model can take.
+        if reading.time:
+            numbers = read_times(texts, reading.format)
+        else:
+            numbers, texts = read_numbers(texts, reading.format)
+        missing = texts.is_null() | (texts == "")
+        if reading.usual_missing and numbers.null_count():
+            missing |= numbers.is_null() & is_missing(texts)
+            missing |= no_day(texts) if reading.time else False
+    # What Polars reads as "inf" no model can take, and "nan" is missing.
+    if reading.usual_missing:
+        missing |= numbers.is_nan().fill_null(value=False)
     numbers = numbers.set(~numbers.is_finite().fill_null(value=False), None)
     return numbers, numbers.is_null() & ~missing
-
-
-def _seconds(values: pl.Series) -> pl.Series:
-    """Return times and durations in seconds."""
-    if values.dtype == pl.Date:
-        return values.to_physical().cast(pl.Float64) * 86_400
-    per_second = {"ms": 1e3, "us": 1e6, "ns": 1e9}[getattr(values.dtype, "time_unit", "ns")]
-    return values.to_physical().cast(pl.Float64) / per_second
-
-
-def _times(texts: pl.Series) -> pl.Series:
-    """Return texts as seconds since 1970, or since midnight where there is no day."""
-    plain = texts.str.replace(r"^(\d{4}-\d\d-\d\d)[T ]", "${1}T").str.replace("Z$", "+00:00")
-    read = (
-        plain.str.to_date("%Y-%m-%d", strict=False),
-        *(plain.str.to_datetime(form, strict=False, time_unit="us") for form in _DATE_TIMES),
-        plain.str.to_time("%H:%M:%S%.f", strict=False),
-    )
-    return pl.select(pl.coalesce(*map(_seconds, read)).alias(texts.name)).to_series()
 
 
 def recognised(distinct: list[str], positive: str | None, label: str) -> str:
@@ -181,7 +196,7 @@ def positives(distinct: list[str], click: str, label: str) -> Callable[[pl.Serie
         return by_bound
 
     def by_value(texts: pl.Series) -> pl.Series:
-        known = texts.is_in(distinct) if distinct else texts.is_not_null()
+        known = texts.is_in(distinct) if distinct else ~is_missing(texts)
         return (texts == click).cast(pl.UInt8).set(~known.fill_null(value=False), None).alias(label)
 
     return by_value

@@ -16,19 +16,24 @@ _HEAD = """\
 # label       one column, or several: ["A", "B"]; task = "regression" where they are numbers;
 #             weight = "COLUMN" for how much each row counts
 # kind        number, category, list, sequence or ignore
+#             missing = ["unknown"] for texts that are missing in every column;
+#             usual_missing = false where "n/a", "NULL", "-" and the like are not
 # number      scale = "standard", "log", "log1p", "quantile" or "none"; buckets = N for quantile
-#             buckets as well; dense = false for the buckets alone; missing_flag = true; time = true
-#             for times such as 2024-01-31 12:00:00
+#             buckets as well; dense = false for the buckets alone; missing_flag = true;
+#             format = the number 1234.5 as the column writes it: "1,234.5", "1.234,5", "$1,234.5"
+#             time = true for times such as 2024-01-31 12:00:00; format = "month first", "day
+#             first", "YYMMDDHH", "seconds", ...; calendar = true for its hour, weekday and recency
 # category    min_count = N (rarer values share a row with unseen ones), hash_rows = N,
 #             log_count = true, target_mean = true, target_score = true, embed = false
-# list        separator = "|", min_count, hash_rows; the order of its values means nothing
+# list        separator = "|", or "[]" for lists such as ["a", "b"]; min_count, hash_rows; the
+#             order of its values means nothing
 # sequence    the same, the newest value last; max_length = N keeps the newest N
 # A category, list or sequence with table = "NAME" shares the table of that name, or that column.
 # A cross of two or three columns is a category too:
 #   [[cross]]
 #   columns = ["A", "B"]
 """
-_NUMBER = ("scale", "buckets", "dense", "missing_flag", "time")
+_NUMBER = ("scale", "buckets", "dense", "missing_flag", "time", "format", "calendar")
 _OF_KIND: dict[str, tuple[str, ...]] = {
     "number": _NUMBER,
     "category": ("table",),
@@ -36,7 +41,7 @@ _OF_KIND: dict[str, tuple[str, ...]] = {
     "sequence": ("separator", "max_length", "table"),
 }
 """Kind of a column -> its own keys; of values all but numbers have others."""
-_KEYS = ("label", "positive", "task", "weight", "columns", "cross")
+_KEYS = ("label", "positive", "task", "weight", "missing", "usual_missing", "columns", "cross")
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _KNOWN = ("separator", "max_length", "table", *_NUMBER, *names_of(Values))
 
@@ -50,6 +55,10 @@ def dumps(schema: Columns) -> str:
     for key in ("positive", "weight"):
         if (value := getattr(schema, key)) is not None:
             lines.append(f"{key} = {_text(value)}")
+    if schema.missing:
+        lines.append(f"missing = [{', '.join(map(_text, schema.missing))}]")
+    if not schema.usual_missing:
+        lines.append("usual_missing = false")
     for column in schema.columns:
         lines += ["", f"[columns.{_text(column.name)}]"]
         lines.append(
@@ -112,6 +121,11 @@ def from_dict(values: dict[str, Any]) -> Columns:
     positive = values.get("positive")
     if isinstance(positive, bool):
         positive = str(positive).lower()
+    missing, usual = values.get("missing", []), values.get("usual_missing", True)
+    if not isinstance(missing, list) or not all(isinstance(text, str) for text in missing):
+        raise ConfigError(f'missing is {missing!r}, expected texts, as in ["unknown", "9999"]')
+    if not isinstance(usual, bool):
+        raise ConfigError(f"usual_missing is {usual!r}, expected true or false")
     named, crossed = values.get("columns", {}), values.get("cross", [])
     if not isinstance(named, dict) or not isinstance(crossed, list):
         raise ConfigError("expected the columns as [columns.NAME], and crosses as [[cross]]")
@@ -122,6 +136,8 @@ def from_dict(values: dict[str, Any]) -> Columns:
         task=values.get("task", "classification"),
         weight=weight,
         positive=None if positive is None else str(positive),
+        missing=tuple(missing),
+        usual_missing=usual,
         columns=tuple(columns),
         crosses=tuple(crosses),
     )

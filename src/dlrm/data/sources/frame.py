@@ -7,7 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from dlrm.data.sources.raw_table import Part, RawTable
+from dlrm.data.sources.pandas_column import pandas_column
+from dlrm.data.sources.raw_table import Part, RawTable, check_types
 from dlrm.errors import InputError
 
 NAME = "the frame"
@@ -28,6 +29,7 @@ class FrameSource:
         self.frame: pl.DataFrame = to_polars(frame)
         if self.frame.height == 0:
             raise InputError("has no rows", file=NAME)
+        check_types(self.frame.schema, NAME)
 
     def schema(self) -> None:
         """Return None: a frame does not say what its columns mean."""
@@ -67,20 +69,10 @@ def to_polars(frame: Any) -> pl.DataFrame:
         return frame
     if _of_pandas(frame):
         columns = enumerate(frame.columns)
-        return pl.DataFrame([_column(str(name), frame.iloc[:, at]) for at, name in columns])
+        return pl.DataFrame([pandas_column(str(name), frame.iloc[:, at]) for at, name in columns])
     # Of rows one by one, all of them say what a column holds.
     return pl.DataFrame(frame, infer_schema_length=None)
 
 
 def _of_pandas(data: object) -> bool:
     return type(data).__module__.partition(".")[0] == "pandas" and hasattr(data, "columns")
-
-
-def _column(name: str, values: Any) -> pl.Series:
-    kind = getattr(values.dtype, "kind", "O")
-    missing = values.isna().to_numpy()
-    # Plain numpy underneath; pandas' own types and objects go value by value.
-    if type(values.dtype).__module__.startswith("numpy") and kind in "biufM":
-        return pl.Series(name, values.to_numpy(), nan_to_null=True)
-    known = [None if gone else value for value, gone in zip(values.tolist(), missing, strict=True)]
-    return pl.Series(name, known, strict=False)

@@ -4,21 +4,24 @@ Whatever comes in (text, Parquet, libsvm, the frames of a source) becomes Parque
 inference and fitting take one column at a time and memory never holds the whole table.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 import polars.selectors as cs
 from numpy.typing import NDArray
 
+from dlrm.data.features.missing import without
 from dlrm.data.sources.records import Fault
 from dlrm.errors import ConfigError, InputError
 
 BLOCK_ROWS = 1 << 17
 _SHOWN = 50
+_SINGLE: tuple[Any, ...] = (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Null, pl.Binary)
+"""Types of single values, beside numbers and times."""
 
 
 class HasLines(Protocol):
@@ -87,6 +90,8 @@ class RawTable:
     """The parts, in order, all with the same columns."""
 
     parts: tuple[Part, ...]
+    missing: tuple[str, ...] = ()
+    """Texts that are missing in every column."""
     types: dict[str, pl.DataType] = field(init=False)
     """Name of a column -> its type, the same in all parts."""
 
@@ -98,9 +103,20 @@ class RawTable:
         """Rows of all parts."""
         return sum(part.rows for part in self.parts)
 
+    @property
+    def is_text(self) -> bool:
+        """Whether a part was a text, which does not say what type a column has."""
+        return any(part.lines for part in self.parts)
+
+    def with_missing(self, tokens: tuple[str, ...]) -> "RawTable":
+        """Return the table whose texts are missing where they are one of these."""
+        return self if tokens == self.missing else replace(self, missing=tokens)
+
     def column(self, name: str) -> pl.Series:
         """Return all values of a column."""
-        read = [self._scan(part, [name]).collect()[name] for part in self.parts]
+        read = [
+            without(self._scan(part, [name]).collect(), self.missing)[name] for part in self.parts
+        ]
         return pl.concat(read, rechunk=False)
 
     def blocks(self, names: Sequence[str], rows: int = BLOCK_ROWS) -> Iterator[pl.DataFrame]:
@@ -159,7 +175,7 @@ class RawTable:
 
     def _blocks_of(self, part: Part, names: Sequence[str], rows: int) -> Iterator[pl.DataFrame]:
         for start in range(0, part.rows, rows):
-            yield self._scan(part, names).slice(start, rows).collect()
+            yield without(self._scan(part, names).slice(start, rows).collect(), self.missing)
 
     def _scan(self, part: Part, names: Sequence[str]) -> pl.LazyFrame:
         # Names as they are: "*" or "^x$" may be one, and would be a pattern elsewhere.
@@ -202,18 +218,17 @@ def _types(parts: Sequence[Part]) -> dict[str, pl.DataType]:
                 raise InputError(problem, file=part.origin, column=name)
             else:
                 types[name] = pl.String()
-    _check_flat(types, parts[0].origin)
+    check_types(types, parts[0].origin)
     return types
 
 
-def _check_flat(types: dict[str, pl.DataType], origin: Path | str) -> None:
+def check_types(types: Mapping[str, pl.DataType], origin: Path | str) -> None:
     """Raise an InputError at a column that holds anything but single values or lists of them."""
     for name, dtype in types.items():
-        if isinstance(dtype, pl.Struct) or (
-            isinstance(dtype, pl.List | pl.Array) and dtype.inner.is_nested()  # pyright: ignore[reportAttributeAccessIssue]
-        ):
+        inner: Any = dtype.inner if isinstance(dtype, pl.List | pl.Array) else dtype
+        if not (inner.is_temporal() or inner.is_numeric() or inner in _SINGLE):
             problem = (
                 f"holds {dtype}, but a column holds numbers, texts or lists of them; unnest it "
-                "into columns of its own, or leave it out of the file"
+                "into columns of its own, or leave it out"
             )
             raise InputError(problem, file=origin, column=name)

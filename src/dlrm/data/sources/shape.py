@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dlrm.data.features.texts import MISSING_TEXTS
+from dlrm.data.features.missing import MISSING_TEXTS
 from dlrm.data.sources.reading import SPACES, Reading
 from dlrm.errors import InputError
 
@@ -328,7 +328,7 @@ def _is_header(names: Sequence[str], row: Sequence[str] | None) -> bool:
         return False
     pairs = zip(names, row, strict=False)
     return any(
-        name not in MISSING_TEXTS and not _DATA.match(name) and _DATA.match(below)
+        name.lower() not in MISSING_TEXTS and not _DATA.match(name) and _DATA.match(below)
         for name, below in pairs
     )
 

@@ -1,0 +1,155 @@
+"""Columns of numbers and times: amounts, codes, row numbers."""
+
+import re
+
+import polars as pl
+
+from dlrm.data.features.column import Column, Scale
+from dlrm.data.features.infer_categories import category_column
+from dlrm.data.features.row_index import FEW, numbers_rows
+from dlrm.data.features.texts import as_texts, is_text
+from dlrm.data.features.time_text import read_numeric_times, recognise_number
+
+HEAVY = 20.0
+"""A number whose largest value is so many times its 90th percentile is scaled by logarithm."""
+EXACT = 2.0**53
+"""Whole numbers above it are not told apart by float64."""
+_SENTINELS = (-1.0, -9.0, -99.0, -999.0, -9999.0)
+"""What stands for missing among codes."""
+_LEADING_ZERO = r"^-?0\d"
+_LEAST_ZEROS = 0.001
+_ID_NAME = re.compile(
+    r"(^|[_\W])(id|ids|code|codes|zip|zipcode|postcode|uid|sku|hash|key|type|class|category|group)"
+    r"($|[_\W\d])|(?<=[a-z])(Id|ID|Code)$|(?i:^(user|item|movie|product|resource)$)"
+)
+
+
+def number_column(
+    name: str, numbers: pl.Series, raw: pl.Series, text_format: str = "", doubt: str = ""
+) -> Column:
+    """Return what numbers become.
+
+    Args:
+        name: Of the column.
+        numbers: Null where missing.
+        raw: The values that they were read from.
+        text_format: How texts are written.
+        doubt: What may be doubted of that, in words.
+
+    """
+    known = numbers.drop_nulls()
+    distinct = known.n_unique()
+    ignored = ""
+    if known.is_empty():
+        ignored = f"every value is missing{_tokens(numbers, raw)}"
+    elif distinct == 1 and not numbers.null_count():
+        ignored = f"always {known[0]:g}"
+    elif (known == known.round()).all():
+        if not text_format and (form := recognise_number(name, known)):
+            return time_column(name, read_numeric_times(numbers, form), raw, form)
+        why = _digit_codes(known, raw)
+        ignored = "" if why else numbers_rows(name, known)
+        if why := why or (not ignored and _codes(name, known)):
+            return category_column(name, as_texts(raw), why)
+    if ignored:
+        return Column(name=name, kind="ignore", why=ignored)
+    scale, why = _scale(known)
+    written = f'written as "{text_format}"' if text_format else ""
+    reasons = (f"{distinct:,} different numbers", why, written)
+    why = ", ".join(filter(None, reasons)) + missing_words(numbers, raw)
+    return Column(
+        name=name,
+        kind="number",
+        scale=scale,
+        format=text_format,
+        missing_flag=numbers.null_count() > 0,
+        why="; ".join(filter(None, (why, doubt))),
+    )
+
+
+def time_column(
+    name: str, seconds: pl.Series, raw: pl.Series, text_format: str = "", doubt: str = ""
+) -> Column:
+    """Return what times become; the arguments are those of `number_column`."""
+    known = seconds.drop_nulls()
+    if known.is_empty():
+        why = f"every value is missing{_tokens(seconds, raw)}"
+        return Column(name=name, kind="ignore", why=why)
+    missing = seconds.null_count()
+    if known.n_unique() == 1 and not missing:
+        return Column(name=name, kind="ignore", why="always the same time")
+    why = f"a time, {text_format}" if text_format else "a time"
+    return Column(
+        name=name,
+        kind="number",
+        time=True,
+        calendar=True,
+        format=text_format,
+        missing_flag=missing > 0,
+        why="; ".join(filter(None, (why + missing_words(seconds, raw), doubt))),
+    )
+
+
+def missing_words(numbers: pl.Series, raw: pl.Series) -> str:
+    """Say how many numbers are missing, and what stands there instead; empty where none is."""
+    missing = numbers.null_count()
+    if not missing:
+        return ""
+    return f"; missing in {missing / len(numbers):.1%}{_tokens(numbers, raw)}"
+
+
+def _tokens(numbers: pl.Series, raw: pl.Series) -> str:
+    if not is_text(raw):
+        return ""
+    texts = raw.cast(pl.String).filter(numbers.is_null()).str.strip_chars()
+    distinct = texts.set(texts == "", None).drop_nulls().unique().sort()
+    shown = [f'"{token}"' for token in distinct.head(3)]
+    return f", as {', '.join(shown)}{', ...' if len(distinct) > 3 else ''}" if shown else ""
+
+
+def _digit_codes(known: pl.Series, raw: pl.Series) -> str:
+    """Say why whole numbers are codes by their digits; empty where they need not be."""
+    if is_text(raw):
+        texts = raw.cast(pl.String).str.strip_chars()
+        zeros = texts.str.contains(_LEADING_ZERO).sum() / len(known)
+        digits = texts.str.contains(r"^[-+]?\d+$").sum()
+        if zeros >= _LEAST_ZEROS and digits == len(known):
+            return "digits with leading zeros, as codes have"
+    low, high = float(known.min()), float(known.max())  # pyright: ignore[reportArgumentType]
+    if not raw.dtype.is_float() and low >= 0 and high > EXACT:
+        return "whole numbers with more digits than amounts have"
+    return ""
+
+
+def _codes(name: str, known: pl.Series) -> str | None:
+    """Say why whole numbers look like codes; None when they look like numbers.
+
+    Amounts and counts lie densely near their smaller values or are round; codes repeat, are large,
+    and lie anywhere.
+    """
+    distinct = known.n_unique()
+    if distinct <= FEW:
+        return f"{distinct} different whole numbers"
+    if _ID_NAME.search(name):
+        return "whole numbers, and the name says code or id"
+    below = known.filter(known < 0).unique()
+    if len(below) == 1 and below[0] in _SENTINELS:
+        known, distinct = known.filter(known >= 0), distinct - 1
+    low, high = float(known.min()), float(known.max())  # pyright: ignore[reportArgumentType]
+    middle = float(known.median())  # pyright: ignore[reportArgumentType]
+    if low < 0 or high < 1000 or len(known) < 2 * distinct:
+        return None
+    values = known.unique()
+    lower = int((values <= middle).sum()) / (middle - low + 1)
+    filled = max(distinct / (high - low + 1), lower)
+    round_share = float((values % 10 == 0).mean())  # pyright: ignore[reportArgumentType]
+    if middle > high / 100 and filled < 0.3 and round_share < 0.3:
+        return f"{distinct:,} large whole numbers that repeat and lie anywhere, as codes do"
+    return None
+
+
+def _scale(known: pl.Series) -> tuple[Scale, str]:
+    size = known.abs()
+    high, most = float(size.max()), float(size.quantile(0.9) or 0.0)  # pyright: ignore[reportArgumentType]
+    heavy = high > HEAVY * max(most, 1e-12) or (float(known.skew() or 0.0) > 2 and known.min() >= 0)  # pyright: ignore[reportOperatorIssue]
+    return ("log", "a long tail") if heavy else ("standard", "no long tail")

@@ -1,0 +1,135 @@
+"""Columns of texts: numbers and times however they are written, lists, categories."""
+
+import polars as pl
+
+from dlrm.data.features.column import Column
+from dlrm.data.features.infer_categories import category_column, list_column, separator_of
+from dlrm.data.features.infer_numbers import number_column, time_column
+from dlrm.data.features.list_text import LITERALS, are_lists, list_items, unquoted
+from dlrm.data.features.missing import is_missing
+from dlrm.data.features.number_text import doubted_point, recognise
+from dlrm.data.features.row_index import FEW
+from dlrm.data.features.texts import NumberReading, as_numbers, as_texts
+from dlrm.data.features.time_text import looks_like_time, recognise_order
+
+_CHANGES = 50
+"""Numbers above, and texts below, that make a change of type."""
+_MEND = (
+    "; mend the file, leave such rows out (--bad-rows skip), say what means missing (--missing "
+    'TEXT), or make it a category (--category COLUMN, or kind = "category" in a schema)'
+)
+_IDS_OF_THREE = r"^\d{3}(,\d{3})*$"
+"""Lists of three digits that could be numbers with thousands separators."""
+
+Guess = tuple[Column, int, str | None]
+"""A column; the first row that is a mistake, and what is wrong with it."""
+
+
+def text_column(name: str, values: pl.Series, *, usual_missing: bool, declared: bool) -> Guess:
+    """Return what texts are.
+
+    Args:
+        name: Of the column.
+        values: All of them.
+        usual_missing: Whether texts such as `n/a` are missing in numbers and times.
+        declared: Whether the table has types, of which that of this column is text.
+
+    """
+    raw = values.cast(pl.String).str.strip_chars()
+    numbers, wrong = as_numbers(raw, NumberReading(usual_missing=usual_missing))
+    if not wrong.any():
+        if declared and len(known := raw.drop_nulls()) and known.str.contains(r"^\d+$").all():
+            return category_column(name, as_texts(values), "digits of a column of texts"), 0, None
+        return number_column(name, numbers, raw, doubt=doubted_point(raw)), 0, None
+    texts = as_texts(values)
+    known = texts.drop_nulls()
+    if usual_missing:
+        known = known.filter(~is_missing(known))
+    return (
+        _formatted(name, raw, known, usual_missing=usual_missing)
+        or _mistaken(name, raw, numbers, wrong)
+        or _times(name, raw, known, usual_missing=usual_missing)
+        or (_lists(name, texts, known), 0, None)
+    )
+
+
+def _formatted(name: str, raw: pl.Series, known: pl.Series, *, usual_missing: bool) -> Guess | None:
+    """Return numbers that are written in another way than Python's; None where there are none."""
+    text_format, doubt = recognise(raw)
+    if not text_format:
+        return None
+    if "," in text_format and known.str.contains(_IDS_OF_THREE).all() and separator_of(known):
+        return None
+    reading = NumberReading(text_format, usual_missing=usual_missing)
+    numbers, wrong = as_numbers(raw, reading)
+    if not wrong.any():
+        return number_column(name, numbers, raw, text_format, doubt), 0, None
+    return _mistaken(name, raw, numbers, wrong, text_format, doubt)
+
+
+def _mistaken(
+    name: str,
+    raw: pl.Series,
+    numbers: pl.Series,
+    wrong: pl.Series,
+    text_format: str = "",
+    doubt: str = "",
+) -> Guess | None:
+    """Return numbers with a mistake among them; None where other texts are no mistake."""
+    problem = _mistake(raw, numbers, wrong)
+    if problem is None:
+        return None
+    column = number_column(name, numbers, raw.set(wrong, None), text_format, doubt)
+    return column, int(wrong.arg_true()[0]), problem
+
+
+def _mistake(texts: pl.Series, numbers: pl.Series, wrong: pl.Series) -> str | None:
+    """Say what is wrong with the first text among numbers; None where it is a column of texts."""
+    others = int(wrong.sum())
+    digits = len(numbers) - numbers.null_count()
+    if numbers.n_unique() <= FEW:
+        return None
+    text = texts[int(wrong.arg_true()[0])]
+    # An occasional text among numbers is a mistake; many are a category.
+    if digits >= 95 and others < 0.05 * (digits + others):
+        share = digits / (digits + others)
+        return (
+            f'"{text}" is not a number, but {share:.1%} of the values in this column are '
+            f"({others:,} {'is' if others == 1 else 'are'} not){_MEND}"
+        )
+    # Numbers up to a row and texts from there on are a change of type, unless the rows are sorted.
+    apart = numbers.is_not_null().arg_true()[-1] < wrong.arg_true()[0]
+    if apart and min(digits, others) >= _CHANGES and not texts.is_sorted():
+        return (
+            f'"{text}" is not a number, but all {digits:,} values above it are, and none below'
+            f"{_MEND}"
+        )
+    return None
+
+
+def _times(name: str, raw: pl.Series, known: pl.Series, *, usual_missing: bool) -> Guess | None:
+    """Return times; None where nearly all texts are no times."""
+    if not looks_like_time(known):
+        return None
+    order, doubt = recognise_order(known)
+    times, wrong = as_numbers(raw, NumberReading(order, time=True, usual_missing=usual_missing))
+    others = int(wrong.sum())
+    if len(known) < 20 * others:
+        return None
+    column = time_column(name, times, raw.set(wrong, None), order, doubt)
+    if not others:
+        return column, 0, None
+    row = int(wrong.arg_true()[0])
+    problem = f'"{raw[row]}" is not a time, but nearly all values in this column are{_MEND}'
+    return column, row, problem
+
+
+def _lists(name: str, texts: pl.Series, known: pl.Series) -> Column:
+    """Return lists, or else categories."""
+    if are_lists(known):
+        items = unquoted(list_items(known).explode())
+        return list_column(name, items, "lists as Python and JSON write them", LITERALS)
+    if separator := separator_of(texts.drop_nulls()):
+        items = known.str.split(separator).explode()
+        return list_column(name, items, f'values with "{separator}" between them', separator)
+    return category_column(name, texts, "texts")

@@ -1,0 +1,87 @@
+"""Lists as Python, JSON and numpy write them."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dlrm.data.features.features import Features
+from dlrm.data.features.infer import infer
+from dlrm.data.features.list import split_lists
+from dlrm.data.features.list_text import LITERALS, are_lists
+from dlrm.data.scoring import encode_frame
+from dlrm.data.sources.frame import FrameSource
+
+from .tables import prepare
+
+ITEMS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1).map(
+    lambda text: text + "x"
+)
+WRITERS = [repr, json.dumps, lambda items: json.dumps(items, ensure_ascii=False)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(ITEMS), min_size=1, max_size=5), st.sampled_from(WRITERS))
+def test_any_list_of_texts_is_read(lists, write):
+    texts = pl.Series([write(items) for items in lists])
+    assert are_lists(texts)
+    values, lengths = split_lists(texts, LITERALS)
+    assert values.to_list() == [item for items in lists for item in items]
+    assert lengths.tolist() == [len(items) for items in lists]
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        ("[1, 2.0, None]", ["1", "2"]),
+        ("['it''s', \"it's\"]".replace("''", "\\'"), ["it's", "it's"]),
+        ("(1, 2)", ["1", "2"]),
+        ("{'a'}", ["a"]),
+        ("[1 2 3]", ["1", "2", "3"]),
+        ("['a' 'b c']", ["a", "b c"]),
+        ("[np.int64(3), np.str_('u')]", ["3", "u"]),
+        ("array([1, 2], dtype=int32)", ["1", "2"]),
+        ("[Sci Fi, Drama]", ["Sci Fi", "Drama"]),
+        ("[]", []),
+    ],
+)
+def test_other_ways_to_write_them(text, items):
+    assert split_lists(pl.Series([text]), LITERALS)[0].to_list() == items
+
+
+@pytest.mark.parametrize("text", ["a, b", "(unknown)", "{'a': 1, 'b': 2}", "x[1]", "12"])
+def test_what_is_no_list(text):
+    assert not are_lists(pl.Series([text]))
+
+
+def test_a_column_of_them_is_lists(tmp_path):
+    rng = np.random.default_rng(0)
+    lists = [
+        [f"t{k}" for k in rng.choice(20, rng.integers(1, 4), replace=False)] for _ in range(200)
+    ]
+    frame = pl.DataFrame({"tags": [repr(items) for items in lists], "label": [0, 1] * 100})
+    made = prepare(frame, tmp_path / "out")
+    typed = prepare(frame.with_columns(tags=pl.Series(lists)), tmp_path / "typed")
+    assert set(Features.load(made.path).vocabulary("tags").frame["value"]) == {
+        f"t{k}" for k in range(20)
+    }
+    few, all_rows = (encode_frame(Features.load(made.path), frame.head(n)).lists for n in (3, 200))
+    expected = encode_frame(Features.load(typed.path), typed_frame(frame, lists)).lists
+    np.testing.assert_array_equal(all_rows[0], expected[0])
+    np.testing.assert_array_equal(few[0], expected[0][: len(few[0])])
+
+
+def typed_frame(frame: pl.DataFrame, lists: list[list[str]]) -> pl.DataFrame:
+    return frame.with_columns(tags=pl.Series(lists))
+
+
+def test_embeddings_written_as_texts_are_no_lists(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(60, 4)).tolist()
+    frame = pl.DataFrame(
+        {"v": [repr(v) for v in vectors], "x": np.arange(60) / 7, "label": [0, 1] * 30}
+    )
+    schema = infer(FrameSource(frame).table(tmp_path, lambda _: None), ["label"])
+    assert schema.column("v").why == "lists of numbers with fractions"

@@ -1,0 +1,92 @@
+"""Numbers as spreadsheets and shops write them, recognised by the whole column."""
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dlrm.data.features.column import Column
+from dlrm.data.features.infer import infer
+from dlrm.data.features.number_text import doubted_point, read_numbers, recognise
+from dlrm.data.sources.frame import FrameSource
+from dlrm.errors import ConfigError
+
+from .tables import prepare
+
+UNITS = [("", ""), ("$", ""), ("€ ", ""), ("", " €"), ("", "%"), ("CHF ", ""), ("-", "")]
+SEPARATORS = [
+    (",", "."),
+    (".", ","),
+    ("", ","),
+    (" ", "."),
+    (" ", ","),
+    ("'", "."),
+    ("\u202f", ","),
+]
+
+
+def written(number: float, thousands: str, decimal: str, places: int) -> str:
+    return f"{number:,.{places}f}".replace(",", "\0").replace(".", decimal).replace("\0", thousands)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(-(10**9), 10**9), min_size=1, max_size=20),
+    st.sampled_from(SEPARATORS),
+    st.sampled_from(UNITS[:-1]),
+)
+def test_any_format_is_recognised_and_read(cents, separators, unit):
+    numbers = [cent / 100 for cent in (*cents, 123_456_789)]
+    texts = pl.Series([f"{unit[0]}{written(x, *separators, 2)}{unit[1]}" for x in numbers])
+    text_format, doubt = recognise(texts)
+    assert not doubt
+    assert read_numbers(texts, text_format)[0].to_list() == pytest.approx(numbers)
+
+
+@pytest.mark.parametrize(
+    ("texts", "text_format"),
+    [
+        (["1,234.50", "12.10"], "1,234.5"),
+        (["1.234,00", "389,00"], "1.234,5"),
+        (["$21.84", "($3.00)", "-$1"], "$1234.5"),
+        (["12%", "3.5 %"], "1234.5%"),
+        (["12,34,567", "1,000.5"], "1,234.5"),
+        (["1234", "1.5", "-2e3"], ""),
+        (["10-20", "20-30"], ""),
+        (["$", "$$"], ""),
+        (["$5", "€5"], ""),
+        (["1,2,3", "4,5"], ""),
+    ],
+)
+def test_formats(texts, text_format):
+    assert recognise(pl.Series(texts)) == (text_format, "")
+
+
+def test_what_may_be_doubted_is_said(tmp_path):
+    text_format, doubt = recognise(pl.Series(["2,184", "389"]))
+    assert text_format == "1,234.5"
+    assert doubt == 'AMBIGUOUS: if its commas are decimal commas, set format = "1234,5"'
+    assert "separate thousands" in doubted_point(pl.Series(["2.184", "389"]))
+    assert not doubted_point(pl.Series(["2.184", "0.389"]))
+    frame = pl.DataFrame(
+        {"price": [f"{k * k},184" for k in range(1, 32)], "label": [0, *[0, 1] * 15]}
+    )
+    schema = infer(FrameSource(frame).table(tmp_path, lambda _: None), ["label"])
+    assert "AMBIGUOUS" in schema.column("price").why
+
+
+def test_a_format_makes_the_numbers_it_means(tmp_path):
+    numbers = np.random.default_rng(0).lognormal(8, 1, 100).round(2)
+    label = [0, 1] * 50
+    plain = prepare(pl.DataFrame({"x": numbers, "label": label}), tmp_path / "plain")
+    texts = [f"€{written(x, '.', ',', 2)}" for x in numbers]
+    made = prepare(pl.DataFrame({"x": texts, "label": label}), tmp_path / "texts")
+    for split in ("train", "test"):
+        np.testing.assert_array_equal(made.split(split).dense, plain.split(split).dense)
+
+
+@pytest.mark.parametrize("text_format", ["1234", "1.234.5", "abc", "1,234,5"])
+def test_a_format_that_says_nothing_is_refused(text_format):
+    with pytest.raises(ConfigError, match="column x: the format"):
+        Column(name="x", kind="number", format=text_format)
