@@ -3,18 +3,26 @@
     sources  ->  ~/.cache/dlrm/<name>-<key>.so
 
 The key is a hash of everything that decides what comes out: sources, flags, compiler, the names of
-linked libraries. The libraries have a plain C ABI and are called with ctypes.
+linked libraries. Beside each library stands the hash of its content, so that a damaged one is
+compiled anew. The libraries have a plain C ABI and are called with ctypes.
+
+What is loaded is executed: only this user or root may be able to write it. Where others could, the
+cache is a private folder among the temporary files instead.
 """
 
+import atexit
+import ctypes
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wno-psabi")
 
@@ -73,12 +81,11 @@ def compiled(
     sources = sorted(path for path in folder.iterdir() if path.suffix in (".h", ".cpp"))
     kept = cache()
     target = kept / f"{name}-{key(sources, flags, version, link)}.so"
-    if target.exists():
+    if _is_whole(target):
         return target
     try:
-        kept.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(kept / "lock"):
-            if not target.exists():
+            if not _is_whole(target):
                 sys.stderr.write(f"dlrm: compiling {what}, once ...\n")
                 _compile(program, sources, flags, link, target)
     except OSError as error:
@@ -98,7 +105,53 @@ def _compile(
         _run([program, *flags, "-c", *units, "-o", str(unit)])
         sanitize = [flag for flag in flags if flag.startswith("-fsanitize")]
         _run([program, "-shared", *sanitize, str(unit), *link, "-o", str(library)])
+        # Whatever the umask: a library that a group may write is not loaded.
+        library.chmod(0o755)
+        digest = Path(scratch) / "digest"
+        digest.write_text(_digest(library))
         library.replace(target)
+        digest.replace(_digest_file(target))
+
+
+def load(
+    library: Path, arguments: Mapping[str, Sequence[type]], results: Mapping[str, type | None]
+) -> Any:
+    """Return a compiled library with its functions declared.
+
+    Args:
+        library: What `compiled` returned.
+        arguments: Exported function -> the types of its arguments.
+        results: Function -> the type of what it returns; None where it is not named.
+
+    Raises:
+        BuildError: It cannot be loaded, or lacks a function.
+
+    """
+    try:
+        loaded = ctypes.CDLL(str(library))
+        for name, types in arguments.items():
+            function = getattr(loaded, name)
+            function.argtypes, function.restype = types, results.get(name)
+    except (OSError, AttributeError) as error:
+        raise BuildError(f"{library} cannot be used ({error}); remove it") from error
+    return loaded
+
+
+def _is_whole(library: Path) -> bool:
+    """Whether a library is there, as it was compiled, and nobody else can have written it."""
+    try:
+        whole = _digest_file(library).read_text() == _digest(library)
+    except (OSError, ValueError):
+        return False
+    return whole and _danger(library) is None
+
+
+def _digest_file(library: Path) -> Path:
+    return library.with_suffix(".sha256")
+
+
+def _digest(library: Path) -> str:
+    return hashlib.sha256(library.read_bytes()).hexdigest()
 
 
 def _run(command: list[str]) -> None:
@@ -109,11 +162,72 @@ def _run(command: list[str]) -> None:
 
 
 def cache() -> Path:
-    """Return the folder of compiled libraries: `$DLRM_CACHE`, else `~/.cache/dlrm`."""
+    """Return the folder of compiled libraries, made: `$DLRM_CACHE`, else `~/.cache/dlrm`.
+
+    Where others could write what lies there, or there is no such folder to be had, it is a private
+    one among the temporary files; a line on standard error says so, once.
+    """
+    wanted = "~/.cache/dlrm"
+    try:
+        wanted = _wanted()
+        _make(wanted)
+        problem = _danger(wanted)
+    except (OSError, RuntimeError) as error:
+        problem = f"{wanted} cannot be used ({error})"
+    return Path(wanted).resolve() if problem is None else _private(problem)
+
+
+def _wanted() -> Path:
+    """Return where the cache should be; a RuntimeError where the user has no home."""
     if os.environ.get("DLRM_CACHE"):
         return Path(os.environ["DLRM_CACHE"])
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "dlrm"
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and those above it, none of which others may write."""
+    for part in (*reversed(folder.parents), folder):
+        if not part.is_dir():
+            part.mkdir(mode=0o755, exist_ok=True)
+
+
+def _danger(path: Path) -> str | None:
+    """Return why others could put something else at a path; None where only this user or root can.
+
+    Whoever may write a folder may exchange what lies in it, so all folders above count. Where a
+    folder has the sticky bit, as that of temporary files, others leave alone what is not theirs.
+    """
+    path = path.resolve()
+    for part in (path, *path.parents):
+        status = part.lstat()
+        if status.st_uid not in (0, os.geteuid()):
+            return f"{part} belongs to another user"
+        shared = status.st_mode & stat.S_ISVTX and part != path
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not shared:
+            return f"others may write {part}"
+    return None
+
+
+_private_folders: dict[str, Path] = {}
+"""What is wrong with a cache -> the folder that is taken instead."""
+
+
+def _private(problem: str) -> Path:
+    """Return a folder that only this user can write, the same in all processes where it can be."""
+    if problem not in _private_folders:
+        folder = Path(tempfile.gettempdir()).resolve() / f"dlrm-{os.geteuid()}"
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            safe = folder.resolve() == folder and _danger(folder) is None
+        except OSError:
+            safe = False
+        if not safe:
+            folder = Path(tempfile.mkdtemp(prefix="dlrm-"))
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        _private_folders[problem] = folder
+        sys.stderr.write(f"dlrm: compiled code is kept in {folder}, because {problem}\n")
+    return _private_folders[problem]
 
 
 def key(

@@ -102,14 +102,6 @@ def test_a_compiler_that_fails_is_quoted(tmp_path):
     assert "error: no luck" in err
 
 
-def test_a_cache_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "cache").write_text("a file")
-    code, out, err = finish(start(tmp_path))
-    if has_compiler():
-        assert f"the cache {tmp_path / 'cache'} cannot be written" in err
-    assert (code, out) == (0, "reference")
-
-
 def test_a_forced_backend_that_cannot_run_is_an_error(tmp_path, no_compiler):
     code, _, err = finish(start(tmp_path, DLRM_KERNELS="cpu", **no_compiler))
     assert code == 1

@@ -4,7 +4,6 @@ Each has a counterpart in Polars that gives the same, for machines without a com
 `$DLRM_KERNELS=reference` chooses those. Calls from several threads run side by side.
 """
 
-import ctypes
 import os
 import sys
 from ctypes import c_int, c_int64, c_void_p
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dlrm.compiler import BuildError, compiled
+from dlrm.compiler import BuildError, compiled, load
 
 _ARGUMENTS: dict[str, list[type]] = {
     "parse_criteo": [c_void_p, c_void_p, c_int64, c_int, *[c_void_p] * 4],
@@ -184,11 +183,7 @@ def _load() -> Any:
     if os.environ.get("DLRM_KERNELS") == "reference":
         return None
     try:
-        library = ctypes.CDLL(str(build()))
-    except (BuildError, OSError) as error:
+        return load(build(), _ARGUMENTS, dict.fromkeys(_ARGUMENTS, c_int64))
+    except BuildError as error:
         sys.stderr.write(f"dlrm: no kernels of its own, Polars reads logs (slower): {error}\n")
         return None
-    for name, arguments in _ARGUMENTS.items():
-        function = getattr(library, name)
-        function.argtypes, function.restype = arguments, c_int64
-    return library

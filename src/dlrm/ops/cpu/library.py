@@ -1,6 +1,5 @@
 """The compiled library behind the CPU kernels: loaded at first use."""
 
-import ctypes
 from ctypes import c_float, c_int, c_int64, c_uint32, c_void_p
 from threading import Lock
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlrm.compiler import BuildError
+from dlrm import compiler
 from dlrm.ops import build
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -79,13 +78,9 @@ def use(isa: str) -> str | None:
         if _isa == isa:
             return None
         try:
-            library = ctypes.CDLL(str(build.compiled(isa)))
-        except (BuildError, OSError) as error:
+            library = compiler.load(build.compiled(isa), _ARGUMENTS, _RESULTS)
+        except compiler.BuildError as error:
             return str(error)
-        for name, arguments in _ARGUMENTS.items():
-            function = getattr(library, name)
-            function.argtypes = arguments
-            function.restype = _RESULTS.get(name)
         native, _isa = library, isa
     return None
 
