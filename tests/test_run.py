@@ -82,16 +82,16 @@ def test_schemas_say_how_they_differ():
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("config.json", b"{}", "it has no config"),
-        ("config.json", b"[]", "it has no config"),
+        ("config.json", b"{}", 'it has no "recipe"'),
+        ("config.json", b"[]", "expected a JSON object"),
         ("schema.json", b'{"dense": []}', "not a schema"),
         ("schema.json", b'{"dense": [{"nme": 1}], "tables": []}', "not a schema"),
         # As dlrm wrote it before tables could be shared.
         ("schema.json", b'{"dense": [], "categorical": []}', "not a schema.*train it again"),
-        ("metrics.jsonl", b"\xff\xfe\n", "not text"),
+        ("metrics.jsonl", b"\xff\xfe\n", "line 1: not JSON"),
     ],
 )
 def test_files_without_their_content_are_named(run, name, content, message):
     (run.path / name).write_bytes(content)
-    with pytest.raises(RunError, match=rf"{name}: {message}"):
+    with pytest.raises(RunError, match=rf"{name}(: |, ){message}"):
         _ = run.config, run.schema, run.metrics()

@@ -8,8 +8,20 @@ Every command of the command line is a function here. Names are imported when fi
 `import dlrm` is fast.
 """
 
+import os
+import sys
+
+if (
+    sys.argv[:1] == ["-m"]
+    and any(word.removeprefix("-m").partition(".")[0] == "dlrm" for word in sys.orig_argv)
+    and sys.path[:1] == [os.getcwd()]  # noqa: PTH109 - nothing is imported before
+):
+    # `python -m` looks for modules in the current folder first, but whatever is called `rich.py`
+    # there is no part of this program.
+    del sys.path[0]
+
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -97,7 +109,7 @@ _HOME = {
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'dlrm' has no attribute '{name}'")
     value = getattr(import_module(_HOME[name]), name)

@@ -1,7 +1,8 @@
 """Catalogues: what has a short name, and `module:name` for what has none."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,10 +30,23 @@ def find(kind: str, name: str, catalogue: Mapping[str, T]) -> T | Any:
     module, colon, attribute = name.partition(":")
     if not colon:
         raise unknown(kind, name, [*catalogue, "module:name"])
-    # As of `python -m`, last so that nothing there hides a package.
-    if (folder := str(Path.cwd())) not in sys.path:
-        sys.path.append(folder)
     try:
-        return getattr(import_module(module), attribute)
+        with _current_folder():
+            return getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{kind} {name}: {error}") from error
+
+
+@contextmanager
+def _current_folder() -> Iterator[None]:
+    """Look for modules in the current folder too, last so that nothing there hides a package.
+
+    Only within the block: of what is imported later nothing is to be found there.
+    """
+    folder = str(Path.cwd())
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        # The last one: a module may have put it there on purpose.
+        del sys.path[len(sys.path) - 1 - sys.path[::-1].index(folder)]

@@ -70,15 +70,21 @@ OPTIONS = """Options of every command:
   -h, --help"""
 
 
-EXPLAINED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)
+EXPLAINED = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT),
+    *(errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+)
 """System errors that a message explains as well as a traceback."""
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(
+    arguments: list[str] | None = None, *, started: Callable[[], object] = lambda: None
+) -> int:
     """Run a command line.
 
     Args:
         arguments: Words after `dlrm`; None takes them from the process.
+        started: Called when everything is imported and the command begins.
 
     Returns:
         The exit status: 0, 1 after an error or where a comparison failed, 2 for a wrong command
@@ -99,7 +105,9 @@ def main(arguments: list[str] | None = None) -> int:
     debug = _take(words, "--debug")
     module, _, function = COMMANDS[name][0].partition(":")
     try:
-        result = _call(getattr(import_module(module), function), words, f"dlrm {name}")
+        command = getattr(import_module(module), function)
+        started()
+        result = _call(command, words, f"dlrm {name}")
         _show(result, as_json)
     except (DlrmError, KeyboardInterrupt, OSError) as error:
         status = None if debug and not isinstance(error, Interrupted) else _explain(error)

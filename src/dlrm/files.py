@@ -1,7 +1,9 @@
 """Files that are either whole or not there: written beside, synced, renamed."""
 
+import ctypes
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+TEMPORARY = ".tmp"
+"""How the names of unfinished files end."""
 
 _passing: ContextVar[bool] = ContextVar("passing", default=False)
 
@@ -45,18 +50,72 @@ def sync_file(path: Path) -> None:
         sync(file.fileno())
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that readers see the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def new_beside(path: Path) -> Path:
+    """Make an empty file beside another one, under a name that nobody can guess.
+
+    Its folder may be somebody else's: a file or a link that lies there is never written through.
+    """
+    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}{TEMPORARY}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    os.close(os.open(temporary, flags, 0o666))
+    return temporary
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a new file to write, which becomes `path` when the block ends without an error.
+
+    Readers see the old content or the new, never a part.
+    """
+    temporary = new_beside(path)
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            sync(file.fileno())
+        yield temporary
+        sync_file(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that readers see the old content or the new, never a part."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def exchange(new: Path, old: Path) -> None:
+    """Let two folders of one parent trade places, so that `old` is there at any moment.
+
+    Where the system cannot do that at once, `old` is away for a moment: whoever finds `set_aside`
+    in its place puts it back with `recover`.
+    """
+    if _exchanged(new, old):
+        return
+    aside = set_aside(old)
+    old.rename(aside)
+    new.rename(old)
+    aside.rename(new)
+
+
+def set_aside(path: Path) -> Path:
+    """Return where a folder lies for a moment while `exchange` puts another in its place."""
+    return path.with_name(f".{path.name}.former")
+
+
+def recover(path: Path) -> None:
+    """Put back a folder that a process was killed exchanging."""
+    if not os.path.lexists(path) and set_aside(path).is_dir():
+        set_aside(path).rename(path)
+
+
+def _exchanged(new: Path, old: Path) -> bool:
+    """Exchange two paths at once, by Linux' renameat2; False where there is no such thing."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    at_cwd, exchange_flag = -100, 2
+    return renameat2(at_cwd, os.fsencode(new), at_cwd, os.fsencode(old), exchange_flag) == 0
 
 
 def write_json(path: Path, values: Any) -> None:

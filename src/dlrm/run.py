@@ -1,7 +1,10 @@
 """The run directory: everything a training run leaves, and all that later commands read.
 
 RUN/
-  config.json              recipe and resolved config
+  config.json              recipe and resolved config: written first, so that a run which is killed
+                           while it is made can be made again
+  files.json               sizes and hashes of the files that say what the run is: written last, a
+                           folder with it is a run
   schema.json              what the model's input means
   environment.json         command, versions, machine
   dataset.json             where the data came from, and its features
@@ -17,13 +20,22 @@ RUN/
 """
 
 import json
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from dlrm.errors import RunError
-from dlrm.files import write_bytes, write_json
+from dlrm.file_records import check_files, file_record
+from dlrm.files import TEMPORARY, write_bytes, write_json
+from dlrm.json_file import parse_object, read_json, write_sealed
+from dlrm.lock import locked
 from dlrm.schema import Schema
+
+CONFIG, FILES = "config.json", "files.json"
+_ADVICE = "train it again, or take its files from a copy"
 
 
 class Run:
@@ -49,44 +61,135 @@ class Run:
         schema: Schema,
         environment: dict[str, Any],
         dataset: dict[str, Any],
+        contents: Callable[[Path], object] = lambda path: None,
     ) -> "Run":
         """Start a new run directory.
+
+        Args:
+            path: Of the directory; what a killed process left of it is removed.
+            recipe: Name of the recipe.
+            config: The resolved config, nested dicts.
+            schema: What the model's input means.
+            environment: Command, versions and machine.
+            dataset: Where the data came from, and its features.
+            contents: Puts more into the directory.
 
         Raises:
             RunError: The folder exists and is not empty.
 
         """
         cls.check_new(path)
+        for left in path.iterdir() if path.is_dir() else ():
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            elif left.name != CONFIG:
+                left.unlink()
         path.mkdir(parents=True, exist_ok=True)
+        write_json(path / CONFIG, {"recipe": recipe, "config": config})
         write_json(path / "schema.json", schema.to_dict())
         write_json(path / "environment.json", environment)
         write_json(path / "dataset.json", dataset)
-        # Last, because a folder with a config is a run.
-        write_json(path / "config.json", {"recipe": recipe, "config": config})
+        contents(path)
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        records = {file.relative_to(path).as_posix(): file_record(file) for file in files}
+        write_sealed(path / FILES, {"files": records})
         return cls(path)
 
-    @staticmethod
-    def check_new(path: Path) -> None:
+    @classmethod
+    def check_new(cls, path: Path) -> None:
         """Raise a RunError if a new run would overwrite something here."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())) and not cls.begun(path):
             raise RunError(
                 f"{path} exists already: give another --run, or --resume to go on with it"
             )
 
     @classmethod
-    def open(cls, path: Path | str, *, silent: bool = False) -> "Run":
-        """Open an existing run directory; arguments as for the class.
+    def begun(cls, path: Path) -> dict[str, Any] | None:
+        """Return what a run is made of that was killed while it was made; None for any other.
+
+        Returns:
+            `recipe` and `config`; nothing where it was killed before these were written.
+
+        """
+        names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+        names = {n for n in names if not (n.startswith(".") and n.endswith(TEMPORARY))}
+        made = {CONFIG, "schema.json", "environment.json", "dataset.json", "features.json"}
+        if names - made - {"vocabulary"} or (names and CONFIG not in names):
+            return None
+        if not names:
+            return {} if path.is_dir() else None
+        try:
+            return read_json(path / CONFIG, RunError, keys=("recipe", "config"))
+        except RunError:
+            return None
+
+    @staticmethod
+    @contextmanager
+    def locked(path: Path, *, silent: bool = False) -> Iterator[None]:
+        """Keep other processes out of a run directory within the block; it is made if need be.
+
+        Args:
+            path: Of the directory. It is removed in the end where nothing was put into it.
+            silent: Whether to do nothing, because another process of the run holds the lock.
 
         Raises:
-            RunError: There is none.
+            RunError: Another process is at work there.
+
+        """
+        if silent or (path.exists() and not path.is_dir()):
+            yield
+            return
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            with locked(path, RunError, "training"):
+                yield
+        finally:
+            with suppress(OSError):
+                path.rmdir()
+
+    @classmethod
+    def open(cls, path: Path | str, *, silent: bool = False, check: bool = True) -> "Run":
+        """Open an existing run directory.
+
+        Args:
+            path: As for the class.
+            silent: As for the class.
+            check: Whether its files must be those that it was made with, as far as that costs no
+                time.
+
+        Raises:
+            RunError: There is none, or a file of it was altered.
 
         """
         path = Path(path)
         if not path.is_dir():
             raise RunError(f"{path}: no such run directory")
-        if not (path / "config.json").is_file():
-            raise RunError(f"{path} is not a run directory: it has no config.json")
-        return cls(path, silent=silent)
+        if not (path / CONFIG).is_file():
+            raise RunError(f"{path} is not a run directory: it has no {CONFIG}")
+        run = cls(path, silent=silent)
+        if check:
+            run.check()
+        return run
+
+    @staticmethod
+    def is_whole(path: Path) -> bool:
+        """Return whether a run directory was made to its end."""
+        return (path / FILES).is_file()
+
+    def check(self, *, wholly: bool = False) -> None:
+        """Raise a RunError unless the files of this run are those that it was made with.
+
+        Args:
+            wholly: Whether large files are read too, and not their sizes alone.
+
+        """
+        if not self.is_whole(self.path):
+            raise RunError(
+                f"{self.path}: {FILES} is missing; the run was killed while it was made, or an "
+                "older dlrm has made it: train it again"
+            )
+        records = read_json(self.path / FILES, RunError, keys=("files",), sealed=True)["files"]
+        check_files(self.path, records, RunError, wholly=wholly, advice=_ADVICE)
 
     @property
     def recipe(self) -> str:
@@ -103,7 +206,7 @@ class Run:
         """What the model's input means."""
         try:
             return Schema.from_dict(self._read("schema.json"))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RunError(
                 f"{self.path / 'schema.json'}: not a schema ({error}); a run of an older dlrm: "
                 "train it again"
@@ -128,7 +231,9 @@ class Run:
         """Append a line to metrics.jsonl."""
         if self.silent:
             return
-        with (self.path / "metrics.jsonl").open("a") as file:
+        # The directory may be somebody else's: nothing is written through a link.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        with os.fdopen(os.open(self.path / "metrics.jsonl", flags, 0o666), "a") as file:
             file.write(json.dumps({"event": event, **values}, allow_nan=False) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -152,29 +257,20 @@ class Run:
         path = self.path / "metrics.jsonl"
         if not path.is_file():
             return
-        try:
-            lines = path.read_text().splitlines(keepends=True)
-        except UnicodeDecodeError as error:
-            raise RunError(f"{path}: not text ({error})") from None
+        lines = path.read_bytes().splitlines(keepends=True)
         for number, line in enumerate(lines, start=1):
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                if number == len(lines) and not line.endswith("\n"):
+                event = parse_object(line, keys=("event",))
+                if not (isinstance(event["event"], str) and isinstance(event.get("step", 0), int)):
+                    raise ValueError("expected a name in event, and a number in step")
+            except ValueError as problem:
+                if number == len(lines) and not line.endswith(b"\n"):
                     return
-                raise RunError(f"{path}, line {number}: not JSON") from None
+                raise RunError(f"{path}, line {number}: {problem}") from None
+            yield event
 
     def _field(self, name: str) -> Any:
-        values = self._read("config.json")
-        if not isinstance(values, dict) or name not in values:
-            raise RunError(f"{self.path / 'config.json'}: it has no {name}")
-        return values[name]
+        return read_json(self.path / CONFIG, RunError, keys=("recipe", "config"))[name]
 
-    def _read(self, name: str) -> Any:
-        path = self.path / name
-        try:
-            return json.loads(path.read_text())
-        except FileNotFoundError:
-            raise RunError(f"{self.path}: {name} is missing") from None
-        except ValueError as error:
-            raise RunError(f"{path}: not JSON ({error})") from None
+    def _read(self, name: str) -> dict[str, Any]:
+        return read_json(self.path / name, RunError, advice=_ADVICE)

@@ -17,7 +17,7 @@ from dlrm.data.lists import Lists
 from dlrm.data.split import SPLITS, Rows
 from dlrm.data.store import FORMAT, MANIFEST_FILE, VERSION, Dataset
 from dlrm.data.vocabulary import Vocabulary
-from dlrm.files import write_json
+from dlrm.json_file import write_sealed
 from dlrm.schema import DenseFeature, Feature, Schema, Table
 
 Samples = list[list[list[int]]]
@@ -140,7 +140,7 @@ def write(
         "features": features,
         "files": {},
     }
-    write_json(folder / MANIFEST_FILE, manifest)
+    write_sealed(folder / MANIFEST_FILE, manifest)
     return Dataset.open(folder)
 
 

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dlrm.data.store import VERSION, Dataset, file_record, verify
+from dlrm import file_records
+from dlrm.data.store import VERSION, Dataset, verify
 from dlrm.errors import ConfigError, DatasetError
-from dlrm.files import write_json
+from dlrm.file_records import file_record
+from dlrm.json_file import write_sealed
 from dlrm.schema import Schema
 
 from . import ragged
@@ -25,7 +27,7 @@ def dataset(tmp_path) -> Dataset:
     (written.path / "vocabulary/C7.parquet").write_bytes(b"values")
     record = file_record(written.path / "vocabulary/C7.parquet")
     files = {"vocabulary/C7.parquet": record}
-    write_json(written.path / "manifest.json", {**written.manifest, "files": files})
+    write_sealed(written.path / "manifest.json", {**written.manifest, "files": files})
     return Dataset.open(written.path)
 
 
@@ -77,7 +79,7 @@ def lengthen(path: Path) -> None:
 @pytest.mark.parametrize("file", ["train/ids.bin", "test/labels.bin", "vocabulary/C7.parquet"])
 @pytest.mark.parametrize(
     ("damage", "message"),
-    [(truncate, "bytes, the manifest says"), (lengthen, "bytes, the"), (Path.unlink, "is missing")],
+    [(truncate, "bytes, its record says"), (lengthen, "bytes, its"), (Path.unlink, "is missing")],
 )
 def test_a_file_of_another_size_is_named(dataset, file, damage, message):
     damage(dataset.path / file)
@@ -90,20 +92,26 @@ def test_a_file_of_another_size_is_named(dataset, file, damage, message):
 
 
 @pytest.mark.parametrize("file", ["train/ids.bin", "test/dense.bin", "vocabulary/C7.parquet"])
-def test_an_altered_byte_is_found_when_verifying(dataset, file):
+def test_an_altered_byte_is_found_at_once_or_when_verifying(dataset, file, monkeypatch):
     path = dataset.path / file
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    opened = Dataset.open(dataset.path)
     with pytest.raises(DatasetError, match="was altered") as caught:
-        verify(opened)
+        Dataset.open(dataset.path)
     assert str(path) in str(caught.value)
+    # Large files are not hashed whenever a dataset is opened.
+    monkeypatch.setattr(file_records, "CHEAP_BYTES", 0)
+    opened = Dataset.open(dataset.path)
+    with pytest.raises(DatasetError, match="was altered"):
+        verify(opened)
 
 
 def altered(dataset: Dataset, **values) -> Path:
     path = dataset.path / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    manifest = json.loads(path.read_text()) | values
+    del manifest["sha256"]
+    write_sealed(path, manifest)
     return dataset.path
 
 
@@ -118,13 +126,13 @@ def test_manifests_that_cannot_be_read(dataset, tmp_path):
         Dataset.open(altered(dataset, version=4))
     with pytest.raises(DatasetError, match='format "parquet", expected "dlrm-dataset"'):
         Dataset.open(altered(dataset, version=3, format="parquet"))
-    with pytest.raises(DatasetError, match="lacks"):
+    with pytest.raises(DatasetError, match="is no manifest of ours"):
         Dataset.open(altered(dataset, format="dlrm-dataset", splits={"train": {}}))
     (dataset.path / "manifest.json").write_text("{half")
-    with pytest.raises(DatasetError, match="is damaged"):
+    with pytest.raises(DatasetError, match=r"manifest\.json: "):
         Dataset.open(dataset.path)
     (dataset.path / "manifest.json").write_text("[]")
-    with pytest.raises(DatasetError, match="is damaged"):
+    with pytest.raises(DatasetError, match=r"manifest\.json: "):
         Dataset.open(dataset.path)
     (dataset.path / "manifest.json").unlink()
     with pytest.raises(DatasetError, match="not a prepared dataset"):
@@ -176,11 +184,12 @@ def test_lists_are_mapped_beside_their_offsets(lists):
 
 
 @pytest.mark.parametrize("place", [0, -8])
-def test_offsets_that_do_not_fit_their_ids_are_named(lists, place):
+def test_offsets_that_do_not_fit_their_ids_are_named(lists, place, monkeypatch):
     path = lists.path / "test/list_offsets.bin"
     content = bytearray(path.read_bytes())
     content[place] ^= 1
     path.write_bytes(content)
+    monkeypatch.setattr(file_records, "CHEAP_BYTES", 0)
     opened = Dataset.open(lists.path)
     with pytest.raises(DatasetError, match=r"list_offsets.bin goes from \d+ to \d+, expected 0 to"):
         opened.split("test")
@@ -208,3 +217,35 @@ def test_a_manifest_that_does_not_fit_its_arrays(lists):
     del splits["test"]["arrays"]["list_offsets"]
     with pytest.raises(DatasetError, match=r"test has the arrays .*, its schema needs"):
         Dataset.open(altered(lists, splits=splits))
+
+
+def test_names_lead_nowhere_else(dataset, tmp_path):
+    secret = tmp_path / "scores"
+    secret.write_bytes((dataset.path / "train/labels.bin").read_bytes())
+    splits = json.loads(json.dumps(dataset.manifest["splits"]))
+    for name in ("../scores", str(secret), "train/../../scores", "train/ids.bin"):
+        splits["train"]["arrays"]["labels"]["file"] = name
+        with pytest.raises(DatasetError, match=r"manifest\.json: labels of train is in"):
+            Dataset.open(altered(dataset, splits=splits))
+    splits["train"]["arrays"]["labels"]["file"] = "train/labels.bin"
+    for name in (
+        "../scores",
+        str(secret),
+        "vocabulary/../../scores",
+        "vocabulary//x",
+        "vocabulary",
+    ):
+        files = {name: file_record(secret)}
+        with pytest.raises(DatasetError, match=r"is no file of|is not the name of"):
+            Dataset.open(altered(dataset, splits=splits, files=files))
+
+
+def test_a_link_that_leaves_the_dataset_is_refused(dataset, tmp_path):
+    (dataset.path / "train/labels.bin").rename(tmp_path / "labels")
+    (dataset.path / "train/labels.bin").symlink_to(tmp_path / "labels")
+    with pytest.raises(DatasetError, match="leads out of its folder"):
+        Dataset.open(dataset.path)
+    (dataset.path / "train/labels.bin").unlink()
+    (dataset.path / "train/labels.bin").symlink_to("labels.bin")
+    with pytest.raises(DatasetError, match="leads nowhere"):
+        Dataset.open(dataset.path)

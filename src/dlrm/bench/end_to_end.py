@@ -219,7 +219,7 @@ def _call(*words: object, folder: Path) -> tuple[str, int]:
     """
     out, err = folder / "out.txt", folder / "err.txt"
     with out.open("wb") as said, err.open("wb") as complained:
-        command = [sys.executable, *map(str, words)]
+        command = [sys.executable, "-P", *map(str, words)]
         process = subprocess.Popen(command, stdout=said, stderr=complained, cwd=folder)
         peak = 0
         while process.poll() is None:

@@ -77,7 +77,7 @@ def measure(sizes: list[int]) -> list[dict[str, Any]]:
     common |= {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "dlrm.bench.exchange", *map(str, sizes)],
+            [sys.executable, "-P", "-m", "dlrm.bench.exchange", *map(str, sizes)],
             env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             text=True,

@@ -107,7 +107,7 @@ def _run(task: dict[str, Any], procs: int, threads: int) -> list[dict[str, Any]]
         }
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-m", "dlrm.bench.operators", str(threads)],
+                [sys.executable, "-P", "-m", "dlrm.bench.operators", str(threads)],
                 env={**os.environ, **{name: str(value) for name, value in world.items()}},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

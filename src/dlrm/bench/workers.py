@@ -88,7 +88,7 @@ class Workers:
                 world = {"OMP_NUM_THREADS": self.task.threads}
             self._processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "dlrm.bench.workers", json.dumps(vars(self.task))],
+                    [sys.executable, "-P", "-m", "dlrm.bench.workers", json.dumps(vars(self.task))],
                     env={**os.environ, **{name: str(value) for name, value in world.items()}},
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,

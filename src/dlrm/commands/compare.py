@@ -1,6 +1,5 @@
 """`dlrm compare`: several models on the same rows, with several seeds."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from dlrm.commands.train import fresh, open_data
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, MissingExtraError, RunError
 from dlrm.files import write_json
+from dlrm.json_file import read_json, write_sealed
 from dlrm.nn import precision
 from dlrm.reporting import comparison as page
 from dlrm.reporting.comparison import beside, conclusion
@@ -27,6 +27,8 @@ from dlrm.training.config import TrainConfig, from_dict, to_dict
 from dlrm.training.significance import LEVEL
 
 RECORD, RESULT = "comparison.json", "result.json"
+KEYS = ("recipe", "config", "data", "models", "seeds", "rates")
+"""What the record of a comparison holds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,20 +164,20 @@ def _start(
     # Asked before the data are prepared, which may take long.
     check_models(models)
     folder = folder or fresh("compare")
-    Run.check_new(folder)
-    config = replace(config, precision=precision.resolve(config.precision))
-    dataset = open_data(config)
-    record = {
-        "recipe": recipe,
-        "config": to_dict(config),
-        "data": str(dataset.path.resolve()),
-        "models": list(models),
-        "seeds": seeds,
-        "rates": list(rates),
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RECORD, record)
-    return _compare(folder, record, dataset)
+    with Run.locked(folder):
+        Run.check_new(folder)
+        config = replace(config, precision=precision.resolve(config.precision))
+        dataset = open_data(config)
+        record = {
+            "recipe": recipe,
+            "config": to_dict(config),
+            "data": str(dataset.path.resolve()),
+            "models": list(models),
+            "seeds": seeds,
+            "rates": list(rates),
+        }
+        write_sealed(folder / RECORD, record)
+        return _compare(folder, record, dataset)
 
 
 def _resume(folder: Path | None) -> CompareResult:
@@ -183,8 +185,9 @@ def _resume(folder: Path | None) -> CompareResult:
         raise ConfigError("--resume needs the folder of the comparison: --run FOLDER")
     if not (folder / RECORD).is_file():
         raise RunError(f"{folder} is not a comparison: it has no {RECORD}")
-    record = json.loads((folder / RECORD).read_text())
-    return _compare(folder, record, Dataset.open(Path(record["data"])))
+    record = read_json(folder / RECORD, RunError, keys=KEYS)
+    with Run.locked(folder):
+        return _compare(folder, record, Dataset.open(Path(record["data"])))
 
 
 def _compare(folder: Path, record: dict[str, Any], dataset: Dataset) -> CompareResult:

@@ -1,6 +1,5 @@
 """`dlrm experiment figure5`: the paper's comparison of DLRM with DCN, on the user's data."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from dlrm.commands.train import fresh, open_data
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, MissingExtraError, RunError, unknown
 from dlrm.files import write_json
+from dlrm.json_file import read_json, write_sealed
 from dlrm.nn import precision
 from dlrm.recipes.figure5 import MODELS, OPTIMIZERS, figure5, with_optimizer
 from dlrm.reporting import figure5 as page
@@ -24,6 +24,8 @@ from dlrm.training.config import TrainConfig, from_dict, to_dict
 
 EXPERIMENTS = ("figure5",)
 RECORD, RESULT = "experiment.json", "result.json"
+KEYS = ("config", "data", "seeds", "rates")
+"""What the record of an experiment holds."""
 POINTS = 20
 """Points of each curve."""
 
@@ -94,7 +96,7 @@ def main(words: list[str], prog: str) -> ExperimentResult:
             raise ConfigError("--resume needs the folder of the experiment: --run FOLDER")
         if not (folder / RECORD).is_file():
             raise RunError(f"{folder} is not an experiment: it has no {RECORD}")
-        record = json.loads((folder / RECORD).read_text())
+        record = read_json(folder / RECORD, RunError, keys=KEYS)
         return _repeat(folder, record, Dataset.open(Path(record["data"])))
     if arguments.seeds < 1 or not arguments.rates:
         raise ConfigError("the experiment needs at least one seed and one rate")
@@ -109,7 +111,7 @@ def main(words: list[str], prog: str) -> ExperimentResult:
         "rates": arguments.rates,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RECORD, record)
+    write_sealed(folder / RECORD, record)
     return _repeat(folder, record, dataset)
 
 
@@ -118,18 +120,19 @@ def _repeat(folder: Path, record: dict[str, Any], dataset: Dataset) -> Experimen
     if not config.eval.every:
         steps = -(-len(dataset.split("train")) // config.loader.batch_size)
         config = replace(config, eval=replace(config.eval, every=max(1, -(-steps // POINTS))))
-    comparisons = {
-        optimizer: compare(
-            folder / optimizer,
-            "criteo-kaggle",
-            with_optimizer(config, optimizer),
-            dataset,
-            models=MODELS,
-            seeds=range(record["seeds"]),
-            factors=record["rates"],
-        )
-        for optimizer in OPTIMIZERS
-    }
+    with Run.locked(folder):
+        comparisons = {
+            optimizer: compare(
+                folder / optimizer,
+                "criteo-kaggle",
+                with_optimizer(config, optimizer),
+                dataset,
+                models=MODELS,
+                seeds=range(record["seeds"]),
+                factors=record["rates"],
+            )
+            for optimizer in OPTIMIZERS
+        }
     write_json(
         folder / RESULT, {name: compared.to_dict() for name, compared in comparisons.items()}
     )

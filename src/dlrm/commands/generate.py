@@ -2,10 +2,9 @@
 
 import errno
 import gzip
-import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -19,7 +18,7 @@ from dlrm import terminal
 from dlrm.data.sources.clicks import ClicksSource
 from dlrm.data.sources.raw_log import write_lines
 from dlrm.errors import DlrmError
-from dlrm.files import sync_folder
+from dlrm.files import replacing
 from dlrm.metrics import Metrics, MetricValues, measure
 
 COMPRESSION = 1
@@ -117,26 +116,18 @@ def generate(
 @contextmanager
 def _replacing(out: Path) -> Iterator[BinaryIO]:
     """Give a stream into what becomes `out` when the block ends without an error."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with replacing(out) as temporary, temporary.open("wb") as file:
             if out.suffix == ".gz":
                 # No name and no time inside: equal rows make equal bytes.
                 with gzip.GzipFile("", "wb", COMPRESSION, file, mtime=0) as packed:
                     yield cast(BinaryIO, packed)
             else:
                 yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(out)
-        sync_folder(out.parent)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise DlrmError(
                 f"the disk of {out} is full; nothing was kept: free some space"
             ) from error
         raise DlrmError(f"{out} cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()

@@ -77,6 +77,7 @@ def train(
     if resume:
         if run is None:
             raise ConfigError("resume needs the run directory")
+        _make_again(Path(run))
         opened = Run.open(Path(run))
         with _world(from_dict(opened.config)) as world:
             return _resume(opened, None, world)
@@ -135,6 +136,9 @@ def main(words: list[str], prog: str) -> TrainResult | None:
         # The launcher has started all processes anew after one was lost.
         flags += ["--resume"] if "--run" in flags else ["--resume", "--run", str(restarted)]
         again = True
+    if again and not _make_again(_run_flag(flags)) and recipe and Run.begun(_run_flag(flags)) == {}:
+        # It was killed before it had written anything: these words start it.
+        flags, again = [flag for flag in flags if flag != "--resume"], False
     resumed = Run.open(_run_flag(flags)) if again else None
     if resumed and recipe not in (None, resumed.recipe):
         raise ConfigError(f"{resumed.path} was started with the recipe {resumed.recipe}")
@@ -224,6 +228,17 @@ def check_batch(config: TrainConfig, world: int) -> None:
         )
 
 
+def _make_again(path: Path) -> bool:
+    """Make a run directory to its end that a killed process has begun; return whether it was so."""
+    begun = Run.begun(path)
+    if not begun:
+        return False
+    with Run.locked(path):
+        config = from_dict(begun["config"])
+        runner.create(path, begun["recipe"], config, open_data(config))
+    return True
+
+
 def _run_flag(flags: list[str]) -> Path:
     if path := take_value(list(flags), "--run"):
         return Path(path)
@@ -235,26 +250,29 @@ def _start(recipe: str, config: TrainConfig, path: Path | None, world: World) ->
     # Asked before the data are prepared, which may take long.
     resolve_device(config.device, world.local_rank, world.local_size)
     path = Path(world.broadcast_object(str(fresh(recipe) if path is None else path)))
-    if world.first:
-        Run.check_new(path)
-    world.assert_same({"recipe": recipe, **_flat(to_dict(config))})
-    # What `auto` means here is part of what a resumed run must repeat, on another machine too.
-    config = replace(config, precision=world.broadcast_object(precision.resolve(config.precision)))
-    dataset = rank_zero_first(world, lambda: open_data(config))
-    world.assert_same(_meaning(dataset))
-    run = runner.create(path, recipe, config, dataset, world)
-    models = (member.model for member in members(config))
-    crossed = any(CROSS_NAME in name for name in dataset.schema.feature_names)
-    if (
-        world.first
-        and not crossed
-        and any(isinstance(model, WideDeepConfig) and not model.crosses for model in models)
-    ):
-        terminal.err.print(
-            "wide_deep without --model.crosses: its wide part is the first-order weights, and "
-            "pairs are left to the MLP"
+    with Run.locked(path, silent=not world.first):
+        if world.first:
+            Run.check_new(path)
+        world.assert_same({"recipe": recipe, **_flat(to_dict(config))})
+        # What `auto` means here is part of what a resumed run must repeat, on another machine too.
+        config = replace(
+            config, precision=world.broadcast_object(precision.resolve(config.precision))
         )
-    return _train(config, dataset, run, world, resume=False)
+        dataset = rank_zero_first(world, lambda: open_data(config))
+        world.assert_same(_meaning(dataset))
+        run = runner.create(path, recipe, config, dataset, world)
+        models = (member.model for member in members(config))
+        crossed = any(CROSS_NAME in name for name in dataset.schema.feature_names)
+        if (
+            world.first
+            and not crossed
+            and any(isinstance(model, WideDeepConfig) and not model.crosses for model in models)
+        ):
+            terminal.err.print(
+                "wide_deep without --model.crosses: its wide part is the first-order weights, and "
+                "pairs are left to the MLP"
+            )
+        return _train(config, dataset, run, world, resume=False)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -294,7 +312,8 @@ def _resume(
         raise RunError(
             f"{run.path} was trained on another schema than {dataset.path}: {difference}"
         )
-    return _train(config, dataset, run, world, resume=True)
+    with Run.locked(run.path, silent=not world.first):
+        return _train(config, dataset, run, world, resume=True)
 
 
 def open_data(config: TrainConfig) -> Dataset:

@@ -7,7 +7,6 @@ writes it, and each reads what it keeps: any number of them go on from a file of
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch.optim import Optimizer
 
 from dlrm.compat.saved_file import KEY, Stored, crc32, opened
 from dlrm.errors import CheckpointError
-from dlrm.files import sync_folder, write_tensors
+from dlrm.files import replacing, write_tensors
 from dlrm.models.dlrm import DLRM
 from dlrm.nn.embedding import pieces
 from dlrm.parallel.world import World
@@ -90,15 +89,11 @@ def save(
     drawn = {"pos": words["state"]["pos"], "gauss": [words["has_gauss"], words["gauss"]]}
     values = {"state": asdict(state), "rng": drawn}
     values["crc32"] = crc32(values, tensors)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write_tensors(unfinished, tensors, {KEY: json.dumps(values)})
-        unfinished.replace(path)
-        sync_folder(path.parent)
+        with replacing(path) as unfinished:
+            write_tensors(unfinished, tensors, {KEY: json.dumps(values)})
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be written: {error}") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _gathered(place: Place, tensor: Tensor, world: World) -> Tensor:

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from dlrm.data.encoded import Encoded
 from dlrm.data.lists import Lists, consecutive, take
 from dlrm.data.split import Rows
-from dlrm.data.store import LIST_IDS, LIST_OFFSETS, array_layout
+from dlrm.data.store import LIST_IDS, LIST_OFFSETS, array_file, array_layout
 from dlrm.errors import DatasetError
 from dlrm.files import sync, sync_folder
 from dlrm.schema import Schema, Task
@@ -87,7 +87,7 @@ class SplitWriter:
         layout = array_layout(schema, weights=weights, truth=truth)
         self._arrays = {
             split: {
-                name: ArrayWriter(folder, f"{split}/{name}.bin", dtype, columns)
+                name: ArrayWriter(folder, array_file(split, name), dtype, columns)
                 for name, (dtype, columns) in layout.items()
             }
             for split in splits

@@ -30,10 +30,11 @@ from dlrm.data.store import (
     VERSION,
     VOCABULARY_FOLDER,
     Dataset,
-    file_record,
 )
-from dlrm.data.target import ENTRIES, check_space, disk_bytes, existing, remove_dataset
-from dlrm.files import sync_file, sync_folder, write_json
+from dlrm.data.target import ENTRIES, check_replaceable, check_space, disk_bytes, existing
+from dlrm.file_records import file_record
+from dlrm.files import sync_file, sync_folder
+from dlrm.json_file import write_sealed
 from dlrm.terminal import progress
 
 
@@ -62,6 +63,9 @@ def prepare(
     """
     check_pool()
     out, config = Path(out), config or PrepareConfig()
+    if out.is_symlink():
+        # What is replaced is the folder, not the link to it.
+        out = out.resolve()
     schema = known_schema(source, config)
     options, fingerprint = options_of(source, config), source.fingerprint()
     if (dataset := existing(out, fingerprint, options, force=force)) is not None:
@@ -96,9 +100,8 @@ def prepare(
             "columns": [] if log else described(features.columns),
             "files": _files(folder, features.files),
         }
-        write_json(folder / MANIFEST_FILE, manifest)
-        if out.exists():
-            remove_dataset(out)
+        write_sealed(folder / MANIFEST_FILE, manifest)
+        check_replaceable(out)
     return Prepared(Dataset.open(out), reused=False)
 
 

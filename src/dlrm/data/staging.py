@@ -6,7 +6,6 @@ without one may clear it.
 """
 
 import errno
-import fcntl
 import os
 import re
 import shutil
@@ -17,7 +16,8 @@ from pathlib import Path
 import polars as pl
 
 from dlrm.errors import DatasetError
-from dlrm.files import sync_folder
+from dlrm.files import exchange, sync_folder
+from dlrm.lock import locked, try_lock
 from dlrm.terminal import human_bytes
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -28,7 +28,8 @@ _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR,
 def staged(target: Path, entries: Collection[str]) -> Iterator[Path]:
     """Give a folder to work in, which becomes `target` when the block ends without an error.
 
-    An empty folder may stand at `target`. What an earlier, killed process left is cleared first;
+    A folder that stands at `target` is replaced at once: at any moment there is it or the new one.
+    What an earlier, killed process left is cleared first;
     whatever stops this block, an error or an interrupt, its folder is removed.
 
     Args:
@@ -48,7 +49,7 @@ def staged(target: Path, entries: Collection[str]) -> Iterator[Path]:
             try:
                 yield partial
                 sync_folder(partial)
-                partial.rename(target)
+                _put(partial, target)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
@@ -87,21 +88,36 @@ def _lock(partial: Path, target: Path) -> int:
     for _ in range(100):
         partial.mkdir(exist_ok=True)
         try:
-            lock = os.open(partial, os.O_RDONLY)
+            lock = try_lock(partial)
         except FileNotFoundError:
             continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
+        if lock is None:
             problem = f"another process is preparing {target} right now"
-            raise DatasetError(f"{problem}; wait for it, or use another --out") from None
+            raise DatasetError(f"{problem}; wait for it, or use another --out")
         # Its owner may have renamed or removed the folder between the opening and the lock.
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(lock), partial.stat()):
                 return lock
         os.close(lock)
     raise DatasetError(f"{partial} could not be locked; use another --out")
+
+
+def _put(partial: Path, target: Path) -> None:
+    """Rename the finished folder, or let it trade places with a former one, which is removed."""
+    if not target.exists() or not any(target.iterdir()):
+        partial.rename(target)
+        return
+    # Locked, so that nobody takes it for a leftover while it is removed.
+    with locked(target, DatasetError, "replacing"):
+        exchange(partial, target)
+        _remove(partial)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder and what is in it; of links the link, never what it leads to."""
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    folder.rmdir()
 
 
 def _clear(partial: Path, entries: Collection[str]) -> None:
@@ -111,7 +127,7 @@ def _clear(partial: Path, entries: Collection[str]) -> None:
         if path.name not in entries:
             raise DatasetError(f"{path} is in the way and no dataset's; move it away")
     for path in left:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def free_bytes(target: Path) -> int:

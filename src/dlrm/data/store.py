@@ -1,6 +1,7 @@
 """A prepared dataset: a folder of arrays that are mapped into memory, and a manifest.
 
     manifest.json                format, schema, options, fingerprint, counts, hash of every file
+                                 and of itself
     features.json, vocabulary/   how raw values became inputs (dlrm.data.features)
     <split>/dense.bin            (n, N) float32, row-major
     <split>/ids.bin              (n, T1) int32, row-major: a batch is one slice
@@ -14,8 +15,6 @@ Splits are `train`, `validation` and `test`; any may be empty. Of each the manif
 `positives` by label, or for regression `mean`, `min` and `max` by label.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,9 @@ from numpy.typing import NDArray
 
 from dlrm.data.lists import Lists
 from dlrm.errors import DatasetError, unknown
+from dlrm.file_records import check_files
+from dlrm.files import recover
+from dlrm.json_file import read_json
 from dlrm.schema import Schema
 
 FORMAT, VERSION = "dlrm-dataset", 3
@@ -83,7 +85,7 @@ class Dataset:
 
     @classmethod
     def open(cls, path: Path | str) -> "Dataset":
-        """Open a prepared dataset; checks the format and the size of every file.
+        """Open a prepared dataset; checks the format, and every file as far as it costs no time.
 
         Raises:
             DatasetError: It is not one, of another version, or its files do not fit its manifest.
@@ -92,13 +94,13 @@ class Dataset:
         path = Path(path)
         manifest = read_manifest(path)
         try:
-            for file, size_bytes, _ in _files(manifest):
-                _check_size(path / file, size_bytes)
+            _check_names(path / MANIFEST_FILE, manifest)
+            check_files(path, _records(manifest), DatasetError, advice=_AGAIN)
             schema = Schema.from_dict(manifest["schema"])
             _check_arrays(path / MANIFEST_FILE, manifest, schema)
             return cls(path, schema, manifest)
-        except (KeyError, TypeError) as error:
-            problem = f"{path / MANIFEST_FILE} lacks {error}"
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            problem = f"{path / MANIFEST_FILE} is no manifest of ours ({error!r})"
             raise DatasetError(f"{problem}; {_AGAIN}") from error
 
     @property
@@ -165,23 +167,21 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
     """
     file = path / MANIFEST_FILE
+    recover(path)
     if not path.exists():
         raise DatasetError(f"{path} does not exist; `dlrm data prepare` makes a dataset")
     if not path.is_dir() or not file.exists():
         problem = f"{path} is not a prepared dataset (it has no {MANIFEST_FILE})"
         raise DatasetError(f"{problem}; `dlrm data prepare` makes one")
-    try:
-        manifest = json.loads(file.read_text())
-        kind, version = manifest["format"], manifest["version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{file} is damaged ({error}); {_AGAIN}") from error
+    manifest = read_json(file, DatasetError, keys=("format", "version"), advice=_AGAIN)
+    kind, version = manifest["format"], manifest["version"]
     if kind != FORMAT:
         raise DatasetError(f'{file} is of format "{kind}", expected "{FORMAT}"')
     if version != VERSION:
         newer = isinstance(version, int) and version > VERSION
         problem = f"{path} is of format version {version}, this release reads {VERSION}"
         raise DatasetError(f"{problem}; {'upgrade opendlrm' if newer else _AGAIN}")
-    return manifest
+    return read_json(file, DatasetError, sealed=True, advice=_AGAIN)
 
 
 def verify(dataset: Dataset) -> None:
@@ -191,32 +191,32 @@ def verify(dataset: Dataset) -> None:
         DatasetError: A file was altered; names it.
 
     """
-    for file, size_bytes, sha256 in _files(dataset.manifest):
-        _check_size(dataset.path / file, size_bytes)
-        with (dataset.path / file).open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if digest != sha256:
-            raise DatasetError(
-                f"{dataset.path / file} was altered: its hash is {digest[:12]}, the manifest says "
-                f"{sha256[:12]}; {_AGAIN}"
-            )
+    records = _records(dataset.manifest)
+    check_files(dataset.path, records, DatasetError, wholly=True, advice=_AGAIN)
 
 
-def file_record(path: Path) -> dict[str, Any]:
-    """Return size and hash of a file, as the manifest keeps them."""
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
+def _records(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return size and hash of every file that a manifest names."""
+    splits = manifest["splits"].values()
+    arrays = [record for split in splits for record in split["arrays"].values()]
+    return {record["file"]: record for record in arrays} | manifest["files"]
 
 
-def _files(manifest: dict[str, Any]) -> list[tuple[str, int, str]]:
-    """Return path, size and hash of every file that a manifest names."""
-    arrays = [
-        record for split in manifest["splits"].values() for record in split["arrays"].values()
-    ]
-    return [(record["file"], record["bytes"], record["sha256"]) for record in arrays] + [
-        (file, record["bytes"], record["sha256"]) for file, record in manifest["files"].items()
-    ]
+def array_file(split: str, array: str) -> str:
+    """Return the file of an array of a split."""
+    return f"{split}/{array}.bin"
+
+
+def _check_names(file: Path, manifest: dict[str, Any]) -> None:
+    """Raise a DatasetError unless every file has the name that `prepare` gives it."""
+    for split, values in manifest["splits"].items():
+        for array, record in values["arrays"].items():
+            if record["file"] != array_file(split, array):
+                problem = f"{file}: {array} of {split} is in {record['file']!r}"
+                raise DatasetError(f"{problem}, expected {array_file(split, array)}; {_AGAIN}")
+    for name in manifest["files"]:
+        if name != FEATURES_FILE and not name.startswith(f"{VOCABULARY_FOLDER}/"):
+            raise DatasetError(f"{file}: {name!r} is no file of a dataset; {_AGAIN}")
 
 
 def _check_arrays(file: Path, manifest: dict[str, Any], schema: Schema) -> None:
@@ -240,16 +240,6 @@ def _check_arrays(file: Path, manifest: dict[str, Any], schema: Schema) -> None:
                     f"{file}: {array} {actual[0]} of type {actual[1]} of {name} does not fit its "
                     f"{rows} rows, expected {shape} of type {dtype}; {_AGAIN}"
                 )
-
-
-def _check_size(file: Path, size_bytes: int) -> None:
-    """Raise a DatasetError unless a file is there and as long as expected."""
-    if not file.is_file():
-        raise DatasetError(f"{file} is missing; {_AGAIN}")
-    actual_bytes = file.stat().st_size
-    if actual_bytes != size_bytes:
-        problem = f"{file} has {actual_bytes} bytes, the manifest says {size_bytes}"
-        raise DatasetError(f"{problem}; {_AGAIN}")
 
 
 def _map(path: Path, record: dict[str, Any]) -> NDArray[Any]:

@@ -1,7 +1,6 @@
 """The folder that `prepare` writes to: what may stand there already, and what may go."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from dlrm.data.store import (
     read_manifest,
 )
 from dlrm.errors import DatasetError
+from dlrm.files import recover
+from dlrm.json_file import read_json
 from dlrm.terminal import human_bytes
 
 ENTRIES = frozenset({MANIFEST_FILE, FEATURES_FILE, VOCABULARY_FOLDER, "spill", *SPLITS})
@@ -40,6 +41,7 @@ def existing(
         DatasetError: The folder holds something else; says what differs.
 
     """
+    recover(out)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     if not out.is_dir() or not (out / MANIFEST_FILE).exists():
@@ -66,8 +68,8 @@ def existing(
 def _check_only_dataset(out: Path) -> None:
     """Raise a DatasetError unless a folder is a dataset and nothing but a dataset."""
     try:
-        is_dataset = json.loads((out / MANIFEST_FILE).read_text())["format"] == FORMAT
-    except (ValueError, KeyError, TypeError):
+        is_dataset = read_json(out / MANIFEST_FILE, DatasetError)["format"] == FORMAT
+    except (DatasetError, KeyError):
         # Damaged, perhaps; the features beside it tell.
         is_dataset = any((out / name).exists() for name in (FEATURES_FILE, *_FORMER))
     if not is_dataset:
@@ -79,17 +81,13 @@ def _check_only_dataset(out: Path) -> None:
         raise DatasetError(f"{problem}; move it away or use another --out")
 
 
-def remove_dataset(out: Path) -> None:
-    """Empty the folder of a dataset that is about to be replaced; any other is left alone."""
-    if not any(out.iterdir()):
+def check_replaceable(out: Path) -> None:
+    """Raise a DatasetError unless `out` is nothing, empty, or a dataset and nothing else."""
+    if not out.exists() or not any(out.iterdir()):
         return
     if not (out / MANIFEST_FILE).exists():
         raise DatasetError(f"{out} appeared meanwhile and is no dataset; use another --out")
     _check_only_dataset(out)
-    # Without its manifest it is no dataset: whatever happens next, nobody reads half of it.
-    (out / MANIFEST_FILE).unlink()
-    for path in out.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def check_space(rows: int, need: int, out: Path) -> None:

@@ -27,6 +27,8 @@ TERM_S = 5.0
 """Between SIGTERM and SIGKILL."""
 CUT = 3
 """Exit status of a rank that ended because another one did."""
+PROGRAM = (sys.executable, "-P", "-m", "dlrm")
+"""This program; modules of the current folder are no part of it."""
 _POLL_S = 0.05
 _TAIL_LINES = 30
 
@@ -42,9 +44,7 @@ class _Rank:
     """The last signal that it was sent from here."""
 
 
-def launch(
-    procs: int, words: Sequence[str], *, command: Sequence[str] = (sys.executable, "-m", "dlrm")
-) -> int:
+def launch(procs: int, words: Sequence[str], *, command: Sequence[str] = PROGRAM) -> int:
     """Run `command words` as `procs` ranks of one world, until all have ended.
 
     Args:

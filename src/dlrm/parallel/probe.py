@@ -119,7 +119,7 @@ def _try(versions: str, code: str = IMPORT) -> None:
     """Import it in another process, because it may end the one that imports it."""
     try:
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code],
+            [sys.executable, "-P", "-W", "ignore", "-c", code],
             capture_output=True,
             text=True,
             timeout=300,

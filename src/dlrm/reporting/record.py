@@ -4,7 +4,6 @@ A run may be young, killed or resumed. Whatever is there is read; whatever is no
 `missing`, in words, so that nothing is left out silently.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -171,7 +170,7 @@ def read(path: Path) -> Record:
         RunError: It is not a run directory, or one of its files is not JSON (names file and line).
 
     """
-    run = Run.open(path)
+    run = Run.open(path, check=False)
     try:
         recipe, config = str(run.recipe), _object(run.config, path / "config.json")
     except (KeyError, TypeError) as error:
@@ -250,8 +249,8 @@ def _history(run: Run, missing: list[str]) -> tuple[list[Event], tuple[int, ...]
         return [], ()
     try:
         rows = run.metrics()
-    except UnicodeDecodeError as error:
-        raise RunError(f"{file}: not UTF-8 text ({error.reason})") from error
+    except OSError as error:
+        raise RunError(f"{file}: it cannot be read ({error.strerror})") from error
     # A kill may stop the writer within a line, which then has no end
     if file.read_bytes()[-1:] not in (b"", b"\n"):
         missing.append("The last line of metrics.jsonl was cut off within a write; it is left out.")
@@ -280,12 +279,7 @@ def _schema(path: Path) -> Schema | None:
     file = path / "schema.json"
     if not file.is_file():
         return None
-    try:
-        return Schema.from_dict(json.loads(file.read_text()))
-    except ValueError as error:
-        raise RunError(f"{file}: not JSON ({error})") from error
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{file}: not a schema ({error!r})") from error
+    return Run(path).schema
 
 
 def _features(schema: Schema) -> list[dict[str, Any]]:

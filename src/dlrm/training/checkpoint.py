@@ -13,7 +13,7 @@ Nothing in it is a pickle. Many processes write the files of one, each its rows 
 any number of them, or a single one, can go on from it.
 """
 
-import json
+import re
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlrm.errors import CheckpointError
-from dlrm.files import sync_folder, write_json
+from dlrm.files import sync_folder
+from dlrm.json_file import read_json, write_sealed
 from dlrm.metrics import Metrics
 from dlrm.parallel.world import World
 from dlrm.run import Run
@@ -40,6 +41,7 @@ from dlrm.training.draws import Draws
 from dlrm.training.evaluate import gathered
 
 FORMAT = 2
+_STEP = re.compile("step-[0-9]{9,18}")
 
 
 @dataclass(kw_only=True)
@@ -144,7 +146,7 @@ def save(
             if world.first:
                 checksums = {name: _crc32(temporary / f"{name}.safetensors") for name in files}
                 numbers = {"format": FORMAT, "world": world.size, **progress.numbers()}
-                write_json(temporary / "progress.json", {**numbers, "crc32": checksums})
+                write_sealed(temporary / "progress.json", {**numbers, "crc32": checksums})
                 if target.exists():
                     shutil.rmtree(target)
                 temporary.rename(target)
@@ -162,7 +164,7 @@ def _make(folder: Path, temporary: Path, files: dict[str, dict[str, Whole]]) -> 
     """Make a checkpoint's files, with room for what is to be written."""
     folder.mkdir(exist_ok=True)
     for stale in folder.glob(".*.tmp"):
-        shutil.rmtree(stale)
+        stale.unlink() if stale.is_symlink() else shutil.rmtree(stale)
     temporary.mkdir()
     for name, tensors in files.items():
         create(temporary / f"{name}.safetensors", tensors)
@@ -219,7 +221,8 @@ def folder(run: Run) -> Path:
 
 def steps(folder: Path) -> list[int]:
     """Return the steps of the checkpoints in a run's checkpoint folder, ascending."""
-    return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name.removeprefix("step-")) for name in names if _STEP.fullmatch(name))
 
 
 def load(
@@ -255,17 +258,17 @@ def load(
     wanted = [file] if optimizer is None else [file, "optimizer", "progress"]
     wanted += ["average"] * (average is not None and averaged and file != "average")
     _check(path, wanted, numbers, world)
-    with _opened(path, file) as stored:
+    with opened(path, file) as stored:
         if (problem := state.model_mismatch(model, stored)) is not None:
             raise CheckpointError(f"{path} belongs to another model: {problem}")
         state.load_model(model, stored)
     progress = Progress(**_known(numbers), draws=draws or Draws(device_of(model)))
     if optimizer is not None:
-        with _opened(path, "optimizer") as stored:
+        with opened(path, "optimizer") as stored:
             if (problem := state.optimizer_mismatch(model, optimizer, stored)) is not None:
                 raise CheckpointError(f"{path} belongs to another optimizer: {problem}")
             state.load_optimizer(model, optimizer, stored)
-        with _opened(path, "progress") as stored:
+        with opened(path, "progress") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         if len(tensors["torch_generator"]) != numbers.get("world", 1):
             raise CheckpointError(
@@ -274,7 +277,7 @@ def load(
             )
         _load_progress(progress, tensors, world)
     if average is not None and averaged:
-        with _opened(path, "average") as stored:
+        with opened(path, "average") as stored:
             places = state.places(model)
             mean = {name: state.local(place, stored) for name, place in places.items()}
         average.restore(mean, progress.averaged)
@@ -312,12 +315,11 @@ def read_progress(folder: Path, step: int) -> dict[str, Any]:
 
     """
     path = folder / f"step-{step:09d}" / "progress.json"
-    try:
-        numbers = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise _damaged(path, error) from error
-    if not isinstance(numbers, dict) or numbers.get("format") != FORMAT:
+    numbers = read_json(path, CheckpointError, keys=("format", "step", "best_step"), advice=ADVICE)
+    if numbers["format"] != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of format {FORMAT}")
+    if numbers["step"] != step:
+        raise CheckpointError(f"{path} is of step {numbers['step']}, not of {step}; {ADVICE}")
     return numbers
 
 
@@ -351,14 +353,15 @@ def _check(path: Path, names: list[str], numbers: dict[str, Any], world: World) 
 
 
 @contextmanager
-def _opened(path: Path, name: str) -> Iterator[Any]:
+def opened(path: Path, name: str) -> Iterator[Any]:
+    """Open a file of tensors of a checkpoint; a CheckpointError where it cannot be read."""
     file = path / f"{name}.safetensors"
     try:
-        opened = safe_open(file, "pt")
+        stored = safe_open(file, "pt")
     except (OSError, SafetensorError) as error:
         raise _damaged(file, error) from error
-    with opened as stored:
-        yield stored
+    with stored as tensors:
+        yield tensors
 
 
 ADVICE = "remove its folder to go on from the checkpoint before it"

@@ -15,17 +15,15 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-from safetensors import safe_open
-
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, DivergedError, RunError, unknown
-from dlrm.files import write_json
+from dlrm.json_file import write_sealed
 from dlrm.metrics import HIGHER_IS_BETTER, measure_for
 from dlrm.models import MODELS, another, find
 from dlrm.run import Run
 from dlrm.schema import Task
 from dlrm.training import ensemble, runner
-from dlrm.training.checkpoint import steps
+from dlrm.training.checkpoint import opened, steps
 from dlrm.training.config import TrainConfig, from_dict
 from dlrm.training.load import training_stats
 from dlrm.training.significance import LEVEL, can_tell, chance_of_difference
@@ -352,7 +350,7 @@ def _trees(
             path.mkdir(parents=True, exist_ok=True)
             predicted = fit_trees(dataset, seed, title=f"{title}, seed {seed}")
             metrics = measure_for(dataset.schema.task)(*predicted[split].label()).to_dict()
-            write_json(known, {"split": split, "metrics": metrics})
+            write_sealed(known, {"split": split, "metrics": metrics})
         metrics = Run(path).evaluation(split) or {}
         runs.append(Seed(seed=seed, metrics=metrics["metrics"]))
     return Candidate(name=TREES, lr=None, parameters=None, seeds=tuple(runs))
@@ -366,7 +364,7 @@ def _parameters(run: Run) -> int | None:
     folder = run.path / "checkpoints"
     if not (saved := steps(folder)):
         return None
-    with safe_open(folder / f"step-{saved[-1]:09d}" / "model.safetensors", "pt") as file:
+    with opened(folder / f"step-{saved[-1]:09d}", "model") as file:
         return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 

@@ -80,6 +80,9 @@ def training_stats(run: Run) -> TrainingStats:
     counted = counted or [row for row in rows if row["event"] == "train"][-1:]
     if not counted:
         raise RunError(f"{run.path} has trained no step yet")
+    keys = ("step", "samples", "elapsed_s")
+    if not all(isinstance(row.get(key), int | float) for row in counted for key in keys):
+        raise RunError(f"{run.path / 'metrics.jsonl'}: an event lacks one of {', '.join(keys)}")
     return TrainingStats(
         step=sum(row["step"] for row in counted),
         samples=sum(row["samples"] for row in counted),

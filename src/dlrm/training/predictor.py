@@ -79,6 +79,8 @@ class Predictor:
 
         """
         opened = run if isinstance(run, Run) else Run.open(Path(run))
+        # What follows reads the features wholly.
+        opened.check(wholly=True)
         place = resolve_device(device) if isinstance(device, str) else device
         features = Features.load(opened.path).preload()
         if difference := opened.schema.difference(features.schema):

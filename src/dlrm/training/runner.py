@@ -11,7 +11,7 @@ from torch import nn
 from dlrm.data.features.features import Features
 from dlrm.data.store import Dataset
 from dlrm.errors import DivergedError, Interrupted, RunError
-from dlrm.files import write_json
+from dlrm.json_file import write_sealed
 from dlrm.parallel.world import World
 from dlrm.run import Run
 from dlrm.training import ensemble, loop
@@ -54,8 +54,8 @@ def create(
             schema=dataset.schema,
             environment=environment() | ({"processes": world.size} if world.size > 1 else {}),
             dataset={**dataset.summary(), "path": str(dataset.path.resolve())},
+            contents=Features.load(dataset.path).save,
         )
-        Features.load(dataset.path).save(path)
     world.barrier()
     try:
         return Run.open(path, silent=not world.first)
@@ -81,9 +81,9 @@ def complete(
 
     """
     world = world or World.alone()
-    again = world.broadcast_object((path / "config.json").is_file())
+    again = world.broadcast_object(Run.is_whole(path))
     if not again and world.first:
-        # Killed before its config was written, it is no run yet: nothing in it is worth keeping.
+        # Killed while it was made, it is no run yet: nothing in it is worth keeping.
         shutil.rmtree(path, ignore_errors=True)
     run = (
         Run.open(path, silent=not world.first)
@@ -194,5 +194,5 @@ def evaluate(
             "model": ensemble.model_name(config),
             **by_label(described),
         }
-        write_json(run.path / f"evaluation-{name}.json", evaluations[name])
+        write_sealed(run.path / f"evaluation-{name}.json", evaluations[name])
     return evaluations

@@ -50,7 +50,7 @@ def _run(candidates: Sequence[Candidate], rounds: int) -> list[Any] | str:
     common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     processes = [
         subprocess.Popen(
-            [sys.executable, *MODULE],
+            [sys.executable, "-P", *MODULE],
             env={
                 **os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank),
                 "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR",

@@ -4,7 +4,6 @@ A folder holds features as `features.json` and `vocabulary/NNNN.parquet`: a prep
 and a run directory, so that it can score raw rows on its own.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -35,6 +34,7 @@ from dlrm.data.store import FEATURES_FILE, VOCABULARY_FOLDER
 from dlrm.data.vocabulary import Vocabulary, ids_of
 from dlrm.errors import DatasetError
 from dlrm.files import write_json
+from dlrm.json_file import read_json
 from dlrm.schema import Schema
 
 FORMAT, VERSION = "dlrm-features", 1
@@ -269,7 +269,7 @@ class Features:
         """
         path = Path(folder) / FEATURES_FILE
         try:
-            values = json.loads(path.read_text())
+            values = read_json(path, DatasetError, keys=("format", "version"))
             if values["format"] != FORMAT or values["version"] != VERSION:
                 raise DatasetError(
                     f"{path} is {values['format']} version {values['version']}, expected "
@@ -289,11 +289,7 @@ class Features:
                 reading=Reading(**values.get("reading", {})),
                 folder=Path(folder),
             )
-        except OSError as error:
-            problem = f"{folder} holds no features ({FEATURES_FILE}: {error.strerror})"
-            expected = "expected a prepared dataset or a run directory"
-            raise DatasetError(f"{problem}; {expected}") from None
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise DatasetError(f"{path} is damaged ({error}); prepare the dataset again") from error
 
     def preload(self) -> "Features":

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dlrm.data.forked import check_pool
 from dlrm.data.vocabulary import Vocabulary
 from dlrm.errors import DatasetError
-from dlrm.files import sync_file
+from dlrm.files import new_beside, replacing, sync_file
 
 
 class ValueTable:
@@ -118,17 +118,18 @@ def link(source: Path, target: Path) -> None:
     """Make `target` the same file as `source`, or a copy where the file system has no links."""
     if target.exists() and target.samefile(source):
         return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
     try:
+        # The name is free: an empty file has just had it.
+        (temporary := new_beside(target)).unlink()
         try:
             os.link(source, temporary)
+            temporary.replace(target)
         except FileNotFoundError:
             raise
         except OSError:
-            shutil.copyfile(source, temporary)
-        temporary.replace(target)
+            with replacing(target) as copy:
+                shutil.copyfile(source, copy)
+        finally:
+            temporary.unlink(missing_ok=True)
     except FileNotFoundError:
         raise DatasetError(f"{source} is missing; prepare the dataset again") from None
-    finally:
-        temporary.unlink(missing_ok=True)
