@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shutil
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -121,7 +120,7 @@ def damaged(whole: Path, copy: Path, part: str, place: int, damage: Damage, numb
     shutil.copytree(whole, copy)
     files = sorted(p for p in (copy / part).rglob("*") if p.is_file() and p.suffix != ".html")
     path = files[place % len(files)]
-    if os.path.getsize(path):
+    if path.stat().st_size:
         damage(path, number)
     return path
 

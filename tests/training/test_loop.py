@@ -150,7 +150,7 @@ import os, signal, sys
 from dlrm.training import checkpoint
 from dlrm.training.log import Log
 where, at = sys.argv[2], int(sys.argv[3])
-step, write_json = Log.step, checkpoint.write_json
+step, write_sealed = Log.step, checkpoint.write_sealed
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 def step_and_die(log, loss, lr):
@@ -160,11 +160,11 @@ def step_and_die(log, loss, lr):
 def die_writing(path, values):
     if values["step"] == at:
         die()
-    write_json(path, values)
+    write_sealed(path, values)
 if where == "step":
     Log.step = step_and_die
 else:
-    checkpoint.write_json = die_writing
+    checkpoint.write_sealed = die_writing
 """
 
 
