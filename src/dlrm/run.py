@@ -98,7 +98,7 @@ class Run:
     @classmethod
     def check_new(cls, path: Path) -> None:
         """Raise a RunError if a new run would overwrite something here."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())) and not cls.begun(path):
+        if path.exists() and cls.begun(path) is None:
             raise RunError(
                 f"{path} exists already: give another --run, or --resume to go on with it"
             )

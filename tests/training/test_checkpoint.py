@@ -62,7 +62,7 @@ def test_a_half_written_checkpoint_is_never_read(tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "write_json", full_disk)
+    monkeypatch.setattr(checkpoint, "write_sealed", full_disk)
     with pytest.raises(CheckpointError, match=r"No space left.*can be resumed"):
         checkpoint.save(tmp_path, model, optimizer, Progress(step=2), keep=2)
     assert checkpoint.steps(tmp_path) == [1]

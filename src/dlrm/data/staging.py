@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from dlrm.errors import DatasetError
-from dlrm.files import exchange, sync_folder
+from dlrm.files import exchange, set_aside, sync_folder
 from dlrm.lock import locked, try_lock
 from dlrm.terminal import human_bytes
 
@@ -46,6 +46,9 @@ def staged(target: Path, entries: Collection[str]) -> Iterator[Path]:
         lock = _lock(partial, target)
         try:
             _clear(partial, entries)
+            if target.exists() and (former := set_aside(target)).is_dir():
+                # Killed after the new folder had taken its place.
+                _remove(former)
             try:
                 yield partial
                 sync_folder(partial)
