@@ -173,8 +173,8 @@ class Run:
 
     @staticmethod
     def is_whole(path: Path) -> bool:
-        """Return whether a run directory was made to its end."""
-        return (path / FILES).is_file()
+        """Return whether a run directory was made to its end, by this dlrm or an older one."""
+        return any((path / name).exists() for name in (FILES, "checkpoints", "members"))
 
     def check(self, *, wholly: bool = False) -> None:
         """Raise a RunError unless the files of this run are those that it was made with.
@@ -185,9 +185,11 @@ class Run:
         """
         if not self.is_whole(self.path):
             raise RunError(
-                f"{self.path}: {FILES} is missing; the run was killed while it was made, or an "
-                "older dlrm has made it: train it again"
+                f"{self.path}: {FILES} is missing, the run was killed while it was made: give "
+                "--resume, or the command that started it"
             )
+        if not (self.path / FILES).exists():
+            return
         records = read_json(self.path / FILES, RunError, keys=("files",), sealed=True)["files"]
         check_files(self.path, records, RunError, wholly=wholly, advice=_ADVICE)
 
