@@ -44,7 +44,7 @@ def test_a_line_cut_off_by_a_kill_is_left_out_and_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "expected"),
-    [("not json", "not JSON"), ("[1, 2]", "expected an object"), ('{"step": 1}', '"event"')],
+    [("not json", "not JSON"), ("[1, 2]", "expected a JSON object"), ('{"step": 1}', '"event"')],
 )
 def test_another_line_that_is_not_an_event_is_an_error_with_its_place(
     tmp_path: Path, line: str, expected: str
