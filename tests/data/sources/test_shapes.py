@@ -53,6 +53,8 @@ SHAPES = {
     "mixed blanks": text([[f" {name}" for name in NAMES]], "\t") + text(ROWS, "  "),
     "blank lines": PLAIN.replace("\n", "\n\n"),
     "strokes in a title": "a|b\n" + PLAIN,
+    "titles as wide as the table": "Report,,\n,,\nfrom,2024,to\n" + PLAIN,
+    "header in a comment": "# exported\n#" + PLAIN,
 }
 
 

@@ -18,7 +18,7 @@ import polars as pl
 from dlrm.data.bad_rows import BadRows, OnBadRow
 from dlrm.data.features.columns import Columns, log_columns
 from dlrm.data.sources.criteo_text import CATEGORIES, INTEGERS, LABEL, fault, is_good, parse
-from dlrm.data.sources.text import check_file, chunks, estimate_lines
+from dlrm.data.sources.text import check_file, chunks, estimate_lines, first_line
 from dlrm.data.threads import ahead, in_order
 from dlrm.errors import ConfigError, InputError, UsageError
 
@@ -161,14 +161,14 @@ def is_criteo(path: Path) -> bool:
     with path.open("rb") as stream:
         if stream.read(4) == b"PAR1":
             return False
-    fields = next(chunks(path, 1 << 16)).split(b"\n", 1)[0].split(b"\t")
+    fields = first_line(path).split(b"\t")
     good = sum(bool(_FIELD.fullmatch(field)) for field in fields)
     return 30 <= len(fields) <= 50 and good >= 0.8 * len(fields)
 
 
 def _first_line_has_label(path: Path) -> bool:
     """Whether the first line of a file is not one of the form without labels."""
-    first = next(chunks(path, 1 << 16)).split(b"\n", 1)[0]
+    first = first_line(path)
     return first.count(b"\t") != len(INTEGERS) + len(CATEGORIES) - 1
 
 

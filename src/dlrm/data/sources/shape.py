@@ -86,7 +86,7 @@ def recognise(
     """
     lines = head.split("\n")
     notes: list[str] = []
-    start = _above(lines, reading, notes)
+    start = _above(lines, reading, columns, notes)
     separators = (reading.separator,) if reading.separator else ("\t",) if tabs else SEPARATORS
     if reading.separator is None and (said := _SEP_LINE.match(lines[0].strip())):
         separators = (said[1].replace("\\t", "\t"),)
@@ -94,8 +94,13 @@ def recognise(
     separator = max(separators, key=lambda one: _fit(parsed[one], one, columns))
     records = parsed[separator]
     if not records:
+        blank = not any(line.strip() for line in lines[start:])
         problem = "is blank, expected the names of the columns or the first row"
-        raise InputError(problem, file=file, line=1 if start >= len(lines) - 1 else start + 1)
+        if not blank:
+            problem = (
+                "is not CSV: a quote begins here that does not end, or a text goes on behind one"
+            )
+        raise InputError(problem, file=file, line=1 if blank else start + 1)
     if separator not in SEPARATORS[:5] and reading.separator is None:
         between = "runs of blanks" if separator == SPACES else f'"{separator}"'
         notes.append(f"{between} between fields")
@@ -185,7 +190,7 @@ def tokens(line: str, separator: str) -> list[str]:
     return [quoted.replace('""', '"') or plain for quoted, plain in _TOKEN.findall(line)]
 
 
-def _above(lines: list[str], reading: Reading, notes: list[str]) -> int:
+def _above(lines: list[str], reading: Reading, columns: Sequence[str], notes: list[str]) -> int:
     """Return how many lines above the records are none by themselves."""
     if reading.skip_lines is not None:
         return reading.skip_lines
@@ -196,6 +201,9 @@ def _above(lines: list[str], reading: Reading, notes: list[str]) -> int:
             notes.append(f'the line "{text}" says what is between fields')
             return 1
         if text.startswith(_COMMENT) and reading.comment is None:
+            # Some write the header as a comment.
+            if any(name in re.split(r'[#",;|:\s]+', text) for name in columns):
+                break
             comments += 1
         elif text:
             break
@@ -229,7 +237,7 @@ def _width(records: list[_Record]) -> tuple[int, float]:
 
 def _known(record: _Record, columns: Sequence[str]) -> int:
     """Return how many of some columns a record names, if it can be a header."""
-    names = record.names()
+    names = _without_mark(record.names(), columns)
     # Those of written indexes are blank.
     given = [name for name in names if name]
     return sum(name in names for name in columns) if len(set(given)) == len(given) else 0
@@ -250,7 +258,7 @@ def _shape(
     if reading.skip_lines is None and at:
         quoted = f': "{_shortened(records[0].fields[0])}"' if at == 1 else ""
         notes.append(f"{_count(at, 'line')} above the header left out{quoted}")
-    names = first.names()
+    names = _without_mark(first.names(), columns)
     rows = [record.fields for record in (below if header else [first, *below])]
     full = [fields for fields in rows if len(fields) == width]
     trailing = width > 1 and bool(full) and all(fields[-1] == "" for fields in full)
@@ -290,23 +298,45 @@ def _first(
     Lines above it are titles: they have fewer fields than the table is wide.
     """
     said = {"yes": True, "no": False}.get(reading.header)
-    at = 0
-    if reading.skip_lines is None:
-        titles = [
-            place for place, record in enumerate(records[:_TITLES]) if len(record.fields) >= width
-        ]
-        at = titles[0] if titles else 0
-        named = max(range(at + 1), key=lambda place: _known(records[place], columns))
-        if _known(records[named], columns):
-            return named, said is not False
-        # R leaves out the name of the first column: the line above the first full one is no title.
-        if at and len(records[at - 1].fields) == width - 1 and not _header_at(records, at):
-            short = records[at - 1].names()
-            if said or (width > 2 and _is_header(short, records[at].names()[1:])):
-                return at - 1, said is not False
-    elif _known(records[0], columns):
-        return 0, said is not False
-    return at, _header_at(records, at) if said is None else said
+    if reading.skip_lines is not None:
+        return 0, bool(_known(records[0], columns)) or _header_at(
+            records, 0
+        ) if said is None else said
+    wide = (at for at, record in enumerate(records[:_TITLES]) if not _is_title(record, width))
+    at = next(wide, 0)
+    named = max(range(at + 1), key=lambda place: _known(records[place], columns))
+    if _known(records[named], columns):
+        return named, said is not False
+    # R leaves out the name of the first column: the line above the first full one is no title.
+    if at and len(records[at - 1].fields) == width - 1 and not _header_at(records, at):
+        short = records[at - 1].names()
+        if said or (width > 2 and _is_header(short, records[at].names()[1:])):
+            return at - 1, said is not False
+    header = _header_at(records, at) if said is None else said
+    if not header:
+        # A title as wide as the table stands above names that are known.
+        for place, record in enumerate(records[: _TITLES if said is None else 0]):
+            if _known(record, columns) == len(columns) > 0 and not any(
+                map(_DATA.match, record.names())
+            ):
+                return place, True
+        # Without a header, whatever has a value is a row.
+        if any(len(record.fields) > 1 or _DATA.match(record.fields[0]) for record in records[:at]):
+            return 0, False
+    return at, header
+
+
+def _is_title(record: _Record, width: int) -> bool:
+    """Whether a record has fewer fields than the table, or one text and blanks, as Excel writes."""
+    names = record.names()
+    alone = width > 2 and not any(names[1:]) and not _DATA.match(names[0])
+    return len(names) < width or alone
+
+
+def _without_mark(names: list[str], columns: Sequence[str]) -> list[str]:
+    """Return names without the mark of a comment, where a header is written as one."""
+    bare = names[0].lstrip(_COMMENT).strip()
+    return [bare, *names[1:]] if bare in columns and names[0] not in columns else names
 
 
 def _header_at(records: list[_Record], at: int) -> bool:

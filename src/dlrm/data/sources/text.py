@@ -71,6 +71,18 @@ def _plain(stream: BinaryIO, piece_bytes: int) -> Iterator[bytes]:
         yield piece
 
 
+def first_line(file: Path) -> bytes:
+    """Return the first line of a file, without its end.
+
+    Raises:
+        InputError: The file is missing, empty or damaged.
+
+    """
+    check_file(file)
+    with explained(file, lambda: 1), open_bytes(file, lines=1) as stream:
+        return stream.readline(LONGEST_LINE_BYTES).rstrip(b"\r\n")
+
+
 def chunks(file: Path, chunk_bytes: int) -> Generator[bytes, None, None]:
     """Yield a file as chunks of whole lines of about `chunk_bytes`, each ending in a newline.
 
