@@ -13,8 +13,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from dlrm.data.sources import records
 from dlrm.data.sources.files import look
 from dlrm.data.sources.reading import SPACES, Reading
+from dlrm.data.sources.shape import Shape
 from dlrm.data.sources.table_files import TableFiles
 from dlrm.errors import ConfigError, InputError
 
@@ -270,3 +272,19 @@ def test_comments_between_rows_are_named(tmp_path):
     (tmp_path / "b").mkdir()
     found = read(PLAIN + "# end\n", tmp_path / "b", reading=Reading(comment="#"))
     assert len(found) == len(ROWS)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.text('a,"\n', max_size=40), st.integers(1, 9), st.booleans(), st.sampled_from(["\n", "\r\n"])
+)
+def test_what_bytes_tell_is_so(body, piece_bytes, trailing, end):
+    """No text whose records are even to the fast look has another record, or a blank line."""
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "_PIECE_BYTES", piece_bytes)
+        path = Path(folder) / "t.csv"
+        path.write_bytes(f"y,b\n{body}".replace("\n", end).encode())
+        shape = Shape(separator=",", names=("y", "b"), header=True, skip=1, trailing=trailing)
+        text = records.Text(path, path, shape)
+        if text.is_even():
+            assert all(fields and fault is None for fields, fault in text.faults(quotes=False))

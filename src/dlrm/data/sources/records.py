@@ -21,6 +21,7 @@ from dlrm.errors import InputError
 
 LONGEST_FIELD = 1 << 26
 """Characters of a text, at most: whatever is longer is a quote that does not end."""
+_PIECE_BYTES = 4 << 20
 csv.field_size_limit(max(csv.field_size_limit(), LONGEST_FIELD))
 
 
@@ -48,6 +49,27 @@ class Text:
     def lines(self) -> NDArray[np.int64]:
         """Return the line of each record that is not blank."""
         return _lines(self, self.plain.stat().st_mtime_ns)
+
+    def is_even(self) -> bool:
+        """Whether all records have as many fields as there are columns, as far as bytes tell.
+
+        False also where only a closer look tells: at blank lines, comments, and odd quotes.
+        """
+        shape = self.shape
+        if not shape.by_character or shape.comment:
+            return False
+        width, rest = len(shape.names) + shape.trailing, b""
+        with explained(self.file), open_bytes(self.plain) as stream:
+            for _ in range(shape.skip):
+                stream.readline()
+            while piece := stream.read(_PIECE_BYTES):
+                text = rest + piece
+                end, even = _even(text, shape.separator, width)
+                if not even or (not end and len(text) > LONGEST_FIELD):
+                    return False
+                rest = text[end:]
+            end, even = _even(rest + b"\n", shape.separator, width) if rest else (0, True)
+            return even and end >= len(rest)
 
     def faults(self, *, quotes: bool) -> Iterator[tuple[list[str] | None, "Fault | None"]]:
         """Yield the fields of each record, None of a blank line; and what is wrong with it.
@@ -126,6 +148,29 @@ class Fault:
     """Its place among all records of the file, counted from 0."""
     reason: str
     error: InputError
+
+
+def _even(text: bytes, separator: str, width: int) -> tuple[int, bool]:
+    """Return where the last whole record of a text ends, and whether all have `width` fields."""
+    letters = np.frombuffer(text, np.uint8)
+    quote, newline = letters == ord('"'), letters == ord("\n")
+    mark = letters == ord(separator)
+    if quote.any():
+        odd = (np.cumsum(quote) & 1).astype(np.bool_)
+        bounds = newline | mark | quote | (letters == ord("\r"))
+        # A quote begins behind a bound and ends before one; two of them are one inside a text.
+        opens, closes = np.flatnonzero(quote & odd), np.flatnonzero(quote & ~odd)
+        if (
+            not bounds[opens[opens > 0] - 1].all()
+            or not bounds[closes[closes + 1 < len(text)] + 1].all()
+        ):
+            return 0, False
+        newline, mark = newline & ~odd, mark & ~odd
+    ends = np.flatnonzero(newline)
+    if not len(ends):
+        return 0, True
+    fields = np.diff(np.cumsum(mark)[ends], prepend=0) + 1
+    return int(ends[-1]) + 1, bool((fields == width).all())
 
 
 @lru_cache(maxsize=2)
