@@ -135,3 +135,21 @@ def test_json_is_the_last_line(workdir, capsys):
     assert main(words) == 0
     row = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert row["rows"] == 50
+
+
+STOPPED = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = ["dlrm", "train"]
+from dlrm import cli
+cli.import_module = lambda name: signal.raise_signal(signal.SIGINT)
+from dlrm.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_while_everything_is_imported():
+    out = subprocess.run(
+        [sys.executable, "-c", STOPPED], capture_output=True, text=True, check=False
+    )
+    assert (out.returncode, out.stderr) == (130, "dlrm: stopped\n")

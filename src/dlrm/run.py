@@ -22,7 +22,7 @@ RUN/
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Run:
         schema: Schema,
         environment: dict[str, Any],
         dataset: dict[str, Any],
-        contents: Callable[[Path], object] = lambda path: None,
+        contents: Callable[[Path], Mapping[str, Any]] = lambda path: {},
     ) -> "Run":
         """Start a new run directory.
 
@@ -72,7 +72,8 @@ class Run:
             schema: What the model's input means.
             environment: Command, versions and machine.
             dataset: Where the data came from, and its features.
-            contents: Puts more into the directory.
+            contents: Puts more into the directory, and returns what is known of these files: by
+                name, what `file_record` returns.
 
         Raises:
             RunError: The folder exists and is not empty.
@@ -89,9 +90,13 @@ class Run:
         write_json(path / "schema.json", schema.to_dict())
         write_json(path / "environment.json", environment)
         write_json(path / "dataset.json", dataset)
-        contents(path)
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        records = {file.relative_to(path).as_posix(): file_record(file) for file in files}
+        known = contents(path)
+        files = {file.relative_to(path).as_posix(): file for file in path.rglob("*")}
+        records = {
+            name: known.get(name) or file_record(file)
+            for name, file in sorted(files.items())
+            if file.is_file()
+        }
         write_sealed(path / FILES, {"files": records})
         return cls(path)
 

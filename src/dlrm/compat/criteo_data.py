@@ -6,7 +6,6 @@
     days.json    how many rows each day has, and which log and flags the dataset was made from
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
@@ -28,6 +27,7 @@ from dlrm.data.prepare import prepare
 from dlrm.data.store import Dataset, Split
 from dlrm.errors import DatasetError
 from dlrm.files import write_json
+from dlrm.json_file import read_json
 from dlrm.schema import Schema
 
 DATASET_FOLDER, DAYS_FILE = "dataset", "days.json"
@@ -154,7 +154,7 @@ def _made_from(source: OriginalCriteo, flags: Flags) -> dict[str, Any]:
 def _read_days(path: Path, flags: Flags) -> list[Day]:
     """Return the days of a prepared dataset that was made from the same log with the same flags."""
     try:
-        values = json.loads((path / DAYS_FILE).read_text())
+        values = read_json(path / DAYS_FILE, DatasetError)
         made_from: dict[str, Any] = values["made_from"]
         days = [Day(**day) for day in values["days"]]
     except (ValueError, KeyError, TypeError) as error:

@@ -1,10 +1,12 @@
 """What the launcher of this process says of it: `dlrm train --procs`, or torchrun."""
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from dlrm.errors import RunError
+from dlrm.json_file import read_json
 
 BY_US = "DLRM_LAUNCHED"
 """Set for processes that leave their result to the one that started them."""
@@ -47,7 +49,7 @@ def restarted(run: str | None) -> Path | None:
     if run is not None:
         return Path(run) if (Path(run) / "config.json").is_file() else None
     for config in sorted(Path("runs").glob("*/config.json"), reverse=True):
-        environment = json.loads((config.parent / "environment.json").read_text())
+        environment = read_json(config.parent / "environment.json", RunError)
         if environment.get("launch") == launch_id():
             return config.parent
     return None

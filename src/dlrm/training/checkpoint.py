@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlrm.errors import CheckpointError
-from dlrm.files import sync_folder
+from dlrm.files import exchange, sync_folder
 from dlrm.json_file import read_json, write_sealed
 from dlrm.metrics import Metrics
 from dlrm.parallel.world import World
@@ -148,8 +148,9 @@ def save(
                 numbers = {"format": FORMAT, "world": world.size, **progress.numbers()}
                 write_sealed(temporary / "progress.json", {**numbers, "crc32": checksums})
                 if target.exists():
-                    shutil.rmtree(target)
-                temporary.rename(target)
+                    exchange(temporary, target)
+                else:
+                    temporary.rename(target)
                 sync_folder(folder)
     finally:
         if world.first:

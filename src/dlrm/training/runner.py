@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def create(
             schema=dataset.schema,
             environment=environment() | ({"processes": world.size} if world.size > 1 else {}),
             dataset={**dataset.summary(), "path": str(dataset.path.resolve())},
-            contents=Features.load(dataset.path).save,
+            contents=partial(_save_features, dataset),
         )
     world.barrier()
     try:
@@ -63,6 +64,12 @@ def create(
         raise RunError(
             f"{error}, which rank 0 has just made: all processes must share the folder of the run"
         ) from error
+
+
+def _save_features(dataset: Dataset, path: Path) -> dict[str, Any]:
+    """Put the features of a dataset into a run directory; return its records of their files."""
+    Features.load(dataset.path).save(path)
+    return dataset.manifest["files"]
 
 
 def complete(

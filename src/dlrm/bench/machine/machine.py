@@ -105,7 +105,7 @@ def kept(threads: int | None = None) -> Machine | None:
         values = json.loads(source.read_text())
         found = Machine.from_dict(values) if values["schema"] == SCHEMA else None
     # Whatever stands there instead: it is measured anew.
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return found if found and found.fingerprint == facts().fingerprint else None
 
