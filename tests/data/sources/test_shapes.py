@@ -57,6 +57,8 @@ SHAPES = {
     "strokes in a title": "a|b\n" + PLAIN,
     "titles as wide as the table": "Report,,\n,,\nfrom,2024,to\n" + PLAIN,
     "header in a comment": "# exported\n#" + PLAIN,
+    "a title with a quote": '"Report\n' + PLAIN,
+    "carets": text([NAMES, *ROWS], "^"),
 }
 
 
@@ -83,6 +85,27 @@ def test_an_index_of_several_levels(tmp_path):
     rows = [["0", str(place), *row] for place, row in enumerate(ROWS)]
     found = read(text([["", "", *NAMES], *rows]), tmp_path)
     assert found.columns == ["column 1", "column 2", *NAMES]
+
+
+def test_columns_of_several_levels(tmp_path):
+    rows = [[str(place), *row] for place, row in enumerate(ROWS)]
+    found = read(text([["", "a", "a", "b"], ["", *NAMES], ["row", "", "", ""], *rows]), tmp_path)
+    assert found.columns == ["row", *NAMES]
+    assert found.rows() == [tuple(row) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("5,x\n" + text(ROWS), "line 1: has 2 fields, expected 3"),
+        (PLAIN + '1,"x,3\n' + text(ROWS), "line 14: is not CSV: unexpected end of data"),
+        ('"y,a\n1,2\n', "line 1: is not CSV"),
+        ("y,a,a\n" + text(ROWS), "line 1, column a: the header names this column twice"),
+    ],
+)
+def test_what_is_no_shape_is_an_error(tmp_path, body, problem):
+    with pytest.raises(InputError, match=rf"t\.csv, {problem}"):
+        read(body, tmp_path)
 
 
 def test_the_label_makes_a_header(tmp_path):

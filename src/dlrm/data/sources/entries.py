@@ -21,6 +21,7 @@ from dlrm.errors import InputError
 _CHUNK_BYTES = 8 << 20
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _LINE = re.compile(rf"\s*(?:{_NUMBER}(?=\s|$))?(?:\s*(?:\d+:)?\d+:{_NUMBER}(?=\s|$))*\s*(?:#.*)?$")
+_NO_INDEX = re.compile(rb"[-+.eE][0-9]*:")
 _LOOKED_AT = 20
 _PLAIN = b"0123456789.+-eE: \n"
 _NEWLINE, _SPACE, _COLON = b"\n :"
@@ -96,7 +97,7 @@ def _plain(chunk: bytes, number: int) -> Entries | None:
     if (index := _indices(chunk, labels, lengths)) is not None:
         ones, none = np.ones(len(index)), np.full(len(index), -1)
         return Entries(number, labels, lengths, none, index, ones)
-    tokens = _tokens(chunk, pl.Float64())
+    tokens = None if _NO_INDEX.search(chunk) else _tokens(chunk, pl.Float64())
     if tokens is None:
         return None
     whole = tokens[colon]

@@ -171,6 +171,8 @@ class RawTable:
         listed = ", ".join(shown) + (", ..." if len(self.types) > _SHOWN else "")
         if all(column == f"c{number}" for number, column in enumerate(self.types)):
             listed += " (the file has no header: its first line looks like data; or --header yes)"
+        elif len(self.types) == 1:
+            listed += " (one column: --separator says what is between fields)"
         raise ConfigError(f'there is no {what} "{name}"; the columns are {listed}')
 
     def _blocks_of(self, part: Part, names: Sequence[str], rows: int) -> Iterator[pl.DataFrame]:

@@ -11,7 +11,7 @@ It is recognised from the first lines. What is out of the ordinary is said in `n
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,12 +19,14 @@ from dlrm.data.features.missing import MISSING_TEXTS
 from dlrm.data.sources.reading import SPACES, Reading
 from dlrm.errors import InputError
 
-SEPARATORS = (",", "\t", ";", "|", "\x01", "::", SPACES)
+SEPARATORS = (",", "\t", ";", "|", "\x01", "^", "~", "::", SPACES)
 """What is tried, in this order; the last only where no other fits."""
 _DATA = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?$")
 _SEP_LINE = re.compile(r'"?sep=(.|\\t)"?$', re.IGNORECASE)
 _TOKEN = re.compile(r'"((?:[^"]|"")*)"(?=\s|$)|(\S+)')
 _COMMENT = "#"
+_OPEN_QUOTES = 3
+"""Records that are no CSV behind which others are looked at."""
 _RECORDS = 200
 """Records that are looked at."""
 _TITLES = 50
@@ -94,32 +96,32 @@ def recognise(
     separator = max(separators, key=lambda one: _fit(parsed[one], one, columns))
     records = parsed[separator]
     if not records:
-        blank = not any(line.strip() for line in lines[start:])
         problem = "is blank, expected the names of the columns or the first row"
-        if not blank:
-            problem = (
-                "is not CSV: a quote begins here that does not end, or a text goes on behind one"
-            )
-        raise InputError(problem, file=file, line=1 if blank else start + 1)
-    if separator not in SEPARATORS[:5] and reading.separator is None:
+        raise InputError(problem, file=file, line=1 if start >= len(lines) - 1 else start + 1)
+    if separator in SEPARATORS[5:] and reading.separator is None:
         between = "runs of blanks" if separator == SPACES else f'"{separator}"'
         notes.append(f"{between} between fields")
     return _shape(records, file, separator, reading, columns, notes)
 
 
 def split(
-    lines: Iterable[str], separator: str, skip: int = 0, comment: str | None = None
+    lines: Sequence[str], separator: str, skip: int = 0, comment: str | None = None
 ) -> Iterator[_Record]:
     """Yield the first records of some lines, but for blank ones."""
-    reader = Lines(iter(lines), skip, comment)
-    for count, (line, fields) in enumerate(fields_of(reader, separator)):
-        if count == _RECORDS:
+    for _ in range(_OPEN_QUOTES):
+        reader = Lines(iter(lines), skip, comment)
+        for count, (line, fields) in enumerate(fields_of(reader, separator)):
+            if count == _RECORDS:
+                return
+            if isinstance(fields, csv.Error):
+                # A title with a quote, perhaps; a row is found and named when all of it is read.
+                yield _Record(line, line, [lines[line - 1]])
+                skip = line
+                break
+            if any(fields):
+                yield _Record(line, reader.number, fields)
+        else:
             return
-        if isinstance(fields, csv.Error):
-            # Further down, where it is found and named when all of it is read.
-            return
-        if any(fields):
-            yield _Record(line, reader.number, fields)
 
 
 class Lines:
@@ -238,9 +240,7 @@ def _width(records: list[_Record]) -> tuple[int, float]:
 def _known(record: _Record, columns: Sequence[str]) -> int:
     """Return how many of some columns a record names, if it can be a header."""
     names = _without_mark(record.names(), columns)
-    # Those of written indexes are blank.
-    given = [name for name in names if name]
-    return sum(name in names for name in columns) if len(set(given)) == len(given) else 0
+    return 0 if _repeats(record) else sum(name in names for name in columns)
 
 
 def _shape(
@@ -279,6 +279,11 @@ def _shape(
         problem = "the header names this column twice"
         raise InputError(problem, file=file, line=first.first, column=twice[0])
     skip = first.last if header else first.first - 1
+    if header and names[0] == "column 1" and below and len(below[0].fields) > 2:
+        # pandas writes the name of an index below those of the columns, where they have levels.
+        index, *others = below[0].names()
+        if index and not any(others):
+            skip, names[0] = below[0].last, index
     return Shape(
         separator=separator,
         names=tuple(names),
@@ -310,20 +315,29 @@ def _first(
     # R leaves out the name of the first column: the line above the first full one is no title.
     if at and len(records[at - 1].fields) == width - 1 and not _header_at(records, at):
         short = records[at - 1].names()
-        if said or (width > 2 and _is_header(short, records[at].names()[1:])):
+        if said or (width > 2 and all(short) and not any(map(_DATA.match, short))):
             return at - 1, said is not False
     header = _header_at(records, at) if said is None else said
-    if not header:
-        # A title as wide as the table stands above names that are known.
-        for place, record in enumerate(records[: _TITLES if said is None else 0]):
-            if _known(record, columns) == len(columns) > 0 and not any(
-                map(_DATA.match, record.names())
-            ):
+    if columns and said is None and (not header or _repeats(records[at])):
+        # A title as wide as the table, or a level of names, stands above the names that are known.
+        for place, record in enumerate(records[:_TITLES]):
+            names = record.names()
+            if _known(record, columns) == len(columns) and not any(map(_DATA.match, names)):
                 return place, True
+    titles = records[:at]
+    if not header and any(
+        len(title.fields) > 1 or _DATA.match(title.fields[0]) or title.fields[0].startswith('"')
+        for title in titles
+    ):
         # Without a header, whatever has a value is a row.
-        if any(len(record.fields) > 1 or _DATA.match(record.fields[0]) for record in records[:at]):
-            return 0, False
+        return 0, False
     return at, header
+
+
+def _repeats(record: _Record) -> bool:
+    """Whether a name comes twice."""
+    names = [name for name in record.names() if name]
+    return len(set(names)) < len(names)
 
 
 def _is_title(record: _Record, width: int) -> bool:
