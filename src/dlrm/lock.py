@@ -9,8 +9,8 @@ from pathlib import Path
 
 from dlrm.errors import DlrmError
 
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
-"""What file systems say that have no locks."""
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EBADF)
+"""What file systems say that have no locks, or, as NFS, none for folders."""
 
 
 def try_lock(folder: Path) -> int | None:

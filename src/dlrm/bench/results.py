@@ -146,7 +146,7 @@ def load(path: Path) -> list[dict[str, Any]]:
         try:
             # NaN and Infinity are no JSON, but some write them.
             found = json.loads(line, parse_constant=lambda _: None)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             problem = f"expected a row of results as JSON, found {_start(line)} ({error})"
             raise InputError(problem, file=path, line=number) from None
         if not isinstance(found, dict) or not isinstance(found.get("suite"), str):

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dlrm.errors import CheckpointError
+from dlrm.json_file import parse_object
 from dlrm.nn.embedding import pieces
 
 KEY = "dlrm_s_pytorch"
@@ -33,8 +34,8 @@ def opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
         raise CheckpointError(f"{path}: no such file; --load-model names one that was saved before")
     try:
         file = safe_open(path, framework="pt")
-        metadata = json.loads((file.metadata() or {})[KEY])
-    except (SafetensorError, KeyError, json.JSONDecodeError):
+        metadata = parse_object((file.metadata() or {})[KEY].encode())
+    except (OSError, SafetensorError, KeyError, ValueError):
         raise CheckpointError(
             f"{path}: not a model that --save-model wrote, or damaged; "
             "files pickled by the original are not loaded: a pickle can run any code"
