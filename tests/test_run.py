@@ -33,6 +33,9 @@ def test_what_was_written_is_read_again(run):
 
 
 def test_a_run_is_not_overwritten(run):
+    # Where nothing was trained, nothing is lost.
+    Run.check_new(run.path)
+    run.log("train", step=1)
     with pytest.raises(RunError, match=r"exists already.*--resume"):
         Run.check_new(run.path)
 

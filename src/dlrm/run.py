@@ -35,6 +35,10 @@ from dlrm.lock import locked
 from dlrm.schema import Schema
 
 CONFIG, FILES = "config.json", "files.json"
+_MADE = frozenset(
+    {CONFIG, "schema.json", "environment.json", "dataset.json", "features.json", "vocabulary"}
+)
+"""What is written, before `FILES`, when a run is made."""
 _ADVICE = "train it again, or take its files from a copy"
 
 
@@ -102,8 +106,11 @@ class Run:
 
     @classmethod
     def check_new(cls, path: Path) -> None:
-        """Raise a RunError if a new run would overwrite something here."""
-        if path.exists() and cls.begun(path) is None:
+        """Raise a RunError if a new run would overwrite something here.
+
+        A run that was made and has not begun to train is nothing to be kept.
+        """
+        if path.exists() and cls.begun(path) is None and not cls._is_untrained(path):
             raise RunError(
                 f"{path} exists already: give another --run, or --resume to go on with it"
             )
@@ -116,10 +123,8 @@ class Run:
             `recipe` and `config`; nothing where it was killed before these were written.
 
         """
-        names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-        names = {n for n in names if not (n.startswith(".") and n.endswith(TEMPORARY))}
-        made = {CONFIG, "schema.json", "environment.json", "dataset.json", "features.json"}
-        if names - made - {"vocabulary"} or (names and CONFIG not in names):
+        names = _names(path)
+        if names - _MADE or (names and CONFIG not in names):
             return None
         if not names:
             return {} if path.is_dir() else None
@@ -127,6 +132,10 @@ class Run:
             return read_json(path / CONFIG, RunError, keys=("recipe", "config"))
         except RunError:
             return None
+
+    @classmethod
+    def _is_untrained(cls, path: Path) -> bool:
+        return FILES in (names := _names(path)) and not names - _MADE - {FILES}
 
     @staticmethod
     @contextmanager
@@ -281,3 +290,9 @@ class Run:
 
     def _read(self, name: str) -> dict[str, Any]:
         return read_json(self.path / name, RunError, advice=_ADVICE)
+
+
+def _names(path: Path) -> set[str]:
+    """Return what is in a folder, but for files that a killed process has not finished."""
+    names = [entry.name for entry in path.iterdir()] if path.is_dir() else []
+    return {name for name in names if not (name.startswith(".") and name.endswith(TEMPORARY))}

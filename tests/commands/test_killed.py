@@ -93,6 +93,13 @@ def test_resumed_with_the_words_that_started_it(words, tmp_path):
     assert Run.open(tmp_path / "run").evaluation("test")
 
 
+def test_the_words_that_started_a_run_resume_it(workdir):
+    write_table(Path("t.csv"), 1)
+    words = ["train", "t.csv", "--label", "y", "--epochs", "1", "--no-baseline", "--run", "run"]
+    assert cli.main(words) == cli.main([*words, "--resume"]) == 0
+    assert cli.main(words) == 1
+
+
 def test_somebody_elses_folder_is_no_killed_run(config, tmp_path):
     path = tmp_path / "run"
     path.mkdir()

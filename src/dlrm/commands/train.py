@@ -145,14 +145,15 @@ def main(words: list[str], prog: str) -> TrainResult | None:
     words = [*([recipe] if recipe else []), *flags]
     if resumed:
         config = from_dict(resumed.config)
+        defaults = _without_lists(config, flags)
         model = take_value(flags, "--model")
         if model and model != config.model.name:
             raise ConfigError(
                 f"the run was started with the model {config.model.name}, not {model}"
             )
     else:
-        config = with_model(recipe_config(name, flags), flags)
-    arguments = parse(Arguments, flags, prog, default=Arguments(config=config))
+        config = defaults = with_model(recipe_config(name, flags), flags)
+    arguments = parse(Arguments, flags, prog, default=Arguments(config=defaults))
     procs = arguments.procs
     if procs < 1:
         raise ConfigError(f"--procs is {procs}: at least 1 process is needed")
@@ -226,6 +227,13 @@ def check_batch(config: TrainConfig, world: int) -> None:
             f"loader.batch_size is {config.loader.batch_size}, and there are {world} processes: "
             "each needs a sample of every batch; start fewer, or take larger batches"
         )
+
+
+def _without_lists(config: TrainConfig, flags: Sequence[str]) -> TrainConfig:
+    """Empty the lists that flags add to, so that what a resumed run is told again counts once."""
+    names = {flag.partition("=")[0].removeprefix("--").removeprefix("prepare.") for flag in flags}
+    given = {name: () for name in ("label", "category", "missing") if name in names}
+    return replace(config, prepare=replace(config.prepare, **given))
 
 
 def _make_again(path: Path) -> bool:
