@@ -93,6 +93,8 @@ def test_a_library_in_a_cache_that_others_may_write_is_not_loaded(kept, sources,
     assert answer(sources) == 42
     kept.chmod(0o777)
     for library in kept.glob("answer*.so"):
+        # A new file: the old one is loaded.
+        library.unlink()
         library.write_bytes(b"somebody else's")
     capfd.readouterr()
     assert answer(sources) == answer(sources) == 42
