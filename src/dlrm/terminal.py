@@ -1,6 +1,6 @@
 """What is shown on a terminal: progress goes to standard error, results to standard output."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -26,6 +26,12 @@ def silence() -> None:
     """Show no progress from now on, and print nothing: another process speaks for this one."""
     out.quiet = err.quiet = True
     _quiet.set(True)
+
+
+def say(lines: Iterable[str]) -> None:
+    """Print lines to standard error as they are, however wide."""
+    for line in lines:
+        err.print(line, soft_wrap=True, highlight=False)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """`dlrm eval`: how good a trained model is on a split."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +11,14 @@ from numpy.typing import NDArray
 from dlrm.commands.evaluate_result import EvalResult
 from dlrm.commands.metric_columns import CLASSIFICATION, REGRESSION
 from dlrm.data import segments as columns
+from dlrm.data.applied import Known
+from dlrm.data.bad_rows import OnBadRow
+from dlrm.data.coverage import Coverage, Shares
+from dlrm.data.encoded import Encoded
 from dlrm.data.features.features import Features
-from dlrm.data.store import Dataset
+from dlrm.data.resolve import resolve
+from dlrm.data.sources.frame import is_frame
+from dlrm.data.store import MANIFEST_FILE, Dataset, Split
 from dlrm.errors import ConfigError, DatasetError, RunError, unknown
 from dlrm.metrics import MetricValues
 from dlrm.run import Run
@@ -26,7 +33,8 @@ def evaluate(
     run: Annotated[Path | str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
     *,
     data: str | None = None,
-    split: str = "test",
+    split: str | None = None,
+    bad_rows: OnBadRow = "error",
     by: str | None = None,
     segments: int = 10,
     user: str | None = None,
@@ -38,8 +46,10 @@ def evaluate(
 
     Args:
         run: The run directory.
-        data: A prepared dataset with the schema of the run; its own by default.
-        split: train, validation or test.
+        data: Raw rows with labels, as the run was trained on, such as a new day: files, or in
+            Python a frame; or a prepared dataset with the schema of the run. Its own by default.
+        split: train, validation or test, the default; of raw rows all are measured.
+        bad_rows: Stop at a raw row that is not what it should be, or leave it out.
         by: A column: measure each of its values too, or the quantiles of its numbers.
         segments: How many values of that column to list; the others are taken together.
         user: A column that names the user: adds the AUC within each user, and intervals draw users
@@ -62,7 +72,15 @@ def evaluate(
         raise unknown("metric", metric, known)
     if user is not None and task == "regression":
         raise ConfigError("user adds the AUC within each user, which needs labels of 0 and 1")
-    dataset = Dataset.open(Path(data if data is not None else opened.dataset["path"]))
+    features = Features.load(opened.path)
+    raw = data is not None and (is_frame(data) or not (Path(data) / MANIFEST_FILE).is_file())
+    if raw:
+        if split is not None:
+            raise ConfigError(f"split is {split}, but of raw rows all are measured: leave it out")
+        dataset = whole(data, opened, features, bad_rows)
+    else:
+        dataset = Dataset.open(Path(data if data is not None else opened.dataset["path"]))
+    split = split or "test"
     if difference := opened.schema.difference(dataset.schema):
         raise RunError(f"{run} was trained on another schema than {dataset.path}: {difference}")
     rows = dataset.split(split)
@@ -70,7 +88,6 @@ def evaluate(
         raise DatasetError(f"{dataset.path}: the split {split} has no rows")
     measured = _labels(opened.schema, label, by or user)
     # Before the model is run, so that a column that does not exist costs no time.
-    features = Features.load(opened.path)
     parts = None if by is None else columns.by_column(rows, features, by, segments)
     users = None if user is None else columns.users(rows, features, user)
     model = load_model(opened)
@@ -104,6 +121,39 @@ def evaluate(
         by=by,
         segments=[{"segment": name, **summed(first, mine)} for name, mine in _rows(parts)],
         only=metric,
+        shares=_shares(opened, features, dataset, rows, raw=raw),
+        raw=raw,
+    )
+
+
+def whole(data: Any, run: Run, features: Features, bad_rows: OnBadRow) -> Dataset:
+    """Return raw rows as the features of a run encode them, all of them in the split `test`."""
+    config = replace(
+        from_dict(run.config).prepare,
+        split="chronological",
+        time=None,
+        group=None,
+        fractions=(0.0, 0.0, 1.0),
+        schema=None,
+        bad_rows=bad_rows,
+    )
+    return resolve(data, config, known=Known(features=features))
+
+
+def _shares(
+    run: Run, features: Features, dataset: Dataset, rows: Split, *, raw: bool
+) -> list[Shares]:
+    """Return the shares of unseen and missing values of the rows, beside training's."""
+    trained = run.dataset.get("features", [])
+    coverage = Coverage(features, trained)
+    coverage.add(Encoded(rows.dense, rows.ids, lists=rows.lists))
+    shares = coverage.shares()
+    if not raw:
+        return shares
+    missing = {values["name"]: values["missing_rate"] for values in dataset.summary()["features"]}
+    return sorted(
+        (replace(column, missing=missing.get(column.name)) for column in shares),
+        key=lambda column: -column.excess,
     )
 
 

@@ -1,7 +1,7 @@
 """What `dlrm eval` measured."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,11 @@ from rich.text import Text
 
 from dlrm import terminal
 from dlrm.commands.metric_columns import METRICS, known, shown
+from dlrm.data.coverage import Shares, warnings_of
 from dlrm.metrics import LEVEL, RESAMPLES, MetricValues, RegressionValues
 
+MOST_COLUMNS = 10
+"""Columns whose shares are shown."""
 SHORT = {"gauc": "GAUC", "calibration": "calib."}
 """Names that fit above a narrow column."""
 
@@ -38,6 +41,10 @@ class EvalResult:
     """The metrics of each: its name as `segment`, and all that `metrics` has."""
     only: str | None
     """The one metric that was asked for."""
+    shares: list[Shares] = field(default_factory=list)
+    """Of each column the values that training did not see, and the missing ones."""
+    raw: bool = False
+    """Whether raw rows were measured, whose columns are shown beside training's."""
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -63,6 +70,8 @@ class EvalResult:
             "by": self.by,
             "segments": self.segments if self.by else None,
             "optimum": self.optimum,
+            "columns": [column.to_dict() for column in self.shares],
+            "warnings": warnings_of(self.shares),
         }
 
     def __rich__(self) -> RenderableType:
@@ -75,6 +84,9 @@ class EvalResult:
             lines += [self._whole(metrics), *map(Text, self._about(metrics))]
         if self.by:
             lines.append(self._parts())
+        if self.raw:
+            lines.append(self._columns())
+        lines += map(Text, warnings_of(self.shares))
         return Group(*lines, *map(Text, self._notes()))
 
     @property
@@ -115,6 +127,20 @@ class EvalResult:
                 cells = [f"{cell}\n{end}" for cell, end in zip(cells, ends, strict=True)]
             rows = f"{segment['samples']:,}"
             grid.add_row(segment["segment"], rows, shown(segment[mean]), *cells)
+        return grid
+
+    def _columns(self) -> RenderableType:
+        """Return the columns whose values differ most from training's."""
+        heads = ("unseen", "in training", "missing", "in training")
+        grid = terminal.table(None, "column", *heads)
+        for column in self.shares[:MOST_COLUMNS]:
+            pairs = (
+                column.unseen, column.trained_unseen, column.missing, column.trained_missing
+            )  # fmt: skip
+            cells = ["-" if share is None else f"{share:.1%}" for share in pairs]
+            grid.add_row(column.name, *cells)
+        if len(self.shares) > MOST_COLUMNS:
+            grid.add_row(f"... and {len(self.shares) - MOST_COLUMNS} more")
         return grid
 
     def _about(self, metrics: dict[str, Any]) -> list[str]:

@@ -32,7 +32,12 @@ class CheckedRows:
 
 
 def check_rows(
-    table: RawTable, schema: Columns, labels: Sequence[Label], on_bad_row: OnBadRow
+    table: RawTable,
+    schema: Columns,
+    labels: Sequence[Label],
+    on_bad_row: OnBadRow,
+    *,
+    varied: bool = True,
 ) -> CheckedRows:
     """Return labels and weights of all rows, and which rows are bad.
 
@@ -41,6 +46,7 @@ def check_rows(
         schema: What the columns are.
         labels: What the labels mean.
         on_bad_row: Stop at a row that is not what it should be, or leave it out.
+        varied: Whether labels must differ, so that there is something to learn.
 
     Raises:
         InputError: A row is bad; names file, line and column.
@@ -79,7 +85,8 @@ def check_rows(
             for name, wrong, expected in wrong_numbers(values, schema.reading(column)):
                 mark(name, wrong, values, f'{expected} (or kind = "category" in the schema)')
     stacked = stack_labels(encoded, schema.task)
-    _check_varied(stacked[~bad], labels)
+    if varied:
+        _check_varied(stacked[~bad], labels)
     if weights is not None and not weights[~bad].any():
         raise ConfigError(
             f"the weight {schema.weight} is 0 in every row: there is nothing to learn"

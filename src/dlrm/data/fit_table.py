@@ -178,8 +178,7 @@ def fit_table(
     table = check_table(raw, schema, config, default=default)
     if not quiet:
         show(table.schema)
-        for note in table.division.notes:
-            terminal.err.print(note, soft_wrap=True, highlight=False)
+        terminal.say(table.division.notes)
     return FittedTable(table, source, config.seed, bar)
 
 

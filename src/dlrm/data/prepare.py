@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.progress import Progress
 
+from dlrm.data.applied import AppliedTable, Known
 from dlrm.data.arrays import SplitWriter
 from dlrm.data.features import toml
 from dlrm.data.features.show import described
@@ -35,7 +36,7 @@ from dlrm.data.target import ENTRIES, check_replaceable, check_space, disk_bytes
 from dlrm.file_records import file_record
 from dlrm.files import sync_file, sync_folder
 from dlrm.json_file import write_sealed
-from dlrm.terminal import progress
+from dlrm.terminal import progress, say
 
 
 def prepare(
@@ -43,6 +44,7 @@ def prepare(
     out: Path | str,
     config: PrepareConfig | None = None,
     *,
+    known: Known | None = None,
     force: bool = False,
     quiet: bool = False,
 ) -> Prepared:
@@ -52,6 +54,7 @@ def prepare(
         source: The raw rows.
         out: Folder of the dataset; a finished one from the same rows and settings is used again.
         config: How.
+        known: Features of a run that encode the rows; None to fit some to them.
         force: Replace a dataset that was prepared otherwise.
         quiet: Do not print what the columns were taken for.
 
@@ -66,15 +69,18 @@ def prepare(
     if out.is_symlink():
         # What is replaced is the folder, not the link to it.
         out = out.resolve()
-    schema = known_schema(source, config)
-    options, fingerprint = options_of(source, config), source.fingerprint()
+    schema = known.features.columns if known else known_schema(source, config)
+    options, fingerprint = options_of(source, config, known), source.fingerprint()
     if (dataset := existing(out, fingerprint, options, force=force)) is not None:
         return Prepared(dataset, reused=True)
-    log = schema is not None and is_log(schema)
+    log = schema is not None and known is None and is_log(schema)
     check_space(source.rows(), disk_bytes(source.rows(), schema if log else None), out)
     with staged(out, ENTRIES) as folder, progress() as bar:
-        if schema is not None and log:
-            fitted: Fitted = fit_log(source, schema, config, folder, bar)
+        if known is not None:
+            fitted: Fitted = AppliedTable(known, source, config, folder, bar)
+            say(fitted.notes)
+        elif schema is not None and log:
+            fitted = fit_log(source, schema, config, folder, bar)
         else:
             fitted = fit_table(source, schema, config, folder, bar, quiet=quiet)
         features = fitted.features
@@ -105,11 +111,12 @@ def prepare(
     return Prepared(Dataset.open(out), reused=False)
 
 
-def options_of(source: Source, config: PrepareConfig) -> dict[str, Any]:
+def options_of(source: Source, config: PrepareConfig, known: Known | None = None) -> dict[str, Any]:
     """Return what changes a dataset beside its rows, JSON-ready."""
     fixed = has_fixed_format(source)
     given = toml.to_dict(toml.load(Path(config.schema))) if config.schema else None
-    return config.options(default="kaggle" if fixed else "random", fixed=fixed, schema=given)
+    options = config.options(default="kaggle" if fixed else "random", fixed=fixed, schema=given)
+    return options | (known.fingerprint() if known else {})
 
 
 def _write_splits(fitted: Fitted, folder: Path, bar: Progress) -> dict[str, dict[str, Any]]:

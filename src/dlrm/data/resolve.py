@@ -7,21 +7,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dlrm.data.applied import Known
 from dlrm.data.features import toml
+from dlrm.data.features.features import Features
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import options_of, prepare
+from dlrm.data.scoring import TABLES, table_files
 from dlrm.data.sources.criteo import CriteoSource, is_criteo
 from dlrm.data.sources.frame import FrameSource, is_frame
 from dlrm.data.sources.source import Source
 from dlrm.data.sources.table_files import TableFiles, in_folder
 from dlrm.data.store import MANIFEST_FILE, Dataset
 from dlrm.errors import ConfigError, InputError, UsageError
-from dlrm.terminal import err
+from dlrm.terminal import say
 
 CACHE = Path("prepared")
 
 
-def resolve(data: Any, config: PrepareConfig | None = None, *, cache: Path = CACHE) -> Dataset:
+def resolve(
+    data: Any,
+    config: PrepareConfig | None = None,
+    *,
+    known: Known | None = None,
+    cache: Path = CACHE,
+) -> Dataset:
     """Open a prepared dataset, or prepare raw data and open the result.
 
     Args:
@@ -30,6 +39,7 @@ def resolve(data: Any, config: PrepareConfig | None = None, *, cache: Path = CAC
             before day_10), or a folder with files named train, valid and test; or the generated
             log: `clicks`, `clicks:ROWS` or `clicks:ROWS:SEED`.
         config: How raw data are prepared; without meaning for a prepared dataset.
+        known: Features of a run that encode raw data; None to fit some to them.
         cache: Where prepared datasets go: `<cache>/<stem>-<8 hex of data and options>`.
 
     Raises:
@@ -43,19 +53,20 @@ def resolve(data: Any, config: PrepareConfig | None = None, *, cache: Path = CAC
     elif (Path(data) / MANIFEST_FILE).exists():
         return Dataset.open(Path(data))
     else:
-        source, stem = find_source(str(data), config)
-    text = json.dumps([source.fingerprint(), options_of(source, config)], sort_keys=True)
+        source, stem = find_source(str(data), config, None if known is None else known.features)
+    text = json.dumps([source.fingerprint(), options_of(source, config, known)], sort_keys=True)
     out = cache / f"{stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    prepared = prepare(source, out, config)
+    prepared = prepare(source, out, config, known=known)
     how = "found again" if prepared.reused else "prepared"
     path = prepared.dataset.path
     notes = prepared.dataset.manifest.get("division", ()) if prepared.reused else ()
-    for line in (f"Dataset {how}: {path}", *notes):
-        err.print(line, soft_wrap=True, highlight=False)
+    say((f"Dataset {how}: {path}", *notes))
     return prepared.dataset
 
 
-def find_source(data: str, config: PrepareConfig) -> tuple[Source, str]:
+def find_source(
+    data: str, config: PrepareConfig, features: Features | None = None
+) -> tuple[Source, str]:
     """Return the source that raw data have, and a name for what becomes of them.
 
     Files that look like raw Criteo text are that, unless a label is named: then they are a table.
@@ -63,6 +74,7 @@ def find_source(data: str, config: PrepareConfig) -> tuple[Source, str]:
     Args:
         data: See `resolve`.
         config: How they are prepared.
+        features: Of a run, which say how its files are read; None where there is no run.
 
     Raises:
         InputError: A raw file is missing or bad.
@@ -76,6 +88,8 @@ def find_source(data: str, config: PrepareConfig) -> tuple[Source, str]:
         return table_of(in_folder(folder), config), folder.resolve().name
     files = raw_files(data)
     stem = files[0].name.split(".")[0]
+    if features is not None and features.source in TABLES:
+        return table_files(features, files, config.bad_rows, config.reading), stem
     if not config.label and is_criteo(files[0]):
         return CriteoSource(files, bad_rows=config.bad_rows), stem
     return table_of(files, config), stem

@@ -27,7 +27,7 @@ from dlrm.data.sources.table_files import TableFiles
 from dlrm.errors import ConfigError, InputError, unknown
 from dlrm.terminal import err
 
-_TABLES = ("table", "libsvm")
+TABLES = ("table", "libsvm")
 """Sources whose columns are whatever the files have."""
 _CRITEO = ("criteo", "clicks")
 """Sources whose rows are raw Criteo text, or can be written as that."""
@@ -79,8 +79,8 @@ class FileRows:
     ):
         check_pool()
         self._features, self._bad_rows, self._keep = features, bad_rows, keep
-        if features.source in _TABLES:
-            self._source = _table_files(features, files, bad_rows, reading or Reading())
+        if features.source in TABLES:
+            self._source = table_files(features, files, bad_rows, reading or Reading())
         elif features.source in _CRITEO:
             if reading not in (None, Reading()):
                 raise ConfigError("how texts are read is known: the run is of Criteo's format")
@@ -192,7 +192,7 @@ class FileRows:
         return bad
 
 
-def _table_files(
+def table_files(
     features: Features, files: Sequence[Path], bad_rows: OnBadRow, said: Reading
 ) -> TableFiles:
     """Return the files as they are read in training, or as they look where that does not fit."""

@@ -151,7 +151,13 @@ class Dataset:
                 for name, split in self.manifest["splits"].items()
             },
             "features": [
-                {key: feature[key] for key in ("name", "kind", "num_embeddings", "missing_rate")}
+                {
+                    **{key: feature[key] for key in ("name", "kind", "num_embeddings")},
+                    "missing_rate": feature["missing_rate"],
+                    "rare_rate": None
+                    if feature.get("rare") is None
+                    else feature["rare"] / max(1, self.manifest["counted_rows"]),
+                }
                 for feature in self.manifest["features"]
             ],
             "columns": self.columns,

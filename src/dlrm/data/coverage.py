@@ -1,0 +1,152 @@
+"""How much of some rows a model knows: values that training never saw, and missing ones.
+
+Counted on ids that are there anyway: a value without a row of its own has the last id of its table.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from dlrm.data.encoded import Encoded
+from dlrm.data.features.features import Feature, Features
+from dlrm.data.features.number import Number
+from dlrm.data.features.texts import as_numbers, as_texts
+
+FEWEST_ROWS = 20
+"""Of fewer rows no share is worth a warning."""
+FACTOR, MARGIN = 2.0, 0.1
+"""A share is too large above `FACTOR` times that of training and `MARGIN` more."""
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """Of a column, the share of missing values and of those that training did not see."""
+
+    name: str
+    missing: float | None = None
+    unseen: float | None = None
+    """Also values that were too rare in training; None for numbers and hashed values."""
+    trained_missing: float | None = None
+    trained_unseen: float | None = None
+
+    @property
+    def excess(self) -> float:
+        """By how much the worse of the two is above training's."""
+        pairs = (self.missing, self.trained_missing), (self.unseen, self.trained_unseen)
+        return max(((now or 0.0) - (then or 0.0) for now, then in pairs), default=0.0)
+
+    def warnings(self) -> list[str]:
+        """Return what is much larger than in training."""
+        pairs = {
+            "unseen in training": (self.unseen, self.trained_unseen),
+            "missing": (self.missing, self.trained_missing),
+        }
+        return [
+            f"{self.name}: {now:.1%} of the values are {what} (there {then or 0.0:.1%})"
+            for what, (now, then) in pairs.items()
+            if now is not None and now > FACTOR * (then or 0.0) + MARGIN
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the shares JSON-ready."""
+        return asdict(self)
+
+
+class Coverage:
+    """Counts over rows that come piece by piece.
+
+    Args:
+        features: Of the run.
+        trained: What the run keeps of its inputs: `name`, `missing_rate`, `rare_rate`.
+
+    """
+
+    def __init__(self, features: Features, trained: Iterable[Mapping[str, Any]] = ()):
+        self.rows = 0
+        self._trained = {values["name"]: values for values in trained}
+        self._features: dict[str, Feature] = {}
+        for feature, model_input in features.inputs:
+            if feature not in self._features.values():
+                self._features[model_input.name] = feature
+        ids = [pair for pair in features.inputs if pair[1].num_embeddings is not None]
+        single = [pair for pair in ids if pair[1].kind == "one_hot"]
+        several = [pair for pair in ids if pair[1].kind != "one_hot"]
+        self._single, self._several = _others(single), _others(several)
+        self._count = {model_input.name: np.zeros(2, np.int64) for _, model_input in ids}
+        self._missing = dict.fromkeys(self._features, 0)
+        self._looked = False
+
+    def add(self, encoded: Encoded, frame: pl.DataFrame | None = None) -> None:
+        """Count rows: of unseen values as they are encoded, of missing ones in their raw frame."""
+        self.rows += len(encoded)
+        for place, (name, other) in enumerate(self._single):
+            ids = encoded.ids[:, place]
+            self._count[name] += (int((ids == other).sum()), len(ids))
+        if encoded.lists is not None:
+            count = max(1, len(self._several))
+            of_list = np.repeat(
+                np.arange(len(encoded) * count) % count, np.diff(encoded.lists.offsets)
+            )
+            for place, (name, other) in enumerate(self._several):
+                ids = encoded.lists.ids[of_list == place]
+                self._count[name] += (int((ids == other).sum()), len(ids))
+        if frame is not None:
+            self._looked = True
+            for name, feature in self._features.items():
+                self._missing[name] += max(
+                    _missing(feature, frame[column]) for column in feature.columns
+                )
+
+    def shares(self) -> list[Shares]:
+        """Return the shares of all columns, those that differ most from training first."""
+        known = {name for name, other in (*self._single, *self._several) if other is not None}
+        shares = []
+        for name in self._features:
+            trained = self._trained.get(name, {})
+            unseen, values = self._count.get(name, (0, 0))
+            shares.append(
+                Shares(
+                    name=name,
+                    missing=self._missing[name] / self.rows if self._looked and self.rows else None,
+                    unseen=float(unseen / values) if name in known and values else None,
+                    trained_missing=trained.get("missing_rate"),
+                    trained_unseen=trained.get("rare_rate"),
+                )
+            )
+        return sorted(shares, key=lambda column: -column.excess)
+
+    def warnings(self) -> list[str]:
+        """Return what is much larger than in training, worst first; nothing of a few rows."""
+        return [] if self.rows < FEWEST_ROWS else warnings_of(self.shares())
+
+
+def warnings_of(shares: Iterable[Shares]) -> list[str]:
+    """Return what is much larger than in training, the first few of it."""
+    warned = [warning for column in shares for warning in column.warnings()]
+    more = [f"... and {len(warned) - _SHOWN} more columns"] if len(warned) > _SHOWN else []
+    return warned[:_SHOWN] + more
+
+
+def _others(inputs: Iterable[tuple[Feature, Any]]) -> list[tuple[str, int | None]]:
+    """Return of each input its name, and the id of unseen values; None where they have none."""
+    return [
+        (
+            model_input.name,
+            None
+            if isinstance(feature, Number) or feature.table is None
+            else model_input.num_embeddings - 1,
+        )
+        for feature, model_input in inputs
+    ]
+
+
+def _missing(feature: Feature, values: pl.Series) -> int:
+    if isinstance(feature, Number):
+        return as_numbers(values, time=feature.time)[0].null_count()
+    if values.dtype.is_nested() or values.dtype.is_integer():
+        return values.null_count()
+    return as_texts(values).null_count()

@@ -1,0 +1,110 @@
+"""A new day of rows, for a run that was trained on the days before."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import dlrm
+from dlrm.cli import main
+from dlrm.data.coverage import Coverage, Shares
+from dlrm.data.features.features import Features
+from dlrm.data.scoring import encode_frame
+from dlrm.errors import ConfigError, InputError
+from dlrm.metrics import auc
+
+N = 600
+FLAGS = ["--no-baseline", "--model", "lr", "--optim.lr", "0.05", "--epochs", "3"]
+
+
+def days(rows: int, seed: int, cities: range) -> pl.DataFrame:
+    rng = np.random.default_rng(seed)
+    city = rng.choice(np.array(cities), rows)
+    return pl.DataFrame(
+        {
+            "city": [f"c{k}" for k in city],
+            "tags": ["|".join(f"t{t}" for t in rng.integers(0, 4, 2)) for _ in range(rows)],
+            "price": rng.random(rows).round(4),
+            "counts": rng.integers(0, 3, rows),
+            "bought": (rng.random(rows) < np.where(city % 2, 0.8, 0.2)).astype(int),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("days")
+    days(N, 0, range(6)).write_csv(folder / "old.csv")
+    days(200, 1, range(3, 9)).with_columns(
+        price=pl.when(pl.int_range(200) % 2 == 0).then("price")
+    ).write_csv(folder / "new.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        label = ["--label", "bought", "--weight", "counts"]
+        assert main(["train", "old.csv", *label, "--run", "run", *FLAGS]) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+def test_raw_rows_are_measured_with_the_features_of_the_run(capsys):
+    new = pl.read_csv("new.csv")
+    measured = dlrm.evaluate("run", data="new.csv", intervals=False).to_dict()
+    scores = dlrm.Predictor.open("run").scores(new)[:, 0]
+    weights, labels = new["counts"].to_numpy(), new["bought"].to_numpy()
+    assert measured["auc"] == pytest.approx(auc(scores, labels, weights), abs=1e-6)
+    columns = {column["name"]: column for column in measured["columns"]}
+    unseen = (~new["city"].is_in([f"c{k}" for k in range(6)])).mean()
+    assert columns["city"]["unseen"] == pytest.approx(unseen)
+    assert columns["price"]["missing"] == 0.5
+    assert columns["tags"]["unseen"] == 0
+    assert [text.split(":")[0] for text in measured["warnings"]] == ["city", "price"]
+    # A frame is as good as its file, and the labels of one class alone have no AUC.
+    assert dlrm.evaluate("run", data=new, intervals=False).to_dict()["auc"] == measured["auc"]
+    quiet = new.filter(pl.col("bought") == 0)
+    assert dlrm.evaluate("run", data=quiet, intervals=False).metrics["auc"] is None
+    capsys.readouterr()
+    assert main(["eval", "run", "--data", "new.csv", "--no-intervals", "--by", "city"]) == 0
+    shown = capsys.readouterr().out
+    assert "unseen" in shown
+    assert "price: 50.0% of the values are missing (there 0.0%)" in shown
+
+
+def test_the_splits_of_the_run_have_shares_too(capsys):
+    assert main(["eval", "run", "--no-intervals", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert shown["warnings"] == []
+    assert {column["name"] for column in shown["columns"]} == {"city", "tags", "price"}
+
+
+def test_what_cannot_be_measured_is_said():
+    with pytest.raises(ConfigError, match="leave it out"):
+        dlrm.evaluate("run", data="new.csv", split="validation")
+    with pytest.raises(ConfigError, match='no label column "bought"'):
+        dlrm.evaluate("run", data=pl.read_csv("new.csv").drop("bought"))
+    with pytest.raises(InputError, match="city"):
+        dlrm.evaluate("run", data=pl.read_csv("new.csv").drop("city"))
+
+
+def test_shares_do_not_depend_on_the_pieces():
+    features, new = Features.load("run"), pl.read_csv("new.csv")
+    whole, pieces = Coverage(features), Coverage(features)
+    whole.add(encode_frame(features, new), new)
+    for piece in new.iter_slices(37):
+        pieces.add(encode_frame(features, piece), piece)
+    assert whole.shares() == pieces.shares()
+
+
+def test_a_share_is_worth_a_warning_where_training_had_much_less():
+    def warned(now: float, then: float | None) -> bool:
+        return bool(Shares(name="c", unseen=now, trained_unseen=then).warnings())
+
+    assert [warned(0.11, 0.0), warned(0.1, 0.0), warned(0.5, 0.3), warned(0.2, None)] == [
+        True, False, False, True
+    ]  # fmt: skip
