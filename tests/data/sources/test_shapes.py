@@ -241,6 +241,14 @@ def test_lines_that_are_no_json(tmp_path, line, problem):
     assert read(body, tmp_path / "b", "t.jsonl", bad_rows="skip")["y"].to_list() == [1, 0]
 
 
+def test_values_of_several_types(tmp_path):
+    found = read('{"y": true}\n{"y": 3}\n{"y": "x"}\n', tmp_path, "t.jsonl")
+    assert found["y"].to_list() == ["true", "3", "x"]
+    (tmp_path / "b").mkdir()
+    with pytest.raises(InputError, match=r"line 3, column a: is 3, but \[1\] above"):
+        read('{"a": [1]}\n\n{"a": 3}\n', tmp_path / "b", "t.jsonl")
+
+
 def test_json_of_another_form(tmp_path):
     with pytest.raises(InputError, match="is a JSON array, expected an object a line"):
         read('[\n {"y": 1}\n]\n', tmp_path, "t.json")

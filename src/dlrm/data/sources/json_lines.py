@@ -117,7 +117,7 @@ def _one_by_one(
     file: Path, number: int, lines: list[bytes], on_bad_row: OnBadRow
 ) -> tuple[pl.DataFrame, list[Fault]]:
     """Return the objects of some lines, and which lines are none."""
-    objects, faults = list[dict[str, Any]](), list[Fault]()
+    objects, faults = list[tuple[int, dict[str, Any]]](), list[Fault]()
     for line, raw in enumerate(lines, start=number):
         if raw.isspace():
             continue
@@ -125,27 +125,28 @@ def _one_by_one(
             value = json.loads(raw)
             if not isinstance(value, dict):
                 raise ValueError("expected an object, {...}")
-            objects.append({key: _plain(entry) for key, entry in value.items()})
+            objects.append((line, {key: _plain(entry) for key, entry in value.items()}))
         except ValueError as problem:
             error = InputError(f"is no JSON object: {problem}", file=file, line=line)
             if on_bad_row == "error":
                 raise error from None
             faults.append(Fault(len(objects) + len(faults), "no JSON object", error))
-    names = dict.fromkeys(key for row in objects for key in row)
-    return pl.DataFrame([_column(file, name, objects, number) for name in names]), faults
+    names = dict.fromkeys(key for _, row in objects for key in row)
+    return pl.DataFrame([_column(file, name, objects) for name in names]), faults
 
 
-def _column(file: Path, name: str, objects: list[dict[str, Any]], number: int) -> pl.Series:
-    """Return a column whose values may be of several types: texts then."""
-    values = [row.get(name) for row in objects]
-    types = {type(value) for value in values if value is not None}
-    if types > {bool}:
+def _column(file: Path, name: str, objects: list[tuple[int, dict[str, Any]]]) -> pl.Series:
+    """Return a column whose values may be numbers, truths and texts: texts then."""
+    known = [(line, row[name]) for line, row in objects if row.get(name) is not None]
+    nested = [isinstance(value, list | dict) for _, value in known]
+    if len(set(nested)) > 1:
+        line, value = known[nested.index(not nested[0])]
+        problem = f"is {json.dumps(value)[:60]}, but {json.dumps(known[0][1])[:60]} above"
+        raise InputError(problem, file=file, line=line, column=name)
+    values = [row.get(name) for _, row in objects]
+    if {type(value) for _, value in known} > {bool}:
         values = [json.dumps(value) if isinstance(value, bool) else value for value in values]
-    try:
-        return pl.Series(name, values, strict=False)
-    except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
-        problem = f"holds values of several kinds ({error}), behind this line"
-        raise InputError(problem, file=file, line=number, column=name) from error
+    return pl.Series(name, values, strict=False)
 
 
 def _plain(value: object) -> object:
