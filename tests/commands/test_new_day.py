@@ -76,6 +76,38 @@ def test_raw_rows_are_measured_with_the_features_of_the_run(capsys):
     assert "price: 50.0% of the values are missing (there 0.0%)" in shown
 
 
+@pytest.mark.parametrize("members", [1, 2])
+def test_training_goes_on_with_a_new_day(capsys, members):
+    name = f"on-{members}"
+    if members == 1:
+        origin = "run"
+    else:
+        origin = "several"
+        label = ["--label", "bought", "--weight", "counts", "--ensemble", "2"]
+        assert main(["train", "old.csv", *label, "--run", origin, *FLAGS]) == 0
+    assert main(["train", "new.csv", "--from", origin, "--run", name, "--epochs", "2"]) == 0
+    assert "city: 3 new values, 9 in all" in " ".join(capsys.readouterr().err.split())
+    run = dlrm.Run.open(name)
+    assert run.config["from_run"] == origin
+    assert run.config["prepare"]["weight"] == "counts"
+    assert main(["train", "--run", name, "--resume"]) == 0
+    new = dlrm.evaluate(name, data="new.csv", intervals=False).to_dict()
+    assert {column["unseen"] for column in new["columns"] if column["name"] == "city"} == {0.0}
+    assert main(["predict", name, "new.csv", "--out", "scores.csv"]) == 0
+    # From Python, with a frame, too.
+    result = dlrm.train(from_run=origin, data=pl.read_csv("new.csv"), run=f"python-{members}")
+    assert result.evaluations.keys() == run_splits(name)
+
+
+def run_splits(name: str) -> set[str]:
+    return {split for split in ("validation", "test") if dlrm.Run.open(name).evaluation(split)}
+
+
+def test_going_on_needs_new_rows(capsys):
+    assert main(["train", "--from", "run", "--run", "none"]) == 1
+    assert "--data" in capsys.readouterr().err
+
+
 def test_the_splits_of_the_run_have_shares_too(capsys):
     assert main(["eval", "run", "--no-intervals", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out.splitlines()[-1])

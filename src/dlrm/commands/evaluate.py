@@ -32,7 +32,7 @@ from dlrm.training.load import load_model
 def evaluate(
     run: Annotated[Path | str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
     *,
-    data: str | None = None,
+    data: Annotated[Any, tyro.conf.arg(constructor=str, help_behavior_hint="")] = None,
     split: str | None = None,
     bad_rows: OnBadRow = "error",
     by: str | None = None,

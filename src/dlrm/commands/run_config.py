@@ -7,11 +7,24 @@ from typing import Any
 
 from dlrm import recipes
 from dlrm.commands.recipe_flags import recipe_config
+from dlrm.data.applied import Known
+from dlrm.data.features.features import Features
 from dlrm.data.resolve import resolve
 from dlrm.data.sources.frame import is_frame
+from dlrm.errors import ConfigError
 from dlrm.models import another
+from dlrm.run import Run
 from dlrm.schema import Task
-from dlrm.training.config import TrainConfig
+from dlrm.training.config import TrainConfig, from_dict
+
+
+def going_on(origin: Path | str) -> tuple[str, TrainConfig]:
+    """Return the recipe of a run, and the config of one that goes on from it."""
+    source = Run.open(origin)
+    config = from_dict(source.config)
+    # What the columns are, the features of the run say.
+    prepare = replace(config.prepare, schema=None)
+    return source.recipe, replace(config, from_run=str(source.path), prepare=prepare, data="")
 
 
 def run_config(
@@ -26,6 +39,7 @@ def run_config(
     group: str | None = None,
     schema: Path | str | None = None,
     model: str | None = None,
+    from_run: Path | str | None = None,
 ) -> tuple[str, TrainConfig]:
     """Return the name of a recipe and the config of its run.
 
@@ -41,6 +55,7 @@ def run_config(
         group: A column.
         schema: A file.
         model: Name of another model than the recipe's.
+        from_run: A run to go on from.
 
     Raises:
         DlrmError: See `dlrm.errors`.
@@ -62,8 +77,13 @@ def run_config(
         "schema": None if schema is None else str(schema),
     }
     given = {key: value for key, value in given.items() if value is not None}
-    framed = is_frame(data)
-    if isinstance(recipe, TrainConfig):
+    framed, known = is_frame(data), None
+    if from_run is not None:
+        name, config = going_on(from_run)
+        known = Known(features=Features.load(from_run), grows=True)
+        if data is None:
+            raise ConfigError("from needs the new rows: --data")
+    elif isinstance(recipe, TrainConfig):
         name, config = "custom", recipe
     else:
         flags = [f"--{key}={value}" for key, value in given.items()]
@@ -73,5 +93,5 @@ def run_config(
     if model is not None:
         config = replace(config, model=another(config.model, model), ensemble_models=())
     if framed:
-        data = resolve(data, config.prepare).path
+        data = resolve(data, config.prepare, known=known).path
     return name, config if data is None else replace(config, data=str(data))

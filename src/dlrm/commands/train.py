@@ -14,9 +14,11 @@ import tyro
 from dlrm import recipes, reporting, terminal
 from dlrm.commands.flags import parse, take_value
 from dlrm.commands.recipe_flags import recipe_config, with_model
-from dlrm.commands.run_config import run_config
+from dlrm.commands.run_config import going_on, run_config
 from dlrm.commands.train_result import TrainResult, result_of
+from dlrm.data.applied import Known
 from dlrm.data.features.column import CROSS_NAME
+from dlrm.data.features.features import Features
 from dlrm.data.resolve import resolve
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, Interrupted, MissingExtraError, RunError, WorldError
@@ -48,6 +50,7 @@ def train(
     group: str | None = None,
     schema: Path | str | None = None,
     model: str | None = None,
+    from_run: Path | str | None = None,
     run: Path | str | None = None,
     resume: bool = False,
 ) -> TrainResult:
@@ -67,6 +70,7 @@ def train(
         group: A column of which each value is in one split only.
         schema: A file that says what each column is.
         model: Another model than the recipe's.
+        from_run: A run to go on from with new rows, in place of a recipe.
         run: The run directory; None makes one under `runs/`.
         resume: Go on with the run from its newest checkpoint.
 
@@ -92,6 +96,7 @@ def train(
         group=group,
         schema=schema,
         model=model,
+        from_run=from_run,
     )
     with _world(config) as world:
         return _start(name, config, Path(run) if run is not None else None, world)
@@ -152,7 +157,9 @@ def main(words: list[str], prog: str) -> TrainResult | None:
                 f"the run was started with the model {config.model.name}, not {model}"
             )
     else:
-        config = defaults = with_model(recipe_config(name, flags), flags)
+        origin = take_value(list(flags), "--from")
+        name, config = (name, recipe_config(name, flags)) if origin is None else going_on(origin)
+        config = defaults = with_model(config, flags)
     arguments = parse(Arguments, flags, prog, default=Arguments(config=defaults))
     procs = arguments.procs
     if procs < 1:
@@ -327,7 +334,12 @@ def _resume(
 def open_data(config: TrainConfig) -> Dataset:
     """Return the prepared dataset that a config names, preparing it first if it is raw."""
     with terminal.muted(launched.by_us()):
-        return resolve(config.data, config.prepare)
+        known = None
+        if config.from_run is not None:
+            if not config.data:
+                raise ConfigError("--from needs new rows: --data DATA")
+            known = Known(features=Features.load(config.from_run), grows=True)
+        return resolve(config.data, config.prepare, known=known)
 
 
 def fresh(recipe: str) -> Path:
@@ -343,7 +355,8 @@ def _train(
 ) -> TrainResult:
     baseline = None
     if config.baseline:
-        simpler = baseline_of(config)
+        # A fresh one: the other run's baseline knows fewer values.
+        simpler = replace(baseline_of(config), from_run=None)
         path = run.path / "baseline"
         _, seen = runner.complete(path, "baseline", simpler, dataset, title="baseline", world=world)
         baseline = (simpler.model.name, seen)

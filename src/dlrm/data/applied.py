@@ -21,7 +21,7 @@ from dlrm.data.fitted import Block
 from dlrm.data.options import PrepareConfig
 from dlrm.data.scoring import check_columns as check_needed
 from dlrm.data.sources.source import Source, has_fixed_format
-from dlrm.data.split import SPLITS
+from dlrm.data.split import SPLITS, Rows
 from dlrm.data.store import FEATURES_FILE
 from dlrm.errors import DatasetError
 
@@ -135,6 +135,8 @@ class AppliedTable:
                 weights=None if weights is None else weights[rows],
             )
             where = self._where[rows]
-            pieces = [(name, np.flatnonzero(where == k)) for k, name in enumerate(SPLITS)]
+            pieces: list[tuple[str, Rows]] = [
+                (name, np.flatnonzero(where == k)) for k, name in enumerate(SPLITS)
+            ]
             yield Block(encoded, pieces)
             start += frame.height

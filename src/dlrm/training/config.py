@@ -128,6 +128,9 @@ class TrainConfig:
     # For recipes: a model is more than a flag can say.
     ensemble_models: Annotated[tuple[ModelConfig, ...], tyro.conf.SuppressFixed] = ()
     """Further models of an ensemble: its members take `model` and these in turn."""
+    from_run: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """A run to go on from with new rows: its vocabularies take up new values, and its model and
+    optimizer go on from its best checkpoint."""
     baseline: bool = False
     """Also train logistic regression on the same batches, to compare with."""
     tensorboard: bool = False

@@ -71,6 +71,7 @@ def members(config: TrainConfig) -> list[TrainConfig]:
             seed=config.seed + k,
             loader=replace(config.loader, seed=config.loader.seed + k),
             baseline=False,
+            from_run=config.from_run and str(Path(config.from_run) / "members" / str(k)),
         )
         for k, model in enumerate(models)
     ]

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from dlrm.data.loader import Loader
 from dlrm.data.store import Dataset, Split
-from dlrm.errors import DatasetError
+from dlrm.errors import ConfigError, DatasetError
 from dlrm.metrics import Metrics, is_better
 from dlrm.models.standardized import Standardized
 from dlrm.parallel.world import World
@@ -26,6 +26,7 @@ from dlrm.training.log import Log
 from dlrm.training.loss import Loss, loss_function
 from dlrm.training.step import TrainStep
 from dlrm.training.tensorboard import EventWriter
+from dlrm.training.warm_start import warm_start
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,17 @@ class Trainer:
         )
 
     def fresh(self) -> Progress:
-        """Return where a run stands at its start."""
+        """Return where a run stands at its start.
+
+        Raises:
+            RunError: It goes on from another one, and cannot.
+
+        """
+        if self.config.from_run is not None:
+            if self.world.size > 1:
+                raise ConfigError("from is for one process")
+            source, schema = Run.open(self.config.from_run), self.dataset.schema
+            warm_start(source, self.config, schema, self.built.model, self.optimizer)
         return Progress(seen=self._none_seen(), draws=self.draws)
 
     def resumed(self) -> Progress:

@@ -5,9 +5,10 @@ from dataclasses import replace
 import polars as pl
 
 from dlrm.data.features.category import Category
-from dlrm.data.features.features import Features
+from dlrm.data.features.features import Feature, Features
 from dlrm.data.features.fit import FittingRows
 from dlrm.data.features.list import List, split_lists
+from dlrm.data.features.number import Number
 from dlrm.data.features.value_table import ValueTable
 from dlrm.data.vocabulary import distinct
 
@@ -31,18 +32,17 @@ def grow(features: Features, rows: FittingRows) -> tuple[Features, dict[str, tup
     least: dict[int, int] = {}
     tables: dict[int, ValueTable] = {}
     for feature in features.features:
-        if not _grows(feature):
+        table = _growing(feature)
+        if table is None or isinstance(feature, Number):
             continue
         frame = rows.frame(*feature.columns)
-        values = (
-            split_lists(frame[feature.name], feature.separator)[0]
-            if isinstance(feature, List)
-            else feature.keys(frame)
-        )
-        place = id(feature.table)
-        tables[place] = feature.table
-        keys.setdefault(place, []).append(values)
-        least[place] = max(least.get(place, 1), feature.values.min_count)
+        if isinstance(feature, List):
+            values, _ = split_lists(frame[feature.name], feature.separator)
+        else:
+            values = feature.keys(frame)
+        tables[id(table)] = table
+        keys.setdefault(id(table), []).append(values)
+        least[id(table)] = max(least.get(id(table), 1), feature.values.min_count)
     larger = {place: _larger(table, keys[place], least[place]) for place, table in tables.items()}
     grown = {
         tables[place].name: (table.kept - tables[place].kept, table.kept)
@@ -51,23 +51,20 @@ def grow(features: Features, rows: FittingRows) -> tuple[Features, dict[str, tup
     }
     if not grown:
         return features, {}
-    return (
-        replace(
-            features,
-            features=tuple(
-                replace(feature, table=larger[id(feature.table)]) if _grows(feature) else feature
-                for feature in features.features
-            ),
-            folder=None,
-        ),
-        grown,
+    renewed = tuple(
+        feature
+        if isinstance(feature, Number) or (table := _growing(feature)) is None
+        else replace(feature, table=larger[id(table)])
+        for feature in features.features
     )
+    return replace(features, features=renewed, folder=None), grown
 
 
-def _grows(feature: object) -> bool:
-    if isinstance(feature, Category):
-        return feature.table is not None and feature.counted is None
-    return isinstance(feature, List) and feature.table is not None
+def _growing(feature: Feature) -> ValueTable | None:
+    """Return the values of a feature where these can become more."""
+    if isinstance(feature, Number) or (isinstance(feature, Category) and feature.counted):
+        return None
+    return feature.table
 
 
 def _larger(table: ValueTable, keys: list[pl.Series], least: int) -> ValueTable:
