@@ -146,7 +146,7 @@ def _others(inputs: Iterable[tuple[Feature, Any]]) -> list[tuple[str, int | None
 
 def _missing(feature: Feature, values: pl.Series) -> int:
     if isinstance(feature, Number):
-        return as_numbers(values, time=feature.time)[0].null_count()
+        return as_numbers(values, feature.reading)[0].null_count()
     if values.dtype.is_nested() or values.dtype.is_integer():
         return values.null_count()
     return as_texts(values).null_count()
