@@ -35,6 +35,7 @@ from dlrm.training.build import plan_of, pooling
 from dlrm.training.config import TrainConfig, from_dict, to_dict
 from dlrm.training.device import DeviceName, resolve_device
 from dlrm.training.ensemble import members
+from dlrm.training.growth import growth
 from dlrm.training.rank_zero_first import rank_zero_first
 
 
@@ -276,7 +277,10 @@ def _start(recipe: str, config: TrainConfig, path: Path | None, world: World) ->
         dataset = rank_zero_first(world, lambda: open_data(config))
         world.assert_same(_meaning(dataset))
         run = runner.create(path, recipe, config, dataset, world)
-        models = (member.model for member in members(config))
+        models = [member.model for member in members(config)]
+        warnings = dict.fromkeys(growth(model, dataset.schema) for model in models)
+        for warning in filter(None, warnings if world.first else ()):
+            terminal.err.print(warning, soft_wrap=True, highlight=False, markup=False)
         crossed = any(CROSS_NAME in name for name in dataset.schema.feature_names)
         if (
             world.first

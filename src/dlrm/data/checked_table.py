@@ -12,6 +12,7 @@ from dlrm.data.division import Division, divide
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.fit import FittingRows
 from dlrm.data.features.labels import Label, fit_labels
+from dlrm.data.features.leaks import with_leaks
 from dlrm.data.features.table_schema import check_columns
 from dlrm.data.options import PrepareConfig
 from dlrm.data.sources.raw_table import Part, RawTable
@@ -80,6 +81,8 @@ def check_table(
     table = CheckedTable(raw=raw, schema=schema, labels=labels, rows=rows, division=division)
     if not len(table.train):
         raise DatasetError("no row is left to train on; see prepare.fractions")
+    schema = with_leaks(table.fitting_rows(), schema)
+    table = replace(table, schema=schema)
     if config.features.select == "given":
         return table
     from dlrm.data.features.auto import choose

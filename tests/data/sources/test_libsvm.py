@@ -1,8 +1,10 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -130,7 +132,8 @@ LAYOUTS = {
     "1 1:1\n0\n": ("bag", ("ids",), ("ids",)),
     "1 0:0.5 2:1\n0 1:2\n": ("numbers", ("0", "1", "2"), ()),
     "1 0:7:1 3:8:1\n0 3:9:1\n": ("fields", ("f0", "f3"), ()),
-    "1 0:7:1 3:8:0.2 3:9:1\n0 3:9:1\n": ("fields", ("f0", "f3"), ("f3",)),
+    "1 0:7:1 3:8:0.2 3:9:1\n0 3:9:1\n": ("fields", ("f0", "f3", "f3 value"), ("f3",)),
+    "1 0:7:1 3:8:0.2\n0 3:8:1\n": ("fields", ("f0", "f3"), ()),
 }
 
 
@@ -141,6 +144,33 @@ def test_layouts(tmp_path, content):
     layout = libsvm.find_layout([path])
     assert (layout.kind, layout.names, layout.lists) == LAYOUTS[content]
     assert libsvm.Layout.from_dict(layout.to_dict()) == layout
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.sampled_from([0.25, 1, 3]))),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_no_value_of_a_field_is_lost(lines):
+    lines = [[(0, 0, 1), *line] for line in lines]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "t.ffm"
+        rows = (" ".join(f"{f}:{i}:{v}" for f, i, v in line) for line in lines)
+        path.write_text("".join(f"1 {row}\n" for row in rows))
+        layout = libsvm.find_layout([path])
+        frame = pl.concat(libsvm.frames(path, layout))
+    for field in range(4):
+        sums = [sum(v for f, _, v in line if f == field) for line in lines]
+        if all(v == 1 for line in lines for f, _, v in line if f == field):
+            assert f"f{field}" not in layout.numbers
+        else:
+            name = f"f{field} value" if f"f{field} value" in layout.names else f"f{field}"
+            assert frame[name].to_list() == sums
+            indices = {i for line in lines for f, i, _ in line if f == field}
+            assert len(indices) == 1 or f"f{field}" not in layout.numbers
 
 
 def test_new_lines_in_a_known_layout(tmp_path):

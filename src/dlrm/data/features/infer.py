@@ -90,7 +90,7 @@ def infer(
 def _column(
     table: RawTable, name: str, *, strict: bool, usual_missing: bool, declared: bool
 ) -> Column:
-    values = table.column(name)
+    values = table.column(name).alias("")
     dtype = values.dtype
     if isinstance(dtype, pl.Categorical | pl.Enum | pl.Boolean):
         why = "true or false" if dtype == pl.Boolean else "categories by their type"

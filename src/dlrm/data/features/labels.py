@@ -40,7 +40,7 @@ class Label:
     def encode(self, values: pl.Series) -> pl.Series:
         """Return labels: clicks (UInt8) or numbers (Float32); null where a value is neither."""
         if self.task == "classification":
-            return positives(list(self.values), self.click, self.name)(as_texts(values))
+            return positives(list(self.values), self.click)(as_texts(values))
         numbers, _ = as_numbers(values)
         return numbers.set(numbers.abs() > _LARGEST, None).cast(pl.Float32)
 

@@ -27,6 +27,8 @@ def without(frame: pl.DataFrame, tokens: Collection[str]) -> pl.DataFrame:
     columns = []
     for column in frame.iter_columns():
         if column.dtype in (pl.String, pl.Categorical, pl.Enum):
-            texts = column.cast(pl.String).str.strip_chars()
-            columns.append(column.set(texts.is_in(list(tokens)).fill_null(value=False), None))
+            # Methods of a series take its name for a pattern where it looks like one.
+            values = column.alias("").cast(pl.String).str.strip_chars()
+            missing = values.is_in(list(tokens)).fill_null(value=False)
+            columns.append(column.alias("").set(missing, None).alias(column.name))
     return frame.with_columns(columns)

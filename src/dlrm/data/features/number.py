@@ -275,12 +275,13 @@ def wrong_numbers(
     values: pl.Series, reading: NumberReading
 ) -> Iterator[tuple[str, pl.Series, str]]:
     """Yield name, mask and what is expected, where values of a number column are no numbers."""
+    name, values = values.name, values.alias("")
     if is_text(values) or (values.dtype.is_float() and values.is_infinite().any()):
         _, wrong = as_numbers(values, reading)
         if wrong.any():
             expected = "a time such as 2024-01-31 12:00:00" if reading.time else "a number"
             expected += f" written as {reading.format}" if reading.format else ""
-            yield values.name, wrong, expected
+            yield name, wrong, expected
 
 
 def _function(number: Number) -> str:

@@ -9,7 +9,7 @@ FEW = 20
 _SURE = 50
 """Of so many different numbers, hardly any others lie as close together by chance."""
 _UNNAMED = re.compile(
-    r"(|column \d+|Unnamed: \d+(_level_\d+)?|__index_level_\d+__|level_\d+|\.\.\.\d+)$"
+    r"(|column \d+|Unnamed: \d+(\.\d+|_level_\d+)?|__index_level_\d+__|level_\d+|\.\.\.\d+)$"
 )
 """What programs call an index that has no name."""
 _INDEX = re.compile(r"(index|idx|row|row[_ ]?(nr|no|num|number|id|index|names?))$", re.IGNORECASE)

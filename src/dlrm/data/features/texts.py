@@ -40,6 +40,8 @@ def as_texts(values: pl.Series) -> pl.Series:
 
     Spaces around a text do not count: some files have one behind each separator.
     """
+    # Methods of a series take its name for a pattern where it looks like one.
+    values = values.alias("")
     if is_text(values):
         values = values.cast(pl.String).str.strip_chars()
         # As Parquet's truth values become texts, whoever wrote the CSV.
@@ -110,6 +112,7 @@ def as_numbers(values: pl.Series, reading: NumberReading = PLAIN) -> tuple[pl.Se
         reading: How they are read.
 
     """
+    values = values.alias("")
     if values.dtype.is_temporal():
         numbers = seconds_of(values)
         missing = numbers.is_null()
@@ -175,14 +178,13 @@ def recognised(distinct: list[str], positive: str | None, label: str) -> str:
     raise ConfigError(f'{problem}, e.g. --positive "{distinct[0]}"')
 
 
-def positives(distinct: list[str], click: str, label: str) -> Callable[[pl.Series], pl.Series]:
+def positives(distinct: list[str], click: str) -> Callable[[pl.Series], pl.Series]:
     """Return the function from a label's texts to clicks (UInt8, null where it is neither).
 
     Args:
         distinct: The values that the label has, without missing ones; none when there are too many
             to list, and any will do.
         click: What `recognised` returned.
-        label: Name of the column.
 
     """
     if click not in distinct and (compared := _COMPARED.match(click)):
@@ -191,12 +193,12 @@ def positives(distinct: list[str], click: str, label: str) -> Callable[[pl.Serie
 
         def by_bound(texts: pl.Series) -> pl.Series:
             numbers, _ = as_numbers(texts)
-            return compare(numbers, float(bound)).cast(pl.UInt8).alias(label)
+            return compare(numbers, float(bound)).cast(pl.UInt8)
 
         return by_bound
 
     def by_value(texts: pl.Series) -> pl.Series:
         known = texts.is_in(distinct) if distinct else ~is_missing(texts)
-        return (texts == click).cast(pl.UInt8).set(~known.fill_null(value=False), None).alias(label)
+        return (texts == click).cast(pl.UInt8).set(~known.fill_null(value=False), None)
 
     return by_value

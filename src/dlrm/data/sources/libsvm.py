@@ -4,7 +4,9 @@ The format has no columns; a layout, found by looking at all lines, says which i
 
     positions   every line has K entries of value 1, and no index comes at two positions: K
                 categories `f0`, `f1`, ... (libfm's one-hot fields)
-    fields      libffm: one category for each field, `f<field>`, or a list where it comes twice
+    fields      libffm: one category for each field, `f<field>`, or a list where it comes twice;
+                where a field has values other than 1, their sum in a line is a number beside it,
+                `f<field> value`, and all there is of a field that has one index
     bag         entries of value 1, as many as there are: one list `ids`
     numbers     other values: one number for each index, named by it; what is absent is 0
 """
@@ -38,6 +40,8 @@ class Layout:
     """positions, fields and bag: the columns."""
     lists: tuple[str, ...] = ()
     """Those of them that are lists."""
+    numbers: tuple[str, ...] = ()
+    """fields: those of them that are numbers."""
 
     def schema(self) -> Columns:
         """Return what the columns are."""
@@ -48,7 +52,9 @@ class Layout:
             why = {"positions": "one entry a line here", "fields": "a field", "bag": "all entries"}
             values = Values(min_count=2)
             columns = [
-                Column(
+                Column(name=name, kind="number", why="values other than 1 of a field")
+                if name in self.numbers
+                else Column(
                     name=name,
                     kind="list" if name in self.lists else "category",
                     values=values,
@@ -60,12 +66,22 @@ class Layout:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
-        return {"kind": self.kind, "names": list(self.names), "lists": list(self.lists)}
+        return {
+            "kind": self.kind,
+            "names": list(self.names),
+            "lists": list(self.lists),
+            "numbers": list(self.numbers),
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Layout":
         """Rebuild what `to_dict` returned."""
-        return cls(kind=values["kind"], names=tuple(values["names"]), lists=tuple(values["lists"]))
+        return cls(
+            kind=values["kind"],
+            names=tuple(values["names"]),
+            lists=tuple(values["lists"]),
+            numbers=tuple(values.get("numbers", ())),
+        )
 
 
 def find_layout(files: list[Path], kept: dict[Path, list[Entries]] | None = None) -> Layout:
@@ -81,6 +97,7 @@ def find_layout(files: list[Path], kept: dict[Path, list[Entries]] | None = None
     """
     lengths: set[int] = set()
     ones, fields, twice, top = True, set[int](), set[int](), -1
+    valued, indices = set[int](), dict[int, set[int]]()
     places = pl.DataFrame(schema={"index": pl.Int64, "place": pl.Int64})
     room = MOST_KEPT
     for file in files:
@@ -96,6 +113,11 @@ def find_layout(files: list[Path], kept: dict[Path, list[Entries]] | None = None
                 pairs = pairs.filter(pl.col("field") >= 0)
                 fields |= set(pairs["field"].unique().to_list())
                 twice |= set(pairs.filter(pairs.is_duplicated())["field"].unique().to_list())
+                valued |= set(np.unique(lines.field[lines.value != 1]).tolist())
+                seen = pl.DataFrame({"field": lines.field, "index": lines.index}).unique()
+                # Two are as good as many.
+                for field, index in seen.group_by("field").head(2).iter_rows():
+                    indices.setdefault(field, set()).add(index)
             if not fields and ones and len(lengths) == 1:
                 width = min(lengths)
                 seen = pl.DataFrame(
@@ -113,11 +135,20 @@ def find_layout(files: list[Path], kept: dict[Path, list[Entries]] | None = None
             raise InputError(problem, file=files[0])
         return Layout(kind="numbers", names=tuple(str(index) for index in range(top + 1)))
     if fields:
-        known = sorted(fields)
+        known, valued = sorted(fields), valued & fields
+        plain = {field for field in valued if len(indices[field]) == 1 and field not in twice}
+        named = [
+            name
+            for field in known
+            for name in (f"f{field}", f"f{field} value")[: 1 + (field in valued - plain)]
+        ]
         return Layout(
             kind="fields",
-            names=tuple(f"f{field}" for field in known),
+            names=tuple(named),
             lists=tuple(f"f{field}" for field in known if field in twice),
+            numbers=tuple(
+                f"f{field}" if field in plain else f"f{field} value" for field in sorted(valued)
+            ),
         )
     if len(lengths) == 1 and 0 not in lengths and places["index"].n_unique() == len(places):
         return Layout(kind="positions", names=tuple(f"f{k}" for k in range(lengths.pop())))
@@ -171,7 +202,12 @@ def _lists(lines: Entries, name: str, entry_mask: NDArray[np.bool_] | None = Non
 def _by_field(lines: Entries, layout: Layout) -> list[pl.Series]:
     columns = []
     for name in layout.names:
-        lists = _lists(lines, name, lines.field == int(name[1:]))
+        chosen = lines.field == int(name.removesuffix(" value")[1:])
+        if name in layout.numbers:
+            rows, values = lines.rows[chosen], lines.value[chosen]
+            columns.append(pl.Series(name, np.bincount(rows, values, len(lines.lengths))))
+            continue
+        lists = _lists(lines, name, chosen)
         columns.append(lists if name in layout.lists else lists.list.first().alias(name))
     return columns
 
