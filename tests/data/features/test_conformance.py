@@ -141,9 +141,9 @@ def fields(path: Path) -> pl.DataFrame:
         for y, user, bag in zip(labels, users, tags, strict=True)
     ]
     lines(rows, path)
-    return pl.DataFrame(
-        {"label": labels, "f0": users, "f7": ["|".join(map(str, bag)) for bag in tags]}
-    )
+    texts = ["|".join(map(str, bag)) for bag in tags]
+    sums = [len(bag) / 2 for bag in tags]
+    return pl.DataFrame({"label": labels, "f0": users, "f7": texts, "f7 value": sums})
 
 
 def bag(path: Path) -> pl.DataFrame:
