@@ -60,7 +60,7 @@ def infer(
     weight: str | None = None,
     category: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
     missing: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
-    usual_missing: bool = True,
+    only_empty_missing: bool = False,
     features: Literal["given", "auto"] = "given",
     bad_rows: OnBadRow = "error",
     separator: str | None = None,
@@ -82,7 +82,7 @@ def infer(
         category: A column that is a category whatever its values look like; may be given several
             times.
         missing: A text that is missing in every column; may be given several times.
-        usual_missing: Whether n/a, NULL, - and the like are missing in numbers, times and labels.
+        only_empty_missing: n/a, NULL, - and the like are not missing in numbers, times and labels.
         features: auto tries buckets, log counts, target means and crosses, and keeps what helps.
         bad_rows: Stop at a line that is no row, or leave it out.
         separator: What is between fields, such as ";", "::", tab or spaces.
@@ -103,7 +103,7 @@ def infer(
         weight=weight,
         category=category,
         missing=missing,
-        usual_missing=usual_missing,
+        only_empty_missing=only_empty_missing,
         features=FeaturesConfig(select=features),
         bad_rows=bad_rows,
         separator=separator,

@@ -29,7 +29,7 @@ _OF_TABLES = (
         "weight",
         "category",
         "missing",
-        "usual_missing",
+        "only_empty_missing",
         "schema",
         "time",
         "group",
@@ -85,8 +85,8 @@ class PrepareConfig:
     ] = ()
     """Tables: a text that is missing in every column, beside empty ones; may be given several
     times."""
-    usual_missing: Annotated[bool, tyro.conf.arg(aliases=["--usual-missing"])] = True
-    """Tables: whether n/a, NULL, - and the like are missing in numbers, times and labels."""
+    only_empty_missing: Annotated[bool, tyro.conf.arg(aliases=["--only-empty-missing"])] = False
+    """Tables: n/a, NULL, - and the like are not missing in numbers, times and labels."""
     schema: Annotated[str | None, tyro.conf.arg(aliases=["--schema"])] = None
     """Tables: a file that says what each column is, as `dlrm data infer` writes it; otherwise it is
     inferred."""
@@ -210,7 +210,7 @@ class PrepareConfig:
         changed = {
             "category": list(self.category),
             "missing": list(self.missing),
-            "usual_missing": None if self.usual_missing else False,
+            "only_empty_missing": self.only_empty_missing or None,
         }
         return {name: value for name, value in changed.items() if value not in ([], None)}
 

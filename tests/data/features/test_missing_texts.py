@@ -116,5 +116,5 @@ def test_words_are_the_other_class_where_there_is_no_third(tmp_path):
     na = table("").with_columns(label=pl.Series(["NA", "EU"] * (ROWS // 2)))
     with pytest.raises(ConfigError, match='the label label is "EU" in every row'):
         prepare(na, tmp_path / "na")
-    made = prepare(na, tmp_path / "region", positive="EU", usual_missing=False)
+    made = prepare(na, tmp_path / "region", positive="EU", only_empty_missing=True)
     assert Features.load(made.path).targets[0].values == ("NA", "EU")

@@ -62,7 +62,7 @@ def inferred_schema(table: RawTable, config: PrepareConfig, *, strict: bool = Tr
         strict=strict and config.bad_rows != "skip",
         categories=config.category,
         missing=config.missing,
-        usual_missing=config.usual_missing,
+        usual_missing=not config.only_empty_missing,
     )
     return config.features.apply(schema)
 
@@ -98,7 +98,7 @@ def _with_settings(schema: Columns, config: PrepareConfig) -> Columns:
         schema = replace(schema, positive=config.positive)
     if config.missing:
         schema = replace(schema, missing=tuple(dict.fromkeys((*schema.missing, *config.missing))))
-    if not config.usual_missing:
+    if config.only_empty_missing:
         schema = replace(schema, usual_missing=False)
     schema = _with_categories(schema, config.category)
     if config.weight is not None and config.weight != schema.weight:
