@@ -50,9 +50,15 @@ def read_json(
 
 
 def parse_object(
-    content: bytes, *, keys: Iterable[str] = (), sealed: bool = False
+    content: bytes, *, keys: Iterable[str] = (), sealed: bool = False, nan: bool = False
 ) -> dict[str, Any]:
-    """Return the object that JSON text holds; arguments as of `read_json`.
+    """Return the object that JSON text holds.
+
+    Args:
+        content: The text.
+        keys: As of `read_json`.
+        sealed: As of `read_json`.
+        nan: Whether NaN and infinity are taken, which are no JSON.
 
     Raises:
         ValueError: It is none, lacks a key, or was altered; says how.
@@ -60,7 +66,9 @@ def parse_object(
     """
     try:
         value = json.loads(
-            content.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant
+            content.decode(),
+            object_pairs_hook=_unique,
+            parse_constant=float if nan else _refuse_constant,
         )
     except RecursionError:
         raise ValueError("not JSON of ours (nested too deep)") from None

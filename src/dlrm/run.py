@@ -265,7 +265,8 @@ class Run:
         """Forget what metrics.jsonl says of later steps, before a resumed run says it again."""
         if self.silent:
             return
-        kept = [row for row in self._metrics() if row.get("step", 0) <= step]
+        steps = ((row, row.get("step", 0)) for row in self._metrics())
+        kept = [row for row, at in steps if not isinstance(at, int | float) or at <= step]
         lines = "".join(json.dumps(row) + "\n" for row in kept)
         write_bytes(self.path / "metrics.jsonl", lines.encode())
 
@@ -276,9 +277,9 @@ class Run:
         lines = path.read_bytes().splitlines(keepends=True)
         for number, line in enumerate(lines, start=1):
             try:
-                event = parse_object(line, keys=("event",))
-                if not (isinstance(event["event"], str) and isinstance(event.get("step", 0), int)):
-                    raise ValueError("expected a name in event, and a number in step")
+                event = parse_object(line, keys=("event",), nan=True)
+                if not isinstance(event["event"], str):
+                    raise ValueError("expected a name in event")
             except ValueError as problem:
                 if number == len(lines) and not line.endswith(b"\n"):
                     return
