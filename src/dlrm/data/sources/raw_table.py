@@ -6,6 +6,7 @@ inference and fitting take one column at a time and memory never holds the whole
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,7 +33,7 @@ class HasLines(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Part:
     """Some rows of the table."""
 
@@ -78,8 +79,9 @@ class Part:
             return self.data.lazy()
         return pl.scan_parquet(self.data, glob=False)
 
+    @cached_property
     def types(self) -> pl.Schema:
-        """Return the columns and their types."""
+        """The columns and their types, read once: a table is read column by column."""
         if isinstance(self.data, pl.DataFrame):
             return self.data.schema
         return pl.scan_parquet(self.data, glob=False).collect_schema()
@@ -181,7 +183,7 @@ class RawTable:
 
     def _scan(self, part: Part, names: Sequence[str]) -> pl.LazyFrame:
         # Names as they are: "*" or "^x$" may be one, and would be a pattern elsewhere.
-        types = part.types()
+        types = part.types
         frame = part.scan().select(cs.by_name(*(name for name in names if name in types)))
         return frame.with_columns(
             cs.by_name(name).cast(self.types[name])
@@ -194,7 +196,7 @@ class RawTable:
 
 def _types(parts: Sequence[Part]) -> dict[str, pl.DataType]:
     """Return the types that all parts can have, and check that their columns are the same."""
-    schemas = [part.types() for part in parts]
+    schemas = [part.types for part in parts]
     types = dict(schemas[0])
     for part, schema in zip(parts[1:], schemas[1:], strict=True):
         if part.sparse and parts[0].sparse:
