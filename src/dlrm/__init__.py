@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dlrm.commands.compare import compare as compare
     from dlrm.commands.describe import describe as describe
     from dlrm.commands.evaluate import evaluate as evaluate
+    from dlrm.commands.explain import explain as explain
     from dlrm.commands.generate import generate as generate
     from dlrm.commands.predict import predict as predict
     from dlrm.commands.prepare import prepare as prepare
@@ -99,6 +100,7 @@ _HOME = {
     "compare": "dlrm.commands.compare",
     "describe": "dlrm.commands.describe",
     "evaluate": "dlrm.commands.evaluate",
+    "explain": "dlrm.commands.explain",
     "generate": "dlrm.commands.generate",
     "predict": "dlrm.commands.predict",
     "prepare": "dlrm.commands.prepare",

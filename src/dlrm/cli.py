@@ -22,6 +22,7 @@ COMMANDS = {
     "compare": ("dlrm.commands.compare:main", "Train several models on the same rows."),
     "compress": ("dlrm.commands.compress:compress", "Make the tables of a run smaller."),
     "experiment": ("dlrm.commands.experiment:main", "Repeat an experiment of the paper."),
+    "explain": ("dlrm.commands.explain:explain", "Say which columns matter to a trained model."),
     "predict": ("dlrm.commands.predict:predict", "Score raw data with a trained model."),
     "report": ("dlrm.commands.report:report", "Draw the report of a run again."),
     "data generate": (

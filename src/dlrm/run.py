@@ -12,6 +12,7 @@ RUN/
                            of an ensemble one member event for each that is trained
   evaluation-SPLIT.json    metrics of the final model and what is drawn of its predictions; of more
                            labels than one those of the first, and of each below `labels`
+  importance.json          how much each column matters to the final model, unless left out
   features.json, vocabulary/
                            how raw rows become inputs, so that new data can be scored
   checkpoints/             see dlrm.training.checkpoint; or, of an ensemble,
@@ -34,7 +35,7 @@ from dlrm.json_file import parse_object, read_json, write_sealed
 from dlrm.lock import locked
 from dlrm.schema import Schema
 
-CONFIG, FILES = "config.json", "files.json"
+CONFIG, FILES, IMPORTANCE = "config.json", "files.json", "importance.json"
 _MADE = frozenset(
     {CONFIG, "schema.json", "environment.json", "dataset.json", "features.json", "vocabulary"}
 )
@@ -242,6 +243,11 @@ class Run:
         """Return the final evaluation on a split; None if there is none (yet)."""
         name = f"evaluation-{split}.json"
         return self._read(name) if (self.path / name).is_file() else None
+
+    @property
+    def importance(self) -> dict[str, Any] | None:
+        """How much each column matters to the final model; None where nobody measured it."""
+        return self._read(IMPORTANCE) if (self.path / IMPORTANCE).is_file() else None
 
     def log(self, event: str, **values: Any) -> None:
         """Append a line to metrics.jsonl."""

@@ -9,7 +9,9 @@ import numpy as np
 import tyro
 
 from dlrm import terminal
+from dlrm.commands.evaluate import whole
 from dlrm.commands.explain_result import ExplainResult
+from dlrm.commands.flags import Data
 from dlrm.data.encoded import Encoded
 from dlrm.data.features.features import Features
 from dlrm.data.raw_columns import rows_of
@@ -30,9 +32,9 @@ from dlrm.training.predictor import Predictor
 def explain(
     run: Annotated[Path | str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
     *,
-    data: Any = None,
+    data: Data | None = None,
     split: str = "validation",
-    row: Annotated[tuple[int, ...], tyro.conf.UseAppendAction] = (),
+    row: Annotated[Sequence[int], tyro.conf.UseAppendAction] = (),
     rows: int = ROWS,
     repeats: int = REPEATS,
     device: DeviceName = "auto",
@@ -81,7 +83,7 @@ def explain(
             for number in row
         ]
     else:
-        source = whole(data, opened, features, "error") if raw else _split(opened, data, split)
+        source = _labelled(opened, data, features) if raw else _split(opened, data, split)
         with terminal.progress() as bar:
             task = bar.add_task("columns", total=len(features.needed))
             measured = importance(
@@ -108,11 +110,18 @@ def _split(run: Run, data: Any, split: str) -> Split:
     """Return a split of a prepared dataset, the run's own or another of its schema."""
     dataset = Dataset.open(Path(data if data is not None else run.dataset["path"]))
     if difference := run.schema.difference(dataset.schema):
-        raise RunError(f"{run.path} was trained on another schema than {dataset.path}: {difference}")
+        raise RunError(
+            f"{run.path} was trained on another schema than {dataset.path}: {difference}"
+        )
     rows = dataset.split(split)
     if not len(rows):
         raise DatasetError(f"{dataset.path}: the split {split} has no rows")
     return rows
+
+
+def _labelled(run: Run, data: Any, features: Features) -> Split:
+    """Return all raw rows, which have labels."""
+    return whole(data, run, features, "error").split("test")
 
 
 def _blocks(data: Any, features: Features) -> Iterable[Encoded]:

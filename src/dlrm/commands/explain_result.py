@@ -13,6 +13,9 @@ from dlrm import terminal
 from dlrm.commands.metric_columns import METRICS
 from dlrm.training.importance import Importance
 
+SHOWN = 50
+"""Columns that a table lists."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExplainResult:
@@ -41,11 +44,14 @@ class ExplainResult:
         if self.measured:
             several = len(self.measured.labels) > 1
             for name, columns in self.measured.labels.items():
-                lines += [_importance(name if several else None, columns)]
+                lines.append(_importance(name if several else None, columns))
             lines.append(
-                f"How much worse each metric is where a column's values are exchanged among "
-                f"{self.measured.rows:,} rows, with its 95% interval."
+                "By how much each metric is worse where a column's values are exchanged among "
+                f"{self.measured.rows:,} rows."
             )
+            listed = len(next(iter(self.measured.labels.values())))
+            if listed > SHOWN:
+                lines.append(f"{listed - SHOWN:,} columns that matter less: see --json")
         for row in self.rows:
             for name, effects in row["labels"].items():
                 of = f", {name}" if len(row["labels"]) > 1 else ""
@@ -61,9 +67,9 @@ class ExplainResult:
 
 def _importance(label: str | None, columns: Sequence[Mapping[str, Any]]) -> Table:
     metrics = [name for name in METRICS if columns and name in columns[0]]
-    heads = [head for name in metrics for head in (f"{METRICS[name]} worse by", "95% interval")]
+    heads = [head for name in metrics for head in (METRICS[name], "95% interval")]
     grid = terminal.table(label, "column", *heads)
-    for values in columns:
+    for values in columns[:SHOWN]:
         cells = [cell for name in metrics for cell in _cells(values, name, f"{name}_")]
         grid.add_row(str(values["column"]), *cells)
     return grid
@@ -71,7 +77,7 @@ def _importance(label: str | None, columns: Sequence[Mapping[str, Any]]) -> Tabl
 
 def _effects(title: str, columns: Sequence[Mapping[str, Any]]) -> Table:
     grid = terminal.table(title, "column", "value", "effect", "90% between")
-    for values in columns:
+    for values in columns[:SHOWN]:
         value = "-" if values["value"] is None else str(values["value"])
         grid.add_row(str(values["column"]), value, *_cells(values, "effect", ""))
     return grid

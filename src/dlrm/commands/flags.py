@@ -6,11 +6,23 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
 T = TypeVar("T")
+
+Data = Annotated[
+    Any,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="DATA",
+        instance_from_str=lambda words: words[0],
+        is_instance=lambda _: True,
+        str_from_instance=lambda data: [str(data)],
+    ),
+]
+"""Data of a command: on the command line a word, in Python a path or a frame too."""
 
 _MARKERS = (tyro.conf.AvoidSubcommands,)
 

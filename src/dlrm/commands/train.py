@@ -36,6 +36,7 @@ from dlrm.training.config import TrainConfig, from_dict, to_dict
 from dlrm.training.device import DeviceName, resolve_device
 from dlrm.training.ensemble import members
 from dlrm.training.growth import growth
+from dlrm.training.importance import keep_importance
 from dlrm.training.rank_zero_first import rank_zero_first
 
 
@@ -366,6 +367,8 @@ def _train(
         baseline = (simpler.model.name, seen)
     model = runner.fit(config, dataset, run, resume=resume, world=world)
     runner.evaluate(config, dataset, run, model, baseline, world)
+    if config.importance:
+        keep_importance(config, dataset, run, model, world)
     if world.first:
         with suppress(MissingExtraError):
             reporting.write(run.path)

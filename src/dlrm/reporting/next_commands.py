@@ -16,6 +16,7 @@ def commands(record: Record) -> list[tuple[str, str]]:
         lines.append(("Take it up again where it stopped", resume))
     lines += [
         ("Evaluate it again", ["dlrm", "eval", run, "--split", record.split or "test"]),
+        ("Say which columns matter", ["dlrm", "explain", run]),
         ("Score new rows", ["dlrm", "predict", run, "RAW", "--out", "scores.parquet"]),
         ("Write this report again", ["dlrm", "report", run]),
     ]

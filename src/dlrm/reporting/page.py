@@ -9,6 +9,7 @@ from pathlib import Path
 from dlrm.errors import RunError
 from dlrm.files import write_bytes
 from dlrm.reporting import (
+    column_figure,
     dataset,
     masthead,
     members,
@@ -19,7 +20,7 @@ from dlrm.reporting import (
     training_figures,
 )
 from dlrm.reporting.document import document
-from dlrm.reporting.markup import Html, element
+from dlrm.reporting.markup import Html, element, join
 from dlrm.reporting.record import Record, read
 
 
@@ -43,7 +44,8 @@ def _measured(record: Record) -> list[Html | None]:
     training = _charts("Training", training_figures.section(record))
     if len(record.labels) == 1:
         title = "Predictions" if record.task == "regression" else "Scores"
-        scores = _charts(title, score_figures.section(record))
+        figures = join(score_figures.section(record), column_figure.figure_of(record))
+        scores = _charts(title, figures)
         return [result.section(record), members.section(record), training, scores]
     sections = [
         element(
@@ -51,7 +53,11 @@ def _measured(record: Record) -> list[Html | None]:
             element("h2", f"Label {one.labels[0]}"),
             *result.tables(one),
             element(
-                "div", training_figures.of_label(one), score_figures.section(one), class_="grid"
+                "div",
+                training_figures.of_label(one),
+                score_figures.section(one),
+                column_figure.figure_of(one),
+                class_="grid",
             ),
         )
         for one in record.by_label

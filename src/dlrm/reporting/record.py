@@ -6,13 +6,13 @@ A run may be young, killed or resumed. Whatever is there is read; whatever is no
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from dlrm.errors import RunError
 from dlrm.reporting.series import elapsed
-from dlrm.run import Run
+from dlrm.run import IMPORTANCE, Run
 from dlrm.schema import Schema
 
 Event = dict[str, Any]
@@ -55,6 +55,8 @@ class Record:
     """Names of the labels."""
     task: str = "classification"
     """What labels are: `classification` for 0 or 1, `regression` for any numbers."""
+    importance: Event = field(default_factory=dict)
+    """What importance.json holds; empty when there is none."""
     place: int = 0
     """Number of the label that a record of one of several labels is about; 0 for all of them."""
 
@@ -76,6 +78,7 @@ class Record:
             labels=(label,),
             place=place,
             finals={split: _of_label(final, label) for split, final in self.finals.items()},
+            importance=_of_label(self.importance, label),
             evaluations={
                 split: [_of_label(event, label) for event in events]
                 for split, events in self.evaluations.items()
@@ -221,6 +224,7 @@ def read(path: Path) -> Record:
         members=members,
         labels=schema.labels if schema else ("label",),
         task=schema.task if schema else "classification",
+        importance=_object(run.importance or {}, path / IMPORTANCE),
     )
 
 

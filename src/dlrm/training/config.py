@@ -133,6 +133,8 @@ class TrainConfig:
     optimizer go on from its best checkpoint."""
     baseline: bool = False
     """Also train logistic regression on the same batches, to compare with."""
+    importance: bool = True
+    """Measure in the end, for some seconds, how much each column matters, for the report."""
     tensorboard: bool = False
     """Also write TensorBoard events (extra `tensorboard`)."""
 

@@ -18,21 +18,28 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from dlrm.data.encoded import Encoded
 from dlrm.data.features.features import Features
 from dlrm.data.raw_columns import RawColumn, raw_columns, rows_of, value_of, with_values_of
-from dlrm.data.store import Split
+from dlrm.data.store import Dataset, Split
+from dlrm.json_file import write_sealed
 from dlrm.metrics import sigmoid
 from dlrm.metrics.paired import mean_change, placements, row_losses
-from dlrm.schema import Schema
-from dlrm.training.evaluate import by_label
+from dlrm.parallel.world import World
+from dlrm.run import IMPORTANCE, Run
+from dlrm.schema import Schema, Task
+from dlrm.training.config import TrainConfig
+from dlrm.training.evaluate import by_label, predict_split
 
 ROWS, REPEATS, SAMPLES = 20_000, 3, 200
 """Rows that are measured at most, how often each column is exchanged among them, and the rows whose
 values take the place of one row's."""
 FEWEST_ROWS = 1000
 """Where time is short, fewer rows are measured, but not fewer than these."""
+LIMIT_S = 10.0
+"""Seconds after a training that this may take, about."""
 
 Score = Callable[[Encoded], NDArray[np.float32]]
 """Rows -> their logits (n, K), or the predictions of a regression."""
@@ -110,10 +117,51 @@ def importance(
         tick()
     first = "rmse" if schema.task == "regression" else "auc"
     labels = {
-        label: sorted(values, key=lambda of: -(of[first] if of[first] is not None else of["log_loss"]))
+        label: sorted(
+            values, key=lambda of: -(of[first] if of[first] is not None else of["log_loss"])
+        )
         for label, values in zip(schema.labels, zip(*by_column, strict=True), strict=True)
     }
     return Importance(rows=len(sample), repeats=repeats, labels=labels)
+
+
+def _rank(values: dict[str, Any]) -> float:
+    """Return what columns are ordered by: how much worse AUC or RMSE is, or what is defined."""
+    metrics = (values.get(name) for name in ("auc", "rmse", "log_loss"))
+    return next(value for value in metrics if value is not None)
+
+
+def keep_importance(
+    config: TrainConfig, dataset: Dataset, run: Run, model: nn.Module, world: World
+) -> None:
+    """Write importance.json of a trained model, where that takes no longer than `LIMIT_S` or so.
+
+    Args:
+        config: Of the run.
+        dataset: Whose validation rows are measured, or test rows where there are none.
+        run: Where the file goes.
+        model: The best model of the run.
+        world: The processes of the run, all of which call this; the first writes.
+
+    """
+    named = next((name for name in ("validation", "test") if len(dataset.split(name))), None)
+    if named is None:
+        return
+
+    def score(rows: Encoded) -> NDArray[np.float32]:
+        assert rows.labels is not None
+        split = Split(named, rows.dense, rows.ids, rows.labels, rows.lists)
+        return predict_split(model, split, config.eval.batch_size, world).arrays()[0]
+
+    measured = importance(
+        score,
+        dataset.split(named),
+        Features.load(run.path),
+        limit_s=LIMIT_S,
+        agree=world.broadcast_object,
+    )
+    if measured is not None and world.first:
+        write_sealed(run.path / IMPORTANCE, {"split": named, **measured.to_dict()})
 
 
 class _Measured:
@@ -121,7 +169,8 @@ class _Measured:
 
     def __init__(self, sample: Encoded, logits: NDArray[np.float32], schema: Schema):
         assert sample.labels is not None
-        self._task, self._labels = schema.task, sample.labels.astype(np.float64)
+        self._task: Task = schema.task
+        self._labels = sample.labels.astype(np.float64)
         self._weights = np.ones(len(sample))
         if sample.weights is not None:
             self._weights = sample.weights.astype(np.float64)
@@ -140,7 +189,7 @@ class _Measured:
         others = [self._of(logits) for logits in repeated]
         worse = []
         for k, losses in enumerate(self._losses):
-            rise = np.mean([theirs[k] for theirs, _ in others], axis=0) - losses
+            rise = np.mean([theirs[k] - losses for theirs, _ in others], axis=0)
             loss = mean_change(rise, self._weights)
             if self._task == "regression":
                 # The root of the mean, which rises with it.
@@ -148,9 +197,9 @@ class _Measured:
                 loss = np.sqrt(np.maximum(squared + loss, 0.0)) - sqrt(squared)
                 worse.append(_named("rmse", loss))
                 continue
-            drop = None
-            if self._placements[k] is not None:
-                fallen = self._placements[k] - np.mean([theirs[k] for _, theirs in others], axis=0)
+            drop, before = None, self._placements[k]
+            if before is not None:
+                fallen = np.mean([before - theirs[k] for _, theirs in others], axis=0)
                 drop = mean_change(fallen, self._weights, self._labels[:, k] != 0)
             worse.append(_named("auc", drop) | _named("log_loss", loss))
         return worse

@@ -1,5 +1,6 @@
 """Charts as inline SVG; the one room that knows matplotlib."""
 
+from dlrm.reporting.charts.changes import Change, changes
 from dlrm.reporting.charts.curves import curves, throughput
 from dlrm.reporting.charts.devices import Part, stacks
 from dlrm.reporting.charts.frontier import Dot, frontier
@@ -15,6 +16,7 @@ from dlrm.reporting.charts.scores import calibration, histogram, predicted, resi
 
 __all__ = [
     "Bits",
+    "Change",
     "Dot",
     "Gather",
     "Guess",
@@ -25,6 +27,7 @@ __all__ = [
     "Row",
     "Spot",
     "calibration",
+    "changes",
     "curves",
     "differences",
     "frontier",
