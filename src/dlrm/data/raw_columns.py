@@ -100,7 +100,7 @@ def _replaced(
     array: NDArray, other: NDArray, columns: Sequence[int], rows: NDArray[np.integer]
 ) -> NDArray:
     changed = array.copy()
-    changed[:, columns] = other[np.ix_(rows, columns)]
+    changed[:, list(columns)] = other[rows][:, list(columns)]
     return changed
 
 
