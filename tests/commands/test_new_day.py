@@ -93,7 +93,9 @@ def test_training_goes_on_with_a_new_day(capsys, members):
     assert main(["train", "--run", name, "--resume"]) == 0
     new = dlrm.evaluate(name, data="new.csv", intervals=False).to_dict()
     assert {column["unseen"] for column in new["columns"] if column["name"] == "city"} == {0.0}
+    capsys.readouterr()
     assert main(["predict", name, "new.csv", "--out", "scores.csv"]) == 0
+    assert "unseen" not in capsys.readouterr().out
     # From Python, with a frame, too.
     result = dlrm.train(from_run=origin, data=pl.read_csv("new.csv"), run=f"python-{members}")
     assert result.evaluations.keys() == run_splits(name)
@@ -101,6 +103,24 @@ def test_training_goes_on_with_a_new_day(capsys, members):
 
 def run_splits(name: str) -> set[str]:
     return {split for split in ("validation", "test") if dlrm.Run.open(name).evaluation(split)}
+
+
+def test_scoring_says_what_training_did_not_see(capsys):
+    assert main(["predict", "run", "new.csv", "--out", "scores.csv", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [text.split(":")[0] for text in shown["warnings"]] == ["city", "price"]
+    assert main(["predict", "run", "new.csv", "--out", "scores.csv"]) == 0
+    assert "price: 50.0% of the values are missing (there 0.0%)" in capsys.readouterr().out
+
+
+def test_an_estimator_warns_of_what_training_did_not_see(recwarn):
+    pytest.importorskip("sklearn")
+    old, new = (pl.read_csv(f"{name}.csv").drop("counts") for name in ("old", "new"))
+    classifier = dlrm.Classifier("lr", epochs=1).fit(old.drop("bought"), old["bought"])
+    classifier.predict(old.drop("bought"))
+    assert not [w for w in recwarn if "unlike" in str(w.message)]
+    with pytest.warns(UserWarning, match=r"city: .*unseen.*price: .*missing"):
+        classifier.predict(new.drop("bought"))
 
 
 def test_going_on_needs_new_rows(capsys):

@@ -14,10 +14,12 @@ from tyro.conf import arg
 from dlrm import terminal
 from dlrm.commands.scores_file import STANDARD_OUTPUT, ScoresFile
 from dlrm.data.bad_rows import BadRows
+from dlrm.data.coverage import Coverage, Shares
 from dlrm.data.resolve import named_files
 from dlrm.data.scoring import FileBlock, FileRows
 from dlrm.data.sources.reading import Header, Reading
 from dlrm.errors import ConfigError
+from dlrm.run import Run
 from dlrm.schema import Schema
 from dlrm.training.device import DeviceName
 from dlrm.training.predictor import Predictor
@@ -36,6 +38,10 @@ class PredictResult:
     """Mean of each column of scores; None without rows."""
     bad: BadRows = field(default_factory=BadRows)
     """Rows without a score, because they are not what they should be."""
+    columns: list[Shares] = field(default_factory=list)
+    """Of each column the values that training did not see, and the missing ones."""
+    warnings: list[str] = field(default_factory=list)
+    """Which of these shares are much larger than in training."""
 
     @property
     def beside(self) -> bool:
@@ -58,6 +64,8 @@ class PredictResult:
             "bad_rows": self.bad.total,
             "bad_row_reasons": self.bad.reasons,
             "skipped": self.skipped,
+            "columns": [column.to_dict() for column in self.columns],
+            "warnings": self.warnings,
         }
 
     def __rich__(self) -> Text:
@@ -74,7 +82,7 @@ class PredictResult:
             lines += [f"  row {row['row']}: {row['problem']}" for row in self.skipped[:_SHOWN]]
             if self.bad.total > _SHOWN:
                 lines.append(f"  and {self.bad.total - _SHOWN:,} more")
-        return Text("\n".join(lines))
+        return Text("\n".join([*lines, *self.warnings]))
 
 
 def predict(
@@ -120,8 +128,10 @@ def predict(
     out = Path(out)
     scores = ScoresFile(out)
     reading = Reading(separator=separator, header=header, skip_lines=skip_lines, comment=comment)
-    predictor = Predictor.open(run, device)
+    opened = Run.open(run)
+    predictor = Predictor.open(opened, device)
     source = FileRows(predictor.features, files, bad_rows, keep=keep, reading=reading)
+    coverage = source.coverage = Coverage(predictor.features, opened.dataset.get("features", []))
     names = score_names(predictor.schema)
     rows, totals = 0, np.zeros(len(names))
     with terminal.progress() as bar, scores:
@@ -137,7 +147,12 @@ def predict(
     scored = rows - source.bad.total
     means = [float(total / scored) if scored else None for total in totals]
     return PredictResult(
-        out=out, rows=rows, mean_scores=dict(zip(names, means, strict=True)), bad=source.bad
+        out=out,
+        rows=rows,
+        mean_scores=dict(zip(names, means, strict=True)),
+        bad=source.bad,
+        columns=coverage.shares(),
+        warnings=coverage.warnings(),
     )
 
 

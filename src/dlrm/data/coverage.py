@@ -95,11 +95,14 @@ class Coverage:
                 ids = encoded.lists.ids[of_list == place]
                 self._count[name] += (int((ids == other).sum()), len(ids))
         if frame is not None:
-            self._looked = True
-            for name, feature in self._features.items():
-                self._missing[name] += max(
-                    _missing(feature, frame[column]) for column in feature.columns
-                )
+            self.look(frame)
+
+    def look(self, frame: pl.DataFrame) -> None:
+        """Count the missing values of rows that are counted already."""
+        self._looked = True
+        for name, feature in self._features.items():
+            columns = (frame[column] for column in feature.columns)
+            self._missing[name] += max(_missing(feature, values) for values in columns)
 
     def shares(self) -> list[Shares]:
         """Return the shares of all columns, those that differ most from training first."""
@@ -145,8 +148,12 @@ def _others(inputs: Iterable[tuple[Feature, Any]]) -> list[tuple[str, int | None
 
 
 def _missing(feature: Feature, values: pl.Series) -> int:
+    """Return how many values of a raw column are missing."""
+    if values.dtype.is_numeric():
+        nan = int(values.is_nan().sum()) if values.dtype.is_float() else 0
+        return values.null_count() + nan
     if isinstance(feature, Number):
         return as_numbers(values, feature.reading)[0].null_count()
-    if values.dtype.is_nested() or values.dtype.is_integer():
+    if values.dtype.is_nested():
         return values.null_count()
     return as_texts(values).null_count()

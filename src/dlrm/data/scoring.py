@@ -12,6 +12,7 @@ import polars.selectors as cs
 from numpy.typing import NDArray
 
 from dlrm.data.bad_rows import BadRows, OnBadRow
+from dlrm.data.coverage import Coverage
 from dlrm.data.encoded import Encoded
 from dlrm.data.features.features import Features
 from dlrm.data.features.few_rows import FEW_ROWS
@@ -92,6 +93,8 @@ class FileRows:
                 "reads; score frames in memory: dlrm.Predictor.open(RUN).scores(frame)"
             )
         self._bad = BadRows(examples=MOST_EXAMPLES)
+        self.coverage: Coverage | None = None
+        """Counts what the rows hold, where it is set."""
 
     @property
     def bad(self) -> BadRows:
@@ -135,9 +138,7 @@ class FileRows:
                 as_hexadecimal(name) if name in source.categorical else name for name in keep
             )
             numbers = pl.Series(np.cumsum(good) - 1).set(pl.Series(~good), None)
-            yield FileBlock(
-                encoded=self._features.encode(frame), good=good, kept=_gathered(kept, numbers)
-            )
+            yield FileBlock(encoded=self._encoded(frame), good=good, kept=_gathered(kept, numbers))
             rows += len(good)
         if last := source.bad.total - sum(place < rows for place in source.bad.places):
             schema = dict.fromkeys(keep, pl.Null)
@@ -161,11 +162,17 @@ class FileRows:
                 good[good] = ~bad
                 rows = frame.filter(~bad) if bad.any() else frame
                 yield FileBlock(
-                    encoded=self._features.encode(rows) if rows.height else None,
+                    encoded=self._encoded(rows) if rows.height else None,
                     good=good,
                     kept=_gathered(frame.select(cs.by_name(*keep)), numbers),
                 )
                 start, place = start + frame.height, place + len(numbers)
+
+    def _encoded(self, rows: pl.DataFrame) -> Encoded:
+        encoded = self._features.encode(rows)
+        if self.coverage is not None:
+            self.coverage.add(encoded, rows)
+        return encoded
 
     def _say_ignored(self, table: RawTable, keep: Sequence[str]) -> None:
         columns = self._features.columns

@@ -6,6 +6,7 @@ is held in memory, as the bytes of its files.
 """
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,11 +19,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dlrm import terminal
+from dlrm.data.coverage import FEWEST_ROWS, Coverage
 from dlrm.data.features import toml
 from dlrm.data.features.column import Column
 from dlrm.data.features.columns import Columns
-from dlrm.data.forked import check_pool
+from dlrm.data.forked import check_pool, pool_lost
 from dlrm.data.prepare import prepare
+from dlrm.data.scoring import encode_pieces
 from dlrm.data.sources.frame import FrameSource, is_frame, to_polars
 from dlrm.errors import (
     ConfigError,
@@ -206,8 +209,18 @@ class Estimator(BaseEstimator):
         else:
             array = validate_data(self, X, reset=False, ensure_all_finite="allow-nan")
             frame = _of_array(array, self._names())
+        predictor = self._predictor
+        coverage = Coverage(predictor.features, self._trained)
+        scores = []
         with terminal.quiet(not self.verbose), as_estimator_errors():
-            return self._predictor.scores(frame, raw=True)[:, 0].astype(np.float64)
+            for encoded in encode_pieces(predictor.features, frame):
+                coverage.add(encoded)
+                scores.append(predictor.scores_of(encoded, raw=True)[:, 0])
+        if frame.height >= FEWEST_ROWS and not pool_lost():
+            coverage.look(frame)
+            if warned := coverage.warnings():
+                warnings.warn(f"rows unlike those of training: {'; '.join(warned)}", stacklevel=4)
+        return np.concatenate(scores).astype(np.float64)
 
     def _checked(self, X: Any, y: Any) -> tuple[pl.DataFrame, NDArray[Any]]:
         """Check X and y, note what X is, and return them as a frame and (n,)."""
@@ -295,11 +308,12 @@ class Estimator(BaseEstimator):
     def _open(self, folder: Path) -> None:
         """Take the model and its features out of a run directory."""
         self._predictor = Predictor.open(folder)
+        self._trained = Run.open(folder).dataset.get("features", [])
         self.schema_ = self._predictor.features.columns
 
     def __getstate__(self) -> dict[str, Any]:
         state: Any = super().__getstate__()
-        return {name: state[name] for name in state if name != "_predictor"}
+        return {name: state[name] for name in state if name not in ("_predictor", "_trained")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
