@@ -123,6 +123,23 @@ def test_an_estimator_warns_of_what_training_did_not_see(recwarn):
         classifier.predict(new.drop("bought"))
 
 
+@pytest.mark.parametrize("members", ["1", "2"])
+def test_the_chosen_settings_are_trained_on_validation_rows_too(capsys, members):
+    name = f"refit-{members}"
+    label = ["--label", "bought", "--weight", "counts", "--ensemble", members]
+    command = ["train", "old.csv", *label, "--refit", "--run", name, *FLAGS]
+    assert main(command) == 0
+    run, chosen = dlrm.Run.open(name), dlrm.Run.open(f"{name}/chosen")
+    assert run.evaluation("validation") is None
+    assert run.evaluation("test")
+    assert chosen.evaluation("validation")
+    assert main(["train", "--run", name, "--resume"]) == 0
+    if members == "1":
+        best = [row["step"] for row in chosen.metrics() if row["event"] == "best"][-1]
+        trained = [row for row in run.metrics() if row["event"] == "train"][-1]
+        assert trained["step"] == round(best * 540 / 480)
+
+
 def test_going_on_needs_new_rows(capsys):
     assert main(["train", "--from", "run", "--run", "none"]) == 1
     assert "--data" in capsys.readouterr().err

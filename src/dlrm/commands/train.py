@@ -38,6 +38,7 @@ from dlrm.training.ensemble import members
 from dlrm.training.growth import growth
 from dlrm.training.importance import keep_importance
 from dlrm.training.rank_zero_first import rank_zero_first
+from dlrm.training.refit import refit
 
 
 def train(
@@ -365,6 +366,8 @@ def _train(
         path = run.path / "baseline"
         _, seen = runner.complete(path, "baseline", simpler, dataset, title="baseline", world=world)
         baseline = (simpler.model.name, seen)
+    if config.refit:
+        config, dataset = refit(config, dataset, run, world)
     model = runner.fit(config, dataset, run, resume=resume, world=world)
     runner.evaluate(config, dataset, run, model, baseline, world)
     if config.importance:

@@ -131,6 +131,8 @@ class TrainConfig:
     from_run: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """A run to go on from with new rows: its vocabularies take up new values, and its model and
     optimizer go on from its best checkpoint."""
+    refit: bool = False
+    """Once validation has chosen the number of steps, train on training and validation rows."""
     baseline: bool = False
     """Also train logistic regression on the same batches, to compare with."""
     importance: bool = True

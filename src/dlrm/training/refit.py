@@ -1,0 +1,107 @@
+"""The settings that validation has chosen, trained on training and validation rows together.
+
+RUN/chosen/    the run that is validated; it says after how many samples its best model stood
+RUN            takes as many passes over all rows, and has only test rows left to be measured on
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dlrm.data.lists import Lists, join
+from dlrm.data.store import Dataset, Split
+from dlrm.errors import ConfigError
+from dlrm.parallel.world import World
+from dlrm.run import Run
+from dlrm.training import checkpoint, ensemble, runner
+from dlrm.training.config import TrainConfig
+
+FOLDER = "chosen"
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedDataset(Dataset):
+    """A dataset whose validation rows are training rows, too."""
+
+    train: Split
+
+    def split(self, name: str) -> Split:
+        """Return a split; that of validation has no rows."""
+        if name == "train":
+            return self.train
+        # No `super()`: the decorator has made another class of this one.
+        split = Dataset.split(self, name)
+        return _empty(split) if name == "validation" else split
+
+
+def refit(
+    config: TrainConfig, dataset: Dataset, run: Run, world: World
+) -> tuple[TrainConfig, Dataset]:
+    """Train and validate a run, and return the config and the rows of the final one.
+
+    Args:
+        config: Of the final run.
+        dataset: Its data.
+        run: The final one.
+        world: The processes of the run.
+
+    Raises:
+        ConfigError: There are no validation rows to choose by.
+
+    """
+    train, validation = dataset.split("train"), dataset.split("validation")
+    if not len(validation):
+        raise ConfigError("refit needs validation rows to choose the number of steps by")
+    first = replace(config, refit=False, baseline=False)
+    path = run.path / FOLDER
+    chosen, _ = runner.complete(path, run.recipe, first, dataset, title="choosing", world=world)
+    whole = _joined(train, validation)
+    growth = len(whole) / len(train)
+    steps = max(1, round(world.broadcast_object(_best_step(chosen, first)) * growth))
+    epochs = -(-steps // -(-len(whole) // config.loader.batch_size))
+    final = replace(config, max_steps=steps, epochs=epochs, eval=replace(config.eval, patience=0))
+    return final, JoinedDataset(dataset.path, dataset.schema, dataset.manifest, whole)
+
+
+def _best_step(run: Run, config: TrainConfig) -> float:
+    """Return the step of the best model, of an ensemble their mean."""
+    runs = [Run(ensemble.folder(run, k)) for k in range(config.ensemble)]
+    best = []
+    for one in runs if config.ensemble > 1 else [run]:
+        folder = checkpoint.folder(one)
+        numbers = checkpoint.read_progress(folder, checkpoint.steps(folder)[-1])
+        best.append(numbers["step"] if numbers["best_step"] is None else numbers["best_step"])
+    return sum(best) / len(best)
+
+
+def _empty(split: Split) -> Split:
+    """Return a split like this one without rows."""
+    lists = split.lists
+    return replace(
+        split,
+        dense=split.dense[:0],
+        ids=split.ids[:0],
+        labels=split.labels[:0],
+        lists=None if lists is None else Lists(lists.ids[:0], lists.offsets[:1]),
+        weights=None if split.weights is None else split.weights[:0],
+        truth=None if split.truth is None else split.truth[:0],
+    )
+
+
+def _joined(one: Split, other: Split) -> Split:
+    """Return the rows of two splits of a dataset, in memory."""
+
+    def rows(name: str) -> np.ndarray | None:
+        parts = [getattr(split, name) for split in (one, other)]
+        return None if parts[0] is None else np.concatenate(parts)
+
+    lists = None if one.lists is None or other.lists is None else join([one.lists, other.lists])
+    return replace(
+        one,
+        dense=np.concatenate([one.dense, other.dense]),
+        ids=np.concatenate([one.ids, other.ids]),
+        labels=np.concatenate([one.labels, other.labels]),
+        lists=lists,
+        weights=rows("weights"),
+        truth=rows("truth"),
+    )
