@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dlrm.batch import Batch as Batch
     from dlrm.commands.compare import compare as compare
     from dlrm.commands.describe import describe as describe
+    from dlrm.commands.embeddings import embeddings as embeddings
     from dlrm.commands.evaluate import evaluate as evaluate
     from dlrm.commands.explain import explain as explain
     from dlrm.commands.generate import generate as generate
@@ -99,6 +100,7 @@ _HOME = {
     "XDeepFMConfig": "dlrm.models.xdeepfm",
     "compare": "dlrm.commands.compare",
     "describe": "dlrm.commands.describe",
+    "embeddings": "dlrm.commands.embeddings",
     "evaluate": "dlrm.commands.evaluate",
     "explain": "dlrm.commands.explain",
     "generate": "dlrm.commands.generate",

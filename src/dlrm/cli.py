@@ -23,6 +23,10 @@ COMMANDS = {
     "compress": ("dlrm.commands.compress:compress", "Make the tables of a run smaller."),
     "experiment": ("dlrm.commands.experiment:main", "Repeat an experiment of the paper."),
     "explain": ("dlrm.commands.explain:explain", "Say which columns matter to a trained model."),
+    "embeddings": (
+        "dlrm.commands.embeddings:embeddings",
+        "Write the vectors that a trained model has of the values of a column.",
+    ),
     "predict": ("dlrm.commands.predict:predict", "Score raw data with a trained model."),
     "report": ("dlrm.commands.report:report", "Draw the report of a run again."),
     "data generate": (
