@@ -118,7 +118,8 @@ def test_bad_rows_leave_no_scores_behind(trained, monkeypatch, capsys):
         == 0
     )
     row = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (row["rows"], row["bad_rows"]) == (8, 1)
+    # A line for each row, whose score is empty where it is bad.
+    assert (row["rows"], row["bad_rows"]) == (9, 1)
 
 
 def test_training_from_python_is_the_same(trained, monkeypatch):
