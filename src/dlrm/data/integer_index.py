@@ -118,11 +118,24 @@ def _numbers(
     columns: Sequence[pl.Series],
 ) -> tuple[list[NDArray[np.uint32]], list[NDArray[np.uint8] | None]]:
     """Return the values of columns, (n,) each, and their states, None where all are PRESENT."""
+    # Most columns of a log are as the kernel wants them, and cost nothing here.
+    ready = [column.dtype == pl.UInt32 and not column.null_count() for column in columns]
+    rest = [column for column, plain in zip(columns, ready, strict=True) if not plain]
+    converted = iter(_converted(rest)) if rest else iter(())
+    pairs = [
+        (column.rechunk().to_numpy(), None) if plain else next(converted)
+        for column, plain in zip(columns, ready, strict=True)
+    ]
+    return [values for values, _ in pairs], [states for _, states in pairs]
+
+
+def _converted(
+    columns: Sequence[pl.Series],
+) -> list[tuple[NDArray[np.uint32], NDArray[np.uint8] | None]]:
+    """Return the values and states of columns of any integers, see `_numbers`."""
     frame = pl.DataFrame([column.alias(str(t)) for t, column in enumerate(columns)])
     numbers = frame.select(pl.all().cast(pl.UInt32, strict=False))
     gaps = [name for name in numbers.columns if numbers[name].null_count()]
-    if not gaps:
-        return [column.to_numpy() for column in numbers], [None] * len(columns)
     # What is null as a number of 32 bits is missing, or was too large for one: UNSEEN.
     no_number = [pl.col(name).cast(pl.UInt32, strict=False).is_null() for name in gaps]
     states = frame.select(
@@ -130,7 +143,7 @@ def _numbers(
         for name, null in zip(gaps, no_number, strict=True)
     )
     values = numbers.with_columns(pl.col(gaps).fill_null(0))
-    return (
-        [column.to_numpy() for column in values],
-        [states[name].to_numpy() if name in states.columns else None for name in values.columns],
-    )
+    return [
+        (column.to_numpy(), states[column.name].to_numpy() if column.name in gaps else None)
+        for column in values
+    ]

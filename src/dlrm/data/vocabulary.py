@@ -205,8 +205,8 @@ def ids_of(
 
     """
     moduli = moduli or [0] * len(columns)
-    ids = np.empty((len(columns[0]) if columns else 0, len(columns)), np.int32)
     together: dict[int, tuple[IntegerIndex, pl.Series]] = {}
+    alone: dict[int, NDArray[np.int32]] = {}
     for t, (vocabulary, column, modulus) in enumerate(
         zip(vocabularies, columns, moduli, strict=True)
     ):
@@ -214,8 +214,15 @@ def ids_of(
         if isinstance(index, IntegerIndex) and (not modulus or column.dtype == pl.UInt32):
             together[t] = index, column if modulus else vocabulary.cast(column)
         else:
-            ids[:, t] = vocabulary.ids(fold(column, modulus or None))
-    if together:
-        indices, values = zip(*together.values(), strict=True)
-        ids[:, list(together)] = look_up(indices, values, [moduli[t] for t in together])
-    return ids
+            alone[t] = vocabulary.ids(fold(column, modulus or None))
+    if not together:
+        return np.stack([*alone.values()], axis=1) if alone else np.empty((0, 0), np.int32)
+    indices, values = zip(*together.values(), strict=True)
+    ids = look_up(indices, values, [moduli[t] for t in together])
+    if not alone:
+        return ids
+    every = np.empty((len(ids), len(columns)), np.int32)
+    every[:, list(together)] = ids
+    for t, column in alone.items():
+        every[:, t] = column
+    return every
