@@ -65,6 +65,14 @@ def test_flags_of_a_run_hold(run: Run) -> None:
     assert run("train", "criteo-kaggle", "--model", "dcnv2", *TINY)["model"] == "dcnv2"
 
 
+def test_an_optimizer_of_ones_own_is_measured(run: Run) -> None:
+    result = run("train", "figure6", *TINY, "--optim.name", "sign_sgd:SignSGD")
+    assert result["optim"] == "sign_sgd:SignSGD"
+    operators = {each["name"]: each for each in result["batches"][0]["operators"]}
+    # A row of 64 numbers, its gradient, and one number of state are read and written.
+    assert operators["update"]["flops"] > 0 and operators["dense update"]["ms"] > 0
+
+
 def test_data_of_ones_own_are_measured(run: Run, clicks: Dataset) -> None:
     words = ["--rounds", "2", "--batch", "64"]
     result = run("train", "demo", "--data", str(clicks.path), *words)
