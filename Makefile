@@ -31,7 +31,7 @@ demo: install  ## Train the default model on a generated click log, up to its re
 	$(BIN)/dlrm train demo
 
 test: install-dev  ## Run the whole test suite
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 check: install-dev  ## Lint, type-check and check the import floors
 	$(BIN)/ruff check .

@@ -6,6 +6,11 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers of two threads each wait for one another on two cores; what tests say of threads they
+    # set themselves. Before anything imports torch.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
 from dlrm.data.sources.clicks import ClicksSource

@@ -60,12 +60,18 @@ def little_benchmarks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "cache_bytes", lambda: 10_000)
 
 
-def run(line: str) -> None:
+def little(line: str) -> list[str]:
+    """Return the words of a command, on little data."""
     words = shlex.split(line, comments=True)
     words = [re.sub(r"^clicks(:\d+)*$", LITTLE, word) if ":" in word else word for word in words]
-    if "--rows" in words:
-        words[words.index("--rows") + 1] = "2000"
-    words += LITTLE_STEPS if words[1:3] in (["bench", "train"], ["bench", "infer"]) else []
+    for flag, value in (("--rows", "2000"), ("--seeds", "2")):
+        if flag in words:
+            words[words.index(flag) + 1] = value
+    return words + (LITTLE_STEPS if words[1:3] in (["bench", "train"], ["bench", "infer"]) else [])
+
+
+def run(line: str) -> None:
+    words = little(line)
     match words:
         case ["make", target]:
             assert f"\n{target}:" in (ROOT / "Makefile").read_text()

@@ -20,7 +20,7 @@ SMALL = [
     "--model.bottom", "8", "--model.top", "8", "--model.dim", "4", "--loader.batch-size", "60",
     "--precision", "fp32", "--log-every", "1", "--threads", "1", "--no-baseline",
 ]  # fmt: skip
-LONG = ["--epochs", "500", "--max-steps", "500", "--checkpoint.every", "20", "--eval.every", "100"]
+LONG = ["--epochs", "9", "--max-steps", "200", "--checkpoint.every", "20", "--eval.every", "100"]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 START_S = 90
 
@@ -97,7 +97,7 @@ def test_a_lost_process_is_named_and_the_run_goes_on(clicks, tmp_path):
     assert again.wait(START_S) == 0
     again.communicate()
     steps = [row["step"] for row in rows(run) if row["event"] == "train"]
-    assert steps == list(range(1, 501))
+    assert steps == list(range(1, 201))
 
 
 def test_torchrun_starts_a_run_anew_where_it_was(clicks, tmp_path):
@@ -112,7 +112,7 @@ def test_torchrun_starts_a_run_anew_where_it_was(clicks, tmp_path):
     assert process.returncode == 0, err
     assert out.count("Next: dlrm predict") == 1
     steps = [row["step"] for row in rows(run) if row["event"] == "train"]
-    assert steps == list(range(1, 501))
+    assert steps == list(range(1, 201))
     assert any(row["event"] == "resumed" for row in Run.open(run).metrics())
 
 
