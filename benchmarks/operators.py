@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from dlrm.bench import results
-from dlrm.commands.bench.ops import ops
+from dlrm.commands.bench.ops import bench_ops as ops
 
 BASE = {"batch": "2048", "rows": "1M", "dim": "64", "precision": "fp32"}
 QUICK = {"batch": "512", "rows": "1k", "dim": "16", "widths": "8-4"}

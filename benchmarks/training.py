@@ -16,8 +16,8 @@ from pathlib import Path
 from rich.console import Console
 
 from dlrm.bench.batches import Ids
-from dlrm.commands.bench.embedding import embedding
-from dlrm.commands.bench.original import original as beside
+from dlrm.commands.bench.embedding import bench_embedding as embedding
+from dlrm.commands.bench.original import bench_original as beside
 from dlrm.nn.embedding import Storage
 from dlrm.nn.precision import ComputeDtype
 

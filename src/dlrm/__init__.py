@@ -4,8 +4,9 @@
     result = dlrm.train("demo")
     dlrm.evaluate(result.run, split="test")
 
-Every command of the command line is a function here. Names are imported when first used, so that
-`import dlrm` is fast.
+Every command of the command line is a function here, such as `dlrm.prepare` and `dlrm.bench_train`,
+and returns what the command prints. Names are imported when first used, so that `import dlrm` is
+fast.
 """
 
 import os
@@ -27,12 +28,26 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from dlrm.batch import Batch as Batch
+    from dlrm.commands.bench.diff import bench_diff as bench_diff
+    from dlrm.commands.bench.embedding import bench_embedding as bench_embedding
+    from dlrm.commands.bench.inference import bench_infer as bench_infer
+    from dlrm.commands.bench.machine import bench_machine as bench_machine
+    from dlrm.commands.bench.numerics import bench_numerics as bench_numerics
+    from dlrm.commands.bench.ops import bench_ops as bench_ops
+    from dlrm.commands.bench.original import bench_original as bench_original
+    from dlrm.commands.bench.report import bench_report as bench_report
+    from dlrm.commands.bench.training import bench_train as bench_train
     from dlrm.commands.compare import compare as compare
+    from dlrm.commands.compress import compress as compress
     from dlrm.commands.describe import describe as describe
     from dlrm.commands.embeddings import embeddings as embeddings
     from dlrm.commands.evaluate import evaluate as evaluate
+    from dlrm.commands.experiment import experiment as experiment
     from dlrm.commands.explain import explain as explain
     from dlrm.commands.generate import generate as generate
+    from dlrm.commands.infer import infer as infer
+    from dlrm.commands.parity import parity as parity
+    from dlrm.commands.plan import plan as plan
     from dlrm.commands.predict import predict as predict
     from dlrm.commands.prepare import prepare as prepare
     from dlrm.commands.report import report as report
@@ -98,12 +113,26 @@ _HOME = {
     "WideDeepConfig": "dlrm.models.wide_deep",
     "XDeepFM": "dlrm.models.xdeepfm",
     "XDeepFMConfig": "dlrm.models.xdeepfm",
+    "bench_diff": "dlrm.commands.bench.diff",
+    "bench_embedding": "dlrm.commands.bench.embedding",
+    "bench_infer": "dlrm.commands.bench.inference",
+    "bench_machine": "dlrm.commands.bench.machine",
+    "bench_numerics": "dlrm.commands.bench.numerics",
+    "bench_ops": "dlrm.commands.bench.ops",
+    "bench_original": "dlrm.commands.bench.original",
+    "bench_report": "dlrm.commands.bench.report",
+    "bench_train": "dlrm.commands.bench.training",
     "compare": "dlrm.commands.compare",
+    "compress": "dlrm.commands.compress",
     "describe": "dlrm.commands.describe",
     "embeddings": "dlrm.commands.embeddings",
     "evaluate": "dlrm.commands.evaluate",
+    "experiment": "dlrm.commands.experiment",
     "explain": "dlrm.commands.explain",
     "generate": "dlrm.commands.generate",
+    "infer": "dlrm.commands.infer",
+    "parity": "dlrm.commands.parity",
+    "plan": "dlrm.commands.plan",
     "predict": "dlrm.commands.predict",
     "prepare": "dlrm.commands.prepare",
     "report": "dlrm.commands.report",

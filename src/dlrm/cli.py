@@ -37,7 +37,7 @@ COMMANDS = {
     "data prepare": ("dlrm.commands.prepare:prepare", "Turn raw data into a prepared dataset."),
     "data describe": ("dlrm.commands.describe:describe", "Show what is in a prepared dataset."),
     "bench machine": (
-        "dlrm.commands.bench.machine:machine",
+        "dlrm.commands.bench.machine:bench_machine",
         "Measure what this machine can do, and keep it.",
     ),
     "bench train": (
@@ -45,13 +45,16 @@ COMMANDS = {
         "Show where the time of a training step goes.",
     ),
     "bench infer": ("dlrm.commands.bench.inference:main", "Show where the time of scoring goes."),
-    "bench ops": ("dlrm.commands.bench.ops:ops", "Time single operators over sweeps of settings."),
+    "bench ops": (
+        "dlrm.commands.bench.ops:bench_ops",
+        "Time single operators over sweeps of settings.",
+    ),
     "bench original": (
-        "dlrm.commands.bench.original:original",
+        "dlrm.commands.bench.original:bench_original",
         "Time the training step beside the original's.",
     ),
     "bench embedding": (
-        "dlrm.commands.bench.embedding:embedding",
+        "dlrm.commands.bench.embedding:bench_embedding",
         "Time the embedding tables beside those of torch and FBGEMM.",
     ),
     "bench numerics": (
@@ -59,11 +62,11 @@ COMMANDS = {
         "Show what fewer bits cost in accuracy, and what they bring.",
     ),
     "bench diff": (
-        "dlrm.commands.bench.diff:diff",
+        "dlrm.commands.bench.diff:bench_diff",
         "Say what got slower between two files of results.",
     ),
     "bench report": (
-        "dlrm.commands.bench.report:report",
+        "dlrm.commands.bench.report:bench_report",
         "Draw files of results as one page.",
     ),
 }

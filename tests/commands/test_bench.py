@@ -14,7 +14,7 @@ from dlrm.bench import batches, fbgemm, loading, roofline
 from dlrm.bench import embedding as embedding_bench
 from dlrm.bench import training as training_bench
 from dlrm.bench.arch import Arch
-from dlrm.commands.bench.original import original
+from dlrm.commands.bench.original import bench_original as original
 from dlrm.errors import ConfigError
 
 GUIDE = Path(__file__).parents[2] / "docs/guides/speed.md"

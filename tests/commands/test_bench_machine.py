@@ -15,7 +15,7 @@ from dlrm.bench.cost import calibrate
 from dlrm.bench.machine import facts, machine, measure, probe
 from dlrm.bench.machine.ceilings import Ceilings
 from dlrm.bench.machine.facts import Facts
-from dlrm.commands.bench.machine import machine as command
+from dlrm.commands.bench.machine import bench_machine as command
 from dlrm.commands.bench.machine_result import MachineResult
 from dlrm.errors import ConfigError
 from dlrm.reporting import bench as page

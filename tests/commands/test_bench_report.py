@@ -6,7 +6,8 @@ import pytest
 
 from dlrm.bench.results import load, save
 from dlrm.cli import main
-from dlrm.commands.bench.report import newest, report
+from dlrm.commands.bench.report import bench_report as report
+from dlrm.commands.bench.report import newest
 from dlrm.errors import ConfigError, InputError, MissingExtraError
 from dlrm.terminal import out
 from reporting import benchmarks

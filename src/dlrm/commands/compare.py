@@ -12,6 +12,7 @@ from dlrm import recipes, terminal
 from dlrm.commands.flags import parse
 from dlrm.commands.metric_columns import METRICS, shown
 from dlrm.commands.recipe_flags import recipe_config
+from dlrm.commands.run_config import run_config
 from dlrm.commands.train import fresh, open_data
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, MissingExtraError, RunError
@@ -21,11 +22,14 @@ from dlrm.nn import precision
 from dlrm.reporting import comparison as page
 from dlrm.reporting.comparison import beside, conclusion
 from dlrm.run import Run
+from dlrm.schema import Task
 from dlrm.training import comparison
 from dlrm.training.comparison import Candidate, Comparison, check_models, of_runs
 from dlrm.training.config import TrainConfig, from_dict, to_dict
 from dlrm.training.significance import LEVEL
 
+MODELS = ("lr", "fm", "deepfm", "dcn", "dcnv2", "dlrm")
+"""What is compared where nothing else is said."""
 RECORD, RESULT = "comparison.json", "result.json"
 KEYS = ("recipe", "config", "data", "models", "seeds", "rates")
 """What the record of a comparison holds."""
@@ -87,7 +91,7 @@ class Arguments:
     """
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
-    models: str = "lr,fm,deepfm,dcn,dcnv2,dlrm"
+    models: str = ",".join(MODELS)
     """Names of models separated by commas; `trees` is LightGBM on the same rows."""
     seeds: int = 5
     """Runs of each model; fewer than four cannot show that two models differ."""
@@ -114,9 +118,17 @@ def main(words: list[str], prog: str) -> CompareResult:
 
 
 def compare(
-    recipe: str | TrainConfig = "demo",
+    recipe: Any = "demo",
     *,
-    models: Sequence[str],
+    models: Sequence[str] = MODELS,
+    data: Any = None,
+    label: str | Sequence[str] = (),
+    positive: str | None = None,
+    task: Task | None = None,
+    weight: str | None = None,
+    time: str | None = None,
+    group: str | None = None,
+    schema: Path | str | None = None,
     seeds: int = 5,
     rates: Sequence[float] = (0.3, 1.0, 3.0),
     run: Path | str | None = None,
@@ -125,8 +137,17 @@ def compare(
     """Train several models on the same rows, with several seeds, and say which differ.
 
     Args:
-        recipe: What all runs share: name of a recipe, `module:function`, or a whole config.
+        recipe: What all runs share: data of one's own, name of a recipe, `module:function`, or a
+            whole config.
         models: Names of models; `trees` is LightGBM.
+        data: As for `dlrm.train`, as what follows.
+        label: The column to predict, or several.
+        positive: What the label is for a click.
+        task: classification or regression.
+        weight: The column that says how much each row counts.
+        time: The column of times to divide the rows by.
+        group: A column of which each value is in one split only.
+        schema: A file that says what each column is.
         seeds: Runs of each model.
         rates: Factors of the recipe's learning rate that each model tries with the first seed.
         run: Folder of all the runs; None makes one under `runs/`.
@@ -139,8 +160,17 @@ def compare(
     folder = None if run is None else Path(run)
     if resume:
         return _resume(folder)
-    name = "custom" if isinstance(recipe, TrainConfig) else recipe
-    config = recipe if isinstance(recipe, TrainConfig) else recipes.find(recipe)()
+    name, config = run_config(
+        recipe,
+        data=data,
+        label=label,
+        positive=positive,
+        task=task,
+        weight=weight,
+        time=time,
+        group=group,
+        schema=schema,
+    )
     return _start(name, config, models, seeds, rates, folder)
 
 

@@ -1,5 +1,6 @@
 """`dlrm experiment figure5`: the paper's comparison of DLRM with DCN, on the user's data."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -90,25 +91,60 @@ def main(words: list[str], prog: str) -> ExperimentResult:
         raise unknown("experiment", first, EXPERIMENTS)
     flags = words[1:] if first in EXPERIMENTS else words
     arguments = parse(Arguments, flags, prog, default=Arguments(config=figure5()))
-    folder = arguments.run
-    if arguments.resume:
+    return experiment(
+        config=arguments.config,
+        seeds=arguments.seeds,
+        rates=arguments.rates,
+        run=arguments.run,
+        resume=arguments.resume,
+    )
+
+
+def experiment(
+    name: str = "figure5",
+    config: TrainConfig | None = None,
+    *,
+    seeds: int = 1,
+    rates: Sequence[float] = (0.1, 0.3, 1.0),
+    run: Path | str | None = None,
+    resume: bool = False,
+) -> ExperimentResult:
+    """Repeat an experiment of the paper, on any Criteo data.
+
+    Args:
+        name: figure5, DLRM against DCN with SGD and with Adagrad.
+        config: What all runs share, with the data; None for the experiment's own.
+        seeds: Runs of each model and optimizer.
+        rates: Factors of the learning rates that are tried with the first seed.
+        run: Folder of all the runs; None makes one under `runs/`.
+        resume: Go on with `run` where it was stopped, with the arguments it was started with.
+
+    Raises:
+        DlrmError: See `dlrm.errors`.
+
+    """
+    if name not in EXPERIMENTS:
+        raise unknown("experiment", name, EXPERIMENTS)
+    folder = None if run is None else Path(run)
+    if resume:
         if folder is None:
             raise ConfigError("--resume needs the folder of the experiment: --run FOLDER")
         if not (folder / RECORD).is_file():
             raise RunError(f"{folder} is not an experiment: it has no {RECORD}")
         record = read_json(folder / RECORD, RunError, keys=KEYS)
         return _repeat(folder, record, Dataset.open(Path(record["data"])))
-    if arguments.seeds < 1 or not arguments.rates:
+    if seeds < 1 or not rates:
         raise ConfigError("the experiment needs at least one seed and one rate")
     folder = folder or fresh("figure5")
     Run.check_new(folder)
-    config = replace(arguments.config, precision=precision.resolve(arguments.config.precision))
+    config = config or figure5()
+    config = replace(config, precision=precision.resolve(config.precision))
     dataset = open_data(config)
     record = {
         "config": to_dict(config),
         "data": str(dataset.path.resolve()),
-        "seeds": arguments.seeds,
-        "rates": arguments.rates,
+        "seeds": seeds,
+        "rates": list(rates),
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_sealed(folder / RECORD, record)

@@ -1,8 +1,9 @@
 """`dlrm plan`: what a run would take, and where its tables would lie, before anything runs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -13,6 +14,7 @@ from dlrm.commands.flags import parse, take_value
 from dlrm.commands.plan_data import Described
 from dlrm.commands.plan_result import PlanResult
 from dlrm.commands.recipe_flags import recipe_config, with_model
+from dlrm.commands.run_config import run_config
 from dlrm.errors import ConfigError
 from dlrm.parallel.device import Device, quantity
 from dlrm.parallel.plan import Sharding
@@ -91,20 +93,97 @@ def main(words: list[str], prog: str) -> PlanResult:
         plan_data.arch(asked)
     config = with_model(recipe_config(name, flags), flags)
     default = Arguments(config=config, arch=asked)
-    return plan(parse(Arguments, flags, prog, default=default), recipe)
+    return _plan(parse(Arguments, flags, prog, default=default), recipe)
 
 
-def plan(arguments: Arguments, recipe: str | None = None) -> PlanResult:
-    """Plan a run.
+def plan(
+    recipe: Any = None,
+    *,
+    data: Any = None,
+    label: str | Sequence[str] = (),
+    schema: Path | str | None = None,
+    model: str | None = None,
+    world: int = 1,
+    device_memory: str | None = None,
+    sharding: Sharding | None = None,
+    bandwidth: str = "12.5GB/s",
+    flops: str | None = None,
+    memory_bandwidth: str | None = None,
+    arch: str | None = None,
+    rows: str | None = None,
+    samples: int = 0,
+    measure: bool = True,
+    simulate: bool = False,
+    link: str | None = None,
+    latency: str | None = None,
+    devices_per_host: int = 1,
+    host_link: str | None = None,
+    scaling: Scaling = "strong",
+    html: Path | str | None = None,
+) -> PlanResult:
+    """Say what a run would take, and where its tables would lie, before anything runs.
 
     Args:
-        arguments: As on the command line.
-        recipe: Name of the recipe that the config came from.
+        recipe: Data of one's own, name of a recipe, or a whole config, as in `dlrm.train`.
+        data: Data for a recipe.
+        label: The column to predict, or several.
+        schema: A file that says what each column is.
+        model: Another model than the recipe's.
+        world: Processes, each on a device of its own.
+        device_memory: What each has, in words such as 80GB; None for this machine's.
+        sharding: How tables are spread.
+        bandwidth: Of the link of each device to the others.
+        flops: Of each device, operations of matrix products a second.
+        memory_bandwidth: Of each device.
+        arch: Sizes of a public data set instead of data; criteo-terabyte where nothing is named.
+        rows: Rows of each table instead of data.
+        samples: Training samples of an epoch, with `rows` or instead of those of `arch`.
+        measure: Whether to measure on this machine.
+        simulate: Also say how long a step would take on up to 1024 devices.
+        link: Of each device to those of other hosts.
+        latency: Of a message over a link.
+        devices_per_host: Devices that share a host.
+        host_link: Of each device to those of its own host.
+        scaling: Whether the batch stays as large or grows with the devices.
+        html: Where to write a page with a picture.
 
     Raises:
         DlrmError: See `dlrm.errors`.
 
     """
+    if recipe is None and data is None and rows is None:
+        arch = arch or DEFAULT
+    if arch is not None:
+        plan_data.arch(arch)
+    start = recipe if recipe is not None else arch or ("demo" if data else "criteo-kaggle")
+    name, config = run_config(start, data=data, label=label, schema=schema, model=model)
+    return _plan(
+        Arguments(
+            config=config,
+            world=world,
+            device_memory=device_memory,
+            sharding=sharding,
+            bandwidth=bandwidth,
+            flops=flops,
+            memory_bandwidth=memory_bandwidth,
+            arch=arch,
+            rows=rows,
+            samples=samples,
+            measure=measure,
+            simulate=simulate,
+            link=link,
+            latency=latency,
+            devices_per_host=devices_per_host,
+            host_link=host_link,
+            scaling=scaling,
+            html=None if html is None else Path(html),
+        ),
+        None if recipe is None else name,
+    )
+
+
+def _plan(arguments: Arguments, recipe: str | None) -> PlanResult:
+    """Plan a run whose config came from a recipe, or None."""
     # Asked first, before anything else is in memory.
     libraries = resident_bytes()
     config = arguments.config

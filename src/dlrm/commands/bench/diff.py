@@ -10,7 +10,7 @@ from dlrm.commands.bench.diff_result import DiffResult
 from dlrm.errors import ConfigError
 
 
-def diff(
+def bench_diff(
     before: Annotated[Path, tyro.conf.Positional],
     after: Annotated[Path, tyro.conf.Positional],
     *,

@@ -11,7 +11,7 @@ from dlrm.commands.bench.original import checked
 from dlrm.nn.embedding import Storage
 
 
-def embedding(
+def bench_embedding(
     *,
     arch: str = "criteo-kaggle",
     batch: str = "128,2048,16384",

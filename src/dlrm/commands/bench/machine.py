@@ -10,7 +10,7 @@ from dlrm.bench.watch import Watch
 from dlrm.commands.bench.machine_result import MachineResult
 
 
-def machine(*, out: Path | None = None, html: Path | None = None) -> MachineResult:
+def bench_machine(*, out: Path | None = None, html: Path | None = None) -> MachineResult:
     """Measure what this machine can do, and keep it for the predictions of other commands.
 
     Cores, caches, instruction sets and memory; copies, matrix products, rows read at random from

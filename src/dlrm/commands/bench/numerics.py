@@ -63,7 +63,7 @@ def main(words: list[str], prog: str) -> NumericsResult:
     if (model := take_value(flags, "--model")) is not None:
         config = replace(config, model=another(config.model, model))
     arguments = parse(Arguments, flags, prog, default=Arguments(config=config))
-    return numerics(
+    return bench_numerics(
         name,
         arguments.config,
         seeds=arguments.seeds,
@@ -88,7 +88,7 @@ def default(recipe: str) -> TrainConfig:
     )
 
 
-def numerics(
+def bench_numerics(
     recipe: str = DEFAULT,
     config: TrainConfig | None = None,
     *,

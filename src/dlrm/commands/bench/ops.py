@@ -21,7 +21,7 @@ from dlrm.commands.bench.ops_result import OpsResult
 from dlrm.reporting import bench
 
 
-def ops(
+def bench_ops(
     operators: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
     *,
     batch: str = "128,2048,16384",

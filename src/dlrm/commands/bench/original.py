@@ -17,7 +17,7 @@ from dlrm.nn.embedding import Storage
 from dlrm.optim import find
 
 
-def original(
+def bench_original(
     clone: Annotated[Path | None, tyro.conf.Positional] = None,
     *,
     arch: str = "criteo-kaggle",

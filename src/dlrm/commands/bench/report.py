@@ -54,7 +54,7 @@ class BenchReportResult:
         return Group(*lines)
 
 
-def report(
+def bench_report(
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILES")],
     *,
     html: Path = Path("bench.html"),

@@ -62,18 +62,25 @@ def read(words: list[str], prog: str, kind: type[StepArguments]) -> tuple[StepAr
         name = first
     else:
         name = first or ("demo" if "--data" in {flag.split("=")[0] for flag in flags} else DEFAULT)
-    if name in ARCHS:
-        config = replace(
-            recipes.find(name)() if name in recipes.RECIPES else TrainConfig(),
-            model=ARCHS[name].model,
-        )
-    elif name in recipes.RECIPES or ":" in name:
-        config = recipes.find(name)()
-    else:
-        raise unknown("model", name, [*ARCHS, *recipes.RECIPES, "module:function", "DATA"])
+    config = default(name)
     if (model := take_value(flags, "--model")) is not None:
         config = replace(config, model=another(config.model, model), ensemble_models=())
     return parse(kind, flags, prog, default=kind(config=config)), name
+
+
+def default(name: str) -> TrainConfig:
+    """Return the config that is measured under a name where nothing else is said.
+
+    Raises:
+        ConfigError: There is no model or recipe of that name.
+
+    """
+    if name in ARCHS:
+        known_recipe = recipes.find(name)() if name in recipes.RECIPES else TrainConfig()
+        return replace(known_recipe, model=ARCHS[name].model)
+    if name in recipes.RECIPES or ":" in name:
+        return recipes.find(name)()
+    raise unknown("model", name, [*ARCHS, *recipes.RECIPES, "module:function", "DATA"])
 
 
 def subject(arguments: StepArguments, name: str) -> tuple[Subject, list[int]]:
