@@ -16,6 +16,7 @@ from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
 from dlrm.data.sources.clicks import ClicksSource
 from dlrm.data.store import MANIFEST_FILE
+from dlrm.json_file import SEAL, write_sealed
 
 LARGE = ["criteo-kaggle", "--loader.batch-size", "512", "--max-steps", "12"]
 EIGHT = ["plan", "--arch", "criteo-terabyte", "--world", "8", "--no-measure", "--json"]
@@ -49,7 +50,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = json.loads((data / MANIFEST_FILE).read_text())
     for table in manifest["schema"]["tables"]:
         table["num_embeddings"] = max(table["num_embeddings"], 2_000_000 // 26)
-    (data / MANIFEST_FILE).write_text(json.dumps(manifest))
+    manifest.pop(SEAL)
+    write_sealed(data / MANIFEST_FILE, manifest)
     return folder
 
 
