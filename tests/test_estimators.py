@@ -39,7 +39,7 @@ for _kind, _estimator in LEARNS.items():
 )
 def test_scikit_learn_takes_it_for_an_estimator(kind, name):
     for check in CHECKS[kind, name]:
-        estimator = clone(LEARNS[kind])
+        estimator: Any = clone(LEARNS[kind])
         check(estimator if name in LEARNT else estimator.set_params(epochs=2))
 
 
