@@ -25,27 +25,6 @@ def test_an_unknown_command_lists_the_choices(capsys):
     assert all(name in captured.err for name in COMMANDS)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help(name, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main([*name.split(), "--help"])
-    assert stop.value.code == 0
-    out = capsys.readouterr().out
-    assert f"usage: dlrm {name}" in out
-    # A flag that says nothing teaches nothing.
-    assert out.count("--") > 3
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_an_unknown_flag_lists_the_choices(name, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main([*name.split(), "--no-such-flag"])
-    assert stop.value.code == 2
-    err = capsys.readouterr().err
-    assert f"Flags of dlrm {name}: --" in err
-    assert "--json" in err
-
-
 def test_errors_are_one_line_without_a_traceback(capsys):
     assert main(["train", "demo", "--data", "no-such-file.txt"]) == 1
     captured = capsys.readouterr()

@@ -75,7 +75,7 @@ COMMANDS = {
 OPTIONS = """Options of every command:
   --json     the last line on standard output is one JSON object with the results
   --debug    show the traceback of an error
-  -h, --help"""
+  --help     what people use, on two screens; --help-all has every flag"""
 
 
 EXPLAINED = (

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from time import monotonic
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -10,6 +12,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -19,6 +22,8 @@ from rich.table import Table
 # Names of the user's may hold what would be markup or the name of an emoji: "[red]", ":x:".
 out = Console(markup=False, emoji=False)
 err = Console(stderr=True, markup=False, emoji=False)
+LINE_EVERY_S = 10.0
+"""Between lines about progress where there is no terminal."""
 _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
 
@@ -56,12 +61,14 @@ def quiet(asked: bool = True) -> Iterator[None]:
 
 
 def progress(*details: str) -> Progress:
-    """Return a progress bar on standard error; silent where that is not a terminal.
+    """Return a progress bar on standard error, or what prints lines where that is no terminal.
 
     Args:
         details: Names of task fields to show behind the bar, e.g. `loss`.
 
     """
+    if not err.is_terminal:
+        return _Lines(details)
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
@@ -72,8 +79,42 @@ def progress(*details: str) -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(),
         console=err,
-        disable=_quiet.get() or not err.is_terminal,
+        disable=_quiet.get(),
     )
+
+
+class _Lines(Progress):
+    """A plain line about a task now and then, for a file or a pipe: no bar, no control characters.
+
+    Args:
+        details: Names of task fields that the line ends with.
+
+    """
+
+    def __init__(self, details: tuple[str, ...]):
+        super().__init__(disable=True)
+        self._details, self._silent = details, _quiet.get()
+        self._due = monotonic() + LINE_EVERY_S
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """Count what has been done; print a line where one is due."""
+        super().advance(task_id, advance)
+        self._say(task_id)
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """Change a task; print a line where one is due."""
+        super().update(task_id, **changes)
+        self._say(task_id)
+
+    def _say(self, task_id: TaskID) -> None:
+        if monotonic() < self._due or self._silent:
+            return
+        self._due = monotonic() + LINE_EVERY_S
+        task = next(task for task in self.tasks if task.id == task_id)
+        of = "" if task.total is None else f" of {task.total:,.0f}"
+        details = (task.fields.get(detail) for detail in self._details)
+        text = ", ".join([f"{task.description}: {task.completed:,.0f}{of}", *filter(None, details)])
+        err.print(text, soft_wrap=True, highlight=False)
 
 
 def table(title: str | None, *columns: str) -> Table:

@@ -26,8 +26,13 @@ def dataset(tmp_path, monkeypatch) -> Path:
 def test_numbers_are_those_of_the_log(dataset):
     shown = describe(dataset, head=2).to_dict()
     assert (shown["rows"], shown["unused_rows"], shown["bad_rows"]) == (10, 1, 0)
-    assert shown["splits"][0] == {"name": "train", "rows": 8, "clicks": 3, "click_rate": 0.375}
-    assert shown["splits"][1]["click_rate"] is None
+    assert shown["splits"][0] == {
+        "name": "train",
+        "rows": 8,
+        "positives": 3,
+        "positive_rate": 0.375,
+    }
+    assert shown["splits"][1]["positive_rate"] is None
     features = {each["name"]: each for each in shown["features"]}
     assert features["I13"]["missing_rate"] == 0.9
     assert features["I13"]["values"] is None

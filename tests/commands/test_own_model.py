@@ -83,7 +83,7 @@ def test_all_commands_take_its_run(capsys):
     assert main(["eval", "one"]) == 0
     assert main(["report", "one"]) == 0
     words = ["plan", "films.csv", "--schema", "films.toml", "--model", MODEL, "--no-measure"]
-    assert main([*words, "--world", "2"]) == 0
+    assert main([*words, "--procs", "2"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def shown(found: Parity) -> str:
 
 def test_two_processes_learn_what_one_does(clicks, workdir, capsys):
     words = ["parity", "--data", str(clicks.path), "--procs", "1,2", "--steps", "24"]
-    words += ["--sharding", "row,table", "--optimizer", "rowwise_adagrad", "--html", "parity.html"]
+    words += ["--sharding", "row,table", "--optim", "rowwise_adagrad", "--html", "parity.html"]
     assert main([*words, "--json"]) == 0
     found = said(capsys)
     assert found["holds"]
@@ -72,7 +72,7 @@ def test_what_rounding_does_not_explain_fails(clicks, workdir, monkeypatch, caps
     monkeypatch.setattr(command, "_launch", off)
     monkeypatch.setattr(command, "ORDERS", 2)
     words = ["parity", "--data", str(clicks.path), "--procs", "2", "--steps", "24", "--json"]
-    words += ["--sharding", "table", "--optimizer", "sgd", "--optim.warmup-steps", "0"]
+    words += ["--sharding", "table", "--optim", "sgd", "--optim.warmup-steps", "0"]
     assert main(words) == 1
     found = said(capsys)
     assert not found["holds"]
@@ -133,9 +133,9 @@ def test_what_was_refused_is_said():
         (["--procs", "two"], "procs is 0"),
         (["--steps", "0"], "steps 0"),
         (["--sharding", "rows"], 'unknown sharding "rows"; choose one of: auto, table, row'),
-        (["--optimizer", "rmsprop"], 'unknown optimizer "rmsprop"'),
+        (["--optim", "rmsprop"], 'unknown optimizer "rmsprop"'),
         (["--engine", "fbgemm"], 'unknown engine "fbgemm"; choose one of: dlrm, torchrec'),
-        (["--optimizer", ","], "optimizer is empty"),
+        (["--optim", ","], "optim is empty"),
         (["--procs", "4", "--loader.batch-size", "3"], "loader.batch_size is 3"),
         (["nobody"], 'unknown recipe "nobody"'),
     ],

@@ -19,7 +19,7 @@ from dlrm.data.store import MANIFEST_FILE
 from dlrm.json_file import SEAL, write_sealed
 
 LARGE = ["criteo-kaggle", "--loader.batch-size", "512", "--max-steps", "12"]
-EIGHT = ["plan", "--arch", "criteo-terabyte", "--world", "8", "--no-measure", "--json"]
+EIGHT = ["plan", "--arch", "criteo-terabyte", "--procs", "8", "--no-measure", "--json"]
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def test_measured_here(clicks, monkeypatch, capsys, workdir):
     assert all(part > 0 for part in parts)
     assert found["epoch_s"] == pytest.approx(sum(parts))
     assert list(workdir.iterdir()) == []
-    assert main([*words, "--world", "2"]) == 0
+    assert main([*words, "--procs", "2"]) == 0
     assert "tables cut" in " ".join(capsys.readouterr().out.split())
 
 
@@ -176,7 +176,7 @@ def test_what_has_no_meaning_is_said(capsys):
         (["--memory-bandwidth", "1TB/s"], "needs --flops too"),
         (["--device-memory", "much"], 'device-memory is "much", expected a positive amount'),
         (["--rows", "10,none"], 'rows has "none", expected'),
-        (["--world", "0"], "world is 0"),
+        (["--procs", "0"], "procs is 0"),
     ):
         assert main(["plan", "--no-measure", *words]) == 1
         assert message in capsys.readouterr().err

@@ -33,7 +33,7 @@ def test_prepares_then_finds_again(raw, capsys):
         "reused": False,
         "bad_rows": 0,
     }
-    assert made["click_rate"] == 0.5
+    assert made["positive_rate"] == 0.5
     assert made["values"] == 26
     assert made["size_bytes"] == sum(
         path.stat().st_size

@@ -146,18 +146,18 @@ def test_several_labels_and_weights_are_prepared_and_described(shop, capsys):
     words = "data prepare table more.csv --out out --schema more.toml"
     assert main([*words.split(), "--json"]) == 0
     made = last(capsys)
-    assert made["click_rate"] == made["labels"]["kept"]["click_rate"] == more["kept"].mean()
-    assert made["labels"]["bought"]["click_rate"] == (more["bought"] == "yes").mean()
+    assert made["positive_rate"] == made["labels"]["kept"]["positive_rate"] == more["kept"].mean()
+    assert made["labels"]["bought"]["positive_rate"] == (more["bought"] == "yes").mean()
     assert main([*f"data prepare table more.csv --out same {asked}".split()]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "click rate of kept 0." in shown
-    assert "click rate of bought 0." in shown
+    assert "positive rate of kept 0." in shown
+    assert "positive rate of bought 0." in shown
     for name in ("out", "same"):
         assert main(["data", "describe", name, "--verify", "--json"]) == 0
         train = last(capsys)["splits"][0]
-        assert train["clicks"] == train["labels"]["kept"]["clicks"]
-        assert train["labels"]["bought"]["click_rate"] == pytest.approx(
-            train["labels"]["bought"]["clicks"] / train["rows"]
+        assert train["positives"] == train["labels"]["kept"]["positives"]
+        assert train["labels"]["bought"]["positive_rate"] == pytest.approx(
+            train["labels"]["bought"]["positives"] / train["rows"]
         )
     assert main(["data", "describe", "out"]) == 0
     assert "bought:" in capsys.readouterr().out

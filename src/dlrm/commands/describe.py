@@ -97,7 +97,7 @@ def _split(split: SplitNumbers) -> dict[str, Any]:
 def _known(label: LabelNumbers) -> dict[str, float | None]:
     """Return the numbers that a label of its kind has."""
     if label.positives is not None:
-        return {"clicks": label.positives, "click_rate": label.positive_rate}
+        return {"positives": label.positives, "positive_rate": label.positive_rate}
     return {"mean": label.mean, "min": label.min, "max": label.max}
 
 

@@ -1,14 +1,14 @@
 """Command-line flags, derived from the signature or the fields of what they call."""
 
-import contextlib
-import io
-import re
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any, TypeVar
 
 import tyro
+
+from dlrm.commands.help import short_help, unknown_flag
 
 T = TypeVar("T")
 
@@ -40,34 +40,26 @@ def parse(target: Callable[..., T], words: list[str], prog: str, default: T | No
 
     """
     defaults: dict[str, Any] = {} if default is None else {"default": default}
+    settings: Any = {"prog": prog, "config": _MARKERS, **defaults}
 
-    def read(words: list[str]) -> T:
-        with warnings.catch_warnings():
-            # A model of one's own is none of the catalogue's union; its flags are its own.
-            warnings.filterwarnings("ignore", message=".*does not match any type in Union.*")
-            return tyro.cli(target, prog=prog, args=words, config=_MARKERS, **defaults)
-
-    try:
-        return read(words)
-    except SystemExit as stop:
-        if stop.code == 2:
-            print(f"Flags of {prog}: {', '.join(_flags(read))}", file=sys.stderr)
-        else:
+    with warnings.catch_warnings():
+        # A model of one's own is none of the catalogue's union; its flags are its own.
+        warnings.filterwarnings("ignore", message=".*does not match any type in Union.*")
+        # The one public way to see the flags of a command.
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        if "--help-all" in words:
+            with suppress(SystemExit):
+                tyro.cli(target, args=["--help"], **settings)
             print("Every command also takes --json and --debug: see dlrm --help.")
-        raise
-
-
-def _flags(read: Callable[[list[str]], Any]) -> list[str]:
-    """Return the flags that the help names."""
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-        read(["--help"])
-    # In the help a flag begins its line, behind the frame.
-    return [
-        *re.findall(r"^\W*(--[a-z][\w.-]*)", text.getvalue(), re.MULTILINE),
-        "--json",
-        "--debug",
-    ]
+            raise SystemExit(0)
+        parser = tyro.extras.get_parser(target, **settings)
+        if {"-h", "--help"} & set(words):
+            print(short_help(parser, prog))
+            raise SystemExit(0)
+        if message := unknown_flag(words, parser, prog):
+            print(f"dlrm: error: {message}", file=sys.stderr)
+            raise SystemExit(2)
+        return tyro.cli(target, args=words, **settings)
 
 
 def take_value(words: list[str], name: str) -> str | None:

@@ -76,7 +76,7 @@ def infer(
         data: CSV, TSV, JSON lines, Parquet or libsvm: one path, several separated by commas, a
             pattern, or a folder with files named train, valid and test.
         label: The column to predict; given several times, several columns.
-        positive: What the label is for a click: a value, or a comparison such as ">= 4".
+        positive: The value of the label that counts as positive, or a comparison such as ">= 4".
         task: classification, or regression where labels are any numbers.
         weight: The column that says how much each row counts.
         category: A column that is a category whatever its values look like; may be given several

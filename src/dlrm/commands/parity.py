@@ -64,7 +64,7 @@ class Arguments:
     """Steps of each training."""
     sharding: str = "auto,table,row,column,replicate"
     """How tables are spread, separated by commas."""
-    optimizer: str = "sgd,adagrad,rowwise_adagrad"
+    optim: str = "sgd,adagrad,rowwise_adagrad"
     """Optimizers, separated by commas; module:Class for one of your own."""
     tolerance: float = 1e-6
     """Largest difference of a loss that counts as equal."""
@@ -93,7 +93,7 @@ def main(words: list[str], prog: str) -> ParityResult | None:
         procs=[int(p) if p.isdecimal() else 0 for p in _words(arguments.procs)],
         steps=arguments.steps,
         shardings=_choices("sharding", arguments.sharding, SHARDINGS),
-        optimizers=_optimizers(arguments.optimizer),
+        optimizers=_optimizers(arguments.optim),
         engines=_choices("engine", engines, get_args(Engine)),
         tolerance=arguments.tolerance,
         html=arguments.html,
@@ -245,7 +245,7 @@ def _optimizers(text: str) -> list[str]:
     for name in names:
         optim.find(name)
     if not names:
-        raise ConfigError(f"optimizer is empty; choose from: {', '.join(optim.OPTIMIZERS)}")
+        raise ConfigError(f"optim is empty; choose from: {', '.join(optim.OPTIMIZERS)}")
     return names
 
 

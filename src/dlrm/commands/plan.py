@@ -34,14 +34,14 @@ class Arguments:
 
     The first word names a recipe or data, as in `dlrm train`, whose flags also hold here. Where
     there are no data, --arch takes the sizes of a public data set, and --rows those of your own:
-    dlrm plan --arch criteo-terabyte --world 8 --device-memory 80GB.
+    dlrm plan --arch criteo-terabyte --procs 8 --device-memory 80GB.
 
     Times are measured on this machine, for some seconds, and hold for machines like it; or they
     follow from what --flops and --memory-bandwidth say of a device.
     """
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
-    world: int = 1
+    procs: int = 1
     """Processes, each on a device of its own."""
     device_memory: str | None = None
     """What each has, e.g. 80GB; this machine's memory if not given."""
@@ -187,9 +187,9 @@ def _plan(arguments: Arguments, recipe: str | None) -> PlanResult:
     # Asked first, before anything else is in memory.
     libraries = resident_bytes()
     config = arguments.config
-    if arguments.world < 1 or arguments.samples < 0:
+    if arguments.procs < 1 or arguments.samples < 0:
         raise ConfigError(
-            f"world is {arguments.world} and samples {arguments.samples}: "
+            f"procs is {arguments.procs} and samples {arguments.samples}: "
             "at least 1 and 0 are needed"
         )
     described_data = _data(arguments, recipe)
@@ -199,7 +199,7 @@ def _plan(arguments: Arguments, recipe: str | None) -> PlanResult:
     )
     memory = arguments.device_memory
     world = World(
-        size=arguments.world,
+        size=arguments.procs,
         memory_bytes=int(quantity(memory, "B", "device-memory")) if memory else machine_bytes(),
         sharding=arguments.sharding or config.parallel.sharding,
         number_bytes=4 if config.parallel.exchange_dtype == "fp32" else 2,

@@ -42,7 +42,7 @@ class PrepareResult:
     splits: dict[str, int]
     """Rows of each split."""
     labels: dict[str, dict[str, float | None]]
-    """By label: `click_rate`, or of real numbers `mean`; over all splits."""
+    """By label: `positive_rate`, or of real numbers `mean`; over all splits."""
     values: int
     """Ids of all tables together, without their rows for other values."""
     size_bytes: int
@@ -113,6 +113,9 @@ def prepare(
     weight: str | None = None,
     time: str | None = None,
     group: str | None = None,
+    category: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
+    missing: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
+    usual_missing: bool = _DEFAULTS.usual_missing,
     schema: str | None = None,
     separator: str | None = None,
     header: Header = "auto",
@@ -140,11 +143,17 @@ def prepare(
         max_rows_per_table: Take values modulo this number, so that no table has more values.
         bad_rows: Stop at a row that is not what it should be, or count it and go on.
         label: Table: the column to predict; given several times, several columns.
-        positive: Table: what the label is for a click, a value or a comparison such as ">= 4".
+        positive: Table: the value of the label that counts as positive, or a comparison such as
+            ">= 4".
         task: Table: classification, or regression where labels are any numbers.
         weight: Table: the column that says how much each row counts.
         time: Table: the column of times to divide the rows by: the oldest train, the newest test.
         group: Table: a column, such as the user, of which each value is in one split only.
+        category: Table: a column that is a category whatever its values look like; may be given
+            several times.
+        missing: Table: a text that is missing in every column; may be given several times.
+        usual_missing: Table: whether n/a, NULL, - and the like are missing in numbers, times and
+            labels.
         schema: Table: a file that says what each column is, as `dlrm data infer` writes it.
         separator: Table: what is between fields, such as ";", "::", tab or spaces.
         header: Table: whether a line names the columns; without one they are c0, c1, ...
@@ -173,6 +182,9 @@ def prepare(
         weight=weight,
         time=time,
         group=group,
+        category=category,
+        missing=missing,
+        usual_missing=usual_missing,
         schema=schema,
         separator=separator,
         header=header,
@@ -217,11 +229,11 @@ def _source(kind: str, raw: list[Path], config: PrepareConfig) -> Source:
 
 
 def _mean(dataset: Dataset, label: str) -> dict[str, float | None]:
-    """Return the click rate of a label over all splits, or its mean."""
+    """Return the positive rate of a label over all splits, or its mean."""
     splits = [split for split in dataset.manifest["splits"].values() if split["rows"]]
     rows = sum(split["rows"] for split in splits)
     if dataset.schema.task == "classification":
-        clicks = sum(split["positives"][label] for split in splits)
-        return {"click_rate": clicks / rows if rows else None}
+        positives = sum(split["positives"][label] for split in splits)
+        return {"positive_rate": positives / rows if rows else None}
     total = sum(split["mean"][label] * split["rows"] for split in splits)
     return {"mean": total / rows if rows else None}

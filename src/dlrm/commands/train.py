@@ -66,7 +66,7 @@ def train(
             `module:function`, or a whole config. A resumed run keeps its own.
         data: Data for a recipe, a path or a frame.
         label: The column to predict, or several.
-        positive: What the label is for a click, see `dlrm.data.options.PrepareConfig`.
+        positive: The label that counts as positive, see `dlrm.data.options.PrepareConfig`.
         task: classification or regression.
         weight: The column that says how much each row counts.
         time: The column of times to divide the rows by.

@@ -1,15 +1,17 @@
 """What `dlrm train` came to."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.text import Text
 
 from dlrm import terminal
 from dlrm.commands.metric_columns import METRICS, known, of_labels, shown
+from dlrm.reporting.next_commands import next_words
 from dlrm.run import Run
 from dlrm.training import runner
 from dlrm.training.config import from_dict
@@ -70,7 +72,9 @@ class TrainResult:
             lines.append(f"Report: {self.report}")
         else:
             lines.append("No report.html: it needs pip install 'opendlrm[report]'")
-        lines.append(f"Next: dlrm predict {quote(str(self.run))} RAW --out scores.parquet")
+        # One line however long, to be copied.
+        words = shlex.join(next_words(Run(self.run)))
+        lines.append(Text(f"Next: {words}", no_wrap=True, overflow="ignore"))
         return Group(*lines)
 
     def _undefined(self) -> list[str]:

@@ -43,7 +43,7 @@ _OF_TABLES = (
 class PrepareConfig:
     """How raw data become a dataset."""
 
-    split: Protocol | Literal["auto"] = "auto"
+    split: Annotated[Protocol | Literal["auto"], tyro.conf.arg(aliases=["--split"])] = "auto"
     """Which rows train, validate and test, see dlrm.data.split; auto is kaggle for logs and random
     for tables, or by `time` or `group`. Files named train, valid and test in a folder are the
     splits themselves."""
@@ -51,7 +51,11 @@ class PrepareConfig:
     """Tables: the column of times to divide the rows by: the oldest train, the newest test."""
     group: Annotated[str | None, tyro.conf.arg(aliases=["--group"])] = None
     """Tables: a column, such as the user, of which each value is in one split only."""
-    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    fractions: Annotated[tuple[float, float, float], tyro.conf.arg(aliases=["--fractions"])] = (
+        0.8,
+        0.1,
+        0.1,
+    )
     """Train, validation and test, as fractions or row counts; not for `kaggle` and `days`."""
     seed: int = 0
     """Of splits at random."""
@@ -68,11 +72,11 @@ class PrepareConfig:
     ] = ()
     """Tables: the column to predict; given several times, several columns."""
     positive: Annotated[str | None, tyro.conf.arg(aliases=["--positive"])] = None
-    """Tables: what the label is for a click, a value or a comparison such as ">= 4"; recognised
-    where it is 1, true, yes or the like."""
+    """Tables: the value of the label that counts as positive, or a comparison such as ">= 4";
+    recognised where it is 1, true, yes or the like."""
     task: Annotated[Task | None, tyro.conf.arg(aliases=["--task"])] = None
-    """Tables: whether labels are clicks or not (classification), or any numbers (regression); None
-    as the schema says, which is clicks where it says nothing."""
+    """Tables: classification, where a label is positive or not, or regression, where it is any
+    number; as the schema says if not given, or else classification."""
     weight: Annotated[str | None, tyro.conf.arg(aliases=["--weight"])] = None
     """Tables: the column that says how much each row counts, a number that is 0 or more."""
     category: Annotated[

@@ -137,6 +137,18 @@ def raw_files(data: str) -> list[Path]:
     return files
 
 
+def example_file(data: str) -> Path | None:
+    """Return one of the raw files that `--data` named, the last; None where there is none now."""
+    folder = Path(data)
+    try:
+        if (folder / MANIFEST_FILE).exists():
+            return None
+        files = [f for part in in_folder(folder).values() for f in part] if folder.is_dir() else []
+        return (files or raw_files(data))[-1]
+    except InputError:
+        return None
+
+
 def named_files(names: Sequence[Path | str]) -> list[Path]:
     """Return the files that the words of a command line name, each as `raw_files` takes it.
 

@@ -43,9 +43,9 @@ def _facts(record: Record, counts: dict[str, Any]) -> dict[str, str]:
             facts[f"Mean label{suffix}"] = number(mean)
             facts[f"Range{suffix}"] = f"{number(low)} to {number(high)}"
             continue
-        clicks = _by_label(counts, "positives", label)
-        facts[f"Clicks{suffix}"] = number(clicks, 0)
-        facts[f"Click rate{suffix}"] = percent(clicks / total) if total > 0 else UNKNOWN
+        positives = _by_label(counts, "positives", label)
+        facts[f"Positives{suffix}"] = number(positives, 0)
+        facts[f"Positive rate{suffix}"] = percent(positives / total) if total > 0 else UNKNOWN
     return facts
 
 

@@ -2,8 +2,19 @@
 
 import shlex
 
+from dlrm.data.resolve import example_file
 from dlrm.reporting.markup import Html, element
 from dlrm.reporting.record import Record
+from dlrm.run import Run
+
+
+def next_words(run: Run) -> list[str]:
+    """Return a command that uses a model, on a file that is there: scores, or else metrics."""
+    config = run.config
+    if (file := example_file(config["data"])) is None:
+        return ["dlrm", "eval", str(run.path)]
+    words = ["dlrm", "predict", str(run.path), str(file), "--out", "scores.parquet"]
+    return words + (["--bad-rows", "skip"] if config["prepare"]["bad_rows"] == "skip" else [])
 
 
 def commands(record: Record) -> list[tuple[str, str]]:

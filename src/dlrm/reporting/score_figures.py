@@ -27,7 +27,7 @@ def section(record: Record) -> Html:
 
 
 def calibration(record: Record) -> Html:
-    """Draw click rate against score."""
+    """Draw positive rate against score."""
     rows = [
         row
         for row in record.final.get("calibration_bins") or ()

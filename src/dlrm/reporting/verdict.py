@@ -39,7 +39,7 @@ def gap(final: Event, metric: str) -> Gap | None:
     """Return the gap in a metric; None unless all three are known and the optimum is better.
 
     Calibration has none: it is best at 1, not at an end, and the truth's own differs from 1 only by
-    the luck of the sample. Click rate and samples are no achievements.
+    the luck of the sample. Positive rate and samples are no achievements.
     """
     if metric not in DIRECTIONS:
         return None
@@ -145,11 +145,11 @@ def _certain(final: Event) -> str:
     if entropy >= 1:
         return (
             f". With a normalized entropy of {number(entropy)} its probabilities are no better than"
-            " always saying the mean click rate."
+            " always saying the positive rate."
         )
     return (
         f". It removes {percent(1 - entropy)} of the uncertainty that is left when one always says"
-        f" the mean click rate (normalized entropy {number(entropy)})."
+        f" the positive rate (normalized entropy {number(entropy)})."
     )
 
 

@@ -12,7 +12,7 @@ CLASSIFICATION = {
     "accuracy": "Accuracy",
     "calibration": "Calibration",
     "ece": "ECE",
-    "click_rate": "Click rate",
+    "click_rate": "Positive rate",
 }
 """Metrics of labels that are 0 or 1, in the order in which they are shown."""
 
@@ -32,11 +32,11 @@ METRICS = {**CLASSIFICATION, **REGRESSION, "samples": "Samples"}
 MEANINGS = {
     "auc": "how often a clicked row scores above one that was not; higher is better",
     "log_loss": "mean −log of the probability given to what happened; lower is better",
-    "normalized_entropy": "log loss over that of always saying the mean click rate; below 1",
+    "normalized_entropy": "log loss over that of always saying the positive rate; below 1",
     "accuracy": "share of rows on the right side of one half; higher is better",
-    "calibration": "mean score over click rate; 1 is right",
-    "ece": "mean |score − click rate| over bins of equal score; lower is better",
-    "click_rate": "share of rows that were clicked",
+    "calibration": "mean score over positive rate; 1 is right",
+    "ece": "mean |score − positive rate| over bins of equal score; lower is better",
+    "click_rate": "share of rows whose label is positive",
     "rmse": "root of the mean squared error, in units of the label; lower is better",
     "mae": "mean absolute error, in units of the label; lower is better",
     "r2": "share of the label's variance that is predicted; 1 is perfect, 0 the mean label",

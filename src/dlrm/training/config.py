@@ -82,8 +82,8 @@ class TrainConfig:
     """A training run, wholly described."""
 
     data: str = "clicks"
-    """A prepared dataset; raw Criteo text (a path, several separated by commas, or a pattern); or
-    the generated log: clicks, clicks:ROWS or clicks:ROWS:SEED."""
+    """A prepared dataset, raw files (a path, several separated by commas, or a pattern), or the
+    generated log: clicks, clicks:ROWS or clicks:ROWS:SEED."""
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     """How raw data are prepared; no meaning for a prepared dataset."""
     model: ModelConfig = field(default_factory=DLRMConfig)

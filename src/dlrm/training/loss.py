@@ -25,7 +25,7 @@ class LossConfig:
     """Binary cross-entropy, the same with a weight per class, or squared error: of probabilities
     where labels are 0 or 1, of predictions where they are any numbers. auto is bce and mse."""
     weights: tuple[float, float] = (1.0, 1.0)
-    """Weights of non-clicks and clicks in `weighted_bce`."""
+    """Weights of negatives and positives in `weighted_bce`."""
 
     def resolve(self, task: Task) -> Literal["bce", "weighted_bce", "mse"]:
         """Return the loss that is minimised where labels are of this kind.

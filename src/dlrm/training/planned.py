@@ -148,7 +148,7 @@ def alternatives(base: Planned) -> list[Alternative]:
         world = replace(base.world, size=size)
         changed = planned(base.config, base.data, world)
         if changed.fits:
-            flag = f"--world {size}"
+            flag = f"--procs {size}"
             needs = changed.footprint.process_bytes
             changes.append(Alternative(flag, f"{size} devices", needs, fits=True))
             break

@@ -33,15 +33,15 @@ class FeaturesConfig:
     log_counts: bool = False
     """A number beside each category: log(1 + how often the training rows have its value)."""
     target_means: bool = False
-    """A number beside each category: the share of clicks of its value, which leaves out, for a
+    """A number beside each category: the mean label of its value, which leaves out, for a
     training row, that row and its whole fold. Of several labels, the first one's."""
     target_scores: bool = False
-    """A number beside each category: by how many standard deviations its value has more clicks
-    than as many rows of any kind, likewise."""
+    """A number beside each category: by how many standard deviations its mean label is
+    above that of as many rows of any kind, likewise."""
     folds: int | None = None
     """Of target means: a training row's leaves out its whole fold."""
     prior: float | None = None
-    """Of target means: rows at the overall click rate that are added to those of each value."""
+    """Of target means: rows at the overall mean that are added to those of each value."""
     crosses: tuple[str, ...] = ()
     """Combinations that become categories: "A*B", "A*B*C", or `pairs` and `triples` for all of the
     categories."""

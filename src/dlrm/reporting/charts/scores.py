@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 def calibration(
     name: str, title: str, bins: Floats, scores: Floats, rates: Floats, samples: Floats
 ) -> str:
-    """Draw the click rate of each bin of scores against its mean score.
+    """Draw the positive rate of each bin of scores against its mean score.
 
     Args:
         name: A name of its own within the page.
         title: What is seen, for a screen reader.
         bins: (K, 2) lower and upper end of each bin.
         scores: (K,) mean score of the rows in it.
-        rates: (K,) click rate of the rows in it.
+        rates: (K,) positive rate of the rows in it.
         samples: (K,) how many rows are in it, none of them 0.
 
     """
@@ -49,7 +49,7 @@ def calibration(
         ax.set_xlim(0, end)
         ax.set_ylim(0, min(1.0, 1.06 * float(max(high.max(), scores.max()))))
         shares(ax.yaxis)
-        labels(ax, "", "click rate, with its 95% interval")
+        labels(ax, "", "positive rate, with its 95% interval")
         if not alike:
             # Bins of equal scores have no width, but are there
             widths = np.maximum(np.diff(bins, axis=1)[:, 0] - 0.006 * end, 0.006 * end)
