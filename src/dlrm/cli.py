@@ -172,7 +172,11 @@ def _show(result: Any, as_json: bool) -> None:
         return
     from dlrm import terminal
 
-    (terminal.err if beside else terminal.out).print(result)
+    console = terminal.err if beside else terminal.out
+    console.print(result)
+    if (command := getattr(result, "next_command", None)) is not None:
+        # One line however long, to be copied.
+        console.print(f"Next: {command}", soft_wrap=True, highlight=False)
 
 
 def _take(words: list[str], flag: str) -> bool:

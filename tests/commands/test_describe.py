@@ -47,7 +47,7 @@ def test_numbers_are_those_of_the_log(dataset):
 
 def test_the_terminal_shows_them(dataset, capsys):
     assert main(["data", "describe", "out", "--verify"]) == 0
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     for said in ("source criteo, 10 rows", "1 in no split", "every hash is right", "0.3750"):
         assert said in shown
     for said in ("ff00aa01", "(missing)", "00000007", "90.00%", "C26"):

@@ -52,7 +52,7 @@ def parse(target: Callable[..., T], words: list[str], prog: str, default: T | No
                 tyro.cli(target, args=["--help"], **settings)
             print("Every command also takes --json and --debug: see dlrm --help.")
             raise SystemExit(0)
-        parser = tyro.extras.get_parser(target, **settings)
+        parser: Any = tyro.extras.get_parser(target, **settings)
         if {"-h", "--help"} & set(words):
             print(short_help(parser, prog))
             raise SystemExit(0)

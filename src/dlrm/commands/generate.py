@@ -54,6 +54,12 @@ class GenerateResult:
             "optimum": self.optimum.to_dict(),
         }
 
+    @property
+    def next_command(self) -> str:
+        """A command that prepares the log."""
+        out = f"prepared/{self.out.name.split('.')[0]}"
+        return f"dlrm data prepare criteo {quote(str(self.out))} --out {quote(out)}"
+
     def __rich__(self) -> RenderableType:
         best = self.optimum
         grid = terminal.table(None, "", "AUC", "log loss", "NE", "click rate")
@@ -63,7 +69,6 @@ class GenerateResult:
             f"{self.rows:,} rows, {terminal.human_bytes(self.size_bytes)} in {self.out}, "
             f"{self.elapsed_s:.1f} s, {self.rows_per_s:,.0f} rows/s",
             grid,
-            f"Next: dlrm data prepare criteo {quote(str(self.out))} --out DIR",
         )
 
 

@@ -17,10 +17,11 @@ ALWAYS = ("--help", "--help-all", "--json", "--debug")
 """Flags of every command, which the parsers know nothing about."""
 
 _FIRST = (
-    *("--data", "--label", "--task", "--positive", "--time", "--group", "--schema", "--features"),
-    *("--bad-rows", "--epochs", "--optim.name", "--optim.lr", "--loader.batch-size", "--model.dim"),
-    *("--ensemble", "--seed", "--device", "--threads", "--eval.patience", "--weight"),
-    *("--split", "--category", "--missing", "--max-steps", "--eval.metric", "--precision"),
+    *("--data", "--label", "--task", "--positive", "--time", "--bad-rows", "--run", "--resume"),
+    *("--epochs", "--optim.lr", "--features", "--schema", "--from", "--procs", "--group"),
+    *("--optim.name", "--loader.batch-size", "--model.dim", "--ensemble", "--seed", "--device"),
+    *("--threads", "--eval.patience", "--weight", "--split", "--category", "--missing"),
+    *("--max-steps", "--eval.metric", "--precision"),
 )
 """Flags of a config that people use, the most used first."""
 

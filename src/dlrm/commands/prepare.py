@@ -71,6 +71,11 @@ class PrepareResult:
             "rows_per_s": self.rows_per_s,
         }
 
+    @property
+    def next_command(self) -> str:
+        """A command that shows the dataset."""
+        return f"dlrm data describe {quote(str(self.out))}"
+
     def __rich__(self) -> RenderableType:
         grid = terminal.table(None, "split", "rows")
         for name, rows in self.splits.items():
@@ -91,7 +96,6 @@ class PrepareResult:
             why = ", ".join(f"{kind} {rows:,}" for kind, rows in self.bad_rows["reasons"].items())
             lines.append(f"{self.bad_rows['total']:,} bad rows left out ({why}):")
             lines += [f"  {example}" for example in self.bad_rows["first"]]
-        lines.append(f"Next: dlrm data describe {quote(str(self.out))}")
         return Group(grid, Text("\n".join(lines)))
 
 
@@ -115,7 +119,7 @@ def prepare(
     group: str | None = None,
     category: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
     missing: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
-    usual_missing: bool = _DEFAULTS.usual_missing,
+    only_empty_missing: bool = False,
     schema: str | None = None,
     separator: str | None = None,
     header: Header = "auto",
@@ -152,7 +156,7 @@ def prepare(
         category: Table: a column that is a category whatever its values look like; may be given
             several times.
         missing: Table: a text that is missing in every column; may be given several times.
-        usual_missing: Table: whether n/a, NULL, - and the like are missing in numbers, times and
+        only_empty_missing: Table: n/a, NULL, - and the like are not missing in numbers, times and
             labels.
         schema: Table: a file that says what each column is, as `dlrm data infer` writes it.
         separator: Table: what is between fields, such as ";", "::", tab or spaces.
@@ -184,7 +188,7 @@ def prepare(
         group=group,
         category=category,
         missing=missing,
-        usual_missing=usual_missing,
+        only_empty_missing=only_empty_missing,
         schema=schema,
         separator=separator,
         header=header,

@@ -110,13 +110,11 @@ class Arguments:
     """Train a model, evaluate its best checkpoint and write the report.
 
     The first word may name a table of your own (CSV, TSV, Parquet, libsvm; a path, a pattern, or a
-    folder with files named train, valid and test): dlrm train clicks.csv --label clicked. Several
-    labels are learned by one model: --label clicked --label bought; numbers of any kind with --task
-    regression. Or the first word names a recipe, which sets the defaults of the flags below: demo
-    (the default), criteo-kaggle, criteo-terabyte, or module:function for one of your own.
-    `--model NAME` trains another model than the recipe's, or module:Class one of your own, with its
-    own flags: `--model dcn --help` lists them. `--ensemble N` trains N of them with different seeds
-    and averages their scores.
+    folder with files named train, valid and test): dlrm train clicks.csv --label clicked. Or
+    it names a recipe, which sets the defaults of the flags below: demo (the default),
+    criteo-kaggle, criteo-terabyte, or module:function for one of your own. `--model NAME` trains
+    another model than the recipe's, or module:Class one of your own, with its own flags: `--model
+    dcn --help` lists them.
     """
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]

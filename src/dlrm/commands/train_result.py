@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.text import Text
 
 from dlrm import terminal
 from dlrm.commands.metric_columns import METRICS, known, of_labels, shown
@@ -59,6 +58,11 @@ class TrainResult:
             "report": str(self.report) if self.report else None,
         }
 
+    @property
+    def next_command(self) -> str:
+        """A command that uses the model."""
+        return shlex.join(next_words(Run(self.run)))
+
     def __rich__(self) -> RenderableType:
         lines: list[RenderableType] = [self._grid()] if self.evaluations else []
         if not self.evaluations:
@@ -72,9 +76,6 @@ class TrainResult:
             lines.append(f"Report: {self.report}")
         else:
             lines.append("No report.html: it needs pip install 'opendlrm[report]'")
-        # One line however long, to be copied.
-        words = shlex.join(next_words(Run(self.run)))
-        lines.append(Text(f"Next: {words}", no_wrap=True, overflow="ignore"))
         return Group(*lines)
 
     def _undefined(self) -> list[str]:
