@@ -147,18 +147,10 @@ def test_dash_separated_ints(sizes: list[int]):
 
 
 NOT_YET = [
-    "--activation-function=tanh",
     "--data-generation=internal",
     "--save-onnx",
     "--use-gpu",
-    "--enable-profiling",
     "--plot-compute-graph",
-    "--mlperf-logging",
-    "--mlperf-acc-threshold=0.789",
-    "--mlperf-auc-threshold=0.8025",
-    "--mlperf-bin-loader",
-    "--mlperf-bin-shuffle",
-    "--mlperf-grad-accum-iter=2",
 ]
 
 

@@ -81,6 +81,8 @@ def criteo_data(flags: Flags, rng: RandomState) -> Data:
     if not flags.memory_map:
         criteo_order.in_memory(kept, flags.data_randomize, rng)
     _print_split(flags, dataset, "test")
+    if flags.mlperf_bin_shuffle:
+        train = criteo_order.batches_shuffled(train, flags.mini_batch_size, flags.numpy_rand_seed)
     test = np.arange(len(train), len(train) + ceil(kept[-1] / 2))
     test_size = flags.test_mini_batch_size
     return Data(

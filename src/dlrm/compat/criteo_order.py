@@ -76,3 +76,18 @@ def _choose(days: Sequence[int], rng: RandomState) -> NDArray[np.int64]:
             part[row] = bucket
             room[bucket] -= 1
     return np.concatenate(parts[:-1])
+
+
+def batches_shuffled(order: NDArray[np.int64], batch_size: int, seed: int) -> NDArray[np.int64]:
+    """Return rows whose batches are in a random order, and the rows within each as they are.
+
+    Args:
+        order: (rows,) numbers of rows. The last batch, which may be short, stays the last.
+        batch_size: Rows of a batch.
+        seed: Of the order.
+
+    """
+    whole = len(order) // batch_size
+    batches = order[: whole * batch_size].reshape(whole, batch_size)
+    shuffled = batches[RandomState(seed).permutation(whole)].ravel()
+    return np.concatenate([shuffled, order[whole * batch_size :]])

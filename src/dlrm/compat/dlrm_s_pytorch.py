@@ -21,6 +21,7 @@ from dlrm.compat.distributed import parallel, silent, spread_tables, start, tran
 from dlrm.compat.embeddings import new_embeddings, table_dimensions
 from dlrm.compat.flags import PROGRAM, Flags, flag, parse
 from dlrm.compat.loop import OPTIMIZERS, load, train
+from dlrm.compat.mlperf import measure_mlperf
 from dlrm.compat.parameters import draw_parameters, new_generator
 from dlrm.compat.printing import (
     print_accuracy,
@@ -28,6 +29,7 @@ from dlrm.compat.printing import (
     print_batches,
     print_parameters,
 )
+from dlrm.compat.profiling import profiled
 from dlrm.compat.quantization import quantize
 from dlrm.compat.random_data import gaussian, random_data, uniform
 from dlrm.compat.synthetic_data import synthetic
@@ -54,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if missing := flags.not_yet():
             _complain(f"not yet: {', '.join(missing)}")
             return 2
+        if flags.activation_function != "relu":
+            # As the original does, which says nothing.
+            _complain("--activation-function is without effect: hidden layers have ReLU")
         with start(flags) as world:
             run(flags, world)
     except (DlrmError, OSError) as error:
@@ -115,10 +120,17 @@ def _run(flags: Flags, world: World) -> None:
         quantize(flags, model, world)
         print("time/loss/accuracy (if enabled):")
         print("Testing for inference only")
-        accuracy = measure_accuracy(flags, thresholded(flags, parallel(model, world)), data, world)
-        print_accuracy(accuracy, accuracy)
+        net = thresholded(flags, parallel(model, world))
+        with profiled(flags, world):
+            if flags.mlperf_logging:
+                found = measure_mlperf(flags, net, data, world)
+                print(found.line(found.auc, found.accuracy), flush=True)
+            else:
+                accuracy = measure_accuracy(flags, net, data, world)
+                print_accuracy(accuracy, accuracy)
     else:
-        train(flags, data, model, rng, batches, world)
+        with profiled(flags, world):
+            train(flags, data, model, rng, batches, world)
         if flags.debug_mode:
             print_parameters("updated parameters (weights and bias):", model, flags.print_precision)
 

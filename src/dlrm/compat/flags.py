@@ -93,7 +93,7 @@ class Flags:
     qr_operation: str = _choice("mult", "add", "concat")
     qr_collisions: int = 4
     # activations and loss
-    activation_function: str = _not_yet("relu")
+    activation_function: str = "relu"
     loss_function: str = _choice("mse", "bce", "wbce")
     loss_weights: tuple[float, ...] = _floats("1.0-1.0")
     loss_threshold: float = 0.0
@@ -145,19 +145,19 @@ class Flags:
     print_time: bool = _switch()
     print_wall_time: bool = _switch()
     debug_mode: bool = _switch()
-    enable_profiling: bool = _not_yet(False, action="store_true")
+    enable_profiling: bool = _switch()
     plot_compute_graph: bool = _not_yet(False, action="store_true")
     tensor_board_filename: str = "run_kaggle_pt"
     # saved models
     save_model: str = ""
     load_model: str = ""
     # MLPerf
-    mlperf_logging: bool = _not_yet(False, action="store_true")
-    mlperf_acc_threshold: float = _not_yet(0.0)
-    mlperf_auc_threshold: float = _not_yet(0.0)
-    mlperf_bin_loader: bool = _not_yet(False, action="store_true")
-    mlperf_bin_shuffle: bool = _not_yet(False, action="store_true")
-    mlperf_grad_accum_iter: int = _not_yet(1)
+    mlperf_logging: bool = _switch()
+    mlperf_acc_threshold: float = 0.0
+    mlperf_auc_threshold: float = 0.0
+    mlperf_bin_loader: bool = _switch()
+    mlperf_bin_shuffle: bool = _switch()
+    mlperf_grad_accum_iter: int = 1
     # learning-rate policy
     lr_num_warmup_steps: int = 0
     lr_decay_start_step: int = 0
@@ -168,7 +168,10 @@ class Flags:
     )
 
     def __post_init__(self) -> None:
-        for name in ("mini_batch_size", "print_freq", "num_indices_per_lookup", "data_size"):
+        for name in (
+            *("mini_batch_size", "print_freq", "num_indices_per_lookup", "data_size"),
+            "mlperf_grad_accum_iter",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{flag(name)}={getattr(self, name)}: expected at least 1")
         if self.num_batches < 0:

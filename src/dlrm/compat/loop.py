@@ -16,6 +16,7 @@ from dlrm.compat.distributed import parallel, share_of
 from dlrm.compat.events import Events
 from dlrm.compat.flags import Flags
 from dlrm.compat.losses import original_loss
+from dlrm.compat.mlperf import measure_mlperf
 from dlrm.compat.printing import Progress, print_accuracy, print_loaded
 from dlrm.compat.saved_model import State
 from dlrm.models.dlrm import DLRM
@@ -58,7 +59,9 @@ def train(
         original_loss(flags),
         rate=lambda number: rate(flags, number),
         steps=steps_before,
+        accumulate=flags.mlperf_grad_accum_iter if flags.mlperf_logging else 1,
     )
+    best_auc = 0.0
     first_step = first_epoch * batches + first_batch
     with closing(Events(flags, first_step, written=world.first)) as events:
         for epoch, number, batch in remaining(
@@ -79,9 +82,15 @@ def train(
             if not should_test:
                 continue
             print(f"Testing at - {number + 1}/{batches} of epoch {epoch},")
-            accuracy = measure_accuracy(flags, net, data, world)
-            improved, best = accuracy > best, max(accuracy, best)
-            print_accuracy(accuracy, best)
+            if flags.mlperf_logging:
+                found = measure_mlperf(flags, net, data, world)
+                accuracy, improved = found.accuracy, found.auc > best_auc
+                best, best_auc = max(accuracy, best), max(best_auc, found.auc)
+                print(found.line(best_auc, best), flush=True)
+            else:
+                accuracy = measure_accuracy(flags, net, data, world)
+                improved, best = accuracy > best, max(accuracy, best)
+                print_accuracy(accuracy, best)
             events.add("Test/Acc", accuracy, batches * epoch + number + 1)
             if improved and flags.save_model:
                 print(f"Saving model to {flags.save_model}")
@@ -97,6 +106,21 @@ def train(
                     optimizer=flags.optimizer,
                 )
                 saved_model.save(Path(flags.save_model), state, model, optimizer, rng, world)
+            if flags.mlperf_logging and (reached := _reached(flags, best, best_auc)):
+                print(f"MLPerf testing {reached} reached, stop training")
+                break
+
+
+def _reached(flags: Flags, accuracy: float, auc: float) -> str | None:
+    """Return the threshold that the best of the test passes is above; None where none is."""
+    thresholds = {
+        "accuracy": (accuracy, flags.mlperf_acc_threshold),
+        "auc": (auc, flags.mlperf_auc_threshold),
+    }
+    for name, (value, threshold) in thresholds.items():
+        if 0 < threshold < value:
+            return f"{name} threshold {threshold}"
+    return None
 
 
 def new_optimizer(flags: Flags, model: DLRM) -> Optimizer:

@@ -37,6 +37,7 @@ class TrainStep:
         device: Where the model is.
         steps: Taken before.
         world: The processes that train, whose gradients clip counts together.
+        accumulate: Batches whose gradients are added up to one update; `steps` counts updates.
         draws: Lent to torch in every step, for layers that draw from its global generator; None
             where there are none.
 
@@ -57,12 +58,14 @@ class TrainStep:
         steps: int = 0,
         world: World | None = None,
         draws: Draws | None = None,
+        accumulate: int = 1,
     ):
         self.draws = draws
         self.net, self.optimizer, self.loss = net, optimizer, loss
         self.rate, self.clip, self.steps = rate, clip, steps
         self.to_device = Transfer(net, device)
         self.world = world or World.alone()
+        self.accumulate, self._batches = accumulate, 0
         self._observer: Observer | None = None
 
     @property
@@ -81,7 +84,8 @@ class TrainStep:
             what it adds to that mean.
 
         """
-        self.steps += 1
+        self.steps += self._batches % self.accumulate == 0
+        self._batches += 1
         if self.rate is not None:
             lr = self.rate(self.steps)
             for group in self.optimizer.param_groups:
@@ -93,7 +97,8 @@ class TrainStep:
                 loss = self._share(logits, batch)
             self.logits = logits.detach()
             self.backward(loss)
-        self.update()
+        if self._batches % self.accumulate == 0:
+            self.update()
         return loss.detach()
 
     def backward(self, loss: Tensor) -> None:
