@@ -31,22 +31,29 @@ def find(kind: str, name: str, catalogue: Mapping[str, T]) -> T | Any:
     if not colon:
         raise unknown(kind, name, [*catalogue, "module:name"])
     try:
-        with _current_folder():
+        with _current_folder(module):
             return getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{kind} {name}: {error}") from error
 
 
 @contextmanager
-def _current_folder() -> Iterator[None]:
+def _current_folder(module: str) -> Iterator[None]:
     """Look for modules in the current folder too, last so that nothing there hides a package.
 
-    Only within the block: of what is imported later nothing is to be found there.
+    Only within the block, unless the module lies there: it may import its neighbours later, and
+    whoever named it runs what is in the folder.
     """
     folder = str(Path.cwd())
+    if folder in sys.path:
+        yield
+        return
     sys.path.append(folder)
     try:
         yield
     finally:
-        # The last one: a module may have put it there on purpose.
-        del sys.path[len(sys.path) - 1 - sys.path[::-1].index(folder)]
+        top = module.partition(".")[0]
+        file = getattr(sys.modules.get(top), "__file__", None)
+        if file not in (f"{folder}/{top}.py", f"{folder}/{top}/__init__.py"):
+            # A module may have put other folders behind it, or it once more, on purpose.
+            sys.path.remove(folder)

@@ -64,7 +64,7 @@ def test_models_of_the_catalogue_have_some(name):
 def test_first_order_weights_are_vectors_too():
     model = build(DeepFMConfig(), SCHEMA).eval()
     assert table_vectors(model, SCHEMA, "item", dim=1).shape == (ROWS, 1)
-    with pytest.raises(ConfigError, match="no such vectors of the table item, but some of 16 or 1"):
+    with pytest.raises(ConfigError, match="table item of 3 numbers, but of 16 or 1"):
         table_vectors(model, SCHEMA, "item", dim=3)
-    with pytest.raises(ConfigError, match=r"behind dlrm\.nn\.embedding"):
+    with pytest.raises(ConfigError, match=r"in embeddings of dlrm\.nn"):
         table_vectors(torch.nn.Linear(2, 1), SCHEMA, "item")

@@ -1,7 +1,9 @@
 """The catalogue of models: one file each, `forward(batch) -> logits (B, K)`."""
 
-from dataclasses import fields, is_dataclass
-from typing import Any
+from dataclasses import field, fields, is_dataclass, make_dataclass
+from functools import cache
+from inspect import signature
+from typing import Any, get_type_hints
 
 import torch
 from torch import nn
@@ -95,19 +97,51 @@ def find(name: str) -> type[ModelConfig]:
     """Return the config of a model: of the catalogue, or of one's own as `module:Class`.
 
     A class of one's own is a dataclass as those of the catalogue are: it has a field `name`, which
-    becomes `module:Class`, defaults for all fields, and `build(schema, dtype)`.
+    becomes `module:Class`, defaults for all fields, and `build(schema, dtype)`. Or it is the module
+    itself, made of the schema and of arguments with defaults, which become the fields.
 
     Raises:
-        ConfigError: There is no such class, or it is no config of a model; lists the choices.
+        ConfigError: There is no such class, or it is neither; lists the choices.
 
     """
     config: Any = catalogue.find("model", name, MODELS)
+    if isinstance(config, type) and issubclass(config, nn.Module):
+        config = _config_of(config, name)
     if not _is_config(config):
         raise ConfigError(
             f"model {name} is no config of a model: expected a dataclass with a field `name` and "
-            "`build(schema, dtype)`, such as dlrm.models.DCNConfig"
+            "`build(schema, dtype)`, such as dlrm.models.DCNConfig, or a torch module whose "
+            "arguments behind the schema have defaults"
         )
     return config
+
+
+@cache
+def _config_of(module: type[nn.Module], name: str) -> type | None:
+    """Return a config whose fields are the arguments of a module; None where one has no default."""
+    _, *arguments = signature(module).parameters.values()
+    hints = get_type_hints(module.__init__)
+    if any(argument.default is argument.empty for argument in arguments):
+        return None
+
+    def build(config: Any, schema: Schema, dtype: ComputeDtype = "fp32") -> nn.Module:
+        del dtype
+        return module(schema, **{each.name: getattr(config, each.name) for each in arguments})
+
+    return make_dataclass(
+        module.__name__,
+        [
+            ("name", str, field(default=name)),
+            *(
+                (each.name, hints.get(each.name, type(each.default)), field(default=each.default))
+                for each in arguments
+            ),
+        ],
+        namespace={"build": build, "__doc__": module.__doc__},
+        frozen=True,
+        kw_only=True,
+        slots=True,
+    )
 
 
 def another(config: ModelConfig, name: str) -> ModelConfig:

@@ -49,8 +49,8 @@ def table_vectors(model: nn.Module, schema: Schema, table: str, dim: int | None 
     chosen = next((pair for pair in served if dim in (None, pair[0].dim)), None)
     if chosen is None:
         numbers = " or ".join(map(str, dims))
-        problem = f", but some of {numbers} numbers" if dims else " behind dlrm.nn.embedding"
-        raise ConfigError(f"the model has no such vectors of the table {table}{problem}")
+        problem = f" of {dim} numbers, but of {numbers}" if dims else " in embeddings of dlrm.nn"
+        raise ConfigError(f"the model has no vectors of the table {table}{problem}")
     embeddings, place = chosen
     feature = embeddings.layout.features[place]
     rows = next(each.num_embeddings for each in schema.tables if each.name == table)

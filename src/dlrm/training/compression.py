@@ -234,6 +234,10 @@ def _measured(
         raise DatasetError("there are no rows to measure")
     parts = embeddings_of(model)
     size_bytes = sum(part.size_bytes for part in parts)
+    if not size_bytes:
+        raise ConfigError(
+            "the model has no tables in embeddings of dlrm.nn: nothing is to compress"
+        )
     plain_bytes = sum(4 * part.dim * sum(part.layout.sizes) for part in parts)
     measures: dict[str, Any] = (
         {"log_loss": values.log_loss, "auc": values.auc, "calibration": values.calibration}
@@ -241,7 +245,7 @@ def _measured(
         if isinstance(values, MetricValues)
         else {"rmse": values.rmse, "mae": values.mae}
     )
-    ratio = plain_bytes / size_bytes if size_bytes else 1.0
+    ratio = plain_bytes / size_bytes
     return Candidate(name=name, method=method, size_bytes=size_bytes, ratio=ratio, **measures)
 
 
