@@ -70,6 +70,9 @@ def test_a_column_of_them_is_lists(tmp_path):
     }
     few, all_rows = (encode_frame(Features.load(made.path), frame.head(n)).lists for n in (3, 200))
     expected = encode_frame(Features.load(typed.path), typed_frame(frame, lists)).lists
+    assert few is not None
+    assert all_rows is not None
+    assert expected is not None
     np.testing.assert_array_equal(all_rows[0], expected[0])
     np.testing.assert_array_equal(few[0], expected[0][: len(few[0])])
 

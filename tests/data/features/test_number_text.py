@@ -38,7 +38,9 @@ def written(number: float, thousands: str, decimal: str, places: int) -> str:
 )
 def test_any_format_is_recognised_and_read(cents, separators, unit):
     numbers = [cent / 100 for cent in (*cents, 123_456_789)]
-    texts = pl.Series([f"{unit[0]}{written(x, *separators, 2)}{unit[1]}" for x in numbers])
+    texts = pl.Series(
+        [f"{unit[0]}{written(x, separators[0], separators[1], 2)}{unit[1]}" for x in numbers]
+    )
     text_format, doubt = recognise(texts)
     assert not doubt
     assert read_numbers(texts, text_format)[0].to_list() == pytest.approx(numbers)
