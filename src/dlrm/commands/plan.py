@@ -103,7 +103,7 @@ def plan(
     label: str | Sequence[str] = (),
     schema: Path | str | None = None,
     model: str | None = None,
-    world: int = 1,
+    procs: int = 1,
     device_memory: str | None = None,
     sharding: Sharding | None = None,
     bandwidth: str = "12.5GB/s",
@@ -129,7 +129,7 @@ def plan(
         label: The column to predict, or several.
         schema: A file that says what each column is.
         model: Another model than the recipe's.
-        world: Processes, each on a device of its own.
+        procs: Processes, each on a device of its own.
         device_memory: What each has, in words such as 80GB; None for this machine's.
         sharding: How tables are spread.
         bandwidth: Of the link of each device to the others.
@@ -160,7 +160,7 @@ def plan(
     return _plan(
         Arguments(
             config=config,
-            world=world,
+            procs=procs,
             device_memory=device_memory,
             sharding=sharding,
             bandwidth=bandwidth,
