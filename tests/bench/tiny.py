@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlrm.bench.machine import gather, machine, measure, probe, products
+from dlrm.bench.machine import gather, known, machine, measure, probe, products
 from dlrm.bench.numerics import speed
+from dlrm.bench.watch import Seen, Watch
 
 
 @contextmanager
@@ -23,9 +24,31 @@ def speeds_of_a_moment() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+class Fixed(Watch):
+    """A watch that saw what a test says, whatever else this machine does.
+
+    Args:
+        fixed: What it saw.
+
+    """
+
+    def __init__(self, fixed: Seen):
+        self.fixed = fixed
+
+    @property
+    def seen(self) -> Seen:
+        """The same at any time."""
+        return self.fixed
+
+
+QUIET = Seen(threads=1, cores=1, load=0.0, steal_share=0.0, others_share=0.0)
+
+
 def measured(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Let ceilings be measured in a moment, and machines be kept in this folder."""
     monkeypatch.setattr(machine, "folder", lambda: folder)
+    monkeypatch.setattr(known, "Watch", lambda: Fixed(QUIET))
+    monkeypatch.setattr(probe, "undisturbed", lambda _: True)
     monkeypatch.setattr(probe, "ROUNDS", 1)
     monkeypatch.setattr(probe, "MOST_S", 0.0)
     monkeypatch.setattr(probe, "SAMPLES", 2)

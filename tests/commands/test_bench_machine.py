@@ -9,12 +9,15 @@ import pytest
 import torch
 
 from bench import machines, tiny
+from bench.tiny import Fixed
 from dlrm import cli
 from dlrm.bench import results
 from dlrm.bench.cost import calibrate
-from dlrm.bench.machine import facts, machine, measure, probe
+from dlrm.bench.machine import facts, known, machine, measure, probe
 from dlrm.bench.machine.ceilings import Ceilings
 from dlrm.bench.machine.facts import Facts
+from dlrm.bench.watch import Seen
+from dlrm.commands.bench import machine as bench_machine
 from dlrm.commands.bench.machine import bench_machine as command
 from dlrm.commands.bench.machine_result import MachineResult
 from dlrm.errors import ConfigError
@@ -100,17 +103,34 @@ def test_where_it_cannot_be_kept_it_is_still_shown(capsys, monkeypatch) -> None:
 def test_what_was_disturbed_replaces_nothing_that_was_not(capsys, monkeypatch) -> None:
     monkeypatch.setattr(probe, "undisturbed", lambda _: False)
     first = command()
-    assert first.kept is not None
+    assert first.kept is None
+    assert machine.kept() is None
     assert "No ceilings" in said(first, capsys)
     monkeypatch.setattr(probe, "undisturbed", lambda _: True)
     quiet = command()
-    assert quiet.kept == first.kept
+    assert quiet.kept is not None
     assert "No ceilings" not in said(quiet, capsys)
     monkeypatch.setattr(probe, "undisturbed", lambda _: False)
     third = command()
     assert third.kept is None
     assert machine.kept() == quiet.machine
-    assert "Not kept: what was kept before" in said(third, capsys)
+    assert "it is measured again next time" in said(third, capsys)
+
+
+def test_what_another_program_disturbed_is_measured_again(capsys, monkeypatch) -> None:
+    busy = Seen(1, 2, 2.0, 0.0, 0.4)
+    for watching in (known, bench_machine):
+        monkeypatch.setattr(watching, "Watch", lambda: Fixed(busy))
+    found = command()
+    assert found.kept is None
+    assert "40% of the time" in said(found, capsys)
+    assert "it is measured again next time" in said(found, capsys)
+    row = found.row() | {"cores": 2}
+    assert "Doubtful: machine: another program computed meanwhile: 40%" in page.render([row])
+    known.known()
+    err = " ".join(capsys.readouterr().err.split())
+    assert "not kept, and measured again next time: another program computed" in err
+    assert machine.kept() is None
 
 
 def test_a_page_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bench.machines import machine
 from dlrm import cli
 from dlrm.bench import batches, step
+from dlrm.bench.cost.verdict import more_threads
 from dlrm.commands.bench import step_arguments
 from dlrm.data.store import Dataset
 
@@ -162,3 +166,42 @@ def test_a_batch_larger_than_the_data(clicks: Dataset, capsys: pytest.CaptureFix
     words = ["bench", "train", "demo", "--data", str(clicks.path), "--batch", "9999"]
     assert cli.main(words) == 1
     assert "batch is 9,999, but" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["train", "infer"])
+def test_threads_are_those_that_are_measured_and_predicted(
+    command: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, counts = torch.get_num_threads(), []
+
+    def known():
+        counts.append(torch.get_num_threads())
+        return machine()
+
+    monkeypatch.setattr(step_arguments, "known", known)
+    other = 1 if before > 1 else 2
+    (row,) = run(command, "figure6", *TINY, "--threads", str(other))["batches"]
+    assert counts == [other]
+    assert row["threads"] == other
+    assert torch.get_num_threads() == before
+
+
+def operator(calls_ms: float, compute_ms: float) -> dict[str, Any]:
+    terms = {"calls_ms": calls_ms, "compute_ms": compute_ms}
+    terms |= dict.fromkeys(("stream_ms", "latency_ms", "transfer_ms"), 0.0)
+    return {"terms": terms, "cache": [[1.0, 1.0]], "precision": {}, "rows": {}}
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0.0, 1.0), st.integers(1, 8), st.integers(1, 64))
+def test_more_cores_do_not_make_calls_faster(share, threads, cores):
+    exponents = {"compute": 1.0, "stream": 1.0, "latency": 1.0}
+    row = {"operators": [operator(share, 1.0 - share)], "exponents": exponents}
+    changes = more_threads(row, threads, cores)
+    if threads >= cores:
+        assert not changes
+        return
+    (change,) = changes
+    # Amdahl's law.
+    assert change.gain == pytest.approx(1 / (share + (1 - share) * threads / cores))
+    assert change.gain <= 1 / max(share, threads / cores) + 1e-9

@@ -1,17 +1,20 @@
 """`dlrm parity`: several processes learn what one learns, and what does not is said."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dlrm.cli import main
 from dlrm.commands import parity as command
 from dlrm.commands.parity import default
 from dlrm.commands.parity_result import ParityResult
 from dlrm.parallel.launched import BY_US
-from dlrm.reporting.parity import render
+from dlrm.reporting.parity import conclusion, render
 from dlrm.terminal import out
 from dlrm.training.config import TrainConfig
 from dlrm.training.parity import Parity
@@ -153,3 +156,47 @@ def test_it_starts_its_processes_itself(workdir, monkeypatch, capsys):
     monkeypatch.delenv(BY_US, raising=False)
     assert main(["parity"]) == 1
     assert "run it without torchrun" in capsys.readouterr().err
+
+
+loss = st.floats(0.3, 0.7)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(loss, loss, loss, loss), min_size=1, max_size=4),
+    st.lists(st.tuples(loss, loss, loss, loss), max_size=2),
+)
+def test_the_conclusion_follows_from_the_rows(losses, reordered):
+    found = made(*losses, reordered=tuple(reordered))
+    verdicts = {row["verdict"] for row in ParityResult(found, None).to_dict()["rows"]}
+    result = ParityResult(found, None)
+    assert result.status == int("different" in verdicts)
+    assert ("Different:" in shown(found)) == ("different" in verdicts)
+    assert ("Equal:" in shown(found)) == (verdicts == {"equal"})
+
+
+@pytest.mark.parametrize("grown", [14_785.0, float("inf"), float("nan")])
+def test_a_loss_that_diverges_tells_nothing(grown):
+    found = replace(made((0.7, 0.6, 80.0, 900.0)), alone={"adagrad": (0.7, 0.6, 90.0, grown)})
+    assert found.verdict(found.outcomes[0]) == "diverged"
+    assert ParityResult(found, None).status == 1
+    assert conclusion(found).startswith("Nothing can be told of adagrad")
+    assert "smaller --optim.lr" in conclusion(found)
+
+
+def test_each_optimizer_has_a_rate_that_suits_it(clicks, workdir, monkeypatch):
+    tried = []
+
+    def launch(folder, config, ways, steps, dataset):
+        tried.extend(ways)
+        return [Outcome(way, ONE) for way in ways]
+
+    monkeypatch.setattr(command, "_launch", launch)
+    monkeypatch.setattr(command, "_alone", lambda *_: ONE)
+    words = ["parity", "criteo-kaggle", "--data", str(clicks.path), "--procs", "1,2"]
+    words += ["--sharding", "row", "--optim", "sgd,adagrad,adam"]
+    assert main(words) == 0
+    assert {way.optimizer: way.lr for way in tried} == {"sgd": 0.1, "adagrad": 0.01, "adam": 0.001}
+    tried.clear()
+    assert main([*words, "--optim.lr", "0.05"]) == 0
+    assert {way.lr for way in tried} == {0.05}

@@ -12,7 +12,7 @@ from dlrm.batch import Batch
 from dlrm.bench.clock import Clock
 from dlrm.bench.cost.fit import Costs
 from dlrm.bench.cost.predict import Predictor
-from dlrm.bench.cost.verdict import Change, best, machines, sentence
+from dlrm.bench.cost.verdict import Change, best, machines, more_threads, sentence
 from dlrm.bench.cost.what_if import WhatIf
 from dlrm.bench.machine.machine import Machine
 from dlrm.bench.profile import Operator, profile
@@ -43,6 +43,10 @@ class StepMeasured:
     software: list[Change]
     """Changes that a flag makes."""
     seen: Seen
+    threads: int
+    """Of torch."""
+    cores: int
+    """Of the machine."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures JSON-ready."""
@@ -65,7 +69,9 @@ class StepMeasured:
             "operators": [each.to_dict(median) for each in self.operators],
             "exponents": self.exponents,
         }
-        changes = best([*self.software, *machines(row)])
+        changes = best(
+            [*self.software, *more_threads(row, self.threads, self.cores), *machines(row)]
+        )
         row["changes"] = [change.to_dict() for change in changes]
         row["verdict"] = sentence(row, changes, self.costs.error)
         return {**row, **self.seen.to_dict()}
@@ -148,6 +154,8 @@ def measure(
             exponents=predictor.exponents(),
             software=_software(predictor, subject, size),
             seen=watch.seen,
+            threads=torch.get_num_threads(),
+            cores=machine.facts.cores,
         )
 
 
@@ -182,8 +190,4 @@ def _software(predictor: Predictor, subject: Subject, size: int) -> list[Change]
     then = predictor.step_s(predictor.parts(larger)) / LARGER
     how = "--loader.batch-size" if predictor.train else "--batch"
     found.append(Change(f"batches of {LARGER * size:,}", f"{how} {LARGER * size}", now / then))
-    threads, cores = torch.get_num_threads(), predictor.machine.facts.cores
-    if threads < cores:
-        e = predictor.exponents()["compute"]
-        found.append(Change(f"all {cores} cores", f"--threads {cores}", (cores / threads) ** e))
     return found

@@ -96,8 +96,20 @@ def main(words: list[str], prog: str) -> ParityResult | None:
         optimizers=_optimizers(arguments.optim),
         engines=_choices("engine", engines, get_args(Engine)),
         tolerance=arguments.tolerance,
+        lr=arguments.config.optim.lr if _given("--optim.lr", flags) else None,
         html=arguments.html,
     )
+
+
+def _given(name: str, flags: Sequence[str]) -> bool:
+    return any(flag.partition("=")[0] == name for flag in flags)
+
+
+def _rate(config: TrainConfig, optimizer: str) -> float:
+    """Return the recipe's learning rate for its own optimizer, and one that suits any other."""
+    if optimizer == config.optim.name:
+        return config.optim.lr
+    return optim.RATES.get(optimizer, config.optim.lr)
 
 
 def default(recipe: str, flags: Sequence[str] = ()) -> TrainConfig:
@@ -117,6 +129,7 @@ def parity(
     optimizers: Sequence[str] = ("sgd", "adagrad", "rowwise_adagrad"),
     engines: Sequence[Engine] = ("dlrm",),
     tolerance: float = 1e-6,
+    lr: float | None = None,
     html: Path | None = None,
 ) -> ParityResult:
     """Train a recipe on one process and on several, and compare the losses step by step.
@@ -130,6 +143,8 @@ def parity(
         optimizers: Which.
         engines: Which.
         tolerance: Largest difference of a loss that counts as equal.
+        lr: Learning rate of every optimizer; None for the recipe's with its own optimizer, and one
+            that suits each other.
         html: Where to write a page; None for none.
 
     Raises:
@@ -153,12 +168,14 @@ def parity(
     dataset = open_data(config)
     with tempfile.TemporaryDirectory(prefix="dlrm-parity-") as temporary:
         folder = Path(temporary)
-        alone = {o: _alone(config, Variant(o), steps, dataset, folder) for o in optimizers}
+        rates = {o: _rate(config, o) if lr is None else lr for o in optimizers}
+        plain = {o: Variant(o, lr=rates[o]) for o in optimizers}
+        alone = {o: _alone(config, way, steps, dataset, folder) for o, way in plain.items()}
         outcomes: list[Outcome] = []
         for world in ([1] if 1 in procs and "torchrec" in engines else []) + worlds:
             # The tables of another engine are other ones on one process too.
             ways = [
-                Variant(optimizer, engine, sharding, world)
+                Variant(optimizer, engine, sharding, world, rates[optimizer])
                 for optimizer in optimizers
                 for engine in (engines if world > 1 else ("torchrec",))
                 for sharding in (shardings if world > 1 else ("auto",))
@@ -177,7 +194,7 @@ def parity(
                 for seed in range(ORDERS)
             )
             compared.reordered[optimizer] = tuple(
-                _alone(other, Variant(optimizer), steps, dataset, folder) for other in others
+                _alone(other, plain[optimizer], steps, dataset, folder) for other in others
             )
     if not compared.compared:
         raise ConfigError(str(outcomes[0].refused))

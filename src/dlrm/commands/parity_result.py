@@ -17,6 +17,7 @@ from dlrm.training.variant import Outcome
 
 VERDICTS: dict[Verdict, str] = {
     "equal": "green", "rounding": "yellow", "different": "bold red", "refused": "yellow",
+    "diverged": "yellow",
 }  # fmt: skip
 """How each is coloured."""
 STYLES = ("cyan", "yellow", "magenta", "green")

@@ -17,6 +17,7 @@ from dlrm.optim.sgd import SGD
 
 __all__ = [
     "OPTIMIZERS",
+    "RATES",
     "SGD",
     "Adagrad",
     "Adam",
@@ -36,6 +37,10 @@ OPTIMIZERS: dict[str, type[SparseOptimizer]] = {
     "adam": Adam,
 }
 """Name of an optimizer -> its class."""
+
+
+RATES = {"sgd": 0.1, "adagrad": 0.01, "rowwise_adagrad": 0.01, "adam": 0.001}
+"""Name of an optimizer -> a learning rate that suits it where nothing else is known."""
 
 
 def find(name: str) -> type[SparseOptimizer]:

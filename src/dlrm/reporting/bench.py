@@ -48,6 +48,7 @@ def render(rows: Sequence[Row]) -> str:
             element("h1", title),
             element("p", _about(rows), class_="made"),
             element("p", _headline(found), class_="verdict"),
+            bench_verdict.doubts(rows),
         ),
         element(
             "main",

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 
 from dlrm.bench.watch import Seen
-from dlrm.reporting.bench_rows import Step
+from dlrm.reporting.bench_rows import Row, Step
 from dlrm.reporting.markup import Html, element
 from dlrm.reporting.record import measure
 from dlrm.reporting.words import number, percent
@@ -42,7 +42,7 @@ def _card(step: Step) -> Html:
     between = f"{number(step.step_low, 2)} to {number(step.step_high, 2)} ms"
     said = f"The model says {number(step.predicted_ms, 2)} ms for this step; {_error(step)}."
     notes = [said, _more(step), _published(step)]
-    doubts = _doubts(step)
+    doubts = doubt(step.row)
     return element(
         "article",
         element("h3", step.label),
@@ -74,16 +74,27 @@ def _more(step: Step) -> str | None:
     return f"Also predicted: {', '.join(items)}." if items else None
 
 
-def _doubts(step: Step) -> str | None:
-    """Return what else computed while the step was timed."""
-    threads, cores, load, steal, others = (
-        measure(step.row.get(name))
-        for name in ("threads", "cores", "load", "steal_share", "others_share")
+def doubt(row: Row) -> str | None:
+    """Return what else computed while a row was measured; None where nothing is known of it."""
+    cores, load, steal, others = (
+        measure(row.get(name)) for name in ("cores", "load", "steal_share", "others_share")
     )
-    if not isfinite(threads + cores + load + others):
+    if not isfinite(cores + load):
         return None
-    stolen = steal if isfinite(steal) else None
-    return Seen(int(threads), int(cores), load, stolen, others).warning
+    stolen, taken = (share if isfinite(share) else None for share in (steal, others))
+    return Seen(0, int(cores), load, stolen, taken).warning
+
+
+def doubts(rows: Sequence[Row]) -> Html | None:
+    """Return what is doubtful in rows that have no card of their own."""
+    warnings = {
+        f"{row.get('suite')}: {warning}": None
+        for row in rows
+        if row.get("suite") not in ("train", "infer") and (warning := doubt(row))
+    }
+    if not warnings:
+        return None
+    return element("p", f"Doubtful: {'; '.join(warnings)}.", class_="more doubtful")
 
 
 def _published(step: Step) -> str | None:

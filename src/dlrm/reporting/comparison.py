@@ -36,7 +36,8 @@ def beside(compared: Comparison, candidate: Candidate) -> tuple[str, str]:
     """Return how far a candidate is from the best, and how often seeds alone make that."""
     mean, best = candidate.mean(compared.metric), compared.best.mean(compared.metric)
     if candidate is compared.best or mean is None or best is None:
-        return ("the best" if candidate is compared.best else UNKNOWN), ""
+        first = "the best" if compared.winner else "first"
+        return (first if candidate is compared.best else UNKNOWN), ""
     chance, off = compared.chance(compared.best, candidate), f"{mean - best:+.4f}"
     if chance is None:
         return off, "few seeds"
@@ -50,8 +51,11 @@ def conclusion(compared: Comparison) -> str:
     mean = best.mean(metric)
     if mean is None:
         return f"The {name} is undefined: the {compared.split} rows hold one class only."
+    said = f"{name} {number(mean)} on the {compared.split} rows."
     sentences = [
-        f"{best.name} is the best, with {name} {number(mean)} on the {compared.split} rows."
+        f"{best.name} is the best, with {said}"
+        if compared.winner or len(compared.candidates) == 1
+        else f"No model is told to be the best; {best.name} comes first, with {said}"
     ]
     others = [
         candidate for candidate in compared.candidates[1:] if candidate.mean(metric) is not None
@@ -83,7 +87,9 @@ def _worth(compared: Comparison, name: str) -> list[str]:
         return []
     gain = DIRECTIONS.get(metric, 1) * ((deep.mean(metric) or 0) - (plain.mean(metric) or 0))
     rival, chance = _rival(compared, plain.name), compared.chance(plain, deep)
-    if chance is not None and chance >= LEVEL:
+    if chance is None:
+        return []
+    if chance >= LEVEL:
         return [f"{deep.name} and {rival} are not told apart: the simpler one will do."]
     if gain > 0:
         return [f"{deep.name} is worth it: {number(gain)} {name} better than {rival}."]

@@ -16,6 +16,7 @@ from dlrm.reporting.tables import table
 from dlrm.reporting.words import number
 from dlrm.run import Run
 from dlrm.training.comparison import Candidate, Comparison
+from dlrm.training.significance import LEVEL
 
 OPTIMIZERS = {"sgd": "SGD", "adagrad": "Adagrad"}
 ROLES = {"dlrm": "model", "dcn": "train"}
@@ -29,6 +30,14 @@ def conclusion(comparisons: Mapping[str, Comparison]) -> str:
     for optimizer, compared in comparisons.items():
         dlrm, dcn = (compared.of(name).mean("accuracy") for name in NAMES)
         if dlrm is None or dcn is None:
+            continue
+        chance = compared.chance(compared.of("dlrm"), compared.of("dcn"), "accuracy")
+        if chance is None or chance >= LEVEL:
+            why = "with so few seeds" if chance is None else "by more than the noise of the seeds"
+            sentences.append(
+                f"With {OPTIMIZERS[optimizer]}, DLRM and DCN are not told apart {why}: accuracy "
+                f"{number(dlrm)} and {number(dcn)} on the {compared.split} rows."
+            )
             continue
         ahead, behind = ("DLRM", "DCN") if dlrm >= dcn else ("DCN", "DLRM")
         sentences.append(

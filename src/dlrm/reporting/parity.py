@@ -37,6 +37,13 @@ def conclusion(parity: Parity) -> str:
         f"the losses of {count - len(equal)} of {count} ways to train are off by more than "
         f"{parity.tolerance:g}, at most by {largest:.1e}, in step {step} of {_name(worst)}."
     )
+    if (diverged := parity.with_verdict("diverged")) and not parity.with_verdict("different"):
+        names = dict.fromkeys(outcome.variant.optimizer for outcome in diverged)
+        reached = max(max(parity.alone[name]) for name in names)
+        return (
+            f"Nothing can be told of {', '.join(names)}: the loss of one process diverges, to "
+            f"{reached:,.4g}, and any rounding then ends elsewhere. Try a smaller --optim.lr."
+        )
     control = parity.reordered_max_abs_diff or 0.0
     if parity.holds:
         return (

@@ -93,13 +93,13 @@ class Comparison:
     task: Task = "classification"
     """The kind of the labels."""
     candidates: tuple[Candidate, ...]
-    """The best first."""
+    """Those of the best mean first, which luck may have put there: see `winner`."""
     optimum: dict[str, Any] | None
     """The metrics of the truth, where it is known."""
 
     @property
     def best(self) -> Candidate:
-        """The best candidate."""
+        """The candidate of the best mean."""
         return self.candidates[0]
 
     def of(self, name: str) -> Candidate:
@@ -112,6 +112,13 @@ class Comparison:
         if not can_tell(len(first), len(second)):
             return None
         return chance_of_difference(first, second)
+
+    @property
+    def winner(self) -> Candidate | None:
+        """The best candidate, if it differs from every other by more than the noise of seeds."""
+        chances = [self.chance(self.best, other) for other in self.candidates[1:]]
+        told = [chance is not None and chance < LEVEL for chance in chances]
+        return self.best if told and all(told) else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return this comparison JSON-ready."""
@@ -130,7 +137,8 @@ class Comparison:
             row["samples_per_s"] = candidate.samples_per_s
             row["seeds"] = [asdict(seed) for seed in candidate.seeds]
             rows.append(row)
-        head = {"data": self.data, "split": self.split, "metric": self.metric}
+        head: dict[str, Any] = {"data": self.data, "split": self.split, "metric": self.metric}
+        head["winner"] = self.winner.name if self.winner else None
         return {**head, "models": rows, "optimum": self.optimum}
 
 

@@ -14,9 +14,11 @@ from typing import Literal
 from dlrm.training.config import TrainConfig
 from dlrm.training.variant import Outcome
 
-Verdict = Literal["equal", "rounding", "different", "refused"]
+Verdict = Literal["equal", "rounding", "different", "diverged", "refused"]
 Losses = tuple[float, ...]
 
+DIVERGED = 10.0
+"""Times the first loss, above which a training has diverged: any rounding then ends elsewhere."""
 SIZE, SOON = 10.0, 0.5
 """Rounding is at most so many times as large as reordered training, and not seen before this share
 of its steps."""
@@ -52,8 +54,9 @@ class Parity:
         """Return what the difference of a variant means.
 
         Returns:
-            `equal` within the tolerance; `rounding` where reordered training on one process goes
-            off as much and as soon; else `different`. Errors of parallel training show in the
+            `equal` within the tolerance; `diverged` where the loss of one process grows without
+            bound, so that nothing can be told; `rounding` where reordered training on one process
+            goes off as much and as soon; else `different`. Errors of parallel training show in the
             first steps, where reordered training is equal.
 
         """
@@ -62,6 +65,8 @@ class Parity:
         differences = self.differences(outcome)
         if max(differences) <= self.tolerance:
             return "equal"
+        if self.diverged(outcome.variant.optimizer):
+            return "diverged"
         controls = [
             self._off(outcome.variant.optimizer, losses)
             for losses in self.reordered.get(outcome.variant.optimizer, ())
@@ -97,10 +102,15 @@ class Parity:
         ]
         return max(largest, default=None)
 
+    def diverged(self, optimizer: str) -> bool:
+        """Return whether the training on one process went off to large losses."""
+        losses = self.alone[optimizer]
+        return not max(losses) <= DIVERGED * losses[0]
+
     @property
     def holds(self) -> bool:
-        """Whether nothing is different but by rounding."""
-        return not self.with_verdict("different")
+        """Whether nothing is different but by rounding, and that can be told."""
+        return not (self.with_verdict("different") or self.with_verdict("diverged"))
 
     def envelope(self, procs: int) -> list[float]:
         """Return for each step the largest difference of any variant on so many processes."""

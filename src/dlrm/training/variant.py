@@ -28,6 +28,8 @@ class Variant:
     engine: Engine = "dlrm"
     sharding: Sharding = "auto"
     procs: int = 1
+    lr: float | None = None
+    """Learning rate; that of the recipe if not given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ def config_of(config: TrainConfig, variant: Variant, steps: int) -> TrainConfig:
     """Return the config that trains a recipe in one way, for so many steps and no more."""
     return replace(
         config,
-        optim=replace(config.optim, name=variant.optimizer),
+        optim=replace(config.optim, name=variant.optimizer, lr=variant.lr or config.optim.lr),
         parallel=replace(config.parallel, sharding=variant.sharding),
         engine=variant.engine,
         # Without splits nothing is measured; one checkpoint, at the end, is what a run must leave.

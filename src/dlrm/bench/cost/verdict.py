@@ -42,6 +42,14 @@ def machines(row: Mapping[str, Any]) -> list[Change]:
     ]
 
 
+def more_threads(row: Mapping[str, Any], threads: int, cores: int) -> list[Change]:
+    """Return what all cores would bring for the step of a row; calls take as long on any number."""
+    if threads >= cores:
+        return []
+    gain = WhatIf().step_ms(row) / WhatIf(cores=cores / threads).step_ms(row)
+    return [Change(f"all {cores} cores", f"--threads {cores}", gain)]
+
+
 def best(changes: Sequence[Change]) -> list[Change]:
     """Return the changes that help at all, the best first."""
     found = [change for change in changes if change.gain >= LEAST_GAIN]

@@ -9,6 +9,7 @@ from dlrm import __version__, terminal
 from dlrm.bench.machine import measure
 from dlrm.bench.machine.facts import facts
 from dlrm.bench.machine.machine import Machine, keep, kept, made
+from dlrm.bench.watch import Watch
 
 
 def known() -> Machine:
@@ -17,10 +18,18 @@ def known() -> Machine:
     That takes half a minute, and nothing else should compute meanwhile.
     """
     found = kept()
-    if found is not None and _fitted(found):
+    if found is not None and found.ceilings.quiet and _fitted(found):
         return found
-    with terminal.progress() as bar:
-        return measured(bar)
+    with terminal.progress() as bar, Watch() as watch:
+        machine = measured(bar)
+    if kept() != machine:
+        why = watch.seen.warning or "measurements were disturbed, or the cache cannot be written"
+        terminal.err.print(
+            f"The limits of this machine are not kept, and measured again next time: {why}",
+            soft_wrap=True,
+            highlight=False,
+        )
+    return machine
 
 
 def _fitted(machine: Machine) -> bool:
@@ -38,7 +47,7 @@ def _fitted(machine: Machine) -> bool:
 
 
 def measured(bar: Progress) -> Machine:
-    """Measure this machine, keep what was found if it is of use, and return it.
+    """Measure this machine, keep what was found unless another program computed, and return it.
 
     Args:
         bar: Where the progress is shown.
@@ -46,14 +55,14 @@ def measured(bar: Progress) -> Machine:
     """
     from dlrm.bench.cost import calibrate
 
-    task = bar.add_task("measuring this machine", total=measure.TICKS)
-    ceilings = measure.measure(lambda: bar.advance(task))
-    task = bar.add_task("fitting its cost model", total=calibrate.STEPS)
-    costs = calibrate.calibrate(facts(), ceilings, lambda: bar.advance(task))
+    with Watch() as watch:
+        task = bar.add_task("measuring this machine", total=measure.TICKS)
+        ceilings = measure.measure(lambda: bar.advance(task))
+        task = bar.add_task("fitting its cost model", total=calibrate.STEPS)
+        costs = calibrate.calibrate(facts(), ceilings, lambda: bar.advance(task))
     machine = made(ceilings, costs)
-    before = kept()
-    # What was disturbed replaces nothing that was not.
-    if ceilings.quiet or before is None or not (before.ceilings.quiet and _fitted(before)):
+    # What was disturbed is no limit of the machine.
+    if ceilings.quiet and watch.seen.warning is None:
         # Where nothing can be written, it is measured each time.
         with suppress(OSError):
             keep(machine)

@@ -152,8 +152,8 @@ class MachineResult:
         yield f"Fingerprint: {self.machine.fingerprint}"
         if self.kept:
             yield f"Kept: {_short(self.kept)}"
-        elif not self.machine.ceilings.quiet and self.before is not None:
-            yield "Not kept: what was kept before was measured while nothing else computed"
+        elif self.seen.warning or not self.machine.ceilings.quiet:
+            yield "Not kept, because it was disturbed: it is measured again next time"
         else:
             yield "Not kept: its folder cannot be written"
         if self.out:

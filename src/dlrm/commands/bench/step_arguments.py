@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 
 from dlrm import recipes, terminal
@@ -125,6 +126,19 @@ def measure(arguments: StepArguments, name: str, *, train: bool) -> StepResult:
     of, sizes = subject(arguments, name)
     for size in sizes:
         of.check(size, train=train)
+    before = torch.get_num_threads()
+    if arguments.config.threads:
+        # Before anything is measured or predicted: both are of so many threads.
+        torch.set_num_threads(arguments.config.threads)
+    try:
+        return _measure(arguments, of, sizes, name, train=train)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _measure(
+    arguments: StepArguments, of: Subject, sizes: list[int], name: str, *, train: bool
+) -> StepResult:
     machine = known()
     change = _change(arguments.what_if, machine)
     measured = []
