@@ -39,9 +39,9 @@ def test_it_is_a_typed_function_with_the_result_of_the_command(command):
 
 
 def test_plans_and_steps_run_from_python(workdir: Path, monkeypatch: pytest.MonkeyPatch):
-    plan = dlrm.plan(rows="10k,300", samples=1000, model="fm", measure=False, world=2)
+    plan = dlrm.plan(rows="10k,300", samples=1000, model="fm", measure=False, procs=2)
     assert plan.to_dict()["world"] == 2
-    assert dlrm.plan(world=8, device_memory="80GB", measure=False).name.endswith("criteo-terabyte")
+    assert dlrm.plan(procs=8, device_memory="80GB", measure=False).name.endswith("criteo-terabyte")
     tiny.measured(monkeypatch, workdir / "machines")
     monkeypatch.setattr("dlrm.bench.cost.calibrate.calibrate", lambda *_: machines.COSTS.to_dict())
     monkeypatch.setattr(step, "ROUND_S", 0.0)
