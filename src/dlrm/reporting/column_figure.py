@@ -6,7 +6,7 @@ from dlrm.reporting import charts
 from dlrm.reporting.figures import absent, figure, key
 from dlrm.reporting.markup import Html
 from dlrm.reporting.record import Record, measure
-from dlrm.reporting.words import METRICS, compact
+from dlrm.reporting.words import compact, in_sentence
 
 SHOWN = 20
 TITLE = "Which columns matter"
@@ -25,7 +25,7 @@ def figure_of(record: Record) -> Html:
         for values in columns
         if math.isfinite(measure(values.get(metric)))
     ]
-    name = METRICS[metric]
+    name = in_sentence(metric)
     drawing = charts.changes(
         f"columns-{record.place}" if record.place else "columns",
         TITLE,
