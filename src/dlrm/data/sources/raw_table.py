@@ -87,6 +87,10 @@ class Part:
         return pl.scan_parquet(self.data, glob=False).collect_schema()
 
 
+FEW_VALUES = 2_000_000
+"""A table of no more values is kept in memory: some tens of megabytes."""
+
+
 @dataclass(frozen=True)
 class RawTable:
     """The parts, in order, all with the same columns."""
@@ -116,9 +120,18 @@ class RawTable:
 
     def column(self, name: str) -> pl.Series:
         """Return all values of a column."""
-        read = [
-            without(self._scan(part, [name]).collect(), self.missing)[name] for part in self.parts
-        ]
+        if self._small is not None:
+            return self._small[name]
+        return self._read([name])[name]
+
+    @cached_property
+    def _small(self) -> pl.DataFrame | None:
+        """A table of few values, read once: column by column takes long where columns are many."""
+        few = self.rows * len(self.types) <= FEW_VALUES
+        return self._read(list(self.types)) if few else None
+
+    def _read(self, names: Sequence[str]) -> pl.DataFrame:
+        read = [without(self._scan(part, names).collect(), self.missing) for part in self.parts]
         return pl.concat(read, rechunk=False)
 
     def blocks(self, names: Sequence[str], rows: int = BLOCK_ROWS) -> Iterator[pl.DataFrame]:
