@@ -50,3 +50,13 @@ def test_rows_are_taken_and_their_values_known(features):
     assert values["seen"] == [value for value in raw["seen"].split("|") if value][-4:]
     unseen = features.encode(frame.with_columns(film=pl.lit("f99")))
     assert value_of(features, unseen, raw_columns(features)[1]) == "(rare or new)"
+
+
+def test_times_are_shown_as_times(tmp_path):
+    days = [f"2026-01-{1 + k % 28:02d} {k % 24:02d}:00:00" for k in range(200)]
+    frame = pl.DataFrame({"when": days, "bought": [k % 2 for k in range(200)]})
+    config = PrepareConfig(label=("bought",))
+    prepare(FrameSource(frame), tmp_path / "out", config, quiet=True)
+    features = Features.load(tmp_path / "out")
+    row = rows_of(features.encode(frame), np.array([30]), features.schema)
+    assert value_of(features, row, raw_columns(features)[0]) == days[30]

@@ -2,17 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlrm.data.encoded import Encoded
 from dlrm.data.features.features import Features
+from dlrm.data.features.number import Number
 from dlrm.data.lists import Lists, take
 from dlrm.data.segments import MISSING, RARE
 from dlrm.data.store import Split
 from dlrm.data.vocabulary import Vocabulary
 from dlrm.schema import Schema
+
+_LATEST = 6e10
+"""Seconds from 1970 that a date can be away on either side."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +123,13 @@ def value_of(features: Features, row: Encoded, column: RawColumn) -> str | float
     known = {schema.dense[place].name: row.dense[:, place] for place in column.dense}
     if name not in known or known.get(f"{name} missing", [0.0])[0]:
         return None
-    return float(f"{features.raw(name, known[name])[0]:.6g}")
+    raw = float(features.raw(name, known[name])[0])
+    number = next(each for each in features.features if each.columns == (name,))
+    if isinstance(number, Number) and number.reading.time and abs(raw) < _LATEST:
+        day = "" if 0 <= raw < 86_400 else "%Y-%m-%d "
+        return datetime.fromtimestamp(round(raw), UTC).strftime(f"{day}%H:%M:%S")
+    # As exact as float32 inputs are.
+    return float(f"{raw:.6g}")
 
 
 def _text(vocabulary: Vocabulary, id: int) -> str | None:
