@@ -3,10 +3,14 @@
 import json
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dlrm.bench import speed
 from dlrm.bench.arch import ARCHS
@@ -205,3 +209,30 @@ def test_words_for_numbers():
     assert short(9.5e-7) == "0.95 µs"
     assert bar(0.5).plain == "█████·····"
     assert bar(2.0).plain == "██████████"
+
+
+DEVICE = ("--flops", "60TFLOP", "--memory-bandwidth", "2TB/s")
+
+
+@pytest.mark.parametrize("network", [(), ("--link", "25GB/s", "--devices-per-host", "2")])
+@settings(max_examples=3, deadline=None)
+@given(
+    procs=st.sampled_from([1, 2, 4, 8, 64]),
+    batch=st.sampled_from([2048, 65536]),
+    sharding=st.sampled_from(["auto", "table", "row"]),
+)
+def test_a_plan_and_its_simulation_say_the_same(network, procs, batch, sharding):
+    words = ["--rows", "1M,20k,300", "--sharding", sharding, "--loader.batch-size", str(batch)]
+    words += ["--procs", str(procs), "--device-memory", "80GB", *DEVICE, *network]
+    plain, simulated = (planning(*words, *more) for more in ((), ("--simulate",)))
+    for name in ("process_tables_bytes", "step_s", "samples_per_s", "exchange_s", "epoch_s"):
+        assert plain[name] == simulated[name]
+    (same,) = [step for step in simulated["simulated"] if step["devices"] == procs]
+    assert same["step_s"] == pytest.approx(plain["step_s"], rel=1e-12)
+    assert same["samples_per_s"] == pytest.approx(plain["samples_per_s"], rel=1e-12)
+
+
+def planning(*words: str) -> dict[str, Any]:
+    with redirect_stdout(StringIO()) as stream:
+        assert main(["plan", *words, "--json"]) == 0
+    return json.loads(stream.getvalue().splitlines()[-1])

@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dlrm.data.loader import LoaderConfig
 from dlrm.data.options import PrepareConfig
@@ -12,6 +14,8 @@ from dlrm.errors import ConfigError, DivergedError, RunError
 from dlrm.models import another
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.optim.config import OptimConfig
+from dlrm.reporting import figure5
+from dlrm.reporting.comparison import conclusion
 from dlrm.run import Run
 from dlrm.training import runner
 from dlrm.training.comparison import Candidate, Seed, compare, of_runs, ordered
@@ -163,3 +167,35 @@ def test_few_seeds_tell_nothing_and_many_do():
     )
     assert apart.chance(apart.candidates[0], apart.candidates[1]) == pytest.approx(2 / 70)
     assert [row["differs"] for row in apart.to_dict()["models"]] == [None, True]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.lists(st.floats(0.6, 0.8), min_size=1, max_size=4), min_size=2, max_size=3))
+def test_nobody_wins_within_the_noise(models):
+    candidates = [
+        Candidate(
+            name=f"m{k}",
+            lr=0.1,
+            parameters=1,
+            seeds=tuple(Seed(seed=i, metrics={"auc": v}) for i, v in enumerate(values)),
+        )
+        for k, values in enumerate(models)
+    ]
+    found = ordered("d", "test", "auc", candidates, None)
+    told = all(row["differs"] for row in found.to_dict()["models"][1:])
+    assert (found.to_dict()["winner"] == found.best.name) == told
+    assert ("is the best, with" in conclusion(found)) == told
+    assert ("No model is told to be the best" in conclusion(found)) == (not told)
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.1])
+def test_figure_5_names_a_model_ahead_only_beyond_the_noise(apart):
+    def candidate(name: str, more: float) -> Candidate:
+        values = (0.71, 0.72, 0.73, 0.70)
+        seeds = [Seed(seed=i, metrics={"accuracy": v + more}) for i, v in enumerate(values)]
+        return Candidate(name=name, lr=0.1, parameters=1, seeds=tuple(seeds))
+
+    pair = [candidate("dlrm", apart), candidate("dcn", 0.0)]
+    said = figure5.conclusion({"sgd": ordered("d", "test", "accuracy", pair, None)})
+    assert ("DLRM is ahead of DCN" in said) == (apart > 0)
+    assert ("are not told apart" in said) == (apart == 0)

@@ -22,7 +22,7 @@ from dlrm.reporting.plan import write
 from dlrm.training.config import TrainConfig
 from dlrm.training.footprint import machine_bytes, resident_bytes
 from dlrm.training.planned import World, alternatives, planned
-from dlrm.training.simulated import Scaling, Simulated
+from dlrm.training.simulated import Scaling, Simulated, step_of
 from dlrm.training.times import Times, described, measured
 
 DEFAULT = "criteo-terabyte"
@@ -209,7 +209,9 @@ def _plan(arguments: Arguments, recipe: str | None) -> PlanResult:
     bandwidth = quantity(arguments.bandwidth, "B", "bandwidth")
     times: Times | None = None
     if device is not None:
-        times = described(run, device)
+        # The simulator's step: with --simulate and without, a plan says the same.
+        equal = plan_simulate.rated_devices(run, device, network)
+        times = described(run, device, step_of(run, equal))
     elif arguments.measure and not arguments.simulate:
         batch_size = -(-config.loader.batch_size // world.size)
         times = measured(

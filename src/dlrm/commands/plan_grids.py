@@ -114,7 +114,8 @@ def basis(run: Planned, times: Times) -> str:
         took = [short(s) for s in (parts.compute_s, parts.memory_s, parts.exchange_s)]
         fastest = run.config.loader.batch_size / parts.least_s
         return (
-            f"at full rates: a step is {took[0]} compute + {took[1]} memory + {took[2]} exchange; "
+            f"at full rates: a step takes {short(times.step_s)}, as --simulate has it, of "
+            f"{took[0]} compute, {took[1]} memory and {took[2]} exchange; "
             f"{fastest:,.0f} samples/s if all overlapped"
         )
     rates = times.rates

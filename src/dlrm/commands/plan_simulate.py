@@ -14,6 +14,7 @@ from dlrm.errors import ConfigError
 from dlrm.parallel import rated
 from dlrm.parallel.device import Device, quantity
 from dlrm.parallel.network import Link, Network
+from dlrm.training.config import tables_of
 from dlrm.training.planned import Planned
 from dlrm.training.simulated import Devices, Scaling, Simulated, simulated
 
@@ -72,14 +73,8 @@ def simulate(
     """
     config, schema = run.config, run.data.schema
     if device is not None:
-        with torch.device("meta"):
-            model = config.model.build(schema)
-        storage, optimizer = config.model.tables.storage, config.optim.name
-        rates = rated.operators(
-            device, run.cost, run.kept, model, storage=storage, optimizer=optimizer
-        )
-        link = described or Network(Link(device.bandwidth, LATENCY_S))
-        return simulated(run, lambda _: Devices(rates, link), scaling=scaling)
+        equal = rated_devices(run, device, described)
+        return simulated(run, lambda _: equal, scaling=scaling)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cores = cores or 1
     if described is not None:
@@ -88,6 +83,21 @@ def simulate(
         return simulated(run, lambda _: Devices(rates, described), scaling=scaling)
     here = operators.here(config, schema, cores)
     return simulated(run, here, most=OVERSUBSCRIBED * cores, scaling=scaling)
+
+
+def rated_devices(run: Planned, device: Device, described: Network | None) -> Devices:
+    """Return devices at the rates that they are said to have, on a network or on plain links."""
+    with torch.device("meta"):
+        model = run.config.model.build(run.data.schema)
+    rates = rated.operators(
+        device,
+        run.cost,
+        run.kept,
+        model,
+        storage=tables_of(run.config.model).storage,
+        optimizer=run.config.optim.name,
+    )
+    return Devices(rates, described or Network(Link(device.bandwidth, LATENCY_S)))
 
 
 def simulated_grid(simulated: Sequence[Simulated], basis: str) -> RenderableType:

@@ -77,24 +77,30 @@ def simulated(
         size = base.config.loader.batch_size * (world if scaling == "weak" else 1)
         config = replace(base.config, loader=replace(base.config.loader, batch_size=size))
         plan = planned(config, base.data, replace(base.world, size=world))
-        if plan.plan is None or plan.traffic is None:
+        step = step_of(plan, devices(world)) if plan.plan is not None else None
+        if step is None:
             runs.append(Simulated(world, size, None, None))
             continue
-        equal = devices(world)
-        step = simulate(
-            equal.operators,
-            plan.plan,
-            plan.traffic,
-            equal.network,
-            batch_size=size,
-            dense_bytes=plan.kept.dense_bytes,
-            overlap=equal.overlap,
-            slowdown=equal.slowdown,
-        )
         rate = size / step.total_s / world
         fewest = fewest or rate
         runs.append(Simulated(world, size, step, rate / fewest))
     return runs
+
+
+def step_of(run: Planned, devices: Devices) -> Step | None:
+    """Return the time of a step of a planned run; None where its tables do not fit."""
+    if run.plan is None or run.traffic is None:
+        return None
+    return simulate(
+        devices.operators,
+        run.plan,
+        run.traffic,
+        devices.network,
+        batch_size=run.config.loader.batch_size,
+        dense_bytes=run.kept.dense_bytes,
+        overlap=devices.overlap,
+        slowdown=devices.slowdown,
+    )
 
 
 def _worlds(most: int, batch_size: int) -> Iterator[int]:

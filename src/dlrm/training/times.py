@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from dlrm.parallel.device import Device, StepTime, step_time
+from dlrm.parallel.simulate import Step
 from dlrm.training.config import tables_of
 from dlrm.training.planned import Planned
 from dlrm.training.rates import Rates
@@ -30,7 +31,7 @@ class Times:
     saving_s: float | None
     """Seconds of the checkpoints of an epoch; None where not known."""
     parts: StepTime | None = None
-    """The parts of a step on a described device; None of a measured one."""
+    """What a step on a described device takes at least of each; None of a measured one."""
     rates: Rates | None = None
     """The rates that were measured; None of a described device."""
 
@@ -75,9 +76,16 @@ def measured(run: Planned, rates: Rates, bandwidth: float) -> Times:
     )
 
 
-def described(run: Planned, device: Device) -> Times | None:
-    """Return the times on devices at the rates that they are said to have; None without a plan."""
-    if run.plan is None or run.traffic is None:
+def described(run: Planned, device: Device, step: Step | None) -> Times | None:
+    """Return the times on devices at the rates that they are said to have; None without a plan.
+
+    Args:
+        run: What is planned.
+        device: One of them.
+        step: Of the run on all of them, as `dlrm.training.simulated` has it.
+
+    """
+    if run.plan is None or run.traffic is None or step is None:
         return None
     config = run.config
     parts = step_time(
@@ -93,10 +101,10 @@ def described(run: Planned, device: Device) -> Times | None:
     steps = -(-run.data.samples.get("train", 0) // config.loader.batch_size)
     return Times(
         basis="described",
-        step_s=parts.total_s,
+        step_s=step.total_s,
         exchange_s=parts.exchange_s,
-        samples_per_s=config.loader.batch_size / parts.total_s,
-        train_s=steps * parts.total_s,
+        samples_per_s=config.loader.batch_size / step.total_s,
+        train_s=steps * step.total_s,
         evaluation_s=None,
         saving_s=None,
         parts=parts,
