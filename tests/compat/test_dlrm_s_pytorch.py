@@ -200,7 +200,7 @@ def test_damaged_or_foreign_prepared_data(folder: Path, train_txt: Path):
     (folder / "made" / "days.json").write_text("{")
     result = run(*CRITEO, "--raw-data-file=train.txt", "--processed-data-file=made")
     assert result.status == 1
-    assert "days.json is damaged" in result.err
+    assert "days.json: not JSON" in result.err
     # Killed after the dataset was written and before its days were: it is made again.
     (folder / "made" / "days.json").unlink()
     assert "Reading raw data=train.txt" in criteo("--processed-data-file=made").out

@@ -152,7 +152,13 @@ def test_the_summary_is_what_a_run_keeps(dataset):
         "positives": {"label": int(dataset.split("train").labels.sum())},
     }
     assert len(summary["features"]) == 39
-    assert set(summary["features"][0]) == {"name", "kind", "num_embeddings", "missing_rate"}
+    assert set(summary["features"][0]) == {
+        "name",
+        "kind",
+        "num_embeddings",
+        "missing_rate",
+        "rare_rate",
+    }
     assert json.loads(json.dumps(summary)) == summary
 
 

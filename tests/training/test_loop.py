@@ -337,7 +337,7 @@ def test_test_rows_choose_nothing_unless_they_are_asked_to(tmp_path):
         assert any(row.get("split") == "test" for row in run.metrics())
 
 
-@pytest.mark.parametrize("rows", [1, 2, 101])
+@pytest.mark.parametrize("rows", [2, 3, 101])
 @pytest.mark.parametrize("settings", [{}, {"max_steps": 1}, {"epochs": 3, "log_every": 50}])
 def test_training_may_be_as_short_as_it_is(tmp_path, rows, settings):
     config = PrepareConfig(split="chronological", fractions=(1, 0, 0))

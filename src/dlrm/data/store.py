@@ -143,6 +143,7 @@ class Dataset:
 
     def summary(self) -> dict[str, Any]:
         """Return what a run keeps of its dataset: where it is, what is in it, and its columns."""
+        counted = self.manifest.get("counted_rows", self.manifest["rows"])
         return {
             "path": str(self.path),
             "source": self.source,
@@ -156,7 +157,8 @@ class Dataset:
                     "missing_rate": feature["missing_rate"],
                     "rare_rate": None
                     if feature.get("rare") is None
-                    else feature["rare"] / max(1, self.manifest["counted_rows"]),
+                    else feature["rare"]
+                    / max(1, self.manifest.get("counted_rows", self.manifest["rows"])),
                 }
                 for feature in self.manifest["features"]
             ],

@@ -115,7 +115,9 @@ class MLP(nn.Module):
         if self.generator is None or not (self.dropout and self.training):
             return F.dropout(x, self.dropout, self.training)
         share = 1 - self.dropout
-        return x * torch.empty_like(x).bernoulli_(share, generator=self.generator).div_(share)
+        kept = torch.empty(x.shape, dtype=x.dtype, device=self.generator.device)
+        kept.bernoulli_(share, generator=self.generator)
+        return x * kept.div_(share).to(x.device)
 
 
 def freeze(model: nn.Module) -> None:

@@ -6,7 +6,7 @@ rounding at random draw from generators of the training's own.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import RLock
 
 import torch
@@ -33,7 +33,9 @@ class Draws:
         self.host = torch.Generator()
         self.device = self.host
         if torch.device(device).type != "cpu":
-            self.device = torch.Generator(device)
+            # A device that draws nothing itself takes what is drawn here.
+            with suppress(NotImplementedError, RuntimeError):
+                self.device = torch.Generator(device)
 
     def seed(self, seed: int) -> None:
         """Begin anew."""

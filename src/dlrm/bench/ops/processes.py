@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from dlrm.bench.ops.operator import Stock
@@ -18,7 +19,7 @@ from dlrm.bench.timer import Timing
 from dlrm.ops.memory import keep_freed_memory
 from dlrm.parallel.world import World
 
-MODULE = ["-m", "dlrm.bench.ops.processes"]
+MODULE = ["-P", "-m", "dlrm.bench.ops.processes"]
 
 
 def measure_apart(candidates: Sequence[Candidate], rounds: int, tick: Tick) -> list[Outcome]:
@@ -50,7 +51,7 @@ def _run(candidates: Sequence[Candidate], rounds: int) -> list[Any] | str:
     common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-P", *MODULE],
+            [sys.executable, *MODULE],
             env={
                 **os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank),
                 "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR",
@@ -65,8 +66,10 @@ def _run(candidates: Sequence[Candidate], rounds: int) -> list[Any] | str:
     try:
         for process in processes:
             assert process.stdin is not None
-            process.stdin.write(task)
-            process.stdin.close()
+            # One that ended at once is heard below.
+            with suppress(BrokenPipeError):
+                process.stdin.write(task)
+                process.stdin.close()
             process.stdin = None
         said = [process.communicate() for process in processes]
     finally:
