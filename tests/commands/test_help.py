@@ -97,7 +97,7 @@ def test_equal_things_have_equal_names(capsys):
 def test_the_package_of_the_documents_is_this_one():
     root = Path(__file__).parents[2]
     project = (root / "pyproject.toml").read_text()
-    name = re.search(r'^name = "(\w+)"', project, re.MULTILINE)[1]
+    (name,) = re.findall(r'^name = "(\w+)"', project, re.MULTILINE)
     for text in (root / "README.md", *root.glob("docs/**/*.md"), *root.glob("src/**/*.py")):
         for package, extra in re.findall(r"pip install '(\w+)\[([\w,]+)\]", text.read_text()):
             assert package == name, text

@@ -157,8 +157,7 @@ class Dataset:
                     "missing_rate": feature["missing_rate"],
                     "rare_rate": None
                     if feature.get("rare") is None
-                    else feature["rare"]
-                    / max(1, self.manifest.get("counted_rows", self.manifest["rows"])),
+                    else feature["rare"] / max(1, counted),
                 }
                 for feature in self.manifest["features"]
             ],
