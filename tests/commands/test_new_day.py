@@ -145,11 +145,35 @@ def test_going_on_needs_new_rows(capsys):
     assert "--data" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (["--label", "price"], "run has prepare.label bought, not bought, price"),
+        (["--category", "price"], "run has prepare.category none, not price"),
+        (["--model", "fm"], "run has model lr, not fm"),
+    ],
+)
+def test_a_run_goes_on_as_it_is(flags, problem, capsys):
+    assert main(["train", "new.csv", "--from", "run", "--run", "other", *flags])
+    assert problem in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_splits_of_the_run_have_shares_too(capsys):
     assert main(["eval", "run", "--no-intervals", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert shown["warnings"] == []
     assert {column["name"] for column in shown["columns"]} == {"city", "tags", "price"}
+
+
+def test_rows_that_all_are_measured_may_be_in_any_order(capsys):
+    times = [f"2024-01-{1 + k * 7 % 28:02} 10:00:00" for k in range(200)]
+    timed = pl.read_csv("new.csv").with_columns(at=pl.Series(times))
+    timed.write_csv("timed.csv")
+    flags = ["--run", "timed", "--label", "bought", *FLAGS, "--no-importance", "--epochs", "1"]
+    assert main(["train", "timed.csv", *flags]) == 0
+    assert "--time at divides by time" in " ".join(capsys.readouterr().err.split())
+    assert main(["eval", "timed", "--data", "timed.csv", "--no-intervals"]) == 0
+    assert "divides by time" not in capsys.readouterr().err
 
 
 def test_what_cannot_be_measured_is_said():

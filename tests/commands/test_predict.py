@@ -151,3 +151,7 @@ def test_what_is_not_named_or_not_there(capsys):
     Path("score.csv").write_text("price,city,score\n1,a,2\n")
     assert main(["predict", "m[12]", "score.csv", "--keep", "score", "--out", "s.csv"]) == 1
     assert "a column of scores is called that" in capsys.readouterr().err
+    before = Path("score.csv").read_bytes()
+    assert main(["predict", "m[12]", "score.csv", "--out", "./score.csv"]) == 1
+    assert "one of the files to score, which it would replace" in capsys.readouterr().err
+    assert Path("score.csv").read_bytes() == before

@@ -126,6 +126,8 @@ def predict(
     """
     files = named_files([Path(raw)] if isinstance(raw, str | Path) else [*map(Path, raw)])
     out = Path(out)
+    if any(out.exists() and file.exists() and out.samefile(file) for file in files):
+        raise ConfigError(f"--out {out} is one of the files to score, which it would replace")
     scores = ScoresFile(out)
     reading = Reading(separator=separator, header=header, skip_lines=skip_lines, comment=comment)
     opened = Run.open(run)

@@ -123,5 +123,6 @@ def raw_table(
             raise DatasetError("the log has no good row")
         table = RawTable(tuple(parts))
     if not table.rows:
-        raise DatasetError("the table has no rows")
+        origins = dict.fromkeys(str(part.origin) for part in table.parts)
+        raise DatasetError(f"{', '.join(origins)}: the table has no rows")
     return table

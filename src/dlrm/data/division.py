@@ -96,7 +96,8 @@ def divide(
     else:
         days = _days(raw, bad) if (named == UNUSED).all() else ()
         where[rows] = _planned(len(rows), protocol, fractions, config.seed, days)
-    return Division(where, tuple(_doubts(raw, schema, protocol, ~bad)))
+    alone = len(set(where[rows].tolist())) == 1
+    return Division(where, () if alone else tuple(_doubts(raw, schema, protocol, ~bad)))
 
 
 def _planned(

@@ -8,7 +8,8 @@
 What the optimizer keeps of new rows is fresh.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -29,6 +30,13 @@ from dlrm.training.draws import Draws
 Pairs = Sequence[tuple[Any, Any]]
 """Rows of a new tensor, and those of the old one that they begin as: as many, or one for all."""
 Rows = dict[str, list[tuple[slice, slice]]]
+_KEPT = (
+    "model",
+    "optim.name",
+    *(f"prepare.{name}" for name in ("label", "positive", "task", "weight", "category", "missing")),
+    *(f"prepare.{name}" for name in ("only_empty_missing", "schema", "features")),
+)
+"""Settings that the new run has from the old one: the model, its optimizer and its features."""
 WHOLE: Pairs = ((..., ...),)
 
 
@@ -52,10 +60,11 @@ def warm_start(
     before = from_dict(source.config)
     if [f.name for f in source.schema.features] != [f.name for f in schema.features]:
         raise RunError(f"{source.path}: {source.schema.difference(schema)}")
-    for name in ("model", "optim.name"):
+    for name in _KEPT:
         then, now = _setting(before, name), _setting(config, name)
-        if then != now:
-            raise ConfigError(f"{source.path} has {name} {then}, not {now}: a run goes on as it is")
+        for setting, old_value, value in _differences(name, then, now):
+            problem = f"{setting} {_shown(old_value)}, not {_shown(value)}"
+            raise ConfigError(f"{source.path} has {problem}: a run goes on as it is")
     steps = checkpoint.steps(checkpoint.folder(source))
     if not steps:
         raise RunError(f"{source.path} has no checkpoint yet")
@@ -140,8 +149,25 @@ def _known(pairs: Pairs) -> Pairs:
     return known
 
 
+def _differences(name: str, then: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the names and the two values of settings that differ."""
+    if type(then) is type(now) and is_dataclass(then):
+        for part in fields(then):
+            mine, other = getattr(then, part.name), getattr(now, part.name)
+            yield from _differences(f"{name}.{part.name}", mine, other)
+    elif then != now:
+        yield name, then, now
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    return str(getattr(value, "name", value))
+
+
 def _setting(config: TrainConfig, name: str) -> object:
     value: object = config
     for part in name.split("."):
         value = getattr(value, part)
-    return value
+    # Flags that may be given several times are added to those of the run.
+    return tuple(dict.fromkeys(value)) if isinstance(value, tuple) else value

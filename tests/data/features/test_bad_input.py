@@ -60,7 +60,7 @@ LABELS = {
     ),
     "missing": (
         rows(a=NUMBERS).replace(",1\n", ",\n", 1),
-        "t.csv, line 3, column label: is missing, expected a label in every row",
+        't.csv, line 3, column label: is missing, expected "0" or "1" in every row',
     ),
     "all missing": (
         rows(a=NUMBERS).replace(",1\n", ",\n").replace(",0\n", ",\n"),
@@ -258,7 +258,12 @@ TEXTS = {
     ),
     "latin-1 header": ("é,label\n1,0\n".encode("latin-1"), "t.csv, line 1: is not UTF-8 text"),
     "utf-16": (rows(a=NUMBERS).encode("utf-16"), "t.csv: is UTF-16, expected UTF-8: iconv"),
-    "utf-16 without mark": (rows(a=NUMBERS).encode("utf-16-le"), "t.csv, line 1: is no text"),
+    "utf-16 without mark": (
+        rows(a=NUMBERS).encode("utf-16-le"),
+        "t.csv: is UTF-16LE, expected UTF-8",
+    ),
+    "utf-16 of big ends": (rows(a=NUMBERS).encode("utf-16-be"), "t.csv: is UTF-16BE"),
+    "utf-32": (rows(a=NUMBERS).encode("utf-32"), "t.csv: is UTF-32, expected UTF-8: iconv"),
     "excel": (
         archive("[Content_Types].xml", "xl/workbook.xml"),
         "t.csv: is an Excel file, expected a text",
@@ -274,7 +279,7 @@ TEXTS = {
     ),
     "empty": (b"", "t.csv: the file is empty"),
     "blank": (b"\n\n\n", "t.csv, line 1: is blank, expected the names of the columns"),
-    "header only": ("a,label\n", "the table has no rows"),
+    "header only": ("a,label\n", "t.csv: the table has no rows"),
     "no header": (
         "0.5,x,1\n0.7,y,0\n",
         'there is no label column "label"; the columns are c0, c1, c2 (the file has no header',

@@ -113,3 +113,9 @@ def test_names_are_never_patterns(names, tmp_path):
     frame = plain.rename(renamed)
     for rows in (2, N):
         assert encode_frame(Features.load(made.path), frame.head(rows)).dense.shape[0] == rows
+
+
+def test_columns_of_one_name_are_named():
+    frame = pd.DataFrame([[1, 2, 3]], columns=["a", 0, "0"])
+    with pytest.raises(InputError, match="the frame, column 0: two columns are called that"):
+        FrameSource(frame)

@@ -76,7 +76,9 @@ def test_labels_come_back_when_rows_are_encoded(tmp_path):
     assert (unlabelled.labels, unlabelled.weights) == (None, None)
     np.testing.assert_array_equal(unlabelled.dense, encoded.dense)
     changed = FRAME.with_columns(pl.lit("perhaps").alias("bought"))
-    with pytest.raises(InputError, match='row 1, column bought: is "perhaps", expected a label'):
+    with pytest.raises(
+        InputError, match='row 1, column bought: is "perhaps", expected "yes" or "no"'
+    ):
         features.encode(changed, labels=True)
     with pytest.raises(InputError, match=r"row 1, column weight: .* expected a weight"):
         features.encode(FRAME.with_columns(pl.lit(-1.0).alias("weight")), labels=True)

@@ -46,13 +46,20 @@ def test_any_list_of_texts_is_read(lists, write):
         ("array([1, 2], dtype=int32)", ["1", "2"]),
         ("[Sci Fi, Drama]", ["Sci Fi", "Drama"]),
         ("[]", []),
+        ("()", []),
+        ("('a',)", ["a"]),
+        ("set()", []),
+        ("frozenset({'a:b', 'c'})", ["a:b", "c"]),
     ],
 )
 def test_other_ways_to_write_them(text, items):
+    assert are_lists(pl.Series([text]))
     assert split_lists(pl.Series([text]), LITERALS)[0].to_list() == items
 
 
-@pytest.mark.parametrize("text", ["a, b", "(unknown)", "{'a': 1, 'b': 2}", "x[1]", "12"])
+@pytest.mark.parametrize(
+    "text", ["a, b", "(unknown)", "{'a': 1, 'b': 2}", '{"a, b": 1}', "[{'a': 1}]", "x[1]", "12"]
+)
 def test_what_is_no_list(text):
     assert not are_lists(pl.Series([text]))
 
@@ -88,3 +95,11 @@ def test_embeddings_written_as_texts_are_no_lists(tmp_path):
     )
     schema = infer(FrameSource(frame).table(tmp_path, lambda _: None), ["label"])
     assert schema.column("v").why == "lists of numbers with fractions"
+
+
+def test_objects_are_taken_as_a_whole(tmp_path):
+    objects = [json.dumps({"a": k % 7, "b": [k % 3]}) for k in range(60)]
+    rows = {"o": objects, "x": np.arange(60) / 7, "label": [0, 1] * 30}
+    schema = infer(FrameSource(pl.DataFrame(rows)).table(tmp_path, lambda _: None), ["label"])
+    column = schema.column("o")
+    assert (column.kind, column.why[:7]) == ("category", "objects")

@@ -118,3 +118,21 @@ def test_words_are_the_other_class_where_there_is_no_third(tmp_path):
         prepare(na, tmp_path / "na")
     made = prepare(na, tmp_path / "region", positive="EU", only_empty_missing=True)
     assert Features.load(made.path).targets[0].values == ("NA", "EU")
+
+
+def test_one_text_among_numbers_is_named(tmp_path):
+    column = inferred(table("left empty"), tmp_path).column("price")
+    assert column.kind != "number"
+    assert '--missing "left empty"' in column.why
+    two = table("left empty").with_columns(
+        price=pl.when(pl.int_range(ROWS) < 30).then(pl.lit("none left")).otherwise("price")
+    )
+    assert 'are numbers, but not "none left"' in inferred(two, tmp_path).column("price").why
+    schema = inferred(table("left empty"), tmp_path, missing=("left empty",))
+    assert schema.column("price").kind == "number"
+
+
+@pytest.mark.parametrize("text", ["inf", "-Infinity", "\N{INFINITY}"])
+def test_what_is_infinite_is_a_mistake_among_numbers(text, tmp_path):
+    with pytest.raises(InputError, match=f'column price: "{text}" is not a number that a model'):
+        inferred(table(text), tmp_path)

@@ -55,6 +55,9 @@ def test_any_format_is_recognised_and_read(cents, separators, unit):
         (["12%", "3.5 %"], "1234.5%"),
         (["12,34,567", "1,000.5"], "1,234.5"),
         (["1234", "1.5", "-2e3"], ""),
+        (["1234.5", "3.25-", "7"], "1234.5"),
+        (["\N{MINUS SIGN}1.5", "2"], "1234.5"),
+        (["(1.5)", "2", "- 3"], "1234.5"),
         (["10-20", "20-30"], ""),
         (["$", "$$"], ""),
         (["$5", "€5"], ""),
@@ -71,6 +74,8 @@ def test_what_may_be_doubted_is_said(tmp_path):
     assert doubt == 'AMBIGUOUS: if its commas are decimal commas, set format = "1234,5"'
     assert "separate thousands" in doubted_point(pl.Series(["2.184", "389"]))
     assert not doubted_point(pl.Series(["2.184", "0.389"]))
+    assert "pairs of numbers" in recognise(pl.Series(["10,20", "7,3"]))[1]
+    assert not recognise(pl.Series(["10,20", "7,05"]))[1]
     frame = pl.DataFrame(
         {"price": [f"{k * k},184" for k in range(1, 32)], "label": [0, *[0, 1] * 15]}
     )
@@ -92,3 +97,16 @@ def test_a_format_makes_the_numbers_it_means(tmp_path):
 def test_a_format_that_says_nothing_is_refused(text_format):
     with pytest.raises(ConfigError, match="column x: the format"):
         Column(name="x", kind="number", format=text_format)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.integers(-(10**6), 10**6), min_size=1, max_size=20),
+    st.sampled_from(["{}-", "({})", "- {}", "\N{MINUS SIGN}{}"]),
+)
+def test_negative_numbers_without_any_other_sign(cents, negative):
+    numbers = [cent / 100 for cent in (*cents, -12_345)]
+    texts = [negative.format(f"{-x:.2f}") if x < 0 else f"{x:.2f}" for x in numbers]
+    text_format, doubt = recognise(pl.Series(texts))
+    assert (text_format, doubt) == ("1234.5", "")
+    assert read_numbers(pl.Series(texts), text_format)[0].to_list() == pytest.approx(numbers)

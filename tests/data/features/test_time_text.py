@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from dlrm.data.features.features import Features
 from dlrm.data.features.infer import infer
 from dlrm.data.features.texts import NumberReading, as_numbers, time_reading
-from dlrm.data.features.time_text import recognise_number, recognise_order
+from dlrm.data.features.time_text import looks_like_time, recognise_number, recognise_order
 from dlrm.data.scoring import encode_frame
 from dlrm.data.sources.frame import FrameSource
-from dlrm.errors import ConfigError
+from dlrm.errors import ConfigError, InputError
 
 from .tables import prepare, with_schema
 
@@ -22,7 +22,8 @@ FORMS = (
     *("%Y-%m-%d %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S+00:00"),
     *("%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y %H:%M:%S", "%d.%m.%Y %H:%M:%S", "%d-%m-%Y %H:%M:%S"),
     *("%d %b %Y %H:%M:%S", "%d/%b/%Y:%H:%M:%S +0000", "%a %b %d %H:%M:%S %Y"),
-    "%a, %d %b %Y %H:%M:%S GMT",
+    *("%a, %d %b %Y %H:%M:%S GMT", "%Y%m%dT%H%M%S", "%Y%m%dT%H%M%SZ", "%Y%m%dT%H%M%S+0000"),
+    *("%Y-%m-%d-%H.%M.%S", "%d%b%Y:%H:%M:%S"),
 )
 TIMES = st.datetimes(datetime(1980, 1, 1), datetime(2090, 1, 1)).map(
     lambda time: time.replace(microsecond=0)
@@ -36,6 +37,7 @@ def test_any_form_is_read(times, form):
     # A day that can be no month, so that the order is known.
     times = [*times, datetime(2024, 12, 31, 23, 59, 58)]
     texts = pl.Series([time.strftime(form) for time in times])
+    assert looks_like_time(texts)
     seconds, wrong = as_numbers(texts, time_reading(texts))
     assert not wrong.any()
     assert seconds.to_list() == [time.replace(tzinfo=UTC).timestamp() for time in times]
@@ -116,3 +118,19 @@ def test_the_format_of_a_time_is_in_the_schema(tmp_path):
         Features.load(made.path).columns.column("when").__class__(
             name="when", kind="number", time=True, format="first month"
         )
+
+
+def test_numbers_of_another_unit_are_no_times(tmp_path):
+    _, times = visits()
+    frame = pl.DataFrame({"when": times, "label": [0, 1] * 150})
+    features = Features.load(prepare(frame, tmp_path / "out").path)
+    expected = encode_frame(features, frame)
+    whole = frame.with_columns(when=pl.col("when").dt.epoch("s"))
+    np.testing.assert_array_equal(encode_frame(features, whole).ids, expected.ids)
+    for unit in ("ms", "us", "ns"):
+        for rows in (3, 300):
+            counted = frame.head(rows).with_columns(when=pl.col("when").dt.epoch(unit))
+            with pytest.raises(InputError, match=r"row 1, column when: .* seconds since 1970"):
+                encode_frame(features, counted)
+    days = as_numbers(pl.Series([20_240_131, 0]), NumberReading("YYYYMMDD", time=True))
+    assert [series.to_list() for series in days] == [[1_706_659_200.0, None], [False, False]]

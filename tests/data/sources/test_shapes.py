@@ -231,6 +231,7 @@ def test_json_lines(tmp_path):
         ("[1, 2]", "line 3: is no JSON object: expected an object"),
         ('{"y": 1} {"y": 2}', "line 3: is no JSON object: Extra data"),
         ("5", "line 3: is no JSON object: expected an object"),
+        ('{"a":' * 5000 + "1" + "}" * 5000, "line 3: is no JSON object: maximum recursion"),
     ],
 )
 def test_lines_that_are_no_json(tmp_path, line, problem):

@@ -159,7 +159,8 @@ class FewRows:
         """Return the numbers of C columns (C, n), NaN where they are missing."""
         columns: list[Any] = []
         for number in self._numbers.values():
-            if rows.types[number.name] in _NUMBERS and not number.reading.format:
+            plain = not number.reading.format and not number.reading.time
+            if plain and rows.types[number.name] in _NUMBERS:
                 columns.append(rows.values[number.name])
                 continue
             numbers, wrong = as_numbers(rows.frame[number.name], number.reading)

@@ -42,7 +42,7 @@ def number_column(
     ignored = ""
     if known.is_empty():
         ignored = f"every value is missing{_tokens(numbers, raw)}"
-    elif distinct == 1 and not numbers.null_count():
+    elif distinct == 1 and not numbers.null_count() and not _beyond(known, raw):
         ignored = f"always {known[0]:g}"
     elif (known == known.round()).all():
         if not text_format and (form := recognise_number(name, known)):
@@ -88,6 +88,11 @@ def time_column(
         missing_flag=missing > 0,
         why="; ".join(filter(None, (why + missing_words(seconds, raw), doubt))),
     )
+
+
+def _beyond(known: pl.Series, raw: pl.Series) -> bool:
+    """Whether values differ that are one number, as long ids do."""
+    return abs(float(known[0])) > EXACT and as_texts(raw).n_unique() > 1
 
 
 def missing_words(numbers: pl.Series, raw: pl.Series) -> str:

@@ -1,11 +1,13 @@
 """Columns of texts: numbers and times however they are written, lists, categories."""
 
+from dataclasses import replace
+
 import polars as pl
 
 from dlrm.data.features.column import Column
 from dlrm.data.features.infer_categories import category_column, list_column, separator_of
 from dlrm.data.features.infer_numbers import number_column, time_column
-from dlrm.data.features.list_text import LITERALS, are_lists, list_items, unquoted
+from dlrm.data.features.list_text import LITERALS, are_lists, are_objects, list_items, unquoted
 from dlrm.data.features.missing import is_missing
 from dlrm.data.features.number_text import doubted_point, recognise
 from dlrm.data.features.row_index import FEW
@@ -18,6 +20,7 @@ _MEND = (
     "; mend the file, leave such rows out (--bad-rows skip), say what means missing (--missing "
     'TEXT), or make it a category (--category COLUMN, or kind = "category" in a schema)'
 )
+_INFINITE = "(?i)^[-+]?(inf|infinity|\N{INFINITY})$"
 _IDS_OF_THREE = r"^\d{3}(,\d{3})*$"
 """Lists of three digits that could be numbers with thousands separators."""
 
@@ -47,10 +50,32 @@ def text_column(name: str, values: pl.Series, *, usual_missing: bool, declared: 
         known = known.filter(~is_missing(known))
     return (
         _formatted(name, raw, known, usual_missing=usual_missing)
+        or _infinite(name, raw, numbers, wrong)
         or _mistaken(name, raw, numbers, wrong)
         or _times(name, raw, known, usual_missing=usual_missing)
-        or (_lists(name, texts, known), 0, None)
+        or (_among_numbers(_lists(name, texts, known), raw, numbers, wrong), 0, None)
     )
+
+
+def _infinite(name: str, raw: pl.Series, numbers: pl.Series, wrong: pl.Series) -> Guess | None:
+    """Return numbers of which some are infinite; None where there are others, or no numbers."""
+    if not raw.filter(wrong).str.contains(_INFINITE).all() or numbers.null_count() == len(numbers):
+        return None
+    row = int(wrong.arg_true()[0])
+    problem = f'"{raw[row]}" is not a number that a model can take{_MEND}'
+    return number_column(name, numbers, raw.set(wrong, None)), row, problem
+
+
+def _among_numbers(column: Column, raw: pl.Series, numbers: pl.Series, wrong: pl.Series) -> Column:
+    """Return a column that says which texts make it none of numbers, where half of them are."""
+    others = raw.filter(wrong).unique(maintain_order=True)
+    digits = len(numbers) - numbers.null_count()
+    if digits < len(raw) / 2 or numbers.n_unique() <= FEW:
+        return column
+    hint = f'all others are numbers: if "{others[0]}" means missing, --missing "{others[0]}"'
+    if len(others) > 1:
+        hint = f'{digits / len(raw):.1%} are numbers, but not "{others[0]}", for example'
+    return replace(column, why=f"{column.why}; {hint}")
 
 
 def _formatted(name: str, raw: pl.Series, known: pl.Series, *, usual_missing: bool) -> Guess | None:
@@ -129,6 +154,8 @@ def _lists(name: str, texts: pl.Series, known: pl.Series) -> Column:
     if are_lists(known):
         items = unquoted(list_items(known).explode())
         return list_column(name, items, "lists as Python and JSON write them", LITERALS)
+    if are_objects(known):
+        return category_column(name, texts, "objects with keys, each taken as a whole")
     if separator := separator_of(texts.drop_nulls()):
         items = known.str.split(separator).explode()
         return list_column(name, items, f'values with "{separator}" between them', separator)

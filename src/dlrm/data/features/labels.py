@@ -18,6 +18,7 @@ from dlrm.schema import Task
 WEIGHT = "a weight, which is a number that is 0 or more"
 """What a weight should be, in words."""
 _MOST_VALUES = 1000
+_SHOWN_VALUES = 5
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -35,7 +36,10 @@ class Label:
     @property
     def expected(self) -> str:
         """What a value should be, in words."""
-        return "a label" if self.task == "classification" else "a number"
+        if self.task == "regression":
+            return "a number"
+        few = 0 < len(self.values) <= _SHOWN_VALUES
+        return " or ".join(f'"{value}"' for value in self.values) if few else "a label"
 
     def encode(self, values: pl.Series) -> pl.Series:
         """Return labels: clicks (UInt8) or numbers (Float32); null where a value is neither."""

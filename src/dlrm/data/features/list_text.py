@@ -12,8 +12,10 @@ _WORD = rf"""(?s){_QUOTED}|[^\[\](){{}},'"\s]+"""
 """What stands between spaces, in a list without commas, as numpy writes it."""
 _CALLS = r"\b(?:np\.\w+|array|set|frozenset|Index)\("
 _DTYPE = r",\s*dtype=[\w<>'.]+"
-_LIST = rf"(?s)^\s*(?:{_CALLS})?(?:\[.*\]|\{{.*\}}|\(.*,.*\))[^\[\]{{}}]*$"
-_DICT = r"^\s*\{[^,]*:"
+_TUPLE = r"\(\s*\)|\(.*,.*\)"
+"""Neither `(unknown)` nor `(3)`."""
+_LIST = rf"(?s)^\s*(?:{_CALLS}\s*\)|(?:{_CALLS})?(?:\[.*\]|\{{.*\}}|{_TUPLE})[^\[\]{{}}]*)$"
+_DICT = rf"^\s*(?:[\[(]\s*)?\{{\s*(?:{_QUOTED}|[^,'\"]*?)\s*:"
 _MISSING = ("None", "null", "nan", "NaN", "NA", "<NA>")
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _LETTERS = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
@@ -22,8 +24,16 @@ LEAST_SHARE = 0.95
 
 def are_lists(texts: pl.Series) -> bool:
     """Whether nearly all texts, none of them null, are such lists."""
-    lists = texts.str.contains(_LIST) & ~texts.str.contains(_DICT)
-    return len(texts) > 0 and float(lists.mean()) >= LEAST_SHARE  # pyright: ignore[reportArgumentType]
+    return _most(texts.str.contains(_LIST) & ~texts.str.contains(_DICT))
+
+
+def are_objects(texts: pl.Series) -> bool:
+    """Whether nearly all texts, none of them null, are objects of JSON, dicts, or lists of them."""
+    return _most(texts.str.contains(_DICT) | texts.is_in(["{}", "[]"])) and not are_lists(texts)
+
+
+def _most(mask: pl.Series) -> bool:
+    return len(mask) > 0 and float(mask.mean()) >= LEAST_SHARE  # pyright: ignore[reportArgumentType]
 
 
 def list_items(texts: pl.Series) -> pl.Series:

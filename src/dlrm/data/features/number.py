@@ -23,6 +23,7 @@ from dlrm.data.features.calendar import Calendar
 from dlrm.data.features.column import Column, Scale
 from dlrm.data.features.parts import Input, Parts
 from dlrm.data.features.texts import PLAIN, NumberReading, as_numbers, is_text
+from dlrm.data.features.time_text import DIGITS, UNITS
 
 RANKS = 1000
 _SQRT3 = 3.0**0.5
@@ -276,11 +277,15 @@ def wrong_numbers(
 ) -> Iterator[tuple[str, pl.Series, str]]:
     """Yield name, mask and what is expected, where values of a number column are no numbers."""
     name, values = values.name, values.alias("")
-    if is_text(values) or (values.dtype.is_float() and values.is_infinite().any()):
+    counted = reading.time and values.dtype.is_numeric()
+    if is_text(values) or counted or (values.dtype.is_float() and values.is_infinite().any()):
         _, wrong = as_numbers(values, reading)
         if wrong.any():
             expected = "a time such as 2024-01-31 12:00:00" if reading.time else "a number"
             expected += f" written as {reading.format}" if reading.format else ""
+            if counted and reading.format not in DIGITS:
+                unit = reading.format if reading.format in UNITS else "seconds"
+                expected = f"a time in {unit} since 1970"
             yield name, wrong, expected
 
 

@@ -15,6 +15,8 @@ from dlrm.errors import ConfigError
 
 TRUTHS = "true"
 """The format of a column of `true` and `false`, whose numbers are 1 and 0."""
+PYTHONS = "1234.5"
+"""The format of what Python reads, beside which it reads `3-`, `(3)` and a sign of its own."""
 _SAMPLE = re.compile(r"([^\d]*?)\s*1([ ',.]?)234([.,])5\s*([^\d]*)$")
 _SEPARATORS = (("", "."), (",", "."), (".", ","), ("", ","), (" ", "."), (" ", ","), ("'", "."))
 """Thousands separator and decimal point, the likelier ones first."""
@@ -22,6 +24,8 @@ _CODES = "USD|EUR|GBP|JPY|CHF|CNY|INR|RUB|BRL|AUD|CAD|SEK|NOK|DKK|PLN|CZK|HUF|TR
 _UNIT = rf"(?:[A-Z]{{1,3}})?\p{{Sc}}|%|‰|{_CODES}|kr|zł|Kč|Rs\.?"
 _PREFIX, _SUFFIX = rf"^[-+(]?\s*({_UNIT})\s*[-+]?\s*[\d.,]", rf"[\d.,)]\s*({_UNIT})\s*[)-]?$"
 _SPACES = "[\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}]"
+_PAIR = r"^\d+,(0|[1-9]\d*)$"
+"""Two whole numbers, none of which has a leading zero, as fractions have."""
 LEAST_SHARE = 0.95
 """Of the values of a column, this many are written in its format."""
 
@@ -121,14 +125,15 @@ def recognise(texts: pl.Series) -> tuple[str, str]:
     formats = [_Format(*separators, prefix, suffix) for separators in _SEPARATORS]
     shares = [_share(each, values, weights) for each in formats]
     best = max(shares)
-    plain = not prefix and not suffix and shares[0] == best
-    if plain or best < LEAST_SHARE:
-        return "", ""
     chosen = formats[shares.index(best)]
+    if best < LEAST_SHARE or (str(chosen) == PYTHONS and _python_reads(values, weights) >= best):
+        return "", ""
     if chosen.thousands == "," and shares[_SEPARATORS.index(("", ","))] == best:
         other = _Format("", ",", prefix, suffix)
         doubt = f'if its commas are decimal commas, set format = "{other}"'
         return str(chosen), f"AMBIGUOUS: {doubt}"
+    if (chosen.thousands, chosen.decimal) == (".", ",") and values.str.contains(_PAIR).all():
+        return str(chosen), "AMBIGUOUS: if these are pairs of numbers, make it a list in a schema"
     return str(chosen), ""
 
 
@@ -144,6 +149,11 @@ def doubted_point(texts: pl.Series) -> str:
 def _share(tried: _Format, values: pl.Series, weights: pl.Series) -> float:
     fits = tried.read(values).is_not_null() | is_missing(tried.without_unit(values))
     return float(weights.filter(fits).sum()) / max(1, int(weights.sum()))
+
+
+def _python_reads(values: pl.Series, weights: pl.Series) -> float:
+    known = values.cast(pl.Float64, strict=False).is_not_null() | is_missing(values)
+    return float(weights.filter(known).sum()) / max(1, int(weights.sum()))
 
 
 def _most(units: pl.Series) -> str:

@@ -10,6 +10,7 @@ import polars as pl
 from dlrm.data.features.missing import is_missing
 from dlrm.data.features.number_text import read_numbers
 from dlrm.data.features.time_text import (
+    DIGITS,
     no_day,
     read_numeric_times,
     read_times,
@@ -119,7 +120,9 @@ def as_numbers(values: pl.Series, reading: NumberReading = PLAIN) -> tuple[pl.Se
     elif values.dtype.is_numeric() or values.dtype in (pl.Boolean, pl.Null):
         numbers = values.cast(pl.Float64).fill_nan(None)
         missing = numbers.is_null()
-        if reading.time and reading.format:
+        if reading.time:
+            # 0 stands for a missing day, as 0000-00-00 does.
+            missing |= numbers.eq_missing(0.0) if reading.format in DIGITS else False
             numbers = read_numeric_times(values, reading.format)
     else:
         texts = values.cast(pl.String).str.strip_chars()

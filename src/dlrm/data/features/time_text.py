@@ -22,6 +22,8 @@ DIGITS = {
 }
 ORDERS = ("month first", "day first")
 TIME_FORMATS = ("", *ORDERS, *DIGITS, *UNITS)
+_YEAR_10000 = 253_402_300_800.0
+"""What is later is no time, but milliseconds, say, where seconds are expected."""
 _FIRST, _LAST = 315_532_800.0, 4_102_444_800.0
 """The years 1980 and 2100, between which a number that counts seconds is taken for a time."""
 _NAME = re.compile(
@@ -34,8 +36,8 @@ _FORMS = (*(f"%Y-%m-%dT{clock}" for clock in _CLOCKS), *(f"%Y-%m-%dT{c}%#z" for 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MONTH = rf"(?i:({'|'.join(_MONTHS)})[a-z]*)\.?"
 _TIME = (
-    r"^\d{1,4}[-/.]\d{1,2}[-/.]\d|^\d{1,2}:\d\d"
-    rf"|^([A-Za-z]{{3,9}},? )?(\d{{1,2}}[-/ ])?{_MONTH}[-/ ]"
+    r"^\d{1,4}[-/.]\d{1,2}[-/.]\d|^\d{8}T\d{4}|^\d{1,2}:\d\d"
+    rf"|^([A-Za-z]{{3,9}},? )?(\d{{1,2}}[-/ ])?{_MONTH}[-/ ]|^\d{{1,2}}{_MONTH}\d{{4}}"
 )
 _DAY_AND_MONTH = r"^(\d{1,2})[-/.](\d{1,2})[-/.]"
 _NO_DAY = r"^0{1,4}[-/.]0{1,2}[-/.]0{1,4}([T ][0:.]+)?Z?$"
@@ -54,7 +56,8 @@ def read_numeric_times(numbers: pl.Series, time_format: str) -> pl.Series:
     if time_format in DIGITS:
         digits = numbers.cast(pl.Int64, strict=False).cast(pl.String)
         return _digits(digits.str.zfill(len(time_format)), time_format)
-    return numbers.cast(pl.Float64) / UNITS.get(time_format, 1.0)
+    seconds = numbers.cast(pl.Float64) / UNITS.get(time_format, 1.0)
+    return seconds.set(seconds.abs() >= _YEAR_10000, None)
 
 
 def read_times(texts: pl.Series, time_format: str = "") -> pl.Series:
@@ -150,6 +153,10 @@ def _iso(texts: pl.Series, order: str) -> pl.Series:
         plain = plain.str.replace(rf"{_DAY_AND_MONTH}(\d\d)(\D|$)", "${1}/${2}/20${3}${4}")
         year_first = f"${{3}}-${{{month}}}-${{{day}}}"
         plain = plain.str.replace(rf"{_DAY_AND_MONTH}(\d{{4}})", year_first)
+    # ISO's short form, and DB2's.
+    plain = plain.str.replace(r"^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)", "${1}-${2}-${3}T${4}:${5}:")
+    plain = plain.str.replace(r"T(\d\d:\d\d):($|[-+])", "T${1}${2}")
+    plain = plain.str.replace(r"^(\d{4}-\d\d-\d\d)-(\d\d)\.(\d\d)\.", "${1}T${2}:${3}:")
     plain = plain.str.replace(r"^(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})", "${1}-${2}-${3}")
     plain = plain.str.replace(r"^(\d{4}-\d{1,2}-\d{1,2})(?:T|,?\s+|:)(\d)", "${1}T${2}")
     # Polars reads no hour without minutes.
@@ -159,7 +166,7 @@ def _iso(texts: pl.Series, order: str) -> pl.Series:
 def _numbered_months(texts: pl.Series) -> pl.Series:
     """Return texts with words for months, such as `31 Dec 2024` or `Dec 31, 2024`, year first."""
     texts = texts.str.replace(r"^(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,?\s+", "")
-    texts = texts.str.replace(rf"^(\d{{1,2}})[-/ ]{_MONTH}[-/, ]+(\d{{4}})", "${3}-${2}-${1}")
+    texts = texts.str.replace(rf"^(\d{{1,2}})[-/ ]?{_MONTH}[-/, ]*(\d{{4}})", "${3}-${2}-${1}")
     texts = texts.str.replace(rf"^(\d{{1,2}})[-/ ]{_MONTH}[-/, ]+(\d\d)\b", "20${3}-${2}-${1}")
     texts = texts.str.replace(
         rf"^{_MONTH}\s+(\d{{1,2}})\s+([\d:]+)\s+(\d{{4}})$", "${4}-${1}-${2} ${3}"

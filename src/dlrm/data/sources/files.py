@@ -4,6 +4,7 @@ CSV and its kin give texts; JSON lines and Parquet keep their types; libsvm and 
 a layout. Texts may be compressed.
 """
 
+import codecs
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -290,6 +291,18 @@ def _libsvm(
     return parts
 
 
+def _wide(head: bytes) -> str:
+    """Return which encoding of 2 or 4 bytes a character a text is in; empty where in none."""
+    for encoding, mark in (("UTF-32", codecs.BOM_UTF32_LE), ("UTF-32", codecs.BOM_UTF32_BE)):
+        if head.startswith(mark):
+            return encoding
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16"
+    # Without a mark of byte order every other byte of plain letters is 0.
+    even, odd = (set(head[start:64:2]) for start in (0, 1))
+    return "UTF-16LE" if odd == {0} and 0 not in even else "UTF-16BE" if even == {0} else ""
+
+
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
     """Turn what Polars says of a damaged Parquet file into an InputError."""
@@ -318,8 +331,8 @@ def _head(path: Path) -> str:
     if not lines:
         raise InputError("the file is empty, expected one sample a line", file=path)
     head = b"".join(lines)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        problem = f"is UTF-16, expected UTF-8: iconv -f UTF-16 -t UTF-8 {path.name} > new.csv"
+    if encoding := _wide(head):
+        problem = f"is {encoding}, expected UTF-8: iconv -f {encoding} -t UTF-8 OLD > NEW"
         raise InputError(problem, file=path)
     if b"\0" in lines[0]:
         raise InputError(f"is no text, {_EXPECTED}", file=path, line=1)

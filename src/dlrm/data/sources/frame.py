@@ -68,8 +68,11 @@ def to_polars(frame: Any) -> pl.DataFrame:
     if isinstance(frame, pl.DataFrame):
         return frame
     if _of_pandas(frame):
-        columns = enumerate(frame.columns)
-        return pl.DataFrame([pandas_column(str(name), frame.iloc[:, at]) for at, name in columns])
+        names = [str(name) for name in frame.columns]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise InputError("two columns are called that", file=NAME, column=twice[0])
+        columns = enumerate(names)
+        return pl.DataFrame([pandas_column(name, frame.iloc[:, at]) for at, name in columns])
     # Of rows one by one, all of them say what a column holds.
     return pl.DataFrame(frame, infer_schema_length=None)
 

@@ -40,7 +40,7 @@ def is_json(head: str, file: Path) -> bool:
         return True
     try:
         return first == "{" and isinstance(json.loads(head.lstrip().split("\n", 1)[0]), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         if name.endswith(".json"):
             problem = "is JSON, but no object a line: jq -c . OLD > NEW.jsonl"
             raise InputError(problem, file=file, line=1) from None
@@ -126,7 +126,7 @@ def _one_by_one(
             if not isinstance(value, dict):
                 raise ValueError("expected an object, {...}")
             objects.append((line, {key: _plain(entry) for key, entry in value.items()}))
-        except ValueError as problem:
+        except (ValueError, RecursionError) as problem:
             error = InputError(f"is no JSON object: {problem}", file=file, line=line)
             if on_bad_row == "error":
                 raise error from None

@@ -65,11 +65,11 @@ class Text:
                 stream.readline()
             while piece := stream.read(_PIECE_BYTES):
                 text = rest + piece
-                end, even = _even(text, shape.separator, width)
+                end, even = _even(text, shape, width)
                 if not even or (not end and len(text) > LONGEST_FIELD):
                     return False
                 rest = text[end:]
-            end, even = _even(rest + b"\n", shape.separator, width) if rest else (0, True)
+            end, even = _even(rest + b"\n", shape, width) if rest else (0, True)
             return even and end >= len(rest)
 
     def faults(self, *, quotes: bool) -> Iterator[tuple[list[str] | None, "Fault | None"]]:
@@ -151,11 +151,14 @@ class Fault:
     error: InputError
 
 
-def _even(text: bytes, separator: str, width: int) -> tuple[int, bool]:
-    """Return where the last whole record of a text ends, and whether all have `width` fields."""
+def _even(text: bytes, shape: Shape, width: int) -> tuple[int, bool]:
+    """Return where the last whole record of a text ends, and whether all have `width` fields.
+
+    Where a separator ends each record, the last of the fields is empty.
+    """
     letters = np.frombuffer(text, np.uint8)
     quote, newline = letters == ord('"'), letters == ord("\n")
-    mark = letters == ord(separator)
+    mark = letters == ord(shape.separator)
     if quote.any():
         odd = (np.cumsum(quote) & 1).astype(np.bool_)
         bounds = newline | mark | quote | (letters == ord("\r"))
@@ -171,7 +174,11 @@ def _even(text: bytes, separator: str, width: int) -> tuple[int, bool]:
     if not len(ends):
         return 0, True
     fields = np.diff(np.cumsum(mark)[ends], prepend=0) + 1
-    return int(ends[-1]) + 1, bool((fields == width).all())
+    even = bool((fields == width).all())
+    if even and shape.trailing:
+        last = ends - 1
+        even = bool(mark[last - (letters[last] == ord("\r"))].all())
+    return int(ends[-1]) + 1, even
 
 
 @lru_cache(maxsize=2)
