@@ -134,3 +134,10 @@ def test_numbers_of_another_unit_are_no_times(tmp_path):
                 encode_frame(features, counted)
     days = as_numbers(pl.Series([20_240_131, 0]), NumberReading("YYYYMMDD", time=True))
     assert [series.to_list() for series in days] == [[1_706_659_200.0, None], [False, False]]
+
+
+def test_times_of_several_forms_are_no_lists_at_their_blanks(tmp_path):
+    american, european = visits()[0], visits("%d.%m.%Y %H:%M")[0]
+    frame = pl.concat([american, european]).with_columns(x=np.arange(600) / 7)
+    schema = infer(FrameSource(frame).table(tmp_path, lambda _: None), ["label"])
+    assert schema.column("when").kind == "ignore"

@@ -156,6 +156,8 @@ def _lists(name: str, texts: pl.Series, known: pl.Series) -> Column:
         return list_column(name, items, "lists as Python and JSON write them", LITERALS)
     if are_objects(known):
         return category_column(name, texts, "objects with keys, each taken as a whole")
+    if looks_like_time(known):
+        return category_column(name, texts, "times of several forms, or of none that is known")
     if separator := separator_of(texts.drop_nulls()):
         items = known.str.split(separator).explode()
         return list_column(name, items, f'values with "{separator}" between them', separator)

@@ -132,7 +132,11 @@ def recognise(texts: pl.Series) -> tuple[str, str]:
         other = _Format("", ",", prefix, suffix)
         doubt = f'if its commas are decimal commas, set format = "{other}"'
         return str(chosen), f"AMBIGUOUS: {doubt}"
-    if (chosen.thousands, chosen.decimal) == (".", ",") and values.str.contains(_PAIR).all():
+    # Fractions of one length are rounded numbers.
+    lengths = values.str.extract(_PAIR, 1).str.len_chars()
+    if (chosen.thousands, chosen.decimal) == (".", ",") and 1 < lengths.n_unique() == (
+        lengths.drop_nulls().n_unique()
+    ):
         return str(chosen), "AMBIGUOUS: if these are pairs of numbers, make it a list in a schema"
     return str(chosen), ""
 
