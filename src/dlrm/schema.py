@@ -26,6 +26,9 @@ class DenseFeature:
     """Name of the input column."""
     transform: str = "none"
     """How the raw number became this one, e.g. `log1p`."""
+    bins: int = 0
+    """Of a piecewise number, which is a position from 0 to `bins`: components that a model makes of
+    it, see `dlrm.nn.numbers`; 0 for a number that a model takes as it is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -61,6 +61,9 @@ SCHEMAS = {
     "one feature": Schema.one_hot(3, [300], ["user"], labels=LABELS),
     "one feature alone": Schema.one_hot(0, [300], ["user"]),
     "one list alone": Schema.one_hot(0, [300], ["user"], kind="bag", labels=LABELS),
+    "piecewise numbers": replace(
+        MIXED, dense=tuple(replace(f, bins=n) for f, n in zip(MIXED.dense, (5, 0, 2), strict=True))
+    ),
     "dense features alone": Schema.one_hot(3, []),
 }
 REFUSED = {

@@ -239,7 +239,7 @@ def test_norm_relu_and_dropout_follow_each_other(relu_last):
         h = nn.functional.linear(h, layer.weight, layer.bias)
         if i == 0 or relu_last:
             h = (h - h.mean(0)) / (h.var(0, unbiased=False) + 1e-5).sqrt()
-            h = nn.functional.dropout(torch.relu(h), 0.5)
+            h = mlp._dropped(torch.relu(h))
     torch.testing.assert_close(got, h, rtol=1e-4, atol=1e-5)
     assert len(mlp.norms) == (2 if relu_last else 1)
 
@@ -305,3 +305,17 @@ def test_norms_are_never_frozen():
 def test_a_dropout_that_is_no_share_is_refused(dropout):
     with pytest.raises(ConfigError, match=r"dropout is .*expected at least 0 and below 1"):
         MLP([2, 1], relu_last=False, dropout=dropout)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.floats(0.01, 0.95), st.integers(0, 1000))
+def test_dropout_drops_its_share_and_keeps_the_mean(dropout, seed):
+    mlp = MLP([3, 3], relu_last=False, dropout=dropout)
+    torch.manual_seed(seed)
+    ones = torch.ones(401, 99)
+    dropped = mlp._dropped(ones)
+    kept = dropped[dropped > 0]
+    torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - dropout)))
+    error = (dropout / (1 - dropout) / ones.numel()) ** 0.5
+    assert abs(dropped.mean() - 1) < 6 * error
+    assert torch.equal(mlp.eval()._dropped(ones), ones)

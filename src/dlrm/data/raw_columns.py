@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import isnan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,6 +125,8 @@ def value_of(features: Features, row: Encoded, column: RawColumn) -> str | float
     if name not in known or known.get(f"{name} missing", [0.0])[0]:
         return None
     raw = float(features.raw(name, known[name])[0])
+    if isnan(raw):
+        return None
     number = next(each for each in features.features if each.columns == (name,))
     if isinstance(number, Number) and number.reading.time and abs(raw) < _LATEST:
         day = "" if 0 <= raw < 86_400 else "%Y-%m-%d "

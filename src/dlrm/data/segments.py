@@ -1,6 +1,7 @@
 """The rows of a split by the value of a column, and by user."""
 
 from dataclasses import dataclass
+from math import isnan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,5 +121,7 @@ def _quantiles(
 
 
 def _shown(raw: float) -> str:
+    if isnan(raw):
+        return MISSING
     whole = round(raw)
     return f"{whole:,}" if abs(raw - whole) <= 1e-4 * max(1.0, abs(raw)) else f"{raw:,.4g}"

@@ -23,6 +23,7 @@ from dlrm.data.coverage import FEWEST_ROWS, Coverage
 from dlrm.data.features import toml
 from dlrm.data.features.column import Column
 from dlrm.data.features.columns import Columns
+from dlrm.data.features.infer_numbers import scale_of, within_components
 from dlrm.data.forked import check_pool, pool_lost
 from dlrm.data.prepare import prepare
 from dlrm.data.scoring import encode_pieces
@@ -340,13 +341,13 @@ def _of_array(array: Any, names: list[str]) -> pl.DataFrame:
 
 def _numbers(frame: pl.DataFrame, label: str) -> Columns:
     """Return the schema of an array: a column is a number, whatever its values look like."""
-    return Columns(
-        labels=(label,),
-        columns=tuple(
-            Column(name=values.name, kind="number", missing_flag=values.has_nulls(), why="an array")
-            for values in frame
-        ),
-    )
+    columns = []
+    for values in frame:
+        scale, flag = scale_of(values)
+        columns.append(
+            Column(name=values.name, kind="number", scale=scale, missing_flag=flag, why="an array")
+        )
+    return Columns(labels=(label,), columns=within_components(tuple(columns)))
 
 
 def _weights(sample_weight: Any, rows: int) -> NDArray[np.float64]:

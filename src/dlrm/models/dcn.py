@@ -20,6 +20,7 @@ from dlrm.errors import ConfigError
 from dlrm.nn.cross import VectorCross
 from dlrm.nn.linear import Linear
 from dlrm.nn.mlp import MLP
+from dlrm.nn.numbers import Numbers
 from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
@@ -38,7 +39,8 @@ class DCN(nn.Module):
 
     def __init__(self, schema: Schema, config: "DCNConfig", dtype: ComputeDtype = "fp32"):
         super().__init__()
-        width = len(schema.dense) + len(schema.features) * config.dim
+        self.numbers = Numbers(schema)
+        width = self.numbers.width + len(schema.features) * config.dim
         self.embeddings = config.tables.build(schema, config.dim)
         self.cross = VectorCross(width, config.cross_layers)
         self.last = Linear(width, schema.num_labels, bias=False)
@@ -52,7 +54,8 @@ class DCN(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B, K)."""
-        x0 = torch.cat([batch.dense, self.embeddings(batch).flatten(1)], dim=1)
+        e = self.embeddings(batch)
+        x0 = torch.cat([self.numbers(batch.dense), e.flatten(1)], dim=1)
         return self.last(self.cross(x0)) + self.deep(x0)
 
 

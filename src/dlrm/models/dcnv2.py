@@ -22,6 +22,7 @@ from dlrm.errors import ConfigError, unknown
 from dlrm.nn.cross import MatrixCross
 from dlrm.nn.linear import Linear
 from dlrm.nn.mlp import MLP
+from dlrm.nn.numbers import Numbers
 from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
@@ -41,7 +42,8 @@ class DCNV2(nn.Module):
 
     def __init__(self, schema: Schema, config: "DCNV2Config", dtype: ComputeDtype = "fp32"):
         super().__init__()
-        width = len(schema.dense) + len(schema.features) * config.dim
+        self.numbers = Numbers(schema)
+        width = self.numbers.width + len(schema.features) * config.dim
         parallel = config.structure == "parallel"
         self.embeddings = config.tables.build(schema, config.dim)
         self.cross = MatrixCross(width, config.cross_layers, rank=config.rank, dtype=dtype)
@@ -56,7 +58,8 @@ class DCNV2(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B, K)."""
-        x0 = torch.cat([batch.dense, self.embeddings(batch).flatten(1)], dim=1)
+        e = self.embeddings(batch)
+        x0 = torch.cat([self.numbers(batch.dense), e.flatten(1)], dim=1)
         x = self.cross(x0)
         return self.deep(x) if self.last is None else self.last(x) + self.deep(x0)
 

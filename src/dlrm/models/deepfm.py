@@ -20,6 +20,7 @@ from dlrm.errors import ConfigError
 from dlrm.models.lr import LR
 from dlrm.nn.factorization import INIT_STD, SecondOrder
 from dlrm.nn.mlp import MLP
+from dlrm.nn.numbers import Numbers
 from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
@@ -39,8 +40,9 @@ class DeepFM(nn.Module):
         super().__init__()
         self.linear = LR(schema, config.tables)
         self.embeddings = config.tables.build(schema, config.dim * schema.num_labels)
-        self.pairs = SecondOrder(len(schema.dense), config.dim, schema.num_labels)
-        width = len(schema.dense) + len(schema.features) * self.embeddings.dim
+        self.numbers = Numbers(schema)
+        self.pairs = SecondOrder(self.numbers.width, config.dim, schema.num_labels)
+        width = self.numbers.width + len(schema.features) * self.embeddings.dim
         self.deep = MLP(
             [width, *config.deep, schema.num_labels],
             relu_last=False,
@@ -51,9 +53,9 @@ class DeepFM(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B, K)."""
-        e = self.embeddings(batch)
-        deep = self.deep(torch.cat([batch.dense, e.flatten(1)], dim=1))
-        return self.linear(batch) + self.pairs(batch.dense, e) + deep
+        x, e = self.numbers(batch.dense), self.embeddings(batch)
+        deep = self.deep(torch.cat([x, e.flatten(1)], dim=1))
+        return self.linear(batch) + self.pairs(x, e) + deep
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

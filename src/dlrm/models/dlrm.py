@@ -21,6 +21,7 @@ from dlrm.errors import ConfigError
 from dlrm.nn.embedding import Embeddings
 from dlrm.nn.interaction import interaction as build_interaction
 from dlrm.nn.mlp import MLP
+from dlrm.nn.numbers import Numbers
 from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
@@ -47,11 +48,12 @@ class DLRM(nn.Module):
     ):
         super().__init__()
         dim, num_dense = config.dim, len(schema.dense)
+        self.numbers = Numbers(schema)
         self.embeddings = embeddings or config.tables.build(schema, dim)
         # Without inputs all layers before the last would compute a constant, which the bias of the
         # last is by itself; a ReLU would leave it at 0 for good wherever it starts below.
         self.bottom = MLP(
-            [num_dense, *(config.bottom if num_dense else ()), dim],
+            [self.numbers.width, *(config.bottom if num_dense else ()), dim],
             relu_last=num_dense > 0,
             dtype=dtype,
             dropout=config.dropout,
@@ -74,7 +76,7 @@ class DLRM(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B, K)."""
-        x = self.bottom(batch.dense)
+        x = self.bottom(self.numbers(batch.dense))
         e = self.embeddings(batch)
         return self.top(self.interaction(x, e))
 

@@ -19,6 +19,7 @@ from dlrm.errors import ConfigError, unknown
 from dlrm.nn.fusion import BilinearFusion
 from dlrm.nn.gate import Gate
 from dlrm.nn.mlp import MLP
+from dlrm.nn.numbers import Numbers
 from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
@@ -43,7 +44,8 @@ class FinalMLP(nn.Module):
         for name in config.contexts:
             if name and name not in names:
                 raise unknown("categorical feature", name, names)
-        width = len(schema.dense) + len(names) * config.dim
+        self.numbers = Numbers(schema)
+        width = self.numbers.width + len(names) * config.dim
         self.embeddings = config.tables.build(schema, config.dim)
         self.contexts = [names.index(name) if name else None for name in config.contexts]
         """For each stream the feature whose embedding its gate sees; None for a learnt context."""
@@ -69,7 +71,7 @@ class FinalMLP(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B, K)."""
         e = self.embeddings(batch)
-        x = torch.cat([batch.dense, e.flatten(1)], dim=1)
+        x = torch.cat([self.numbers(batch.dense), e.flatten(1)], dim=1)
         inputs = [x, x]
         for i, gate in enumerate(self.gates):
             t = self.contexts[i]

@@ -17,6 +17,7 @@ from dlrm.batch import Batch
 from dlrm.errors import ConfigError
 from dlrm.models.lr import LR
 from dlrm.nn.factorization import SecondOrder
+from dlrm.nn.numbers import Numbers
 from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
@@ -35,11 +36,13 @@ class FM(nn.Module):
         super().__init__()
         self.linear = LR(schema, config.tables)
         self.embeddings = config.tables.build(schema, config.dim * schema.num_labels)
-        self.pairs = SecondOrder(len(schema.dense), config.dim, schema.num_labels)
+        self.numbers = Numbers(schema)
+        self.pairs = SecondOrder(self.numbers.width, config.dim, schema.num_labels)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B, K)."""
-        return self.linear(batch) + self.pairs(batch.dense, self.embeddings(batch))
+        pairs = self.pairs(self.numbers(batch.dense), self.embeddings(batch))
+        return self.linear(batch) + pairs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError
 from dlrm.nn.linear import Linear
+from dlrm.nn.numbers import Numbers
 from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
@@ -27,15 +28,16 @@ class LR(nn.Module):
 
     def __init__(self, schema: Schema, tables: TablesConfig):
         super().__init__()
+        self.numbers = Numbers(schema)
         self.embeddings = tables.build_first_order(schema)
-        self.linear = Linear(len(schema.dense), schema.num_labels)
+        self.linear = Linear(self.numbers.width, schema.num_labels)
         # The loss is convex: nothing is gained by a random start, and a rare id's weight stays 0.
         self.embeddings.start_at_zero()
         nn.init.zeros_(self.linear.weight)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B, K)."""
-        return self.linear(batch.dense) + self.embeddings(batch).sum(dim=1)
+        return self.linear(self.numbers(batch.dense)) + self.embeddings(batch).sum(dim=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

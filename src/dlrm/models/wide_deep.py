@@ -21,6 +21,7 @@ from dlrm.errors import ConfigError
 from dlrm.models.lr import LR
 from dlrm.nn.crosses import Crosses, crossed_schema
 from dlrm.nn.mlp import MLP
+from dlrm.nn.numbers import Numbers
 from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
@@ -50,7 +51,8 @@ class WideDeep(nn.Module):
             crossed = crossed_schema(config.crosses, schema, config.cross_rows)
             self.crosses = Crosses(schema, config.tables.build_first_order(crossed))
         self.embeddings = config.tables.build(schema, config.dim) if config.dim else None
-        width = len(schema.dense) + len(schema.features) * config.dim
+        self.numbers = Numbers(schema)
+        width = self.numbers.width + len(schema.features) * config.dim
         self.deep = MLP(
             [width, *config.deep, schema.num_labels],
             relu_last=False,
@@ -64,7 +66,7 @@ class WideDeep(nn.Module):
         wide = self.linear(batch)
         if self.crosses is not None:
             wide = wide + self.crosses(batch)
-        x = batch.dense
+        x = self.numbers(batch.dense)
         if self.embeddings is not None:
             x = torch.cat([x, self.embeddings(batch).flatten(1)], dim=1)
         return wide + self.deep(x)

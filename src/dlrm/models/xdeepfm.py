@@ -21,6 +21,7 @@ from dlrm.models.lr import LR
 from dlrm.nn.cin import CIN
 from dlrm.nn.linear import Linear
 from dlrm.nn.mlp import MLP
+from dlrm.nn.numbers import Numbers
 from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
@@ -46,10 +47,11 @@ class XDeepFM(nn.Module):
         tables = len(schema.features)
         self.linear = LR(schema, config.tables)
         self.embeddings = config.tables.build(schema, config.dim)
+        self.numbers = Numbers(schema)
         self.cin = CIN(tables, config.cin, dtype=dtype)
         self.last = Linear(self.cin.width, schema.num_labels, bias=False)
         self.deep = MLP(
-            [len(schema.dense) + tables * config.dim, *config.deep, schema.num_labels],
+            [self.numbers.width + tables * config.dim, *config.deep, schema.num_labels],
             relu_last=False,
             dtype=dtype,
             dropout=config.dropout,
@@ -59,7 +61,7 @@ class XDeepFM(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B, K)."""
         e = self.embeddings(batch)
-        deep = self.deep(torch.cat([batch.dense, e.flatten(1)], dim=1))
+        deep = self.deep(torch.cat([self.numbers(batch.dense), e.flatten(1)], dim=1))
         return self.linear(batch) + self.last(self.cin(e)) + deep
 
 

@@ -13,13 +13,14 @@ from dlrm.data.vocabulary import ID_ORDERS, IdOrder
 from dlrm.errors import ConfigError, unknown
 
 Kind = Literal["number", "category", "list", "sequence", "ignore"]
-Scale = Literal["none", "standard", "log", "log1p", "quantile"]
+Scale = Literal["none", "standard", "log", "log1p", "quantile", "piecewise"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SCALES: tuple[Scale, ...] = get_args(Scale)
 LISTS: tuple[Kind, ...] = ("list", "sequence")
 WITH_IDS: tuple[Kind, ...] = ("category", *LISTS)
 CROSS_NAME = " x "
 MOST_CROSSED = 3
+MOST_BINS = 64
 ENCODINGS = ("log_count", "target_mean", "target_score")
 """Fields of `Values` that put a number beside a category."""
 
@@ -89,7 +90,10 @@ class Column:
     scale: Scale = "standard"
     """Number: as it is; with mean 0 and deviation 1; the same after a logarithm of its size;
     log(1 + x), where what is missing or negative is 0; or its rank among the training rows. 0
-    stands for missing."""
+    stands for missing. Or piecewise: as several numbers, so that a linear layer is a function that
+    bends at quantiles and at frequent values of the training rows."""
+    bins: int = MOST_BINS
+    """Number of scale piecewise: numbers it becomes at most."""
     buckets: int = 0
     """Number: also a category of so many quantile buckets, and one for missing; 0 for none."""
     dense: bool = True
@@ -124,6 +128,9 @@ class Column:
         if self.buckets and not 2 <= self.buckets <= 100_000:
             problem = f"column {self.name}: buckets is {self.buckets}"
             raise ConfigError(f"{problem}, expected 0 or from 2 to 100000")
+        if not 2 <= self.bins <= 1024:
+            problem = f"column {self.name}: bins is {self.bins}"
+            raise ConfigError(f"{problem}, expected from 2 to 1024")
         try:
             (check_time_format if self.time else check_format)(self.format)
         except ConfigError as error:

@@ -20,8 +20,10 @@ class FeaturesConfig:
     """
 
     numbers: Scale | Literal["drop"] | None = None
-    """How numbers are scaled: none, standard, log, log1p or quantile; drop leaves only their
-    buckets."""
+    """How numbers are scaled: piecewise, none, standard, log, log1p or quantile; drop leaves only
+    their buckets."""
+    bins: int | None = None
+    """Numbers of scale piecewise become so many numbers at most."""
     buckets: int | None = None
     """Numbers become categories of so many quantile buckets as well; 0 for none."""
     missing_flags: bool | None = None
@@ -94,7 +96,10 @@ class FeaturesConfig:
             buckets = column.buckets if self.buckets is None else self.buckets
             flag = column.missing_flag if self.missing_flags is None else self.missing_flags
             dense = column.dense if self.numbers is None else self.numbers != "drop"
-            return replace(column, scale=scale, buckets=buckets, missing_flag=flag, dense=dense)
+            bins = column.bins if self.bins is None else self.bins
+            return replace(
+                column, scale=scale, bins=bins, buckets=buckets, missing_flag=flag, dense=dense
+            )
         if column.kind == "ignore":
             return column
         now = column.values

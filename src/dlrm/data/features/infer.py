@@ -13,7 +13,7 @@ from dlrm.data.features.column import Column, Values
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.duplicate_columns import without_duplicates
 from dlrm.data.features.infer_categories import MIN_COUNT, category_column, list_column
-from dlrm.data.features.infer_numbers import number_column, time_column
+from dlrm.data.features.infer_numbers import number_column, time_column, within_components
 from dlrm.data.features.infer_texts import text_column
 from dlrm.data.features.number_text import TRUTHS
 from dlrm.data.features.texts import as_numbers, as_texts, is_text
@@ -83,7 +83,7 @@ def infer(
         weight=weight,
         missing=missing,
         usual_missing=usual_missing,
-        columns=without_duplicates(table, _many_flags(table, columns)),
+        columns=without_duplicates(table, within_components(_many_flags(table, columns))),
     )
 
 

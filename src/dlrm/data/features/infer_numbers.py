@@ -1,19 +1,20 @@
 """Columns of numbers and times: amounts, codes, row numbers."""
 
 import re
+from dataclasses import replace
 
 import polars as pl
 
-from dlrm.data.features.column import Column, Scale
+from dlrm.data.features.column import MOST_BINS, Column, Scale
 from dlrm.data.features.infer_categories import category_column
 from dlrm.data.features.row_index import FEW, numbers_rows
 from dlrm.data.features.texts import as_texts, is_text
 from dlrm.data.features.time_text import read_numeric_times, recognise_number
 
-HEAVY = 20.0
-"""A number whose largest value is so many times its 90th percentile is scaled by logarithm."""
 EXACT = 2.0**53
 """Whole numbers above it are not told apart by float64."""
+MOST_COMPONENTS, FEWEST_BINS = 2048, 4
+"""Piecewise columns that would become more numbers than these have fewer bins each."""
 _SENTINELS = (-1.0, -9.0, -99.0, -999.0, -9999.0)
 """What stands for missing among codes."""
 _LEADING_ZERO = r"^-?0\d"
@@ -53,16 +54,16 @@ def number_column(
             return category_column(name, as_texts(raw), why)
     if ignored:
         return Column(name=name, kind="ignore", why=ignored)
-    scale, why = _scale(known)
     written = f'written as "{text_format}"' if text_format else ""
-    reasons = (f"{distinct:,} different numbers", why, written)
+    reasons = (f"{distinct:,} different numbers", written)
     why = ", ".join(filter(None, reasons)) + missing_words(numbers, raw)
+    scale, flag = scale_of(numbers)
     return Column(
         name=name,
         kind="number",
         scale=scale,
         format=text_format,
-        missing_flag=numbers.null_count() > 0,
+        missing_flag=flag,
         why="; ".join(filter(None, (why, doubt))),
     )
 
@@ -75,17 +76,18 @@ def time_column(
     if known.is_empty():
         why = f"every value is missing{_tokens(seconds, raw)}"
         return Column(name=name, kind="ignore", why=why)
-    missing = seconds.null_count()
-    if known.n_unique() == 1 and not missing:
+    if known.n_unique() == 1 and not seconds.null_count():
         return Column(name=name, kind="ignore", why="always the same time")
+    scale, flag = scale_of(seconds)
     why = f"a time, {text_format}" if text_format else "a time"
     return Column(
         name=name,
         kind="number",
+        scale=scale,
         time=True,
         calendar=True,
         format=text_format,
-        missing_flag=missing > 0,
+        missing_flag=flag,
         why="; ".join(filter(None, (why + missing_words(seconds, raw), doubt))),
     )
 
@@ -93,6 +95,17 @@ def time_column(
 def _beyond(known: pl.Series, raw: pl.Series) -> bool:
     """Whether values differ that are one number, as long ids do."""
     return abs(float(known[0])) > EXACT and as_texts(raw).n_unique() > 1
+
+
+def within_components(columns: tuple[Column, ...]) -> tuple[Column, ...]:
+    """Return the columns, where many piecewise ones have fewer bins than a few would."""
+    piecewise = [column for column in columns if column.scale == "piecewise"]
+    bins = max(FEWEST_BINS, MOST_COMPONENTS // max(len(piecewise), 1))
+    if bins >= MOST_BINS:
+        return columns
+    return tuple(
+        replace(column, bins=bins) if column.scale == "piecewise" else column for column in columns
+    )
 
 
 def missing_words(numbers: pl.Series, raw: pl.Series) -> str:
@@ -153,8 +166,11 @@ def _codes(name: str, known: pl.Series) -> str | None:
     return None
 
 
-def _scale(known: pl.Series) -> tuple[Scale, str]:
-    size = known.abs()
-    high, most = float(size.max()), float(size.quantile(0.9) or 0.0)  # pyright: ignore[reportArgumentType]
-    heavy = high > HEAVY * max(most, 1e-12) or (float(known.skew() or 0.0) > 2 and known.min() >= 0)  # pyright: ignore[reportOperatorIssue]
-    return ("log", "a long tail") if heavy else ("standard", "no long tail")
+def scale_of(numbers: pl.Series) -> tuple[Scale, bool]:
+    """Return how numbers are scaled, and whether a flag says where they are missing.
+
+    Piecewise numbers say it themselves; two values have no more to say than one number can.
+    """
+    if numbers.drop_nulls().n_unique() > 2:
+        return "piecewise", False
+    return "standard", numbers.null_count() > 0

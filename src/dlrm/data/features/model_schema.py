@@ -44,7 +44,9 @@ def schema_of(inputs: Sequence[Input], labels: tuple[str, ...], task: Task) -> S
         )
     return Schema(
         dense=tuple(
-            DenseFeature(name=model_input.name, transform=model_input.transform)
+            DenseFeature(
+                name=model_input.name, transform=model_input.transform, bins=model_input.bins
+            )
             for model_input in inputs
             if model_input.num_embeddings is None
         ),

@@ -5,6 +5,7 @@ x is the number, missing where the table has none.
     scaled   (f(x) - center) / deviation, with f the identity or sign(x) log(1 + |x|); or the rank
              of x among the training rows, from -1.7 to 1.7, which has deviation 1; missing is 0
     log1p    log(1 + x), 0 where x is missing or negative: nothing is fitted
+    piecewise  its position between knots, see dlrm.data.features.piecewise
     buckets  the number of training quantiles at or below x; missing is a bucket of its own
 """
 
@@ -22,10 +23,13 @@ from dlrm.data.dense import dense_array, dense_columns
 from dlrm.data.features.calendar import Calendar
 from dlrm.data.features.column import Column, Scale
 from dlrm.data.features.parts import Input, Parts
+from dlrm.data.features.piecewise import at_positions, find_knots, positions
 from dlrm.data.features.texts import PLAIN, NumberReading, as_numbers, is_text
 from dlrm.data.features.time_text import DIGITS, UNITS
 
 RANKS = 1000
+
+_ROWS_OF_BIN = int(__import__("os").environ.get("ROWS_OF_BIN", "8"))
 _SQRT3 = 3.0**0.5
 _LARGEST = float(np.finfo(np.float32).max)
 _PLAIN = frozenset(
@@ -52,6 +56,11 @@ class Number:
     deviation: float = 1.0
     ranks: tuple[float, ...] = ()
     """quantile: RANKS + 1 training quantiles, rising; empty for other scales."""
+    knots: tuple[float, ...] = ()
+    """piecewise: rising; empty for other scales, and where no training row has a number."""
+    absent: float = 0.0
+    """piecewise: position that a missing number takes. 0 where training rows have such; otherwise,
+    because no model has seen it, that of the median."""
     edges: tuple[float, ...] | None = None
     """Where buckets begin, but the first; None without buckets."""
     reading: NumberReading = PLAIN
@@ -64,10 +73,16 @@ class Number:
         """Fit a column to its training values."""
         numbers, _ = as_numbers(values, reading)
         known = numbers.drop_nulls().to_numpy()
+        known = known[np.isfinite(known)]
         ranks: tuple[float, ...] = ()
-        center, deviation = 0.0, 1.0
+        knots: tuple[float, ...] = ()
+        center, deviation, absent = 0.0, 1.0, 0.0
         if column.scale == "quantile" and len(known):
             ranks = tuple(np.quantile(known, np.linspace(0, 1, RANKS + 1)).tolist())
+        elif column.scale == "piecewise" and len(known):
+            knots = find_knots(known, min(column.bins, max(2, len(known) // _ROWS_OF_BIN)))
+            if len(known) == len(values):
+                absent = float(positions(np.median(known), knots))
         elif column.scale in ("standard", "log") and len(known):
             shown = _log(known) if column.scale == "log" else known
             # Squares of such numbers would not be finite.
@@ -90,6 +105,8 @@ class Number:
             center=center,
             deviation=deviation,
             ranks=ranks,
+            knots=knots,
+            absent=absent,
             edges=edges,
             reading=reading,
             calendar=Calendar.fit(known) if column.calendar else None,
@@ -120,7 +137,7 @@ class Number:
         """Return what the model gets of it."""
         inputs = []
         if self.dense:
-            inputs.append(Input(name=self.name, transform=self.scale))
+            inputs.append(Input(name=self.name, transform=self.scale, bins=len(self.knots)))
         if self.flag:
             inputs.append(Input(name=f"{self.name} missing", transform="flag"))
         if self.edges is not None:
@@ -161,6 +178,8 @@ class Number:
         x = values.astype(np.float64)
         if self.scale == "quantile" and self.ranks:
             return np.interp((x / _SQRT3 + 1) / 2, np.linspace(0, 1, len(self.ranks)), self.ranks)
+        if self.scale == "piecewise":
+            return at_positions(x, self.knots) if self.knots else np.full(x.shape, np.nan)
         x = x * self.deviation + self.center
         with np.errstate(over="ignore"):
             if self.scale == "log1p":
@@ -185,6 +204,7 @@ class Number:
         known = {key: value for key, value in values.items() if key not in ("type", "time")}
         edges, calendar = values["edges"], values.get("calendar")
         known["ranks"] = tuple(values["ranks"])
+        known["knots"] = tuple(values.get("knots", ()))
         known["edges"] = None if edges is None else tuple(edges)
         # Older features only say whether it is a time.
         known["reading"] = NumberReading(
@@ -218,7 +238,7 @@ def encode_floats(numbers: Sequence[Number], x: NDArray[np.float64]) -> list[Par
     """Return the inputs of C columns from their numbers (C, n), NaN where they are missing."""
     missing = np.isnan(x)
     scaled = np.empty(x.shape, np.float32)
-    for function in ("none", "log", "log1p", "quantile"):
+    for function in ("none", "log", "log1p", "quantile", "piecewise"):
         # Without ranks, a rank is a number that has no deviation.
         chosen = [
             c for c, number in enumerate(numbers) if number.dense and _function(number) == function
@@ -227,6 +247,12 @@ def encode_floats(numbers: Sequence[Number], x: NDArray[np.float64]) -> list[Par
             continue
         if function == "log1p":
             scaled[chosen] = _log1p(x[chosen])
+            continue
+        if function == "piecewise":
+            for c in chosen:
+                knots = numbers[c].knots
+                places = positions(x[c], knots) if knots else 0.0
+                scaled[c] = np.where(missing[c], numbers[c].absent, places)
             continue
         if function == "quantile":
             y = np.stack([numbers[c].ranked(x[c]) for c in chosen])

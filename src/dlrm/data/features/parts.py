@@ -20,6 +20,8 @@ class Input:
     """Rows of the table of a category; None for a number."""
     transform: str = "none"
     """How a number became this one."""
+    bins: int = 0
+    """Components that a model makes of a piecewise number; 0 for others."""
     kind: Kind = "one_hot"
     """How many ids a sample has of a category."""
     max_length: int = 0

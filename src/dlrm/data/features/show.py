@@ -65,7 +65,11 @@ def what(column: Column) -> str:
     if column.kind == "number":
         if column.dense and column.scale != "none":
             words.append(
-                {"standard": "standardised", "quantile": "ranked"}.get(column.scale, column.scale)
+                {
+                    "standard": "standardised",
+                    "quantile": "ranked",
+                    "piecewise": f"{column.bins} bins",
+                }.get(column.scale, column.scale)
             )
         if column.buckets:
             words.append(f"{column.buckets} buckets")

@@ -18,8 +18,9 @@ _HEAD = """\
 # kind        number, category, list, sequence or ignore
 #             missing = ["unknown"] for texts that are missing in every column;
 #             usual_missing = false where "n/a", "NULL", "-" and the like are not
-# number      scale = "standard", "log", "log1p", "quantile" or "none"; buckets = N for quantile
-#             buckets as well; dense = false for the buckets alone; missing_flag = true;
+# number      scale = "piecewise", in at most bins = N; "standard", "log", "log1p", "quantile" or
+#             "none"; buckets = N for quantile buckets as well; dense = false for the buckets
+#             alone; missing_flag = true;
 #             format = the number 1234.5 as the column writes it: "1,234.5", "1.234,5", "$1,234.5"
 #             time = true for times such as 2024-01-31 12:00:00; format = "month first", "day
 #             first", "YYMMDDHH", "seconds", ...; calendar = true for its hour, weekday and recency
@@ -33,7 +34,7 @@ _HEAD = """\
 #   [[cross]]
 #   columns = ["A", "B"]
 """
-_NUMBER = ("scale", "buckets", "dense", "missing_flag", "time", "format", "calendar")
+_NUMBER = ("scale", "bins", "buckets", "dense", "missing_flag", "time", "format", "calendar")
 _OF_KIND: dict[str, tuple[str, ...]] = {
     "number": _NUMBER,
     "category": ("table",),
