@@ -83,7 +83,7 @@ def infer(
             times.
         missing: A text that is missing in every column; may be given several times.
         only_empty_missing: n/a, NULL, - and the like are not missing in numbers, times and labels.
-        features: auto tries buckets, log counts, target means and crosses, and keeps what helps.
+        features: auto tries log counts, target means and crosses, and keeps what helps.
         bad_rows: Stop at a line that is no row, or leave it out.
         separator: What is between fields, such as ";", "::", tab or spaces.
         header: Whether a line names the columns; without one they are c0, c1, ...

@@ -39,6 +39,7 @@ from dlrm.training.growth import growth
 from dlrm.training.importance import keep_importance
 from dlrm.training.rank_zero_first import rank_zero_first
 from dlrm.training.refit import refit
+from dlrm.training.trees import default_trees
 
 
 def train(
@@ -357,17 +358,18 @@ def fresh(recipe: str) -> Path:
 def _train(
     config: TrainConfig, dataset: Dataset, run: Run, world: World, *, resume: bool
 ) -> TrainResult:
-    baseline = None
+    baseline = trees = None
     if config.baseline:
         # A fresh one: the other run's baseline knows fewer values.
         simpler = replace(baseline_of(config), from_run=None)
         path = run.path / "baseline"
         _, seen = runner.complete(path, "baseline", simpler, dataset, title="baseline", world=world)
         baseline = (simpler.model.name, seen)
+        trees = default_trees(dataset, config.seed) if world.first else None
     if config.refit:
         config, dataset = refit(config, dataset, run, world)
     model = runner.fit(config, dataset, run, resume=resume, world=world)
-    runner.evaluate(config, dataset, run, model, baseline, world)
+    runner.evaluate(config, dataset, run, model, baseline, world, trees=trees)
     if config.importance:
         keep_importance(config, dataset, run, model, world)
     if world.first:

@@ -30,8 +30,8 @@ class TrainResult:
     model: str
     """Its name: `dlrm`, or `dlrm x 5` for an ensemble."""
     evaluations: dict[str, dict[str, Any]]
-    """By split: `metrics`, and where known those of the `members`, the `optimum` and the
-    `baseline`; of several labels those of the first, and of each below `labels`."""
+    """By split: `metrics`, and where known those of the `members`, the `optimum`, the
+    `trees` and the `baseline`; of several labels those of the first, and of each below `labels`."""
     effort: TrainingStats
     """What the training took; of an ensemble all members together."""
     report: Path | None
@@ -112,6 +112,8 @@ class TrainResult:
             rows["  each alone, mean"] = mean_of_members(members, names)
         if baseline := evaluation["baseline"]:
             rows[f"  baseline {baseline['name']}"] = baseline["metrics"]
+        if trees := evaluation.get("trees"):
+            rows["  LightGBM, its defaults"] = trees
         if evaluation["optimum"]:
             rows["  optimum"] = evaluation["optimum"]
         return rows
@@ -124,6 +126,7 @@ def _beside(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "members": evaluation.get("members"),
         "optimum": evaluation.get("optimum"),
         "baseline": (evaluation.get("baseline") or {}).get("metrics"),
+        "trees": evaluation.get("trees"),
     }
 
 

@@ -65,7 +65,7 @@ class Estimator(BaseEstimator):
         batch_size: Samples a batch.
         patience: Evaluations without a gain in validation after which training stops; 0 for never.
         ensemble: Models to train and average.
-        features: `auto` tries buckets, log counts, target means and crosses, and keeps what helps.
+        features: `auto` tries log counts, target means and crosses, and keeps what helps.
         schema: What the columns are: a file that `dlrm data infer` wrote, or the schema itself, its
             label not looked at; None infers it. The columns of an array are numbers.
         validation_fraction: Share of the rows that choose the best model, and are not trained on.

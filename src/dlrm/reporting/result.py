@@ -17,13 +17,14 @@ def tables(record: Record) -> list[Html]:
     """Return tables of the final metrics, the model beside the baseline and the optimum."""
     shown = []
     for split, final in record.finals.items():
-        who = [one for one in ("baseline", "model", "optimum") if values(final, one)]
+        who = [one for one in ("baseline", "trees", "model", "optimum") if values(final, one)]
         if "model" not in who:
             continue
         own = record.name if record.size > 1 else "Model"
-        names = {"baseline": baseline_name(record), "model": own, "optimum": "best possible"}
+        rival = baseline_name(record).capitalize()
+        names = {"baseline": rival, "trees": "LightGBM", "model": own, "optimum": "Best possible"}
         gaps = {key: gap(final, key) for key in METRICS}
-        heads = ["Metric", *(own if one == "model" else names[one].capitalize() for one in who)]
+        heads = ["Metric", *(names[one] for one in who)]
         if any(gaps.values()):
             heads.append("Gap closed")
         rows = []

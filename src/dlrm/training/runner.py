@@ -1,6 +1,7 @@
 """One run of a config, from a fresh directory to its evaluations."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from dlrm.data.features.features import Features
 from dlrm.data.store import Dataset
 from dlrm.errors import DivergedError, Interrupted, RunError
 from dlrm.json_file import write_sealed
+from dlrm.metrics import Metrics
 from dlrm.parallel.world import World
 from dlrm.run import Run
 from dlrm.training import ensemble, loop
@@ -160,6 +162,8 @@ def evaluate(
     model: nn.Module,
     baseline: tuple[str, dict[str, dict[str, Any]]] | None = None,
     world: World | None = None,
+    *,
+    trees: Mapping[str, Metrics] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Write evaluation-SPLIT.json of the final model for each held-out split that has rows.
 
@@ -170,11 +174,12 @@ def evaluate(
         model: The best model of the run.
         baseline: Name of the model to compare with, and its own evaluations.
         world: The processes of the run, of which the first measures and writes.
+        trees: What LightGBM predicts of each split; None where it is not known.
 
     Returns:
         Nothing but on the first process. By split: the name of the `model`, its `metrics`, those of
-        the `members` of an ensemble, and where known those of the `optimum` and the `baseline`; of
-        several labels those of the first, and those of each below `labels`.
+        the `members` of an ensemble, and where known those of the `optimum`, the `baseline` and
+        the `trees`; of several labels those of the first, and those of each below `labels`.
 
     """
     schema, evaluations = dataset.schema, {}
@@ -187,6 +192,7 @@ def evaluate(
             continue
         best = optimum(split)
         described = describe(predictions, schema)
+        rivals = describe(trees[name], schema) if trees else {}
         for label, values in described.items():
             values["members"] = ensemble.scores(run, config, name, label)
             # What labels were drawn with is known of the first alone.
@@ -196,6 +202,8 @@ def evaluate(
             if baseline:
                 metrics = ensemble.metrics_of(baseline[1][name], label)
                 values["baseline"] = {"name": baseline[0], "metrics": metrics}
+            if trees:
+                values["trees"] = rivals[label]["metrics"]
         evaluations[name] = {
             "split": name,
             "model": ensemble.model_name(config),

@@ -1,7 +1,8 @@
 """Gradient-boosted trees on the rows a model sees: the rival that a deep model has to beat.
 
-The one file that knows LightGBM (extra `trees`). Its settings are its own defaults but for more
-trees of 63 leaves, which stop growing in number when the validation rows no longer gain.
+The one file that knows LightGBM (extra `trees`). In comparisons its settings are its own defaults
+but for more trees of 63 leaves, which stop growing in number when the validation rows no longer
+gain; beside a single run they are its defaults.
 """
 
 from collections.abc import Callable
@@ -21,14 +22,42 @@ because a split over many categories fits noise."""
 MOST_TREES = 1000
 PATIENCE = 30
 """Trees without a gain on the validation rows after which none are added."""
+MOST_ROWS = 2_000_000
+"""Training rows up to which trees of default settings stand beside a run."""
+DEFAULT_TREES = 100
+"""LightGBM's own number of trees."""
+_TUNED = {
+    "num_leaves": 63,
+    "learning_rate": 0.05,
+    "min_data_per_group": 50,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "feature_fraction": 0.8,
+}
 
 
-def fit_trees(dataset: Dataset, seed: int, *, title: str = "trees") -> dict[str, Metrics]:
+def default_trees(dataset: Dataset, seed: int) -> dict[str, Metrics] | None:
+    """Return what `fit_trees` does with LightGBM's defaults; None where that is not to be had.
+
+    That is without LightGBM, with lists of ids, or with more than `MOST_ROWS` training rows.
+    """
+    if dataset.schema.list_features or len(dataset.split("train")) > MOST_ROWS:
+        return None
+    try:
+        return fit_trees(dataset, seed, tuned=False, title="LightGBM")
+    except MissingExtraError:
+        return None
+
+
+def fit_trees(
+    dataset: Dataset, seed: int, *, tuned: bool = True, title: str = "trees"
+) -> dict[str, Metrics]:
     """Train LightGBM on the training split, on each label alone, and predict the others.
 
     Args:
         dataset: With one id per categorical feature.
         seed: Of the rows and features that each tree sees.
+        tuned: Whether validation chooses the number of trees; otherwise LightGBM's defaults.
         title: Of the progress bar.
 
     Returns:
@@ -48,12 +77,18 @@ def fit_trees(dataset: Dataset, seed: int, *, title: str = "trees") -> dict[str,
         raise ConfigError(f"trees take one value a feature, but {lists[0].name} holds lists of ids")
     splits = {name: dataset.split(name) for name in ("train", "validation", "test")}
     tables = {name: _table(split) for name, split in splits.items()}
+    most = MOST_TREES if tuned else DEFAULT_TREES
     with terminal.progress() as bar:
-        task = bar.add_task(title, total=MOST_TREES * schema.num_labels)
+        task = bar.add_task(title, total=most * schema.num_labels)
         boosters = []
         for label in range(schema.num_labels):
-            boosters.append(_fit(splits, tables, schema, label, seed, lambda _: bar.advance(task)))
-            bar.update(task, completed=MOST_TREES * (label + 1))
+            grown = _fit(
+                *(splits, tables, schema, label, seed),
+                tuned=tuned,
+                advance=lambda _: bar.advance(task),
+            )
+            boosters.append(grown)
+            bar.update(task, completed=most * (label + 1))
     predicted = {}
     for name, split in splits.items():
         if name == "train" or not len(split):
@@ -74,20 +109,17 @@ def _fit(
     schema: Schema,
     label: int,
     seed: int,
+    *,
+    tuned: bool,
     advance: Callable[[Any], None],
 ) -> Any:
     """Return the trees of one label."""
     import lightgbm
 
     settings: dict[str, Any] = {
-        "objective": "binary" if schema.task == "classification" else "regression",
-        "num_leaves": 63,
-        "learning_rate": 0.05,
-        "min_data_per_group": 50,
-        "bagging_fraction": 0.8,
-        "bagging_freq": 1,
-        "feature_fraction": 0.8,
+        **(_TUNED if tuned else {}),
         "seed": seed,
+        "objective": "binary" if schema.task == "classification" else "regression",
         "deterministic": True,
         "force_row_wise": True,
         "verbosity": -1,
@@ -101,14 +133,14 @@ def _fit(
         return lightgbm.Dataset(tables[name], labels, weight=split.weights, **options)
 
     train = rows_of("train", categorical_feature=few, params=settings)
-    judged = len(splits["validation"]) > 0
+    judged = tuned and len(splits["validation"]) > 0
     callbacks: list[Any] = [advance]
     if judged:
         callbacks.append(lightgbm.early_stopping(PATIENCE, verbose=False))
     return lightgbm.train(
         settings,
         train,
-        MOST_TREES if judged else MOST_TREES // 4,
+        MOST_TREES if judged else MOST_TREES // 4 if tuned else DEFAULT_TREES,
         valid_sets=[rows_of("validation", reference=train)] if judged else None,
         callbacks=callbacks,
     )

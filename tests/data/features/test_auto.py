@@ -1,6 +1,5 @@
 import numpy as np
 import polars as pl
-import pytest
 
 from dlrm.data.features.auto import choose
 from dlrm.data.features.columns import Columns
@@ -21,8 +20,6 @@ def planted(rows: int, seed: int, kind: str) -> pl.DataFrame:
     logit = 0.5 * x + np.where(d > 6, 0.5, -0.5)
     if kind == "cross":
         logit = logit + 1.5 * rng.normal(size=(12, 12))[a, b]
-    if kind == "u":
-        logit = logit + 1.5 * (u**2 - 1)
     label = rng.random(rows) < 1 / (1 + np.exp(-logit))
     texts = {
         name: [f"{name}{k}" for k in ids] for name, ids in zip("abcd", (a, b, c, d), strict=True)
@@ -44,28 +41,18 @@ def test_a_planted_cross_is_found(tmp_path):
     assert [set(cross.columns) for cross in schema.crosses] == [{"a", "b"}]
     assert schema.crosses[0].why.startswith("lowers log loss by 0.")
     assert "on held-out training rows" in schema.crosses[0].why
-    assert not schema.column("u").buckets
-
-
-def test_a_planted_curve_gets_buckets(tmp_path):
-    schema = chosen(planted(6000, 1, "u"), tmp_path / "raw")
-    assert schema.column("u").buckets == 32
-    assert "in buckets it lowers log loss by 0." in schema.column("u").why
-    assert not schema.column("x").buckets
-    assert not schema.crosses
 
 
 def test_where_there_is_nothing_nothing_is_found(tmp_path):
     found = 0
     for seed in range(6):
         schema = chosen(planted(2000, seed, "none"), tmp_path / f"{seed}")
-        found += len(schema.crosses) + sum(column.buckets > 0 for column in schema.columns)
+        found += len(schema.crosses)
     assert found <= 1
 
 
-@pytest.mark.parametrize("kind", ["cross", "u"])
-def test_only_training_rows_are_looked_at(tmp_path, kind):
-    frame = planted(4000, 2, kind)
+def test_only_training_rows_are_looked_at(tmp_path):
+    frame = planted(4000, 2, "cross")
     half = frame.height // 2
     rng = np.random.default_rng(0)
     other = frame[half:].with_columns(
@@ -81,7 +68,7 @@ def test_only_training_rows_are_looked_at(tmp_path, kind):
     encoders = [Features.load(made.path) for made in (one, two)]
     assert all(isinstance(encoder, Features) for encoder in encoders)
     assert encoders[0].columns == encoders[1].columns  # type: ignore[union-attr]
-    assert encoders[0].columns.crosses or encoders[0].columns.column("u").buckets  # type: ignore[union-attr]
+    assert encoders[0].columns.crosses  # type: ignore[union-attr]
     mine, theirs = arrays(one), arrays(two)
     for array in ("dense", "ids"):
         np.testing.assert_array_equal(mine[f"train {array}"], theirs[f"train {array}"])

@@ -119,5 +119,5 @@ def test_one_value_and_missing_ones_are_told_apart():
 @given(st.floats(-1e300, 1e300), st.integers(1, 5))
 def test_numbers_at_positions(start, count):
     knots = tuple(np.unique(start + np.arange(count) * (abs(start) + 1)).tolist())
-    places = np.arange(len(knots)) + 1.0
+    places = np.arange(len(knots), dtype=np.float64) + 1
     np.testing.assert_allclose(at_positions(places, knots), knots)

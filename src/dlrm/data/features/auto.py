@@ -1,8 +1,8 @@
-"""`--features auto`: which buckets, log counts, target means and crosses are worth having.
+"""`--features auto`: which log counts, target means and crosses are worth having.
 
 Only training rows take part. They are cut in two halves; a logistic regression of the plain columns
-is fitted on each half and predicts the other. A candidate is a column of keys (buckets of a number,
-of a log count, of a target mean; values of a cross), and its worth is what one Newton step per key,
+is fitted on each half and predicts the other. A candidate is a column of keys (buckets of a log
+count or of a target mean, values of a cross), and its worth is what one Newton step per key,
 fitted on the rows of one half, gains in log loss on the other:
 
     d_k = sum_k (y - p) / (sum_k p (1 - p) + ridge)        gain = mean of loss(p) - loss(p + d_k)
@@ -10,7 +10,7 @@ fitted on the rows of one half, gains in log loss on the other:
 A candidate stays if its gain is more than `LEAST_ERRORS` standard errors, for the best few.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -24,7 +24,6 @@ from dlrm.data.features.category import Category
 from dlrm.data.features.column import CROSS_NAME, ENCODINGS, Cross, Values
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.fit import FittingRows, fit
-from dlrm.data.features.number import Number
 from dlrm.data.features.texts import as_texts
 from dlrm.data.lists import Lists, take
 from dlrm.data.vocabulary import distinct
@@ -85,10 +84,8 @@ def choose(rows: FittingRows, schema: Columns, *, seed: int = 0) -> Columns:
             bar.advance(task)
             return _worth(keys, logits, clicks, halves)
 
-        buckets = dict(_numbers(rows, schema, worth))
         columns = []
         for column in schema.columns:
-            gain = buckets.get(column.name)
             if column.kind == "category":
                 frame = rows.frame(column.name)
                 values, why = _beside(column.values, (column.name,), frame, clicks, worth)
@@ -96,23 +93,9 @@ def choose(rows: FittingRows, schema: Columns, *, seed: int = 0) -> Columns:
                 column = replace(  # noqa: PLW2901 - the column, as it is from here on
                     column, values=values, why=f"{column.why}{why}"
                 )
-            elif gain and gain.sure:
-                column = replace(  # noqa: PLW2901
-                    column, buckets=BUCKETS, why=f"{column.why}; in buckets it {gain.why}"
-                )
             columns.append(column)
         crosses = _crosses(rows, schema, worth)
     return replace(schema, columns=tuple(columns), crosses=(*schema.crosses, *crosses))
-
-
-def _numbers(rows: FittingRows, schema: Columns, worth: Worth) -> Iterator[tuple[str, Gain]]:
-    """Yield what buckets of each number gain."""
-    for column in schema.columns:
-        if column.kind == "number" and not column.buckets:
-            values = rows.frame(column.name)[column.name]
-            asked = replace(column, buckets=BUCKETS)
-            fitted = Number.fit(asked, values, schema.reading(column))
-            yield column.name, worth(fitted.bucket(values).astype(np.int64))
 
 
 def _beside(
@@ -216,10 +199,14 @@ def _base(rows: FittingRows, schema: Columns, halves: Halves) -> NDArray[np.floa
 
 
 def _plain(schema: Columns) -> Columns:
-    """Return the schema without crosses and without what is counted beside values."""
+    """Return the schema without crosses and without what is counted beside values.
+
+    Numbers are as they are or ranked, because the regression makes nothing of their positions.
+    """
     columns = tuple(
         replace(
             column,
+            scale="quantile" if column.scale == "piecewise" else column.scale,
             values=replace(column.values, embed=True, **dict.fromkeys(ENCODINGS, False)),
         )
         for column in schema.columns

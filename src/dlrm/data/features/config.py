@@ -54,7 +54,7 @@ class FeaturesConfig:
     cross_embed: bool = True
     """Whether crosses have embeddings; without, only their log counts and target means remain."""
     select: Annotated[Literal["given", "auto"], tyro.conf.arg(aliases=["--features"])] = "given"
-    """auto tries buckets, log counts, target means and crosses on the training rows, and keeps what
+    """auto tries log counts, target means and crosses on the training rows, and keeps what
     helps."""
 
     def __post_init__(self) -> None:
