@@ -28,7 +28,7 @@ def script(name: str) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["generate", "loading", "numerics", "predictor"])
+@pytest.mark.parametrize("name", ["generate", "loading", "numerics", "predictor", "tables"])
 def test_quick_runs_leave_rows_where_asked(name: str, workdir: Path) -> None:
     script(name).main(["--quick", "--out", "rows.jsonl"])
     rows = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
@@ -49,6 +49,7 @@ def test_quick_runs_leave_rows_where_asked(name: str, workdir: Path) -> None:
         "numerics",
         "operators",
         "accuracy",
+        "tables",
         "plan",
         "prediction",
         "figure6",

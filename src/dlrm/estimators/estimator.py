@@ -343,7 +343,7 @@ def _numbers(frame: pl.DataFrame, label: str) -> Columns:
     """Return the schema of an array: a column is a number, whatever its values look like."""
     columns = []
     for values in frame:
-        scale, flag = scale_of(values)
+        scale, _, flag = scale_of(values)
         columns.append(
             Column(name=values.name, kind="number", scale=scale, missing_flag=flag, why="an array")
         )

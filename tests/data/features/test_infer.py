@@ -11,7 +11,7 @@ from dlrm.data.sources.frame import FrameSource
 
 from .tables import inferred
 
-N = 2000
+N = 4000
 Table = tuple[pl.DataFrame, dict[str, str]]
 
 
@@ -347,7 +347,7 @@ def test_each_guess_says_why(tmp_path):
     reasons = {column.name: column.why for column in schema.columns}
     assert all(reasons.values())
     assert reasons["PassengerId"] == "numbers the rows"
-    assert reasons["Name"] == "nearly every row has a value of its own (2,000 in 2,000)"
+    assert reasons["Name"] == "nearly every row has a value of its own (4,000 in 4,000)"
     assert reasons["Pclass"] == "3 different whole numbers"
     assert reasons["Fare"].endswith("different numbers")
     assert not schema.column("Age").missing_flag

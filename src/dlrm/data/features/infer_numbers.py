@@ -13,6 +13,11 @@ from dlrm.data.features.time_text import read_numeric_times, recognise_number
 
 EXACT = 2.0**53
 """Whole numbers above it are not told apart by float64."""
+HEAVY = 20.0
+"""A number whose largest value is so many times its 90th percentile is scaled by logarithm."""
+ENOUGH = 3000
+"""Numbers of a column from which on it is piecewise. Fewer are too few for many bins: of smooth
+functions of a thousand rows a model learns more from one number than from 64."""
 MOST_COMPONENTS, FEWEST_BINS = 2048, 4
 """Piecewise columns that would become more numbers than these have fewer bins each."""
 _SENTINELS = (-1.0, -9.0, -99.0, -999.0, -9999.0)
@@ -55,9 +60,9 @@ def number_column(
     if ignored:
         return Column(name=name, kind="ignore", why=ignored)
     written = f'written as "{text_format}"' if text_format else ""
-    reasons = (f"{distinct:,} different numbers", written)
+    scale, tail, flag = scale_of(numbers)
+    reasons = (f"{distinct:,} different numbers", tail, written)
     why = ", ".join(filter(None, reasons)) + missing_words(numbers, raw)
-    scale, flag = scale_of(numbers)
     return Column(
         name=name,
         kind="number",
@@ -78,7 +83,8 @@ def time_column(
         return Column(name=name, kind="ignore", why=why)
     if known.n_unique() == 1 and not seconds.null_count():
         return Column(name=name, kind="ignore", why="always the same time")
-    scale, flag = scale_of(seconds)
+    scale, _, flag = scale_of(seconds)
+    scale = "standard" if scale == "log" else scale
     why = f"a time, {text_format}" if text_format else "a time"
     return Column(
         name=name,
@@ -166,11 +172,16 @@ def _codes(name: str, known: pl.Series) -> str | None:
     return None
 
 
-def scale_of(numbers: pl.Series) -> tuple[Scale, bool]:
-    """Return how numbers are scaled, and whether a flag says where they are missing.
+def scale_of(numbers: pl.Series) -> tuple[Scale, str, bool]:
+    """Return how numbers are scaled and why, and whether a flag says where they are missing.
 
     Piecewise numbers say it themselves; two values have no more to say than one number can.
     """
-    if numbers.drop_nulls().n_unique() > 2:
-        return "piecewise", False
-    return "standard", numbers.null_count() > 0
+    known = numbers.drop_nulls()
+    if known.len() >= ENOUGH and known.n_unique() > 2:
+        return "piecewise", "", False
+    missing = numbers.null_count() > 0
+    size = known.abs()
+    high, most = float(size.max() or 0.0), float(size.quantile(0.9) or 0.0)  # pyright: ignore[reportArgumentType]
+    heavy = high > HEAVY * max(most, 1e-12) or (float(known.skew() or 0.0) > 2 and known.min() >= 0)  # pyright: ignore[reportOperatorIssue]
+    return ("log", "a long tail", missing) if heavy else ("standard", "no long tail", missing)

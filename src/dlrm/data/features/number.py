@@ -29,7 +29,6 @@ from dlrm.data.features.time_text import DIGITS, UNITS
 
 RANKS = 1000
 
-_ROWS_OF_BIN = int(__import__("os").environ.get("ROWS_OF_BIN", "8"))
 _SQRT3 = 3.0**0.5
 _LARGEST = float(np.finfo(np.float32).max)
 _PLAIN = frozenset(
@@ -80,7 +79,7 @@ class Number:
         if column.scale == "quantile" and len(known):
             ranks = tuple(np.quantile(known, np.linspace(0, 1, RANKS + 1)).tolist())
         elif column.scale == "piecewise" and len(known):
-            knots = find_knots(known, min(column.bins, max(2, len(known) // _ROWS_OF_BIN)))
+            knots = find_knots(known, column.bins)
             if len(known) == len(values):
                 absent = float(positions(np.median(known), knots))
         elif column.scale in ("standard", "log") and len(known):
