@@ -74,11 +74,11 @@ def histogram(record: Record) -> Html:
         yes, no = (
             float((middle * counted).sum() / counted.sum()) for counted in (positives, negatives)
         )
-        title += f": {percent(yes)} on average with a click, {percent(no)} without"
+        title += f": {percent(yes)} on average where positive, {percent(no)} where not"
     drawing = charts.histogram(_name(record, "histogram"), title, edges, negatives, positives)
     legend = [
-        key(f"no click ({compact(float(negatives.sum()))} rows)", "model"),
-        key(f"click ({compact(float(positives.sum()))} rows)", "train", SWATCHES["train-dashed"]),
+        key(f"negative ({compact(float(negatives.sum()))} rows)", "model"),
+        key(f"positive ({compact(float(positives.sum()))} rows)", "train", SWATCHES["train-dashed"]),
     ]
     return figure(title, legend, drawing, "The bars of each label add up to 100%.")
 

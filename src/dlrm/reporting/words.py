@@ -30,7 +30,7 @@ METRICS = {**CLASSIFICATION, **REGRESSION, "samples": "Samples"}
 """The metrics of an evaluation, in the order in which they are shown."""
 
 MEANINGS = {
-    "auc": "how often a clicked row scores above one that was not; higher is better",
+    "auc": "how often a positive row scores above a negative one; higher is better",
     "log_loss": "mean −log of the probability given to what happened; lower is better",
     "normalized_entropy": "log loss over that of always saying the positive rate; below 1",
     "accuracy": "share of rows on the right side of one half; higher is better",
