@@ -32,6 +32,7 @@ INTERACTIONS = (
     {"interaction": "dot"},
     {"interaction": "dot", "self_interaction": True},
     {"interaction": "cat"},
+    {"interaction": "cat", "wide": True},
     {"interaction": "sum"},
     {"interaction": "projection", "projection": 2},
 )
@@ -60,7 +61,8 @@ def equation(model: DLRM, schema: Schema, batch: Batch, options: dict) -> list[n
                 z = np.concatenate([x, [v @ p_j for v in every for p_j in p]])
             case _:
                 z = np.sum(every, axis=0)
-        logits.append(apply_mlp(model.top, z))
+        wide = 0.0 if model.wide is None else array(model.wide.weight) @ batch.dense[b].numpy()
+        logits.append(apply_mlp(model.top, z) + wide)
     return logits
 
 

@@ -4,8 +4,9 @@
     e = embeddings(batch)                     one vector per categorical feature
     logits = top(interaction(x, e))           dot products of all pairs, by default
 
-Without dense features x is a vector that is learnt, the same for all samples: its dot product with
-an embedding is a weight of the id, as in logistic regression.
+With `wide`, a weight per dense feature adds to the logits. Without dense features x is a vector
+that is learnt, the same for all samples: its dot product with an embedding is a weight of the id,
+as in logistic regression.
 
 Source: Naumov et al., "Deep Learning Recommendation Model for Personalization and Recommendation
 Systems", arXiv 1906.00091.
@@ -20,6 +21,7 @@ from dlrm.batch import Batch
 from dlrm.errors import ConfigError
 from dlrm.nn.embedding import Embeddings
 from dlrm.nn.interaction import interaction as build_interaction
+from dlrm.nn.linear import Linear
 from dlrm.nn.mlp import MLP
 from dlrm.nn.numbers import Numbers
 from dlrm.nn.precision import ComputeDtype
@@ -66,6 +68,10 @@ class DLRM(nn.Module):
             self_interaction=config.self_interaction,
             projection=config.projection,
         )
+        self.wide = None
+        if config.wide and num_dense:
+            self.wide = Linear(self.numbers.width, schema.num_labels, bias=False)
+            nn.init.zeros_(self.wide.weight)
         self.top = MLP(
             [self.interaction.width, *config.top, schema.num_labels],
             relu_last=False,
@@ -76,9 +82,11 @@ class DLRM(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B, K)."""
-        x = self.bottom(self.numbers(batch.dense))
+        dense = self.numbers(batch.dense)
+        x = self.bottom(dense)
         e = self.embeddings(batch)
-        return self.top(self.interaction(x, e))
+        logits = self.top(self.interaction(x, e))
+        return logits if self.wide is None else logits + self.wide(dense)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +108,8 @@ class DLRMConfig:
     """Whether `dot` also pairs each vector with itself."""
     projection: int = 8
     """Combinations of the vectors that `projection` pairs them with, instead of all pairs."""
+    wide: bool = False
+    """Whether each dense feature also adds to the logits by itself, with a weight."""
     dropout: float = 0.0
     """Share of the MLPs' hidden units that training drops."""
     batch_norm: bool = False
