@@ -90,7 +90,8 @@ def movielens(folder: Path) -> pl.DataFrame:
     items = items.select("item", "released", genres + "g")
     joined = ratings.sort("time", maintain_order=True).join(users, on="user", how="left")
     joined = joined.join(items, on="item", how="left").with_columns(
-        pl.col("user", "item").cast(pl.String) + "#", label=(pl.col("stars") >= 4).cast(pl.Int8)
+        pl.col("user", "item", "zip").cast(pl.String) + "#",
+        label=(pl.col("stars") >= 4).cast(pl.Int8),
     )
     return joined.drop("stars", "time")
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -186,7 +187,11 @@ def test_the_baseline_and_the_optimum_stand_beside(workdir, clicks, capsys):
     assert 0.5 < row["optimum"]["auc"] < 1
     assert row["baseline"]["samples"] == row["samples"] == row["optimum"]["samples"] == 300
     assert row["optimum"]["log_loss"] < row["baseline"]["log_loss"]
-    assert Path(row["report"]).read_text().startswith("<!DOCTYPE html>")
+    page = Path(row["report"]).read_text()
+    assert page.startswith("<!DOCTYPE html>")
+    if find_spec("lightgbm"):
+        assert row["trees"]["samples"] == 300
+        assert ">LightGBM</th>" in page
 
 
 def test_a_run_without_held_out_rows_still_ends_well(workdir, capsys):

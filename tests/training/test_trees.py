@@ -9,7 +9,7 @@ from dlrm.data.prepare import prepare
 from dlrm.data.sources.frame import FrameSource
 from dlrm.errors import MissingExtraError
 from dlrm.metrics import MetricValues, measure
-from dlrm.training.trees import fit_trees
+from dlrm.training.trees import default_trees, fit_trees
 
 
 def test_trees_learn_and_repeat(clicks):
@@ -56,3 +56,19 @@ def test_without_lightgbm_trees_print_the_pip_line(clicks, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "lightgbm", None)
     with pytest.raises(MissingExtraError, match=r"opendlrm\[trees\]"):
         fit_trees(clicks, 0)
+    assert default_trees(clicks, 0) is None
+
+
+def test_default_trees_are_as_many_as_lightgbm_grows(clicks, monkeypatch):
+    lightgbm = pytest.importorskip("lightgbm")
+    grown, train = [], lightgbm.train
+
+    def kept(*words, **options):
+        grown.append(train(*words, **options))
+        return grown[-1]
+
+    monkeypatch.setattr(lightgbm, "train", kept)
+    predicted = default_trees(clicks, 0)
+    assert predicted is not None
+    assert predicted.keys() == {"validation", "test"}
+    assert grown[0].num_trees() == 100
