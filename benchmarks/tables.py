@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import polars as pl
+import polars.selectors as cs
 
 from dlrm import terminal
 from dlrm.bench.results import append
@@ -155,8 +156,11 @@ def rival(name: str, parts: dict[str, pl.DataFrame], label: str, seed: int) -> d
     with tempfile.TemporaryDirectory() as folder:
         table = FrameSource(parts["train"]).table(Path(folder), lambda _: None)
         columns = infer(table, [label]).columns
-    numbers = [column.name for column in columns if column.kind == "number"]
-    categories = [c.name for c in columns if c.kind not in ("number", "ignore")]
+    used = [column for column in columns if column.kind != "ignore"]
+    # Trees know no times that are texts.
+    numeric = parts["train"].select(cs.numeric()).columns
+    numbers = [c.name for c in used if c.kind == "number" and c.name in numeric]
+    categories = [c.name for c in used if c.name not in numbers]
     frames = {
         part: parts[part].select(*numbers, pl.col(categories).cast(pl.String).fill_null("missing"))
         for part in ("train", "test")

@@ -78,7 +78,9 @@ def histogram(record: Record) -> Html:
     drawing = charts.histogram(_name(record, "histogram"), title, edges, negatives, positives)
     legend = [
         key(f"negative ({compact(float(negatives.sum()))} rows)", "model"),
-        key(f"positive ({compact(float(positives.sum()))} rows)", "train", SWATCHES["train-dashed"]),
+        key(
+            f"positive ({compact(float(positives.sum()))} rows)", "train", SWATCHES["train-dashed"]
+        ),
     ]
     return figure(title, legend, drawing, "The bars of each label add up to 100%.")
 

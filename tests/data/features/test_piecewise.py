@@ -12,7 +12,7 @@ from dlrm.data.features.column import Column
 from dlrm.data.features.number import Number
 from dlrm.data.features.piecewise import at_positions, find_knots, positions
 
-finite = st.floats(-1e300, 1e300)
+finite = st.floats(-1e300, 1e300, allow_subnormal=False)
 some = st.lists(finite | st.integers(-3, 3).map(float), min_size=1, max_size=80).map(np.array)
 most = st.integers(2, 20)
 COLUMN = Column(name="x", kind="number", scale="piecewise")
@@ -121,3 +121,10 @@ def test_numbers_at_positions(start, count):
     knots = tuple(np.unique(start + np.arange(count) * (abs(start) + 1)).tolist())
     places = np.arange(len(knots), dtype=np.float64) + 1
     np.testing.assert_allclose(at_positions(places, knots), knots)
+
+
+def test_knots_that_are_hardly_apart_leave_positions_finite():
+    knots = (0.0, 5e-324, 1e-310, 1.0)
+    places = positions(np.array([-1.0, 1e-323, 1e-309, np.nan]), knots)
+    np.testing.assert_array_equal(np.isfinite(places), [True, True, True, False])
+    assert np.nanmax(places) <= 4

@@ -54,7 +54,9 @@ def _starts(counts: NDArray[np.int64], bins: int) -> NDArray[np.bool_]:
 
 def positions(x: NDArray[np.float64], knots: tuple[float, ...]) -> NDArray[np.float64]:
     """Return the positions of numbers (n,); NaN stays NaN."""
-    return 1 + np.interp(x, knots, np.arange(len(knots)))
+    places = np.interp(x, knots, np.arange(len(knots)))
+    # Infinite between two knots that are closer than a float64 can divide by.
+    return 1 + np.minimum(places, len(knots) - 1)
 
 
 def at_positions(places: NDArray[np.float64], knots: tuple[float, ...]) -> NDArray[np.float64]:
