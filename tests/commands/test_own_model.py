@@ -46,7 +46,7 @@ def losses(run: str) -> list[float]:
 
 def test_its_flags_are_in_the_help(capsys):
     with pytest.raises(SystemExit):
-        main(["train", "films.csv", "--model", MODEL, "--help"])
+        main(["train", "films.csv", "--model", MODEL, "--help-all"])
     shown = capsys.readouterr().out
     assert "--model.hidden" in shown
     assert "Units of the hidden layer." in shown

@@ -65,4 +65,4 @@ def test_a_run_on_two_hosts_outlives_a_cable_that_loses_packets_and_goes(clicks,
         assert "Next: dlrm " in said[0][0]
         assert not said[1][0]
     steps = [row["step"] for row in rows(run) if row["event"] == "train"]
-    assert steps == list(range(1, 501))
+    assert steps == list(range(1, 201))
