@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from dlrm.batch import Batch, Jagged
 from dlrm.models.standardized import Standardized
 from dlrm.nn.embedding import Embeddings
+from dlrm.nn.numbers import Numbers
 from dlrm.training.step import DENSE_UPDATE, LOSS, TABLE_UPDATE, TrainStep
 
 __all__ = [
@@ -51,7 +52,8 @@ class Watch(Protocol):
 def stages(model: nn.Module) -> dict[str, nn.Module]:
     """Return the operators of a model by their names in it.
 
-    They are its embeddings, and the largest modules without any.
+    They are its embeddings, and the largest modules without any; numbers that stay as they are, no
+    work at all, are none.
     """
     if isinstance(model, Embeddings):
         return {"": model}
@@ -59,6 +61,8 @@ def stages(model: nn.Module) -> dict[str, nn.Module]:
         return stages(model.net)
     operators: dict[str, nn.Module] = {}
     for name, child in model.named_children():
+        if isinstance(child, Numbers) and not child.is_piecewise:
+            continue
         called = not isinstance(child, nn.ModuleList | nn.ModuleDict)
         if isinstance(child, Embeddings) or (called and not _holds_embeddings(child)):
             operators[name] = child
