@@ -53,8 +53,10 @@ class MLP(nn.Module):
         self.dropout = dropout
         self.layers = nn.ModuleList(_layer(n, k) for n, k in pairwise(sizes))
         for layer in self.linears():
-            nn.init.normal_(layer.weight, std=sqrt(2 / sum(layer.weight.shape)))
-            nn.init.normal_(layer.bias, std=sqrt(1 / layer.bias.shape[0]))
+            # A layer without memory has no numbers: torch would import its compiler, for a second.
+            if not layer.weight.is_meta:
+                nn.init.normal_(layer.weight, std=sqrt(2 / sum(layer.weight.shape)))
+                nn.init.normal_(layer.bias, std=sqrt(1 / layer.bias.shape[0]))
         self.generator: torch.Generator | None = None
         self._frozen: compiled.Packed | products.Rounded | None = None
         rectified = sizes[1:] if relu_last else sizes[1:-1]

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from inspect import unwrap
 from typing import Any, ClassVar
 
 import torch
@@ -50,6 +51,10 @@ class SparseOptimizer(Optimizer, ABC):
     """What the optimizer keeps and costs"""
     generator: torch.Generator | None = None
     """Of rounding at random; None for torch's own."""
+
+    # Without torch's wrappers, whose first call imports its compiler: a second of each start.
+    zero_grad = unwrap(Optimizer.zero_grad)
+    state_dict = unwrap(Optimizer.state_dict)
 
     def __init__(self, params: Groups, defaults: dict[str, Any]):
         # A process may have no part of the model's tables, and no other parameters.
@@ -111,7 +116,7 @@ class SparseOptimizer(Optimizer, ABC):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group, and make the state of its parameters."""
-        super().add_param_group(param_group)
+        unwrap(Optimizer.add_param_group)(self, param_group)
         group = self.param_groups[-1]
         for weight in group["params"][:1]:
             self.state[weight].update(self.group_state())
