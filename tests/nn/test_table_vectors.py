@@ -32,12 +32,14 @@ TABLES = {
 }
 
 
-@pytest.mark.parametrize("quantized", [False, True])
-@pytest.mark.parametrize("kind", TABLES)
+# Rows of so few numbers in bfloat16 are no smaller in four bits, and stay as they are.
+@pytest.mark.parametrize(
+    ("kind", "quantized"),
+    [(kind, quantized) for kind in TABLES for quantized in (False, True)
+     if (kind, quantized) != ("bf16", True)],
+)  # fmt: skip
 @pytest.mark.parametrize("table", ["user", "item"])
 def test_they_are_what_the_model_sees(kind, table, quantized):
-    if quantized and kind == "bf16":
-        pytest.skip("rows of so few numbers are no smaller")
     torch.manual_seed(0)
     model = materialize(TABLES[kind].build(SCHEMA, DIM)).eval()
     if quantized:
