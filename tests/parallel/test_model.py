@@ -72,7 +72,7 @@ class Case:
     features: tuple[Feature, ...] = ONE_HOT
     labels: tuple[str, ...] = ("label",)
     weights: bool = False
-    steps: int = 30
+    steps: int = 50
     dtype: torch.dtype = torch.float32
     clip: float = 0.0
 

@@ -18,7 +18,7 @@ from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
 from dlrm.data.sources.clicks import ClicksSource
 from dlrm.data.store import Dataset
-from dlrm.errors import CheckpointError, DivergedError, Interrupted, RunError
+from dlrm.errors import CheckpointError, DatasetError, DivergedError, Interrupted, RunError
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.models.lr import LRConfig
 from dlrm.nn.tables import TablesConfig
@@ -351,6 +351,14 @@ def test_training_may_be_as_short_as_it_is(tmp_path, rows, settings):
     assert training_stats(run).step == steps
     assert training_stats(run).samples_per_s > 0
     assert checkpoint.steps(run.path / "checkpoints")[-1] == steps
+
+
+def test_a_single_row_teaches_nothing_and_is_refused(tmp_path):
+    config = PrepareConfig(split="chronological", fractions=(1, 0, 0))
+    dataset = prepare(ClicksSource(1, seed=1), tmp_path / "data", config).dataset
+    run = new_run(tmp_path / "run", SMALL, dataset)
+    with pytest.raises(DatasetError, match="in all 1 training rows: nothing to learn"):
+        fit(SMALL, dataset, run)
 
 
 def test_stopping_early_before_the_first_line_logs_the_last_step(clicks, tmp_path):

@@ -53,13 +53,12 @@ class Text:
     def is_even(self) -> bool:
         """Whether all records have as many fields as there are columns, as far as bytes tell.
 
-        False also where only a closer look tells: at blank lines, comments, odd quotes, and what
-        stands behind a separator that ends each line.
+        False also where only a closer look tells: at blank lines, comments, and odd quotes.
         """
         shape = self.shape
-        if not shape.by_character or shape.comment or shape.trailing:
+        if not shape.by_character or shape.comment:
             return False
-        width, rest = len(shape.names), b""
+        width, rest = len(shape.names) + shape.trailing, b""
         with explained(self.file), open_bytes(self.plain) as stream:
             for _ in range(shape.skip):
                 stream.readline()
