@@ -12,7 +12,7 @@ from dlrm.compat.batches import WHOLE, Data, Share
 from dlrm.compat.flags import Flags
 from dlrm.errors import DatasetError
 from dlrm.models.dlrm import DLRM, DLRMConfig
-from dlrm.parallel.world import World
+from dlrm.parallel.world import ALONE
 from dlrm.schema import Schema
 
 SCHEMA = Schema.one_hot(1, [2], ["table 0"])
@@ -76,17 +76,17 @@ def test_what_is_correct():
 
 def test_accuracy_is_over_samples_not_batches():
     right, wrong = batch([1.0, 1.0, 1.0], [1.0, 1.0, 1.0]), batch([1.0], [0.0])
-    assert measure_accuracy(Flags(), Dense(), data(right, wrong), World.alone()) == 0.75
+    assert measure_accuracy(Flags(), Dense(), data(right, wrong), ALONE) == 0.75
 
 
 def test_number_of_batches_limits_the_test_pass():
     right, wrong = batch([1.0], [1.0]), batch([1.0], [0.0])
     test = data(right, wrong, wrong)
-    assert measure_accuracy(Flags(num_batches=1), Dense(), test, World.alone()) == 1.0
-    assert measure_accuracy(Flags(num_batches=2), Dense(), test, World.alone()) == 0.5
-    assert measure_accuracy(Flags(num_batches=0), Dense(), test, World.alone()) == 1 / 3
+    assert measure_accuracy(Flags(num_batches=1), Dense(), test, ALONE) == 1.0
+    assert measure_accuracy(Flags(num_batches=2), Dense(), test, ALONE) == 0.5
+    assert measure_accuracy(Flags(num_batches=0), Dense(), test, ALONE) == 1 / 3
 
 
 def test_no_samples():
     with pytest.raises(DatasetError, match="no test samples"):
-        measure_accuracy(Flags(), Dense(), data(), World.alone())
+        measure_accuracy(Flags(), Dense(), data(), ALONE)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from dlrm.parallel.world import World
+from dlrm.parallel.world import ALONE, World
 
 T = TypeVar("T")
 
@@ -151,7 +151,7 @@ def serve(rank: int, most: int, path: str, pipe: Connection) -> None:
         dist.init_process_group(
             "gloo", init_method=f"file://{path}", rank=rank, world_size=most, timeout=timeout
         )
-        worlds: dict[int, World] = {1: World.alone()}
+        worlds: dict[int, World] = {1: ALONE}
         for size in range(2, most + 1):
             members = list(range(size))
             group, exchange = (dist.new_group(members, timeout=timeout) for _ in range(2))

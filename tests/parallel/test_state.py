@@ -20,7 +20,7 @@ from dlrm.parallel.exchange import Exchange
 from dlrm.parallel.parallelize import parallelize
 from dlrm.parallel.plan import Sharding, plan
 from dlrm.parallel.tables import contents
-from dlrm.parallel.world import World
+from dlrm.parallel.world import ALONE, World
 from dlrm.schema import DenseFeature, Feature, Schema, Table
 from dlrm.tensor_file import Writer, create
 from dlrm.training import state
@@ -149,8 +149,8 @@ def test_what_some_processes_write_others_read(ranks: Ranks, tmp_path, name, sha
 
 
 def test_names_are_those_of_one_process():
-    _, optimizer = built(World.alone(), "keeps", "auto")
-    model, _ = built(World.alone(), "keeps", "auto")
+    _, optimizer = built(ALONE, "keeps", "auto")
+    model, _ = built(ALONE, "keeps", "auto")
     wholes = state.optimizer_wholes(model, Keeps(parameter_groups(model), 0.1))
     shapes = {name: whole.shape for name, whole in wholes.items() if name.startswith("embeddings.")}
     rows = 11 + 23
@@ -165,7 +165,7 @@ def test_names_are_those_of_one_process():
 
 
 def test_a_file_of_another_optimizer_is_told(tmp_path):
-    world = World.alone()
+    world = ALONE
     filled(world, "keeps", tmp_path)
     model, optimizer = built(world, "adam", "auto")
     with safe_open(tmp_path / "optimizer", "pt") as stored:

@@ -15,7 +15,7 @@ from torch import Tensor
 from dlrm.errors import ConfigError, WorldError
 from dlrm.parallel.launch_env import LaunchEnv
 from dlrm.parallel.process_groups import choose_backend
-from dlrm.parallel.world import World
+from dlrm.parallel.world import ALONE, World
 
 from .ranks import Ranks
 
@@ -134,7 +134,7 @@ def test_pool_outlives_a_failed_function(ranks: Ranks):
 
 
 def test_alone():
-    world = World.alone()
+    world = ALONE
     assert (world.rank, world.size, world.first, world.group) == (0, 1, True, None)
     world.barrier()
     world.assert_same({"x": 1})
@@ -202,7 +202,7 @@ def test_nccl_is_chosen_only_with_a_device(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_only_errors_of_a_connection_are_explained():
-    world = World.alone()
+    world = ALONE
     gloo = "[/x/gloo/transport/tcp/pair.cc:553] Connection closed by peer [::1]:7. This is typical."
     with pytest.raises(WorldError, match=r"^Connection closed by peer \[::1\]:7$"), world.guard():
         raise RuntimeError(gloo)

@@ -19,7 +19,7 @@ from dlrm.models.lr import LRConfig
 from dlrm.models.mf import MFConfig
 from dlrm.nn.tables import TablesConfig
 from dlrm.optim.config import OptimConfig
-from dlrm.parallel.world import World
+from dlrm.parallel.world import ALONE
 from dlrm.run import Run
 from dlrm.training import runner
 from dlrm.training.config import TrainConfig
@@ -65,7 +65,7 @@ def begun(folder: Path, run: Run, config: TrainConfig, frame: pl.DataFrame) -> T
     dataset = prepare(FrameSource(frame), out, config.prepare, known=known, quiet=True).dataset
     config = replace(config, from_run=str(run.path))
     new = runner.create(folder / "next", "own", config, dataset)
-    trainer = Trainer.begin(config, dataset, new, World.alone())
+    trainer = Trainer.begin(config, dataset, new, ALONE)
     trainer.fresh()
     return trainer
 

@@ -14,7 +14,7 @@ from dlrm.nn.embedding import EmbeddingCollection
 from dlrm.nn.precision import ComputeDtype
 from dlrm.ops.memory import keep_freed_memory
 from dlrm.optim.config import OptimConfig
-from dlrm.parallel.world import World
+from dlrm.parallel.world import ALONE, World
 from dlrm.schema import Schema
 from dlrm.training.build import build, optimizer_of
 from dlrm.training.config import TrainConfig
@@ -68,16 +68,16 @@ class LocalStep:
             tables.rows(block)
 
 
-def fresh_step(config: TrainConfig, schema: Schema, world: World | None = None) -> TrainStep:
+def fresh_step(config: TrainConfig, schema: Schema, world: World = ALONE) -> TrainStep:
     """Return the training step of a fresh model, as a run of this config takes it.
 
     Args:
         config: Of the run.
         schema: Of its data.
-        world: The processes of the run; None for this one alone.
+        world: The processes of the run.
 
     """
-    built = build(config, schema, world or World.alone())
+    built = build(config, schema, world)
     return train_step(config, schema, built.net, optimizer_of(config, built))
 
 

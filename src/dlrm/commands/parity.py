@@ -24,7 +24,7 @@ from dlrm.parallel.launch import launch
 from dlrm.parallel.launch_env import LaunchEnv
 from dlrm.parallel.plan import Kind, Sharding
 from dlrm.parallel.probe import probe
-from dlrm.parallel.world import World
+from dlrm.parallel.world import ALONE, World
 from dlrm.reporting.parity import processes, write
 from dlrm.training import reordered, variant
 from dlrm.training.config import TrainConfig, from_dict, to_dict
@@ -206,7 +206,7 @@ def parity(
 def _alone(config: TrainConfig, way: Variant, steps: int, dataset: Dataset, folder: Path) -> Losses:
     """Return the losses of one process, this one."""
     with terminal.quiet():
-        outcome = outcome_of(config, way, steps, dataset, folder, World.alone())
+        outcome = outcome_of(config, way, steps, dataset, folder, ALONE)
     if outcome.refused is not None:
         raise ConfigError(outcome.refused)
     return outcome.losses

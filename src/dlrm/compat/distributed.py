@@ -23,7 +23,7 @@ from dlrm.parallel.model import ParallelModel
 from dlrm.parallel.parallelize import parallelize
 from dlrm.parallel.plan import plan
 from dlrm.parallel.tables import contents
-from dlrm.parallel.world import World
+from dlrm.parallel.world import ALONE, World
 
 MPI = {
     "RANK": ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK"),
@@ -87,7 +87,7 @@ def start(flags: Flags, variables: MutableMapping[str, str] = os.environ) -> Wor
 
     """
     if variables.get("WORLD_SIZE", "1") == "1":
-        return World.alone()
+        return ALONE
     if flags.local_rank >= 0:
         variables["LOCAL_RANK"] = str(flags.local_rank)
     return World.from_environment(flags.dist_backend or "gloo", TIMEOUT_S)

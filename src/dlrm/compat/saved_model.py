@@ -24,7 +24,7 @@ from dlrm.errors import CheckpointError
 from dlrm.files import replacing, write_tensors
 from dlrm.models.dlrm import DLRM
 from dlrm.nn.embedding import pieces
-from dlrm.parallel.world import World
+from dlrm.parallel.world import ALONE, World
 from dlrm.training.state import Place, local, model_wholes, places
 
 
@@ -55,7 +55,7 @@ def save(
     model: DLRM,
     optimizer: Optimizer,
     rng: RandomState,
-    world: World | None = None,
+    world: World = ALONE,
 ) -> None:
     """Write a file, all of it or nothing.
 
@@ -71,7 +71,6 @@ def save(
         CheckpointError: It cannot be written.
 
     """
-    world = world or World.alone()
     where = places(model)
     tensors = {
         f"model.{where[name].name}": _gathered(where[name], tensor, world)
@@ -124,7 +123,7 @@ def load(
     model: DLRM,
     optimizer: Optimizer | None,
     rng: RandomState,
-    world: World | None = None,
+    world: World = ALONE,
 ) -> State:
     """Read a file into a model and, where training goes on, its optimizer and random numbers.
 
@@ -141,7 +140,6 @@ def load(
             optimizer.
 
     """
-    world = world or World.alone()
     with opened(path) as (stored, metadata):
         try:
             checksum = metadata.pop("crc32")

@@ -23,7 +23,7 @@ from dlrm.parallel.process_groups import CPU, ProcessGroups, choose_backend
 
 
 class World:
-    """One process among `size`; `World.alone()` is one without others, in which all methods work.
+    """One process among `size`; `ALONE` is one without others, in which all methods work.
 
     Args:
         rank: Number of this process, from 0.
@@ -60,11 +60,6 @@ class World:
         self.group, self.exchange = group, exchange
         self.device = device
         self._groups = groups
-
-    @classmethod
-    def alone(cls) -> "World":
-        """Return the world of a run of one process."""
-        return cls()
 
     @classmethod
     def from_environment(
@@ -242,6 +237,10 @@ class World:
             self.group = self.exchange = None
             self._groups.part()
             self._groups = None
+
+
+ALONE = World()
+"""The world of a run of one process."""
 
 
 def _shorten(text: str) -> str:

@@ -31,7 +31,7 @@ from dlrm.errors import CheckpointError
 from dlrm.files import exchange, sync_folder
 from dlrm.json_file import read_json, write_sealed
 from dlrm.metrics import Metrics
-from dlrm.parallel.world import World
+from dlrm.parallel.world import ALONE, World
 from dlrm.run import Run
 from dlrm.tensor_file import Whole, Writer, create
 from dlrm.training import state
@@ -98,7 +98,7 @@ def save(
     progress: Progress,
     keep: int,
     average: Average | None = None,
-    world: World | None = None,
+    world: World = ALONE,
 ) -> Path:
     """Write a checkpoint, then remove old ones but the newest `keep` and the best.
 
@@ -118,7 +118,6 @@ def save(
         CheckpointError: It cannot be written, e.g. because the disk is full.
 
     """
-    world = world or World.alone()
     gather_seen(progress, world)
     files: dict[str, dict[str, Whole]] = {
         "model": state.model_wholes(model, world.first),
@@ -232,7 +231,7 @@ def load(
     model: nn.Module,
     optimizer: Optimizer | None,
     average: Average | None = None,
-    world: World | None = None,
+    world: World = ALONE,
     draws: Draws | None = None,
 ) -> Progress:
     """Put a checkpoint into a model and, unless None, its optimizer and random numbers.
@@ -251,7 +250,6 @@ def load(
         CheckpointError: It is damaged, or belongs to another model.
 
     """
-    world = world or World.alone()
     path = folder / f"step-{step:09d}"
     numbers = read_progress(folder, step)
     averaged = "average" in numbers.get("crc32", {})

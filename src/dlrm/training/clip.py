@@ -6,13 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlrm.parallel.world import World
+from dlrm.parallel.world import ALONE, World
 
 
 @torch.no_grad()
-def clip_gradients(
-    groups: Iterable[Mapping[str, Any]], most: float, world: World | None = None
-) -> None:
+def clip_gradients(groups: Iterable[Mapping[str, Any]], most: float, world: World = ALONE) -> None:
     """Scale all gradients by one factor, so that their norm together is at most `most`.
 
     The norm is that of the whole model on any number of processes: parameters that every process
@@ -28,7 +26,6 @@ def clip_gradients(
     Source: Pascanu et al., "On the difficulty of training recurrent neural networks", ICML 2013.
 
     """
-    world = world or World.alone()
     shared: list[Tensor] = []
     own: list[Tensor] = []
     grads: list[Tensor] = []

@@ -28,7 +28,7 @@ from dlrm.metrics import (
     sigmoid,
     user_auc,
 )
-from dlrm.parallel.world import World
+from dlrm.parallel.world import ALONE, World
 from dlrm.schema import Schema, Task
 from dlrm.training.device import Transfer, device_of
 
@@ -101,9 +101,7 @@ def predict(model: nn.Module, batches: Iterable[Batch], predictions: Metrics) ->
     return predictions
 
 
-def predict_split(
-    model: nn.Module, split: Split, batch_size: int, world: World | None = None
-) -> Metrics:
+def predict_split(model: nn.Module, split: Split, batch_size: int, world: World = ALONE) -> Metrics:
     """Return the model's logits and the labels of a split, in its order.
 
     Args:
@@ -113,7 +111,6 @@ def predict_split(
         world: The processes that predict, each its part of every batch; all get all of them.
 
     """
-    world = world or World.alone()
     loader = Loader(
         split,
         batch_size=batch_size,

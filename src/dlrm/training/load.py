@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from dlrm.errors import RunError
-from dlrm.parallel.world import World
+from dlrm.parallel.world import ALONE, World
 from dlrm.run import Run
 from dlrm.training import ensemble
 from dlrm.training.build import build
@@ -15,15 +15,13 @@ from dlrm.training.draws import Draws
 from dlrm.training.loop import load_best
 
 
-def load_model(
-    run: Run, world: World | None = None, device: torch.device | None = None
-) -> nn.Module:
+def load_model(run: Run, world: World = ALONE, device: torch.device | None = None) -> nn.Module:
     """Return the trained model of a run: its best checkpoint, or the mean of its members' best.
 
     Args:
         run: Of one process, or many.
-        world: The processes that load it, each a part of its tables; None for this one alone, all
-            of them, without the engine that trained it.
+        world: The processes that load it, each a part of its tables; one alone takes all of
+            them, without the engine that trained it.
         device: Where to; None for where the run was trained.
 
     Returns:
@@ -41,12 +39,12 @@ def load_model(
         # Predictions of a regression are what comes out: there are no probabilities to take.
         regression = run.schema.task == "regression"
         return ensemble.Ensemble(loaded, "logits" if regression else config.ensemble_mean).eval()
-    if world is None:
+    if world.size == 1:
         # Whatever trained it: checkpoints hold whole tables, and one process needs no engine.
         config = replace(config, engine="dlrm")
     # What parameters start from is lost at once, and must be missing in no other training.
     with Draws().lent():
-        built = build(config, run.schema, world or World.alone(), device=device)
+        built = build(config, run.schema, world, device=device)
     load_best(run, built.model, world)
     return built.net.eval()
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dlrm import terminal
 from dlrm.data.loader import Loader
 from dlrm.errors import DivergedError
-from dlrm.parallel.world import World
+from dlrm.parallel.world import ALONE, World
 from dlrm.run import Run
 from dlrm.training.checkpoint import Progress
 from dlrm.training.evaluate import LabelValues
@@ -47,9 +47,9 @@ class Log:
         every: int,
         title: str,
         events: EventWriter | None,
-        world: World | None = None,
+        world: World = ALONE,
     ):
-        self.world = world or World.alone()
+        self.world = world
         self.run, self.progress, self.loader = run, progress, loader
         self._layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
         self.last_step, self.every, self.title, self.events = last_step, every, title, events

@@ -6,7 +6,7 @@ from torch import nn
 from dlrm.data.store import Dataset
 from dlrm.errors import Interrupted, RunError
 from dlrm.ops.memory import keep_freed_memory
-from dlrm.parallel.world import World
+from dlrm.parallel.world import ALONE, World
 from dlrm.run import Run
 from dlrm.training import checkpoint
 from dlrm.training.config import TrainConfig
@@ -23,7 +23,7 @@ def fit(
     *,
     resume: bool = False,
     title: str = "training",
-    world: World | None = None,
+    world: World = ALONE,
 ) -> nn.Module:
     """Train a model into a run directory, or go on with one from its newest checkpoint.
 
@@ -48,7 +48,6 @@ def fit(
         Interrupted: The user stopped the run, and it is saved.
 
     """
-    world = world or World.alone()
     if config.threads:
         torch.set_num_threads(config.threads)
     keep_freed_memory()
@@ -112,7 +111,7 @@ def fit(
     return trainer.built.net
 
 
-def load_best(run: Run, model: nn.Module, world: World | None = None) -> nn.Module:
+def load_best(run: Run, model: nn.Module, world: World = ALONE) -> nn.Module:
     """Put the best parameters of a run into a model: the newest where none was chosen.
 
     Args:

@@ -15,7 +15,7 @@ from dlrm.data.store import Dataset
 from dlrm.errors import DivergedError, Interrupted, RunError
 from dlrm.json_file import write_sealed
 from dlrm.metrics import Metrics
-from dlrm.parallel.world import World
+from dlrm.parallel.world import ALONE, World
 from dlrm.run import Run
 from dlrm.training import ensemble, loop
 from dlrm.training.config import TrainConfig, to_dict
@@ -29,7 +29,7 @@ HELD_OUT = ("validation", "test")
 
 
 def create(
-    path: Path, recipe: str, config: TrainConfig, dataset: Dataset, world: World | None = None
+    path: Path, recipe: str, config: TrainConfig, dataset: Dataset, world: World = ALONE
 ) -> Run:
     """Start a run directory with everything that later commands need to know.
 
@@ -48,7 +48,6 @@ def create(
     if config.threads:
         torch.set_num_threads(config.threads)
     check_trainable(dataset)
-    world = world or World.alone()
     if world.first:
         Run.create(
             path,
@@ -81,7 +80,7 @@ def complete(
     dataset: Dataset,
     *,
     title: str,
-    world: World | None = None,
+    world: World = ALONE,
 ) -> tuple[Run, dict[str, dict[str, Any]]]:
     """Bring a run to its evaluations, from wherever it stands: not begun, killed or finished.
 
@@ -89,7 +88,6 @@ def complete(
         The run, and what `evaluate` returned for it.
 
     """
-    world = world or World.alone()
     again = world.broadcast_object(Run.is_whole(path))
     if not again and world.first:
         # Killed while it was made, it is no run yet: nothing in it is worth keeping.
@@ -114,7 +112,7 @@ def fit(
     *,
     resume: bool = False,
     title: str = "",
-    world: World | None = None,
+    world: World = ALONE,
 ) -> nn.Module:
     """Train the model of a run, or the members of its ensemble one after another.
 
@@ -161,7 +159,7 @@ def evaluate(
     run: Run,
     model: nn.Module,
     baseline: tuple[str, dict[str, dict[str, Any]]] | None = None,
-    world: World | None = None,
+    world: World = ALONE,
     *,
     trees: Mapping[str, Metrics] | None = None,
 ) -> dict[str, dict[str, Any]]:

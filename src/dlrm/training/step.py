@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlrm.batch import Batch
-from dlrm.parallel.world import World
+from dlrm.parallel.world import ALONE, World
 from dlrm.training.clip import clip_gradients
 from dlrm.training.device import Transfer
 from dlrm.training.draws import Draws
@@ -56,7 +56,7 @@ class TrainStep:
         clip: float = 0.0,
         device: torch.device | str = "cpu",
         steps: int = 0,
-        world: World | None = None,
+        world: World = ALONE,
         draws: Draws | None = None,
         accumulate: int = 1,
     ):
@@ -64,7 +64,7 @@ class TrainStep:
         self.net, self.optimizer, self.loss = net, optimizer, loss
         self.rate, self.clip, self.steps = rate, clip, steps
         self.to_device = Transfer(net, device)
-        self.world = world or World.alone()
+        self.world = world
         self.accumulate, self._batches = accumulate, 0
         self._observer: Observer | None = None
 

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from dlrm.errors import ConfigError, RunError
 from dlrm.nn.embedding import EmbeddingCollection
-from dlrm.parallel.world import World
+from dlrm.parallel.world import ALONE
 from dlrm.run import Run
 from dlrm.schema import Schema
 from dlrm.training import checkpoint
@@ -70,7 +70,7 @@ def warm_start(
         raise RunError(f"{source.path} has no checkpoint yet")
     best = checkpoint.read_progress(checkpoint.folder(source), steps[-1])["best_step"]
     with Draws().lent():
-        old = build(before, source.schema, World.alone(), device=device_of(model))
+        old = build(before, source.schema, ALONE, device=device_of(model))
     old_optimizer = optimizer_of(before, old)
     step = steps[-1] if best is None else best
     checkpoint.load(checkpoint.folder(source), step, old.model, old_optimizer)

@@ -14,7 +14,7 @@ from dlrm.bench.cost.work import Work
 from dlrm.bench.local_step import LEARNING_RATE
 from dlrm.bench.ops.setting import Setting
 from dlrm.nn.embedding import EmbeddingCollection, Layout, constant, materialize
-from dlrm.parallel.world import World
+from dlrm.parallel.world import ALONE, World
 from dlrm.schema import Feature, Schema, Table
 
 T = TypeVar("T")
@@ -47,8 +47,8 @@ class Stock:
 
     """
 
-    def __init__(self, world: World | None = None):
-        self.world = World.alone() if world is None else world
+    def __init__(self, world: World = ALONE):
+        self.world = world
         self._kept: dict[Hashable, Any] = {}
         self._open = contextlib.ExitStack()
 
