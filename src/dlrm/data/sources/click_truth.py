@@ -5,7 +5,7 @@
 f = sum_k f_k(count_k), a smooth curve of each count; e_t, an effect of each id; and second-order
 interactions over chosen pairs, where v_t[id_t] is a vector of each id, and that of the counts is a
 fixed direction times f. A missing or negative count acts as 0, as every model sees it; a missing
-category has an effect and a vector of its own. docs/guides/clicks.md tells the whole story.
+category has an effect and a vector of its own. docs/guides/data.md#the-generated-click-log tells the whole story.
 """
 
 from dataclasses import dataclass
