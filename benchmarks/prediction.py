@@ -27,9 +27,9 @@ from dlrm.bench.cost.calibrate import Trial
 from dlrm.bench.cost.fit import Costs, Step, predicted
 from dlrm.bench.cost.predict import exponent
 from dlrm.bench.machine.known import known
-from dlrm.bench.machine.machine import Machine
 from dlrm.bench.watch import Watch
 from dlrm.nn import precision as precisions
+from dlrm.planning.machine import Machine
 
 SEED = 1
 """Of the models; the cost model is fitted to those of seed 0."""

@@ -24,14 +24,14 @@ from dlrm.bench import operators, timer
 from dlrm.bench.arch import ARCHS
 from dlrm.bench.results import append
 from dlrm.bench.workers import Task, Workers
-from dlrm.parallel import rated
-from dlrm.parallel.arithmetic import arithmetic
-from dlrm.parallel.device import Device
-from dlrm.parallel.network import Link, Network
-from dlrm.parallel.plan import plan
-from dlrm.parallel.simulate import simulate
-from dlrm.parallel.tables import contents
-from dlrm.parallel.traffic import traffic
+from dlrm.planning import rated
+from dlrm.planning.arithmetic import arithmetic
+from dlrm.planning.device import Device
+from dlrm.planning.network import Link, Network
+from dlrm.planning.placement import plan
+from dlrm.planning.simulate import simulate
+from dlrm.planning.tables import contents
+from dlrm.planning.traffic import traffic
 
 ROUND_SAMPLES = 32_768
 TOLERANCE = 0.2

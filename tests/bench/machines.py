@@ -1,9 +1,9 @@
 """A machine whose ceilings and costs are round numbers."""
 
 from dlrm.bench.cost.fit import OTHER, Costs
-from dlrm.bench.machine.ceilings import Ceilings, GatherPoint
-from dlrm.bench.machine.facts import Cache, Facts
-from dlrm.bench.machine.machine import Machine
+from dlrm.planning.ceilings import Ceilings, GatherPoint
+from dlrm.planning.facts import Cache, Facts
+from dlrm.planning.machine import Machine
 
 NEAR, FAR = 1e-9, 5e-9
 """Seconds of a row in the cache, and beside it."""

@@ -8,7 +8,7 @@ import torch
 from bench.machines import machine
 from dlrm import __version__
 from dlrm.bench.machine import known
-from dlrm.bench.machine.machine import Machine
+from dlrm.planning.machine import Machine
 
 HERE = {"torch": torch.__version__, "dlrm": __version__}
 

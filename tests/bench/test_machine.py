@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import tiny
-from dlrm.bench.machine import counters, gather, machine, measure, probe
-from dlrm.bench.machine.ceilings import Ceilings, GatherPoint
-from dlrm.bench.machine.facts import Cache, Facts, facts, last_level, read
-from dlrm.bench.machine.machine import Machine, keep, kept, made
+from dlrm.bench.machine import gather, measure, probe
+from dlrm.bench.machine.known import made
 from dlrm.bench.machine.probe import Probe, Way
 from dlrm.errors import ConfigError
+from dlrm.planning import counters, machine
+from dlrm.planning.ceilings import Ceilings, GatherPoint
+from dlrm.planning.facts import Cache, Facts, facts, last_level, read
+from dlrm.planning.machine import Machine, keep, kept
 
 CPUINFO = """\
 processor\t: 0

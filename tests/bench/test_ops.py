@@ -14,7 +14,6 @@ from dlrm.bench.cost.least import least
 from dlrm.bench.cost.operator_work import distinct
 from dlrm.bench.cost.work import Product, Random, Work
 from dlrm.bench.local_step import LEARNING_RATE
-from dlrm.bench.machine.ceilings import Ceilings, GatherPoint
 from dlrm.bench.ops import OPERATORS, loader, processes, room, rotation, timed
 from dlrm.bench.ops.operator import Need, Operator, Stock
 from dlrm.bench.ops.rows import values, with_threads
@@ -24,6 +23,7 @@ from dlrm.bench.ops.timed import Candidate, Outcome
 from dlrm.bench.timer import Timing
 from dlrm.errors import ConfigError
 from dlrm.nn.embedding import EmbeddingCollection
+from dlrm.planning.ceilings import Ceilings, GatherPoint
 
 TINY = Setting(batch=6, tables=3, rows=50, dim=8, widths=(5, 4, 3))
 HERE = [name for name, operator in OPERATORS.items() if operator.processes == 1]

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlrm.bench import results
-from dlrm.bench.machine.facts import facts
 from dlrm.bench.results import PROVENANCE, SCHEMA, append, command, load, row, save
 from dlrm.errors import ConfigError, InputError
+from dlrm.planning.facts import facts
 
 WORDS = st.from_regex(r"[a-z0-9.,=:_-]{1,8}", fullmatch=True)
 VALUES = st.recursive(

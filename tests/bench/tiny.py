@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlrm.bench.machine import gather, known, machine, measure, probe, products
+from dlrm.bench.machine import gather, known, measure, probe, products
 from dlrm.bench.numerics import speed
 from dlrm.bench.watch import Seen, Watch
+from dlrm.planning import machine
 
 
 @contextmanager

@@ -13,14 +13,15 @@ from bench.tiny import Fixed
 from dlrm import cli
 from dlrm.bench import results
 from dlrm.bench.cost import calibrate
-from dlrm.bench.machine import facts, known, machine, measure, probe
-from dlrm.bench.machine.ceilings import Ceilings
-from dlrm.bench.machine.facts import Facts
+from dlrm.bench.machine import known, measure, probe
 from dlrm.bench.watch import Seen
 from dlrm.commands.bench import machine as bench_machine
 from dlrm.commands.bench.machine import bench_machine as command
 from dlrm.commands.bench.machine_result import MachineResult
 from dlrm.errors import ConfigError
+from dlrm.planning import facts, machine
+from dlrm.planning.ceilings import Ceilings
+from dlrm.planning.facts import Facts
 from dlrm.reporting import bench as page
 
 COSTS = machines.COSTS.to_dict()

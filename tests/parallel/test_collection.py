@@ -15,9 +15,9 @@ from dlrm.errors import ConfigError, IdError
 from dlrm.nn.embedding import EmbeddingCollection, Layout, Storage, materialize
 from dlrm.parallel.collection import ShardedCollection
 from dlrm.parallel.exchange import Exchange
-from dlrm.parallel.plan import Kind, plan
-from dlrm.parallel.shards import Shard, Table
 from dlrm.parallel.world import World
+from dlrm.planning.placement import Kind, plan
+from dlrm.planning.shards import Shard, Table
 from dlrm.schema import Feature, Schema
 from dlrm.schema import Table as SchemaTable
 

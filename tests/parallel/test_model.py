@@ -18,9 +18,9 @@ from dlrm.optim.config import OptimConfig
 from dlrm.parallel.exchange import Exchange
 from dlrm.parallel.model import ParallelModel
 from dlrm.parallel.parallelize import parallelize
-from dlrm.parallel.plan import Sharding, plan
-from dlrm.parallel.tables import contents
 from dlrm.parallel.world import World
+from dlrm.planning.placement import Sharding, plan
+from dlrm.planning.tables import contents
 from dlrm.schema import DenseFeature, Feature, Schema, Table
 from dlrm.training.loss import LossConfig, loss_function
 from dlrm.training.step import TrainStep

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlrm.errors import ConfigError, PlanError
-from dlrm.parallel import balance
-from dlrm.parallel.balance import Balance, Piece
-from dlrm.parallel.plan import SHARDINGS, Plan, Table, plan
+from dlrm.planning import balance
+from dlrm.planning.balance import Balance, Piece
+from dlrm.planning.placement import SHARDINGS, Plan, Table, plan
 
 SHARED = 4
 

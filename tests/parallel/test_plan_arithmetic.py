@@ -10,7 +10,7 @@ from dlrm.bench.roofline import products
 from dlrm.errors import ConfigError
 from dlrm.models import MODELS, DeepFMConfig, DLRMConfig
 from dlrm.nn.tables import TablesConfig
-from dlrm.parallel.arithmetic import arithmetic
+from dlrm.planning.arithmetic import arithmetic
 from dlrm.schema import Schema
 
 N, ROWS = 13, {"user": 300, "item": 50_000, "day": 7}

@@ -5,11 +5,12 @@ import torch
 
 from dlrm.errors import ConfigError
 from dlrm.models import DLRMConfig
-from dlrm.parallel.arithmetic import Arithmetic
-from dlrm.parallel.device import Device, quantity, sample_bytes, step_time
-from dlrm.parallel.plan import plan
-from dlrm.parallel.tables import contents
-from dlrm.parallel.traffic import traffic
+from dlrm.planning.arithmetic import Arithmetic
+from dlrm.planning.device import Device, sample_bytes, step_time
+from dlrm.planning.placement import plan
+from dlrm.planning.quantities import quantity
+from dlrm.planning.tables import contents
+from dlrm.planning.traffic import traffic
 from dlrm.schema import Schema
 
 

@@ -11,7 +11,7 @@ from dlrm.models import MODELS
 from dlrm.nn.embedding import collections_of, materialize, parameter_groups
 from dlrm.nn.tables import TablesConfig
 from dlrm.optim import OPTIMIZERS, build
-from dlrm.parallel.tables import contents
+from dlrm.planning.tables import contents
 from dlrm.schema import Feature, Schema
 
 ROWS = {"user": 300, "item": 1000, "day": 7}

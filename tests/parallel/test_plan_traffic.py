@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.parallel.plan import SHARDINGS, Table, plan
-from dlrm.parallel.traffic import summed_bytes, traffic
+from dlrm.planning.placement import SHARDINGS, Table, plan
+from dlrm.planning.traffic import summed_bytes, traffic
 
 ROWS, DIM, B = 1000, 8, 64
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from dlrm.commands.plan_simulate import network as network_of
 from dlrm.commands.plan_simulate import seconds
 from dlrm.errors import ConfigError
-from dlrm.parallel.network import Link, Network
-from dlrm.parallel.plan import Table, plan
-from dlrm.parallel.simulate import Curve, Operators, Rows, Step, rising, simulate
-from dlrm.parallel.traffic import traffic
+from dlrm.planning.network import Link, Network
+from dlrm.planning.placement import Table, plan
+from dlrm.planning.simulate import Curve, Operators, Rows, Step, rising, simulate
+from dlrm.planning.traffic import traffic
 
 ROUTING = Rows(Curve(((100.0, 2e-5), (10_000.0, 1e-3))), 16)
 OPERATORS = Operators(

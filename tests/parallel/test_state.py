@@ -18,9 +18,9 @@ from dlrm.optim import Adam, Declaration, Groups, SparseOptimizer
 from dlrm.optim.optimizer import zeros
 from dlrm.parallel.exchange import Exchange
 from dlrm.parallel.parallelize import parallelize
-from dlrm.parallel.plan import Sharding, plan
-from dlrm.parallel.tables import contents
 from dlrm.parallel.world import ALONE, World
+from dlrm.planning.placement import Sharding, plan
+from dlrm.planning.tables import contents
 from dlrm.schema import DenseFeature, Feature, Schema, Table
 from dlrm.tensor_file import Writer, create
 from dlrm.training import state

@@ -26,11 +26,11 @@ from dlrm.optim.config import OptimConfig
 from dlrm.parallel.exchange import Exchange
 from dlrm.parallel.fused import Fused, fused
 from dlrm.parallel.parallelize import parallelize
-from dlrm.parallel.plan import plan
 from dlrm.parallel.probe import probe
-from dlrm.parallel.shards import Shard
-from dlrm.parallel.tables import contents
 from dlrm.parallel.world import World
+from dlrm.planning.placement import plan
+from dlrm.planning.shards import Shard
+from dlrm.planning.tables import contents
 from dlrm.schema import Feature, Schema, Table
 from parallel.ranks import Ranks
 

@@ -1,12 +1,12 @@
 """The page of a plan."""
 
 from dlrm.commands.plan_data import tables
-from dlrm.parallel.plan import plan
-from dlrm.parallel.shards import Table
+from dlrm.planning.placement import plan
+from dlrm.planning.planned import World, planned
+from dlrm.planning.shards import Table
 from dlrm.recipes import find
 from dlrm.reporting.charts import Part, stacks
 from dlrm.reporting.plan import SMALL, _stacks, conclusion, render
-from dlrm.training.planned import World, planned
 
 
 def made(size: int, memory_bytes: int):

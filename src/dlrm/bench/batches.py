@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlrm.batch import Batch
-from dlrm.bench.machine.facts import facts, last_level
 from dlrm.data.lists import Lists
 from dlrm.errors import ConfigError
+from dlrm.planning.facts import facts, last_level
 from dlrm.schema import Schema
 
 Ids = Literal["uniform", "zipf"]

@@ -30,7 +30,7 @@ from dlrm.nn.embedding import (
 from dlrm.parallel.collection import ShardedCollection
 from dlrm.parallel.exchange import Exchange
 from dlrm.parallel.model import ParallelModel
-from dlrm.parallel.shards import Kind, Shard
+from dlrm.planning.shards import Kind, Shard
 from dlrm.schema import Schema
 from dlrm.training.config import TrainConfig
 from dlrm.training.step import LOSS

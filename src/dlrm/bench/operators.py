@@ -18,13 +18,13 @@ from dlrm.bench.batches import Ids
 from dlrm.bench.operator_timing import ROUTED, dense, network, sparse
 from dlrm.errors import ConfigError
 from dlrm.ops.memory import keep_freed_memory
-from dlrm.parallel.network import Link, Network
-from dlrm.parallel.shards import Kind
-from dlrm.parallel.simulate import Curve, Operators, Rows, rising
-from dlrm.parallel.tables import contents
+from dlrm.planning.network import Link, Network
+from dlrm.planning.shards import Kind
+from dlrm.planning.simulate import Curve, Operators, Rows, rising
+from dlrm.planning.simulated import Devices
+from dlrm.planning.tables import contents
 from dlrm.schema import Schema
 from dlrm.training.config import TrainConfig, from_dict, to_dict
-from dlrm.training.simulated import Devices
 
 TABLES_BYTES = 250_000_000
 """Of tables that are measured on, in each process."""

@@ -83,7 +83,7 @@ def row(
 
 def machine() -> dict[str, Any]:
     """Return what a figure depends on besides the code: versions, hardware, threads and load."""
-    from dlrm.bench.machine.facts import facts
+    from dlrm.planning.facts import facts
 
     found = environment()
     return {

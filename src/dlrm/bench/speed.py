@@ -22,11 +22,11 @@ from dlrm.data.store import Dataset
 from dlrm.files import write_tensors
 from dlrm.metrics import Metrics
 from dlrm.ops.memory import keep_freed_memory
-from dlrm.parallel.tables import contents
+from dlrm.planning.rates import Rates
+from dlrm.planning.tables import contents
 from dlrm.schema import Schema
 from dlrm.terminal import progress
 from dlrm.training.config import TrainConfig
-from dlrm.training.rates import Rates
 from dlrm.training.step import TrainStep
 
 LIMIT_BYTES = 1_000_000_000

@@ -14,13 +14,13 @@ from dlrm.bench.cost.fit import Costs
 from dlrm.bench.cost.predict import Predictor
 from dlrm.bench.cost.verdict import Change, best, machines, more_threads, sentence
 from dlrm.bench.cost.what_if import WhatIf
-from dlrm.bench.machine.machine import Machine
 from dlrm.bench.profile import Operator, profile
 from dlrm.bench.stages import Watched
 from dlrm.bench.subject import Subject
 from dlrm.bench.timer import Timing, interleave
 from dlrm.bench.watch import Seen, Watch
 from dlrm.nn import precision
+from dlrm.planning.machine import Machine
 
 ROUND_S = 0.25
 """Of a round of one candidate."""

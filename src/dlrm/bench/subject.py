@@ -16,8 +16,8 @@ from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError
 from dlrm.nn import precision
 from dlrm.ops.memory import keep_freed_memory
-from dlrm.parallel.arithmetic import arithmetic
-from dlrm.parallel.tables import contents
+from dlrm.planning.arithmetic import arithmetic
+from dlrm.planning.tables import contents
 from dlrm.schema import Schema
 from dlrm.terminal import human_bytes
 from dlrm.training.config import TrainConfig

@@ -12,10 +12,11 @@ from dlrm import terminal
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, DatasetError, MissingExtraError, RunError, unknown
 from dlrm.files import write_json
+from dlrm.nn.tables import tables_of
 from dlrm.reporting import compression as page
 from dlrm.run import Run
 from dlrm.training.compression import METHODS, PRECISIONS, Sweep, sweep, variants
-from dlrm.training.config import from_dict, tables_of
+from dlrm.training.config import from_dict
 from dlrm.training.ensemble import model_name
 
 

@@ -22,9 +22,9 @@ from dlrm.parallel import launched
 from dlrm.parallel.config import Engine
 from dlrm.parallel.launch import launch
 from dlrm.parallel.launch_env import LaunchEnv
-from dlrm.parallel.plan import Kind, Sharding
 from dlrm.parallel.probe import probe
 from dlrm.parallel.world import ALONE, World
+from dlrm.planning.placement import Kind, Sharding
 from dlrm.reporting.parity import processes, write
 from dlrm.training import reordered, variant
 from dlrm.training.config import TrainConfig, from_dict, to_dict

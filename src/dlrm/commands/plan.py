@@ -16,14 +16,15 @@ from dlrm.commands.plan_result import PlanResult
 from dlrm.commands.recipe_flags import recipe_config, with_model
 from dlrm.commands.run_config import run_config
 from dlrm.errors import ConfigError
-from dlrm.parallel.device import Device, quantity
-from dlrm.parallel.plan import Sharding
+from dlrm.planning.device import Device
+from dlrm.planning.footprint import machine_bytes, resident_bytes
+from dlrm.planning.placement import Sharding
+from dlrm.planning.planned import World, alternatives, planned
+from dlrm.planning.quantities import quantity
+from dlrm.planning.simulated import Scaling, Simulated, step_of
+from dlrm.planning.times import Times, described, measured
 from dlrm.reporting.plan import write
 from dlrm.training.config import TrainConfig
-from dlrm.training.footprint import machine_bytes, resident_bytes
-from dlrm.training.planned import World, alternatives, planned
-from dlrm.training.simulated import Scaling, Simulated, step_of
-from dlrm.training.times import Times, described, measured
 
 DEFAULT = "criteo-terabyte"
 

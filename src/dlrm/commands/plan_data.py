@@ -7,10 +7,10 @@ from dlrm.data.resolve import resolve
 from dlrm.data.split import SPLITS, kaggle_sizes
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, InputError, unknown
+from dlrm.planning.footprint import Data, dataset_bytes
 from dlrm.schema import Schema
 from dlrm.training.build import pooling
 from dlrm.training.config import TrainConfig
-from dlrm.training.footprint import Data, dataset_bytes
 
 SAMPLES: dict[str, tuple[int, int, int]] = {
     "criteo-kaggle": kaggle_sizes(45_840_617),

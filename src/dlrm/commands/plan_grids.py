@@ -7,10 +7,10 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from dlrm import terminal
-from dlrm.parallel.plan import Plan
+from dlrm.planning.placement import Plan
+from dlrm.planning.planned import Alternative, Planned
+from dlrm.planning.times import Times
 from dlrm.terminal import human_bytes
-from dlrm.training.planned import Alternative, Planned
-from dlrm.training.times import Times
 
 MOST_DEVICES, MOST_TABLES = 16, 8
 """That are shown one by one."""

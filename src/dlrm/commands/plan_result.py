@@ -14,11 +14,11 @@ from dlrm.commands.plan_grids import (
     verdict,
 )
 from dlrm.commands.plan_simulate import simulated_grid
-from dlrm.parallel.device import sample_bytes
-from dlrm.parallel.plan import Plan
-from dlrm.training.planned import Alternative, Planned
-from dlrm.training.simulated import Simulated
-from dlrm.training.times import Times
+from dlrm.planning.device import sample_bytes
+from dlrm.planning.placement import Plan
+from dlrm.planning.planned import Alternative, Planned
+from dlrm.planning.simulated import Simulated
+from dlrm.planning.times import Times
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

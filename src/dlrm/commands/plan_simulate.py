@@ -11,12 +11,13 @@ from dlrm import terminal
 from dlrm.bench import operators
 from dlrm.commands.plan_grids import amount
 from dlrm.errors import ConfigError
-from dlrm.parallel import rated
-from dlrm.parallel.device import Device, quantity
-from dlrm.parallel.network import Link, Network
-from dlrm.training.config import tables_of
-from dlrm.training.planned import Planned
-from dlrm.training.simulated import Devices, Scaling, Simulated, simulated
+from dlrm.nn.tables import tables_of
+from dlrm.planning import rated
+from dlrm.planning.device import Device
+from dlrm.planning.network import Link, Network
+from dlrm.planning.planned import Planned
+from dlrm.planning.quantities import quantity
+from dlrm.planning.simulated import Devices, Scaling, Simulated, simulated
 
 LATENCY_S = 5e-6
 """Of a link, where nothing else is said."""

@@ -21,9 +21,9 @@ from dlrm.parallel.collection import ShardedCollection
 from dlrm.parallel.exchange import Exchange
 from dlrm.parallel.model import ParallelModel
 from dlrm.parallel.parallelize import parallelize
-from dlrm.parallel.plan import plan
-from dlrm.parallel.tables import contents
 from dlrm.parallel.world import ALONE, World
+from dlrm.planning.placement import plan
+from dlrm.planning.tables import contents
 
 MPI = {
     "RANK": ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK"),

@@ -197,3 +197,8 @@ class TablesConfig:
             )
         names = [feature.name for feature in layout.features]
         return mixed(schema, names, dim, dims, storage=self.storage, init_std=self.init_std or None)
+
+
+def tables_of(model: object) -> TablesConfig:
+    """Return how the tables of a model's config are stored; one of the user's may not say it."""
+    return getattr(model, "tables", TablesConfig())

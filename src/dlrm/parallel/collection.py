@@ -21,9 +21,9 @@ from dlrm.nn.embedding import (
 from dlrm.parallel.data_parallel import DataParallel
 from dlrm.parallel.exchange import Exchange
 from dlrm.parallel.row_wise import RowWise
-from dlrm.parallel.shards import Kind, Shard
 from dlrm.parallel.table_wise import TableWise
 from dlrm.parallel.unit import End, Kept, Unit
+from dlrm.planning.shards import Kind, Shard
 
 
 class DistributedCollection(Collection):

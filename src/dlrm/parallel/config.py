@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dlrm.errors import ConfigError
-from dlrm.parallel.plan import Sharding
+from dlrm.planning.placement import Sharding
 
 Engine = Literal["dlrm", "torchrec"]
 Backend = Literal["auto", "gloo", "nccl", "mpi"]

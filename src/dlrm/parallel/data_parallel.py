@@ -9,8 +9,8 @@ from torch import Tensor
 from dlrm.nn.embedding import Block, Layout, Storage, bags_of
 from dlrm.ops.reference.lookup import sparse_gradient
 from dlrm.parallel.exchange import Exchange
-from dlrm.parallel.shards import Shard
 from dlrm.parallel.unit import End, Unit, starts
+from dlrm.planning.shards import Shard
 
 
 class DataParallel(Unit):

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from dlrm.parallel.traffic import BUCKET_BYTES, FIRST_BUCKET_BYTES
+from dlrm.planning.traffic import BUCKET_BYTES, FIRST_BUCKET_BYTES
 
 
 class GradientSums:

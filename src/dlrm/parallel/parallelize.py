@@ -17,7 +17,7 @@ from torch import nn
 from dlrm.nn.embedding import Collection, EmbeddingCollection
 from dlrm.parallel.collection import ShardedCollection
 from dlrm.parallel.exchange import Exchange
-from dlrm.parallel.shards import Kind, Plan, Shard
+from dlrm.planning.shards import Kind, Plan, Shard
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -33,7 +33,7 @@ def parallelize(
 
     Args:
         model: Its tables have no memory yet; changed in place, unless it is tables itself.
-        plan: Of its tables, whose names are those of `dlrm.parallel.tables`: path and table.
+        plan: Of its tables, whose names are those of `dlrm.planning.tables`: path and table.
         exchange: With the other processes.
         engine: What shards a collection.
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from dlrm.nn.embedding import Block, Layout, Storage, bags_of
 from dlrm.parallel.exchange import AllToAll, Exchange
-from dlrm.parallel.shards import Shard
 from dlrm.parallel.unit import End, Unit, ends, starts
+from dlrm.planning.shards import Shard
 
 
 class RowWise(Unit):

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from dlrm.nn.embedding import Block, Layout, Storage
 from dlrm.parallel.exchange import AllToAll, Exchange
-from dlrm.parallel.shards import Shard
 from dlrm.parallel.unit import End, Unit, ends, starts, sums
+from dlrm.planning.shards import Shard
 
 
 class TableWise(Unit):

@@ -35,8 +35,8 @@ from dlrm.ops import backend
 from dlrm.parallel.exchange import Exchange
 from dlrm.parallel.fused import Fused
 from dlrm.parallel.probe import probe, quiet
-from dlrm.parallel.shards import Kind, Shard
 from dlrm.parallel.torchrec_parts import FusedCollection, Part, find_parts, narrowed
+from dlrm.planning.shards import Kind, Shard
 
 probe()
 with quiet():

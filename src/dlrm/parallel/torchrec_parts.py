@@ -8,8 +8,8 @@ from torch import Tensor
 
 from dlrm.parallel.collection import DistributedCollection
 from dlrm.parallel.fused import Fused
-from dlrm.parallel.shards import Shard
 from dlrm.parallel.unit import Kept
+from dlrm.planning.shards import Shard
 
 
 @dataclass(frozen=True, slots=True)

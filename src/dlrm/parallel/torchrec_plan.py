@@ -8,7 +8,7 @@ import torch
 
 from dlrm.errors import ConfigError
 from dlrm.parallel.probe import probe, quiet
-from dlrm.parallel.shards import Kind, Shard
+from dlrm.planning.shards import Kind, Shard
 
 probe()
 with quiet():

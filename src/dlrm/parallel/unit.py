@@ -11,7 +11,7 @@ from dlrm.nn.embedding import Block, Layout, Storage
 from dlrm.ops import backend
 from dlrm.ops.memory import in_huge_pages
 from dlrm.parallel.exchange import Exchange
-from dlrm.parallel.shards import Shard
+from dlrm.planning.shards import Shard
 
 End = Callable[[], Tensor]
 """Waits for the vectors that a unit has asked for, and returns them: (b, F, D)."""

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from dlrm.bench.machine.ceilings import Ceilings
-from dlrm.bench.machine.facts import Facts
 from dlrm.bench.results import SCHEMA
+from dlrm.planning.ceilings import Ceilings
+from dlrm.planning.facts import Facts
 from dlrm.reporting.bench_rows import Case, Host, Operator, Row, Step, Variant
 from dlrm.reporting.record import measure
 from dlrm.reporting.series import LARGEST

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dlrm.bench.machine.ceilings import Ceilings
-from dlrm.bench.machine.facts import Facts
+from dlrm.planning.ceilings import Ceilings
+from dlrm.planning.facts import Facts
 from dlrm.reporting.record import measure
 
 Row = Mapping[str, Any]

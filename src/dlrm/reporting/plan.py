@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dlrm.files import write_bytes
-from dlrm.parallel.plan import Kind, Plan, Shard
+from dlrm.planning.placement import Kind, Plan, Shard
+from dlrm.planning.planned import Planned
+from dlrm.planning.simulated import Simulated
 from dlrm.reporting import charts
 from dlrm.reporting.charts import Part
 from dlrm.reporting.document import document
@@ -13,8 +15,6 @@ from dlrm.reporting.markup import Html, bar, element
 from dlrm.reporting.tables import table
 from dlrm.reporting.words import compact
 from dlrm.terminal import human_bytes
-from dlrm.training.planned import Planned
-from dlrm.training.simulated import Simulated
 
 ROLES: dict[Kind, str] = {
     "table": "model",

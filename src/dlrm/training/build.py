@@ -16,16 +16,16 @@ from dlrm.nn import precision
 from dlrm.nn.embedding import Collection, EmbeddingCollection, materialize, parameter_groups
 from dlrm.nn.precision import ComputeDtype
 from dlrm.parallel.collection import ShardedCollection
-from dlrm.parallel.device import quantity
 from dlrm.parallel.exchange import DTYPES, Exchange
 from dlrm.parallel.fused import fused
 from dlrm.parallel.model import ParallelModel
 from dlrm.parallel.parallelize import Engine, parallelize
-from dlrm.parallel.plan import Plan, plan
-from dlrm.parallel.shards import Kind, Shard
-from dlrm.parallel.tables import contents
 from dlrm.parallel.torchrec_parts import FusedCollection
 from dlrm.parallel.world import World
+from dlrm.planning.placement import Plan, plan
+from dlrm.planning.quantities import quantity
+from dlrm.planning.shards import Kind, Shard
+from dlrm.planning.tables import contents
 from dlrm.schema import Schema
 from dlrm.training import state
 from dlrm.training.config import TrainConfig

@@ -18,10 +18,10 @@ from dlrm.metrics import MetricValues, Values
 from dlrm.nn.embedding import embeddings_of
 from dlrm.nn.precision import resolve
 from dlrm.nn.quantized import TableDtype, quantize
-from dlrm.nn.tables import TablesConfig
+from dlrm.nn.tables import TablesConfig, tables_of
 from dlrm.run import Run
 from dlrm.training import runner
-from dlrm.training.config import TrainConfig, tables_of, with_tables
+from dlrm.training.config import TrainConfig, with_tables
 from dlrm.training.ensemble import members
 from dlrm.training.evaluate import predict_split
 from dlrm.training.load import load_model

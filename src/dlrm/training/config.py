@@ -153,11 +153,6 @@ class TrainConfig:
             raise ConfigError(f"clip is {self.clip}: it must not be negative")
 
 
-def tables_of(model: ModelConfig) -> TablesConfig:
-    """Return how the tables of a model are stored; a model of one's own may not say it."""
-    return getattr(model, "tables", TablesConfig())
-
-
 def with_tables(model: ModelConfig, tables: TablesConfig) -> ModelConfig:
     """Return the config of a model with other tables.
 

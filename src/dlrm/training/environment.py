@@ -13,8 +13,7 @@ import torch
 
 import dlrm
 from dlrm.parallel.launched import launch_id
-
-CPUINFO = Path("/proc/cpuinfo")
+from dlrm.planning.facts import cpu_name, memory_bytes
 
 
 def environment() -> dict[str, Any]:
@@ -35,25 +34,3 @@ def environment() -> dict[str, Any]:
         "memory_bytes": memory_bytes(),
         "launch": launch_id(),
     }
-
-
-def cpu_name(cpuinfo: Path = CPUINFO) -> str:
-    """Return what the CPU is called.
-
-    Args:
-        cpuinfo: Where Linux says it.
-
-    """
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def memory_bytes() -> int | None:
-    """Return the size of the memory; None where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None

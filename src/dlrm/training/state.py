@@ -19,8 +19,8 @@ from torch.optim import Optimizer
 
 from dlrm.optim import SparseOptimizer
 from dlrm.parallel.collection import DistributedCollection
-from dlrm.parallel.shards import Shard
 from dlrm.parallel.torchrec_parts import FusedCollection
+from dlrm.planning.shards import Shard
 from dlrm.tensor_file import Part, Whole
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, Interrupted
 from dlrm.parallel.config import Engine
-from dlrm.parallel.plan import Sharding
 from dlrm.parallel.world import World
+from dlrm.planning.placement import Sharding
 from dlrm.training import loop, runner
 from dlrm.training.config import TrainConfig
 

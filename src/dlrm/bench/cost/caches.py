@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from dlrm.bench.batches import Ids
 from dlrm.bench.cost.nonnegative import solve
 from dlrm.bench.cost.work import LINE_BYTES, Random
-from dlrm.bench.machine.ceilings import GatherPoint
+from dlrm.planning.ceilings import GatherPoint
 
 CAPACITIES = (0, *(2**power for power in range(17, 31)))
 """Bytes of the levels that are tried: all that the curve does not ask for cost nothing. The first

@@ -24,8 +24,6 @@ from dlrm.bench.cost.operator_work import Shape
 from dlrm.bench.cost.operators import measured, parts
 from dlrm.bench.cost.step_work import works
 from dlrm.bench.local_step import LEARNING_RATE, train_step
-from dlrm.bench.machine.ceilings import Ceilings
-from dlrm.bench.machine.facts import Facts, last_level
 from dlrm.bench.stages import Watched
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.nn import precision as precisions
@@ -35,6 +33,8 @@ from dlrm.nn.tables import TablesConfig
 from dlrm.ops.memory import in_huge_pages, keep_freed_memory
 from dlrm.optim import OPTIMIZERS
 from dlrm.optim.config import OptimConfig
+from dlrm.planning.ceilings import Ceilings
+from dlrm.planning.facts import Facts, last_level
 from dlrm.schema import Schema
 from dlrm.training.config import TrainConfig
 

@@ -18,7 +18,7 @@ import numpy as np
 from dlrm.bench.cost.limits import limits
 from dlrm.bench.cost.nonnegative import solve
 from dlrm.bench.cost.work import Terms, Work
-from dlrm.bench.machine.ceilings import Ceilings
+from dlrm.planning.ceilings import Ceilings
 
 FOLDS = 5
 ROUNDS = 6

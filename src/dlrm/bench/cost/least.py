@@ -17,7 +17,7 @@ from dlrm.bench import batches
 from dlrm.bench.cost.caches import miss
 from dlrm.bench.cost.limits import limits, stream_rate
 from dlrm.bench.cost.work import Work
-from dlrm.bench.machine.ceilings import Ceilings
+from dlrm.planning.ceilings import Ceilings
 
 COPY_TRAFFIC = 1.5
 """Bytes that memory moves for each that a copy reads or writes: before a line is overwritten it is

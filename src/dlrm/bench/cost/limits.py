@@ -2,7 +2,7 @@
 
 from dlrm.bench.cost.caches import Levels
 from dlrm.bench.cost.work import Terms, Work
-from dlrm.bench.machine.ceilings import Ceilings
+from dlrm.planning.ceilings import Ceilings
 
 
 def limits(

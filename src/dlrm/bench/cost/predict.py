@@ -15,10 +15,10 @@ from dlrm.bench.cost.operators import Part, parts
 from dlrm.bench.cost.step_work import Assumed, works
 from dlrm.bench.cost.what_if import CACHES
 from dlrm.bench.cost.work import Terms, Work
-from dlrm.bench.machine.ceilings import Ceilings
-from dlrm.bench.machine.machine import Machine
 from dlrm.nn import precision as precisions
 from dlrm.nn.precision import ComputeDtype
+from dlrm.planning.ceilings import Ceilings
+from dlrm.planning.machine import Machine
 from dlrm.schema import Schema
 from dlrm.training.config import TrainConfig
 

@@ -38,7 +38,7 @@ from dlrm.nn.embedding import Collection, Embeddings, collections_of, parameter_
 from dlrm.nn.interaction import Dot
 from dlrm.nn.mlp import MLP
 from dlrm.nn.precision import ComputeDtype
-from dlrm.parallel.arithmetic import empty_batch, simplify
+from dlrm.planning.arithmetic import empty_batch, simplify
 from dlrm.schema import Schema
 
 COUNTED = 64

@@ -16,7 +16,7 @@ from math import log
 from typing import Any
 
 from dlrm.errors import ConfigError, unknown
-from dlrm.parallel.device import quantity
+from dlrm.planning.quantities import quantity
 
 PRECISIONS = ("fp32", "bf16", "int8")
 ROWS = ("fp32", "bf16", "int8", "int4")

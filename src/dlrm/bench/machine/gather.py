@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from dlrm import ops
-from dlrm.bench.machine.ceilings import gather_name
 from dlrm.bench.machine.probe import Probe, Way
+from dlrm.planning.ceilings import gather_name
 
 ROW_BYTES = (64, 512)
 LEAST_BYTES = 1 << 16

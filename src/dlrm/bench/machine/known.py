@@ -1,15 +1,20 @@
 """What is known of this machine: its ceilings, and the cost model fitted to its steps."""
 
+import platform
 from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
 
 import torch
 from rich.progress import Progress
 
 from dlrm import __version__, terminal
 from dlrm.bench.machine import measure
-from dlrm.bench.machine.facts import facts
-from dlrm.bench.machine.machine import Machine, keep, kept, made
 from dlrm.bench.watch import Watch
+from dlrm.planning.ceilings import Ceilings
+from dlrm.planning.facts import facts
+from dlrm.planning.machine import Machine, keep, kept
+from dlrm.training.environment import environment
 
 
 def known() -> Machine:
@@ -67,3 +72,18 @@ def measured(bar: Progress) -> Machine:
         with suppress(OSError):
             keep(machine)
     return machine
+
+
+def made(ceilings: Ceilings, costs: dict[str, Any] | None = None) -> Machine:
+    """Return this machine, just measured, with the cost model fitted beside its ceilings."""
+    found = environment()
+    return Machine(
+        facts=facts(),
+        ceilings=ceilings,
+        versions={
+            **{name: str(found[name]) for name in ("dlrm", "python", "torch")},
+            "system": platform.system(),
+        },
+        taken=datetime.now(UTC).isoformat(timespec="seconds"),
+        costs=costs,
+    )

@@ -7,11 +7,11 @@ import torch
 
 from dlrm import terminal
 from dlrm.bench.machine import probe, products, stream
-from dlrm.bench.machine.ceilings import Ceilings, GatherPoint
-from dlrm.bench.machine.facts import facts, last_level
 from dlrm.bench.machine.gather import Gathers
 from dlrm.errors import ConfigError
 from dlrm.ops.memory import in_huge_pages, keep_freed_memory
+from dlrm.planning.ceilings import Ceilings, GatherPoint
+from dlrm.planning.facts import facts, last_level
 
 TICKS = 100
 """How often `measure` calls `tick`."""

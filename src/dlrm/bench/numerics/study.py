@@ -26,7 +26,7 @@ from dlrm.bench.timer import Timing
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, DatasetError, DivergedError, DlrmError, Interrupted
 from dlrm.nn.quantized import quantize
-from dlrm.parallel.tables import contents
+from dlrm.planning.tables import contents
 from dlrm.terminal import human_bytes
 from dlrm.training import runner
 from dlrm.training.build import pooling

@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from dlrm.bench.cost.least import least
-from dlrm.bench.machine.ceilings import Ceilings, GatherPoint
 from dlrm.bench.ops.timed import Outcome
+from dlrm.planning.ceilings import Ceilings, GatherPoint
 
 FIGURES = (
     "ms", "ms_low", "ms_high", "p95_ms", "warm_ms", "gflops_per_s", "gb_per_s", "roofline_ms",

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from dlrm import terminal
 from dlrm.bench import results
-from dlrm.bench.machine import machine as machines
 from dlrm.bench.machine.known import measured
 from dlrm.bench.watch import Watch
 from dlrm.commands.bench.machine_result import MachineResult
+from dlrm.planning import machine as machines
 
 
 def bench_machine(*, out: Path | None = None, html: Path | None = None) -> MachineResult:

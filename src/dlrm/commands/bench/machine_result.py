@@ -11,12 +11,12 @@ from rich.text import Text
 
 from dlrm import terminal
 from dlrm.bench import results
-from dlrm.bench.machine.ceilings import gather_name
-from dlrm.bench.machine.counters import CONFIGS
-from dlrm.bench.machine.facts import Cache, Facts
-from dlrm.bench.machine.machine import Machine
 from dlrm.bench.watch import Seen
 from dlrm.commands.plan_grids import bar
+from dlrm.planning.ceilings import gather_name
+from dlrm.planning.counters import CONFIGS
+from dlrm.planning.facts import Cache, Facts
+from dlrm.planning.machine import Machine
 from dlrm.terminal import human_bytes
 
 CHANGED = 0.1

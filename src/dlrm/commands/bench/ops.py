@@ -10,7 +10,6 @@ import tyro
 from dlrm import terminal
 from dlrm.bench import results
 from dlrm.bench.machine.known import known
-from dlrm.bench.machine.machine import Machine
 from dlrm.bench.ops import OPERATORS
 from dlrm.bench.ops.rows import values
 from dlrm.bench.ops.sweep import candidates, sweep
@@ -18,6 +17,7 @@ from dlrm.bench.ops.timed import Outcome
 from dlrm.bench.watch import Watch
 from dlrm.commands.bench.ops_lists import numbers, precisions, widths_of, words
 from dlrm.commands.bench.ops_result import OpsResult
+from dlrm.planning.machine import Machine
 from dlrm.reporting import bench
 
 

@@ -13,15 +13,15 @@ from dlrm.bench.arch import ARCHS
 from dlrm.bench.batches import Ids, batch_sizes
 from dlrm.bench.cost import what_if
 from dlrm.bench.cost.what_if import WhatIf
-from dlrm.bench.machine.facts import last_level
 from dlrm.bench.machine.known import known
-from dlrm.bench.machine.machine import Machine
 from dlrm.bench.subject import Subject
 from dlrm.commands.bench.step_result import StepResult
 from dlrm.commands.flags import parse, take_value
 from dlrm.data.resolve import resolve
 from dlrm.errors import ConfigError, unknown
 from dlrm.models import another
+from dlrm.planning.facts import last_level
+from dlrm.planning.machine import Machine
 from dlrm.training.config import TrainConfig
 
 DEFAULT = "criteo-kaggle"

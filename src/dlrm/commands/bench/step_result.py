@@ -14,10 +14,10 @@ from dlrm.bench.arch import Arch
 from dlrm.bench.cost.fit import OTHER
 from dlrm.bench.cost.verdict import off
 from dlrm.bench.cost.what_if import WhatIf
-from dlrm.bench.machine.machine import Machine
 from dlrm.bench.step import StepMeasured
 from dlrm.bench.subject import Subject
 from dlrm.nn import precision
+from dlrm.planning.machine import Machine
 from dlrm.terminal import human_bytes
 
 

@@ -4,10 +4,10 @@ from torch import nn
 
 from dlrm.nn.embedding import Storage
 from dlrm.nn.mlp import MLP
-from dlrm.parallel.arithmetic import Arithmetic
-from dlrm.parallel.device import Device, dense_update_bytes, embedding_bytes
-from dlrm.parallel.simulate import Curve, Operators, Rows
-from dlrm.parallel.tables import Contents
+from dlrm.planning.arithmetic import Arithmetic
+from dlrm.planning.device import Device, dense_update_bytes, embedding_bytes
+from dlrm.planning.simulate import Curve, Operators, Rows
+from dlrm.planning.tables import Contents
 
 READ_BYTES: dict[Storage, int] = {"fp32": 4, "split": 2, "bf16": 2, "bf16_nearest": 2}
 """Storage -> bytes of a number that a lookup reads."""

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from dlrm.parallel.network import Network
-from dlrm.parallel.simulate import Operators, Step, simulate
-from dlrm.training.planned import Planned, planned
+from dlrm.planning.network import Network
+from dlrm.planning.planned import Planned, planned
+from dlrm.planning.simulate import Operators, Step, simulate
 
 Scaling = Literal["strong", "weak"]
 """Whether the batch stays as large, or grows with the devices."""

@@ -8,8 +8,8 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from dlrm.errors import PlanError, unknown
-from dlrm.parallel.balance import Balance, Piece
-from dlrm.parallel.shards import Kind, Plan, Shard, Table, size_bytes, work
+from dlrm.planning.balance import Balance, Piece
+from dlrm.planning.shards import Kind, Plan, Shard, Table, size_bytes, work
 from dlrm.terminal import human_bytes
 
 __all__ = ["SHARDINGS", "Kind", "Plan", "Shard", "Sharding", "Table", "plan"]

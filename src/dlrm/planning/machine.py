@@ -4,23 +4,17 @@
 """
 
 import json
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dlrm import compiler
-from dlrm.bench.machine.ceilings import Ceilings
-from dlrm.bench.machine.facts import Facts, facts
-from dlrm.bench.machine.measure import measure
 from dlrm.files import write_json
-from dlrm.training.environment import environment
-
-__all__ = ["Machine", "folder", "keep", "kept", "made", "measure", "path"]
+from dlrm.planning.ceilings import Ceilings
+from dlrm.planning.facts import Facts, facts
 
 SCHEMA = 1
 """Of the file."""
@@ -70,27 +64,6 @@ class Machine:
             taken=str(values["taken"]),
             costs=None if costs is None else dict(costs),
         )
-
-
-def made(ceilings: Ceilings, costs: dict[str, Any] | None = None) -> Machine:
-    """Return this machine, just measured.
-
-    Args:
-        ceilings: What `measure` found.
-        costs: The cost model that was fitted beside them.
-
-    """
-    found = environment()
-    return Machine(
-        facts=facts(),
-        ceilings=ceilings,
-        versions={
-            **{name: str(found[name]) for name in ("dlrm", "python", "torch")},
-            "system": platform.system(),
-        },
-        taken=datetime.now(UTC).isoformat(timespec="seconds"),
-        costs=costs,
-    )
 
 
 def kept(threads: int | None = None) -> Machine | None:

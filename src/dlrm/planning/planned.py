@@ -5,6 +5,7 @@ What does not fit is asked again with one thing changed at a time.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,13 +13,15 @@ from dlrm.errors import ConfigError, PlanError
 from dlrm.nn import precision
 from dlrm.nn.tables import TablesConfig
 from dlrm.optim import find
-from dlrm.parallel.arithmetic import Arithmetic, arithmetic
-from dlrm.parallel.plan import Plan, Sharding, plan
-from dlrm.parallel.tables import Contents, contents
-from dlrm.parallel.traffic import Traffic, traffic
+from dlrm.planning.arithmetic import Arithmetic, arithmetic
+from dlrm.planning.footprint import Data, Footprint, footprint
+from dlrm.planning.placement import Plan, Sharding, plan
+from dlrm.planning.tables import Contents, contents
+from dlrm.planning.traffic import Traffic, traffic
 from dlrm.terminal import human_bytes
-from dlrm.training.config import TrainConfig
-from dlrm.training.footprint import Data, Footprint, footprint
+
+if TYPE_CHECKING:
+    from dlrm.training.config import TrainConfig
 
 MOST_DEVICES = 4096
 """That are tried to find how many would do."""
@@ -42,7 +45,7 @@ class World:
 class Planned:
     """The memory, disk and exchanges that a run would need."""
 
-    config: TrainConfig
+    config: "TrainConfig"
     data: Data
     world: World
     kept: Contents
@@ -74,7 +77,7 @@ class Alternative:
     fits: bool
 
 
-def planned(config: TrainConfig, data: Data, world: World) -> Planned:
+def planned(config: "TrainConfig", data: Data, world: World) -> Planned:
     """Return what a run would come to.
 
     Raises:
@@ -155,7 +158,7 @@ def alternatives(base: Planned) -> list[Alternative]:
     return [*changes, *_larger(base)]
 
 
-def _changes(config: TrainConfig) -> Iterator[tuple[str, str, TrainConfig]]:
+def _changes(config: "TrainConfig") -> Iterator[tuple[str, str, "TrainConfig"]]:
     model = config.model
     dim = getattr(model, "dim", 1)
     if dim > 1:

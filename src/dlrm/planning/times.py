@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from dlrm.parallel.device import Device, StepTime, step_time
-from dlrm.parallel.simulate import Step
-from dlrm.training.config import tables_of
-from dlrm.training.planned import Planned
-from dlrm.training.rates import Rates
+from dlrm.nn.tables import tables_of
+from dlrm.planning.device import Device, StepTime, step_time
+from dlrm.planning.planned import Planned
+from dlrm.planning.rates import Rates
+from dlrm.planning.simulate import Step
 
 EVALUATIONS = 10
 """Of an epoch, unless the config says otherwise."""
@@ -82,7 +82,7 @@ def described(run: Planned, device: Device, step: Step | None) -> Times | None:
     Args:
         run: What is planned.
         device: One of them.
-        step: Of the run on all of them, as `dlrm.training.simulated` has it.
+        step: Of the run on all of them, as `dlrm.planning.simulated` has it.
 
     """
     if run.plan is None or run.traffic is None or step is None:

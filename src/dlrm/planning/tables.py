@@ -11,7 +11,7 @@ from torch import nn
 from dlrm.nn.embedding import EmbeddingCollection
 from dlrm.nn.hashed import HashedEmbeddings
 from dlrm.optim import Declaration, find
-from dlrm.parallel.shards import Table
+from dlrm.planning.shards import Table
 from dlrm.schema import Feature
 
 

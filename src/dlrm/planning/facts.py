@@ -6,6 +6,7 @@ What the system does not tell is left out, never guessed.
 import hashlib
 import json
 import os
+import platform
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import asdict, dataclass
@@ -13,8 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dlrm.bench.machine import counters
-from dlrm.training.environment import cpu_name, memory_bytes
+from dlrm.planning import counters
 
 GIB = 2**30
 CPUINFO = Path("/proc/cpuinfo")
@@ -175,3 +175,25 @@ def _numbers(text: str) -> Iterator[int]:
     for part in text.split(","):
         first, _, last = part.partition("-")
         yield from range(int(first), int(last or first) + 1)
+
+
+def cpu_name(cpuinfo: Path = CPUINFO) -> str:
+    """Return what the CPU is called.
+
+    Args:
+        cpuinfo: Where Linux says it.
+
+    """
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def memory_bytes() -> int | None:
+    """Return the size of the memory; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None

@@ -16,7 +16,7 @@ J. Parallel and Distributed Computing 2009 (the sums).
 
 from dataclasses import dataclass
 
-from dlrm.parallel.shards import Plan
+from dlrm.planning.shards import Plan
 
 ID_BYTES = 4
 FIRST_BUCKET_BYTES, BUCKET_BYTES = 1 << 20, 25 << 20

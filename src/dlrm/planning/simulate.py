@@ -16,9 +16,9 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from dlrm.parallel.network import Network
-from dlrm.parallel.shards import Kind, Plan
-from dlrm.parallel.traffic import BUCKET_BYTES, FIRST_BUCKET_BYTES, Traffic
+from dlrm.planning.network import Network
+from dlrm.planning.shards import Kind, Plan
+from dlrm.planning.traffic import BUCKET_BYTES, FIRST_BUCKET_BYTES, Traffic
 
 FORWARD_SHARE = 1 / 3
 """Of the products of a layer, those forwards: one of three."""

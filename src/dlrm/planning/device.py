@@ -8,19 +8,16 @@ Nothing reaches such rates all the time: the step takes at least the longest of 
 sum where nothing overlaps.
 """
 
-import re
 from dataclasses import dataclass
 
-from dlrm.errors import ConfigError
 from dlrm.nn.embedding import Storage
 from dlrm.optim import find
 from dlrm.optim.declaration import FLOAT_BYTES
-from dlrm.parallel.arithmetic import Arithmetic
-from dlrm.parallel.shards import Plan
-from dlrm.parallel.tables import Contents
-from dlrm.parallel.traffic import Traffic
+from dlrm.planning.arithmetic import Arithmetic
+from dlrm.planning.shards import Plan
+from dlrm.planning.tables import Contents
+from dlrm.planning.traffic import Traffic
 
-PREFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
 STORED_BYTES: dict[Storage, int] = {
     "fp32": 4 + 4 + 4,
     "split": 2 + 4 + 4,
@@ -121,27 +118,3 @@ def step_time(
         memory_s=(rows_bytes + own * 4 * cost.activations_bytes + dense) / device.memory_bandwidth,
         exchange_s=traffic.busiest(batch_size) / device.bandwidth,
     )
-
-
-def quantity(text: str, unit: str, flag: str) -> float:
-    """Read a number with a unit: 80GB, 16GiB, 25GB/s, 60TFLOP.
-
-    Args:
-        text: Digits, then a prefix of powers of ten (k, M, G, T, P), or of two (Ki, Mi, Gi, Ti),
-            then the unit, which may be left out, as may `/s`.
-        unit: `B` or `FLOP`.
-        flag: For errors.
-
-    Raises:
-        ConfigError: It is none, or not positive.
-
-    """
-    read = re.fullmatch(
-        rf"\s*([0-9]+(?:\.[0-9]*)?(?:e[0-9]+)?)\s*([kKMGTP]?)(i?)({unit}S?)?(/s)?\s*", text, re.I
-    )
-    prefix = read[2].upper().replace("K", "k") if read else ""
-    if not read or (read[3] and not prefix) or float(read[1]) <= 0:
-        example = "80GB or 16GiB" if unit == "B" else "60TFLOP"
-        raise ConfigError(f'{flag} is "{text}", expected a positive amount such as {example}')
-    power = list(PREFIXES).index(prefix)
-    return float(read[1]) * (1024**power if read[3] else PREFIXES[prefix])

@@ -11,13 +11,16 @@ disk        checkpoints that are kept, one more while it is written; the dataset
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlrm.data.loader import WINDOW_ROWS
 from dlrm.data.store import Dataset
-from dlrm.parallel.arithmetic import Arithmetic
-from dlrm.parallel.tables import Contents
+from dlrm.planning.arithmetic import Arithmetic
+from dlrm.planning.tables import Contents
 from dlrm.schema import Schema
-from dlrm.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from dlrm.training.config import TrainConfig
 
 LIBRARIES_BYTES = 270_000_000
 """Resident memory of a process that has imported what trains, where the system does not tell."""
@@ -106,7 +109,7 @@ class Footprint:
 
 
 def footprint(
-    config: TrainConfig,
+    config: "TrainConfig",
     data: Data,
     kept: Contents,
     cost: Arithmetic,
