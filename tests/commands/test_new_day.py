@@ -195,9 +195,11 @@ def test_shares_do_not_depend_on_the_pieces():
 
 
 def test_a_share_is_worth_a_warning_where_training_had_much_less():
-    def warned(now: float, then: float | None) -> bool:
-        return bool(Shares(name="c", unseen=now, trained_unseen=then).warnings())
+    def warned(now: float, then: float | None, rows: int = 10**6) -> bool:
+        return bool(Shares(name="c", rows=rows, unseen=now, trained_unseen=then).warnings())
 
     assert [warned(0.11, 0.0), warned(0.1, 0.0), warned(0.5, 0.3), warned(0.2, None)] == [
         True, False, False, True
     ]  # fmt: skip
+    # One rule for any number of rows, in predict as in eval.
+    assert [warned(1.0, 0.0, 3), warned(0.2, 0.0, 5), warned(0.4, 0.0, 10)] == [True, False, True]

@@ -55,10 +55,15 @@ def test_the_oldest_rows_train_and_the_newest_test(days, as_texts):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(0, 12), min_size=1, max_size=80), st.integers(0, 3))
+@given(
+    st.lists(st.integers(0, 12), max_size=80).map(lambda users: [*users, 1, 2]), st.integers(0, 3)
+)
 def test_a_group_is_in_one_split_only(users, seed):
-    where = divided({"user": users}, group="user", seed=seed).where
+    division = divided({"user": users}, group="user", seed=seed)
+    where = division.where
     assert (where >= 0).all()
+    assert set(where.tolist()) == {0, 1, 2} if len(set(users)) > 2 else {0, 1}
+    assert sum(f", {len(set(users))} values" in note for note in division.notes) <= 1
     for user in set(users):
         assert len({split for u, split in zip(users, where, strict=True) if u == user}) == 1
     assert (where == divided({"user": users}, group="user", seed=seed).where).all()
@@ -100,7 +105,19 @@ def test_times_that_are_not_looked_at_are_said():
     assert divided({"t": days}).notes == ()
 
 
+def test_few_groups_are_shared_out_and_said():
+    division = divided({"user": ["a"] * 90 + ["b"] * 5 + ["c"] * 5}, group="user")
+    assert sorted(division.notes) == [
+        "test: 5 rows, 1 values of user",
+        "train: 90 rows, 1 values of user",
+        "validation: 5 rows, 1 values of user",
+    ]
+    assert divided({"user": [1, 2]}, group="user").notes[2] == "test: 0 rows, 0 values of user"
+
+
 def test_what_cannot_be_divided_so_is_refused():
+    with pytest.raises(ConfigError, match="user has one value in all rows"):
+        divided({"user": [1, 1]}, group="user")
     with pytest.raises(InputError, match=r'row 2, column t.*is "soon", expected a time'):
         divided({"t": ["2024-01-01", "soon"]}, time="t")
     skipped = divided({"t": ["2024-01-01", "soon"]}, time="t", bad_rows="skip")

@@ -9,8 +9,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dlrm.data.bad_rows import BadRows, OnBadRow
+from dlrm.data.features.column import LISTS
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.labels import WEIGHT, Label, encode_weights, stack_labels
+from dlrm.data.features.list_text import wrong_lists
 from dlrm.data.features.number import wrong_numbers
 from dlrm.data.features.texts import as_texts
 from dlrm.data.sources.raw_table import RawTable
@@ -76,14 +78,19 @@ def check_rows(
     weights = None
     if schema.weight is not None:
         values = table.column(schema.weight)
-        weighed = encode_weights(values)
+        weighed = encode_weights(values, schema.weight_format)
         mark(schema.weight, weighed.is_null(), as_texts(values), WEIGHT)
         weights = weighed.fill_null(0).to_numpy().copy()
     for column in schema.used():
         if column.kind == "number":
-            values = table.column(column.name)
-            for name, wrong, expected in wrong_numbers(values, schema.reading(column)):
+            values, reading = table.column(column.name), schema.reading(column)
+            known = table.numbers(column.name, reading)
+            for name, wrong, expected in wrong_numbers(values, reading, known):
                 mark(name, wrong, values, f'{expected} (or kind = "category" in the schema)')
+        elif column.kind in LISTS:
+            values = table.column(column.name)
+            for name, wrong, expected in wrong_lists(values, column.separator):
+                mark(name, wrong, values, f"{expected} (or --bad-rows skip)")
     stacked = stack_labels(encoded, schema.task)
     if varied:
         _check_varied(stacked[~bad], labels)
@@ -99,10 +106,17 @@ def _check_varied(labels: NDArray[Any], meant: Sequence[Label]) -> None:
     for column, label in zip(labels.T, meant, strict=True):
         if not len(column) or column.min() < column.max():
             continue
-        value = f"{column[0]:g}"
-        if label.task == "classification":
-            value = "a click" if column[0] else "no click"
-        raise ConfigError(f"the label {label.name} is {value} in every row: nothing to learn")
+        if label.task == "regression":
+            raise ConfigError(
+                f"the label {label.name} is {column[0]:g} in every row: nothing to learn"
+            )
+        value = "a click" if column[0] else "no click"
+        known = ", ".join(f'"{value}"' for value in label.values[:5])
+        known += ", ..." if len(label.values) > 5 else ""
+        raise ConfigError(
+            f'the label {label.name} is {value} in every row, as a click is "{label.click}": '
+            f"nothing to learn; its values are {known}, of which --positive says what a click is"
+        )
 
 
 def shown(value: object) -> str:

@@ -11,7 +11,7 @@ from dlrm.data.checked_rows import CheckedRows, check_rows
 from dlrm.data.division import Division, divide
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.fit import FittingRows
-from dlrm.data.features.labels import Label, fit_labels
+from dlrm.data.features.labels import Label, fit_labels, with_formats
 from dlrm.data.features.leaks import with_leaks
 from dlrm.data.features.table_schema import check_columns
 from dlrm.data.options import PrepareConfig
@@ -75,9 +75,11 @@ def check_table(
     """
     raw = raw.with_missing(schema.missing)
     check_columns(schema, raw)
+    schema, notes = with_formats(raw, schema)
     labels = fit_labels(raw, schema)
     rows = check_rows(raw, schema, labels, config.bad_rows)
     division = divide(raw, schema, rows.labels, rows.bad, config, default=default)
+    division = replace(division, notes=notes + division.notes)
     table = CheckedTable(raw=raw, schema=schema, labels=labels, rows=rows, division=division)
     if not len(table.train):
         raise DatasetError("no row is left to train on; see prepare.fractions")

@@ -15,10 +15,9 @@ from dlrm.data.features.features import Feature, Features
 from dlrm.data.features.number import Number
 from dlrm.data.features.texts import as_numbers, as_texts
 
-FEWEST_ROWS = 20
-"""Of fewer rows no share is worth a warning."""
-FACTOR, MARGIN = 2.0, 0.1
-"""A share is too large above `FACTOR` times that of training and `MARGIN` more."""
+FACTOR, MARGIN, ERRORS = 2.0, 0.1, 2.0
+"""A share is too large above `FACTOR` times that of training, `MARGIN` and `ERRORS` standard errors
+more: of a few rows most must be unseen."""
 _SHOWN = 5
 
 
@@ -27,6 +26,8 @@ class Shares:
     """Of a column, the share of missing values and of those that training did not see."""
 
     name: str
+    rows: int = 0
+    """Of which these are shares."""
     missing: float | None = None
     unseen: float | None = None
     """Also values that were too rare in training; None for numbers and hashed values."""
@@ -48,12 +49,17 @@ class Shares:
         return [
             f"{self.name}: {now:.1%} of the values are {what} (there {then or 0.0:.1%})"
             for what, (now, then) in pairs.items()
-            if now is not None and now > FACTOR * (then or 0.0) + MARGIN
+            if now is not None and now > self._bound(then or 0.0)
         ]
+
+    def _bound(self, then: float) -> float:
+        """Return the largest share that is no wonder beside one of training."""
+        p = min(max(then, 0.05), 0.95)
+        return FACTOR * then + MARGIN + ERRORS * (p * (1 - p) / max(self.rows, 1)) ** 0.5
 
     def to_dict(self) -> dict[str, Any]:
         """Return the shares JSON-ready."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "rows"}
 
 
 class Coverage:
@@ -114,6 +120,7 @@ class Coverage:
             shares.append(
                 Shares(
                     name=name,
+                    rows=self.rows,
                     missing=self._missing[name] / self.rows if self._looked and self.rows else None,
                     unseen=float(unseen / values) if name in known and values else None,
                     trained_missing=trained.get("missing_rate"),
@@ -123,8 +130,8 @@ class Coverage:
         return sorted(shares, key=lambda column: -column.excess)
 
     def warnings(self) -> list[str]:
-        """Return what is much larger than in training, worst first; nothing of a few rows."""
-        return [] if self.rows < FEWEST_ROWS else warnings_of(self.shares())
+        """Return what is much larger than in training, worst first."""
+        return warnings_of(self.shares())
 
 
 def warnings_of(shares: Iterable[Shares]) -> list[str]:

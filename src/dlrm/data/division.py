@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dlrm.data.features.columns import Columns
-from dlrm.data.features.texts import as_numbers, as_texts, time_reading
+from dlrm.data.features.texts import as_numbers, time_reading
 from dlrm.data.options import PrepareConfig
 from dlrm.data.sources.raw_table import RawTable
 from dlrm.data.split import SPLITS, Protocol, plan, sizes
@@ -87,8 +87,11 @@ def divide(
         where[rows] = _by_time(seconds[rows], fractions)
         return Division(where, _periods(raw, str(config.time), seconds, where))
     if protocol == "group":
-        where[rows] = _by_group(_groups(raw, str(config.group))[rows], fractions, config.seed)
-    elif protocol == "stratified":
+        name = str(config.group)
+        groups = _groups(raw, name)
+        where[rows] = _by_group(name, groups[rows], fractions, config.seed)
+        return Division(where, _shares_of_groups(name, groups, where))
+    if protocol == "stratified":
         _, classes = np.unique(labels[rows], axis=0, return_inverse=True)
         for number in range(classes.max(initial=-1) + 1):
             same = rows[classes.ravel() == number]
@@ -130,22 +133,54 @@ def _by_time(seconds: NDArray[np.float64], fractions: Sequence[float]) -> Places
     return where
 
 
-def _by_group(groups: NDArray[np.integer], fractions: Sequence[float], seed: int) -> Places:
-    """Divide rows (n,) by the numbers of their groups, at random."""
+def _by_group(
+    name: str, groups: NDArray[np.int64], fractions: Sequence[float], seed: int
+) -> Places:
+    """Divide rows (n,) by the numbers of their groups, at random.
+
+    Each split gets a group; of two groups one trains, and the other chooses the model.
+
+    Raises:
+        ConfigError: There is one group only.
+
+    """
+    groups = np.unique(groups, return_inverse=True)[1]
     counts = np.bincount(groups)
+    wanted = [number for number, share in enumerate(fractions) if share][: len(counts)]
+    if len(counts) == 1 < sum(share > 0 for share in fractions):
+        raise ConfigError(
+            f"split group: {name} has one value in all rows, which cannot be in several splits; "
+            "divide by another column"
+        )
     order = np.random.default_rng(seed).permutation(len(counts))
     middles = np.cumsum(counts[order]) - counts[order] / 2
     ends = np.cumsum(sizes(len(groups), fractions))
     splits = np.searchsorted(ends, middles, side="right")
     of_group = np.empty(len(counts), np.int8)
     of_group[order] = np.where(splits < len(SPLITS), splits, UNUSED)
+    for number in wanted:
+        if not (of_group == number).any():
+            # Few groups: the smallest one of the split that has most of them.
+            most = np.argmax(np.bincount(of_group[of_group >= 0], minlength=len(SPLITS)))
+            others = np.flatnonzero(of_group == most)
+            of_group[others[np.argmin(counts[others])]] = number
     return of_group[groups]
+
+
+def _shares_of_groups(name: str, groups: NDArray[np.int64], where: Places) -> tuple[str, ...]:
+    """Return how many groups and rows each split has."""
+    notes = []
+    for number, split in enumerate(SPLITS):
+        rows = where == number
+        values = len(np.unique(groups[rows]))
+        notes.append(f"{split}: {int(rows.sum()):,} rows, {values:,} values of {name}")
+    return tuple(notes)
 
 
 def _groups(raw: RawTable, name: str) -> NDArray[np.int64]:
     """Return the number of each row's group (n,); a row without one is a group of its own."""
     raw.check_column(name, "column of groups")
-    texts = as_texts(raw.column(name))
+    texts = raw.texts(name)
     numbers = texts.rank("dense").cast(pl.Int64).to_numpy().astype(np.float64)
     alone = np.isnan(numbers)
     numbers[alone] = np.arange(alone.sum()) + np.nanmax(numbers, initial=0) + 1
@@ -202,7 +237,7 @@ def _doubts(
     for column in schema.columns:
         if not column.time:
             continue
-        numbers, _ = as_numbers(raw.column(column.name), schema.reading(column))
+        numbers, _ = raw.numbers(column.name, schema.reading(column))
         seconds = numbers.to_numpy()[good]
         seconds = seconds[~np.isnan(seconds)]
         advice = f"--time {column.name} divides by time"

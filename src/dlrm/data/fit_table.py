@@ -26,7 +26,6 @@ from dlrm.data.features.fit import fit
 from dlrm.data.features.list import List
 from dlrm.data.features.show import show
 from dlrm.data.features.table_schema import inferred_schema
-from dlrm.data.features.texts import as_numbers, as_texts
 from dlrm.data.fitted import TRUTH, Block, described_input
 from dlrm.data.options import PrepareConfig
 from dlrm.data.sources.reading import Reading
@@ -115,10 +114,11 @@ class FittedTable:
 
     def _missing(self, column: Column) -> int:
         """Return in how many rows a column is missing."""
-        values = self._table.raw.column(column.name)
+        raw = self._table.raw
         if column.kind == "number":
-            return as_numbers(values, self._table.schema.reading(column))[0].null_count()
-        return (values if values.dtype.is_nested() else as_texts(values)).null_count()
+            return raw.numbers(column.name, self._table.schema.reading(column))[0].null_count()
+        nested = raw.types[column.name].is_nested()
+        return (raw.column(column.name) if nested else raw.texts(column.name)).null_count()
 
     def _rare(self, feature: Category) -> int:
         """Return in how many training rows a category has no id of its own."""

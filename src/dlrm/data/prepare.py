@@ -34,7 +34,7 @@ from dlrm.data.store import (
 )
 from dlrm.data.target import ENTRIES, check_replaceable, check_space, disk_bytes, existing
 from dlrm.file_records import file_record
-from dlrm.files import sync_file, sync_folder
+from dlrm.files import sync_folder
 from dlrm.json_file import write_sealed
 from dlrm.terminal import progress, say
 
@@ -136,8 +136,6 @@ def _write_splits(fitted: Fitted, folder: Path, bar: Progress) -> dict[str, dict
 
 
 def _files(folder: Path, files: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Sync the files that are no arrays; return their entries in the manifest."""
-    for name in files:
-        sync_file(folder / name)
+    """Return the entries of the files that are no arrays in the manifest."""
     sync_folder(folder / VOCABULARY_FOLDER)
     return {name: file_record(folder / name) for name in (FEATURES_FILE, *files)}

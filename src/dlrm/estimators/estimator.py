@@ -19,7 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dlrm import terminal
-from dlrm.data.coverage import FEWEST_ROWS, Coverage
+from dlrm.data.coverage import Coverage
 from dlrm.data.features import toml
 from dlrm.data.features.column import Column
 from dlrm.data.features.columns import Columns
@@ -50,6 +50,8 @@ from dlrm.training.packed import pack, unpack
 from dlrm.training.predictor import Predictor
 
 SCHEMA_FILE = "schema.toml"
+_FEWEST_ROWS = 20
+"""Of fewer rows nothing is said of how unlike those of training they are."""
 
 
 class Estimator(BaseEstimator):
@@ -217,7 +219,8 @@ class Estimator(BaseEstimator):
             for encoded in encode_pieces(predictor.features, frame):
                 coverage.add(encoded)
                 scores.append(predictor.scores_of(encoded, raw=True)[:, 0])
-        if frame.height >= FEWEST_ROWS and not pool_lost():
+        # Of a few rows, which many ask for at a time, it would take longer than the scores.
+        if frame.height >= _FEWEST_ROWS and not pool_lost():
             coverage.look(frame)
             if warned := coverage.warnings():
                 warnings.warn(f"rows unlike those of training: {'; '.join(warned)}", stacklevel=4)

@@ -13,9 +13,10 @@ from dlrm.data.features.features import Features
 from dlrm.data.features.infer import infer
 from dlrm.data.scoring import encode_frame
 from dlrm.data.sources.frame import FrameSource, to_polars
+from dlrm.data.sources.table_files import TableFiles
 from dlrm.errors import InputError
 
-from .tables import prepare
+from .tables import inferred, prepare
 
 N = 120
 RNG = np.random.default_rng(0)
@@ -119,3 +120,25 @@ def test_columns_of_one_name_are_named():
     frame = pd.DataFrame([[1, 2, 3]], columns=["a", 0, "0"])
     with pytest.raises(InputError, match="the frame, column 0: two columns are called that"):
         FrameSource(frame)
+
+
+ARROW_SCHEMA = (
+    "/////zABAAAQAAAAAAAKAAwABgAFAAgACgAAAAABBAAEAAAAXP///wQAAAADAAAA0AAAAGgAAAAEAAAAsP///wAAAQUU"
+    "AAAAQAAAABwAAAAEAAAAAAAAAAEAAAB0AAAACAAQAAgABAAIAAAADAAAAAEAAAAAAAAAVP///wAAAAEgAAAABAAEAAQA"
+    "AAAQABgACAAGAAcADAAQABQAEAAAAAAAAQIUAAAAPAAAACQAAAAEAAAAAAAAAAgAAAB6aXAgY29kZQAAAAAIAAgAAAAE"
+    "AAgAAAAEAAAAtP///wAAAAEgAAAAwP///wAAAAFAAAAAEAAUAAgABgAHAAwAAAAQABAAAAAAAAECEAAAACAAAAAEAAAA"
+    "AAAAAAUAAABwbGFpbgAAAAgADAAIAAcACAAAAAAAAAFAAAAA"
+)
+"""As pyarrow writes that of a table of integers `plain`, and dictionaries `zip code` and `t`."""
+
+
+def test_dictionaries_of_numbers_in_parquet_are_categories(tmp_path):
+    rng = np.random.default_rng(0)
+    codes = {"plain": rng.integers(0, 900, 80), "zip code": rng.integers(0, 900, 80)}
+    frame = pl.DataFrame({**codes, "t": ["a", "b"] * 40, "label": [0, 1] * 40})
+    frame.write_parquet(tmp_path / "t.parquet", metadata={"ARROW:schema": ARROW_SCHEMA})
+    source = TableFiles([tmp_path / "t.parquet"])
+    kinds = inferred(source, tmp_path / "parts")
+    assert (kinds["plain"], kinds["zip code"]) == ("standard", "ignore")
+    schema = pl.concat(source.read()).schema
+    assert (schema["plain"], schema["zip code"]) == (pl.Int64, pl.Categorical)

@@ -142,6 +142,44 @@ def test_a_label_that_is_no_number_is_a_bad_row(tmp_path, value):
     np.testing.assert_array_equal(made.split("train").labels[:, 0], expected)
 
 
+@settings(max_examples=10, deadline=None)
+@given(st.sampled_from(["{:,.2f}", "{:.2f}%", "€ {:.2f}", "{:.2f} kg", "{:,.2f},", "k"]))
+def test_labels_and_weights_in_any_format(tmp_path_factory, form):
+    folder = tmp_path_factory.mktemp("labels")
+    spent = (FRAME["spent"] * 1000).round(2)
+
+    def written(x: float) -> str:
+        if form == "{:,.2f},":
+            return f"{x:,.2f}".replace(",", " ").replace(".", ",")
+        return f"{x / 1000:.5f}k" if form == "k" else form.format(x)
+
+    frame = FRAME.with_columns(
+        spent=pl.Series(map(written, spent)), weight=pl.Series(map(written, spent))
+    )
+    asked = {"task": "regression", "label": ("spent",), "weight": "weight", **WHOLE}
+    made = prepare(TableFiles([csv(frame, folder / "t.csv")]), folder / "out", **asked)
+    train = made.split("train")
+    np.testing.assert_allclose(train.labels[:, 0], spent, rtol=1e-6)
+    np.testing.assert_allclose(train.weights, spent, rtol=1e-6)
+    assert made.manifest["division"][0].startswith('label spent: written as "')
+    back = Features.load(made.path).encode(frame, labels=True)
+    np.testing.assert_array_equal(back.labels, train.labels)
+    click = prepare(frame, folder / "c", label=("spent",), positive=">= 1000", **WHOLE)
+    np.testing.assert_array_equal(click.split("train").labels[:, 0], spent >= 1000)
+
+
+def test_what_a_label_of_one_value_lacks(tmp_path):
+    gaps = FRAME.with_columns(click=pl.Series(["1", ""] * 30))
+    assert 'is "1" wherever there is one, but 30 of 60 rows have none' in refused(
+        tmp_path, gaps, label=("click",)
+    )
+    same = FRAME.with_columns(click=pl.lit(1))
+    assert "needs rows of both kinds" in refused(tmp_path, same, label=("click",))
+    every = refused(tmp_path, FRAME, label=("rating",), positive=">= 0")
+    assert 'as a click is ">= 0"' in every
+    assert "its values are" in every
+
+
 def test_what_a_regression_cannot_be_told(tmp_path):
     asked = {"label": ("spent",), "task": "regression"}
     assert "positive is" in refused(tmp_path, FRAME, positive=">= 4", **asked)

@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 
 from dlrm.data.features.features import Features
 from dlrm.data.features.infer import infer
+from dlrm.data.features.infer_categories import separator_of
 from dlrm.data.features.list import split_lists
 from dlrm.data.features.list_text import LITERALS, are_lists
 from dlrm.data.scoring import encode_frame
 from dlrm.data.sources.frame import FrameSource
+from dlrm.data.sources.table_files import TableFiles
+from dlrm.errors import InputError
 
-from .tables import prepare
+from .tables import csv, prepare
 
 ITEMS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1).map(
     lambda text: text + "x"
@@ -103,3 +106,52 @@ def test_objects_are_taken_as_a_whole(tmp_path):
     schema = infer(FrameSource(pl.DataFrame(rows)).table(tmp_path, lambda _: None), ["label"])
     column = schema.column("o")
     assert (column.kind, column.why[:7]) == ("category", "objects")
+
+
+GENRES = ["Action", "Drama", "Comedy", "War", "Horror", "Crime", "Romance"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.sets(st.sampled_from(GENRES), min_size=1, max_size=3), min_size=30, max_size=60),
+    st.sampled_from(["|", ";", ",", "/", "::", " ", ", ", " / "]),
+    st.booleans(),
+)
+def test_lists_with_any_separator(lists, separator, ordered):
+    rng = np.random.default_rng(0)
+    # All pairs in both orders, so that there are enough to tell.
+    lists = [*lists, *([one, other] for one in GENRES for other in GENRES if one != other)]
+    orders = [sorted(items) if ordered else rng.permutation(list(items)) for items in lists]
+    assert separator_of(pl.Series(map(separator.join, orders))) == separator.strip() or " "
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.sampled_from(["src", "data", "web"]), min_size=1, max_size=2),
+    st.sampled_from(["{}/{}/{}", "https://a.org/{}/{}{}", "/{}/{}{}", "{}::{}::{}", "./{}/{}{}"]),
+)
+def test_paths_and_addresses_are_no_lists(roots, form):
+    names = ["main", "test", "util", "core", "ops"]
+    paths = [form.format(r, one, other) for r in roots for one in names[:3] for other in names[3:]]
+    assert separator_of(pl.Series(paths * 3)) is None
+
+
+@pytest.mark.parametrize("form", ["{}/{}", "{0}/{1}/2024", "{1}/{0}"])
+def test_dates_and_fractions_are_no_lists(form):
+    texts = [form.format(one, other) for one in range(1, 13) for other in range(1, 29)]
+    assert separator_of(pl.Series(texts)) is None
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.sampled_from(["[1, 2", "['t1', 't2", "(3,", "abc", "1, 2]"]), st.integers(0, 39))
+def test_a_broken_list_is_a_bad_row(tmp_path_factory, broken, row):
+    folder = tmp_path_factory.mktemp("lists")
+    lists = [f"['t{k % 5}', 't{k % 3}']" for k in range(40)]
+    frame = pl.DataFrame({"tags": [*lists[:row], broken, *lists[row + 1 :]], "label": [0, 1] * 20})
+    path = csv(frame, folder / "t.csv")
+    with pytest.raises(InputError, match=rf"t.csv, line {row + 2}, column tags: is .*a list such"):
+        prepare(TableFiles([path]), folder / "out")
+    made = prepare(TableFiles([path]), folder / "out", bad_rows="skip")
+    assert made.manifest["bad_rows"]["reasons"] == {"tags": 1}
+    with pytest.raises(InputError, match="row 1, column tags"):
+        encode_frame(Features.load(made.path), pl.DataFrame({"tags": [broken]}))

@@ -1,5 +1,7 @@
 """Numbers as spreadsheets and shops write them, recognised by the whole column."""
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -7,14 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlrm.data.features.column import Column
+from dlrm.data.features.features import Features
 from dlrm.data.features.infer import infer
 from dlrm.data.features.number_text import doubted_point, read_numbers, recognise
+from dlrm.data.scoring import encode_frame
 from dlrm.data.sources.frame import FrameSource
 from dlrm.errors import ConfigError
 
 from .tables import prepare
 
-UNITS = [("", ""), ("$", ""), ("€ ", ""), ("", " €"), ("", "%"), ("CHF ", ""), ("-", "")]
+UNITS = [("", ""), ("$", ""), ("€ ", ""), ("", " €"), ("", "%"), ("CHF ", ""), ("", "kg")]
+UNITS += [("", " km/h"), ("", " m²"), ("", "°C"), ("", " rooms"), ("", "ms"), ("-", "")]
 SEPARATORS = [
     (",", "."),
     (".", ","),
@@ -62,6 +67,15 @@ def test_any_format_is_recognised_and_read(cents, separators, unit):
         (["$", "$$"], ""),
         (["$5", "€5"], ""),
         (["1,2,3", "4,5"], ""),
+        (["12 kg", "3.5 kg"], "1234.5 kg"),
+        (["10ms", "2.5ms", "n/a"], "1234.5 ms"),
+        (["10ms", "2s"], "1.2345 ks"),
+        (["3k", "1.2M", "850"], "1.2345 k"),
+        (["$3k", "$4k"], "$1.2345 k"),
+        (["10 h", "30 min"], ""),
+        (["0x1f", "0x2f"], ""),
+        (["1st", "2nd", "3rd"], ""),
+        (["12a", "12b", "7c"], ""),
     ],
 )
 def test_formats(texts, text_format):
@@ -110,3 +124,48 @@ def test_negative_numbers_without_any_other_sign(cents, negative):
     text_format, doubt = recognise(pl.Series(texts))
     assert (text_format, doubt) == ("1234.5", "")
     assert read_numbers(pl.Series(texts), text_format)[0].to_list() == pytest.approx(numbers)
+
+
+SCALED = {"": ["", "k", "M"], "s": ["", "m", "µ", "n"], "B": ["", "k", "M", "G"]}
+SCALES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "m": 1e-3, "µ": 1e-6, "n": 1e-9}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data(), st.sampled_from(sorted(SCALED)), st.sampled_from(["", " "]))
+def test_thousands_before_a_unit(data, unit, space):
+    scales = SCALED[unit]
+    pairs = st.tuples(st.integers(-9999, 9999), st.sampled_from(scales))
+    written = [*data.draw(st.lists(pairs, max_size=10)), *((15, scale) for scale in scales)]
+    texts = pl.Series([f"{x / 10}{space if s + unit else ''}{s}{unit}" for x, s in written])
+    text_format, doubt = recognise(texts)
+    assert (text_format, doubt) == (f"1.2345 k{unit}", "")
+    read = read_numbers(texts, text_format)[0].to_list()
+    assert read == pytest.approx([x / 10 * SCALES[s] for x, s in written])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.text("0123456789abcdef", min_size=4, max_size=4), min_size=40, max_size=80))
+def test_hexadecimal_ids_are_no_numbers(ids):
+    for prefix in ("", "0x"):
+        texts = [f"{prefix}{text}" for text in (*ids, "1e05", "12ab", "0f3c")] * 3
+        frame = pl.DataFrame({"device": texts, "label": [0, 1, 0] * (len(texts) // 3)})
+        schema = infer(FrameSource(frame).table(Path(), lambda _: None), ["label"])
+        assert schema.column("device").kind == "category"
+    digits = pl.DataFrame({"x": ["1234", "12e4", "5678", *map(str, range(1000, 1060))] * 2})
+    frame = digits.with_columns(label=pl.Series([0, 1] * 63))
+    why = infer(FrameSource(frame).table(Path(), lambda _: None), ["label"]).column("x").why
+    assert why.startswith("digits with an e in some")
+
+
+def test_a_unit_is_said_and_read_again(tmp_path):
+    weights = np.random.default_rng(0).normal(70, 9, 100).round(1)
+    frame = pl.DataFrame({"w": [f"{w} kg" for w in weights], "label": [0, 1] * 50})
+    made = prepare(frame, tmp_path / "out")
+    assert 'written as "1234.5 kg"' in made.columns[0]["why"]
+    plain = prepare(frame.with_columns(w=weights), tmp_path / "plain")
+    np.testing.assert_array_equal(made.split("train").dense, plain.split("train").dense)
+    for rows in (pl.DataFrame({"w": ["70.5 kg"]}), pl.DataFrame({"w": ["70.5"]})):
+        np.testing.assert_array_equal(
+            encode_frame(Features.load(made.path), rows).dense,
+            encode_frame(Features.load(plain.path), pl.DataFrame({"w": [70.5]})).dense,
+        )

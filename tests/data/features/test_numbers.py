@@ -129,7 +129,7 @@ def test_times_are_seconds_in_every_type():
     assert as_numbers(hours, TIME)[0].to_list() == [43201.0]
     for text in ("5", "31.01.2024", "2024-13-01"):
         assert as_numbers(pl.Series([text]), TIME)[1].to_list() == [True]
-    number = Number.fit(replace(COLUMN, time=True, buckets=2), texts, TIME)
+    number = Number.fit(replace(COLUMN, time=True, buckets=2), numbers, TIME)
     assert number.bucket_names()[0] == "below 2024-01-31 12:00:00"
 
 

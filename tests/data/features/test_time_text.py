@@ -62,6 +62,45 @@ def test_numbers_that_are_times(times, form):
     assert texts.to_list() == seconds
 
 
+MONTHS = {
+    "de": "Januar Februar März April Mai Juni Juli August September Oktober November Dezember",
+    "fr": "janvier février mars avril mai juin juillet août septembre octobre novembre décembre",
+    "es": "enero febrero marzo abril mayo junio julio agosto septiembre octubre nov. diciembre",
+    "kurz": "Jan. Feb. Mär. Apr. Mai Jun. Jul. Aug. Sept. Okt. Nov. Dez.",
+    "court": "janv. févr. mars avr. mai juin juil. août sept. oct. nov. déc.",
+}
+WRITTEN = (
+    "{d}. {m} {y}",
+    "{d} {m} {y}",
+    "{d} de {m} de {y}",
+    "Montag, {d}. {m} {y}",
+    "{d}-{m}-{y}",
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.dates(datetime(1980, 1, 1).date(), datetime(2090, 1, 1).date()), min_size=1),
+    st.sampled_from(sorted(MONTHS)),
+    st.sampled_from(WRITTEN),
+    st.sampled_from(["", " 14:30", ", 14:30 Uhr", " 2:30 PM", " 2:30 p.m."]),
+)
+def test_months_in_other_languages(days, language, form, clock):
+    names = MONTHS[language].split()
+    texts = pl.Series([form.format(d=t.day, m=names[t.month - 1], y=t.year) + clock for t in days])
+    assert looks_like_time(texts)
+    seconds, wrong = as_numbers(texts, time_reading(texts))
+    assert not wrong.any()
+    clock_s = 52_200 if clock else 0
+    midnights = [datetime(t.year, t.month, t.day, tzinfo=UTC).timestamp() for t in days]
+    assert seconds.to_list() == [midnight + clock_s for midnight in midnights]
+
+
+def test_words_that_begin_as_months_do_are_no_times():
+    for text in ("Marketing dept", "may be", "March on", "Jan Müller", "5 sets of 3", "Dec"):
+        assert not looks_like_time(pl.Series([text]))
+
+
 def test_times_of_a_day_and_other_texts():
     clock = NumberReading(time=True)
     times = pl.Series(["23:59", "0:01:30", "11:59 PM", "0000-00-00"])

@@ -73,6 +73,7 @@ class Category:
         frame: pl.DataFrame,
         labels: NDArray[Any],
         *,
+        texts: Mapping[str, pl.Series] | None = None,
         seed: int = 0,
         buckets: tuple[Number, ...] = (),
         shared: ValueTable | None = None,
@@ -85,6 +86,7 @@ class Category:
             values: What becomes of the values.
             frame: n training rows.
             labels: (n,) clicks as integers, or any numbers.
+            texts: Its text columns as texts, where that is known already.
             seed: Of the folds.
             buckets: Fitted number columns in a cross.
             shared: The values of the table, where other columns share it.
@@ -101,7 +103,7 @@ class Category:
             moments=LabelMoments.fit(labels),
             buckets=buckets,
         )
-        groups, codes = distinct(fitted.keys(frame))
+        groups, codes = distinct(fitted.keys(frame, texts))
         summed = np.bincount(codes, labels, minlength=len(groups))
         frame = groups.with_columns(pl.Series("label_sum", summed))
         often = frame.filter(pl.col("count") >= values.min_count)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from dlrm.data.features.column import WITH_IDS, Column, Cross, Values
+from dlrm.data.features.number_text import check_format
 from dlrm.data.features.texts import NumberReading
 from dlrm.errors import ConfigError, unknown
 from dlrm.schema import Task
@@ -25,6 +26,10 @@ class Columns:
     true, yes or the like."""
     weight: str | None = None
     """The column that says how much each row counts; None for 1 each."""
+    label_format: str = ""
+    """How labels that are numbers are written, as 1,234.5 or 1234.5 %; see `number_text`."""
+    weight_format: str = ""
+    """How weights are written."""
     missing: tuple[str, ...] = ()
     """Texts that are missing in every column, beside empty ones."""
     usual_missing: bool = True
@@ -44,6 +49,8 @@ class Columns:
                 f'positive is "{self.positive}", which says what a click is, but the task is '
                 "regression: its labels are numbers"
             )
+        for text_format in (self.label_format, self.weight_format):
+            check_format(text_format)
         seen = list(self.labels) + ([self.weight] if self.weight is not None else [])
         seen += [column.name for column in self.columns]
         if twice := [name for name in seen if seen.count(name) > 1]:

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlrm.data.features.column import Column
-from dlrm.data.features.texts import as_texts
 from dlrm.data.sources.raw_table import RawTable
 from dlrm.data.vocabulary import distinct
 
@@ -24,7 +23,7 @@ def without_duplicates(table: RawTable, columns: tuple[Column, ...]) -> tuple[Co
     for column in columns:
         if column.kind == "category":
             # Codes by first appearance are equal exactly where the columns rename each other.
-            groups, codes = distinct(as_texts(table.column(column.name)))
+            groups, codes = distinct(table.texts(column.name))
             twin = next((name for name, known in seen if np.array_equal(codes, known)), None)
             if twin is not None and groups.height > LEAST:
                 why = f"says the same as {twin}: each of its values is one of those"

@@ -22,6 +22,7 @@ from dlrm.data.features.columns import Columns
 from dlrm.data.features.few_rows import FewRows
 from dlrm.data.features.labels import Label, encode_labels
 from dlrm.data.features.list import List
+from dlrm.data.features.list_text import wrong_lists
 from dlrm.data.features.missing import without
 from dlrm.data.features.model_schema import named_apart, schema_of
 from dlrm.data.features.number import Number, encode_numbers, wrong_numbers
@@ -110,7 +111,7 @@ class Features:
         return values.astype(np.float64)
 
     def wrong(self, frame: pl.DataFrame) -> Iterator[tuple[str, pl.Series, str]]:
-        """Yield number columns with values that are no numbers: name, mask, and what is expected.
+        """Yield columns with values that are no numbers or lists: name, mask, what is expected.
 
         Args:
             frame: n rows with the columns in `needed`.
@@ -119,6 +120,9 @@ class Features:
         frame = self.cleaned(frame)
         for number in self._numbers.values():
             yield from wrong_numbers(frame[number.name], number.reading)
+        for feature in self.features:
+            if isinstance(feature, List):
+                yield from wrong_lists(frame[feature.name], feature.separator)
 
     def cleaned(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return a frame without the texts that the schema says are missing."""
@@ -144,7 +148,7 @@ class Features:
         encoded = assemble(self._parts(frame), frame.height)
         if not labels:
             return encoded
-        stacked, weights = encode_labels(self.targets, self.columns.weight, frame)
+        stacked, weights = encode_labels(self.targets, self.columns, frame)
         return replace(encoded, labels=stacked, weights=weights)
 
     @cached_property

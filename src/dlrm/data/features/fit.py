@@ -13,7 +13,7 @@ from dlrm.data.features.column import LISTS, Column
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.list import List, split_lists
 from dlrm.data.features.number import Number
-from dlrm.data.features.texts import as_texts
+from dlrm.data.features.texts import NumberReading
 from dlrm.data.features.value_table import ValueTable
 from dlrm.data.sources.raw_table import RawTable
 from dlrm.data.vocabulary import Vocabulary, distinct, fold
@@ -39,6 +39,14 @@ class FittingRows:
         columns = [self.table.column(name)[self.train].alias(name) for name in names]
         return pl.DataFrame(columns)
 
+    def texts(self, name: str) -> pl.Series:
+        """Return the texts of a column of the training rows."""
+        return self.table.texts(name)[self.train]
+
+    def numbers(self, name: str, reading: NumberReading) -> pl.Series:
+        """Return the numbers of a column of the training rows, null where missing."""
+        return self.table.numbers(name, reading)[0][self.train]
+
 
 def fit(
     rows: FittingRows, schema: Columns, *, seed: int = 0
@@ -58,8 +66,9 @@ def fit(
     shared: dict[str, ValueTable] = {}
     for column in schema.used():
         if column.kind == "number":
-            values = rows.frame(column.name)[column.name]
-            numbers[column.name] = Number.fit(column, values, schema.reading(column))
+            reading = schema.reading(column)
+            known = rows.numbers(column.name, reading)
+            numbers[column.name] = Number.fit(column, known, reading)
             yield numbers[column.name], {}
             continue
         sharing = schema.sharing(column.table_name)
@@ -78,6 +87,7 @@ def fit(
                 column.values,
                 rows.frame(column.name),
                 rows.labels,
+                texts={column.name: rows.texts(column.name)},
                 seed=seed,
                 shared=table,
                 table_name=name,
@@ -94,11 +104,11 @@ def _shared_values(name: str, columns: tuple[Column, ...], rows: FittingRows) ->
     """Return the values of all columns that share a table, their counts added up."""
     counted = []
     for column in columns:
-        values = rows.frame(column.name)[column.name]
         if column.kind in LISTS:
+            values = rows.frame(column.name)[column.name]
             keys, _ = split_lists(values, column.separator)
         else:
-            keys = as_texts(values)
+            keys = rows.texts(column.name)
         counted.append(distinct(keys)[0].with_columns(pl.col("count").cast(pl.Int64)))
     together = pl.concat(counted)
     vocabulary, _ = Vocabulary.build(name, together, min_count=columns[0].values.min_count)

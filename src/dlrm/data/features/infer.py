@@ -16,7 +16,7 @@ from dlrm.data.features.infer_categories import MIN_COUNT, category_column, list
 from dlrm.data.features.infer_numbers import number_column, time_column, within_components
 from dlrm.data.features.infer_texts import text_column
 from dlrm.data.features.number_text import TRUTHS
-from dlrm.data.features.texts import as_numbers, as_texts, is_text
+from dlrm.data.features.texts import is_text
 from dlrm.data.sources.raw_table import RawTable
 from dlrm.errors import ConfigError, unknown
 from dlrm.schema import Task
@@ -94,12 +94,12 @@ def _column(
     dtype = values.dtype
     if isinstance(dtype, pl.Categorical | pl.Enum | pl.Boolean):
         why = "true or false" if dtype == pl.Boolean else "categories by their type"
-        return category_column(name, as_texts(values), why)
+        return category_column(name, table.texts(name), why)
     if dtype.is_nested():
         return list_column(name, values.explode(empty_as_null=True), "a list in the file", "|")
     if is_text(values):
         column, row, problem = text_column(
-            name, values, usual_missing=usual_missing, declared=declared
+            table, name, usual_missing=usual_missing, declared=declared
         )
         if problem:
             error = table.error(row, name, problem)
@@ -109,7 +109,7 @@ def _column(
         return column
     if not (dtype.is_temporal() or dtype.is_numeric() or dtype == pl.Null):
         return Column(name=name, kind="ignore", why=f"{dtype} is neither text nor number")
-    numbers, _ = as_numbers(values)
+    numbers, _ = table.numbers(name)
     if dtype.is_temporal() and dtype != pl.Duration:
         return time_column(name, numbers, values)
     return number_column(name, numbers, values)
@@ -122,7 +122,7 @@ def _many_flags(table: RawTable, columns: tuple[Column, ...]) -> tuple[Column, .
         return columns
     flags: dict[str, str] = {}
     for name in categories:
-        values = set(as_texts(table.column(name)).drop_nulls().unique())
+        values = set(table.texts(name).drop_nulls().unique())
         if values <= {"0", "1"}:
             flags[name] = ""
         elif values <= {"true", "false"}:

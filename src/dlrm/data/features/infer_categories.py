@@ -8,7 +8,10 @@ from dlrm.data.features.texts import as_texts
 
 MIN_COUNT = 2
 """Values seen once teach the row that unseen values will share."""
-_SEPARATORS = ("|", ";", ",", " ")
+_SEPARATORS = ("|", ";", "::", ",", "/", " ")
+_OF_PATHS = ("::", "/")
+"""What stands between the steps of a path, a date or a fraction, too."""
+_URL = r"^[./~]|^\w+://|^www\."
 
 
 def category_column(name: str, texts: pl.Series, what: str) -> Column:
@@ -49,16 +52,32 @@ def separator_of(known: pl.Series) -> str | None:
     distinct = known.unique()
     if len(distinct) < 3:
         return None
+    texts = distinct.to_list()
     for separator in _SEPARATORS:
-        split = distinct.str.split(separator)
-        many = float((split.list.len() > 1).mean())  # pyright: ignore[reportArgumentType]
-        if many < 0.3:
+        if sum(separator in text for text in texts) < 0.3 * len(texts):
             continue
+        split = distinct.str.split(separator)
+        several = split.filter(split.list.len() > 1)
         tokens = split.explode().str.strip_chars()
         # The parts of a list come again in other lists.
-        if tokens.n_unique() < 0.5 * len(distinct) and bool((tokens != "").all()):
+        if tokens.n_unique() >= 0.5 * len(distinct) or not bool((tokens != "").all()):
+            continue
+        if separator not in _OF_PATHS or not _are_paths(distinct, several):
             return separator
     return None
+
+
+def _are_paths(texts: pl.Series, several: pl.Series) -> bool:
+    """Whether texts of several parts are paths, addresses, dates or fractions, and no lists.
+
+    The parts of a list come first in one text and later in another; a folder has its depth.
+    """
+    flat = several.explode().str.strip_chars()
+    if flat.str.contains(r"^[\d.,]+$").mean() > 0.5 or texts.str.contains(_URL).any():  # pyright: ignore[reportOptionalOperand, reportOperatorIssue]
+        return True
+    first = set(several.list.first().str.strip_chars())
+    later = set(several.list.slice(1).explode().str.strip_chars())
+    return len(first & later) < 0.3 * len(first | later)
 
 
 def _have_fractions(items: pl.Series) -> bool:

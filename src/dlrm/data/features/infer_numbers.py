@@ -139,6 +139,9 @@ def _digit_codes(known: pl.Series, raw: pl.Series) -> str:
         digits = texts.str.contains(r"^[-+]?\d+$").sum()
         if zeros >= _LEAST_ZEROS and digits == len(known):
             return "digits with leading zeros, as codes have"
+        exponents = texts.str.contains(r"^\d+[eE]\d+$")
+        if 0 < exponents.sum() < len(known) and texts.str.len_chars().drop_nulls().n_unique() == 1:
+            return "digits with an e in some, all of one length, as hexadecimal ids have"
     low, high = float(known.min()), float(known.max())  # pyright: ignore[reportArgumentType]
     if not raw.dtype.is_float() and low >= 0 and high > EXACT:
         return "whole numbers with more digits than amounts have"

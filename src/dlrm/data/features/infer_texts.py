@@ -11,8 +11,9 @@ from dlrm.data.features.list_text import LITERALS, are_lists, are_objects, list_
 from dlrm.data.features.missing import is_missing
 from dlrm.data.features.number_text import doubted_point, recognise
 from dlrm.data.features.row_index import FEW
-from dlrm.data.features.texts import NumberReading, as_numbers, as_texts
+from dlrm.data.features.texts import NumberReading, as_numbers
 from dlrm.data.features.time_text import looks_like_time, recognise_order
+from dlrm.data.sources.raw_table import RawTable
 
 _CHANGES = 50
 """Numbers above, and texts below, that make a change of type."""
@@ -28,23 +29,23 @@ Guess = tuple[Column, int, str | None]
 """A column; the first row that is a mistake, and what is wrong with it."""
 
 
-def text_column(name: str, values: pl.Series, *, usual_missing: bool, declared: bool) -> Guess:
+def text_column(table: RawTable, name: str, *, usual_missing: bool, declared: bool) -> Guess:
     """Return what texts are.
 
     Args:
+        table: All rows.
         name: Of the column.
-        values: All of them.
         usual_missing: Whether texts such as `n/a` are missing in numbers and times.
         declared: Whether the table has types, of which that of this column is text.
 
     """
-    raw = values.cast(pl.String).str.strip_chars()
-    numbers, wrong = as_numbers(raw, NumberReading(usual_missing=usual_missing))
+    raw = table.column(name).alias("").cast(pl.String).str.strip_chars()
+    numbers, wrong = table.numbers(name, NumberReading(usual_missing=usual_missing))
     if not wrong.any():
         if declared and len(known := raw.drop_nulls()) and known.str.contains(r"^\d+$").all():
-            return category_column(name, as_texts(values), "digits of a column of texts"), 0, None
+            return category_column(name, table.texts(name), "digits of a column of texts"), 0, None
         return number_column(name, numbers, raw, doubt=doubted_point(raw)), 0, None
-    texts = as_texts(values)
+    texts = table.texts(name)
     known = texts.drop_nulls()
     if usual_missing:
         known = known.filter(~is_missing(known))

@@ -1,7 +1,7 @@
 """Labels and weights of rows: what they mean, and which rows have none."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.missing import CLASSES, is_missing
-from dlrm.data.features.texts import as_numbers, as_texts, positives, recognised
+from dlrm.data.features.number_text import recognise
+from dlrm.data.features.texts import (
+    NumberReading,
+    as_numbers,
+    as_texts,
+    is_comparison,
+    is_text,
+    positives,
+    recognised,
+)
 from dlrm.data.sources.raw_table import RawTable
 from dlrm.errors import ConfigError, InputError
 from dlrm.schema import Task
@@ -32,6 +41,8 @@ class Label:
     """Classification: the value that means a click, or a comparison."""
     values: tuple[str, ...] = ("0", "1")
     """Classification: the values that the label may have; none where there are too many."""
+    format: str = ""
+    """How its numbers are written."""
 
     @property
     def expected(self) -> str:
@@ -44,20 +55,23 @@ class Label:
     def encode(self, values: pl.Series) -> pl.Series:
         """Return labels: clicks (UInt8) or numbers (Float32); null where a value is neither."""
         if self.task == "classification":
-            return positives(list(self.values), self.click)(as_texts(values))
-        numbers, _ = as_numbers(values)
+            return positives(list(self.values), self.click, self.format)(as_texts(values))
+        numbers, _ = as_numbers(values, NumberReading(self.format))
         return numbers.set(numbers.abs() > _LARGEST, None).cast(pl.Float32)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
-        return {"name": self.name, "click": self.click, "values": list(self.values)}
+        return {
+            "name": self.name,
+            "click": self.click,
+            "values": list(self.values),
+            "format": self.format,
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], task: Task) -> "Label":
         """Rebuild what `to_dict` returned."""
-        return cls(
-            name=values["name"], task=task, click=values["click"], values=tuple(values["values"])
-        )
+        return cls(**{**values, "values": tuple(values["values"])}, task=task)
 
 
 def fit_labels(table: RawTable, schema: Columns) -> tuple[Label, ...]:
@@ -70,17 +84,52 @@ def fit_labels(table: RawTable, schema: Columns) -> tuple[Label, ...]:
     """
     if schema.task == "regression":
         return _numbers(table, schema)
-    values = {name: _values(as_texts(table.column(name)), schema) for name in schema.labels}
+    texts = {name: table.texts(name) for name in schema.labels}
+    values = {name: _values(column, schema) for name, column in texts.items()}
     if schema.positive is None:
         _check_kinds(values)
     return tuple(
         Label(
             name=name,
-            click=recognised(distinct, schema.positive, name),
+            click=recognised(
+                distinct, schema.positive, name, others=_others(texts[name], distinct)
+            ),
             values=tuple(distinct) if len(distinct) <= _MOST_VALUES else (),
+            format=schema.label_format,
         )
         for name, distinct in values.items()
     )
+
+
+def with_formats(table: RawTable, schema: Columns) -> tuple[Columns, tuple[str, ...]]:
+    """Return a schema that says how labels and weights are written, and what to say of that."""
+    notes: list[str] = []
+
+    def recognised_format(name: str, what: str) -> str:
+        values = table.column(name)
+        text_format, doubt = recognise(as_texts(values)) if is_text(values) else ("", "")
+        if text_format:
+            said = f'{what} {name}: written as "{text_format}"'
+            notes.append(f"{said}; {doubt.replace('format', f'{what}_format')}" if doubt else said)
+        return text_format
+
+    if schema.task == "regression" or is_comparison(schema.positive):
+        formats = (recognised_format(name, "label") for name in schema.labels)
+        known = schema.label_format or next(filter(None, formats), "")
+        schema = replace(schema, label_format=known)
+    if schema.weight is not None and not schema.weight_format:
+        schema = replace(schema, weight_format=recognised_format(schema.weight, "weight"))
+    return schema, tuple(notes)
+
+
+def _others(texts: pl.Series, distinct: list[str]) -> str:
+    """Say which rows of a label have none of its values; empty where all have one."""
+    lacking = texts.filter(~texts.is_in(distinct).fill_null(value=False))
+    if lacking.is_empty():
+        return ""
+    written = [f'"{text}"' for text in lacking.drop_nulls().unique(maintain_order=True)[:3]]
+    shown = f" ({', '.join(written)})" if written else ""
+    return f"{len(lacking):,} of {len(texts):,} rows have none{shown}"
 
 
 def _values(texts: pl.Series, schema: Columns) -> list[str]:
@@ -97,20 +146,20 @@ def _values(texts: pl.Series, schema: Columns) -> list[str]:
     return present.to_list()
 
 
-def encode_weights(values: pl.Series) -> pl.Series:
+def encode_weights(values: pl.Series, text_format: str = "") -> pl.Series:
     """Return weights (Float32); null where one is missing, negative, or no number."""
-    numbers, _ = as_numbers(values)
+    numbers, _ = as_numbers(values, NumberReading(text_format))
     return numbers.set((numbers < 0) | (numbers > _LARGEST), None).cast(pl.Float32)
 
 
 def encode_labels(
-    labels: Sequence[Label], weight: str | None, frame: pl.DataFrame
+    labels: Sequence[Label], schema: Columns, frame: pl.DataFrame
 ) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
     """Return labels (n, K) and weights (n,) of rows that have them.
 
     Args:
         labels: What the labels mean.
-        weight: Column of the weights; None where rows do not weigh.
+        schema: Names the column of the weights, where rows weigh.
         frame: n rows.
 
     Raises:
@@ -122,9 +171,10 @@ def encode_labels(
         columns.append(label.encode(frame[label.name]))
         _check_present(columns[-1], frame[label.name], label.expected)
     weights = None
-    if weight is not None:
-        weighed = encode_weights(frame[weight])
-        _check_present(weighed, frame[weight], WEIGHT)
+    if schema.weight is not None:
+        values = frame[schema.weight]
+        weighed = encode_weights(values, schema.weight_format)
+        _check_present(weighed, values, WEIGHT)
         weights = weighed.to_numpy()
     return stack_labels(columns, labels[0].task), weights
 
@@ -147,7 +197,7 @@ def _check_present(values: pl.Series, raw: pl.Series, expected: str) -> None:
 def _numbers(table: RawTable, schema: Columns) -> tuple[Label, ...]:
     for name in schema.labels:
         values = table.column(name)
-        numbers, wrong = as_numbers(values)
+        numbers, wrong = table.numbers(name, NumberReading(schema.label_format))
         if numbers.null_count() < len(numbers):
             continue
         if not wrong.any():
@@ -157,7 +207,8 @@ def _numbers(table: RawTable, schema: Columns) -> tuple[Label, ...]:
         if others:
             problem = f"labels of different kinds: {problem}, beside {', '.join(others)}"
         raise ConfigError(f"{problem}; the task is regression, whose labels are numbers")
-    return tuple(Label(name=name, task="regression", click="", values=()) for name in schema.labels)
+    plain = Label(name="", task="regression", click="", values=(), format=schema.label_format)
+    return tuple(replace(plain, name=name) for name in schema.labels)
 
 
 def _check_kinds(values: dict[str, list[str]]) -> None:

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from dlrm.data.features.column import Column
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.fit import FittingRows
-from dlrm.data.features.texts import as_numbers, as_texts
 from dlrm.data.vocabulary import distinct
 
 ALMOST = 0.995
@@ -37,12 +36,11 @@ def with_leaks(rows: FittingRows, schema: Columns) -> Columns:
 def _named(rows: FittingRows, schema: Columns, column: Column) -> Column:
     if column.kind not in ("number", "category"):
         return column
-    values = rows.frame(column.name)[column.name]
     labels = rows.labels.astype(bool)
     if column.kind == "number":
-        auc = _auc(as_numbers(values, schema.reading(column))[0], labels)
+        auc = _auc(rows.numbers(column.name, schema.reading(column)), labels)
     else:
-        auc = _auc(_means(as_texts(values), labels), labels)
+        auc = _auc(_means(rows.texts(column.name), labels), labels)
     auc = max(auc, 1 - auc)
     if auc < ALMOST:
         return column

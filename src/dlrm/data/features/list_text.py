@@ -1,8 +1,11 @@
 """Lists as Python and JSON write them: `['a', 'b']`, `["a", null]`, `(1, 2)`, `{3}`, `[1 2 3]`."""
 
 import re
+from collections.abc import Iterator
 
 import polars as pl
+
+from dlrm.data.features.missing import is_missing
 
 LITERALS = "[]"
 """The separator of a column of such texts."""
@@ -23,8 +26,24 @@ LEAST_SHARE = 0.95
 
 
 def are_lists(texts: pl.Series) -> bool:
-    """Whether nearly all texts, none of them null, are such lists."""
-    return _most(texts.str.contains(_LIST) & ~texts.str.contains(_DICT))
+    """Whether nearly all texts, none of them null, are such lists; some may be broken off."""
+    lists, objects = _are_whole(texts), texts.str.contains(_DICT)
+    broken = texts.str.contains(r"^\s*[\[({]") & ~lists & ~objects
+    return _most(lists | broken) and int(lists.sum()) > int(broken.sum())
+
+
+def _are_whole(texts: pl.Series) -> pl.Series:
+    return texts.str.contains(_LIST) & ~texts.str.contains(_DICT)
+
+
+def wrong_lists(values: pl.Series, separator: str) -> Iterator[tuple[str, pl.Series, str]]:
+    """Yield name, mask and what is expected, where texts of a list column are no lists."""
+    if separator != LITERALS or values.dtype.is_nested():
+        return
+    texts = values.alias("").cast(pl.String)
+    wrong = (~_are_whole(texts) & ~is_missing(texts)).fill_null(value=False)
+    if wrong.any():
+        yield values.name, wrong, 'a list such as ["a", "b"]'
 
 
 def are_objects(texts: pl.Series) -> bool:
@@ -38,6 +57,7 @@ def _most(mask: pl.Series) -> bool:
 
 def list_items(texts: pl.Series) -> pl.Series:
     """Return the items of each list, as they are written; null where a text is null."""
+    texts = texts.set(is_missing(texts), None)
     plain = texts.str.replace_all(_CALLS, "(").str.replace(_DTYPE, "")
     # Of unquoted items, those with commas between them may have spaces in them.
     commas = plain.str.contains(",", literal=True)

@@ -12,6 +12,7 @@ x is the number, missing where the table has none.
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -24,7 +25,7 @@ from dlrm.data.features.calendar import Calendar
 from dlrm.data.features.column import Column, Scale
 from dlrm.data.features.parts import Input, Parts
 from dlrm.data.features.piecewise import at_positions, find_knots, positions
-from dlrm.data.features.texts import PLAIN, NumberReading, as_numbers, is_text
+from dlrm.data.features.texts import PLAIN, NumberReading, as_numbers, in_one_go, is_text
 from dlrm.data.features.time_text import DIGITS, UNITS
 
 RANKS = 1000
@@ -68,9 +69,8 @@ class Number:
     """What its hour, weekday and recency become, where it is a time; None without."""
 
     @classmethod
-    def fit(cls, column: Column, values: pl.Series, reading: NumberReading = PLAIN) -> "Number":
-        """Fit a column to its training values."""
-        numbers, _ = as_numbers(values, reading)
+    def fit(cls, column: Column, numbers: pl.Series, reading: NumberReading = PLAIN) -> "Number":
+        """Fit a column to the numbers of the training rows (Float64), null where missing."""
         known = numbers.drop_nulls().to_numpy()
         known = known[np.isfinite(known)]
         ranks: tuple[float, ...] = ()
@@ -80,7 +80,7 @@ class Number:
             ranks = tuple(np.quantile(known, np.linspace(0, 1, RANKS + 1)).tolist())
         elif column.scale == "piecewise" and len(known):
             knots = find_knots(known, column.bins)
-            if len(known) == len(values):
+            if len(known) == len(numbers):
                 absent = float(positions(np.median(known), knots))
         elif column.scale in ("standard", "log") and len(known):
             shown = _log(known) if column.scale == "log" else known
@@ -290,21 +290,29 @@ def floats(numbers: Sequence[Number], frame: pl.DataFrame) -> NDArray[np.float64
     if plain:
         together = pl.DataFrame([columns[c].alias(str(c)) for c in plain])
         x[plain] = together.to_numpy().T
-    for c, column in enumerate(columns):
-        if c not in plain:
-            x[c] = as_numbers(column, numbers[c].reading)[0].to_numpy()
+    others: dict[NumberReading, dict[str, pl.Series]] = {}
+    for c in set(range(len(columns))).difference(plain):
+        others.setdefault(numbers[c].reading, {})[str(c)] = columns[c]
+    for reading, alike in others.items():
+        for c, (known, _) in in_one_go(alike, partial(as_numbers, reading=reading)).items():
+            x[int(c)] = known.to_numpy()
     x[np.isinf(x)] = np.nan
     return x
 
 
 def wrong_numbers(
-    values: pl.Series, reading: NumberReading
+    values: pl.Series,
+    reading: NumberReading,
+    known: tuple[pl.Series, pl.Series] | None = None,
 ) -> Iterator[tuple[str, pl.Series, str]]:
-    """Yield name, mask and what is expected, where values of a number column are no numbers."""
+    """Yield name, mask and what is expected, where values of a number column are no numbers.
+
+    `known` is what `as_numbers` makes of them, where that is known already.
+    """
     name, values = values.name, values.alias("")
     counted = reading.time and values.dtype.is_numeric()
     if is_text(values) or counted or (values.dtype.is_float() and values.is_infinite().any()):
-        _, wrong = as_numbers(values, reading)
+        _, wrong = known or as_numbers(values, reading)
         if wrong.any():
             expected = "a time such as 2024-01-31 12:00:00" if reading.time else "a number"
             expected += f" written as {reading.format}" if reading.format else ""

@@ -1,7 +1,8 @@
-"""Texts as numbers, however a whole column writes them: `1,234.50`, `1.234,50 €`, `12%`, `(3)`.
+"""Texts as numbers, however a whole column writes them: `1,234.50`, `1.234,50 €`, `12 kg`, `(3)`.
 
-A format is the number 1234.5 as the column writes it: `1,234.5`, `$1.234,5`, `1234.5%`; the empty
-one is `1234.5`. The number of `12%` is 12.
+A format is the number 1234.5 as the column writes it: `1,234.5`, `$1.234,5`, `1234.5 kg`; the
+empty one is `1234.5`. The number of `12%` is 12. Where thousands and the like stand before the
+unit, it is `1.2345 k`, as of 3k and 1.2M, or `1.2345 ks`, as of 10ms and 2s, which are seconds.
 """
 
 import re
@@ -17,12 +18,32 @@ TRUTHS = "true"
 """The format of a column of `true` and `false`, whose numbers are 1 and 0."""
 PYTHONS = "1234.5"
 """The format of what Python reads, beside which it reads `3-`, `(3)` and a sign of its own."""
-_SAMPLE = re.compile(r"([^\d]*?)\s*1([ ',.]?)234([.,])5\s*([^\d]*)$")
+_SAMPLE = re.compile(r"([^\d]*?)\s*1(?:([ ',.]?)234([.,])5|([.,])2345)\s*([^\d]*)$")
 _SEPARATORS = (("", "."), (",", "."), (".", ","), ("", ","), (" ", "."), (" ", ","), ("'", "."))
 """Thousands separator and decimal point, the likelier ones first."""
 _CODES = "USD|EUR|GBP|JPY|CHF|CNY|INR|RUB|BRL|AUD|CAD|SEK|NOK|DKK|PLN|CZK|HUF|TRY|MXN|ZAR|KRW|SGD"
-_UNIT = rf"(?:[A-Z]{{1,3}})?\p{{Sc}}|%|‰|{_CODES}|kr|zł|Kč|Rs\.?"
-_PREFIX, _SUFFIX = rf"^[-+(]?\s*({_UNIT})\s*[-+]?\s*[\d.,]", rf"[\d.,)]\s*({_UNIT})\s*[)-]?$"
+_CURRENCY = rf"(?:[A-Z]{{1,3}})?\p{{Sc}}|{_CODES}|kr|zł|Kč|Rs\.?"
+_PREFIX = rf"^[-+(]?\s*({_CURRENCY})\s*[-+]?\s*[\d.,]"
+_SUFFIX = r"[\d.,)]\s*([\p{L}\p{Sc}%‰°µ″′][^\d\s,;:|()]{0,11}(?: [^\d\s,;:|()]{1,11})?)\s*[)-]?$"
+_NUMBER = rf"^[-+(−]?\s*(?:{_CURRENCY})?\s*[-+]?\s*\.?\d[\d.,'’\s]*(?:[eE][-+]?\d+)?"
+"""How a number begins in any format: where this fails, nothing else needs to be tried."""
+_SCALES = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3, "K": 1e3, "c": 1e-2, "m": 1e-3, "µ": 1e-6}
+_SCALES |= {"u": 1e-6, "n": 1e-9, "": 1.0}
+"""What may stand before a unit, as in `kB` and `ms`."""
+_COUNTS = {
+    "k": 1e3,
+    "K": 1e3,
+    "M": 1e6,
+    "m": 1e6,
+    "B": 1e9,
+    "b": 1e9,
+    "bn": 1e9,
+    "T": 1e12,
+    "": 1.0,
+}
+"""What stands behind a number that has no unit, as in `3k` and `1.2M`."""
+_SURE_COUNTS = ("k", "K", "M", "bn")
+"""Of those, the ones that are no units themselves."""
 _SPACES = "[\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}]"
 _PAIR = r"^\d+,(0|[1-9]\d*)$"
 """Two whole numbers, none of which has a leading zero, as fractions have."""
@@ -38,6 +59,8 @@ class _Format:
     decimal: str
     prefix: str = ""
     suffix: str = ""
+    scaled: bool = False
+    """Whether the suffix is a unit before which thousands and the like may stand: `3k`, `10 ms`."""
 
     @property
     def pattern(self) -> str:
@@ -48,22 +71,34 @@ class _Format:
         return rf"^[-+]?(?:(?:{whole})(?:{point}\d*)?|{point}\d+)(?:[eE][-+]?\d+)?$"
 
     def __str__(self) -> str:
+        if self.scaled:
+            return f"{self.prefix}1{self.decimal}2345 k{self.suffix}"
         space = " " if len(self.suffix) > 1 or self.suffix not in ("", "%") else ""
         return f"{self.prefix}1{self.thousands}234{self.decimal}5{space}{self.suffix}"
 
     def read(self, texts: pl.Series) -> pl.Series:
         """Return the numbers (Float64), null where a text is none."""
-        plain = self._signed(texts)
+        plain, factors = self._signed(texts), None
+        if self.scaled:
+            scales = _SCALES if self.suffix else _COUNTS
+            before = plain.str.extract(r"[\d.,]\s*(\p{L}*)$", 1).fill_null("")
+            factors = before.replace_strict(scales, default=None, return_dtype=pl.Float64)
+            plain = plain.str.replace(r"\s*\p{L}*$", "").set(factors.is_null(), None)
         valid = plain.str.contains(self.pattern).fill_null(value=False)
         if self.thousands:
             plain = plain.str.replace_all(self.thousands, "", literal=True)
         numbers = plain.str.replace(self.decimal, ".", literal=True).cast(pl.Float64, strict=False)
-        return numbers.set(~valid, None)
+        numbers = numbers.set(~valid, None)
+        return numbers if factors is None else numbers * factors
 
     def without_unit(self, texts: pl.Series) -> pl.Series:
         """Return texts without their unit."""
-        for unit in filter(None, (self.prefix, self.suffix)):
-            texts = texts.str.replace(unit, "", literal=True)
+        if self.prefix:
+            texts = texts.str.replace(self.prefix, "", literal=True)
+        if self.suffix:
+            # Accountants' signs may follow.
+            end = rf"(^|[\d.,)\s]|\p{{L}})\s*{re.escape(self.suffix)}\s*([)-]?)$"
+            texts = texts.str.replace(end, "${1}${2}")
         return texts.str.strip_chars()
 
     def _signed(self, texts: pl.Series) -> pl.Series:
@@ -83,9 +118,14 @@ def _format(text: str) -> _Format:
     if sample is None:
         raise ConfigError(
             f'the format of a number is "{text}", expected 1234.5 as the column writes it, such as '
-            f'"1,234.5", "1.234,5", "$1,234.5" or "1234,5 %"; or "{TRUTHS}" for true and false'
+            f'"1,234.5", "1.234,5", "$1,234.5", "1234.5 kg" or "1.2345 k" for 3k and 1.2M; or '
+            f'"{TRUTHS}" for true and false'
         )
-    prefix, thousands, decimal, suffix = sample.groups()
+    prefix, thousands, decimal, scaled_decimal, suffix = sample.groups()
+    if scaled_decimal:
+        if not suffix.startswith("k"):
+            raise ConfigError(f'the format "{text}" does not end in "k", or in a unit behind it')
+        return _Format("", scaled_decimal, prefix, suffix[1:], scaled=True)
     if thousands == decimal:
         raise ConfigError(f'the format "{text}" has one sign for thousands and decimals')
     return _Format(thousands, decimal, prefix, suffix)
@@ -121,14 +161,22 @@ def recognise(texts: pl.Series) -> tuple[str, str]:
     """
     counts = texts.filter(~is_missing(texts)).rename("text").value_counts(name="count")
     values, weights = counts["text"], counts["count"]
-    prefix, suffix = (_most(values.str.extract(unit, 1)) for unit in (_PREFIX, _SUFFIX))
+    units = [values.str.extract(unit, 1) for unit in (_PREFIX, _SUFFIX)]
+    prefix, suffix = map(_most, units)
+    others = values.str.contains(r"\d") & ~values.str.contains(_NUMBER)
+    if _weighed(others, weights) > 1 - LEAST_SHARE or not values.str.contains(_NUMBER).any():
+        return "", ""
     formats = [_Format(*separators, prefix, suffix) for separators in _SEPARATORS]
+    if (scaled := _scaled_unit(units[1])) is not None:
+        formats += [_Format("", decimal, prefix, scaled, scaled=True) for decimal in ".,"]
+        # Where all are thousands, other values may come with another letter.
+        formats = formats[-2:] + formats if suffix in _SURE_COUNTS else formats
     shares = [_share(each, values, weights) for each in formats]
     best = max(shares)
     chosen = formats[shares.index(best)]
     if best < LEAST_SHARE or (str(chosen) == PYTHONS and _python_reads(values, weights) >= best):
         return "", ""
-    if chosen.thousands == "," and shares[_SEPARATORS.index(("", ","))] == best:
+    if chosen.thousands == "," and shares[formats.index(_Format("", ",", prefix, suffix))] == best:
         other = _Format("", ",", prefix, suffix)
         doubt = f'if its commas are decimal commas, set format = "{other}"'
         return str(chosen), f"AMBIGUOUS: {doubt}"
@@ -151,15 +199,36 @@ def doubted_point(texts: pl.Series) -> str:
 
 
 def _share(tried: _Format, values: pl.Series, weights: pl.Series) -> float:
-    fits = tried.read(values).is_not_null() | is_missing(tried.without_unit(values))
-    return float(weights.filter(fits).sum()) / max(1, int(weights.sum()))
+    return _weighed(
+        tried.read(values).is_not_null() | is_missing(tried.without_unit(values)), weights
+    )
 
 
 def _python_reads(values: pl.Series, weights: pl.Series) -> float:
-    known = values.cast(pl.Float64, strict=False).is_not_null() | is_missing(values)
-    return float(weights.filter(known).sum()) / max(1, int(weights.sum()))
+    return _weighed(values.cast(pl.Float64, strict=False).is_not_null(), weights)
+
+
+def _weighed(mask: pl.Series, weights: pl.Series) -> float:
+    return float(weights.filter(mask).sum()) / max(1, int(weights.sum()))
 
 
 def _most(units: pl.Series) -> str:
     known = units.drop_nulls()
     return "" if known.is_empty() else str(known.mode().sort()[0])
+
+
+def _scaled_unit(suffixes: pl.Series) -> str | None:
+    """Return the unit of suffixes such as `ms` and `s`; None where they have none in common."""
+    ends = suffixes.drop_nulls().unique().to_list()
+    if not ends or len(ends) > len(_SCALES):
+        return None
+    if all(end in _COUNTS for end in ends):
+        return ""
+    for unit in (min(ends, key=len), min(ends, key=len)[1:]):
+        if (
+            len(ends) > 1
+            and unit
+            and all(end.endswith(unit) and end.removesuffix(unit) in _SCALES for end in ends)
+        ):
+            return unit
+    return None

@@ -1,12 +1,13 @@
 """Texts and numbers as times, in seconds since 1970, or since midnight where there is no day.
 
 A format is empty (`2024-01-31`, `2024-01-31 12:00:00`, `2024-01-31T12:00:00+01:00`, `23:59`,
-`31 Dec 2024`), `month first` (12/31/2024 11:59 PM), `day first` (31/12/2024), digits such as
-`YYMMDDHH`, or the unit of a number that counts from 1970: `seconds`, `milliseconds`, ...
+`31 Dec 2024`, `3. März 2024`), `month first` (12/31/2024 11:59 PM), `day first` (31/12/2024),
+digits such as `YYMMDDHH`, or the unit of a number that counts from 1970: `seconds`, ...
 """
 
 import re
 from typing import Any
+from unicodedata import normalize
 
 import polars as pl
 
@@ -33,11 +34,22 @@ _NAME = re.compile(
 )
 _CLOCKS = ("%H:%M:%S%.f", "%H:%M", "%I:%M:%S %p", "%I:%M %p")
 _FORMS = (*(f"%Y-%m-%dT{clock}" for clock in _CLOCKS), *(f"%Y-%m-%dT{c}%#z" for c in _CLOCKS[:2]))
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_MONTH = rf"(?i:({'|'.join(_MONTHS)})[a-z]*)\.?"
+_MONTHS = (
+    *("jan|ene|gen", "feb|fev", "mar|mrt|mrz", "apr|avr|abr", "mai|may|mag|mei", "jun|juin|giu"),
+    *("jul|juil|lug", "aug|aou|ago", "sep|set", "oct|okt|out|ott", "nov", "dec|dez|dic|des"),
+)
+"""How words for months begin in English, German, French, Spanish and their neighbours, plainly."""
+_ACCENTS = {"a": "[aä]", "e": "[eé]", "u": "[uû]"}
+_MONTH = (
+    "(?i:("
+    + "|".join("".join(_ACCENTS.get(letter, letter) for letter in name) for name in _MONTHS)
+    + r")[a-zà-ÿ]*)\.?"
+)
+_ORDINAL = r"(?:\.|er|º|st|nd|rd|th)?"
 _TIME = (
-    r"^\d{1,4}[-/.]\d{1,2}[-/.]\d|^\d{8}T\d{4}|^\d{1,2}:\d\d"
-    rf"|^([A-Za-z]{{3,9}},? )?(\d{{1,2}}[-/ ])?{_MONTH}[-/ ]|^\d{{1,2}}{_MONTH}\d{{4}}"
+    r"^\d{1,4}[-/.]\d{1,2}[-/.]\d|^\d{8}T\d{4}|^\d{1,2}:\d\d|^\d{1,2} ?(?i:[ap]\.? ?m\b)"
+    rf"|^([A-Za-zà-ÿ]{{3,10}}\.?,? )?(\d{{1,2}}{_ORDINAL}[-/ ]+(?:de )?)?{_MONTH}[-/ ,]+(?:de )?\d"
+    rf"|^\d{{1,2}}{_MONTH}\d{{4}}"
 )
 _DAY_AND_MONTH = r"^(\d{1,2})[-/.](\d{1,2})[-/.]"
 _NO_DAY = r"^0{1,4}[-/.]0{1,2}[-/.]0{1,4}([T ][0:.]+)?Z?$"
@@ -144,9 +156,10 @@ def _digits(texts: pl.Series, form: str) -> pl.Series:
 
 def _iso(texts: pl.Series, order: str) -> pl.Series:
     """Return texts whose year comes first and whose zone is a number."""
-    plain = texts.str.replace(r"\s*\(?(?:UTC|GMT|Z)\)?$", "+00:00")
+    plain = texts.str.replace(r"\s*\(?(?:UTC|GMT|Z)\)?$", "+00:00").str.replace(r",? Uhr$", "")
+    plain = plain.str.replace(r"(\d)\s*(?i:([ap])\.?\s?m)\.?$", "$1 ${2}m")
     plain = plain.str.replace(r"\s+([-+]\d\d:?\d\d)$", "$1")
-    if plain.str.contains("[A-Za-z]{3}").any():
+    if plain.str.contains("[A-Za-zà-ÿ]{3}").any():
         plain = _numbered_months(plain)
     if order:
         day, month = (2, 1) if order == "month first" else (1, 2)
@@ -160,18 +173,38 @@ def _iso(texts: pl.Series, order: str) -> pl.Series:
     plain = plain.str.replace(r"^(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})", "${1}-${2}-${3}")
     plain = plain.str.replace(r"^(\d{4}-\d{1,2}-\d{1,2})(?:T|,?\s+|:)(\d)", "${1}T${2}")
     # Polars reads no hour without minutes.
+    plain = plain.str.replace(r"(^|T)(\d{1,2}) ([ap]m)$", "${1}${2}:00 ${3}")
     return plain.str.replace(r"T(\d\d)$", "T${1}:00")
 
 
 def _numbered_months(texts: pl.Series) -> pl.Series:
-    """Return texts with words for months, such as `31 Dec 2024` or `Dec 31, 2024`, year first."""
-    texts = texts.str.replace(r"^(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,?\s+", "")
-    texts = texts.str.replace(rf"^(\d{{1,2}})[-/ ]?{_MONTH}[-/, ]*(\d{{4}})", "${3}-${2}-${1}")
-    texts = texts.str.replace(rf"^(\d{{1,2}})[-/ ]{_MONTH}[-/, ]+(\d\d)\b", "20${3}-${2}-${1}")
+    """Return texts with words for months, such as `31 Dec 2024` or `3. März 2024`, year first."""
+    texts = texts.str.replace(
+        rf"^[A-Za-zà-ÿ]+\.?,?\s+(\d{{1,2}}\S*\s+(?:de )?{_MONTH}|{_MONTH})", "$1"
+    )
+    texts = texts.str.replace(
+        rf"^(\d{{1,2}}){_ORDINAL}\s*(?:de )?[-/ ]?{_MONTH}[-/, ]*(?:de )?(\d{{4}})",
+        "${3}-${2}-${1}",
+    )
+    texts = texts.str.replace(rf"^(\d{{1,2}})\.?[-/ ]+{_MONTH}[-/, ]+(\d\d)\b", "20${3}-${2}-${1}")
     texts = texts.str.replace(
         rf"^{_MONTH}\s+(\d{{1,2}})\s+([\d:]+)\s+(\d{{4}})$", "${4}-${1}-${2} ${3}"
     )
-    texts = texts.str.replace(rf"^{_MONTH}\s+(\d{{1,2}}),?\s+(\d{{4}})", "${3}-${1}-${2}")
-    for number, name in enumerate(_MONTHS, start=1):
-        texts = texts.str.replace(f"(?i)-{name}-", f"-{number:02}-")
-    return texts
+    texts = texts.str.replace(
+        rf"^{_MONTH}\s+(\d{{1,2}})(?:st|nd|rd|th)?,?\s+(\d{{4}})", "${3}-${1}-${2}"
+    )
+    names = texts.str.extract(r"^\d{4}-([^\d\W]+)-", 1)
+    if names.null_count() == len(names):
+        return texts
+    numbers = {name: _month(name) for name in names.drop_nulls().unique()}
+    months = names.replace_strict(numbers, default=None, return_dtype=pl.String)
+    parts = texts.str.extract_groups(r"^(\d{4}-)[^\d\W]+(-.*)$").struct.unnest()
+    return pl.select(pl.coalesce(parts["1"] + months + parts["2"], texts)).to_series()
+
+
+def _month(name: str) -> str | None:
+    """Return the number of a word for a month, whose accents do not count."""
+    plain = normalize("NFD", name.lower()).encode("ascii", "ignore").decode()
+    known = (number for number, begins in enumerate(_MONTHS, 1) if re.match(begins, plain))
+    number = next(known, None)
+    return None if number is None else f"{number:02}"

@@ -14,7 +14,8 @@ _HEAD = """\
 # What becomes of each column. Edit it, and give it back: dlrm train FILE --schema THIS_FILE
 #
 # label       one column, or several: ["A", "B"]; task = "regression" where they are numbers;
-#             weight = "COLUMN" for how much each row counts
+#             weight = "COLUMN" for how much each row counts; label_format and weight_format as
+#             format below
 # kind        number, category, list, sequence or ignore
 #             missing = ["unknown"] for texts that are missing in every column;
 #             usual_missing = false where "n/a", "NULL", "-" and the like are not
@@ -42,7 +43,8 @@ _OF_KIND: dict[str, tuple[str, ...]] = {
     "sequence": ("separator", "max_length", "table"),
 }
 """Kind of a column -> its own keys; of values all but numbers have others."""
-_KEYS = ("label", "positive", "task", "weight", "missing", "usual_missing", "columns", "cross")
+_OF_LABELS = ("positive", "weight", "label_format", "weight_format")
+_KEYS = ("label", "task", *_OF_LABELS, "missing", "usual_missing", "columns", "cross")
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _KNOWN = ("separator", "max_length", "table", *_NUMBER, *names_of(Values))
 
@@ -53,8 +55,8 @@ def dumps(schema: Columns) -> str:
     lines = [_HEAD, f"label = {labels if len(schema.labels) == 1 else f'[{labels}]'}"]
     if schema.task != "classification":
         lines.append(f"task = {_text(schema.task)}")
-    for key in ("positive", "weight"):
-        if (value := getattr(schema, key)) is not None:
+    for key in _OF_LABELS:
+        if (value := getattr(schema, key)) != ("" if key.endswith("format") else None):
             lines.append(f"{key} = {_text(value)}")
     if schema.missing:
         lines.append(f"missing = [{', '.join(map(_text, schema.missing))}]")
@@ -116,9 +118,9 @@ def from_dict(values: dict[str, Any]) -> Columns:
     labels = [name for name in named if isinstance(name, str)]
     if not labels or len(labels) < len(named):
         raise ConfigError('the schema names no label, expected label = "COLUMN"')
-    weight = values.get("weight")
-    if weight is not None and not isinstance(weight, str):
-        raise ConfigError(f"weight is {weight!r}, expected the name of a column")
+    for key in _OF_LABELS[1:]:
+        if not isinstance(values.get(key, ""), str):
+            raise ConfigError(f"{key} is {values[key]!r}, expected a text")
     positive = values.get("positive")
     if isinstance(positive, bool):
         positive = str(positive).lower()
@@ -135,7 +137,9 @@ def from_dict(values: dict[str, Any]) -> Columns:
     return Columns(
         labels=tuple(labels),
         task=values.get("task", "classification"),
-        weight=weight,
+        weight=values.get("weight"),
+        label_format=values.get("label_format", ""),
+        weight_format=values.get("weight_format", ""),
         positive=None if positive is None else str(positive),
         missing=tuple(missing),
         usual_missing=usual,

@@ -25,6 +25,7 @@ from dlrm.data.sources.compressed import (
     unpack,
 )
 from dlrm.data.sources.entries import Entries, is_libsvm
+from dlrm.data.sources.printed import Kind, as_csv, printed_kind
 from dlrm.data.sources.raw_table import Part
 from dlrm.data.sources.reading import SPACES, Reading
 from dlrm.data.sources.records import Fault, Text
@@ -58,6 +59,8 @@ class TableFile:
     format: Format
     shape: Shape | None = None
     """csv: how its records are read."""
+    printed: Kind | None = None
+    """csv: what is turned into CSV first."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -89,6 +92,11 @@ def look(path: Path, reading: Reading | None = None, columns: Sequence[str] = ()
     head = _head(path)
     if json_lines.is_json(head, path):
         return TableFile(path, "json")
+    if (kind := printed_kind(head, path)) is not None:
+        plain = "".join(as_csv(kind, head.splitlines(), path))
+        shape = recognise(plain, path, replace(reading, separator=","), columns)
+        what = "ARFF" if kind == "arff" else "a table with bars and rules, as psql prints it"
+        return TableFile(path, "csv", replace(shape, notes=(what, *shape.notes)), kind)
     if reading == Reading() and is_libsvm(head.splitlines()):
         return TableFile(path, "libsvm")
     first = head.split("\n", 1)[0].rstrip("\r")
@@ -152,6 +160,13 @@ def _csv(file: TableFile, target: Path, on_bad_row: OnBadRow) -> list[Part]:
     shape = file.shape
     assert shape is not None
     plain = file.path
+    if file.printed:
+        plain = target / f"{len(list(target.iterdir())):06}.txt"
+        with explained(file.path), open_bytes(file.path) as stream, plain.open("wb") as out:
+            # A byte that is no text stays one, for errors to name.
+            lines = (line.decode("utf-8-sig", errors="surrogateescape") for line in stream)
+            converted = as_csv(file.printed, lines, file.path)
+            out.writelines(line.encode(errors="surrogateescape") for line in converted)
     # Polars reads gzip itself.
     if compression_of(plain) not in (None, "gzip"):
         unpack(plain, plain := target / f"{len(list(target.iterdir())):06}.txt")
@@ -228,12 +243,11 @@ def _checked(text: Text, out: Path, on_bad_row: OnBadRow) -> Part:
     else:
         # Polars fills short lines up with missing values, and takes a blank one for a short one.
         full = cs.by_name(shape.names[-1]).is_not_null()
-    if shape.trailing:
-        full &= cs.by_name(_TRAILING).fill_null("") == ""
-    rows, doubted = table.select(pl.len(), (~full).sum()).collect().row(0)
+    more = cs.by_name(_TRAILING).fill_null("") != "" if shape.trailing else pl.lit(value=False)
+    rows, doubted, wide = table.select(pl.len(), (~full).sum(), more.sum()).collect().row(0)
     faults, left_out = list[Fault](), list[int]()
     # Of many rows few are looked at in vain: those whose last value is missing.
-    closely = doubted and not text.is_even()
+    closely = wide or (doubted and not text.is_even(rows))
     for row, (fields, fault) in enumerate(text.faults(quotes=False) if closely else ()):
         if fault is not None:
             faults.append(_passed(fault, on_bad_row))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import polars.selectors as cs
 
 from dlrm.data.sources.pandas_column import pandas_column
 from dlrm.data.sources.raw_table import Part, RawTable, check_types
@@ -74,7 +75,12 @@ def to_polars(frame: Any) -> pl.DataFrame:
         columns = enumerate(names)
         return pl.DataFrame([pandas_column(name, frame.iloc[:, at]) for at, name in columns])
     # Of rows one by one, all of them say what a column holds.
-    return pl.DataFrame(frame, infer_schema_length=None)
+    rows = pl.DataFrame(frame, infer_schema_length=None)
+    if type(frame).__module__.partition(".")[0] != "pyarrow":
+        return rows
+    # Polars takes dictionaries of numbers for numbers.
+    categories = [field.name for field in frame.schema if hasattr(field.type, "index_type")]
+    return rows.with_columns(cs.by_name(*categories).cast(pl.String).cast(pl.Categorical))
 
 
 def _of_pandas(data: object) -> bool:

@@ -4,7 +4,7 @@ Whatever comes in (text, Parquet, libsvm, the frames of a source) becomes Parque
 inference and fitting take one column at a time and memory never holds the whole table.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,15 @@ import polars.selectors as cs
 from numpy.typing import NDArray
 
 from dlrm.data.features.missing import without
+from dlrm.data.features.texts import (
+    FEW_ROWS,
+    PLAIN,
+    NumberReading,
+    as_numbers,
+    as_texts,
+    in_one_go,
+)
+from dlrm.data.sources.arrow_schema import dictionaries
 from dlrm.data.sources.records import Fault
 from dlrm.errors import ConfigError, InputError
 
@@ -77,14 +86,24 @@ class Part:
         """Return the rows."""
         if isinstance(self.data, pl.DataFrame):
             return self.data.lazy()
-        return pl.scan_parquet(self.data, glob=False)
+        rows = pl.scan_parquet(self.data, glob=False)
+        categories = [cs.by_name(name) for name in self._dictionaries]
+        return rows.with_columns(c.cast(pl.String).cast(pl.Categorical) for c in categories)
+
+    @cached_property
+    def _dictionaries(self) -> frozenset[str]:
+        """The columns of numbers that are categories by their type in the user's file."""
+        if isinstance(self.data, pl.DataFrame) or Path(self.origin).absolute() != self.data:
+            return frozenset()
+        types = pl.scan_parquet(self.data, glob=False).collect_schema()
+        return frozenset(name for name in dictionaries(self.data) if types[name].is_numeric())
 
     @cached_property
     def types(self) -> pl.Schema:
         """The columns and their types, read once: a table is read column by column."""
         if isinstance(self.data, pl.DataFrame):
             return self.data.schema
-        return pl.scan_parquet(self.data, glob=False).collect_schema()
+        return self.scan().collect_schema()
 
 
 FEW_VALUES = 2_000_000
@@ -123,6 +142,34 @@ class RawTable:
         if self._small is not None:
             return self._small[name]
         return self._read([name])[name]
+
+    def texts(self, name: str) -> pl.Series:
+        """Return all values of a column as texts, see `as_texts`."""
+        return self._read_as("texts", name, lambda values: (as_texts(values),))[0]
+
+    def numbers(self, name: str, reading: NumberReading = PLAIN) -> tuple[pl.Series, pl.Series]:
+        """Return all values of a column as numbers, and which are none, see `as_numbers`."""
+        numbers, wrong = self._read_as(reading, name, lambda values: as_numbers(values, reading))
+        return numbers, wrong
+
+    def _read_as(
+        self, what: object, name: str, function: Callable[[pl.Series], tuple[pl.Series, ...]]
+    ) -> tuple[pl.Series, ...]:
+        """Return what a function makes of a column; in a small table, of all its columns once."""
+        if self._small is None:
+            return function(self.column(name))
+        known = self._known.setdefault(what, {})
+        if name not in known:
+            few = self.rows <= FEW_ROWS and self.types[name] == pl.String
+            alike = [other for other in self.types if self.types[other] == pl.String]
+            columns = {other: self._small[other] for other in (alike if few else [name])}
+            known |= in_one_go(columns, function)
+        return known[name]
+
+    @cached_property
+    def _known(self) -> dict[object, dict[str, tuple[pl.Series, ...]]]:
+        """What was made of columns of a small table."""
+        return {}
 
     @cached_property
     def _small(self) -> pl.DataFrame | None:

@@ -22,6 +22,7 @@ from dlrm.errors import InputError
 LONGEST_FIELD = 1 << 26
 """Characters of a text, at most: whatever is longer is a quote that does not end."""
 _PIECE_BYTES = 4 << 20
+_QUOTED = re.compile(rb'"[^"]*"')
 csv.field_size_limit(max(csv.field_size_limit(), LONGEST_FIELD))
 
 
@@ -50,26 +51,36 @@ class Text:
         """Return the line of each record that is not blank."""
         return _lines(self, self.plain.stat().st_mtime_ns)
 
-    def is_even(self) -> bool:
-        """Whether all records have as many fields as there are columns, as far as bytes tell.
+    def is_even(self, rows: int) -> bool:
+        """Whether none of so many records has too few fields, where none has too many.
 
+        The separators tell, but for those in quotes, as there are as many as full records have.
         False also where only a closer look tells: at blank lines, comments, and odd quotes.
         """
         shape = self.shape
         if not shape.by_character or shape.comment:
             return False
-        width, rest = len(shape.names) + shape.trailing, b""
+        mark = re.escape(shape.separator.encode())
+        odd = re.compile(rb"[^%b\r\n\0]\0|\0[^%b\r\n\0]" % (mark, mark))
+        separators, rest, piece = 0, b"", b"\n"
         with explained(self.file), open_bytes(self.plain) as stream:
             for _ in range(shape.skip):
                 stream.readline()
-            while piece := stream.read(_PIECE_BYTES):
-                text = rest + piece
-                end, even = _even(text, shape, width)
-                if not even or (not end and len(text) > LONGEST_FIELD):
+            while piece and len(rest) < LONGEST_FIELD:
+                piece = stream.read(_PIECE_BYTES)
+                if b"\0" in piece:
                     return False
-                rest = text[end:]
-            end, even = _even(rest + b"\n", shape, width) if rest else (0, True)
-            return even and end >= len(rest)
+                text = rest + (piece or b"\n")
+                if b'"' in text:
+                    # Nothing but its quotes is left of a quoted text, which stands between marks.
+                    text = _QUOTED.sub(b"\0", text)
+                quote = text.find(b'"')
+                end = text.rfind(b"\n", 0, len(text) if quote < 0 else quote) + 1
+                text, rest = text[:end], text[end:]
+                if b"\0" in text and odd.search(text):
+                    return False
+                separators += text.count(shape.separator.encode())
+        return not rest and separators == rows * (len(shape.names) - 1 + shape.trailing)
 
     def faults(self, *, quotes: bool) -> Iterator[tuple[list[str] | None, "Fault | None"]]:
         """Yield the fields of each record, None of a blank line; and what is wrong with it.
@@ -148,36 +159,6 @@ class Fault:
     """Its place among all records of the file, counted from 0."""
     reason: str
     error: InputError
-
-
-def _even(text: bytes, shape: Shape, width: int) -> tuple[int, bool]:
-    """Return where the last whole record of a text ends, and whether all have `width` fields.
-
-    Where a separator ends each record, the last of the fields is empty.
-    """
-    letters = np.frombuffer(text, np.uint8)
-    quote, newline = letters == ord('"'), letters == ord("\n")
-    mark = letters == ord(shape.separator)
-    if quote.any():
-        odd = (np.cumsum(quote) & 1).astype(np.bool_)
-        bounds = newline | mark | quote | (letters == ord("\r"))
-        # A quote begins behind a bound and ends before one; two of them are one inside a text.
-        opens, closes = np.flatnonzero(quote & odd), np.flatnonzero(quote & ~odd)
-        if (
-            not bounds[opens[opens > 0] - 1].all()
-            or not bounds[closes[closes + 1 < len(text)] + 1].all()
-        ):
-            return 0, False
-        newline, mark = newline & ~odd, mark & ~odd
-    ends = np.flatnonzero(newline)
-    if not len(ends):
-        return 0, True
-    fields = np.diff(np.cumsum(mark)[ends], prepend=0) + 1
-    even = bool((fields == width).all())
-    if even and shape.trailing:
-        last = ends - 1
-        even = bool(mark[last - (letters[last] == ord("\r"))].all())
-    return int(ends[-1]) + 1, even
 
 
 @lru_cache(maxsize=2)
