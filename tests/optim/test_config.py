@@ -10,7 +10,7 @@ from torch import nn
 
 from dlrm.errors import ConfigError
 from dlrm.optim import OPTIMIZERS, Adam, build, find
-from dlrm.optim.config import OptimConfig
+from dlrm.optim.config import FLOOR, OptimConfig, learning_rate
 
 from .tables import OWN, net
 
@@ -67,6 +67,8 @@ def test_an_optimizer_of_ones_own_is_found_in_its_module_or_the_current_folder(
         ({"name": "adam", "eps": 0.0}, "optim.eps is 0.0: it must be positive"),
         ({"name": "adam", "beta2": -0.5}, "optim.beta2 is -0.5"),
         ({"warmup_steps": -1}, "optim.warmup_steps is -1"),
+        ({"decay_share": 1.5}, "optim.decay_share is 1.5"),
+        ({"decay_share": 0.5, "decay_steps": 9}, "optim.decay_share stands instead"),
         ({"warmup_steps": 10, "decay_start": 5, "decay_steps": 3}, "optim.decay_start is 5"),
     ],
 )
@@ -108,3 +110,29 @@ def test_an_optimizer_of_ones_own_gets_the_options_that_it_names():
     assert (dense["lr"], dense["eps"], dense["beta1"]) == (0.2, 0.5, 0.3)
     assert table["sparse"] is True
     assert "embedding_rows" not in table
+
+
+def test_warm_up_is_linear_then_constant():
+    rates = [learning_rate(step, 0.8, warmup_steps=4) for step in range(1, 7)]
+    assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
+
+
+def test_decay_is_quadratic_then_stays():
+    rates = [learning_rate(step, 1.0, decay_start=3, decay_steps=4) for step in range(1, 10)]
+    assert rates == pytest.approx([1, 1, 1, 9 / 16, 4 / 16, 1 / 16, 1 / 16, 1 / 16, 1 / 16])
+
+
+def test_without_either_nothing_changes():
+    assert {learning_rate(step, 0.3) for step in range(1, 50)} == {0.3}
+
+
+def test_the_decay_ends_at_the_floor():
+    assert learning_rate(10**6, 1e-3, decay_start=1, decay_steps=10**6) == FLOOR
+
+
+def test_a_share_decays_to_the_end_of_any_run():
+    config = OptimConfig(lr=1.0, decay_share=0.5)
+    for steps in (8, 80):
+        rates = [config.rate(step, steps) for step in range(1, steps + 1)]
+        assert rates[: steps // 2 + 1] == [1.0] * (steps // 2 + 1)
+        assert rates[-1] == pytest.approx((2 / steps) ** 2)

@@ -22,7 +22,7 @@ from dlrm.compat.saved_model import State
 from dlrm.models.dlrm import DLRM
 from dlrm.nn.embedding import parameter_groups
 from dlrm.optim import build
-from dlrm.optim.schedule import learning_rate
+from dlrm.optim.config import learning_rate
 from dlrm.parallel.world import World
 from dlrm.training.step import TrainStep
 

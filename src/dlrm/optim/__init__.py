@@ -7,12 +7,10 @@ from inspect import isabstract, signature
 
 from dlrm.catalogue import find as find_in
 from dlrm.errors import ConfigError
-from dlrm.optim.adagrad import Adagrad
+from dlrm.optim.adagrad import Adagrad, RowWiseAdagrad
 from dlrm.optim.adam import Adam
 from dlrm.optim.declaration import Declaration
-from dlrm.optim.gradients import RowScope
-from dlrm.optim.optimizer import Groups, SparseOptimizer
-from dlrm.optim.rowwise_adagrad import RowWiseAdagrad
+from dlrm.optim.optimizer import Groups, RowScope, SparseOptimizer
 from dlrm.optim.sgd import SGD
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Adagrad."""
+"""Adagrad, with sums of squares of each number or of each row of a table."""
 
 from typing import Any
 
@@ -6,8 +6,7 @@ from torch import Tensor
 
 from dlrm.ops import backend, dense_backend
 from dlrm.optim.declaration import Declaration
-from dlrm.optim.gradients import RowScope, l2_rows
-from dlrm.optim.optimizer import Groups, SparseOptimizer, zeros
+from dlrm.optim.optimizer import Groups, RowScope, SparseOptimizer, l2_rows, zeros
 
 
 class Adagrad(SparseOptimizer):
@@ -84,4 +83,44 @@ class Adagrad(SparseOptimizer):
         backend(weight).adagrad_update(
             weight, self.state[weight]["sum"], rows, grad, group["lr"], group["eps"],
             l2=group["embedding_l2"], every_row=l2_rows(group), lower=lower, seed=seed,
+        )  # fmt: skip
+
+
+class RowWiseAdagrad(Adagrad):
+    """`s[i] += mean(g[i]^2); w[i] -= lr * g[i] / (sqrt(s[i]) + eps)` for embedding rows i.
+
+    Other parameters take Adagrad, and arguments are the same. Where a parameter group has
+    `mean_squares`, the mean is over columns that other processes keep, too.
+
+    Source: Mudigere et al., "Software-Hardware Co-design for Fast and Scalable Training of Deep
+    Learning Recommendation Models", arXiv 2104.05158.
+    """
+
+    declaration = Declaration(
+        state_per_table_row=1,
+        state_per_dense_number=1,
+        table_flops=5,
+        dense_flops=7,
+        fbgemm="EXACT_ROWWISE_ADAGRAD",
+    )
+
+    def table_state(self, weight: Tensor) -> dict[str, Tensor]:
+        """Return the sums of mean squares, zero: (R,)."""
+        return {"sum": zeros(weight, weight.shape[:1])}
+
+    def update_table(
+        self,
+        group: dict[str, Any],
+        weight: Tensor,
+        rows: Tensor,
+        grad: Tensor,
+        *,
+        lower: Tensor | None,
+        seed: int,
+    ) -> None:
+        """Update rows; see `SparseOptimizer.update_table`."""
+        backend(weight).rowwise_adagrad_update(
+            weight, self.state[weight]["sum"], rows, grad, group["lr"], group["eps"],
+            l2=group["embedding_l2"], every_row=l2_rows(group), lower=lower, seed=seed,
+            mean_squares=group["mean_squares"],
         )  # fmt: skip

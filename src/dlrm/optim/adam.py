@@ -7,8 +7,7 @@ from torch import Tensor
 
 from dlrm.ops import backend, dense_backend
 from dlrm.optim.declaration import Declaration
-from dlrm.optim.gradients import RowScope
-from dlrm.optim.optimizer import Groups, SparseOptimizer, zeros
+from dlrm.optim.optimizer import Groups, RowScope, SparseOptimizer, zeros
 
 
 class Adam(SparseOptimizer):

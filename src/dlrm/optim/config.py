@@ -7,12 +7,13 @@ from typing import Any, Literal, get_args
 
 from dlrm.errors import ConfigError
 from dlrm.optim import build, find
-from dlrm.optim.gradients import RowScope
-from dlrm.optim.optimizer import Groups, SparseOptimizer
-from dlrm.optim.schedule import learning_rate
+from dlrm.optim.optimizer import Groups, RowScope, SparseOptimizer
 
 FEW_PARAMETERS = 4_000_000
 """A step that passes over so many is not much slower than one over the rows of a batch."""
+
+FLOOR = 1e-7
+"""The learning rate at which the decay ends, as in the original."""
 
 OPTIONS = ("eps", "beta1", "beta2", "weight_decay", "embedding_l2", "embedding_rows")
 """Settings that are handed to the class of the optimizer, where it takes them."""
@@ -55,19 +56,23 @@ class OptimConfig:
     """Decay over this last share of all steps instead, whatever their number; 0 for not."""
 
     def __post_init__(self) -> None:
-        if not self.lr > 0:
-            raise ConfigError(f"optim.lr is {self.lr}: it must be positive")
-        if self.embedding_rows not in (scopes := (*get_args(RowScope), "auto")):
-            raise ConfigError(
-                f"optim.embedding_rows is {self.embedding_rows!r}: it is one of {', '.join(scopes)}"
-            )
-        self._check_numbers()
+        scopes = (*get_args(RowScope), "auto")
+        for name, holds, expected in (
+            ("lr", self.lr > 0, "it must be positive"),
+            ("eps", self.eps is None or 0 < self.eps < inf, "it must be positive"),
+            ("beta1", 0 <= self.beta1 < 1, "it is at least 0 and below 1"),
+            ("beta2", 0 <= self.beta2 < 1, "it is at least 0 and below 1"),
+            ("weight_decay", 0 <= self.weight_decay < inf, "it must not be negative"),
+            ("embedding_l2", 0 <= self.embedding_l2 < inf, "it must not be negative"),
+            ("embedding_rows", self.embedding_rows in scopes, f"it is one of {', '.join(scopes)}"),
+            ("warmup_steps", self.warmup_steps >= 0, "it must not be negative"),
+            ("decay_start", self.decay_start >= 0, "it must not be negative"),
+            ("decay_steps", self.decay_steps >= 0, "it must not be negative"),
+            ("decay_share", 0 <= self.decay_share <= 1, "it lies between 0 and 1"),
+        ):
+            if not holds:
+                raise ConfigError(f"optim.{name} is {getattr(self, name)!r}: {expected}")
         self._check_options()
-        for name in ("warmup_steps", "decay_start", "decay_steps"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"optim.{name} is {getattr(self, name)}: it must not be negative")
-        if not 0 <= self.decay_share <= 1:
-            raise ConfigError(f"optim.decay_share is {self.decay_share}: it lies between 0 and 1")
         if self.decay_share and (self.decay_start or self.decay_steps):
             raise ConfigError("optim.decay_share stands instead of decay_start and decay_steps")
         if self.decay_steps and self.decay_start < self.warmup_steps:
@@ -75,18 +80,6 @@ class OptimConfig:
                 f"optim.decay_start is {self.decay_start}: the decay must not start before "
                 f"the warm-up ends at step {self.warmup_steps}"
             )
-
-    def _check_numbers(self) -> None:
-        for name in ("weight_decay", "embedding_l2"):
-            if not 0 <= getattr(self, name) < inf:
-                raise ConfigError(f"optim.{name} is {getattr(self, name)}: it must not be negative")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(
-                    f"optim.{name} is {getattr(self, name)}: it is at least 0 and below 1"
-                )
-        if self.eps is not None and not 0 < self.eps < inf:
-            raise ConfigError(f"optim.eps is {self.eps}: it must be positive")
 
     def _check_options(self) -> None:
         try:
@@ -112,8 +105,9 @@ class OptimConfig:
         taken = signature(find(self.name)).parameters
         options: dict[str, Any] = {name: getattr(self, name) for name in OPTIONS if name in taken}
         if options.get("embedding_rows") == "auto":
-            total = _numbers(groups) if total is None else total
-            options["embedding_rows"] = "all" if total <= FEW_PARAMETERS else "touched"
+            weights = (g["params"] if isinstance(g, dict) else [g] for g in groups)
+            numbers = total or sum(weight.numel() for group in weights for weight in group)
+            options["embedding_rows"] = "all" if numbers <= FEW_PARAMETERS else "touched"
         return build(self.name, groups, self.lr, **options)
 
     def rate(self, step: int, last_step: int) -> float:
@@ -128,8 +122,29 @@ class OptimConfig:
         )
 
 
-def _numbers(groups: Groups) -> int:
-    parameters = [
-        p for group in groups for p in (group["params"] if isinstance(group, dict) else [group])
-    ]
-    return sum(p.numel() for p in parameters)
+def learning_rate(
+    step: int, base: float, *, warmup_steps: int = 0, decay_start: int = 0, decay_steps: int = 0
+) -> float:
+    """Return the learning rate of a step.
+
+        step < warmup_steps:                 base * (step / warmup_steps)
+        decay_start <= step < its end:       base * ((end - step) / decay_steps)^2
+        from there on:                       that of the last decay step
+
+    where end = decay_start + decay_steps.
+
+    Args:
+        step: Optimizer steps taken before this one is complete; the first step is 1.
+        base: Learning rate between warm-up and decay.
+        warmup_steps: Steps of linear warm-up; 0 for none.
+        decay_start: First step of the decay.
+        decay_steps: Steps of quadratic decay; 0 for none.
+
+    """
+    if step < warmup_steps:
+        return base * step / warmup_steps
+    if decay_steps and step >= decay_start:
+        last = decay_start + decay_steps - 1
+        remaining = decay_start + decay_steps - min(step, last)
+        return max(FLOOR, base * (remaining / decay_steps) ** 2)
+    return base

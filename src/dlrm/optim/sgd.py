@@ -6,8 +6,7 @@ from torch import Tensor
 
 from dlrm.ops import backend, dense_backend
 from dlrm.optim.declaration import Declaration
-from dlrm.optim.gradients import RowScope, l2_rows
-from dlrm.optim.optimizer import Groups, SparseOptimizer
+from dlrm.optim.optimizer import Groups, RowScope, SparseOptimizer, l2_rows
 
 
 class SGD(SparseOptimizer):
@@ -19,7 +18,7 @@ class SGD(SparseOptimizer):
         weight_decay: Of dense parameters, biases included: g gains weight_decay * w.
         embedding_l2: Of embedding weights: g[i] gains embedding_l2 * w[i], once a step however
             often row i was looked up.
-        embedding_rows: Rows that this reaches, see `dlrm.optim.gradients`.
+        embedding_rows: Rows that this reaches, see `RowScope`.
 
     """
 

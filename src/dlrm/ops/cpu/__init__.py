@@ -5,16 +5,18 @@ tensors of the types that `DTYPES` names, and trust that rows came from `rows_of
 range would read or write outside the table.
 """
 
-from dlrm.ops.cpu.dense import dense_adagrad, dense_adam, dense_sgd, takes
-from dlrm.ops.cpu.interaction import dot_interaction
-from dlrm.ops.cpu.layers import relu_gradient
+from dlrm.ops.cpu.layers import dot_interaction, relu_gradient
 from dlrm.ops.cpu.library import DTYPES, available, instruction_set, use
 from dlrm.ops.cpu.lookup import lookup, pooled_lookup, pooled_ranges, rows_of
 from dlrm.ops.cpu.updates import (
     adagrad_update,
     adam_update,
+    dense_adagrad,
+    dense_adam,
+    dense_sgd,
     rowwise_adagrad_update,
     sgd_update,
+    takes,
 )
 
 __all__ = [

@@ -26,9 +26,9 @@ _ARGUMENTS: dict[str, list[type]] = {
     "rows_of": [c_void_p, c_int, *[c_void_p] * 3, *[c_int64] * 3, c_void_p, c_int],
     "lookup": [c_void_p, c_int, c_void_p, c_int64, c_int64, c_void_p, c_int],
     "pooled_lookup": [
-        c_void_p, c_int, c_void_p, *_BAGS, c_int64, c_int, c_void_p, c_void_p, c_int,
+        c_void_p, c_int, c_void_p, *_BAGS, c_int64, c_void_p, c_void_p, c_int,
     ],
-    "spread_gradient": [c_void_p, *_BAGS, c_int64, c_int, c_void_p, c_void_p, c_int],
+    "spread_gradient": [c_void_p, *_BAGS, c_int64, c_void_p, c_void_p, c_int],
     "weights_gradient": [c_void_p, c_int, c_void_p, *_BAGS, c_void_p, c_int64, c_void_p, c_int],
     "sgd_update": _UPDATE,
     "adagrad_update": [*_UPDATE, c_void_p, c_float],

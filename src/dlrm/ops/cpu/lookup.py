@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from dlrm.ops.cpu import library
 from dlrm.ops.cpu.library import pointer
-from dlrm.ops.reference.lookup import Pooling, sparse_gradient
+from dlrm.ops.reference.lookup import sparse_gradient
 
 
 def rows_of(
@@ -60,21 +60,19 @@ def pooled_lookup(
     weight: Tensor,
     rows: Tensor,
     offsets: Tensor,
-    *,
-    mode: Pooling = "sum",
     per_sample_weights: Tensor | None = None,
 ) -> Tensor:
-    """Return the sum or mean of the rows of each bag; see `reference.pooled_lookup`."""
+    """Return the sum of the rows of each bag; see `reference.pooled_lookup`."""
     scale = None if per_sample_weights is None else per_sample_weights.float().contiguous()
     offsets = offsets.contiguous().long()
     bags = (offsets[:-1], offsets[1:])
-    return _Pooled.apply(weight, rows.contiguous().long(), *bags, mode == "mean", scale)
+    return _Pooled.apply(weight, rows.contiguous().long(), *bags, scale)
 
 
 def pooled_ranges(weight: Tensor, rows: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
     """Return the sum of the rows of each bag, wherever it lies; see `reference.pooled_ranges`."""
     bags = (starts.contiguous().long(), ends.contiguous().long())
-    return _Pooled.apply(weight, rows.contiguous().long(), *bags, False, None)
+    return _Pooled.apply(weight, rows.contiguous().long(), *bags, None)
 
 
 class _Pooled(torch.autograd.Function):
@@ -85,17 +83,16 @@ class _Pooled(torch.autograd.Function):
         rows: Tensor,
         starts: Tensor,
         ends: Tensor,
-        mean: bool,
         scale: Tensor | None,
     ) -> Tensor:
         # The gradient of the scale needs the weight, that of the weight does not.
         needed = weight if scale is not None and scale.requires_grad else None
         ctx.save_for_backward(rows, starts, ends, scale, needed)
-        ctx.shape, ctx.mean = weight.shape, mean
+        ctx.shape = weight.shape
         out = torch.empty(starts.shape[0], weight.shape[1])
         library.native.pooled_lookup(
             weight.data_ptr(), weight.dtype == torch.bfloat16, rows.data_ptr(),
-            *_bags(rows, starts, ends), weight.shape[1], mean, pointer(scale), out.data_ptr(),
+            *_bags(rows, starts, ends), weight.shape[1], pointer(scale), out.data_ptr(),
             torch.get_num_threads(),
         )  # fmt: skip
         return out
@@ -110,20 +107,17 @@ class _Pooled(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             values = torch.empty(rows.shape[0], dim)
             library.native.spread_gradient(
-                grad.data_ptr(), *_bags(rows, starts, ends), dim, ctx.mean, pointer(scale),
+                grad.data_ptr(), *_bags(rows, starts, ends), dim, pointer(scale),
                 values.data_ptr(), threads,
             )  # fmt: skip
             values = sparse_gradient(rows, values, ctx.shape)
-        if ctx.needs_input_grad[5]:
+        if ctx.needs_input_grad[4]:
             d_scale = torch.empty(rows.shape[0])
             library.native.weights_gradient(
                 weight.data_ptr(), weight.dtype == torch.bfloat16, rows.data_ptr(),
                 *_bags(rows, starts, ends), grad.data_ptr(), dim, d_scale.data_ptr(), threads,
             )  # fmt: skip
-            if ctx.mean:
-                lengths = ends - starts
-                d_scale /= lengths.repeat_interleave(lengths, output_size=rows.shape[0])
-        return values, None, None, None, None, d_scale
+        return values, None, None, None, d_scale
 
 
 def _bags(rows: Tensor, starts: Tensor, ends: Tensor) -> tuple[int, int, int, int]:

@@ -1,30 +1,24 @@
-"""Sparse updates: optimizers of the rows that were looked up."""
+"""Updates of optimizers: of the rows of a table that were looked up, and of dense parameters."""
 
-from typing import Any
+from collections.abc import Sequence
+from ctypes import c_int64
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from dlrm.ops.cpu import library
-from dlrm.ops.cpu.library import pointer
+from dlrm.ops.cpu.library import DTYPES, pointer
 from dlrm.ops.reference import updates as plain
-from dlrm.ops.reference.updates import MeanSquares, bias_corrected
+from dlrm.ops.reference.updates import MeanSquares, UpdateOptions, bias_corrected
 
 
 def sgd_update(
-    weight: Tensor,
-    rows: Tensor,
-    grad: Tensor,
-    lr: float,
-    *,
-    l2: float = 0.0,
-    every_row: bool = False,
-    lower: Tensor | None = None,
-    seed: int = 0,
+    weight: Tensor, rows: Tensor, grad: Tensor, lr: float, **options: Unpack[UpdateOptions]
 ) -> None:
     """`w[i] -= lr * g[i]`; see `reference.sgd_update`."""
-    _update(library.native.sgd_update, weight, rows, grad, lr, l2, every_row, lower, seed)
+    _update(library.native.sgd_update, weight, rows, grad, lr, (), **options)
 
 
 def adagrad_update(
@@ -34,18 +28,11 @@ def adagrad_update(
     grad: Tensor,
     lr: float,
     eps: float,
-    *,
-    l2: float = 0.0,
-    every_row: bool = False,
-    lower: Tensor | None = None,
-    seed: int = 0,
+    **options: Unpack[UpdateOptions],
 ) -> None:
     """`s[i] += g[i]^2; w[i] -= lr * g[i] / (sqrt(s[i]) + eps)`; see `reference.adagrad_update`."""
-    square = _state(state, weight.shape)
-    _update(
-        library.native.adagrad_update, weight, rows, grad, lr, l2, every_row, lower, seed, square,
-        eps,
-    )  # fmt: skip
+    rest = _state(state, weight.shape), eps
+    _update(library.native.adagrad_update, weight, rows, grad, lr, rest, **options)
 
 
 def rowwise_adagrad_update(
@@ -56,25 +43,18 @@ def rowwise_adagrad_update(
     lr: float,
     eps: float,
     *,
-    l2: float = 0.0,
-    every_row: bool = False,
-    lower: Tensor | None = None,
-    seed: int = 0,
     mean_squares: MeanSquares | None = None,
+    **options: Unpack[UpdateOptions],
 ) -> None:
     """Adagrad with one sum a row; see `reference.rowwise_adagrad_update`."""
     if mean_squares is not None:
         # It asks other processes in the middle, which a kernel cannot.
         plain.rowwise_adagrad_update(
-            weight, state, rows, grad, lr, eps, l2=l2, every_row=every_row, lower=lower, seed=seed,
-            mean_squares=mean_squares,
-        )  # fmt: skip
+            weight, state, rows, grad, lr, eps, mean_squares=mean_squares, **options
+        )
         return
-    square = _state(state, weight.shape[:1])
-    _update(
-        library.native.rowwise_adagrad_update, weight, rows, grad, lr, l2, every_row, lower, seed,
-        square, eps,
-    )  # fmt: skip
+    rest = _state(state, weight.shape[:1]), eps
+    _update(library.native.rowwise_adagrad_update, weight, rows, grad, lr, rest, **options)
 
 
 def adam_update(
@@ -88,18 +68,13 @@ def adam_update(
     beta1: float = 0.9,
     beta2: float = 0.999,
     eps: float = 1e-8,
-    l2: float = 0.0,
-    every_row: bool = False,
-    lower: Tensor | None = None,
-    seed: int = 0,
+    **options: Unpack[UpdateOptions],
 ) -> None:
     """Adam; see `reference.adam_update`."""
     both = _state(moments, torch.Size((weight.shape[0], 2, weight.shape[1])))
     rate, eps = bias_corrected(lr, eps, step, beta1, beta2)
-    _update(
-        library.native.adam_update, weight, rows, grad, rate, l2, every_row, lower, seed,
-        both, 1 - beta1, 1 - beta2, eps,
-    )  # fmt: skip
+    rest = both, 1 - beta1, 1 - beta2, eps
+    _update(library.native.adam_update, weight, rows, grad, rate, rest, **options)
 
 
 def _state(state: Tensor, shape: torch.Size) -> int:
@@ -117,11 +92,12 @@ def _update(
     rows: Tensor,
     grad: Tensor,
     lr: float,
-    l2: float,
-    every_row: bool,
-    lower: Tensor | None,
-    seed: int,
-    *rest: float,
+    rest: tuple[float, ...],
+    *,
+    l2: float = 0.0,
+    every_row: bool = False,
+    lower: Tensor | None = None,
+    seed: int = 0,
 ) -> None:
     count, dim = rows.shape[0], weight.shape[1]
     if grad.shape != (count, dim):
@@ -136,3 +112,84 @@ def _update(
         weight.shape[0] if every_row else 0, *rest,
     )  # fmt: skip
     increment_version(weight)
+
+
+def dense_sgd(
+    weights: Sequence[Tensor], grads: Sequence[Tensor], lr: float, *, decay: float = 0.0
+) -> None:
+    """`w -= lr * (g + decay * w)` for every parameter; see `reference.dense_sgd`."""
+    _dense(library.native.dense_sgd, weights, grads, (), lr, decay)
+
+
+def dense_adagrad(
+    weights: Sequence[Tensor],
+    states: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    lr: float,
+    eps: float,
+    *,
+    decay: float = 0.0,
+) -> None:
+    """`s += g^2; w -= lr * g / (sqrt(s) + eps)`; see `reference.dense_adagrad`."""
+    _dense(library.native.dense_adagrad, weights, grads, (states,), lr, decay, eps)
+
+
+def dense_adam(
+    weights: Sequence[Tensor],
+    firsts: Sequence[Tensor],
+    seconds: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    lr: float,
+    *,
+    step: int,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    decay: float = 0.0,
+) -> None:
+    """Adam for every parameter; see `reference.dense_adam`."""
+    rate, eps = bias_corrected(lr, eps, step, beta1, beta2)
+    _dense(
+        library.native.dense_adam, weights, grads, (firsts, seconds), rate, decay,
+        1 - beta1, 1 - beta2, eps,
+    )  # fmt: skip
+
+
+def takes(weights: Sequence[Tensor], grads: Sequence[Tensor]) -> bool:
+    """Return whether the dense updates take these: float32, contiguous, with such gradients."""
+    return (
+        all(w.is_cpu for w in weights)
+        and {w.dtype for w in weights} <= {torch.float32}
+        and {g.dtype for g in grads} <= {*DTYPES}
+        and all(map(Tensor.is_contiguous, (*weights, *grads)))
+    )
+
+
+def _dense(
+    function: Any,
+    weights: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    states: Sequence[Sequence[Tensor]],
+    lr: float,
+    decay: float,
+    *rest: float,
+) -> None:
+    # Small batches notice each microsecond here, hence `map` and counts instead of shapes.
+    sizes = [*map(Tensor.numel, weights)]
+    for what, tensors in (("gradient", grads), *(("optimizer state", state) for state in states)):
+        if [*map(Tensor.numel, tensors)] != sizes:
+            raise TypeError(f"{what} has {[*map(Tensor.numel, tensors)]} numbers, expected {sizes}")
+    kept = [tensor for state in states for tensor in state]
+    if not ({t.dtype for t in kept} <= {torch.float32} and all(map(Tensor.is_contiguous, kept))):
+        raise TypeError("optimizer state must be contiguous float32")
+    # A table of six columns; native/dense.h says which.
+    words = [
+        *map(Tensor.data_ptr, weights),
+        *map(Tensor.data_ptr, grads),
+        *(g.dtype == torch.bfloat16 for g in grads),
+        *sizes,
+        *map(Tensor.data_ptr, kept),
+    ]
+    table = (c_int64 * len(words))(*words)
+    function(table, len(sizes), lr, decay, torch.get_num_threads(), *rest)
+    increment_version(weights)

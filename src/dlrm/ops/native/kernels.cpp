@@ -61,19 +61,19 @@ EXPORT void lookup(const void *weight, int narrow, const int64_t *rows, int64_t 
 #define BAGS const int64_t *starts, const int64_t *ends, int64_t bags, int64_t L
 
 EXPORT void pooled_lookup(const void *weight, int narrow, const int64_t *rows, BAGS, int64_t dim,
-                          int mean, const float *scale, float *out, int threads) {
+                          const float *scale, float *out, int threads) {
     const Bags of{starts, ends, bags, L};
     by_dim(dim, [&](auto d) {
         if (narrow)
-            pool<d()>(static_cast<const bf16 *>(weight), rows, of, dim, mean, scale, out, threads);
+            pool<d()>(static_cast<const bf16 *>(weight), rows, of, dim, scale, out, threads);
         else
-            pool<d()>(static_cast<const float *>(weight), rows, of, dim, mean, scale, out, threads);
+            pool<d()>(static_cast<const float *>(weight), rows, of, dim, scale, out, threads);
     });
 }
 
-EXPORT void spread_gradient(const float *grad, BAGS, int64_t dim, int mean, const float *scale,
+EXPORT void spread_gradient(const float *grad, BAGS, int64_t dim, const float *scale,
                             float *out, int threads) {
-    spread(grad, Bags{starts, ends, bags, L}, dim, mean, scale, out, threads);
+    spread(grad, Bags{starts, ends, bags, L}, dim, scale, out, threads);
 }
 
 EXPORT void weights_gradient(const void *weight, int narrow, const int64_t *rows, BAGS,

@@ -75,9 +75,9 @@ struct Bags {
     int64_t G, L;
 };
 
-// out[g] = sum over the bag of scale[l] * weight[rows[l]], or its mean; zeros where it is empty.
+// out[g] = sum over the bag of scale[l] * weight[rows[l]]; zeros where it is empty.
 template <int D, class W>
-void pool(const W *weight, const int64_t *rows, const Bags &bags, int64_t dim, bool mean,
+void pool(const W *weight, const int64_t *rows, const Bags &bags, int64_t dim,
           const float *scale, float *out, int threads) {
     const int64_t d = D ? D : dim, soon = ahead(d * sizeof(W));
     const int64_t G = bags.G, L = bags.L;
@@ -93,22 +93,20 @@ void pool(const W *weight, const int64_t *rows, const Bags &bags, int64_t dim, b
             const float s = scale ? scale[l] : 1.0f;
             for (int64_t k = 0; k < d; k++) to[k] += s * widened(from[k]);
         }
-        const float s = mean && last > first ? 1.0f / float(last - first) : 1.0f;
         float *result = out + g * d;
-        for (int64_t k = 0; k < d; k++) result[k] = s * to[k];
+        for (int64_t k = 0; k < d; k++) result[k] = to[k];
     }
 }
 
 // The gradient of each looked-up row from those of the bags: out[l] = scale[l] * grad[bag of l].
-inline void spread(const float *grad, const Bags &bags, int64_t d, bool mean, const float *scale,
+inline void spread(const float *grad, const Bags &bags, int64_t d, const float *scale,
                    float *out, int threads) {
 #pragma omp parallel for num_threads(team(bags.L * d, threads)) schedule(dynamic, 64)
     for (int64_t g = 0; g < bags.G; g++) {
         const int64_t first = bags.starts[g], last = bags.ends[g];
         const float *__restrict from = grad + g * d;
         for (int64_t l = first; l < last; l++) {
-            float s = scale ? scale[l] : 1.0f;
-            if (mean) s /= float(last - first);
+            const float s = scale ? scale[l] : 1.0f;
             float *__restrict to = out + l * d;
             EACH_NUMBER for (int64_t k = 0; k < d; k++) to[k] = s * from[k];
         }

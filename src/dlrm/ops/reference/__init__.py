@@ -4,14 +4,15 @@ Legend: R rows of the stacked tables, D embedding dimension, L looked-up rows, G
 T tables, F vectors that interact. How tables can be stored is told in `storage`.
 """
 
-from dlrm.ops.reference.dense import dense_adagrad, dense_adam, dense_sgd
-from dlrm.ops.reference.interaction import dot_interaction
-from dlrm.ops.reference.layers import relu_gradient
+from dlrm.ops.reference.layers import dot_interaction, relu_gradient
 from dlrm.ops.reference.lookup import lookup, pooled_lookup, pooled_ranges, rows_of
 from dlrm.ops.reference.updates import (
     adagrad_update,
     adam_update,
     aggregate,
+    dense_adagrad,
+    dense_adam,
+    dense_sgd,
     rowwise_adagrad_update,
     sgd_update,
 )

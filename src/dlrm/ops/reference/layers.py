@@ -1,7 +1,34 @@
-"""Parts of an MLP's backward pass."""
+"""The interaction of vectors, and parts of an MLP's backward pass."""
 
 import torch
 from torch import Tensor
+
+
+def dot_interaction(x: Tensor, e: Tensor, self_interaction: bool) -> Tensor:
+    """Return x and the dot product of every pair of the vectors v = (x, e_1 ... e_T).
+
+    The products go row by row down the lower triangle: (1,0), (2,0), (2,1), (3,0), ...; with
+    `self_interaction` also (0,0), (1,1), ... in their places.
+
+    Args:
+        x: (B, D).
+        e: (B, T, D).
+        self_interaction: Whether a vector also meets itself.
+
+    Returns:
+        (B, D + F*(F-1)/2), or (B, D + F*(F+1)/2) with `self_interaction`, F = T + 1; of x's type,
+        computed in float32 if that is bfloat16.
+
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    vectors = torch.cat([x[:, None].to(wide), e.to(wide)], dim=1)
+    count = vectors.shape[1]
+    products = torch.bmm(vectors, vectors.transpose(1, 2))
+    row, column = torch.tril_indices(
+        count, count, offset=0 if self_interaction else -1, device=x.device
+    )
+    pairs = products.flatten(1).index_select(1, row * count + column)
+    return torch.cat([x, pairs.to(x.dtype)], dim=1)
 
 
 def relu_gradient(grad: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,11 @@
 """Lookups: rows of the stacked tables, alone or added up in bags."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-
-Pooling = Literal["sum", "mean"]
 
 
 def rows_of(
@@ -99,30 +97,26 @@ def pooled_lookup(
     weight: Tensor,
     rows: Tensor,
     offsets: Tensor,
-    *,
-    mode: Pooling = "sum",
     per_sample_weights: Tensor | None = None,
 ) -> Tensor:
-    """Return the sum or mean of the rows of each bag, zeros if it is empty; sparse gradient.
+    """Return the sum of the rows of each bag, zeros if it is empty; sparse gradient.
 
     Args:
         weight: (R, D).
         rows: (L,) int64, bag after bag.
         offsets: (G + 1,) int64 from 0 to L, bag g is `rows[offsets[g] : offsets[g + 1]]`.
-        mode: `sum` or `mean`.
         per_sample_weights: (L,) factor of each looked-up row, or None; it also gets a gradient.
-            A mean divides by the length of the bag, not by its weight.
 
     Returns:
         (G, D), float32 if stored in bfloat16.
 
     """
-    if weight.dtype != torch.bfloat16 and (mode == "sum" or per_sample_weights is None):
+    if weight.dtype != torch.bfloat16:
         return F.embedding_bag(
             rows,
             weight,
             offsets,
-            mode=mode,
+            mode="sum",
             sparse=True,
             include_last_offset=True,
             per_sample_weights=per_sample_weights,
@@ -132,8 +126,7 @@ def pooled_lookup(
     if per_sample_weights is not None:
         looked_up = looked_up * per_sample_weights[:, None]
     bag = torch.arange(len(lengths), device=rows.device).repeat_interleave(lengths)
-    pooled = looked_up.new_zeros(len(lengths), weight.shape[1]).index_add(0, bag, looked_up)
-    return pooled / lengths.clamp(min=1)[:, None] if mode == "mean" else pooled
+    return looked_up.new_zeros(len(lengths), weight.shape[1]).index_add(0, bag, looked_up)
 
 
 def pooled_ranges(weight: Tensor, rows: Tensor, starts: Tensor, ends: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
-"""Sparse updates: optimizers of the rows that were looked up."""
+"""Updates of optimizers: of the rows of a table that were looked up, and of dense parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -9,6 +10,21 @@ from dlrm.ops.storage import load, store
 
 MeanSquares = Callable[[Tensor, Tensor], Tensor]
 """From distinct rows (U,), ascending, and their gradients (U, D) to the mean squares (U,)."""
+
+
+class UpdateOptions(TypedDict, total=False):
+    """What every update of rows takes beside its own arguments."""
+
+    l2: float
+    """The gradient of each row that takes part gains `l2 * w[i]`, once however often it is looked
+    up; 0 by default."""
+    every_row: bool
+    """Whether all rows take part; else, by default, those that are looked up."""
+    lower: Tensor | None
+    """(R, D) int16, changed in place: the lower halves of split rows; see `dlrm.ops.storage`."""
+    seed: int
+    """Seed of stochastic rounding, another one for each step; 0, by default, rounds to the
+    nearest."""
 
 
 def aggregate(
@@ -20,9 +36,9 @@ def aggregate(
         weight: (R, D).
         rows: (L,) int64.
         grad: (L, D).
-        lower: As for `sgd_update`.
-        l2: As for `sgd_update`.
-        every_row: As for `sgd_update`.
+        lower: As of `UpdateOptions`.
+        l2: As of `UpdateOptions`.
+        every_row: As of `UpdateOptions`.
 
     Returns:
         The distinct rows in ascending order (U,), or all of them (R,), and the gradient of each.
@@ -41,11 +57,7 @@ def sgd_update(
     rows: Tensor,
     grad: Tensor,
     lr: float,
-    *,
-    l2: float = 0.0,
-    every_row: bool = False,
-    lower: Tensor | None = None,
-    seed: int = 0,
+    **options: Unpack[UpdateOptions],
 ) -> None:
     """`w[i] -= lr * g[i]`, where g[i] is the sum over duplicates of i, plus `l2 * w[i]`.
 
@@ -54,21 +66,18 @@ def sgd_update(
         rows: (L,) int64, with duplicates.
         grad: (L, D), float32 if stored in bfloat16.
         lr: Learning rate.
-        l2: The gradient of each row that takes part gains `l2 * w[i]`, once however often it is
-            looked up.
-        every_row: Whether all rows take part; else those that are looked up.
-        lower: (R, D) int16, changed in place: the lower halves of split rows; see `storage`.
-        seed: Seed of stochastic rounding, another one for each step; 0 rounds to the nearest.
+        options: What is not so by default.
 
     """
-    if l2:
-        rows, grad = aggregate(weight, rows, grad, lower, l2, every_row)
+    if options.get("l2"):
+        rows, grad = _summed(weight, rows, grad, options)
     if weight.dtype != torch.bfloat16:
         weight.index_add_(0, rows, grad, alpha=-lr)
         return
+    lower = options.get("lower")
     distinct, inverse = torch.unique(rows, return_inverse=True)
     values = load(weight, distinct, lower).index_add_(0, inverse, grad, alpha=-lr)
-    store(weight, distinct, values, lower, seed)
+    store(weight, distinct, values, lower, options.get("seed", 0))
 
 
 def adagrad_update(
@@ -78,11 +87,7 @@ def adagrad_update(
     grad: Tensor,
     lr: float,
     eps: float,
-    *,
-    l2: float = 0.0,
-    every_row: bool = False,
-    lower: Tensor | None = None,
-    seed: int = 0,
+    **options: Unpack[UpdateOptions],
 ) -> None:
     """`s[i] += g[i]^2; w[i] -= lr * g[i] / (sqrt(s[i]) + eps)`, g[i] summed over duplicates first.
 
@@ -93,18 +98,15 @@ def adagrad_update(
         grad: (L, D).
         lr: Learning rate.
         eps: Keeps the division finite.
-        l2: As for `sgd_update`.
-        every_row: As for `sgd_update`.
-        lower: As for `sgd_update`.
-        seed: As for `sgd_update`.
+        options: What is not so by default.
 
     Source: Duchi, Hazan, Singer, "Adaptive Subgradient Methods", JMLR 2011.
 
     """
-    rows, grad = aggregate(weight, rows, grad, lower, l2, every_row)
+    rows, grad = _summed(weight, rows, grad, options)
     squares = state.index_select(0, rows).addcmul_(grad, grad)
     state.index_copy_(0, rows, squares)
-    _subtract(weight, rows, grad / squares.sqrt_().add_(eps), lr, lower, seed)
+    _subtract(weight, rows, grad / squares.sqrt_().add_(eps), lr, options)
 
 
 def rowwise_adagrad_update(
@@ -115,11 +117,8 @@ def rowwise_adagrad_update(
     lr: float,
     eps: float,
     *,
-    l2: float = 0.0,
-    every_row: bool = False,
-    lower: Tensor | None = None,
-    seed: int = 0,
     mean_squares: MeanSquares | None = None,
+    **options: Unpack[UpdateOptions],
 ) -> None:
     """Adagrad with one sum a row: `s[i] += mean(g[i]^2); w[i] -= lr * g[i] / (sqrt(s[i]) + eps)`.
 
@@ -130,21 +129,18 @@ def rowwise_adagrad_update(
         grad: (L, D).
         lr: Learning rate.
         eps: Keeps the division finite.
-        l2: As for `sgd_update`.
-        every_row: As for `sgd_update`.
-        lower: As for `sgd_update`.
-        seed: As for `sgd_update`.
+        options: What is not so by default.
         mean_squares: Where the weight has some columns only of longer rows, the mean over these.
 
     Source: Mudigere et al., "Software-Hardware Co-design for Fast and Scalable Training of Deep
     Learning Recommendation Models", arXiv 2104.05158.
 
     """
-    rows, grad = aggregate(weight, rows, grad, lower, l2, every_row)
+    rows, grad = _summed(weight, rows, grad, options)
     mean = grad.square().mean(dim=1) if mean_squares is None else mean_squares(rows, grad)
     squares = state.index_select(0, rows).add_(mean)
     state.index_copy_(0, rows, squares)
-    _subtract(weight, rows, grad / squares.sqrt_().add_(eps)[:, None], lr, lower, seed)
+    _subtract(weight, rows, grad / squares.sqrt_().add_(eps)[:, None], lr, options)
 
 
 def adam_update(
@@ -158,10 +154,7 @@ def adam_update(
     beta1: float = 0.9,
     beta2: float = 0.999,
     eps: float = 1e-8,
-    l2: float = 0.0,
-    every_row: bool = False,
-    lower: Tensor | None = None,
-    seed: int = 0,
+    **options: Unpack[UpdateOptions],
 ) -> None:
     """Adam; lazy, unless every row takes part: other rows' moments wait as they are.
 
@@ -178,20 +171,17 @@ def adam_update(
         beta1: Decay of m.
         beta2: Decay of v.
         eps: Keeps the division finite.
-        l2: As for `sgd_update`.
-        every_row: As for `sgd_update`.
-        lower: As for `sgd_update`.
-        seed: As for `sgd_update`.
+        options: What is not so by default.
 
     Source: Kingma, Ba, "Adam: A Method for Stochastic Optimization", arXiv 1412.6980.
 
     """
-    rows, grad = aggregate(weight, rows, grad, lower, l2, every_row)
+    rows, grad = _summed(weight, rows, grad, options)
     m, v = moments.index_select(0, rows).unbind(1)
     m, v = m.lerp(grad, 1 - beta1), v.lerp(grad.square(), 1 - beta2)
     moments.index_copy_(0, rows, torch.stack([m, v], dim=1))
     rate, eps = bias_corrected(lr, eps, step, beta1, beta2)
-    _subtract(weight, rows, m / v.sqrt_().add_(eps), rate, lower, seed)
+    _subtract(weight, rows, m / v.sqrt_().add_(eps), rate, options)
 
 
 def bias_corrected(
@@ -202,11 +192,102 @@ def bias_corrected(
     return lr * root / (1 - beta1**step), eps * root
 
 
+def _summed(
+    weight: Tensor, rows: Tensor, grad: Tensor, options: UpdateOptions
+) -> tuple[Tensor, Tensor]:
+    every_row, lower = options.get("every_row", False), options.get("lower")
+    return aggregate(weight, rows, grad, lower, options.get("l2", 0.0), every_row)
+
+
 def _subtract(
-    weight: Tensor, rows: Tensor, step: Tensor, lr: float, lower: Tensor | None, seed: int
+    weight: Tensor, rows: Tensor, step: Tensor, lr: float, options: UpdateOptions
 ) -> None:
     if weight.dtype != torch.bfloat16:
         weight.index_add_(0, rows, step, alpha=-lr)
     else:
+        lower = options.get("lower")
         values = load(weight, rows, lower).add_(step, alpha=-lr)
-        store(weight, rows, values, lower, seed)
+        store(weight, rows, values, lower, options.get("seed", 0))
+
+
+def dense_sgd(
+    weights: Sequence[Tensor], grads: Sequence[Tensor], lr: float, *, decay: float = 0.0
+) -> None:
+    """`w -= lr * (g + decay * w)` for every parameter.
+
+    Args:
+        weights: The parameters, of any shapes, changed in place.
+        grads: The gradient of each, of its shape; its type or bfloat16.
+        lr: Learning rate.
+        decay: Weight decay, the factor of the L2 term `decay / 2 * ||w||^2` of the loss.
+
+    """
+    for weight, grad in zip(weights, grads, strict=True):
+        weight.sub_(_decayed(weight, grad, decay), alpha=lr)
+
+
+def dense_adagrad(
+    weights: Sequence[Tensor],
+    states: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    lr: float,
+    eps: float,
+    *,
+    decay: float = 0.0,
+) -> None:
+    """`s += g^2; w -= lr * g / (sqrt(s) + eps)` for every parameter, with g + decay * w as g.
+
+    Args:
+        weights: As for `dense_sgd`.
+        states: The sums of squares of each, of its shape, changed in place.
+        grads: As for `dense_sgd`.
+        lr: Learning rate.
+        eps: Keeps the division finite.
+        decay: As for `dense_sgd`.
+
+    """
+    for weight, state, grad in zip(weights, states, grads, strict=True):
+        g = _decayed(weight, grad, decay)
+        state.addcmul_(g, g)
+        weight.addcdiv_(g, state.sqrt().add_(eps), value=-lr)
+
+
+def dense_adam(
+    weights: Sequence[Tensor],
+    firsts: Sequence[Tensor],
+    seconds: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    lr: float,
+    *,
+    step: int,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    decay: float = 0.0,
+) -> None:
+    """Adam for every parameter, as `adam_update` for rows, with g + decay * w as g.
+
+    Args:
+        weights: As for `dense_sgd`.
+        firsts: The first moment of each, m, of its shape, changed in place.
+        seconds: The second moment of each, v, of its shape, changed in place.
+        grads: As for `dense_sgd`.
+        lr: Learning rate.
+        step: Number of this step, from 1.
+        beta1: Decay of m.
+        beta2: Decay of v.
+        eps: Keeps the division finite.
+        decay: As for `dense_sgd`.
+
+    """
+    rate, eps = bias_corrected(lr, eps, step, beta1, beta2)
+    for weight, m, v, grad in zip(weights, firsts, seconds, grads, strict=True):
+        g = _decayed(weight, grad, decay)
+        m.lerp_(g, 1 - beta1)
+        v.lerp_(g.square(), 1 - beta2)
+        weight.addcdiv_(m, v.sqrt().add_(eps), value=-rate)
+
+
+def _decayed(weight: Tensor, grad: Tensor, decay: float) -> Tensor:
+    grad = grad.to(weight.dtype)
+    return grad.add(weight, alpha=decay) if decay else grad
