@@ -10,7 +10,7 @@ from dlrm.batch import Batch
 from dlrm.errors import ConfigError
 from dlrm.models import build
 from dlrm.models.finalmlp import FinalMLP, FinalMLPConfig
-from dlrm.nn.gate import Gate
+from dlrm.nn.fusion import Gate
 from dlrm.nn.mlp import MLP
 from dlrm.schema import Schema
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from dlrm.nn.projection import Projection
+from dlrm.nn.interaction import Projection
 
 
 def test_a_case_by_hand():

@@ -1,7 +1,7 @@
 """FinalMLP: two MLPs over the same inputs, fused by a bilinear form.
 
     x = [dense, e_1, ..., e_T]
-    u = mlp_1(x * g_1),  v = mlp_2(x * g_2)        gates g, see `dlrm.nn.gate`; without them 1
+    u = mlp_1(x * g_1),  v = mlp_2(x * g_2)        gates g, see `dlrm.nn.fusion`; without them 1
     logits = b + w_1 . u + w_2 . v + sum over heads k of u_k^T W_k v_k
 
 Source: Mao et al., "FinalMLP: An Enhanced Two-Stream MLP Model for CTR Prediction", AAAI 2023,
@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError, unknown
-from dlrm.nn.fusion import BilinearFusion
-from dlrm.nn.gate import Gate
+from dlrm.nn.fusion import BilinearFusion, Gate
 from dlrm.nn.mlp import MLP
 from dlrm.nn.numbers import Numbers
 from dlrm.nn.precision import ComputeDtype

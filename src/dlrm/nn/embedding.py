@@ -192,6 +192,51 @@ class Embeddings(nn.Module):
         return rows
 
 
+class StackedTables(Embeddings):
+    """Tables whose rows lie one after another as one, so that one kernel looks all of them up.
+
+    Args:
+        layout: The features and their tables.
+        dim: D.
+
+    """
+
+    def __init__(self, layout: Layout, dim: int):
+        super().__init__(layout, dim)
+        self.starts = tuple(sum(layout.sizes[:t]) for t in range(len(layout.sizes)))
+        """First row of each table"""
+        for group, features in enumerate(layout.groups):
+            self._register(f"starts_{group}", [self.starts[layout.table_of[f]] for f in features])
+
+    def pooled(self, block: Block, per_sample_weights: Tensor | None = None) -> Tensor:
+        """Look up the rows of a block and add up those of each list; see `Embeddings.pooled`."""
+        if block.offsets is None:
+            vectors = self.vectors(block)
+            return (
+                vectors if per_sample_weights is None else vectors * per_sample_weights[..., None]
+            )
+        sums = self.pooled_rows(self.rows(block), block.offsets, per_sample_weights)
+        return sums.view(-1, len(self.layout.groups[block.group]), self.dim)
+
+    def vectors(self, block: Block) -> Tensor:
+        """Look up the row of each id and add nothing up; see `Embeddings.vectors`."""
+        return self.lookup(self.rows(block))
+
+    def rows(self, block: Block) -> Tensor:
+        """Check the ids of a block and return their rows, int64 in their shape."""
+        return self.checked_ids(block, self._registered(f"starts_{block.group}"))
+
+    def lookup(self, rows: Tensor) -> Tensor:
+        """Return rows (..., D), which are known to be there, for rows (...) int64."""
+        raise NotImplementedError
+
+    def pooled_rows(
+        self, rows: Tensor, offsets: Tensor, per_sample_weights: Tensor | None = None
+    ) -> Tensor:
+        """Return the sums (G, D) of bags of rows (L,); offsets are (G + 1,)."""
+        raise NotImplementedError
+
+
 def bags_of(offsets: Tensor, count: int) -> Tensor:
     """Return the bag that each of `count` ids lies in, (L,) int64, from offsets (G + 1,)."""
     bags = torch.arange(offsets.shape[0] - 1, device=offsets.device)
@@ -219,8 +264,7 @@ class Collection(Embeddings):
         layout: The features and their tables.
         dim: D.
         storage: How rows are stored; what comes out is float32, and so is the gradient.
-        initializer: What fresh rows are; None for `uniform` with bounds of sqrt(1/n) in a table of
-            n rows, as the original DLRM draws them.
+        initializer: What fresh rows are; None for `fresh_rows`.
 
     """
 
@@ -234,7 +278,7 @@ class Collection(Embeddings):
     ):
         super().__init__(layout, dim)
         self.storage: Storage = storage
-        self.initializer = initializer or uniform([sqrt(1 / n) for n in layout.sizes])
+        self.initializer = initializer or fresh_rows(layout)
 
     @property
     def materialized(self) -> bool:
@@ -270,7 +314,7 @@ class Collection(Embeddings):
         raise NotImplementedError
 
 
-class EmbeddingCollection(Collection):
+class EmbeddingCollection(Collection, StackedTables):
     """Tables of dimension D, stacked into one weight.
 
     Args:
@@ -292,11 +336,6 @@ class EmbeddingCollection(Collection):
         weight: Tensor | None = None,
     ):
         super().__init__(layout, dim, storage=storage, initializer=initializer)
-        starts = [sum(layout.sizes[:t]) for t in range(len(layout.sizes))]
-        self.starts = tuple(starts)
-        """First row of each table in `weight`"""
-        for group, features in enumerate(layout.groups):
-            self._register(f"starts_{group}", [starts[layout.table_of[f]] for f in features])
         if weight is None:
             weight = torch.empty(sum(layout.sizes), dim, dtype=_dtype(storage), device="meta")
         self.weight = nn.Parameter(weight.detach().to(_dtype(storage)))
@@ -347,24 +386,6 @@ class EmbeddingCollection(Collection):
         sums = self._kernels().pooled_ranges(self.weight, rows, starts.flatten(), ends.flatten())
         return sums.view(*starts.shape, self.dim)
 
-    def pooled(self, block: Block, per_sample_weights: Tensor | None = None) -> Tensor:
-        """Look up the rows of a block and add up those of each list; see `Embeddings.pooled`."""
-        if block.offsets is None:
-            vectors = self.vectors(block)
-            return (
-                vectors if per_sample_weights is None else vectors * per_sample_weights[..., None]
-            )
-        sums = self.pooled_rows(self.rows(block), block.offsets, per_sample_weights)
-        return sums.view(-1, len(self.layout.groups[block.group]), self.dim)
-
-    def vectors(self, block: Block) -> Tensor:
-        """Look up the row of each id and add nothing up; see `Embeddings.vectors`."""
-        return self.lookup(self.rows(block))
-
-    def rows(self, block: Block) -> Tensor:
-        """Check the ids of a block and return their rows in the weight, int64 in their shape."""
-        return self.checked_ids(block, self._registered(f"starts_{block.group}"))
-
     def lookup(self, rows: Tensor) -> Tensor:
         """Return rows of the weight (..., D), which are known to be there, for rows (...) int64."""
         return self._kernels().lookup(self.weight, rows)
@@ -395,6 +416,21 @@ def _dtype(storage: Storage) -> torch.dtype:
 def uniform(bounds: Sequence[float]) -> Initializer:
     """Return what draws the rows of table t uniformly from -bounds[t] to bounds[t]."""
     return lambda values, t, first: nn.init.uniform_(values, -bounds[t], bounds[t])
+
+
+def fresh_rows(layout: Layout, std: float | None = None, *, share: float = 1.0) -> Initializer:
+    """Return what draws fresh rows of tables.
+
+    Args:
+        layout: The tables.
+        std: Standard deviation of N(0, std^2); None for uniform numbers within sqrt(1/n) in a table
+            of n rows, as the original DLRM draws them.
+        share: All numbers are this many times as large.
+
+    """
+    if std is not None:
+        return normal(share * std)
+    return uniform([share * sqrt(1 / n) for n in layout.sizes])
 
 
 def normal(std: float) -> Initializer:
@@ -484,6 +520,7 @@ __all__ = [
     "collections_of",
     "constant",
     "embeddings_of",
+    "fresh_rows",
     "materialize",
     "normal",
     "parameter_groups",

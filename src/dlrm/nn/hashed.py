@@ -31,9 +31,9 @@ from dlrm.nn.embedding import (
     Storage,
     bags_of,
     constant,
-    normal,
-    uniform,
+    fresh_rows,
 )
+from dlrm.ops.storage import mixed_bits
 
 _WORD, _HALF = (1 << 64) - 1, (1 << 32) - 1
 
@@ -97,9 +97,7 @@ class HashedEmbeddings(Embeddings):
         self._register("rows_of_table", fewer)
         # A sum of k has the variance of all; weights start at the same share of it.
         share = 1.0 if weighted else sqrt(1 / hashes)
-        initializer = uniform([share * sqrt(1 / n) for n in layout.sizes])
-        if init_std is not None:
-            initializer = normal(init_std * share)
+        initializer = fresh_rows(layout, init_std, share=share)
         self.tables = EmbeddingCollection(
             layout.resized(fewer), dim, storage=storage, initializer=initializer
         )
@@ -134,7 +132,7 @@ class HashedEmbeddings(Embeddings):
             table = table[bags_of(block.offsets, block.ids.shape[0]) % len(table)]
         a, b = self.multipliers[table], self.shifts[table]
         # Products of int64 keep their last 64 bits; the mask undoes the sign in the shift.
-        upper = ((_mixed(self.checked_ids(block))[..., None] * a + b) >> 32) & _HALF
+        upper = ((mixed_bits(self.checked_ids(block))[..., None] * a + b) >> 32) & _HALF
         return (upper * self._registered("rows_of_table")[table][:, None]) >> 32
 
     def _one_id_each(self, block: Block) -> Tensor:
@@ -153,15 +151,6 @@ class HashedEmbeddings(Embeddings):
     def start_at_zero(self) -> None:
         """Make every vector 0; weights stay as they are, or the gradient were 0 for ever."""
         self.tables.start_with(constant(0.0))
-
-
-def _mixed(x: Tensor) -> Tensor:
-    """Return other numbers of 32 bits for those of 32 bits, one to one."""
-    x = x ^ (x >> 16)
-    x = (x * 0x7FEB352D) & _HALF
-    x = x ^ (x >> 15)
-    x = (x * 0x846CA68B) & _HALF
-    return x ^ (x >> 16)
 
 
 def _random_words(seed: int, count: int) -> list[int]:

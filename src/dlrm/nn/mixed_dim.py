@@ -27,7 +27,7 @@ from dlrm.nn.embedding import (
     Storage,
     bags_of,
     constant,
-    normal,
+    fresh_rows,
 )
 from dlrm.schema import Schema
 
@@ -81,7 +81,7 @@ class ProjectedEmbeddings(Embeddings):
         init_std: float | None = None,
     ):
         super().__init__(layout, dim)
-        initializer = None if init_std is None else normal(init_std)
+        initializer = fresh_rows(layout, init_std)
         self.tables = EmbeddingCollection(layout, width, storage=storage, initializer=initializer)
         self.maps = nn.Parameter(torch.empty(len(layout.tables), dim, width))
         nn.init.uniform_(self.maps, -sqrt(3 / width), sqrt(3 / width))
@@ -147,7 +147,7 @@ def mixed(
         served = [feature.name for feature in layout.features if dims[feature.table] == d]
         own = Layout.of(schema, served)
         if d == dim:
-            initializer = None if init_std is None else normal(init_std)
+            initializer = fresh_rows(own, init_std)
             parts.append(EmbeddingCollection(own, d, storage=storage, initializer=initializer))
         else:
             parts.append(ProjectedEmbeddings(own, dim, d, storage=storage, init_std=init_std))

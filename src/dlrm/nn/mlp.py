@@ -1,4 +1,4 @@
-"""Multi-layer perceptron, in float32 or with bfloat16 products."""
+"""Multi-layer perceptron, its dropout and normalisation, in float32 or with bfloat16 products."""
 
 import warnings
 from collections.abc import Sequence
@@ -6,11 +6,11 @@ from itertools import pairwise
 from math import sqrt
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlrm.errors import ConfigError
 from dlrm.nn.linear import affine
-from dlrm.nn.norm import BatchNorm
 from dlrm.nn.precision import ComputeDtype
 from dlrm.ops import mlp as compiled
 from dlrm.ops import products
@@ -140,3 +140,22 @@ def _layer(n: int, k: int) -> nn.Linear:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")
         return nn.Linear(n, k)
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """`(x - mean) / sqrt(var + eps) * weight + bias` for each of K numbers.
+
+    Training takes mean and variance of the batch, anything else those that training has kept; so
+    does a batch of one sample, which has no variance.
+
+    Source: Ioffe, Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing
+    Internal Covariate Shift", arXiv 1502.03167.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (B, K)."""
+        if self.training and input.shape[0] > 1:
+            return super().forward(input)
+        return F.batch_norm(
+            input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+        )

@@ -26,8 +26,7 @@ from dlrm.nn.embedding import (
     Storage,
     add_up,
     constant,
-    normal,
-    uniform,
+    fresh_rows,
 )
 
 Operation = Literal["mult", "add", "concat"]
@@ -82,9 +81,7 @@ class QREmbeddings(Embeddings):
             dim //= 2
         # The sum of two has the variance of both.
         share = sqrt(0.5) if operation == "add" else 1.0
-        initializer = uniform([share * sqrt(1 / n) for n in layout.sizes])
-        if init_std is not None:
-            initializer = normal(init_std * share)
+        initializer = fresh_rows(layout, init_std, share=share)
         self.quotients = EmbeddingCollection(
             layout.resized(quotients), dim, storage=storage, initializer=initializer
         )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dlrm.errors import ConfigError
 from dlrm.nn.codes import BITS, Bits, Scales, pack, row_bytes, scales_of, unpack
-from dlrm.nn.embedding import Block, EmbeddingCollection, Embeddings, Layout, bags_of
+from dlrm.nn.embedding import EmbeddingCollection, Layout, StackedTables, add_up
 from dlrm.nn.qat import QATEmbeddings
 
 TableDtype = Literal["fp16", "bf16", "int8", "int4", "int2"]
@@ -26,7 +26,7 @@ _ROWS = 1 << 18
 """Rows that are quantised at a time, so that large tables need no second copy in float32."""
 
 
-class QuantizedCollection(Embeddings):
+class QuantizedCollection(StackedTables):
     """T tables of dimension D with few bits a number, stacked; only for inference.
 
     Fresh ones hold zeros: `of` quantises trained tables, `load_state_dict` takes saved ones.
@@ -53,10 +53,6 @@ class QuantizedCollection(Embeddings):
         super().__init__(layout, dim)
         self.bits: Bits = bits
         self.scales: Scales = scales or scales_of(bits)
-        self.starts = tuple(sum(layout.sizes[:t]) for t in range(len(layout.sizes)))
-        """First row of each table in `packed`"""
-        for group, features in enumerate(layout.groups):
-            self._register(f"starts_{group}", [self.starts[layout.table_of[f]] for f in features])
         width = row_bytes(dim, bits, self.scales)
         self.register_buffer("packed", torch.zeros(sum(layout.sizes), width, dtype=torch.uint8))
 
@@ -88,35 +84,17 @@ class QuantizedCollection(Embeddings):
             first += len(part)
         return quantized
 
-    def pooled(self, block: Block, per_sample_weights: Tensor | None = None) -> Tensor:
-        """Look up the rows of each list; see `Embeddings.pooled`.
+    def lookup(self, rows: Tensor) -> Tensor:
+        """Return rows (..., D); see `StackedTables.lookup`.
 
         The gradient of what is returned raises a ConfigError: these tables cannot be trained.
         """
-        if block.offsets is None:
-            vectors = self.vectors(block)
-            return (
-                vectors if per_sample_weights is None else vectors * per_sample_weights[..., None]
-            )
-        sums = self.pooled_rows(self.rows(block), block.offsets, per_sample_weights)
-        return _frozen(sums.view(-1, len(self.layout.groups[block.group]), self.dim))
-
-    def vectors(self, block: Block) -> Tensor:
-        """Look up the row of each id and add nothing up; see `Embeddings.vectors`."""
-        return _frozen(self.lookup(self.rows(block)))
-
-    def rows(self, block: Block) -> Tensor:
-        """Check the ids of a block and return their rows, int64 in their shape."""
-        return self.checked_ids(block, self._registered(f"starts_{block.group}"))
-
-    def lookup(self, rows: Tensor) -> Tensor:
-        """Return rows (..., D), which are known to be there, for rows (...) int64."""
         flat = rows.flatten()
         if _operator(self.bits, self.scales) is None or not flat.is_cpu:
             values = self._unpack(self.packed.index_select(0, flat))
         else:
-            values = self.pooled_rows(flat, torch.arange(len(flat) + 1), None)
-        return values.view(*rows.shape, self.dim)
+            values = self._sums(flat, torch.arange(len(flat) + 1), None)
+        return _frozen(values.view(*rows.shape, self.dim))
 
     def table(self, t: int) -> Tensor:
         """Return the (num_embeddings, D) numbers that table t stands for, in float32."""
@@ -126,7 +104,10 @@ class QuantizedCollection(Embeddings):
     def pooled_rows(
         self, rows: Tensor, offsets: Tensor, per_sample_weights: Tensor | None = None
     ) -> Tensor:
-        """Return the sums (G, D) of bags of rows (L,); offsets are (G + 1,)."""
+        """Return the sums (G, D) of bags of rows; see `lookup` for their gradient."""
+        return _frozen(self._sums(rows, offsets, per_sample_weights))
+
+    def _sums(self, rows: Tensor, offsets: Tensor, per_sample_weights: Tensor | None) -> Tensor:
         operator = _operator(self.bits, self.scales)
         if operator is None or not rows.is_cpu or not len(rows):
             return self._plainly_pooled(rows, offsets, per_sample_weights)
@@ -147,8 +128,7 @@ class QuantizedCollection(Embeddings):
         values = self._unpack(self.packed.index_select(0, rows))
         if per_sample_weights is not None:
             values = values * per_sample_weights.detach()[:, None]
-        pooled = values.new_zeros(offsets.shape[0] - 1, self.dim)
-        return pooled.index_add_(0, bags_of(offsets, len(rows)), values)
+        return add_up(values, offsets, 1)[:, 0]
 
     def _unpack(self, packed: Tensor) -> Tensor:
         return unpack(packed, self.dim, self.bits, self.scales)

@@ -7,7 +7,7 @@ from typing import Literal
 from dlrm.errors import ConfigError
 from dlrm.nn.codes import BITS, row_bytes
 from dlrm.nn.concat import ConcatEmbeddings
-from dlrm.nn.embedding import EmbeddingCollection, Embeddings, Layout, Storage, normal
+from dlrm.nn.embedding import EmbeddingCollection, Embeddings, Layout, Storage, fresh_rows
 from dlrm.nn.hashed import HashedEmbeddings
 from dlrm.nn.mixed_dim import dimensions, mixed
 from dlrm.nn.qat import QAT, QATEmbeddings
@@ -142,7 +142,7 @@ class TablesConfig:
         return ConcatEmbeddings(layout, [plain, part])
 
     def _plain(self, layout: Layout, dim: int) -> Embeddings:
-        initializer = normal(self.init_std) if self.init_std else None
+        initializer = fresh_rows(layout, self.init_std or None)
         stored_bytes = dim * (4 if self.storage == "fp32" else 2)
         if self.qat != "none" and row_bytes(dim, BITS[self.qat]) < stored_bytes:
             return QATEmbeddings(

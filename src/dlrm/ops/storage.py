@@ -108,12 +108,15 @@ def _stochastic(values: Tensor, noise: Tensor) -> Tensor:
 
 
 def _noise(rows: Tensor, dim: int, seed: int) -> Tensor:
-    of_row = _mix((rows & _WORD) ^ _mix((rows >> 32) ^ (seed & _WORD)))
-    return _mix((of_row[:, None] + torch.arange(dim, device=rows.device)) & _WORD)
+    row_bits = mixed_bits((rows & _WORD) ^ mixed_bits((rows >> 32) ^ (seed & _WORD)))
+    return mixed_bits((row_bits[:, None] + torch.arange(dim, device=rows.device)) & _WORD)
 
 
-def _mix(x: Tensor) -> Tensor:
-    # Wellons' lowbias32, in 64 bits because torch has no unsigned arithmetic.
+def mixed_bits(x: Tensor) -> Tensor:
+    """Return other numbers of 32 bits for those of 32 bits, one to one: Wellons' lowbias32.
+
+    In int64, because torch has no unsigned arithmetic.
+    """
     x = x ^ (x >> 16)
     x = (x * 0x7FEB352D) & _WORD
     x = x ^ (x >> 15)

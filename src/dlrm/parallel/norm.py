@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from dlrm.nn.norm import BatchNorm
+from dlrm.nn.mlp import BatchNorm
 from dlrm.parallel.exchange import Exchange
 
 
