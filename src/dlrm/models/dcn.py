@@ -9,20 +9,18 @@ The paper's last layer over both sides' outputs is the sum of w . x_L and the ML
 Source: Wang et al., "Deep & Cross Network for Ad Click Predictions", arXiv 1708.05123.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from dlrm.batch import Batch
-from dlrm.errors import ConfigError
+from dlrm.models.deep import DeepConfig
 from dlrm.nn.cross import VectorCross
 from dlrm.nn.linear import Linear
-from dlrm.nn.mlp import MLP
 from dlrm.nn.numbers import Numbers
 from dlrm.nn.precision import ComputeDtype
-from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
 
 
@@ -44,13 +42,7 @@ class DCN(nn.Module):
         self.embeddings = config.tables.build(schema, config.dim)
         self.cross = VectorCross(width, config.cross_layers)
         self.last = Linear(width, schema.num_labels, bias=False)
-        self.deep = MLP(
-            [width, *config.deep, schema.num_labels],
-            relu_last=False,
-            dtype=dtype,
-            dropout=config.dropout,
-            batch_norm=config.batch_norm,
-        )
+        self.deep = config.mlp([width, *config.deep, schema.num_labels], dtype)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B, K)."""
@@ -60,32 +52,17 @@ class DCN(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DCNConfig:
+class DCNConfig(DeepConfig):
     """A DCN; six cross layers, as the paper found best on Criteo."""
 
     name: Literal["dcn"] = "dcn"
-    """The model."""
-    dim: int = 16
-    """Embedding dimension."""
     cross_layers: int = 6
     """Layers of the cross network; one more raises the degree by one."""
     deep: tuple[int, ...] = (512, 256)
     """Hidden sizes of the MLP; a last layer to the logit follows."""
-    dropout: float = 0.0
-    """Share of the MLP's hidden units dropped in training."""
-    batch_norm: bool = False
-    """Whether the MLP's hidden layers are normalized."""
-    tables: TablesConfig = field(default_factory=lambda: TablesConfig(init_std=0.01))
-    """The embedding tables."""
 
     def __post_init__(self) -> None:
-        for name in ("dim", "cross_layers"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"model.{name} is {getattr(self, name)}: it must be positive")
-        if any(size < 1 for size in self.deep):
-            raise ConfigError(f"model.deep is {self.deep}: sizes must be positive")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"model.dropout is {self.dropout}: at least 0 and below 1 is needed")
+        self.check("dim", "cross_layers")
 
     def build(self, schema: Schema, dtype: ComputeDtype = "fp32") -> DCN:
         """Return the model for data of this schema; see `dlrm.models.build`."""

@@ -11,7 +11,7 @@ Source: Wang et al., "DCN V2: Improved Deep & Cross Network and Practical Lesson
 Learning to Rank Systems", arXiv 2008.13535.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -19,12 +19,11 @@ from torch import Tensor, nn
 
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError, unknown
+from dlrm.models.deep import DeepConfig
 from dlrm.nn.cross import MatrixCross
 from dlrm.nn.linear import Linear
-from dlrm.nn.mlp import MLP
 from dlrm.nn.numbers import Numbers
 from dlrm.nn.precision import ComputeDtype
-from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
 
 Structure = Literal["parallel", "stacked"]
@@ -48,13 +47,7 @@ class DCNV2(nn.Module):
         self.embeddings = config.tables.build(schema, config.dim)
         self.cross = MatrixCross(width, config.cross_layers, rank=config.rank, dtype=dtype)
         self.last = Linear(width, schema.num_labels, bias=False) if parallel else None
-        self.deep = MLP(
-            [width, *config.deep, schema.num_labels],
-            relu_last=False,
-            dtype=dtype,
-            dropout=config.dropout,
-            batch_norm=config.batch_norm,
-        )
+        self.deep = config.mlp([width, *config.deep, schema.num_labels], dtype)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B, K)."""
@@ -65,13 +58,10 @@ class DCNV2(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DCNV2Config:
+class DCNV2Config(DeepConfig):
     """A DCN-V2."""
 
     name: Literal["dcnv2"] = "dcnv2"
-    """The model."""
-    dim: int = 16
-    """Embedding dimension."""
     cross_layers: int = 3
     """Layers of the cross network; one more raises the degree by one."""
     rank: int = 0
@@ -80,25 +70,13 @@ class DCNV2Config:
     """parallel: the MLP sees the inputs; stacked: it sees what the cross network returns."""
     deep: tuple[int, ...] = (512, 256)
     """Hidden sizes of the MLP; a last layer to the logit follows."""
-    dropout: float = 0.0
-    """Share of the MLP's hidden units dropped in training."""
-    batch_norm: bool = False
-    """Whether the MLP's hidden layers are normalized."""
-    tables: TablesConfig = field(default_factory=lambda: TablesConfig(init_std=0.01))
-    """The embedding tables."""
 
     def __post_init__(self) -> None:
-        for name in ("dim", "cross_layers"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"model.{name} is {getattr(self, name)}: it must be positive")
+        self.check("dim", "cross_layers")
         if self.rank < 0:
             raise ConfigError(f"model.rank is {self.rank}: 0 for whole matrices, or positive")
         if self.structure not in ("parallel", "stacked"):
             raise unknown("structure", self.structure, ("parallel", "stacked"))
-        if any(size < 1 for size in self.deep):
-            raise ConfigError(f"model.deep is {self.deep}: sizes must be positive")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"model.dropout is {self.dropout}: at least 0 and below 1 is needed")
 
     def build(self, schema: Schema, dtype: ComputeDtype = "fp32") -> DCNV2:
         """Return the model for data of this schema; see `dlrm.models.build`."""

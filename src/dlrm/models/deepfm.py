@@ -9,20 +9,18 @@ Source: Guo et al., "DeepFM: A Factorization-Machine based Neural Network for CT
 IJCAI 2017, arXiv 1703.04247.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from dlrm.batch import Batch
-from dlrm.errors import ConfigError
+from dlrm.models.deep import DeepConfig
 from dlrm.models.lr import LR
-from dlrm.nn.factorization import INIT_STD, SecondOrder
-from dlrm.nn.mlp import MLP
+from dlrm.nn.factorization import SecondOrder
 from dlrm.nn.numbers import Numbers
 from dlrm.nn.precision import ComputeDtype
-from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
 
 
@@ -43,13 +41,7 @@ class DeepFM(nn.Module):
         self.numbers = Numbers(schema)
         self.pairs = SecondOrder(self.numbers.width, config.dim, schema.num_labels)
         width = self.numbers.width + len(schema.features) * self.embeddings.dim
-        self.deep = MLP(
-            [width, *config.deep, schema.num_labels],
-            relu_last=False,
-            dtype=dtype,
-            dropout=config.dropout,
-            batch_norm=config.batch_norm,
-        )
+        self.deep = config.mlp([width, *config.deep, schema.num_labels], dtype)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B, K)."""
@@ -59,29 +51,17 @@ class DeepFM(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DeepFMConfig:
+class DeepFMConfig(DeepConfig):
     """A DeepFM; the defaults of the MLP are those of the paper."""
 
     name: Literal["deepfm"] = "deepfm"
-    """The model."""
     dim: int = 16
     """Number of factors, which is the embedding dimension."""
     deep: tuple[int, ...] = (400, 400, 400)
     """Hidden sizes of the MLP; a last layer to the logit follows."""
-    dropout: float = 0.0
-    """Share of the MLP's hidden units dropped in training."""
-    batch_norm: bool = False
-    """Whether the MLP's hidden layers are normalized."""
-    tables: TablesConfig = field(default_factory=lambda: TablesConfig(init_std=INIT_STD))
-    """The factors of the ids; their first-order weights are stored alike, and start at 0."""
 
     def __post_init__(self) -> None:
-        if self.dim < 1:
-            raise ConfigError(f"model.dim is {self.dim}: it must be positive")
-        if any(size < 1 for size in self.deep):
-            raise ConfigError(f"model.deep is {self.deep}: sizes must be positive")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"model.dropout is {self.dropout}: at least 0 and below 1 is needed")
+        self.check("dim")
 
     def build(self, schema: Schema, dtype: ComputeDtype = "fp32") -> DeepFM:
         """Return the model for data of this schema; see `dlrm.models.build`."""

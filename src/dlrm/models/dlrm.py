@@ -18,11 +18,10 @@ from typing import Literal
 from torch import Tensor, nn
 
 from dlrm.batch import Batch
-from dlrm.errors import ConfigError
+from dlrm.models.deep import DeepConfig
 from dlrm.nn.embedding import Embeddings
 from dlrm.nn.interaction import interaction as build_interaction
 from dlrm.nn.linear import Linear
-from dlrm.nn.mlp import MLP
 from dlrm.nn.numbers import Numbers
 from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
@@ -54,12 +53,10 @@ class DLRM(nn.Module):
         self.embeddings = embeddings or config.tables.build(schema, dim)
         # Without inputs all layers before the last would compute a constant, which the bias of the
         # last is by itself; a ReLU would leave it at 0 for good wherever it starts below.
-        self.bottom = MLP(
+        self.bottom = config.mlp(
             [self.numbers.width, *(config.bottom if num_dense else ()), dim],
+            dtype,
             relu_last=num_dense > 0,
-            dtype=dtype,
-            dropout=config.dropout,
-            batch_norm=config.batch_norm,
         )
         self.interaction = build_interaction(
             config.interaction,
@@ -72,13 +69,7 @@ class DLRM(nn.Module):
         if config.wide and num_dense:
             self.wide = Linear(self.numbers.width, schema.num_labels, bias=False)
             nn.init.zeros_(self.wide.weight)
-        self.top = MLP(
-            [self.interaction.width, *config.top, schema.num_labels],
-            relu_last=False,
-            dtype=dtype,
-            dropout=config.dropout,
-            batch_norm=config.batch_norm,
-        )
+        self.top = config.mlp([self.interaction.width, *config.top, schema.num_labels], dtype)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B, K)."""
@@ -90,13 +81,10 @@ class DLRM(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DLRMConfig:
+class DLRMConfig(DeepConfig):
     """A DLRM; the defaults are the paper's for Criteo Kaggle."""
 
     name: Literal["dlrm"] = "dlrm"
-    """The model."""
-    dim: int = 16
-    """Embedding dimension."""
     bottom: tuple[int, ...] = (512, 256, 64)
     """Hidden sizes of the bottom MLP; a last layer to `dim` follows. Of no meaning without dense
     features."""
@@ -110,22 +98,11 @@ class DLRMConfig:
     """Combinations of the vectors that `projection` pairs them with, instead of all pairs."""
     wide: bool = False
     """Whether each dense feature also adds to the logits by itself, with a weight."""
-    dropout: float = 0.0
-    """Share of the MLPs' hidden units that training drops."""
-    batch_norm: bool = False
-    """Whether hidden layers are normalized over the batch."""
     tables: TablesConfig = field(default_factory=TablesConfig)
     """The embedding tables."""
 
     def __post_init__(self) -> None:
-        for name in ("bottom", "top"):
-            if any(size < 1 for size in getattr(self, name)):
-                raise ConfigError(f"model.{name} is {getattr(self, name)}: sizes must be positive")
-        for name in ("dim", "projection"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"model.{name} is {getattr(self, name)}: it must be positive")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"model.dropout is {self.dropout}: at least 0 and below 1 is needed")
+        self.check("dim", "projection", sizes=("bottom", "top"))
 
     def build(self, schema: Schema, dtype: ComputeDtype = "fp32") -> DLRM:
         """Return the model for data of this schema; see `dlrm.models.build`."""

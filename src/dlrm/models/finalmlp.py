@@ -8,7 +8,7 @@ Source: Mao et al., "FinalMLP: An Enhanced Two-Stream MLP Model for CTR Predicti
 arXiv 2304.00902.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -16,11 +16,10 @@ from torch import Tensor, nn
 
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError, unknown
+from dlrm.models.deep import DeepConfig
 from dlrm.nn.fusion import BilinearFusion, Gate
-from dlrm.nn.mlp import MLP
 from dlrm.nn.numbers import Numbers
 from dlrm.nn.precision import ComputeDtype
-from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
 
 
@@ -54,13 +53,7 @@ class FinalMLP(nn.Module):
             if config.gate
         )
         self.streams = nn.ModuleList(
-            MLP(
-                [width, *sizes],
-                relu_last=True,
-                dtype=dtype,
-                dropout=config.dropout,
-                batch_norm=config.batch_norm,
-            )
+            config.mlp([width, *sizes], dtype, relu_last=True)
             for sizes in (config.first, config.second)
         )
         self.fusion = BilinearFusion(
@@ -80,13 +73,10 @@ class FinalMLP(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FinalMLPConfig:
+class FinalMLPConfig(DeepConfig):
     """A FinalMLP."""
 
     name: Literal["finalmlp"] = "finalmlp"
-    """The model."""
-    dim: int = 16
-    """Embedding dimension."""
     first: tuple[int, ...] = (512, 256)
     """Sizes of the first stream's layers; the last is its output."""
     second: tuple[int, ...] = (512, 512, 256)
@@ -98,17 +88,9 @@ class FinalMLPConfig:
     contexts: tuple[str, str] = ("", "")
     """For each stream's gate the categorical feature it depends on, such as the user's id for one
     and the item's for the other; empty for gates that are the same for all samples."""
-    dropout: float = 0.0
-    """Share of the streams' units dropped in training."""
-    batch_norm: bool = False
-    """Whether the streams' layers are normalized."""
-    tables: TablesConfig = field(default_factory=lambda: TablesConfig(init_std=0.01))
-    """The embedding tables."""
 
     def __post_init__(self) -> None:
-        for name in ("dim", "heads"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"model.{name} is {getattr(self, name)}: it must be positive")
+        self.check("dim", "heads", sizes=())
         for name in ("first", "second"):
             sizes = getattr(self, name)
             if not sizes or any(size < 1 for size in sizes):
@@ -124,8 +106,6 @@ class FinalMLPConfig:
             raise ConfigError(f"model.gate is {self.gate}: 0 for no gates, or positive")
         if any(self.contexts) and not self.gate:
             raise ConfigError(f"model.contexts is {self.contexts}, but model.gate 0: no gates")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"model.dropout is {self.dropout}: at least 0 and below 1 is needed")
 
     def build(self, schema: Schema, dtype: ComputeDtype = "fp32") -> FinalMLP:
         """Return the model for data of this schema; see `dlrm.models.build`."""

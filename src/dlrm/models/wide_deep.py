@@ -10,7 +10,7 @@ Source: Cheng et al., "Wide & Deep Learning for Recommender Systems", DLRS 2016,
 It trains the wide part with FTRL and the deep part with Adagrad; here one optimizer trains both.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -18,12 +18,11 @@ from torch import Tensor, nn
 
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError
+from dlrm.models.deep import DeepConfig
 from dlrm.models.lr import LR
 from dlrm.nn.crosses import Crosses, crossed_schema
-from dlrm.nn.mlp import MLP
 from dlrm.nn.numbers import Numbers
 from dlrm.nn.precision import ComputeDtype
-from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
 
 
@@ -53,13 +52,7 @@ class WideDeep(nn.Module):
         self.embeddings = config.tables.build(schema, config.dim) if config.dim else None
         self.numbers = Numbers(schema)
         width = self.numbers.width + len(schema.features) * config.dim
-        self.deep = MLP(
-            [width, *config.deep, schema.num_labels],
-            relu_last=False,
-            dtype=dtype,
-            dropout=config.dropout,
-            batch_norm=config.batch_norm,
-        )
+        self.deep = config.mlp([width, *config.deep, schema.num_labels], dtype)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B, K)."""
@@ -73,37 +66,25 @@ class WideDeep(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WideDeepConfig:
+class WideDeepConfig(DeepConfig):
     """A Wide & Deep model; the defaults of the MLP are those of the paper."""
 
     name: Literal["wide_deep"] = "wide_deep"
-    """The model."""
     dim: int = 16
     """Embedding dimension of the deep part; 0 leaves it the dense features alone, which is best
     where those say how each value has done so far (log counts, target means)."""
     deep: tuple[int, ...] = (1024, 512, 256)
     """Hidden sizes of the MLP; a last layer to the logit follows."""
-    dropout: float = 0.0
-    """Share of the MLP's hidden units dropped in training."""
-    batch_norm: bool = False
-    """Whether the MLP's hidden layers are normalized."""
     crosses: tuple[str, ...] = ()
     """Pairs of categorical columns for the wide part, such as C1*C2; none: first-order weights
     alone."""
     cross_rows: int = 100_000
     """Most rows of a cross; pairs of ids are hashed to them where they are more."""
-    tables: TablesConfig = field(default_factory=lambda: TablesConfig(init_std=0.01))
-    """The embeddings; the weights of the wide part are stored alike, and start at 0."""
 
     def __post_init__(self) -> None:
+        self.check("cross_rows")
         if self.dim < 0:
             raise ConfigError(f"model.dim is {self.dim}: it must not be negative")
-        if self.cross_rows < 1:
-            raise ConfigError(f"model.cross_rows is {self.cross_rows}: it must be positive")
-        if any(size < 1 for size in self.deep):
-            raise ConfigError(f"model.deep is {self.deep}: sizes must be positive")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"model.dropout is {self.dropout}: at least 0 and below 1 is needed")
 
     def build(self, schema: Schema, dtype: ComputeDtype = "fp32") -> WideDeep:
         """Return the model for data of this schema; see `dlrm.models.build`."""

@@ -9,7 +9,7 @@ Source: Lian et al., "xDeepFM: Combining Explicit and Implicit Feature Interacti
 Systems", arXiv 1803.05170.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -17,13 +17,12 @@ from torch import Tensor, nn
 
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError
+from dlrm.models.deep import DeepConfig
 from dlrm.models.lr import LR
 from dlrm.nn.cin import CIN
 from dlrm.nn.linear import Linear
-from dlrm.nn.mlp import MLP
 from dlrm.nn.numbers import Numbers
 from dlrm.nn.precision import ComputeDtype
-from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
 
 
@@ -50,12 +49,8 @@ class XDeepFM(nn.Module):
         self.numbers = Numbers(schema)
         self.cin = CIN(tables, config.cin, dtype=dtype)
         self.last = Linear(self.cin.width, schema.num_labels, bias=False)
-        self.deep = MLP(
-            [self.numbers.width + tables * config.dim, *config.deep, schema.num_labels],
-            relu_last=False,
-            dtype=dtype,
-            dropout=config.dropout,
-            batch_norm=config.batch_norm,
+        self.deep = config.mlp(
+            [self.numbers.width + tables * config.dim, *config.deep, schema.num_labels], dtype
         )
 
     def forward(self, batch: Batch) -> Tensor:
@@ -66,34 +61,19 @@ class XDeepFM(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class XDeepFMConfig:
+class XDeepFMConfig(DeepConfig):
     """An xDeepFM."""
 
     name: Literal["xdeepfm"] = "xdeepfm"
-    """The model."""
-    dim: int = 16
-    """Embedding dimension."""
     cin: tuple[int, ...] = (128, 128)
     """Vectors of each layer of the interaction network; one more layer raises the degree by one."""
     deep: tuple[int, ...] = (400, 400)
     """Hidden sizes of the MLP; a last layer to the logit follows."""
-    dropout: float = 0.0
-    """Share of the MLP's hidden units dropped in training."""
-    batch_norm: bool = False
-    """Whether the MLP's hidden layers are normalized."""
-    tables: TablesConfig = field(default_factory=lambda: TablesConfig(init_std=0.01))
-    """The embedding tables; the first-order weights are stored alike, and start at 0."""
 
     def __post_init__(self) -> None:
-        if self.dim < 1:
-            raise ConfigError(f"model.dim is {self.dim}: it must be positive")
-        for name in ("cin", "deep"):
-            if any(size < 1 for size in getattr(self, name)):
-                raise ConfigError(f"model.{name} is {getattr(self, name)}: sizes must be positive")
+        self.check("dim", sizes=("cin", "deep"))
         if not self.cin:
             raise ConfigError("model.cin is (): one layer at least is needed; without, take deepfm")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"model.dropout is {self.dropout}: at least 0 and below 1 is needed")
 
     def build(self, schema: Schema, dtype: ComputeDtype = "fp32") -> XDeepFM:
         """Return the model for data of this schema; see `dlrm.models.build`."""
