@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlrm.metrics import auc, difference, measure
-from dlrm.metrics.paired import mean_change, placements, row_losses
+from dlrm.metrics.auc import placements
+from dlrm.metrics.paired import mean_change, row_losses
 
 
 @given(

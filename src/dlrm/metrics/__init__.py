@@ -1,42 +1,42 @@
 """How good predictions are: exact, streamed in pieces, mergeable, with their uncertainty.
 
-values.py       AUC, log loss, normalized entropy, accuracy, calibration and ECE of clicks
-regression.py   RMSE, MAE, R2 and bias of predicted numbers
-tasks.py        which of these a task has, which choose the best model, and which way is better
+values.py       the metrics of clicks and of numbers, which choose a model, which way is better
+auc.py          AUC of all rows, within segments and users, and what each row adds to it
+bins.py         predictions against labels, bin by bin; calibration error; how far off numbers are
 stream.py       predictions gathered in pieces, for any number of labels
 weights.py      how often each sample counts; all of the others take weights
-calibration.py  scores against click rates, bin by bin
-residuals.py    predicted numbers against labels, bin by bin, and how far off they are
-segments.py     AUC within each of many segments at once, and per-user AUC
 bootstrap.py    intervals of all of them, and of the difference of two models
-resample.py     samples drawn again; click_rows.py what a click adds to the sums of such resamples
+resample.py     samples drawn again, and what each row adds to the sums of such resamples
+paired.py       an interval of how much worse predictions became, row by row
 ordered.py      rows sorted once, from which the others read sums
 """
 
-from dlrm.metrics.bootstrap import (
-    LEVEL,
-    Difference,
-    Interval,
-    difference,
-    intervals,
+from dlrm.metrics.auc import SegmentAUC, UserAUC, auc, auc_by_segment, user_auc
+from dlrm.metrics.bins import (
+    CalibrationBin,
+    PredictionBin,
+    Residuals,
+    calibration_bins,
+    prediction_bins,
+    residuals,
 )
-from dlrm.metrics.calibration import CalibrationBin, calibration_bins
+from dlrm.metrics.bootstrap import LEVEL, Difference, Interval, difference, intervals
 from dlrm.metrics.ordered import sigmoid
-from dlrm.metrics.regression import RegressionValues, measure_regression
 from dlrm.metrics.resample import RESAMPLES
-from dlrm.metrics.residuals import PredictionBin, Residuals, prediction_bins, residuals
-from dlrm.metrics.segments import SegmentAUC, UserAUC, auc_by_segment, user_auc
 from dlrm.metrics.stream import Array, Metrics
-from dlrm.metrics.tasks import (
+from dlrm.metrics.values import (
     HIGHER_IS_BETTER,
     NAMES,
     SELECTING,
+    MetricValues,
+    RegressionValues,
     Values,
     is_better,
+    measure,
     measure_for,
+    measure_regression,
     selecting,
 )
-from dlrm.metrics.values import MetricValues, auc, measure
 from dlrm.metrics.weights import Weights
 
 __all__ = [

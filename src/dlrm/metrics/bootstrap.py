@@ -14,11 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlrm.errors import DatasetError
-from dlrm.metrics.click_rows import ClickRows, click_rows
-from dlrm.metrics.regression import RegressionRows, regression_rows
-from dlrm.metrics.resample import Blocks, Floats
-from dlrm.metrics.segments import user_auc
-from dlrm.metrics.tasks import NAMES, measure_for
+from dlrm.metrics.auc import user_auc
+from dlrm.metrics.resample import (
+    Blocks,
+    ClickRows,
+    Floats,
+    RegressionRows,
+    click_rows,
+    regression_rows,
+)
+from dlrm.metrics.values import NAMES, measure_for
 from dlrm.metrics.weights import Weights, checked, counting
 from dlrm.schema import Task
 

@@ -1,7 +1,7 @@
 """How much worse predictions became, with an interval over the rows, for little time.
 
-The loss is a mean over rows, and AUC one over clicks and over other rows: of each row the share of
-the other kind that stands on its right side. The differences of two predictions row by row say how
+The loss is a mean over rows, and AUC one over clicks and over other rows (`placements`). The
+differences of two predictions row by row say how
 far chance moves the mean of them.
 
 Source: DeLong, DeLong, Clarke-Pearson, "Comparing the Areas under Two or More Correlated Receiver
@@ -26,34 +26,6 @@ def row_losses(task: Task, logits: NDArray[np.floating], labels: NDArray) -> Flo
     if task == "regression":
         return (logits.astype(np.float64) - labels) ** 2
     return cross_entropy(logits, labels != 0)
-
-
-def placements(
-    logits: NDArray[np.floating], clicks: NDArray[np.bool_], weights: Floats
-) -> Floats | None:
-    """Return of each click the share of other rows below it, and of those that of clicks above.
-
-    Args:
-        logits: (S,) scores.
-        clicks: (S,) which rows are clicks.
-        weights: (S,) how much each counts.
-
-    Returns:
-        (S,), ties counting half; the mean over clicks is the AUC, as is that over the others. None
-        where one kind is missing.
-
-    """
-    shares = np.empty(len(logits))
-    for mine in (clicks, ~clicks):
-        order = np.argsort(logits[~mine], kind="stable")
-        others = logits[~mine][order]
-        below = np.concatenate([[0.0], np.cumsum(weights[~mine][order])])
-        if not below[-1] or not weights[mine].any():
-            return None
-        ends = [np.searchsorted(others, logits[mine], side) for side in ("left", "right")]
-        share = (below[ends[0]] + below[ends[1]]) / (2 * below[-1])
-        shares[mine] = share if mine is clicks else 1 - share
-    return shares
 
 
 def mean_change(changes: Floats, weights: Floats, kinds: NDArray[np.bool_] | None = None) -> Floats:

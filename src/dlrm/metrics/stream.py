@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlrm.errors import DatasetError
-from dlrm.metrics.tasks import Values, measure_for
+from dlrm.metrics.values import Values, measure_for
 from dlrm.metrics.weights import checked
 from dlrm.schema import Task
 

@@ -26,7 +26,8 @@ from dlrm.data.raw_columns import RawColumn, raw_columns, rows_of, value_of, wit
 from dlrm.data.store import Dataset, Split
 from dlrm.json_file import write_sealed
 from dlrm.metrics import sigmoid
-from dlrm.metrics.paired import mean_change, placements, row_losses
+from dlrm.metrics.auc import placements
+from dlrm.metrics.paired import mean_change, row_losses
 from dlrm.parallel.world import World
 from dlrm.run import IMPORTANCE, Run
 from dlrm.schema import Schema, Task

@@ -9,8 +9,7 @@ from torch import nn
 
 from dlrm.data.store import Split
 from dlrm.metrics import Values
-from dlrm.metrics.click_rows import click_rows
-from dlrm.metrics.resample import Blocks
+from dlrm.metrics.resample import Blocks, click_rows
 from dlrm.nn.embedding import EmbeddingCollection, embeddings_of
 from dlrm.nn.hashed import HashedEmbeddings
 from dlrm.nn.quantized import QuantizedCollection

@@ -1,4 +1,4 @@
-"""AUC within each of many segments at once, and its mean over users."""
+"""AUC: of all rows, within each of many segments, its mean over users, and what each row adds."""
 
 from dataclasses import asdict, dataclass
 
@@ -48,6 +48,32 @@ class UserAUC:
         return asdict(self)
 
 
+def auc(
+    scores: NDArray[np.floating], labels: NDArray[np.number], weights: Weights = None
+) -> float | None:
+    """Return the area under the ROC curve, exactly, ties counting half.
+
+    Args:
+        scores: (S,) any monotonous score.
+        labels: (S,) 0 or 1.
+        weights: (S,) how often each sample counts; None for once each.
+
+    Returns:
+        The Mann-Whitney statistic in [0, 1]; None when all labels are equal.
+
+    """
+    scores, labels, weights = with_weight(scores, labels, weights)
+    return auc_of(ordered(scores, labels, weights=weights))
+
+
+def auc_of(rows: Ordered) -> float | None:
+    """Return the AUC of rows that are one segment; None when all labels are equal."""
+    if not len(rows.scores):
+        return None
+    area = float(_areas(rows)[2][0])
+    return None if np.isnan(area) else area
+
+
 def auc_by_segment(
     scores: NDArray[np.floating],
     labels: NDArray[np.number],
@@ -71,50 +97,83 @@ def auc_by_segment(
     if len(rows.scores) == 0 or rows.segments is None:
         none = np.empty(0, np.int64)
         return SegmentAUC(none, none, none, np.empty(0), None if weights is None else np.empty(0))
+    clicks, others, area, total = _areas(rows)
+    segments = np.unique(rows.segments)
+    return SegmentAUC(segments, clicks + others, clicks, area, total)
+
+
+def _areas(
+    rows: Ordered,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64] | None]:
+    """Return clicks, other rows, AUC and the sum of weights, if any, of each segment (K,).
+
+    A click beats all other rows of lower scores, and half of those of its own score. Without
+    weights twice that is an integer, so that nothing is rounded before the division.
+    """
     last = ends(rows)
+    first = np.zeros(1, np.intp)
+    if rows.segments is not None:
+        first = np.flatnonzero(np.diff(rows.segments[last], prepend=-1))
     clicks_to = np.cumsum(rows.clicks)[last]
-    clicks_in = np.diff(clicks_to, prepend=0)
-    others_in = np.diff(last + 1 - clicks_to, prepend=0)
     # From rows to segments by way of the groups of equal scores.
-    numbers = rows.segments[last]
-    first = np.flatnonzero(np.diff(numbers, prepend=-1))
-    clicks = np.add.reduceat(clicks_in, first)
-    others = np.add.reduceat(others_in, first)
+    counts_in = np.diff(clicks_to, prepend=0), np.diff(last + 1 - clicks_to, prepend=0)
+    clicks, others = (np.add.reduceat(counts, first) for counts in counts_in)
+    clicks_in, others_in = counts_in
+    clicks_sum, others_sum = clicks, others
     if rows.weights is not None:
-        area, total = _weighted(rows, last, first, clicks * others > 0)
-        return SegmentAUC(numbers[first], clicks + others, clicks, area, total)
-    groups = np.diff(first, append=len(numbers))
-    others_before = np.repeat(np.cumsum(others) - others, groups)
-    others_to = np.cumsum(others_in) - others_before
+        starts = np.append(0, last[:-1] + 1)
+        clicks_in, others_in = (
+            np.add.reduceat(rows.weights * kind, starts) for kind in (rows.clicks, ~rows.clicks)
+        )
+        clicks_sum, others_sum = (np.add.reduceat(sums, first) for sums in (clicks_in, others_in))
+    others_to = np.cumsum(others_in)
+    if len(first) > 1:
+        groups = np.diff(first, append=len(last))
+        others_to = others_to - np.repeat(np.cumsum(others_sum) - others_sum, groups)
     twice_wins = np.add.reduceat(clicks_in * (2 * others_to - others_in), first)
-    pairs = clicks * others
-    area = np.divide(twice_wins, 2 * pairs, out=np.full(len(first), np.nan), where=pairs > 0)
-    return SegmentAUC(numbers[first], clicks + others, clicks, area)
+    area = np.full(len(first), np.nan)
+    pairs = clicks_sum * others_sum
+    np.divide(twice_wins, 2 * pairs, out=area, where=clicks * others > 0)
+    if rows.weights is None:
+        return clicks, others, area, None
+    return clicks, others, np.clip(area, 0.0, 1.0), clicks_sum + others_sum
 
 
-def _weighted(
-    rows: Ordered, last: NDArray[np.intp], first: NDArray[np.intp], defined: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the AUC of each segment (K,), and the sum of its weights.
+def placements(
+    scores: NDArray[np.floating],
+    clicks: NDArray[np.bool_],
+    weights: Weights = None,
+    order: NDArray[np.intp] | None = None,
+) -> NDArray[np.float64] | None:
+    """Return of each click the share of other rows below it, and of those that of clicks above.
 
     Args:
-        rows: With weights.
-        last: (G,) the last row of each group of equal scores.
-        first: (K,) the first group of each segment.
-        defined: (K,) whether it has both labels.
+        scores: (S,) any monotonous score.
+        clicks: (S,) which rows are clicks.
+        weights: (S,) how much each counts; None for once each.
+        order: (S,) what sorts the scores, where somebody knows it.
+
+    Returns:
+        (S,), ties counting half; the mean over clicks is the AUC, as is that over the others. None
+        where one kind is missing.
 
     """
-    assert rows.weights is not None
-    starts = np.append(0, last[:-1] + 1)
-    clicks_in = np.add.reduceat(rows.weights * rows.clicks, starts)
-    others_in = np.add.reduceat(rows.weights * ~rows.clicks, starts)
-    clicks, others = np.add.reduceat(clicks_in, first), np.add.reduceat(others_in, first)
-    groups = np.diff(first, append=len(last))
-    others_before = np.repeat(np.cumsum(others) - others, groups)
-    others_to = np.cumsum(others_in) - others_before
-    wins = np.add.reduceat(clicks_in * (others_to - others_in / 2), first)
-    area = np.divide(wins, clicks * others, out=np.full(len(first), np.nan), where=defined)
-    return np.clip(area, 0.0, 1.0), clicks + others
+    order = np.argsort(scores, kind="stable") if order is None else order
+    scores, by_score = scores[order], clicks[order]
+    if not len(order):
+        return None
+    last = np.append(np.flatnonzero(scores[1:] != scores[:-1]), len(order) - 1)
+    counts = 1 if weights is None else weights[order]
+    clicks_to, others_to = (np.cumsum(counts * kind)[last] for kind in (by_score, ~by_score))
+    if not clicks_to[-1] or not others_to[-1]:
+        return None
+    # In the middle of equal scores.
+    others_below = (others_to - np.diff(others_to, prepend=0) / 2) / others_to[-1]
+    clicks_above = 1.0 - (clicks_to - np.diff(clicks_to, prepend=0) / 2) / clicks_to[-1]
+    size = np.diff(last, prepend=-1)
+    shares = np.empty(len(order))
+    shares[order] = np.where(by_score, np.repeat(others_below, size), np.repeat(clicks_above, size))
+    return shares
 
 
 def user_auc(
