@@ -27,7 +27,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def config(clicks: Dataset) -> TrainConfig:
-    from dlrm.recipes.demo import demo
+    from dlrm.recipes.clicks import demo
 
     return replace(demo(), data=str(clicks.path), baseline=False, max_steps=2)
 

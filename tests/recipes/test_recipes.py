@@ -36,7 +36,7 @@ def raw(tmp_path_factory) -> dict[str, Path]:
 
 WORDS = {
     "criteo-head": SHARES,
-    "dlrm.recipes.criteo_head:criteo_plain": SHARES,
+    "dlrm.recipes.criteo:criteo_plain": SHARES,
     "frappe": [],
     "frappe-ids": [],
     "amazon": SHARES,

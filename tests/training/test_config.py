@@ -42,8 +42,8 @@ def test_evaluation_settings_without_meaning_are_refused():
 
 
 def test_recipes_are_found_by_name_and_by_module():
-    assert recipes.find("demo")() == recipes.find("dlrm.recipes.demo:demo")()
+    assert recipes.find("demo")() == recipes.find("dlrm.recipes.clicks:demo")()
     with pytest.raises(ConfigError, match=r'unknown recipe "demon".*criteo-kaggle'):
         recipes.find("demon")
     with pytest.raises(ConfigError, match="no attribute"):
-        recipes.find("dlrm.recipes.demo:nothing")
+        recipes.find("dlrm.recipes.clicks:nothing")

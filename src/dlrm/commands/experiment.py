@@ -16,7 +16,12 @@ from dlrm.errors import ConfigError, MissingExtraError, RunError, unknown
 from dlrm.files import write_json
 from dlrm.json_file import read_json, write_sealed
 from dlrm.nn import precision
-from dlrm.recipes.figure5 import MODELS, OPTIMIZERS, figure5, with_optimizer
+from dlrm.recipes.criteo import (
+    FIGURE5_MODELS,
+    FIGURE5_OPTIMIZERS,
+    figure5,
+    with_optimizer,
+)
 from dlrm.reporting import figure5 as page
 from dlrm.reporting.figure5 import conclusion
 from dlrm.run import Run
@@ -53,7 +58,7 @@ class ExperimentResult:
         split = next(iter(self.comparisons.values())).split
         grid = terminal.table(f"{split} rows", "", "rate", "accuracy", "AUC", "log loss")
         for optimizer, compared in self.comparisons.items():
-            for name in MODELS:
+            for name in FIGURE5_MODELS:
                 candidate = compared.of(name)
                 means = (candidate.mean(metric) for metric in ("accuracy", "auc", "log_loss"))
                 cells = ("-" if mean is None else f"{mean:.4f}" for mean in means)
@@ -163,11 +168,11 @@ def _repeat(folder: Path, record: dict[str, Any], dataset: Dataset) -> Experimen
                 "criteo-kaggle",
                 with_optimizer(config, optimizer),
                 dataset,
-                models=MODELS,
+                models=FIGURE5_MODELS,
                 seeds=range(record["seeds"]),
                 factors=record["rates"],
             )
-            for optimizer in OPTIMIZERS
+            for optimizer in FIGURE5_OPTIMIZERS
         }
     write_json(
         folder / RESULT, {name: compared.to_dict() for name, compared in comparisons.items()}

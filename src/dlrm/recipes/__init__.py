@@ -6,10 +6,8 @@ from pathlib import Path
 
 from dlrm import catalogue
 from dlrm.recipes.amazon import amazon
-from dlrm.recipes.clicks import clicks
-from dlrm.recipes.criteo import criteo_kaggle, criteo_terabyte
-from dlrm.recipes.criteo_head import criteo_head
-from dlrm.recipes.demo import demo
+from dlrm.recipes.clicks import clicks, demo
+from dlrm.recipes.criteo import criteo_head, criteo_kaggle, criteo_terabyte
 from dlrm.recipes.frappe import frappe, frappe_ids
 from dlrm.recipes.movielens import movielens
 from dlrm.recipes.own import own
