@@ -408,7 +408,7 @@ def test_console_script():
 
 
 def test_module():
-    module = [sys.executable, "-m", "dlrm.compat.dlrm_s_pytorch", "--use-gpu"]
+    module = [sys.executable, "-m", "dlrm.compat.dlrm_s_pytorch", "--save-onnx"]
     failed = subprocess.run(module, capture_output=True, text=True, check=False)
     assert failed.returncode == 2
-    assert failed.stderr == "dlrm_s_pytorch.py: not yet: --use-gpu\n"
+    assert failed.stderr == "dlrm_s_pytorch.py: not yet: --save-onnx\n"

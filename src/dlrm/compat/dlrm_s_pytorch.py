@@ -21,7 +21,7 @@ from dlrm.compat.distributed import parallel, silent, spread_tables, start, tran
 from dlrm.compat.embeddings import new_embeddings, table_dimensions
 from dlrm.compat.flags import PROGRAM, Flags, flag, parse
 from dlrm.compat.loop import OPTIMIZERS, load, train
-from dlrm.compat.mlperf import measure_mlperf
+from dlrm.compat.mlperf import MLLog, measure_mlperf
 from dlrm.compat.parameters import draw_parameters, new_generator
 from dlrm.compat.printing import (
     print_accuracy,
@@ -100,7 +100,14 @@ def run(flags: Flags, world: World) -> None:
 
 
 def _run(flags: Flags, world: World) -> None:
+    mllog = MLLog(enabled=flags.mlperf_logging)
+    mllog.event("cache_clear", True)
+    mllog.start("init")
+    if flags.use_gpu:
+        print("Using CPU...")
     rng = RandomState(flags.numpy_rand_seed)
+    mllog.stop("init")
+    mllog.start("run")
     data = rank_zero_first(world, lambda: read_data(flags, rng))
     lengths = {"batches": len(data.train), "test batches": len(data.test)}
     world.assert_same({"rows of the tables": data.schema.num_embeddings, **lengths})
@@ -130,7 +137,7 @@ def _run(flags: Flags, world: World) -> None:
                 print_accuracy(accuracy, accuracy)
     else:
         with profiled(flags, world):
-            train(flags, data, model, rng, batches, world)
+            train(flags, data, model, rng, batches, world, mllog)
         if flags.debug_mode:
             print_parameters("updated parameters (weights and bias):", model, flags.print_precision)
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import torch
+
 from dlrm.errors import ConfigError
 
 PROGRAM = "dlrm_s_pytorch.py"
@@ -134,7 +136,7 @@ class Flags:
     quantize_emb_with_bit: int = 32
     save_onnx: bool = _not_yet(False, action="store_true")
     # devices
-    use_gpu: bool = _not_yet(False, action="store_true")
+    use_gpu: bool = _switch()
     local_rank: int = -1
     dist_backend: str = ""
     # printing and profiling
@@ -232,6 +234,9 @@ class Flags:
             for f in fields(self)
             if f.metadata.get("not_yet") and getattr(self, f.name) != f.default
         ]
+        if self.use_gpu and torch.cuda.is_available():
+            # Without a GPU the original takes the CPU, and so do we.
+            asked.append("--use-gpu")
         if self.data_generation == "internal":
             asked.append("--data-generation=internal")
         return asked

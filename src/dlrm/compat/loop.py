@@ -3,9 +3,12 @@
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 
 from numpy.random import RandomState
+from torch import nn
 from torch.optim import Optimizer
 
 from dlrm.batch import Batch
@@ -16,7 +19,7 @@ from dlrm.compat.distributed import parallel, share_of
 from dlrm.compat.events import Events
 from dlrm.compat.flags import Flags
 from dlrm.compat.losses import original_loss
-from dlrm.compat.mlperf import measure_mlperf
+from dlrm.compat.mlperf import MLLog, measure_mlperf
 from dlrm.compat.printing import Progress, print_accuracy, print_loaded
 from dlrm.compat.saved_model import State
 from dlrm.models.dlrm import DLRM
@@ -31,7 +34,13 @@ OPTIMIZERS = {"sgd": "sgd", "adagrad": "adagrad", "rwsadagrad": "rowwise_adagrad
 
 
 def train(
-    flags: Flags, data: Data, model: DLRM, rng: RandomState, batches: int, world: World
+    flags: Flags,
+    data: Data,
+    model: DLRM,
+    rng: RandomState,
+    batches: int,
+    world: World,
+    mllog: MLLog,
 ) -> None:
     """Train for all epochs, with a test pass every `--test-freq` batches.
 
@@ -42,13 +51,15 @@ def train(
         rng: Where random data come from; saved and loaded with the model.
         batches: Batches in an epoch.
         world: The processes, all of which call this; the first saves and prints.
+        mllog: For what `--mlperf-logging` prints.
 
     """
+    mllog.settings(flags)
     optimizer = new_optimizer(flags, model)
-    steps_before, best, first_epoch, first_batch = 0, 0.0, 0, 0
+    steps_before, first_epoch, first_batch, tests = 0, 0, 0, TestPasses()
     if flags.load_model:
         loaded = load(flags, model, optimizer, rng, world)
-        steps_before, best = loaded.steps, loaded.test_accuracy
+        steps_before, tests.accuracy = loaded.steps, loaded.test_accuracy
         first_epoch, first_batch = loaded.epoch, loaded.iteration
     print("time/loss/accuracy (if enabled):")
     progress = Progress(flags, batches, world)
@@ -61,12 +72,12 @@ def train(
         steps=steps_before,
         accumulate=flags.mlperf_grad_accum_iter if flags.mlperf_logging else 1,
     )
-    best_auc = 0.0
     first_step = first_epoch * batches + first_batch
     with closing(Events(flags, first_step, written=world.first)) as events:
         for epoch, number, batch in remaining(
             flags, data, batches, first_epoch, first_batch, share
         ):
+            mllog.epoch(epoch)
             started = time.perf_counter()
             loss = step(batch)
             elapsed_s = time.perf_counter() - started
@@ -82,15 +93,9 @@ def train(
             if not should_test:
                 continue
             print(f"Testing at - {number + 1}/{batches} of epoch {epoch},")
-            if flags.mlperf_logging:
-                found = measure_mlperf(flags, net, data, world)
-                accuracy, improved = found.accuracy, found.auc > best_auc
-                best, best_auc = max(accuracy, best), max(best_auc, found.auc)
-                print(found.line(best_auc, best), flush=True)
-            else:
-                accuracy = measure_accuracy(flags, net, data, world)
-                improved, best = accuracy > best, max(accuracy, best)
-                print_accuracy(accuracy, best)
+            accuracy, improved = tests.measure(
+                flags, net, data, world, mllog, epoch, (number + 1) / batches
+            )
             events.add("Test/Acc", accuracy, batches * epoch + number + 1)
             if improved and flags.save_model:
                 print(f"Saving model to {flags.save_model}")
@@ -106,21 +111,63 @@ def train(
                     optimizer=flags.optimizer,
                 )
                 saved_model.save(Path(flags.save_model), state, model, optimizer, rng, world)
-            if flags.mlperf_logging and (reached := _reached(flags, best, best_auc)):
+            if flags.mlperf_logging and (reached := tests.reached(flags)):
                 print(f"MLPerf testing {reached} reached, stop training")
                 break
+    wanted = max(flags.mlperf_acc_threshold, flags.mlperf_auc_threshold) > 0
+    mllog.stop_run(success=not wanted or tests.reached(flags) is not None)
 
 
-def _reached(flags: Flags, accuracy: float, auc: float) -> str | None:
-    """Return the threshold that the best of the test passes is above; None where none is."""
-    thresholds = {
-        "accuracy": (accuracy, flags.mlperf_acc_threshold),
-        "auc": (auc, flags.mlperf_auc_threshold),
-    }
-    for name, (value, threshold) in thresholds.items():
-        if 0 < threshold < value:
-            return f"{name} threshold {threshold}"
-    return None
+@dataclass(slots=True)
+class TestPasses:
+    """The best that test passes have come to."""
+
+    __test__ = False
+    accuracy: float = 0.0
+    auc: float = 0.0
+
+    def measure(
+        self,
+        flags: Flags,
+        net: nn.Module,
+        data: Data,
+        world: World,
+        mllog: MLLog,
+        epoch: int,
+        share: float,
+    ) -> tuple[float, bool]:
+        """Measure the test samples after a share of an epoch, counted from 0, and print.
+
+        Returns:
+            The accuracy, and whether this is the best pass so far.
+
+        """
+        if not flags.mlperf_logging:
+            accuracy = measure_accuracy(flags, net, data, world)
+            improved, self.accuracy = accuracy > self.accuracy, max(accuracy, self.accuracy)
+            print_accuracy(accuracy, self.accuracy)
+            return accuracy, improved
+        place = {"epoch_num": epoch + 1 + share}
+        mllog.start("eval", **place)
+        metrics = measure_mlperf(flags, net, data, world)
+        improved = metrics.auc > self.auc
+        self.accuracy = max(metrics.accuracy, self.accuracy)
+        self.auc = max(self.auc, metrics.auc)
+        print(metrics.line(self.auc, self.accuracy), flush=True)
+        mllog.event("eval_accuracy", None if isnan(metrics.auc) else metrics.auc, **place)
+        mllog.stop("eval", **place)
+        return metrics.accuracy, improved
+
+    def reached(self, flags: Flags) -> str | None:
+        """Return the threshold that the best is above; None where it is above none."""
+        thresholds = {
+            "accuracy": (self.accuracy, flags.mlperf_acc_threshold),
+            "auc": (self.auc, flags.mlperf_auc_threshold),
+        }
+        for name, (value, threshold) in thresholds.items():
+            if 0 < threshold < value:
+                return f"{name} threshold {threshold}"
+        return None
 
 
 def new_optimizer(flags: Flags, model: DLRM) -> Optimizer:
