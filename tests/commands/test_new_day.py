@@ -101,6 +101,19 @@ def test_training_goes_on_with_a_new_day(capsys, members):
     assert result.evaluations.keys() == run_splits(name)
 
 
+def test_several_processes_go_on_as_one_does(capfd):
+    flags = ["new.csv", "--from", "run", "--epochs", "1", "--no-importance", "--threads", "1"]
+    for procs in ("1", "2"):
+        assert main(["train", *flags, "--run", f"on-{procs}-procs", "--procs", procs]) == 0
+    capfd.readouterr()
+    losses = [
+        [row["loss"] for row in dlrm.Run.open(f"on-{procs}-procs").metrics() if "loss" in row]
+        for procs in "12"
+    ]
+    assert losses[0]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+
+
 def run_splits(name: str) -> set[str]:
     return {split for split in ("validation", "test") if dlrm.Run.open(name).evaluation(split)}
 

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from dlrm.data.applied import Known
 from dlrm.data.features.features import Features
@@ -51,8 +53,12 @@ def rows(values: range, seed: int = 0, count: int = 200) -> pl.DataFrame:
     )
 
 
-def trained(folder: Path, config: TrainConfig) -> Run:
-    source = FrameSource(rows(range(8)))
+def with_many_users(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(user=pl.Series([f"u{k % 20}" for k in range(len(frame))]))
+
+
+def trained(folder: Path, config: TrainConfig, frame: pl.DataFrame | None = None) -> Run:
+    source = FrameSource(rows(range(8)) if frame is None else frame)
     dataset = prepare(source, folder / "old", config.prepare, quiet=True).dataset
     run = runner.create(folder / "run", "own", config, dataset)
     runner.fit(config, dataset, run)
@@ -126,10 +132,47 @@ def test_what_cannot_go_on_is_refused(tmp_path):
     run = trained(tmp_path, CONFIG)
     with pytest.raises(ConfigError, match="goes on as it is"):
         begun(tmp_path, run, replace(CONFIG, model=LRConfig()), rows(range(8), seed=1))
-    hashed = replace(
-        CONFIG, model=replace(CONFIG.model, tables=TablesConfig(compression="qr", threshold=2))
-    )
-    (tmp_path / "qr").mkdir()
-    run = trained(tmp_path / "qr", hashed)
-    with pytest.raises(RunError, match="compressed"):
-        begun(tmp_path / "qr", run, hashed, rows(range(4, 12), seed=1))
+
+
+def compressed(kind: Literal["qr", "hash", "mixed_dim"], threshold: int) -> TrainConfig:
+    temperature = 1.0 if kind == "mixed_dim" else 0.3
+    tables = TablesConfig(compression=kind, threshold=threshold, temperature=temperature)
+    return replace(CONFIG, model=replace(CONFIG.model, tables=tables))
+
+
+@pytest.mark.parametrize("kind", ["qr", "hash", "mixed_dim"])
+def test_compressed_tables_do_not_grow_and_the_error_says_what_to_do(tmp_path, kind):
+    config = compressed(kind, 2)
+    run = trained(tmp_path, config, with_many_users(rows(range(8))))
+    with pytest.raises(RunError, match=rf"{kind} cannot grow\. Train .* hash_rows"):
+        begun(tmp_path, run, config, rows(range(4, 30), seed=1))
+
+
+@pytest.mark.parametrize("kind", ["qr", "hash", "mixed_dim"])
+@pytest.mark.parametrize("grown", [True, False])
+def test_beside_compressed_tables_small_ones_may_grow(tmp_path, kind, grown):
+    # 9 rows of each table; only the user's is large enough to be compressed.
+    config = compressed(kind, 14)
+    old = with_many_users(rows(range(8)))
+    run = trained(tmp_path, config, old)
+    new = with_many_users(rows(range(2, 9) if grown else range(8), seed=1))
+    trainer = begun(tmp_path, run, config, new)
+    now = Predictor(trainer.built.net, Features.load(tmp_path / "next"))
+    np.testing.assert_allclose(now.scores(old), Predictor.open(run).scores(old), atol=1e-6)
+    if grown:
+        assert trainer.dataset.schema != run.schema
+
+
+def test_a_run_killed_before_its_first_step_begins_where_it_would_have(tmp_path):
+    run = trained(tmp_path, CONFIG)
+    trainer = begun(tmp_path, run, CONFIG, rows(range(4, 12), seed=1))
+    again = Trainer.begin(trainer.config, trainer.dataset, trainer.run, ALONE)
+    progress = again.resumed()
+    assert progress.step == 0
+    assert torch.equal(progress.draws.host.get_state(), trainer.draws.host.get_state())
+    for (name, tensor), other in zip(
+        trainer.built.model.state_dict().items(),
+        again.built.model.state_dict().values(),
+        strict=True,
+    ):
+        assert torch.equal(tensor, other), name

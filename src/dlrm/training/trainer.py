@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from dlrm.data.loader import Loader
 from dlrm.data.store import Dataset, Split
-from dlrm.errors import ConfigError, DatasetError
+from dlrm.errors import DatasetError
 from dlrm.metrics import Metrics, is_better
 from dlrm.models.standardized import Standardized
 from dlrm.parallel.world import World
@@ -24,6 +24,7 @@ from dlrm.training.draws import Draws
 from dlrm.training.evaluate import measured, predict_split
 from dlrm.training.log import Log
 from dlrm.training.loss import Loss, loss_function
+from dlrm.training.rank_zero_first import rank_zero_first
 from dlrm.training.step import TrainStep
 from dlrm.training.tensorboard import EventWriter
 from dlrm.training.warm_start import warm_start
@@ -113,11 +114,16 @@ class Trainer:
 
         """
         if self.config.from_run is not None:
-            if self.world.size > 1:
-                raise ConfigError("from is for one process")
-            source, schema = Run.open(self.config.from_run), self.dataset.schema
-            warm_start(source, self.config, schema, self.built.model, self.optimizer)
+            folder = checkpoint.folder(self.run)
+            rank_zero_first(self.world, self._warm_start)
+            checkpoint.load(folder, 0, self.built.model, self.optimizer, world=self.world)
         return Progress(seen=self._none_seen(), draws=self.draws)
+
+    def _warm_start(self) -> None:
+        """Write the checkpoint that this run begins with, where it is not there yet."""
+        folder, source = checkpoint.folder(self.run), self.config.from_run
+        if source is not None and not checkpoint.steps(folder):
+            warm_start(Run.open(source), self.config, self.dataset.schema, folder)
 
     def resumed(self) -> Progress:
         """Load the newest checkpoint, and return where the run stands; the start without one.
@@ -127,8 +133,8 @@ class Trainer:
 
         """
         steps = self.world.broadcast_object(checkpoint.steps(checkpoint.folder(self.run)))
-        if not steps:
-            # Killed before its first checkpoint: it stands at the start.
+        if not steps or not steps[-1]:
+            # Killed before it had trained: it stands at the start.
             self.run.rewind(0)
             return self.fresh()
         progress = checkpoint.load(

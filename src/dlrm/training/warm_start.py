@@ -9,7 +9,8 @@ What the optimizer keeps of new rows is fresh.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,8 +24,7 @@ from dlrm.run import Run
 from dlrm.schema import Schema
 from dlrm.training import checkpoint
 from dlrm.training.build import build, optimizer_of
-from dlrm.training.config import TrainConfig, from_dict
-from dlrm.training.device import device_of
+from dlrm.training.config import TrainConfig, from_dict, tables_of
 from dlrm.training.draws import Draws
 
 Pairs = Sequence[tuple[Any, Any]]
@@ -40,17 +40,16 @@ _KEPT = (
 WHOLE: Pairs = ((..., ...),)
 
 
-def warm_start(
-    source: Run, config: TrainConfig, schema: Schema, model: nn.Module, optimizer: Optimizer
-) -> None:
-    """Put the best checkpoint of a run into a fresh model and its optimizer.
+def warm_start(source: Run, config: TrainConfig, schema: Schema, folder: Path) -> None:
+    """Write the best checkpoint of a run as that of step 0 of another one.
+
+    It is made on this process alone, and any number of them begin with it.
 
     Args:
         source: A finished run of one model.
         config: Of the new run.
-        schema: Of its data.
-        model: Of the same config; its tables may have more rows.
-        optimizer: Of its parameters.
+        schema: Of its data; tables may have more rows.
+        folder: Of the new run's checkpoints.
 
     Raises:
         RunError: The run has no checkpoint, or its tables cannot become these.
@@ -69,13 +68,31 @@ def warm_start(
     if not steps:
         raise RunError(f"{source.path} has no checkpoint yet")
     best = checkpoint.read_progress(checkpoint.folder(source), steps[-1])["best_step"]
-    with Draws().lent():
-        old = build(before, source.schema, ALONE, device=device_of(model))
-    old_optimizer = optimizer_of(before, old)
+    (old, old_optimizer), (new, optimizer) = _alone(before, source.schema), _alone(config, schema)
     step = steps[-1] if best is None else best
-    checkpoint.load(checkpoint.folder(source), step, old.model, old_optimizer)
-    rows = _rows(old.model, model, source.schema, schema)
-    _copy(old.model, old_optimizer, model, optimizer, rows)
+    checkpoint.load(checkpoint.folder(source), step, old, old_optimizer)
+    try:
+        rows = _rows(old, new, source.schema, schema)
+    except _CannotGrowError as problem:
+        raise RunError(
+            f"{source.path}: {problem}, but tables with --model.tables.compression "
+            f"{tables_of(config.model).compression} cannot grow. Train the first run with plain "
+            "tables (--model.tables.storage bf16 halves them), or with hash_rows for the column"
+        ) from None
+    _copy(old, old_optimizer, new, optimizer, rows)
+    checkpoint.save(folder, new, optimizer, checkpoint.Progress(), keep=1)
+
+
+class _CannotGrowError(Exception):
+    """A table has new values that it cannot take up."""
+
+
+def _alone(config: TrainConfig, schema: Schema) -> tuple[nn.Module, Optimizer]:
+    """Return a fresh model on the CPU and its optimizer, whole on this process."""
+    with Draws().lent():
+        plain = replace(config, engine="dlrm")
+        built = build(plain, schema, ALONE, device=torch.device("cpu"))
+        return built.model, optimizer_of(plain, built)
 
 
 @torch.no_grad()
@@ -110,7 +127,7 @@ def _rows(old: nn.Module, new: nn.Module, before: Schema, now: Schema) -> Rows:
     """Return by the name of a weight of tables what its rows begin as.
 
     Raises:
-        RunError: Tables have grown that cannot.
+        _CannotGrowError: Tables have grown that cannot.
 
     """
     if before.tables == now.tables:
@@ -119,24 +136,36 @@ def _rows(old: nn.Module, new: nn.Module, before: Schema, now: Schema) -> Rows:
     sizes, grown = (
         {table.name: table.num_embeddings for table in schema.tables} for schema in (before, now)
     )
+    larger = ", ".join(name for name in grown if grown[name] > sizes[name])
     for name, module in new.named_modules():
         if not isinstance(module, EmbeddingCollection):
             continue
-        former = modules[name]
-        assert isinstance(former, EmbeddingCollection)
+        former = modules.get(name)
+        names = [table.name for table in module.layout.tables]
+        if (
+            not isinstance(former, EmbeddingCollection)
+            or former.dim != module.dim
+            or [table.name for table in former.layout.tables] != names
+        ):
+            raise _CannotGrowError(f"{larger} has new values")
         pairs = rows[f"{name}.weight" if name else "weight"] = []
         for place, table in enumerate(module.layout.tables):
             had, has = former.layout.sizes[place], table.num_embeddings
-            if (had, has) != (sizes[table.name], grown[table.name]):
-                raise RunError(
-                    f"the tables of the run are compressed: {table.name} cannot take up new values"
-                )
             start, first = module.starts[place], former.starts[place]
+            if sizes[table.name] == grown[table.name] and had == has:
+                pairs.append((slice(start, start + has), slice(first, first + had)))
+                continue
+            if (had, has) != (sizes[table.name], grown[table.name]):
+                raise _CannotGrowError(f"{table.name} has new values")
             other = slice(first + had - 1, first + had)
             pairs += [
                 (slice(start, start + had - 1), slice(first, first + had - 1)),
                 (slice(start + had - 1, start + has), other),
             ]
+    stored = old.state_dict()
+    for name, tensor in new.state_dict().items():
+        if name not in stored or (name not in rows and stored[name].shape != tensor.shape):
+            raise _CannotGrowError(f"{larger} has new values")
     return rows
 
 
