@@ -145,7 +145,7 @@ def test_compressed_tables_do_not_grow_and_the_error_says_what_to_do(tmp_path, k
     config = compressed(kind, 2)
     run = trained(tmp_path, config, with_many_users(rows(range(8))))
     with pytest.raises(RunError, match=rf"{kind} cannot grow\. Train .* hash_rows"):
-        begun(tmp_path, run, config, rows(range(4, 30), seed=1))
+        begun(tmp_path, run, config, with_many_users(rows(range(4, 200), seed=1)))
 
 
 @pytest.mark.parametrize("kind", ["qr", "hash", "mixed_dim"])

@@ -19,12 +19,13 @@ from torch.optim import Optimizer
 
 from dlrm.errors import ConfigError, RunError
 from dlrm.nn.embedding import EmbeddingCollection
+from dlrm.nn.tables import tables_of
 from dlrm.parallel.world import ALONE
 from dlrm.run import Run
 from dlrm.schema import Schema
 from dlrm.training import checkpoint
 from dlrm.training.build import build, optimizer_of
-from dlrm.training.config import TrainConfig, from_dict, tables_of
+from dlrm.training.config import TrainConfig, from_dict
 from dlrm.training.draws import Draws
 
 Pairs = Sequence[tuple[Any, Any]]
