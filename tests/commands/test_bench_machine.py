@@ -23,6 +23,7 @@ from dlrm.planning import facts, machine
 from dlrm.planning.ceilings import Ceilings
 from dlrm.planning.facts import Facts
 from dlrm.reporting import bench as page
+from dlrm.reporting.page import render
 
 COSTS = machines.COSTS.to_dict()
 
@@ -127,7 +128,7 @@ def test_what_another_program_disturbed_is_measured_again(capsys, monkeypatch) -
     assert "40% of the time" in said(found, capsys)
     assert "it is measured again next time" in said(found, capsys)
     row = found.row() | {"cores": 2}
-    assert "Doubtful: machine: another program computed meanwhile: 40%" in page.render([row])
+    assert "Doubtful: machine: another program computed meanwhile: 40%" in render(page.page([row]))
     known.known()
     err = " ".join(capsys.readouterr().err.split())
     assert "not kept, and measured again next time: another program computed" in err

@@ -59,7 +59,7 @@ def test_fewer_bits(run, capsys):
     assert json.loads((run / "compress.json").read_text()) == found
     assert found["samples"] == len(Dataset.open(Path(found["data"])).split("test"))
     page = (run / "compress.html").read_text()
-    assert page.count("<svg viewBox") >= 2
+    assert page.count("<svg") >= 2
     assert "int4" in page
     # The run itself is as it was.
     model = load_best(Run.open(run), models.build(config.model, schema))

@@ -14,7 +14,8 @@ from dlrm.commands import parity as command
 from dlrm.commands.parity import default
 from dlrm.commands.parity_result import ParityResult
 from dlrm.parallel.launched import BY_US
-from dlrm.reporting.parity import conclusion, render
+from dlrm.reporting.page import render
+from dlrm.reporting.parity import conclusion, page
 from dlrm.terminal import out
 from dlrm.training.config import TrainConfig
 from dlrm.training.parity import Parity
@@ -107,11 +108,11 @@ def test_what_is_shown():
     assert ParityResult(holds, None).status == 0
     fails = made(ONE, OFF, reordered=(ONE,))
     assert "Different: the losses of 1 of 2 ways" in shown(fails)
-    assert "in step 4 of 3 processes with adagrad" in render(fails)
+    assert "in step 4 of 3 processes with adagrad" in render(page(fails))
     assert ParityResult(fails, None).status == 1
     equal = made(ONE)
     assert "in the one way to train; the largest difference is 0.0e+00" in shown(equal)
-    assert render(equal) == render(equal)
+    assert render(page(equal)) == render(page(equal))
 
 
 def test_what_was_refused_is_said():
@@ -123,7 +124,7 @@ def test_what_was_refused_is_said():
         reordered={}, outcomes=(*found.outcomes, refused),
     )  # fmt: skip
     assert "refused: it cannot be done" in shown(found)
-    assert "it cannot be done" in render(found)
+    assert "it cannot be done" in render(page(found))
     result = ParityResult(found, None).to_dict()
     assert json.loads(json.dumps(result))["rows"][1]["verdict"] == "refused"
     assert found.holds

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
-from dlrm.reporting.bench import render
-from dlrm.reporting.bench_prediction import section
+from dlrm.reporting.bench import page
+from dlrm.reporting.bench_rows import Row
+from dlrm.reporting.bench_suites import predictions
+from dlrm.reporting.page import render
 from reporting import benchmarks
 
 STEPS = [
@@ -22,19 +24,17 @@ def row(**values: Any) -> dict[str, Any]:
 
 
 def test_predictions_are_drawn_beside_measurements() -> None:
-    page = render([row()])
-    assert "How far off predictions are" in page
-    assert "steps of other models" in page
-    assert "what-if: cores 2 to 1" in page
-    assert "The cost model is 10% off in the median, on 3 steps." in page
+    html = render(page([row()]))
+    assert "How far off predictions are" in html
+    assert "steps of other models" in html
+    assert "what-if: cores 2 to 1" in html
+    assert "The cost model is 10% off in the median, on 3 steps." in html
 
 
 def test_the_newest_row_counts() -> None:
     newer = {what: {"steps": 3, "median": 0.07, "ninth": 0.2} for what in SUMMARY}
-    drawn = section([row(), row(summary=newer)])
-    assert drawn is not None
-    assert "7.0%" in drawn
-    assert "10%" not in drawn
+    _, table = predictions([Row(row()), Row(row(summary=newer))])
+    assert [line[2] for line in table.rows] == ["7.0%", "7.0%"]
 
 
 @pytest.mark.parametrize(
@@ -48,5 +48,5 @@ def test_the_newest_row_counts() -> None:
     ],
 )
 def test_a_damaged_row_is_not_drawn(values: dict[str, Any]) -> None:
-    assert section([row(**values)]) is None
-    assert section([]) is None
+    assert predictions([Row(row(**values))]) == []
+    assert predictions([]) == []

@@ -37,7 +37,7 @@ def test_a_finished_ensemble_misses_nothing(tmp_path: Path) -> None:
 
 def test_the_page_says_openly_whose_scores_these_are(tmp_path: Path) -> None:
     page = write(write_ensemble(tmp_path)).read_text()
-    assert "mean of 3 models&#x27; logits (dlrm x 3); each alone reaches 0.8010 on average" in page
+    assert "mean of 3 models&#39; logits (dlrm x 3); each alone reaches 0.8010 on average" in page
     assert "3 members" in page
     for value in ("0.8000", "0.8010", "0.8020", "0.8071"):
         assert value in page

@@ -5,8 +5,8 @@ from dlrm.planning.placement import plan
 from dlrm.planning.planned import World, planned
 from dlrm.planning.shards import Table
 from dlrm.recipes import find
-from dlrm.reporting.charts import Part, stacks
-from dlrm.reporting.plan import SMALL, _stacks, conclusion, render
+from dlrm.reporting.page import render
+from dlrm.reporting.plan import SMALL, conclusion, page, stacked
 
 
 def made(size: int, memory_bytes: int):
@@ -15,28 +15,27 @@ def made(size: int, memory_bytes: int):
 
 
 def test_equal_plans_give_equal_pages():
-    page = render(made(4, 10**10), "seven tables")
-    assert page == render(made(4, 10**10), "seven tables")
+    html = render(page(made(4, 10**10), "seven tables"))
+    assert html == render(page(made(4, 10**10), "seven tables"))
     for said in ("dlrm on seven tables", "It fits 4 devices", "rows of tables", "embeddings/C1"):
-        assert said in page
-    assert "<script>alert" not in render(made(1, 10**10), "<script>alert")
+        assert said in html
+    assert "<script>alert" not in render(page(made(1, 10**10), "<script>alert"))
 
 
 def test_what_does_not_fit_is_said():
     refused = made(2, 10**8)
     assert not refused.fits
     assert conclusion(refused).startswith("It does not fit: ")
-    assert "Not drawn" in render(refused, "x")
+    assert "Not drawn" in render(page(refused, "x"))
 
 
 def test_stacks_are_as_high_as_the_memory():
     many = [Table(f"t{t}", 10 ** (t % 6 + 1), 16, 64) for t in range(100)]
     placed = plan(many, 8)
-    drawn = _stacks(placed, placed.shard_bytes)
+    drawn = stacked(placed, placed.shard_bytes)
     heights = [sum(part.value for part in parts) for parts in drawn]
     assert heights == [float(memory) for memory in placed.memory_bytes]
     small = SMALL * max(heights)
     for parts in drawn:
         # Of each kind, small ones are one part.
         assert len([part for part in parts if part.value < small]) <= 4
-    assert stacks("m", "m", [[Part(0.0, "model")]], y_label="y", shown=str).startswith("<svg")

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from dlrm.errors import RunError
-from dlrm.reporting.record import measure, read
+from dlrm.reporting.record import read
+from dlrm.reporting.words import measure
 
 from .runs import evaluation, events, write_run
 

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 
 from dlrm import terminal
 from dlrm.commands.metric_columns import METRICS, known, of_labels, shown
-from dlrm.reporting.next_commands import next_words
+from dlrm.reporting.run import next_words
 from dlrm.run import Run
 from dlrm.training import runner
 from dlrm.training.config import from_dict

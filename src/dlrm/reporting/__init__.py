@@ -1,5 +1,5 @@
 """Measurements to tables, plots and one HTML file."""
 
-from dlrm.reporting.page import write
+from dlrm.reporting.run import write
 
 __all__ = ["write"]

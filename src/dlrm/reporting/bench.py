@@ -1,34 +1,36 @@
 """The page of benchmarks: rows of results of any suites as one file that needs no network."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from dlrm.files import write_bytes
-from dlrm.reporting import (
-    bench_machine,
-    bench_operators,
-    bench_precision,
-    bench_prediction,
-    bench_roofline,
-    bench_source,
-    bench_sweep,
-    bench_verdict,
-    bench_whatif,
-)
-from dlrm.reporting.bench_found import Found, sort
-from dlrm.reporting.bench_rows import Row
-from dlrm.reporting.document import document
-from dlrm.reporting.markup import bar, element
-from dlrm.reporting.words import rate
+from dlrm.bench.results import PROVENANCE
+from dlrm.reporting import bench_machine, bench_steps, bench_suites
+from dlrm.reporting.bench_rows import Results, best, sort
+from dlrm.reporting.page import Lines, Page, Section, Table, save
+from dlrm.reporting.words import number, percent, rate
+
+RANGES = ("load", "steal_share", "others_share", "taken")
+"""Provenance of which the least and the most are said."""
+MOST = 8
+"""Values of one kind that are listed."""
 
 
-def headline(rows: Sequence[Row]) -> str:
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows themselves, in the page."""
+
+    rows: Sequence[Mapping[str, Any]]
+
+
+def headline(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return what the rows say, in a sentence."""
     return _headline(sort(rows))
 
 
-def render(rows: Sequence[Row]) -> str:
-    """Return the page; equal rows give equal pages.
+def page(rows: Sequence[Mapping[str, Any]]) -> Page:
+    """Return the page of some rows.
 
     Args:
         rows: What `dlrm.bench.results.load` returned, of any suites; a section for each that is
@@ -38,118 +40,102 @@ def render(rows: Sequence[Row]) -> str:
         MissingExtraError: matplotlib is not installed.
 
     """
-    found = sort(rows)
-    title = _title(found)
-    return document(
-        f"{title}: dlrm bench",
-        element(
-            "header",
-            bar("dlrm bench"),
-            element("h1", title),
-            element("p", _about(rows), class_="made"),
-            element("p", _headline(found), class_="verdict"),
-            bench_verdict.doubts(rows),
-        ),
-        element(
-            "main",
-            bench_verdict.section(found.steps),
-            bench_whatif.section(found),
-            bench_roofline.section(found),
-            bench_operators.section(found.steps),
-            *(
-                bench_machine.section(
-                    host, [s for s in found.steps if s.machine == host.machine], f"gather-{at}"
-                )
-                for at, host in enumerate(found.hosts)
-            ),
-            bench_sweep.section(found.cases),
-            bench_precision.section(found.variants),
-            bench_prediction.section(found.predictions),
-            bench_source.section(rows, found.left_out),
-        ),
-        own="bench",
+    results = sort(rows)
+    sections = [
+        Section("Verdicts", bench_steps.verdicts(results)),
+        Section("What would change it", bench_steps.what_if(results)),
+        Section("How near to the limits", bench_machine.rooflines(results)),
+        Section("Where the time goes", bench_steps.operators(results)),
+        *bench_machine.machines(results),
+        Section("Operators alone", bench_suites.sweeps(results.cases)),
+        Section("What fewer bits cost", bench_suites.precision(results.variants)),
+        Section("How far off predictions are", bench_suites.predictions(results.predictions)),
+        Section("Where the figures come from", _source(results)),
+    ]
+    return Page(
+        kind="dlrm bench",
+        title=_title(results),
+        about=_about(rows),
+        verdict=_headline(results),
+        notices=bench_steps.doubts(rows),
+        sections=[section for section in sections if section.parts],
+        scripts=("page.js", "bench.js"),
     )
 
 
-def write(path: Path, rows: Sequence[Row]) -> Path:
-    """Write the page and return where it is.
-
-    Args:
-        path: The file.
-        rows: As for `render`.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-
-    """
-    write_bytes(path, render(rows).encode("utf-8", "replace"))
-    return path
+def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write the page of some rows into a file and return where it is."""
+    return save(page(rows), path)
 
 
-def _title(found: Found) -> str:
-    archs = dict.fromkeys(step.arch for step in found.steps)
-    recipes = dict.fromkeys(each.recipe for each in found.variants)
-    cpus = dict.fromkeys(host.facts.cpu for host in found.hosts)
-    named = archs or recipes or dict.fromkeys(case.operator for case in found.cases) or cpus
-    named = named or (["Predictions"] if found.predictions else [])
-    return ", ".join(list(named)[:3]) or "Results"
+def _title(results: Results) -> str:
+    ways = (
+        [step.text("arch") for step in results.steps],
+        [variant.text("recipe") for variant in results.variants],
+        [case.text("operator") for case in results.cases],
+        [host.facts.cpu for host in results.hosts],
+        ["Predictions"] if results.predictions else ["Results"],
+    )
+    return ", ".join(list(dict.fromkeys(next(filter(None, ways))))[:3])
 
 
-def _about(rows: Sequence[Row]) -> str:
+def _about(rows: Sequence[Mapping[str, Any]]) -> str:
     cpus = dict.fromkeys(
         f"{row['cpu']}, {row.get('cores')} cores" for row in rows if row.get("cpu")
     )
     days = sorted(str(row["taken"])[:10] for row in rows if row.get("taken"))
-    when = [] if not days else [days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"]
+    when = [" to ".join(dict.fromkeys((days[0], days[-1])))] if days else []
     return " · ".join([*cpus, *when, f"{len(rows):,} row{'' if len(rows) == 1 else 's'}"])
 
 
-def _headline(found: Found) -> str:
-    ways = (_steps, _variants, _predictions, _cases, _host)
-    said = (way(found) for way in ways)
-    return next(filter(None, said), "Nothing of these rows can be drawn.")
+def _headline(results: Results) -> str:
+    if results.headlines:
+        first = results.headlines[0]
+        return f"{first.suite.capitalize()}, {first.text('arch')}: {first.text('verdict')}"
+    if results.variants:
+        return bench_suites.smallest(results.variants)
+    if sentence := bench_suites.accuracy(results.predictions):
+        return sentence
+    if results.cases:
+        failed = sum(bool(case.text("error")) for case in results.cases)
+        many = f"{len(results.cases)} settings of single operators"
+        return f"{many}, {failed} of which failed." if failed else f"{many}."
+    if results.hosts:
+        can = results.hosts[0].ceilings
+        does = [f"copies {rate(best(can.copy) / 1e9)} GB/s"] if can.copy else []
+        does += [
+            f"multiplies {rate(best(rates) / 1e9)} GFLOP/s in {kind}"
+            for kind, rates in can.flops.items()
+            if rates
+        ]
+        return f"This machine {', '.join(does)}."
+    return "Nothing of these rows can be drawn."
 
 
-def _steps(found: Found) -> str | None:
-    if not found.steps:
-        return None
-    return bench_verdict.sentence(bench_operators.headlines(found.steps)[0])
+def _source(results: Results) -> list[Any]:
+    """Return what rows say of themselves, and the rows."""
+    rows, out = results.rows, results.left_out
+    values = {name: _values(rows, name) for name in PROVENANCE if name != "command"}
+    listed = [[name.replace("_", " "), text] for name, text in values.items() if text]
+    commands = list(dict.fromkeys(str(row["command"]) for row in rows if row.get("command")))
+    parts: list[Any] = [Table(["Of the rows", ""], listed)]
+    if commands:
+        parts.append(Lines(f"{len(commands)} commands", commands, len(commands) <= MOST))
+    if out:
+        parts.append(Lines(f"{len(out)} rows are not drawn", out))
+    return [*parts, Rows(rows)]
 
 
-def _variants(found: Found) -> str | None:
-    if not found.variants:
-        return None
-    # On all data that there are: what one forgives another may not.
-    failing = {each.variant for each in found.variants if each.verdict != "neutral"}
-    working = [each for each in found.variants if each.variant not in failing]
-    least = min(working, key=lambda each: each.bytes_per_sample, default=None)
-    if least is None:
-        return "No variant with fewer bits is neutral."
-    changes = sorted(each.auc_change for each in working if each.variant == least.variant)
-    said = " to ".join(dict.fromkeys(f"{change:+.5f}" for change in changes))
-    return f"{least.variant} is the smallest that is neutral: {said} AUC."
+def _values(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    def text(value: object) -> str:
+        if name.endswith("_share") and isinstance(value, float):
+            return percent(value)
+        return number(value, 2) if isinstance(value, int | float) else str(value)
 
-
-def _predictions(found: Found) -> str | None:
-    return bench_prediction.sentence(found.predictions)
-
-
-def _cases(found: Found) -> str | None:
-    if not found.cases:
-        return None
-    failed = sum(bool(case.error) for case in found.cases)
-    said = f"{len(found.cases)} settings of single operators"
-    return f"{said}, {failed} of which failed." if failed else f"{said}."
-
-
-def _host(found: Found) -> str | None:
-    if not found.hosts:
-        return None
-    can = found.hosts[0].ceilings
-    said = [f"copies {rate(bench_machine.best(can.copy) / 1e9)} GB/s"] if can.copy else []
-    said += [
-        f"multiplies {rate(bench_machine.best(rates) / 1e9)} GFLOP/s in {kind}"
-        for kind, rates in can.flops.items()
-        if rates
-    ]
-    return f"This machine {', '.join(said)}."
+    texts = list(dict.fromkeys(text(row[name]) for row in rows if row.get(name) is not None))
+    if name in RANGES and len(texts) > 2:
+        kind = str if name == "taken" else int | float
+        values = sorted(row[name] for row in rows if isinstance(row.get(name), kind))
+        return f"{text(values[0])} to {text(values[-1])}"
+    more = f", and {len(texts) - MOST} more" if len(texts) > MOST else ""
+    return ", ".join(texts[:MOST]) + more

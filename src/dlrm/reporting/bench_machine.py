@@ -1,191 +1,243 @@
-"""The machine on a page of benchmarks: what it is, what it can do, and its gather curve."""
+"""Machines on a page of benchmarks: what they are and can do, and how near operators get to it."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from dlrm.reporting import charts
-from dlrm.reporting.bench_rows import Host, Step
-from dlrm.reporting.charts import Gather, Spot
-from dlrm.reporting.charts.gather import sized
-from dlrm.reporting.figures import absent, figure, key
-from dlrm.reporting.markup import Html, element
-from dlrm.reporting.record import measure
+from dlrm.reporting.bench_rows import Host, Results, Row, Step, best, binary
+from dlrm.reporting.bench_steps import role
+from dlrm.reporting.charts import Gather, Point, Roof
+from dlrm.reporting.charts.points import size
+from dlrm.reporting.page import Figure, Grid, Key, Section, Table
 from dlrm.reporting.series import LARGEST
-from dlrm.reporting.tables import fold, table
 from dlrm.reporting.words import UNKNOWN, number, rate
 from dlrm.terminal import human_bytes
 
 CURVES = (("model", ""), ("train", "4 1.5"), ("test", "1.5 2"))
-"""Colours and dashes of the curves, from the narrowest rows to the widest."""
+"""Colours and dashes of the gather curves, from the narrowest rows to the widest."""
+FLAT = {"fp32": "", "bf16": "5 2.5", "int8": "1.5 2"}
+"""How the roofs of arithmetic are dashed."""
+MOST = 1e12
+"""FLOP a byte, and GFLOP/s, that an axis has a place for."""
+ROW_BYTES = 64
+"""Bytes of the rows whose gather is a roof."""
+
+Models = Mapping[str, Sequence[tuple[str, float, float]]]
+"""Name, bytes and bytes of a row of the tables of each model."""
 
 
-def section(host: Host, steps: Sequence[Step], name: str) -> Html:
-    """Return a machine, with the tables of the models that ran on it."""
-    return element(
-        "section",
-        element("h2", f"Machine: {host.facts.cpu}"),
-        element(
-            "div",
-            table(["What it is", ""], _facts(host)),
-            table(["What it can do", ""], _can(host)),
-            class_="beside",
-        ),
-        element("div", _gather(host, steps, name), class_="grid"),
-        _tables(host, steps),
-    )
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Tables beside each other."""
+
+    tables: Sequence[Table]
 
 
-def caches(host: Host) -> list[tuple[str, int]]:
-    """Return names and bytes of the caches, the largest last."""
-    found = [(f"L{c.level} {binary(c.size_bytes)}", c.size_bytes) for c in host.facts.caches]
-    return sorted(found, key=lambda cache: cache[1])
+def machines(results: Results) -> list[Section]:
+    """Return a section for each machine, with the tables of the models that ran on it."""
+    sections = []
+    for at, host in enumerate(results.hosts):
+        models = _models([step for step in results.steps if step.machine == host.machine])
+        facts, can = (
+            Table(["What it is", ""], _facts(host)),
+            Table(["What it can do", ""], _can(host)),
+        )
+        parts = [Beside([facts, can]), Grid([_gather(host, models, f"gather-{at}")])]
+        sections.append(Section(f"Machine: {host.facts.cpu}", [*parts, *_tables(host, models)]))
+    return sections
 
 
-def binary(size: float) -> str:
-    """Return the size of a cache in powers of 1024, as data sheets have it, e.g. `48 KiB`."""
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.4g} {unit}"
-        size /= 1024
-    return f"{size:.4g} GiB"
-
-
-def best(rates: Mapping[int, float]) -> float:
-    """Return the rate with most threads."""
-    return rates[max(rates)]
-
-
-def _facts(host: Host) -> list[Html]:
+def _facts(host: Host) -> list[list[str]]:
     facts = host.facts
-    every = [
+    caches = [
         f"L{cache.level} {binary(cache.size_bytes)}"
         + (f" × {cache.instances}" if cache.instances != 1 else "")
         for cache in facts.caches
     ]
-    return _rows(
-        ("Cores", number(facts.cores)),
-        ("Virtual", UNKNOWN if facts.virtual is None else "yes" if facts.virtual else "no"),
-        ("Memory", human_bytes(facts.memory_bytes) if facts.memory_bytes else UNKNOWN),
-        ("Caches", ", ".join(every) or UNKNOWN),
-        ("Instructions", ", ".join(facts.instructions) or UNKNOWN),
-        ("Hardware counters", ", ".join(facts.counters) or "unavailable"),
-        ("Fingerprint", host.machine),
-    )
-
-
-def _can(host: Host) -> list[Html]:
-    can = host.ceilings
-    products = [
-        (f"Products in {kind}", _by_threads(rates, 1e9, "GFLOP/s"))
-        for kind, rates in can.flops.items()
+    return [
+        ["Cores", number(facts.cores)],
+        ["Virtual", UNKNOWN if facts.virtual is None else "yes" if facts.virtual else "no"],
+        ["Memory", human_bytes(facts.memory_bytes) if facts.memory_bytes else UNKNOWN],
+        ["Caches", ", ".join(caches) or UNKNOWN],
+        ["Instructions", ", ".join(facts.instructions) or UNKNOWN],
+        ["Hardware counters", ", ".join(facts.counters) or "unavailable"],
+        ["Fingerprint", host.machine],
     ]
-    return _rows(
-        ("Copy, read and written", _by_threads(can.copy, 1e9, "GB/s")),
-        *products,
-        ("64-byte rows at random", _by_threads(can.gather_by_threads, 1e6, "million/s")),
-        ("Smallest call", f"{1e6 * can.call_s:.2g} µs"),
-    )
+
+
+def _can(host: Host) -> list[list[str]]:
+    can = host.ceilings
+    return [
+        ["Copy, read and written", _by_threads(can.copy, 1e9, "GB/s")],
+        *(
+            [f"Products in {kind}", _by_threads(rates, 1e9, "GFLOP/s")]
+            for kind, rates in can.flops.items()
+        ),
+        ["64-byte rows at random", _by_threads(can.gather_by_threads, 1e6, "million/s")],
+        ["Smallest call", f"{1e6 * can.call_s:.2g} µs"],
+    ]
 
 
 def _by_threads(rates: Mapping[int, float], unit: float, name: str) -> str:
     if not rates:
         return "unavailable"
-    order = sorted(rates)
-    said = f"{rate(rates[order[-1]] / unit)} {name}"
-    if len(order) == 1:
-        return said
-    more = ", ".join(f"{rate(rates[threads] / unit)} with {threads}" for threads in order[:-1])
-    return f"{said} with {order[-1]} threads ({more})"
+    *fewer, most = sorted(rates)
+    whole = f"{rate(rates[most] / unit)} {name}"
+    more = ", ".join(f"{rate(rates[threads] / unit)} with {threads}" for threads in fewer)
+    return f"{whole} with {most} threads ({more})" if more else whole
 
 
-def _rows(*pairs: tuple[str, str]) -> list[Html]:
-    return [
-        element("tr", element("th", name, scope="row"), element("td", value))
-        for name, value in pairs
-    ]
+def _models(steps: Sequence[Step]) -> Models:
+    """Return the tables of each model, once."""
+    models: dict[str, list[tuple[str, float, float]]] = {}
+    for step in steps:
+        tables = [
+            (each.text("name"), each["bytes"], each["row_bytes"])
+            for each in step.each("tables")
+            if 0 < each["bytes"] < LARGEST and 0 < each["row_bytes"] < LARGEST
+        ]
+        if tables and tables not in models.values():
+            models[f"{step.text('arch')}, rows in {step.text('storage')}"] = tables
+    return models
 
 
-def _gather(host: Host, steps: Sequence[Step], name: str) -> Html:
-    title = "Random rows by the size of the table"
-    points = host.ceilings.gather
+def _gather(host: Host, models: Models, name: str) -> Figure:
+    title, points = "Random rows by the size of the table", host.ceilings.gather
     lengths = sorted({point.row_bytes for point in points})
     if not lengths:
-        return absent(title, "the machine's row has no gather curve")
-    curves = []
+        return Figure(title, "", "the machine's row has no gather curve")
+    curves, keys = [], []
     for wide, (color, dashes) in zip(lengths, CURVES, strict=False):
         line = sorted((float(p.table_bytes), 1e-6 / p.row_s) for p in points if p.row_bytes == wide)
-        sizes, rates = zip(*line, strict=True)
-        curves.append(Gather(sizes, rates, color, dashes))
-    spots = _spots(host, steps)
-    least = min(point.table_bytes for point in points)
-    shown = [spot for spot in spots if spot.size_bytes >= least]
-    drawn = charts.gather(name, title, curves, caches(host), shown)
-    keys = [
-        key(f"{wide}-byte rows", color, dashes or None)
-        for wide, (color, dashes) in zip(lengths, CURVES, strict=False)
+        curves.append(Gather([x for x, _ in line], [y for _, y in line], color, dashes))
+        keys.append(Key(f"{wide}-byte rows", color, dashes=dashes))
+    # Tables of equal size are one dot, and the largest come first
+    names: dict[tuple[float, float], Counter[str]] = {}
+    for tables in models.values():
+        for table, bytes_, wide in tables:
+            names.setdefault((bytes_, wide), Counter())[table] += 1
+    spots = [
+        Point(
+            next(iter(named)) if len(named) == 1 else f"{len(named)} × {size(bytes_)}",
+            bytes_,
+            1e-6 / host.ceilings.row_s(bytes_, wide),
+            "test",
+        )
+        for (bytes_, wide), named in sorted(names.items(), reverse=True)
     ]
+    least = min(point.table_bytes for point in points)
+    shown = [spot for spot in spots if spot.x >= least]
+    note = "Dotted: one cache of each level."
     if shown:
-        keys.append(key("tables of the models", "test"))
-    said = "Dotted: one cache of each level."
-    if shown:
-        said += " All tables of a model share the caches, so each is at most as fast as it stands."
+        keys.append(Key("tables of the models", "test", "diamond"))
+        note += " All tables of a model share the caches, so each is at most as fast as it stands."
     if len(shown) < len(spots):
-        said += f" Tables below {sized(least)} are not drawn: they are as fast as that."
-    return figure(title, keys, drawn, said)
+        note += f" Tables below {size(least)} are not drawn: they are as fast as that."
+    return Figure(title, charts.gather(name, curves, host.caches, shown), note, keys)
 
 
-def _spots(host: Host, steps: Sequence[Step]) -> list[Spot]:
-    """Return tables of equal size as one dot, and the largest first."""
-    found: dict[tuple[float, float], Counter[str]] = {}
-    for table_of in _distinct(steps).values():
-        for each_name, size, wide in table_of:
-            found.setdefault((size, wide), Counter())[each_name] += 1
-    spots = []
-    for (size, wide), names in sorted(found.items(), reverse=True):
-        text = next(iter(names)) if len(names) == 1 else f"{len(names)} × {sized(size)}"
-        spots.append(Spot(text, size, 1e-6 / host.ceilings.row_s(size, wide), "test"))
-    return spots
-
-
-def _distinct(steps: Sequence[Step]) -> dict[str, list[tuple[str, float, float]]]:
-    """Return (name, bytes, bytes of a row) of the tables of each model, once."""
-    found: dict[str, list[tuple[str, float, float]]] = {}
-    for step in steps:
-        listed = step.row.get("tables")
-        tables = [
-            (
-                str(each.get("name")),
-                measure(each.get("bytes"), 0),
-                measure(each.get("row_bytes"), 0),
-            )
-            for each in (listed if isinstance(listed, list) else [])
-            if isinstance(each, Mapping) and 0 < measure(each.get("bytes"), 0) < LARGEST
-        ]
-        if tables and tables not in found.values():
-            found[f"{step.arch}, rows in {step.storage}"] = tables
-    return found
-
-
-def _tables(host: Host, steps: Sequence[Step]) -> Html | None:
-    rows, points = [], host.ceilings.gather
-    for arch, tables in _distinct(steps).items():
-        for name, size, wide in sorted(tables, key=lambda each: -each[1]):
-            fits = next((text for text, room in caches(host) if size <= room), "memory")
-            row_s = f"{1e9 * host.ceilings.row_s(size, wide):.3g}" if points else UNKNOWN
-            rows.append(
-                element(
-                    "tr",
-                    element("th", name, scope="row"),
-                    element("td", arch),
-                    *(
-                        element("td", cell, class_="n")
-                        for cell in (human_bytes(size), f"{wide:.0f} B", row_s)
-                    ),
-                    element("td", fits),
-                )
-            )
-    if not rows:
-        return None
+def _tables(host: Host, models: Models) -> list[Table]:
+    rows = []
+    for arch, tables in models.items():
+        for name, bytes_, wide in sorted(tables, key=lambda table: -table[1]):
+            fits = next((text for text, room in host.caches if bytes_ <= room), "memory")
+            known = host.ceilings.gather
+            row_s = f"{1e9 * host.ceilings.row_s(bytes_, wide):.3g}" if known else UNKNOWN
+            rows.append([name, arch, human_bytes(bytes_), f"{wide:.0f} B", row_s, fits])
     heads = ["Table", "Model", "Size", "Row", "ns a row", "Fits into"]
-    grid = table(heads, rows, numbers=heads[2:5], caption="Each alone, as the curve has it")
-    return fold(f"{len(rows)} tables on the curve", grid)
+    caption, summary = "Each alone, as the curve has it", f"{len(rows)} tables on the curve"
+    return [Table(heads, rows, heads[2:5], caption, summary)] if rows else []
+
+
+def rooflines(results: Results) -> list[Grid]:
+    """Return a figure for each suite and machine, with every operator that does arithmetic."""
+    figures = []
+    for at, machine in enumerate(results.machines):
+        on = f" on {machine}" if len(results.machines) > 1 else ""
+        dots: dict[str, _Dots] = {}
+        first = results.headlines
+        for step in (*first, *(step for step in results.steps if step not in first)):
+            if step.machine == machine:
+                dots.setdefault(step.suite, _Dots()).add_step(step, named=step in first)
+        cases = [c for c in results.cases if c.machine == machine and not c.text("error")]
+        for case in sorted(cases, key=lambda case: -case["ms"]):
+            dots.setdefault("ops", _Dots()).add_case(case)
+        for suite, drawn in dots.items():
+            name, title = f"roof-{suite}-{at}", f"Roofline: {suite}{on}"
+            figures.append(drawn.figure(name, title, results.host(machine)))
+    return [Grid(figures)] if figures else []
+
+
+class _Dots:
+    """Operators of a suite for its roofline."""
+
+    def __init__(self) -> None:
+        self.points: list[Point] = []
+        self.names: dict[str, str] = {}
+        """Colours by the name of a numbered dot, in the order of the numbers."""
+        self.rest: dict[str, None] = {}
+        """Operators without arithmetic."""
+
+    def add_step(self, step: Step, *, named: bool) -> None:
+        for each in step.operators:
+            operator = each.text("name")
+            label = f"{operator}, {step.text('arch')} {step['batch_size']:,.0f}"
+            self._add(operator, label if named else "", each["intensity"], each)
+
+    def add_case(self, case: Row) -> None:
+        operator, moved = case.text("operator"), case["bytes"]
+        named = operator not in self.names
+        intensity = case["flops"] / moved if moved > 0 else 0.0
+        self._add(operator, operator if named else "", intensity, case)
+
+    def _add(self, operator: str, label: str, intensity: float, row: Row) -> None:
+        speed, moved = row["gflops_per_s"], row["gb_per_s"]
+        if 1 / MOST < intensity < MOST and 1 / MOST < speed < MOST:
+            if label:
+                self.names[label] = role(operator)
+            text = str(len(self.names)) if label else ""
+            self.points.append(Point(text, intensity, speed, role(operator)))
+        elif (
+            label and moved > 0 and not any(name.startswith(f"{operator} (") for name in self.rest)
+        ):
+            self.rest[f"{operator} ({rate(moved)} GB/s)"] = None
+
+    def figure(self, name: str, title: str, host: Host | None) -> Figure:
+        if not self.points:
+            return Figure(title, "", "no operator here does arithmetic")
+        # Of one step alone, what it is goes without saying
+        once = len({label.partition(", ")[2] for label in self.names}) == 1
+        keys = [
+            Key(label.partition(", ")[0] if once else label, color, str(at))
+            for at, (label, color) in enumerate(self.names.items(), start=1)
+        ]
+        roofs = _roofs(host) if host else []
+        for roof in roofs:
+            unit, color = ("GB/s", "muted") if roof.memory else ("GFLOP/s", "ink")
+            keys.append(Key(f"{roof.label}: {rate(roof.rate)} {unit}", color, dashes=roof.dashes))
+        notes = (
+            [] if host else ["The machine was not measured: dlrm bench machine draws its roofs."]
+        )
+        if any(not point.label for point in self.points):
+            notes.append("Small dots: other settings.")
+        if self.rest:
+            notes.append(f"Without arithmetic, and so not here: {', '.join(self.rest)}.")
+        return Figure(title, charts.roofline(name, roofs, self.points), " ".join(notes), keys)
+
+
+def _roofs(host: Host) -> list[Roof]:
+    can = host.ceilings
+    roofs = [
+        Roof(kind, best(can.flops[kind]) / 1e9, False, dashes)
+        for kind, dashes in FLAT.items()
+        if can.flops.get(kind)
+    ]
+    if can.copy:
+        roofs.append(Roof("memory", best(can.copy) / 1e9, True, ""))
+    if can.gather:
+        # Rows at random places of the largest table
+        largest = max(point.table_bytes for point in can.gather)
+        gathered = ROW_BYTES / can.row_s(largest, ROW_BYTES) / 1e9
+        roofs.append(Roof(f"random {ROW_BYTES}-byte rows", gathered, True, "1.5 2"))
+    return roofs

@@ -2,26 +2,22 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from dlrm.files import write_bytes
 from dlrm.reporting import charts
-from dlrm.reporting.document import document
-from dlrm.reporting.figures import absent, figure, key, note
-from dlrm.reporting.markup import Html, bar, element
+from dlrm.reporting.comparison import mean_of
+from dlrm.reporting.page import Figure, Grid, Page, Section, Table, line_keys, line_note, save
 from dlrm.reporting.series import Line, line, window
-from dlrm.reporting.tables import table
-from dlrm.reporting.words import number
+from dlrm.reporting.words import METRICS, number
 from dlrm.run import Run
 from dlrm.training.comparison import Candidate, Comparison
 from dlrm.training.significance import LEVEL
 
 OPTIMIZERS = {"sgd": "SGD", "adagrad": "Adagrad"}
-ROLES = {"dlrm": "model", "dcn": "train"}
 NAMES = {"dlrm": "DLRM", "dcn": "DCN"}
-METRICS = ("accuracy", "auc", "log_loss")
+ROLES = {"dlrm": "model", "dcn": "train"}
+SHOWN = ("accuracy", "auc", "log_loss")
 
 
 def conclusion(comparisons: Mapping[str, Comparison]) -> str:
@@ -34,72 +30,52 @@ def conclusion(comparisons: Mapping[str, Comparison]) -> str:
         chance = compared.chance(compared.of("dlrm"), compared.of("dcn"), "accuracy")
         if chance is None or chance >= LEVEL:
             why = "with so few seeds" if chance is None else "by more than the noise of the seeds"
-            sentences.append(
-                f"With {OPTIMIZERS[optimizer]}, DLRM and DCN are not told apart {why}: accuracy "
-                f"{number(dlrm)} and {number(dcn)} on the {compared.split} rows."
-            )
-            continue
-        ahead, behind = ("DLRM", "DCN") if dlrm >= dcn else ("DCN", "DLRM")
-        sentences.append(
-            f"With {OPTIMIZERS[optimizer]}, {ahead} is ahead of {behind}: accuracy "
-            f"{number(max(dlrm, dcn))} against {number(min(dlrm, dcn))} on the {compared.split} "
-            "rows."
-        )
+            came = f"DLRM and DCN are not told apart {why}: accuracy {number(dlrm)} and"
+            came += f" {number(dcn)}"
+        else:
+            ahead, behind = ("DLRM", "DCN") if dlrm >= dcn else ("DCN", "DLRM")
+            came = f"{ahead} is ahead of {behind}: accuracy {number(max(dlrm, dcn))} against"
+            came += f" {number(min(dlrm, dcn))}"
+        sentences.append(f"With {OPTIMIZERS[optimizer]}, {came} on the {compared.split} rows.")
     return " ".join(sentences)
 
 
-def render(comparisons: Mapping[str, Comparison], title: str) -> str:
-    """Return the page; equal runs give equal pages."""
+def page(comparisons: Mapping[str, Comparison], title: str) -> Page:
+    """Return the page of the experiment, by optimizer."""
     first = next(iter(comparisons.values()))
     seeds = max(len(candidate.seeds) for candidate in first.candidates)
-    about = f"{first.data} · {seeds} seed{'s' if seeds > 1 else ''} · after arXiv 1906.00091"
-    drawn = [_chart(optimizer, compared) for optimizer, compared in comparisons.items()]
-    return document(
-        f"{title}: DLRM against DCN",
-        element(
-            "header",
-            bar("dlrm experiment"),
-            element("h1", "DLRM against DCN"),
-            element("p", about, class_="made"),
-            element("p", conclusion(comparisons), class_="verdict"),
-        ),
-        element(
-            "main",
-            element(
-                "section",
-                element("h2", "Accuracy over one epoch"),
-                element("div", *drawn, class_="grid"),
+    return Page(
+        kind="dlrm experiment",
+        title="DLRM against DCN",
+        window=f"{title}: DLRM against DCN",
+        about=f"{first.data} · {seeds} seed{'s' if seeds > 1 else ''} · after arXiv 1906.00091",
+        verdict=conclusion(comparisons),
+        sections=[
+            Section(
+                "Accuracy over one epoch",
+                [Grid([_chart(name, compared) for name, compared in comparisons.items()])],
             ),
-            element("section", element("h2", "In numbers"), _numbers(comparisons)),
-        ),
+            Section("In numbers", [_numbers(comparisons, first.split)]),
+        ],
     )
 
 
 def write(folder: Path, comparisons: Mapping[str, Comparison]) -> Path:
-    """Write figure5.html into the folder of the experiment and return where it is.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-
-    """
-    target = folder / "figure5.html"
-    write_bytes(target, render(comparisons, folder.name).encode("utf-8", "replace"))
-    return target
+    """Write figure5.html into the folder of the experiment and return where it is."""
+    return save(page(comparisons, folder.name), folder / "figure5.html")
 
 
-def _chart(optimizer: str, compared: Comparison) -> Html:
-    lines = [
+def _chart(optimizer: str, compared: Comparison) -> Figure:
+    curves = [
         _curve(compared.of(name), split) for name in NAMES for split in ("train", "validation")
     ]
-    lines = [line for line in lines if len(line)]
+    curves = [curve for curve in curves if len(curve)]
     title = f"{OPTIMIZERS[optimizer]}: accuracy"
-    if not lines:
-        return absent(title, "nothing was evaluated during training")
-    drawing = charts.curves(
-        f"accuracy-{optimizer}", title, lines, y_label="share of rows that are right"
-    )
-    legend = [key(line.label, line.role, "4 1.5" if line.dashed else None) for line in lines]
-    return figure(title, legend, drawing, note(lines, window(lines).hidden))
+    if not curves:
+        return Figure(title, "", "nothing was evaluated during training")
+    name = f"accuracy-{optimizer}"
+    drawing = charts.curves(name, curves, y_label="share of rows that are right")
+    return Figure(title, drawing, line_note(curves, window(curves).hidden), line_keys(curves))
 
 
 def _curve(candidate: Candidate, split: str) -> Line:
@@ -109,29 +85,22 @@ def _curve(candidate: Candidate, split: str) -> Line:
         for event in Run.open(Path(seed.run or "")).metrics():
             if event["event"] == "eval" and event["split"] == split:
                 at[event["step"]].append(event["accuracy"])
-    label = f"{NAMES[candidate.name]}, {split}"
     points = [(float(step), fmean(values)) for step, values in sorted(at.items())]
-    return replace(line(label, ROLES[candidate.name], points), dashed=split == "train")
+    name, dashes = candidate.name, "4 1.5" if split == "train" else ""
+    return line(f"{NAMES[name]}, {split}", ROLES[name], points, dashes=dashes)
 
 
-def _numbers(comparisons: Mapping[str, Comparison]) -> Html:
-    rows = []
-    for optimizer, compared in comparisons.items():
-        for name, shown in NAMES.items():
-            candidate = compared.of(name)
-            cells = [f"{candidate.lr:g}", f"{candidate.parameters:,}"]
-            for metric in METRICS:
-                mean, spread = candidate.mean(metric), candidate.spread(metric)
-                cells.append(
-                    number(mean) if spread is None else f"{number(mean)} ± {number(spread)}"
-                )
-            rows.append(
-                element(
-                    "tr",
-                    element("th", f"{shown}, {OPTIMIZERS[optimizer]}", scope="row"),
-                    *(element("td", cell, class_="n") for cell in cells),
-                )
-            )
-    heads = ["Model and optimizer", "Rate", "Parameters", "Accuracy", "AUC", "Log loss"]
-    caption = f"On the {next(iter(comparisons.values())).split} rows"
-    return table(heads, rows, numbers=heads[1:], caption=caption)
+def _numbers(comparisons: Mapping[str, Comparison], split: str) -> Table:
+    rows = [
+        [
+            f"{shown}, {OPTIMIZERS[optimizer]}",
+            f"{candidate.lr:g}",
+            f"{candidate.parameters:,}",
+            *(mean_of(candidate, metric) for metric in SHOWN),
+        ]
+        for optimizer, compared in comparisons.items()
+        for name, shown in NAMES.items()
+        for candidate in (compared.of(name),)
+    ]
+    heads = ["Model and optimizer", "Rate", "Parameters", *(METRICS[name] for name in SHOWN)]
+    return Table(heads, rows, heads[1:], f"On the {split} rows")

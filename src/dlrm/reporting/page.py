@@ -1,91 +1,248 @@
-"""The report of a run: one file that needs no other, and no network.
+"""Pages: what they are made of, and how they become one HTML file that needs no network.
 
-In: a run directory. Out: report.html in it, whole or not there. A record is read from the files,
-each section turns it into HTML, and the charts are drawn into it.
+A page gathers what it shows in parts, as plain text and numbers; the templates beside this file
+turn them into HTML, in which all text is escaped. A new kind of part is a class, here or beside the
+page that alone has it, and a macro of its name in `templates/parts.html`.
 """
 
+import base64
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
+from typing import Any
 
-from dlrm.errors import RunError
+from dlrm.errors import MissingExtraError
 from dlrm.files import write_bytes
-from dlrm.reporting import (
-    column_figure,
-    dataset,
-    masthead,
-    members,
-    next_commands,
-    result,
-    score_figures,
-    settings,
-    training_figures,
-)
-from dlrm.reporting.document import document
-from dlrm.reporting.markup import Html, element, join
-from dlrm.reporting.record import Record, read
+from dlrm.reporting.charts.drawing import DASHES, PALETTE
+from dlrm.reporting.series import Level, Line
+from dlrm.reporting.words import compact
+
+TEMPLATES = Path(__file__).with_name("templates")
 
 
-def render(record: Record) -> str:
-    """Return the page for a record; equal records give equal pages."""
-    return document(
-        f"{record.recipe}: dlrm run report",
-        masthead.head(record),
-        element(
-            "main",
-            *_measured(record),
-            dataset.section(record),
-            settings.section(record),
-            next_commands.section(record),
-        ),
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An entry of a legend."""
+
+    label: str
+    role: str
+    """Its colour."""
+    mark: str = "line"
+    """`line`, `dot`, `diamond` or `square`; else the number that stands at a dot."""
+    dashes: str = ""
+    """Of a line, lengths of dashes and gaps; nothing for a solid one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A drawing with its title, its legend, and what one could not see from it."""
+
+    title: str
+    svg: str
+    """The drawing; nothing where it cannot be drawn, and `note` says why."""
+    note: str = ""
+    legend: Sequence[Key] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Figures beside each other."""
+
+    figures: Sequence[Figure]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell of a table that is more than its text."""
+
+    text: str
+    small: str = ""
+    """Stands below it."""
+    strong: bool = False
+    value: float | None = None
+    """What rows are sorted by."""
+    bar: float | None = None
+    """Length of a bar beside the text, from 0 to 1."""
+    span: int = 1
+    """Columns that it covers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table that scrolls by itself where a screen is too narrow for it."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str | Cell]]
+    numbers: Collection[str] = ()
+    """The heads above columns of numbers, which stand to the right."""
+    caption: str = ""
+    summary: str = ""
+    """Where there is one, the table folds away below it."""
+    shown: bool = False
+    """Whether a table that folds away is open at first."""
+    named: int | None = 0
+    """Column that names the rows."""
+    sorted_by: str = ""
+    """The head by which the rows come sorted, largest first; a click on a head sorts them anew."""
+    code: bool = False
+    """Whether names are code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+    role: str = "note"
+    """Class of the style sheet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Lines of code or of text, folded away below a summary."""
+
+    summary: str
+    lines: Sequence[str]
+    shown: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A line for a shell, with a button that copies it."""
+
+    what: str
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading and what stands below it: parts that have a macro of their name."""
+
+    title: str
+    parts: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A headline number, and its interval."""
+
+    name: str
+    value: str
+    small: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A way from one end to the other with marks on it: role, text and place from 0 to 1."""
+
+    title: str
+    marks: Sequence[tuple[str, str, str, float]]
+    """Role, name, value and place of each."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """A page: its head, and its sections."""
+
+    kind: str
+    """The command that writes it."""
+    title: str
+    about: str
+    """What was measured and on what, in a line."""
+    verdict: str
+    """What came out, in a sentence or some."""
+    sections: Sequence[Section]
+    window: str = ""
+    """Title of the window; by default title and kind."""
+    gauge: Gauge | None = None
+    tiles: Sequence[Tile] = ()
+    notices: Sequence[str] = ()
+    scripts: Sequence[str] = ("page.js",)
+    """Files of the templates' folder."""
+
+
+def level_keys(levels: Sequence[Level]) -> list[Key]:
+    """Return entries of a legend for levels."""
+    return [Key(level.label, level.role, dashes=DASHES[level.role]) for level in levels]
+
+
+def line_keys(lines: Sequence[Line]) -> list[Key]:
+    """Return entries of a legend for lines; lines of one label share one."""
+    first = {line.label: line for line in reversed(lines)}
+    return [
+        Key(label, first[label].role, "diamond" if first[label].role == "test" else "line",
+            first[label].dashes)
+        for label in dict.fromkeys(line.label for line in lines)
+    ]  # fmt: skip
+
+
+def line_note(lines: Sequence[Line], hidden: int = 0) -> str:
+    """Say what a reader could not see from drawn lines alone."""
+    sentences = []
+    groups = max((line.group for line in lines), default=1)
+    if groups > 1:
+        sentences.append(
+            f"Each point is the mean of {groups} measurements; the band holds them all."
+        )
+    if hidden:
+        points = "points are" if hidden > 1 else "point is"
+        sentences.append(f"{compact(hidden)} early {points} outside of the frame.")
+    if dropped := sum(line.dropped for line in lines):
+        what, are = ("measurement", "is") if dropped == 1 else ("measurements", "are")
+        sentences.append(f"{compact(dropped)} {what} {are} not finite and {are} not drawn.")
+    return " ".join(sentences)
+
+
+def render(page: Page) -> str:
+    """Return the HTML of a page; equal pages give equal HTML.
+
+    Raises:
+        MissingExtraError: Jinja2 is not installed.
+
+    """
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingExtraError("report.html", "report") from error
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES, encoding="utf-8"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["macro"] = lambda part: type(part).__name__.lower()
+    environment.filters["data"] = data
+    scripts = [(TEMPLATES / name).read_text(encoding="utf-8") for name in page.scripts]
+    return environment.get_template("page.html").render(
+        page=page,
+        palette=PALETTE,
+        scripts=scripts,
+        # No script but these runs, whatever the names in a run say
+        hashes=[base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts],
     )
 
 
-def _measured(record: Record) -> list[Html | None]:
-    """Return the sections about what was measured; of several labels one for each."""
-    training = _charts("Training", training_figures.section(record))
-    if len(record.labels) == 1:
-        title = "Predictions" if record.task == "regression" else "Scores"
-        figures = join(score_figures.section(record), column_figure.figure_of(record))
-        scores = _charts(title, figures)
-        return [result.section(record), members.section(record), training, scores]
-    sections = [
-        element(
-            "section",
-            element("h2", f"Label {one.labels[0]}"),
-            *result.tables(one),
-            element(
-                "div",
-                training_figures.of_label(one),
-                score_figures.section(one),
-                column_figure.figure_of(one),
-                class_="grid",
-            ),
-        )
-        for one in record.by_label
-    ]
-    return [*sections, members.section(record), training]
+def save(page: Page, path: Path) -> Path:
+    """Write a page into a file, whole or not at all, and return where it is."""
+    write_bytes(path, render(page).encode("utf-8", "replace"))
+    return path
 
 
-def _charts(title: str, figures: Html) -> Html:
-    return element("section", element("h2", title), element("div", figures, class_="grid"))
+def data(values: Sequence[Any]) -> str:
+    """Return values as JSON, one a line, that cannot end the script element that it stands in."""
+    lines = ",\n".join(json.dumps(_plain(value), allow_nan=False) for value in values)
+    safe = lines.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    return f"[\n{safe}\n]"
 
 
-def write(run_path: Path | str) -> Path:
-    """Write the report of a run and return where it is.
-
-    Args:
-        run_path: A run directory, finished or not.
-
-    Raises:
-        RunError: It is not a run directory, one of its files is not JSON, or the report cannot be
-            written there.
-        MissingExtraError: matplotlib is not installed.
-
-    """
-    folder = Path(run_path)
-    page = render(read(folder)).encode("utf-8", "replace")
-    target = folder / "report.html"
-    try:
-        write_bytes(target, page)
-    except OSError as error:
-        raise RunError(f"{target} cannot be written: {error.strerror}") from error
-    return target
+def _plain(value: Any) -> Any:
+    """Return a value that JSON has words for."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not isfinite(value) else value

@@ -3,16 +3,12 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dlrm.files import write_bytes
 from dlrm.planning.placement import Kind, Plan, Shard
 from dlrm.planning.planned import Planned
 from dlrm.planning.simulated import Simulated
 from dlrm.reporting import charts
-from dlrm.reporting.charts import Part
-from dlrm.reporting.document import document
-from dlrm.reporting.figures import absent, figure, key
-from dlrm.reporting.markup import Html, bar, element
-from dlrm.reporting.tables import table
+from dlrm.reporting.charts import Piece
+from dlrm.reporting.page import Figure, Grid, Key, Page, Section, Table, save
 from dlrm.reporting.words import compact
 from dlrm.terminal import human_bytes
 
@@ -54,142 +50,108 @@ def conclusion(run: Planned) -> str:
     )
 
 
-def render(run: Planned, name: str, simulated: Sequence[Simulated] = ()) -> str:
-    """Return the page; equal plans give equal pages."""
+def page(run: Planned, name: str, simulated: Sequence[Simulated] = ()) -> Page:
+    """Return the page of a plan.
+
+    Args:
+        run: The plan.
+        name: Name of the data.
+        simulated: The same run on more and more devices.
+
+    """
     model = run.config.model.name
-    about = f"{run.kept.parameters:,} parameters in {len(run.kept.tables)} tables and around them"
-    return document(
-        f"{model}: dlrm plan",
-        element(
-            "header",
-            bar("dlrm plan"),
-            element("h1", f"{model} on {name}"),
-            element("p", about, class_="made"),
-            element("p", conclusion(run), class_="verdict"),
-        ),
-        element(
-            "main",
-            element(
-                "section",
-                element("h2", "On each device"),
-                element("div", *_charts(run), class_="grid"),
-            ),
-            _simulated(simulated),
-            _tables(run.plan) if run.plan else None,
-        ),
+    return Page(
+        kind="dlrm plan",
+        title=f"{model} on {name}",
+        window=f"{model}: dlrm plan",
+        about=f"{run.kept.parameters:,} parameters in {len(run.kept.tables)} tables and around "
+        "them",
+        verdict=conclusion(run),
+        sections=[
+            Section("On each device", [Grid(_charts(run))]),
+            *_simulated(simulated),
+            *([Section("Tables", [_tables(run.plan)])] if run.plan else []),
+        ],
     )
 
 
 def write(target: Path, run: Planned, name: str, simulated: Sequence[Simulated] = ()) -> Path:
-    """Write the page and return where it is.
-
-    Args:
-        target: The file.
-        run: The plan.
-        name: Of the data.
-        simulated: The same run on more and more devices.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-
-    """
-    write_bytes(target, render(run, name, simulated).encode("utf-8", "replace"))
-    return target
+    """Write the page into a file and return where it is; arguments as those of `page`."""
+    return save(page(run, name, simulated), target)
 
 
-def _charts(run: Planned) -> list[Html]:
+def _charts(run: Planned) -> list[Figure]:
     plan = run.plan
     if plan is None:
-        return [absent("Memory", run.reason or "it does not fit")]
-    rest = run.footprint.rest_bytes
-    memory = _stacks(plan, plan.shard_bytes)
-    work = _stacks(plan, lambda shard: plan.shard_lookups(shard) * shard.columns)
-    legend = [key(NAMES[kind], ROLES[kind], dot=True) for kind in ROLES if kind in plan.kinds]
-    title = "Memory of each device"
-    first = figure(
-        title,
-        [*legend, key("everything else", "muted", dot=True)],
-        charts.stacks(
-            "memory", title, [[Part(rest, "muted"), *parts] for parts in memory],
-            run.world.memory_bytes, y_label="bytes", shown=human_bytes,
+        return [Figure("Memory", "", run.reason or "it does not fit")]
+    rest, limit = Piece(run.footprint.rest_bytes, "muted", light=True), run.world.memory_bytes
+    memory = [[rest, *pieces] for pieces in stacked(plan, plan.shard_bytes)]
+    work = stacked(plan, lambda shard: plan.shard_lookups(shard) * shard.columns)
+    legend = [Key(NAMES[kind], ROLES[kind], "dot") for kind in ROLES if kind in plan.kinds]
+    return [
+        Figure(
+            "Memory of each device",
+            charts.stacks(
+                "memory", memory, x_label="device", y_label="bytes", limit=limit, shown=human_bytes
+            ),
+            f"Tables with their optimizer state; a device has {human_bytes(limit)}.",
+            [*legend, Key("everything else", "muted", "dot")],
         ),
-        f"Tables with their optimizer state; a device has {human_bytes(run.world.memory_bytes)}.",
-    )  # fmt: skip
-    title = "Work of each device"
-    second = figure(
-        title,
-        legend,
-        charts.stacks("work", title, work, y_label="numbers read for a sample", shown=compact),
-        "Ids are taken to be spread evenly over the rows of a table.",
-    )
-    return [first, second]
+        Figure(
+            "Work of each device",
+            charts.stacks("work", work, x_label="device", y_label="numbers read for a sample"),
+            "Ids are taken to be spread evenly over the rows of a table.",
+            legend,
+        ),
+    ]
 
 
-def _simulated(simulated: Sequence[Simulated]) -> Html | None:
+def _simulated(simulated: Sequence[Simulated]) -> list[Section]:
     steps = [(result.devices, result.step) for result in simulated if result.step is not None]
     if not steps:
-        return None
-    title = "Time of a step"
-    drawn = charts.scaling(
-        "scaling",
-        title,
+        return []
+    bars = [
         [
-            (
-                devices,
-                [
-                    Part(sum(getattr(step, f"{part}_s") for part in parts) * 1e3, role)
-                    for parts, role, _ in STEP
-                ],
-            )
-            for devices, step in steps
-        ],
+            Piece(1e3 * sum(getattr(step, f"{part}_s") for part in parts), role, role == "muted")
+            for parts, role, _ in STEP
+        ]
+        for _, step in steps
+    ]
+    texts = [compact(devices) for devices, _ in steps]
+    figure = Figure(
+        "Time of a step",
+        charts.stacks("scaling", bars, x_label="devices", y_label="ms", texts=texts),
+        "Simulated; what is hidden behind something else is not drawn.",
+        [Key(words, role, "dot") for _, role, words in STEP],
     )
-    legend = [key(words, role, dot=True) for _, role, words in STEP]
-    text = "Simulated; what is hidden behind something else is not drawn."
-    return element(
-        "section",
-        element("h2", "On more devices"),
-        element("div", figure(title, legend, drawn, text), class_="grid"),
-    )
+    return [Section("On more devices", [Grid([figure])])]
 
 
-def _stacks(plan: Plan, value: Callable[[Shard], float]) -> list[list[Part]]:
+def stacked(plan: Plan, value: Callable[[Shard], float]) -> list[list[Piece]]:
     """Return the parts of each device: large ones one by one, small ones of a kind together."""
     devices: list[dict[Kind, list[float]]] = [{} for _ in range(plan.world)]
     for shard in plan.shards:
         devices[shard.rank].setdefault(plan.kinds[shard.table], []).append(value(shard))
-    highest = max(sum(map(sum, device.values())) for device in devices)
+    small = SMALL * max(sum(map(sum, device.values())) for device in devices)
+
+    def pieces(values: Sequence[float]) -> list[float]:
+        large = sorted((each for each in values if each >= small), reverse=True)
+        return [*large, sum(each for each in values if each < small)]
+
     return [
-        [
-            Part(part, ROLES[kind])
-            for kind in ROLES
-            for part in _lumped(device.get(kind, []), SMALL * highest)
-        ]
+        [Piece(part, ROLES[kind]) for kind in ROLES for part in pieces(device.get(kind, []))]
         for device in devices
     ]
 
 
-def _lumped(values: Sequence[float], small: float) -> list[float]:
-    rest = sum(value for value in values if value < small)
-    return [*sorted((value for value in values if value >= small), reverse=True), rest]
-
-
-def _tables(plan: Plan) -> Html:
-    order = sorted(range(len(plan.tables)), key=lambda t: -plan.tables[t].size_bytes)
-    heads = ["Table", "Rows", "Dim", "Memory", "Kind", "Devices"]
+def _tables(plan: Plan) -> Table:
     rows = []
-    for t in order:
+    for t in sorted(range(len(plan.tables)), key=lambda t: -plan.tables[t].size_bytes):
         held, shards = plan.tables[t], plan.of(t)
         where = str(shards[0].rank) if len(shards) == 1 else f"{len(shards)} devices"
-        cells = [f"{held.num_embeddings:,}", str(held.dim), human_bytes(held.size_bytes)]
+        size = human_bytes(held.size_bytes)
         rows.append(
-            element(
-                "tr",
-                element("th", held.name, scope="row"),
-                *(element("td", cell, class_="n") for cell in cells),
-                element("td", plan.kinds[t]),
-                element("td", where),
-            )
+            [held.name, f"{held.num_embeddings:,}", str(held.dim), size, plan.kinds[t], where]
         )
-    grid = table(heads, rows, numbers=heads[1:4], caption="Largest first")
-    return element("section", element("h2", "Tables"), grid)
+    heads = ["Table", "Rows", "Dim", "Memory", "Kind", "Devices"]
+    return Table(heads, rows, heads[1:4], "Largest first")

@@ -12,6 +12,7 @@ from typing import Any
 
 from dlrm.errors import RunError
 from dlrm.reporting.series import elapsed
+from dlrm.reporting.words import measure
 from dlrm.run import IMPORTANCE, Run
 from dlrm.schema import Schema
 
@@ -154,16 +155,6 @@ def _of_label(event: Event, label: str) -> Event:
     mine = event.get("labels")
     mine = mine.get(label) if isinstance(mine, dict) else None
     return {**event, **mine} if isinstance(mine, dict) else event
-
-
-def measure(value: object, default: float = math.nan) -> float:
-    """Return a number from JSON as a float; `default` for null, text and everything else."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError:
-            return math.inf if value > 0 else -math.inf
-    return default
 
 
 def read(path: Path) -> Record:

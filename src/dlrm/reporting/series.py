@@ -1,7 +1,4 @@
-"""Measurements made ready to draw: finite, thinned and with a window that shows them.
-
-Nothing here knows how a chart is drawn. Roles name colours; the page's style sheet says which.
-"""
+"""Measurements made ready to draw: finite, thinned and with a window that shows them."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -25,6 +22,7 @@ class Line:
 
     label: str
     role: str
+    """Its colour."""
     x: Floats
     y: Floats
     low: Floats
@@ -34,7 +32,8 @@ class Line:
     """How many measurements each point is the mean of."""
     dropped: int = 0
     """Measurements that were not finite, and are not drawn."""
-    dashed: bool = False
+    dashes: str = ""
+    """Lengths of dashes and gaps, as SVG writes them; nothing for a solid line."""
 
     def __len__(self) -> int:
         return len(self.x)
@@ -60,38 +59,44 @@ class Window:
     """Points outside of it."""
 
 
-def line(label: str, role: str, points: Iterable[tuple[float, float]], *, most: int = MOST) -> Line:
+def line(
+    label: str,
+    role: str,
+    points: Iterable[tuple[float, float]],
+    *,
+    most: int = MOST,
+    dashes: str = "",
+) -> Line:
     """Return points as a line of at most `most` points, each the mean of equally many."""
     all_xy = np.asarray(list(points), dtype=np.float64).reshape(-1, 2)
     xy = all_xy[(np.abs(np.nan_to_num(all_xy, nan=math.inf)) <= LARGEST).all(axis=1)]
-    dropped = len(all_xy) - len(xy)
     group = max(1, math.ceil(len(xy) / most))
-    if group == 1:
-        x, y = xy[:, 0], xy[:, 1]
-        return Line(label, role, x, y, y, y, 1, dropped)
-    starts = np.arange(0, len(xy), group)
-    sizes = np.diff(np.append(starts, len(xy)))
-    x, y = (np.add.reduceat(xy[:, axis], starts) / sizes for axis in (0, 1))
-    low, high = (reduce.reduceat(xy[:, 1], starts) for reduce in (np.minimum, np.maximum))
-    return Line(label, role, x, y, low, high, group, dropped)
+    x, y = xy[:, 0], xy[:, 1]
+    low, high = y, y
+    if group > 1:
+        starts = np.arange(0, len(xy), group)
+        sizes = np.diff(np.append(starts, len(xy)))
+        low, high = (reduce.reduceat(y, starts) for reduce in (np.minimum, np.maximum))
+        x, y = (np.add.reduceat(axis, starts) / sizes for axis in (x, y))
+    return Line(label, role, x, y, low, high, group, len(all_xy) - len(xy), dashes)
 
 
-def window(lines: Sequence[Line], levels: Sequence[Level] = (), *, log: bool = True) -> Window:
+def window(lines: Sequence[Line], levels: Sequence[Level] = ()) -> Window:
     """Return the part of the y axis worth showing.
 
     The first steps of a training are often far away from all others; where they would flatten the
     rest to a line they are left outside, and counted.
     """
-    known = [level.value for level in levels if abs(level.value) <= LARGEST]
-    everything = np.concatenate([line.y for line in lines] + [np.asarray(known)])
+    known = np.asarray([level.value for level in levels if abs(level.value) <= LARGEST])
+    everything = np.concatenate([*(line.y for line in lines), known])
     if not everything.size:
         return Window(0.0, 1.0)
-    settled = np.concatenate([_settled(line) for line in lines] + [np.asarray(known)])
+    settled = np.concatenate([*map(_settled, lines), known])
     span, spread = np.ptp(everything), np.ptp(settled)
     shown = settled if spread > 0 and span > 4 * spread else everything
     low, high = float(shown.min()), float(shown.max())
     hidden = int(((everything < low) | (everything > high)).sum())
-    if log and low > 0 and high / low > 30:
+    if low > 0 and high / low > 30:
         return Window(low / 1.3, high * 1.3, True, hidden)
     pad = 0.07 * (high - low) or 0.05 * abs(high) or 0.5
     return Window(low - pad, high + pad, False, hidden)
@@ -101,8 +106,7 @@ def _settled(line: Line) -> Floats:
     """Return the y values after the first twentieth of a line that is long enough to have one."""
     if len(line) < 20:
         return line.y
-    start = line.x[0] + 0.05 * (line.x[-1] - line.x[0])
-    return line.y[line.x > start]
+    return line.y[line.x > line.x[0] + 0.05 * (line.x[-1] - line.x[0])]
 
 
 def elapsed(times: Sequence[float]) -> list[float]:

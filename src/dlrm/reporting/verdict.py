@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 
 from dlrm.metrics import HIGHER_IS_BETTER, SELECTING
-from dlrm.reporting.record import Event, Record, measure
-from dlrm.reporting.words import in_sentence, number, percent
+from dlrm.reporting.record import Event, Record
+from dlrm.reporting.words import in_sentence, measure, number, percent
 
 BASELINES = {
     "classification": {"lr": "logistic regression"},

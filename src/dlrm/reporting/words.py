@@ -1,9 +1,7 @@
-"""Numbers as people read them."""
+"""Numbers as people read them, and what metrics are called."""
 
 import math
 from collections.abc import Mapping
-
-from dlrm.reporting.record import measure
 
 CLASSIFICATION = {
     "auc": "AUC",
@@ -61,6 +59,16 @@ def in_sentence(name: str) -> str:
 
 
 UNKNOWN = "–"
+
+
+def measure(value: object, default: float = math.nan) -> float:
+    """Return a number from JSON as a float; `default` for null, text and everything else."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
+    return default
 
 
 def number(value: object, decimals: int = 4) -> str:

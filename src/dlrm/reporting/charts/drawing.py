@@ -1,14 +1,14 @@
-"""A drawing as inline SVG, made with matplotlib.
+"""The theme of all charts: a matplotlib figure that becomes inline SVG.
 
-One drawing serves the light and the dark page: colours are drawn as stand-ins and leave as the
-style sheet's variables. Titles and legends are HTML beside the drawing, so that they wrap on a
-phone; equal input gives equal text, byte for byte.
+Shapes have the colours of the light theme. The style sheet of a page is made from the same
+`PALETTE` and overrides them, colour by colour, with variables that follow light and dark. Titles,
+legends and notes are HTML beside the drawing, so that they wrap on a phone.
 """
 
 import io
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,102 +19,157 @@ from dlrm.reporting.words import compact
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
-    from matplotlib.figure import Figure
 
-ROLES = (
-    "ink", "muted", "grid", "surface", "model", "train", "test", "optimum", "baseline", "teal",
-    "olive",
-)  # fmt: skip
-"""Names of the style sheet's colours."""
+PALETTE = {
+    "surface": ("#ffffff", "#14171c"),
+    "raised": ("#f5f7f9", "#1c2027"),
+    "ink": ("#16191d", "#eceff3"),
+    "muted": ("#565f6b", "#a4aebb"),
+    "grid": ("#e3e7ec", "#2c323b"),
+    "model": ("#0a5fb4", "#62b2ff"),
+    "train": ("#ad5500", "#f5a742"),
+    "test": ("#7a35b8", "#c9a4ff"),
+    "optimum": ("#08754f", "#4fd3a2"),
+    "baseline": ("#9c2f55", "#f48fb0"),
+    "teal": ("#0b7285", "#5ad1e4"),
+    "olive": ("#726500", "#d6c64c"),
+    "warning": ("#fff6e0", "#332a14"),
+}
+"""Colours by their role, in the light and in the dark theme."""
 
-DASHES = {"optimum": (0, (5, 2.5)), "baseline": (0, (1.5, 2))}
-"""How levels are dashed, for who cannot tell their colours apart."""
+COLOR = {role: light for role, (light, _) in PALETTE.items()}
 
-WIDTH, LOW, HIGH = 5.0, 3.1, 3.5
-"""Inches: 360 units of SVG, the width of a phone, where text has its true size; two heights."""
+DASHES = {"optimum": "5 2.5", "baseline": "1.5 2"}
+"""How levels are dashed, for who cannot tell their colours apart: lengths as SVG writes them."""
+
+WIDTH, LOW, HIGH, TALL = 5.0, 3.1, 3.5, 3.9
+"""Inches: 360 units of SVG, the width of a phone, where text has its true size; three heights."""
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
+    "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9.5,
+    "text.parse_math": False,
+    "text.color": COLOR["ink"],
+    "axes.edgecolor": COLOR["muted"],
+    "axes.labelcolor": COLOR["muted"],
+    "axes.titlecolor": COLOR["muted"],
+    "axes.facecolor": COLOR["surface"],
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.xmargin": 0.02,
-    "grid.linewidth": 0.7,
     "axes.linewidth": 0.8,
+    "grid.color": COLOR["grid"],
+    "grid.linewidth": 0.7,
     "lines.linewidth": 1.7,
-    "lines.solid_joinstyle": "round",
     "lines.solid_capstyle": "round",
+    "xtick.color": COLOR["muted"],
+    "ytick.color": COLOR["muted"],
     "xtick.major.size": 3,
     "ytick.major.size": 0,
-    "path.simplify": True,
-    "text.parse_math": False,
 }
 
 
-def stand_in(role: str) -> str:
-    """Return the colour that leaves the drawing as the style sheet's variable of that name."""
-    return f"#0abc{ROLES.index(role):02x}"
+@dataclass(slots=True)
+class Drawing:
+    """A drawing; its SVG is ready when the block of `drawing` has ended."""
+
+    axes: "list[Axes]"
+    svg: str = ""
 
 
 @contextmanager
-def drawing(rows: int = 1, height: float = LOW) -> Iterator[tuple["Figure", list["Axes"]]]:
-    """Yield a figure in this project's style, whatever the user's own settings are."""
+def drawing(name: str, height: float = LOW, *, rows: int = 1, grid: str = "y") -> Iterator[Drawing]:
+    """Yield axes in this project's style, whatever the user's own settings are.
+
+    Args:
+        name: A name of its own within the page; names of what is inside begin with it.
+        height: Inches.
+        rows: Axes below one another, which share x; the first is the highest.
+        grid: Axis with lines across the drawing: `x`, `y` or `both`.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+
+    """
     try:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("report.html", "report") from error
-    colors = {
-        "text.color": "ink",
-        "axes.edgecolor": "muted",
-        "axes.labelcolor": "muted",
-        "axes.titlecolor": "muted",
-        "xtick.color": "muted",
-        "ytick.color": "muted",
-        "grid.color": "grid",
-        "axes.facecolor": "surface",
-    }
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        settings: dict[Any, Any] = {key: stand_in(role) for key, role in colors.items()}
-        matplotlib.rcParams.update({**settings, **STYLE})
+        matplotlib.rcParams.update({**STYLE, "svg.hashsalt": name, "axes.grid.axis": grid})
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        ratios = (2.6, 1)[:rows]
-        grid = figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=ratios)
-        axes: list[Axes] = list(grid[:, 0])
-        for ax in axes:
-            ax.grid(axis="x", visible=False)
-        yield figure, axes
+        axes = figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=(2.6, 1)[:rows])
+        drawn = Drawing(list(axes[:, 0]))
+        yield drawn
+        # Once it is laid out, all parts are there to be named
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        parts = figure.findobj()
+        arrows = [arrow for part in parts if (arrow := getattr(part, "arrow_patch", None))]
+        for place, artist in enumerate([*parts, *arrows]):
+            artist.set_gid(f"{name}-{place}")
+        text = io.StringIO()
+        unsaid = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(text, format="svg", transparent=True, metadata=unsaid)
+        drawn.svg = text.getvalue()[text.getvalue().index("<svg") :]
 
 
-def svg(figure: "Figure", name: str, title: str) -> str:
-    """Return a drawing as an element that can stand in a page beside others."""
-    import matplotlib
+def line_style(dashes: str) -> Any:
+    """Return dashes as matplotlib has them; solid for none."""
+    return (0, tuple(map(float, dashes.split()))) if dashes else "-"
 
-    text = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(
-            text,
-            format="svg",
-            transparent=True,
-            metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
-        )
-    drawn = text.getvalue()
-    body = drawn[drawn.index(">", drawn.index("<svg")) + 1 : drawn.index("</svg>")]
-    # What is said of the drawing is said by the page, and its style sheet would be the whole page's
-    for part in ("metadata", "style"):
-        body = re.sub(rf"<{part}\b.*?</{part}>", "", body, flags=re.DOTALL)
-    # Names inside a drawing are alike in all drawings, but must differ within a page
-    body = re.sub(r'\bid="', f'id="{name}-', body)
-    body = re.sub(r"url\(#", f"url(#{name}-", body)
-    body = re.sub(r'xlink:href="#', f'href="#{name}-', body)
-    body = re.sub(r"#0abc([0-9a-f]{2})", lambda found: f"var(--{ROLES[int(found[1], 16)]})", body)
-    body = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", body)
-    box = f"0 0 {figure.get_figwidth() * 72:g} {figure.get_figheight() * 72:g}"
-    safe = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    return f'<svg viewBox="{box}" role="img" aria-label="{safe}">{body}</svg>'
+
+def level(ax: "Axes", value: float, role: str, *, vertical: bool = False) -> None:
+    """Draw a dashed line across at a value that is known beforehand."""
+    draw = ax.axvline if vertical else ax.axhline
+    draw(value, color=COLOR[role], ls=line_style(DASHES[role]), lw=1.4)
+
+
+def diagonal(ax: "Axes", low: float, high: float) -> None:
+    """Draw where both axes have the same value."""
+    ends = [low, high]
+    ax.plot(ends, ends, color=COLOR["optimum"], ls=line_style(DASHES["optimum"]), lw=1.4)
+
+
+def labels(ax: "Axes", x_label: str, y_label: str) -> None:
+    """Name the axes."""
+    ax.set_xlabel(x_label, loc="right")
+    # Above the axis, where it can be read without turning the head
+    ax.set_title(y_label, loc="left", fontsize=9, pad=5)
+
+
+def ticks(axis: "Axis", text: Callable[[float], str] | None = None, *, most: int = 5) -> None:
+    """Put at most some round ticks on an axis, with the decimals that tell them apart."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_formatter(lambda value, _: text(value) if text else tick(value, axis))
+
+
+def logarithmic(
+    axis: "Axis",
+    text: Callable[[float], str] = compact,
+    places: Sequence[float] = (),
+    subs: Sequence[float] = (1.0,),
+) -> None:
+    """Make an axis logarithmic, with ticks at powers of ten or at these places."""
+    from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
+
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")  # pyright: ignore[reportAttributeAccessIssue]
+    locator = FixedLocator(places) if len(places) else LogLocator(subs=subs, numticks=8)
+    axis.set_major_locator(locator)
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(lambda value, _: text(value))
+
+
+def shares(axis: "Axis") -> None:
+    """Name the ticks of an axis in percent."""
+    axis.set_major_formatter(lambda value, _: f"{tick(value, axis, 100)}%")
 
 
 def tick(value: float, axis: "Axis", scale: float = 1.0) -> str:
@@ -129,19 +184,45 @@ def tick(value: float, axis: "Axis", scale: float = 1.0) -> str:
     return f"{scale * value:,.{decimals}f}"
 
 
-def shares(axis: "Axis") -> None:
-    """Name the ticks of an axis in percent."""
-    axis.set_major_formatter(lambda value, _: f"{tick(value, axis, 100)}%")
-
-
-def labels(ax: "Axes", x_label: str, y_label: str) -> None:
-    """Name the axes."""
-    ax.set_xlabel(x_label, loc="right")
-    # Above the axis, where it can be read without turning the head
-    ax.set_title(y_label, loc="left", fontsize=9, pad=5)
-
-
 def round_down(value: float) -> float:
     """Return the largest 1, 2 or 5 times a power of ten that is at most `value`."""
     power = 10.0 ** np.floor(np.log10(value))
     return float(max(step * power for step in (1, 2, 5) if step * power <= value * (1 + 1e-9)))
+
+
+def callouts(
+    ax: "Axes",
+    dots: Sequence[tuple[float, float]],
+    texts: Sequence[str],
+    *,
+    height: float,
+    wide: float = 0.055,
+) -> None:
+    """Write texts in a row across finished axes, each with a thin line to its dot.
+
+    Args:
+        ax: The axes, whose limits are final.
+        dots: (x, y) of each.
+        texts: One for each dot; they stand in the order of the dots, as far above them as there is
+            room for.
+        height: Of the row, in parts of the axes.
+        wide: Room of a text, in parts of the axes; less where there are too many.
+
+    """
+    within = (ax.transScale + ax.transLimits).transform(np.asarray(dots).reshape(-1, 2))
+    order = np.argsort(within[:, 0], kind="stable")
+    wide, left = min(wide, 1 / max(len(dots), 1)), 0.0
+    for place, at in enumerate(map(int, order)):
+        after = len(order) - place - 0.5
+        x = min(max(float(within[at, 0]), left + wide / 2), 1 - after * wide)
+        left = x + wide / 2
+        ax.annotate(
+            texts[at], dots[at], (x, height), textcoords="axes fraction", ha="center", va="center",
+            fontsize=8, annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": COLOR["muted"], "lw": 0.4, "shrinkB": 3},
+        )  # fmt: skip
+
+
+def clipped(text: str, longest: int = 26) -> str:
+    """Return a text with an ellipsis where it is too long for a drawing."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

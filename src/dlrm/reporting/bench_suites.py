@@ -1,0 +1,222 @@
+"""Operators alone, fewer bits and predictions on a page of benchmarks."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from math import isfinite, nan
+from typing import Any
+
+from dlrm.reporting import charts
+from dlrm.reporting.bench_rows import Row
+from dlrm.reporting.charts import Dot
+from dlrm.reporting.page import Cell, Figure, Grid, Key, Table
+from dlrm.reporting.words import UNKNOWN, measure, number, percent
+from dlrm.terminal import human_bytes
+
+SETTINGS = (
+    "batch", "tables", "rows", "dim", "pooling", "ids", "precision", "storage", "optim", "widths",
+    "threads",
+)  # fmt: skip
+"""What a sweep of an operator varies."""
+NEUTRAL = 2e-4
+"""Changes of the AUC that are none."""
+KINDS = {
+    "reference": ("ink", "reference"),
+    "training": ("model", "trained with fewer bits"),
+    "post-training": ("train", "rounded after training"),
+    "qat": ("test", "trained for fewer bits"),
+}
+"""Colours of kinds of variants, and what they are called."""
+
+
+def sweeps(cases: Sequence[Row]) -> list[Table]:
+    """Return a table for each operator, of the settings that were tried."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for case in cases:
+        groups.setdefault((case.text("operator"), case.machine), []).append(case)
+    return [
+        _sweep(name, group, shown=at == 0) for at, ((name, _), group) in enumerate(groups.items())
+    ]
+
+
+def _sweep(name: str, cases: Sequence[Row], *, shown: bool) -> Table:
+    def text(case: Row, key: str) -> str:
+        value = case.values.get(key)
+        if isinstance(value, list):
+            return "-".join(map(str, value))
+        return number(value) if isinstance(value, int) else case.text(key) or UNKNOWN
+
+    varying = [key for key in SETTINGS if len({str(case.values.get(key)) for case in cases}) > 1]
+    same = [
+        f"{key} {text(cases[0], key)}"
+        for key in SETTINGS
+        if key not in varying and cases[0].values.get(key) is not None
+    ]
+    figures = [
+        "ms", "95% interval", "p95", "Warm ms", "MFLOP", "MB", "GFLOP/s", "GB/s", "Of roofline",
+    ]  # fmt: skip
+    heads = [*(key.capitalize() for key in varying), *figures, "Bound by"]
+    rows: list[list[str | Cell]] = []
+    for case in cases:
+        row: list[str | Cell] = [text(case, key) for key in varying]
+        if case.text("error"):
+            row.append(Cell(f"failed: {case.text('error')}", span=len(figures) + 1))
+        else:
+            known = isfinite(case["ms_low"] + case["ms_high"])
+            row += [
+                number(case["ms"]),
+                f"{number(case['ms_low'])} to {number(case['ms_high'])}" if known else UNKNOWN,
+                number(case["p95_ms"]),
+                number(case["warm_ms"]),
+                number(case["flops"] / 1e6 or nan, 2),
+                number(case["bytes"] / 1e6, 2),
+                number(case["gflops_per_s"] or nan, 1),
+                number(case["gb_per_s"], 1),
+                percent(case["roofline_share"]),
+                case.text("bound"),
+            ]
+        rows.append(row)
+    failed = sum(bool(case.text("error")) for case in cases)
+    summary = f"{name}: {len(cases)} setting{'s' if len(cases) > 1 else ''}"
+    summary += f", {failed} of them failed" if failed else ""
+    return Table(heads, rows, heads[:-1], ", ".join(same), summary, shown, named=None)
+
+
+def smallest(variants: Sequence[Row]) -> str:
+    """Return which way to use fewer bits costs nothing on any data that there are."""
+    failing = {each.text("variant") for each in variants if each.text("verdict") != "neutral"}
+    working = [each for each in variants if each.text("variant") not in failing]
+    least = min(working, key=lambda each: each["bytes_per_sample"], default=None)
+    if least is None:
+        return "No variant with fewer bits is neutral."
+    name = least.text("variant")
+    changes = sorted(each["auc_change"] for each in working if each.text("variant") == name)
+    between = " to ".join(dict.fromkeys(f"{change:+.5f}" for change in changes))
+    return f"{name} is the smallest that is neutral: {between} AUC."
+
+
+def precision(variants: Sequence[Row]) -> list[Any]:
+    """Return what fewer bits cost and bring, for each data set and recipe."""
+
+    def place(each: Row) -> tuple[str, ...]:
+        return each.machine, each.text("data"), each.text("recipe")
+
+    parts: list[Any] = []
+    for at, (_, group) in enumerate(groupby(sorted(variants, key=place), key=place)):
+        alike = list(group)
+        parts += [Grid([_bits(f"precision-{at}", alike)]), _variants(alike)]
+    return parts
+
+
+def _bits(name: str, variants: Sequence[Row]) -> Figure:
+    title = f"AUC over bytes: {variants[0].text('recipe')} on {variants[0].text('data')}"
+    dots, names = [], []
+    for each in variants:
+        change, wide = each["auc_change"], each["bytes_per_sample"]
+        if not each.text("error") and isfinite(change) and wide > 0:
+            color, _ = KINDS.get(each.text("kind"), ("muted", ""))
+            ends = [each[f"auc_change_{end}"] for end in ("low", "high")]
+            low, high = (end if isfinite(end) else change for end in ends)
+            best, label = each.values.get("pareto") is True, str(len(dots) + 1)
+            dots.append(Dot(label, wide, change, color, best, low, high))
+            names.append(Key(each.text("variant"), color, label))
+    if not dots:
+        return Figure(title, "", "no variant was measured")
+    noise = max(
+        (each["noise_auc"] for each in variants if isfinite(each["noise_auc"])), default=0.0
+    )
+    used = {dot.role for dot in dots}
+    keys = [Key(words, color, "dot") for color, words in KINDS.values() if color in used]
+    note = (
+        "Bars: 95% intervals; up and left is better. The narrow band is "
+        f"±{NEUTRAL:g}: a variant is neutral if its interval lies inside. Those of equal "
+        "bytes stand beside each other."
+    )
+    if noise:
+        note += f" The wide band is one standard deviation of seeds, ±{noise:.5f}."
+    drawing = charts.precision(name, dots, neutral=NEUTRAL, noise=noise)
+    return Figure(title, drawing, note, [*keys, *names])
+
+
+def _variants(variants: Sequence[Row]) -> Table:
+    def signed(value: float) -> str:
+        return f"{value:+.5f}" if isfinite(value) else UNKNOWN
+
+    heads = [
+        "Variant", "AUC", "Change of AUC", "NE", "Log loss", "Calibration", "Bytes a sample",
+        "Tables", "Samples/s", "Speed", "Verdict",
+    ]  # fmt: skip
+    rows: list[list[str | Cell]] = []
+    for each in variants:
+        name = Cell(each.text("variant"), each.text("kind"))
+        if each.text("error"):
+            rows.append([name, Cell(f"failed: {each.text('error')}", span=len(heads) - 1)])
+            continue
+        low, high = each["auc_change_low"], each["auc_change_high"]
+        between = f"{low:+.5f} to {high:+.5f}" if isfinite(low + high) else ""
+        tables, speed = each["tables_bytes"], each["speedup"]
+        rows.append(
+            [
+                name,
+                number(each["auc_mean"]),
+                Cell(signed(each["auc_change"]), between),
+                signed(each["normalized_entropy_change"]),
+                signed(each["log_loss_change"]),
+                signed(each["calibration_change"]),
+                number(each["bytes_per_sample"], 0),
+                human_bytes(tables) if isfinite(tables) else UNKNOWN,
+                number(each["samples_per_s"], 0),
+                f"{speed:.2f}×" if isfinite(speed) else UNKNOWN,
+                each.text("verdict"),
+            ]
+        )
+    seeds = variants[0].values.get("seeds")
+    count = len(seeds) if isinstance(seeds, list) else 0
+    caption = f"Changes from the reference, with 95% intervals over {count} seeds"
+    return Table(heads, rows, heads[1:-1], caption)
+
+
+def accuracy(rows: Sequence[Row]) -> str:
+    """Return how far off the cost model is, in a sentence; nothing where no row says it."""
+    step = _summary(rows[-1]).get("step") if rows else None
+    if step is None or not isfinite(step["median"]):
+        return ""
+    off = percent(step["median"])
+    return f"The cost model is {off} off in the median, on {step.text('steps')} steps."
+
+
+def predictions(rows: Sequence[Row]) -> list[Any]:
+    """Return what the newest row of the suite `prediction` says; nothing where it is damaged."""
+    if not rows:
+        return []
+    newest, summary = rows[-1], _summary(rows[-1])
+    colors = dict(zip(summary, ("model", "train", "test"), strict=False))
+    guesses = [
+        (each["predicted_ms"], each["ms"], colors[each.text("what")])
+        for each in newest.each("steps")
+        if each.text("what") in colors
+    ]
+    guesses = [g for g in guesses if isfinite(g[0] * g[1]) and g[0] > 0 and g[1] > 0]
+    if not guesses:
+        return []
+    goal = measure(newest.values.get("goal"), 0.15)
+    note = (
+        "Each dot is a step of a random model that the cost model was not fitted to; the band is "
+        f"±{percent(goal)}. What-if starts from the measured step."
+    )
+    words = {"step": "steps of other models", "precision": "what-if: the other precision"}
+    names = {what: words.get(what, f"what-if: {what}") for what in summary}
+    keys = [Key(names[what], color, "dot") for what, color in colors.items()]
+    heads = ("What", "Steps", "Median error", "Nine of ten below")
+    listed = [
+        [names[what], each.text("steps"), percent(each["median"]), percent(each["ninth"])]
+        for what, each in summary.items()
+    ]
+    drawing = charts.predictions("predictions", guesses, goal)
+    figure = Figure("Predicted beside measured", drawing, note, keys)
+    return [Grid([figure]), Table(heads, listed, heads[1:])]
+
+
+def _summary(row: Row) -> dict[str, Row]:
+    held = row.values.get("summary")
+    held = held if isinstance(held, dict) else {}
+    return {what: Row(each) for what, each in held.items() if isinstance(each, dict)}
