@@ -13,7 +13,7 @@ import pytest
 from dlrm import cli, files, reporting, run
 from dlrm.commands.prepare import prepare
 from dlrm.commands.train import train
-from dlrm.data import staging
+from dlrm.data import target
 from dlrm.data.store import Dataset
 from dlrm.errors import DatasetError, RunError
 from dlrm.lock import locked
@@ -148,9 +148,9 @@ def test_killed_while_a_dataset_is_replaced(table, monkeypatch, at_once, number)
     with monkeypatch.context() as patch:
         patch.setattr(files, "_exchanged", files._exchanged if at_once else lambda *_: False)
         stop_at(patch, Path, "rename", number)
-        stop_at(patch, staging, "_remove", 1)
+        stop_at(patch, target, "_remove", 1)
         # What a killed process would have left.
-        patch.setattr(staging.shutil, "rmtree", lambda *_, **__: None)
+        patch.setattr(target.shutil, "rmtree", lambda *_, **__: None)
         with pytest.raises((Killed, DatasetError)):
             prepare("table", [Path("t.csv")], out=Path("data"), label=("y",), force=True)
     there = Dataset.open("data")

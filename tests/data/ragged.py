@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dlrm.data.arrays import SplitWriter
-from dlrm.data.encoded import Encoded
-from dlrm.data.lists import Lists
+from dlrm.data.encoded import Encoded, Lists
 from dlrm.data.split import SPLITS, Rows
 from dlrm.data.store import FORMAT, MANIFEST_FILE, VERSION, Dataset
 from dlrm.data.vocabulary import Vocabulary

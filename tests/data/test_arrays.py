@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.data.encoded import Encoded
-from dlrm.data.lists import Lists
+from dlrm.data.encoded import Encoded, Lists
 from dlrm.data.split import SPLITS
 from dlrm.data.store import Dataset, verify
 from dlrm.errors import DatasetError

@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 
 from dlrm import models
 from dlrm.batch import Batch
-from dlrm.data.sources.click_columns import CATEGORIES, COUNTS, DRAWS, MISSING
 from dlrm.data.sources.click_truth import (
     BIAS,
+    CATEGORIES,
     COUNT_VARIANCE,
+    COUNTS,
+    DRAWS,
     ID_VARIANCE,
+    MISSING,
     PAIR_VARIANCE,
     PAIRS,
     RESOLUTION,
@@ -25,7 +28,7 @@ from dlrm.data.sources.click_truth import (
 )
 from dlrm.data.sources.clicks import CHUNK, ClicksSource
 from dlrm.data.sources.criteo import CriteoSource
-from dlrm.data.sources.raw_log import write_lines
+from dlrm.data.sources.criteo_text import write_lines
 from dlrm.errors import ConfigError
 from dlrm.metrics import auc, measure
 from dlrm.models.lr import LRConfig

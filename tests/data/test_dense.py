@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.data.dense import dense_array, dense_columns
+from dlrm.data.features.number import dense_array, dense_columns
 
 integers = st.lists(st.none() | st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 9), max_size=9)
 floats = st.lists(st.none() | st.floats(), max_size=9)

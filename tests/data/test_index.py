@@ -14,8 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dlrm.data import index, kernels
-from dlrm.data.index import HashIndex, Once, make_index
-from dlrm.data.integer_index import IntegerIndex, SeveralIndices
+from dlrm.data.index import HashIndex, IntegerIndex, Once, SeveralIndices, make_index
 from dlrm.data.vocabulary import Vocabulary, fold, ids_of
 from dlrm.errors import DatasetError
 

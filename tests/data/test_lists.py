@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.data.lists import Lists, consecutive, join, take
+from dlrm.data.encoded import Lists, consecutive, join, take
 from dlrm.errors import DatasetError
 
 from .ragged import packed, samples, some_of, unpacked

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dlrm.batch import Batch
 from dlrm.data import loader as module
-from dlrm.data.lists import Lists
+from dlrm.data.encoded import Lists
 from dlrm.data.loader import Loader, LoaderConfig, joined
 from dlrm.data.store import Split
 from dlrm.errors import ConfigError, DatasetError

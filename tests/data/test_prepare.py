@@ -16,14 +16,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dlrm.data import staging, target
+from dlrm.data import target
 from dlrm.data.arrays import ArrayWriter
 from dlrm.data.features.columns import Columns, log_columns
 from dlrm.data.features.features import Features
+from dlrm.data.fit_log import Spill, blocks
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
 from dlrm.data.sources.criteo import CriteoSource
-from dlrm.data.spill import Spill, blocks
 from dlrm.data.split import SPLITS, plan
 from dlrm.data.store import Dataset, verify
 from dlrm.errors import ConfigError, DatasetError, InputError
@@ -349,7 +349,7 @@ def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch):
 
 def test_two_at_once_are_told(tmp_path):
     raw = source(tmp_path / "raw", log(20))
-    with suppress(ZeroDivisionError), staging.staged(tmp_path / "out", target.ENTRIES) as folder:
+    with suppress(ZeroDivisionError), target.staged(tmp_path / "out", target.ENTRIES) as folder:
         (folder / "spill").mkdir()
         with pytest.raises(DatasetError, match="another process is preparing"):
             prepare(raw, tmp_path / "out")
@@ -363,8 +363,9 @@ SLOW = """
 import sys
 from pathlib import Path
 from dlrm.data.sources.criteo import CriteoSource
-from dlrm.data import fit_log, prepare as module, spill
-fit_log.blocks = lambda frames: spill.blocks(frames, 1)
+from dlrm.data import fit_log, prepare as module
+blocks = fit_log.blocks
+fit_log.blocks = lambda frames: blocks(frames, 1)
 print("go", flush=True)
 while True:
     module.prepare(CriteoSource(sys.argv[1], chunk_bytes=2000), sys.argv[2])

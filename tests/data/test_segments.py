@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from dlrm.data.features.column import Values
 from dlrm.data.features.columns import log_columns
+from dlrm.data.fit_log import Spill, blocks
 from dlrm.data.segments import MISSING, RARE, by_column, users
 from dlrm.data.sources.criteo import CATEGORIES, INTEGERS
-from dlrm.data.spill import Spill, blocks
 from dlrm.data.store import Split
 from dlrm.data.vocabulary import Vocabulary
 from dlrm.errors import ConfigError

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlrm.batch import Batch
-from dlrm.data.lists import Lists
+from dlrm.data.encoded import Lists
 from dlrm.errors import ConfigError
 from dlrm.planning.facts import facts, last_level
 from dlrm.schema import Schema

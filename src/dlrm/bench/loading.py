@@ -20,7 +20,7 @@ from dlrm.bench.batches import CLICK_RATE, Ids, draw_ids, draw_lists
 from dlrm.bench.local_step import LocalStep
 from dlrm.bench.original import Original
 from dlrm.bench.timer import Timing, figures, interleave, ratio, verdict
-from dlrm.data.lists import Lists
+from dlrm.data.encoded import Lists
 from dlrm.data.loader import Loader
 from dlrm.data.store import LIST_IDS, LIST_OFFSETS, Split
 

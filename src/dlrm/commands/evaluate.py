@@ -12,12 +12,12 @@ from dlrm.commands.evaluate_result import EvalResult
 from dlrm.commands.metric_columns import CLASSIFICATION, REGRESSION
 from dlrm.data import segments as columns
 from dlrm.data.applied import Known
-from dlrm.data.bad_rows import OnBadRow
 from dlrm.data.coverage import Coverage, Shares
 from dlrm.data.encoded import Encoded
 from dlrm.data.features.features import Features
 from dlrm.data.resolve import resolve
 from dlrm.data.sources.frame import is_frame
+from dlrm.data.sources.source import OnBadRow
 from dlrm.data.store import MANIFEST_FILE, Dataset, Split
 from dlrm.errors import ConfigError, DatasetError, RunError, unknown
 from dlrm.metrics import MetricValues

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from dlrm.data.bad_rows import OnBadRow
-from dlrm.data.checked_table import check_table, raw_table
+from dlrm.data.checked import check_table, raw_table
 from dlrm.data.features import toml
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.config import FeaturesConfig
@@ -17,6 +16,7 @@ from dlrm.data.features.table_schema import inferred_schema, known_schema
 from dlrm.data.options import PrepareConfig
 from dlrm.data.resolve import raw_files, table_of
 from dlrm.data.sources.reading import Header
+from dlrm.data.sources.source import OnBadRow
 from dlrm.data.sources.table_files import in_folder
 from dlrm.schema import Task
 

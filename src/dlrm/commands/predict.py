@@ -13,11 +13,11 @@ from tyro.conf import arg
 
 from dlrm import terminal
 from dlrm.commands.scores_file import STANDARD_OUTPUT, ScoresFile
-from dlrm.data.bad_rows import BadRows
 from dlrm.data.coverage import Coverage, Shares
 from dlrm.data.resolve import named_files
 from dlrm.data.scoring import FileBlock, FileRows
 from dlrm.data.sources.reading import Header, Reading
+from dlrm.data.sources.source import BadRows
 from dlrm.errors import ConfigError
 from dlrm.run import Run
 from dlrm.schema import Schema

@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from dlrm.data.checked_rows import check_rows
-from dlrm.data.checked_table import TRAIN, raw_table
+from dlrm.data.checked import TRAIN, check_rows, raw_table
 from dlrm.data.coverage import Coverage
 from dlrm.data.division import divide
 from dlrm.data.features.features import Features
-from dlrm.data.features.fit import FittingRows
-from dlrm.data.features.grow import grow
+from dlrm.data.features.fit import FittingRows, grow
 from dlrm.data.features.table_schema import check_columns
 from dlrm.data.fitted import Block
 from dlrm.data.options import PrepareConfig

@@ -9,8 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dlrm.data.encoded import Encoded
-from dlrm.data.lists import Lists, consecutive, take
+from dlrm.data.encoded import Encoded, Lists, consecutive, take
 from dlrm.data.split import Rows
 from dlrm.data.store import LIST_IDS, LIST_OFFSETS, array_file, array_layout
 from dlrm.errors import DatasetError

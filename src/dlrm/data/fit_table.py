@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from dlrm import terminal
-from dlrm.data.bad_rows import BadRows, CountsBadRows
-from dlrm.data.checked_table import TRAIN, CheckedTable, check_table, raw_table
+from dlrm.data.checked import TRAIN, CheckedTable, check_table, raw_table
 from dlrm.data.features.category import Category
 from dlrm.data.features.column import Column
 from dlrm.data.features.columns import Columns
@@ -29,7 +28,7 @@ from dlrm.data.features.table_schema import inferred_schema
 from dlrm.data.fitted import TRUTH, Block, described_input
 from dlrm.data.options import PrepareConfig
 from dlrm.data.sources.reading import Reading
-from dlrm.data.sources.source import Source, has_fixed_format
+from dlrm.data.sources.source import BadRows, CountsBadRows, Source, has_fixed_format
 from dlrm.data.split import SPLITS, Rows
 
 

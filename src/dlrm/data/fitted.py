@@ -3,10 +3,10 @@
 from collections.abc import Generator
 from typing import Any, NamedTuple, Protocol
 
-from dlrm.data.bad_rows import BadRows
 from dlrm.data.encoded import Encoded
 from dlrm.data.features.features import Features
-from dlrm.data.features.parts import Input
+from dlrm.data.features.inputs import Input
+from dlrm.data.sources.source import BadRows
 from dlrm.data.split import Rows
 
 TRUTH = "truth"

@@ -18,7 +18,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from dlrm.batch import Batch
-from dlrm.data.lists import Lists, consecutive, join, take
+from dlrm.data.encoded import Lists, consecutive, join, take
 from dlrm.data.store import Split
 from dlrm.errors import ConfigError
 

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from dlrm.data.bad_rows import OnBadRow
 from dlrm.data.features.config import FeaturesConfig
 from dlrm.data.sources.reading import Header, Reading
+from dlrm.data.sources.source import OnBadRow
 from dlrm.data.split import PROTOCOLS, Protocol, sizes
 from dlrm.data.store import Dataset
 from dlrm.data.vocabulary import ID_ORDERS, IdOrder

@@ -19,11 +19,9 @@ from dlrm.data.features.table_schema import known_schema
 from dlrm.data.fit_log import fit_log, is_log
 from dlrm.data.fit_table import fit_table
 from dlrm.data.fitted import Fitted
-from dlrm.data.forked import check_pool
 from dlrm.data.options import PrepareConfig, Prepared
 from dlrm.data.sources.source import Source, has_fixed_format
 from dlrm.data.split import SPLITS
-from dlrm.data.staging import staged
 from dlrm.data.store import (
     FEATURES_FILE,
     FORMAT,
@@ -32,7 +30,8 @@ from dlrm.data.store import (
     VOCABULARY_FOLDER,
     Dataset,
 )
-from dlrm.data.target import ENTRIES, check_replaceable, check_space, disk_bytes, existing
+from dlrm.data.target import ENTRIES, check_replaceable, check_space, disk_bytes, existing, staged
+from dlrm.data.threads import check_pool
 from dlrm.file_records import file_record
 from dlrm.files import sync_folder
 from dlrm.json_file import write_sealed

@@ -11,20 +11,20 @@ import polars as pl
 import polars.selectors as cs
 from numpy.typing import NDArray
 
-from dlrm.data.bad_rows import BadRows, OnBadRow
 from dlrm.data.coverage import Coverage
 from dlrm.data.encoded import Encoded
 from dlrm.data.features.features import Features
 from dlrm.data.features.few_rows import FEW_ROWS
 from dlrm.data.features.list import List
 from dlrm.data.features.texts import is_text
-from dlrm.data.forked import check_pool, pool_lost
 from dlrm.data.sources.criteo import CriteoSource
+from dlrm.data.sources.criteo_text import as_hexadecimal
 from dlrm.data.sources.frame import NAME, to_polars
-from dlrm.data.sources.raw_log import as_hexadecimal
 from dlrm.data.sources.raw_table import RawTable, check_types
 from dlrm.data.sources.reading import Reading
+from dlrm.data.sources.source import BadRows, OnBadRow
 from dlrm.data.sources.table_files import TableFiles
+from dlrm.data.threads import check_pool, pool_lost
 from dlrm.errors import ConfigError, InputError, unknown
 from dlrm.terminal import err
 

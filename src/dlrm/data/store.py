@@ -7,7 +7,7 @@
     <split>/ids.bin              (n, T1) int32, row-major: a batch is one slice
     <split>/labels.bin           (n, K) uint8; float32 for regression
     <split>/list_ids.bin         (L,) int32, where the schema has bags or sequences: their ids,
-    <split>/list_offsets.bin     (n*F + 1,) int64, and where each list begins (dlrm.data.lists)
+    <split>/list_offsets.bin     (n*F + 1,) int64, and where each list begins (dlrm.data.encoded)
     <split>/weights.bin          (n,) float32, how much a sample counts, where samples weigh
     <split>/truth.bin            (n,) float32, the probability a label was drawn with, where known
 
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlrm.data.lists import Lists
+from dlrm.data.encoded import Lists
 from dlrm.errors import DatasetError, unknown
 from dlrm.file_records import check_files
 from dlrm.files import recover

@@ -1,11 +1,22 @@
-"""Work in threads whose results come in order: Polars, numpy and the kernels run side by side."""
+"""Work in threads whose results come in order, and what is left of threads in a child of fork().
+
+Such a child has the thread pools of its parent without their threads: whatever hands work to one
+waits for ever. OpenMP's is left alone where torch computes on one thread, so a child does that.
+Polars' has no such switch: where the parent has started it, all that needs it raises a ForkError.
+What is imported before gunicorn or multiprocessing forks is the usual way here.
+"""
 
 import os
+import re
+import sys
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from typing import TypeVar
+
+from dlrm.errors import ForkError
 
 CORES = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4, 8)
 """Results at work at once; more would cost memory and the log comes from one file."""
@@ -43,3 +54,58 @@ def in_order(
         finally:
             for future in at_work:
                 future.cancel()
+
+
+_TASKS = Path("/proc/self/task")
+
+
+class _Pool:
+    """Whether this process lacks the threads of Polars' pool."""
+
+    started = lost = False
+
+
+def pool_lost() -> bool:
+    """Whether this process was forked from one whose Polars pool was at work."""
+    return _Pool.lost
+
+
+def check_pool() -> None:
+    """Raise a ForkError where Polars would wait for ever."""
+    if _Pool.lost:
+        raise ForkError(
+            "this process was forked from one that used Polars, whose threads it lacks: start it "
+            'by spawn, e.g. multiprocessing.get_context("spawn"), or fork before dlrm is used, '
+            "e.g. gunicorn without --preload; numbers and texts can be scored nevertheless, if the "
+            "model was opened before the fork"
+        )
+
+
+def _before() -> None:
+    _Pool.started = _Pool.lost or _pool_started()
+
+
+def _in_child() -> None:
+    _Pool.lost = _Pool.started
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)
+
+
+def _pool_started() -> bool:
+    """Whether Polars has started its threads, which are called polars-0, polars-1, ..."""
+    if not _TASKS.is_dir():
+        return "polars" in sys.modules
+    # A thread may end meanwhile.
+    names = [_text(task / "comm") for task in _TASKS.iterdir()]
+    return any(re.fullmatch(r"polars-\d+", name) for name in names)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_child=_in_child)

@@ -16,8 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dlrm.data import kernels
-from dlrm.data.index import Index, Once, make_index
-from dlrm.data.integer_index import IntegerIndex, look_up, small_integers
+from dlrm.data.index import Index, IntegerIndex, Once, look_up, make_index, small_integers
 from dlrm.errors import DatasetError, unknown
 
 IdOrder = Literal["appearance", "frequency"]

@@ -24,10 +24,10 @@ from dlrm.data.features import toml
 from dlrm.data.features.column import Column
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.infer_numbers import scale_of, within_components
-from dlrm.data.forked import check_pool, pool_lost
 from dlrm.data.prepare import prepare
 from dlrm.data.scoring import encode_pieces
 from dlrm.data.sources.frame import FrameSource, is_frame, to_polars
+from dlrm.data.threads import check_pool, pool_lost
 from dlrm.errors import (
     ConfigError,
     DatasetError,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dlrm.data.lists import Lists, join
+from dlrm.data.encoded import Lists, join
 from dlrm.data.store import Dataset, Split
 from dlrm.errors import ConfigError
 from dlrm.parallel.world import World

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dlrm.data.checked_table import raw_table
+from dlrm.data.checked import raw_table
 from dlrm.data.features import toml
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.infer import infer

@@ -6,12 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.data.features.assemble import assemble
 from dlrm.data.features.category import Category
 from dlrm.data.features.column import Column, Values
+from dlrm.data.features.inputs import Parts, assemble
 from dlrm.data.features.list import List
 from dlrm.data.features.number import Number
-from dlrm.data.features.parts import Parts
 
 rows = st.lists(
     st.tuples(st.sampled_from(["a", "b", "c", "d", None]), st.integers(0, 1)),

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.data.checked_table import check_table
+from dlrm.data.checked import check_table
 from dlrm.data.features.infer import MOST_FLAGS, infer
-from dlrm.data.features.row_index import numbers_rows
+from dlrm.data.features.infer_numbers import numbers_rows
 from dlrm.data.features.table_schema import inferred_schema
 from dlrm.data.options import PrepareConfig
 from dlrm.data.sources.frame import FrameSource

@@ -12,8 +12,7 @@ from dlrm.data.features.column import Column, Values
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.config import FeaturesConfig
 from dlrm.data.features.features import Features
-from dlrm.data.features.few_rows import FEW_ROWS
-from dlrm.data.features.text_values import hexadecimals, text_values
+from dlrm.data.features.few_rows import FEW_ROWS, hexadecimals, text_values
 from dlrm.data.features.texts import as_texts
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare as prepare_dataset

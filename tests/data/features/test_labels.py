@@ -160,6 +160,7 @@ def test_labels_and_weights_in_any_format(tmp_path_factory, form):
     made = prepare(TableFiles([csv(frame, folder / "t.csv")]), folder / "out", **asked)
     train = made.split("train")
     np.testing.assert_allclose(train.labels[:, 0], spent, rtol=1e-6)
+    assert train.weights is not None
     np.testing.assert_allclose(train.weights, spent, rtol=1e-6)
     assert made.manifest["division"][0].startswith('label spent: written as "')
     back = Features.load(made.path).encode(frame, labels=True)

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from dlrm.data.features.features import Features
 from dlrm.data.features.infer import infer
-from dlrm.data.features.infer_categories import separator_of
-from dlrm.data.features.list import split_lists
-from dlrm.data.features.list_text import LITERALS, are_lists
+from dlrm.data.features.infer_texts import separator_of
+from dlrm.data.features.list import LITERALS, are_lists, split_lists
 from dlrm.data.scoring import encode_frame
 from dlrm.data.sources.frame import FrameSource
 from dlrm.data.sources.table_files import TableFiles

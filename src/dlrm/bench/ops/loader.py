@@ -6,7 +6,7 @@ from dlrm.bench.loading import write_split
 from dlrm.bench.ops import rotation
 from dlrm.bench.ops.operator import Case, Need, Operator, Stock
 from dlrm.bench.ops.setting import Setting
-from dlrm.data.lists import consecutive
+from dlrm.data.encoded import consecutive
 from dlrm.data.loader import WINDOW_ROWS, Loader
 from dlrm.data.store import Split
 from dlrm.models.dlrm import DLRMConfig

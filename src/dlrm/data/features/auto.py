@@ -19,13 +19,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dlrm import terminal
-from dlrm.data.features.assemble import assemble, interleave
+from dlrm.data.encoded import Lists, take
 from dlrm.data.features.category import Category
 from dlrm.data.features.column import CROSS_NAME, ENCODINGS, Cross, Values
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.fit import FittingRows, fit
+from dlrm.data.features.inputs import assemble, interleave
 from dlrm.data.features.texts import as_texts
-from dlrm.data.lists import Lists, take
 from dlrm.data.vocabulary import distinct
 
 MOST_ROWS = 200_000

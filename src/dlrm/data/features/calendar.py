@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dlrm.data.features.parts import Input, Parts
+from dlrm.data.features.inputs import Input, Parts
 
 _DAY_S, _HOUR_S = 86_400, 3600
 _HOURS = tuple(f"{hour:02}" for hour in range(24))

@@ -10,9 +10,8 @@ import polars.selectors as cs
 from numpy.typing import NDArray
 
 from dlrm.data.features.column import CROSS_NAME, Values
-from dlrm.data.features.hashing import hash_vocabulary, hashed
+from dlrm.data.features.inputs import Input, Parts
 from dlrm.data.features.number import Number
-from dlrm.data.features.parts import Input, Parts
 from dlrm.data.features.target_encoding import (
     NO_LABELS,
     LabelMoments,
@@ -21,7 +20,7 @@ from dlrm.data.features.target_encoding import (
     outside_fold,
 )
 from dlrm.data.features.texts import columns_as_texts
-from dlrm.data.features.value_table import ValueTable
+from dlrm.data.features.value_table import ValueTable, hash_vocabulary, hashed
 from dlrm.data.vocabulary import Vocabulary, distinct, fold
 
 _BETWEEN, _ESCAPE = "\x1f", "\x1e"

@@ -16,17 +16,14 @@ from numpy.typing import NDArray
 
 from dlrm.data.encoded import Encoded
 from dlrm.data.features import toml
-from dlrm.data.features.assemble import assemble
 from dlrm.data.features.category import Category
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.few_rows import FewRows
+from dlrm.data.features.inputs import Input, Parts, assemble, named_apart, schema_of
 from dlrm.data.features.labels import Label, encode_labels
-from dlrm.data.features.list import List
-from dlrm.data.features.list_text import wrong_lists
+from dlrm.data.features.list import List, wrong_lists
 from dlrm.data.features.missing import without
-from dlrm.data.features.model_schema import named_apart, schema_of
 from dlrm.data.features.number import Number, encode_numbers, wrong_numbers
-from dlrm.data.features.parts import Input, Parts
 from dlrm.data.features.texts import columns_as_texts
 from dlrm.data.features.value_table import ValueTable, link
 from dlrm.data.sources.libsvm import Layout

@@ -7,17 +7,24 @@ down here as rules, and the user reads the reason and may say otherwise in the s
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from dlrm.data.features.column import Column, Values
 from dlrm.data.features.columns import Columns
-from dlrm.data.features.duplicate_columns import without_duplicates
-from dlrm.data.features.infer_categories import MIN_COUNT, category_column, list_column
-from dlrm.data.features.infer_numbers import number_column, time_column, within_components
-from dlrm.data.features.infer_texts import text_column
+from dlrm.data.features.infer_numbers import (
+    MIN_COUNT,
+    category_column,
+    number_column,
+    time_column,
+    within_components,
+)
+from dlrm.data.features.infer_texts import list_column, text_column
 from dlrm.data.features.number_text import TRUTHS
 from dlrm.data.features.texts import is_text
 from dlrm.data.sources.raw_table import RawTable
+from dlrm.data.vocabulary import distinct
 from dlrm.errors import ConfigError, unknown
 from dlrm.schema import Task
 
@@ -136,3 +143,28 @@ def _many_flags(table: RawTable, columns: tuple[Column, ...]) -> tuple[Column, .
         else column
         for column in columns
     )
+
+
+LEAST = 20
+"""Columns of so few values may agree by chance, and cost nothing."""
+
+
+def without_duplicates(table: RawTable, columns: tuple[Column, ...]) -> tuple[Column, ...]:
+    """Return the columns, where a category that only renames an earlier one is ignored.
+
+    It would double every cross and every count of the other, and teach nothing.
+    """
+    seen: list[tuple[str, NDArray[np.int32]]] = []
+    checked: list[Column] = []
+    for column in columns:
+        if column.kind == "category":
+            # Codes by first appearance are equal exactly where the columns rename each other.
+            groups, codes = distinct(table.texts(column.name))
+            twin = next((name for name, known in seen if np.array_equal(codes, known)), None)
+            if twin is not None and groups.height > LEAST:
+                why = f"says the same as {twin}: each of its values is one of those"
+                checked.append(replace(column, kind="ignore", why=why))
+                continue
+            seen.append((column.name, codes))
+        checked.append(column)
+    return tuple(checked)

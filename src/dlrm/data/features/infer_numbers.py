@@ -1,16 +1,16 @@
-"""Columns of numbers and times: amounts, codes, row numbers."""
+"""Columns of numbers and times: amounts, codes, and what numbers the rows."""
 
 import re
 from dataclasses import replace
 
 import polars as pl
 
-from dlrm.data.features.column import MOST_BINS, Column, Scale
-from dlrm.data.features.infer_categories import category_column
-from dlrm.data.features.row_index import FEW, numbers_rows
+from dlrm.data.features.column import MOST_BINS, Column, Scale, Values
 from dlrm.data.features.texts import as_texts, is_text
 from dlrm.data.features.time_text import read_numeric_times, recognise_number
 
+MIN_COUNT = 2
+"""Values seen once teach the row that unseen values will share."""
 EXACT = 2.0**53
 """Whole numbers above it are not told apart by float64."""
 HEAVY = 20.0
@@ -28,6 +28,22 @@ _ID_NAME = re.compile(
     r"(^|[_\W])(id|ids|code|codes|zip|zipcode|postcode|uid|sku|hash|key|type|class|category|group)"
     r"($|[_\W\d])|(?<=[a-z])(Id|ID|Code)$|(?i:^(user|item|movie|product|resource)$)"
 )
+
+
+def category_column(name: str, texts: pl.Series, what: str) -> Column:
+    """Return what texts (null where missing) become, and why: `what` they are."""
+    known = texts.drop_nulls()
+    distinct = known.n_unique()
+    if known.is_empty():
+        return Column(name=name, kind="ignore", why="every value is missing")
+    if distinct == 1 and not texts.null_count():
+        return Column(name=name, kind="ignore", why=f'always "{known[0]}"')
+    if distinct > FEW and distinct > 0.9 * len(known):
+        why = f"nearly every row has a value of its own ({distinct:,} in {len(known):,})"
+        return Column(name=name, kind="ignore", why=why)
+    missing = f"; missing in {texts.null_count() / len(texts):.1%}" if texts.null_count() else ""
+    why = what if str(distinct) in what.split() else f"{what}, {distinct:,} different"
+    return Column(name=name, kind="category", values=Values(min_count=MIN_COUNT), why=why + missing)
 
 
 def number_column(
@@ -188,3 +204,43 @@ def scale_of(numbers: pl.Series) -> tuple[Scale, str, bool]:
     high, most = float(size.max() or 0.0), float(size.quantile(0.9) or 0.0)  # pyright: ignore[reportArgumentType]
     heavy = high > HEAVY * max(most, 1e-12) or (float(known.skew() or 0.0) > 2 and known.min() >= 0)  # pyright: ignore[reportOperatorIssue]
     return ("log", "a long tail", missing) if heavy else ("standard", "no long tail", missing)
+
+
+FEW = 20
+"""Integers with at most so many distinct values are a category."""
+_SURE = 50
+"""Of so many different numbers, hardly any others lie as close together by chance."""
+_UNNAMED = re.compile(
+    r"(|column \d+|Unnamed: \d+(\.\d+|_level_\d+)?|__index_level_\d+__|level_\d+|\.\.\.\d+)$"
+)
+"""What programs call an index that has no name."""
+_INDEX = re.compile(r"(index|idx|row|row[_ ]?(nr|no|num|number|id|index|names?))$", re.IGNORECASE)
+
+
+def numbers_rows(name: str, known: pl.Series) -> str:
+    """Say why whole numbers number the rows; empty where they do not.
+
+    Args:
+        name: Of the column.
+        known: Its numbers, without missing ones.
+
+    """
+    distinct, rows = known.n_unique(), len(known)
+    if distinct <= FEW:
+        return ""
+    if _UNNAMED.match(name):
+        return f'numbers the rows: "{name}" is what an index without a name is called'
+    if _INDEX.match(name) and distinct > 0.5 * rows:
+        return f'numbers the rows: most have their own, and its name is "{name}"'
+    return _counts(known) if distinct == rows else ""
+
+
+def _counts(known: pl.Series) -> str:
+    """Say why numbers, each of which is there once, count; empty where they do not."""
+    ordered = known.sort()
+    steps = ordered.diff().drop_nulls()
+    if bool((steps == steps[0]).all()):
+        in_order = known.is_sorted() or known.is_sorted(descending=True)
+        return "numbers the rows" if in_order else "numbers the rows, in another order"
+    close = len(known) >= _SURE and ordered[-1] - ordered[0] < 4 * len(known)
+    return "numbers the rows, of which some are not here" if close else ""

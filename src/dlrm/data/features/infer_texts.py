@@ -1,17 +1,21 @@
-"""Columns of texts: numbers and times however they are written, lists, categories."""
+"""Columns of texts: numbers and times however they are written, lists, categories, or nothing."""
 
 from dataclasses import replace
 
 import polars as pl
 
-from dlrm.data.features.column import Column
-from dlrm.data.features.infer_categories import category_column, list_column, separator_of
-from dlrm.data.features.infer_numbers import number_column, time_column
-from dlrm.data.features.list_text import LITERALS, are_lists, are_objects, list_items, unquoted
+from dlrm.data.features.column import Column, Values
+from dlrm.data.features.infer_numbers import (
+    FEW,
+    MIN_COUNT,
+    category_column,
+    number_column,
+    time_column,
+)
+from dlrm.data.features.list import LITERALS, are_lists, are_objects, list_items, unquoted
 from dlrm.data.features.missing import is_missing
 from dlrm.data.features.number_text import doubted_point, recognise
-from dlrm.data.features.row_index import FEW
-from dlrm.data.features.texts import NumberReading, as_numbers
+from dlrm.data.features.texts import NumberReading, as_numbers, as_texts
 from dlrm.data.features.time_text import looks_like_time, recognise_order
 from dlrm.data.sources.raw_table import RawTable
 
@@ -163,3 +167,67 @@ def _lists(name: str, texts: pl.Series, known: pl.Series) -> Column:
         items = known.str.split(separator).explode()
         return list_column(name, items, f'values with "{separator}" between them', separator)
     return category_column(name, texts, "texts")
+
+
+_SEPARATORS = ("|", ";", "::", ",", "/", " ")
+_OF_PATHS = ("::", "/")
+"""What stands between the steps of a path, a date or a fraction, too."""
+_URL = r"^[./~]|^\w+://|^www\."
+
+
+def list_column(name: str, items: pl.Series, what: str, separator: str) -> Column:
+    """Return what lists become, from all their items, one after another."""
+    if items.dtype.is_float() or _have_fractions(items):
+        return Column(name=name, kind="ignore", why="lists of numbers with fractions")
+    items = as_texts(items)
+    distinct = items.drop_nulls().n_unique()
+    if distinct == 0:
+        return Column(name=name, kind="ignore", why="every value is missing")
+    return Column(
+        name=name,
+        kind="list",
+        separator=separator,
+        values=Values(min_count=MIN_COUNT),
+        why=f"{what}, {distinct:,} different",
+    )
+
+
+def separator_of(known: pl.Series) -> str | None:
+    """Return what stands between the values of a list; None when the texts are single values."""
+    distinct = known.unique()
+    if len(distinct) < 3:
+        return None
+    texts = distinct.to_list()
+    for separator in _SEPARATORS:
+        if sum(separator in text for text in texts) < 0.3 * len(texts):
+            continue
+        split = distinct.str.split(separator)
+        several = split.filter(split.list.len() > 1)
+        tokens = split.explode().str.strip_chars()
+        # The parts of a list come again in other lists.
+        if tokens.n_unique() >= 0.5 * len(distinct) or not bool((tokens != "").all()):
+            continue
+        if separator not in _OF_PATHS or not _are_paths(distinct, several):
+            return separator
+    return None
+
+
+def _are_paths(texts: pl.Series, several: pl.Series) -> bool:
+    """Whether texts of several parts are paths, addresses, dates or fractions, and no lists.
+
+    The parts of a list come first in one text and later in another; a folder has its depth.
+    """
+    flat = several.explode().str.strip_chars()
+    if flat.str.contains(r"^[\d.,]+$").mean() > 0.5 or texts.str.contains(_URL).any():  # pyright: ignore[reportOptionalOperand, reportOperatorIssue]
+        return True
+    first = set(several.list.first().str.strip_chars())
+    later = set(several.list.slice(1).explode().str.strip_chars())
+    return len(first & later) < 0.3 * len(first | later)
+
+
+def _have_fractions(items: pl.Series) -> bool:
+    """Whether texts are numbers, and some of them have fractions."""
+    if items.dtype != pl.String:
+        return False
+    numbers = items.drop_nulls().cast(pl.Float64, strict=False)
+    return not numbers.null_count() and bool((numbers != numbers.round()).any())

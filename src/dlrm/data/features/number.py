@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 from numpy.typing import NDArray
 
-from dlrm.data.dense import dense_array, dense_columns
 from dlrm.data.features.calendar import Calendar
 from dlrm.data.features.column import Column, Scale
-from dlrm.data.features.parts import Input, Parts
+from dlrm.data.features.inputs import Input, Parts
 from dlrm.data.features.piecewise import at_positions, find_knots, positions
 from dlrm.data.features.texts import PLAIN, NumberReading, as_numbers, in_one_go, is_text
 from dlrm.data.features.time_text import DIGITS, UNITS
@@ -338,3 +338,17 @@ def _log1p(x: NDArray[np.float64]) -> NDArray[np.float32]:
 
 def _log(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sign(x) * np.log1p(np.abs(x))
+
+
+def dense_columns(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """Return log(x + 1) of number columns as Float32; missing (null, NaN) and negative are 0."""
+    # In float64 and rounded once, so that every machine computes the same float32.
+    numbers = cs.by_name(*names).cast(pl.Float64).fill_null(0).fill_nan(0).clip(lower_bound=0)
+    return frame.select(numbers.log1p().cast(pl.Float32))
+
+
+def dense_array(frame: pl.DataFrame) -> NDArray[np.float32]:
+    """Return Float32 columns as one row-major array (n, N)."""
+    return np.ascontiguousarray(
+        frame.to_numpy(order="c").reshape(frame.height, frame.width), np.float32
+    )

@@ -9,7 +9,7 @@ from dlrm.data.features import toml
 from dlrm.data.features.column import LISTS, Column, Values
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.infer import infer
-from dlrm.data.features.infer_categories import MIN_COUNT
+from dlrm.data.features.infer_numbers import MIN_COUNT
 from dlrm.data.options import PrepareConfig
 from dlrm.data.sources.raw_table import RawTable
 from dlrm.data.sources.source import Source

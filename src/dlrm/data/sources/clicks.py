@@ -18,8 +18,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dlrm.data.features.columns import Columns, log_columns
-from dlrm.data.sources.click_columns import CATEGORIES, COUNTS, DRAWS, MISSING
-from dlrm.data.sources.click_truth import RESOLUTION, plant, probabilities
+from dlrm.data.sources.click_truth import (
+    CATEGORIES,
+    COUNTS,
+    DRAWS,
+    MISSING,
+    RESOLUTION,
+    plant,
+    probabilities,
+)
 from dlrm.errors import ConfigError
 
 CHUNK = 2**16

@@ -15,9 +15,9 @@ from typing import Any
 
 import polars as pl
 
-from dlrm.data.bad_rows import BadRows, OnBadRow
 from dlrm.data.features.columns import Columns, log_columns
 from dlrm.data.sources.criteo_text import CATEGORIES, INTEGERS, LABEL, fault, is_good, parse
+from dlrm.data.sources.source import BadRows, OnBadRow
 from dlrm.data.sources.text import check_file, chunks, estimate_lines, first_line
 from dlrm.data.threads import ahead, in_order
 from dlrm.errors import ConfigError, InputError, UsageError

@@ -14,7 +14,6 @@ from typing import Literal
 import polars as pl
 import polars.selectors as cs
 
-from dlrm.data.bad_rows import OnBadRow
 from dlrm.data.sources import json_lines, libsvm
 from dlrm.data.sources.compressed import (
     DAMAGE,
@@ -30,6 +29,7 @@ from dlrm.data.sources.raw_table import Part
 from dlrm.data.sources.reading import SPACES, Reading
 from dlrm.data.sources.records import Fault, Text
 from dlrm.data.sources.shape import Shape, recognise
+from dlrm.data.sources.source import OnBadRow
 from dlrm.data.sources.text import LOOKED_AT_LINES, check_file, estimate_lines
 from dlrm.errors import InputError
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import polars as pl
 
-from dlrm.data.bad_rows import OnBadRow
 from dlrm.data.features.columns import Columns
 from dlrm.data.sources import libsvm
 from dlrm.data.sources.criteo import file_fingerprint
@@ -16,6 +15,7 @@ from dlrm.data.sources.entries import Entries
 from dlrm.data.sources.files import TableFile, count, look, to_parquet
 from dlrm.data.sources.raw_table import Part, RawTable
 from dlrm.data.sources.reading import Reading
+from dlrm.data.sources.source import OnBadRow
 from dlrm.errors import InputError, UsageError
 from dlrm.terminal import err
 

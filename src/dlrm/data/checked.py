@@ -1,0 +1,315 @@
+"""A raw table whose rows are checked and divided, and whose schema is settled.
+
+Labels and weights must be some, and numbers numbers. Columns that alone predict the label almost
+perfectly, as what is known before hardly does, are named.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from dlrm.data.division import Division, divide
+from dlrm.data.features.column import LISTS, Column
+from dlrm.data.features.columns import Columns
+from dlrm.data.features.fit import FittingRows
+from dlrm.data.features.labels import (
+    WEIGHT,
+    Label,
+    encode_weights,
+    fit_labels,
+    stack_labels,
+    with_formats,
+)
+from dlrm.data.features.list import wrong_lists
+from dlrm.data.features.number import wrong_numbers
+from dlrm.data.features.table_schema import check_columns
+from dlrm.data.features.texts import as_texts
+from dlrm.data.options import PrepareConfig
+from dlrm.data.sources.raw_table import Part, RawTable
+from dlrm.data.sources.source import BadRows, OnBadRow, Source, Table
+from dlrm.data.split import SPLITS, Protocol
+from dlrm.data.vocabulary import distinct
+from dlrm.errors import ConfigError, DatasetError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedRows:
+    """What is known of n rows before features are fitted."""
+
+    labels: NDArray[Any]
+    """(n, K) uint8, for regression float32"""
+    weights: NDArray[np.float32] | None
+    """(n,) None for 1 each"""
+    bad: NDArray[np.bool_]
+    """(n,) rows that are left out"""
+    bad_rows: BadRows
+    """Why they are."""
+
+
+def check_rows(
+    table: RawTable,
+    schema: Columns,
+    labels: Sequence[Label],
+    on_bad_row: OnBadRow,
+    *,
+    varied: bool = True,
+) -> CheckedRows:
+    """Return labels and weights of all rows, and which rows are bad.
+
+    Args:
+        table: The rows.
+        schema: What the columns are.
+        labels: What the labels mean.
+        on_bad_row: Stop at a row that is not what it should be, or leave it out.
+        varied: Whether labels must differ, so that there is something to learn.
+
+    Raises:
+        InputError: A row is bad; names file, line and column.
+        ConfigError: A label is the same in every row.
+
+    """
+    bad_rows = BadRows()
+    for fault in table.faults:
+        bad_rows.add(fault.reason, fault.error)
+    bad = np.zeros(table.rows, np.bool_)
+
+    def mark(column: str, wrong: pl.Series, values: pl.Series, expected: str) -> None:
+        for row in wrong.arg_true().to_list():
+            error = table.error(row, column, f"{shown(values[row])}, expected {expected}")
+            if on_bad_row == "error":
+                raise error
+            if not bad[row]:
+                bad_rows.add(column, error)
+            bad[row] = True
+
+    encoded = []
+    for label in labels:
+        values = table.column(label.name)
+        encoded.append(label.encode(values))
+        expected = f"{label.expected} in every row (or --bad-rows skip)"
+        mark(label.name, encoded[-1].is_null(), as_texts(values), expected)
+    weights = None
+    if schema.weight is not None:
+        values = table.column(schema.weight)
+        weighed = encode_weights(values, schema.weight_format)
+        mark(schema.weight, weighed.is_null(), as_texts(values), WEIGHT)
+        weights = weighed.fill_null(0).to_numpy().copy()
+    for column in schema.used():
+        if column.kind == "number":
+            values, reading = table.column(column.name), schema.reading(column)
+            known = table.numbers(column.name, reading)
+            for name, wrong, expected in wrong_numbers(values, reading, known):
+                mark(name, wrong, values, f'{expected} (or kind = "category" in the schema)')
+        elif column.kind in LISTS:
+            values = table.column(column.name)
+            for name, wrong, expected in wrong_lists(values, column.separator):
+                mark(name, wrong, values, f"{expected} (or --bad-rows skip)")
+    stacked = stack_labels(encoded, schema.task)
+    if varied:
+        _check_varied(stacked[~bad], labels)
+    if weights is not None and not weights[~bad].any():
+        raise ConfigError(
+            f"the weight {schema.weight} is 0 in every row: there is nothing to learn"
+        )
+    return CheckedRows(labels=stacked, weights=weights, bad=bad, bad_rows=bad_rows)
+
+
+def _check_varied(labels: NDArray[Any], meant: Sequence[Label]) -> None:
+    """Raise a ConfigError where a label is the same in all rows (n, K)."""
+    for column, label in zip(labels.T, meant, strict=True):
+        if not len(column) or column.min() < column.max():
+            continue
+        if label.task == "regression":
+            raise ConfigError(
+                f"the label {label.name} is {column[0]:g} in every row: nothing to learn"
+            )
+        value = "a click" if column[0] else "no click"
+        known = ", ".join(f'"{value}"' for value in label.values[:5])
+        known += ", ..." if len(label.values) > 5 else ""
+        raise ConfigError(
+            f'the label {label.name} is {value} in every row, as a click is "{label.click}": '
+            f"nothing to learn; its values are {known}, of which --positive says what a click is"
+        )
+
+
+def shown(value: object) -> str:
+    """Return a raw value as an error quotes it."""
+    if value is None:
+        return "is missing"
+    text = str(value)
+    return f'is "{text[:60]}{"..." if len(text) > 60 else ""}"'
+
+
+TRAIN = SPLITS.index("train")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedTable:
+    """A table of n rows, ready for features to be fitted to it."""
+
+    raw: RawTable
+    schema: Columns
+    labels: tuple[Label, ...]
+    """What the labels mean."""
+    rows: CheckedRows
+    """Labels and weights of all rows, and which rows are bad."""
+    division: Division
+
+    @property
+    def where(self) -> NDArray[np.int8]:
+        """The split of each row (n,), a place in SPLITS; negative where it is in none."""
+        return self.division.where
+
+    @property
+    def train(self) -> NDArray[np.intp]:
+        """The numbers of the training rows, rising."""
+        return np.flatnonzero(self.where == TRAIN)
+
+    def fitting_rows(self) -> FittingRows:
+        """Return the rows that features are fitted to."""
+        train = self.train
+        return FittingRows(
+            table=self.raw,
+            train=train,
+            labels=self.rows.labels[train, 0],
+            good=np.flatnonzero(~self.rows.bad),
+        )
+
+
+def check_table(
+    raw: RawTable, schema: Columns, config: PrepareConfig, *, default: Protocol = "random"
+) -> CheckedTable:
+    """Check the rows of a table, divide them into splits, and choose features where that is asked.
+
+    Args:
+        raw: The rows.
+        schema: What the columns are.
+        config: How they are prepared.
+        default: The split protocol where none was chosen.
+
+    Raises:
+        InputError: A row is not what it should be; names file, line and column.
+        ConfigError: The label or the schema does not fit the table.
+        DatasetError: There are no rows to train on.
+
+    """
+    raw = raw.with_missing(schema.missing)
+    check_columns(schema, raw)
+    schema, notes = with_formats(raw, schema)
+    labels = fit_labels(raw, schema)
+    rows = check_rows(raw, schema, labels, config.bad_rows)
+    division = divide(raw, schema, rows.labels, rows.bad, config, default=default)
+    division = replace(division, notes=notes + division.notes)
+    table = CheckedTable(raw=raw, schema=schema, labels=labels, rows=rows, division=division)
+    if not len(table.train):
+        raise DatasetError("no row is left to train on; see prepare.fractions")
+    schema = with_leaks(table.fitting_rows(), schema)
+    table = replace(table, schema=schema)
+    if config.features.select == "given":
+        return table
+    from dlrm.data.features.auto import choose
+
+    if schema.task == "regression":
+        raise ConfigError("features auto is for clicks, but the task is regression")
+    schema = choose(table.fitting_rows(), schema, seed=config.seed)
+    return replace(table, schema=schema)
+
+
+def raw_table(
+    source: Source, folder: Path, advance: Callable[[int], None] = lambda _: None
+) -> RawTable:
+    """Return the rows of any source as Parquet parts.
+
+    Args:
+        source: Where they come from.
+        folder: An empty folder for the parts.
+        advance: Hears of the number of rows as they come.
+
+    Raises:
+        InputError: A row is not what it should be; names file, line and column.
+        DatasetError: There are no rows.
+
+    """
+    if isinstance(source, Table):
+        table = source.table(folder, advance)
+    else:
+        parts: list[Part] = []
+        first = 1
+        for number, frame in enumerate(source.read()):
+            out = folder / f"{number:06}.parquet"
+            frame.write_parquet(out)
+            parts.append(Part(out, frame.height, source.name, first))
+            first += frame.height
+            advance(frame.height)
+        if not parts:
+            raise DatasetError("the log has no good row")
+        table = RawTable(tuple(parts))
+    if not table.rows:
+        origins = dict.fromkeys(str(part.origin) for part in table.parts)
+        raise DatasetError(f"{', '.join(origins)}: the table has no rows")
+    return table
+
+
+ALMOST = 0.995
+"""AUC of a column alone from which it is named."""
+_LEAST, _MOST = 100, 20_000
+"""Training rows that are looked at; of fewer, a column may be as good by chance."""
+
+
+def with_leaks(rows: FittingRows, schema: Columns) -> Columns:
+    """Return a schema whose reasons name likely leaks.
+
+    Args:
+        rows: The training rows.
+        schema: What the columns are.
+
+    """
+    if schema.task != "classification" or len(rows.train) < _LEAST or schema.whole_log:
+        return schema
+    chosen = np.linspace(0, len(rows.train) - 1, min(len(rows.train), _MOST)).astype(np.intp)
+    sample = replace(rows, train=rows.train[chosen], labels=rows.labels[chosen])
+    columns = tuple(_named(sample, schema, column) for column in schema.columns)
+    return replace(schema, columns=columns)
+
+
+def _named(rows: FittingRows, schema: Columns, column: Column) -> Column:
+    if column.kind not in ("number", "category"):
+        return column
+    labels = rows.labels.astype(bool)
+    if column.kind == "number":
+        auc = _auc(rows.numbers(column.name, schema.reading(column)), labels)
+    else:
+        auc = _auc(_means(rows.texts(column.name), labels), labels)
+    auc = max(auc, 1 - auc)
+    if auc < ALMOST:
+        return column
+    warning = (
+        f"LIKELY A LEAK: alone it predicts the label with AUC {auc:.4f}; is it known before the "
+        'label is? Otherwise set kind = "ignore"'
+    )
+    return replace(column, why=f"{column.why}; {warning}" if column.why else warning)
+
+
+def _auc(scores: pl.Series, labels: NDArray[np.bool_]) -> float:
+    """Return the AUC of scores (n,), a missing one below all others."""
+    positives = int(labels.sum())
+    pairs = positives * (len(labels) - positives)
+    if not pairs:
+        return 0.5
+    ranks = scores.fill_null(float("-inf")).rank("average").to_numpy()
+    return float(ranks[labels].sum() - positives * (positives + 1) / 2) / pairs
+
+
+def _means(texts: pl.Series, labels: NDArray[np.bool_]) -> pl.Series:
+    """Return the share of positives of each row's value (n,) among the other rows."""
+    groups, codes = distinct(texts)
+    sums = np.bincount(codes, labels, minlength=len(groups))[codes] - labels
+    counts = np.bincount(codes, minlength=len(groups))[codes] - 1
+    mean = labels.mean()
+    # One row at the mean is added, which a value of a single row has.
+    return pl.Series((sums + mean) / (counts + 1))
