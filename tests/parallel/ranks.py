@@ -162,7 +162,6 @@ def serve(rank: int, most: int, path: str, pipe: Connection) -> None:
                     size,
                     local_rank=rank,
                     local_size=size,
-                    backend="gloo",
                     group=group,
                     exchange=exchange,
                 )

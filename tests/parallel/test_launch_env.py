@@ -3,8 +3,9 @@ import socket
 import pytest
 
 from dlrm.errors import ConfigError, WorldError
-from dlrm.parallel.launch_env import LaunchEnv, interface_to
+from dlrm.parallel.launch_env import LaunchEnv
 from dlrm.parallel.meeting import open_store
+from dlrm.parallel.sockets import interface_to
 
 TORCHRUN = {
     "RANK": "3",
@@ -18,7 +19,7 @@ TORCHRUN = {
 
 def test_what_torchrun_says():
     place = LaunchEnv.read(TORCHRUN)
-    assert place == LaunchEnv(3, 4, 1, 2, "node-0", 29500, hosts_store=False, launcher_hosts=False)
+    assert place == LaunchEnv(3, 4, 1, 2, "node-0", 29500)
     first = TORCHRUN | {"RANK": "0", "LOCAL_RANK": "0"}
     assert (place := LaunchEnv.read(first)) is not None
     assert place.hosts_store
@@ -52,7 +53,7 @@ def test_nonsense_is_quoted(change: dict[str, str | None], expected: str):
 
 
 def place_at(address: str, port: int, *, hosts: bool) -> LaunchEnv:
-    return LaunchEnv(0 if hosts else 1, 2, 0, 1, address, port, hosts, launcher_hosts=False)
+    return LaunchEnv(0 if hosts else 1, 2, 0, 1, address, port)
 
 
 def test_a_port_in_use():

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dlrm.errors import ConfigError, MissingExtraError
-from dlrm.parallel import probe as module
-from dlrm.parallel.probe import INSTALL, probe
+from dlrm.parallel.torchrec import probe as module
+from dlrm.parallel.torchrec.probe import INSTALL, probe
 
 GOOD = {
     "torch": "2.13.0+cpu",
@@ -129,7 +129,7 @@ def test_an_import_that_works_is_fine():
 def test_nothing_is_imported_by_the_probe():
     code = (
         "import sys\n"
-        "from dlrm.parallel.probe import probe\n"
+        "from dlrm.parallel.torchrec.probe import probe\n"
         "try: probe()\n"
         "except Exception: pass\n"
         "sys.exit(bool({'torchrec', 'fbgemm_gpu'} & set(sys.modules)))"

@@ -61,43 +61,31 @@ def rows(run: Path) -> list[dict[str, Any]]:
     ]
 
 
-def test_two_processes_reach_what_one_reaches(clicks, tmp_path):
+def test_two_processes_lose_one_go_on_and_reach_what_one_reaches(clicks, tmp_path, capfd):
     one, two = tmp_path / "one", tmp_path / "two"
-    assert main(words(clicks.path, one, "--max-steps", "30")) == 0
-    process = start(
-        sys.executable, "-m", "dlrm", "train",
-        *words(clicks.path, two, "--max-steps", "30", "--procs", "2", "--json")[1:],
-    )  # fmt: skip
-    out, err = process.communicate(timeout=START_S)
-    assert process.returncode == 0, err
-    (line,) = out.splitlines()
+    command = [sys.executable, "-m", "dlrm"]
+    process = start(*command, *words(clicks.path, two, *LONG, "--procs", "2"))
+    lost = rank_of(two, 1)
+    os.kill(lost, signal.SIGKILL)
+    _, err = process.communicate(timeout=START_S)
+    assert process.returncode == 3
+    assert f"process {lost}) no longer answers" in err
+    assert "rank 1 was killed by SIGKILL" in err
+    assert f"dlrm train --run {two} --resume --procs 2" in err
+    assert main(["train", "--run", str(two), "--resume", "--procs", "2", "--json"]) == 0
+    (line,) = capfd.readouterr().out.splitlines()
     assert json.loads(line)["run"] == str(two)
     assert (two / "report.html").is_file()
+
+    assert main(words(clicks.path, one, *LONG)) == 0
     for ours, theirs in zip(rows(one), rows(two), strict=True):
         assert theirs == {
             key: pytest.approx(value, abs=1e-4) if isinstance(value, float) else value
             for key, value in ours.items()
         }
     losses = [[row["loss"] for row in rows(run) if row["event"] == "train"] for run in (one, two)]
+    assert len(losses[0]) == 200
     assert max(abs(a - b) for a, b in zip(*losses, strict=True)) <= 1e-6
-
-
-def test_a_lost_process_is_named_and_the_run_goes_on(clicks, tmp_path):
-    run = tmp_path / "run"
-    command = [sys.executable, "-m", "dlrm"]
-    process = start(*command, *words(clicks.path, run, *LONG, "--procs", "2"))
-    lost = rank_of(run, 1)
-    os.kill(lost, signal.SIGKILL)
-    _, err = process.communicate(timeout=START_S)
-    assert process.returncode == 3
-    assert f"process {lost}) no longer answers" in err
-    assert "rank 1 was killed by SIGKILL" in err
-    assert f"dlrm train --run {run} --resume --procs 2" in err
-    again = start(*command, "train", "--run", str(run), "--resume", "--procs", "2")
-    assert again.wait(START_S) == 0
-    again.communicate()
-    steps = [row["step"] for row in rows(run) if row["event"] == "train"]
-    assert steps == list(range(1, 201))
 
 
 def test_torchrun_starts_a_run_anew_where_it_was(clicks, tmp_path):

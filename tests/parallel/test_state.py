@@ -17,7 +17,7 @@ from dlrm.nn.tables import TablesConfig
 from dlrm.optim import Adam, Declaration, Groups, SparseOptimizer
 from dlrm.optim.optimizer import zeros
 from dlrm.parallel.exchange import Exchange
-from dlrm.parallel.parallelize import parallelize
+from dlrm.parallel.model import parallelize
 from dlrm.parallel.world import ALONE, World
 from dlrm.planning.placement import Sharding, plan
 from dlrm.planning.tables import contents

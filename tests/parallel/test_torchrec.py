@@ -24,9 +24,9 @@ from dlrm.nn.tables import TablesConfig
 from dlrm.optim import build
 from dlrm.optim.config import OptimConfig
 from dlrm.parallel.exchange import Exchange
-from dlrm.parallel.fused import Fused, fused
-from dlrm.parallel.parallelize import parallelize
-from dlrm.parallel.probe import probe
+from dlrm.parallel.model import parallelize
+from dlrm.parallel.torchrec.fused import Fused, fused
+from dlrm.parallel.torchrec.probe import probe
 from dlrm.parallel.world import World
 from dlrm.planning.placement import plan
 from dlrm.planning.shards import Shard
@@ -39,7 +39,7 @@ try:
 except (MissingExtraError, ConfigError) as error:
     pytest.skip(str(error), allow_module_level=True)
 
-SIZES, DIM, STEPS, BATCH = (7, 60, 3, 40, 1), 8, 50, 24
+SIZES, DIM, STEPS, BATCH = (7, 60, 3, 40, 1), 8, 12, 24
 EPS = 1e-3
 
 
@@ -65,12 +65,12 @@ def layout_of(sizes: Sequence[int], features: str = "one-hot") -> Layout:
 
 def made(world: World, layout: Layout, dim: int, kinds: Any, **options: Any) -> Any:
     """Return tables of these kinds, or as TorchRec's planner chooses: `auto`."""
-    from dlrm.parallel.torchrec import TorchRecCollection
+    from dlrm.parallel.torchrec.collection import Auto, TorchRecCollection
 
     W = world.size
     options = {"exchange": Exchange(world.rank, W, world.exchange), **options}
     if kinds == "auto":
-        return materialize(TorchRecCollection(layout, dim, **options))
+        return materialize(TorchRecCollection(layout, dim, auto=Auto(), **options))
     shards = []
     for t, (kind, n) in enumerate(zip(kinds, layout.sizes, strict=True)):
         if kind == "column":
@@ -164,7 +164,7 @@ def sharded(
         losses.append(float(world.sum(loss.detach().double())))
     parts = [
         (part.shard, part.weight.clone(), {k: v.clone() for k, v in part.state.items()})
-        for part in tables.parts()
+        for part in tables.kept
     ]
     return losses, parts, [tables.table(t) for t in range(len(layout.tables))]
 
@@ -242,11 +242,11 @@ def changed(world: World, name: str, dim: int) -> tuple[bool, bool, float]:
         rows = values[shard.table][shard.first_row : shard.last_row]
         return rows[:, shard.first_column : shard.last_column] if rows.dim() == 2 else rows
 
-    for number, part in enumerate(tables.parts()):
+    for number, part in enumerate(tables.kept):
         part.weight.copy_(part_of(weights, part.shard))
         tables.load_state(number, "sum", part_of(sums, part.shard))
-    same = all(torch.equal(part.weight, part_of(weights, part.shard)) for part in tables.parts())
-    gaps = [part.state["sum"] - part_of(sums, part.shard) for part in tables.parts()]
+    same = all(torch.equal(part.weight, part_of(weights, part.shard)) for part in tables.kept)
+    gaps = [part.state["sum"] - part_of(sums, part.shard) for part in tables.kept]
     same_tables = all(torch.equal(tables.table(t), weights[t]) for t in range(len(SIZES)))
     return same, same_tables, max(float(gap.abs().max()) for gap in gaps)
 
@@ -334,7 +334,7 @@ def test_optimizers_that_torchrec_does_not_have_are_refused():
 
 def compressed(world: World, name: str, features: str) -> list[list[float]]:
     """Return the losses of plain tables, and of TorchRec's behind the same compression."""
-    from dlrm.parallel.torchrec import TorchRecCollection
+    from dlrm.parallel.torchrec.collection import TorchRecCollection
 
     config = TablesConfig(compression=name, threshold=10)  # pyright: ignore[reportArgumentType]
     schema = schema_of((50, 5, 90), features)

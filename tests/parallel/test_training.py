@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return prepare(FrameSource(frame), folder / "dataset", config, quiet=True).dataset
 
 
+Alone = Callable[[TrainConfig, Dataset], Run]
+
+
 def stop_after(steps: int) -> type[interrupt.Interrupt]:
     class Stop(interrupt.Interrupt):
         asked = 0
@@ -137,6 +141,22 @@ def run_on(
     return Run.open(path)
 
 
+@pytest.fixture(scope="module")
+def alone(ranks: Ranks, tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """What one process makes of a config, of which each is trained once."""
+    runs: dict[tuple[str, Path], Run] = {}
+
+    def run(config: TrainConfig, data: Dataset) -> Run:
+        # One process has nothing to shard.
+        config = replace(config, parallel=ParallelConfig())
+        key = repr(config), data.path
+        if key not in runs:
+            runs[key] = run_on(ranks, 1, config, data, tmp_path_factory.mktemp("alone") / "run")
+        return runs[key]
+
+    return run
+
+
 def rows(run: Run, *events: str) -> list[dict[str, Any]]:
     timed = ("elapsed_s", "samples_per_s", "loading_share")
     return [
@@ -169,7 +189,7 @@ def near(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], apart: 
 @pytest.mark.parametrize("sharding", ["auto", "row", "column"])
 @pytest.mark.parametrize("optim", sorted(OPTIMIZERS))
 def test_losses_metrics_and_checkpoints_are_those_of_one_process(
-    ranks: Ranks, clicks, tmp_path, optim, sharding
+    ranks: Ranks, alone: Alone, clicks, tmp_path, optim, sharding
 ):
     config = replace(
         SMALL,
@@ -178,7 +198,7 @@ def test_losses_metrics_and_checkpoints_are_those_of_one_process(
         average=AverageConfig(share=0.3, every=2),
         max_steps=20,
     )
-    one = run_on(ranks, 1, config, clicks, tmp_path / "one")
+    one = alone(config, clicks)
     many = run_on(ranks, 3, config, clicks, tmp_path / "many")
     for ours, theirs in zip(rows(one, "train"), rows(many, "train"), strict=True):
         assert theirs == {**ours, "loss": pytest.approx(ours["loss"], abs=1e-6)}
@@ -194,7 +214,7 @@ def test_losses_metrics_and_checkpoints_are_those_of_one_process(
 
 @pytest.mark.parametrize("sharding", ["auto", "row", "column"])
 def test_lists_shared_tables_labels_and_weights_are_learnt_as_by_one_process(
-    ranks: Ranks, shop, tmp_path, sharding
+    ranks: Ranks, alone: Alone, shop, tmp_path, sharding
 ):
     config = replace(
         SMALL,
@@ -202,7 +222,7 @@ def test_lists_shared_tables_labels_and_weights_are_learnt_as_by_one_process(
         parallel=ParallelConfig(sharding=sharding),
         max_steps=24,
     )
-    one = run_on(ranks, 1, config, shop, tmp_path / "one")
+    one = alone(config, shop)
     many = run_on(ranks, 3, config, shop, tmp_path / "many")
     for ours, theirs in zip(rows(one, "train"), rows(many, "train"), strict=True):
         assert theirs == {**ours, "loss": pytest.approx(ours["loss"], abs=1e-6)}
@@ -216,10 +236,22 @@ def test_lists_shared_tables_labels_and_weights_are_learnt_as_by_one_process(
         assert other == pytest.approx(mine, abs=1e-4)
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 1), (1, 2)])
+def handed_on(
+    ranks: Ranks, config: TrainConfig, data: Dataset, path: Path, *worlds: int, each: int
+) -> Run:
+    """Train on some processes after others, the last to the end and those before `each` steps."""
+    for number, world in enumerate(worlds):
+        last = number == len(worlds) - 1
+        run_on(
+            ranks, world, config, data, path,
+            resume=number > 0, stop=0 if last else each, who=world - 1,
+        )  # fmt: skip
+    return Run.open(path)
+
+
 @pytest.mark.parametrize("sharding", ["row", "column"])
 def test_any_number_of_processes_goes_on_with_an_optimizer_of_ones_own(
-    ranks: Ranks, shop, tmp_path, before, after, sharding
+    ranks: Ranks, alone: Alone, shop, tmp_path, sharding
 ):
     config = replace(
         SMALL,
@@ -228,28 +260,23 @@ def test_any_number_of_processes_goes_on_with_an_optimizer_of_ones_own(
         parallel=ParallelConfig(sharding=sharding),
         max_steps=24,
     )
-    whole = run_on(ranks, 1, config, shop, tmp_path / "whole")
-    parted = tmp_path / "parted"
-    run_on(ranks, before, config, shop, parted, stop=9, who=before - 1)
-    halved = run_on(ranks, after, config, shop, parted, resume=True)
-    for ours, theirs in zip(rows(whole, "train"), rows(halved, "train"), strict=True):
+    whole = alone(config, shop)
+    parted = handed_on(ranks, config, shop, tmp_path / "parted", 1, 2, 3, 1, each=6)
+    for ours, theirs in zip(rows(whole, "train"), rows(parted, "train"), strict=True):
         assert theirs["loss"] == pytest.approx(ours["loss"], abs=1e-5)
-    near(files(whole, 24), files(halved, 24), 1e-3)
+    near(files(whole, 24), files(parted, 24), 1e-3)
 
 
 @pytest.mark.parametrize("storage", ["bf16", "split"])
-@pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 1), (1, 2)])
-def test_any_number_of_processes_goes_on(ranks: Ranks, clicks, tmp_path, before, after, storage):
+def test_any_number_of_processes_goes_on(ranks: Ranks, alone: Alone, clicks, tmp_path, storage):
     tables = TablesConfig(init_std=0.1, storage=storage)
     config = replace(
         SMALL, model=replace(SMALL.model, tables=tables), optim=OptimConfig(name="adam", lr=0.01)
     )
-    whole = run_on(ranks, 1, config, clicks, tmp_path / "whole")
-    parted = tmp_path / "parted"
-    run_on(ranks, before, config, clicks, parted, stop=12, who=before - 1)
-    halved = run_on(ranks, after, config, clicks, parted, resume=True)
+    ours = rows(alone(config, clicks), "train")
+    parted = handed_on(ranks, config, clicks, tmp_path / "parted", 1, 2, 3, 1, each=7)
+    theirs = rows(parted, "train")
     apart = 1e-5 if storage == "split" else 0.02
-    ours, theirs = rows(whole, "train"), rows(halved, "train")
     assert [row["step"] for row in theirs] == [row["step"] for row in ours]
     for mine, other in zip(ours, theirs, strict=True):
         assert other["loss"] == pytest.approx(mine["loss"], abs=apart)
@@ -305,12 +332,12 @@ def test_a_damaged_checkpoint_is_an_error_everywhere(ranks: Ranks, clicks, tmp_p
 
 @pytest.mark.parametrize("optim", ["sgd", "adagrad", "rowwise_adagrad"])
 def test_torchrec_goes_on_from_our_checkpoints_and_we_from_its(
-    ranks: Ranks, clicks, tmp_path, optim
+    ranks: Ranks, alone: Alone, clicks, tmp_path, optim
 ):
     pytest.importorskip("torchrec", reason="needs the extra torchrec")
     config = replace(SMALL, optim=OptimConfig(name=optim, lr=0.01), max_steps=24)
     theirs = replace(config, engine="torchrec", parallel=ParallelConfig(sharding="table"))
-    whole = run_on(ranks, 1, config, clicks, tmp_path / "whole")
+    whole = alone(config, clicks)
     parted = tmp_path / "parted"
     run_on(ranks, 2, theirs, clicks, parted, stop=7)
     run_on(ranks, 3, config, clicks, parted, resume=True, stop=6)

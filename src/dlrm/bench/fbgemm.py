@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dlrm import optim
 from dlrm.bench.local_step import LEARNING_RATE
-from dlrm.parallel.probe import quiet
+from dlrm.parallel.torchrec.probe import quiet
 
 
 def unavailable(optimizer: str = "sgd") -> str | None:

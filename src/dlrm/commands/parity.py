@@ -18,11 +18,11 @@ from dlrm.commands.train import check_batch, open_data
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, Interrupted, WorldError, unknown
 from dlrm.files import write_json
-from dlrm.parallel import launched
+from dlrm.parallel import launch_env
 from dlrm.parallel.config import Engine
 from dlrm.parallel.launch import launch
 from dlrm.parallel.launch_env import LaunchEnv
-from dlrm.parallel.probe import probe
+from dlrm.parallel.torchrec.probe import probe
 from dlrm.parallel.world import ALONE, World
 from dlrm.planning.placement import Kind, Sharding
 from dlrm.reporting.parity import processes, write
@@ -79,7 +79,7 @@ def main(words: list[str], prog: str) -> ParityResult | None:
         None on processes that train for the one that compares.
 
     """
-    if launched.by_us():
+    if launch_env.by_us():
         _train_all(Path(words[0]))
         return None
     recipe, flags = recipes.first_word(words)
@@ -223,8 +223,7 @@ def _launch(
         "dataset": str(dataset.path.resolve()),
     }
     write_json(folder / WORK, work)
-    with launched.speaking():
-        status = launch(ways[0].procs, ["parity", str(folder)])
+    status = launch(ways[0].procs, ["parity", str(folder)])
     if status == 130:
         raise Interrupted("")
     if status:

@@ -24,7 +24,7 @@ from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, Interrupted, MissingExtraError, RunError, WorldError
 from dlrm.models.wide_deep import WideDeepConfig
 from dlrm.nn import precision
-from dlrm.parallel import launched
+from dlrm.parallel import launch_env
 from dlrm.parallel.launch import launch
 from dlrm.parallel.world import World
 from dlrm.recipes.baseline import baseline as baseline_of
@@ -139,7 +139,7 @@ def main(words: list[str], prog: str) -> TrainResult | None:
     recipe, flags = recipes.first_word(words)
     name = recipe or "demo"
     again = "--resume" in flags
-    if not again and (restarted := launched.restarted(take_value(list(flags), "--run"))):
+    if not again and (restarted := launch_env.restarted(take_value(list(flags), "--run"))):
         # The launcher has started all processes anew after one was lost.
         flags += ["--resume"] if "--run" in flags else ["--resume", "--run", str(restarted)]
         again = True
@@ -171,7 +171,7 @@ def main(words: list[str], prog: str) -> TrainResult | None:
             return _start_processes(name, words, arguments)
         with _world(arguments.config) as world:
             result = _start(name, arguments.config, arguments.run, world)
-            return result if world.first and not launched.by_us() else None
+            return result if world.first and not launch_env.by_us() else None
     for field in fields(TrainConfig):
         # The data may have moved, and so may the model; anything else would make another run of it.
         before, now = getattr(config, field.name), getattr(arguments.config, field.name)
@@ -186,7 +186,7 @@ def main(words: list[str], prog: str) -> TrainResult | None:
         return _launch(procs, words, resumed)
     with _world(config) as world:
         result = _resume(resumed, data, world, arguments.config.device)
-        return result if world.first and not launched.by_us() else None
+        return result if world.first and not launch_env.by_us() else None
 
 
 def _world(config: TrainConfig) -> World:
@@ -217,8 +217,7 @@ def _start_processes(name: str, words: list[str], arguments: Arguments) -> Train
 def _launch(procs: int, words: list[str], run: Run) -> TrainResult:
     """Train on several processes of this machine and return what they came to."""
     take_value(words, "--procs")
-    with launched.speaking():
-        status = launch(procs, ["train", *words])
+    status = launch(procs, ["train", *words])
     # What happened has been said by the process that it happened to.
     if status == 130:
         raise Interrupted("")
@@ -338,7 +337,7 @@ def _resume(
 
 def open_data(config: TrainConfig) -> Dataset:
     """Return the prepared dataset that a config names, preparing it first if it is raw."""
-    with terminal.muted(launched.by_us()):
+    with terminal.muted(launch_env.by_us()):
         known = None
         if config.from_run is not None:
             if not config.data:

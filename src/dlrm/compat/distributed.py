@@ -19,8 +19,7 @@ from dlrm.models.dlrm import DLRM
 from dlrm.nn.embedding import Collection, EmbeddingCollection
 from dlrm.parallel.collection import ShardedCollection
 from dlrm.parallel.exchange import Exchange
-from dlrm.parallel.model import ParallelModel
-from dlrm.parallel.parallelize import parallelize
+from dlrm.parallel.model import ParallelModel, parallelize
 from dlrm.parallel.world import ALONE, World
 from dlrm.planning.placement import plan
 from dlrm.planning.tables import contents

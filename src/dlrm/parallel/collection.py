@@ -32,6 +32,24 @@ class DistributedCollection(Collection):
     exchange: Exchange
     """With the other processes"""
 
+    @classmethod
+    def of(
+        cls,
+        collection: EmbeddingCollection,
+        kinds: Sequence[Kind],
+        shards: Sequence[Shard],
+        exchange: Exchange,
+        **options: Any,
+    ) -> Self:
+        """Return tables as those of a collection, without memory yet, but sharded."""
+        return cls(
+            collection.layout,
+            collection.dim,
+            storage=collection.storage,
+            initializer=collection.initializer,
+            **{"kinds": kinds, "shards": shards, "exchange": exchange, **options},
+        )
+
     @property
     def kept(self) -> list[Kept]:
         """What this process keeps, and where: what a checkpoint reads and writes."""
@@ -50,15 +68,20 @@ class DistributedCollection(Collection):
             for first, last in pieces(n, self.dim):
                 values = torch.empty(last - first, self.dim)
                 initializer(values, t, first)
-                for kept in mine:
-                    _keep(kept, values, first)
+                for _, weight, shard, place, *_ in mine:
+                    low, high = max(first, shard.first_row), min(last, shard.last_row)
+                    if low < high:
+                        rows = values[low - first : high - first]
+                        rows = rows[:, shard.first_column : shard.last_column].to(weight.device)
+                        start = place - shard.first_row
+                        weight[start + low : start + high] = rows
 
     @torch.no_grad()
     def table(self, t: int) -> Tensor:
         """Gather a table from all processes, each of which asks for it; see `Collection.table`."""
         device = self._buffers["order"].device  # pyright: ignore[reportOptionalMemberAccess]
         whole = torch.zeros(self.layout.sizes[t], self.dim, device=device)
-        for _, weight, shard, place, copied in self.kept:
+        for _, weight, shard, place, copied, _ in self.kept:
             if shard.table == t and (not copied or self.exchange.rank == 0):
                 rows = whole[shard.first_row : shard.last_row]
                 part = weight.detach()[place : place + shard.rows].float()
@@ -115,25 +138,6 @@ class ShardedCollection(DistributedCollection):
                 raise ValueError(f"parts of tables that are cut by columns must be equal: {shards}")
             place = sorted(range(len(positions)), key=positions.__getitem__)
             self._register(f"place_{group}", () if place == sorted(place) else place)
-
-    @classmethod
-    def of(
-        cls,
-        collection: EmbeddingCollection,
-        kinds: Sequence[Kind],
-        shards: Sequence[Shard],
-        exchange: Exchange,
-    ) -> Self:
-        """Return tables as those of a collection, without memory yet, but sharded."""
-        return cls(
-            collection.layout,
-            collection.dim,
-            storage=collection.storage,
-            initializer=collection.initializer,
-            kinds=kinds,
-            shards=shards,
-            exchange=exchange,
-        )
 
     @property
     def kept(self) -> list[Kept]:
@@ -242,13 +246,3 @@ class _Sent(NamedTuple):
     batch: Batch
     parts: list[tuple[int, list[End]]]
     """Of each block its group, and what waits for its vectors."""
-
-
-def _keep(kept: Kept, values: Tensor, first: int) -> None:
-    """Copy what this process keeps of drawn rows, which begin at `first` of their table."""
-    _, weight, shard, place, _ = kept
-    low, high = max(first, shard.first_row), min(first + len(values), shard.last_row)
-    if low >= high:
-        return
-    rows = values[low - first : high - first, shard.first_column : shard.last_column]
-    weight[place + low - shard.first_row : place + high - shard.first_row] = rows.to(weight.device)

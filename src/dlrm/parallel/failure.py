@@ -1,4 +1,4 @@
-"""What a backend says when another process is gone, as one sentence."""
+"""What a backend says when another process is gone, as one sentence; and calls that may hang."""
 
 import re
 import threading
@@ -9,8 +9,6 @@ import torch.distributed as dist
 
 T = TypeVar("T")
 
-_SOURCE = re.compile(r"^\[[^\]]*\.(?:cc|cpp|h):\d+\]\s*")
-_BACKEND = re.compile(r"gloo|nccl", re.IGNORECASE)
 _BROKEN = re.compile(
     r"connection (?:closed|reset|refused)|closed by peer|timed out|timeout|broken pipe|"
     r"socket closed|no route to host|network is (?:unreachable|down)|host is down|"
@@ -26,14 +24,15 @@ def is_connection_error(error: RuntimeError) -> bool:
     if isinstance(error, dist.DistNetworkError | dist.DistStoreError | dist.DistBackendError):
         return True
     text = str(error)
-    return _BESIDE in text or bool(_BACKEND.search(text) and _BROKEN.search(text))
+    backend = re.search(r"gloo|nccl", text, re.IGNORECASE)
+    return _BESIDE in text or bool(backend and _BROKEN.search(text))
 
 
 def reason(error: BaseException) -> str:
     """Return the first sentence of a backend's error, without its place in the source."""
-    text = _SOURCE.sub("", str(error).strip()).split("\n")[0]
-    if _BESIDE in text:
+    if _BESIDE in str(error):
         return "Timed out, with another exchange under way"
+    text = re.sub(r"^\[[^\]]*\.(?:cc|cpp|h):\d+\]\s*", "", str(error).strip()).split("\n")[0]
     return re.split(r"\. (?=[A-Z])", text)[0].rstrip(".")
 
 

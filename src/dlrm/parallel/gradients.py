@@ -1,7 +1,9 @@
 """Gradients of the parameters that every process has, summed over processes while they come.
 
 Parameters are packed into buckets, in the order in which gradients are expected. A bucket whose
-gradients are all there is summed while the backward pass goes on with the rest of the model.
+gradients are all there is summed while the backward pass goes on with the rest of the model. So
+does torch's DistributedDataParallel, which takes means and, where a process does not use a
+parameter, goes through the whole graph once more in each step.
 
 Source: Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training", VLDB
 2020, arXiv 2006.15704 (buckets, and how large they are).
@@ -14,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd import Variable
 
 from dlrm.planning.traffic import BUCKET_BYTES, FIRST_BUCKET_BYTES
 
@@ -32,12 +35,9 @@ class GradientSums:
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], group: Any = None):
-        self._group = group
         self._active = False
         self._begun = 0
         """Buckets whose sum has begun in this backward pass."""
-        # The output of the model stands apart from it: something has to ask for its gradient.
-        self._anchor = torch.zeros(0, requires_grad=True)
         self._buckets = _buckets([p for p in parameters if p.requires_grad], group)
         for bucket in self._buckets:
             bucket.share()
@@ -46,28 +46,29 @@ class GradientSums:
 
     def of(self, output: Tensor) -> Tensor:
         """Return the output of a model, such that gradients of the parameters are summed."""
-        return _Output.apply(self._anchor, output.detach(), partial(self._backward, output))  # pyright: ignore[reportReturnType]
+        output.register_hook(self._start)
+        return output
 
-    def _backward(self, output: Tensor, grad: Tensor) -> None:
-        """Go backwards through the whole model, and wait for all sums."""
+    def _start(self, _: Tensor) -> None:
+        """Begin the backward pass of the model, at whose end all sums are waited for."""
         for bucket in self._buckets:
-            bucket.start()
+            bucket.missing = set(range(len(bucket.parameters)))
         self._active, self._begun = True, 0
-        try:
-            output.backward(grad)
-            for bucket in self._buckets[self._begun :]:
-                bucket.begin()
-            for bucket in self._buckets:
-                bucket.end()
-        finally:
-            self._active = False
+        Variable._execution_engine.queue_callback(self._finish)
+
+    def _finish(self) -> None:
+        self._active = False
+        for bucket in self._buckets[self._begun :]:
+            bucket.begin()
+        for bucket in self._buckets:
+            bucket.end()
 
     def _ready(self, bucket: "_Bucket", number: int, parameter: Tensor) -> None:
         if not self._active:
             return
         bucket.take(number, parameter)
         # One after another, since a process that uses other parameters completes them otherwise.
-        while self._begun < len(self._buckets) and self._buckets[self._begun].complete:
+        while self._begun < len(self._buckets) and not self._buckets[self._begun].missing:
             self._buckets[self._begun].begin()
             self._begun += 1
 
@@ -87,7 +88,8 @@ class _Bucket:
         self._flat = torch.zeros(sum(sizes), dtype=parameters[0].dtype, device=parameters[0].device)
         pairs = zip(self._flat.split(sizes), parameters, strict=True)
         self._grads = [part.view(parameter.shape) for part, parameter in pairs]
-        self._missing: set[int] = set()
+        self.missing: set[int] = set()
+        """Parameters whose gradients are not there yet"""
         self._work: dist.Work | None = None
 
     @torch.no_grad()
@@ -99,25 +101,16 @@ class _Bucket:
         for grad, parameter in zip(self._grads, self.parameters, strict=True):
             parameter.copy_(grad)
 
-    def start(self) -> None:
-        """Wait for the gradients of all parameters again."""
-        self._missing, self._work = set(range(len(self.parameters))), None
-
     def take(self, number: int, parameter: Tensor) -> None:
         """Copy the gradient of a parameter."""
         assert parameter.grad is not None
         if parameter.grad is not self._grads[number]:
             self._grads[number].copy_(parameter.grad)
-        self._missing.discard(number)
-
-    @property
-    def complete(self) -> bool:
-        """Whether the gradients of all parameters are there."""
-        return not self._missing
+        self.missing.discard(number)
 
     def begin(self) -> None:
         """Start the sum; a parameter without a gradient here adds zero to it."""
-        for number in self._missing:
+        for number in self.missing:
             self._grads[number].zero_()
         self._work = dist.all_reduce(self._flat, group=self._group, async_op=True)
 
@@ -125,23 +118,8 @@ class _Bucket:
         """Wait for the sum, which then is the gradient of each parameter."""
         assert self._work is not None
         self._work.wait()
-        self._work = None
         for grad, parameter in zip(self._grads, self.parameters, strict=True):
             parameter.grad = grad
-
-
-class _Output(torch.autograd.Function):
-    """An output whose backward pass is a function of its gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, anchor: Tensor, output: Tensor, backward: Any) -> Tensor:
-        ctx.backward = backward
-        return output.view_as(output)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, None]:
-        ctx.backward(*grads)
-        return None, None, None
 
 
 def _buckets(parameters: list[nn.Parameter], group: Any) -> list[_Bucket]:

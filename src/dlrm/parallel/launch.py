@@ -2,7 +2,8 @@
 
 Each is a rank of a world (see `launch_env`). Rank 0 keeps the terminal. Signals are passed
 on, once each; when one rank fails the others may see it and end by themselves, then they are ended.
-None outlives this process, even when it is killed.
+None outlives this process, even when it is killed. torchrun ends the others at once instead, so
+that nothing is saved after Ctrl-C, and leaves its own behind when it is killed.
 """
 
 import ctypes
@@ -16,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from types import FrameType
 from typing import IO
 
 from dlrm.errors import ConfigError
@@ -43,6 +43,12 @@ class _Rank:
     asked: signal.Signals | None = None
     """The last signal that it was sent from here."""
 
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, if it still runs."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+            self.asked = number
+
 
 def launch(procs: int, words: Sequence[str], *, command: Sequence[str] = PROGRAM) -> int:
     """Run `command words` as `procs` ranks of one world, until all have ended.
@@ -68,8 +74,9 @@ def launch(procs: int, words: Sequence[str], *, command: Sequence[str] = PROGRAM
         requests = stack.enter_context(_pass_signals_on(ranks))
         for rank in _start(procs, [*command, *words], stack):
             ranks.append(rank)
-        if requests:
-            _send([rank for rank in ranks if rank.asked is None], signal.SIGINT)
+        for rank in ranks if requests else ():
+            if rank.asked is None:
+                rank.send(signal.SIGINT)
         failures = _wait(ranks, requests)
         if requests and all(rank.status in (0, 130, CUT) or rank.asked for rank in ranks):
             return 130
@@ -80,26 +87,29 @@ def _start(procs: int, command: list[str], stack: ExitStack) -> Iterator[_Rank]:
     # Listening here and handing that over leaves no moment in which another program takes the port.
     with socket.create_server(("127.0.0.1", 0), backlog=max(128, procs)) as listener:
         common = {
-            "WORLD_SIZE": str(procs),
-            "LOCAL_WORLD_SIZE": str(procs),
+            "WORLD_SIZE": procs,
+            "LOCAL_WORLD_SIZE": procs,
             "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(listener.getsockname()[1]),
-            "TORCHELASTIC_USE_AGENT_STORE": "False",
+            "MASTER_PORT": listener.getsockname()[1],
+            "TORCHELASTIC_USE_AGENT_STORE": False,
+            "TORCHELASTIC_RESTART_COUNT": 0,
+            "DLRM_LAUNCHED": 1,
         }
         defaults = {
-            "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // procs)),
+            "OMP_NUM_THREADS": max(1, len(os.sched_getaffinity(0)) // procs),
             # The store's client warns of each connection that breaks; our errors say more.
             "TORCH_CPP_LOG_LEVEL": "ERROR",
         }
         for number in range(procs):
             first = number == 0
-            stderr = None if first else stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
-            own = {"RANK": str(number), "LOCAL_RANK": str(number)}
+            own = {"RANK": number, "LOCAL_RANK": number}
             if first:
-                own["DLRM_LISTENER"] = str(listener.fileno())
+                own["DLRM_LISTENER"] = listener.fileno()
+            env = defaults | dict(os.environ) | common | own
+            stderr = None if first else stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
             process = subprocess.Popen(
                 command,
-                env=defaults | dict(os.environ) | common | own,
+                env={name: str(value) for name, value in env.items()},
                 stdin=None if first else subprocess.DEVNULL,
                 stdout=None if first else subprocess.DEVNULL,
                 stderr=stderr,
@@ -131,9 +141,10 @@ def _pass_signals_on(ranks: list[_Rank]) -> Iterator[list[float]]:
     """Pass SIGINT and SIGTERM to every rank; gives the times at which they came."""
     times: list[float] = []
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
+    def pass_on(number: int, *_: object) -> None:
         times.append(time.monotonic())
-        _send(ranks, signal.Signals(number))
+        for rank in ranks:
+            rank.send(signal.Signals(number))
 
     before = {n: signal.signal(n, pass_on) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -160,23 +171,16 @@ def _wait(ranks: list[_Rank], requests: list[float]) -> list[_Rank]:
             term = now + GRACE_S
             ending = [(term, signal.SIGTERM), (term + TERM_S, signal.SIGKILL)]
         for when, number in ending:
-            if now >= when:
-                _send([rank for rank in ranks if rank.asked != number], number)
+            for rank in ranks if now >= when else ():
+                if rank.asked != number:
+                    rank.send(number)
         time.sleep(_POLL_S)
     return failures
 
 
-def _send(ranks: list[_Rank], number: signal.Signals) -> None:
-    for rank in ranks:
-        if rank.process.poll() is None:
-            rank.process.send_signal(number)
-            rank.asked = number
-
-
 def _end_all(ranks: list[_Rank]) -> None:
     for rank in ranks:
-        if rank.process.poll() is None:
-            rank.process.kill()
+        rank.send(signal.SIGKILL)
         rank.process.wait()
 
 

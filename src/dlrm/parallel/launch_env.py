@@ -1,20 +1,21 @@
-"""Where a process stands in its run, as launchers say it in environment variables.
+"""What the launcher of this process says of it in environment variables.
 
 RANK, WORLD_SIZE              number of this process, and of processes
 LOCAL_RANK, LOCAL_WORLD_SIZE  the same on this host
 MASTER_ADDR, MASTER_PORT      where the processes find each other: rank 0 listens there, or, with
                               TORCHELASTIC_USE_AGENT_STORE, the launcher does
+TORCHELASTIC_RESTART_COUNT    how often torchrun has started all processes anew
+DLRM_LAUNCHED                 set where another process, which started this one, prints the result
 DLRM_LISTENER                 in rank 0: descriptor of a socket that listens there already
 """
 
-import fcntl
 import os
-import socket
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from dlrm.errors import ConfigError
+from dlrm.errors import ConfigError, RunError
+from dlrm.json_file import read_json
 
 HOW = "start it as: torchrun --nproc-per-node N -m dlrm ... (or dlrm train --procs N ...)"
 
@@ -29,12 +30,17 @@ class LaunchEnv:
     local_size: int
     address: str
     port: int
-    hosts_store: bool
-    """Whether the others find each other through this process."""
-    launcher_hosts: bool
-    """Whether they do so through the launcher."""
+    launcher_hosts: bool = False
+    """Whether the processes find each other through the launcher, instead of rank 0."""
+    attempt: int = 0
+    """Restarts before this one."""
     listener: int | None = None
     """Descriptor of the socket that this process listens on; None to open one."""
+
+    @property
+    def hosts_store(self) -> bool:
+        """Whether the others find each other through this process."""
+        return self.rank == 0 and not self.launcher_hosts
 
     @classmethod
     def read(cls, variables: Mapping[str, str] = os.environ) -> "LaunchEnv | None":
@@ -46,68 +52,64 @@ class LaunchEnv:
         """
         if "RANK" not in variables and "WORLD_SIZE" not in variables:
             return None
-        size = _whole(variables, "WORLD_SIZE", low=1)
-        rank = _whole(variables, "RANK", high=size - 1)
-        local_size = _whole(variables, "LOCAL_WORLD_SIZE", low=1, high=size, default=size)
-        launcher_hosts = variables.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+        def number(name: str, low: int, high: int | None = None, default: int | None = None) -> int:
+            if (text := variables.get(name)) is None:
+                if default is not None:
+                    return default
+                other = "WORLD_SIZE" if name == "RANK" else "RANK"
+                raise ConfigError(f"{other} is set and {name} is not; {HOW}")
+            if text.isdecimal() and low <= int(text) and (high is None or int(text) <= high):
+                return int(text)
+            expected = f"{low} or more" if high is None else f"{low} to {high}"
+            raise ConfigError(f'{name} is "{text}", expected a whole number, {expected}; {HOW}')
+
+        size = number("WORLD_SIZE", 1)
+        rank = number("RANK", 0, size - 1)
+        local_size = number("LOCAL_WORLD_SIZE", 1, size, default=size)
         if not (address := variables.get("MASTER_ADDR")):
             raise ConfigError(f"RANK is set and MASTER_ADDR is not; {HOW}")
         return cls(
-            rank=rank,
-            size=size,
-            local_rank=_whole(variables, "LOCAL_RANK", high=local_size - 1, default=rank),
-            local_size=local_size,
-            address=address,
-            port=_whole(variables, "MASTER_PORT", low=1, high=65535),
-            hosts_store=rank == 0 and not launcher_hosts,
-            launcher_hosts=launcher_hosts,
+            rank,
+            size,
+            number("LOCAL_RANK", 0, local_size - 1, default=rank),
+            local_size,
+            address,
+            number("MASTER_PORT", 1, 65535),
+            launcher_hosts=variables.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
+            attempt=number("TORCHELASTIC_RESTART_COUNT", 0, default=0),
             listener=int(variables["DLRM_LISTENER"]) if "DLRM_LISTENER" in variables else None,
         )
 
 
-def _whole(
-    variables: Mapping[str, str],
-    name: str,
-    *,
-    low: int = 0,
-    high: int | None = None,
-    default: int | None = None,
-) -> int:
-    if (text := variables.get(name)) is None:
-        if default is not None:
-            return default
-        other = "WORLD_SIZE" if name == "RANK" else "RANK"
-        raise ConfigError(f"{other} is set and {name} is not; {HOW}")
-    expected = f"{low} or more" if high is None else f"{low} to {high}"
-    try:
-        value = int(text)
-    except ValueError:
-        value = low - 1
-    if value < low or (high is not None and value > high):
-        raise ConfigError(f'{name} is "{text}", expected a whole number, {expected}; {HOW}')
-    return value
+def by_us() -> bool:
+    """Return whether the process that started this one prints the result."""
+    return "DLRM_LAUNCHED" in os.environ
 
 
-def interface_to(address: str, port: int) -> str | None:
-    """Return the network interface whose address this host uses towards another.
+def launch_id() -> str | None:
+    """Return what is the same for all starts that one torchrun makes, else None."""
+    run_id = os.environ.get("TORCHELASTIC_RUN_ID")
+    # Its id may be the same for all jobs, its process not.
+    return None if run_id is None else f"{run_id}/{os.getppid()}"
 
-    Left alone, gloo takes what the host's own name resolves to, which other hosts often cannot
-    reach.
+
+def restarted(run: str | None) -> Path | None:
+    """Return the run directory that this process is to go on with, after torchrun's restart.
+
+    Args:
+        run: The directory that the user named, if any.
+
+    Returns:
+        None unless torchrun has started all processes anew, and the run had begun.
 
     """
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
-            # Connecting a datagram socket sends nothing; it chooses the route.
-            towards.connect((address, port))
-            own = towards.getsockname()[0]
-            for _, name in socket.if_nameindex():
-                request = struct.pack("256s", name.encode())
-                try:
-                    answer = fcntl.ioctl(towards.fileno(), 0x8915, request)  # SIOCGIFADDR
-                except OSError:
-                    continue  # an interface without an address
-                if socket.inet_ntoa(answer[20:24]) == own:
-                    return name
-    except OSError:
-        pass
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+        return None
+    if run is not None:
+        return Path(run) if (Path(run) / "config.json").is_file() else None
+    for config in sorted(Path("runs").glob("*/config.json"), reverse=True):
+        environment = read_json(config.parent / "environment.json", RunError)
+        if environment.get("launch") == launch_id():
+            return config.parent
     return None

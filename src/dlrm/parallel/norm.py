@@ -1,7 +1,5 @@
 """Normalisation over a batch whose samples are on several processes."""
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -12,6 +10,8 @@ from dlrm.parallel.exchange import Exchange
 
 class WholeBatchNorm(BatchNorm):
     """Takes mean and variance of the whole batch instead of this process' part.
+
+    torch's SyncBatchNorm does so on GPUs alone, and takes no part without samples.
 
     Args:
         norm: Whose parameters and statistics it has.
@@ -36,9 +36,9 @@ class WholeBatchNorm(BatchNorm):
             finally:
                 self.training = training
         x = input.float()
-        mean = _total(x.sum(0), self.exchange) / count
+        mean = self._total(x.sum(0)) / count
         centred = x - mean
-        var = _total(centred.square().sum(0), self.exchange) / count
+        var = self._total(centred.square().sum(0)) / count
         with torch.no_grad():
             assert self.num_batches_tracked is not None
             assert self.momentum is not None
@@ -49,6 +49,13 @@ class WholeBatchNorm(BatchNorm):
             self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
         return (centred * (var + self.eps).rsqrt() * self.weight + self.bias).to(input.dtype)
 
+    def _total(self, values: Tensor) -> Tensor:
+        """Return the sum over all processes, whose gradient is the sum of their gradients."""
+        # It imports much that nothing else needs.
+        from torch.distributed.nn.functional import all_reduce
+
+        return all_reduce(values, group=self.exchange.group or dist.group.WORLD)
+
 
 def over_whole_batches(model: nn.Module, exchange: Exchange) -> None:
     """Let all normalisation in a model take the whole batch."""
@@ -57,24 +64,3 @@ def over_whole_batches(model: nn.Module, exchange: Exchange) -> None:
             setattr(model, name, WholeBatchNorm(child, exchange))
         else:
             over_whole_batches(child, exchange)
-
-
-def _total(values: Tensor, exchange: Exchange) -> Tensor:
-    return _Total.apply(values, exchange)  # pyright: ignore[reportReturnType]
-
-
-class _Total(torch.autograd.Function):
-    """The sum over all processes; its gradient is the sum of their gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, exchange: Exchange) -> Tensor:
-        ctx.exchange = exchange
-        total = values.clone()
-        dist.all_reduce(total, group=exchange.group)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        total = grads[0].clone()
-        dist.all_reduce(total, group=ctx.exchange.group)
-        return total, None

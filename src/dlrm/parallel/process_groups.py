@@ -1,73 +1,72 @@
 """The process groups of a run, from the first hello of its processes until they part."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.distributed_c10d import Store
 
 from dlrm.errors import ConfigError, WorldError, unknown
 from dlrm.parallel.failure import is_connection_error, reason
 from dlrm.parallel.heartbeat import Heartbeat
-from dlrm.parallel.launch_env import LaunchEnv, interface_to
+from dlrm.parallel.launch_env import LaunchEnv
 from dlrm.parallel.meeting import Member, meet, open_store
-from dlrm.parallel.sockets import connections, shut
+from dlrm.parallel.sockets import connections, interface_to, shut
 
 BACKENDS = ("auto", "gloo", "nccl", "mpi")
 CPU = torch.device("cpu")
 
 
 class ProcessGroups:
-    """The run's store, its process groups, and the signs of life of its ranks."""
+    """The run's store, its process groups, and the signs of life of its ranks.
+
+    Args:
+        env: Of this process.
+        backend: What `choose_backend` returned.
+        start_s: After which those who are there give up waiting for the rest.
+        timeout_s: After which a rank that waits for another gives up.
+        patience_s: See `Heartbeat`.
+
+    Raises:
+        WorldError: Some processes did not come, or are out of reach.
+        ConfigError: They were not started alike.
+
+    """
+
+    members: list[Member]
+    """All processes, by rank"""
+    group: dist.ProcessGroup | None = None
+    """For gradients and metrics"""
+    exchange: dist.ProcessGroup | None = None
+    """The same processes again, for embeddings"""
 
     def __init__(
-        self, store: Store, members: list[Member], env: LaunchEnv, backend: str, patience_s: float
+        self, env: LaunchEnv, backend: str, *, start_s: float, timeout_s: float, patience_s: float
     ):
-        self.members, self.backend = members, backend
-        self.group: dist.ProcessGroup | None = None
-        self.exchange: dist.ProcessGroup | None = None
-        # The server in it ends with the last that holds it; the groups go before the heartbeat.
-        self._store: Store | None = store
+        self.backend = backend
         self._sockets: dict[int, str] = {}
         self._over = False
+        store, self.members = meet(open_store(env, start_s), env, backend, start_s)
         self._heartbeat = Heartbeat(
-            store.clone(),  # pyright: ignore[reportAttributeAccessIssue]
-            members,
+            store,
+            self.members,
             env.rank,
-            keeper="the launcher" if env.launcher_hosts else str(members[0]),
+            keeper="the launcher" if env.launcher_hosts else str(self.members[0]),
             keeps=env.hosts_store,
             cut=self._cut,
             patience_s=patience_s,
         )
-
-    @classmethod
-    def make(
-        cls, env: LaunchEnv, backend: str, *, start_s: float, timeout_s: float, patience_s: float
-    ) -> "ProcessGroups":
-        """Meet the others and connect to them.
-
-        Raises:
-            WorldError: Some did not come, or are out of reach.
-            ConfigError: They were not started alike.
-
-        """
-        store = open_store(env, start_s)
-        members = meet(store, env, backend, start_s)
-        groups = cls(store, members, env, backend, patience_s)
         try:
-            groups._connect(env, timedelta(seconds=timeout_s))
+            self._connect(store, env, timedelta(seconds=timeout_s))
         except RuntimeError as error:
             if is_connection_error(error):
-                explained = groups.explain(reason(error))
-                groups.part()
+                explained = self.explain(reason(error))
+                self.part()
                 raise explained from error
-            groups.stop(f"{type(error).__name__}: {error}")
-            groups.part()
+            self.stop(f"{type(error).__name__}: {error}")
+            self.part()
             raise
-        return groups
 
     def explain(self, reason: str) -> WorldError:
         """Return the error of a broken connection, which names who is gone."""
@@ -88,25 +87,18 @@ class ProcessGroups:
         if dist.is_initialized():
             dist.destroy_process_group()
         self._heartbeat.part()
-        self._store = None
 
-    def _connect(self, env: LaunchEnv, timeout: timedelta) -> None:
+    def _connect(self, store: Store, env: LaunchEnv, timeout: timedelta) -> None:
         # Numbers on the CPU, such as metrics, go through gloo on GPU machines too.
         backend = "cpu:gloo,cuda:nccl" if self.backend == "nccl" else self.backend
         if self.backend == "nccl":
             torch.cuda.set_device(env.local_rank)
+        if interface := interface_to(env.address, env.port):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        place = {"store": store, "rank": env.rank, "world_size": env.size}
         before = connections(env.port)
-        with _variable("GLOO_SOCKET_IFNAME", interface_to(env.address, env.port)):
-            if backend == "mpi":
-                dist.init_process_group(backend, timeout=timeout)
-            else:
-                # A launcher that restarts the run keeps the store, and what stands in it.
-                assert self._store is not None
-                store = PrefixStore(self.members[0].key, self._store)
-                dist.init_process_group(
-                    backend, store=store, rank=env.rank, world_size=env.size, timeout=timeout
-                )
-            exchange = dist.new_group(timeout=timeout)
+        dist.init_process_group(backend, timeout=timeout, **({} if backend == "mpi" else place))
+        exchange = dist.new_group(timeout=timeout)
         assert isinstance(exchange, dist.ProcessGroup)
         self.group, self.exchange = dist.group.WORLD, exchange
         after = connections(env.port)
@@ -135,27 +127,22 @@ def choose_backend(backend: str, env: LaunchEnv, device: torch.device = CPU) -> 
     """
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
-    built = {
-        "gloo": dist.is_gloo_available(),
-        "nccl": dist.is_nccl_available(),
-        "mpi": dist.is_mpi_available(),
-    }
     if backend == "auto":
         backend = "nccl" if device.type == "cuda" else "gloo"
-    if not built[backend]:
+    if not dist.is_backend_available(backend):
         raise ConfigError(
             f"backend {backend} is not in this build of torch ({torch.__version__}); gloo works "
             "on CPUs"
         )
-    if device.type == "cuda" and backend != "nccl" and env.size > 1:
-        raise ConfigError(
-            f"backend {backend} carries what is on CPUs, and this run computes on {device}: choose "
-            "nccl, or device cpu"
+    if (backend == "nccl") != (device.type == "cuda"):
+        carries, instead = (
+            ("GPUs", "device cuda, or gloo, which works on CPUs")
+            if backend == "nccl"
+            else ("CPUs", "nccl, or device cpu")
         )
-    if backend == "nccl" and device.type != "cuda":
         raise ConfigError(
-            f"backend nccl carries what is on GPUs, and this run computes on {device.type}: choose "
-            "device cuda, or gloo, which works on CPUs"
+            f"backend {backend} carries what is on {carries}, and this run computes on {device}: "
+            f"choose {instead}"
         )
     if backend == "nccl" and (gpus := torch.cuda.device_count()) < env.local_size:
         raise ConfigError(
@@ -163,16 +150,3 @@ def choose_backend(backend: str, env: LaunchEnv, device: torch.device = CPU) -> 
             "GPUs on this host; start fewer, or take gloo, which works on CPUs"
         )
     return backend
-
-
-@contextmanager
-def _variable(name: str, value: str | None) -> Iterator[None]:
-    """Set an environment variable within, unless the user has."""
-    if value is None or name in os.environ:
-        yield
-        return
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        os.environ.pop(name, None)

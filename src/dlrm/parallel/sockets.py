@@ -1,11 +1,13 @@
-"""The connections of this process to other ranks, to be cut when the run is over.
+"""The sockets of this process: which lead to other ranks, and through which interface.
 
 gloo offers no way to give up what it waits for: a rank that waits for one that stopped, because a
 third is gone, would wait until its timeout. Who waits on a connection wakes when it is shut down.
 """
 
+import fcntl
 import os
 import socket
+import struct
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,30 +25,47 @@ def connections(but_port: int) -> dict[int, str]:
     with suppress(OSError):
         for descriptor in [int(entry.name) for entry in _OPEN.iterdir()]:
             name = _name(descriptor)
-            if name.startswith("socket:") and _leads_away(descriptor, but_port):
-                names[descriptor] = name
+            # A listener has no peer; gloo dies when its own is shut.
+            with suppress(OSError), _duplicate(descriptor) as line:
+                ports = line.getsockname()[1], line.getpeername()[1]
+                if line.family in (socket.AF_INET, socket.AF_INET6) and but_port not in ports:
+                    names[descriptor] = name
     return names
 
 
 def shut(lines: dict[int, str]) -> None:
     """Shut down those of the connections that are still open."""
     for descriptor, name in lines.items():
-        with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as line:
+        with suppress(OSError), _duplicate(descriptor) as line:
             # The number may be another file's by now.
             if _name(line.fileno()) == name:
                 line.shutdown(socket.SHUT_RDWR)
 
 
-def _leads_away(descriptor: int, but_port: int) -> bool:
-    # A listener has no peer; gloo dies when its own is shut.
-    with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as line:
-        if line.family in (socket.AF_INET, socket.AF_INET6):
-            return but_port not in (line.getsockname()[1], line.getpeername()[1])
-    return False
+def interface_to(address: str, port: int) -> str | None:
+    """Return the network interface whose address this host uses towards another.
+
+    Left alone, gloo takes what the host's own name resolves to, which other hosts often cannot
+    reach.
+
+    """
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
+        # Connecting a datagram socket sends nothing; it chooses the route.
+        towards.connect((address, port))
+        own = socket.inet_aton(towards.getsockname()[0])
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # an interface without an address
+                request = struct.pack("256s", name.encode())
+                if fcntl.ioctl(towards.fileno(), 0x8915, request)[20:24] == own:  # SIOCGIFADDR
+                    return name
+    return None
+
+
+def _duplicate(descriptor: int) -> socket.socket:
+    if not _name(descriptor).startswith("socket:"):
+        raise OSError(f"descriptor {descriptor} is no socket")
+    return socket.socket(fileno=os.dup(descriptor))
 
 
 def _name(descriptor: int) -> str:
-    try:
-        return str((_OPEN / str(descriptor)).readlink())
-    except OSError:
-        return ""
+    return str((_OPEN / str(descriptor)).readlink())

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from dlrm.nn.embedding import Block, Layout, Storage
-from dlrm.parallel.exchange import AllToAll, Exchange
-from dlrm.parallel.unit import End, Unit, ends, starts, sums
+from dlrm.parallel.exchange import Exchange
+from dlrm.parallel.unit import End, Unit, ends
 from dlrm.planning.shards import Shard
 
 
@@ -36,40 +36,53 @@ class TableWise(Unit):
         for group in range(len(layout.groups)):
             tables = layout.table_indices(group)
             lanes = [
-                (f, shard, start)
+                (f, shard)
                 for theirs in self.by_rank
-                for shard, start in zip(theirs, starts(theirs), strict=True)
+                for shard in theirs
                 for f, table in enumerate(tables)
                 if table == shard.table
             ]
-            ranks = [shard.rank for _, shard, _ in lanes]
+            ranks = [shard.rank for _, shard in lanes]
             self.counts.append([ranks.count(rank) for rank in range(exchange.size)])
-            keys = [(f, shard.first_column) for f, shard, _ in lanes]
+            keys = [(f, shard.first_column) for f, shard in lanes]
             order = sorted(range(len(keys)), key=keys.__getitem__)
             self.in_order.append(order == list(range(len(keys))))
-            self._register(f"lanes_{group}", [f for f, _, _ in lanes])
-            self._register(f"starts_{group}", [start for _, _, start in lanes])
-            self._register(f"columns_{group}", [shard.first_column for _, shard, _ in lanes])
+            self._register(f"lanes_{group}", [f for f, _ in lanes])
+            self._register(f"starts_{group}", [self.place[shard] for _, shard in lanes])
+            self._register(f"columns_{group}", [shard.first_column for _, shard in lanes])
             self._register(f"order_{group}", order)
 
     def begin(self, block: Block) -> End:
         """Send ids to where their rows are; see `Unit.begin`."""
-        if block.offsets is not None:
-            return self._begin_lists(block)
-        own = block.ids.shape[0]
-        lanes = self._registered(f"lanes_{block.group}")
-        first = self._registered(f"starts_{block.group}")
-        rows = block.ids.t().index_select(0, lanes) + first[:, None]
-        give, take = self._lists(block.group, own)
-        arrived = self._send(rows.flatten(), give, take)
-        return self._back(self.store.lookup(arrived), block.group, own)
+        group = block.group
+        if block.offsets is None:
+            own = block.ids.shape[0]
+            rows = block.ids.t().index_select(0, self._registered(f"lanes_{group}"))
+            rows = rows + self._registered(f"starts_{group}")[:, None]
+            give, take = self._lists(group, own)
+            vectors = self.store.lookup(self._send(rows.flatten(), give, take))
+        else:
+            _, _, lengths, rows, own = self._by_lane(block)
+            came, _, _, arrived = self._send_lists(group, own, lengths, rows)
+            vectors = self.store.pooled_rows(arrived, ends(came))
+            give, take = self._lists(group, own)
+        end = self._return(vectors, take, give)
+        lanes, features = sum(self.counts[group]), len(self.served[group])
+
+        def in_order() -> Tensor:
+            came = end().view(lanes, own, self.width)
+            if not self.in_order[group]:
+                came = came.index_select(0, self._registered(f"order_{group}"))
+            # A feature's lanes follow one another by columns.
+            return came.transpose(0, 1).reshape(own, features, self.dim)
+
+        return in_order
 
     def vectors(self, block: Block) -> Tensor:
         """Return rows one by one; see `Unit.vectors`."""
         items, lanes, lengths, rows, own = self._by_lane(block)
         _, taken, given, arrived = self._send_lists(block.group, own, lengths, rows)
-        transfer = self._transfer(taken, given)
-        vectors = transfer.end(transfer.begin(self.store.lookup(arrived))).view(-1, self.width)
+        vectors = self._return(self.store.lookup(arrived), taken, given)()
         whole = vectors.new_zeros(block.ids.shape[0], self.dim)
         if self.width == self.dim:
             return whole.index_add(0, items, vectors)
@@ -113,11 +126,6 @@ class TableWise(Unit):
                 at += part.stop - part.start
         return total / self.dim
 
-    def _begin_lists(self, block: Block) -> End:
-        _, _, lengths, rows, own = self._by_lane(block)
-        came, _, _, arrived = self._send_lists(block.group, own, lengths, rows)
-        return self._back(self.store.pooled_rows(arrived, ends(came)), block.group, own)
-
     def _by_lane(self, block: Block) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
         """Put ids in the order of lanes and samples.
 
@@ -155,33 +163,11 @@ class TableWise(Unit):
         """
         give, take = self._lists(group, own)
         came = self._send(lengths, give, take)
-        given, taken = sums(lengths, give), sums(came, take)
+        given = [int(part.sum()) for part in lengths.split(give)]
+        taken = [int(part.sum()) for part in came.split(take)]
         return came, taken, given, self._send(rows, given, taken)
 
     def _lists(self, group: int, own: int) -> tuple[list[int], list[int]]:
         """Return how many lists, or ids, go to each process and come from each."""
         counts, split = self.counts[group], self.exchange.split(own)
         return [s * own for s in counts], [counts[self.exchange.rank] * b for b in split]
-
-    def _send(self, values: Tensor, give: Sequence[int], take: Sequence[int]) -> Tensor:
-        return self.exchange.all_to_all(values.to(self.id_type), give, take).wait().long()
-
-    def _transfer(self, give: Sequence[int], take: Sequence[int]) -> AllToAll:
-        w = self.width
-        return AllToAll(self.exchange, [w * n for n in give], [w * n for n in take])
-
-    def _back(self, vectors: Tensor, group: int, own: int) -> End:
-        """Send pooled vectors to where their samples are."""
-        take, give = self._lists(group, own)
-        transfer = self._transfer(give, take)
-        token = transfer.begin(vectors)
-        lanes, features = sum(self.counts[group]), len(self.served[group])
-
-        def end() -> Tensor:
-            came = transfer.end(token).view(lanes, own, self.width)
-            if not self.in_order[group]:
-                came = came.index_select(0, self._registered(f"order_{group}"))
-            # A feature's lanes follow one another by columns.
-            return came.transpose(0, 1).reshape(own, features, self.dim)
-
-        return end

@@ -1,20 +1,20 @@
 """Tables of one collection that are sharded alike, and the rows of them that this process keeps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dlrm.batch import Jagged
-from dlrm.nn.embedding import Block, Layout, Storage
+from dlrm.nn.embedding import Block, Layout, Storage, bags_of
 from dlrm.ops import backend
 from dlrm.ops.memory import in_huge_pages
-from dlrm.parallel.exchange import Exchange
+from dlrm.parallel.exchange import AllToAll, Exchange
 from dlrm.planning.shards import Shard
 
 End = Callable[[], Tensor]
-"""Waits for the vectors that a unit has asked for, and returns them: (b, F, D)."""
+"""Waits for the vectors that a unit has asked for, and returns them."""
 
 
 class Kept(NamedTuple):
@@ -30,6 +30,9 @@ class Kept(NamedTuple):
     """The first of the rows in the weight."""
     copied: bool
     """Whether every process keeps them."""
+    state: Mapping[str, Tensor] = {}
+    """What belongs to the rows and no optimizer of ours has: its name there -> (rows, columns), or
+    (rows,) where it is one number a row."""
 
 
 class Store(nn.Module):
@@ -100,6 +103,8 @@ class Unit(nn.Module):
         self.exchange, self.width, self.dim = exchange, width, dim
         self.by_rank = [[s for s in shards if s.rank == r] for r in range(exchange.size)]
         self.mine = self.by_rank[exchange.rank]
+        self.place = {s: first for theirs in self.by_rank for s, first in _places(theirs)}
+        """First row of each shard in the weight of the process that keeps it"""
         self.store = Store(sum(s.rows for s in self.mine), width, storage)
         most = max(sum(s.rows for s in theirs) for theirs in self.by_rank)
         self.id_type = torch.int32 if most < 1 << 31 else torch.int64
@@ -111,8 +116,6 @@ class Unit(nn.Module):
         """Positions in each group of the features that are looked up here."""
         self.group_sizes = [len(features) for features in layout.groups]
         """Features of each group, those of other units included."""
-        for group, features in enumerate(self.served):
-            self._register(f"features_{group}", features)
 
     def materialize(self, device: torch.device) -> None:
         """Give the rows that this process keeps memory on a device."""
@@ -121,7 +124,7 @@ class Unit(nn.Module):
     @property
     def kept(self) -> list[tuple[Shard, int]]:
         """Shards that this process keeps, each with its first row in the weight."""
-        return list(zip(self.mine, starts(self.mine), strict=True))
+        return [(shard, self.place[shard]) for shard in self.mine]
 
     def begin(self, block: Block) -> End:
         """Send the ids of the features that are served, of this process' samples.
@@ -130,7 +133,7 @@ class Unit(nn.Module):
             block: Ids of all features of a group, int64.
 
         Returns:
-            What waits for the pooled vectors of those features, in their order.
+            What waits for the pooled vectors (b, F, D) of those features, in their order.
 
         """
         raise NotImplementedError
@@ -148,27 +151,96 @@ class Unit(nn.Module):
         assert values is not None
         return values
 
-    def _own_lists(self, block: Block) -> Jagged:
-        """Return the lists of the features that are served here alone."""
+    def _send(self, values: Tensor, give: Sequence[int], take: Sequence[int]) -> Tensor:
+        """Send whole numbers (n,) to each process and return what came from each."""
+        return self.exchange.all_to_all(values.to(self.id_type), give, take).wait().long()
+
+    def _return(self, vectors: Tensor, give: Sequence[int], take: Sequence[int]) -> End:
+        """Send vectors (n, width), `give[r]` of them to process r; gradients come back that way."""
+        w = self.width
+        transfer = AllToAll(self.exchange, [w * n for n in give], [w * n for n in take])
+        token = transfer.begin(vectors)
+        return lambda: transfer.end(token).view(-1, w)
+
+
+class NumberedUnit(Unit):
+    """A unit that finds a row by its number among all rows of its tables, table after table."""
+
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        width: int,
+        layout: Layout,
+        dim: int,
+        storage: Storage,
+        exchange: Exchange,
+    ):
+        super().__init__(shards, width, layout, dim, storage, exchange)
+        first, at = {}, 0
+        for table in sorted({s.table for s in shards}):
+            first[table] = at
+            at += layout.sizes[table]
+        self.first = first
+        """Number of the first row of each table"""
+        for group, features in enumerate(self.served):
+            tables = layout.table_indices(group)
+            self._register(f"features_{group}", features)
+            self._register(f"first_{group}", [first[tables[f]] for f in features])
+
+    def begin(self, block: Block) -> End:
+        """Ask for the pooled vectors of a block; see `Unit.begin`."""
+        features = self._registered(f"features_{block.group}")
+        first = self._registered(f"first_{block.group}")
+        if block.offsets is None:
+            ids = block.ids.index_select(1, features)
+            end = self._ask((ids + first).flatten())
+        else:
+            ids, offsets = lists = Jagged(block.ids, block.offsets)
+            if len(features) < self.group_sizes[block.group]:
+                served, count = self.served[block.group], self.group_sizes[block.group]
+                ids, offsets = lists.columns(served, count)
+            which = bags_of(offsets, len(ids))
+            end = self._ask_sums(ids + first[which % len(first)], which, offsets)
+        return lambda: end().view(-1, len(features), self.width)
+
+    def vectors(self, block: Block) -> Tensor:
+        """Return rows one by one; see `Unit.vectors`."""
         assert block.offsets is not None
-        lists, count = Jagged(block.ids, block.offsets), self.group_sizes[block.group]
-        served = self.served[block.group]
-        return lists if len(served) == count else lists.columns(served, count)
+        count = self.group_sizes[block.group]
+        features = self._registered(f"features_{block.group}")
+        first = features.new_full((count,), -1)
+        first[features] = self._registered(f"first_{block.group}")
+        start = first[bags_of(block.offsets, len(block.ids)) % count]
+        if len(features) == count:
+            return self._ask(block.ids + start)()
+        items = (start >= 0).nonzero()[:, 0]
+        vectors = self._ask(block.ids[items] + start[items])()
+        return vectors.new_zeros(len(start), self.dim).index_add(0, items, vectors)
+
+    def _ask(self, numbers: Tensor) -> End:
+        """Ask for the row (n, width) of each number."""
+        raise NotImplementedError
+
+    def _ask_sums(self, numbers: Tensor, which: Tensor, offsets: Tensor) -> End:
+        """Ask for the sums (G, width) of lists of numbers (n,).
+
+        Args:
+            numbers: Of all lists, one after another.
+            which: (n,), the list that each is in.
+            offsets: (G + 1,).
+
+        """
+        raise NotImplementedError
 
 
-def starts(shards: Sequence[Shard]) -> list[int]:
+def _places(shards: Sequence[Shard]) -> list[tuple[Shard, int]]:
     """Return the first row of each shard of one process in its weight."""
     first = [0]
     for shard in shards:
         first.append(first[-1] + shard.rows)
-    return first[:-1]
+    return list(zip(shards, first[:-1], strict=True))
 
 
 def ends(lengths: Tensor) -> Tensor:
     """Return offsets (G + 1,) int64 of lists of these lengths (G,)."""
     return torch.cat([lengths.new_zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-
-
-def sums(values: Tensor, counts: Sequence[int]) -> list[int]:
-    """Return the sum of the first `counts[0]` values, of the next `counts[1]`, and so on."""
-    return [int(part.sum()) for part in values.split(list(counts))]

@@ -2,7 +2,7 @@
 
 W processes, the ranks 0 ... W-1, run the same program. What a World does, all of its ranks do, in
 the same order. Numbers travel as tensors and anything else as JSON, so that nothing that comes from
-another process is executed.
+another process is executed; `torch.distributed` sends objects as pickles.
 """
 
 import json
@@ -30,8 +30,6 @@ class World:
         size: Number of processes, W.
         local_rank: Number of this process on its host, from 0.
         local_size: Number of processes on its host.
-        host: Name of the machine.
-        backend: What carries the tensors: `none`, `gloo`, `nccl` or `mpi`.
         group: The processes, for gradients and metrics; None when alone.
         exchange: The same processes again, for embeddings: what travels there does not wait for
             what travels in `group`.
@@ -47,8 +45,6 @@ class World:
         *,
         local_rank: int = 0,
         local_size: int = 1,
-        host: str = "localhost",
-        backend: str = "none",
         group: dist.ProcessGroup | None = None,
         exchange: dist.ProcessGroup | None = None,
         device: torch.device = CPU,
@@ -56,7 +52,6 @@ class World:
     ):
         self.rank, self.size = rank, size
         self.local_rank, self.local_size = local_rank, local_size
-        self.host, self.backend = host, backend
         self.group, self.exchange = group, exchange
         self.device = device
         self._groups = groups
@@ -87,20 +82,21 @@ class World:
             WorldError: Some process did not come, or the meeting point is out of reach.
 
         """
-        if (env := LaunchEnv.read()) is None:
+        if (env := LaunchEnv.read()) is None or env.size == 1:
             return cls(device=device(0, 1))
         own_device = device(env.local_rank, env.local_size)
-        backend = choose_backend(backend, env, own_device)
-        groups = ProcessGroups.make(
-            env, backend, start_s=start_s, timeout_s=timeout_s, patience_s=patience_s
+        groups = ProcessGroups(
+            env,
+            choose_backend(backend, env, own_device),
+            start_s=start_s,
+            timeout_s=timeout_s,
+            patience_s=patience_s,
         )
         return cls(
             env.rank,
             env.size,
             local_rank=env.local_rank,
             local_size=env.local_size,
-            host=groups.members[env.rank].host,
-            backend=backend,
             group=groups.group,
             exchange=groups.exchange,
             device=own_device,
@@ -155,9 +151,9 @@ class World:
         if self.group is None:
             return [own.clone()]
         with self.guard():
-            sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-            dist.all_gather(sizes, torch.tensor([len(own)]), group=self.group)
-            rows = [int(size) for size in sizes]
+            sizes = torch.zeros(self.size, 1, dtype=torch.int64)
+            dist.all_gather(list(sizes), torch.tensor([len(own)]), group=self.group)
+            rows = sizes.flatten().tolist()
             # The backends gather equal shapes only.
             padded = own.new_zeros(max(rows), *own.shape[1:])
             padded[: len(own)] = own
@@ -175,28 +171,26 @@ class World:
         parts = self.gather(torch.frombuffer(written, dtype=torch.uint8))
         return [json.loads(part.numpy().tobytes()) for part in parts]
 
-    def assert_same(self, what: dict[str, Any]) -> None:
+    def assert_same(self, settings: dict[str, Any]) -> None:
         """Make sure that all ranks were started with the same settings.
 
         Args:
-            what: Name -> JSON value, e.g. of the recipe, the schema, the seed.
+            settings: Name -> JSON value, e.g. of the recipe, the schema, the seed.
 
         Raises:
             ConfigError: Two ranks differ; it names the first such key, both values and ranks.
 
         """
-        answers = [
-            {key: json.dumps(value, sort_keys=True) for key, value in answer.items()}
-            for answer in self.all_gather_object(what)
-        ]
+        written = {key: json.dumps(value, sort_keys=True) for key, value in settings.items()}
+        answers = self.all_gather_object(written)
         for key in dict.fromkeys(key for answer in answers for key in answer):
-            values = [_shorten(answer.get(key, "missing")) for answer in answers]
-            for rank, answer in enumerate(answers):
-                if answer.get(key) != answers[0].get(key):
+            values = [answer.get(key, "missing") for answer in answers]
+            for rank, value in enumerate(values):
+                if value != values[0]:
                     raise ConfigError(
-                        f"the ranks were not started alike: {key} is {values[0]} on rank 0 and "
-                        f"{values[rank]} on rank {rank}; give every rank the same command and the "
-                        "same data"
+                        f"the ranks were not started alike: {key} is {_shorten(values[0])} on rank "
+                        f"0 and {_shorten(value)} on rank {rank}; give every rank the same command "
+                        "and the same data"
                     )
 
     def barrier(self) -> None:

@@ -1,7 +1,8 @@
 """What a run trains: its model, on one process or many, and the optimizer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -13,18 +14,15 @@ from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError
 from dlrm.models.standardized import Standardized
 from dlrm.nn import precision
-from dlrm.nn.embedding import Collection, EmbeddingCollection, materialize, parameter_groups
+from dlrm.nn.embedding import materialize, parameter_groups
 from dlrm.nn.precision import ComputeDtype
 from dlrm.parallel.collection import ShardedCollection
 from dlrm.parallel.exchange import DTYPES, Exchange
-from dlrm.parallel.fused import fused
-from dlrm.parallel.model import ParallelModel
-from dlrm.parallel.parallelize import Engine, parallelize
-from dlrm.parallel.torchrec_parts import FusedCollection
+from dlrm.parallel.model import Engine, ParallelModel, parallelize
+from dlrm.parallel.torchrec.fused import FusedCollection, fused
 from dlrm.parallel.world import World
 from dlrm.planning.placement import Plan, plan
 from dlrm.planning.quantities import quantity
-from dlrm.planning.shards import Kind, Shard
 from dlrm.planning.tables import contents
 from dlrm.schema import Schema
 from dlrm.training import state
@@ -153,7 +151,7 @@ def _planned(
 def _torchrec(config: TrainConfig, exchange: Exchange) -> Engine:
     """Return what makes TorchRec's collections, whose optimizers are fused into them."""
     # It takes long to import, and may be missing.
-    from dlrm.parallel.torchrec import Auto, TorchRecCollection
+    from dlrm.parallel.torchrec.collection import Auto, TorchRecCollection
 
     if config.average.share:
         raise ConfigError(
@@ -166,23 +164,9 @@ def _torchrec(config: TrainConfig, exchange: Exchange) -> Engine:
         raise ConfigError(
             f"parallel.exchange_dtype is {dtype}: with the engine torchrec it must be fp32"
         )
-    optimizer = fused(config.optim)
     auto = Auto(batch_size=max(1, config.loader.batch_size // exchange.size))
-    by_itself = config.parallel.sharding == "auto"
-
-    def make(
-        collection: EmbeddingCollection,
-        kinds: Sequence[Kind],
-        shards: Sequence[Shard],
-        exchange: Exchange,
-    ) -> Collection:
-        return TorchRecCollection.of(
-            collection,
-            None if by_itself else kinds,
-            shards,
-            exchange,
-            auto=auto,
-            optimizer=optimizer,
-        )
-
-    return make
+    return partial(
+        TorchRecCollection.of,
+        auto=auto if config.parallel.sharding == "auto" else None,
+        optimizer=fused(config.optim),
+    )

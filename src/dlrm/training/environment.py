@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import dlrm
-from dlrm.parallel.launched import launch_id
+from dlrm.parallel.launch_env import launch_id
 from dlrm.planning.facts import cpu_name, memory_bytes
 
 

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from dlrm.optim import SparseOptimizer
 from dlrm.parallel.collection import DistributedCollection
-from dlrm.parallel.torchrec_parts import FusedCollection
+from dlrm.parallel.torchrec.fused import FusedCollection
 from dlrm.planning.shards import Shard
 from dlrm.tensor_file import Part, Whole
 
@@ -97,8 +97,8 @@ def model_wholes(model: nn.Module, first: bool = True) -> dict[str, Whole]:
     own = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     gathered = wholes(places(model), own, first)
     for prefix, tables in _fused(model):
-        for part in tables.parts():
-            place = _fused_place(prefix, tables, part.shard, first or not part.replicated)
+        for part in tables.kept:
+            place = _fused_place(prefix, tables, part.shard, first or not part.copied)
             _add(gathered, place, part.weight, first, place.name)
     return gathered
 
@@ -117,8 +117,8 @@ def optimizer_wholes(
             else:
                 _add(gathered, place, tensor, first, name, by_column.get(key))
     for prefix, tables in _fused(model):
-        for part in tables.parts():
-            place = _fused_place(prefix, tables, part.shard, first or not part.replicated)
+        for part in tables.kept:
+            place = _fused_place(prefix, tables, part.shard, first or not part.copied)
             for key, tensor in part.state.items():
                 _add(gathered, place, tensor, first, f"{place.name}.{key}")
     return gathered
@@ -179,7 +179,7 @@ def load_model(model: nn.Module, stored: Any) -> None:
     for name, tensor in model.state_dict().items():
         tensor.copy_(local(where[name], stored))
     for prefix, tables in _fused(model):
-        for part in tables.parts():
+        for part in tables.kept:
             part.weight.copy_(local(_fused_place(prefix, tables, part.shard), stored))
 
 
@@ -209,7 +209,7 @@ def load_optimizer(model: nn.Module, optimizer: Optimizer, stored: Any) -> None:
             else:
                 state[key] = value
     for prefix, tables in _fused(model):
-        for number, part in enumerate(tables.parts()):
+        for number, part in enumerate(tables.kept):
             place = _fused_place(prefix, tables, part.shard)
             for key in part.state:
                 tables.load_state(number, key, local(place, stored, f".{key}"))

@@ -1,10 +1,17 @@
-"""Optimizers that TorchRec applies to rows within the backward pass, equal to ours."""
+"""Tables whose rows TorchRec updates within the backward pass, by optimizers equal to ours.
+
+Nothing here needs TorchRec.
+"""
 
 from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
 
 from dlrm.errors import ConfigError
 from dlrm.optim import OPTIMIZERS, find
 from dlrm.optim.config import OptimConfig
+from dlrm.parallel.collection import DistributedCollection
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +59,29 @@ def fused(config: OptimConfig) -> Fused:
             "a step; with the engine torchrec it must be 0"
         )
     return Fused(config.name) if config.eps is None else Fused(config.name, config.eps)
+
+
+class FusedCollection(DistributedCollection):
+    """Tables whose rows are updated within the backward pass: none is a parameter of the model.
+
+    What `kept` yields has the state of their optimizer, too.
+    """
+
+    optimizer: Fused
+    """What updates them"""
+
+    def set_lr(self, lr: float) -> None:
+        """Set the learning rate of the next backward pass."""
+        raise NotImplementedError
+
+    def step(self) -> None:
+        """Do what the backward pass has left to do."""
+        raise NotImplementedError
+
+    def load_state(self, number: int, key: str, values: Tensor) -> None:
+        """Overwrite the state of that name of the part of that number, from 0 as in `kept`."""
+        raise NotImplementedError
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return nothing: no optimizer sees these tables; see `Collection`."""
+        return []

@@ -4,16 +4,17 @@ Everything else of a model is what it is with our own engine. TorchRec updates r
 backward pass: gradients of tables can neither be accumulated nor clipped, and the learning rate has
 to be set before that pass. They are summed over ranks, as by our own engine.
 
-Importing this file needs the extra: see `dlrm.parallel.probe`.
+Importing this file needs the extra: see `dlrm.parallel.torchrec.probe`.
 
 Sources: Ivchenko et al., "TorchRec: a PyTorch Domain Library for Recommendation Systems", RecSys
 2022; Mudigere et al., arXiv 2104.05158 (kinds of sharding, row-wise Adagrad).
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from math import sqrt
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -26,16 +27,15 @@ from dlrm.nn.embedding import (
     LISTS,
     ONE_HOT,
     Block,
-    EmbeddingCollection,
     Initializer,
     Layout,
     Storage,
 )
 from dlrm.ops import backend
 from dlrm.parallel.exchange import Exchange
-from dlrm.parallel.fused import Fused
-from dlrm.parallel.probe import probe, quiet
-from dlrm.parallel.torchrec_parts import FusedCollection, Part, find_parts, narrowed
+from dlrm.parallel.torchrec.fused import Fused, FusedCollection
+from dlrm.parallel.torchrec.probe import probe, quiet
+from dlrm.parallel.unit import Kept
 from dlrm.planning.shards import Kind, Shard
 
 probe()
@@ -52,7 +52,7 @@ with quiet():
     from torchrec.modules.embedding_modules import EmbeddingBagCollection
     from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-    from dlrm.parallel.torchrec_plan import Auto, as_placed, as_planned, widened
+    from dlrm.parallel.torchrec.placement import Auto, as_placed, as_planned, widened
 
 # Else gradients were averaged over ranks, in the whole process.
 set_gradient_division(False)
@@ -63,7 +63,7 @@ class TorchRecCollection(FusedCollection):
 
     All ranks make it with equal arguments, and call `forward`, backward and `table` in the same
     order. Before each backward pass comes `set_lr`, after it `step`. None of the weights is a
-    parameter of the model: its optimizer does not see them, and no `state_dict` has them; `parts`
+    parameter of the model: its optimizer does not see them, and no `state_dict` has them; `kept`
     and `load_state` are for checkpoints.
 
     Args:
@@ -71,9 +71,9 @@ class TorchRecCollection(FusedCollection):
         dim: D.
         storage: Only fp32.
         initializer: See `Collection`; every rank draws all rows, and keeps its own.
-        kinds: How each table is sharded; None lets TorchRec's planner choose.
+        kinds: How each table is sharded.
         shards: Of all tables and ranks; their tables are positions in the layout.
-        auto: What that planner is told.
+        auto: Lets TorchRec's planner choose kinds and shards, and says what it is told.
         exchange: With the other ranks.
         optimizer: Of the rows.
 
@@ -89,7 +89,7 @@ class TorchRecCollection(FusedCollection):
         *,
         storage: Storage = "fp32",
         initializer: Initializer | None = None,
-        kinds: Sequence[Kind] | None = None,
+        kinds: Sequence[Kind] = (),
         shards: Sequence[Shard] = (),
         auto: Auto | None = None,
         exchange: Exchange,
@@ -100,7 +100,7 @@ class TorchRecCollection(FusedCollection):
             raise ConfigError(
                 f"tables.storage is {storage}: with the engine torchrec it must be fp32"
             )
-        for table, kind in zip(layout.tables, kinds or (), strict=False):
+        for table, kind in zip(layout.tables, () if auto else kinds, strict=False):
             if kind == "column" and optimizer.has_row_sum:
                 raise ConfigError(
                     f"{table.name}: its columns are sharded, and TorchRec's {optimizer.name} then "
@@ -108,7 +108,7 @@ class TorchRecCollection(FusedCollection):
                     "table or row, or optim.name adagrad"
                 )
         self.optimizer, self.exchange = optimizer, exchange
-        self._kinds, self._shards, self._auto = kinds, shards, auto or Auto()
+        self._kinds, self._shards, self._auto = kinds, shards, auto
         self._width = widened(dim)
         self._table_keys = [f"t{t}" for t in range(len(layout.tables))]
         self._features = layout.groups[ONE_HOT] + layout.groups[LISTS]
@@ -119,32 +119,8 @@ class TorchRecCollection(FusedCollection):
         self._lr = 0.0
         # In a tuple, where nn.Module does not look for parameters.
         self._held: tuple[ShardedEmbeddingBagCollection, ...] = ()
-        self._wide: tuple[Part, ...] = ()
+        self._wide: list[Kept] = []
         """What this rank has, with the columns that fill it up."""
-
-    @classmethod
-    def of(
-        cls,
-        collection: EmbeddingCollection,
-        kinds: Sequence[Kind] | None,
-        shards: Sequence[Shard],
-        exchange: Exchange,
-        *,
-        auto: Auto | None = None,
-        optimizer: Fused,
-    ) -> Self:
-        """Return tables as those of a collection, without memory yet, in TorchRec."""
-        return cls(
-            collection.layout,
-            collection.dim,
-            storage=collection.storage,
-            initializer=collection.initializer,
-            kinds=kinds,
-            shards=shards,
-            auto=auto,
-            exchange=exchange,
-            optimizer=optimizer,
-        )
 
     @property
     def materialized(self) -> bool:
@@ -154,11 +130,30 @@ class TorchRecCollection(FusedCollection):
     def materialize(self, device: torch.device) -> None:
         """Let TorchRec make the tables, and draw their first numbers; see `Collection`."""
         self._held = (self._sharded(device),)
-        weights: dict[str, Any] = self._tables.state_dict()
-        states = self._tables.fused_optimizer.state_dict()["state"]
-        keys, rank = self._table_keys, self.exchange.rank
-        self._wide = tuple(find_parts(weights, cast(Any, states), keys, self.optimizer, rank))
+        self._wide = list(self._find_parts())
         self.fill(self.initializer)
+
+    def _find_parts(self) -> Iterator[Kept]:
+        """Yield the parts of tables that this rank has in TorchRec, every number of them 0."""
+        weights: dict[str, Any] = self._tables.state_dict()
+        states = cast(Any, self._tables.fused_optimizer.state_dict()["state"])
+        for t, key in enumerate(self._table_keys):
+            whole = weights[path := f"embedding_bags.{key}.weight"]
+            copied = not hasattr(whole, "local_shards")
+            sums = states.get(path, {}).get(f"{key}.momentum1")
+            for number, local in enumerate([None] if copied else whole.local_shards()):
+                weight = (whole if local is None else local.tensor).detach().zero_()
+                row, column = (0, 0) if local is None else local.metadata.shard_offsets
+                rows, columns = weight.shape
+                state = {}
+                if copied and self.optimizer.has_sum:
+                    # TorchRec updates no copies: `step` does.
+                    shape = weight.shape[:1] if self.optimizer.has_row_sum else weight.shape
+                    state = {"sum": weight.new_zeros(shape)}
+                elif sums is not None:
+                    state = {"sum": sums.local_shards()[number].tensor}
+                shard = Shard(t, self.exchange.rank, row, row + rows, column, column + columns)
+                yield Kept(f"parts.{t}.{number}", weight, shard, 0, copied, state)
 
     def _sharded(self, device: torch.device) -> ShardedEmbeddingBagCollection:
         layout, world = self.layout, self.exchange.size
@@ -184,7 +179,7 @@ class TorchRecCollection(FusedCollection):
         devices = [] if device.type == "cpu" else [device]
         # TorchRec draws numbers of its own, which are not used.
         with quiet(), torch.random.fork_rng(devices):
-            if self._kinds is None:
+            if self._auto is not None:
                 columns = not self.optimizer.has_row_sum
                 plan = as_planned(tables, sharder, self._auto, world, device, columns=columns)
             else:
@@ -300,7 +295,7 @@ class TorchRecCollection(FusedCollection):
         """Update replicated tables, which the backward pass has left a gradient."""
         weights = dict(self._tables.named_parameters())
         for part in self._wide:
-            if not part.replicated:
+            if not part.copied:
                 continue
             weight = weights[f"embedding_bags.{self._table_keys[part.shard.table]}.weight"]
             if weight.grad is None:
@@ -318,10 +313,29 @@ class TorchRecCollection(FusedCollection):
                 kernels.adagrad_update(part.weight, part.state["sum"], rows, grad, lr, eps)
         self._tables.zero_grad()
 
-    def parts(self) -> Iterator[Part]:
-        """Yield what this rank holds; state is a copy where TorchRec measures it otherwise."""
-        for part in self._wide:
-            yield narrowed(part, self.dim, self._shrink)
+    @property
+    def kept(self) -> list[Kept]:
+        """What this rank holds, without the columns that fill it up; see `DistributedCollection`.
+
+        State is a copy where TorchRec measures it otherwise.
+        """
+        return [self._narrowed(part) for part in self._wide]
+
+    def _narrowed(self, part: Kept) -> Kept:
+        first = part.shard.first_column
+        columns = min(part.weight.shape[1], self.dim - first)
+        return part._replace(
+            weight=part.weight[:, :columns],
+            shard=replace(part.shard, last_column=first + columns),
+            state={
+                key: state[:, :columns]
+                if state.dim() == 2
+                else state
+                if self._shrink == 1
+                else state / self._shrink**2
+                for key, state in part.state.items()
+            },
+        )
 
     @torch.no_grad()
     def load_state(self, number: int, key: str, values: Tensor) -> None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 
 from dlrm.errors import ConfigError
-from dlrm.parallel.probe import probe, quiet
+from dlrm.parallel.torchrec.probe import probe, quiet
 from dlrm.planning.shards import Kind, Shard
 
 probe()

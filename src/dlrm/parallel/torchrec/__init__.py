@@ -1,0 +1,1 @@
+"""TorchRec as the engine of a run's tables, instead of our own."""
