@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 
@@ -62,16 +63,16 @@ def open_store(env: LaunchEnv, timeout_s: float) -> TCPStore:
         raise WorldError(
             f'MASTER_ADDR "{env.address}" is no host that this one knows: {error.strerror}'
         ) from error
-    except TimeoutError as error:
-        raise WorldError(
-            f"what listens at {where} is no process of this run; give all of them another "
-            "MASTER_PORT that is free there"
-        ) from error
-    except RuntimeError as error:
+    except (TimeoutError, RuntimeError) as error:
         if "EADDRINUSE" in str(error):
             raise WorldError(
                 f"port {env.port} is taken by another program on this host; give all processes "
                 "another MASTER_PORT (torchrun --master-port)"
+            ) from error
+        with suppress(OSError), socket.create_connection((env.address, env.port), timeout=1):
+            raise WorldError(
+                f"what listens at {where} is no process of this run; give all of them another "
+                "MASTER_PORT that is free there"
             ) from error
         who = "the launcher" if env.launcher_hosts else "rank 0"
         raise WorldError(
