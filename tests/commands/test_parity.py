@@ -13,7 +13,7 @@ from dlrm.cli import main
 from dlrm.commands import parity as command
 from dlrm.commands.parity import default
 from dlrm.commands.parity_result import ParityResult
-from dlrm.parallel.launched import BY_US
+from dlrm.parallel.launch_env import BY_US
 from dlrm.reporting.page import render
 from dlrm.reporting.parity import conclusion, page
 from dlrm.terminal import out

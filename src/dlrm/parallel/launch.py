@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from dlrm.errors import ConfigError
+from dlrm.parallel.launch_env import BY_US
 
 GRACE_S = 12.0
 """Given to ranks that lost another one, which need some seconds to find out which."""
@@ -93,7 +94,7 @@ def _start(procs: int, command: list[str], stack: ExitStack) -> Iterator[_Rank]:
             "MASTER_PORT": listener.getsockname()[1],
             "TORCHELASTIC_USE_AGENT_STORE": False,
             "TORCHELASTIC_RESTART_COUNT": 0,
-            "DLRM_LAUNCHED": 1,
+            BY_US: 1,
         }
         defaults = {
             "OMP_NUM_THREADS": max(1, len(os.sched_getaffinity(0)) // procs),

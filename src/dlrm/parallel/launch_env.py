@@ -18,6 +18,7 @@ from dlrm.errors import ConfigError, RunError
 from dlrm.json_file import read_json
 
 HOW = "start it as: torchrun --nproc-per-node N -m dlrm ... (or dlrm train --procs N ...)"
+BY_US = "DLRM_LAUNCHED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class LaunchEnv:
 
 def by_us() -> bool:
     """Return whether the process that started this one prints the result."""
-    return "DLRM_LAUNCHED" in os.environ
+    return BY_US in os.environ
 
 
 def launch_id() -> str | None:
