@@ -18,15 +18,7 @@ from dlrm.schema import Schema, Task
 
 
 class ArrayWriter:
-    """An array that grows row by row in a file.
-
-    Args:
-        folder: The dataset.
-        file: Path of the array in it, e.g. `train/ids.bin`.
-        dtype: Type of its elements; little-endian on disk.
-        columns: Elements of a row; None for one, and an array of one dimension.
-
-    """
+    """An array that grows row by row in a file."""
 
     def __init__(self, folder: Path, file: str, dtype: DTypeLike, columns: int | None):
         self._file, self._dtype, self._columns = file, np.dtype(dtype).newbyteorder("<"), columns
@@ -62,16 +54,7 @@ class ArrayWriter:
 
 
 class SplitWriter:
-    """The arrays of all splits, as they grow.
-
-    Args:
-        folder: The dataset.
-        splits: Names of the splits.
-        schema: What the arrays mean.
-        weights: Whether samples weigh.
-        truth: Whether the probability behind each label is known.
-
-    """
+    """The arrays of all splits, as they grow."""
 
     def __init__(
         self,
@@ -176,12 +159,7 @@ class SplitWriter:
 
 
 class LabelSums:
-    """What a manifest says of the K labels of a split.
-
-    Args:
-        labels: K.
-
-    """
+    """What a manifest says of the K labels of a split."""
 
     def __init__(self, labels: int):
         self.rows = 0

@@ -59,20 +59,7 @@ def check_rows(
     *,
     varied: bool = True,
 ) -> CheckedRows:
-    """Return labels and weights of all rows, and which rows are bad.
-
-    Args:
-        table: The rows.
-        schema: What the columns are.
-        labels: What the labels mean.
-        on_bad_row: Stop at a row that is not what it should be, or leave it out.
-        varied: Whether labels must differ, so that there is something to learn.
-
-    Raises:
-        InputError: A row is bad; names file, line and column.
-        ConfigError: A label is the same in every row.
-
-    """
+    """Return labels and weights of all rows, and which rows are bad."""
     bad_rows = BadRows()
     for fault in table.faults:
         bad_rows.add(fault.reason, fault.error)
@@ -186,12 +173,6 @@ def check_table(
 ) -> CheckedTable:
     """Check the rows of a table, divide them into splits, and choose features where that is asked.
 
-    Args:
-        raw: The rows.
-        schema: What the columns are.
-        config: How they are prepared.
-        default: The split protocol where none was chosen.
-
     Raises:
         InputError: A row is not what it should be; names file, line and column.
         ConfigError: The label or the schema does not fit the table.
@@ -225,11 +206,6 @@ def raw_table(
 ) -> RawTable:
     """Return the rows of any source as Parquet parts.
 
-    Args:
-        source: Where they come from.
-        folder: An empty folder for the parts.
-        advance: Hears of the number of rows as they come.
-
     Raises:
         InputError: A row is not what it should be; names file, line and column.
         DatasetError: There are no rows.
@@ -262,13 +238,7 @@ _LEAST, _MOST = 100, 20_000
 
 
 def with_leaks(rows: FittingRows, schema: Columns) -> Columns:
-    """Return a schema whose reasons name likely leaks.
-
-    Args:
-        rows: The training rows.
-        schema: What the columns are.
-
-    """
+    """Return a schema whose reasons name likely leaks."""
     if schema.task != "classification" or len(rows.train) < _LEAST or schema.whole_log:
         return schema
     chosen = np.linspace(0, len(rows.train) - 1, min(len(rows.train), _MOST)).astype(np.intp)

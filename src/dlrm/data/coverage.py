@@ -63,13 +63,7 @@ class Shares:
 
 
 class Coverage:
-    """Counts over rows that come piece by piece.
-
-    Args:
-        features: Of the run.
-        trained: What the run keeps of its inputs: `name`, `missing_rate`, `rare_rate`.
-
-    """
+    """Counts over rows that come piece by piece."""
 
     def __init__(self, features: Features, trained: Iterable[Mapping[str, Any]] = ()):
         self.rows = 0

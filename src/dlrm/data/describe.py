@@ -100,14 +100,7 @@ def _label(name: str, split: dict[str, Any]) -> LabelNumbers:
 
 
 def features(dataset: Dataset, fitted: FittedFeatures, head: int) -> list[FeatureNumbers]:
-    """Return the features of a dataset in numbers.
-
-    Args:
-        dataset: The dataset.
-        fitted: What encoded it.
-        head: How many values to list of each category.
-
-    """
+    """Return the features of a dataset in numbers."""
     manifest = dataset.manifest
     # Of a table, values are counted on its training rows alone.
     rows = max(1, manifest.get("counted_rows", manifest["rows"]))

@@ -139,10 +139,6 @@ def _by_group(
     """Divide rows (n,) by the numbers of their groups, at random.
 
     Each split gets a group; of two groups one trains, and the other chooses the model.
-
-    Raises:
-        ConfigError: There is one group only.
-
     """
     groups = np.unique(groups, return_inverse=True)[1]
     counts = np.bincount(groups)
@@ -190,12 +186,7 @@ def _groups(raw: RawTable, name: str) -> NDArray[np.int64]:
 def _times(
     raw: RawTable, name: str, bad: NDArray[np.bool_], *, strict: bool
 ) -> NDArray[np.float64]:
-    """Return the time of each row (n,), NaN where it has none.
-
-    Raises:
-        InputError: A row has none, and `strict` is set.
-
-    """
+    """Return the time of each row (n,), NaN where it has none."""
     raw.check_column(name, "column of times")
     values = raw.column(name)
     if values.dtype.is_nested():

@@ -13,6 +13,7 @@ distinct value, not per row.
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ from dlrm.data.features.features import Feature, Features, vocabulary_file
 from dlrm.data.features.labels import Label
 from dlrm.data.features.number import Number, dense_array, dense_columns
 from dlrm.data.features.value_table import ValueTable
-from dlrm.data.fitted import Block, described_input
+from dlrm.data.fitted import Block, Fitted, described_input
 from dlrm.data.options import PrepareConfig
 from dlrm.data.sources.source import BadRows, CountsBadRows, Source
 from dlrm.data.split import HasDays, Plan, plan
@@ -69,14 +70,7 @@ class _Block(NamedTuple):
 
 
 class Spill:
-    """Blocks of rows on disk.
-
-    Args:
-        folder: Is made here; the caller removes it.
-        schema: What the columns are: one label, numbers of scale log1p, and categories that are
-            numbered over the whole log.
-
-    """
+    """Blocks of rows on disk."""
 
     def __init__(self, folder: Path, schema: Columns):
         self._folder, (self._label,) = folder, schema.labels
@@ -210,57 +204,10 @@ def is_log(schema: Columns) -> bool:
     )
 
 
-class FittedLog:
-    """A log, fitted."""
-
-    def __init__(self, source: Source, features: Features, spill: Spill, where: Plan):
-        self.features, self._spill, self._where = features, spill, where
-        self.bad_rows = _bad_rows(source)
-        self.rows = self.counted_rows = spill.rows
-        self.truth = spill.truth
-        self.notes: tuple[str, ...] = ()
-
-    def inputs(self) -> list[dict[str, Any]]:
-        """Return what is known of each input."""
-        described = []
-        for feature, model_input in self.features.inputs:
-            missing, rare = self._spill.missing[model_input.name], None
-            if isinstance(feature, Category):
-                rare = self._spill.rows - self._spill.counted[model_input.name]
-            described.append(
-                described_input(model_input, missing=missing, rows=self._spill.rows, rare=rare)
-            )
-        return described
-
-    def blocks(self) -> Generator[Block, None, None]:
-        """Yield all rows, and delete them from the spill."""
-        start = 0
-        numbers = (number for number in range(len(self._spill.block_rows)))
-        with closing(in_order(self._spill.read, numbers)) as encoded:
-            for number, block in enumerate(encoded):
-                stop = start + self._spill.block_rows[number]
-                yield Block(block, self._where.pieces(start, stop))
-                self._spill.drop(number)
-                start = stop
-
-
 def fit_log(
     source: Source, schema: Columns, config: PrepareConfig, folder: Path, bar: Progress
-) -> FittedLog:
-    """Fit a log.
-
-    Args:
-        source: The log.
-        schema: What its columns are, see `is_log`.
-        config: How it is prepared.
-        folder: The dataset's: the vocabularies stay there, `spill` may go.
-        bar: Shows how far it is.
-
-    Raises:
-        InputError: A row is not what it should be; names file, line and column.
-        DatasetError: The log has no good row.
-
-    """
+) -> Fitted:
+    """Fit a log."""
     spill = Spill(folder / "spill", schema)
     _read(source, spill, bar)
     tables = _build(schema, spill, folder, bar)
@@ -283,7 +230,38 @@ def fit_log(
         seed=config.seed,
         days=source.day_rows if isinstance(source, HasDays) else (),
     )
-    return FittedLog(source, fitted, spill, where)
+    return Fitted(
+        features=fitted,
+        rows=spill.rows,
+        counted_rows=spill.rows,
+        bad_rows=_bad_rows(source),
+        blocks=_blocks(spill, where),
+        inputs=partial(_inputs, fitted, spill),
+        truth=spill.truth,
+    )
+
+
+def _inputs(features: Features, spill: Spill) -> list[dict[str, Any]]:
+    """Return what is known of each input."""
+    described = []
+    for feature, model_input in features.inputs:
+        name = model_input.name
+        rare = spill.rows - spill.counted[name] if isinstance(feature, Category) else None
+        missing = spill.missing[name]
+        described.append(described_input(model_input, missing=missing, rows=spill.rows, rare=rare))
+    return described
+
+
+def _blocks(spill: Spill, where: Plan) -> Generator[Block, None, None]:
+    """Yield all rows, and delete them from the spill."""
+    start = 0
+    numbers = (number for number in range(len(spill.block_rows)))
+    with closing(in_order(spill.read, numbers)) as encoded:
+        for number, block in enumerate(encoded):
+            stop = start + spill.block_rows[number]
+            yield Block(block, where.pieces(start, stop))
+            spill.drop(number)
+            start = stop
 
 
 def _read(source: Source, spill: Spill, bar: Progress) -> None:

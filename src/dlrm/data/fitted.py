@@ -1,7 +1,13 @@
-"""What fitting leaves: features, and all rows as they encode them."""
+"""What fitting leaves: features, and all rows as they encode them.
 
-from collections.abc import Generator
-from typing import Any, NamedTuple, Protocol
+There are three ways to it. The log of a known format goes through blocks of codes, out of core
+(`dlrm.data.fit_log`); any other rows through Parquet parts, of which one column at a time is in
+memory, to be fitted (`dlrm.data.fit_table`) or encoded by features of a run (`dlrm.data.applied`).
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from dlrm.data.encoded import Encoded
 from dlrm.data.features.features import Features
@@ -22,17 +28,35 @@ class Block(NamedTuple):
     """Names of splits, and which rows go there."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """Features, and the rows of a source as they encode them."""
+
+    features: Features
+    rows: int
+    """Good rows of the source."""
+    counted_rows: int
+    """Rows in which values were counted: all, or the training rows."""
+    bad_rows: BadRows
+    """Rows that were left out."""
+    blocks: Generator[Block, None, None]
+    """All rows, once."""
+    inputs: Callable[[], list[dict[str, Any]]]
+    """Returns what a manifest says of each input once all blocks were taken; see
+    `described_input`. A sequence also has `cut`: how many were longer than what is kept of them."""
+    truth: bool = False
+    """Whether the probability behind each label is known."""
+    notes: tuple[str, ...] = ()
+    """What to say of how rows were divided into splits."""
+
+
 def described_input(
     model_input: Input, *, missing: int, rows: int, rare: int | None
 ) -> dict[str, Any]:
     """Return what a manifest says of an input, JSON-ready.
 
-    Args:
-        model_input: The input.
-        missing: Rows in which its column is missing.
-        rows: All rows.
-        rare: Rows whose value has no id of its own; None where that has no meaning.
-
+    `missing` of `rows` rows lack its column; `rare` have a value without an id of its own, None
+    where that has no meaning.
     """
     is_number = model_input.num_embeddings is None
     return {
@@ -40,56 +64,6 @@ def described_input(
         "kind": "dense" if is_number else model_input.kind,
         "num_embeddings": model_input.num_embeddings,
         "missing": missing,
-        "missing_rate": missing / rows,
+        "missing_rate": missing / max(rows, 1),
         "rare": rare,
     }
-
-
-class Fitted(Protocol):
-    """Features that are fitted to the rows of a source, and these rows.
-
-    There are two ways to fit. The log of a known format goes through blocks of codes, out of core
-    (`dlrm.data.fit_log`); any other rows through Parquet parts, of which one column at a time is in
-    memory (`dlrm.data.fit_table`).
-    """
-
-    @property
-    def features(self) -> Features:
-        """What was fitted."""
-        ...
-
-    @property
-    def rows(self) -> int:
-        """Good rows of the source."""
-        ...
-
-    @property
-    def counted_rows(self) -> int:
-        """Rows in which values were counted: all, or the training rows."""
-        ...
-
-    @property
-    def truth(self) -> bool:
-        """Whether the probability behind each label is known."""
-        ...
-
-    @property
-    def bad_rows(self) -> BadRows:
-        """Rows that were left out."""
-        ...
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What to say of how rows were divided into splits."""
-        ...
-
-    def inputs(self) -> list[dict[str, Any]]:
-        """Return what is known of each input, see `described_input`.
-
-        A sequence also has `cut`: how many were longer than what is kept of them.
-        """
-        ...
-
-    def blocks(self) -> Generator[Block, None, None]:
-        """Yield all rows, once."""
-        ...

@@ -35,13 +35,7 @@ def small_integers(values: pl.Series) -> NDArray[np.uint32] | None:
 
 
 class IntegerIndex:
-    """Where each of V integers stands.
-
-    Args:
-        values: Of any integer type, all different; one may be missing.
-        numbers: The same as 32 bits, 0 where missing.
-
-    """
+    """Where each of V integers stands."""
 
     def __init__(self, values: pl.Series, numbers: NDArray[np.uint32]):
         missing = int(values.is_null().arg_true()[0]) if values.null_count() else None
@@ -85,13 +79,7 @@ def look_up(
 
 
 class SeveralIndices:
-    """The indices of T columns, for a few rows of plain values; any number of threads may use it.
-
-    Args:
-        indices: T of them.
-        moduli: Values of a column are taken modulo this first, where missing is 0; 0 leaves them.
-
-    """
+    """The indices of T columns, for a few rows of plain values; several threads may use it."""
 
     def __init__(self, indices: Sequence[IntegerIndex], moduli: Sequence[int]):
         self._indices = indices  # whose entries the table points to

@@ -146,12 +146,6 @@ def index_keys(keys: NDArray[np.uint32], missing: int | None) -> NDArray[np.void
 def look_up_columns(columns: NDArray[np.void], rows: int, threads: int) -> NDArray[np.int32]:
     """Look up the values of T columns, each in a table of its own.
 
-    Args:
-        columns: (T,) of type COLUMN; addresses of arrays that stay alive: `values` (rows,) uint32
-            and `states` (rows,) uint8, 0 where all values are PRESENT.
-        rows: n.
-        threads: At most so many share the work where there is much.
-
     Returns:
         ids (n, T).
 

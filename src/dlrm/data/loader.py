@@ -45,17 +45,7 @@ class LoaderConfig:
 
 
 class Loader:
-    """Batches of a split.
-
-    Args:
-        split: Rows to read.
-        batch_size: Samples a batch; the last of an epoch may be smaller.
-        shuffle: Whether each epoch takes the rows in a new random order.
-        seed: Of the order.
-        part: Number of this process and how many there are.
-        pin: Whether batches lie in page-locked memory, from which a GPU copies while it computes.
-
-    """
+    """Batches of a split."""
 
     waited_s: float
     """Seconds that the consumer has waited for data so far."""
@@ -182,14 +172,7 @@ def shares(samples: int, world: int) -> tuple[int, ...]:
 
 
 def joined(arrays: Sequence[np.ndarray], samples: int, batch_size: int) -> np.ndarray:
-    """Put what each process has of the samples of an epoch back into the order of the epoch.
-
-    Args:
-        arrays: Of each process, (its samples, ...), batch after batch.
-        samples: Of the epoch.
-        batch_size: Of the loader.
-
-    """
+    """Put what each process has of the samples of an epoch back into the order of the epoch."""
     if len(arrays) == 1:
         return arrays[0]
     out = np.empty((samples, *arrays[0].shape[1:]), arrays[0].dtype)

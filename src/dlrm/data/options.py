@@ -147,13 +147,7 @@ class PrepareConfig:
         )
 
     def check(self, *, fixed: bool, whole_log: bool) -> None:
-        """Raise a ConfigError if a setting has no meaning for the data at hand.
-
-        Args:
-            fixed: Whether their format says what each column is, as that of a click log does.
-            whole_log: Whether categories are numbered over the whole log.
-
-        """
+        """Raise a ConfigError if a setting has no meaning for the data at hand."""
         plain = PrepareConfig()
         for name in _OF_TABLES if fixed else ():
             if (value := getattr(self, name)) != getattr(plain, name):
@@ -177,14 +171,7 @@ class PrepareConfig:
     def options(
         self, *, default: Protocol, fixed: bool, schema: dict[str, Any] | None
     ) -> dict[str, Any]:
-        """Return what changes a prepared dataset, JSON-ready; None where a setting does not matter.
-
-        Args:
-            default: The split protocol where none was chosen.
-            fixed: Whether the format says what each column is.
-            schema: What the file of the schema says.
-
-        """
+        """Return what changes a dataset, JSON-ready; None where a setting does not matter."""
         protocol = self.protocol(default)
         divided = protocol not in ("kaggle", "days")
         whole_log = fixed and self.features.unset

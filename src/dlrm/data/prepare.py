@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from dlrm.data.applied import AppliedTable, Known
+from dlrm.data.applied import Known, apply
 from dlrm.data.arrays import SplitWriter
 from dlrm.data.features import toml
 from dlrm.data.features.show import described
@@ -49,14 +49,6 @@ def prepare(
 ) -> Prepared:
     """Turn a source into a prepared dataset.
 
-    Args:
-        source: The raw rows.
-        out: Folder of the dataset; a finished one from the same rows and settings is used again.
-        config: How.
-        known: Features of a run that encode the rows; None to fit some to them.
-        force: Replace a dataset that was prepared otherwise.
-        quiet: Do not print what the columns were taken for.
-
     Raises:
         InputError: A row is not what it should be; names file, line and column. Nothing is left.
         ConfigError: A setting has no meaning, or the label or the schema does not fit the rows.
@@ -76,7 +68,7 @@ def prepare(
     check_space(source.rows(), disk_bytes(source.rows(), schema if log else None), out)
     with staged(out, ENTRIES) as folder, progress() as bar:
         if known is not None:
-            fitted: Fitted = AppliedTable(known, source, config, folder, bar)
+            fitted = apply(known, source, config, folder, bar)
             say(fitted.notes)
         elif schema is not None and log:
             fitted = fit_log(source, schema, config, folder, bar)
@@ -125,7 +117,7 @@ def _write_splits(fitted: Fitted, folder: Path, bar: Progress) -> dict[str, dict
     weights = weight is not None
     with (
         SplitWriter(folder, SPLITS, schema, weights=weights, truth=fitted.truth) as writer,
-        closing(fitted.blocks()) as blocks,
+        closing(fitted.blocks) as blocks,
     ):
         for block in blocks:
             for split, rows in block.pieces:

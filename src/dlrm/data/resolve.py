@@ -70,16 +70,6 @@ def find_source(
     """Return the source that raw data have, and a name for what becomes of them.
 
     Files that look like raw Criteo text are that, unless a label is named: then they are a table.
-
-    Args:
-        data: See `resolve`.
-        config: How they are prepared.
-        features: Of a run, which say how its files are read; None where there is no run.
-
-    Raises:
-        InputError: A raw file is missing or bad.
-        ConfigError: A generated log is described wrongly.
-
     """
     folder = Path(data)
     if not folder.exists() and data.split(":", 1)[0] == "clicks":

@@ -54,15 +54,6 @@ class FileBlock:
 class FileRows:
     """The rows of raw files, as arrays.
 
-    Args:
-        features: Of the run.
-        files: Of the kind that it was trained on. Of tables, columns that the model does not know
-            are ignored, and said once.
-        bad_rows: Stop at a row that is not what it should be, or leave it out.
-        keep: Columns of the files to keep; of a list of names with commas, each.
-        reading: What the user says of how texts are read; else they are read as in training, or as
-            they look.
-
     Raises:
         InputError: A file is missing or damaged.
         ConfigError: Nobody knows how files of that source are read.
@@ -225,16 +216,7 @@ def table_files(
 
 
 def _named(keep: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return the columns to keep.
-
-    Args:
-        keep: Their names, or several with commas between them.
-        names: Of all columns.
-
-    Raises:
-        ConfigError: There is no such column; lists those there are.
-
-    """
+    """Return the columns to keep."""
     asked = [name for word in keep for name in ([word] if word in names else word.split(","))]
     for name in asked:
         if name not in names:
@@ -315,14 +297,7 @@ def _integers(features: Features, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def check_columns(features: Features, types: Mapping[str, pl.DataType], origin: Path | str) -> None:
-    """Raise an InputError unless rows have the columns that a model needs.
-
-    Args:
-        features: Of the run.
-        types: Name of a column of the rows -> its type.
-        origin: Where the rows come from, for errors.
-
-    """
+    """Raise an InputError unless rows have the columns that a model needs."""
     for name in features.needed:
         if name not in types:
             problem = f"has no such column, which the model needs; it has {', '.join(types)}"

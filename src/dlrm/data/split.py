@@ -125,16 +125,7 @@ class Plan:
 def plan(
     protocol: str, rows: int, *, fractions: Sequence[float], seed: int, days: Sequence[int] = ()
 ) -> Plan:
-    """Return where each of `rows` rows goes.
-
-    Args:
-        protocol: One of PROTOCOLS.
-        rows: Rows of the whole log.
-        fractions: Shares of train, validation and test; for `chronological` and `random`.
-        seed: Seed of the random protocol.
-        days: Rows of each day; for `days`.
-
-    """
+    """Return where each of `rows` rows goes."""
     if protocol not in PROTOCOLS:
         raise unknown("split", protocol, PROTOCOLS)
     if protocol in OF_COLUMNS:

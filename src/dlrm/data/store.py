@@ -167,12 +167,7 @@ class Dataset:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Return the manifest of a prepared dataset.
-
-    Raises:
-        DatasetError: The folder is missing, not a prepared dataset, or of another version.
-
-    """
+    """Return the manifest of a prepared dataset."""
     file = path / MANIFEST_FILE
     recover(path)
     if not path.exists():

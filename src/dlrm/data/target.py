@@ -44,14 +44,6 @@ def staged(target: Path, entries: Collection[str]) -> Iterator[Path]:
     A folder that stands at `target` is replaced at once: at any moment there is it or the new one.
     What an earlier, killed process left is cleared first;
     whatever stops this block, an error or an interrupt, its folder is removed.
-
-    Args:
-        target: Where the finished folder goes.
-        entries: Names of what the block puts into it; a leftover with others is not cleared.
-
-    Raises:
-        DatasetError: Another process is at work on the same target, or the disk is full.
-
     """
     partial = target.with_name(f".{target.name}.partial")
     with _dataset_errors(target):
@@ -163,18 +155,7 @@ _FORMER = frozenset({"encoder.json"})
 def existing(
     out: Path, fingerprint: dict[str, Any], options: dict[str, Any], *, force: bool
 ) -> Dataset | None:
-    """Return the finished dataset at `out`; None when there is nothing, or it may be replaced.
-
-    Args:
-        out: The folder.
-        fingerprint: Of the log that is asked for.
-        options: That are asked for.
-        force: Whether a dataset made from other ones may be replaced.
-
-    Raises:
-        DatasetError: The folder holds something else; says what differs.
-
-    """
+    """Return the finished dataset at `out`; None when there is nothing, or it may be replaced."""
     recover(out)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None

@@ -115,12 +115,6 @@ class Vocabulary:
     ) -> tuple["Vocabulary", NDArray[np.int32]]:
         """Give ids to values.
 
-        Args:
-            name: Name of the feature.
-            parts: `value` and `count` (P rows); a value may come again, then its counts add up.
-            order: Ids by first appearance, or by frequency (ties by first appearance).
-            min_count: Values counted fewer times get no id of their own.
-
         Returns:
             The vocabulary, and the id of each of the P values.
 
@@ -198,9 +192,6 @@ def ids_of(
         vocabularies: T of them.
         columns: T of n rows each.
         moduli: Values of a column are taken modulo this first; 0, or none at all, leaves them.
-
-    Raises:
-        DatasetError: A column is of another kind than its vocabulary.
 
     """
     moduli = moduli or [0] * len(columns)

@@ -59,29 +59,29 @@ def test_lines_are_read_as_written(tmp_path_factory, lines, form):
 
 @settings(deadline=None)
 @given(st.lists(line.filter(lambda each: each[0] is not None or each[1]), min_size=1, max_size=12))
-def test_both_ways_of_reading_agree(lines):
-    chunk = text(lines).encode()
-    plain = module._plain(chunk, 1)
-    assert plain is not None
-    careful = module._careful(chunk, 1, Path("t"))
-    for found in (plain, careful):
-        check([found], lines)
+def test_entries_are_those_that_were_written(lines):
+    check([module._entries(text(lines).encode(), 1, Path("t"))], lines)
+
+
+NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
+ENTRY = re.compile(rf"(\d+:)?\+?\d+:{NUMBER}")
 
 
 @settings(deadline=None)
 @given(st.text(alphabet="01: \n+-.e", max_size=30))
-def test_the_fast_way_accepts_nothing_that_the_careful_one_refuses(chunk):
+def test_what_is_no_entry_is_refused(chunk):
     chunk = chunk.rstrip("\n") + "\n"
-    plain = module._plain(chunk.encode(), 1)
+    lines = [line.split() for line in chunk.removesuffix("\n").split("\n")]
+    words = [w for line in lines for w in (line if line and ":" in line[0] else line[1:])]
     try:
-        careful = module._careful(chunk.encode(), 1, Path("t"))
+        found = module._entries(chunk.encode(), 1, Path("t"))
     except InputError:
-        assert plain is None
+        assert not all(map(ENTRY.fullmatch, words))
         return
-    if plain is not None:
-        assert plain.labels.to_list() == careful.labels.to_list()
-        for name in ("lengths", "field", "index", "value"):
-            assert getattr(plain, name).tolist() == getattr(careful, name).tolist()
+    assert all(":" in word for word in words)
+    assert found.lengths.tolist() == [sum(":" in word for word in line) for line in lines]
+    values = [float(word.rsplit(":", 1)[1]) for word in words]
+    assert found.value.tolist() == values
 
 
 @pytest.mark.parametrize(

@@ -61,14 +61,7 @@ class Gain:
 
 
 def choose(rows: FittingRows, schema: Columns, *, seed: int = 0) -> Columns:
-    """Return a schema with what helps.
-
-    Args:
-        rows: The training rows, whose labels are clicks.
-        schema: What the columns are.
-        seed: Of the sample and the halves.
-
-    """
+    """Return a schema with what helps."""
     rng = np.random.default_rng(seed)
     if len(rows.train) > MOST_ROWS:
         chosen = np.sort(rng.choice(len(rows.train), MOST_ROWS, replace=False))

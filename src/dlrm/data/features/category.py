@@ -80,17 +80,6 @@ class Category:
     ) -> tuple["Category", dict[str, NDArray[np.float32]]]:
         """Fit to the training rows.
 
-        Args:
-            columns: One of the frame's, or two or three.
-            values: What becomes of the values.
-            frame: n training rows.
-            labels: (n,) clicks as integers, or any numbers.
-            texts: Its text columns as texts, where that is known already.
-            seed: Of the folds.
-            buckets: Fitted number columns in a cross.
-            shared: The values of the table, where other columns share it.
-            table_name: Its name.
-
         Returns:
             The category, and by input name the numbers (n,) of the training rows themselves.
 

@@ -144,13 +144,6 @@ def log_columns(
     """Return the schema of a click log of a known format.
 
     Numbers are log(1 + x); the values of categories are numbered over the whole log.
-
-    Args:
-        label: Column of zeros and ones.
-        numbers: Number columns.
-        categories: Category columns, of integers or texts.
-        why: Who says so.
-
     """
     values = Values(whole_log=True)
     return Columns(

@@ -47,10 +47,6 @@ _LARGEST = float(1 << 63)
 def text_values(values: Sequence[Any], kind: type[pl.DataType]) -> list[str | None] | None:
     """Return values as texts, None where missing.
 
-    Args:
-        values: As Polars gives them.
-        kind: Type of their column.
-
     Returns:
         None where that is left to Polars.
 
@@ -137,14 +133,7 @@ class _Rows:
 
 
 class FewRows:
-    """Encodes a few rows; any number of threads may use it.
-
-    Args:
-        features: Fitted, of type `Number`, `Category` or `List`.
-        needed: The raw columns that they need.
-        hexadecimal: Whether texts are the integers of a whole log, in hexadecimal.
-
-    """
+    """Encodes a few rows; any number of threads may use it."""
 
     def __init__(
         self,

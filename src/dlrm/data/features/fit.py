@@ -52,11 +52,6 @@ def fit(
 ) -> Iterator[tuple[Feature, dict[str, NDArray[np.float32]]]]:
     """Fit the features of a schema one by one.
 
-    Args:
-        rows: What to fit to.
-        schema: What becomes of the columns.
-        seed: Of the folds of target means.
-
     Yields:
         A fitted feature, and by name those of its numbers that training rows get.
 
@@ -130,10 +125,6 @@ def grow(features: Features, rows: FittingRows) -> tuple[Features, dict[str, tup
     A value that comes `min_count` times in the new training rows gets an id behind those that are
     there. Numbers, hashed values and categories with counts or target means beside them stay as
     they were fitted.
-
-    Args:
-        features: Of a run.
-        rows: The new rows.
 
     Returns:
         The features, and for each table that grew how many values are new, and how many there are.

@@ -47,17 +47,6 @@ def infer(
 ) -> Columns:
     """Return the schema of a table.
 
-    Args:
-        table: All its rows.
-        labels: Columns to predict.
-        positive: What a label is for a click; see `Columns`.
-        task: What the labels are.
-        weight: Column that says how much each row counts.
-        strict: Whether a text in a column of numbers is an error; otherwise the reason says it.
-        categories: Columns that are categories whatever their values look like.
-        missing: Texts that are missing in every column.
-        usual_missing: Whether texts such as `n/a` are missing; see `Columns`.
-
     Raises:
         ConfigError: There is no such label, or nothing to learn from.
         InputError: A column is numbers in nearly all rows; names the first other row.

@@ -49,16 +49,7 @@ def category_column(name: str, texts: pl.Series, what: str) -> Column:
 def number_column(
     name: str, numbers: pl.Series, raw: pl.Series, text_format: str = "", doubt: str = ""
 ) -> Column:
-    """Return what numbers become.
-
-    Args:
-        name: Of the column.
-        numbers: Null where missing.
-        raw: The values that they were read from.
-        text_format: How texts are written.
-        doubt: What may be doubted of that, in words.
-
-    """
+    """Return what numbers become."""
     known = numbers.drop_nulls()
     distinct = known.n_unique()
     ignored = ""
@@ -218,13 +209,7 @@ _INDEX = re.compile(r"(index|idx|row|row[_ ]?(nr|no|num|number|id|index|names?))
 
 
 def numbers_rows(name: str, known: pl.Series) -> str:
-    """Say why whole numbers number the rows; empty where they do not.
-
-    Args:
-        name: Of the column.
-        known: Its numbers, without missing ones.
-
-    """
+    """Say why whole numbers number the rows; empty where they do not."""
     distinct, rows = known.n_unique(), len(known)
     if distinct <= FEW:
         return ""

@@ -34,15 +34,7 @@ Guess = tuple[Column, int, str | None]
 
 
 def text_column(table: RawTable, name: str, *, usual_missing: bool, declared: bool) -> Guess:
-    """Return what texts are.
-
-    Args:
-        table: All rows.
-        name: Of the column.
-        usual_missing: Whether texts such as `n/a` are missing in numbers and times.
-        declared: Whether the table has types, of which that of this column is text.
-
-    """
+    """Return what texts are."""
     raw = table.column(name).alias("").cast(pl.String).str.strip_chars()
     numbers, wrong = table.numbers(name, NumberReading(usual_missing=usual_missing))
     if not wrong.any():

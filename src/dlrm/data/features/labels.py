@@ -75,13 +75,7 @@ class Label:
 
 
 def fit_labels(table: RawTable, schema: Columns) -> tuple[Label, ...]:
-    """Return what the labels of a table mean.
-
-    Raises:
-        ConfigError: A label is not binary, or nobody can know which value is a click; or it holds
-            no numbers where these are expected; or labels are of different kinds.
-
-    """
+    """Return what the labels of a table mean."""
     if schema.task == "regression":
         return _numbers(table, schema)
     texts = {name: table.texts(name) for name in schema.labels}
@@ -155,17 +149,7 @@ def encode_weights(values: pl.Series, text_format: str = "") -> pl.Series:
 def encode_labels(
     labels: Sequence[Label], schema: Columns, frame: pl.DataFrame
 ) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
-    """Return labels (n, K) and weights (n,) of rows that have them.
-
-    Args:
-        labels: What the labels mean.
-        schema: Names the column of the weights, where rows weigh.
-        frame: n rows.
-
-    Raises:
-        InputError: A label or a weight is none; names the row.
-
-    """
+    """Return labels (n, K) and weights (n,) of rows that have them."""
     columns = []
     for label in labels:
         columns.append(label.encode(frame[label.name]))

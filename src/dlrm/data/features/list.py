@@ -140,15 +140,7 @@ class List:
         shared: ValueTable | None = None,
         table_name: str = "",
     ) -> "List":
-        """Fit to the training rows.
-
-        Args:
-            column: What becomes of it.
-            values: Of the training rows.
-            shared: The values of the table, where other columns share it.
-            table_name: Its name, where others may share it.
-
-        """
+        """Fit to the training rows."""
         table = shared
         if column.values.hash_rows:
             table = None

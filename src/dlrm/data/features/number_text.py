@@ -152,9 +152,6 @@ def read_numbers(texts: pl.Series, text_format: str = "") -> tuple[pl.Series, pl
 def recognise(texts: pl.Series) -> tuple[str, str]:
     """Return the format of nearly all texts, and what may be doubted of it, in words.
 
-    Args:
-        texts: The values of a column, null where missing.
-
     Returns:
         Two empty texts where they are plain numbers, or none.
 

@@ -38,11 +38,6 @@ def known_schema(source: Source, config: PrepareConfig) -> Columns | None:
 def inferred_schema(table: RawTable, config: PrepareConfig, *, strict: bool = True) -> Columns:
     """Return the schema of rows whose format says nothing.
 
-    Args:
-        table: The rows.
-        config: How they are prepared.
-        strict: Whether a text among numbers is an error already.
-
     Raises:
         ConfigError: No label is named, or a column is not there.
         InputError: A column is numbers in nearly all rows; names the first other row.

@@ -104,15 +104,9 @@ def encoding(
 def outside_fold(
     codes: NDArray[np.int32], labels: NDArray[Any], groups: int, values: Values, seed: int
 ) -> tuple[NDArray[np.int64], Numbers, LabelMoments]:
-    """Return rows, sum of labels, and moments of what lies outside each row's fold, of its value.
+    """Return rows (n,), sums of labels (n,) and moments of a row's value outside the row's fold.
 
-    Args:
-        codes: (n,) place of each row's value among the distinct ones.
-        labels: (n,)
-        groups: Distinct values.
-        values: Settings.
-        seed: Of the folds.
-
+    `codes` (n,) are the places of the rows' values among `groups` distinct ones, `labels` (n,).
     """
     number = values.folds
     folds = np.random.default_rng(seed).permutation(len(codes)) % number

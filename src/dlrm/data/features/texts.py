@@ -113,13 +113,7 @@ def time_reading(values: pl.Series) -> NumberReading:
 
 
 def as_numbers(values: pl.Series, reading: NumberReading = PLAIN) -> tuple[pl.Series, pl.Series]:
-    """Return values as Float64, null where missing; and a mask of those that are no number.
-
-    Args:
-        values: Of any type; times become seconds since 1970 (or since midnight).
-        reading: How they are read.
-
-    """
+    """Return values as Float64, null where missing; and a mask of those that are no number."""
     values = values.alias("")
     if values.dtype.is_temporal():
         numbers = seconds_of(values)
@@ -154,18 +148,7 @@ def is_comparison(positive: str | None) -> bool:
 
 
 def recognised(distinct: list[str], positive: str | None, label: str, *, others: str = "") -> str:
-    """Return what a label is for a click: one of its values, or a comparison.
-
-    Args:
-        distinct: The values that the label has, without missing ones.
-        positive: What the schema says; None to recognise it.
-        label: Name of the column, for errors.
-        others: Which rows have none of these values, for errors.
-
-    Raises:
-        ConfigError: The label is not binary, or nobody can know which value is a click.
-
-    """
+    """Return what a label is for a click: one of its values, or a comparison."""
     shown = ", ".join(f'"{value}"' for value in distinct[:5])
     shown += ", ..." if len(distinct) > 5 else ""
     if not distinct:
@@ -208,12 +191,7 @@ def positives(
 ) -> Callable[[pl.Series], pl.Series]:
     """Return the function from a label's texts to clicks (UInt8, null where it is neither).
 
-    Args:
-        distinct: The values that the label has, without missing ones; none when there are too many
-            to list, and any will do.
-        click: What `recognised` returned.
-        text_format: How numbers are written, which are compared.
-
+    Where no values are `distinct`, because there are too many to list, any will do.
     """
     if click not in distinct and (compared := _COMPARED.match(click)):
         sign, bound = compared.groups()

@@ -20,14 +20,8 @@ from dlrm.files import new_beside, replacing, sync_file
 class ValueTable:
     """The distinct values of one category, or of all columns that share a table.
 
-    Args:
-        name: Of the table, for errors.
-        frame: `value` and `count`, and `label_sum` where labels are summed: values with a row of
-            their own first, which are `kept`. None to read it from the file.
-        kept: Values with a row of their own.
-        values: All values; None for those of the frame.
-        file: Where they are.
-
+    The frame has `value` and `count`, and `label_sum` where labels are summed: values with a row of
+    their own first, which are `kept`. Where it is None it is read from the file.
     """
 
     def __init__(

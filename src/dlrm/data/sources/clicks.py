@@ -34,14 +34,7 @@ CHUNK = 2**16
 
 
 class ClicksSource:
-    """A generated click log.
-
-    Args:
-        rows: Rows of the log.
-        seed: Which rows.
-        world: Which planted truth; logs of one world are samples of one distribution.
-
-    """
+    """A generated click log."""
 
     name = "clicks"
     dense = tuple(count.name for count in COUNTS)

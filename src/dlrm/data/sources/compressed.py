@@ -10,9 +10,10 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO, Literal, cast
+from typing import Literal, cast
 
 import polars as pl
 
@@ -38,12 +39,7 @@ DAMAGE = (EOFError, zlib.error, zipfile.BadZipFile, OSError)
 
 
 def compression_of(file: Path) -> Compression | None:
-    """Return what a file is compressed by; None for a plain one.
-
-    Raises:
-        InputError: Its name says that it is compressed, but it is not.
-
-    """
+    """Return what a file is compressed by; None for a plain one."""
     with file.open("rb") as stream:
         begin = stream.read(4)
     compression: Compression | None = None
@@ -63,30 +59,21 @@ def text_name(file: Path) -> str:
 
 
 @contextmanager
-def open_bytes(file: Path, *, lines: int | None = None) -> Iterator[BinaryIO]:
-    """Open the text of a file.
-
-    Args:
-        file: Plain or compressed.
-        lines: How many of its lines are needed, where that is known; there may be more.
-
-    Raises:
-        InputError: It is a zip file of none or several files, or damaged as a whole.
-
-    """
+def open_bytes(file: Path, *, lines: int | None = None) -> Iterator[BufferedIOBase]:
+    """Open the text of a file, of which perhaps no more than some lines are needed."""
     match compression_of(file):
         case None:
             with file.open("rb") as stream:
                 yield stream
         case "gzip":
             with gzip.open(file) as stream:
-                yield cast(BinaryIO, stream)
+                yield stream
         case "bzip2":
             with bz2.open(file) as stream:
-                yield cast(BinaryIO, stream)
+                yield stream
         case "zip":
             with _archive(file) as archive, archive.open(_member(archive, file)) as stream:
-                yield cast(BinaryIO, stream)
+                yield cast(BufferedIOBase, stream)
         case "Zstandard":
             with TemporaryDirectory(prefix="dlrm-") as folder:
                 _unpack_zstandard(file, plain := Path(folder) / "text", lines)
@@ -113,13 +100,7 @@ def unpack(file: Path, plain: Path) -> None:
 
 @contextmanager
 def explained(file: Path, line: Callable[[], int | None] = lambda: None) -> Iterator[None]:
-    """Turn what readers say of damaged bytes into an InputError.
-
-    Args:
-        file: What is read.
-        line: Returns the line reached.
-
-    """
+    """Turn what readers say of damaged bytes into an InputError."""
     try:
         yield
     except DAMAGE as error:

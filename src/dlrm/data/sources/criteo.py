@@ -127,15 +127,7 @@ class CriteoSource:
         return frame
 
     def _without_faults(self, chunk: bytes, path: Path, line: int, before: int) -> bytes:
-        """Return the good lines of a chunk; raise at the first other one, or count it.
-
-        Args:
-            chunk: Whole lines.
-            path: Their file.
-            line: The number of the first one.
-            before: How many lines of all files are before it.
-
-        """
+        """Return the good lines of a chunk; raise at the first other one, or count it."""
         kept: list[bytes] = []
         for number, text in enumerate(chunk[:-1].split(b"\n"), start=line):
             good = is_good(text, labelled=self.labelled)
@@ -151,12 +143,7 @@ class CriteoSource:
 
 
 def is_criteo(path: Path) -> bool:
-    """Whether a file looks like raw Criteo text: some 40 fields with tabs, numbers and hexadecimal.
-
-    Raises:
-        InputError: It is missing, empty or damaged.
-
-    """
+    """Whether a file looks like raw Criteo text: some 40 numbers and hexadecimals with tabs."""
     check_file(path)
     with path.open("rb") as stream:
         if stream.read(4) == b"PAR1":

@@ -125,16 +125,7 @@ def write_lines(
     dense: Sequence[str],
     categorical: Sequence[str],
 ) -> None:
-    """Write the rows of a frame; other columns are left out.
-
-    Args:
-        frame: Integers, those of `categorical` UInt32, null where missing.
-        stream: Where to.
-        label: Name of the label column.
-        dense: Names of the count columns, in order.
-        categorical: Names of the category columns, in order.
-
-    """
+    """Write the rows of a frame; other columns are left out."""
     text = frame.select(pl.col(label), pl.col(dense), *map(as_hexadecimal, categorical))
     text.write_csv(stream, separator="\t", include_header=False, quote_style="never")
 

@@ -71,11 +71,6 @@ class TableFile:
 def look(path: Path, reading: Reading | None = None, columns: Sequence[str] = ()) -> TableFile:
     """Return how a file is read, from its first bytes.
 
-    Args:
-        path: The file.
-        reading: What the user says of it.
-        columns: Names that make a line the header.
-
     Raises:
         InputError: It is missing, empty, no text, or its header names a column twice.
 
@@ -114,19 +109,7 @@ def to_parquet(
     read: Iterable[Entries] | None = None,
     on_bad_row: OnBadRow = "error",
 ) -> list[Part]:
-    """Turn a file into Parquet parts.
-
-    Args:
-        file: From `look`.
-        target: A folder, which is there, and outlives the parts.
-        layout: For libsvm.
-        read: For libsvm: the entries, where they are kept.
-        on_bad_row: Stop at a record that is none, or leave it out as one of the parts' faults.
-
-    Raises:
-        InputError: The file is damaged, or a record is none; names the line.
-
-    """
+    """Turn a file into Parquet parts."""
     match file.format:
         case "parquet":
             return [Part(file.path.absolute(), count(file), file.path)]

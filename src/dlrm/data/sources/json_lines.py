@@ -23,12 +23,7 @@ _CHUNK_BYTES = 8 << 20
 
 
 def is_json(head: str, file: Path) -> bool:
-    """Whether a text is JSON lines, by its name or its first line.
-
-    Raises:
-        InputError: It is one JSON value, not one a line.
-
-    """
+    """Whether a text is JSON lines, by its name or its first line."""
     first = head.lstrip()[:1]
     name = text_name(file)
     if first == "[" and (
@@ -82,11 +77,6 @@ def _lines(file: Path, changed: int) -> NDArray[np.int64]:
 
 def parts(file: Path, target: Path, on_bad_row: OnBadRow) -> list[Part]:
     """Turn a file into Parquet parts with the same columns.
-
-    Args:
-        file: The file.
-        target: A folder for the parts.
-        on_bad_row: Stop at a line that is no object, or leave it out as one of the parts' faults.
 
     Raises:
         InputError: A line is no object; names it.

@@ -85,16 +85,7 @@ class Layout:
 
 
 def find_layout(files: list[Path], kept: dict[Path, list[Entries]] | None = None) -> Layout:
-    """Return how the entries of these files become columns.
-
-    Args:
-        files: All of them.
-        kept: Gets the entries of files that are small, for `frames` to take.
-
-    Raises:
-        InputError: A file is not of this format.
-
-    """
+    """Return how the entries of these files become columns."""
     lengths: set[int] = set()
     ones, fields, twice, top = True, set[int](), set[int](), -1
     valued, indices = set[int](), dict[int, set[int]]()
@@ -159,11 +150,6 @@ def frames(
     file: Path, layout: Layout, read: Iterable[Entries] | None = None
 ) -> Iterator[pl.DataFrame]:
     """Yield the lines of a file as the columns of a layout, and the label.
-
-    Args:
-        file: The file.
-        layout: How its entries become columns.
-        read: Its entries, where they are kept.
 
     Raises:
         InputError: A line does not fit; names it.

@@ -26,12 +26,7 @@ _LOOKED_AT = 8
 
 
 def printed_kind(head: str, file: Path) -> Kind | None:
-    """Return what a text is, if it is such a table.
-
-    Raises:
-        InputError: It is psql's expanded output, in which a record has many lines.
-
-    """
+    """Return what a text is, if it is such a table."""
     lines = [line for line in head.splitlines() if line.strip()]
     if lines and _RECORD.match(lines[0]):
         problem = (
@@ -47,12 +42,7 @@ def printed_kind(head: str, file: Path) -> Kind | None:
 
 
 def as_csv(kind: Kind, lines: Iterable[str], file: Path) -> Iterator[str]:
-    """Yield a line of CSV for each line of such a table.
-
-    Raises:
-        InputError: The rows of ARFF are sparse.
-
-    """
+    """Yield a line of CSV for each line of such a table."""
     return _of_arff(lines, file) if kind == "arff" else map(_of_bars, lines)
 
 

@@ -83,15 +83,7 @@ class Text:
         return not rest and separators == rows * (len(shape.names) - 1 + shape.trailing)
 
     def faults(self, *, quotes: bool) -> Iterator[tuple[list[str] | None, "Fault | None"]]:
-        """Yield the fields of each record, None of a blank line; and what is wrong with it.
-
-        Args:
-            quotes: Whether a quote inside a text is wrong, too.
-
-        Raises:
-            InputError: A text in quotes does not end.
-
-        """
+        """Yield the fields of each record, None of a blank line; and what is wrong with it."""
         place = 0
         blank_is_row = len(self.shape.names) == 1
         for line, fields, raw in self.records():

@@ -73,19 +73,7 @@ class _Record:
 def recognise(
     head: str, file: Path, reading: Reading, columns: Sequence[str] = (), *, tabs: bool = False
 ) -> Shape:
-    """Return the shape of a text.
-
-    Args:
-        head: Its first lines, without a mark of byte order.
-        file: Where they are from, for errors.
-        reading: What the user says.
-        columns: Names that the header has, if it is one: of labels, or of what a model needs.
-        tabs: Whether the file's name says that tabs are between fields.
-
-    Raises:
-        InputError: There is nothing that could be a row, or a column is named twice.
-
-    """
+    """Return the shape of a text."""
     lines = head.split("\n")
     notes: list[str] = []
     start = _above(lines, reading, columns, notes)
@@ -125,14 +113,7 @@ def split(
 
 
 class Lines:
-    """The lines of a text as one reads records from them, without comments.
-
-    Args:
-        lines: With or without newlines at their ends.
-        skip: How many to leave out first.
-        comment: What a line begins with that is none, where a record may begin.
-
-    """
+    """The lines of a text as one reads records from them, without comments."""
 
     def __init__(self, lines: Iterator[str], skip: int, comment: str | None):
         self._lines, self._comment = lines, comment

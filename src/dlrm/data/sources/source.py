@@ -97,10 +97,6 @@ class Table(Protocol):
     def table(self, folder: Path, advance: Callable[[int], None]) -> RawTable:
         """Return the rows as Parquet parts.
 
-        Args:
-            folder: An empty folder for the parts, which stay there.
-            advance: Hears of the number of rows as they come.
-
         Raises:
             InputError: A row is not what it should be; names file, line and column.
 

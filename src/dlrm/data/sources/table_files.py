@@ -31,19 +31,7 @@ FILE_SPLITS = {
 
 
 class TableFiles:
-    """One file or several with the same columns, as a Source.
-
-    Args:
-        files: The files; by split where the split is known.
-        known: Layout of libsvm files where it is known already, from training.
-        reading: What the user says of how texts are read.
-        columns: Names that make a line the header.
-        bad_rows: Stop at a record that is none, or leave it out.
-
-    Raises:
-        InputError: A file is missing, empty, damaged, or not of the first one's format.
-
-    """
+    """One file or several with the same columns, as a Source."""
 
     def __init__(
         self,

@@ -5,9 +5,8 @@ Comes out: chunks of some megabytes, each ending in a newline, all ends LF. Memo
 """
 
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
-from typing import BinaryIO
 
 from dlrm.data.sources.compressed import compression_of, explained, open_bytes, text_bytes_of
 from dlrm.errors import InputError
@@ -35,49 +34,8 @@ def check_file(file: Path) -> None:
         raise InputError(f"cannot be read: {error.strerror}", file=file) from error
 
 
-def _inflate(stream: BinaryIO, piece_bytes: int) -> Iterator[bytes]:
-    """Yield the content of a gzip stream of one or more members, at most `piece_bytes` at a time.
-
-    Raises:
-        EOFError: The stream ends inside a member.
-        zlib.error: The stream is damaged.
-
-    """
-    inflater, ended, compressed = zlib.decompressobj(wbits=31), False, b""
-    while True:
-        if not compressed:
-            compressed = stream.read(_READ_BYTES)
-        if ended:
-            # Zero padding may follow the last member, as tape and tar leave it.
-            compressed = compressed.lstrip(b"\0")
-            if compressed:
-                inflater, ended = zlib.decompressobj(wbits=31), False
-            elif not (compressed := stream.read(_READ_BYTES)):
-                return
-            continue
-        piece = inflater.decompress(compressed, piece_bytes)
-        if not compressed and not piece and not inflater.eof:
-            raise EOFError
-        compressed = inflater.unconsumed_tail
-        if inflater.eof:
-            compressed, ended = inflater.unused_data, True
-        if piece:
-            yield piece
-
-
-def _plain(stream: BinaryIO, piece_bytes: int) -> Iterator[bytes]:
-    """Yield the content of a plain stream, at most `piece_bytes` at a time."""
-    while piece := stream.read(piece_bytes):
-        yield piece
-
-
 def first_line(file: Path) -> bytes:
-    """Return the first line of a file, without its end.
-
-    Raises:
-        InputError: The file is missing, empty or damaged.
-
-    """
+    """Return the first line of a file, without its end."""
     check_file(file)
     with explained(file, lambda: 1), open_bytes(file, lines=1) as stream:
         return stream.readline(LONGEST_LINE_BYTES).rstrip(b"\r\n")
@@ -95,18 +53,12 @@ def chunks(file: Path, chunk_bytes: int) -> Generator[bytes, None, None]:
     check_file(file)
     pieces: list[bytes] = []
     held, line, any_line = 0, 1, False
-    compression = compression_of(file)
-    gzip = compression == "gzip"
 
     def reached() -> int:
         return line + b"".join(pieces).count(b"\n")
 
-    with (
-        explained(file, reached),
-        file.open("rb") if gzip else open_bytes(file) as stream,
-    ):
-        source = (_inflate if gzip else _plain)(stream, chunk_bytes)
-        for piece in source:
+    with explained(file, reached), open_bytes(file) as stream:
+        while piece := stream.read1(chunk_bytes):
             pieces.append(piece)
             held += len(piece)
             if held < chunk_bytes:
@@ -144,28 +96,15 @@ def estimate_lines(file: Path) -> int:
     """Return about how many lines a file holds, from its first megabyte."""
     compression, size = compression_of(file), file.stat().st_size
     try:
-        with explained(file):
-            if compression == "gzip":
-                with file.open("rb") as stream:
-                    piece = next(_inflate(stream, _READ_BYTES), b"")
-                # Compressed bytes behind this megabyte of text, by trying again with less input.
-                text_bytes = len(piece) * size / max(_compressed_bytes(file, len(piece)), 1)
-            else:
-                with open_bytes(file, lines=LOOKED_AT_LINES) as stream:
-                    piece = stream.read(_READ_BYTES)
-                text_bytes = size if compression is None else text_bytes_of(file)
+        with explained(file), open_bytes(file, lines=LOOKED_AT_LINES) as stream:
+            piece = stream.read(_READ_BYTES)
     except InputError:
         # Whoever reads it says what is wrong with it.
         return 1
+    if compression == "gzip":
+        # As much of it makes this megabyte as the same compression leaves of it.
+        text_bytes = len(piece) * size / max(len(zlib.compress(piece)), 1)
+    else:
+        text_bytes = size if compression is None else text_bytes_of(file)
     lines = piece.count(b"\n") + (not piece.endswith(b"\n"))
     return max(1, round(lines * text_bytes / max(len(piece), 1)))
-
-
-def _compressed_bytes(file: Path, text_bytes: int) -> int:
-    """Return how many compressed bytes at the head of a gzip file make `text_bytes` of text."""
-    inflater, used, inflated = zlib.decompressobj(wbits=31), 0, 0
-    with file.open("rb") as stream:
-        while inflated < text_bytes and (compressed := stream.read(1 << 14)):
-            inflated += len(inflater.decompress(compressed))
-            used += len(compressed)
-    return used
