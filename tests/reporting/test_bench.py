@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.reporting import bench_steps
+from dlrm.reporting import bench_machine, bench_steps, bench_suites
 from dlrm.reporting.bench import headline, page, write
 from dlrm.reporting.bench_rows import sort
 from dlrm.reporting.page import render as rendered
 
 from . import benchmarks
+from .test_charts import check
 
 HOSTILE = "</script><script>alert(1)</script><!-- $x_{$ \"'&lt;"
 SECTIONS = {
@@ -233,6 +234,28 @@ def test_counters_that_a_machine_lacks_are_unavailable():
 def test_the_page_is_written(tmp_path: Path):
     file = write(tmp_path / "x.html", benchmarks.every())
     assert file.read_text(encoding="utf-8") == render(benchmarks.every())
+
+
+@pytest.mark.parametrize("change", [0.0, -1e-5, -0.3])
+def test_changes_of_any_size_are_drawn(change: float) -> None:
+    rows = [
+        benchmarks.variant("fp32", "reference", 100, 0.0, 0.0),
+        benchmarks.variant("int2", "post-training", 10, change, 1e-4, noise_auc=None),
+    ]
+    (grid, _) = bench_suites.precision(sort(rows).variants)
+    check(grid.figures[0].svg)
+
+
+def test_caches_and_tables_that_are_near_are_drawn() -> None:
+    row = benchmarks.machine()
+    caches = row["facts"]["caches"]
+    row["facts"]["caches"] = [*caches, {**caches[1], "size_bytes": (1 << 20) + 9}]
+    tables = [{"name": f"C{at}", "bytes": 10 ** (at + 2), "row_bytes": 64} for at in range(9)]
+    (section,) = bench_machine.machines(sort([row, benchmarks.step("train", 8, tables=tables)]))
+    check(section.parts[1].figures[0].svg)
+    row["ceilings"]["gather"] = row["ceilings"]["gather"][:1]
+    (section,) = bench_machine.machines(sort([row]))
+    check(section.parts[1].figures[0].svg)
 
 
 JUNK = (None, "x", [], {}, -1, 0, 1e300, True, math.nan, [3])

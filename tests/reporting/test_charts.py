@@ -1,5 +1,6 @@
 import re
 import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -9,10 +10,15 @@ from hypothesis import strategies as st
 from matplotlib.text import Annotation
 
 from dlrm.errors import MissingExtraError
-from dlrm.reporting import charts
+from dlrm.reporting import run_scores, run_training
+from dlrm.reporting.bench_machine import Point, Roof, roofline
+from dlrm.reporting.charts.bars import Piece, shares_of, stacks
+from dlrm.reporting.charts.curves import curves
 from dlrm.reporting.charts.drawing import PALETTE, callouts, drawing
-from dlrm.reporting.charts.scores import interval
+from dlrm.reporting.record import Record, read
 from dlrm.reporting.series import Level, line
+
+from .runs import evaluation, events, write_run
 
 SVG = "{http://www.w3.org/2000/svg}"
 LEVELS = [Level("best possible", "optimum", 0.81), Level("simple", "baseline", 0.77)]
@@ -36,7 +42,7 @@ def check(svg: str) -> None:
 
 def curve(values: list[float], levels: list[Level] | None = None) -> str:
     drawn = line("a", "train", list(enumerate(values)))
-    return charts.curves("a", [drawn], levels or [], y_label="AUC")
+    return curves("a", [drawn], levels or [], y_label="AUC")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +91,7 @@ def test_the_settings_of_a_user_do_not_matter() -> None:
 
 def test_a_text_is_escaped() -> None:
     drawn = line("a", "train", [(0, 1)])
-    svg = charts.curves("a", [drawn], y_label='<script>"&')
+    svg = curves("a", [drawn], y_label='<script>"&')
     assert '<script>"&' in [one.text for one in tree(svg).iter(f"{SVG}text")]
 
 
@@ -98,7 +104,7 @@ def test_levels_are_drawn_across_and_a_mark_around_a_point() -> None:
 
 def test_ticks_have_separators_and_differ() -> None:
     drawn = line("a", "train", [(0, 0.79251), (90_000, 0.79252)])
-    svg = charts.curves("a", [drawn], y_label="AUC")
+    svg = curves("a", [drawn], y_label="AUC")
     texts = [text for one in tree(svg).iter(f"{SVG}text") if (text := (one.text or "").strip())]
     assert "50,000" in texts or "40,000" in texts
     numbers = [text for text in texts if text.startswith("0.79")]
@@ -106,43 +112,49 @@ def test_ticks_have_separators_and_differ() -> None:
     assert len(set(numbers)) == len(numbers)
 
 
+def record(folder: Path, log: list | None = None, **final: object) -> Record:
+    return read(write_run(folder, log=log, final=evaluation() | final))
+
+
 @pytest.mark.parametrize("bins", [1, 2, 20])
 @pytest.mark.parametrize("top", [1.0, 0.3, 1e-4])
-def test_calibration(bins: int, top: float) -> None:
-    ends = np.linspace(0, top, bins + 1)
-    pairs = np.stack([ends[:-1], ends[1:]], axis=1)
-    middle = pairs.mean(axis=1)
-    check(charts.calibration("c", pairs, middle, middle, np.full(bins, 3.0)))
+def test_calibration(tmp_path: Path, bins: int, top: float) -> None:
+    ends = np.linspace(0, top, bins + 1).tolist()
+    rows = [
+        {"low": low, "high": high, "mean_score": low, "click_rate": low, "samples": samples}
+        for low, high, samples in zip(ends, ends[1:], [3, 300, *[3] * bins], strict=False)
+    ]
+    check(run_scores.calibration(record(tmp_path, calibration_bins=rows)).svg)
 
 
-def test_calibration_of_one_score_alone() -> None:
-    one = np.array([0.25])
-    check(charts.calibration("c", np.array([[0.25, 0.25]]), one, one * 0, one * 4))
-    check(charts.calibration("c", np.array([[0.0, 0.0]]), one * 0, one * 0, one * 4))
+@pytest.mark.parametrize("score", [0.0, 0.25])
+def test_calibration_of_one_score_alone(tmp_path: Path, score: float) -> None:
+    row = {"low": score, "high": score, "mean_score": score, "click_rate": 0.0, "samples": 4}
+    check(run_scores.calibration(record(tmp_path, calibration_bins=[row])).svg)
 
 
 @pytest.mark.parametrize(
     ("negatives", "positives"),
     [([5, 0, 0], [0, 0, 0]), ([0, 0, 0], [0, 1, 0]), ([9, 1, 0], [0, 1, 9])],
 )
-def test_histogram(negatives: list[int], positives: list[int]) -> None:
-    edges = np.linspace(0, 1, 4)
-    check(charts.histogram("h", edges, np.array(negatives, float), np.array(positives, float)))
+def test_histogram(tmp_path: Path, negatives: list[int], positives: list[int]) -> None:
+    edges = np.linspace(0, 1, 4).tolist()
+    counts = {"edges": edges, "negatives": negatives, "positives": positives}
+    check(run_scores.histogram(record(tmp_path, histogram=counts)).svg)
 
 
 @pytest.mark.parametrize("speeds", [[41_000.0], [0.0, 0.0], [1.0, 5e8]])
-@pytest.mark.parametrize("waits", [[], [0.0, 0.0], [1.0, 0.1]])
-def test_throughput(speeds: list[float], waits: list[float]) -> None:
-    speed, wait = (
-        line("a", role, list(enumerate(values)))
-        for role, values in (("model", speeds), ("train", waits))
-    )
-    check(charts.throughput("t", speed, wait, x_label="time (s)"))
+@pytest.mark.parametrize("waits", [[None, None], [0.0, 0.0], [1.0, 0.1]])
+def test_throughput(tmp_path: Path, speeds: list[float], waits: list[float]) -> None:
+    log = events(2 * len(speeds), 2)
+    for event, speed, wait in zip(log, speeds, waits, strict=False):
+        event |= {"samples_per_s": speed, "loading_share": wait}
+    check(run_training.throughput(record(tmp_path, log)).svg)
 
 
 def test_an_interval_holds_its_rate() -> None:
     rates, samples = np.array([0.0, 0.2, 1.0]), np.array([1.0, 50.0, 10.0])
-    low, high = interval(rates, samples)
+    low, high = run_scores.interval(rates, samples)
     assert np.all((low >= -1e-12) & (low <= rates) & (rates <= high) & (high <= 1 + 1e-12))
     # Wilson's interval for 10 of 50, from its closed form
     assert low[1] == pytest.approx(0.1124, abs=1e-4)
@@ -157,44 +169,26 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("rate", [1e-6, 1.0, 1e9])
 def test_rooflines(rate: float) -> None:
-    flat = [charts.Roof("fp32", 480, False, ""), charts.Roof("bf16", 490, False, "1 2")]
-    roofs = [*flat, charts.Roof("memory", 41, True, "")]
-    points = [charts.Point("1", 1e-3, rate, "model"), charts.Point("", 1e6, rate, "teal")]
-    check(charts.roofline("r", roofs, points))
-    check(charts.roofline("r", [], points[:1]))
-    check(charts.roofline("r", roofs[2:], points))
-
-
-def test_gather_curves() -> None:
-    caches = [("L1", 30_000), ("L2", 33_000), ("L3 of this", 10**6), ("beyond", 10**12)]
-    tables = [charts.Point(f"C{at}", 10.0 ** (at + 2), 100.0, "test") for at in range(8)]
-    check(charts.gather("g", [charts.Gather((1000,), (5.0,), "model")], [], []))
-    wide = charts.Gather((1000, 10**9), (500, 5.0), "model", "4 1.5")
-    check(charts.gather("g", [wide], caches, tables))
+    flat = [Roof("fp32", 480, False, ""), Roof("bf16", 490, False, "1 2")]
+    roofs = [*flat, Roof("memory", 41, True, "")]
+    points = [Point("1", 1e-3, rate, "model"), Point("", 1e6, rate, "teal")]
+    check(roofline("r", roofs, points))
+    check(roofline("r", [], points[:1]))
+    check(roofline("r", roofs[2:], points))
 
 
 def test_bars() -> None:
     pieces = [
-        charts.Piece(0.0, "model"),
-        charts.Piece(3.0, "olive"),
-        charts.Piece(1.0, "olive", True),
+        Piece(0.0, "model"),
+        Piece(3.0, "olive"),
+        Piece(1.0, "olive", True),
     ]
-    check(charts.stacks("s", [pieces], texts=["128"], x_label="x", y_label="y"))
-    check(charts.stacks("m", [[charts.Piece(0.0, "model")]], x_label="x", y_label="y", limit=9.0))
-    check(charts.shares_of("s", [("<b>", pieces), ("nothing", [])]))
-    drawn = charts.shares_of("s", [("a", pieces)])
+    check(stacks("s", [pieces], texts=["128"], x_label="x", y_label="y"))
+    check(stacks("m", [[Piece(0.0, "model")]], x_label="x", y_label="y", limit=9.0))
+    check(shares_of("s", [("<b>", pieces), ("nothing", [])]))
+    drawn = shares_of("s", [("a", pieces)])
     assert "75%" in drawn
     assert "25%" in drawn
-
-
-@pytest.mark.parametrize("change", [0.0, -1e-5, -0.3])
-def test_precision(change: float) -> None:
-    dots = [
-        charts.Dot("fp32", 100, 0.0, "ink", True),
-        charts.Dot("int2", 10, change, "test", False, change - 1e-4, change + 1e-4),
-    ]
-    check(charts.precision("p", dots, neutral=2e-4, noise=0))
-    check(charts.precision("p", dots, neutral=2e-4, noise=1e-3))
 
 
 @given(st.lists(st.tuples(st.floats(1, 1e6), st.floats(0, 1)), min_size=1, max_size=18))

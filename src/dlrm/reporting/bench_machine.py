@@ -1,18 +1,30 @@
 """Machines on a page of benchmarks: what they are and can do, and how near operators get to it."""
 
-from collections import Counter
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-from dlrm.reporting import charts
 from dlrm.reporting.bench_rows import Host, Results, Row, Step, best, binary
 from dlrm.reporting.bench_steps import role
-from dlrm.reporting.charts import Gather, Point, Roof
-from dlrm.reporting.charts.points import size
+from dlrm.reporting.charts.drawing import (
+    COLOR,
+    TALL,
+    callouts,
+    clipped,
+    drawing,
+    labels,
+    line_style,
+    logarithmic,
+    size,
+)
 from dlrm.reporting.page import Figure, Grid, Key, Section, Table
 from dlrm.reporting.series import LARGEST
-from dlrm.reporting.words import UNKNOWN, number, rate
+from dlrm.reporting.words import UNKNOWN, compact, number, rate
 from dlrm.terminal import human_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CURVES = (("model", ""), ("train", "4 1.5"), ("test", "1.5 2"))
 """Colours and dashes of the gather curves, from the narrowest rows to the widest."""
@@ -23,8 +35,29 @@ MOST = 1e12
 ROW_BYTES = 64
 """Bytes of the rows whose gather is a roof."""
 
+NAMED = 5
+"""Tables with a name on the gather curve, the largest ones."""
+
 Models = Mapping[str, Sequence[tuple[str, float, float]]]
 """Name, bytes and bytes of a row of the tables of each model."""
+
+
+class Roof(NamedTuple):
+    """A ceiling: a rate of arithmetic in GFLOP/s, or of memory in GB/s."""
+
+    label: str
+    rate: float
+    memory: bool
+    dashes: str
+
+
+class Point(NamedTuple):
+    """An operator, with a label unless it is only there: FLOP a byte, GFLOP/s, both above 0."""
+
+    label: str
+    x: float
+    y: float
+    role: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,38 +136,69 @@ def _models(steps: Sequence[Step]) -> Models:
 
 
 def _gather(host: Host, models: Models, name: str) -> Figure:
+    """Draw how many random rows a second come out of tables of a size, and the models' tables."""
     title, points = "Random rows by the size of the table", host.ceilings.gather
-    lengths = sorted({point.row_bytes for point in points})
-    if not lengths:
+    if not points:
         return Figure(title, "", "the machine's row has no gather curve")
-    curves, keys = [], []
-    for wide, (color, dashes) in zip(lengths, CURVES, strict=False):
-        line = sorted((float(p.table_bytes), 1e-6 / p.row_s) for p in points if p.row_bytes == wide)
-        curves.append(Gather([x for x, _ in line], [y for _, y in line], color, dashes))
-        keys.append(Key(f"{wide}-byte rows", color, dashes=dashes))
     # Tables of equal size are one dot, and the largest come first
-    names: dict[tuple[float, float], Counter[str]] = {}
+    names: dict[tuple[float, float], set[str]] = {}
     for tables in models.values():
-        for table, bytes_, wide in tables:
-            names.setdefault((bytes_, wide), Counter())[table] += 1
-    spots = [
-        Point(
-            next(iter(named)) if len(named) == 1 else f"{len(named)} × {size(bytes_)}",
-            bytes_,
-            1e-6 / host.ceilings.row_s(bytes_, wide),
-            "test",
-        )
-        for (bytes_, wide), named in sorted(names.items(), reverse=True)
-    ]
+        for table, table_bytes, wide in tables:
+            names.setdefault((table_bytes, wide), set()).add(table)
     least = min(point.table_bytes for point in points)
-    shown = [spot for spot in spots if spot.x >= least]
+    order = sorted((key for key in names if key[0] >= least), reverse=True)
+    spots = [(table_bytes, 1e-6 / host.ceilings.row_s(table_bytes, w)) for table_bytes, w in order]
+    rows = [(float(p.table_bytes), 1e-6 / p.row_s) for p in points]
+    left, right = min(x for x, _ in rows) / 1.5, max(x for x, _ in [*rows, *spots]) * 2
+    legend = []
+    with drawing(name, TALL) as drawn:
+        ax = drawn.axes[0]
+        powers = [10.0**p for p in range(3, 15) if left <= 10.0**p <= right]
+        logarithmic(ax.xaxis, size, powers or [left])
+        logarithmic(ax.yaxis, subs=(1.0, 2.0, 5.0))
+        ax.set_xlim(left, right)
+        ax.set_ylim(min(y for _, y in rows) / 4, max(y for _, y in rows) * 2.6)
+        _caches(ax, [cache for cache in host.caches if left < cache[1] < right])
+        lengths = sorted({point.row_bytes for point in points})
+        for wide, (role, dashes) in zip(lengths, CURVES, strict=False):
+            curve = sorted(xy for p, xy in zip(points, rows, strict=True) if p.row_bytes == wide)
+            style = {"color": COLOR[role], "ls": line_style(dashes), "marker": "o", "ms": 2.8}
+            ax.plot([x for x, _ in curve], [y for _, y in curve], **style)
+            legend.append(Key(f"{wide}-byte rows", role, dashes=dashes))
+        for x, y in spots:
+            color, edge = COLOR["test"], COLOR["surface"]
+            ax.plot([x], [y], "D", color=color, mec=edge, ms=6, mew=0.8, zorder=3)
+        texts = [
+            next(iter(names[key]))
+            if len(names[key]) == 1
+            else f"{len(names[key])} × {size(key[0])}"
+            for key in order[:NAMED]
+        ]
+        texts = [clipped(text, 12) for text in texts]
+        callouts(ax, spots[:NAMED], texts, height=0.05, wide=0.19)
+        labels(ax, "bytes of the table", "million rows a second")
     note = "Dotted: one cache of each level."
-    if shown:
-        keys.append(Key("tables of the models", "test", "diamond"))
+    if spots:
+        legend.append(Key("tables of the models", "test", "diamond"))
         note += " All tables of a model share the caches, so each is at most as fast as it stands."
-    if len(shown) < len(spots):
+    if len(order) > NAMED:
+        note += f" The {NAMED} largest are named."
+    if len(order) < len(names):
         note += f" Tables below {size(least)} are not drawn: they are as fast as that."
-    return Figure(title, charts.gather(name, curves, host.caches, shown), note, keys)
+    return Figure(title, drawn.svg, note, legend)
+
+
+def _caches(ax: "Axes", caches: Sequence[tuple[str, int]]) -> None:
+    """Draw the sizes of caches, their names one below the other, for those that are near."""
+    left, right = ax.get_xlim()
+    for place, (text, cache) in enumerate(caches):
+        ax.axvline(cache, color=COLOR["muted"], lw=1.0, ls=line_style("1.5 2"))
+        before = cache > (left * right) ** 0.5
+        ax.annotate(
+            clipped(text), (cache, 0.99 - 0.055 * place), (-4 if before else 4, 0),
+            ax.get_xaxis_transform(), "offset points", ha="right" if before else "left",
+            va="top", fontsize=8, color=COLOR["muted"],
+        )  # fmt: skip
 
 
 def _tables(host: Host, models: Models) -> list[Table]:
@@ -216,14 +280,68 @@ class _Dots:
         for roof in roofs:
             unit, color = ("GB/s", "muted") if roof.memory else ("GFLOP/s", "ink")
             keys.append(Key(f"{roof.label}: {rate(roof.rate)} {unit}", color, dashes=roof.dashes))
-        notes = (
-            [] if host else ["The machine was not measured: dlrm bench machine draws its roofs."]
-        )
+        notes = "" if host else "The machine was not measured: dlrm bench machine draws its roofs. "
         if any(not point.label for point in self.points):
-            notes.append("Small dots: other settings.")
+            notes += "Small dots: other settings. "
         if self.rest:
-            notes.append(f"Without arithmetic, and so not here: {', '.join(self.rest)}.")
-        return Figure(title, charts.roofline(name, roofs, self.points), " ".join(notes), keys)
+            notes += f"Without arithmetic, and so not here: {', '.join(self.rest)}."
+        return Figure(title, roofline(name, roofs, self.points), notes.rstrip(), keys)
+
+
+def roofline(name: str, roofs: Sequence[Roof], points: Sequence[Point]) -> str:
+    """Draw operators below the ceilings of a machine, of which there may be none.
+
+    Source: Williams, Waterman, Patterson, "Roofline: an insightful visual performance model for
+    multicore architectures", Communications of the ACM 2009.
+    """
+
+    def count(value: float) -> str:
+        return compact(value) if value >= 1 else f"{value:g}"
+
+    flat = [roof.rate for roof in roofs if not roof.memory]
+    slopes = [roof.rate for roof in roofs if roof.memory]
+    ridge = [max(flat) / min(slopes)] if flat and slopes else []
+    left = min(point.x for point in points) / 3
+    right = max([*ridge, *(point.x for point in points)]) * 4
+    with drawing(name, TALL, grid="both") as drawn:
+        ax = drawn.axes[0]
+        logarithmic(ax.xaxis, count)
+        logarithmic(ax.yaxis, count)
+        ax.set_xlim(left, right)
+        ax.set_ylim(min(p.y for p in points) / 5, max([*flat, *(p.y for p in points)]) * 6)
+        for roof in roofs:
+            # A roof of memory ends where arithmetic limits, and the other way round
+            if roof.memory:
+                xs = left, min(max(flat) / roof.rate if flat else right, right)
+            else:
+                xs = max(roof.rate / max(slopes) if slopes else left, left), right
+            if xs[0] < xs[1]:
+                ys = [roof.rate * (x if roof.memory else 1) for x in xs]
+                color = COLOR["muted" if roof.memory else "ink"]
+                ax.plot(xs, ys, color=color, lw=1.3, ls=line_style(roof.dashes))
+        _name(ax, [roof for roof in roofs if not roof.memory], right)
+        for label, x, y, role in sorted(points, key=lambda point: bool(point.label)):
+            wide, alpha = (7, 1.0) if label else (4, 0.5)
+            ax.plot([x], [y], "o", color=COLOR[role], ms=wide, alpha=alpha, mew=0)
+        named = [point for point in points if point.label]
+        callouts(ax, [point[1:3] for point in named], [p.label for p in named], height=0.96)
+        labels(ax, "FLOP per byte", "GFLOP/s")
+    return drawn.svg
+
+
+def _name(ax: "Axes", roofs: Sequence[Roof], right: float) -> None:
+    """Write the names of flat roofs above their right ends, those of near ones together."""
+    names: dict[float, str] = {}
+    low, high = map(math.log10, ax.get_ylim())
+    for roof in sorted(roofs, key=lambda roof: roof.rate):
+        below = max(names, default=0.0)
+        if below and math.log10(roof.rate / below) < 0.05 * (high - low):
+            names[roof.rate] = f"{names.pop(below)}, {roof.label}"
+        else:
+            names[roof.rate] = roof.label
+    style = {"fontsize": 8, "color": COLOR["muted"], "clip_on": True, "in_layout": False}
+    for at, name in names.items():
+        ax.text(right, at, name, ha="right", va="bottom", **style)
 
 
 def _roofs(host: Host) -> list[Roof]:

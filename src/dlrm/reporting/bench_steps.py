@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dlrm.reporting import charts
 from dlrm.reporting.bench_rows import Results, Row, Step, binary
-from dlrm.reporting.charts import Piece
+from dlrm.reporting.charts.bars import Piece, shares_of, stacks
 from dlrm.reporting.page import Cell, Figure, Grid, Key, Table
 from dlrm.reporting.words import UNKNOWN, measure, number, percent
 
@@ -164,13 +163,13 @@ def _shares(steps: Sequence[Step]) -> Figure:
         for step in steps
     ]
     note = "Like Figure 6 of the paper; shares below 7% are in the tables."
-    return Figure("Share of the step", charts.shares_of("shares", bars), note, _legend(steps))
+    return Figure("Share of the step", shares_of("shares", bars), note, _legend(steps))
 
 
 def _by_batch(name: str, group: Sequence[Step]) -> Figure:
     bars, texts = [passes(step) for step in group], [f"{s['batch_size']:,.0f}" for s in group]
     per = "ms for 1,000 samples"
-    drawing = charts.stacks(name, bars, x_label="samples a step", y_label=per, texts=texts)
+    drawing = stacks(name, bars, x_label="samples a step", y_label=per, texts=texts)
     note = "From bottom to top as in the legend."
     if any(piece.light for pieces in bars for piece in pieces):
         note += " The fainter part of an operator is its backward pass."

@@ -3,14 +3,27 @@
 from collections.abc import Sequence
 from itertools import groupby
 from math import isfinite, nan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dlrm.reporting import charts
 from dlrm.reporting.bench_rows import Row
-from dlrm.reporting.charts import Dot
+from dlrm.reporting.charts.drawing import (
+    COLOR,
+    HIGH,
+    TALL,
+    callouts,
+    diagonal,
+    drawing,
+    frontier,
+    labels,
+    logarithmic,
+    ticks,
+)
 from dlrm.reporting.page import Cell, Figure, Grid, Key, Table
-from dlrm.reporting.words import UNKNOWN, measure, number, percent
+from dlrm.reporting.words import UNKNOWN, compact, measure, number, percent
 from dlrm.terminal import human_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SETTINGS = (
     "batch", "tables", "rows", "dim", "pooling", "ids", "precision", "storage", "optim", "widths",
@@ -108,24 +121,53 @@ def precision(variants: Sequence[Row]) -> list[Any]:
 
 
 def _bits(name: str, variants: Sequence[Row]) -> Figure:
+    """Draw the change of the AUC over the bytes of a sample, with its interval."""
     title = f"AUC over bytes: {variants[0].text('recipe')} on {variants[0].text('data')}"
-    dots, names = [], []
-    for each in variants:
-        change, wide = each["auc_change"], each["bytes_per_sample"]
-        if not each.text("error") and isfinite(change) and wide > 0:
-            color, _ = KINDS.get(each.text("kind"), ("muted", ""))
-            ends = [each[f"auc_change_{end}"] for end in ("low", "high")]
-            low, high = (end if isfinite(end) else change for end in ends)
-            best, label = each.values.get("pareto") is True, str(len(dots) + 1)
-            dots.append(Dot(label, wide, change, color, best, low, high))
-            names.append(Key(each.text("variant"), color, label))
-    if not dots:
+    shown = [
+        each
+        for each in variants
+        if not each.text("error") and isfinite(each["auc_change"]) and each["bytes_per_sample"] > 0
+    ]
+    if not shown:
         return Figure(title, "", "no variant was measured")
     noise = max(
         (each["noise_auc"] for each in variants if isfinite(each["noise_auc"])), default=0.0
     )
-    used = {dot.role for dot in dots}
-    keys = [Key(words, color, "dot") for color, words in KINDS.values() if color in used]
+    sizes = [each["bytes_per_sample"] for each in shown]
+    roles = [KINDS.get(each.text("kind"), ("muted", ""))[0] for each in shown]
+    changes = [each["auc_change"] for each in shown]
+    low, high = (
+        [
+            end if isfinite(end := each[f"auc_change_{side}"]) else each["auc_change"]
+            for each in shown
+        ]
+        for side in ("low", "high")
+    )
+    # Those of equal bytes stand beside each other
+    xs = [
+        x + 0.03 * max(sizes) * (sizes[:at].count(x) - (sizes.count(x) - 1) / 2)
+        for at, x in enumerate(sizes)
+    ]
+    with drawing(name, TALL) as drawn:
+        ax = drawn.axes[0]
+        if noise:
+            ax.axhspan(-noise, noise, color=COLOR["muted"], alpha=0.14, lw=0)
+        ax.axhspan(-NEUTRAL, NEUTRAL, color=COLOR["optimum"], alpha=0.22, lw=0)
+        ax.axhline(0, color=COLOR["muted"], lw=0.8)
+        colors = [COLOR[role] for role in roles]
+        ax.vlines(xs, low, high, colors=colors, lw=1.4, alpha=0.6)
+        best = [each.values.get("pareto") is True for each in shown]
+        frontier(ax, list(zip(xs, changes, roles, strict=True)), best)
+        ends = [*low, *high, *changes]
+        _symmetric(ax, min([*ends, -NEUTRAL, -noise]), max([*ends, NEUTRAL, noise]), 5 * NEUTRAL)
+        ax.set_xlim(0, 1.12 * max(sizes))
+        ticks(ax.xaxis, compact)
+        tops = list(zip(xs, map(max, high, changes), strict=True))
+        callouts(ax, tops, [str(at) for at in range(1, len(shown) + 1)], height=0.96)
+        labels(ax, "bytes of table rows read for a sample", "change of the AUC")
+    keys = [Key(words, color, "dot") for color, words in KINDS.values() if color in roles]
+    for at, (each, color) in enumerate(zip(shown, roles, strict=True), start=1):
+        keys.append(Key(each.text("variant"), color, str(at)))
     note = (
         "Bars: 95% intervals; up and left is better. The narrow band is "
         f"±{NEUTRAL:g}: a variant is neutral if its interval lies inside. Those of equal "
@@ -133,8 +175,22 @@ def _bits(name: str, variants: Sequence[Row]) -> Figure:
     )
     if noise:
         note += f" The wide band is one standard deviation of seeds, ±{noise:.5f}."
-    drawing = charts.precision(name, dots, neutral=NEUTRAL, noise=noise)
-    return Figure(title, drawing, note, [*keys, *names])
+    return Figure(title, drawn.svg, note, keys)
+
+
+def _symmetric(ax: "Axes", low: float, high: float, straight: float) -> None:
+    """Show changes of either sign; where some are far off, by logarithms beyond so much."""
+    if max(-low, high) <= 4 * straight:
+        pad = 0.1 * (high - low)
+        ax.set_ylim(low - pad, high + 2.5 * pad)
+        ticks(ax.yaxis, most=7)
+        return
+    ax.set_yscale("symlog", linthresh=straight)
+    ax.set_ylim(1.6 * min(low, -straight), 8 * max(high, straight))
+    steps = [straight * 10**power for power in range(6)]
+    ax.set_yticks([*(-s for s in reversed(steps)), 0.0, *steps])
+    ax.minorticks_off()
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:+g}" if value else "0")
 
 
 def _variants(variants: Sequence[Row]) -> Table:
@@ -211,8 +267,21 @@ def predictions(rows: Sequence[Row]) -> list[Any]:
         [names[what], each.text("steps"), percent(each["median"]), percent(each["ninth"])]
         for what, each in summary.items()
     ]
-    drawing = charts.predictions("predictions", guesses, goal)
-    figure = Figure("Predicted beside measured", drawing, note, keys)
+    ends = [end for *both, _ in guesses for end in both]
+    line = [min(ends) / 1.5, max(ends) * 1.5]
+    with drawing("predictions", HIGH, grid="both") as drawn:
+        ax = drawn.axes[0]
+        below, above = ([end * (1 + off) for end in line] for off in (-goal, goal))
+        ax.fill_between(line, below, above, color=COLOR["optimum"], alpha=0.18, lw=0)
+        diagonal(ax, *line)
+        for predicted, measured, role in guesses:
+            ax.plot([measured], [predicted], "o", color=COLOR[role], ms=4.2, alpha=0.75, mew=0)
+        logarithmic(ax.xaxis)
+        logarithmic(ax.yaxis)
+        ax.set_xlim(*line)
+        ax.set_ylim(*line)
+        labels(ax, "measured, ms", "predicted, ms")
+    figure = Figure("Predicted beside measured", drawn.svg, note, keys)
     return [Grid([figure]), Table(heads, listed, heads[1:])]
 
 

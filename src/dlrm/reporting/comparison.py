@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dlrm.reporting import charts
+from dlrm.reporting.charts.drawing import COLOR, drawing, labels, level, name_rows
 from dlrm.reporting.page import Figure, Grid, Key, Page, Section, Table, save
 from dlrm.reporting.verdict import DIRECTIONS
 from dlrm.reporting.words import METRICS, UNKNOWN, duration, in_sentence, number
@@ -105,25 +105,30 @@ def write(folder: Path, compared: Comparison) -> Path:
 
 
 def _chart(compared: Comparison, metric: str) -> Figure | None:
-    rows = [
-        charts.Row(
-            candidate.name, tuple(values), "baseline" if candidate.name in PLAIN else "model"
-        )
-        for candidate in compared.candidates
-        if (values := candidate.values(metric))
-    ]
-    if not rows:
+    """Draw a line for each model, a dot on it for each run, and a diamond at their mean."""
+    known = [(c.name, values) for c in compared.candidates if (values := c.values(metric))]
+    if not known:
         return None
-    level = (compared.optimum or {}).get(metric)
-    better = "higher is better" if DIRECTIONS.get(metric, 1) > 0 else "lower is better"
+    optimum = (compared.optimum or {}).get(metric)
+    with drawing(metric, 0.34 * len(known) + 0.85, grid="x") as drawn:
+        ax = drawn.axes[0]
+        if optimum is not None:
+            level(ax, optimum, "optimum", vertical=True)
+        for y, (name, values) in enumerate(known):
+            color, mean = COLOR["baseline" if name in PLAIN else "model"], sum(values) / len(values)
+            ax.plot([min(values), max(values)], [y, y], color=color, lw=1.2, alpha=0.5)
+            ax.plot(values, [y] * len(values), "o", color=color, ms=4, alpha=0.45, mew=0)
+            ax.plot([mean], [y], "d", color=color, ms=7, mec=COLOR["surface"], mew=0.8)
+        name_rows(ax, [name for name, _ in known])
+        labels(ax, METRICS[metric], "")
     legend = [Key("a run", "model", "dot")]
-    if any(row.role == "baseline" for row in rows):
+    if any(name in PLAIN for name, _ in known):
         legend.append(Key("a plain model's run", "baseline", "dot"))
-    if level is not None:
-        legend.append(Key(f"best possible {number(level)}", "optimum", dashes="5 2.5"))
-    drawing = charts.rows(metric, rows, level, x_label=METRICS[metric])
+    if optimum is not None:
+        legend.append(Key(f"best possible {number(optimum)}", "optimum", dashes="5 2.5"))
+    better = "higher is better" if DIRECTIONS.get(metric, 1) > 0 else "lower is better"
     note = "The diamond is the mean of the seeds."
-    return Figure(f"{METRICS[metric]}, {better}", drawing, note, legend)
+    return Figure(f"{METRICS[metric]}, {better}", drawn.svg, note, legend)
 
 
 def _numbers(compared: Comparison) -> Table:

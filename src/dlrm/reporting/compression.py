@@ -2,7 +2,15 @@
 
 from pathlib import Path
 
-from dlrm.reporting import charts
+from dlrm.reporting.charts.drawing import (
+    HIGH,
+    drawing,
+    frontier,
+    labels,
+    logarithmic,
+    size,
+    ticks,
+)
 from dlrm.reporting.page import Figure, Grid, Key, Lines, Page, Section, Table, save
 from dlrm.reporting.words import UNKNOWN, number
 from dlrm.terminal import human_bytes
@@ -56,22 +64,31 @@ def write(folder: Path, sweep: Sweep, about: str) -> Path:
 
 
 def _chart(sweep: Sweep) -> Figure:
-    best = {candidate.name for candidate in sweep.frontier}
-    dots = [
-        charts.Dot(c.name, c.size_bytes, sweep.error(c), _role(c), c.name in best)
-        for c in sweep.candidates
-    ]
-    metric = METRICS[sweep.metric]
-    used = {dot.role for dot in dots}
-    text = "The line joins those that no other beats in both; they are named."
+    """Draw errors over sizes, smaller is better in both, with names on the best of each size."""
+    names, metric = {candidate.name for candidate in sweep.frontier}, METRICS[sweep.metric]
+    dots = [(c.size_bytes, sweep.error(c), _role(c)) for c in sweep.candidates]
+    sizes = [candidate.size_bytes for candidate in sweep.candidates]
+    with drawing("frontier", HIGH, grid="both") as drawn:
+        ax = drawn.axes[0]
+        frontier(ax, dots, [candidate.name in names for candidate in sweep.candidates])
+        for candidate, (x, y, _) in zip(sweep.candidates, dots, strict=True):
+            if candidate.name in names:
+                ax.annotate(candidate.name, (x, y), (5, 5), textcoords="offset points", size=8.5)
+        left, right = min(sizes) / 1.3, max(sizes) * 1.8
+        steps = (1,) if right / left > 700 else (1, 3) if right / left > 70 else (1, 2, 5)
+        places = [s * 10.0**p for p in range(13) for s in steps if left <= s * 10.0**p <= right]
+        logarithmic(ax.xaxis, size, places or [left])
+        ax.set_xlim(left, right)
+        ax.margins(y=0.12)
+        ticks(ax.yaxis, most=6)
+        labels(ax, "bytes of the tables", metric)
+    used = {role for *_, role in dots}
+    note = "The line joins those that no other beats in both; they are named."
     if any(candidate.method in METHODS for candidate in sweep.candidates[1:]):
-        text += " Trained ones also differ by the luck of one seed."
-    return Figure(
-        f"{metric[0].upper()}{metric[1:]} over the bytes of the tables, down and left is better",
-        charts.frontier("frontier", dots, y_label=metric),
-        text,
-        [Key(words, role, "dot") for role, words in KINDS.items() if role in used],
-    )
+        note += " Trained ones also differ by the luck of one seed."
+    title = f"{metric[0].upper()}{metric[1:]} over the bytes of the tables, down and left is better"
+    legend = [Key(words, role, "dot") for role, words in KINDS.items() if role in used]
+    return Figure(title, drawn.svg, note, legend)
 
 
 def _role(candidate: Candidate) -> str:

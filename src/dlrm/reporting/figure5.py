@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 
-from dlrm.reporting import charts
+from dlrm.reporting.charts.curves import curves
 from dlrm.reporting.comparison import mean_of
 from dlrm.reporting.page import Figure, Grid, Page, Section, Table, line_keys, line_note, save
 from dlrm.reporting.series import Line, line, window
@@ -66,16 +66,16 @@ def write(folder: Path, comparisons: Mapping[str, Comparison]) -> Path:
 
 
 def _chart(optimizer: str, compared: Comparison) -> Figure:
-    curves = [
+    lines = [
         _curve(compared.of(name), split) for name in NAMES for split in ("train", "validation")
     ]
-    curves = [curve for curve in curves if len(curve)]
+    lines = [line for line in lines if len(line)]
     title = f"{OPTIMIZERS[optimizer]}: accuracy"
-    if not curves:
+    if not lines:
         return Figure(title, "", "nothing was evaluated during training")
     name = f"accuracy-{optimizer}"
-    drawing = charts.curves(name, curves, y_label="share of rows that are right")
-    return Figure(title, drawing, line_note(curves, window(curves).hidden), line_keys(curves))
+    drawing = curves(name, lines, y_label="share of rows that are right")
+    return Figure(title, drawing, line_note(lines, window(lines).hidden), line_keys(lines))
 
 
 def _curve(candidate: Candidate, split: str) -> Line:

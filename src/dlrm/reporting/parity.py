@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from dlrm.reporting import charts
+from dlrm.reporting.charts.curves import curves, scale
+from dlrm.reporting.charts.drawing import COLOR, drawing, labels, level, logarithmic
 from dlrm.reporting.page import Figure, Grid, Key, Page, Section, Table, line_keys, save
-from dlrm.reporting.series import line
+from dlrm.reporting.series import Window, line
 from dlrm.training.parity import Parity
 from dlrm.training.variant import Outcome
 
@@ -96,9 +97,9 @@ def _losses(parity: Parity) -> Figure:
         line(name, role, enumerate(losses, start=1))
         for (name, losses), role in zip(parity.alone.items(), ROLES, strict=False)
     ]
-    drawing = charts.curves("loss", lines, y_label="loss of a batch")
+    drawn = curves("loss", lines, y_label="loss of a batch")
     note = "Those of all other ways lie upon these lines." if parity.holds else ""
-    return Figure("Loss of one process", drawing, note, line_keys(lines))
+    return Figure("Loss of one process", drawn, note, line_keys(lines))
 
 
 def _differences(parity: Parity) -> Figure:
@@ -111,8 +112,18 @@ def _differences(parity: Parity) -> Figure:
         for at, world in enumerate(sorted({outcome.variant.procs for outcome in parity.compared}))
     ]
     tolerance = Key(f"tolerance, {parity.tolerance:g}", "baseline", dashes="1.5 2")
-    drawing = charts.differences("difference", lines, parity.tolerance, FLOOR)
-    return Figure("Largest difference to it", drawing, ROUNDING, [*line_keys(lines), tolerance])
+    ends = [float(end) for curve in lines for end in (curve.y.min(), curve.y.max())]
+    with drawing("difference") as drawn:
+        ax = drawn.axes[0]
+        if parity.tolerance > 0:
+            level(ax, parity.tolerance, "baseline")
+            ends.append(parity.tolerance)
+        scale(ax, Window(min(ends) / 2, max(ends) * 4), lines)
+        logarithmic(ax.yaxis, lambda d: "0" if d < 1.5 * FLOOR else f"{d:.0e}".replace("e-0", "e-"))
+        for curve in lines:
+            ax.plot(curve.x, curve.y, color=COLOR[curve.role], lw=1.4)
+        labels(ax, "training step", "difference of the loss")
+    return Figure("Largest difference to it", drawn.svg, ROUNDING, [*line_keys(lines), tolerance])
 
 
 def _table(parity: Parity) -> Table:

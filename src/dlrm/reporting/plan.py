@@ -6,8 +6,7 @@ from pathlib import Path
 from dlrm.planning.placement import Kind, Plan, Shard
 from dlrm.planning.planned import Planned
 from dlrm.planning.simulated import Simulated
-from dlrm.reporting import charts
-from dlrm.reporting.charts import Piece
+from dlrm.reporting.charts.bars import Piece, stacks
 from dlrm.reporting.page import Figure, Grid, Key, Page, Section, Table, save
 from dlrm.reporting.words import compact
 from dlrm.terminal import human_bytes
@@ -91,7 +90,7 @@ def _charts(run: Planned) -> list[Figure]:
     return [
         Figure(
             "Memory of each device",
-            charts.stacks(
+            stacks(
                 "memory", memory, x_label="device", y_label="bytes", limit=limit, shown=human_bytes
             ),
             f"Tables with their optimizer state; a device has {human_bytes(limit)}.",
@@ -99,7 +98,7 @@ def _charts(run: Planned) -> list[Figure]:
         ),
         Figure(
             "Work of each device",
-            charts.stacks("work", work, x_label="device", y_label="numbers read for a sample"),
+            stacks("work", work, x_label="device", y_label="numbers read for a sample"),
             "Ids are taken to be spread evenly over the rows of a table.",
             legend,
         ),
@@ -120,7 +119,7 @@ def _simulated(simulated: Sequence[Simulated]) -> list[Section]:
     texts = [compact(devices) for devices, _ in steps]
     figure = Figure(
         "Time of a step",
-        charts.stacks("scaling", bars, x_label="devices", y_label="ms", texts=texts),
+        stacks("scaling", bars, x_label="devices", y_label="ms", texts=texts),
         "Simulated; what is hidden behind something else is not drawn.",
         [Key(words, role, "dot") for _, role, words in STEP],
     )

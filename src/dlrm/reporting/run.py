@@ -11,19 +11,11 @@ from pathlib import Path
 
 from dlrm.data.resolve import example_file
 from dlrm.errors import RunError
-from dlrm.reporting import run_figures, run_tables
+from dlrm.reporting import run_scores, run_tables, run_training
 from dlrm.reporting.page import Command, Figure, Gauge, Grid, Page, Section, Tile, save
 from dlrm.reporting.record import Record, read
 from dlrm.reporting.verdict import baseline_name, gap, values, verdict
-from dlrm.reporting.words import (
-    METRICS,
-    duration,
-    in_sentence,
-    interval,
-    measure,
-    metric,
-    number,
-)
+from dlrm.reporting.words import METRICS, duration, in_sentence, interval, measure, metric, number
 from dlrm.run import Run
 
 HEADLINES = {
@@ -109,17 +101,17 @@ def commands(record: Record) -> list[tuple[str, str]]:
 def _measured(record: Record) -> list[Section]:
     """Return the sections about what was measured; of several labels one for each."""
     members = Section(f"{len(record.members)} members", run_tables.members(record))
-    training = _figures("Training", run_figures.training(record))
+    training = _figures("Training", run_training.figures(record))
     if len(record.labels) == 1:
         result = Section("Result", run_tables.result(record))
         title = "Predictions" if record.task == "regression" else "Scores"
-        return [result, members, training, _figures(title, run_figures.scores(record))]
+        return [result, members, training, _figures(title, run_scores.figures(record))]
     labels = [
         Section(
             f"Label {one.labels[0]}",
             [
                 *run_tables.result(one),
-                Grid([*run_figures.over_steps(one), *run_figures.scores(one)]),
+                Grid([*run_training.over_steps(one), *run_scores.figures(one)]),
             ],
         )
         for one in record.by_label

@@ -3,16 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dlrm.reporting.charts.drawing import (
-    COLOR,
-    LOW,
-    clipped,
-    drawing,
-    labels,
-    level,
-    shares,
-    ticks,
-)
+from dlrm.reporting.charts.drawing import COLOR, LOW, clipped, drawing, labels, level, shares, ticks
 from dlrm.reporting.words import compact
 
 if TYPE_CHECKING:
@@ -49,15 +40,15 @@ def stacks(
     Args:
         name: A name of its own within the page.
         bars: The pieces of each; at least one bar.
-        x_label: What bars are of.
+        x_label: What bars are of; their numbers from 0 stand below them where there are no `texts`.
         y_label: What the pieces are.
-        texts: What stands below each bar; their numbers from 0 if there is none.
+        texts: What stands below each bar.
         limit: A value that none should exceed, dashed across where it is near.
         shown: How a value stands beside the axis.
 
     """
     with drawing(name, LOW) as drawn:
-        (ax,) = drawn.axes
+        ax = drawn.axes[0]
         bottoms = [0.0] * len(bars)
         for at, pieces in enumerate(bars):
             for piece in pieces:
@@ -81,15 +72,9 @@ def stacks(
 
 
 def shares_of(name: str, bars: Sequence[tuple[str, Sequence[Piece]]]) -> str:
-    """Draw a bar of 100% for each whole, of the shares of its pieces from left to right.
-
-    Args:
-        name: A name of its own within the page.
-        bars: What stands above each, and its pieces; at least one.
-
-    """
+    """Draw a named bar of 100% for each whole, of the shares of its pieces from left to right."""
     with drawing(name, 0.55 * len(bars) + 0.55, grid="x") as drawn:
-        (ax,) = drawn.axes
+        ax = drawn.axes[0]
         ax.spines["left"].set_visible(False)
         for y, (text, pieces) in enumerate(bars):
             ax.text(0.0, y - 0.36, clipped(text, 76), va="bottom", fontsize=8.5, in_layout=False)

@@ -190,6 +190,25 @@ def round_down(value: float) -> float:
     return float(max(step * power for step in (1, 2, 5) if step * power <= value * (1 + 1e-9)))
 
 
+def name_rows(ax: "Axes", names: Sequence[str]) -> None:
+    """Name lines of their own, the first at the top, and put ticks below them."""
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.set_yticks(range(len(names)), names)
+    ax.tick_params(axis="y", colors=COLOR["ink"])
+    ax.margins(x=0.06)
+    ticks(ax.xaxis)
+
+
+def frontier(ax: "Axes", dots: Sequence[tuple[float, float, str]], best: Sequence[bool]) -> None:
+    """Draw (x, y, role) as dots, and a line along those that no other is better than in both."""
+    joined = sorted(dot[:2] for dot, one in zip(dots, best, strict=True) if one)
+    x, y = [x for x, _ in joined], [y for _, y in joined]
+    ax.step(x, y, where="post", color=COLOR["muted"], lw=1.1)
+    for (x, y, role), one in zip(dots, best, strict=True):
+        mark, size, alpha = "D" if role == "test" else "o", 6 if one else 4.5, 1 if one else 0.6
+        ax.plot([x], [y], mark, color=COLOR[role], ms=size, alpha=alpha, mew=0)
+
+
 def callouts(
     ax: "Axes",
     dots: Sequence[tuple[float, float]],
@@ -221,6 +240,15 @@ def callouts(
             fontsize=8, annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": COLOR["muted"], "lw": 0.4, "shrinkB": 3},
         )  # fmt: skip
+
+
+def size(value: float) -> str:
+    """Return bytes without decimals that they do not need, e.g. `32 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"
 
 
 def clipped(text: str, longest: int = 26) -> str:

@@ -1,4 +1,4 @@
-"""The figures of a run's report: its training, its members, its predictions, its columns."""
+"""The figures of a run's report about its training, or about those of an ensemble's members."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from dlrm.reporting import charts
-from dlrm.reporting.charts import Row
-from dlrm.reporting.page import Figure, Key, level_keys, line_keys, line_note
+from dlrm.reporting.charts.curves import curves, draw_line, scale
+from dlrm.reporting.charts.drawing import COLOR, drawing, labels, round_down, shares
+from dlrm.reporting.page import Figure, level_keys, line_keys, line_note
 from dlrm.reporting.record import Event, Record
-from dlrm.reporting.series import Floats, Level, Line, elapsed, line, window
+from dlrm.reporting.series import Level, Line, Window, elapsed, line, window
 from dlrm.reporting.verdict import DIRECTIONS, baseline_name, values
 from dlrm.reporting.words import (
     METRICS,
@@ -32,12 +32,9 @@ UNITS = {
     "rmse": "RMSE, in units of the label",
     "mae": "MAE, in units of the label",
 }
-COLUMNS = 20
-"""Columns that are drawn by how much they matter."""
-RIGHT = Key("exactly right", "optimum", dashes="5 2.5")
 
 
-def training(record: Record) -> list[Figure]:
+def figures(record: Record) -> list[Figure]:
     """Return the figures about the training, or about those of an ensemble's members.
 
     Metrics of several labels are drawn with each of them, by `over_steps`.
@@ -45,7 +42,7 @@ def training(record: Record) -> list[Figure]:
     if record.members:
         return _members(record)
     names = OVER_STEPS[record.task] if len(record.labels) == 1 else ()
-    return [*_loss(record), *(_metric(record, name) for name in names), _throughput(record)]
+    return [*_loss(record), *(_metric(record, name) for name in names), throughput(record)]
 
 
 def over_steps(record: Record) -> list[Figure]:
@@ -54,13 +51,6 @@ def over_steps(record: Record) -> list[Figure]:
         return []
     names = ("log_loss", "auc") if record.task == "classification" else OVER_STEPS[record.task]
     return [_metric(record, name) for name in names]
-
-
-def scores(record: Record) -> list[Figure]:
-    """Return the figures about the predictions of one label."""
-    numbers = record.task == "regression"
-    drawn = (_predicted, _residuals, _columns) if numbers else (_calibration, _histogram, _columns)
-    return [figure for draw in drawn if (figure := draw(record)) is not None]
 
 
 def _loss(record: Record) -> list[Figure]:
@@ -111,11 +101,11 @@ def _metric(record: Record, name: str) -> Figure:
         # Said, not drawn: it is often so far below that the curves would be flat beside it
         commoner = percent(max(rate, 1 - rate))
         note = f"Always saying the commoner label would be right for {commoner}. {note}".rstrip()
-    levels, ring = _levels(record, name), _ring(record, name)
-    return _curves(_named(record, name), title, lines, UNITS[name], levels, ring, note)
+    drawing, levels = f"{name}-{record.place}", _levels(record, name)
+    return _curves(drawing, title, lines, UNITS[name], levels, _ring(record, name), note)
 
 
-def _throughput(record: Record) -> Figure:
+def throughput(record: Record) -> Figure:
     """Draw the samples a second over time."""
     timed = [event for event in record.steps if math.isfinite(measure(event.get("elapsed_s")))]
     times = elapsed([measure(event["elapsed_s"]) for event in timed])
@@ -133,9 +123,23 @@ def _throughput(record: Record) -> Figure:
     waiting = over_time("share of time waiting for data", "train", "loading_share")
     if not len(speed):
         return Figure("Throughput", "", "no step was logged yet")
+    with drawing("throughput", rows=2 if len(waiting) else 1) as drawn:
+        ax, below = drawn.axes[0], drawn.axes[-1]
+        scale(ax, Window(0.0, float(speed.y.max()) * 1.12 or 1.0), [speed])
+        draw_line(ax, speed)
+        labels(ax, "", "samples per second")
+        if len(waiting):
+            most = max(float(waiting.y.max()) * 1.25, 0.01)
+            scale(below, Window(0.0, most), [speed])
+            below.fill_between(waiting.x, waiting.y, color=COLOR["train"], alpha=0.35, lw=0)
+            draw_line(below, waiting)
+            shares(below.yaxis)
+            below.set_yticks([0.0, round_down(most)])
+            labels(below, "", "time spent waiting for data")
+        below.set_xlabel(f"time ({unit})", loc="right")
     return Figure(
         f"Throughput: {compact(round(float(np.median(speed.y))))} samples a second (median)",
-        charts.throughput("throughput", speed, waiting, x_label=f"time ({unit})"),
+        drawn.svg,
         f"{duration(times[-1])} of training. {line_note([speed, waiting])}",
         line_keys([line for line in (speed, waiting) if len(line)]),
     )
@@ -179,7 +183,7 @@ def _curves(
     drawn = [line for line in lines if len(line)]
     if not drawn:
         return Figure(title, "", "no step with a finite value was logged yet")
-    drawing = charts.curves(name, drawn, levels, y_label=unit, mark=ring)
+    drawing = curves(name, drawn, levels, y_label=unit, mark=ring)
     best = f"The ring is the best checkpoint, step {number(int(ring[0]))}." if ring else ""
     notes = (note, best, line_note(lines, window(drawn, levels).hidden))
     keys = [*line_keys(drawn), *level_keys(levels)]
@@ -247,135 +251,3 @@ def _ring(record: Record, name: str) -> tuple[float, float] | None:
         return None
     point = measure(best.get("step")), measure(best.get("value"))
     return point if all(map(math.isfinite, point)) else None
-
-
-def _named(record: Record, name: str) -> str:
-    """Return the name of a drawing, its own within the page."""
-    return f"{name}-{record.place}" if record.place else name
-
-
-def _bins(record: Record, name: str, keys: Sequence[str]) -> Floats | None:
-    """Return (keys, bins) numbers of the bins of a final evaluation; None where there are none."""
-    rows = [[measure(row.get(key)) for key in keys] for row in record.final.get(name) or ()]
-    known = [row for row in rows if all(map(math.isfinite, row)) and row[-1] > 0]
-    return np.asarray(known).T if known else None
-
-
-def _counts(record: Record, name: str, keys: Sequence[str]) -> list[Floats] | None:
-    """Return edges and counts of a histogram; None where they are not whole."""
-    held = record.final.get(name) or {}
-    found = [np.asarray([measure(value) for value in held.get(key) or ()]) for key in keys]
-    whole = all(len(found[0]) == len(counts) + 1 for counts in found[1:])
-    return found if whole and np.isfinite(np.concatenate(found)).all() else None
-
-
-def _calibration(record: Record) -> Figure:
-    """Draw positive rate against score."""
-    title = "Calibration"
-    keys = ("low", "high", "mean_score", "click_rate", "samples")
-    if (bins := _bins(record, "calibration_bins", keys)) is None:
-        return Figure(title, "", "it needs the final evaluation")
-    low, high, means, rates, samples = bins
-    ratio = measure(values(record.final, "model").get("calibration"))
-    if math.isfinite(ratio):
-        off = f"{percent(abs(ratio - 1))} too {'high' if ratio > 1 else 'low'}"
-        title += f": scores are on the whole {'right' if abs(ratio - 1) < 0.005 else off}"
-    ends, name = np.stack([low, high], axis=1), _named(record, "calibration")
-    least, most = compact(float(samples.min())), compact(float(samples.max()))
-    size = f"{least} rows" if least == most else f"{least} to {most} rows"
-    return Figure(
-        title,
-        charts.calibration(name, ends, means, rates, samples),
-        f"{compact(float(samples.sum()))} rows in {len(samples)} bins of {size}.",
-        [Key(f"{record.split} rows, by score", "model", "dot"), RIGHT],
-    )
-
-
-def _histogram(record: Record) -> Figure:
-    """Draw the scores of either label."""
-    title = "Scores by label"
-    held = _counts(record, "histogram", ("edges", "negatives", "positives"))
-    if held is None:
-        return Figure(title, "", "they need the final evaluation")
-    edges, negatives, positives = held
-    if not (negatives + positives).any():
-        return Figure(title, "", "no row was scored")
-    if negatives.any() and positives.any():
-        middle = (edges[:-1] + edges[1:]) / 2
-        yes, no = (float((middle * n).sum() / n.sum()) for n in (positives, negatives))
-        title += f": {percent(yes)} on average where positive, {percent(no)} where not"
-    many = [compact(float(counted.sum())) for counted in (negatives, positives)]
-    return Figure(
-        title,
-        charts.histogram(_named(record, "histogram"), edges, negatives, positives),
-        "The bars of each label add up to 100%.",
-        [
-            Key(f"negative ({many[0]} rows)", "model"),
-            Key(f"positive ({many[1]} rows)", "train", dashes="4 1.5"),
-        ],
-    )
-
-
-def _predicted(record: Record) -> Figure:
-    """Draw actual values against predicted ones."""
-    title = "Predicted against actual"
-    keys = ("mean_prediction", "mean_label", "label_low", "label_high", "samples")
-    if (bins := _bins(record, "prediction_bins", keys)) is None:
-        return Figure(title, "", "it needs the final evaluation")
-    *drawn, samples = bins
-    r2 = measure(values(record.final, "model").get("r2"))
-    if math.isfinite(r2) and r2 > 0:
-        title += f": {percent(r2)} of the variance is predicted"
-    return Figure(
-        title,
-        charts.predicted(_named(record, "predicted"), *drawn),
-        f"{compact(float(samples.sum()))} rows in {len(samples)} bins; the lines hold the middle "
-        "80% of the actual values of each.",
-        [Key(f"mean of {record.split} rows, by prediction", "model", "dot"), RIGHT],
-    )
-
-
-def _residuals(record: Record) -> Figure:
-    """Draw how far predictions are off."""
-    held = _counts(record, "residuals", ("edges", "counts"))
-    if held is None:
-        return Figure("Residuals", "", "they need the final evaluation")
-    edges, rows = held
-    if not rows.any():
-        return Figure("Residuals", "", "no row was predicted")
-    note = f"{compact(float(rows.sum()))} rows."
-    outside = measure(record.final["residuals"].get("outside"), 0.0)
-    if outside > 0:
-        note += f" {compact(outside)} more are further off and outside of the frame."
-    drawing = charts.residuals(_named(record, "residuals"), edges, rows)
-    legend = [Key(f"{record.split} rows", "model"), RIGHT]
-    return Figure("Residuals: predicted less actual", drawing, note, legend)
-
-
-def _columns(record: Record) -> Figure | None:
-    """Draw how much worse a metric is without each column; None where nobody measured it."""
-    if not record.importance:
-        return None
-    title = "Which columns matter"
-    columns = [column for column in record.importance.get("columns") or () if column.get("column")]
-
-    def of(column: Event, name: str) -> tuple[float, ...]:
-        return tuple(measure(column.get(key)) for key in (name, f"{name}_low", f"{name}_high"))
-
-    for name in ("auc", "log_loss", "rmse"):
-        rows = [Row(str(column["column"]), of(column, name)) for column in columns]
-        rows = [row for row in rows if all(map(math.isfinite, row.values))]
-        if rows:
-            break
-    else:
-        return Figure(title, "", "no change of a metric was measured")
-    shown, many = in_sentence(name), compact(measure(record.importance.get("rows"), 0.0))
-    note = (
-        f"How much worse the {shown} is where the values of a column are exchanged among {many} "
-        f"{record.importance.get('split', '')} rows. Columns that say the same stand in for each "
-        "other."
-    )
-    if len(rows) > COLUMNS:
-        note += f" {len(rows) - COLUMNS} columns that matter less are not drawn."
-    drawing = charts.changes(_named(record, "columns"), rows[:COLUMNS], x_label=f"{shown} worse by")
-    return Figure(title, drawing, note, [Key("with its 95% interval", "model", "dot")])
