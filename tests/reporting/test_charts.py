@@ -11,7 +11,7 @@ from matplotlib.text import Annotation
 
 from dlrm.errors import MissingExtraError
 from dlrm.reporting import run_scores, run_training
-from dlrm.reporting.bench_machine import Point, Roof, roofline
+from dlrm.reporting.bench_machine import Dot, Roof, roofline
 from dlrm.reporting.charts.bars import Piece, shares_of, stacks
 from dlrm.reporting.charts.curves import curves
 from dlrm.reporting.charts.drawing import PALETTE, callouts, drawing
@@ -171,7 +171,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
 def test_rooflines(rate: float) -> None:
     flat = [Roof("fp32", 480, False, ""), Roof("bf16", 490, False, "1 2")]
     roofs = [*flat, Roof("memory", 41, True, "")]
-    points = [Point("1", 1e-3, rate, "model"), Point("", 1e6, rate, "teal")]
+    points = [Dot("lookup", "", 1e-3, rate, 1, True), Dot("", "", 1e6, rate, 1, False)]
     check(roofline("r", roofs, points))
     check(roofline("r", [], points[:1]))
     check(roofline("r", roofs[2:], points))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from dlrm.reporting.bench_rows import Host, Results, Row, Step, best, binary
+from dlrm.reporting.bench_rows import Host, Results, Step, best, binary
 from dlrm.reporting.bench_steps import role
 from dlrm.reporting.charts.drawing import (
     COLOR,
@@ -51,13 +51,20 @@ class Roof(NamedTuple):
     dashes: str
 
 
-class Point(NamedTuple):
-    """An operator, with a label unless it is only there: FLOP a byte, GFLOP/s, both above 0."""
+class Dot(NamedTuple):
+    """An operator below the roofs."""
 
-    label: str
-    x: float
-    y: float
-    role: str
+    operator: str
+    detail: str
+    """Of which step."""
+    intensity: float
+    """FLOP a byte."""
+    speed: float
+    """GFLOP/s."""
+    moved: float
+    """GB/s."""
+    named: bool
+    """Whether it has a number; the others are only there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +164,7 @@ def _gather(host: Host, models: Models, name: str) -> Figure:
         logarithmic(ax.xaxis, size, powers or [left])
         logarithmic(ax.yaxis, subs=(1.0, 2.0, 5.0))
         ax.set_xlim(left, right)
-        ax.set_ylim(min(y for _, y in rows) / 4, max(y for _, y in rows) * 2.6)
+        ax.set_ylim(min(y for _, y in rows) / 2.5, max(y for _, y in rows) * 4)
         _caches(ax, [cache for cache in host.caches if left < cache[1] < right])
         lengths = sorted({point.row_bytes for point in points})
         for wide, (role, dashes) in zip(lengths, CURVES, strict=False):
@@ -175,7 +182,7 @@ def _gather(host: Host, models: Models, name: str) -> Figure:
             for key in order[:NAMED]
         ]
         texts = [clipped(text, 12) for text in texts]
-        callouts(ax, spots[:NAMED], texts, height=0.05, wide=0.19)
+        callouts(ax, spots[:NAMED], texts, height=0.95, wide=0.19)
         labels(ax, "bytes of the table", "million rows a second")
     note = "Dotted: one cache of each level."
     if spots:
@@ -189,15 +196,15 @@ def _gather(host: Host, models: Models, name: str) -> Figure:
 
 
 def _caches(ax: "Axes", caches: Sequence[tuple[str, int]]) -> None:
-    """Draw the sizes of caches, their names one below the other, for those that are near."""
+    """Draw the sizes of caches, their names one above the other, for those that are near."""
     left, right = ax.get_xlim()
     for place, (text, cache) in enumerate(caches):
         ax.axvline(cache, color=COLOR["muted"], lw=1.0, ls=line_style("1.5 2"))
         before = cache > (left * right) ** 0.5
         ax.annotate(
-            clipped(text), (cache, 0.99 - 0.055 * place), (-4 if before else 4, 0),
+            clipped(text), (cache, 0.02 + 0.055 * place), (-4 if before else 4, 0),
             ax.get_xaxis_transform(), "offset points", ha="right" if before else "left",
-            va="top", fontsize=8, color=COLOR["muted"],
+            va="bottom", fontsize=8, color=COLOR["muted"],
         )  # fmt: skip
 
 
@@ -216,79 +223,66 @@ def _tables(host: Host, models: Models) -> list[Table]:
 
 def rooflines(results: Results) -> list[Grid]:
     """Return a figure for each suite and machine, with every operator that does arithmetic."""
-    figures = []
+    figures, first = [], results.headlines
+    steps = [*first, *(step for step in results.steps if step not in first)]
     for at, machine in enumerate(results.machines):
-        on = f" on {machine}" if len(results.machines) > 1 else ""
-        dots: dict[str, _Dots] = {}
-        first = results.headlines
-        for step in (*first, *(step for step in results.steps if step not in first)):
-            if step.machine == machine:
-                dots.setdefault(step.suite, _Dots()).add_step(step, named=step in first)
+        dots = {
+            suite: [
+                Dot(
+                    o.text("name"), f"{step.text('arch')} {step['batch_size']:,.0f}",
+                    o["intensity"], o["gflops_per_s"], o["gb_per_s"], step in first,
+                )
+                for step in steps
+                if step.suite == suite and step.machine == machine
+                for o in step.operators
+            ]
+            for suite in ("train", "infer")
+        }  # fmt: skip
         cases = [c for c in results.cases if c.machine == machine and not c.text("error")]
-        for case in sorted(cases, key=lambda case: -case["ms"]):
-            dots.setdefault("ops", _Dots()).add_case(case)
-        for suite, drawn in dots.items():
-            name, title = f"roof-{suite}-{at}", f"Roofline: {suite}{on}"
-            figures.append(drawn.figure(name, title, results.host(machine)))
+        cases.sort(key=lambda case: case["ms"])
+        slowest = {case.text("operator"): case for case in cases}
+        dots["ops"] = [
+            Dot(
+                name := case.text("operator"), "",
+                case["flops"] / case["bytes"] if case["bytes"] > 0 else math.nan,
+                case["gflops_per_s"], case["gb_per_s"], case is slowest[name],
+            )
+            for case in reversed(cases)
+        ]  # fmt: skip
+        on = f" on {machine}" if len(results.machines) > 1 else ""
+        figures += [
+            _roofline(f"roof-{suite}-{at}", f"Roofline: {suite}{on}", results.host(machine), those)
+            for suite, those in dots.items()
+            if those
+        ]
     return [Grid(figures)] if figures else []
 
 
-class _Dots:
-    """Operators of a suite for its roofline."""
-
-    def __init__(self) -> None:
-        self.points: list[Point] = []
-        self.names: dict[str, str] = {}
-        """Colours by the name of a numbered dot, in the order of the numbers."""
-        self.rest: dict[str, None] = {}
-        """Operators without arithmetic."""
-
-    def add_step(self, step: Step, *, named: bool) -> None:
-        for each in step.operators:
-            operator = each.text("name")
-            label = f"{operator}, {step.text('arch')} {step['batch_size']:,.0f}"
-            self._add(operator, label if named else "", each["intensity"], each)
-
-    def add_case(self, case: Row) -> None:
-        operator, moved = case.text("operator"), case["bytes"]
-        named = operator not in self.names
-        intensity = case["flops"] / moved if moved > 0 else 0.0
-        self._add(operator, operator if named else "", intensity, case)
-
-    def _add(self, operator: str, label: str, intensity: float, row: Row) -> None:
-        speed, moved = row["gflops_per_s"], row["gb_per_s"]
-        if 1 / MOST < intensity < MOST and 1 / MOST < speed < MOST:
-            if label:
-                self.names[label] = role(operator)
-            text = str(len(self.names)) if label else ""
-            self.points.append(Point(text, intensity, speed, role(operator)))
-        elif (
-            label and moved > 0 and not any(name.startswith(f"{operator} (") for name in self.rest)
-        ):
-            self.rest[f"{operator} ({rate(moved)} GB/s)"] = None
-
-    def figure(self, name: str, title: str, host: Host | None) -> Figure:
-        if not self.points:
-            return Figure(title, "", "no operator here does arithmetic")
-        # Of one step alone, what it is goes without saying
-        once = len({label.partition(", ")[2] for label in self.names}) == 1
-        keys = [
-            Key(label.partition(", ")[0] if once else label, color, str(at))
-            for at, (label, color) in enumerate(self.names.items(), start=1)
-        ]
-        roofs = _roofs(host) if host else []
-        for roof in roofs:
-            unit, color = ("GB/s", "muted") if roof.memory else ("GFLOP/s", "ink")
-            keys.append(Key(f"{roof.label}: {rate(roof.rate)} {unit}", color, dashes=roof.dashes))
-        notes = "" if host else "The machine was not measured: dlrm bench machine draws its roofs. "
-        if any(not point.label for point in self.points):
-            notes += "Small dots: other settings. "
-        if self.rest:
-            notes += f"Without arithmetic, and so not here: {', '.join(self.rest)}."
-        return Figure(title, roofline(name, roofs, self.points), notes.rstrip(), keys)
+def _roofline(name: str, title: str, host: Host | None, dots: Sequence[Dot]) -> Figure:
+    drawn = [d for d in dots if 1 / MOST < d.intensity < MOST and 1 / MOST < d.speed < MOST]
+    if not drawn:
+        return Figure(title, "", "no operator here does arithmetic")
+    named, roofs = [dot for dot in drawn if dot.named], _roofs(host) if host else []
+    # Of one step alone, what it is goes without saying
+    once = len({dot.operator for dot in named}) == len(named)
+    keys = [
+        Key(d.operator if once else f"{d.operator}, {d.detail}", role(d.operator), str(at))
+        for at, d in enumerate(named, start=1)
+    ]
+    for roof in roofs:
+        unit, color = ("GB/s", "muted") if roof.memory else ("GFLOP/s", "ink")
+        keys.append(Key(f"{roof.label}: {rate(roof.rate)} {unit}", color, dashes=roof.dashes))
+    notes = "" if host else "The machine was not measured: dlrm bench machine draws its roofs. "
+    if len(named) < len(drawn):
+        notes += "Small dots: other settings. "
+    rest = [dot for dot in dots if dot.named and dot.moved > 0 and dot not in drawn]
+    if rest:
+        others = ", ".join(dict.fromkeys(f"{d.operator} ({rate(d.moved)} GB/s)" for d in rest))
+        notes += f"Without arithmetic, and so not here: {others}."
+    return Figure(title, roofline(name, roofs, drawn), notes.rstrip(), keys)
 
 
-def roofline(name: str, roofs: Sequence[Roof], points: Sequence[Point]) -> str:
+def roofline(name: str, roofs: Sequence[Roof], dots: Sequence[Dot]) -> str:
     """Draw operators below the ceilings of a machine, of which there may be none.
 
     Source: Williams, Waterman, Patterson, "Roofline: an insightful visual performance model for
@@ -301,14 +295,15 @@ def roofline(name: str, roofs: Sequence[Roof], points: Sequence[Point]) -> str:
     flat = [roof.rate for roof in roofs if not roof.memory]
     slopes = [roof.rate for roof in roofs if roof.memory]
     ridge = [max(flat) / min(slopes)] if flat and slopes else []
-    left = min(point.x for point in points) / 3
-    right = max([*ridge, *(point.x for point in points)]) * 4
+    left = min(dot.intensity for dot in dots) / 3
+    right = max([*ridge, *(dot.intensity for dot in dots)]) * 4
+    speeds = [dot.speed for dot in dots]
     with drawing(name, TALL, grid="both") as drawn:
         ax = drawn.axes[0]
         logarithmic(ax.xaxis, count)
         logarithmic(ax.yaxis, count)
         ax.set_xlim(left, right)
-        ax.set_ylim(min(p.y for p in points) / 5, max([*flat, *(p.y for p in points)]) * 6)
+        ax.set_ylim(min(speeds) / 5, max([*flat, *speeds]) * 6)
         for roof in roofs:
             # A roof of memory ends where arithmetic limits, and the other way round
             if roof.memory:
@@ -320,11 +315,15 @@ def roofline(name: str, roofs: Sequence[Roof], points: Sequence[Point]) -> str:
                 color = COLOR["muted" if roof.memory else "ink"]
                 ax.plot(xs, ys, color=color, lw=1.3, ls=line_style(roof.dashes))
         _name(ax, [roof for roof in roofs if not roof.memory], right)
-        for label, x, y, role in sorted(points, key=lambda point: bool(point.label)):
-            wide, alpha = (7, 1.0) if label else (4, 0.5)
-            ax.plot([x], [y], "o", color=COLOR[role], ms=wide, alpha=alpha, mew=0)
-        named = [point for point in points if point.label]
-        callouts(ax, [point[1:3] for point in named], [p.label for p in named], height=0.96)
+        for dot in sorted(dots, key=lambda dot: dot.named):
+            color, wide, alpha = (
+                COLOR[role(dot.operator)],
+                7 if dot.named else 4,
+                0.5 + dot.named / 2,
+            )
+            ax.plot([dot.intensity], [dot.speed], "o", color=color, ms=wide, alpha=alpha, mew=0)
+        named = [(dot.intensity, dot.speed) for dot in dots if dot.named]
+        callouts(ax, named, [str(at) for at in range(1, len(named) + 1)], height=0.96)
         labels(ax, "FLOP per byte", "GFLOP/s")
     return drawn.svg
 

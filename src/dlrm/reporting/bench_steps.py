@@ -94,7 +94,7 @@ def doubts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what is doubtful in rows that have no card of their own."""
     others = [Row(row) for row in rows if row.get("suite") not in ("train", "infer")]
     warnings = dict.fromkeys(f"{r.text('suite')}: {r.doubts}" for r in others if r.doubts)
-    return [f"Doubtful: {warning}." for warning in warnings]
+    return [f"Doubtful: {'; '.join(warnings)}."] if warnings else []
 
 
 def _card(step: Step) -> Card:

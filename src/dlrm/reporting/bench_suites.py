@@ -165,7 +165,11 @@ def _bits(name: str, variants: Sequence[Row]) -> Figure:
         tops = list(zip(xs, map(max, high, changes), strict=True))
         callouts(ax, tops, [str(at) for at in range(1, len(shown) + 1)], height=0.96)
         labels(ax, "bytes of table rows read for a sample", "change of the AUC")
-    keys = [Key(words, color, "dot") for color, words in KINDS.values() if color in roles]
+    keys = [
+        Key(words, color, "diamond" if color == "test" else "dot")
+        for color, words in KINDS.values()
+        if color in roles
+    ]
     for at, (each, color) in enumerate(zip(shown, roles, strict=True), start=1):
         keys.append(Key(each.text("variant"), color, str(at)))
     note = (
@@ -186,9 +190,9 @@ def _symmetric(ax: "Axes", low: float, high: float, straight: float) -> None:
         ticks(ax.yaxis, most=7)
         return
     ax.set_yscale("symlog", linthresh=straight)
-    ax.set_ylim(1.6 * min(low, -straight), 8 * max(high, straight))
     steps = [straight * 10**power for power in range(6)]
     ax.set_yticks([*(-s for s in reversed(steps)), 0.0, *steps])
+    ax.set_ylim(1.6 * min(low, -straight), 8 * max(high, straight))
     ax.minorticks_off()
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:+g}" if value else "0")
 
