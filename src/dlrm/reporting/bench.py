@@ -1,9 +1,8 @@
 """The page of benchmarks: rows of results of any suites as one file that needs no network."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dlrm.bench.results import PROVENANCE
 from dlrm.reporting import bench_machine, bench_steps, bench_suites
@@ -17,8 +16,7 @@ MOST = 8
 """Values of one kind that are listed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(NamedTuple):
     """The rows themselves, in the page."""
 
     rows: Sequence[Mapping[str, Any]]

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from dlrm.reporting.bench_rows import Host, Results, Step, best, binary
@@ -67,8 +66,7 @@ class Dot(NamedTuple):
     """Whether it has a number; the others are only there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Beside:
+class Beside(NamedTuple):
     """Tables beside each other."""
 
     tables: Sequence[Table]

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dlrm.reporting.bench_rows import Results, Row, Step, binary
 from dlrm.reporting.charts.bars import Piece, shares_of, stacks
@@ -38,8 +37,7 @@ HEADS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
+class Card(NamedTuple):
     """The verdict of a step."""
 
     title: str
@@ -52,15 +50,13 @@ class Card:
     doubts: str
 
 
-@dataclass(frozen=True, slots=True)
-class Cards:
+class Cards(NamedTuple):
     """Cards beside each other."""
 
     cards: Sequence[Card]
 
 
-@dataclass(frozen=True, slots=True)
-class WhatIf:
+class WhatIf(NamedTuple):
     """Sliders over the fitted model of some steps; bench.js moves what they say."""
 
     steps: Sequence[tuple[int, str, bool]]

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dlrm.errors import MissingExtraError
 from dlrm.files import write_bytes
@@ -23,8 +23,7 @@ from dlrm.reporting.words import compact
 TEMPLATES = Path(__file__).with_name("templates")
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """An entry of a legend."""
 
     label: str
@@ -36,8 +35,7 @@ class Key:
     """Of a line, lengths of dashes and gaps; nothing for a solid one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
+class Figure(NamedTuple):
     """A drawing with its title, its legend, and what one could not see from it."""
 
     title: str
@@ -47,15 +45,13 @@ class Figure:
     legend: Sequence[Key] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Grid:
+class Grid(NamedTuple):
     """Figures beside each other."""
 
     figures: Sequence[Figure]
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(NamedTuple):
     """A cell of a table that is more than its text."""
 
     text: str
@@ -70,8 +66,7 @@ class Cell:
     """Columns that it covers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """A table that scrolls by itself where a screen is too narrow for it."""
 
     heads: Sequence[str]
@@ -91,8 +86,7 @@ class Table:
     """Whether names are code."""
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(NamedTuple):
     """A paragraph."""
 
     text: str
@@ -100,8 +94,7 @@ class Text:
     """Class of the style sheet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lines:
+class Lines(NamedTuple):
     """Lines of code or of text, folded away below a summary."""
 
     summary: str
@@ -109,24 +102,21 @@ class Lines:
     shown: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """A line for a shell, with a button that copies it."""
 
     what: str
     line: str
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(NamedTuple):
     """A heading and what stands below it: parts that have a macro of their name."""
 
     title: str
     parts: Sequence[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Tile:
+class Tile(NamedTuple):
     """A headline number, and its interval."""
 
     name: str
@@ -134,8 +124,7 @@ class Tile:
     small: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Gauge:
+class Gauge(NamedTuple):
     """A way from one end to the other with marks on it: role, text and place from 0 to 1."""
 
     title: str
