@@ -7,8 +7,8 @@ import pytest
 
 from dlrm.cli import main
 from dlrm.commands.evaluate import evaluate
+from dlrm.data.describe import by_column
 from dlrm.data.features.features import Features
-from dlrm.data.segments import by_column
 from dlrm.data.store import Dataset
 from dlrm.errors import DatasetError
 from dlrm.metrics import measure, sigmoid

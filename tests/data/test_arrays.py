@@ -129,8 +129,7 @@ def check_labels(record: dict, schema: Schema, labels: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(
-    "offsets",
-    [[0, 1, 2, 3], [0, 1, 2, 5, 5, 5], [1, 1, 2, 3, 6], [0, 3, 2, 3, 6], []],
+    "offsets", [[0, 1, 2, 3], [0, 1, 2, 5, 5, 5], [1, 1, 2, 3, 6], [0, 3, 2, 3, 6], []]
 )
 def test_offsets_that_do_not_fit_their_block_are_refused(tmp_path, offsets):
     block = replace(log(2), lists=Lists(np.zeros(6, np.int32), np.array(offsets, np.int64)))

@@ -27,8 +27,7 @@ from dlrm.data.sources.click_truth import (
     plant,
 )
 from dlrm.data.sources.clicks import CHUNK, ClicksSource
-from dlrm.data.sources.criteo import CriteoSource
-from dlrm.data.sources.criteo_text import write_lines
+from dlrm.data.sources.criteo import CriteoSource, write_lines
 from dlrm.errors import ConfigError
 from dlrm.metrics import auc, measure
 from dlrm.models.lr import LRConfig
@@ -65,11 +64,7 @@ def logits(truth: pl.Series) -> np.ndarray:
 
 
 @settings(deadline=None, max_examples=5)
-@given(
-    short=st.integers(1, CHUNK + 1000),
-    more=st.integers(0, CHUNK),
-    seed=st.integers(0, 2**40),
-)
+@given(short=st.integers(1, CHUNK + 1000), more=st.integers(0, CHUNK), seed=st.integers(0, 2**40))
 def test_a_shorter_log_is_the_beginning_of_a_longer_one(short: int, more: int, seed: int) -> None:
     beginning = pl.concat(ClicksSource(short, seed).read())
     longer = pl.concat(ClicksSource(short + more, seed).read())

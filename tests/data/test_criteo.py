@@ -14,9 +14,7 @@ from dlrm.errors import ConfigError, InputError
 from .logs import log, rows, text, write
 
 fuzz = settings(
-    deadline=None,
-    max_examples=60,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

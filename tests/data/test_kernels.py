@@ -12,8 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dlrm.data import kernels
-from dlrm.data.sources.criteo import CriteoSource
-from dlrm.data.sources.criteo_text import frame_of, parse_with_polars
+from dlrm.data.sources.criteo import CriteoSource, frame_of, parse_with_polars
 from dlrm.data.vocabulary import _distinct_with_polars, distinct
 from dlrm.errors import InputError
 

@@ -6,10 +6,10 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
+from dlrm.data.describe import MISSING, RARE, by_column, users
 from dlrm.data.features.column import Values
 from dlrm.data.features.columns import log_columns
 from dlrm.data.fit_log import Spill, blocks
-from dlrm.data.segments import MISSING, RARE, by_column, users
 from dlrm.data.sources.criteo import CATEGORIES, INTEGERS
 from dlrm.data.store import Split
 from dlrm.data.vocabulary import Vocabulary

@@ -51,11 +51,7 @@ def test_kaggle_is_the_original_protocol(rows):
 
 def test_days_hold_the_last_file_out():
     by_split = gather(plan("days", 20, fractions=(1, 0, 0), seed=0, days=[8, 7, 5]), [3])
-    assert by_split == {
-        "train": list(range(15)),
-        "test": [15, 16, 17],
-        "validation": [18, 19],
-    }
+    assert by_split == {"train": list(range(15)), "test": [15, 16, 17], "validation": [18, 19]}
     with pytest.raises(ConfigError, match="two or more, but there is 1"):
         plan("days", 20, fractions=(1, 0, 0), seed=0, days=[20])
 

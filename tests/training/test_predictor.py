@@ -16,7 +16,7 @@ from dlrm.batch import Batch, Jagged
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
 from dlrm.data.sources.clicks import ClicksSource
-from dlrm.data.sources.criteo_text import CATEGORIES, INTEGERS
+from dlrm.data.sources.criteo import CATEGORIES, INTEGERS
 from dlrm.data.sources.frame import FrameSource
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, IdError, InputError, RunError

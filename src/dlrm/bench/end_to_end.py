@@ -25,7 +25,7 @@ import polars as pl
 from dlrm.bench.arch import ARCHS
 from dlrm.bench.timer import peak_bytes
 from dlrm.data.sources.clicks import ClicksSource
-from dlrm.data.sources.criteo_text import write_lines
+from dlrm.data.sources.criteo import write_lines
 from dlrm.data.split import DAYS
 from dlrm.errors import DlrmError
 from dlrm.optim.config import OptimConfig

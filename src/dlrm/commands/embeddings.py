@@ -10,8 +10,8 @@ import tyro
 from numpy.typing import NDArray
 from rich.text import Text
 
+from dlrm.data.describe import MISSING, RARE
 from dlrm.data.features.features import Features
-from dlrm.data.segments import MISSING, RARE
 from dlrm.data.vocabulary import Vocabulary
 from dlrm.errors import ConfigError, unknown
 from dlrm.files import replacing

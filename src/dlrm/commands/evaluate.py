@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dlrm.commands.evaluate_result import EvalResult
 from dlrm.commands.metric_columns import CLASSIFICATION, REGRESSION
-from dlrm.data import segments as columns
+from dlrm.data import describe as columns
 from dlrm.data.applied import Known
 from dlrm.data.coverage import Coverage, Shares
 from dlrm.data.encoded import Encoded

@@ -16,7 +16,7 @@ from tyro.conf import Positional
 
 from dlrm import terminal
 from dlrm.data.sources.clicks import ClicksSource
-from dlrm.data.sources.criteo_text import write_lines
+from dlrm.data.sources.criteo import write_lines
 from dlrm.errors import DlrmError
 from dlrm.files import replacing
 from dlrm.metrics import Metrics, MetricValues, measure

@@ -1,13 +1,15 @@
-"""What is in a prepared dataset, in numbers."""
+"""What is in a prepared dataset, in numbers; and the rows of a split by a column, or by user."""
 
 from dataclasses import dataclass
+from math import isnan
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dlrm.data.store import Dataset
+from dlrm.data.store import Dataset, Split
 from dlrm.data.vocabulary import Vocabulary
+from dlrm.errors import ConfigError, unknown
 from dlrm.schema import Schema
 
 
@@ -125,3 +127,118 @@ def features(dataset: Dataset, fitted: FittedFeatures, head: int) -> list[Featur
             )
         )
     return described
+
+
+MISSING, RARE = "(missing)", "(rare or new)"
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """The rows of a split in K segments."""
+
+    column: str
+    names: tuple[str, ...]
+    """K of them, in the order in which they are shown"""
+    numbers: NDArray[np.int64]
+    """(n,) segment of each row, 0 <= number < K"""
+
+
+def by_column(split: Split, features: FittedFeatures, column: str, most: int = 10) -> Segments:
+    """Return the rows of a split by a column.
+
+    A category has a segment for each of its most frequent values, the most frequent first, and one
+    for all others. A number has its quantiles: each begins with the value in place floor(k n /
+    `most`) of the sorted rows, and takes all that are equal to it.
+
+    Args:
+        split: n rows.
+        features: What encoded them.
+        column: Name of a column, categorical or dense.
+        most: Segments at most, besides the one for all others.
+
+    Raises:
+        ConfigError: There is no such column or it holds lists (lists the choices), or `most` is not
+            positive.
+
+    """
+    if most < 1:
+        raise ConfigError(f"segments is {most}, expected 1 or more")
+    dense = _dense(features.schema)
+    if column in dense:
+        return _quantiles(features, split.dense[:, dense.index(column)], column, most)
+    ids = _ids(split, features.schema, column, besides=dense)
+    present, places, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    # A single other value has a name of its own.
+    kept = len(order) if len(order) == most + 1 else min(most, len(order))
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.minimum(np.arange(len(order)), kept)
+    vocabulary = features.vocabulary(column)
+    names = [_name(vocabulary, int(present[place])) for place in order[:kept]]
+    if kept < len(order):
+        names.append(f"other ({len(order) - kept:,} values)")
+    return Segments(column, tuple(names), rank[places])
+
+
+def users(split: Split, features: FittedFeatures, column: str) -> NDArray[np.int64]:
+    """Return the user of each row (n,): an id of the column, -1 where it is missing, rare or new.
+
+    Raises:
+        ConfigError: There is no such categorical column, or it holds lists; lists the choices.
+
+    """
+    if column in _dense(features.schema):
+        problem = f'"{column}" holds numbers, but a user is a value of a category'
+        choices = ", ".join(features.schema.feature_names)
+        raise ConfigError(f"{problem}; choose one of: {choices}")
+    ids = _ids(split, features.schema, column).astype(np.int64)
+    vocabulary = features.vocabulary(column)
+    nobody = vocabulary.frame["value"].is_null().arg_true().to_list()
+    return np.where(np.isin(ids, [*nobody, vocabulary.other]), -1, ids)
+
+
+def _dense(schema: Schema) -> tuple[str, ...]:
+    """Return the names of the dense features."""
+    return tuple(feature.name for feature in schema.dense)
+
+
+def _ids(
+    split: Split, schema: Schema, column: str, besides: tuple[str, ...] = ()
+) -> NDArray[np.int32]:
+    """Return the id of each row in a categorical column, (n,); `besides` could be chosen too."""
+    if column not in schema.feature_names:
+        raise unknown("column", column, (*schema.feature_names, *_dense(schema)))
+    one_hot = [feature.name for feature in schema.one_hot_features]
+    if column not in one_hot:
+        raise ConfigError(
+            f'"{column}" holds lists of ids, so that a row may have several values of it or none; '
+            f"choose one of: {', '.join((*one_hot, *besides)) or '(there is no other column)'}"
+        )
+    return split.ids[:, one_hot.index(column)]
+
+
+def _name(vocabulary: Vocabulary, number: int) -> str:
+    if number == vocabulary.other:
+        return RARE
+    return vocabulary.text(number) or MISSING
+
+
+def _quantiles(
+    features: FittedFeatures, values: NDArray[np.float32], column: str, most: int
+) -> Segments:
+    ordered = np.sort(values)
+    lows = np.unique(ordered[np.arange(most) * len(ordered) // most]) if len(values) else ordered
+    starts = np.searchsorted(ordered, lows, side="left")
+    highs = ordered[np.append(starts[1:], len(ordered))[: len(lows)] - 1]
+    ends = (map(_shown, features.raw(column, edges)) for edges in (lows, highs))
+    names = tuple(
+        low if low == high else f"{low} to {high}" for low, high in zip(*ends, strict=True)
+    )
+    return Segments(column, names, np.searchsorted(lows, values, side="right") - 1)
+
+
+def _shown(raw: float) -> str:
+    if isnan(raw):
+        return MISSING
+    whole = round(raw)
+    return f"{whole:,}" if abs(raw - whole) <= 1e-4 * max(1.0, abs(raw)) else f"{raw:,.4g}"

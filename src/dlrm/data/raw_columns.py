@@ -8,10 +8,10 @@ from math import isnan
 import numpy as np
 from numpy.typing import NDArray
 
+from dlrm.data.describe import MISSING, RARE
 from dlrm.data.encoded import Encoded, Lists, take
 from dlrm.data.features.features import Features
 from dlrm.data.features.number import Number
-from dlrm.data.segments import MISSING, RARE
 from dlrm.data.store import Split
 from dlrm.data.vocabulary import Vocabulary
 from dlrm.schema import Schema

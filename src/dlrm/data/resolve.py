@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -161,13 +162,5 @@ def _pattern(name: str) -> str:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """Return a sort key in which day_2 comes before day_10."""
-    digits, parts = "", []
-    for letter in name + "\0":
-        if letter.isdigit():
-            digits += letter
-            continue
-        if digits:
-            parts.append((int(digits), ""))
-            digits = ""
-        parts.append((-1, letter))
-    return parts
+    parts = re.findall(r"\d+|\D", name)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]

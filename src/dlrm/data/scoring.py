@@ -17,8 +17,7 @@ from dlrm.data.features.features import Features
 from dlrm.data.features.few_rows import FEW_ROWS
 from dlrm.data.features.list import List
 from dlrm.data.features.texts import is_text
-from dlrm.data.sources.criteo import CriteoSource
-from dlrm.data.sources.criteo_text import as_hexadecimal
+from dlrm.data.sources.criteo import CriteoSource, as_hexadecimal
 from dlrm.data.sources.frame import NAME, to_polars
 from dlrm.data.sources.raw_table import RawTable, check_types
 from dlrm.data.sources.reading import Reading

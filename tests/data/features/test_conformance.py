@@ -25,16 +25,7 @@ from dlrm.training.config import TrainConfig
 from dlrm.training.evaluate import predict_split
 from dlrm.training.load import load_model
 
-from .tables import (
-    FORMATS,
-    arrays,
-    assert_equal,
-    csv,
-    parquet,
-    prepare,
-    table,
-    with_schema,
-)
+from .tables import FORMATS, arrays, assert_equal, csv, parquet, prepare, table, with_schema
 
 EVERYTHING = FeaturesConfig(
     buckets=5,

@@ -1,7 +1,7 @@
 """Categories and crosses as a model sees them: ids, and numbers beside them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -210,9 +210,7 @@ class Category:
         return {
             "type": "category",
             "columns": list(self.columns),
-            "values": {
-                name: getattr(self.values, name) for name in self.values.__dataclass_fields__
-            },
+            "values": asdict(self.values),
             "table": None if self.table is None else tables.index(self.table),
             "table_name": self.table_name,
             "counted": None if self.counted is None else tables.index(self.counted),
@@ -227,10 +225,6 @@ class Category:
     @classmethod
     def from_dict(cls, values: dict[str, Any], tables: list[ValueTable]) -> "Category":
         """Rebuild what `to_dict` returned."""
-        scalings = {
-            name: Scaling(center=center, deviation=deviation)
-            for name, (center, deviation) in values["scalings"].items()
-        }
         return cls(
             columns=tuple(values["columns"]),
             values=Values(**values["values"]),
@@ -239,7 +233,10 @@ class Category:
             counted=None if values["counted"] is None else tables[values["counted"]],
             moments=LabelMoments(mean=values["label_mean"], variance=values["label_variance"]),
             buckets=tuple(Number.from_dict(number) for number in values["buckets"]),
-            scalings=scalings,
+            scalings={
+                name: Scaling(center=center, deviation=deviation)
+                for name, (center, deviation) in values["scalings"].items()
+            },
         )
 
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from dlrm.data.features.column import LISTS, MOST_CROSSED, Column, Cross, Scale, Values
+from dlrm.data.features.column import ENCODINGS, LISTS, MOST_CROSSED, Column, Cross, Scale, Values
 from dlrm.data.features.columns import Columns
 from dlrm.errors import ConfigError
 
@@ -91,39 +91,37 @@ class FeaturesConfig:
         return replace(schema, columns=columns, crosses=tuple(crosses.values()))
 
     def _column(self, column: Column) -> Column:
-        if column.kind == "number":
-            scale = column.scale if self.numbers in (None, "drop") else self.numbers
-            buckets = column.buckets if self.buckets is None else self.buckets
-            flag = column.missing_flag if self.missing_flags is None else self.missing_flags
-            dense = column.dense if self.numbers is None else self.numbers != "drop"
-            bins = column.bins if self.bins is None else self.bins
-            return replace(
-                column, scale=scale, bins=bins, buckets=buckets, missing_flag=flag, dense=dense
-            )
         if column.kind == "ignore":
             return column
-        now = column.values
-        single = column.kind not in LISTS
-        values = replace(
-            now,
-            min_count=now.min_count if self.min_count is None else self.min_count,
-            hash_rows=now.hash_rows if self.hash_rows is None else self.hash_rows,
-            log_count=now.log_count or (self.log_counts and single),
-            target_mean=now.target_mean or (self.target_means and single),
-            target_score=now.target_score or (self.target_scores and single),
-            folds=now.folds if self.folds is None else self.folds,
-            prior=now.prior if self.prior is None else self.prior,
-        )
-        return replace(column, values=values)
+        if column.kind == "number":
+            number = _given(
+                scale=None if self.numbers == "drop" else self.numbers,
+                dense=None if self.numbers is None else self.numbers != "drop",
+                bins=self.bins,
+                buckets=self.buckets,
+                missing_flag=self.missing_flags,
+            )
+            return replace(column, **number)
+        values = self._values(min_count=self.min_count, hash_rows=self.hash_rows)
+        if column.kind in LISTS:
+            values = {name: value for name, value in values.items() if name not in ENCODINGS}
+        return replace(column, values=replace(column.values, **values))
 
     def _cross_values(self) -> Values:
-        return Values(
-            min_count=self.cross_min_count,
-            hash_rows=self.cross_hash_rows,
-            embed=self.cross_embed,
-            log_count=self.log_counts,
-            target_mean=self.target_means,
-            target_score=self.target_scores,
-            folds=Values().folds if self.folds is None else self.folds,
-            prior=Values().prior if self.prior is None else self.prior,
+        sizes = {"min_count": self.cross_min_count, "hash_rows": self.cross_hash_rows}
+        return Values(embed=self.cross_embed, **self._values(**sizes))
+
+    def _values(self, **sizes: int | None) -> dict[str, Any]:
+        """Return what is set here of the values of a category, beside sizes of its table."""
+        return _given(
+            log_count=self.log_counts or None,
+            target_mean=self.target_means or None,
+            target_score=self.target_scores or None,
+            folds=self.folds,
+            prior=self.prior,
+            **sizes,
         )
+
+
+def _given(**settings: Any) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}

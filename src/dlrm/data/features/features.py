@@ -22,8 +22,8 @@ from dlrm.data.features.few_rows import FewRows
 from dlrm.data.features.inputs import Input, Parts, assemble, named_apart, schema_of
 from dlrm.data.features.labels import Label, encode_labels
 from dlrm.data.features.list import List, wrong_lists
-from dlrm.data.features.missing import without
 from dlrm.data.features.number import Number, encode_numbers, wrong_numbers
+from dlrm.data.features.number_text import without
 from dlrm.data.features.texts import columns_as_texts
 from dlrm.data.features.value_table import ValueTable, link
 from dlrm.data.sources.libsvm import Layout

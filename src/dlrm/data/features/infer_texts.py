@@ -13,8 +13,7 @@ from dlrm.data.features.infer_numbers import (
     time_column,
 )
 from dlrm.data.features.list import LITERALS, are_lists, are_objects, list_items, unquoted
-from dlrm.data.features.missing import is_missing
-from dlrm.data.features.number_text import doubted_point, recognise
+from dlrm.data.features.number_text import doubted_point, is_missing, recognise
 from dlrm.data.features.texts import NumberReading, as_numbers, as_texts
 from dlrm.data.features.time_text import looks_like_time, recognise_order
 from dlrm.data.sources.raw_table import RawTable

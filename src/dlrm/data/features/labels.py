@@ -9,8 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dlrm.data.features.columns import Columns
-from dlrm.data.features.missing import CLASSES, is_missing
-from dlrm.data.features.number_text import recognise
+from dlrm.data.features.number_text import CLASSES, is_missing, recognise
 from dlrm.data.features.texts import (
     NumberReading,
     as_numbers,

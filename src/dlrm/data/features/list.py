@@ -6,16 +6,16 @@ Their texts have a separator between values, or are lists as Python and JSON wri
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dlrm.data.features.column import Column, Values
+from dlrm.data.features.column import Column, Values, names_of
 from dlrm.data.features.inputs import Input, Parts
-from dlrm.data.features.missing import is_missing
+from dlrm.data.features.number_text import is_missing
 from dlrm.data.features.texts import as_texts
 from dlrm.data.features.value_table import ValueTable, hash_vocabulary, hashed
 from dlrm.data.vocabulary import Vocabulary, distinct
@@ -200,31 +200,16 @@ class List:
 
     def to_dict(self, tables: list[ValueTable]) -> dict[str, Any]:
         """Return it as JSON-ready values; its table is named by its place among all."""
-        return {
-            "type": "list",
-            "name": self.name,
-            "separator": self.separator,
-            "values": {
-                name: getattr(self.values, name) for name in self.values.__dataclass_fields__
-            },
-            "table": None if self.table is None else tables.index(self.table),
-            "table_name": self.table_name,
-            "kind": self.kind,
-            "max_length": self.max_length,
-        }
+        own = {name: getattr(self, name) for name in names_of(List)}
+        table = None if self.table is None else tables.index(self.table)
+        return {"type": "list", **own, "values": asdict(self.values), "table": table}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], tables: list[ValueTable]) -> "List":
         """Rebuild what `to_dict` returned."""
-        return cls(
-            name=values["name"],
-            separator=values["separator"],
-            values=Values(**values["values"]),
-            table=None if values["table"] is None else tables[values["table"]],
-            table_name=values["table_name"],
-            kind=values["kind"],
-            max_length=values["max_length"],
-        )
+        own = {name: values[name] for name in names_of(cls)}
+        table = None if values["table"] is None else tables[values["table"]]
+        return cls(**own | {"values": Values(**values["values"]), "table": table})
 
 
 def split_lists(column: pl.Series, separator: str) -> tuple[pl.Series, NDArray[np.int64]]:

@@ -115,10 +115,7 @@ class Number:
     def unfitted(cls, column: Column) -> "Number":
         """Return a column of which nothing is fitted, as that of scale log1p."""
         return cls(
-            name=column.name,
-            scale=column.scale,
-            dense=column.dense,
-            flag=column.missing_flag,
+            name=column.name, scale=column.scale, dense=column.dense, flag=column.missing_flag
         )
 
     @property
@@ -301,9 +298,7 @@ def floats(numbers: Sequence[Number], frame: pl.DataFrame) -> NDArray[np.float64
 
 
 def wrong_numbers(
-    values: pl.Series,
-    reading: NumberReading,
-    known: tuple[pl.Series, pl.Series] | None = None,
+    values: pl.Series, reading: NumberReading, known: tuple[pl.Series, pl.Series] | None = None
 ) -> Iterator[tuple[str, pl.Series, str]]:
     """Yield name, mask and what is expected, where values of a number column are no numbers.
 

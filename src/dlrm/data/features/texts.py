@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from dlrm.data.features.missing import is_missing
-from dlrm.data.features.number_text import read_numbers
+from dlrm.data.features.number_text import is_missing, read_numbers
 from dlrm.data.features.time_text import (
     DIGITS,
     no_day,

@@ -2,6 +2,8 @@
 
 import json
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -160,21 +162,17 @@ def _column(name: str, given: dict[str, Any]) -> Column:
     kind = given["kind"]
     if not isinstance(kind, str):
         raise ConfigError(f"{where}: kind is {kind!r}, expected a text")
-    if kind == "ignore":
-        # What stood there when it was something else does no harm.
-        given = {key: value for key, value in given.items() if key not in _KNOWN}
-    own = _OF_KIND.get(kind, ())
     if kind not in KINDS:
         raise unknown(f"kind of {where}", kind, KINDS)
-    shared = names_of(Values) if kind in WITH_IDS else ()
-    rest = _checked(where, {k: v for k, v in given.items() if k != "kind"}, Column, own)
-    of_column = {key: value for key, value in rest.items() if key in own}
+    # What stood at an ignored column when it was something else does no harm.
+    left = ("kind", *(_KNOWN if kind == "ignore" else ()))
+    rest = {key: value for key, value in given.items() if key not in left}
+    own, shared = _OF_KIND.get(kind, ()), names_of(Values) if kind in WITH_IDS else ()
+    _check(where, rest, (*shared, *own))
     of_values = {key: value for key, value in rest.items() if key not in own}
-    _checked(where, of_values, Values, shared, also=own)
-    try:
+    of_column = {key: value for key, value in rest.items() if key in own}
+    with _named(where):
         return Column(name=name, kind=kind, values=Values(**of_values), **of_column)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}" if where not in str(error) else str(error)) from error
 
 
 def _cross(given: dict[str, Any]) -> Cross:
@@ -183,33 +181,30 @@ def _cross(given: dict[str, Any]) -> Cross:
         raise ConfigError('a [[cross]] names no columns, expected columns = ["A", "B"]')
     where = f"the cross {' x '.join(names)}"
     rest = {key: value for key, value in given.items() if key != "columns"}
-    _checked(where, rest, Values, names_of(Values))
-    try:
+    _check(where, rest, names_of(Values))
+    with _named(where):
         return Cross(columns=tuple(names), values=Values(**rest))
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Name the column or the cross in errors that do not."""
+    try:
+        yield
     except ConfigError as error:
-        raise ConfigError(
-            f"{where}: {error}" if "cross" not in str(error) else str(error)
-        ) from error
+        known = where in str(error) or (where.startswith("the cross") and "cross" in str(error))
+        raise ConfigError(str(error) if known else f"{where}: {error}") from error
 
 
-def _checked(
-    where: str,
-    given: dict[str, Any],
-    record: type,
-    keys: tuple[str, ...],
-    also: tuple[str, ...] = (),
-) -> dict[str, Any]:
-    """Return the given values if each has the type of its field; keys of other records pass."""
-    kinds = {field.name: type(field.default) for field in fields(record)}
+def _check(where: str, given: dict[str, Any], keys: tuple[str, ...]) -> None:
+    """Raise a ConfigError unless each key is one of these, and its value of its field's type."""
+    kinds = {one.name: type(one.default) for one in (*fields(Column), *fields(Values))}
     for key, value in given.items():
         if key not in keys:
-            if record is Column:
-                continue
-            choices = ", ".join((*keys, *also)) or "kind"
+            choices = ", ".join(keys) or "kind"
             raise ConfigError(f'{where}: unknown key "{key}"; choose one of: {choices}')
         if type(value) not in ((int, float) if kinds[key] is float else (kinds[key],)):
             raise ConfigError(f"{where}: {key} is {value!r}, expected {_TYPES[kinds[key]]}")
-    return given
 
 
 def _settings(record: Column | Values, keys: tuple[str, ...], always: tuple[str, ...]) -> list[str]:

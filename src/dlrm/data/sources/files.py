@@ -15,14 +15,6 @@ import polars as pl
 import polars.selectors as cs
 
 from dlrm.data.sources import json_lines, libsvm
-from dlrm.data.sources.compressed import (
-    DAMAGE,
-    compression_of,
-    explained,
-    open_bytes,
-    text_name,
-    unpack,
-)
 from dlrm.data.sources.entries import Entries, is_libsvm
 from dlrm.data.sources.printed import Kind, as_csv, printed_kind
 from dlrm.data.sources.raw_table import Part
@@ -30,7 +22,17 @@ from dlrm.data.sources.reading import SPACES, Reading
 from dlrm.data.sources.records import Fault, Text
 from dlrm.data.sources.shape import Shape, recognise
 from dlrm.data.sources.source import OnBadRow
-from dlrm.data.sources.text import LOOKED_AT_LINES, check_file, estimate_lines
+from dlrm.data.sources.text import (
+    DAMAGE,
+    LOOKED_AT_LINES,
+    check_file,
+    compression_of,
+    estimate_lines,
+    explained,
+    open_bytes,
+    text_name,
+    unpack,
+)
 from dlrm.errors import InputError
 
 Format = Literal["csv", "json", "parquet", "libsvm"]

@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dlrm.data.sources.compressed import explained, open_bytes, text_name
 from dlrm.data.sources.raw_table import Part
 from dlrm.data.sources.records import Fault
 from dlrm.data.sources.source import OnBadRow
+from dlrm.data.sources.text import explained, open_bytes, text_name
 from dlrm.errors import InputError
 
 _SUFFIXES = (".jsonl", ".ndjson")

@@ -15,15 +15,8 @@ import polars as pl
 import polars.selectors as cs
 from numpy.typing import NDArray
 
-from dlrm.data.features.missing import without
-from dlrm.data.features.texts import (
-    FEW_ROWS,
-    PLAIN,
-    NumberReading,
-    as_numbers,
-    as_texts,
-    in_one_go,
-)
+from dlrm.data.features.number_text import without
+from dlrm.data.features.texts import FEW_ROWS, PLAIN, NumberReading, as_numbers, as_texts, in_one_go
 from dlrm.data.sources.arrow_schema import dictionaries
 from dlrm.data.sources.records import Fault
 from dlrm.errors import ConfigError, InputError

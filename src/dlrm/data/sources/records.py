@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dlrm.data.sources.compressed import explained, open_bytes
 from dlrm.data.sources.shape import Lines, Shape, fields_of
+from dlrm.data.sources.text import explained, open_bytes
 from dlrm.errors import InputError
 
 LONGEST_FIELD = 1 << 26

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dlrm.data.features.missing import MISSING_TEXTS
+from dlrm.data.features.number_text import MISSING_TEXTS
 from dlrm.data.sources.reading import SPACES, Reading
 from dlrm.errors import InputError
 
