@@ -50,7 +50,7 @@ def test_features_and_their_first_values(tmp_path, counted):
     dataset = ragged.write(tmp_path / "out", [("train", ragged.log(40), slice(0, 40))])
     if counted:
         dataset.manifest["counted_rows"] = counted
-    described = features(dataset, Fitted(dataset.schema), 2)
+    described = features(dataset, Fitted(dataset.schema), 2)  # pyright: ignore[reportArgumentType]
     assert [(feature.name, feature.kind) for feature in described] == [
         ("price", "dense"),
         ("age", "dense"),
@@ -63,4 +63,4 @@ def test_features_and_their_first_values(tmp_path, counted):
     rows = counted or 40
     assert described[2].values == 29
     assert described[2].head == (Value(0, None, 30, 30 / rows), Value(1, "000000ff", 10, 10 / rows))
-    assert features(dataset, Fitted(dataset.schema), 0)[2].head == ()
+    assert features(dataset, Fitted(dataset.schema), 0)[2].head == ()  # pyright: ignore[reportArgumentType]

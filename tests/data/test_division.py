@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -9,12 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.data.division import Division, divide
+from dlrm.data.division import Places, divide
 from dlrm.data.features.column import Column
 from dlrm.data.features.columns import Columns
 from dlrm.data.options import PrepareConfig
 from dlrm.data.sources.raw_table import Part, RawTable
 from dlrm.errors import ConfigError, InputError
+
+
+class Division(NamedTuple):
+    where: Places
+    notes: tuple[str, ...]
 
 
 def divided(
@@ -30,7 +36,7 @@ def divided(
     classes = np.array(labels or [0] * frame.height)[:, None]
     raw = RawTable((Part(frame, frame.height, "frame"),))
     bad = np.zeros(frame.height, bool)
-    return divide(raw, schema, classes, bad, PrepareConfig(label=("y",), **options))
+    return Division(*divide(raw, schema, classes, bad, PrepareConfig(label=("y",), **options)))
 
 
 @settings(max_examples=40, deadline=None)

@@ -117,7 +117,7 @@ def test_equal_parts_where_all_numbers_differ():
     rows = np.log1p(np.random.default_rng(0).permutation(1000)).astype(np.float32)
     labels = np.zeros((1000, 1), np.uint8)
     split = Split("test", rows[:, None], np.zeros((1000, 0), np.int32), labels)
-    segments = by_column(split, Fitted({"C1": NOTHING}), "I1", most=8)
+    segments = by_column(split, Fitted({"C1": NOTHING}), "I1", most=8)  # pyright: ignore[reportArgumentType]
     assert np.bincount(segments.numbers).tolist() == [125] * 8
     assert segments.names[:2] == ("0 to 124", "125 to 249")
 

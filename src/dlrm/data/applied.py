@@ -11,7 +11,6 @@ from rich.progress import Progress
 
 from dlrm.data.checked import CheckedTable, check_rows
 from dlrm.data.coverage import Coverage
-from dlrm.data.division import divide
 from dlrm.data.features.features import Features
 from dlrm.data.features.fit import grow
 from dlrm.data.features.table_schema import check_columns
@@ -21,7 +20,6 @@ from dlrm.data.options import PrepareConfig
 from dlrm.data.scoring import check_columns as check_needed
 from dlrm.data.sources.source import Source
 from dlrm.data.store import FEATURES_FILE
-from dlrm.errors import DatasetError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,27 +47,26 @@ def apply(
     columns = features.columns
     check_needed(features, raw.types, getattr(raw.parts[0], "origin", ""))
     check_columns(columns, raw)
-    checked = check_rows(raw, columns, features.targets, config.bad_rows, varied=known.grows)
-    division = divide(
-        raw, columns, checked.labels, checked.bad, config, default=default_protocol(source)
+    table = check_rows(
+        raw,
+        columns,
+        features.targets,
+        config,
+        default=default_protocol(source),
+        varied=known.grows,
     )
-    table = CheckedTable(
-        raw=raw, schema=columns, labels=features.targets, rows=checked, division=division
-    )
-    notes = division.notes
+    notes = table.notes
     if known.grows:
-        if not len(table.train):
-            raise DatasetError("no row is left to train on; see prepare.fractions")
         features, grown = grow(features, table.fitting_rows())
         notes += tuple(
             f"{name}: {count:,} new values, {now:,} in all" for name, (count, now) in grown.items()
         )
-    rows, coverage = raw.rows - int(checked.bad.sum()), Coverage(features)
+    rows, coverage = table.good_rows, Coverage(features)
     return Fitted(
         features=features,
         rows=rows,
         counted_rows=rows,
-        bad_rows=checked.bad_rows,
+        bad_rows=table.bad_rows,
         blocks=_blocks(table, features, coverage),
         inputs=partial(_inputs, features, coverage, rows),
         notes=notes,
@@ -81,7 +78,7 @@ def _blocks(
 ) -> Generator[Block, None, None]:
     """Yield all rows, of which the good ones are counted."""
     for frame, rows, block in encoded_blocks(table, features):
-        good = ~table.rows.bad[rows]
+        good = ~table.bad[rows]
         if good.all():
             coverage.add(block.encoded, frame)
         elif good.any():

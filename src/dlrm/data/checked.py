@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dlrm.data.division import Division, divide
+from dlrm.data.division import Places, divide
 from dlrm.data.features.column import LISTS, Column
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.fit import FittingRows
@@ -31,16 +31,22 @@ from dlrm.data.features.table_schema import check_columns
 from dlrm.data.features.texts import as_texts
 from dlrm.data.options import PrepareConfig
 from dlrm.data.sources.raw_table import Part, RawTable
-from dlrm.data.sources.source import BadRows, OnBadRow, Source, Table
+from dlrm.data.sources.source import BadRows, Source, Table
 from dlrm.data.split import SPLITS, Protocol
 from dlrm.data.vocabulary import distinct
 from dlrm.errors import ConfigError, DatasetError
 
+TRAIN = SPLITS.index("train")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckedRows:
-    """What is known of n rows before features are fitted."""
+class CheckedTable:
+    """A table of n rows, ready for features to be fitted to it."""
 
+    raw: RawTable
+    schema: Columns
+    targets: tuple[Label, ...]
+    """What the labels mean."""
     labels: NDArray[Any]
     """(n, K) uint8, for regression float32"""
     weights: NDArray[np.float32] | None
@@ -49,61 +55,125 @@ class CheckedRows:
     """(n,) rows that are left out"""
     bad_rows: BadRows
     """Why they are."""
+    where: Places
+    """(n,) the split of each row, a place in SPLITS; negative where it is in none"""
+    notes: tuple[str, ...]
+    """What to say of labels and splits."""
+
+    @property
+    def train(self) -> NDArray[np.intp]:
+        """The numbers of the training rows, rising."""
+        return np.flatnonzero(self.where == TRAIN)
+
+    @property
+    def good_rows(self) -> int:
+        """How many rows are not left out."""
+        return int((~self.bad).sum())
+
+    def fitting_rows(self) -> FittingRows:
+        """Return the rows that features are fitted to."""
+        train = self.train
+        if not len(train):
+            raise DatasetError("no row is left to train on; see prepare.fractions")
+        return FittingRows(
+            table=self.raw,
+            train=train,
+            labels=self.labels[train, 0],
+            good=np.flatnonzero(~self.bad),
+        )
+
+
+def check_table(
+    raw: RawTable, schema: Columns, config: PrepareConfig, *, default: Protocol = "random"
+) -> CheckedTable:
+    """Check the rows of a table, divide them into splits, and choose features where that is asked.
+
+    Raises:
+        InputError: A row is not what it should be; names file, line and column.
+        ConfigError: The label or the schema does not fit the table.
+        DatasetError: There are no rows to train on.
+
+    """
+    raw = raw.with_missing(schema.missing)
+    check_columns(schema, raw)
+    schema, notes = with_formats(raw, schema)
+    table = check_rows(raw, schema, fit_labels(raw, schema), config, default=default)
+    rows = table.fitting_rows()
+    schema = with_leaks(rows, schema)
+    if config.features.select == "auto":
+        from dlrm.data.features.auto import choose
+
+        if schema.task == "regression":
+            raise ConfigError("features auto is for clicks, but the task is regression")
+        schema = choose(rows, schema, seed=config.seed)
+    return replace(table, schema=schema, notes=notes + table.notes)
 
 
 def check_rows(
-    table: RawTable,
+    raw: RawTable,
     schema: Columns,
-    labels: Sequence[Label],
-    on_bad_row: OnBadRow,
+    targets: tuple[Label, ...],
+    config: PrepareConfig,
     *,
+    default: Protocol,
     varied: bool = True,
-) -> CheckedRows:
-    """Return labels and weights of all rows, and which rows are bad."""
+) -> CheckedTable:
+    """Check the rows of a table, whose labels must differ where they are `varied`; divide them."""
     bad_rows = BadRows()
-    for fault in table.faults:
+    for fault in raw.faults:
         bad_rows.add(fault.reason, fault.error)
-    bad = np.zeros(table.rows, np.bool_)
+    bad = np.zeros(raw.rows, np.bool_)
 
     def mark(column: str, wrong: pl.Series, values: pl.Series, expected: str) -> None:
         for row in wrong.arg_true().to_list():
-            error = table.error(row, column, f"{shown(values[row])}, expected {expected}")
-            if on_bad_row == "error":
+            error = raw.error(row, column, f"{shown(values[row])}, expected {expected}")
+            if config.bad_rows == "error":
                 raise error
             if not bad[row]:
                 bad_rows.add(column, error)
             bad[row] = True
 
     encoded = []
-    for label in labels:
-        values = table.column(label.name)
+    for label in targets:
+        values = raw.column(label.name)
         encoded.append(label.encode(values))
         expected = f"{label.expected} in every row (or --bad-rows skip)"
         mark(label.name, encoded[-1].is_null(), as_texts(values), expected)
     weights = None
     if schema.weight is not None:
-        values = table.column(schema.weight)
+        values = raw.column(schema.weight)
         weighed = encode_weights(values, schema.weight_format)
         mark(schema.weight, weighed.is_null(), as_texts(values), WEIGHT)
         weights = weighed.fill_null(0).to_numpy().copy()
     for column in schema.used():
         if column.kind == "number":
-            values, reading = table.column(column.name), schema.reading(column)
-            known = table.numbers(column.name, reading)
+            values, reading = raw.column(column.name), schema.reading(column)
+            known = raw.numbers(column.name, reading)
             for name, wrong, expected in wrong_numbers(values, reading, known):
                 mark(name, wrong, values, f'{expected} (or kind = "category" in the schema)')
         elif column.kind in LISTS:
-            values = table.column(column.name)
+            values = raw.column(column.name)
             for name, wrong, expected in wrong_lists(values, column.separator):
                 mark(name, wrong, values, f"{expected} (or --bad-rows skip)")
     stacked = stack_labels(encoded, schema.task)
     if varied:
-        _check_varied(stacked[~bad], labels)
+        _check_varied(stacked[~bad], targets)
     if weights is not None and not weights[~bad].any():
         raise ConfigError(
             f"the weight {schema.weight} is 0 in every row: there is nothing to learn"
         )
-    return CheckedRows(labels=stacked, weights=weights, bad=bad, bad_rows=bad_rows)
+    where, notes = divide(raw, schema, stacked, bad, config, default=default)
+    return CheckedTable(
+        raw=raw,
+        schema=schema,
+        targets=targets,
+        labels=stacked,
+        weights=weights,
+        bad=bad,
+        bad_rows=bad_rows,
+        where=where,
+        notes=notes,
+    )
 
 
 def _check_varied(labels: NDArray[Any], meant: Sequence[Label]) -> None:
@@ -130,75 +200,6 @@ def shown(value: object) -> str:
         return "is missing"
     text = str(value)
     return f'is "{text[:60]}{"..." if len(text) > 60 else ""}"'
-
-
-TRAIN = SPLITS.index("train")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckedTable:
-    """A table of n rows, ready for features to be fitted to it."""
-
-    raw: RawTable
-    schema: Columns
-    labels: tuple[Label, ...]
-    """What the labels mean."""
-    rows: CheckedRows
-    """Labels and weights of all rows, and which rows are bad."""
-    division: Division
-
-    @property
-    def where(self) -> NDArray[np.int8]:
-        """The split of each row (n,), a place in SPLITS; negative where it is in none."""
-        return self.division.where
-
-    @property
-    def train(self) -> NDArray[np.intp]:
-        """The numbers of the training rows, rising."""
-        return np.flatnonzero(self.where == TRAIN)
-
-    def fitting_rows(self) -> FittingRows:
-        """Return the rows that features are fitted to."""
-        train = self.train
-        return FittingRows(
-            table=self.raw,
-            train=train,
-            labels=self.rows.labels[train, 0],
-            good=np.flatnonzero(~self.rows.bad),
-        )
-
-
-def check_table(
-    raw: RawTable, schema: Columns, config: PrepareConfig, *, default: Protocol = "random"
-) -> CheckedTable:
-    """Check the rows of a table, divide them into splits, and choose features where that is asked.
-
-    Raises:
-        InputError: A row is not what it should be; names file, line and column.
-        ConfigError: The label or the schema does not fit the table.
-        DatasetError: There are no rows to train on.
-
-    """
-    raw = raw.with_missing(schema.missing)
-    check_columns(schema, raw)
-    schema, notes = with_formats(raw, schema)
-    labels = fit_labels(raw, schema)
-    rows = check_rows(raw, schema, labels, config.bad_rows)
-    division = divide(raw, schema, rows.labels, rows.bad, config, default=default)
-    division = replace(division, notes=notes + division.notes)
-    table = CheckedTable(raw=raw, schema=schema, labels=labels, rows=rows, division=division)
-    if not len(table.train):
-        raise DatasetError("no row is left to train on; see prepare.fractions")
-    schema = with_leaks(table.fitting_rows(), schema)
-    table = replace(table, schema=schema)
-    if config.features.select == "given":
-        return table
-    from dlrm.data.features.auto import choose
-
-    if schema.task == "regression":
-        raise ConfigError("features auto is for clicks, but the task is regression")
-    schema = choose(table.fitting_rows(), schema, seed=config.seed)
-    return replace(table, schema=schema)
 
 
 def raw_table(

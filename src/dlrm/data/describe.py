@@ -2,32 +2,16 @@
 
 from dataclasses import dataclass
 from math import isnan
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dlrm.data.features.features import Features
 from dlrm.data.store import Dataset, Split
 from dlrm.data.vocabulary import Vocabulary
 from dlrm.errors import ConfigError, unknown
 from dlrm.schema import Schema
-
-
-class FittedFeatures(Protocol):
-    """What turned raw columns into a dataset, as far as it is asked what inputs mean."""
-
-    @property
-    def schema(self) -> Schema:
-        """The inputs."""
-        ...
-
-    def vocabulary(self, name: str) -> Vocabulary:
-        """Return the values of a categorical feature by id; the last id is for all others."""
-        ...
-
-    def raw(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return numbers of a dense feature as the raw data have them."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +85,7 @@ def _label(name: str, split: dict[str, Any]) -> LabelNumbers:
     return LabelNumbers(name, **numbers)
 
 
-def features(dataset: Dataset, fitted: FittedFeatures, head: int) -> list[FeatureNumbers]:
+def features(dataset: Dataset, fitted: Features, head: int) -> list[FeatureNumbers]:
     """Return the features of a dataset in numbers."""
     manifest = dataset.manifest
     # Of a table, values are counted on its training rows alone.
@@ -143,7 +127,7 @@ class Segments:
     """(n,) segment of each row, 0 <= number < K"""
 
 
-def by_column(split: Split, features: FittedFeatures, column: str, most: int = 10) -> Segments:
+def by_column(split: Split, features: Features, column: str, most: int = 10) -> Segments:
     """Return the rows of a split by a column.
 
     A category has a segment for each of its most frequent values, the most frequent first, and one
@@ -180,7 +164,7 @@ def by_column(split: Split, features: FittedFeatures, column: str, most: int = 1
     return Segments(column, tuple(names), rank[places])
 
 
-def users(split: Split, features: FittedFeatures, column: str) -> NDArray[np.int64]:
+def users(split: Split, features: Features, column: str) -> NDArray[np.int64]:
     """Return the user of each row (n,): an id of the column, -1 where it is missing, rare or new.
 
     Raises:
@@ -223,9 +207,7 @@ def _name(vocabulary: Vocabulary, number: int) -> str:
     return vocabulary.text(number) or MISSING
 
 
-def _quantiles(
-    features: FittedFeatures, values: NDArray[np.float32], column: str, most: int
-) -> Segments:
+def _quantiles(features: Features, values: NDArray[np.float32], column: str, most: int) -> Segments:
     ordered = np.sort(values)
     lows = np.unique(ordered[np.arange(most) * len(ordered) // most]) if len(values) else ordered
     starts = np.searchsorted(ordered, lows, side="left")

@@ -8,7 +8,6 @@ Beside the protocols of `dlrm.data.split`, which know the number of rows alone:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -28,15 +27,6 @@ Places = NDArray[np.int8]
 """(n,) the split of each row, a place in SPLITS; UNUSED where it is in none"""
 
 
-@dataclass(frozen=True, slots=True)
-class Division:
-    """The rows of a table, divided."""
-
-    where: Places
-    notes: tuple[str, ...] = ()
-    """What to say of it: from when to when splits go, and what is doubtful."""
-
-
 def divide(
     raw: RawTable,
     schema: Columns,
@@ -45,8 +35,8 @@ def divide(
     config: PrepareConfig,
     *,
     default: Protocol = "random",
-) -> Division:
-    """Divide the rows of a table.
+) -> tuple[Places, tuple[str, ...]]:
+    """Divide the rows of a table; return also what to say: from when to when, what is doubtful.
 
     Args:
         raw: n rows.
@@ -75,7 +65,7 @@ def divide(
     if not (named == UNUSED).all():
         where[rows] = named[rows]
         if (named == VALIDATION).any():
-            return Division(where)
+            return where, ()
         # The files have no validation part: it comes out of the training file.
         rows = rows[named[rows] == SPLITS.index("train")]
         held = fractions[1] / max(fractions[0] + fractions[1], 1e-9)
@@ -85,12 +75,12 @@ def divide(
         seconds = _times(raw, str(config.time), bad, strict=config.bad_rows == "error")
         rows = rows[~np.isnan(seconds[rows])]
         where[rows] = _by_time(seconds[rows], fractions)
-        return Division(where, _periods(raw, str(config.time), seconds, where))
+        return where, _periods(raw, str(config.time), seconds, where)
     if protocol == "group":
         name = str(config.group)
         groups = _groups(raw, name)
         where[rows] = _by_group(name, groups[rows], fractions, config.seed)
-        return Division(where, _shares_of_groups(name, groups, where))
+        return where, _shares_of_groups(name, groups, where)
     if protocol == "stratified":
         _, classes = np.unique(labels[rows], axis=0, return_inverse=True)
         for number in range(classes.max(initial=-1) + 1):
@@ -100,7 +90,7 @@ def divide(
         days = _days(raw, bad) if (named == UNUSED).all() else ()
         where[rows] = _planned(len(rows), protocol, fractions, config.seed, days)
     alone = len(set(where[rows].tolist())) == 1
-    return Division(where, () if alone else tuple(_doubts(raw, schema, protocol, ~bad)))
+    return where, () if alone else tuple(_doubts(raw, schema, protocol, ~bad))
 
 
 def _planned(

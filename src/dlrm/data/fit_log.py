@@ -214,7 +214,7 @@ def fit_log(
     features: list[Feature] = [
         Category(columns=(column.name,), values=column.values, table=tables[column.name])
         if column.kind == "category"
-        else Number.unfitted(column)
+        else Number(name=column.name, scale=column.scale, dense=True, flag=False)
         for column in schema.used()
     ]
     fitted = Features(

@@ -50,7 +50,7 @@ def fit_table(
     schema = table.schema
     if not quiet:
         show(schema)
-        terminal.say(table.division.notes)
+        terminal.say(table.notes)
     made: list[Feature] = []
     own: dict[tuple[int, str], NDArray[np.float32]] = {}
     task = bar.add_task("Fitting features", total=len(schema.used()) + len(schema.crosses))
@@ -61,7 +61,7 @@ def fit_table(
     features = Features(
         source=source.name,
         columns=schema,
-        targets=table.labels,
+        targets=table.targets,
         features=tuple(made),
         layout=getattr(source, "layout", None),
         reading=getattr(source, "reading", Reading()),
@@ -70,13 +70,13 @@ def fit_table(
     truth = TRUTH in raw.types and has_fixed_format(source)
     return Fitted(
         features=features,
-        rows=int((~table.rows.bad).sum()),
+        rows=table.good_rows,
         counted_rows=len(table.train),
-        bad_rows=source.bad if isinstance(source, CountsBadRows) else table.rows.bad_rows,
+        bad_rows=source.bad if isinstance(source, CountsBadRows) else table.bad_rows,
         blocks=_blocks(table, features, own, truth=truth),
         inputs=partial(_inputs, table, features),
         truth=truth,
-        notes=table.division.notes,
+        notes=table.notes,
     )
 
 
@@ -98,12 +98,12 @@ def encoded_blocks(
     table: CheckedTable, features: Features, names: Iterable[str] = ()
 ) -> Iterator[tuple[pl.DataFrame, slice, Block]]:
     """Yield all rows as frames, with some more columns, and encoded; and which rows these are."""
-    weights, start = table.rows.weights, 0
+    weights, start = table.weights, 0
     for frame in table.raw.blocks([*features.needed, *names]):
         rows = slice(start, start + frame.height)
         encoded = replace(
             features.encode(frame),
-            labels=table.rows.labels[rows],
+            labels=table.labels[rows],
             weights=None if weights is None else weights[rows],
         )
         where = table.where[rows]
@@ -170,7 +170,7 @@ def _rare(table: CheckedTable, feature: Category) -> int:
         ids = feature.encode(table.fitting_rows().frame(*feature.columns)).ids[0]
         return int((np.asarray(ids) == feature.num_embeddings - 1).sum())
     counted = feature.vocabulary().frame["count"].sum()
-    rows = int((~table.rows.bad).sum()) if feature.values.whole_log else len(table.train)
+    rows = table.good_rows if feature.values.whole_log else len(table.train)
     return max(0, rows - int(counted))
 
 

@@ -8,7 +8,6 @@ other.
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -159,25 +158,6 @@ class Vocabulary:
         except pl.exceptions.PolarsError as error:
             problem = f"{self.name} holds {values.dtype}, but its vocabulary holds {expected}"
             raise DatasetError(f"{problem}; read the same kind of source") from error
-
-    def save(self, folder: Path) -> Path:
-        """Write `<name>.parquet` and return its path."""
-        path = folder / f"{self.name}.parquet"
-        with path.open("wb") as stream:
-            self.frame.write_parquet(stream, compression="zstd")
-        return path
-
-    @classmethod
-    def load(cls, folder: Path, name: str) -> "Vocabulary":
-        """Read what `save` wrote."""
-        path = folder / f"{name}.parquet"
-        try:
-            return cls(name, pl.read_parquet(path, glob=False))
-        except FileNotFoundError:
-            raise DatasetError(f"{path} is missing; prepare the dataset again") from None
-        except pl.exceptions.PolarsError as error:
-            problem = f"{path} is damaged ({error}); prepare the dataset again"
-            raise DatasetError(problem) from error
 
 
 def ids_of(

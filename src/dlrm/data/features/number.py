@@ -111,13 +111,6 @@ class Number:
             calendar=Calendar.fit(known) if column.calendar else None,
         )
 
-    @classmethod
-    def unfitted(cls, column: Column) -> "Number":
-        """Return a column of which nothing is fitted, as that of scale log1p."""
-        return cls(
-            name=column.name, scale=column.scale, dense=column.dense, flag=column.missing_flag
-        )
-
     @property
     def is_log1p(self) -> bool:
         """Whether the model gets log(1 + x) of it, and nothing else."""

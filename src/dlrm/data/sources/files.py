@@ -244,7 +244,7 @@ def _checked(text: Text, out: Path, on_bad_row: OnBadRow) -> Part:
         # Into another file, and only then over this one.
         table.select(cs.by_name(*shape.names)).sink_parquet(kept := out.with_suffix(".kept"))
         kept.replace(out)
-    return Part(out, rows - len(left_out), text.file, text=text, faults=tuple(faults))
+    return Part(out, rows - len(left_out), text.file, lines_of=text.lines, faults=tuple(faults))
 
 
 def _good_records(text: Text, target: Path, on_bad_row: OnBadRow) -> list[Part]:
@@ -256,7 +256,9 @@ def _good_records(text: Text, target: Path, on_bad_row: OnBadRow) -> list[Part]:
     def finish() -> None:
         frame = pl.DataFrame(rows, schema=schema, orient="row")
         frame.with_columns(pl.all().replace("", None)).write_parquet(out := next_part(target))
-        parts.append(Part(out, len(rows), text.file, first + 1, text=text, faults=tuple(faults)))
+        parts.append(
+            Part(out, len(rows), text.file, first + 1, lines_of=text.lines, faults=tuple(faults))
+        )
 
     for fields, fault in text.faults(quotes=True):
         if fault is not None:

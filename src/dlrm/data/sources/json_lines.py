@@ -3,8 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -42,33 +41,24 @@ def is_json(head: str, file: Path) -> bool:
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class JsonText:
-    """A text of JSON lines."""
-
-    file: Path
-
-    def chunks(self) -> Iterator[tuple[int, list[bytes]]]:
-        """Yield some megabytes of lines at a time, and the number of the first."""
-        number = 1
-        with explained(self.file, lambda: number), open_bytes(self.file) as stream:
-            while lines := stream.readlines(_CHUNK_BYTES):
-                if number == 1:
-                    lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
-                yield number, lines
-                number += len(lines)
-
-    def lines(self) -> NDArray[np.int64]:
-        """Return the line of each object."""
-        return _lines(self.file, self.file.stat().st_mtime_ns)
+def _chunks(file: Path) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield some megabytes of lines at a time, and the number of the first."""
+    number = 1
+    with explained(file, lambda: number), open_bytes(file) as stream:
+        while lines := stream.readlines(_CHUNK_BYTES):
+            if number == 1:
+                lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
+            yield number, lines
+            number += len(lines)
 
 
 @lru_cache(maxsize=2)
 def _lines(file: Path, changed: int) -> NDArray[np.int64]:
+    """Return the line of each object of a file that was changed at some time."""
     del changed
     numbers = (
         number + place
-        for number, lines in JsonText(file).chunks()
+        for number, lines in _chunks(file)
         for place, line in enumerate(lines)
         if line.strip()
     )
@@ -82,10 +72,10 @@ def parts(file: Path, target: Path, on_bad_row: OnBadRow) -> list[Part]:
         InputError: A line is no object; names it.
 
     """
-    text = JsonText(file)
+    lines_of = partial(_lines, file, file.stat().st_mtime_ns)
     written: list[Part] = []
     first = 1
-    for number, lines in text.chunks():
+    for number, lines in _chunks(file):
         try:
             frame = pl.read_ndjson(io.BytesIO(b"".join(lines)), infer_schema_length=None)
             faults: list[Fault] = []
@@ -97,7 +87,9 @@ def parts(file: Path, target: Path, on_bad_row: OnBadRow) -> list[Part]:
         out = target / f"{len(list(target.iterdir())):06}.parquet"
         frame.write_parquet(out)
         written.append(
-            Part(out, frame.height, file, first, text=text, sparse=True, faults=tuple(faults))
+            Part(
+                out, frame.height, file, first, lines_of=lines_of, sparse=True, faults=tuple(faults)
+            )
         )
         first += frame.height + len(faults)
     return written

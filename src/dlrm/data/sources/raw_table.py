@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -27,14 +27,6 @@ _SINGLE: tuple[Any, ...] = (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.N
 """Types of single values, beside numbers and times."""
 
 
-class HasLines(Protocol):
-    """A text with records."""
-
-    def lines(self) -> NDArray[np.int64]:
-        """Return the line of each record, those that were left out too."""
-        ...
-
-
 @dataclass(frozen=True)
 class Part:
     """Some rows of the table."""
@@ -50,8 +42,9 @@ class Part:
     """Whether that is a line of a text file."""
     split: str | None = None
     """The split that all of them belong to; None where rows are divided later."""
-    text: HasLines | None = None
-    """Of a text with records, whose rows may have several lines each: what knows their lines."""
+    lines_of: Callable[[], NDArray[np.int64]] | None = None
+    """Of a text with records, which may have several lines: returns the line of each record, also
+    of those that were left out."""
     sparse: bool = False
     """Whether a column may be absent, which is missing then in every row."""
     faults: tuple[Fault, ...] = ()
@@ -70,10 +63,10 @@ class Part:
 
     def place(self, row: int) -> dict[str, int]:
         """Return the line or the row that an error names for a row, counted from 0."""
-        if self.text is None:
+        if self.lines_of is None:
             return {"line" if self.lines else "row": self.first + row}
         record = self.first - 1 + int(self.places(np.array([row]))[0])
-        return {"line": int(self.text.lines()[record])}
+        return {"line": int(self.lines_of()[record])}
 
     def scan(self) -> pl.LazyFrame:
         """Return the rows."""
