@@ -53,11 +53,6 @@ def auc(
 ) -> float | None:
     """Return the area under the ROC curve, exactly, ties counting half.
 
-    Args:
-        scores: (S,) any monotonous score.
-        labels: (S,) 0 or 1.
-        weights: (S,) how often each sample counts; None for once each.
-
     Returns:
         The Mann-Whitney statistic in [0, 1]; None when all labels are equal.
 
@@ -82,12 +77,7 @@ def auc_by_segment(
 ) -> SegmentAUC:
     """Return the AUC within each segment, ties counting half; one sort for all of them.
 
-    Args:
-        scores: (S,) any monotonous score.
-        labels: (S,) 0 or 1.
-        segments: (S,) number of each row's segment, 0 <= number < 2^31.
-        weights: (S,) how often each sample counts; None for once each.
-
+    `segments` (S,) are numbers from 0 to below 2^31.
     """
     checked(len(labels), segments=segments)
     if (keep := counting(weights, len(labels))) is not None:
@@ -184,12 +174,7 @@ def user_auc(
 ) -> UserAUC:
     """Return the mean AUC within users.
 
-    Args:
-        scores: (S,) any monotonous score.
-        labels: (S,) 0 or 1.
-        users: (S,) number of each row's user, < 2^31; negative where there is none, such rows are
-            left out.
-        weights: (S,) how often each sample counts; None for once each.
+    Rows of no user are left out.
 
     Raises:
         DatasetError: The arrays are not equally long, or a weight is negative or no number.

@@ -34,13 +34,8 @@ def calibration_bins(
 ) -> list[CalibrationBin]:
     """Return the calibration curve over bins of (nearly) equal numbers of samples.
 
-    Args:
-        scores: (S,) probabilities.
-        labels: (S,) 0 or 1.
-        bins: At most this many; equal scores are never parted, and empty bins are left out.
-        weights: (S,) how often each sample counts, in the means and in the size of a bin; None for
-            once each.
-
+    There are at most `bins`: equal scores are never parted, and empty bins are left out. Weights
+    count in the means and in the size of a bin.
     """
     scores, labels, weights = with_weight(scores, labels, weights)
     if len(scores) == 0:
@@ -102,10 +97,7 @@ def calibration_error(
     sum w^2 p (1 - p) / (sum w)^2, with weights w, and a normal's mean size is its deviation times
     sqrt(2 / pi).
 
-    Args:
-        scores: (S,) probabilities in rising order, S > 0.
-        clicks: (S,) whether each was clicked.
-        weights: (S,) positive; None for 1 each.
+    Scores (S,) are in rising order, S > 0, and weights positive.
 
     Returns:
         ECE, and its mean for scores that are exactly right.
@@ -151,12 +143,7 @@ def prediction_bins(
 ) -> list[PredictionBin]:
     """Return predictions against labels over bins of (nearly) equal numbers of samples.
 
-    Args:
-        predictions: (S,) finite.
-        labels: (S,) any numbers.
-        bins: At most this many; equal predictions are never parted.
-        weights: (S,) how often each sample counts; None for once each.
-
+    There are at most `bins`: equal predictions are never parted.
     """
     predictions, labels, weights = with_weight(predictions, labels, weights)
     if len(predictions) == 0:
@@ -202,12 +189,6 @@ def residuals(
     """Return a histogram of predictions less labels; weights have no part in it.
 
     It reaches as far as 99% of the samples, to either side of 0.
-
-    Args:
-        predictions: (S,) finite.
-        labels: (S,) any numbers.
-        bins: Their number.
-
     """
     error = predictions.astype(np.float64) - labels
     reach = float(np.quantile(np.abs(error), 0.99)) if len(error) else 0.0

@@ -103,13 +103,6 @@ def intervals(
 ) -> dict[str, Interval | None]:
     """Return the interval of each metric, and of `gauc` where users and clicks are given.
 
-    Args:
-        logits: (S,) scores before the sigmoid; predictions in a regression.
-        labels: (S,) 0 or 1; any numbers in a regression.
-        users: (S,) number of each row's user; negative where there is none.
-        weights: (S,) how often each sample counts; None for once each.
-        task: What labels are.
-
     Returns:
         By name; None where the metric is undefined. Equal input gives equal intervals.
 
@@ -149,13 +142,7 @@ def difference(
 
     Both are measured on each resample, so that what both find hard or easy cancels.
 
-    Args:
-        a: (S,) logits of the one, or its predictions in a regression.
-        b: (S,) those of the other, for the same rows in the same order.
-        labels: (S,) 0 or 1; any numbers in a regression.
-        users: (S,) number of each row's user; negative where there is none.
-        weights: (S,) how often each sample counts; None for once each.
-        task: What labels are.
+    `a` and `b` are logits (S,), or predictions in a regression, of the same rows in the same order.
 
     Returns:
         By name, as `intervals`; positive where `a` has the larger value.

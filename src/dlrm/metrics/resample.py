@@ -67,10 +67,7 @@ class Rows(Protocol):
 class Blocks:
     """The blocks that samples are dealt into.
 
-    Args:
-        samples: S.
-        users: (S,) or None; the samples of a user are in one block. Negative for a sample of none.
-
+    The S samples of a user are in one block; a sample of no user stands for itself.
     """
 
     def __init__(self, samples: int, users: NDArray[np.integer] | None):
@@ -162,15 +159,7 @@ def click_rows(
     users: NDArray[np.integer] | None = None,
     weights: Weights = None,
 ) -> ClickRows:
-    """Return what each of S rows adds.
-
-    Args:
-        logits: (S,).
-        labels: (S,) 0 or 1.
-        users: (S,) number of each row's user, or None; negative where there is none.
-        weights: (S,) positive, or None.
-
-    """
+    """Return what each of S rows adds."""
     clicks = labels != 0
     order = np.argsort(logits, kind="stable")
     scores = sigmoid(logits)
@@ -260,14 +249,7 @@ class RegressionRows:
 def regression_rows(
     predictions: NDArray[np.floating], labels: NDArray[np.number], weights: Weights = None
 ) -> RegressionRows:
-    """Return what each of S rows adds.
-
-    Args:
-        predictions: (S,).
-        labels: (S,) any numbers.
-        weights: (S,) positive, or None.
-
-    """
+    """Return what each of S rows adds."""
     y = labels.astype(np.float64)
     error = predictions.astype(np.float64) - y
     center = mean(y, weights)

@@ -25,11 +25,6 @@ class Metrics:
     However the samples are cut into pieces, and in whatever order these are merged, the metrics are
     equal bit for bit. Tensors on a device stay there until somebody asks for the arrays, so that
     nothing waits for it before.
-
-    Args:
-        num_labels: K.
-        task: What labels are.
-
     """
 
     def __init__(self, num_labels: int = 1, task: Task = "classification"):
@@ -47,11 +42,7 @@ class Metrics:
     ) -> None:
         """Add predictions.
 
-        Args:
-            logits: (S, K) scores before the sigmoid, or predictions in a regression; with one label
-                also (S,), as for the labels.
-            labels: (S, K) 0 or 1, or any numbers in a regression.
-            weights: (S,) how often each sample counts; None for once each.
+        Scores and labels are (S, K), with one label also (S,).
 
         Raises:
             DatasetError: They are not equally long, or not of K labels.

@@ -155,11 +155,6 @@ def measure(
 
     Equal sets of rows give equal metrics, bit for bit, whatever their order.
 
-    Args:
-        logits: (S,) scores before the sigmoid.
-        labels: (S,) 0 or 1.
-        weights: (S,) how often each sample counts; None for once each.
-
     Raises:
         DatasetError: The arrays are not equally long, or a weight is negative or no number.
         DivergedError: A logit is no number, or infinite where it is wrong.
@@ -197,11 +192,6 @@ def measure_regression(
     """Return all metrics of these predictions.
 
     Equal sets of rows give equal metrics, bit for bit, whatever their order.
-
-    Args:
-        predictions: (S,).
-        labels: (S,) any numbers.
-        weights: (S,) how often each sample counts; None for once each.
 
     Raises:
         DatasetError: The arrays are not equally long, or a weight is negative or no number.
@@ -250,9 +240,7 @@ def is_better(name: str, value: float, other: float) -> bool:
 def selecting(task: Task, name: str = "auto") -> str:
     """Return the metric that chooses the best model.
 
-    Args:
-        task: What labels are.
-        name: Of the metric, or `auto` for the first of `SELECTING`.
+    `auto` is the first of `SELECTING`.
 
     Raises:
         ConfigError: It cannot choose a model of this task; lists the choices.

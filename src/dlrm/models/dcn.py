@@ -27,12 +27,7 @@ from dlrm.schema import Schema
 class DCN(nn.Module):
     """Dense features and embeddings side by side, through a cross network and an MLP.
 
-    Args:
-        schema: What the data are: N dense features, T categorical ones, K labels.
-        config: The hyperparameters.
-        dtype: Number format of the MLP's products, see `dlrm.nn.mlp`; the cross network is in
-            float32.
-
+    The cross network is in float32 whatever the dtype.
     """
 
     def __init__(self, schema: Schema, config: "DCNConfig", dtype: ComputeDtype = "fp32"):

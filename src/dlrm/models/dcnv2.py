@@ -30,14 +30,7 @@ Structure = Literal["parallel", "stacked"]
 
 
 class DCNV2(nn.Module):
-    """Dense features and embeddings side by side, through a cross network and an MLP.
-
-    Args:
-        schema: What the data are: N dense features, T categorical ones, K labels.
-        config: The hyperparameters.
-        dtype: Number format of all products, see `dlrm.nn.mlp`.
-
-    """
+    """Dense features and embeddings side by side, through a cross network and an MLP."""
 
     def __init__(self, schema: Schema, config: "DCNV2Config", dtype: ComputeDtype = "fp32"):
         super().__init__()

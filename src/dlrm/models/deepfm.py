@@ -25,14 +25,7 @@ from dlrm.schema import Schema
 
 
 class DeepFM(nn.Module):
-    """First-order weights, second-order factors, and an MLP that shares the factors.
-
-    Args:
-        schema: What the data are: N dense features, T categorical ones, K labels.
-        config: The hyperparameters.
-        dtype: Number format of the MLP's products, see `dlrm.nn.mlp`.
-
-    """
+    """First-order weights, second-order factors, and an MLP that shares the factors."""
 
     def __init__(self, schema: Schema, config: "DeepFMConfig", dtype: ComputeDtype = "fp32"):
         super().__init__()

@@ -31,12 +31,7 @@ from dlrm.schema import Schema
 class DLRM(nn.Module):
     """Bottom MLP, embedding tables, interaction, top MLP.
 
-    Args:
-        schema: What the data are: N dense features, T categorical ones, K labels.
-        config: The hyperparameters.
-        dtype: Number format of the MLPs' products, see `dlrm.nn.mlp`.
-        embeddings: Taken instead of those that the config describes.
-
+    `embeddings`, where they are given, are taken instead of those that the config describes.
     """
 
     def __init__(

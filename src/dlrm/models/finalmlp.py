@@ -26,11 +26,6 @@ from dlrm.schema import Schema
 class FinalMLP(nn.Module):
     """Two streams, each with a gate of its own if there are gates.
 
-    Args:
-        schema: What the data are: N dense features, T categorical ones, K labels.
-        config: The hyperparameters.
-        dtype: Number format of products in streams and gates, see `dlrm.nn.mlp`.
-
     Raises:
         ConfigError: A context is no categorical feature; lists them.
 

@@ -24,13 +24,7 @@ from dlrm.schema import Schema
 
 
 class FM(nn.Module):
-    """First-order weights and second-order factors, of each label.
-
-    Args:
-        schema: What the data are: N dense features, T categorical ones, K labels.
-        config: The hyperparameters.
-
-    """
+    """First-order weights and second-order factors, of each label."""
 
     def __init__(self, schema: Schema, config: "FMConfig"):
         super().__init__()

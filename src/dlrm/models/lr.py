@@ -20,10 +20,7 @@ from dlrm.schema import Schema
 class LR(nn.Module):
     """One weight per dense feature, id and label, and a bias per label; all start at 0.
 
-    Args:
-        schema: What the data are: N dense features, T categorical ones, K labels.
-        tables: How the weights of the ids are stored.
-
+    `tables` says how the weights of the ids are stored.
     """
 
     def __init__(self, schema: Schema, tables: TablesConfig):

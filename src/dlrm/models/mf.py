@@ -26,10 +26,6 @@ from dlrm.schema import Schema
 class MF(nn.Module):
     """Biases and latent factors of two features, of each label.
 
-    Args:
-        schema: What the data are: K labels, and two categorical features that the config names.
-        config: The hyperparameters.
-
     Raises:
         ConfigError: The schema lacks the column of the user or that of the item.
 

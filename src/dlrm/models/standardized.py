@@ -14,13 +14,7 @@ from dlrm.batch import Batch
 
 
 class Standardized(nn.Module):
-    """Predictions (B, K) in the labels' units, of a model whose logits are without unit.
-
-    Args:
-        net: `forward(batch) -> logits (B, K)`.
-        num_labels: K.
-
-    """
+    """Predictions (B, K) in the labels' units, of a model whose logits are without unit."""
 
     mean: Tensor
     """(K,) of the training labels; a checkpoint holds it"""

@@ -29,11 +29,6 @@ from dlrm.schema import Schema
 class WideDeep(nn.Module):
     """A linear model and an MLP, trained together.
 
-    Args:
-        schema: What the data are: N dense features, T categorical ones, K labels.
-        config: The hyperparameters.
-        dtype: Number format of the MLP's products, see `dlrm.nn.mlp`.
-
     Raises:
         ConfigError: A cross names a column that the schema lacks, or not two of them; or the deep
             part has nothing to learn from.

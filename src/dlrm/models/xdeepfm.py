@@ -29,10 +29,7 @@ from dlrm.schema import Schema
 class XDeepFM(nn.Module):
     """First-order weights, and embeddings that an interaction network and an MLP share.
 
-    Args:
-        schema: What the data are: N dense features, T categorical ones, K labels.
-        config: The hyperparameters.
-        dtype: Number format of all products but the last ones, see `dlrm.nn.mlp`.
+    The last products are in float32 whatever the dtype.
 
     Raises:
         ConfigError: The schema has no categorical feature.

@@ -15,10 +15,7 @@ class ConcatEmbeddings(Embeddings):
 
     Each part serves its own features and knows nothing of the others.
 
-    Args:
-        layout: All features.
-        parts: Together they serve each of the features once, all in vectors of D numbers.
-
+    Together the parts serve each feature of the layout once, all in vectors of D numbers.
     """
 
     def __init__(self, layout: Layout, parts: Sequence[Embeddings]):

@@ -22,12 +22,7 @@ class VectorCross(nn.Module):
 
     so that all products with x_0 are a single one, and x_0 is read twice instead of L times.
 
-    Args:
-        width: n.
-        layers: L.
-
     Source: Wang et al., "Deep & Cross Network for Ad Click Predictions", arXiv 1708.05123.
-
     """
 
     def __init__(self, width: int, layers: int):
@@ -49,15 +44,11 @@ class VectorCross(nn.Module):
 class MatrixCross(nn.Module):
     """`x_{l+1} = x_0 * (W_l x_l + b_l) + x_l`, with a matrix W_l a layer; * is elementwise.
 
-    Args:
-        width: n.
-        layers: L.
-        rank: r > 0 makes each W_l a product U_l V_l^T of n x r matrices; 0 leaves it whole.
-        dtype: Number format of the products; x_l stays float32.
+    A `rank` r > 0 makes each W_l a product U_l V_l^T of n x r matrices; 0 leaves it whole. Products
+    are of `dtype`, and x_l stays float32.
 
     Source: Wang et al., "DCN V2: Improved Deep & Cross Network and Practical Lessons for Web-scale
     Learning to Rank Systems", arXiv 2008.13535.
-
     """
 
     def __init__(self, width: int, layers: int, *, rank: int = 0, dtype: ComputeDtype = "fp32"):

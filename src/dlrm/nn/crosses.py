@@ -54,12 +54,9 @@ class Crosses(nn.Module):
     product of their indicators has it. A table that has fewer rows than there are pairs of ids is
     hashed: several pairs share a weight.
 
-    Args:
-        schema: What the batches have.
-        weights: Embeddings of the crosses, one number a label, of a `crossed_schema`.
+    `weights` are embeddings of the crosses, one number a label, over a `crossed_schema`.
 
     Source: Cheng et al., "Wide & Deep Learning for Recommender Systems", arXiv 1606.07792, 3.1.
-
     """
 
     sizes: Tensor

@@ -35,11 +35,6 @@ class Embeddings(nn.Module):
     """What a model sees: the ids of T categorical features become vectors of D numbers.
 
     A subclass defines `pooled` and `vectors`.
-
-    Args:
-        layout: The features, their tables, and where a batch has their ids.
-        dim: D.
-
     """
 
     derived: bool
@@ -104,10 +99,6 @@ class Embeddings(nn.Module):
 
     def sequence(self, batch: Batch, name: str) -> Jagged:
         """Return the vectors of a list feature one by one, in the order of its ids.
-
-        Args:
-            batch: B samples.
-            name: Name of a bag or a sequence.
 
         Returns:
             Values (L, D) and offsets (B + 1,).
@@ -193,13 +184,7 @@ class Embeddings(nn.Module):
 
 
 class StackedTables(Embeddings):
-    """Tables whose rows lie one after another as one, so that one kernel looks all of them up.
-
-    Args:
-        layout: The features and their tables.
-        dim: D.
-
-    """
+    """Tables whose rows lie one after another as one, so that one kernel looks all of them up."""
 
     def __init__(self, layout: Layout, dim: int):
         super().__init__(layout, dim)
@@ -260,12 +245,8 @@ class Collection(Embeddings):
 
     All other embeddings are made of such ones.
 
-    Args:
-        layout: The features and their tables.
-        dim: D.
-        storage: How rows are stored; what comes out is float32, and so is the gradient.
-        initializer: What fresh rows are; None for `fresh_rows`.
-
+    `storage` says how rows are stored, though float32 comes out, and so is the gradient;
+    `initializer` what fresh rows are, those of `fresh_rows` where none is given.
     """
 
     def __init__(
@@ -317,13 +298,7 @@ class Collection(Embeddings):
 class EmbeddingCollection(Collection, StackedTables):
     """Tables of dimension D, stacked into one weight.
 
-    Args:
-        layout: As for `Collection`, as for what follows.
-        dim: D.
-        storage: How the weight is stored.
-        initializer: What fresh rows are.
-        weight: (R, D), taken instead of drawing, without a copy if it is stored alike.
-
+    A `weight` (R, D) is taken instead of drawing, without a copy if it is stored alike.
     """
 
     def __init__(
@@ -479,10 +454,7 @@ def _outermost(module: nn.Module, kind: type[M]) -> list[M]:
 def materialize(model: M, device: torch.device | str = "cpu") -> M:
     """Give all tables of a model that have none yet memory on a device, and move the rest there.
 
-    Args:
-        model: Changed in place. Its parameters are new ones: make optimizers afterwards.
-        device: Where to.
-
+    The model is changed in place, and its parameters are new ones: make optimizers afterwards.
     """
     device = torch.device(device)
     for collection in collections_of(model):

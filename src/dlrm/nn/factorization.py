@@ -16,13 +16,7 @@ class SecondOrder(nn.Module):
     A dense feature i has a learnt vector v_i a label, and a_i = x_i v_i; a categorical one has its
     embedding, the sum of its list where it has several ids: the vectors of all labels side by side.
 
-    Args:
-        num_dense: N.
-        dim: D.
-        labels: K.
-
     Source: Rendle, "Factorization Machines", ICDM 2010.
-
     """
 
     def __init__(self, num_dense: int, dim: int, labels: int = 1):

@@ -49,15 +49,8 @@ class BilinearFusion(nn.Module):
     u_h and v_h are the h-th of H equal pieces of u and v: H matrices instead of one H times as
     large as all of them.
 
-    Args:
-        first: Numbers of u.
-        second: Numbers of v.
-        heads: H, which divides both.
-        labels: K.
-
     Source: Mao et al., "FinalMLP: An Enhanced Two-Stream MLP Model for CTR Prediction", arXiv
     2304.00902.
-
     """
 
     def __init__(self, first: int, second: int, heads: int, labels: int = 1):

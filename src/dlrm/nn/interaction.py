@@ -57,15 +57,9 @@ class Projection(nn.Module):
     (T + 1) * count products in place of the (T + 1) T / 2 of all pairs, which makes the top MLP's
     first layer smaller where there are many tables.
 
-    Args:
-        tables: T.
-        dim: D.
-        count: Rows of P.
-
     Source: `--arch-project-size` of the distributed benchmarks of the original DLRM; Zhang et al.,
     "Wukong: Towards a Scaling Law for Large-Scale Recommendation", arXiv 2403.02545, calls it the
     optimized FM.
-
     """
 
     def __init__(self, tables: int, dim: int, count: int):

@@ -54,9 +54,8 @@ class Layout:
     def of(cls, schema: Schema, names: Sequence[str] | None = None) -> "Layout":
         """Return the layout of some features of a schema.
 
-        Args:
-            schema: What the batches have.
-            names: Names of the features, in the order in which vectors come out; None for all.
+        `names` of the features are in the order in which vectors come out; None for all of the
+        schema.
 
         Raises:
             ConfigError: There is no such feature; lists the choices.
@@ -119,9 +118,8 @@ class Layout:
     def blocks(self, batch: Batch, columns: Tensor | None = None) -> list[Block]:
         """Return the ids of all features that are served: of one-hot ones, then of lists.
 
-        Args:
-            batch: B samples.
-            columns: `self.columns` on the device of the batch, where somebody keeps them there.
+        `columns` are those of the layout on the device of the batch, where somebody keeps them
+        there.
 
         Raises:
             IdError: As for `lists_of`.
@@ -152,10 +150,6 @@ class Layout:
 
     def ranges(self, one_hot: Block, lists: Block) -> tuple[Tensor, Tensor]:
         """Return where the ids of each sample and feature lie in `torch.cat([one_hot, lists])`.
-
-        Args:
-            one_hot: Ids of all one-hot features, which are flattened for that.
-            lists: Ids of all lists.
 
         Returns:
             The first of the ids, and the one after the last, (B, T) each, in the order of features.
@@ -199,10 +193,7 @@ class Layout:
     def id_error(self, block: Block, place: int) -> IdError:
         """Return the error that names the feature of a wrong id.
 
-        Args:
-            block: In which it is.
-            place: Place of the id in it; -2 where the offsets are wrong.
-
+        `place` is that of the id in the block, or -2 where the offsets are wrong.
         """
         if place == -2:
             return _wrong_offsets(block.ids.shape[0])

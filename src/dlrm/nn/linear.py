@@ -16,13 +16,8 @@ class Linear(nn.Module):
 
     For products between elementwise steps; an `MLP` fuses its layers.
 
-    Args:
-        inputs: n.
-        outputs: k.
-        bias: Whether there is a b.
-        dtype: `bf16` rounds both factors and the product to bfloat16 and sums in float32;
-            parameters and outputs stay float32.
-
+    `bf16` rounds both factors and the product to bfloat16 and sums in float32; parameters and
+    outputs stay float32.
     """
 
     def __init__(
@@ -51,13 +46,8 @@ def affine(
 ) -> Tensor:
     """Return `x W^T + b` with its products in `dtype`, backwards too.
 
-    Args:
-        x: (B, n).
-        weight: (k, n) float32.
-        bias: (k,) float32, or None.
-        dtype: Number format of both factors of a product; sums are in float32.
-        out_dtype: Number format of what comes out.
-
+    x is (B, n), the weight (k, n) and the bias (k,), or None, are float32; products are summed in
+    float32, and come out as `out_dtype`.
     """
     return _Affine.apply(x, weight, bias, dtype, out_dtype)
 

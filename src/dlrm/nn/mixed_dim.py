@@ -61,14 +61,8 @@ def dimensions(
 class ProjectedEmbeddings(Embeddings):
     """Tables of `width` numbers a row, widened to D by a linear map each.
 
-    Args:
-        layout: The features and their tables.
-        dim: D.
-        width: d, below D.
-        storage: See `EmbeddingCollection`.
-        init_std: Standard deviation of fresh rows; the maps keep the variance, so that it is that
-            of the vectors too.
-
+    d is the `width`, below D. The maps keep the variance, so that `init_std` is the standard
+    deviation of the vectors too.
     """
 
     def __init__(

@@ -33,13 +33,7 @@ QAT = Literal["none", "int8", "int4", "int2"]
 class QATEmbeddings(Embeddings):
     """T tables of dimension D whose rows are rounded to codes when they are looked up.
 
-    Args:
-        layout: The features and their tables.
-        dim: D.
-        codes: That they are trained for.
-        storage: How the rows that are trained are stored, see `EmbeddingCollection`.
-        initializer: What fresh rows are, as there.
-
+    The rows that are trained are stored and start as those of an `EmbeddingCollection`.
     """
 
     def __init__(

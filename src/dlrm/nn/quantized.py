@@ -31,12 +31,8 @@ class QuantizedCollection(StackedTables):
 
     Fresh ones hold zeros: `of` quantises trained tables, `load_state_dict` takes saved ones.
 
-    Args:
-        layout: The features and their tables.
-        dim: D.
-        bits: Bits of a number: 16 for float16, or those of a code.
-        scales: Type of scale and bias; None for float32 with 8 bits and float16 with fewer.
-
+    16 bits are float16. Scales and biases are float32 with 8 bits and float16 with fewer, unless
+    `scales` says otherwise.
     """
 
     packed: Tensor
@@ -151,9 +147,7 @@ def quantize(module: M, to: TableDtype) -> M:
     Where a scale and a bias would take more than the codes save, tables stay as they are. Tables
     that were trained for codes (`dlrm.nn.qat`) become those codes, which changes no vector.
 
-    Args:
-        module: Stays as it is.
-        to: fp16, bf16, or 8, 4 or 2 bits a number with scale and bias a row.
+    The module stays as it is.
 
     Raises:
         ConfigError: Not one of the tables would become smaller; names the first. Or they were

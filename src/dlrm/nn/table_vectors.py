@@ -34,11 +34,8 @@ def table_vectors(model: nn.Module, schema: Schema, table: str, dim: int | None 
     They are looked up as a model does, so that compressed and quantised tables give what the model
     sees: a row of each id, in the order of the ids.
 
-    Args:
-        model: In evaluation mode, on any device.
-        schema: Of its batches.
-        table: Name of a table.
-        dim: D, where the model has several vectors of an id; None for the longest.
+    The model is in evaluation mode, on any device. Where it has several vectors of an id, `dim`
+    chooses among them; None takes the longest.
 
     Raises:
         ConfigError: The model keeps no such vectors in `dlrm.nn` embeddings.

@@ -89,10 +89,7 @@ class TablesConfig:
     def build(self, schema: Schema, dim: int, names: Sequence[str] | None = None) -> Embeddings:
         """Return embeddings of categorical features, whose tables have no memory yet.
 
-        Args:
-            schema: What the batches have.
-            dim: D.
-            names: Names of the features, in the order in which vectors come out; None for all.
+        `names` of features are in the order in which vectors come out; None for all.
 
         Raises:
             ConfigError: The compression cannot apply to a table, which is named.
@@ -106,9 +103,7 @@ class TablesConfig:
         They are compressed as far as such numbers can be: mixed_dim leaves them as they are, concat
         multiplies, hashed ones have no weights, and none has to be large.
 
-        Args:
-            schema: What the batches have; its K labels are the dimension.
-            names: Names of the features; None for all.
+        The K labels are the dimension.
 
         Raises:
             ConfigError: As for `build`.

@@ -15,14 +15,7 @@ from dlrm.nn.quantized import QuantizedCollection
 
 
 class WeightedPooling(Embeddings):
-    """`e[bag] = sum of f[i] v[i]` over the ids i of a bag; all factors f start at 1.
-
-    Args:
-        layout: The features and their tables.
-        dim: D.
-        storage: How the tables are stored, see `EmbeddingCollection`.
-
-    """
+    """`e[bag] = sum of f[i] v[i]` over the ids i of a bag; all factors f start at 1."""
 
     tables: Collection | QuantizedCollection
     """The tables, quantised or not"""

@@ -27,12 +27,6 @@ def fused(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> bool:
     It is on CPUs with AVX-512, and for bfloat16 with AVX512-BF16. AMX multiplies bfloat16 several
     times faster, which torch knows to use. A rule rather than a measurement, so that runs repeat to
     the bit.
-
-    Args:
-        x: (B, n).
-        parameters: Weight and bias of each layer.
-        dtype: Number format of the products.
-
     """
     return (
         x.dim() == 2
@@ -84,12 +78,6 @@ class Packed:
 
     A call gives the bits of `mlp`, without a gradient, and keeps nothing for one. Of few samples it
     takes a fraction of the time, in one thread; any number of threads may call it.
-
-    Args:
-        parameters: As for `mlp`, as for the others; not needed afterwards.
-        dtype: Of the products.
-        relu_last: Whether the last layer has its ReLU too.
-
     """
 
     def __init__(self, parameters: Sequence[Tensor], dtype: torch.dtype, *, relu_last: bool):
@@ -132,13 +120,8 @@ def _forward(
 ) -> Tensor:
     """Return the outputs (B, sizes[-1]).
 
-    Args:
-        x: (B, n).
-        shape: What `_shape` returned.
-        parameters: Of all layers; None where they are packed.
-        packed: What `mlp_pack` made of them, or None.
-        h: Where the inputs of all layers stay for the backward pass; None where none follows.
-
+    `parameters` are None where they are `packed`; the inputs of all layers stay in `h` for the
+    backward pass, None where none follows.
     """
     x = x.contiguous()
     sizes, layers, samples, narrow, relu_last, _ = shape

@@ -20,12 +20,6 @@ class Rounded:
     """An MLP whose weights no longer change: in the type of its products, for many calls of `mlp`.
 
     A call gives the bits of `mlp`, without a gradient; any number of threads may call it.
-
-    Args:
-        parameters: As for `mlp`, as for the others; on any device.
-        dtype: Of the products.
-        relu_last: Whether the last layer has its ReLU too.
-
     """
 
     def __init__(self, parameters: Sequence[Tensor], dtype: torch.dtype, *, relu_last: bool):
@@ -99,12 +93,7 @@ class _MLP(torch.autograd.Function):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False) -> Tensor:
     """Return x W^T + b by the faster library, with its ReLU in the same pass.
 
-    Args:
-        x: (B, n).
-        weight: (k, n), of the same type.
-        bias: (k,), of the same type, or None.
-        relu: Whether negative outputs become 0.
-
+    x (B, n), the weight (k, n) and the bias (k,), or None, are of one type.
     """
     if _by_onednn(x, weight):
         pointwise = "relu" if relu else "none"

@@ -62,10 +62,8 @@ def optimizer_state(
 def load(weight: Tensor, rows: Tensor, lower: Tensor | None) -> Tensor:
     """Return some rows as updates see them, a copy.
 
-    Args:
-        weight: (R, D).
-        rows: (U,) int64.
-        lower: (R, D) int16, the lower halves of split rows, or None.
+    Rows are (U,) int64 of a weight (R, D); `lower` (R, D) int16 are the lower halves of split rows,
+    or None.
 
     Returns:
         (U, D), float32 if stored in bfloat16.

@@ -44,8 +44,7 @@ RATES = {"sgd": 0.1, "adagrad": 0.01, "rowwise_adagrad": 0.01, "adam": 0.001}
 def find(name: str) -> type[SparseOptimizer]:
     """Return the class of an optimizer.
 
-    Args:
-        name: A key of `OPTIMIZERS`, or `module:Class`.
+    `name` is a key of `OPTIMIZERS`, or `module:Class`.
 
     Raises:
         ConfigError: There is none of that name, or it is none: lists the choices.
@@ -65,11 +64,7 @@ def find(name: str) -> type[SparseOptimizer]:
 def build(name: str, groups: Groups, lr: float, **options: float | str | None) -> SparseOptimizer:
     """Return the optimizer of that name over these parameter groups.
 
-    Args:
-        name: As for `find`.
-        groups: As `dlrm.nn.embedding.parameter_groups` returns them; see `SparseOptimizer`.
-        lr: Learning rate.
-        options: Of its class, such as eps; None leaves its own.
+    Options are those of its class, such as eps; None leaves its own.
 
     Raises:
         ConfigError: There is no such optimizer, or it does not take one of the options.

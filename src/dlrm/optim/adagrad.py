@@ -12,16 +12,9 @@ from dlrm.optim.optimizer import Groups, RowScope, SparseOptimizer, l2_rows, zer
 class Adagrad(SparseOptimizer):
     """`s += g^2; w -= lr * g / (sqrt(s) + eps)`; of an embedding weight only the looked-up rows.
 
-    Args:
-        params: Parameter groups, see `SparseOptimizer`.
-        lr: Learning rate.
-        eps: Keeps the division finite.
-        weight_decay: As for `SGD`.
-        embedding_l2: As for `SGD`.
-        embedding_rows: As for `SGD`.
+    eps keeps the division finite; all else is as for `SGD`.
 
     Source: Duchi, Hazan, Singer, "Adaptive Subgradient Methods", JMLR 2011.
-
     """
 
     declaration = Declaration(

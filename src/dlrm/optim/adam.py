@@ -22,18 +22,11 @@ class Adam(SparseOptimizer):
     decaying m, at a cost that grows with the table: `embedding_rows="all"` does that, exactly as
     torch.optim.Adam; a row that every step looks up gets the same in either way.
 
-    Args:
-        params: Parameter groups, see `SparseOptimizer`. Each counts its own steps.
-        lr: Learning rate.
-        beta1: Decay of the mean m of gradients.
-        beta2: Decay of the mean v of their squares.
-        eps: Keeps the division finite.
-        weight_decay: As for `SGD`; not decoupled, so the moments see it.
-        embedding_l2: As for `SGD`.
-        embedding_rows: As for `SGD`.
+    Each parameter group counts its own steps. beta1 and beta2 are the decay of the mean m of
+    gradients and of that of their squares, v; eps keeps the division finite. Weight decay is not
+    decoupled, so the moments see it; all else is as for `SGD`.
 
     Source: Kingma, Ba, "Adam: A Method for Stochastic Optimization", arXiv 1412.6980.
-
     """
 
     # FBGEMM has none on the CPU. The one of torch that takes sparse gradients is as lazy.

@@ -96,10 +96,8 @@ class OptimConfig:
     def build(self, groups: Groups, *, total: int | None = None) -> SparseOptimizer:
         """Return the optimizer over these parameters.
 
-        Args:
-            groups: Parameter groups as `dlrm.nn.embedding.parameter_groups` returns them.
-            total: Numbers in all of the model, where these are not all; decides what auto means.
-
+        `total` are the numbers in all of the model, where the groups are not all; it decides what
+        auto means.
         """
         groups = list(groups)  # pyright: ignore[reportAssignmentType]
         taken = signature(find(self.name)).parameters

@@ -135,8 +135,7 @@ class SparseOptimizer(Optimizer, ABC):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Apply the gradients; parameters that have none stay as they are.
 
-        Args:
-            closure: Computes the loss and the gradients, or None where they are there.
+        A closure computes the loss and the gradients, where they are not there yet.
 
         Returns:
             The loss that the closure returned.
@@ -210,13 +209,7 @@ class SparseOptimizer(Optimizer, ABC):
 
 
 def zeros(weight: Tensor, shape: Iterable[int] | None = None) -> Tensor:
-    """Return fresh state: zeros in float32, or float64 of a float64 parameter, on its device.
-
-    Args:
-        weight: The parameter.
-        shape: Of the state; None for that of the parameter.
-
-    """
+    """Return fresh state: zeros in float32, or float64 of a float64 parameter, on its device."""
     dtype = torch.promote_types(weight.dtype, torch.float32)
     size = weight.shape if shape is None else tuple(shape)
     return in_huge_pages(torch.empty(size, dtype=dtype, device=weight.device)).zero_()
@@ -229,9 +222,6 @@ def shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 def by_kind(group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor], list[TableGradient]]:
     """Tell the parameters of a group that have a gradient apart by its kind.
-
-    Args:
-        group: With `params` and `sparse`: whether they are tables, or None to ask their gradients.
 
     Returns:
         The dense parameters, their gradients, and the tables. Nothing is copied; a row comes as

@@ -78,11 +78,7 @@ class _Widened(torch.autograd.Function):
 def sparse_gradient(rows: Tensor, grad: Tensor, shape: torch.Size) -> Tensor:
     """Return the gradient of a weight from those of its looked-up rows, not summed.
 
-    Args:
-        rows: (...) int32 or int64.
-        grad: (..., D).
-        shape: (R, D) of the weight.
-
+    Rows are (...), their gradients (..., D), and the weight has the shape (R, D).
     """
     return torch.sparse_coo_tensor(
         rows.reshape(1, -1).long(),

@@ -32,13 +32,7 @@ def aggregate(
 ) -> tuple[Tensor, Tensor]:
     """Add up the gradients of equal rows, and to each the one of `l2 / 2 * ||w||^2`.
 
-    Args:
-        weight: (R, D).
-        rows: (L,) int64.
-        grad: (L, D).
-        lower: As of `UpdateOptions`.
-        l2: As of `UpdateOptions`.
-        every_row: As of `UpdateOptions`.
+    Rows (L,) have gradients (L, D); all else is as in `UpdateOptions`.
 
     Returns:
         The distinct rows in ascending order (U,), or all of them (R,), and the gradient of each.
@@ -91,17 +85,10 @@ def adagrad_update(
 ) -> None:
     """`s[i] += g[i]^2; w[i] -= lr * g[i] / (sqrt(s[i]) + eps)`, g[i] summed over duplicates first.
 
-    Args:
-        weight: (R, D), changed in place.
-        state: (R, D), the sums of squares, changed in place.
-        rows: (L,) int64, with duplicates.
-        grad: (L, D).
-        lr: Learning rate.
-        eps: Keeps the division finite.
-        options: What is not so by default.
+    `state` (R, D) holds the sums of squares, changed in place; eps keeps the division finite; all
+    else is as for `sgd_update`.
 
     Source: Duchi, Hazan, Singer, "Adaptive Subgradient Methods", JMLR 2011.
-
     """
     rows, grad = _summed(weight, rows, grad, options)
     squares = state.index_select(0, rows).addcmul_(grad, grad)
@@ -122,19 +109,11 @@ def rowwise_adagrad_update(
 ) -> None:
     """Adagrad with one sum a row: `s[i] += mean(g[i]^2); w[i] -= lr * g[i] / (sqrt(s[i]) + eps)`.
 
-    Args:
-        weight: (R, D), changed in place.
-        state: (R,), the sums of mean squares, changed in place.
-        rows: (L,) int64, with duplicates.
-        grad: (L, D).
-        lr: Learning rate.
-        eps: Keeps the division finite.
-        options: What is not so by default.
-        mean_squares: Where the weight has some columns only of longer rows, the mean over these.
+    `state` (R,) holds the sums of mean squares, changed in place. Where the weight has some columns
+    only of longer rows, `mean_squares` is the mean over these. All else is as for `adagrad_update`.
 
     Source: Mudigere et al., "Software-Hardware Co-design for Fast and Scalable Training of Deep
     Learning Recommendation Models", arXiv 2104.05158.
-
     """
     rows, grad = _summed(weight, rows, grad, options)
     mean = grad.square().mean(dim=1) if mean_squares is None else mean_squares(rows, grad)
@@ -161,20 +140,10 @@ def adam_update(
         m[i] += (1 - beta1) (g[i] - m[i]);  v[i] += (1 - beta2) (g[i]^2 - v[i])
         w[i] -= lr * m[i] / (1 - beta1^step) / (sqrt(v[i] / (1 - beta2^step)) + eps)
 
-    Args:
-        weight: (R, D), changed in place.
-        moments: (R, 2, D), m and v of each row, changed in place.
-        rows: (L,) int64, with duplicates; g[i] is the sum over those of i.
-        grad: (L, D).
-        lr: Learning rate.
-        step: Number of this step, from 1.
-        beta1: Decay of m.
-        beta2: Decay of v.
-        eps: Keeps the division finite.
-        options: What is not so by default.
+    `moments` (R, 2, D) are m and v of each row, changed in place; `step` is the number of this
+    step, from 1; all else is as for `sgd_update`.
 
     Source: Kingma, Ba, "Adam: A Method for Stochastic Optimization", arXiv 1412.6980.
-
     """
     rows, grad = _summed(weight, rows, grad, options)
     m, v = moments.index_select(0, rows).unbind(1)
@@ -237,14 +206,8 @@ def dense_adagrad(
 ) -> None:
     """`s += g^2; w -= lr * g / (sqrt(s) + eps)` for every parameter, with g + decay * w as g.
 
-    Args:
-        weights: As for `dense_sgd`.
-        states: The sums of squares of each, of its shape, changed in place.
-        grads: As for `dense_sgd`.
-        lr: Learning rate.
-        eps: Keeps the division finite.
-        decay: As for `dense_sgd`.
-
+    `states` are the sums of squares of each, of its shape, changed in place; all else is as for
+    `dense_sgd`.
     """
     for weight, state, grad in zip(weights, states, grads, strict=True):
         g = _decayed(weight, grad, decay)
@@ -267,18 +230,8 @@ def dense_adam(
 ) -> None:
     """Adam for every parameter, as `adam_update` for rows, with g + decay * w as g.
 
-    Args:
-        weights: As for `dense_sgd`.
-        firsts: The first moment of each, m, of its shape, changed in place.
-        seconds: The second moment of each, v, of its shape, changed in place.
-        grads: As for `dense_sgd`.
-        lr: Learning rate.
-        step: Number of this step, from 1.
-        beta1: Decay of m.
-        beta2: Decay of v.
-        eps: Keeps the division finite.
-        decay: As for `dense_sgd`.
-
+    `firsts` and `seconds` are the moments m and v of each, of its shape, changed in place; `step`
+    is the number of this step, from 1; all else is as for `dense_sgd`.
     """
     rate, eps = bias_corrected(lr, eps, step, beta1, beta2)
     for weight, m, v, grad in zip(weights, firsts, seconds, grads, strict=True):
