@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import RandomState
 
-from dlrm.compat.criteo_order import batches_shuffled
+from dlrm.compat.criteo_log import batches_shuffled
 from dlrm.compat.mlperf import metrics_of
 
 from .logs import write_log

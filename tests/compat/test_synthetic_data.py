@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import RandomState
 
-from dlrm.compat.synthetic_data import Distribution, distribution_file, synthetic
+from dlrm.compat.random_data import Distribution, distribution_file, synthetic
 from dlrm.errors import InputError
 
 from .session import GOLDEN

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batches import draw, history_schema, schemas
+from dlrm.compat.embeddings import WeightedPooling
 from dlrm.nn.embedding import Layout, materialize, normal
 from dlrm.nn.quantized import QuantizedCollection, quantize
-from dlrm.nn.weighted import WeightedPooling
 
 from .bags import ROWS, SEEDS, assert_gradients, assert_is, number
 

@@ -14,13 +14,7 @@ from dlrm.parallel.world import World
 
 
 class Thresholded(nn.Module):
-    """`--loss-threshold` t keeps probabilities within [t, 1 - t], by clamping the logits.
-
-    Args:
-        net: `forward(batch) -> logits (B, 1)`.
-        threshold: t, above 0 and below 1.
-
-    """
+    """`--loss-threshold` t keeps probabilities within [t, 1 - t], by clamping the logits."""
 
     def __init__(self, net: nn.Module, threshold: float):
         super().__init__()
@@ -50,12 +44,7 @@ def measure_accuracy(flags: Flags, net: nn.Module, data: Data, world: World) -> 
 
     As in the original, `--num-batches` limits the test data too.
 
-    Args:
-        flags: Of the run.
-        net: `forward(batch) -> logits (B, 1)`, see `thresholded`.
-        data: Of the run.
-        world: The processes, all of which call this.
-
+    All processes call this, with the net that `thresholded` returned.
     """
     right = samples = 0
     for number, batch in enumerate(data.test.read(share=share_of(world))):

@@ -1,4 +1,4 @@
-"""What the training loop reads: batches in order, for training and for testing."""
+"""Batches in order, for training and for testing, as the training loop reads them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ Bag = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one of several processes takes of each batch: consecutive samples, as even as can be."""
+    """A process' share of each batch: consecutive samples, as even as can be."""
 
     rank: int = 0
     size: int = 1
@@ -42,7 +42,7 @@ class Share:
 
 
 WHOLE = Share()
-"""Of one process."""
+"""The share of a process that is alone."""
 
 
 class Batches(Protocol):
@@ -66,7 +66,7 @@ class Data:
     """The data of a run."""
 
     schema: Schema
-    """Of the batches: each of the T features has a table of its own."""
+    """Schema of the batches: each of the T features has a table of its own."""
     train: Batches
     test: Batches
 
@@ -76,11 +76,8 @@ def assemble(
 ) -> Batch:
     """Return a batch of bags.
 
-    Args:
-        dense: (B, N).
-        bags: The bags of each of the T tables, one per sample.
-        labels: (B, 1).
-
+    Dense features are (B, N) and labels (B, 1); of each of the T tables there is a bag for each
+    sample.
     """
     ordered = [table[sample] for sample in range(len(labels)) for table in bags]
     lengths = np.array([0, *map(len, ordered)])

@@ -18,9 +18,9 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from dlrm.batch import Batch
-from dlrm.compat import criteo_order
+from dlrm.compat import criteo_log
 from dlrm.compat.batches import WHOLE, Data, Share
-from dlrm.compat.criteo_raw import KAGGLE_DAYS, Day, OriginalCriteo, raw_files
+from dlrm.compat.criteo_log import KAGGLE_DAYS, Day, OriginalCriteo, raw_files
 from dlrm.compat.flags import Flags
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
@@ -74,15 +74,15 @@ def criteo_data(flags: Flags, rng: RandomState) -> Data:
         # Preparing drew a number a row. Drawing them again makes this run like the first one.
         for day in days:
             rng.random_sample(day.raw)
-    shuffled = criteo_order.memory_mapped if flags.memory_map else criteo_order.in_memory
+    shuffled = criteo_log.memory_mapped if flags.memory_map else criteo_log.in_memory
     train = shuffled(kept, flags.data_randomize, rng)
     _print_split(flags, dataset, "train")
     print(f"Reading pre-processed data={_processed(flags)}")
     if not flags.memory_map:
-        criteo_order.in_memory(kept, flags.data_randomize, rng)
+        criteo_log.in_memory(kept, flags.data_randomize, rng)
     _print_split(flags, dataset, "test")
     if flags.mlperf_bin_shuffle:
-        train = criteo_order.batches_shuffled(train, flags.mini_batch_size, flags.numpy_rand_seed)
+        train = criteo_log.batches_shuffled(train, flags.mini_batch_size, flags.numpy_rand_seed)
     test = np.arange(len(train), len(train) + ceil(kept[-1] / 2))
     test_size = flags.test_mini_batch_size
     return Data(
@@ -165,9 +165,11 @@ def _read_days(path: Path, flags: Flags) -> list[Day]:
     if flags.raw_data_file and all(file.exists() for file in raw_files(flags)):
         for name, value in _made_from(_source(flags), flags).items():
             if made_from.get(name) != value:
-                asked = "" if name == "--raw-data-file" else f" {made_from.get(name)}, not {value}"
+                difference = (
+                    "" if name == "--raw-data-file" else f" {made_from.get(name)}, not {value}"
+                )
                 raise DatasetError(
-                    f"{path} was prepared with another {name}{':' if asked else ''}{asked}; "
+                    f"{path} was prepared with another {name}{':' if difference else ''}{difference}; "
                     "give another --processed-data-file, or delete it to prepare it again"
                 )
     return days

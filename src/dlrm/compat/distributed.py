@@ -40,7 +40,7 @@ PORT = "29500"
 """The original's, where none is named."""
 
 TIMEOUT_S = 1800.0
-"""Of an exchange, as in the original: the first process may write a large model meanwhile."""
+"""Timeout of an exchange, as in the original: the first process may write a large model meanwhile."""
 
 
 def translate(variables: MutableMapping[str, str]) -> None:
@@ -53,13 +53,13 @@ def translate(variables: MutableMapping[str, str]) -> None:
 
     """
     if not {"RANK", "WORLD_SIZE"} & variables.keys():
-        found = {name: _first(variables, theirs) for name, theirs in MPI.items()}
-        if found["RANK"] is None or found["WORLD_SIZE"] is None:
+        values = {name: _first(variables, names) for name, names in MPI.items()}
+        if values["RANK"] is None or values["WORLD_SIZE"] is None:
             return
-        for name, value in found.items():
+        for name, value in values.items():
             if value is not None:
                 variables.setdefault(name, value)
-        local = found["LOCAL_WORLD_SIZE"]
+        local = values["LOCAL_WORLD_SIZE"]
         if "MASTER_ADDR" not in variables and local not in (None, variables["WORLD_SIZE"]):
             raise ConfigError(
                 f"{variables['WORLD_SIZE']} processes, {local} of them on this host, and "
@@ -76,9 +76,7 @@ def _first(variables: Mapping[str, str], names: tuple[str, ...]) -> str | None:
 def start(flags: Flags, variables: MutableMapping[str, str] = os.environ) -> World:
     """Return this process among those that a launcher started with it.
 
-    Args:
-        flags: Without `--dist-backend`, gloo carries what is exchanged.
-        variables: Of the environment, translated.
+    Without `--dist-backend`, gloo carries what is exchanged.
 
     Raises:
         ConfigError: The backend is not there, or the processes were not started alike.
@@ -107,11 +105,8 @@ def silent() -> Iterator[None]:
 def spread_tables(model: DLRM, optimizer: str, world: World) -> DLRM:
     """Spread the tables of a model over the processes, each whole on one of them.
 
-    Args:
-        model: Its tables have no memory yet; changed in place.
-        optimizer: This project's name of what trains it.
-        world: The processes.
-
+    The tables have no memory yet; the model is changed in place. `optimizer` is the name of what
+    trains it, as this project has it.
     """
     if world.size == 1:
         return model

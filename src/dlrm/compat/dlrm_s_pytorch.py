@@ -31,8 +31,7 @@ from dlrm.compat.printing import (
 )
 from dlrm.compat.profiling import profiled
 from dlrm.compat.quantization import quantize
-from dlrm.compat.random_data import gaussian, random_data, uniform
-from dlrm.compat.synthetic_data import synthetic
+from dlrm.compat.random_data import gaussian, random_data, synthetic, uniform
 from dlrm.errors import ConfigError, DlrmError, WorldError
 from dlrm.models.dlrm import DLRM, DLRMConfig
 from dlrm.nn.embedding import materialize

@@ -10,10 +10,8 @@ from dlrm.training.tensorboard import EventWriter
 class Events:
     """Writes events if tensorboard is installed.
 
-    Args:
-        flags: Of the run.
-        first_step: The step that a loaded model was saved at, else 0.
-        written: Whether this is the process that writes.
+    `first_step` is the step that a loaded model was saved at, else 0; `written` says whether this
+    process writes.
 
     Raises:
         MissingExtraError: A folder was asked for, but tensorboard is not installed.

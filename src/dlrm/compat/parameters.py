@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrm.compat.distributed import own_table
+from dlrm.compat.embeddings import WeightedPooling
 from dlrm.compat.flags import Flags
 from dlrm.models.dlrm import DLRM
 from dlrm.nn.concat import ConcatEmbeddings
 from dlrm.nn.embedding import Collection, Embeddings, pieces
 from dlrm.nn.mixed_dim import ProjectedEmbeddings
 from dlrm.nn.qr import QREmbeddings
-from dlrm.nn.weighted import WeightedPooling
 
 
 def new_generator(flags: Flags) -> torch.Generator:
@@ -43,13 +43,6 @@ def draw_parameters(
     Tables are uniform(-sqrt(1/rows), sqrt(1/rows)). HEAD's layers n -> k are
     `W = normal(0, sqrt(2 / (n + k)))` and `b = normal(0, sqrt(1 / k))`; those of the README of 2019
     are all rand. Quotients and remainders are uniform(sqrt(1/rows), 1), the maps Xavier's uniform.
-
-    Args:
-        model: Its parameters are overwritten.
-        rng: numpy's random numbers.
-        generator: torch's.
-        numerics: `head` or `readme2019`.
-
     """
     mixed = any(isinstance(module, ProjectedEmbeddings) for module in model.modules())
     compressed = mixed or any(isinstance(module, QREmbeddings) for module in model.modules())

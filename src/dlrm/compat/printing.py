@@ -19,12 +19,8 @@ def print_architecture(
 ) -> None:
     """Print sizes of layers and tables.
 
-    Args:
-        data: Of the run.
-        bottom: Inputs of the bottom MLP, then outputs of each of its layers.
-        top: The same of the top MLP.
-        dims: Dimension of the tables, or of each of them.
-
+    `bottom` and `top` are the inputs of an MLP, then the outputs of each of its layers; `dims` is
+    the dimension of the tables, or of each of them.
     """
     print("model arch:")
     print(f"mlp top arch {len(top) - 1} layers, with input to output dimensions:")
@@ -92,11 +88,7 @@ def print_parameters(title: str, model: DLRM, precision: int) -> None:
 class Progress:
     """Loss, accuracy and time since the last printed line.
 
-    Args:
-        flags: Of the run.
-        batches: In an epoch.
-        world: The processes, which share what they have seen when a line is due.
-
+    The processes share what they have seen when a line is due.
     """
 
     def __init__(self, flags: Flags, batches: int, world: World):
@@ -113,12 +105,8 @@ class Progress:
     def add(self, loss: float, correct: int, samples: int, time_s: float) -> None:
         """Count an iteration.
 
-        Args:
-            loss: What this process' samples add to the mean loss of the batch.
-            correct: How many of them round to their label.
-            samples: Of the whole batch.
-            time_s: Duration.
-
+        `loss` is what this process' samples add to the mean loss of the batch, `correct` how many
+        of them round to their label, and `samples` those of the whole batch.
         """
         self.seen.append((loss, correct))
         self.samples.append(samples)

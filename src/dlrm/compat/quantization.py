@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlrm.compat.embeddings import WeightedPooling
 from dlrm.compat.flags import Flags
 from dlrm.errors import ConfigError
 from dlrm.models.dlrm import DLRM
@@ -16,7 +17,6 @@ from dlrm.nn.codes import Bits, row_bytes
 from dlrm.nn.embedding import EmbeddingCollection, Layout
 from dlrm.nn.mlp import MLP
 from dlrm.nn.quantized import QuantizedCollection
-from dlrm.nn.weighted import WeightedPooling
 from dlrm.parallel.collection import ShardedCollection
 from dlrm.parallel.world import World
 from dlrm.schema import Schema
@@ -71,11 +71,7 @@ class QuantizedMLP(nn.Module):
 
         x W^T + b = s_x s_w (u - z) w^T + b
 
-    Args:
-        mlp: Left as it is.
-        bits: 8 or 16, of a weight.
-        over_all: Makes the range of this process' numbers that of all processes.
-
+    The MLP is left as it is. `over_all` makes the range of this process' numbers that of all.
     """
 
     def __init__(self, mlp: MLP, bits: int, over_all: Callable[[Range], Range] = lambda own: own):

@@ -1,27 +1,31 @@
 """The file of `--save-model`: parameters, optimizer and random numbers of a run, to go on from.
 
 One file in the safetensors format, whatever its name ends in. Tensors are named `model.*`,
-`optimizer.<parameter>.*` and `rng`; what is left stands as JSON in the metadata. Nothing is
-pickled, so that loading a file runs no code of whoever made it. Of several processes the first
-writes it, and each reads what it keeps: any number of them go on from a file of any number.
+`optimizer.<parameter>.*` and `rng`; what is left stands as JSON in the metadata, with a checksum
+over all. Nothing is pickled, so that loading a file runs no code of whoever made it, and it is read
+some rows at a time, whatever its size. Of several processes the first writes it, and each reads what
+it keeps: any number of them go on from a file of any number.
 """
 
 import json
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.random import RandomState
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dlrm.compat.saved_file import KEY, Stored, crc32, opened
 from dlrm.errors import CheckpointError
 from dlrm.files import replacing, write_tensors
+from dlrm.json_file import parse_object
 from dlrm.models.dlrm import DLRM
 from dlrm.nn.embedding import pieces
 from dlrm.parallel.world import ALONE, World
@@ -30,7 +34,7 @@ from dlrm.training.state import Place, local, model_wholes, places
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class State:
-    """Where a run was when it was saved."""
+    """Position of a run when it was saved."""
 
     epoch: int
     """Epoch, from 0."""
@@ -59,13 +63,7 @@ def save(
 ) -> None:
     """Write a file, all of it or nothing.
 
-    Args:
-        path: The file.
-        state: Where the run is.
-        model: Its parameters are written.
-        optimizer: Its state is written.
-        rng: Random numbers of the run.
-        world: The processes, all of which call this; the first gathers and writes.
+    All processes call this; the first gathers and writes.
 
     Raises:
         CheckpointError: It cannot be written.
@@ -127,13 +125,8 @@ def load(
 ) -> State:
     """Read a file into a model and, where training goes on, its optimizer and random numbers.
 
-    Args:
-        path: A file that `save` wrote.
-        name: Name of the optimizer.
-        model: Its parameters are overwritten.
-        optimizer: Its state is overwritten; None when only the model is wanted.
-        rng: Overwritten too, unless only the model is wanted.
-        world: The processes, all of which call this.
+    Without an optimizer only the model is wanted, and random numbers stay as they are. All
+    processes call this.
 
     Raises:
         CheckpointError: The file is missing, is none that `save` wrote, or is of another model or
@@ -194,9 +187,69 @@ def _check_fit(path: Path, model: DLRM, shapes: Mapping[str, Any]) -> None:
         if name.startswith("model.")
     }
     for name in sorted(mine.keys() | saved.keys()):
-        ours, its = mine.get(name), saved.get(name)
-        if ours != its:
+        expected, shape = mine.get(name), saved.get(name)
+        if expected != shape:
             raise CheckpointError(
-                f"{path}: saved from another model: {name} has shape {its}, expected {ours}; "
+                f"{path}: saved from another model: {name} has shape {shape}, expected {expected}; "
                 "give the same --arch-* flags and data as when it was saved"
             )
+
+
+KEY = "dlrm_s_pytorch"
+"""Name of the JSON in the metadata."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Open a file, and return it and the values in it.
+
+    Raises:
+        CheckpointError: It is missing, or is no such file.
+
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; --load-model names one that was saved before")
+    try:
+        file = safe_open(path, framework="pt")
+        metadata = parse_object((file.metadata() or {})[KEY].encode())
+    except (OSError, SafetensorError, KeyError, ValueError):
+        raise CheckpointError(
+            f"{path}: not a model that --save-model wrote, or damaged; "
+            "files pickled by the original are not loaded: a pickle can run any code"
+        ) from None
+    with file as stored:
+        yield stored, metadata
+
+
+class Stored(Mapping[str, Any]):
+    """Tensors of a file, of which only those rows are read that are asked for."""
+
+    def __init__(self, file: Any):
+        self.file = file
+
+    def __getitem__(self, name: str) -> Any:
+        slices = self.file.get_slice(name)
+        return slices if slices.get_shape() else self.file.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.file.keys())
+
+    def __len__(self) -> int:
+        return len(self.file.keys())
+
+
+def crc32(values: dict[str, Any], tensors: Mapping[str, Any]) -> int:
+    """Return a checksum of values and of tensors, which may be slices of a file."""
+    checksum = zlib.crc32(json.dumps(values, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        whole = isinstance(tensor, Tensor)
+        shape = tuple(tensor.shape if whole else tensor.get_shape())
+        dtype = tensor.dtype if whole else tensor[:0].dtype
+        checksum = zlib.crc32(f"{name} {dtype} {shape}".encode(), checksum)
+        if not shape:
+            checksum = zlib.crc32(tensor.numpy().tobytes(), checksum)
+            continue
+        for first, last in pieces(shape[0], max(1, prod(shape[1:]))):
+            checksum = zlib.crc32(tensor[first:last].numpy().tobytes(), checksum)
+    return checksum

@@ -10,10 +10,10 @@ resample.py     samples drawn again, and what each row adds to the sums of such 
 paired.py       an interval of how much worse predictions became, row by row
 ordered.py      rows sorted once, from which the others read sums
 
-Legend: S samples, of which there are scores (S,), any monotonous ones where only their order counts,
-or logits (S,) before the sigmoid, or the predictions (S,) of a regression; labels (S,) of 0 and 1, or
-any numbers; weights (S,), how often each sample counts, or None for once each; and users (S,), the
-number of each row's user, below 2^31 and negative where there is none, or None.
+Legend: S samples, of which there are scores (S,), any monotonous ones where only their order
+counts, or logits (S,) before the sigmoid, or the predictions (S,) of a regression; labels (S,) of 0
+and 1, or any numbers; weights (S,), how often each sample counts, or None for once each; and users
+(S,), the number of each row's user, below 2^31 and negative where there is none, or None.
 """
 
 from dlrm.metrics.auc import SegmentAUC, UserAUC, auc, auc_by_segment, user_auc

@@ -1,7 +1,7 @@
 """The catalogue of models: one file each, `forward(batch) -> logits (B, K)`.
 
-A model is made of the schema of the data (N dense features, T categorical ones, K labels), its config
-with the hyperparameters, and `dtype`, the number format of its products (`dlrm.nn.mlp`).
+A model is made of the schema of the data (N dense features, T categorical ones, K labels), its
+config with the hyperparameters, and `dtype`, the number format of its products (`dlrm.nn.mlp`).
 """
 
 from dataclasses import field, fields, is_dataclass, make_dataclass

@@ -1,11 +1,16 @@
+"""The raw log by days, and the order in which the original trains on them."""
+
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.random import RandomState
 
-from dlrm.compat.criteo_raw import Day, OriginalCriteo, raw_files
+from dlrm.compat.criteo_log import Day, OriginalCriteo, in_memory, memory_mapped, raw_files
 from dlrm.compat.flags import Flags
 from dlrm.data.sources.criteo import CriteoSource
 from dlrm.errors import ConfigError, InputError
@@ -84,3 +89,59 @@ def test_files_of_the_flags(tmp_path: Path):
 def test_a_missing_file_is_an_error(tmp_path: Path):
     with pytest.raises(InputError, match=r"nowhere\.txt"):
         OriginalCriteo([tmp_path / "nowhere.txt"], 7, 0.0, 1)
+
+
+days = st.lists(st.integers(1, 40), min_size=2, max_size=7)
+seeds = st.integers(0, 2**32 - 1)
+randomize = st.sampled_from(["total", "day", "none"])
+
+
+@settings(deadline=None)
+@given(days, seeds, randomize, st.sampled_from([in_memory, memory_mapped]))
+def test_every_training_row_comes_once(rows, seed, randomize, order):
+    found = order(rows, randomize, RandomState(seed))
+    train = sum(rows[:-1])
+    assert sorted(found.tolist()) == list(range(train))
+    bounds = np.cumsum([0, *rows[:-1]])
+    if randomize == "none":
+        assert found.tolist() == list(range(train))
+    if randomize == "day":
+        for first, last in pairwise(bounds):
+            assert sorted(found[first:last].tolist()) == list(range(first, last))
+
+
+@settings(deadline=None)
+@given(days, seeds)
+def test_rows_are_thrown_into_days_one_by_one(rows, seed):
+    """The shuffle out of core against its definition, row by row."""
+    rng, expected_rng = RandomState(seed), RandomState(seed)
+    found = memory_mapped(rows, "total", rng)
+    buckets: list[list[int]] = [[] for _ in rows[:-1]]
+    row = 0
+    for day, size in enumerate(rows):
+        drawn = expected_rng.randint(0, len(buckets), size)
+        for choice in drawn if day < len(rows) - 1 else []:
+            bucket = choice
+            while len(buckets[bucket]) >= rows[bucket]:
+                bucket = expected_rng.randint(0, len(buckets))
+            buckets[bucket].append(row)
+            row += 1
+    expected = [np.array(b)[expected_rng.permutation(len(b))] for b in buckets]
+    assert found.tolist() == np.concatenate(expected).tolist()
+    # Both have drawn as many numbers: what comes next is the same.
+    assert rng.random_sample() == expected_rng.random_sample()
+
+
+def test_shuffles_differ_by_seed_and_really_mix():
+    rows = [50] * 7
+    one, other = (memory_mapped(rows, "total", RandomState(seed)) for seed in (1, 2))
+    assert not np.array_equal(one, other)
+    days_in_first = set((one[:50] // 50).tolist())
+    assert len(days_in_first) == 6
+
+
+@pytest.mark.parametrize("order", [in_memory, memory_mapped])
+def test_without_shuffling_nothing_is_drawn(order):
+    rng = RandomState(5)
+    order([3, 3, 3], "none", rng)
+    assert rng.random_sample() == RandomState(5).random_sample()

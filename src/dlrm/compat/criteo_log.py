@@ -1,10 +1,14 @@
-"""The raw Criteo log as the original reads it: by days, sub-sampled, missing categories as 0.
+"""The raw Criteo log as the original reads it, and the order in which it trains on its days.
 
 Kaggle's `train.txt` is one file of seven days of equal length; a Terabyte log is one file a day,
-`day_0 ... day_23`, plain or with `.gz`.
+`day_0 ... day_23`, plain or with `.gz`. Rows are sub-sampled, and missing categories are 0.
+
+Orders are (rows,) numbers of rows, drawn from the run's random numbers as the original does. It
+shuffles prepared files in memory, once for the training data and once more for the test data; with
+`--memory-map` it shuffles while it prepares them, day by day, out of core.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.random import RandomState
+from numpy.typing import NDArray
 
 from dlrm.compat.flags import Flags
 from dlrm.data.features.columns import Columns
@@ -23,12 +28,12 @@ KAGGLE_DAYS, TERABYTE_DAYS = 7, 24
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """How many rows a day has."""
+    """Numbers of rows of a day."""
 
     raw: int
-    """In the raw log."""
+    """Rows in the raw log."""
     kept: int
-    """After sub-sampling."""
+    """Rows after sub-sampling."""
 
 
 def raw_files(flags: Flags) -> list[Path]:
@@ -109,3 +114,71 @@ class OriginalCriteo:
             # The first days are a row longer where the rows do not divide, as in the original.
             for day in np.array_split(np.concatenate(kept), self.days_of_file):
                 self.days.append(Day(len(day), int(day.sum())))
+
+
+Order = NDArray[np.int64]
+
+
+def in_memory(days: Sequence[int], randomize: str, rng: RandomState) -> Order:
+    """Return the order of all days but the last.
+
+    `total` mixes all rows, `day` those of each day, and `none` none.
+    """
+    train = np.arange(sum(days[:-1]))
+    if randomize == "total":
+        return rng.permutation(train)
+    if randomize == "day":
+        bounds = np.cumsum(days[:-1])[:-1]
+        return np.concatenate([rng.permutation(day) for day in np.split(train, bounds)])
+    return train
+
+
+def memory_mapped(days: Sequence[int], randomize: str, rng: RandomState) -> Order:
+    """Return the order of all days but the last.
+
+    `total` throws each row into a random day, again and again until it meets one that is not full,
+    and then mixes each day.
+    """
+    buckets = np.split(np.arange(sum(days[:-1])), np.cumsum(days[:-1])[:-1])
+    if randomize == "total":
+        chosen = _choose(days, rng)
+        buckets = [np.flatnonzero(chosen == bucket) for bucket in range(len(buckets))]
+    if randomize in ("total", "day"):
+        buckets = [bucket[rng.permutation(len(bucket))] for bucket in buckets]
+    return np.concatenate(buckets)
+
+
+def _choose(days: Sequence[int], rng: RandomState) -> NDArray[np.int64]:
+    """Return the bucket of each row of all days but the last."""
+    buckets = len(days) - 1
+    room = list(days[:-1])
+    parts = []
+    for size in days:
+        part = rng.randint(0, buckets, size)
+        parts.append(part)
+        if len(parts) == len(days):
+            # The last day stays where it is, but numbers were drawn for it.
+            break
+        # Up to the first row that meets a full bucket, nothing is drawn again.
+        places = [np.flatnonzero(part == bucket) for bucket in range(buckets)]
+        first = min((p[r] for p, r in zip(places, room, strict=True) if len(p) > r), default=size)
+        counts = np.bincount(part[:first], minlength=buckets)
+        room = [r - int(c) for r, c in zip(room, counts, strict=True)]
+        for row in range(int(first), size):
+            bucket = int(part[row])
+            while room[bucket] == 0:
+                bucket = rng.randint(0, buckets)
+            part[row] = bucket
+            room[bucket] -= 1
+    return np.concatenate(parts[:-1])
+
+
+def batches_shuffled(order: NDArray[np.int64], batch_size: int, seed: int) -> NDArray[np.int64]:
+    """Return rows whose batches are in a random order, and the rows within each as they are.
+
+    The last batch, which may be short, stays the last.
+    """
+    whole = len(order) // batch_size
+    batches = order[: whole * batch_size].reshape(whole, batch_size)
+    shuffled = batches[RandomState(seed).permutation(whole)].ravel()
+    return np.concatenate([shuffled, order[whole * batch_size :]])
