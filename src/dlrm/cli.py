@@ -192,12 +192,12 @@ def _complain(message: str) -> None:
 
 
 def _usage(words: list[str]) -> int:
-    asked = not words or words[0] in ("-h", "--help", "help")
+    is_help = not words or words[0] in ("-h", "--help", "help")
     lines = ["usage: dlrm COMMAND ...", ""]
-    if not asked:
+    if not is_help:
         lines = [f'dlrm: unknown command "{" ".join(words[:2])}"; choose one of:', ""]
     width = max(map(len, COMMANDS)) + 2
     lines += [f"  {name:{width}}{about}" for name, (_, about) in COMMANDS.items()]
     lines += ["", OPTIONS, "", "dlrm COMMAND --help says more."]
-    print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
-    return 0 if asked else 2
+    print("\n".join(lines), file=sys.stdout if is_help else sys.stderr)
+    return 0 if is_help else 2

@@ -138,7 +138,7 @@ def load(
 
 
 def _is_whole(library: Path) -> bool:
-    """Whether a library is there, as it was compiled, and nobody else can have written it."""
+    """Return whether a library is there, as it was compiled, and safe to load."""
     try:
         whole = _digest_file(library).read_text() == _digest(library)
     except (OSError, ValueError):
@@ -167,17 +167,17 @@ def cache() -> Path:
     Where others could write what lies there, or there is no such folder to be had, it is a private
     one among the temporary files; a line on standard error says so, once.
     """
-    wanted = "~/.cache/dlrm"
+    folder: Path | str = "~/.cache/dlrm"
     try:
-        wanted = _wanted()
-        _make(wanted)
-        problem = _danger(wanted)
+        folder = _cache_folder()
+        _make(folder)
+        problem = _danger(folder)
     except (OSError, RuntimeError) as error:
-        problem = f"{wanted} cannot be used ({error})"
-    return Path(wanted).resolve() if problem is None else _private(problem)
+        problem = f"{folder} cannot be used ({error})"
+    return Path(folder).resolve() if problem is None else _private(problem)
 
 
-def _wanted() -> Path:
+def _cache_folder() -> Path:
     """Return where the cache should be; a RuntimeError where the user has no home."""
     if os.environ.get("DLRM_CACHE"):
         return Path(os.environ["DLRM_CACHE"])

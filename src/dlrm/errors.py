@@ -1,4 +1,4 @@
-"""What can go wrong, as a tree.
+"""The errors that this project raises on purpose, as a tree.
 
     DlrmError                 everything this project raises on purpose
     ├── InputError            a raw file says something it must not (file, line, column, expected)
@@ -8,7 +8,7 @@
     ├── IdError               a table id is out of range (names the feature)
     ├── ConfigError           a setting has no meaning (quotes it and lists the choices)
     │   ├── PlanError         tables do not fit the devices (names both sums)
-    │   └── UsageError        what a command needs is not named
+    │   └── UsageError        a command lacks something that it needs
     ├── EstimatorError        a Classifier got data or parameters it cannot take (a ValueError too)
     ├── MissingExtraError     an optional package is not installed (prints the pip line)
     ├── DivergedError         the loss is no longer a number
@@ -85,7 +85,7 @@ class PlanError(ConfigError):
 
 
 class UsageError(ConfigError):
-    """What a command needs is not named."""
+    """A command lacks something that it needs."""
 
 
 class EstimatorError(DlrmError, ValueError):

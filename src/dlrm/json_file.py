@@ -76,8 +76,8 @@ def parse_object(
         raise ValueError(f"not JSON ({reason})") from None
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, found {type(value).__name__}")
-    wanted = [*keys, *([SEAL] if sealed else ())]
-    if lacking := [key for key in wanted if key not in value]:
+    required = [*keys, *([SEAL] if sealed else ())]
+    if lacking := [key for key in required if key not in value]:
         raise ValueError(f'it has no "{lacking[0]}"')
     if SEAL in value and value.pop(SEAL) != _hash(value):
         raise ValueError("it was altered: its hash differs")

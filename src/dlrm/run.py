@@ -220,7 +220,7 @@ class Run:
 
     @property
     def schema(self) -> Schema:
-        """What the model's input means."""
+        """The schema of the model's input."""
         try:
             return Schema.from_dict(self._read("schema.json"))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -236,7 +236,7 @@ class Run:
 
     @property
     def dataset(self) -> dict[str, Any]:
-        """Where the data came from, and its features."""
+        """Facts about the data: their source and their features."""
         return self._read("dataset.json")
 
     def evaluation(self, split: str) -> dict[str, Any] | None:
@@ -246,7 +246,7 @@ class Run:
 
     @property
     def importance(self) -> dict[str, Any] | None:
-        """How much each column matters to the final model; None where nobody measured it."""
+        """Importance of each column to the final model; None where nobody measured it."""
         return self._read(IMPORTANCE) if (self.path / IMPORTANCE).is_file() else None
 
     def log(self, event: str, **values: Any) -> None:

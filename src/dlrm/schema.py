@@ -1,4 +1,4 @@
-"""What the input of a model means: dense features, categorical features, tables, labels.
+"""The schema of a model's input: dense features, categorical features, tables, labels.
 
 A table is storage of its own: several features may look up the same one, such as an item and the
 history of items.
@@ -27,8 +27,8 @@ class DenseFeature:
     transform: str = "none"
     """How the raw number became this one, e.g. `log1p`."""
     bins: int = 0
-    """Of a piecewise number, which is a position from 0 to `bins`: components that a model makes of
-    it, see `dlrm.nn.numbers`; 0 for a number that a model takes as it is."""
+    """Components that a model makes of a piecewise number, a position from 0 to `bins`, see
+    `dlrm.nn.numbers`; 0 for a number that a model takes as it is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,15 +180,15 @@ class Schema:
 
     def difference(self, other: "Schema") -> str | None:
         """Say in words how `other` differs from this schema; None when it does not."""
-        for kind, ours, theirs in (
+        for kind, expected, actual in (
             ("dense feature", self.dense, other.dense),
             ("table", self.tables, other.tables),
             ("categorical feature", self.features, other.features),
             ("label", self.labels, other.labels),
         ):
-            if len(ours) != len(theirs):
-                return f"{len(ours)} {kind}s against {len(theirs)}"
-            for one, another in zip(ours, theirs, strict=True):
-                if one != another:
-                    return f"{one} against {another}"
+            if len(expected) != len(actual):
+                return f"{len(expected)} {kind}s against {len(actual)}"
+            for part, other_part in zip(expected, actual, strict=True):
+                if part != other_part:
+                    return f"{part} against {other_part}"
         return None if self.task == other.task else f"{self.task} against {other.task}"

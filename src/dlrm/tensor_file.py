@@ -124,9 +124,9 @@ class Writer:
         size = whole.dtype.itemsize
         rows = (prod(whole.shape[:-1]), width * size)
         file = np.memmap(self.path, np.uint8, "r+", offset=start, shape=rows)
-        each = prod(whole.shape[1:-1])
-        first, columns = part.row * each, part.values.shape[-1]
-        target = file[first : first + len(part.values) * each]
+        lines = prod(whole.shape[1:-1])
+        first, columns = part.row * lines, part.values.shape[-1]
+        target = file[first : first + len(part.values) * lines]
         target[:, part.column * size : (part.column + columns) * size] = content.reshape(
             -1, columns * size
         )

@@ -1,4 +1,4 @@
-"""What is shown on a terminal: progress goes to standard error, results to standard output."""
+"""The terminal: progress goes to standard error, results to standard output."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -111,9 +111,11 @@ class _Lines(Progress):
             return
         self._due = monotonic() + LINE_EVERY_S
         task = next(task for task in self.tasks if task.id == task_id)
-        of = "" if task.total is None else f" of {task.total:,.0f}"
+        total = "" if task.total is None else f" of {task.total:,.0f}"
         details = (task.fields.get(detail) for detail in self._details)
-        text = ", ".join([f"{task.description}: {task.completed:,.0f}{of}", *filter(None, details)])
+        text = ", ".join(
+            [f"{task.description}: {task.completed:,.0f}{total}", *filter(None, details)]
+        )
         err.print(text, soft_wrap=True, highlight=False)
 
 

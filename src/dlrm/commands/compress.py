@@ -22,11 +22,11 @@ from dlrm.training.ensemble import model_name
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CompressResult:
-    """What smaller tables cost."""
+    """The cost of smaller tables in metrics."""
 
     run: Path
     model: str
-    """Its name: `dlrm`, or `dlrm x 5` for an ensemble."""
+    """Name of the model: `dlrm`, or `dlrm x 5` for an ensemble."""
     data: Path
     split: str
     samples: int

@@ -31,7 +31,7 @@ class EmbeddingsResult:
 
     table: str
     member: int | None
-    """Of an ensemble, the one whose vectors these are."""
+    """Member of an ensemble whose vectors these are; None for a single model."""
     values: pl.DataFrame
     """(n rows) `id`, `value` as a text, and `count`, how often training rows had it; the last one
     is for rare and unseen values, whose count nobody knows."""
@@ -104,7 +104,7 @@ def embeddings(
         raise ConfigError(f"member is {member}; choose one of: {choices}")
     owner = opened if size == 1 else Run.open(ensemble.folder(opened, member or 0))
     model = load_model(owner)
-    feature = next(one for one in opened.schema.features if one.table == name)
+    feature = next(f for f in opened.schema.features if f.table == name)
     result = EmbeddingsResult(
         table=name,
         member=None if size == 1 else member or 0,

@@ -22,7 +22,7 @@ from dlrm.files import replacing
 from dlrm.metrics import Metrics, MetricValues, measure
 
 COMPRESSION = 1
-"""Of gzip. The text is mostly random digits: more effort gains little."""
+"""Level of gzip. The text is mostly random digits: more effort gains little."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +35,7 @@ class GenerateResult:
     size_bytes: int
     elapsed_s: float
     optimum: MetricValues
-    """Of the planted truth on the labels that were drawn from it."""
+    """Metrics of the planted truth on the labels that were drawn from it."""
 
     @property
     def rows_per_s(self) -> float:

@@ -29,7 +29,7 @@ _SHOWN = 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictResult:
-    """Where the scores are."""
+    """The scores of raw files: where they are, and which rows have none."""
 
     out: Path
     rows: int
@@ -39,7 +39,7 @@ class PredictResult:
     bad: BadRows = field(default_factory=BadRows)
     """Rows without a score, because they are not what they should be."""
     columns: list[Shares] = field(default_factory=list)
-    """Of each column the values that training did not see, and the missing ones."""
+    """Shares of the values of each column that training did not see, and of the missing ones."""
     warnings: list[str] = field(default_factory=list)
     """Which of these shares are much larger than in training."""
 

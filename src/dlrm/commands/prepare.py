@@ -31,7 +31,7 @@ _DEFAULTS = PrepareConfig()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrepareResult:
-    """What was prepared, and how fast."""
+    """A prepared dataset, and how fast it was prepared."""
 
     out: Path
     reused: bool

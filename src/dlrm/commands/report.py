@@ -18,7 +18,7 @@ class ReportResult:
     report: Path
     """The file: open it in any browser."""
     report_bytes: int
-    """Its size."""
+    """Size of the file."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return this result as JSON-ready values."""

@@ -16,7 +16,7 @@ _FORMATS = (".parquet", ".csv")
 
 
 class ScoresFile:
-    """Where frames with the same columns are written, in their order.
+    """A file that frames with the same columns are written to, in their order.
 
     Args:
         out: A file, .parquet or .csv; or `STANDARD_OUTPUT`, which gets CSV.

@@ -165,11 +165,11 @@ def _read_days(path: Path, flags: Flags) -> list[Day]:
     if flags.raw_data_file and all(file.exists() for file in raw_files(flags)):
         for name, value in _made_from(_source(flags), flags).items():
             if made_from.get(name) != value:
-                difference = (
-                    "" if name == "--raw-data-file" else f" {made_from.get(name)}, not {value}"
+                values = (
+                    "" if name == "--raw-data-file" else f": {made_from.get(name)}, not {value}"
                 )
                 raise DatasetError(
-                    f"{path} was prepared with another {name}{':' if difference else ''}{difference}; "
+                    f"{path} was prepared with another {name}{values}; "
                     "give another --processed-data-file, or delete it to prepare it again"
                 )
     return days

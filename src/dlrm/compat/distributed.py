@@ -40,7 +40,7 @@ PORT = "29500"
 """The original's, where none is named."""
 
 TIMEOUT_S = 1800.0
-"""Timeout of an exchange, as in the original: the first process may write a large model meanwhile."""
+"""Timeout of an exchange, as in the original: the first may write a large model meanwhile."""
 
 
 def translate(variables: MutableMapping[str, str]) -> None:

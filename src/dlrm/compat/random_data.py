@@ -38,7 +38,7 @@ DrawIds = Callable[[int, int, int], Bag]
 
 @dataclass(frozen=True, slots=True)
 class RandomLog:
-    """A random click log: what its flags say of it, and the random numbers that it is drawn from."""
+    """A random click log as flags describe it, and the random numbers that it is drawn from."""
 
     flags: Flags
     rng: RandomState

@@ -3,8 +3,8 @@
 One file in the safetensors format, whatever its name ends in. Tensors are named `model.*`,
 `optimizer.<parameter>.*` and `rng`; what is left stands as JSON in the metadata, with a checksum
 over all. Nothing is pickled, so that loading a file runs no code of whoever made it, and it is read
-some rows at a time, whatever its size. Of several processes the first writes it, and each reads what
-it keeps: any number of them go on from a file of any number.
+some rows at a time, whatever its size. Of several processes the first writes it, and each reads
+what it keeps: any number of them go on from a file of any number.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What the estimators share: parameters, training on a table, scoring, and being saved.
+"""The base of the estimators: parameters, training on a table, scoring, and being saved.
 
 An estimator takes the road of `dlrm train FILE`: columns are inferred, features fitted on the rows
 that are not kept for validation, and the model that validates best is kept. What remains of the run
@@ -51,7 +51,7 @@ from dlrm.training.predictor import Predictor
 
 SCHEMA_FILE = "schema.toml"
 _FEWEST_ROWS = 20
-"""Of fewer rows nothing is said of how unlike those of training they are."""
+"""Fewest rows that are compared with those of training."""
 
 
 class Estimator(BaseEstimator):

@@ -1,4 +1,4 @@
-"""What of scikit-learn the estimators inherit from, or stand-ins where it is not installed."""
+"""Base classes from scikit-learn for the estimators, or stand-ins where it is not installed."""
 
 from typing import TYPE_CHECKING
 

@@ -173,10 +173,10 @@ def prediction_bins(
 
 @dataclass(frozen=True, slots=True)
 class Residuals:
-    """How many samples are how far off."""
+    """A histogram of predictions less labels."""
 
     edges: list[float]
-    """Of the bins of predictions less labels, rising and around 0 alike."""
+    """Edges of the bins, rising, and around 0 alike."""
     counts: list[int]
     """Samples of each bin."""
     outside: int

@@ -32,7 +32,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Where the metric would lie on endless samples of the same kind, at the level `LEVEL`."""
+    """An interval that holds the metric on endless samples of the same kind, at `LEVEL`."""
 
     low: float
     high: float
@@ -60,7 +60,7 @@ class _Samples:
     users: NDArray[np.integer] | None
     weights: Weights
     keep: NDArray[np.bool_] | None
-    """Those of all rows that count; None for all."""
+    """(S,) which of all rows count; None for all."""
     task: Task
 
     @classmethod

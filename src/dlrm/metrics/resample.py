@@ -47,16 +47,16 @@ class Cells:
 
 
 class Rows(Protocol):
-    """What rows add to the sums that metrics are functions of."""
+    """The parts of rows in the sums that metrics are functions of."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """What each row adds to each sum."""
+        """The part of each row in each sum."""
         ...
 
     @property
     def cells(self) -> Cells | None:
-        """What it adds to the sum of its bin; None for no bins."""
+        """The part of each row in the sum of its bin; None for no bins."""
         ...
 
     def metrics(self, totals: Floats) -> dict[str, Floats]:
@@ -122,7 +122,7 @@ _CLICKS, _LOSS, _RIGHT, _SCORE, _BEATS, _BEATEN, _USER_WINS, _USER_ROWS, _BINS =
 
 @dataclass(frozen=True, slots=True)
 class ClickRows:
-    """What each row adds to the sums; see `Rows`."""
+    """The part of each click prediction in the sums; see `Rows`."""
 
     columns: tuple[Column, ...]
     """9 of (S,), in the order of their numbers"""
@@ -222,7 +222,7 @@ def _user_rows(
 
 @dataclass(frozen=True, slots=True)
 class RegressionRows:
-    """What each row adds to the sums; see `Rows`."""
+    """The part of each click prediction in the sums; see `Rows`."""
 
     columns: tuple[Column, ...]
     """6 of (S,), in the order of their numbers; labels less `center`"""

@@ -130,15 +130,17 @@ def _config_of(module: type[nn.Module], name: str) -> type | None:
 
     def build(config: Any, schema: Schema, dtype: ComputeDtype = "fp32") -> nn.Module:
         del dtype
-        return module(schema, **{each.name: getattr(config, each.name) for each in arguments})
+        return module(
+            schema, **{argument.name: getattr(config, argument.name) for argument in arguments}
+        )
 
     return make_dataclass(
         module.__name__,
         [
             ("name", str, field(default=name)),
             *(
-                (each.name, hints.get(each.name, type(each.default)), field(default=each.default))
-                for each in arguments
+                (arg.name, hints.get(arg.name, type(arg.default)), field(default=arg.default))
+                for arg in arguments
             ),
         ],
         namespace={"build": build, "__doc__": module.__doc__},
@@ -174,8 +176,8 @@ def another(config: ModelConfig, name: str) -> ModelConfig:
         del kept["name"]
     else:
         kept["name"] = name
-    wanted = {field.name for field in fields(other)}
-    return other(**{key: value for key, value in kept.items() if key in wanted})
+    names = {field.name for field in fields(other)}
+    return other(**{key: value for key, value in kept.items() if key in names})
 
 
 def _is_config(candidate: object) -> bool:

@@ -1,4 +1,4 @@
-"""What the configs of models with an MLP have in common."""
+"""The common part of the configs of models with an MLP."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

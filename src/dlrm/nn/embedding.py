@@ -32,7 +32,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Embeddings(nn.Module):
-    """What a model sees: the ids of T categorical features become vectors of D numbers.
+    """Vectors of D numbers for the ids of T categorical features, as a model sees them.
 
     A subclass defines `pooled` and `vectors`.
     """

@@ -1,4 +1,4 @@
-"""How the dense vector x and the embeddings e_1 ... e_T meet.
+"""Interactions of the dense vector x and the embeddings e_1 ... e_T.
 
 Each interaction maps x (B, D) and e (B, T, D) to the input of the top MLP (B, width).
 """

@@ -1,4 +1,4 @@
-"""Which features embeddings serve, from which tables, and where a batch has their ids."""
+"""The layout of embeddings: features, their tables, and where a batch has their ids."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Which number format the dense part computes in."""
+"""Number formats that the dense part computes in."""
 
 from typing import Literal
 

@@ -20,9 +20,9 @@ def embeddings_with(model: nn.Module, table: str) -> list[tuple[Embeddings, int]
     Those of the longest vectors come first: what models call first-order weights is a vector, too.
     """
     served = [
-        (each, next(f for f, feature in enumerate(each.layout.features) if feature.table == table))
-        for each in embeddings_of(model)
-        if not each.derived and any(feature.table == table for feature in each.layout.features)
+        (part, next(f for f, feature in enumerate(part.layout.features) if feature.table == table))
+        for part in embeddings_of(model)
+        if not part.derived and any(feature.table == table for feature in part.layout.features)
     ]
     return sorted(served, key=lambda pair: -pair[0].dim)
 
@@ -50,7 +50,7 @@ def table_vectors(model: nn.Module, schema: Schema, table: str, dim: int | None 
         raise ConfigError(f"the model has no vectors of the table {table}{problem}")
     embeddings, place = chosen
     feature = embeddings.layout.features[place]
-    rows = next(each.num_embeddings for each in schema.tables if each.name == table)
+    rows = next(t.num_embeddings for t in schema.tables if t.name == table)
     device = next(iter(embeddings.state_dict().values())).device
     batches = _single_ids(schema, feature, rows)
     return torch.cat([embeddings(batch.to(device))[:, place].float().cpu() for batch in batches])

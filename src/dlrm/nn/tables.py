@@ -1,4 +1,4 @@
-"""How the embedding tables of a model are stored and compressed."""
+"""The config of embedding tables: how they are stored and compressed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -31,7 +31,7 @@ _OPTIONS: dict[str, tuple[Compression, ...]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TablesConfig:
-    """How the embedding tables of a model are stored and compressed.
+    """Storage and compression of the embedding tables of a model.
 
     Models with first-order weights, such as FM, compress those too, as far as they can be: see
     `build_first_order`.

@@ -1,4 +1,4 @@
-"""How embedding tables are stored, in plain torch: the oracle for the kernels' arithmetic.
+"""Storage of embedding tables, in plain torch: the oracle for the kernels' arithmetic.
 
     float32                    as it is
     bfloat16                   an update rounds up or down at random, so that small steps are not

@@ -1,4 +1,4 @@
-"""Which optimizer, and its learning rate over time."""
+"""The choice of an optimizer, and its learning rate over time."""
 
 from dataclasses import dataclass, fields
 from inspect import signature
@@ -21,7 +21,7 @@ OPTIONS = ("eps", "beta1", "beta2", "weight_decay", "embedding_l2", "embedding_r
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimConfig:
-    """Which optimizer, and its learning rate over time."""
+    """The choice of an optimizer, and its learning rate over time."""
 
     name: str = "sgd"
     """The optimizer, of dense parameters and embedding tables alike: sgd, adagrad, rowwise_adagrad,
@@ -38,7 +38,7 @@ class OptimConfig:
     """L2 of dense parameters, biases included: adds weight_decay / 2 * ||w||^2 to what is
     minimised, though not to the loss that is shown. The leaderboards' net_regularizer."""
     embedding_l2: float = 0.0
-    """The same of the embedding tables, for the rows that take part in a step, once a step each.
+    """L2 of the embedding tables, for the rows that take part in a step, once a step each.
     The leaderboards' embedding_regularizer, with embedding_rows all."""
     embedding_rows: RowScope | Literal["auto"] = "touched"
     """Rows of the tables that take part in a step: touched, those that the batch looks up; all, as

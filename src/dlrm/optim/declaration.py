@@ -1,4 +1,4 @@
-"""What an optimizer keeps and costs, as its class declares it.
+"""State and cost of an optimizer, as its class declares them.
 
 Planning, checkpoints, sharding and benchmarks read this and keep no tables of their own. A test
 holds every declaration against the tensors that the optimizer really has.

@@ -1,4 +1,4 @@
-"""What all optimizers share: parameter groups, state from the start, one step over both kinds."""
+"""The base of all optimizers: parameter groups, state from the start, one step over both kinds."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -57,7 +57,7 @@ class SparseOptimizer(Optimizer, ABC):
     declaration: ClassVar[Declaration]
     """What the optimizer keeps and costs"""
     generator: torch.Generator | None = None
-    """Of rounding at random; None for torch's own."""
+    """Random numbers of rounding; None for torch's own."""
 
     # Without torch's wrappers, whose first call imports its compiler: a second of each start.
     zero_grad = unwrap(Optimizer.zero_grad)

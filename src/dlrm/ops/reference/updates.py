@@ -13,7 +13,7 @@ MeanSquares = Callable[[Tensor, Tensor], Tensor]
 
 
 class UpdateOptions(TypedDict, total=False):
-    """What every update of rows takes beside its own arguments."""
+    """Arguments that every update of rows takes beside its own."""
 
     l2: float
     """The gradient of each row that takes part gains `l2 * w[i]`, once however often it is looked
@@ -60,7 +60,7 @@ def sgd_update(
         rows: (L,) int64, with duplicates.
         grad: (L, D), float32 if stored in bfloat16.
         lr: Learning rate.
-        options: What is not so by default.
+        options: See `UpdateOptions`.
 
     """
     if options.get("l2"):
