@@ -373,8 +373,9 @@ def test_tensorboard(folder: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_commands_of_the_guide(train_txt: Path):
-    guide = Path(__file__).parents[2] / "docs" / "guides" / "dropin.md"
+    guide = Path(__file__).parents[2] / "docs" / "guides" / "paper.md"
     blocks = re.findall(r"```console\n(.*?)```", guide.read_text(), re.DOTALL)
+    blocks = [block for block in blocks if "dlrm_s_pytorch" in block]
     assert len(blocks) == 4
     launched = re.findall(
         r"^\$ (?:torchrun|mpirun) .*?dlrm_s_pytorch (.*)$", blocks[3], re.MULTILINE
