@@ -82,64 +82,50 @@ if TYPE_CHECKING:
     from dlrm.training.config import TrainConfig as TrainConfig
     from dlrm.training.predictor import Predictor as Predictor
 
-_HOME = {
-    "Batch": "dlrm.batch",
-    "Classifier": "dlrm.estimators.classifier",
-    "DCN": "dlrm.models.dcn",
-    "DCNConfig": "dlrm.models.dcn",
-    "DCNV2": "dlrm.models.dcnv2",
-    "DCNV2Config": "dlrm.models.dcnv2",
-    "DLRM": "dlrm.models.dlrm",
-    "DLRMConfig": "dlrm.models.dlrm",
-    "DeepFM": "dlrm.models.deepfm",
-    "DeepFMConfig": "dlrm.models.deepfm",
-    "DlrmError": "dlrm.errors",
-    "EmbeddingCollection": "dlrm.nn.embedding",
-    "FM": "dlrm.models.fm",
-    "FMConfig": "dlrm.models.fm",
-    "FinalMLP": "dlrm.models.finalmlp",
-    "FinalMLPConfig": "dlrm.models.finalmlp",
-    "LR": "dlrm.models.lr",
-    "LRConfig": "dlrm.models.lr",
-    "MF": "dlrm.models.mf",
-    "MFConfig": "dlrm.models.mf",
-    "Predictor": "dlrm.training.predictor",
-    "Regressor": "dlrm.estimators.regressor",
-    "Run": "dlrm.run",
-    "Schema": "dlrm.schema",
-    "TablesConfig": "dlrm.nn.tables",
-    "TrainConfig": "dlrm.training.config",
-    "WideDeep": "dlrm.models.wide_deep",
-    "WideDeepConfig": "dlrm.models.wide_deep",
-    "XDeepFM": "dlrm.models.xdeepfm",
-    "XDeepFMConfig": "dlrm.models.xdeepfm",
-    "bench_diff": "dlrm.commands.bench.diff",
-    "bench_embedding": "dlrm.commands.bench.embedding",
-    "bench_infer": "dlrm.commands.bench.inference",
-    "bench_machine": "dlrm.commands.bench.machine",
-    "bench_numerics": "dlrm.commands.bench.numerics",
-    "bench_ops": "dlrm.commands.bench.ops",
-    "bench_original": "dlrm.commands.bench.original",
-    "bench_report": "dlrm.commands.bench.report",
-    "bench_train": "dlrm.commands.bench.training",
-    "compare": "dlrm.commands.compare",
-    "compress": "dlrm.commands.compress",
-    "describe": "dlrm.commands.describe",
-    "embeddings": "dlrm.commands.embeddings",
-    "evaluate": "dlrm.commands.evaluate",
-    "experiment": "dlrm.commands.experiment",
-    "explain": "dlrm.commands.explain",
-    "generate": "dlrm.commands.generate",
-    "infer": "dlrm.commands.infer",
-    "parity": "dlrm.commands.parity",
-    "plan": "dlrm.commands.plan",
-    "predict": "dlrm.commands.predict",
-    "prepare": "dlrm.commands.prepare",
-    "report": "dlrm.commands.report",
-    "train": "dlrm.commands.train",
-}
+_COMMANDS = (
+    "compare compress describe embeddings evaluate experiment explain generate infer parity plan "
+    "predict prepare report train"
+)
+"""Names of the commands of one word, each in a module of its name."""
 
-__all__ = ["__version__", *_HOME]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
+_HOME = {name: f"dlrm.commands.{name}" for name in _COMMANDS.split()} | {
+    name: f"dlrm.{module}"
+    for module, names in {
+        "batch": "Batch",
+        "estimators.classifier": "Classifier",
+        "models.dcn": "DCN DCNConfig",
+        "models.dcnv2": "DCNV2 DCNV2Config",
+        "models.dlrm": "DLRM DLRMConfig",
+        "models.deepfm": "DeepFM DeepFMConfig",
+        "errors": "DlrmError",
+        "nn.embedding": "EmbeddingCollection",
+        "models.fm": "FM FMConfig",
+        "models.finalmlp": "FinalMLP FinalMLPConfig",
+        "models.lr": "LR LRConfig",
+        "models.mf": "MF MFConfig",
+        "training.predictor": "Predictor",
+        "estimators.regressor": "Regressor",
+        "run": "Run",
+        "schema": "Schema",
+        "nn.tables": "TablesConfig",
+        "training.config": "TrainConfig",
+        "models.wide_deep": "WideDeep WideDeepConfig",
+        "models.xdeepfm": "XDeepFM XDeepFMConfig",
+        "commands.bench.diff": "bench_diff",
+        "commands.bench.embedding": "bench_embedding",
+        "commands.bench.inference": "bench_infer",
+        "commands.bench.machine": "bench_machine",
+        "commands.bench.numerics": "bench_numerics",
+        "commands.bench.ops": "bench_ops",
+        "commands.bench.original": "bench_original",
+        "commands.bench.report": "bench_report",
+        "commands.bench.training": "bench_train",
+    }.items()
+    for name in names.split()
+}
+"""Public name -> the module that has it."""
+
+__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> object:

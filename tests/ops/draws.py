@@ -1,6 +1,7 @@
 """Random inputs for kernels, and what the oracle makes of them."""
 
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,3 +50,13 @@ def bags(seed: int, count: int, longest: int = 100) -> Tensor:
     pick = random.Random(seed)
     lengths = [pick.choice([0, 0, 1, 2, pick.randint(0, longest)]) for _ in range(count)]
     return torch.tensor([0, *torch.tensor(lengths, dtype=torch.int64).cumsum(0).tolist()])
+
+
+def assert_same_bits_on_threads(kernel: Callable[[], Sequence[Tensor]]) -> None:
+    """A kernel on fresh inputs returns the same bits on one thread and on several."""
+    outcomes = []
+    for threads in (1, 2, 3, 4):
+        torch.set_num_threads(threads)  # the fixture `one_thread` takes it back
+        outcomes.append(kernel())
+    for other in outcomes[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(outcomes[0], other, strict=True))

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from dlrm.ops import reference
 
-from .draws import Draw, dims, draw
+from .draws import Draw, assert_same_bits_on_threads, dims, draw
 
 UPDATES = ("sgd", "adagrad", "rowwise_adagrad", "adam")
 LR, EPS, STEP, BETA1, BETA2 = 0.1, 1e-3, 3, 0.8, 0.9
@@ -103,15 +103,10 @@ def test_any_number_of_threads_gives_the_same_bits(kernels, name):
     for every_row in (False, True):
         d = draw(6, 48, rows=400, count=2000)
         state = fresh_state(name, d)
-        outcomes = []
-        before = torch.get_num_threads()
-        try:
-            for threads in (1, 2, 3, 4):
-                torch.set_num_threads(threads)
-                weight, mine = d.weight.clone(), [s.clone() for s in state]
-                apply(kernels, name, weight, mine, d, l2=0.1, every_row=every_row)
-                outcomes.append([weight, *mine])
-        finally:
-            torch.set_num_threads(before)
-        for other in outcomes[1:]:
-            assert all(torch.equal(a, b) for a, b in zip(outcomes[0], other, strict=True))
+
+        def updated(d: Draw = d, state: list[Tensor] = state, every_row: bool = every_row):
+            weight, mine = d.weight.clone(), [s.clone() for s in state]
+            apply(kernels, name, weight, mine, d, l2=0.1, every_row=every_row)
+            return [weight, *mine]
+
+        assert_same_bits_on_threads(updated)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from dlrm.ops import reference
 
-from .draws import Draw, dims, draw
+from .draws import Draw, assert_same_bits_on_threads, dims, draw
 
 UPDATES = ("sgd", "adagrad", "rowwise_adagrad", "adam")
 ADAM = {"step": 3, "beta1": 0.8, "beta2": 0.9}
@@ -66,23 +66,18 @@ def test_rows_that_were_not_looked_up_stay_as_they_are(kernels, name):
 def test_any_number_of_threads_gives_the_same_bits(kernels, count, name, storage):
     # With many duplicates: their order shows in the bits. Few and many rows a thread sort apart.
     d = draw(6, 48, rows=count // 10, count=count)
-    outcomes = []
-    for threads in (1, 2, 3, 4):
+
+    def updated() -> list[Tensor]:
         weight, lower = d.weight.clone(), None
         if storage != "fp32":
             weight = weight.bfloat16()
             lower = torch.zeros_like(weight, dtype=torch.int16) if storage == "split" else None
         d.generator.manual_seed(1)
         state = states(name, d)
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            apply(kernels, name, weight, state, d, lower=lower, seed=9)
-        finally:
-            torch.set_num_threads(before)
-        outcomes.append([weight, *state, *([] if lower is None else [lower])])
-    for other in outcomes[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(outcomes[0], other, strict=True))
+        apply(kernels, name, weight, state, d, lower=lower, seed=9)
+        return [weight, *state, *([] if lower is None else [lower])]
+
+    assert_same_bits_on_threads(updated)
 
 
 @pytest.mark.parametrize("name", UPDATES)
@@ -128,12 +123,8 @@ def rounding_keeps_the_expectation(module, name: str) -> None:
 
 @pytest.mark.parametrize("name", UPDATES)
 def test_stochastic_rounding_keeps_the_expectation(kernels, name):
-    rounding_keeps_the_expectation(kernels, name)
-
-
-@pytest.mark.parametrize("name", UPDATES)
-def test_stochastic_rounding_of_the_reference_keeps_the_expectation(name):
-    rounding_keeps_the_expectation(reference, name)
+    for module in (kernels, reference):
+        rounding_keeps_the_expectation(module, name)
 
 
 @pytest.mark.parametrize("name", UPDATES)
