@@ -52,7 +52,7 @@ class Figure:
 def settings(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a row is a measurement of: its suite, the threads, and what was set."""
     suite = row["suite"]
-    found = {"suite": suite}
+    identity = {"suite": suite}
     for name, value in row.items():
         if value is None or name in ("suite", *_FOUND_BY.get(suite, ())):
             continue
@@ -61,8 +61,8 @@ def settings(row: Mapping[str, Any]) -> dict[str, Any]:
         if provenance and not (name == "machine" and "schema" not in row):
             continue
         if name in _NAMED or (_is_setting(value) and not _is_finding(name)):
-            found[name] = value
-    return found
+            identity[name] = value
+    return identity
 
 
 def key(row: Mapping[str, Any]) -> str:
@@ -74,22 +74,26 @@ def figures(row: Mapping[str, Any]) -> dict[str, Figure]:
     """Return the measured figures of a row, without those that say another one again."""
     if isinstance(row.get("ceilings"), Mapping):
         return _ceilings(row["ceilings"])
-    found = {}
+    by_name = {}
     for name, value in row.items():
         if (kind := _kind(name)) is not None and _is_number(value):
-            found[name] = Figure(float(value), *_interval(row, name), kind)
-    if any(each.kind == "time" and each.low is not None for each in found.values()):
+            by_name[name] = Figure(float(value), *_interval(row, name), kind)
+    if any(figure.kind == "time" and figure.low is not None for figure in by_name.values()):
         # Samples/s of a step, whose time has an interval.
-        return {n: each for n, each in found.items() if each.kind != "rate" or each.low is not None}
-    return found
+        return {
+            n: figure
+            for n, figure in by_name.items()
+            if figure.kind != "rate" or figure.low is not None
+        }
+    return by_name
 
 
 def operators(row: Mapping[str, Any]) -> dict[str, Figure]:
     """Return the times of the operators that a step is made of, in milliseconds."""
     return {
-        each["name"]: Figure(float(each["ms"]), *_interval(each, "ms"))
-        for each in row.get("operators") or ()
-        if isinstance(each, Mapping) and "name" in each and _is_number(each.get("ms"))
+        operator["name"]: Figure(float(operator["ms"]), *_interval(operator, "ms"))
+        for operator in row.get("operators") or ()
+        if isinstance(operator, Mapping) and "name" in operator and _is_number(operator.get("ms"))
     }
 
 
@@ -109,7 +113,7 @@ def _is_number(value: Any) -> TypeGuard[float]:
 
 def _is_setting(value: Any) -> bool:
     if isinstance(value, list):
-        return bool(value) and all(isinstance(each, (str, int)) for each in value)
+        return bool(value) and all(isinstance(part, (str, int)) for part in value)
     return isinstance(value, (str, int))
 
 
@@ -139,8 +143,8 @@ def _ceilings(ceilings: Mapping[str, Any]) -> dict[str, Figure]:
     for name, by_threads in flops.items():
         rates |= {f"{name} {threads}": rate for threads, rate in by_threads.items()}
     points = [
-        (each["row_bytes"], each["table_bytes"], each["row_s"])
-        for each in ceilings.get("gather") or ()
+        (gather["row_bytes"], gather["table_bytes"], gather["row_s"])
+        for gather in ceilings.get("gather") or ()
     ]
     times = {f"gather {row} {table} {ceilings.get('threads')}": s for row, table, s in points}
     times["call"] = ceilings.get("call_s")
@@ -150,12 +154,12 @@ def _ceilings(ceilings: Mapping[str, Any]) -> dict[str, Figure]:
         by_threads = ceilings.get("gather_by_threads") or {}
         rates |= {f"gather {row} {table} {n}": rate for n, rate in by_threads.items()}
     spread = ceilings.get("spread") or {}
-    found: dict[str, Figure] = {}
+    figures: dict[str, Figure] = {}
     kinds: tuple[tuple[Kind, dict[str, Any]], ...] = (("rate", rates), ("time", times))
     for kind, values in kinds:
         for name, value in values.items():
-            if _is_number(value) and name not in found:
+            if _is_number(value) and name not in figures:
                 share = spread.get(name) or 0.0
                 bounds = (value * (1 - share), value * (1 + share)) if share else (None, None)
-                found[f"{name}_s" if kind == "time" else name] = Figure(value, *bounds, kind)
-    return found
+                figures[f"{name}_s" if kind == "time" else name] = Figure(value, *bounds, kind)
+    return figures

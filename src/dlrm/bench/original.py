@@ -242,12 +242,12 @@ def layout(batch: Batch) -> Layout:
 
 
 @torch.no_grad()
-def _copy(ours: DLRM, its: Any) -> None:
-    tables = ours.embeddings
+def _copy(model: DLRM, its: Any) -> None:
+    tables = model.embeddings
     assert isinstance(tables, EmbeddingCollection)
     for t, bag in enumerate(its.emb_l):
         bag.weight.data.copy_(tables.table(t))
-    for mlp, layers in ((ours.bottom, its.bot_l), (ours.top, its.top_l)):
+    for mlp, layers in ((model.bottom, its.bot_l), (model.top, its.top_l)):
         linears = [layer for layer in layers if isinstance(layer, torch.nn.Linear)]
         for layer, its_layer in zip(mlp.linears(), linears, strict=True):
             its_layer.weight.data.copy_(layer.weight)

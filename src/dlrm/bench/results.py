@@ -85,9 +85,9 @@ def machine() -> dict[str, Any]:
     """Return what a figure depends on besides the code: versions, hardware, threads and load."""
     from dlrm.planning.facts import facts
 
-    found = environment()
+    known = environment()
     return {
-        **{name: found[name] for name in (*VERSIONS, "cpu", "cores", "threads")},
+        **{name: known[name] for name in (*VERSIONS, "cpu", "cores", "threads")},
         "load": os.getloadavg()[0],
         "system": platform.system(),
         "machine": facts().fingerprint,
@@ -119,8 +119,8 @@ def save(rows: Sequence[Mapping[str, Any]], out: Path | None = None) -> Path:
     path = out or _usual(rows[0])
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        for each in rows:
-            file.write(json.dumps(_plain(each), allow_nan=False) + "\n")
+        for row in rows:
+            file.write(json.dumps(_plain(row), allow_nan=False) + "\n")
             file.flush()
     return path
 
@@ -145,14 +145,14 @@ def load(path: Path) -> list[dict[str, Any]]:
             continue
         try:
             # NaN and Infinity are no JSON, but some write them.
-            found = json.loads(line, parse_constant=lambda _: None)
+            row = json.loads(line, parse_constant=lambda _: None)
         except (ValueError, RecursionError) as error:
             problem = f"expected a row of results as JSON, found {_start(line)} ({error})"
             raise InputError(problem, file=path, line=number) from None
-        if not isinstance(found, dict) or not isinstance(found.get("suite"), str):
+        if not isinstance(row, dict) or not isinstance(row.get("suite"), str):
             problem = f'expected an object that says its "suite", found {_start(line)}'
             raise InputError(problem, file=path, line=number)
-        rows.append(found)
+        rows.append(row)
     if not rows:
         raise InputError("has no rows of results", file=path)
     return rows
@@ -171,9 +171,9 @@ def _start(line: bytes) -> str:
 def _plain(value: Any) -> Any:
     """Return a value that JSON has words for."""
     if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in value.items()}
+        return {str(name): _plain(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [_plain(part) for part in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
@@ -181,11 +181,11 @@ def _plain(value: Any) -> Any:
 
 @cache
 def _commit() -> str:
-    found = subprocess.run(
+    described = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         check=False,
     )
-    return found.stdout.strip() or "unknown"
+    return described.stdout.strip() or "unknown"

@@ -54,8 +54,8 @@ class ExplainResult:
                 lines.append(f"{listed - SHOWN:,} columns that matter less: see --json")
         for row in self.rows:
             for name, effects in row["labels"].items():
-                of = f", {name}" if len(row["labels"]) > 1 else ""
-                title = f"row {row['row']}{of}: score {effects['score']:.4f}"
+                label = f", {name}" if len(row["labels"]) > 1 else ""
+                title = f"row {row['row']}{label}: score {effects['score']:.4f}"
                 lines.append(_effects(title, effects["columns"]))
         if self.rows:
             lines.append(

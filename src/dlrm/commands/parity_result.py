@@ -101,8 +101,8 @@ class ParityResult:
         """Return the loss of one process, and below it how far off the others are."""
         parity = self.parity
         colors = dict(zip(parity.alone, STYLES, strict=False))
-        seen = [loss for losses in parity.alone.values() for loss in losses]
-        least, most = min(seen), max(seen)
+        values = [loss for losses in parity.alone.values() for loss in losses]
+        least, most = min(values), max(values)
         pad = 0.05 * (most - least) or 0.01
         above = draw(
             [Curve(losses, colors[name]) for name, losses in parity.alone.items()],

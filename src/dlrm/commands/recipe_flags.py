@@ -44,9 +44,9 @@ def recipe_config(recipe: str, flags: list[str]) -> TrainConfig:
 
 def _task(config: TrainConfig, flags: list[str]) -> Task:
     """Return what the labels are, as far as flags, a schema or a prepared dataset say it."""
-    if (asked := _value(flags, TASK)) is not None:
+    if (word := _value(flags, TASK)) is not None:
         # Of a word that is no task the parser speaks.
-        return next((task for task in get_args(Task) if task == asked), "classification")
+        return next((task for task in get_args(Task) if task == word), "classification")
     data = _value(flags, ("--data",)) or config.data
     if (Path(data) / MANIFEST_FILE).is_file():
         return Dataset.open(Path(data)).schema.task

@@ -48,7 +48,7 @@ class Traffic:
     @property
     def vectors_sent(self) -> tuple[float, ...]:
         """Bytes of vectors that each rank sends, by sample."""
-        return tuple(each * (self.world - 1) / self.world for each in self.vectors)
+        return tuple(size_bytes * (self.world - 1) / self.world for size_bytes in self.vectors)
 
     @property
     def gradients_sent(self) -> tuple[float, ...]:
@@ -77,7 +77,7 @@ class Traffic:
 
         """
         w = self.world
-        ids = max((*self.ids_sent, *(each * (w - 1) / w for each in self.ids)))
+        ids = max((*self.ids_sent, *(size_bytes * (w - 1) / w for size_bytes in self.ids)))
         vectors = max((*self.vectors_sent, *self.gradients_sent))
         return samples * (ids + 2 * vectors) + self.step_bytes
 

@@ -254,9 +254,9 @@ def load(
     numbers = read_progress(folder, step)
     averaged = "average" in numbers.get("crc32", {})
     file = "average" if averaged and optimizer is None else "model"
-    wanted = [file] if optimizer is None else [file, "optimizer", "progress"]
-    wanted += ["average"] * (average is not None and averaged and file != "average")
-    _check(path, wanted, numbers, world)
+    names = [file] if optimizer is None else [file, "optimizer", "progress"]
+    names += ["average"] * (average is not None and averaged and file != "average")
+    _check(path, names, numbers, world)
     with opened(path, file) as stored:
         if (problem := state.model_mismatch(model, stored)) is not None:
             raise CheckpointError(f"{path} belongs to another model: {problem}")
@@ -323,8 +323,8 @@ def read_progress(folder: Path, step: int) -> dict[str, Any]:
 
 
 def _known(numbers: dict[str, Any]) -> dict[str, Any]:
-    ours = {f.name for f in fields(Progress)}
-    return {name: value for name, value in numbers.items() if name in ours}
+    names = {f.name for f in fields(Progress)}
+    return {name: value for name, value in numbers.items() if name in names}
 
 
 def _crc32(path: Path) -> int:

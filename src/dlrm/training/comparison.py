@@ -117,8 +117,8 @@ class Comparison:
     def winner(self) -> Candidate | None:
         """The best candidate, if it differs from every other by more than the noise of seeds."""
         chances = [self.chance(self.best, other) for other in self.candidates[1:]]
-        told = [chance is not None and chance < LEVEL for chance in chances]
-        return self.best if told and all(told) else None
+        clear = [chance is not None and chance < LEVEL for chance in chances]
+        return self.best if clear and all(clear) else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return this comparison JSON-ready."""
@@ -380,10 +380,10 @@ def _no_shared_members(runs: Sequence[Run]) -> None:
     """Raise a RunError if two ensembles of equal settings have members of the same seed."""
     begins = sorted((from_dict(run.config).seed, str(run.path)) for run in runs)
     size = from_dict(runs[0].config).ensemble
-    for (seed, one), (following, other) in pairwise(begins):
+    for (seed, name), (following, other) in pairwise(begins):
         if size > 1 and following - seed < size:
             raise RunError(
-                f"{one} and {other} have members in common, whose seeds begin at {seed} and "
+                f"{name} and {other} have members in common, whose seeds begin at {seed} and "
                 f"{following}: train ensembles of {size} with --seed 0, {size}, {2 * size}, ... to "
                 "tell how much luck makes them differ"
             )
@@ -392,11 +392,11 @@ def _no_shared_members(runs: Sequence[Run]) -> None:
 def _same_rows(one: Run, other: Run) -> None:
     """Raise a RunError unless two runs were measured on the same rows of the same data."""
     for what in ("source", "splits"):
-        mine, theirs = one.dataset.get(what), other.dataset.get(what)
-        if mine != theirs:
+        mine, value_there = one.dataset.get(what), other.dataset.get(what)
+        if mine != value_there:
             raise RunError(
                 f"{one.path} and {other.path} were measured on different rows ({what}: {mine} "
-                f"against {theirs}); train both on the same prepared dataset to compare them"
+                f"against {value_there}); train both on the same prepared dataset to compare them"
             )
     if difference := one.schema.difference(other.schema):
         raise RunError(f"{one.path} and {other.path} have different features: {difference}")

@@ -209,8 +209,8 @@ def sweep(
         path = run.path / "compress" / name.replace(" ", "-")
         path.parent.mkdir(exist_ok=True)
         title = f"{name} ({number} of {len(trained)})"
-        theirs, _ = runner.complete(path, run.recipe, again, dataset, title=title)
-        candidate = _measured(name, method, load_model(theirs, device=cpu), split, config)
+        trained_run, _ = runner.complete(path, run.recipe, again, dataset, title=title)
+        candidate = _measured(name, method, load_model(trained_run, device=cpu), split, config)
         candidates.append(replace(candidate, run=str(path)))
     return Sweep(
         candidates=tuple(_beside(candidate, candidates[0]) for candidate in candidates),
@@ -253,6 +253,6 @@ def _beside(candidate: Candidate, base: Candidate) -> Candidate:
     """Return a candidate with its changes; undefined where the rows have one class only."""
     changes: dict[str, float | None] = {}
     for metric in ("auc", "log_loss", "rmse"):
-        ours, theirs = getattr(candidate, metric), getattr(base, metric)
-        changes[f"{metric}_change"] = None if None in (ours, theirs) else ours - theirs
+        value, base_value = getattr(candidate, metric), getattr(base, metric)
+        changes[f"{metric}_change"] = None if None in (value, base_value) else value - base_value
     return replace(candidate, **changes)

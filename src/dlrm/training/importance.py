@@ -119,7 +119,8 @@ def importance(
     first = "rmse" if schema.task == "regression" else "auc"
     labels = {
         label: sorted(
-            values, key=lambda of: -(of[first] if of[first] is not None else of["log_loss"])
+            values,
+            key=lambda entry: -(entry[first] if entry[first] is not None else entry["log_loss"]),
         )
         for label, values in zip(schema.labels, zip(*by_column, strict=True), strict=True)
     }
@@ -190,7 +191,7 @@ class _Measured:
         others = [self._of(logits) for logits in repeated]
         worse = []
         for k, losses in enumerate(self._losses):
-            rise = np.mean([theirs[k] - losses for theirs, _ in others], axis=0)
+            rise = np.mean([parts[k] - losses for parts, _ in others], axis=0)
             loss = mean_change(rise, self._weights)
             if self._task == "regression":
                 # The root of the mean, which rises with it.
@@ -200,7 +201,7 @@ class _Measured:
                 continue
             drop, before = None, self._placements[k]
             if before is not None:
-                fallen = np.mean([before - theirs[k] for _, theirs in others], axis=0)
+                fallen = np.mean([before - parts[k] for _, parts in others], axis=0)
                 drop = mean_change(fallen, self._weights, self._labels[:, k] != 0)
             worse.append(_named("auc", drop) | _named("log_loss", loss))
         return worse
@@ -250,7 +251,7 @@ def row_effects(
                     }
                     for column, off in effects
                 ),
-                key=lambda of: -abs(of["effect"]),
+                key=lambda entry: -abs(entry["effect"]),
             ),
         }
         for k, label in enumerate(schema.labels)

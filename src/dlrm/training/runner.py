@@ -140,7 +140,7 @@ def fit(
         path = ensemble.folder(run, number)
         titled = f"{title}, {which}" if title else which
         try:
-            theirs, _ = complete(path, run.recipe, member, dataset, title=titled, world=world)
+            trained, _ = complete(path, run.recipe, member, dataset, title=titled, world=world)
         except (Interrupted, KeyboardInterrupt) as stop:
             raise Interrupted(
                 f"stopped in {which}; go on with: dlrm train --run {run.path} --resume"
@@ -149,7 +149,7 @@ def fit(
             raise DivergedError(f"{which}: {error}") from error
         if number not in logged and not run.silent:
             who = {"model": member.model.name, "seed": member.seed}
-            run.log("member", member=number, **who, **asdict(training_stats(theirs)))
+            run.log("member", member=number, **who, **asdict(training_stats(trained)))
     return load_model(run, world)
 
 

@@ -32,11 +32,11 @@ def chance_of_difference(first: list[float], second: list[float]) -> float:
     """
     values = np.array([*first, *second])
     n, k = len(values), len(first)
-    seen = abs(values[:k].mean() - values[k:].mean())
+    observed = abs(values[:k].mean() - values[k:].mean())
     means = _regrouped(values, k)
     rest = (values.sum() - k * means) / (n - k)
     # Equal up to rounding counts as equal: the seen grouping is among them.
-    return float(np.mean(np.abs(means - rest) >= seen - 1e-12 * max(1.0, abs(values).max())))
+    return float(np.mean(np.abs(means - rest) >= observed - 1e-12 * max(1.0, abs(values).max())))
 
 
 def can_tell(first: int, second: int) -> bool:

@@ -77,11 +77,11 @@ def outcome_of(
         world: The processes, all of which call this; the losses are the first one's.
 
     """
-    wanted = config_of(config, variant, steps)
+    changed = config_of(config, variant, steps)
     path = folder / f"run-{world.size}"
     try:
-        run = runner.create(path, "parity", wanted, dataset, world)
-        loop.fit(wanted, dataset, run, world=world)
+        run = runner.create(path, "parity", changed, dataset, world)
+        loop.fit(changed, dataset, run, world=world)
         lines = run.metrics() if world.first else []
         outcome = Outcome(
             variant, tuple(line["loss"] for line in lines if line["event"] == "train")

@@ -113,15 +113,15 @@ def _copy(
     stored, parameters = dict(old.named_parameters()), dict(new.named_parameters())
     before = old.state_dict()
     for name, tensor in new.state_dict().items():
-        for place, one in rows.get(name, WHOLE):
-            tensor[place] = before[name][one]
+        for place, source in rows.get(name, WHOLE):
+            tensor[place] = before[name][source]
         if name not in parameters:
             continue
         kept = old_optimizer.state[stored[name]]
         for key, value in optimizer.state[parameters[name]].items():
             alike = value.shape == kept[key].shape
-            for place, one in WHOLE if alike else _known(rows[name]):
-                value[place] = kept[key][one]
+            for place, source in WHOLE if alike else _known(rows[name]):
+                value[place] = kept[key][source]
 
 
 def _rows(old: nn.Module, new: nn.Module, before: Schema, now: Schema) -> Rows:
@@ -173,9 +173,9 @@ def _rows(old: nn.Module, new: nn.Module, before: Schema, now: Schema) -> Rows:
 def _known(pairs: Pairs) -> Pairs:
     """Return the rows that were there before: of new ones an optimizer keeps nothing yet."""
     known = []
-    for place, one in pairs:
-        count = one.stop - one.start
-        known.append((slice(place.stop - count, place.stop), one))
+    for place, source in pairs:
+        count = source.stop - source.start
+        known.append((slice(place.stop - count, place.stop), source))
     return known
 
 

@@ -192,7 +192,7 @@ def _measure(trial: Trial, store: Tensor, seed: int, most_tries: int) -> Step:
     optimizer = trial.config.optim.build(parameter_groups(model))
     watched = Watched(model, train_step(trial.config, trial.schema, model, optimizer))
     batches = _batches(trial, seed)
-    of = parts(
+    stages = parts(
         model, works(model, ghost, trial.schema, trial.shape, trial.optimizer), trial.optimizer
     )
     for batch in batches[:WARM]:
@@ -201,8 +201,8 @@ def _measure(trial: Trial, store: Tensor, seed: int, most_tries: int) -> Step:
     while len(tries) < most_tries and tries[-1].interrupted > QUIET:
         time.sleep(PAUSE_S)
         tries.append(_timed(watched, batches))
-    best = min(tries, key=lambda each: each.interrupted)
-    return Step(tuple(measured(of, best.stages, best.seconds)), best.seconds)
+    best = min(tries, key=lambda attempt: attempt.interrupted)
+    return Step(tuple(measured(stages, best.stages, best.seconds)), best.seconds)
 
 
 @dataclass(frozen=True, slots=True)

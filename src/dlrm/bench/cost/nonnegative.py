@@ -38,12 +38,12 @@ def _inside(
 ) -> NDArray[np.float64]:
     """Return the solution over the free numbers; those that would fall below 0 are made fixed."""
     while True:
-        found = np.zeros_like(x)
-        found[free] = np.linalg.lstsq(a[:, free], b, rcond=None)[0]
-        below = free & (found <= 0)
+        solution = np.zeros_like(x)
+        solution[free] = np.linalg.lstsq(a[:, free], b, rcond=None)[0]
+        below = free & (solution <= 0)
         if not below.any():
-            return found
-        step = np.min(x[below] / np.maximum(x[below] - found[below], 1e-300))
-        x = x + step * (found - x)
+            return solution
+        step = np.min(x[below] / np.maximum(x[below] - solution[below], 1e-300))
+        x = x + step * (solution - x)
         free &= x > TOLERANCE
         x[~free] = 0.0

@@ -105,5 +105,5 @@ def chosen(names: str) -> tuple[Variant, ...]:
     if words and set(words) <= {REFERENCE.name}:
         others = ", ".join(list(VARIANTS)[1:])
         raise ConfigError(f"variants is {names}: nothing to compare with it; choose from: {others}")
-    wanted = {REFERENCE.name, *words} if words else set(VARIANTS)
-    return tuple(variant for variant in VARIANTS.values() if variant.name in wanted)
+    selected = {REFERENCE.name, *words} if words else set(VARIANTS)
+    return tuple(variant for variant in VARIANTS.values() if variant.name in selected)

@@ -81,12 +81,12 @@ class FeaturesConfig:
         categories = [column.name for column in columns if column.kind == "category"]
         for cross in self.crosses:
             size = {"pairs": 2, "triples": 3}.get(cross)
-            asked = (
+            settings = (
                 combinations(categories, size)
                 if size
                 else [tuple(name.strip() for name in cross.split("*"))]
             )
-            for names in asked:
+            for names in settings:
                 crosses[frozenset(names)] = Cross(columns=names, values=self._cross_values())
         return replace(schema, columns=columns, crosses=tuple(crosses.values()))
 
