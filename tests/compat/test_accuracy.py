@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlrm.batch import Batch
-from dlrm.compat.accuracy import correct, measure_accuracy, thresholded
 from dlrm.compat.batches import WHOLE, Data, Share
 from dlrm.compat.flags import Flags
+from dlrm.compat.measures import correct, measure_accuracy, thresholded
 from dlrm.errors import DatasetError
 from dlrm.models.dlrm import DLRM, DLRMConfig
 from dlrm.parallel.world import ALONE

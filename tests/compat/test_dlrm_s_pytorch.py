@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dlrm.compat import events
+from dlrm.compat import loop
 from dlrm.compat.flags import parse
 from dlrm.errors import MissingExtraError
 
@@ -344,7 +344,7 @@ def test_what_ends_a_run_from_outside(
     def ended(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(events.EventWriter, "scalars", ended)
+    monkeypatch.setattr(loop.EventWriter, "scalars", ended)
     result = run(*TINY)
     assert result.status == status
     assert result.err.startswith(f"dlrm_s_pytorch.py: {said}")
@@ -365,7 +365,7 @@ def test_tensorboard(folder: Path, monkeypatch: pytest.MonkeyPatch):
     def missing(*_: object, **__: object) -> None:
         raise MissingExtraError("TensorBoard events", "tensorboard")
 
-    monkeypatch.setattr(events, "EventWriter", missing)
+    monkeypatch.setattr(loop, "EventWriter", missing)
     ok(*TINY)
     result = run(*TINY, "--tensor-board-filename=events")
     assert result.status == 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.random import RandomState
 
 from dlrm.compat.criteo_log import batches_shuffled
-from dlrm.compat.mlperf import metrics_of
+from dlrm.compat.measures import metrics_of
 
 from .logs import write_log
 from .session import ok, run

@@ -7,21 +7,23 @@ debug mode takes its random numbers.
 
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stderr
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import asdict
 from io import StringIO
+from pathlib import Path
 
+import torch
 from numpy.random import RandomState
 
-from dlrm.compat.accuracy import measure_accuracy, thresholded
 from dlrm.compat.batches import Data
 from dlrm.compat.criteo_data import criteo_data
 from dlrm.compat.distributed import parallel, silent, spread_tables, start, translate
 from dlrm.compat.embeddings import new_embeddings, table_dimensions
 from dlrm.compat.flags import PROGRAM, Flags, flag, parse
 from dlrm.compat.loop import OPTIMIZERS, load, train
-from dlrm.compat.mlperf import MLLog, measure_mlperf
+from dlrm.compat.measures import measure_accuracy, measure_mlperf, thresholded
+from dlrm.compat.mlperf import MLLog
 from dlrm.compat.parameters import draw_parameters, new_generator
 from dlrm.compat.printing import (
     print_accuracy,
@@ -29,14 +31,17 @@ from dlrm.compat.printing import (
     print_batches,
     print_parameters,
 )
-from dlrm.compat.profiling import profiled
 from dlrm.compat.quantization import quantize
 from dlrm.compat.random_data import gaussian, random_data, synthetic, uniform
 from dlrm.errors import ConfigError, DlrmError, WorldError
+from dlrm.files import replacing, write_bytes
 from dlrm.models.dlrm import DLRM, DLRMConfig
 from dlrm.nn.embedding import materialize
 from dlrm.parallel.world import World
 from dlrm.training.rank_zero_first import rank_zero_first
+
+PROFILE_TABLE, PROFILE_TRACE = Path("dlrm_s_pytorch.prof"), Path("dlrm_s_pytorch.json")
+"""The names that the original's benchmark scripts look for, in the current folder."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -129,8 +134,8 @@ def _run(flags: Flags, world: World) -> None:
         net = thresholded(flags, parallel(model, world))
         with profiled(flags, world):
             if flags.mlperf_logging:
-                found = measure_mlperf(flags, net, data, world)
-                print(found.line(found.auc, found.accuracy), flush=True)
+                metrics = measure_mlperf(flags, net, data, world)
+                print(metrics.line(metrics.auc, metrics.accuracy), flush=True)
             else:
                 accuracy = measure_accuracy(flags, net, data, world)
                 print_accuracy(accuracy, accuracy)
@@ -139,6 +144,24 @@ def _run(flags: Flags, world: World) -> None:
             train(flags, data, model, rng, batches, world, mllog)
         if flags.debug_mode:
             print_parameters("updated parameters (weights and bias):", model, flags.print_precision)
+
+
+@contextmanager
+def profiled(flags: Flags, world: World) -> Iterator[None]:
+    """Profile the block on the first process, where `--enable-profiling` asks for it.
+
+    Writes a table of what took how long, and a trace that Chrome and Perfetto open.
+    """
+    if not (flags.enable_profiling and world.first):
+        yield
+        return
+    with torch.autograd.profiler.profile(record_shapes=True) as profile:
+        yield
+    assert profile is not None
+    table = profile.key_averages().table(sort_by="self_cpu_time_total")
+    write_bytes(PROFILE_TABLE, table.encode())
+    with replacing(PROFILE_TRACE) as unfinished:
+        profile.export_chrome_trace(str(unfinished))
 
 
 def read_data(flags: Flags, rng: RandomState) -> Data:

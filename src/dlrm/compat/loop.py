@@ -3,31 +3,28 @@
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from math import isnan
 from pathlib import Path
 
 from numpy.random import RandomState
-from torch import nn
 from torch.optim import Optimizer
 
 from dlrm.batch import Batch
 from dlrm.compat import saved_model
-from dlrm.compat.accuracy import correct, measure_accuracy, thresholded
 from dlrm.compat.batches import Data, Share
 from dlrm.compat.distributed import parallel, share_of
-from dlrm.compat.events import Events
 from dlrm.compat.flags import Flags
-from dlrm.compat.losses import original_loss
-from dlrm.compat.mlperf import MLLog, measure_mlperf
-from dlrm.compat.printing import Progress, print_accuracy, print_loaded
+from dlrm.compat.measures import TestPasses, correct, original_loss, thresholded
+from dlrm.compat.mlperf import MLLog
+from dlrm.compat.printing import Progress, print_loaded
 from dlrm.compat.saved_model import State
+from dlrm.errors import MissingExtraError
 from dlrm.models.dlrm import DLRM
 from dlrm.nn.embedding import parameter_groups
 from dlrm.optim import build
 from dlrm.optim.config import learning_rate
 from dlrm.parallel.world import World
 from dlrm.training.step import TrainStep
+from dlrm.training.tensorboard import EventWriter
 
 OPTIMIZERS = {"sgd": "sgd", "adagrad": "adagrad", "rwsadagrad": "rowwise_adagrad"}
 """The original's name of an optimizer -> this project's."""
@@ -44,15 +41,8 @@ def train(
 ) -> None:
     """Train for all epochs, with a test pass every `--test-freq` batches.
 
-    Args:
-        flags: Of the run.
-        data: Of the run.
-        model: Trained in place.
-        rng: Where random data come from; saved and loaded with the model.
-        batches: Batches in an epoch.
-        world: The processes, all of which call this; the first saves and prints.
-        mllog: For what `--mlperf-logging` prints.
-
+    The model is trained in place. Random data come from `rng`, which is saved and loaded with the
+    model. All processes call this; the first saves and prints.
     """
     mllog.settings(flags)
     optimizer = new_optimizer(flags, model)
@@ -114,60 +104,42 @@ def train(
             if flags.mlperf_logging and (reached := tests.reached(flags)):
                 print(f"MLPerf testing {reached} reached, stop training")
                 break
-    wanted = max(flags.mlperf_acc_threshold, flags.mlperf_auc_threshold) > 0
-    mllog.stop_run(success=not wanted or tests.reached(flags) is not None)
+    has_goal = max(flags.mlperf_acc_threshold, flags.mlperf_auc_threshold) > 0
+    mllog.stop_run(success=not has_goal or tests.reached(flags) is not None)
 
 
-@dataclass(slots=True)
-class TestPasses:
-    """The best that test passes have come to."""
+class Events:
+    """TensorBoard events in the folder of `--tensor-board-filename`, if tensorboard is installed.
 
-    __test__ = False
-    accuracy: float = 0.0
-    auc: float = 0.0
+    `first_step` is the step that a loaded model was saved at, else 0; `written` says whether this
+    process writes.
 
-    def measure(
-        self,
-        flags: Flags,
-        net: nn.Module,
-        data: Data,
-        world: World,
-        mllog: MLLog,
-        epoch: int,
-        share: float,
-    ) -> tuple[float, bool]:
-        """Measure the test samples after a share of an epoch, counted from 0, and print.
+    Raises:
+        MissingExtraError: A folder was asked for, but tensorboard is not installed.
 
-        Returns:
-            The accuracy, and whether this is the best pass so far.
+    """
 
-        """
-        if not flags.mlperf_logging:
-            accuracy = measure_accuracy(flags, net, data, world)
-            improved, self.accuracy = accuracy > self.accuracy, max(accuracy, self.accuracy)
-            print_accuracy(accuracy, self.accuracy)
-            return accuracy, improved
-        place = {"epoch_num": epoch + 1 + share}
-        mllog.start("eval", **place)
-        metrics = measure_mlperf(flags, net, data, world)
-        improved = metrics.auc > self.auc
-        self.accuracy = max(metrics.accuracy, self.accuracy)
-        self.auc = max(self.auc, metrics.auc)
-        print(metrics.line(self.auc, self.accuracy), flush=True)
-        mllog.event("eval_accuracy", None if isnan(metrics.auc) else metrics.auc, **place)
-        mllog.stop("eval", **place)
-        return metrics.accuracy, improved
+    def __init__(self, flags: Flags, first_step: int, *, written: bool = True):
+        folder = flags.tensor_board_filename
+        self.writer = None
+        if not written:
+            return
+        try:
+            self.writer = EventWriter(Path(folder), resumed_at=first_step or None)
+        except MissingExtraError:
+            # The original writes to the default folder unasked, so nobody needs to miss it.
+            if folder != Flags().tensor_board_filename:
+                raise
 
-    def reached(self, flags: Flags) -> str | None:
-        """Return the threshold that the best is above; None where it is above none."""
-        thresholds = {
-            "accuracy": (self.accuracy, flags.mlperf_acc_threshold),
-            "auc": (self.auc, flags.mlperf_auc_threshold),
-        }
-        for name, (value, threshold) in thresholds.items():
-            if 0 < threshold < value:
-                return f"{name} threshold {threshold}"
-        return None
+    def add(self, name: str, number: float, step: int) -> None:
+        """Write a number."""
+        if self.writer is not None:
+            self.writer.scalars(step, {name: number})
+
+    def close(self) -> None:
+        """End the file."""
+        if self.writer is not None:
+            self.writer.close()
 
 
 def new_optimizer(flags: Flags, model: DLRM) -> Optimizer:
@@ -209,12 +181,7 @@ def load(
 ) -> State:
     """Load the file of `--load-model` and print where it was saved.
 
-    Args:
-        flags: Of the run.
-        model: Its parameters are overwritten.
-        optimizer: None when the model is only tested.
-        rng: Overwritten where training goes on.
-        world: The processes, all of which load.
+    Without an optimizer the model is only tested. All processes load.
 
     Raises:
         CheckpointError: The file is missing, damaged, or of another model or optimizer.

@@ -1,0 +1,211 @@
+"""The original's losses and accuracies, and the metrics of MLPerf.
+
+Losses are of rounded probabilities, not of logits: one that float32 rounds to 0 or 1 has a loss of
+at most 100 and no gradient, where a loss of logits would still pull. Runs that blow up go on
+differently, and what is printed depends on it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from math import isnan, log, nan
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dlrm.batch import Batch
+from dlrm.compat.batches import Data
+from dlrm.compat.distributed import share_of
+from dlrm.compat.flags import Flags
+from dlrm.compat.mlperf import MLLog
+from dlrm.compat.printing import print_accuracy
+from dlrm.errors import DatasetError
+from dlrm.metrics import auc
+from dlrm.parallel.world import World
+from dlrm.training.loss import Loss, mse
+
+
+def original_loss(flags: Flags) -> Loss:
+    """Return `--loss-function`: from logits (B, 1) and their batch to the mean over it."""
+
+    def loss(logits: Tensor, batch: Batch) -> Tensor:
+        return compute_loss(flags, logits, batch.labels)
+
+    return loss
+
+
+def compute_loss(flags: Flags, logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean loss of logits (B, 1), a scalar."""
+    probabilities = logits.sigmoid()
+    if flags.loss_function == "mse":
+        return mse(probabilities, labels)
+    if flags.loss_function == "bce":
+        return F.binary_cross_entropy(probabilities, labels)
+    loss = F.binary_cross_entropy(probabilities, labels, reduction="none")
+    return (torch.tensor(flags.loss_weights)[labels.long()] * loss).mean()
+
+
+class Thresholded(nn.Module):
+    """`--loss-threshold` t keeps probabilities within [t, 1 - t], by clamping the logits."""
+
+    def __init__(self, net: nn.Module, threshold: float):
+        super().__init__()
+        self.net = net
+        self.bound = log(1 / threshold - 1)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the clamped logits (B, 1)."""
+        return self.net(batch).clamp(-self.bound, self.bound)
+
+
+def thresholded(flags: Flags, net: nn.Module) -> nn.Module:
+    """Return what computes the logits (B, 1) that the original takes losses and accuracies of."""
+    if 0.0 < flags.loss_threshold < 1.0:
+        return Thresholded(net, flags.loss_threshold)
+    return net
+
+
+def correct(logits: Tensor, labels: Tensor) -> int:
+    """Return how many probabilities round to their label; one of exactly 1/2 rounds to 0."""
+    return int((logits.sigmoid().round() == labels).sum())
+
+
+@torch.no_grad()
+def measure_accuracy(flags: Flags, net: nn.Module, data: Data, world: World) -> float:
+    """Return the share of test samples, of all processes, whose probability rounds to their label.
+
+    All processes call this, with the net that `thresholded` returned.
+    """
+    right = samples = 0
+    for batch in _test_batches(flags, data, world):
+        right += correct(net(batch), batch.labels)
+        samples += sum(batch.parts or (len(batch),))
+    if not samples:
+        raise _nothing_to_test()
+    return int(world.sum(torch.tensor(right))) / samples
+
+
+def _test_batches(flags: Flags, data: Data, world: World) -> Iterator[Batch]:
+    """Yield this process' share of the test batches, which `--num-batches` limits too."""
+    batches = data.test.read(share=share_of(world))
+    return islice(batches, flags.num_batches) if flags.num_batches > 0 else iter(batches)
+
+
+def _nothing_to_test() -> DatasetError:
+    return DatasetError("there are no test samples: the last day of the log is empty")
+
+
+@dataclass(frozen=True, slots=True)
+class TestMetrics:
+    """The metrics of a test pass of `--mlperf-logging`; not a number where one is undefined."""
+
+    __test__ = False
+    recall: float
+    precision: float
+    f1: float
+    average_precision: float
+    auc: float
+    accuracy: float
+
+    def line(self, best_auc: float, best_accuracy: float) -> str:
+        """Return the line of the test pass, as the original prints it."""
+        return (
+            f"recall {self.recall:.4f}, precision {self.precision:.4f}, f1 {self.f1:.4f}, "
+            f"ap {self.average_precision:.4f}, auc {self.auc:.4f}, best auc {best_auc:.4f}, "
+            f"accuracy {self.accuracy * 100:3.3f} %, best accuracy {best_accuracy * 100:3.3f} %"
+        )
+
+
+def metrics_of(scores: NDArray[np.floating], labels: NDArray[np.floating]) -> TestMetrics:
+    """Return the metrics of (S,) probabilities and (S,) labels; those above 1/2 predict a 1."""
+    predicted, true = np.round(scores) == 1, labels == 1
+    hits = int((predicted & true).sum())
+    order = np.argsort(-scores, kind="stable")
+    # Samples of equal scores are retrieved together.
+    last = np.flatnonzero(np.diff(scores[order], append=-np.inf))
+    retrieved = true[order].cumsum()[last]
+    gained = np.diff(retrieved, prepend=0)
+    area = auc(scores, labels)
+    return TestMetrics(
+        recall=hits / true.sum() if true.any() else 0.0,
+        precision=hits / predicted.sum() if predicted.any() else 0.0,
+        f1=2 * hits / total if (total := predicted.sum() + true.sum()) else 0.0,
+        average_precision=float((gained * retrieved / (last + 1)).sum() / true.sum())
+        if true.any()
+        else 0.0,
+        auc=nan if area is None else area,
+        accuracy=float((np.round(scores) == labels).mean()),
+    )
+
+
+@torch.no_grad()
+def measure_mlperf(flags: Flags, net: nn.Module, data: Data, world: World) -> TestMetrics:
+    """Return the metrics of all test samples, of all processes, which call this.
+
+    Raises:
+        DatasetError: There are no test samples.
+
+    """
+    own = [torch.empty(0, 2)]
+    for batch in _test_batches(flags, data, world):
+        own.append(torch.cat([net(batch).sigmoid(), batch.labels], dim=1))
+    samples = torch.cat(world.gather(torch.cat(own)))
+    if not len(samples):
+        raise _nothing_to_test()
+    scores, labels = samples.double().numpy().T
+    return metrics_of(scores, labels)
+
+
+@dataclass(slots=True)
+class TestPasses:
+    """The best that test passes have come to."""
+
+    __test__ = False
+    accuracy: float = 0.0
+    auc: float = 0.0
+
+    def measure(
+        self,
+        flags: Flags,
+        net: nn.Module,
+        data: Data,
+        world: World,
+        mllog: MLLog,
+        epoch: int,
+        share: float,
+    ) -> tuple[float, bool]:
+        """Measure the test samples after a share of an epoch, counted from 0, and print.
+
+        Returns:
+            The accuracy, and whether this is the best pass so far.
+
+        """
+        if not flags.mlperf_logging:
+            accuracy = measure_accuracy(flags, net, data, world)
+            improved, self.accuracy = accuracy > self.accuracy, max(accuracy, self.accuracy)
+            print_accuracy(accuracy, self.accuracy)
+            return accuracy, improved
+        place = {"epoch_num": epoch + 1 + share}
+        mllog.start("eval", **place)
+        metrics = measure_mlperf(flags, net, data, world)
+        improved = metrics.auc > self.auc
+        self.accuracy = max(metrics.accuracy, self.accuracy)
+        self.auc = max(self.auc, metrics.auc)
+        print(metrics.line(self.auc, self.accuracy), flush=True)
+        mllog.event("eval_accuracy", None if isnan(metrics.auc) else metrics.auc, **place)
+        mllog.stop("eval", **place)
+        return metrics.accuracy, improved
+
+    def reached(self, flags: Flags) -> str | None:
+        """Return the threshold that the best is above; None where it is above none."""
+        thresholds = {
+            "accuracy": (self.accuracy, flags.mlperf_acc_threshold),
+            "auc": (self.auc, flags.mlperf_auc_threshold),
+        }
+        for name, (value, threshold) in thresholds.items():
+            if 0 < threshold < value:
+                return f"{name} threshold {threshold}"
+        return None
