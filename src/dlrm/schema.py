@@ -132,7 +132,7 @@ class Schema:
 
     @property
     def one_hot_features(self) -> tuple[Feature, ...]:
-        """Those with one id a sample, in the order of the columns of `Batch.ids`."""
+        """Features with one id a sample, in the order of the columns of `Batch.ids`."""
         return tuple(feature for feature in self.features if not feature.is_list)
 
     @property

@@ -34,7 +34,7 @@ _FOUND = frozenset((
 _FOUND_LIKE = ("_verdict", "_bytes", "_share", "_min", "_low", "_high", "_per_sample", "_way")
 _OF_OPS = ("flops", "bytes", "lines")
 _OF_A_STEP = ("steps", "loading_epoch_rows")
-"""Of a round; figures are of one step."""
+"""Findings of a whole round, while figures are of one step."""
 _FOUND_BY = {"ops": _OF_OPS, "train": _OF_A_STEP, "infer": _OF_A_STEP, "embedding": _OF_A_STEP}
 """Suite -> findings whose names are settings elsewhere."""
 

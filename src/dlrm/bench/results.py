@@ -24,7 +24,7 @@ from dlrm.errors import ConfigError, InputError
 from dlrm.training.environment import environment
 
 SCHEMA = 1
-"""Of the rows; rows of before there were schemas have none."""
+"""Version of the rows' format; older rows have none."""
 
 RESULTS = Path("benchmarks") / "results"
 """Where rows are kept, below the current folder: benchmarks run in the root of the repository."""

@@ -45,7 +45,7 @@ class Watch(Protocol):
         ...
 
     def leave(self, stage: str, phase: str) -> None:
-        """It ends."""
+        """End a stage of a phase."""
         ...
 
 

@@ -31,7 +31,7 @@ class Task:
 
     procs: int
     threads: int
-    """Of each process."""
+    """Threads of each process."""
     batch_size: int
     """Samples of a step, of all processes together."""
     arch: str = "criteo-kaggle"

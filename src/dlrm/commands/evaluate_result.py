@@ -25,7 +25,7 @@ class EvalResult:
 
     run: Path
     model: str
-    """Its name: `dlrm`, or `dlrm x 5` for an ensemble."""
+    """Name of the model: `dlrm`, or `dlrm x 5` for an ensemble."""
     data: Path
     split: str
     labels: dict[str, dict[str, Any]]
@@ -42,7 +42,7 @@ class EvalResult:
     only: str | None
     """The one metric that was asked for."""
     shares: list[Shares] = field(default_factory=list)
-    """Of each column the values that training did not see, and the missing ones."""
+    """Shares of the values of each column that training did not see, and of the missing ones."""
     raw: bool = False
     """Whether raw rows were measured, whose columns are shown beside training's."""
 

@@ -42,7 +42,7 @@ class ExperimentResult:
 
     folder: Path
     comparisons: dict[str, Comparison]
-    """By optimizer."""
+    """Comparison of the models with each optimizer."""
     report: Path | None
 
     def to_dict(self) -> dict[str, Any]:

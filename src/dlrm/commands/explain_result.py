@@ -23,15 +23,15 @@ class ExplainResult:
 
     run: Path
     model: str
-    """Its name: `dlrm`, or `dlrm x 5` for an ensemble."""
+    """Name of the model: `dlrm`, or `dlrm x 5` for an ensemble."""
     data: str
     split: str | None
-    """Of a prepared dataset; None of raw rows."""
+    """Split of a prepared dataset; None for raw rows."""
     measured: Importance | None
     """Over many rows; None where single ones were asked for."""
     rows: list[dict[str, Any]]
-    """Of each single row its number as `row`, and below `labels` what
-    `dlrm.training.importance.row_effects` says of it."""
+    """Single rows: the number of each as `row`, and below `labels` its effects, see
+    `dlrm.training.importance.row_effects`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the results JSON-ready."""

@@ -32,7 +32,7 @@ class ParityResult:
 
     @property
     def status(self) -> int:
-        """Of the command: 1 where losses are off by more than rounding explains."""
+        """Exit status of the command: 1 where losses are off by more than rounding explains."""
         return 0 if self.parity.holds else 1
 
     def to_dict(self) -> dict[str, Any]:

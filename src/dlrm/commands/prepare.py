@@ -42,7 +42,7 @@ class PrepareResult:
     splits: dict[str, int]
     """Rows of each split."""
     labels: dict[str, dict[str, float | None]]
-    """By label: `positive_rate`, or of real numbers `mean`; over all splits."""
+    """Label -> its `positive_rate`, or `mean` of real numbers, over all splits."""
     values: int
     """Ids of all tables together, without their rows for other values."""
     size_bytes: int

@@ -28,9 +28,9 @@ class TrainResult:
     run: Path
     """The run directory."""
     model: str
-    """Its name: `dlrm`, or `dlrm x 5` for an ensemble."""
+    """Name of the model: `dlrm`, or `dlrm x 5` for an ensemble."""
     evaluations: dict[str, dict[str, Any]]
-    """By split: `metrics`, and where known those of the `members`, the `optimum`, the
+    """Split -> its `metrics`, and where known those of the `members`, the `optimum`, the
     `trees` and the `baseline`; of several labels those of the first, and of each below `labels`."""
     effort: TrainingStats
     """What the training took; of an ensemble all members together."""

@@ -5,7 +5,7 @@ classifier.predict_proba(X)
 """
 
 import json
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from dlrm.estimators.sklearn_base import ClassifierMixin
 from dlrm.metrics import sigmoid
 
 CLASSES_FILE = "classes.json"
-"""Beside what every run has: what the two labels are called."""
+"""File with the names of the two labels, beside what every run has."""
 
 
 class Classifier(ClassifierMixin, Estimator):
@@ -32,23 +32,11 @@ class Classifier(ClassifierMixin, Estimator):
     task = "classification"
     classes_: NDArray[Any]
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train on a table.
-
-        Args:
-            X: A frame of pandas or Polars; or an array (n, features) of numbers, NaN where missing.
-            y: (n,) labels, of two different values.
-            sample_weight: (n,) how much each row counts, at least 0; None for 1 each.
-
-        Raises:
-            ValueError: X, y, a weight or a parameter is not what it should be.
-            DivergedError: The loss is no longer a number.
-
-        """
+    def _labels(self, y: NDArray[Any]) -> NDArray[np.uint8]:
+        """Check y and return 0 or 1 for each row; see `Estimator.fit`."""
         from sklearn.utils.multiclass import check_classification_targets, type_of_target
         from sklearn.utils.validation import assert_all_finite
 
-        frame, y = self._checked(X, y)
         # Asked first, because the next one warns of what it casts.
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
@@ -63,8 +51,7 @@ class Classifier(ClassifierMixin, Estimator):
                 f"y has one class alone, {self.classes_[0]!r}, in {len(y)} sample(s): "
                 "there is nothing to learn"
             )
-        self._train(X, frame, codes.astype(np.uint8), sample_weight)
-        return self
+        return codes.astype(np.uint8)
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Return the logit of each row (n,): above 0 where the second class is the likelier."""

@@ -7,6 +7,7 @@ is held in memory, as the bytes of its files.
 
 import json
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -54,7 +55,7 @@ _FEWEST_ROWS = 20
 """Fewest rows that are compared with those of training."""
 
 
-class Estimator(BaseEstimator):
+class Estimator(BaseEstimator, ABC):
     """A model of the catalogue that learns a label from a table.
 
     Abstract: see `dlrm.Classifier` and `dlrm.Regressor`. None leaves a parameter as `config` has
@@ -121,6 +122,27 @@ class Estimator(BaseEstimator):
         self.config = config
         self.random_state = random_state
         self.verbose = verbose
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train on a table.
+
+        Args:
+            X: A frame of pandas or Polars; or an array (n, features) of numbers, NaN where missing.
+            y: (n,) labels, of two different values; or any numbers in a regression.
+            sample_weight: (n,) how much each row counts, at least 0; None for 1 each.
+
+        Raises:
+            ValueError: X, y, a weight or a parameter is not what it should be.
+            DivergedError: The loss is no longer a number.
+
+        """
+        frame, y = self._checked(X, y)
+        self._train(X, frame, self._labels(y), sample_weight)
+        return self
+
+    @abstractmethod
+    def _labels(self, y: NDArray[Any]) -> NDArray[Any]:
+        """Check y (n,), and return it as the model learns it."""
 
     def save(self, path: str | Path) -> None:
         """Write the run directory, which `load` and the commands read.

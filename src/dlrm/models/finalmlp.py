@@ -41,7 +41,7 @@ class FinalMLP(nn.Module):
         width = self.numbers.width + len(names) * config.dim
         self.embeddings = config.tables.build(schema, config.dim)
         self.contexts = [names.index(name) if name else None for name in config.contexts]
-        """For each stream the feature whose embedding its gate sees; None for a learnt context."""
+        """Feature whose embedding the gate of each stream sees; None for a learnt context."""
         self.gates = nn.ModuleList(
             Gate(width, config.dim, config.gate, given=context is not None, dtype=dtype)
             for context in self.contexts
@@ -81,8 +81,8 @@ class FinalMLPConfig(DeepConfig):
     gate: int = 0
     """Hidden size of the gates, one a stream, that weigh its inputs; 0 for no gates."""
     contexts: tuple[str, str] = ("", "")
-    """For each stream's gate the categorical feature it depends on, such as the user's id for one
-    and the item's for the other; empty for gates that are the same for all samples."""
+    """Categorical feature that each stream's gate depends on, such as the user's id for one and the
+    item's for the other; empty for gates that are the same for all samples."""
 
     def __post_init__(self) -> None:
         self.check("dim", "heads", sizes=())

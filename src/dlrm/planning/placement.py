@@ -1,4 +1,4 @@
-"""From tables and a world to a plan: what is cut, what is copied, and where everything goes.
+"""A plan for tables and a world: what is cut, what is copied, and where everything goes.
 
 Nothing here knows tensors: a plan for a thousand tables and devices is made on a laptop.
 """
@@ -20,11 +20,11 @@ SHARDINGS: tuple[Sharding, ...] = ("auto", "table", "row", "column", "replicate"
 WIDE, LEAST_COLUMNS = 64, 32
 """Columns from which on `auto` cuts a table by them, and those that a part keeps at least."""
 LIMITS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15)
-"""Of what a rank has on average, what `auto` lets a table weigh uncut: tried in turn."""
+"""Shares of a rank's mean load that `auto` lets a table weigh uncut, tried in turn."""
 BALANCED = 1.15
 """Largest load over mean that needs no further cuts."""
 HARD_TO_PLACE = 0.7
-"""Of a device, a table that fills so much is cut."""
+"""Share of a device's memory from which a table is cut."""
 
 FEW_RANKS = 16
 """Rows that are cut go to all ranks alike where there are at most so many."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dlrm.training.config import TrainConfig
 
 MOST_DEVICES = 4096
-"""That are tried to find how many would do."""
+"""Most devices that are tried to find how many would do."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

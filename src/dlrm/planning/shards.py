@@ -39,12 +39,12 @@ class Table:
     may_replicate: bool = True
     """False where updates are rounded at random, so that copies would drift apart."""
     shared_row_bytes: int = 0
-    """Of `row_bytes`: what stands for the row as a whole, so that each part of its columns has it
-    too, such as the one number of row-wise Adagrad."""
+    """Part of `row_bytes` that stands for the row as a whole, so that each part of its columns has
+    it too, such as the one number of row-wise Adagrad."""
     features: int = 1
     """Features that share the table; a sample gets a vector for each."""
     lists: int = 0
-    """Of `features`: those of which a sample has a list of ids instead of one."""
+    """Number of the `features` of which a sample has a list of ids instead of one."""
 
     @property
     def size_bytes(self) -> int:
@@ -62,7 +62,7 @@ class Shard:
     """A part of a table on one rank: rows and columns from `first` up to, not including, `last`."""
 
     table: int
-    """Its position among the tables of the plan."""
+    """Position of the table in the plan."""
     rank: int
     first_row: int
     last_row: int
@@ -93,7 +93,7 @@ class Plan:
     """W, the number of ranks."""
     tables: tuple[Table, ...]
     kinds: tuple[Kind, ...]
-    """Of each table."""
+    """Kind of sharding of each table."""
     shards: tuple[Shard, ...]
 
     def of(self, table: int) -> tuple[Shard, ...]:

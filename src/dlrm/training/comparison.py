@@ -46,7 +46,7 @@ class Seed:
     elapsed_s: float | None = None
     samples_per_s: float | None = None
     run: str | None = None
-    """Its run directory; None for trees."""
+    """Run directory; None for trees."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +93,7 @@ class Comparison:
     task: Task = "classification"
     """The kind of the labels."""
     candidates: tuple[Candidate, ...]
-    """Those of the best mean first, which luck may have put there: see `winner`."""
+    """Candidates, the best mean first, which luck may have put there: see `winner`."""
     optimum: dict[str, Any] | None
     """The metrics of the truth, where it is known."""
 

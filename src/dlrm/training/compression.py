@@ -28,7 +28,7 @@ from dlrm.training.load import load_model
 
 PRECISIONS: tuple[TableDtype, ...] = get_args(TableDtype)
 METHODS = ("qr", "mixed_dim", "hash")
-"""Those that need training."""
+"""Compressions that need training."""
 
 TOLERANCE = 0.001
 """Share of the log loss that makes a difference between models of clicks, or of the RMSE between
@@ -93,7 +93,7 @@ class Sweep:
 
     @property
     def frontier(self) -> list[Candidate]:
-        """Those that no other beats in memory and `metric` both, the smallest first."""
+        """Candidates that no other beats in memory and `metric` both, the smallest first."""
         best: list[Candidate] = []
         for candidate in sorted(self.candidates, key=lambda c: (c.size_bytes, self.error(c))):
             if not best or self.error(candidate) < self.error(best[-1]):

@@ -51,11 +51,11 @@ class Importance:
     """How much worse the metrics get without each column."""
 
     rows: int
-    """That were measured."""
+    """Rows that were measured."""
     repeats: int
     """Times that each column was exchanged among them."""
     labels: dict[str, list[dict[str, Any]]]
-    """Of each label, the columns that matter most first: `column`, and by how much each metric is
+    """Label -> its columns, those that matter most first: `column`, and by how much each metric is
     worse with the ends of its 95% interval, as `auc`, `auc_low`, `auc_high`, `log_loss`, ... of
     clicks, `rmse`, ... of numbers; None where undefined."""
 

@@ -42,7 +42,7 @@ class LossConfig:
 
 
 Loss = Callable[[Tensor, Batch], Tensor]
-"""From logits (B, K) and their batch to a scalar: the mean loss over the batch."""
+"""Returns the mean loss over a batch, a scalar, of its logits (B, K)."""
 
 
 def loss_function(

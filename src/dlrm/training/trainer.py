@@ -43,7 +43,7 @@ class Trainer:
     optimizer: Optimizer
     loss: Loss
     draws: Draws
-    """Its random numbers."""
+    """Random numbers of the model: rounding and dropout."""
     loader: Loader
     """Batches of the training split."""
     average: Average

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TOLERANCE = 1e-9
-"""Of slopes, relative to the largest that there can be."""
+"""Tolerance of slopes, relative to the largest that there can be."""
 
 
 def solve(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -22,11 +22,11 @@ class Variant:
     name: str
     kind: Kind
     what: str
-    """In words."""
+    """Description of the variant in words."""
     precision: ComputeDtype = "fp32"
-    """Of the MLPs' products."""
+    """Number format of the MLPs' products."""
     storage: Storage = "fp32"
-    """Of the tables in training."""
+    """Storage of the tables in training."""
     qat: QAT = "none"
     """Codes that the tables are trained for."""
     to: Bits | None = None
@@ -85,7 +85,7 @@ VARIANTS: dict[str, Variant] = {
         Variant("aware-int2", "qat", "tables trained for 2 bits", qat="int2", to="int2"),
     )
 }  # fmt: skip
-"""By name, the reference first."""
+"""Variants by name, the reference first."""
 
 
 def chosen(names: str) -> tuple[Variant, ...]:

@@ -44,15 +44,15 @@ class Values:
     those of as many rows of any kind, out of fold for training rows. Surer than a mean where values
     are rare."""
     folds: int = 10
-    """Of target means: a training row's leaves out its whole fold."""
+    """Folds of target means: a training row's leaves out its whole fold."""
     prior: float = 10.0
-    """Of target means: rows at the overall mean that are added to those of each value."""
+    """Prior of target means: rows at the overall mean that are added to those of each value."""
     whole_log: bool = False
     """Raw values are numbered over all rows of a log, not over the training rows alone."""
     ids: IdOrder = "appearance"
-    """Of a whole log: ids by first appearance, or by frequency."""
+    """Order of ids that are numbered over a whole log: first appearance, or frequency."""
     modulo: int = 0
-    """Of a whole log: values are taken modulo this number first; 0 leaves them."""
+    """Number that values of a whole log are taken modulo first; 0 leaves them."""
 
     def __post_init__(self) -> None:
         if self.folds < 2:

@@ -41,9 +41,9 @@ class FeaturesConfig:
     """A number beside each category: by how many standard deviations its mean label is
     above that of as many rows of any kind, likewise."""
     folds: int | None = None
-    """Of target means: a training row's leaves out its whole fold."""
+    """Folds of target means: a training row's leaves out its whole fold."""
     prior: float | None = None
-    """Of target means: rows at the overall mean that are added to those of each value."""
+    """Prior of target means: rows at the overall mean that are added to those of each value."""
     crosses: tuple[str, ...] = ()
     """Combinations that become categories: "A*B", "A*B*C", or `pairs` and `triples` for all of the
     categories."""

@@ -54,7 +54,7 @@ class Features:
     features: tuple[Feature, ...]
     """What becomes of the other columns, fitted."""
     layout: Layout | None = None
-    """Of libsvm lines."""
+    """Layout of libsvm lines; None for other files."""
     reading: Reading = field(default_factory=Reading)
     """What the user said of how texts are read."""
     folder: Path | None = field(default=None, compare=False)

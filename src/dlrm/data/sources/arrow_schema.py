@@ -12,7 +12,7 @@ import polars as pl
 
 _KEY = "ARROW:schema"
 _PREFIX_BYTES = 8
-"""Of a message: a mark and its length."""
+"""Bytes before a message: a mark and its length."""
 _HEADER, _FIELDS, _NAME, _DICTIONARY = 2, 1, 0, 4
 """Places of what is needed among the entries of a message, a schema and a field."""
 

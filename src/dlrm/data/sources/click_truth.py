@@ -157,7 +157,7 @@ RESOLUTION = 2**24
 """Probabilities are multiples of 1 / RESOLUTION, so that float32 holds each exactly."""
 
 ALL_COUNTS = "counts"
-"""In a pair: the counts together, that is f."""
+"""Name, in a pair, of the counts together, that is f."""
 
 PAIRS: tuple[tuple[str, str], ...] = (
     ("C1", "C6"),
@@ -198,7 +198,7 @@ class Ids:
     vectors: Float
     """v (RANK, values + 1), of mean 0"""
     covariance: Float
-    """Of v, (RANK, RANK)"""
+    """(RANK, RANK) covariance of v"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,11 +206,11 @@ class Truth:
     """A planted truth. The columns are independent, so the variances of its parts just add up."""
 
     curves: dict[str, Curve]
-    """Of each count"""
+    """Count -> its curve"""
     direction: Float
     """The vector of the counts is this (RANK, 1) times f"""
     categories: dict[str, Ids]
-    """Of each category"""
+    """Category -> its ids"""
     factors: dict[tuple[str, str], float]
     """w of each pair"""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from dlrm.ops.storage import load, store
 
 MeanSquares = Callable[[Tensor, Tensor], Tensor]
-"""From distinct rows (U,), ascending, and their gradients (U, D) to the mean squares (U,)."""
+"""Returns the mean squares (U,) of distinct rows (U,), ascending, from their gradients (U, D)."""
 
 
 class UpdateOptions(TypedDict, total=False):
