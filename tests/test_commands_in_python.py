@@ -33,7 +33,7 @@ def test_it_is_a_typed_function_with_the_result_of_the_command(command):
     for parameter in parameters:
         assert f"{parameter}: " in documented
     module, _, attribute = COMMANDS[command][0].partition(":")
-    printed = get_type_hints(getattr(import_module(module), attribute))["return"]
+    printed = get_type_hints(getattr(import_module(f"dlrm.commands.{module}"), attribute))["return"]
     assert hints["return"] in (printed, *get_args(printed))
     assert hasattr(hints["return"], "to_dict")
 

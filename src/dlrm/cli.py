@@ -15,62 +15,48 @@ from typing import Any
 from dlrm.errors import DlrmError, Interrupted, UsageError, WorldError
 
 COMMANDS = {
-    "train": ("dlrm.commands.train:main", "Train a model, up to its scores and its report."),
-    "eval": ("dlrm.commands.evaluate:evaluate", "Measure a trained model on a split of the data."),
-    "plan": ("dlrm.commands.plan:main", "Say what a run would take, and where tables would lie."),
-    "parity": ("dlrm.commands.parity:main", "Show that several processes learn what one learns."),
-    "compare": ("dlrm.commands.compare:main", "Train several models on the same rows."),
-    "compress": ("dlrm.commands.compress:compress", "Make the tables of a run smaller."),
-    "experiment": ("dlrm.commands.experiment:main", "Repeat an experiment of the paper."),
-    "explain": ("dlrm.commands.explain:explain", "Say which columns matter to a trained model."),
+    "train": ("train:main", "Train a model, up to its scores and its report."),
+    "eval": ("evaluate:evaluate", "Measure a trained model on a split of the data."),
+    "plan": ("plan:main", "Say what a run would take, and where tables would lie."),
+    "parity": ("parity:main", "Show that several processes learn what one learns."),
+    "compare": ("compare:main", "Train several models on the same rows."),
+    "compress": ("compress:compress", "Make the tables of a run smaller."),
+    "experiment": ("experiment:main", "Repeat an experiment of the paper."),
+    "explain": ("explain:explain", "Say which columns matter to a trained model."),
     "embeddings": (
-        "dlrm.commands.embeddings:embeddings",
+        "embeddings:embeddings",
         "Write the vectors that a trained model has of the values of a column.",
     ),
-    "predict": ("dlrm.commands.predict:predict", "Score raw data with a trained model."),
-    "report": ("dlrm.commands.report:report", "Draw the report of a run again."),
-    "data generate": (
-        "dlrm.commands.generate:generate",
-        "Write a generated click log as raw text.",
-    ),
-    "data infer": ("dlrm.commands.infer:infer", "Write what a table's columns are, to be edited."),
-    "data prepare": ("dlrm.commands.prepare:prepare", "Turn raw data into a prepared dataset."),
-    "data describe": ("dlrm.commands.describe:describe", "Show what is in a prepared dataset."),
+    "predict": ("predict:predict", "Score raw data with a trained model."),
+    "report": ("report:report", "Draw the report of a run again."),
+    "data generate": ("generate:generate", "Write a generated click log as raw text."),
+    "data infer": ("infer:infer", "Write what a table's columns are, to be edited."),
+    "data prepare": ("prepare:prepare", "Turn raw data into a prepared dataset."),
+    "data describe": ("describe:describe", "Show what is in a prepared dataset."),
     "bench machine": (
-        "dlrm.commands.bench.machine:bench_machine",
+        "bench.machine:bench_machine",
         "Measure what this machine can do, and keep it.",
     ),
-    "bench train": (
-        "dlrm.commands.bench.training:main",
-        "Show where the time of a training step goes.",
-    ),
-    "bench infer": ("dlrm.commands.bench.inference:main", "Show where the time of scoring goes."),
-    "bench ops": (
-        "dlrm.commands.bench.ops:bench_ops",
-        "Time single operators over sweeps of settings.",
-    ),
+    "bench train": ("bench.training:main", "Show where the time of a training step goes."),
+    "bench infer": ("bench.inference:main", "Show where the time of scoring goes."),
+    "bench ops": ("bench.ops:bench_ops", "Time single operators over sweeps of settings."),
     "bench original": (
-        "dlrm.commands.bench.original:bench_original",
+        "bench.original:bench_original",
         "Time the training step beside the original's.",
     ),
     "bench embedding": (
-        "dlrm.commands.bench.embedding:bench_embedding",
+        "bench.embedding:bench_embedding",
         "Time the embedding tables beside those of torch and FBGEMM.",
     ),
     "bench numerics": (
-        "dlrm.commands.bench.numerics:main",
+        "bench.numerics:main",
         "Show what fewer bits cost in accuracy, and what they bring.",
     ),
-    "bench diff": (
-        "dlrm.commands.bench.diff:bench_diff",
-        "Say what got slower between two files of results.",
-    ),
-    "bench report": (
-        "dlrm.commands.bench.report:bench_report",
-        "Draw files of results as one page.",
-    ),
+    "bench diff": ("bench.diff:bench_diff", "Say what got slower between two files of results."),
+    "bench report": ("bench.report:bench_report", "Draw files of results as one page."),
 }
-"""Name of a command -> the function behind it, imported when called, and what it does."""
+"""Name of a command -> the function behind it in `dlrm.commands`, imported when called, and what it
+does."""
 
 OPTIONS = """Options of every command:
   --json     the last line on standard output is one JSON object with the results
@@ -113,7 +99,7 @@ def main(
     debug = _take(words, "--debug")
     module, _, function = COMMANDS[name][0].partition(":")
     try:
-        command = getattr(import_module(module), function)
+        command = getattr(import_module(f"dlrm.commands.{module}"), function)
         started()
         result = _call(command, words, f"dlrm {name}")
         _show(result, as_json)
