@@ -337,7 +337,7 @@ def test_a_missing_backend_is_said_once(
         assert main([f"--dist-backend={backend}"]) == 1
         err = capsys.readouterr().err
         assert said in err if rank == 0 else not err
-        assert main(["--dist-backend=gloo", "--use-gpu"]) == 2
+        assert main(["--dist-backend=gloo", "--save-onnx"]) == 2
         assert bool(capsys.readouterr().err) == (rank == 0)
 
 
