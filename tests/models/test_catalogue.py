@@ -15,7 +15,7 @@ from dlrm.models.deepfm import DeepFMConfig
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.models.mf import MFConfig
 from dlrm.nn.tables import TablesConfig
-from dlrm.schema import Feature
+from dlrm.schema import Feature, Schema
 
 OWN = '''
 """Attention over the history: its vectors weigh as much as they resemble the item's."""
@@ -150,3 +150,59 @@ def test_a_schema_without_what_the_model_needs_is_refused_in_the_words_of_the_se
     model = build(find(own)(), one_hot)
     with pytest.raises(ConfigError, match=r'"history" is no list feature; choose one of: \(none\)'):
         model(draw(one_hot, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        *(
+            (name, {"dim": 0}, "model.dim is 0")
+            for name in MODELS
+            if name not in ("lr", "wide_deep")
+        ),
+        *(
+            (name, {"dropout": share}, f"model.dropout is {share}")
+            for name in ("dlrm", "wide_deep", "deepfm", "dcn", "dcnv2", "xdeepfm", "finalmlp")
+            for share in (-0.1, 1.0)
+        ),
+        *(
+            (name, {"deep": (4, 0)}, "model.deep is .*: sizes must be positive")
+            for name in ("wide_deep", "deepfm", "dcn", "dcnv2", "xdeepfm")
+        ),
+        ("dlrm", {"projection": 0}, "model.projection is 0: it must be positive"),
+        ("dlrm", {"bottom": (4, 0)}, "model.bottom is .*: sizes must be positive"),
+        ("dlrm", {"top": (-1,)}, "model.top is .*: sizes must be positive"),
+        ("wide_deep", {"dim": -1}, "model.dim is -1"),
+        ("wide_deep", {"cross_rows": 0}, "model.cross_rows is 0"),
+        ("dcn", {"cross_layers": 0}, "model.cross_layers is 0"),
+        ("dcnv2", {"cross_layers": -1}, "model.cross_layers is -1"),
+        ("dcnv2", {"rank": -1}, "model.rank is -1"),
+        (
+            "dcnv2",
+            {"structure": "beside"},
+            'unknown structure "beside"; choose one of: parallel',
+        ),
+        ("xdeepfm", {"cin": ()}, "take deepfm"),
+        ("xdeepfm", {"cin": (4, 0)}, "model.cin is"),
+        ("finalmlp", {"first": ()}, "model.first is"),
+        ("finalmlp", {"second": (4, 0)}, "model.second is"),
+        ("finalmlp", {"heads": 0}, "model.heads is 0"),
+        (
+            "finalmlp",
+            {"heads": 3},
+            "model.heads is 3: it must divide .* model.first, 256",
+        ),
+        ("finalmlp", {"gate": -1}, "model.gate is -1"),
+        ("finalmlp", {"contexts": ("C1", "")}, "model.gate 0: no gates"),
+    ],
+)
+def test_settings_without_meaning_are_refused(name, wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        MODELS[name](**wrong)
+
+
+@pytest.mark.parametrize(("dense", "rows"), [(0, (7, 5, 3)), (4, (7,))])
+@pytest.mark.parametrize("name", ["dcn", "dcnv2", "finalmlp"])
+def test_no_dense_feature_or_one_categorical_is_enough(name, dense, rows):
+    schema = Schema.one_hot(dense, rows)
+    assert build(MODELS[name](), schema)(draw(schema, 2)).isfinite().all()

@@ -1,14 +1,11 @@
 """DCN against its equation, layer after layer in float64, and a case by hand."""
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batches import draw
 from dlrm.batch import Batch
-from dlrm.errors import ConfigError
 from dlrm.models import another, build
 from dlrm.models.dcn import DCN, DCNConfig
 from dlrm.models.dlrm import DLRMConfig
@@ -85,26 +82,6 @@ def test_config_builds_it_for_a_schema():
     assert [tuple(layer.weight.shape) for layer in model.deep.linears()] == [(8, 13), (2, 8)]
     # Rows start small for any size of table.
     assert float(model.embeddings.get_parameter("weight").detach().abs().max()) < 0.1
-
-
-@pytest.mark.parametrize(("dense", "rows"), [(0, (7, 5, 3)), (4, (7,))])
-def test_no_dense_feature_or_one_categorical_is_enough(dense, rows):
-    schema = make_schema(dense=dense, rows=rows)
-    assert build(DCNConfig(dim=3, deep=(8,)), schema)(draw(schema, 2)).isfinite().all()
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"dim": 0}, "model.dim is 0"),
-        ({"cross_layers": 0}, "model.cross_layers is 0"),
-        ({"deep": (4, 0)}, "must be positive"),
-        ({"dropout": 1.0}, "model.dropout is 1.0"),
-    ],
-)
-def test_settings_without_meaning_are_refused(wrong, message):
-    with pytest.raises(ConfigError, match=message):
-        DCNConfig(**wrong)
 
 
 def test_taken_into_a_recipe_it_keeps_the_sizes_but_starts_from_its_own_rows():

@@ -6,10 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batches import draw
 from dlrm.batch import Batch
-from dlrm.errors import ConfigError
-from dlrm.models import build
 from dlrm.models.dcnv2 import DCNV2, DCNV2Config, Structure
 from dlrm.nn.embedding import materialize
 from dlrm.schema import Schema
@@ -110,25 +107,3 @@ def test_config_builds_it_for_a_schema():
     shapes = [tuple(p.shape) for p in model.cross.parameters()]
     assert shapes == [(4, 13), (13, 4), (13,)] * 2
     assert model.last is None
-
-
-@pytest.mark.parametrize(("dense", "rows"), [(0, (7, 5, 3)), (4, (7,))])
-def test_no_dense_feature_or_one_categorical_is_enough(dense, rows):
-    schema = make_schema(dense=dense, rows=rows)
-    assert build(DCNV2Config(dim=3, deep=(8,)), schema)(draw(schema, 2)).isfinite().all()
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"dim": 0}, "model.dim is 0"),
-        ({"cross_layers": -1}, "model.cross_layers is -1"),
-        ({"rank": -1}, "model.rank is -1"),
-        ({"structure": "beside"}, 'unknown structure "beside"; choose one of: parallel, stacked'),
-        ({"deep": (0,)}, "must be positive"),
-        ({"dropout": -0.1}, "model.dropout is -0.1"),
-    ],
-)
-def test_settings_without_meaning_are_refused(wrong, message):
-    with pytest.raises(ConfigError, match=message):
-        DCNV2Config(**wrong)

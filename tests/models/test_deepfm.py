@@ -1,13 +1,11 @@
 """DeepFM against its equation, all pairs written out in float64."""
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 
 from batches import draw
 from dlrm.batch import Batch
-from dlrm.errors import ConfigError
 from dlrm.models import build
 from dlrm.models.deepfm import DeepFM, DeepFMConfig
 from dlrm.schema import Schema
@@ -74,16 +72,3 @@ def test_dropout_and_batch_norm_reach_the_mlp():
     assert any("running_mean" in name for name in model.state_dict())
     model.eval()
     assert torch.equal(model(batch), model(batch))
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"dim": 0}, "model.dim is 0"),
-        ({"deep": (-1,)}, "model.deep is"),
-        ({"dropout": 1.0}, "model.dropout is 1.0"),
-    ],
-)
-def test_settings_without_meaning_are_refused(wrong, message):
-    with pytest.raises(ConfigError, match=message):
-        DeepFMConfig(**wrong)

@@ -1,7 +1,5 @@
 """DLRM against its equation, rewritten in plain float64 numpy."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -126,17 +124,3 @@ def test_a_wrong_interaction_lists_the_choices():
     config = DLRMConfig(interaction="dott")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match=r'"dott"; choose one of: dot, cat, sum, projection'):
         config.build(make_schema())
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"dim": 0}, {"projection": 0}, {"bottom": (4, 0)}, {"top": (-1,)}]
-)
-def test_sizes_must_be_positive(wrong):
-    with pytest.raises(ConfigError, match="must be positive"):
-        DLRMConfig(**wrong)
-
-
-@pytest.mark.parametrize("dropout", [-0.1, 1.0])
-def test_dropout_is_a_share(dropout):
-    with pytest.raises(ConfigError, match=f"dropout is {dropout}"):
-        replace(DLRMConfig(), dropout=dropout)

@@ -5,10 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batches import draw
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError
-from dlrm.models import build
 from dlrm.models.finalmlp import FinalMLP, FinalMLPConfig
 from dlrm.nn.fusion import Gate
 from dlrm.nn.mlp import MLP
@@ -105,30 +103,6 @@ def test_config_builds_it_for_a_schema():
     first, second = model.gates
     assert [name for name, _ in first.named_parameters() if name == "context"] == []
     assert second.get_parameter("context").shape == (1, 3)
-
-
-@pytest.mark.parametrize(("dense", "rows"), [(0, (7, 5, 3)), (4, (7,))])
-def test_no_dense_feature_or_one_categorical_is_enough(dense, rows):
-    schema = make_schema(dense=dense, rows=rows)
-    assert build(FinalMLPConfig(dim=3, gate=4), schema)(draw(schema, 2)).isfinite().all()
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"dim": 0}, "model.dim is 0"),
-        ({"first": ()}, "model.first is"),
-        ({"second": (4, 0)}, "model.second is"),
-        ({"heads": 0}, "model.heads is 0"),
-        ({"heads": 3}, "model.heads is 3: it must divide the last size of model.first, 256"),
-        ({"gate": -1}, "model.gate is -1"),
-        ({"contexts": ("C1", "")}, "model.gate 0: no gates"),
-        ({"dropout": 1.0}, "model.dropout is 1.0"),
-    ],
-)
-def test_settings_without_meaning_are_refused(wrong, message):
-    with pytest.raises(ConfigError, match=message):
-        FinalMLPConfig(**wrong)
 
 
 def test_a_context_that_is_no_feature_lists_the_features():

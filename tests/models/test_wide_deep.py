@@ -190,17 +190,3 @@ def test_crosses_start_at_zero_and_without_them_there_are_none():
 def test_wrong_crosses_are_named(crosses, message):
     with pytest.raises(ConfigError, match=message):
         WideDeepConfig(crosses=crosses).build(make_schema())
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"dim": -1}, "model.dim is -1"),
-        ({"cross_rows": 0}, "model.cross_rows is 0"),
-        ({"deep": (-1,)}, "model.deep is"),
-        ({"dropout": 1.0}, "model.dropout is 1.0"),
-    ],
-)
-def test_settings_without_meaning_are_refused(wrong, message):
-    with pytest.raises(ConfigError, match=message):
-        WideDeepConfig(**wrong)

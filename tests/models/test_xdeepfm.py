@@ -106,18 +106,3 @@ def test_one_categorical_feature_is_enough_and_none_is_not():
     assert build(XDeepFMConfig(dim=3, deep=(8,)), schema)(draw(schema, 2)).isfinite().all()
     with pytest.raises(ConfigError, match="categorical features, and the data have none"):
         XDeepFMConfig().build(make_schema(rows=()))
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"dim": 0}, "model.dim is 0"),
-        ({"cin": ()}, "take deepfm"),
-        ({"cin": (4, 0)}, "model.cin is"),
-        ({"deep": (-1,)}, "model.deep is"),
-        ({"dropout": 1.5}, "model.dropout is 1.5"),
-    ],
-)
-def test_settings_without_meaning_are_refused(wrong, message):
-    with pytest.raises(ConfigError, match=message):
-        XDeepFMConfig(**wrong)
