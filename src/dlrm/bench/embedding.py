@@ -115,7 +115,7 @@ def measure(
     if (reason := unavailable(optimizer)) is not None:
         left_out["fbgemm"] = reason
     torch.manual_seed(0)
-    ours = Tables(arch, optimizer)
+    tables = Tables(arch, optimizer)
     bags = None if "bags" in left_out else Bags(arch, optimizer)
     fbgemm = (
         None if "fbgemm" in left_out else Fbgemm(arch.num_embeddings, arch.model.dim, optimizer)
@@ -131,7 +131,7 @@ def measure(
                 for _ in range(min(len(batches), 64))
             ]
             pairs = [(batch, grads[i % len(grads)]) for i, batch in enumerate(batches)]
-            candidates = {"ours": in_turn(ours.step, pairs, steps)}
+            candidates = {"ours": in_turn(tables.step, pairs, steps)}
             if bags is not None:
                 by_table = [
                     (batch.ids.long().t().contiguous(), torch.arange(batch_size), grad.unbind(1))

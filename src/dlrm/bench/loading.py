@@ -75,7 +75,7 @@ class Waiting:
         }
 
 
-def measure_waiting(arch: Arch, batch_size: int, ids: Ids, ours: LocalStep) -> Waiting:
+def measure_waiting(arch: Arch, batch_size: int, ids: Ids, local_step: LocalStep) -> Waiting:
     """Train an epoch over a prepared dataset and add up the waiting for its loader."""
     rows = max(EPOCH_ROWS if arch.rows_total > EPOCH_ROWS else 4096, LEAST_STEPS * batch_size)
     with tempfile.TemporaryDirectory() as name:
@@ -85,7 +85,7 @@ def measure_waiting(arch: Arch, batch_size: int, ids: Ids, ours: LocalStep) -> W
         began = time.perf_counter()
         for batch in loader.epoch():
             first = loader.waited_s if first is None else first
-            ours.step(batch)
+            local_step.step(batch)
         epoch_s = time.perf_counter() - began
     return Waiting(rows, epoch_s, loader.waited_s, first or 0.0)
 

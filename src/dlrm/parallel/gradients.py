@@ -130,6 +130,6 @@ def _buckets(parameters: list[nn.Parameter], group: Any) -> list[_Bucket]:
         kind = parameter.dtype, parameter.device
         alike.setdefault(kind, []).append(parameter)
         most = BUCKET_BYTES if buckets else FIRST_BUCKET_BYTES
-        if sum(each.nbytes for each in alike[kind]) >= most:
+        if sum(gradient.nbytes for gradient in alike[kind]) >= most:
             buckets.append(_Bucket(alike.pop(kind), group))
     return buckets + [_Bucket(rest, group) for rest in alike.values()]

@@ -110,8 +110,8 @@ class Heartbeat:
         self._own.end, self._own.parted = self._own.end or "done", True
         self._write()
         end = time.monotonic() + 2 * self.patience_s
-        while self.keeps and time.monotonic() < end and (seen := self._look()) is not None:
-            if all(seen[rank].parted for rank in self._others if rank not in self._gone):
+        while self.keeps and time.monotonic() < end and (beats := self._look()) is not None:
+            if all(beats[rank].parted for rank in self._others if rank not in self._gone):
                 break
             time.sleep(LOOK_S)
         self._parting.set()

@@ -87,7 +87,7 @@ class ParallelModel(nn.Module):
         self.exchange = exchange
         over_whole_batches(model, exchange)
         self.model = model
-        self._ahead = [each for each in embeddings_of(model) if not each.derived]
+        self._ahead = [part for part in embeddings_of(model) if not part.derived]
         dense = [
             parameter
             for parameters in parameter_groups(model)

@@ -132,21 +132,21 @@ class Record:
     @property
     def latest(self) -> Event | None:
         """The last evaluation during training on a split that is not trained on."""
-        seen = [event for split in reversed(SPLITS) for event in self.evaluations.get(split, ())]
-        return max(seen, key=lambda event: measure(event.get("step")), default=None)
+        events = [event for split in reversed(SPLITS) for event in self.evaluations.get(split, ())]
+        return max(events, key=lambda event: measure(event.get("step")), default=None)
 
     @property
     def final_step(self) -> int:
         """The step whose checkpoint the final evaluations are of: the best, or else the last."""
         known = (self.final.get("step"), (self.best or {}).get("step"))
         return next(
-            (int(step) for one in known if math.isfinite(step := measure(one))), self.last_step
+            (int(step) for row in known if math.isfinite(step := measure(row))), self.last_step
         )
 
     @property
     def last_step(self) -> int:
         """The last step that any event tells of; 0 when none does."""
-        events = [*self.steps, *(event for one in self.evaluations.values() for event in one)]
+        events = [*self.steps, *(event for rows in self.evaluations.values() for event in rows)]
         return max((int(measure(event.get("step"), 0)) for event in events), default=0)
 
 
@@ -281,6 +281,12 @@ def _features(schema: Schema) -> list[dict[str, Any]]:
     """Return the features as dataset.json would list them, as far as the schema knows."""
     sized = zip(schema.features, schema.num_embeddings, strict=True)
     return [
-        *({"name": one.name, "kind": one.kind, "num_embeddings": size} for one, size in sized),
-        *({"name": one.name, "kind": "dense", "num_embeddings": None} for one in schema.dense),
+        *(
+            {"name": feature.name, "kind": feature.kind, "num_embeddings": size}
+            for feature, size in sized
+        ),
+        *(
+            {"name": feature.name, "kind": "dense", "num_embeddings": None}
+            for feature in schema.dense
+        ),
     ]

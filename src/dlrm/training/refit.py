@@ -67,8 +67,8 @@ def _best_step(run: Run, config: TrainConfig) -> float:
     """Return the step of the best model, of an ensemble their mean."""
     runs = [Run(ensemble.folder(run, k)) for k in range(config.ensemble)]
     best = []
-    for one in runs if config.ensemble > 1 else [run]:
-        folder = checkpoint.folder(one)
+    for trained in runs if config.ensemble > 1 else [run]:
+        folder = checkpoint.folder(trained)
         numbers = checkpoint.read_progress(folder, checkpoint.steps(folder)[-1])
         best.append(numbers["step"] if numbers["best_step"] is None else numbers["best_step"])
     return sum(best) / len(best)

@@ -156,13 +156,13 @@ def optimizer_mismatch(model: nn.Module, optimizer: Optimizer, stored: Any) -> s
     return _mismatch(optimizer_wholes(model, optimizer), stored, skipped)
 
 
-def _mismatch(wanted: Mapping[str, Whole], stored: Any, skipped: tuple[str, ...]) -> str | None:
+def _mismatch(expected: Mapping[str, Whole], stored: Any, skipped: tuple[str, ...]) -> str | None:
     shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
-    for name in sorted(shapes.keys() | wanted.keys()):
-        theirs = shapes.get(name, "nothing")
-        ours = wanted[name].shape if name in wanted else "nothing"
-        if theirs != ours and not name.startswith(skipped):
-            return f"it has {theirs} for {name}, expected {ours}"
+    for name in sorted(shapes.keys() | expected.keys()):
+        stored_shape = shapes.get(name, "nothing")
+        shape = expected[name].shape if name in expected else "nothing"
+        if stored_shape != shape and not name.startswith(skipped):
+            return f"it has {stored_shape} for {name}, expected {shape}"
     return None
 
 

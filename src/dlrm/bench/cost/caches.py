@@ -58,13 +58,13 @@ class Levels:
         features, lines = [], []
         for point in points:
             rows = max(1, point.table_bytes // point.row_bytes)
-            each = Random(1.0, point.row_bytes, (rows,))
-            missed = [miss(each, capacity) for capacity in CAPACITIES]
+            lookups = Random(1.0, point.row_bytes, (rows,))
+            missed = [miss(lookups, capacity) for capacity in CAPACITIES]
             lines.append(_lines(point.row_bytes))
             features.append([*missed, *(m * (lines[-1] - 1) for m in missed)])
         seconds = np.array([point.row_s for point in points])
-        found = solve(np.array(features) / seconds[:, None], np.ones(len(seconds)))
-        first, rest = np.split(found, 2)
+        times = solve(np.array(features) / seconds[:, None], np.ones(len(seconds)))
+        first, rest = np.split(times, 2)
         return Levels(
             tuple(
                 Level(float(capacity), float(a), float(b))
@@ -98,10 +98,10 @@ class Levels:
         """
         return Levels(
             tuple(
-                Level(each.capacity_bytes * factor, each.first_s, each.rest_s)
-                if above_bytes < each.capacity_bytes <= below_bytes
-                else each
-                for each in self.levels
+                Level(level.capacity_bytes * factor, level.first_s, level.rest_s)
+                if above_bytes < level.capacity_bytes <= below_bytes
+                else level
+                for level in self.levels
             )
         )
 

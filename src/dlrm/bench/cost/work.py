@@ -95,12 +95,12 @@ class Work:
     @property
     def bytes(self) -> float:
         """Bytes moved."""
-        return self.stream_bytes + sum(each.bytes for each in self.random)
+        return self.stream_bytes + sum(lookups.bytes for lookups in self.random)
 
     @property
     def lines(self) -> float:
         """Cache lines moved."""
-        return self.stream_bytes / LINE_BYTES + sum(each.lines for each in self.random)
+        return self.stream_bytes / LINE_BYTES + sum(lookups.lines for lookups in self.random)
 
     @property
     def intensity(self) -> float:
@@ -138,7 +138,7 @@ class Terms:
     @property
     def total_s(self) -> float:
         """Where nothing overlaps."""
-        return sum(getattr(self, each.name) for each in fields(self))
+        return sum(getattr(self, term.name) for term in fields(self))
 
     @property
     def bound(self) -> str:
@@ -156,4 +156,4 @@ class Terms:
 
     def times(self, factor: float) -> "Terms":
         """Return every term times a factor."""
-        return Terms(*(factor * getattr(self, each.name) for each in fields(self)))
+        return Terms(*(factor * getattr(self, term.name) for term in fields(self)))

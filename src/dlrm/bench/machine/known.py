@@ -22,9 +22,9 @@ def known() -> Machine:
 
     That takes half a minute, and nothing else should compute meanwhile.
     """
-    found = kept()
-    if found is not None and found.ceilings.quiet and _fitted(found):
-        return found
+    profile = kept()
+    if profile is not None and profile.ceilings.quiet and _fitted(profile):
+        return profile
     with terminal.progress() as bar, Watch() as watch:
         machine = measured(bar)
     if kept() != machine:
@@ -76,12 +76,12 @@ def measured(bar: Progress) -> Machine:
 
 def made(ceilings: Ceilings, costs: dict[str, Any] | None = None) -> Machine:
     """Return this machine, just measured, with the cost model fitted beside its ceilings."""
-    found = environment()
+    known_facts = environment()
     return Machine(
         facts=facts(),
         ceilings=ceilings,
         versions={
-            **{name: str(found[name]) for name in ("dlrm", "python", "torch")},
+            **{name: str(known_facts[name]) for name in ("dlrm", "python", "torch")},
             "system": platform.system(),
         },
         taken=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -164,7 +164,9 @@ class TorchRecCollection(FusedCollection):
                     name=key,
                     embedding_dim=self._width,
                     num_embeddings=n,
-                    feature_names=[f"f{f}" for f, of in enumerate(layout.table_of) if of == t],
+                    feature_names=[
+                        f"f{f}" for f, table in enumerate(layout.table_of) if table == t
+                    ],
                 )
                 for t, (key, n) in enumerate(zip(self._table_keys, layout.sizes, strict=True))
             ],
@@ -186,7 +188,7 @@ class TorchRecCollection(FusedCollection):
                 places = as_placed(self._kinds, self._shards, layout.sizes, self.dim, world, device)
                 plan = dict(zip(self._table_keys, places, strict=True))
             row_wise = ShardingType.ROW_WISE.value
-            self._by_rows = any(each.sharding_type == row_wise for each in plan.values())
+            self._by_rows = any(sharding.sharding_type == row_wise for sharding in plan.values())
             env = ShardingEnv.from_local(world, self.exchange.rank)
             group = self.exchange.group if world > 1 else _alone(device.type)
             # With the group from the start it would make another one, by a call of all processes.
@@ -263,10 +265,10 @@ class TorchRecCollection(FusedCollection):
         parts = [_by_feature(b._replace(ids=self.checked_ids(b)), groups) for b in blocks]
         size, device = parts[0][1].shape[1], blocks[0].ids.device
         lengths = torch.zeros(len(self._keys), size, dtype=torch.int32, device=device)
-        wanted: list[int] = []
+        columns: list[int] = []
         for block, (_, own) in zip(blocks, parts, strict=True):
             places = [self._features.index(f) for f in groups[block.group]]
-            wanted += places
+            columns += places
             lengths[places[0] : places[-1] + 1] = own
         if self._by_rows and self.exchange.size > 1:
             # gloo cannot gather the gradients of row-wise tables from batches of different sizes.
@@ -276,7 +278,7 @@ class TorchRecCollection(FusedCollection):
         result = self._tables(bags).wait()
         pooled = result.values().view(-1, len(self._keys), self._width)
         keys = result.keys()
-        order = [keys.index(self._keys[place]) for place in wanted]
+        order = [keys.index(self._keys[place]) for place in columns]
         if order != list(range(len(keys))):
             pooled = pooled.index_select(1, torch.tensor(order, device=device))
         return pooled[:size, :, : self.dim]

@@ -70,7 +70,7 @@ def as_placed(
     for shard in shards:
         by_table.setdefault(shard.table, []).append(shard)
     for t, (kind, n) in enumerate(zip(kinds, rows, strict=True)):
-        ours = by_table[t]
+        table_shards = by_table[t]
         if kind == "replicate":
             placements.append(
                 ParameterSharding(
@@ -81,14 +81,14 @@ def as_placed(
             )
             continue
         if kind == "column":
-            by, parts = ShardingType.COLUMN_WISE, _columns(ours, n, width)
+            by, parts = ShardingType.COLUMN_WISE, _columns(table_shards, n, width)
         elif kind == "row" and _has_blocks(n, world):
             block = -(-n // world)
             ends = [min(n, block * r) for r in range(world + 1)]
             parts = [(r, ends[r], ends[r + 1], 0, width) for r in range(world)]
             by = ShardingType.ROW_WISE
         else:
-            by, parts = ShardingType.TABLE_WISE, [(ours[0].rank, 0, n, 0, width)]
+            by, parts = ShardingType.TABLE_WISE, [(table_shards[0].rank, 0, n, 0, width)]
         placements.append(
             ParameterSharding(
                 sharding_type=by.value,
@@ -148,8 +148,8 @@ def as_planned(
         constraints={
             config.name: ParameterConstraints(
                 sharding_types=[
-                    each.value
-                    for each in (by_row if _has_blocks(config.num_embeddings, world) else types)
+                    kind.value
+                    for kind in (by_row if _has_blocks(config.num_embeddings, world) else types)
                 ],
                 pooling_factors=[1.0] * len(config.feature_names),
             )

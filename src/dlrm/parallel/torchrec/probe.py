@@ -49,7 +49,7 @@ def probe(device: str = "cpu") -> None:
 
     """
     torch, torchrec = _version("torch"), _version("torchrec")
-    installed = {name: each for name in FBGEMM if (each := _version(name))}
+    installed = {name: version for name in FBGEMM if (version := _version(name))}
     if not torchrec or not installed or not all(map(_version, NEEDED)):
         raise MissingExtraError("the engine torchrec", "torchrec", then=INSTALL)
     name, fbgemm = next(iter(installed.items()))
