@@ -30,7 +30,7 @@ MOST_ROUNDS = 5
 """The original takes some ten seconds each."""
 LEAST_STEPS = 4
 EPOCH_ROWS = 1_048_576
-"""Of ours alone: long enough that its beginning is a small part, as in training."""
+"""Rows of an epoch of our loader alone: its beginning is a small part, as in training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Waiting:
     epoch_s: float
     waited_s: float
     first_s: float
-    """Of the waiting, that for the first batch, before which nothing can be read ahead."""
+    """Seconds of waiting for the first batch, before which nothing can be read ahead."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures with flat keys."""

@@ -34,7 +34,7 @@ class Measured:
     original: Timing | None
     limit: roofline.Roofline
     id_check: Timing
-    """Of turning ids into rows and checking them, apart from the step."""
+    """Time of turning ids into rows and checking them, apart from the step."""
     loading: Loading | None
 
     def to_dict(self) -> dict[str, Any]:

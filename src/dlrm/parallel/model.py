@@ -27,8 +27,8 @@ from dlrm.planning.shards import Kind, Plan, Shard
 M = TypeVar("M", bound=nn.Module)
 
 Engine = Callable[[EmbeddingCollection, Sequence[Kind], Sequence[Shard], Exchange], Collection]
-"""From a collection without memory, the kind of sharding of each of its tables, their shards on all
-processes, and the exchange with the others, to a collection that takes its place."""
+"""Returns what takes the place of a collection without memory, given the kind of sharding of each
+table, their shards on all processes, and the exchange with the others."""
 
 
 def parallelize(

@@ -37,7 +37,7 @@ class ProcessGroups:
     members: list[Member]
     """All processes, by rank"""
     group: dist.ProcessGroup | None = None
-    """For gradients and metrics"""
+    """The group for gradients and metrics"""
     exchange: dist.ProcessGroup | None = None
     """The same processes again, for embeddings"""
 

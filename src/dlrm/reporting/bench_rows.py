@@ -20,7 +20,7 @@ NEEDED = {
     "machine": ("facts", "ceilings"),
     "prediction": (),
 }
-"""By suite, what a row of it has to say to be drawn."""
+"""Suite -> keys that a row of it needs to be drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Step(Row):
 
     @property
     def operators(self) -> list[Row]:
-        """Its operators, each with its time and its work."""
+        """Operators of the step, each with its time and its work."""
         return self.each("operators")
 
     @property
@@ -115,7 +115,7 @@ class Host:
     """A row of the suite `machine`."""
 
     machine: str
-    """Its fingerprint."""
+    """Fingerprint of the machine."""
     facts: Facts
     ceilings: Ceilings
 
@@ -161,7 +161,7 @@ class Results:
 
     @property
     def headlines(self) -> list[Step]:
-        """Of each group the step with the largest batch."""
+        """The step with the largest batch of each group."""
         return [group[-1] for group in self.groups]
 
 

@@ -24,7 +24,7 @@ from dlrm.reporting.words import (
 )
 
 OVER_STEPS = {"classification": ("auc", "accuracy"), "regression": ("rmse", "mae")}
-"""By task, the metrics that are drawn over the steps."""
+"""Task -> the metrics that are drawn over the steps."""
 UNITS = {
     "auc": "AUC",
     "accuracy": "share of rows that are right",

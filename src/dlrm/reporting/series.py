@@ -22,7 +22,7 @@ class Line:
 
     label: str
     role: str
-    """Its colour."""
+    """Role of the curve, which gives its colour."""
     x: Floats
     y: Floats
     low: Floats

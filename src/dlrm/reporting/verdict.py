@@ -11,7 +11,7 @@ BASELINES = {
     "classification": {"lr": "logistic regression"},
     "regression": {"lr": "linear regression"},
 }
-"""By task, names of baselines in words; others are shown as they are."""
+"""Task -> names of baselines in words; others are shown as they are."""
 
 DIRECTIONS = {
     name: 1 if name in HIGHER_IS_BETTER else -1 for names in SELECTING.values() for name in names

@@ -30,7 +30,7 @@ CAPACITIES = (0, *(2**power for power in range(17, 31)))
 """Bytes of the levels that are tried: all that the curve does not ask for cost nothing. The first
 is paid by every row."""
 BINS = 120
-"""Of the rows of a table with unequal popularity."""
+"""Bins of the rows of a table with unequal popularity."""
 ROUNDS = 60
 
 
@@ -40,9 +40,9 @@ class Level:
 
     capacity_bytes: float
     first_s: float
-    """For its first line."""
+    """Seconds of the first line of a row."""
     rest_s: float
-    """For each further line."""
+    """Seconds of each further line of a row."""
 
 
 @dataclass(frozen=True, slots=True)

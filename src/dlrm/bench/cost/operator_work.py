@@ -30,13 +30,13 @@ from dlrm.nn.precision import ComputeDtype
 from dlrm.optim import find
 
 ID_BYTES, ROW_BYTES, OFFSET_BYTES = 4, 8, 8
-"""Of an id as it is given, of the number of its row in the stacked tables, of where a bag ends."""
+"""Bytes of an id as it is given, of its row in the stacked tables, and of the end of a bag."""
 PASSES, ITEM_BYTES = 3, 16
-"""Of our updates, over numbers of rows and places, to bring those of equal rows together."""
+"""Passes of our updates over numbers of rows and places, to bring those of equal rows together."""
 READ_BYTES: dict[Storage, int] = {"fp32": 4, "split": 2, "bf16": 2, "bf16_nearest": 2}
 """Storage -> bytes of a number of a row that a lookup reads."""
 NUMBER_BYTES: dict[ComputeDtype, int] = {"fp32": 4, "bf16": 2}
-"""Of what layers hand on."""
+"""Bytes of a number that layers hand on."""
 
 
 @dataclass(frozen=True, slots=True)

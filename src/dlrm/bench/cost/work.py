@@ -33,7 +33,7 @@ class Product:
 
     @property
     def padded_flops(self) -> int:
-        """Those of kernels that compute in blocks: sizes rounded up to whole vectors."""
+        """FLOP of kernels that compute in blocks: sizes rounded up to whole vectors."""
         k, n = (-(-size // VECTOR) * VECTOR for size in (self.k, self.n))
         return 2 * self.m * k * n
 
@@ -73,17 +73,17 @@ class Work:
     """What an operator has to do in one run."""
 
     calls: float = 1
-    """Of compiled kernels and torch's operators."""
+    """Calls of compiled kernels and torch's operators."""
     products: tuple[Product, ...] = ()
     dtype: ComputeDtype = "fp32"
-    """Of the products."""
+    """Number format of the products."""
     scalar_flops: float = 0.0
     """Operations beside the products."""
     stream_bytes: float = 0.0
     """Read and written in order."""
     random: tuple[Random, ...] = field(default=())
     passes_bytes: float = 0.0
-    """Of results that our kernels write in between, to read them again."""
+    """Bytes of results that our kernels write in between, to read them again."""
     passes: tuple[Random, ...] = field(default=())
     """Rows that they visit more often than they must."""
 
@@ -125,15 +125,15 @@ class Terms:
     """Seconds of an operator, by what they are spent on."""
 
     calls_s: float = 0.0
-    """On starting kernels."""
+    """Seconds of starting kernels."""
     compute_s: float = 0.0
-    """On arithmetic."""
+    """Seconds of arithmetic."""
     stream_s: float = 0.0
-    """On bytes in order."""
+    """Seconds of bytes in order."""
     latency_s: float = 0.0
-    """On waiting for rows at random places."""
+    """Seconds of waiting for rows at random places."""
     transfer_s: float = 0.0
-    """On moving such rows, beyond the first line of each."""
+    """Seconds of moving such rows, beyond the first line of each."""
 
     @property
     def total_s(self) -> float:
