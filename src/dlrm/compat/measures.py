@@ -32,20 +32,15 @@ def original_loss(flags: Flags) -> Loss:
     """Return `--loss-function`: from logits (B, 1) and their batch to the mean over it."""
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
-        return compute_loss(flags, logits, batch.labels)
+        probabilities, labels = logits.sigmoid(), batch.labels
+        if flags.loss_function == "mse":
+            return mse(probabilities, labels)
+        if flags.loss_function == "bce":
+            return F.binary_cross_entropy(probabilities, labels)
+        losses = F.binary_cross_entropy(probabilities, labels, reduction="none")
+        return (torch.tensor(flags.loss_weights)[labels.long()] * losses).mean()
 
     return loss
-
-
-def compute_loss(flags: Flags, logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean loss of logits (B, 1), a scalar."""
-    probabilities = logits.sigmoid()
-    if flags.loss_function == "mse":
-        return mse(probabilities, labels)
-    if flags.loss_function == "bce":
-        return F.binary_cross_entropy(probabilities, labels)
-    loss = F.binary_cross_entropy(probabilities, labels, reduction="none")
-    return (torch.tensor(flags.loss_weights)[labels.long()] * loss).mean()
 
 
 class Thresholded(nn.Module):

@@ -44,22 +44,6 @@ class Declaration:
     `SparseAdam`; None if there is none."""
 
     @property
-    def table_reads(self) -> int:
-        """Numbers read per updated number of a row: itself, its gradient, its own state.
-
-        The row's `state_per_table_row` come on top, once a row.
-        """
-        return 2 + self.state_per_table_number
-
-    @property
-    def table_writes(self) -> int:
-        """Numbers written per updated number of a row: itself and its own state.
-
-        The row's `state_per_table_row` come on top, once a row.
-        """
-        return 1 + self.state_per_table_number
-
-    @property
     def dense_reads(self) -> int:
         """Numbers read per number of a dense parameter: itself, its gradient, its state."""
         return 2 + self.state_per_dense_number

@@ -21,7 +21,6 @@ __all__ = [
     "adagrad_update",
     "adam_update",
     "aggregate",
-    "available",
     "dense_adagrad",
     "dense_adam",
     "dense_sgd",
@@ -34,8 +33,3 @@ __all__ = [
     "rowwise_adagrad_update",
     "sgd_update",
 ]
-
-
-def available() -> str | None:
-    """Return why these kernels cannot run here, or None: they always can."""
-    return None
