@@ -42,7 +42,7 @@ def check(svg: str) -> None:
 
 def curve(values: list[float], levels: list[Level] | None = None) -> str:
     drawn = line("a", "train", list(enumerate(values)))
-    return curves("a", [drawn], levels or [], y_label="AUC")
+    return curves("a", "t", [drawn], "AUC", levels or []).svg
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_the_settings_of_a_user_do_not_matter() -> None:
 
 def test_a_text_is_escaped() -> None:
     drawn = line("a", "train", [(0, 1)])
-    svg = curves("a", [drawn], y_label='<script>"&')
+    svg = curves("a", "t", [drawn], '<script>"&').svg
     assert '<script>"&' in [one.text for one in tree(svg).iter(f"{SVG}text")]
 
 
@@ -104,7 +104,7 @@ def test_levels_are_drawn_across_and_a_mark_around_a_point() -> None:
 
 def test_ticks_have_separators_and_differ() -> None:
     drawn = line("a", "train", [(0, 0.79251), (90_000, 0.79252)])
-    svg = curves("a", [drawn], y_label="AUC")
+    svg = curves("a", "t", [drawn], "AUC").svg
     texts = [text for one in tree(svg).iter(f"{SVG}text") if (text := (one.text or "").strip())]
     assert "50,000" in texts or "40,000" in texts
     numbers = [text for text in texts if text.startswith("0.79")]

@@ -37,23 +37,14 @@ HEADS = (
 )  # fmt: skip
 
 
-class Card(NamedTuple):
-    """The verdict of a step."""
+class Verdicts(NamedTuple):
+    """A card for each step."""
 
-    title: str
-    value: str
-    small: str
-    """Interval of the value."""
-    figures: str
-    finding: str
-    notes: Sequence[str]
-    doubts: str
-
-
-class Cards(NamedTuple):
-    """Cards beside each other."""
-
-    cards: Sequence[Card]
+    steps: Sequence[Step]
+    also: Sequence[str]
+    """Of each, changes that its verdict does not name."""
+    published: Sequence[str]
+    """Of each, what others measured."""
 
 
 class WhatIf(NamedTuple):
@@ -81,9 +72,19 @@ def role(name: str) -> str:
     return "muted" if words[:1] == ["other"] else SPARE[sum(map(ord, name)) % len(SPARE)]
 
 
-def verdicts(results: Results) -> list[Cards]:
-    """Return a card for each step."""
-    return [Cards([_card(step) for step in results.steps])] if results.steps else []
+def verdicts(results: Results) -> list[Verdicts]:
+    """Return what bounds each step, and what would help."""
+    steps = results.steps
+    return [Verdicts(steps, [*map(_also, steps)], [*map(_published, steps)])] if steps else []
+
+
+def _also(step: Step) -> str:
+    changes = [change for change in step.each("changes") if math.isfinite(change["gain"])]
+    return ", ".join(
+        f"{change['gain']:.2f}x by {change.text('what')}"
+        + (f" ({how})" if (how := change.text("how")) not in ("", "hardware") else "")
+        for change in changes[NAMED:CHANGES]
+    )
 
 
 def doubts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -91,32 +92,6 @@ def doubts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     others = [Row(row) for row in rows if row.get("suite") not in ("train", "infer")]
     warnings = dict.fromkeys(f"{r.text('suite')}: {r.doubts}" for r in others if r.doubts)
     return [f"Doubtful: {'; '.join(warnings)}."] if warnings else []
-
-
-def _card(step: Step) -> Card:
-    known = math.isfinite(step["step_low"] + step["step_high"])
-    between = f"{number(step['step_low'], 2)} to {number(step['step_high'], 2)} ms"
-    error = "how far off the model is, is not known"
-    if math.isfinite(step["model_error"]):
-        error = "on settings that it was not fitted to it is off by "
-        error += f"{percent(step['model_error'])} in the median"
-    model = f"The model says {number(step['predicted_ms'], 2)} ms for this step; {error}."
-    also = ", ".join(
-        f"{change['gain']:.2f}x by {change.text('what')}"
-        + (f" ({how})" if (how := change.text("how")) not in ("", "hardware") else "")
-        for change in [c for c in step.each("changes") if math.isfinite(c["gain"])][NAMED:CHANGES]
-    )
-    notes = (model, f"Also predicted: {also}." if also else "", _published(step))
-    rate, share = number(step["samples_per_s"], 0), percent(step["roofline_share"])
-    return Card(
-        step.label,
-        f"{number(step['step_ms'], 2)} ms",
-        between if known else "",
-        f"{rate} samples/s, {share} of the roofline",
-        step.text("verdict"),
-        list(filter(None, notes)),
-        step.doubts,
-    )
 
 
 def _published(step: Step) -> str:

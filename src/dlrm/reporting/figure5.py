@@ -7,8 +7,8 @@ from statistics import fmean
 
 from dlrm.reporting.charts.curves import curves
 from dlrm.reporting.comparison import mean_of
-from dlrm.reporting.page import Figure, Grid, Page, Section, Table, line_keys, line_note, save
-from dlrm.reporting.series import Line, line, window
+from dlrm.reporting.page import Figure, Grid, Page, Section, Table, save
+from dlrm.reporting.series import Line, line
 from dlrm.reporting.words import METRICS, number
 from dlrm.run import Run
 from dlrm.training.comparison import Candidate, Comparison
@@ -69,13 +69,8 @@ def _chart(optimizer: str, compared: Comparison) -> Figure:
     lines = [
         _curve(compared.of(name), split) for name in NAMES for split in ("train", "validation")
     ]
-    lines = [line for line in lines if len(line)]
     title = f"{OPTIMIZERS[optimizer]}: accuracy"
-    if not lines:
-        return Figure(title, "", "nothing was evaluated during training")
-    name = f"accuracy-{optimizer}"
-    drawing = curves(name, lines, y_label="share of rows that are right")
-    return Figure(title, drawing, line_note(lines, window(lines).hidden), line_keys(lines))
+    return curves(f"accuracy-{optimizer}", title, lines, "share of rows that are right")
 
 
 def _curve(candidate: Candidate, split: str) -> Line:

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 
 from dlrm.errors import MissingExtraError
 from dlrm.files import write_bytes
-from dlrm.reporting.charts.drawing import DASHES, PALETTE
-from dlrm.reporting.series import Level, Line
-from dlrm.reporting.words import compact
+from dlrm.reporting.charts.drawing import PALETTE
+from dlrm.reporting.words import number, percent
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -153,38 +152,6 @@ class Page:
     """Files of the templates' folder."""
 
 
-def level_keys(levels: Sequence[Level]) -> list[Key]:
-    """Return entries of a legend for levels."""
-    return [Key(level.label, level.role, dashes=DASHES[level.role]) for level in levels]
-
-
-def line_keys(lines: Sequence[Line]) -> list[Key]:
-    """Return entries of a legend for lines; lines of one label share one."""
-    first = {line.label: line for line in reversed(lines)}
-    return [
-        Key(label, first[label].role, "diamond" if first[label].role == "test" else "line",
-            first[label].dashes)
-        for label in dict.fromkeys(line.label for line in lines)
-    ]  # fmt: skip
-
-
-def line_note(lines: Sequence[Line], hidden: int = 0) -> str:
-    """Say what a reader could not see from drawn lines alone."""
-    sentences = []
-    groups = max((line.group for line in lines), default=1)
-    if groups > 1:
-        sentences.append(
-            f"Each point is the mean of {groups} measurements; the band holds them all."
-        )
-    if hidden:
-        points = "points are" if hidden > 1 else "point is"
-        sentences.append(f"{compact(hidden)} early {points} outside of the frame.")
-    if dropped := sum(line.dropped for line in lines):
-        what, are = ("measurement", "is") if dropped == 1 else ("measurements", "are")
-        sentences.append(f"{compact(dropped)} {what} {are} not finite and {are} not drawn.")
-    return " ".join(sentences)
-
-
 def render(page: Page) -> str:
     """Return the HTML of a page; equal pages give equal HTML.
 
@@ -204,7 +171,8 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     environment.filters["macro"] = lambda part: type(part).__name__.lower()
-    environment.filters["data"] = data
+    environment.filters.update(data=data, number=number, percent=percent)
+    environment.tests["known"] = isfinite
     scripts = [(TEMPLATES / name).read_text(encoding="utf-8") for name in page.scripts]
     return environment.get_template("page.html").render(
         page=page,

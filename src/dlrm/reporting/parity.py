@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from dlrm.reporting.charts.curves import curves, scale
+from dlrm.reporting.charts.curves import curves, line_keys, scale
 from dlrm.reporting.charts.drawing import COLOR, drawing, labels, level, logarithmic
-from dlrm.reporting.page import Figure, Grid, Key, Page, Section, Table, line_keys, save
+from dlrm.reporting.page import Figure, Grid, Key, Page, Section, Table, save
 from dlrm.reporting.series import Window, line
 from dlrm.training.parity import Parity
 from dlrm.training.variant import Outcome
@@ -97,9 +97,8 @@ def _losses(parity: Parity) -> Figure:
         line(name, role, enumerate(losses, start=1))
         for (name, losses), role in zip(parity.alone.items(), ROLES, strict=False)
     ]
-    drawn = curves("loss", lines, y_label="loss of a batch")
     note = "Those of all other ways lie upon these lines." if parity.holds else ""
-    return Figure("Loss of one process", drawn, note, line_keys(lines))
+    return curves("loss", "Loss of one process", lines, "loss of a batch", note=note)
 
 
 def _differences(parity: Parity) -> Figure:

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from dlrm.reporting.charts.curves import curves, draw_line, scale
+from dlrm.reporting.charts.curves import curves, draw_line, line_keys, line_note, scale
 from dlrm.reporting.charts.drawing import COLOR, drawing, labels, round_down, shares
-from dlrm.reporting.page import Figure, level_keys, line_keys, line_note
+from dlrm.reporting.page import Figure
 from dlrm.reporting.record import Event, Record
-from dlrm.reporting.series import Level, Line, Window, elapsed, line, window
+from dlrm.reporting.series import Level, Line, Window, elapsed, line
 from dlrm.reporting.verdict import DIRECTIONS, baseline_name, values
 from dlrm.reporting.words import (
     METRICS,
@@ -71,11 +71,11 @@ def _loss(record: Record) -> list[Figure]:
         "ring": _ring(record, "log_loss"),
     }
     if kind == "bce" and alone and of_clicks:
-        return [_curves("loss", title, [steps, *of_splits[1:]], UNITS["log_loss"], **around)]
+        return [curves("loss", title, [steps, *of_splits[1:]], UNITS["log_loss"], **around)]
     unit = f"{kind} per sample" if alone else f"{kind}, mean of the labels"
-    figures = [_curves("loss", title, [steps], unit)]
+    figures = [curves("loss", title, [steps], unit)]
     if alone and of_clicks:
-        figures.append(_curves("log-loss", "Log loss", of_splits, UNITS["log_loss"], **around))
+        figures.append(curves("log-loss", "Log loss", of_splits, UNITS["log_loss"], **around))
     return figures  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def _metric(record: Record, name: str) -> Figure:
         commoner = percent(max(rate, 1 - rate))
         note = f"Always saying the commoner label would be right for {commoner}. {note}".rstrip()
     drawing, levels = f"{name}-{record.place}", _levels(record, name)
-    return _curves(drawing, title, lines, UNITS[name], levels, _ring(record, name), note)
+    return curves(drawing, title, lines, UNITS[name], levels, _ring(record, name), note)
 
 
 def throughput(record: Record) -> Figure:
@@ -164,30 +164,12 @@ def _members(record: Record) -> list[Figure]:
     whole = line(f"{record.name}, of the best of each", "test", [(end, mean)])
     title = f"Validation {in_sentence(chosen)} of the members"
     if len(whole):
+        seen.append(whole)
         title += f"; their mean reaches {metric(chosen, mean)}"
     return [
-        _curves("loss", "Training loss of the members", losses, "loss per sample"),
-        _curves(chosen, title, [*seen, whole], METRICS.get(chosen, chosen)),
+        curves("loss", "Training loss of the members", losses, "loss per sample"),
+        curves(chosen, title, seen, METRICS.get(chosen, chosen)),
     ]  # fmt: skip
-
-
-def _curves(
-    name: str,
-    title: str,
-    lines: Sequence[Line],
-    unit: str,
-    levels: Sequence[Level] = (),
-    ring: tuple[float, float] | None = None,
-    note: str = "",
-) -> Figure:
-    drawn = [line for line in lines if len(line)]
-    if not drawn:
-        return Figure(title, "", "no step with a finite value was logged yet")
-    drawing = curves(name, drawn, levels, y_label=unit, mark=ring)
-    best = f"The ring is the best checkpoint, step {number(int(ring[0]))}." if ring else ""
-    notes = (note, best, line_note(lines, window(drawn, levels).hidden))
-    keys = [*line_keys(drawn), *level_keys(levels)]
-    return Figure(title, drawing, " ".join(filter(None, notes)), keys)
 
 
 def _loss_name(record: Record) -> str:

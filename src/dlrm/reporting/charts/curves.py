@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from dlrm.reporting.charts.drawing import (
     COLOR,
+    DASHES,
     drawing,
     labels,
     level,
@@ -12,8 +13,9 @@ from dlrm.reporting.charts.drawing import (
     logarithmic,
     ticks,
 )
+from dlrm.reporting.page import Figure, Key
 from dlrm.reporting.series import Level, Line, Window, window
-from dlrm.reporting.words import compact
+from dlrm.reporting.words import compact, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,24 +23,57 @@ if TYPE_CHECKING:
 
 def curves(
     name: str,
+    title: str,
     lines: Sequence[Line],
+    unit: str,
     levels: Sequence[Level] = (),
-    *,
-    y_label: str,
-    mark: tuple[float, float] | None = None,
-) -> str:
-    """Draw measurements over the steps of a training, with a ring around the point `mark`."""
+    ring: tuple[float, float] | None = None,
+    note: str = "",
+) -> Figure:
+    """Return a figure of measurements over the steps of a training, `ring` around a best one."""
+    drawable = [line for line in lines if len(line)]
+    if not drawable:
+        return Figure(title, "", "no step with a finite value was logged yet")
+    shown = window(drawable, levels)
     with drawing(name) as drawn:
         ax = drawn.axes[0]
-        scale(ax, window(lines, levels), lines)
+        scale(ax, shown, drawable)
         for known in levels:
             level(ax, known.value, known.role)
-        for line in lines:
+        for line in drawable:
             draw_line(ax, line)
-        if mark is not None:
-            ax.plot(*mark, "o", ms=9, mfc="none", mec=COLOR["ink"], mew=1.3, clip_on=False)
-        labels(ax, "training step", y_label)
-    return drawn.svg
+        if ring is not None:
+            ax.plot(*ring, "o", ms=9, mfc="none", mec=COLOR["ink"], mew=1.3, clip_on=False)
+            note += f" The ring is the best checkpoint, step {number(int(ring[0]))}."
+        labels(ax, "training step", unit)
+    keys = [Key(known.label, known.role, dashes=DASHES[known.role]) for known in levels]
+    note = f"{note} {line_note(lines, shown.hidden)}".strip()
+    return Figure(title, drawn.svg, note, [*line_keys(drawable), *keys])
+
+
+def line_keys(lines: Sequence[Line]) -> list[Key]:
+    """Return entries of a legend for lines; lines of one label share one."""
+    first = {line.label: line for line in reversed(lines)}
+    order = [first[label] for label in dict.fromkeys(line.label for line in lines)]
+    marks = {"test": "diamond"}
+    return [Key(line.label, line.role, marks.get(line.role, "line"), line.dashes) for line in order]
+
+
+def line_note(lines: Sequence[Line], hidden: int = 0) -> str:
+    """Say what a reader could not see from drawn lines alone."""
+    sentences = []
+    groups = max((line.group for line in lines), default=1)
+    if groups > 1:
+        sentences.append(
+            f"Each point is the mean of {groups} measurements; the band holds them all."
+        )
+    if hidden:
+        points = "points are" if hidden > 1 else "point is"
+        sentences.append(f"{compact(hidden)} early {points} outside of the frame.")
+    if dropped := sum(line.dropped for line in lines):
+        what, are = ("measurement", "is") if dropped == 1 else ("measurements", "are")
+        sentences.append(f"{compact(dropped)} {what} {are} not finite and {are} not drawn.")
+    return " ".join(sentences)
 
 
 def draw_line(ax: "Axes", line: Line) -> None:
