@@ -107,7 +107,8 @@ def drawing(name: str, height: float = LOW, *, rows: int = 1, grid: str = "y") -
         drawn = Drawing(list(axes[:, 0]))
         yield drawn
         # Once it is laid out, all parts are there to be named
-        figure.draw_without_rendering()
+        if (layout := figure.get_layout_engine()) is not None:
+            layout.execute(figure)
         figure.set_layout_engine("none")
         parts = figure.findobj()
         arrows = [arrow for part in parts if (arrow := getattr(part, "arrow_patch", None))]
