@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.data.encoded import Encoded, Lists
+from dlrm.data.encoded import Encoded
 from dlrm.data.split import SPLITS
 from dlrm.data.store import Dataset, verify
 from dlrm.errors import DatasetError
@@ -126,15 +126,6 @@ def check_labels(record: dict, schema: Schema, labels: np.ndarray) -> None:
                 assert record[key][name] == pytest.approx(function(y))
             else:
                 assert record[key][name] is None
-
-
-@pytest.mark.parametrize(
-    "offsets", [[0, 1, 2, 3], [0, 1, 2, 5, 5, 5], [1, 1, 2, 3, 6], [0, 3, 2, 3, 6], []]
-)
-def test_offsets_that_do_not_fit_their_block_are_refused(tmp_path, offsets):
-    block = replace(log(2), lists=Lists(np.zeros(6, np.int32), np.array(offsets, np.int64)))
-    with pytest.raises(DatasetError, match=r"2 rows of 2 lists with 6 ids .* expected 5 that rise"):
-        write(tmp_path / "out", [("train", block, slice(0, 2))])
 
 
 @pytest.mark.parametrize("absent", ["labels", "lists", "weights", "truth"])

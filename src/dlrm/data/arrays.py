@@ -9,9 +9,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dlrm.data.encoded import Encoded, Lists, consecutive, take
+from dlrm.data.encoded import Encoded, consecutive, take
 from dlrm.data.split import Rows
-from dlrm.data.store import LIST_IDS, LIST_OFFSETS, array_file, array_layout
+from dlrm.data.store import LIST_IDS, LIST_OFFSETS, array_file, array_layout, map_array
 from dlrm.errors import DatasetError
 from dlrm.files import sync, sync_folder
 from dlrm.schema import Schema, Task
@@ -75,7 +75,6 @@ class SplitWriter:
             for split in splits
         }
         self._ids = dict.fromkeys(self._arrays, 0)
-        self._labels = {split: LabelSums(schema.num_labels) for split in self._arrays}
         if LIST_OFFSETS in layout:
             for writers in self._arrays.values():
                 writers[LIST_OFFSETS].write(np.zeros(1, np.int64))
@@ -94,15 +93,10 @@ class SplitWriter:
                 writer.abandon()
 
     def write(self, split: str, block: Encoded, rows: Rows) -> None:
-        """Append some rows of a block to a split.
-
-        Args:
-            split: Its name.
-            block: n rows with labels, and with weights and the truth where this dataset has them.
-            rows: Which of them: a slice without a step, or numbers.
+        """Append some rows of a block of n rows to a split: a slice without a step, or numbers.
 
         Raises:
-            DatasetError: The offsets of the lists of the block do not fit its rows and ids.
+            DatasetError: The block lacks labels, lists, weights or the truth.
 
         """
         writers = self._arrays[split]
@@ -113,35 +107,18 @@ class SplitWriter:
             if array is None:
                 raise DatasetError(f"a block of {len(block)} rows has no {name}")
             writer.write(array[rows])
-        assert block.labels is not None
-        self._labels[split].add(block.labels[rows])
         if LIST_OFFSETS in writers:
-            lists = self._chosen_lists(block, rows)
+            if block.lists is None:
+                raise DatasetError(f"a block of {len(block)} rows has no lists of ids")
+            features = len(self._schema.list_features)
+            if isinstance(rows, slice):
+                start, stop, _ = rows.indices(len(block))
+                lists = consecutive(block.lists, features, start, max(start, stop))
+            else:
+                lists = take(block.lists, features, rows)
             writers[LIST_IDS].write(lists.ids)
             writers[LIST_OFFSETS].write(lists.offsets[1:] + self._ids[split])
             self._ids[split] += len(lists.ids)
-
-    def _chosen_lists(self, block: Encoded, rows: Rows) -> Lists:
-        """Return the lists of some rows of a block."""
-        count, features = len(block), len(self._schema.list_features)
-        lists = block.lists
-        if lists is None:
-            raise DatasetError(f"a block of {count} rows has no lists of ids")
-        lists = Lists(*lists)
-        if len(lists.offsets) != count * features + 1 or (
-            lists.offsets[0] != 0
-            or lists.offsets[-1] != len(lists.ids)
-            or (np.diff(lists.offsets) < 0).any()
-        ):
-            raise DatasetError(
-                f"a block of {count} rows of {features} lists with {len(lists.ids)} ids has "
-                f"{len(lists.offsets)} offsets, expected {count * features + 1} that rise from "
-                "0 to the number of ids"
-            )
-        if isinstance(rows, slice):
-            start, stop, _ = rows.indices(count)
-            return consecutive(lists, features, start, max(start, stop))
-        return take(lists, features, rows)
 
     def finish(self) -> dict[str, dict[str, Any]]:
         """Sync everything; return the entries of the splits in the manifest."""
@@ -149,44 +126,25 @@ class SplitWriter:
         for split, arrays in self._arrays.items():
             written = {name: writer.close() for name, writer in arrays.items()}
             sync_folder(self._folder / split)
-            sums = self._labels[split]
+            labels = map_array(self._folder, written["labels"])
             records[split] = {
-                "rows": sums.rows,
-                **sums.to_dict(self._schema.labels, self._schema.task),
+                "rows": len(labels),
+                **_label_numbers(labels, self._schema.labels, self._schema.task),
                 "arrays": written,
             }
         return records
 
 
-class LabelSums:
-    """What a manifest says of the K labels of a split."""
-
-    def __init__(self, labels: int):
-        self.rows = 0
-        self._positives = np.zeros(labels, np.int64)
-        self._sums = np.zeros(labels)
-        self._least, self._most = np.full(labels, np.inf), np.full(labels, -np.inf)
-
-    def add(self, labels: NDArray[Any]) -> None:
-        """Count rows (n, K)."""
-        if not len(labels):
-            return
-        self.rows += len(labels)
-        self._positives += np.count_nonzero(labels, axis=0)
-        self._sums += labels.sum(axis=0, dtype=np.float64)
-        self._least = np.minimum(self._least, labels.min(axis=0))
-        self._most = np.maximum(self._most, labels.max(axis=0))
-
-    def to_dict(self, names: Sequence[str], task: Task) -> dict[str, Any]:
-        """Return `positives` by label, or of real numbers `mean`, `min` and `max`, JSON-ready."""
-        if task == "classification":
-            return {"positives": dict(zip(names, self._positives.tolist(), strict=True))}
-        means = self._sums / max(self.rows, 1)
-        columns = {"mean": means, "min": self._least, "max": self._most}
-        return {
-            key: {
-                name: float(value) if self.rows else None
-                for name, value in zip(names, values, strict=True)
-            }
-            for key, values in columns.items()
-        }
+def _label_numbers(labels: NDArray[Any], names: Sequence[str], task: Task) -> dict[str, Any]:
+    """Return `positives` by label, or of real numbers `mean`, `min` and `max`, of labels (n, K)."""
+    if task == "classification":
+        positives = np.count_nonzero(labels, axis=0).tolist()
+        return {"positives": dict(zip(names, positives, strict=True))}
+    if not len(labels):
+        return {key: dict.fromkeys(names) for key in ("mean", "min", "max")}
+    columns = {
+        "mean": labels.mean(axis=0, dtype=np.float64),
+        "min": labels.min(axis=0),
+        "max": labels.max(axis=0),
+    }
+    return {key: dict(zip(names, map(float, of), strict=True)) for key, of in columns.items()}

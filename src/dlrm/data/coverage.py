@@ -72,11 +72,16 @@ class Coverage:
         for feature, model_input in features.inputs:
             if feature not in self._features.values():
                 self._features[model_input.name] = feature
-        ids = [pair for pair in features.inputs if pair[1].num_embeddings is not None]
-        single = [pair for pair in ids if pair[1].kind == "one_hot"]
-        several = [pair for pair in ids if pair[1].kind != "one_hot"]
-        self._single, self._several = _others(single), _others(several)
-        self._count = {model_input.name: np.zeros(2, np.int64) for _, model_input in ids}
+        # The id of unseen values; None where they have none.
+        self._single: list[tuple[str, int | None]] = []
+        self._several: list[tuple[str, int | None]] = []
+        for feature, model_input in features.inputs:
+            if (rows := model_input.num_embeddings) is not None:
+                known = not isinstance(feature, Number) and feature.table is not None
+                counted = self._single if model_input.kind == "one_hot" else self._several
+                counted.append((model_input.name, rows - 1 if known else None))
+        names = [name for name, _ in (*self._single, *self._several)]
+        self._count = {name: np.zeros(2, np.int64) for name in names}
         self._missing = dict.fromkeys(self._features, 0)
         self._looked = False
 
@@ -133,19 +138,6 @@ def warnings_of(shares: Iterable[Shares]) -> list[str]:
     warned = [warning for column in shares for warning in column.warnings()]
     more = [f"... and {len(warned) - _SHOWN} more columns"] if len(warned) > _SHOWN else []
     return warned[:_SHOWN] + more
-
-
-def _others(inputs: Iterable[tuple[Feature, Any]]) -> list[tuple[str, int | None]]:
-    """Return of each input its name, and the id of unseen values; None where they have none."""
-    return [
-        (
-            model_input.name,
-            None
-            if isinstance(feature, Number) or feature.table is None
-            else model_input.num_embeddings - 1,
-        )
-        for feature, model_input in inputs
-    ]
 
 
 def _missing(feature: Feature, values: pl.Series) -> int:

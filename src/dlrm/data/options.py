@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from dlrm.data.features.column import names_of
 from dlrm.data.features.config import FeaturesConfig
 from dlrm.data.sources.reading import Header, Reading
 from dlrm.data.sources.source import OnBadRow
@@ -139,12 +140,7 @@ class PrepareConfig:
     @property
     def reading(self) -> Reading:
         """How texts of tables are read, as far as it is said."""
-        return Reading(
-            separator=self.separator,
-            header=self.header,
-            skip_lines=self.skip_lines,
-            comment=self.comment,
-        )
+        return Reading(**{name: getattr(self, name) for name in names_of(Reading)})
 
     def check(self, *, fixed: bool, whole_log: bool) -> None:
         """Raise a ConfigError if a setting has no meaning for the data at hand."""

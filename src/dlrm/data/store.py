@@ -124,7 +124,7 @@ class Dataset:
         if name not in self.manifest["splits"]:
             raise unknown("split", name, self.splits)
         records = self.manifest["splits"][name]["arrays"]
-        mapped = {array: _map(self.path, record) for array, record in records.items()}
+        mapped = {array: map_array(self.path, record) for array, record in records.items()}
         lists = None
         if LIST_OFFSETS in mapped:
             lists = Lists(mapped.pop(LIST_IDS), mapped.pop(LIST_OFFSETS))
@@ -244,7 +244,7 @@ def _check_arrays(file: Path, manifest: dict[str, Any], schema: Schema) -> None:
                 )
 
 
-def _map(path: Path, record: dict[str, Any]) -> NDArray[Any]:
+def map_array(path: Path, record: dict[str, Any]) -> NDArray[Any]:
     """Map an array into memory, read-only."""
     shape, dtype = tuple(record["shape"]), np.dtype(record["dtype"])
     if 0 in shape:

@@ -9,10 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dlrm.data.applied import Known
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.config import FeaturesConfig
 from dlrm.data.features.features import Features
+from dlrm.data.features.labels import encode_weights
 from dlrm.data.options import PrepareConfig
+from dlrm.data.prepare import prepare as prepare_rows
+from dlrm.data.sources.frame import FrameSource
 from dlrm.data.sources.table_files import TableFiles
 from dlrm.data.store import verify
 from dlrm.errors import ConfigError, DlrmError, InputError
@@ -69,19 +73,21 @@ def test_several_labels_are_columns_of_one_array(tmp_path):
 def test_labels_come_back_when_rows_are_encoded(tmp_path):
     made = prepare(FRAME, tmp_path / "out", label=("click", "bought"), weight="weight", **WHOLE)
     features, train = Features.load(made.path), made.split("train")
-    encoded = features.encode(FRAME, labels=True)
-    np.testing.assert_array_equal(encoded.labels, train.labels)
-    np.testing.assert_array_equal(encoded.weights, train.weights)
+    encoded = [label.encode(FRAME[label.name]).to_list() for label in features.targets]
+    np.testing.assert_array_equal(np.transpose(encoded), train.labels)
+    np.testing.assert_array_equal(encode_weights(FRAME["weight"]), train.weights)
     unlabelled = features.encode(FRAME.drop("click", "bought", "weight"))
     assert (unlabelled.labels, unlabelled.weights) == (None, None)
-    np.testing.assert_array_equal(unlabelled.dense, encoded.dense)
+    np.testing.assert_array_equal(unlabelled.dense, train.dense)
     changed = FRAME.with_columns(pl.lit("perhaps").alias("bought"))
+    known = Known(features=features)
     with pytest.raises(
         InputError, match='row 1, column bought: is "perhaps", expected "yes" or "no"'
     ):
-        features.encode(changed, labels=True)
+        prepare_rows(FrameSource(changed), tmp_path / "changed", known=known)
+    light = FRAME.with_columns(pl.lit(-1.0).alias("weight"))
     with pytest.raises(InputError, match=r"row 1, column weight: .* expected a weight"):
-        features.encode(FRAME.with_columns(pl.lit(-1.0).alias("weight")), labels=True)
+        prepare_rows(FrameSource(light), tmp_path / "light", known=known)
 
 
 def test_labels_of_different_kinds(tmp_path):
@@ -121,7 +127,8 @@ def test_regression_takes_any_numbers(tmp_path):
     assert split["mean"]["rating"] == pytest.approx(FRAME["rating"].mean())
     assert (split["min"]["rating"], split["max"]["rating"]) == (1, 5)
     features = Features.load(made.path)
-    np.testing.assert_array_equal(features.encode(FRAME, labels=True).labels, expected)
+    back = [label.encode(FRAME[label.name]).to_list() for label in features.targets]
+    np.testing.assert_array_equal(np.transpose(back).astype(np.float32), expected)
     as_text = prepare(TableFiles([csv(FRAME, tmp_path / "t.csv")]), tmp_path / "csv", **asked)
     np.testing.assert_array_equal(as_text.split("train").labels, expected)
 
@@ -163,8 +170,8 @@ def test_labels_and_weights_in_any_format(tmp_path_factory, form):
     assert train.weights is not None
     np.testing.assert_allclose(train.weights, spent, rtol=1e-6)
     assert made.manifest["division"][0].startswith('label spent: written as "')
-    back = Features.load(made.path).encode(frame, labels=True)
-    np.testing.assert_array_equal(back.labels, train.labels)
+    (label,) = Features.load(made.path).targets
+    np.testing.assert_array_equal(label.encode(frame["spent"]), train.labels[:, 0])
     click = prepare(frame, folder / "c", label=("spent",), positive=">= 1000", **WHOLE)
     np.testing.assert_array_equal(click.split("train").labels[:, 0], spent >= 1000)
 

@@ -5,7 +5,7 @@ and a run directory, so that it can score raw rows on its own.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from dlrm.data.features.category import Category
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.few_rows import FewRows
 from dlrm.data.features.inputs import Input, Parts, assemble, named_apart, schema_of
-from dlrm.data.features.labels import Label, encode_labels
+from dlrm.data.features.labels import Label
 from dlrm.data.features.list import List, wrong_lists
 from dlrm.data.features.number import Number, encode_numbers, wrong_numbers
 from dlrm.data.features.number_text import without
@@ -125,28 +125,17 @@ class Features:
         """Return a frame without the texts that the schema says are missing."""
         return without(frame, self.columns.missing)
 
-    def encode(self, frame: pl.DataFrame, *, labels: bool = False) -> Encoded:
-        """Return rows as arrays.
-
-        Args:
-            frame: n rows with the columns in `needed`; others are not looked at.
-            labels: Whether the frame has labels, and weights where rows weigh.
+    def encode(self, frame: pl.DataFrame) -> Encoded:
+        """Return n rows with the columns in `needed` as arrays, without labels.
 
         Raises:
             DatasetError: A column is absent, or of another kind than the vocabulary.
-            InputError: A label or a weight is none; names the row.
 
         """
-        names = [*self.needed, *(self._label_columns if labels else ())]
         present = set(frame.columns)
-        if absent := [name for name in names if name not in present]:
+        if absent := [name for name in self.needed if name not in present]:
             raise DatasetError(f"the rows have no column {absent[0]}; they have {frame.columns}")
-        frame = self.cleaned(frame)
-        encoded = assemble(self._parts(frame), frame.height)
-        if not labels:
-            return encoded
-        stacked, weights = encode_labels(self.targets, self.columns, frame)
-        return replace(encoded, labels=stacked, weights=weights)
+        return assemble(self._parts(self.cleaned(frame)), frame.height)
 
     @cached_property
     def few_rows(self) -> FewRows:
@@ -211,11 +200,6 @@ class Features:
     def numbered_columns(self) -> tuple[str, ...]:
         """The raw columns whose values are numbered over a whole log."""
         return tuple(category.columns[0] for category in self._numbered.values())
-
-    @property
-    def _label_columns(self) -> tuple[str, ...]:
-        weight = self.columns.weight
-        return (*self.columns.labels, *((weight,) if weight is not None else ()))
 
     @cached_property
     def _tables(self) -> list[ValueTable]:

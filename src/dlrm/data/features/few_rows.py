@@ -29,11 +29,18 @@ from dlrm.data.threads import pool_lost
 
 TEXTS: frozenset[Any] = frozenset((pl.String, pl.Categorical, pl.Enum))
 """Types that hold texts."""
-_FLOATS: frozenset[Any] = frozenset((pl.Float32, pl.Float64))
-_WRITTEN_ALIKE: frozenset[Any] = frozenset(
+_INTEGERS: frozenset[Any] = frozenset(
     (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64, pl.Null)
 )
 """Types whose values Python writes as Polars does."""
+_FLOATS: frozenset[Any] = frozenset((pl.Float32, pl.Float64))
+_NUMBERS = _INTEGERS | _FLOATS | {pl.Boolean}
+_LISTS: frozenset[Any] = frozenset((pl.List, pl.Array))
+_NESTED = _LISTS | {pl.Struct, pl.Object}
+FEW_ROWS = 64
+"""More rows than these are encoded column by column."""
+Column = Sequence[Any]
+"""The values of n rows."""
 _SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
     map(chr, range(0x2000, 0x200B))
 )
@@ -53,7 +60,7 @@ def text_values(values: Sequence[Any], kind: type[pl.DataType]) -> list[str | No
     """
     if kind in TEXTS:
         return [None if value is None else _text(value) for value in values]
-    if kind in _WRITTEN_ALIKE:
+    if kind in _INTEGERS:
         return [None if value is None else str(value) for value in values]
     if kind is pl.Boolean:
         return [None if value is None else str(value).lower() for value in values]
@@ -89,20 +96,6 @@ def hexadecimals(values: Sequence[str | None]) -> list[int | None] | None:
         else:
             return None
     return numbers
-
-
-FEW_ROWS = 64
-"""More rows than these are encoded column by column."""
-
-_INTEGERS: frozenset[Any] = frozenset(
-    (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64, pl.Null)
-)
-_NUMBERS = _INTEGERS | {pl.Float32, pl.Float64, pl.Boolean}
-_LISTS: frozenset[Any] = frozenset((pl.List, pl.Array))
-_NESTED = _LISTS | {pl.Struct, pl.Object}
-
-Column = Sequence[Any]
-"""The values of n rows."""
 
 
 class NotPlainError(Exception):
@@ -143,16 +136,13 @@ class FewRows:
         hexadecimal: bool = False,
     ):
         self._features, self._needed, self._hexadecimal = features, needed, hexadecimal
-        self._numbers = {k: each for k, each in enumerate(features) if isinstance(each, Number)}
+        places = dict(enumerate(features))
+        self._numbers = {k: each for k, each in places.items() if isinstance(each, Number)}
+        self._others = {k: each for k, each in places.items() if not isinstance(each, Number)}
         self._numbered = {
-            k: each
-            for k, each in enumerate(features)
+            k: self._others.pop(k)
+            for k, each in places.items()
             if isinstance(each, Category) and each.values.whole_log
-        }
-        self._others = {
-            k: each
-            for k, each in enumerate(features)
-            if not (isinstance(each, Number) or k in self._numbered)
         }
         self._plain = {
             k: each

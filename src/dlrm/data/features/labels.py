@@ -20,7 +20,7 @@ from dlrm.data.features.texts import (
     recognised,
 )
 from dlrm.data.sources.raw_table import RawTable
-from dlrm.errors import ConfigError, InputError
+from dlrm.errors import ConfigError
 from dlrm.schema import Task
 
 WEIGHT = "a weight, which is a number that is 0 or more"
@@ -145,36 +145,11 @@ def encode_weights(values: pl.Series, text_format: str = "") -> pl.Series:
     return numbers.set((numbers < 0) | (numbers > _LARGEST), None).cast(pl.Float32)
 
 
-def encode_labels(
-    labels: Sequence[Label], schema: Columns, frame: pl.DataFrame
-) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
-    """Return labels (n, K) and weights (n,) of rows that have them."""
-    columns = []
-    for label in labels:
-        columns.append(label.encode(frame[label.name]))
-        _check_present(columns[-1], frame[label.name], label.expected)
-    weights = None
-    if schema.weight is not None:
-        values = frame[schema.weight]
-        weighed = encode_weights(values, schema.weight_format)
-        _check_present(weighed, values, WEIGHT)
-        weights = weighed.to_numpy()
-    return stack_labels(columns, labels[0].task), weights
-
-
 def stack_labels(labels: Sequence[pl.Series], task: Task) -> NDArray[Any]:
     """Return labels (n, K), uint8 or for regression float32; what is null becomes 0."""
     dtype = np.uint8 if task == "classification" else np.float32
     columns = [label.fill_null(0).to_numpy() for label in labels]
     return np.stack(columns, axis=1).astype(dtype, copy=False)
-
-
-def _check_present(values: pl.Series, raw: pl.Series, expected: str) -> None:
-    """Raise an InputError at the first row whose value is null."""
-    if values.null_count():
-        row = int(values.is_null().arg_true()[0])
-        problem = f'is "{raw[row]}", expected {expected}'
-        raise InputError(problem, file="the rows", row=row + 1, column=raw.name)
 
 
 def _numbers(table: RawTable, schema: Columns) -> tuple[Label, ...]:
