@@ -114,9 +114,9 @@ def test_times_that_are_not_looked_at_are_said():
 def test_few_groups_are_shared_out_and_said():
     division = divided({"user": ["a"] * 90 + ["b"] * 5 + ["c"] * 5}, group="user")
     assert sorted(division.notes) == [
-        "test: 5 rows, 1 values of user",
-        "train: 90 rows, 1 values of user",
-        "validation: 5 rows, 1 values of user",
+        "test: 5 rows, 1 value of user",
+        "train: 90 rows, 1 value of user",
+        "validation: 5 rows, 1 value of user",
     ]
     assert divided({"user": [1, 2]}, group="user").notes[2] == "test: 0 rows, 0 values of user"
 

@@ -159,7 +159,8 @@ def _shares_of_groups(name: str, groups: NDArray[np.int64], where: Places) -> tu
     for number, split in enumerate(SPLITS):
         rows = where == number
         values = len(np.unique(groups[rows]))
-        notes.append(f"{split}: {int(rows.sum()):,} rows, {values:,} values of {name}")
+        values_of = "value of" if values == 1 else "values of"
+        notes.append(f"{split}: {int(rows.sum()):,} rows, {values:,} {values_of} {name}")
     return tuple(notes)
 
 
