@@ -24,7 +24,7 @@ _HEAD = """\
 # number      scale = "piecewise", in at most bins = N; "standard", "log", "log1p", "quantile" or
 #             "none"; buckets = N for quantile buckets as well; dense = false for the buckets
 #             alone; missing_flag = true;
-#             format = the number 1234.5 as the column writes it: "1,234.5", "1.234,5 kg", "1.2345 k"
+#             format = how the column writes the number 1234.5: "1.234,5", "1234.5 kg", "1.2345 k"
 #             time = true for times such as 2024-01-31 12:00:00; format = "month first", "day
 #             first", "YYMMDDHH", "seconds", ...; calendar = true for its hour, weekday and recency
 # category    min_count = N (rarer values share a row with unseen ones), hash_rows = N,
