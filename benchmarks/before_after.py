@@ -27,14 +27,14 @@ from rich.console import Console
 from dlrm import terminal
 from dlrm.bench import results
 from dlrm.bench.arch import ARCHS
-from dlrm.bench.batches import MOST_BATCHES, batch_sizes, batches_of
-from dlrm.bench.end_to_end import write_log
+from dlrm.bench.batches import MOST_BATCHES, batches_of
 from dlrm.bench.local_step import LEARNING_RATE
-from dlrm.bench.timer import Timing, figures, interleave, ratio, verdict
-from dlrm.bench.training import round_steps
+from dlrm.bench.timer import Timing, figures, interleave, ratio, round_steps, verdict
 from dlrm.bench.watch import Watch
 from dlrm.errors import DlrmError
 from dlrm.nn import precision
+from dlrm.planning.quantities import counts
+from raw_to_model import write_log
 
 ROOT = Path(__file__).parents[1]
 WORKER = Path(__file__).parent / "versions" / "worker.py"
@@ -173,7 +173,7 @@ def main(words: Sequence[str] = ()) -> int:
 def steps(versions: Sequence[Version], given: argparse.Namespace) -> list[dict[str, Any]]:
     """Time the training step at each batch size."""
     arch = ARCHS[ARCH].scaled(given.rows_scale)
-    sizes = batch_sizes(given.batch)
+    sizes = counts("batch", given.batch)
     task = {
         "num_dense": arch.num_dense,
         "num_embeddings": arch.num_embeddings,

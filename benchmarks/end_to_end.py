@@ -20,10 +20,10 @@ from typing import Any
 
 from rich.console import Console
 
-from dlrm.bench.end_to_end import ARCH, WAYS, EndToEnd, extrapolated_s, original, ours, write_log
 from dlrm.bench.results import append
 from dlrm.errors import ConfigError
 from dlrm.terminal import human_bytes, table
+from raw_to_model import ARCH, WAYS, EndToEnd, extrapolated_s, original, ours, write_log
 
 LINES, TRIAL_LINES, QUICK_LINES = 2_000_000, 200_000, 4_000
 CANDIDATES = {"ours": (), "ours_evaluated_once": ("--eval.every=1000000",)}

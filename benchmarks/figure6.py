@@ -21,7 +21,7 @@ from dlrm.bench import results
 from dlrm.bench.arch import ARCHS
 from dlrm.bench.subject import Subject
 from dlrm.bench.watch import Watch
-from dlrm.commands.bench.step_arguments import StepArguments, measure, subject
+from dlrm.commands.bench.step import StepArguments, measure, subject
 from dlrm.training.config import TrainConfig
 
 NAME = "figure6"

@@ -16,10 +16,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+import exchange
 from dlrm import terminal
-from dlrm.bench import exchange, timer
+from dlrm.bench import timer
 from dlrm.bench.results import append
-from dlrm.bench.workers import Task, Workers
+from workers import Task, Workers
 
 ROUND_SAMPLES = 65_536
 MOST_STEPS = 40

@@ -32,13 +32,21 @@ from torch.optim import Optimizer
 
 from dlrm.batch import Batch
 from dlrm.bench.arch import ARCHS, NUM_DENSE, Arch
-from dlrm.bench.batches import batch_sizes, rotation
+from dlrm.bench.batches import rotation
 from dlrm.bench.local_step import LEARNING_RATE, LocalStep
-from dlrm.bench.original import stand_in
 from dlrm.bench.results import append
-from dlrm.bench.timer import figures, in_turn, interleave, peak_bytes, ratio, verdict
-from dlrm.bench.training import round_steps
+from dlrm.bench.rivals.original import stand_in
+from dlrm.bench.timer import (
+    figures,
+    in_turn,
+    interleave,
+    peak_bytes,
+    ratio,
+    round_steps,
+    verdict,
+)
 from dlrm.errors import ConfigError
+from dlrm.planning.quantities import counts
 from dlrm.terminal import table
 
 STEPS = 2
@@ -183,7 +191,7 @@ def measure(given: argparse.Namespace, scale: float) -> None:
     ours = LocalStep(arch, "fp32", given.optim)
     title = f"Training step, fp32, {given.optim}, beside {name}"
     shown, path = table(title, "batch", "ours, ms", f"{name}, ms", "speedup"), given.out
-    for batch_size in batch_sizes(given.batch):
+    for batch_size in counts("batch", given.batch):
         batches = rotation(arch.schema, batch_size, "uniform")
         its = [(peer.layout(batch), batch.labels[:, 0]) for batch in batches]
         steps = round_steps(batch_size)

@@ -21,15 +21,13 @@ import torch
 from rich.console import Console
 
 from dlrm import terminal
-from dlrm.bench import results
-from dlrm.bench.cost import calibrate
-from dlrm.bench.cost.calibrate import Trial
-from dlrm.bench.cost.fit import Costs, Step, predicted
-from dlrm.bench.cost.predict import exponent
-from dlrm.bench.machine.known import known
+from dlrm.bench import calibrate, results
+from dlrm.bench.calibrate import Trial
+from dlrm.bench.known import known
 from dlrm.bench.watch import Watch
 from dlrm.nn import precision as precisions
-from dlrm.planning.machine import Machine
+from dlrm.planning.costs import Device, Step, predicted
+from dlrm.planning.predict import exponent
 
 SEED = 1
 """Of the models; the cost model is fitted to those of seed 0."""
@@ -62,16 +60,16 @@ def main(words: Sequence[str] = ()) -> None:
         torch.set_num_threads(threads)
     if warning := watch.seen.warning:
         console.print(f"Doubtful: {warning}")
-    costs = Costs.from_dict(machine.costs or {})
+    device, costs = machine.device, machine.device.costs
     rows: list[dict[str, Any]] = []
     for trial, step in zip(models, steps, strict=True):
-        said_s = predicted(costs, step.operators, machine.ceilings).total_s
+        said_s = predicted(device, step.operators).total_s
         rows.append(_row("step", trial, said_s, step.seconds))
     for trial, before, after in zip(few, steps, alone, strict=False):
-        said_s = before.seconds * _slower(machine, costs, before)
+        said_s = before.seconds * _slower(device, before)
         rows.append(_row(f"cores {threads} to 1", trial, said_s, after.seconds))
     for now, before, after in zip(other, steps, changed, strict=False):
-        said = [predicted(costs, s.operators, machine.ceilings).total_s for s in (before, after)]
+        said = [predicted(device, s.operators).total_s for s in (before, after)]
         rows.append(_row("precision", now, before.seconds * said[1] / said[0], after.seconds))
     grid = terminal.table(
         "Predicted beside measured", "what", "steps", "median", "of ten, nine below"
@@ -102,10 +100,10 @@ def _other(trial: Trial) -> Any:
     return "fp32" if trial.precision == "bf16" or precisions.resolve("auto") == "fp32" else "bf16"
 
 
-def _slower(machine: Machine, costs: Costs, step: Step) -> float:
+def _slower(device: Device, step: Step) -> float:
     """Return how many times as long one core takes, as what-if computes it."""
-    of = machine.ceilings
-    terms = predicted(costs, step.operators, of)
+    of = device.ceilings
+    terms = predicted(device, step.operators)
     rates = (of.flops["fp32"], of.copy, of.gather_by_threads)
     compute, stream, latency = (of.threads ** exponent(each) for each in rates)
     alone = (

@@ -2,8 +2,8 @@
 
     python benchmarks/simulate.py
 
-Operators are measured apart from each other, steps are predicted from them, then 1, 2 and 4
-processes of one thread each take such steps. Goal: within 20%.
+Steps of one process of one thread are measured; those of 1, 2 and 4 such processes are predicted
+from them and from what this machine can do, then taken. Goal: within 20%.
 
 With --published, published steps of DLRM on 1, 8 and 16 GPUs instead. Rates of the described GPUs
 are divided by what makes the step of one of them the published one.
@@ -12,36 +12,37 @@ are divided by what makes the step of one of them the published one.
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from dlrm import terminal
-from dlrm.bench import operators, timer
+from dlrm.bench import speed, timer
 from dlrm.bench.arch import ARCHS
+from dlrm.bench.known import known
+from dlrm.bench.network import Processes
 from dlrm.bench.results import append
-from dlrm.bench.workers import Task, Workers
-from dlrm.planning import rated
-from dlrm.planning.arithmetic import arithmetic
-from dlrm.planning.device import Device
+from dlrm.planning.costs import Device
+from dlrm.planning.footprint import Data
 from dlrm.planning.network import Link, Network
-from dlrm.planning.placement import plan
-from dlrm.planning.simulate import simulate
-from dlrm.planning.tables import contents
-from dlrm.planning.traffic import traffic
+from dlrm.planning.planned import Planned, World, planned
+from dlrm.planning.simulate import Devices, step_of
+from dlrm.planning.times import calibrated
+from dlrm.schema import Schema
+from dlrm.training.config import TrainConfig
+from workers import Task, Workers
 
 ROUND_SAMPLES = 32_768
 TOLERANCE = 0.2
 PUBLISHED_BATCH = 65_536
-PUBLISHED: dict[str, tuple[Device, dict[int, float]]] = {
-    "DGX-1 (V100, FP32)": (Device(15.7e12, 900e9, 150e9), {1: 0.52e6, 8: 2.27e6}),
-    "DGX-2 (V100, FP32)": (Device(15.7e12, 900e9, 150e9), {1: 0.64e6, 8: 3.05e6, 16: 4.30e6}),
-    "DGX A100 (TF32)": (Device(156e12, 2039e9, 300e9), {1: 1.99e6, 8: 8.41e6}),
+PUBLISHED: dict[str, tuple[tuple[float, float, float], dict[int, float]]] = {
+    "DGX-1 (V100, FP32)": ((15.7e12, 900e9, 150e9), {1: 0.52e6, 8: 2.27e6}),
+    "DGX-2 (V100, FP32)": ((15.7e12, 900e9, 150e9), {1: 0.64e6, 8: 3.05e6, 16: 4.30e6}),
+    "DGX A100 (TF32)": ((156e12, 2039e9, 300e9), {1: 1.99e6, 8: 8.41e6}),
 }
-"""Machine -> its GPUs, and samples a second by how many of them train.
+"""Machine -> operations, bytes of memory and bytes of a link of a GPU, each a second; and samples a
+second by how many of them train.
 
 Source: NVIDIA, DeepLearningExamples, TensorFlow2/Recommendation/DLRM/README.md of March 2021,
 "Training performance results"; rates of GPUs by their data sheets.
@@ -69,27 +70,20 @@ def main(words: Sequence[str] = ()) -> None:
     arch = ARCHS["criteo-kaggle"].scaled(given.rows_scale)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     config = Task(procs=1, threads=1, batch_size=1).config
-    here = operators.here(config, arch.schema, cores, "uniform")
-    with torch.device("meta"):
-        kept = contents(config.model.build(arch.schema), config.optim.name)
+    device = known().device
+    between = Processes(device, cores)
     grid = terminal.table(None, "processes", "sharding", "batch", "predicted ms", "ms", "error")
     path = None
-    for procs in map(int, given.procs.split(",")):
-        for sharding in given.sharding.split(",") if procs > 1 else ("table",):
-            made = plan(kept.tables, procs, sharding=sharding)  # pyright: ignore[reportArgumentType]
-            sent = traffic(made, dense_bytes=kept.dense_bytes)
-            for size in map(int, given.batch.split(",")):
-                each = here(procs)
-                step = simulate(
-                    each.operators,
-                    made,
-                    sent,
-                    each.network,
-                    batch_size=size,
-                    dense_bytes=kept.dense_bytes,
-                    overlap=each.overlap,
-                    slowdown=each.slowdown,
-                )
+    for size in map(int, given.batch.split(",")):
+        alone = run(config, arch.schema, size)
+        rates = speed.measure(alone.config, arch.schema, None, batch_size=size, threads=1)
+        scale = calibrated(alone, device.shared(1), rates.step_s).scale
+        for procs in map(int, given.procs.split(",")):
+            for sharding in given.sharding.split(",") if procs > 1 else ("table",):
+                here = between(procs)
+                here = replace(here, device=replace(here.device, scale=scale), ids="uniform")
+                step = step_of(run(config, arch.schema, size, procs, sharding), here)
+                assert step is not None
                 task = Task(
                     procs=procs,
                     threads=1,
@@ -128,41 +122,41 @@ def main(words: Sequence[str] = ()) -> None:
     console.print(f"Saved: {path}")
 
 
+def run(
+    config: TrainConfig, schema: Schema, size: int, procs: int = 1, sharding: str = "table"
+) -> Planned:
+    """Plan steps of a batch size on so many devices with memory for anything."""
+    config = replace(config, loader=replace(config.loader, batch_size=size))
+    world = World(size=procs, memory_bytes=1 << 60, sharding=sharding)  # pyright: ignore[reportArgumentType]
+    return planned(config, Data(schema, {}, {}), world)
+
+
 def published(out: Path | None) -> None:
     """Set the simulator beside published figures."""
     console = Console()
     arch = ARCHS["criteo-terabyte"]
-    with torch.device("meta"):
-        model = arch.model.build(arch.schema)
-        cost = arithmetic(arch.model.build(arch.schema), arch.schema)
-    kept = contents(model, "sgd")
+    config = TrainConfig(model=arch.model, precision="fp32")
     grid = terminal.table(None, "machine", "GPUs", "published ms", "full rates", "as one", "error")
     path = None
     for machine, (device, rates) in PUBLISHED.items():
-        each = rated.operators(device, cost, kept, model, storage="fp32", optimizer="sgd")
-        links = Network(Link(device.bandwidth, 5e-6))
+        flops, memory, link = device
+        full = Devices(Device.described(flops, memory), Network(Link(link, 5e-6)))
         slower = 1.0
         for world, rate in rates.items():
-            made = plan(kept.tables, world, sharding="table")
-            took = partial(
-                simulate,
-                each,
-                made,
-                traffic(made, dense_bytes=kept.dense_bytes),
-                links,
-                batch_size=PUBLISHED_BATCH,
-                dense_bytes=kept.dense_bytes,
-            )
-            real = PUBLISHED_BATCH / rate
+            plan = run(config, arch.schema, PUBLISHED_BATCH, world)
+            real, fastest = PUBLISHED_BATCH / rate, step_of(plan, full)
+            assert fastest is not None
             if world == 1:
-                slower = real / took(slowdown=1.0).total_s
+                slower = real / fastest.total_s
+            step = step_of(plan, replace(full, slowdown=slower))
+            assert step is not None
             row = {
                 "hardware": machine,
                 "devices": world,
                 "published_ms": real * 1e3,
-                "full_rates_ms": took(slowdown=1.0).total_s * 1e3,
-                "predicted_ms": took(slowdown=slower).total_s * 1e3,
-                "error": took(slowdown=slower).total_s / real - 1,
+                "full_rates_ms": fastest.total_s * 1e3,
+                "predicted_ms": step.total_s * 1e3,
+                "error": step.total_s / real - 1,
             }
             figures = (f"{row[name]:.1f}" for name in ("published_ms", "full_rates_ms"))
             grid.add_row(

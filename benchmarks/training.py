@@ -15,11 +15,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dlrm.bench.batches import Ids
-from dlrm.commands.bench.embedding import bench_embedding as embedding
-from dlrm.commands.bench.original import bench_original as beside
+from dlrm.commands.bench.peers import bench_embedding as embedding
+from dlrm.commands.bench.peers import bench_original as beside
 from dlrm.nn.embedding import Storage
 from dlrm.nn.precision import ComputeDtype
+from dlrm.planning.work import Ids
 
 STEPS: list[tuple[Ids, ComputeDtype, Storage, bool]] = [
     ("uniform", "bf16", "fp32", True),

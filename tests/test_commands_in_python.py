@@ -43,7 +43,7 @@ def test_plans_and_steps_run_from_python(workdir: Path, monkeypatch: pytest.Monk
     assert plan.to_dict()["world"] == 2
     assert dlrm.plan(procs=8, device_memory="80GB", measure=False).name.endswith("criteo-terabyte")
     tiny.measured(monkeypatch, workdir / "machines")
-    monkeypatch.setattr("dlrm.bench.cost.calibrate.calibrate", lambda *_: machines.COSTS.to_dict())
+    monkeypatch.setattr("dlrm.bench.calibrate.calibrate", lambda *_: machines.COSTS)
     monkeypatch.setattr(step, "ROUND_S", 0.0)
     monkeypatch.setattr(batches, "cache_bytes", lambda: 10_000)
     little = {"rows_scale": 0.0005, "rounds": 2, "batch": "8"}

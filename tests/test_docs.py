@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench import machines, tiny
-from dlrm.bench import batches, step
-from dlrm.bench.cost import calibrate
+from dlrm.bench import batches, calibrate, step
 from dlrm.cli import main
 from dlrm.compat.dlrm_s_pytorch import main as dlrm_s_pytorch
 from recipes import tables
@@ -55,7 +54,7 @@ def folder(workdir, log) -> Path:
 def little_benchmarks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """This machine measured in no time, and few batches of what runs on it."""
     tiny.measured(monkeypatch, tmp_path / "machines")
-    monkeypatch.setattr(calibrate, "calibrate", lambda *_: machines.COSTS.to_dict())
+    monkeypatch.setattr(calibrate, "calibrate", lambda *_: machines.COSTS)
     monkeypatch.setattr(step, "ROUND_S", 0.0)
     monkeypatch.setattr(batches, "cache_bytes", lambda: 10_000)
 

@@ -29,14 +29,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from dlrm.batch import Batch as Batch
     from dlrm.commands.bench.diff import bench_diff as bench_diff
-    from dlrm.commands.bench.embedding import bench_embedding as bench_embedding
-    from dlrm.commands.bench.inference import bench_infer as bench_infer
+    from dlrm.commands.bench.peers import bench_embedding as bench_embedding
+    from dlrm.commands.bench.step import bench_infer as bench_infer
     from dlrm.commands.bench.machine import bench_machine as bench_machine
     from dlrm.commands.bench.numerics import bench_numerics as bench_numerics
     from dlrm.commands.bench.ops import bench_ops as bench_ops
-    from dlrm.commands.bench.original import bench_original as bench_original
+    from dlrm.commands.bench.peers import bench_original as bench_original
     from dlrm.commands.bench.report import bench_report as bench_report
-    from dlrm.commands.bench.training import bench_train as bench_train
+    from dlrm.commands.bench.step import bench_train as bench_train
     from dlrm.commands.compare import compare as compare
     from dlrm.commands.compress import compress as compress
     from dlrm.commands.describe import describe as describe
@@ -112,14 +112,12 @@ _HOME = {name: f"dlrm.commands.{name}" for name in _COMMANDS.split()} | {
         "models.wide_deep": "WideDeep WideDeepConfig",
         "models.xdeepfm": "XDeepFM XDeepFMConfig",
         "commands.bench.diff": "bench_diff",
-        "commands.bench.embedding": "bench_embedding",
-        "commands.bench.inference": "bench_infer",
         "commands.bench.machine": "bench_machine",
         "commands.bench.numerics": "bench_numerics",
         "commands.bench.ops": "bench_ops",
-        "commands.bench.original": "bench_original",
+        "commands.bench.peers": "bench_embedding bench_original",
         "commands.bench.report": "bench_report",
-        "commands.bench.training": "bench_train",
+        "commands.bench.step": "bench_infer bench_train",
     }.items()
     for name in names.split()
 }

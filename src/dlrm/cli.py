@@ -37,15 +37,15 @@ COMMANDS = {
         "bench.machine:bench_machine",
         "Measure what this machine can do, and keep it.",
     ),
-    "bench train": ("bench.training:main", "Show where the time of a training step goes."),
-    "bench infer": ("bench.inference:main", "Show where the time of scoring goes."),
+    "bench train": ("bench.step:train", "Show where the time of a training step goes."),
+    "bench infer": ("bench.step:infer", "Show where the time of scoring goes."),
     "bench ops": ("bench.ops:bench_ops", "Time single operators over sweeps of settings."),
     "bench original": (
-        "bench.original:bench_original",
+        "bench.peers:bench_original",
         "Time the training step beside the original's.",
     ),
     "bench embedding": (
-        "bench.embedding:bench_embedding",
+        "bench.peers:bench_embedding",
         "Time the embedding tables beside those of torch and FBGEMM.",
     ),
     "bench numerics": (

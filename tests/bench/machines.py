@@ -1,7 +1,7 @@
 """A machine whose ceilings and costs are round numbers."""
 
-from dlrm.bench.cost.fit import OTHER, Costs
 from dlrm.planning.ceilings import Ceilings, GatherPoint
+from dlrm.planning.costs import OTHER, Costs, Device
 from dlrm.planning.facts import Cache, Facts
 from dlrm.planning.machine import Machine
 
@@ -47,7 +47,8 @@ KINDS = (
 )  # fmt: skip
 WEIGHTS = dict.fromkeys(KINDS, (10.0, 2.0, 1.0, 1.0, 1.0)) | {OTHER: (50.0, 0, 0, 0, 0)}
 COSTS = Costs(WEIGHTS, error=0.1, worst=0.3, steps=40, cache_bytes=CACHE_BYTES)
+DEVICE = Device(CEILINGS, COSTS)
 
 
 def machine() -> Machine:
-    return Machine(FACTS, CEILINGS, {}, "2026-01-01T00:00:00+00:00", COSTS.to_dict())
+    return Machine(FACTS, CEILINGS, {}, "2026-01-01T00:00:00+00:00", COSTS)

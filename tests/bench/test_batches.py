@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from dlrm.bench import batches
 from dlrm.bench.arch import ARCHS
-from dlrm.bench.batches import Ids, batch_sizes, cache_bytes, draw_ids, random_batch, rotation
+from dlrm.bench.batches import cache_bytes, draw_ids, random_batch, rotation
 from dlrm.errors import ConfigError
+from dlrm.planning.work import Ids
 from dlrm.schema import Feature, Schema, Table
 
 
@@ -79,13 +80,6 @@ def test_batches_are_of_their_schema() -> None:
 
 def test_the_cache_has_a_size() -> None:
     assert 2**16 <= cache_bytes() < 2**40
-
-
-def test_batch_sizes_are_read_and_wrong_ones_quoted() -> None:
-    assert batch_sizes("128, 2048,16384") == [128, 2048, 16384]
-    for text, wrong in (("128,x", "x"), ("0", "0"), ("", ""), ("8,,9", ""), ("-3", "-3")):
-        with pytest.raises(ConfigError, match=f'batch is "{text}": "{wrong}" is no positive'):
-            batch_sizes(text)
 
 
 def test_the_architectures_are_those_of_the_data_sets() -> None:

@@ -12,9 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dlrm.bench.diff import Diff, diff
+from dlrm.bench.diff import Compared, Diff, diff
 from dlrm.bench.figure import figures
-from dlrm.bench.pair import Compared
 from dlrm.bench.results import SCHEMA
 from dlrm.errors import ConfigError, InputError
 

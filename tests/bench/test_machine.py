@@ -12,13 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import tiny
-from dlrm.bench.machine import gather, measure, probe
-from dlrm.bench.machine.known import made
-from dlrm.bench.machine.probe import Probe, Way
+from dlrm.bench import machine as measuring
+from dlrm.bench.known import here as made
+from dlrm.bench.machine import Probe, Way
 from dlrm.errors import ConfigError
-from dlrm.planning import counters, machine
+from dlrm.planning import facts as of_machine
+from dlrm.planning import machine
 from dlrm.planning.ceilings import Ceilings, GatherPoint
-from dlrm.planning.facts import Cache, Facts, facts, last_level, read
+from dlrm.planning.costs import Costs
+from dlrm.planning.facts import Cache, Facts, facts, read
 from dlrm.planning.machine import Machine, keep, kept
 
 CPUINFO = """\
@@ -55,7 +57,8 @@ CEILINGS = Ceilings(
     call_s=5e-7,
     spread={"copy 2": 0.05},
 )
-MACHINE = Machine(FACTS, CEILINGS, {"torch": "2.13.0"}, "2026-01-01T00:00:00+00:00", {"a": [1.5]})
+COSTS = Costs({"layers": (1.5,) * 5})
+MACHINE = Machine(FACTS, CEILINGS, {"torch": "2.13.0"}, "2026-01-01T00:00:00+00:00", COSTS)
 
 
 @pytest.fixture
@@ -81,7 +84,9 @@ def cpus(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(machine, "folder", lambda: tmp_path / "machines")
+    monkeypatch.setattr(
+        machine, "_path", lambda *name: tmp_path / "machines" / "{}-{}.json".format(*name)
+    )
     return tmp_path / "machines"
 
 
@@ -98,7 +103,7 @@ def test_facts_are_what_the_files_say(cpus: Path) -> None:
     assert found.instructions == ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16")
     assert found.caches == (Cache(1, 48 * 2**10, 1, 8), Cache(3, 32 * 2**20, 4, 2))
     assert found.caches[1].total_bytes == 64 * 2**20
-    assert last_level(found.caches) == found.caches[1]
+    assert found.last_level == found.caches[1]
 
 
 def test_only_the_cores_of_this_process_count(cpus: Path) -> None:
@@ -111,7 +116,7 @@ def test_what_the_system_does_not_tell_is_left_out(tmp_path: Path) -> None:
     found = read(tmp_path / "no", tmp_path / "none", {0})
     assert (found.instructions, found.caches, found.virtual) == ((), (), None)
     assert found.cpu
-    assert last_level(()) is None
+    assert found.last_level is None
 
 
 def test_arm_calls_them_features_and_says_nothing_of_virtual_machines(tmp_path: Path) -> None:
@@ -123,9 +128,9 @@ def test_arm_calls_them_features_and_says_nothing_of_virtual_machines(tmp_path: 
 
 
 def test_counters_are_those_that_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert set(counters.readable()) <= set(counters.CONFIGS)
-    monkeypatch.setattr(counters, "CALLS", {})
-    assert counters.readable() == ()
+    assert set(of_machine.readable_counters()) <= set(of_machine.COUNTERS)
+    monkeypatch.setattr(of_machine, "_CALLS", {})
+    assert of_machine.readable_counters() == ()
 
 
 def test_equal_hardware_has_an_equal_fingerprint() -> None:
@@ -194,7 +199,7 @@ def test_every_ceiling_has_a_name() -> None:
 
 def test_what_is_kept_is_found_again() -> None:
     assert kept() is None
-    machine = made(replace(CEILINGS, threads=torch.get_num_threads()), {"a": [1, None]})
+    machine = made(replace(CEILINGS, threads=torch.get_num_threads()), COSTS)
     path = keep(machine)
     assert kept() == machine
     assert kept(machine.ceilings.threads + 1) is None
@@ -237,11 +242,11 @@ def test_all_ceilings_are_measured_and_threads_put_back() -> None:
     before, ticks = torch.get_num_threads(), []
     torch.set_num_threads(3)
     try:
-        can = measure.measure(lambda: ticks.append(1))
+        can = measuring.measure(lambda: ticks.append(1))
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
-    assert len(ticks) == measure.TICKS
+    assert len(ticks) == measuring.TICKS
     assert can.threads == 3
     assert set(can.copy) == set(can.gather_by_threads) == {1, 2, 3}
     assert {"fp32", "bf16"} <= set(can.flops)
@@ -260,8 +265,8 @@ def test_all_ceilings_are_measured_and_threads_put_back() -> None:
 @pytest.mark.usefixtures("little")
 def test_gathers_read_rows_of_the_table_that_is_asked_for() -> None:
     store = torch.arange(2**16, dtype=torch.float32)
-    all_ = gather.Gathers(store, 1 << 16)
-    for row_bytes in gather.ROW_BYTES:
+    all_ = measuring.Gathers(store, 1 << 16)
+    for row_bytes in measuring.ROW_BYTES:
         probe = all_.probe(row_bytes, 2**17, 1)
         probe.prepare()
         assert all_.ids.max() < 2**17 // row_bytes
@@ -279,7 +284,7 @@ def test_gathers_read_rows_of_the_table_that_is_asked_for() -> None:
 
 @pytest.mark.usefixtures("little")
 def test_each_run_reads_other_rows() -> None:
-    probe = gather.Gathers(torch.arange(2**16, dtype=torch.float32), 1 << 16).probe(64, 2**18, 1)
+    probe = measuring.Gathers(torch.arange(2**16, dtype=torch.float32), 1 << 16).probe(64, 2**18, 1)
     probe.prepare()
     for way in probe.ways:
         seen = set()
@@ -292,7 +297,7 @@ def test_each_run_reads_other_rows() -> None:
 
 def test_thread_counts_are_powers_of_two_and_all() -> None:
     expected = {1: [1], 2: [1, 2], 3: [1, 2, 3], 8: [1, 2, 4, 8], 48: [1, 2, 4, 8, 16, 32, 48]}
-    assert {count: measure.thread_counts(count) for count in expected} == expected
+    assert {count: measuring.thread_counts(count) for count in expected} == expected
 
 
 def test_the_fastest_way_wins_and_those_that_fail_are_left_out(monkeypatch) -> None:
@@ -306,13 +311,13 @@ def test_the_fastest_way_wins_and_those_that_fail_are_left_out(monkeypatch) -> N
         way.run()
         return 2.0 if way.kind == "slow" else 1.0
 
-    monkeypatch.setattr(probe, "_unit_s", unit_s)
-    monkeypatch.setattr(probe, "PATIENCE_S", 10.0)
-    assert probe.fastest([slow, Way("fails", 1.0, fails), fast]) is fast
-    assert probe.fastest([Way("fails", 1.0, fails)]) is None
+    monkeypatch.setattr(measuring, "_unit_s", unit_s)
+    monkeypatch.setattr(measuring, "PATIENCE_S", 10.0)
+    assert measuring.fastest([slow, Way("fails", 1.0, fails), fast]) is fast
+    assert measuring.fastest([Way("fails", 1.0, fails)]) is None
     # A slow kind of way is not tried on what would take too long.
     ran.clear()
-    probe.fastest([slow, fast, Way("slow", 6.0, lambda: ran.append("large"))])
+    measuring.fastest([slow, fast, Way("slow", 6.0, lambda: ran.append("large"))])
     assert "large" not in ran
 
 
@@ -323,8 +328,8 @@ def test_what_fails_has_no_seconds_and_nothing_else_suffers(monkeypatch) -> None
     bad = Probe("int8 1", 1, [Way("rows", 1.0, fails), Way("columns", 1.0, fails)])
     good = Probe("call", 1, [Way("add", 10.0, lambda: None)])
     before = torch.get_num_threads()
-    monkeypatch.setattr(probe, "MOST_S", 0.0)
-    probe.measure([bad, good], lambda _: None)
+    monkeypatch.setattr(measuring, "MOST_S", 0.0)
+    measuring.visit_all([bad, good], lambda _: None)
     assert bad.seconds == []
     assert good.rate > 0
     assert torch.get_num_threads() == before
@@ -343,21 +348,27 @@ def test_what_fails_has_no_seconds_and_nothing_else_suffers(monkeypatch) -> None
 )
 def test_only_quiet_rounds_count(monkeypatch, rounds, counted, quiet) -> None:
     left, at, shares = iter(rounds), [-1], []
-    monkeypatch.setattr(probe, "ROUNDS", 3)
-    monkeypatch.setattr(probe, "SAMPLES", 1)
-    monkeypatch.setattr(probe, "undisturbed", lambda _: next(left))
-    monkeypatch.setattr(probe, "_unit_s", lambda *_: float(at[0]))
-    times = iter([0.0, *(i * probe.MOST_S / 6 for i in range(1, 7))])
-    monkeypatch.setattr(probe, "fastest", lambda ways: ways[0])
+    monkeypatch.setattr(measuring, "ROUNDS", 3)
+    monkeypatch.setattr(measuring, "SAMPLES", 1)
+
+    class Asked:
+        @property
+        def disturbed(self) -> bool:
+            return not next(left)
+
+    monkeypatch.setattr(measuring, "Watch", lambda: tiny.Fixed(Asked()))  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr(measuring, "_unit_s", lambda *_: float(at[0]))
+    times = iter([0.0, *(i * measuring.MOST_S / 6 for i in range(1, 7))])
+    monkeypatch.setattr(measuring, "fastest", lambda ways: ways[0])
 
     class Numbered(Probe):
         def visit(self) -> None:
             at[0] += 1
             self.seconds.append(float(at[0]))
 
-    monkeypatch.setattr(probe, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    monkeypatch.setattr(measuring, "time", SimpleNamespace(perf_counter=lambda: next(times)))
     one = Numbered("call", torch.get_num_threads(), [Way("add", 1.0, lambda: None)])
-    assert probe.measure([one], shares.append) is quiet
+    assert measuring.visit_all([one], shares.append) is quiet
     assert one.seconds == counted
     assert shares[-1] == 1.0
 
@@ -372,26 +383,26 @@ def test_rates_and_spreads_are_of_the_seconds() -> None:
 def test_a_quarter_of_the_free_memory_is_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {}
     for free in (2**31, 2**32, 2**33, 2**40):
-        monkeypatch.setattr(measure, "free_bytes", lambda free=free: free)
-        sizes[free] = size = measure.store_bytes()
-        assert size + measure.OTHER_BYTES <= free / 4
+        monkeypatch.setattr(measuring, "free_bytes", lambda free=free: free)
+        sizes[free] = size = measuring.store_bytes()
+        assert size + measuring.OTHER_BYTES <= free / 4
         assert math.log2(size).is_integer()
-    assert sizes[2**40] == measure.STORE_BYTES
-    monkeypatch.setattr(measure, "free_bytes", lambda: 2**30)
+    assert sizes[2**40] == measuring.STORE_BYTES
+    monkeypatch.setattr(measuring, "free_bytes", lambda: 2**30)
     with pytest.raises(ConfigError, match=r"1.1 GB of memory are free.*needs 1.6 GB"):
-        measure.measure(lambda: None)
+        measuring.measure(lambda: None)
 
 
 def test_free_memory_is_what_the_system_and_the_group_leave(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(measure, "GROUP", tmp_path)
-    assert measure.free_bytes() is None
+    monkeypatch.setattr(of_machine, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(of_machine, "GROUP", tmp_path)
+    assert of_machine.free_bytes() is None
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:      4 kB\n")
-    assert measure.free_bytes() == 4096
+    assert of_machine.free_bytes() == 4096
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("1000\n")
-    assert measure.free_bytes() == 4096
+    assert of_machine.free_bytes() == 4096
     (tmp_path / "memory.max").write_text("3000\n")
-    assert measure.free_bytes() == 2000
+    assert of_machine.free_bytes() == 2000

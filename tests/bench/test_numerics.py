@@ -10,12 +10,19 @@ import torch
 
 from bench.tiny import speeds_of_a_moment
 from dlrm.batch import Batch
-from dlrm.bench.numerics import speed, study
-from dlrm.bench.numerics.interval import Change, change, student
-from dlrm.bench.numerics.scores import read_bytes, score, tables_bytes
-from dlrm.bench.numerics.study import Study
+from dlrm.bench.numerics import study
+from dlrm.bench.numerics.study import Study, read_bytes, score, tables_bytes
 from dlrm.bench.numerics.variants import REFERENCE, VARIANTS, Variant, chosen
-from dlrm.bench.numerics.verdict import NEUTRAL, conclusion, pareto, rows, verdict
+from dlrm.bench.numerics.verdict import (
+    NEUTRAL,
+    Change,
+    change,
+    conclusion,
+    pareto,
+    rows,
+    student,
+    verdict,
+)
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
 from dlrm.data.sources.clicks import ClicksSource
@@ -313,11 +320,11 @@ def test_the_conclusion_names_the_smallest_neutral_one_and_what_training_brings_
 
 
 def test_a_batch_takes_the_same_step_as_the_loop(clicks):
-    step = speed._step(SMALL, clicks)
-    batch: Batch = speed._batches(clicks.split("train"), 256, 256)[0]
+    step = study._step(SMALL, clicks)
+    batch: Batch = study._batches(clicks.split("train"), 256, 256)[0]
     losses = [step(batch) for _ in range(20)]
     assert losses[-1] < losses[0]
-    assert len(speed._batches(clicks.split("test"), 2048, 100)) == 1
+    assert len(study._batches(clicks.split("test"), 2048, 100)) == 1
 
 
 def test_collections_of_one_table_are_counted_too():

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.scripts import script
 from dlrm.batch import Batch
 from dlrm.bench.arch import Arch
 from dlrm.bench.local_step import LocalStep
-from dlrm.bench.original import Original, layout, load, run
+from dlrm.bench.rivals.original import Original, layout, load
 from dlrm.errors import ConfigError
 from dlrm.models.dlrm import DLRMConfig
 
@@ -221,7 +222,7 @@ def test_its_program_is_run_and_its_stages_are_timed(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["whatever"])
     began = time.perf_counter()
-    stages = run(clone, ["--some-flag=3"])
+    stages = script("original_program").run(clone, ["--some-flag=3"])
     took_s = time.perf_counter() - began
     assert capsys.readouterr().out.split() == ["preprocessed", "--some-flag=3", "tested"]
     assert stages["prepare_s"] >= 0.02

@@ -1,31 +1,19 @@
 """The scripts in benchmarks/: those that are quick run, of the others the parts that decide."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from bench.scripts import SCRIPTS, script
 from dlrm.bench.arch import ARCHS
 from dlrm.bench.timer import Timing
 from dlrm.commands.flags import parse
 from dlrm.commands.recipe_flags import recipe_config, with_model
 from dlrm.commands.train import Arguments
 from dlrm.errors import ConfigError, DlrmError
-
-SCRIPTS = Path(__file__).parents[2] / "benchmarks"
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", SCRIPTS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("name", ["generate", "loading", "numerics", "predictor", "tables"])

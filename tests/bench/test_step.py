@@ -10,16 +10,15 @@ import torch
 from torch.optim import Optimizer
 
 from bench.machines import machine
-from dlrm.bench import batches, step
+from dlrm.bench import batches, calibrate, step
 from dlrm.bench.arch import ARCHS
 from dlrm.bench.batches import random_batch, rotation
-from dlrm.bench.clock import Clock
-from dlrm.bench.cost import calibrate
-from dlrm.bench.cost.what_if import WhatIf
 from dlrm.bench.subject import Subject
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError
 from dlrm.models.dlrm import DLRM, DLRMConfig
+from dlrm.planning.stages import Clock
+from dlrm.planning.what_if import WhatIf
 from dlrm.schema import Schema
 from dlrm.training.config import TrainConfig
 from dlrm.training.step import TrainStep

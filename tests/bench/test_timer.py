@@ -7,14 +7,12 @@ from hypothesis import strategies as st
 
 from dlrm.bench.timer import (
     Timing,
-    cold_and_warm,
     figures,
     in_turn,
     interleave,
     ratio,
     verdict,
 )
-from dlrm.errors import ConfigError
 
 SECONDS = st.lists(st.floats(1e-4, 10.0), min_size=1, max_size=9)
 
@@ -163,40 +161,3 @@ def test_inputs_take_turns_from_the_first_after_the_last() -> None:
     for _ in range(3):
         run()
     assert seen == [1, 2, 3, 1, 2, 3]
-
-
-class Cache:
-    """Holds the input that was last read; reading another one takes ten times as long."""
-
-    def __init__(self) -> None:
-        self.now, self.held, self.seen = 0.0, -1, []
-
-    def __call__(self) -> float:
-        return self.now
-
-    def read(self, each: int) -> None:
-        self.now += 1.0 if each == self.held else 10.0
-        self.held = each
-        self.seen.append(each)
-
-
-def test_one_input_again_and_again_measures_the_cache() -> None:
-    cache, rounds = Cache(), []
-    cold, warm = cold_and_warm(
-        cache.read,
-        [0, 1, 2, 3, 4],
-        rounds=4,
-        steps=3,
-        clock=cache,
-        after_round=lambda: rounds.append(None),
-    )
-    assert (cold.name, warm.name) == ("cold", "warm")
-    # Neither the warm-up nor what fills the cache again is among them.
-    assert cold.seconds == [10.0] * 4
-    assert warm.seconds == [1.0] * 4
-    assert len(rounds) == 4
-
-
-def test_nothing_rotates_with_one_input() -> None:
-    with pytest.raises(ConfigError, match="found 1 input, expected two or more"):
-        cold_and_warm(print, [1], rounds=1)

@@ -23,7 +23,7 @@ class Stat:
         self.path = path
         self.own = 0.0
         monkeypatch.setattr(watch, "STAT", path)
-        monkeypatch.setattr(watch, "_cores", lambda: {1})
+        monkeypatch.setattr(watch, "usable_cores", lambda: {1})
         monkeypatch.setattr(time, "process_time", lambda: self.own)
         self.say()
 

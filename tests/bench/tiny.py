@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlrm.bench.machine import gather, known, measure, probe, products
-from dlrm.bench.numerics import speed
+from dlrm.bench import known, machine
+from dlrm.bench.numerics import study
 from dlrm.bench.watch import Seen, Watch
-from dlrm.planning import machine
+from dlrm.planning import machine as kept_machine
 
 
 @contextmanager
@@ -19,8 +19,8 @@ def speeds_of_a_moment() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speed, "ROUND_S", 0.0)
-        patch.setattr(speed, "ROUNDS", 2)
+        patch.setattr(study, "ROUND_S", 0.0)
+        patch.setattr(study, "ROUNDS", 2)
         yield
     torch.set_num_threads(before)
 
@@ -47,16 +47,20 @@ QUIET = Seen(threads=1, cores=1, load=0.0, steal_share=0.0, others_share=0.0)
 
 def measured(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Let ceilings be measured in a moment, and machines be kept in this folder."""
-    monkeypatch.setattr(machine, "folder", lambda: folder)
+
+    def path(fingerprint: str, threads: int) -> Path:
+        return folder / f"{fingerprint}-{threads}.json"
+
+    monkeypatch.setattr(kept_machine, "_path", path)
     monkeypatch.setattr(known, "Watch", lambda: Fixed(QUIET))
-    monkeypatch.setattr(probe, "undisturbed", lambda _: True)
-    monkeypatch.setattr(probe, "ROUNDS", 1)
-    monkeypatch.setattr(probe, "MOST_S", 0.0)
-    monkeypatch.setattr(probe, "SAMPLES", 2)
-    monkeypatch.setattr(probe, "TRY_S", 0.0)
-    monkeypatch.setattr(probe, "VISIT_S", 0.0)
-    monkeypatch.setattr(products, "SHAPES", ((32, 32, 32), (64, 32, 32)))
-    monkeypatch.setattr(gather, "LEAST_ROWS", 16)
-    monkeypatch.setattr(gather, "OUT_BYTES", 1 << 12)
-    monkeypatch.setattr(measure, "STORE_BYTES", 1 << 18)
-    monkeypatch.setattr(measure, "cache_bytes", lambda: 1 << 16)
+    monkeypatch.setattr(machine, "Watch", lambda: Fixed(QUIET))
+    monkeypatch.setattr(machine, "ROUNDS", 1)
+    monkeypatch.setattr(machine, "MOST_S", 0.0)
+    monkeypatch.setattr(machine, "SAMPLES", 2)
+    monkeypatch.setattr(machine, "TRY_S", 0.0)
+    monkeypatch.setattr(machine, "VISIT_S", 0.0)
+    monkeypatch.setattr(machine, "SHAPES", ((32, 32, 32), (64, 32, 32)))
+    monkeypatch.setattr(machine, "LEAST_ROWS", 16)
+    monkeypatch.setattr(machine, "OUT_BYTES", 1 << 12)
+    monkeypatch.setattr(machine, "STORE_BYTES", 1 << 18)
+    monkeypatch.setattr(machine, "CACHE_BYTES", 1 << 15)

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from bench import machines
 from dlrm import cli
-from dlrm.bench import batches, fbgemm, loading, roofline
-from dlrm.bench import embedding as embedding_bench
-from dlrm.bench import training as training_bench
+from dlrm.bench import batches, timer
 from dlrm.bench.arch import Arch
-from dlrm.commands.bench.original import bench_original as original
+from dlrm.bench.rivals import loading
+from dlrm.bench.rivals import tables as embedding_bench
+from dlrm.bench.rivals import training as training_bench
+from dlrm.commands.bench import peers
+from dlrm.commands.bench.peers import bench_original as original
 from dlrm.errors import ConfigError
 
 GUIDE = Path(__file__).parents[2] / "docs/guides/speed.md"
@@ -26,10 +29,10 @@ MACHINE = ("cpu", "cores", "threads", "load", "torch")
 
 @pytest.fixture(autouse=True)
 def little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few batches, few steps a round, and no time to look for the fastest product."""
+    """Few batches, few steps a round, and a machine that need not be measured."""
     monkeypatch.setattr(batches, "cache_bytes", lambda: 10_000)
-    monkeypatch.setattr(training_bench, "ROUND_SAMPLES", 16)
-    monkeypatch.setattr(roofline, "BUDGET_S", 0.0)
+    monkeypatch.setattr(timer, "ROUND_SAMPLES", 16)
+    monkeypatch.setattr(peers, "known", machines.machine)
     monkeypatch.setattr(loading, "ROWS", 64)
     monkeypatch.setattr(loading, "EPOCH_ROWS", 64)
 
@@ -111,7 +114,7 @@ def test_rows_of_results_are_kept_where_asked(run: Run, workdir: Path) -> None:
 def test_embedding_beside_what_torch_has(
     run: Run, optim: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dlrm.bench.embedding.unavailable", lambda optimizer: "not here")
+    monkeypatch.setattr("dlrm.bench.rivals.tables.unavailable", lambda optimizer: "not here")
     result = run("bench", "embedding", "--optim", optim)
     (row,) = result["batches"]
     assert result["left_out"]["fbgemm"] == "not here"
@@ -126,8 +129,8 @@ def test_embedding_beside_what_torch_has(
 
 
 def test_a_missing_peer_says_why() -> None:
-    assert fbgemm.unavailable("adam") == "on the CPU it has no adam"
-    reason = fbgemm.unavailable()
+    assert embedding_bench.unavailable("adam") == "on the CPU it has no adam"
+    reason = embedding_bench.unavailable()
     assert reason is None or reason.startswith("fbgemm-gpu-cpu cannot be imported (")
 
 

@@ -11,13 +11,12 @@ import torch
 from bench import machines, tiny
 from bench.tiny import Fixed
 from dlrm import cli
-from dlrm.bench import results
-from dlrm.bench.cost import calibrate
-from dlrm.bench.machine import known, measure, probe
+from dlrm.bench import calibrate, known, results
+from dlrm.bench import machine as measuring
 from dlrm.bench.watch import Seen
 from dlrm.commands.bench import machine as bench_machine
+from dlrm.commands.bench.machine import MachineResult
 from dlrm.commands.bench.machine import bench_machine as command
-from dlrm.commands.bench.machine_result import MachineResult
 from dlrm.errors import ConfigError
 from dlrm.planning import facts, machine
 from dlrm.planning.ceilings import Ceilings
@@ -25,7 +24,8 @@ from dlrm.planning.facts import Facts
 from dlrm.reporting import bench as page
 from dlrm.reporting.page import render
 
-COSTS = machines.COSTS.to_dict()
+COSTS = machines.COSTS
+BUSY = Seen(threads=1, cores=1, load=0.0, steal_share=0.0, others_share=0.5)
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def test_a_machine_is_measured_kept_and_appended(capsys: pytest.CaptureFixture[s
     found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["fingerprint"] == facts.facts().fingerprint
     assert Facts.from_dict(found["facts"]) == facts.facts()
-    assert found["costs"] == COSTS
+    assert found["costs"] == COSTS.to_dict()
     assert found["changed"] == {}
     assert found["threads"] == torch.get_num_threads()
     assert Path(found["kept"]).is_file()
@@ -103,16 +103,16 @@ def test_where_it_cannot_be_kept_it_is_still_shown(capsys, monkeypatch) -> None:
 
 
 def test_what_was_disturbed_replaces_nothing_that_was_not(capsys, monkeypatch) -> None:
-    monkeypatch.setattr(probe, "undisturbed", lambda _: False)
+    monkeypatch.setattr(measuring, "Watch", lambda: tiny.Fixed(BUSY))
     first = command()
     assert first.kept is None
     assert machine.kept() is None
     assert "No ceilings" in said(first, capsys)
-    monkeypatch.setattr(probe, "undisturbed", lambda _: True)
+    monkeypatch.setattr(measuring, "Watch", lambda: tiny.Fixed(tiny.QUIET))
     quiet = command()
     assert quiet.kept is not None
     assert "No ceilings" not in said(quiet, capsys)
-    monkeypatch.setattr(probe, "undisturbed", lambda _: False)
+    monkeypatch.setattr(measuring, "Watch", lambda: tiny.Fixed(BUSY))
     third = command()
     assert third.kept is None
     assert machine.kept() == quiet.machine
@@ -145,7 +145,7 @@ def test_a_page_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_that_is_too_short_is_said_with_the_numbers(capsys, monkeypatch) -> None:
-    monkeypatch.setattr(measure, "free_bytes", lambda: 10**9)
+    monkeypatch.setattr(measuring, "free_bytes", lambda: 10**9)
     with pytest.raises(ConfigError, match=r"1\.0 GB of memory are free"):
         command()
     assert cli.main(["bench", "machine"]) == 1

@@ -13,14 +13,12 @@ from rich.console import Console
 
 from bench.machines import machine
 from dlrm import cli
-from dlrm.bench import batches
-from dlrm.bench.ops import OPERATORS, loader, sweep, timed
-from dlrm.bench.ops.timed import Outcome
+from dlrm.bench import batches, operators, sweep
+from dlrm.bench.operators import OPERATORS
 from dlrm.bench.results import load
-from dlrm.commands.bench import ops, ops_result
-from dlrm.commands.bench.ops_lists import numbers, widths_of, words
-from dlrm.commands.bench.ops_result import OpsResult, sentences
-from dlrm.errors import ConfigError
+from dlrm.bench.sweep import Outcome
+from dlrm.commands.bench import ops
+from dlrm.commands.bench.ops import OpsResult, sentences
 
 MACHINE = machine()
 TINY = [
@@ -39,8 +37,8 @@ FIGURES = (
 def little(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few inputs, short rounds, and a machine that need not be measured."""
     monkeypatch.setattr(batches, "cache_bytes", lambda: 2_000)
-    monkeypatch.setattr(timed, "ROUND_S", 0.0)
-    monkeypatch.setattr(loader, "WINDOW_ROWS", 64)
+    monkeypatch.setattr(sweep, "ROUND_S", 0.0)
+    monkeypatch.setattr(operators, "WINDOW_ROWS", 64)
     monkeypatch.setattr(ops, "known", lambda: MACHINE)
 
 
@@ -57,7 +55,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def test_each_operator_gives_rows(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops_result, "WIDE", inf)
+    monkeypatch.setattr(ops, "WIDE", inf)
     result = run(*HERE)
     assert result["failed"] == result["left_out"] == 0
     assert result["stopped"] is False
@@ -95,7 +93,7 @@ def test_rows_are_appended_to_a_file(run: Run, workdir: Path) -> None:
 def test_tables_are_shown(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ops_result, "WIDE", inf)
+    monkeypatch.setattr(ops, "WIDE", inf)
     assert cli.main(["bench", "ops", "lookup", "loss", *TINY]) == 0
     shown = capsys.readouterr().out
     assert "lookup: rows of the tables, forwards (tables 3, dim 4, pooling 1" in " ".join(
@@ -177,16 +175,6 @@ def test_settings_without_meaning_are_quoted(
     assert message in capsys.readouterr().err
 
 
-def test_lists() -> None:
-    assert words("a, b,a") == ["a", "b"]
-    assert numbers("rows", "10k,1M,0.5M,2G,7") == [10_000, 10**6, 500_000, 2 * 10**9, 7]
-    assert numbers("threads", "0,2", least=0) == [0, 2]
-    assert widths_of("512-256-64,13-4") == [(512, 256, 64), (13, 4)]
-    for text in ("", "1e", "inf", "nan", "-3"):
-        with pytest.raises(ConfigError, match=f'dim is "{text}"'):
-            numbers("dim", text)
-
-
 ROW: dict[str, Any] = {
     "operator": "lookup", "batch": 8, "tables": 2, "rows": 10, "dim": 4, "pooling": 1,
     "ids": "uniform", "precision": None, "storage": "fp32", "optim": None, "widths": None,
@@ -232,7 +220,7 @@ def test_what_is_shown_of_nothing_but_failures() -> None:
     assert result.to_dict()["failed"] == 1
 
 
-@pytest.mark.parametrize("varied", [("batch", "rows", "dim"), ops_result.SETTINGS])
+@pytest.mark.parametrize("varied", [("batch", "rows", "dim"), ops.SETTINGS])
 def test_a_narrow_screen_folds_settings_and_keeps_figures_whole(varied: tuple[str, ...]) -> None:
     row = ROW | {"rows": 1_000_000, "ms": 123.4, "ms_low": 123.4, "ms_high": 123.5}
     row |= {"warm_ms": 0.123, "gb_per_s": 98.7, "bound": "memory bandwidth", "flops": 0}

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from bench.machines import machine
 from dlrm import cli
 from dlrm.bench import batches, step
-from dlrm.bench.cost.verdict import more_threads
-from dlrm.commands.bench import step_arguments
+from dlrm.commands.bench import step as bench_step
 from dlrm.data.store import Dataset
+from dlrm.planning.what_if import more_threads
 
 TINY = ["--rows-scale", "0.0001", "--rounds", "2", "--batch", "8"]
 
@@ -26,7 +26,7 @@ Run = Callable[..., dict[str, Any]]
 def little(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "cache_bytes", lambda: 10_000)
     monkeypatch.setattr(step, "ROUND_S", 0.0)
-    monkeypatch.setattr(step_arguments, "known", machine)
+    monkeypatch.setattr(bench_step, "known", machine)
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_threads_are_those_that_are_measured_and_predicted(
         counts.append(torch.get_num_threads())
         return machine()
 
-    monkeypatch.setattr(step_arguments, "known", known)
+    monkeypatch.setattr(bench_step, "known", known)
     other = 1 if before > 1 else 2
     (row,) = run(command, "figure6", *TINY, "--threads", str(other))["batches"]
     assert counts == [other]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dlrm.bench.cost.what_if import WhatIf, read
+from dlrm.planning.what_if import WhatIf, read
 from dlrm.reporting.bench import write
 
 from . import benchmarks

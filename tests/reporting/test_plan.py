@@ -1,16 +1,18 @@
 """The page of a plan."""
 
-from dlrm.commands.plan_data import tables
+from dlrm.planning.footprint import Data
 from dlrm.planning.placement import plan
 from dlrm.planning.planned import World, planned
 from dlrm.planning.shards import Table
 from dlrm.recipes import find
 from dlrm.reporting.page import render
 from dlrm.reporting.plan import SMALL, conclusion, page, stacked
+from dlrm.schema import Schema
 
 
 def made(size: int, memory_bytes: int):
-    data = tables("2M,1M,300k,20k,500,500,20", 1000).data
+    sizes = (2_000_000, 1_000_000, 300_000, 20_000, 500, 500, 20)
+    data = Data(Schema.one_hot(13, sizes), {"train": 1000}, {})
     return planned(find("demo")(), data, World(size=size, memory_bytes=memory_bytes))
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+from dlrm.data.split import kaggle_sizes
 from dlrm.errors import ConfigError
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.nn.embedding import Storage
@@ -116,3 +117,9 @@ original-random is the random model of the original's benchmark script, with up 
 in each table; figure6 the model that Figure 6 of the paper profiles, in which each of eight
 categorical features has one.
 """
+
+SAMPLES: dict[str, tuple[int, int, int]] = {
+    "criteo-kaggle": kaggle_sizes(45_840_617),
+    "criteo-terabyte": (4_195_197_692, 89_137_318, 89_137_319),
+}
+"""Public data set -> rows of train, validation and test."""

@@ -1,18 +1,19 @@
-"""Random batches to measure on: a set that rotates past the last-level cache."""
+"""Random samples to measure on: batches that rotate past the last-level cache, and datasets."""
 
 from collections.abc import Sequence
-from typing import Literal
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlrm.batch import Batch
+from dlrm.bench.arch import Arch
 from dlrm.data.encoded import Lists
-from dlrm.errors import ConfigError
-from dlrm.planning.facts import facts, last_level
+from dlrm.data.store import LIST_IDS, LIST_OFFSETS, Split
+from dlrm.planning.facts import cache_bytes
+from dlrm.planning.work import Ids
 from dlrm.schema import Schema
-
-Ids = Literal["uniform", "zipf"]
 
 CLICK_RATE = 0.25
 LEAST_BATCHES = 4
@@ -130,23 +131,34 @@ def draw_ids(
     return np.minimum(drawn, n - 1).astype(np.int32)
 
 
-def batch_sizes(text: str) -> list[int]:
-    """Read sizes separated by commas, e.g. `128,2048`.
+def write_split(folder: Path, arch: Arch, rows: int, ids: Ids) -> Split:
+    """Write samples of equal shapes as the arrays of a dataset, and map them into memory.
 
-    Raises:
-        ConfigError: One is not a positive number.
+    Args:
+        folder: For the files.
+        arch: Of whose tables ids are drawn: lists of `pooling` ids where that is above 1.
+        rows: Samples.
+        ids: How ids are distributed.
 
     """
-    sizes = [word.strip() for word in text.split(",")]
-    for size in sizes:
-        if not size.isdecimal() or int(size) < 1:
-            raise ConfigError(
-                f'batch is "{text}": "{size}" is no positive number; give sizes such as 128,2048'
-            )
-    return [int(size) for size in sizes]
-
-
-def cache_bytes() -> int:
-    """Return the size of the last-level cache; 32 MB where the system does not tell."""
-    cache = last_level(facts().caches)
-    return cache.size_bytes if cache else 32 * 2**20
+    rng = np.random.default_rng(1)
+    counts = rng.pareto(0.7, (rows, arch.num_dense)).clip(0, 60_000).astype(np.int32)
+    schema = arch.schema
+    sizes = arch.num_embeddings
+    arrays: dict[str, NDArray[Any]] = {
+        "dense": np.log1p(counts.astype(np.float32)),
+        "ids": draw_ids(sizes if schema.one_hot_features else (), rows, ids, rng),
+    }
+    if schema.list_features:
+        drawn = draw_lists(sizes, rows, ids, rng, arch.pooling, varied=arch.varied)
+        arrays |= {LIST_IDS: drawn.ids, LIST_OFFSETS: drawn.offsets}
+    arrays["labels"] = (rng.random((rows, 1)) < CLICK_RATE).astype(np.uint8)
+    mapped = {}
+    for name, array in arrays.items():
+        array.tofile(folder / f"{name}.bin")
+        # An empty file cannot be mapped.
+        mapped[name] = array
+        if array.size:
+            mapped[name] = np.memmap(folder / f"{name}.bin", array.dtype, "r", shape=array.shape)
+    lists = Lists(mapped[LIST_IDS], mapped[LIST_OFFSETS]) if schema.list_features else None
+    return Split("train", mapped["dense"], mapped["ids"], mapped["labels"], lists)

@@ -1,18 +1,111 @@
-"""Two files of results beside each other: what got slower, what faster, and by how much."""
+"""Two files of results beside each other: what got slower, what faster, and by how much.
+
+Rows are compared that measure the same, figure by figure. Where intervals overlap there is no
+verdict. Several rows of one file are repeats, whose spread counts too.
+"""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, Literal
 
-from dlrm.bench import origin
-from dlrm.bench.figure import key, settings
-from dlrm.bench.pair import Compared, Pair, Row, pair
-from dlrm.bench.results import load
+from dlrm.bench.figure import PEERS, Figure, figures, key, operators, settings
+from dlrm.bench.results import SCHEMA, VERSIONS, load
+from dlrm.bench.watch import OTHERS_LIMIT, STOLEN_LIMIT
 from dlrm.errors import ConfigError
 
+Row = Mapping[str, Any]
+Sides = tuple[Sequence[Row], Sequence[Row]]
 Groups = dict[tuple[str, str], list[Row]]
+Verdict = Literal["slower", "faster", "worse", "better", "no verdict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One figure in both files."""
+
+    name: str
+    before: Figure
+    after: Figure
+
+    @property
+    def ratio(self) -> tuple[float | None, float | None, float | None]:
+        """After over before, and what is possible within both intervals; None where unknown."""
+        a, b = self.before, self.after
+        return _over(b.value, a.value), _over(b.low, a.high), _over(b.high, a.low)
+
+    @property
+    def slowdown(self) -> float:
+        """How many times as long it takes; 1 where that is unknown, or no matter of time."""
+        ratio = self.ratio[0]
+        if not ratio or self.before.kind == "accuracy":
+            return 1.0
+        return ratio if self.before.kind == "time" else 1 / ratio
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the intervals say."""
+        a, b = self.before, self.after
+        if a.low is None or a.high is None or b.low is None or b.high is None:
+            return "no verdict"
+        if a.low <= b.high and b.low <= a.high:
+            return "no verdict"
+        grew = b.low > a.high
+        if a.kind == "accuracy":
+            return "better" if grew else "worse"
+        return "slower" if grew == (a.kind == "time") else "faster"
+
+    @property
+    def of_peer(self) -> bool:
+        """Whether it is the figure of another program, measured beside ours."""
+        return self.name.startswith(PEERS)
+
+    @property
+    def of_tail(self) -> bool:
+        """Whether it is a percentile of the slowest rounds, of which there are too few to judge."""
+        return self.name.removesuffix("_ms").endswith("p95")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the comparison JSON-ready."""
+        a, b = self.before, self.after
+        ratio, low, high = self.ratio
+        return {
+            "figure": self.name,
+            "before": a.value,
+            "before_interval": None if a.low is None else [a.low, a.high],
+            "after": b.value,
+            "after_interval": None if b.low is None else [b.low, b.high],
+            "difference": b.value - a.value,
+            "ratio": ratio,
+            "ratio_interval": None if low is None or high is None else [low, high],
+            "verdict": self.verdict,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """All rows of both files that measure the same."""
+
+    settings: dict[str, Any]
+    figures: tuple[Compared, ...]
+    operators: tuple[Compared, ...]
+    """That the step is made of, in milliseconds; the longest first."""
+    failed: tuple[str | None, str | None]
+    """Why it could not be measured, before and after."""
+    repeats: tuple[int, int]
+
+    @property
+    def cause(self) -> tuple[Compared, float] | None:
+        """The operator that changed most in the way of the step, and its share of the change."""
+        changes = {each.name: each.after.value - each.before.value for each in self.operators}
+        whole = sum(changes.values())
+        if not whole:
+            return None
+        most = max(self.operators, key=lambda each: changes[each.name] / whole)
+        return most, changes[most.name] / whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +126,14 @@ class Diff:
 
         Figures of others are none of ours, and a tail is a matter of a few rounds.
         """
-        found = [
-            (pair, each)
-            for pair in self.pairs
-            for each in pair.figures
+        slower = [
+            (both, each)
+            for both in self.pairs
+            for each in both.figures
             if each.verdict == "slower" and each.slowdown > 1 + tolerance
             if not each.of_peer and not each.of_tail
         ]
-        return sorted(found, key=lambda each: -each[1].slowdown)
+        return sorted(slower, key=lambda each: -each[1].slowdown)
 
     def broken(self) -> list[Pair]:
         """Return what could be measured before and fails now."""
@@ -64,36 +157,36 @@ def diff(
 
     """
     paths, sides = (before, after), (load(before), load(after))
-    notes = origin.same_schema(paths, sides, across_schemas)
-    notes += origin.same_machine(paths, sides, across_machines)
-    a, b = (_grouped(rows, None if across_machines else origin.naming(sides)) for rows in sides)
+    notes = _same_schema(paths, sides, across_schemas)
+    notes += _same_machine(paths, sides, across_machines)
+    a, b = (_grouped(rows, None if across_machines else naming(sides)) for rows in sides)
     if not (shared := [each for each in a if each in b]):
-        said = origin.apart(sides, settings)
+        said = _apart(sides)
         raise ConfigError(f"{before} and {after} have no rows in common: {said}")
     return Diff(
-        pairs=tuple(sorted((pair(a[each], b[each]) for each in shared), key=_order)),
+        pairs=tuple(
+            sorted(
+                (pair(a[each], b[each]) for each in shared), key=lambda both: _rank(both.settings)
+            )
+        ),
         only_before=_only(a, b),
         only_after=_only(b, a),
-        changed=origin.changed(sides),
-        notes=(*notes, *origin.disturbed(paths, sides)),
+        changed=_changed(sides),
+        notes=(*notes, *_disturbed_notes(paths, sides)),
     )
 
 
 def _grouped(rows: Sequence[Row], machine: Callable[[Row], str] | None) -> Groups:
     """Return rows by machine and settings."""
-    found: Groups = defaultdict(list)
+    groups: Groups = defaultdict(list)
     for row in rows:
-        found["" if machine is None else machine(row), key(row)].append(row)
-    return found
+        groups["" if machine is None else machine(row), key(row)].append(row)
+    return groups
 
 
 def _only(these: Groups, others: Groups) -> tuple[dict[str, Any], ...]:
     found = [settings(rows[0]) for each, rows in these.items() if each not in others]
     return tuple(sorted(found, key=_rank))
-
-
-def _order(each: Pair) -> list[tuple[str, bool, float, str]]:
-    return _rank(each.settings)
 
 
 def _rank(found: Mapping[str, Any]) -> list[tuple[str, bool, float, str]]:
@@ -104,3 +197,154 @@ def _rank(found: Mapping[str, Any]) -> list[tuple[str, bool, float, str]]:
         else (name, True, 0.0, str(value))
         for name, value in sorted(found.items(), key=lambda item: (item[0] != "suite", item[0]))
     ]
+
+
+def pair(before: Sequence[Row], after: Sequence[Row]) -> Pair:
+    """Compare the rows of one setting, each file's at least one."""
+
+    def compared(of: Callable[[Row], Mapping[str, Figure]]) -> list[Compared]:
+        a, b = ([of(row) for row in rows] for rows in (before, after))
+        # In the order of the rows that say most, whichever comes first in the file.
+        by_figures = sorted(a, key=lambda found: (-len(found), *found))
+        return [
+            Compared(name, x, y)
+            for name in dict.fromkeys(name for found in by_figures for name in found)
+            if (x := _joined(a, name)) and (y := _joined(b, name))
+        ]
+
+    def failed(rows: Sequence[Row]) -> str | None:
+        errors = [row.get("error") for row in rows]
+        reasons = sorted(each for each in errors if isinstance(each, str))
+        return reasons[0] if len(reasons) == len(rows) else None
+
+    return Pair(
+        settings=settings(before[0]),
+        figures=tuple(compared(figures)),
+        operators=tuple(sorted(compared(operators), key=lambda each: -each.before.value)),
+        failed=(failed(before), failed(after)),
+        repeats=(len(before), len(after)),
+    )
+
+
+def _joined(repeats: Sequence[Mapping[str, Figure]], name: str) -> Figure | None:
+    """Return a figure of all repeats: the middle one, and the spread of all intervals."""
+    found = [each[name] for each in repeats if name in each]
+    if len(found) < 2:
+        return found[0] if found else None
+    return Figure(
+        median(each.value for each in found),
+        min(each.value if each.low is None else each.low for each in found),
+        max(each.value if each.high is None else each.high for each in found),
+        found[0].kind,
+    )
+
+
+def _over(a: float | None, b: float | None) -> float | None:
+    if a is None or b is None or b <= 0 or a < 0:
+        return None
+    return a / b if isfinite(a / b) else None
+
+
+def _same_schema(paths: tuple[Path, Path], sides: Sides, across: bool) -> list[str]:
+    """Return a note where schemas differ and that was asked for.
+
+    Raises:
+        ConfigError: They differ, or are of another version of this program.
+
+    """
+    found = [{_schema(row) for row in rows} for rows in sides]
+    if len(found[0] | found[1]) == 1 and found[0] <= {_schema({}), _schema({"schema": SCHEMA})}:
+        return []
+    a, b = (", ".join(sorted(names)) for names in found)
+    said = f"{paths[0]} has rows {a}, {paths[1]} {b}"
+    if not across:
+        raise ConfigError(
+            f"{said}; this version writes schema {SCHEMA}. Rows of several schemas are compared "
+            "with --across-schemas: keys of the same name may not mean the same"
+        )
+    return [f"Across schemas: {said}; keys of the same name may not mean the same"]
+
+
+def _same_machine(paths: tuple[Path, Path], sides: Sides, across: bool) -> list[str]:
+    """Return a note where machines differ and that was asked for.
+
+    Raises:
+        ConfigError: They differ.
+
+    """
+    name = naming(sides)
+    found = [{name(row) for row in rows} for rows in sides]
+    if found[0] == found[1] and (len(found[0]) == 1 or not across):
+        return []
+    a, b = (" and ".join(sorted(names)) for names in found)
+    said = f"{paths[0]} was measured on {a}, {paths[1]} on {b}"
+    if not across:
+        raise ConfigError(
+            f"{said}. Other hardware is compared with --across-machines: what differs may be the "
+            "machine alone"
+        )
+    return [f"Across machines: {said}; what differs may be the machine alone"]
+
+
+def naming(sides: Sides) -> Callable[[Row], str]:
+    """Return what names the machine of a row."""
+    # Rows of before there were schemas have no fingerprint.
+    known = all("schema" in row and row.get("machine") for rows in sides for row in rows)
+
+    def name(row: Row) -> str:
+        said = f"{row.get('cpu', 'an unknown CPU')} with {row.get('cores', '?')} cores"
+        return f"{said} ({row['machine']})" if known else said
+
+    return name
+
+
+def _changed(sides: Sides) -> dict[str, tuple[str, str]]:
+    """Return the commit and the versions that are not the same, before and after."""
+    found = {}
+    for name in ("commit", *VERSIONS):
+        a, b = ({str(row[name]) for row in rows if name in row} for rows in sides)
+        if a != b:
+            found[name] = (", ".join(sorted(a)) or "unknown", ", ".join(sorted(b)) or "unknown")
+    return found
+
+
+def _disturbed_notes(paths: tuple[Path, Path], sides: Sides) -> list[str]:
+    """Return a note for each file that was partly measured while something else computed."""
+    said = []
+    for path, rows in zip(paths, sides, strict=True):
+        if count := sum(map(_disturbed, rows)):
+            few = f"{count} of {len(rows)} rows of {path}"
+            said.append(f"Something else took CPU time while {few} were measured")
+    return said
+
+
+def _apart(sides: Sides) -> str:
+    """Say in which settings two files differ that have no row in common."""
+    a, b = ([settings(row) for row in rows] for rows in sides)
+    names = dict.fromkeys(name for each in (*a, *b) for name in each)
+    said = []
+    for name in names:
+        x, y = ({_word(each.get(name)) for each in side} for side in (a, b))
+        if not x & y:
+            said.append(f"{name} is {_few(x)} in the one, {_few(y)} in the other")
+        if said and name == "suite":
+            break
+    return "; ".join(said) or "each setting occurs in both, but never with the same others"
+
+
+def _schema(row: Row) -> str:
+    return f"of schema {row['schema']}" if "schema" in row else "without a schema"
+
+
+def _disturbed(row: Row) -> bool:
+    stolen, others = row.get("steal_share") or 0.0, row.get("others_share") or 0.0
+    return stolen > STOLEN_LIMIT or others > OTHERS_LIMIT
+
+
+def _word(value: Any) -> str:
+    return "not said" if value is None else str(value)
+
+
+def _few(words: Iterable[str]) -> str:
+    found = sorted(words)
+    return ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")

@@ -42,12 +42,12 @@ class LocalStep:
         # As the training loop does; whoever runs beside in this process has the good of it too.
         keep_freed_memory()
         torch.manual_seed(0)
-        config = TrainConfig(
+        self.config = TrainConfig(
             model=arch.model,
             optim=OptimConfig(name=optimizer, lr=LEARNING_RATE),
             precision=dtype,
         )
-        self.train = fresh_step(config, arch.schema)
+        self.train = fresh_step(self.config, arch.schema)
         assert isinstance(self.train.net, DLRM)
         self.model = self.train.net
 
@@ -69,14 +69,7 @@ class LocalStep:
 
 
 def fresh_step(config: TrainConfig, schema: Schema, world: World = ALONE) -> TrainStep:
-    """Return the training step of a fresh model, as a run of this config takes it.
-
-    Args:
-        config: Of the run.
-        schema: Of its data.
-        world: The processes of the run.
-
-    """
+    """Return the training step of a fresh model, as a run of this config takes it."""
     built = build(config, schema, world)
     return train_step(config, schema, built.net, optimizer_of(config, built))
 
@@ -84,15 +77,7 @@ def fresh_step(config: TrainConfig, schema: Schema, world: World = ALONE) -> Tra
 def train_step(
     config: TrainConfig, schema: Schema, net: nn.Module, optimizer: Optimizer
 ) -> TrainStep:
-    """Return a training step with the loss, the schedule and the clipping of a run.
-
-    Args:
-        config: Of the run.
-        schema: Of its data.
-        net: `forward(batch) -> logits (b, K)`, changed by each step.
-        optimizer: Of its parameters.
-
-    """
+    """Return a training step of a model with the loss, the schedule and the clipping of a run."""
     deviations = [m.deviation for m in net.modules() if isinstance(m, Standardized)]
     return TrainStep(
         net,

@@ -22,8 +22,8 @@ from dlrm.data.store import Dataset
 from dlrm.files import write_tensors
 from dlrm.metrics import Metrics
 from dlrm.ops.memory import keep_freed_memory
-from dlrm.planning.rates import Rates
 from dlrm.planning.tables import contents
+from dlrm.planning.times import Rates
 from dlrm.schema import Schema
 from dlrm.terminal import progress
 from dlrm.training.config import TrainConfig
@@ -41,7 +41,12 @@ FILES = 4
 
 
 def measure(
-    config: TrainConfig, schema: Schema, dataset: Dataset | None, *, batch_size: int
+    config: TrainConfig,
+    schema: Schema,
+    dataset: Dataset | None,
+    *,
+    batch_size: int,
+    threads: int = 0,
 ) -> Rates:
     """Measure for some seconds.
 
@@ -50,42 +55,46 @@ def measure(
         schema: Of its data.
         dataset: Its data, or None for ids by a power law.
         batch_size: Samples of a step.
+        threads: Of torch meanwhile; 0 for those of the config, or as many as there are.
 
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or config.threads or before)
     keep_freed_memory()
     torch.manual_seed(config.seed)
     smaller = capped(config, schema)
-    with progress() as bar:
-        task = bar.add_task("measuring", total=5)
-        train = fresh_step(config, smaller)
-        bar.advance(task)
-        batches = _batches(dataset, smaller, batch_size)
-        seen = Metrics(smaller.num_labels, smaller.task)
+    try:
+        with progress() as bar:
+            task = bar.add_task("measuring", total=4)
+            train = fresh_step(config, smaller)
+            bar.advance(task)
+            batches = _batches(dataset, smaller, batch_size)
+            seen = Metrics(smaller.num_labels, smaller.task)
 
-        def step() -> None:
-            batch = next(batches)
-            train(batch).item()
-            seen.update(train.logits, batch.labels, batch.weights)
+            def step() -> None:
+                batch = next(batches)
+                train(batch).item()
+                seen.update(train.logits, batch.labels, batch.weights)
 
-        _repeat(step, WARM_S)
-        bar.advance(task)
-        step_s = _repeat(step, TRAIN_S)
-        bar.advance(task)
-        size = min(config.eval.batch_size, 16384)
-        evaluation_s = _evaluation_s(train, smaller, _batches(dataset, smaller, size)) / size
-        bar.advance(task)
-        save_s, write_s = _write_s()
-        return Rates(
-            step_s=step_s,
-            evaluation_s=evaluation_s,
-            metrics_s=_metrics_s(schema),
-            save_s=save_s,
-            write_s=write_s,
-            capped=smaller != schema,
-            ids="zipf" if dataset is None else "data",
-        )
+            _repeat(step, WARM_S)
+            bar.advance(task)
+            step_s = _repeat(step, TRAIN_S)
+            bar.advance(task)
+            size = min(config.eval.batch_size, 16384)
+            evaluation_s = _evaluation_s(train, smaller, _batches(dataset, smaller, size)) / size
+            bar.advance(task)
+    finally:
+        torch.set_num_threads(before)
+    save_s, write_s = _write_s()
+    return Rates(
+        step_s=step_s,
+        evaluation_s=evaluation_s,
+        metrics_s=_metrics_s(schema),
+        save_s=save_s,
+        write_s=write_s,
+        capped=smaller != schema,
+        ids="zipf" if dataset is None else "data",
+    )
 
 
 def capped(config: TrainConfig, schema: Schema) -> Schema:

@@ -1,26 +1,23 @@
-"""A whole step measured: its time, and how its operators share it."""
+"""A whole step measured: its time, how its operators share it, and what limits and model say."""
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import cycle
 from typing import Any
 
-import torch
-
 from dlrm.batch import Batch
-from dlrm.bench.clock import Clock
-from dlrm.bench.cost.fit import Costs
-from dlrm.bench.cost.predict import Predictor
-from dlrm.bench.cost.verdict import Change, best, machines, more_threads, sentence
-from dlrm.bench.cost.what_if import WhatIf
-from dlrm.bench.profile import Operator, profile
-from dlrm.bench.stages import Watched
 from dlrm.bench.subject import Subject
 from dlrm.bench.timer import Timing, interleave
 from dlrm.bench.watch import Seen, Watch
 from dlrm.nn import precision
+from dlrm.nn.tables import tables_of
+from dlrm.planning.costs import OTHER, Costs, Terms
 from dlrm.planning.machine import Machine
+from dlrm.planning.predict import Predictor
+from dlrm.planning.stages import FORWARD, Clock, Watched
+from dlrm.planning.what_if import Change, WhatIf, best, machines, more_threads, verdict
+from dlrm.planning.work import NOTHING, Shape, Work
 
 ROUND_S = 0.25
 """Of a round of one candidate."""
@@ -30,11 +27,79 @@ LARGER = 4
 
 
 @dataclass(frozen=True, slots=True)
+class Operator:
+    """One operator of a step, both ways."""
+
+    name: str
+    forward_s: float
+    backward_s: float
+    work: Work
+    least_s: float
+    """At the machine's ceilings, see `dlrm.planning.costs.least`."""
+    predicted: Terms
+    """By the fitted model."""
+    cached_s: float
+    """What of the predicted arithmetic is passing over bytes that the caches hold."""
+    cache: list[list[float]]
+    precision: dict[str, float]
+    rows: dict[str, float]
+    """See `dlrm.planning.what_if`."""
+
+    @property
+    def seconds(self) -> float:
+        """Forwards and backwards."""
+        return self.forward_s + self.backward_s
+
+    @property
+    def terms(self) -> Terms:
+        """The measured time, split as the model splits it."""
+        if not self.predicted.total_s:
+            return Terms(calls_s=self.seconds)
+        return self.predicted.times(self.seconds / self.predicted.total_s)
+
+    @property
+    def bound(self) -> str:
+        """What holds it up: as `Terms.bound` says, or cache bandwidth."""
+        bound = self.predicted.bound
+        if bound == "compute" and self.cached_s > self.predicted.compute_s / 2:
+            return "cache bandwidth"
+        return bound
+
+    def to_dict(self, step_s: float) -> dict[str, Any]:
+        """Return it JSON-ready."""
+        seconds, work = self.seconds, self.work
+        known = seconds > 0
+        return {
+            "name": self.name,
+            "forward_ms": self.forward_s * 1e3,
+            "backward_ms": self.backward_s * 1e3,
+            "ms": seconds * 1e3,
+            "share": seconds / step_s,
+            "flops": work.flops,
+            "bytes": work.bytes,
+            "lines": work.lines,
+            "intensity": work.intensity,
+            "gflops_per_s": work.flops / seconds / 1e9 if known else None,
+            "gb_per_s": work.bytes / seconds / 1e9 if known else None,
+            "roofline_ms": self.least_s * 1e3,
+            "roofline_share": self.least_s / seconds if known else None,
+            "bound": self.bound,
+            "predicted_ms": self.predicted.total_s * 1e3,
+            "terms": {
+                name.replace("_s", "_ms"): term_s * 1e3
+                for name, term_s in asdict(self.terms).items()
+            },
+            "cache": self.cache,
+            "precision": self.precision,
+            "rows": self.rows,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class StepMeasured:
     """A step at one batch size; the timing is of a step."""
 
     batch_size: int
-    train: bool
     timing: Timing
     operators: list[Operator]
     predicted_s: float
@@ -43,8 +108,6 @@ class StepMeasured:
     software: list[Change]
     """Changes that a flag makes."""
     seen: Seen
-    threads: int
-    """Of torch."""
     cores: int
     """Of the machine."""
 
@@ -52,7 +115,7 @@ class StepMeasured:
         """Return the figures JSON-ready."""
         median = self.timing.median
         low, high = self.timing.interval
-        roofline_s = sum(each.least_s for each in self.operators)
+        roofline_s = sum(operator.least_s for operator in self.operators)
         row: dict[str, Any] = {
             "batch_size": self.batch_size,
             "rounds": len(self.timing.seconds),
@@ -66,14 +129,13 @@ class StepMeasured:
             "predicted_ms": self.predicted_s * 1e3,
             "model_error": self.costs.error,
             "model_steps": self.costs.steps,
-            "operators": [each.to_dict(median) for each in self.operators],
+            "operators": [operator.to_dict(median) for operator in self.operators],
             "exponents": self.exponents,
         }
-        changes = best(
-            [*self.software, *more_threads(row, self.threads, self.cores), *machines(row)]
-        )
-        row["changes"] = [change.to_dict() for change in changes]
-        row["verdict"] = sentence(row, changes, self.costs.error)
+        threads = more_threads(row, self.seen.threads, self.cores)
+        changes = best([*self.software, *threads, *machines(row)])
+        row["changes"] = [asdict(change) for change in changes]
+        row["verdict"] = verdict(row, changes, self.costs.error)
         return {**row, **self.seen.to_dict()}
 
     def what_if(self, change: WhatIf) -> dict[str, Any]:
@@ -116,9 +178,9 @@ def measure(
     for size in batch_sizes:
         subject.check(size, train=train)
     training = subject.build()
-    model = training.net.train(train)
-    watched = Watched(model, training if train else None)
-    predictor = Predictor(machine, subject.config, subject.schema, model, train)
+    training.net.train(train)
+    watched = Watched(training.net, training if train else None)
+    predictor = Predictor(machine, subject.config, subject.schema, train)
     run = watched.step if train else watched.score
     for size in batch_sizes:
         batches = subject.batches(size)
@@ -146,17 +208,71 @@ def measure(
         shape = subject.shape(size)
         yield StepMeasured(
             batch_size=size,
-            train=train,
             timing=timing,
             operators=profile(predictor, shape, clock.medians, timing.median),
             predicted_s=predictor.step_s(predictor.parts(shape)),
-            costs=predictor.costs,
+            costs=predictor.device.costs,
             exponents=predictor.exponents(),
-            software=_software(predictor, subject, size),
+            software=_software(predictor, shape),
             seen=watch.seen,
-            threads=torch.get_num_threads(),
             cores=machine.facts.cores,
         )
+
+
+def profile(
+    predictor: Predictor, shape: Shape, seconds: Mapping[tuple[str, str], float], step_s: float
+) -> list[Operator]:
+    """Return the operators of a step in the order in which they run, and what is left beside them.
+
+    Args:
+        predictor: Of the model on this machine.
+        shape: Of the batches.
+        seconds: Measured, of each stage.
+        step_s: Of the whole step, unwatched.
+
+    """
+    parts = predictor.parts(shape)
+    took = [sum(seconds.get(stage, 0.0) for stage in part.stages) for part in parts]
+    # Watching takes a little itself.
+    within = min(1.0, step_s / sum(took)) if sum(took) else 1.0
+    today = [predictor.terms(part) for part in parts]
+    precisions = {to: predictor.with_precision(shape, to) for to in predictor.precisions()}
+    rows = {to: predictor.with_rows(shape, to) for to in predictor.rows()}
+    operators = []
+    for name in dict.fromkeys(part.operator for part in parts):
+        own = [i for i, part in enumerate(parts) if part.operator == name]
+        predicted = sum((today[i] for i in own), Terms())
+
+        def ratios(
+            changed: Mapping[str, Sequence[float]],
+            own: list[int] = own,
+            before: float = predicted.total_s,
+        ) -> dict[str, float]:
+            return {
+                to: sum(then[i] for i in own) / before for to, then in changed.items() if before
+            }
+
+        forward = sum(took[i] for i in own if parts[i].phase == FORWARD)
+        operators.append(
+            Operator(
+                name,
+                within * forward,
+                within * (sum(took[i] for i in own) - forward),
+                sum((parts[i].work for i in own), NOTHING),
+                sum(predictor.least_s(parts[i]) for i in own),
+                predicted,
+                sum(predictor.device.cached_s(parts[i].kind, parts[i].work) for i in own),
+                predictor.with_caches([parts[i] for i in own]),
+                ratios(precisions),
+                ratios(rows),
+            )
+        )
+    rest = max(0.0, step_s - sum(operator.seconds for operator in operators))
+    one = Work(calls=1)
+    return [
+        *operators,
+        Operator(OTHER, 0.0, rest, one, 0.0, predictor.other, 0.0, [[1.0, 1.0]], {}, {}),
+    ]
 
 
 def _steps(run: Callable[[Batch], Any], batches: list[Batch]) -> int:
@@ -167,27 +283,24 @@ def _steps(run: Callable[[Batch], Any], batches: list[Batch]) -> int:
     return max(2, min(MOST_STEPS, round(ROUND_S / (time.perf_counter() - began))))
 
 
-def _software(predictor: Predictor, subject: Subject, size: int) -> list[Change]:
+def _software(predictor: Predictor, shape: Shape) -> list[Change]:
     """Return what flags would bring: what the model says then, over what it says now."""
-    shape = subject.shape(size)
-    now = predictor.step_s(predictor.parts(shape))
-    other = predictor.other.total_s
-    found = []
-    if (
-        precision.resolve(predictor.config.precision) == "fp32"
-        and precision.resolve("auto") == "bf16"
-    ):
+    config, train = predictor.config, predictor.train
+    now, other = predictor.step_s(predictor.parts(shape)), predictor.other.total_s
+    resolved = (precision.resolve(config.precision), precision.resolve("auto"))
+    changes = []
+    if resolved == ("fp32", "bf16"):
         then = sum(predictor.with_precision(shape, "bf16")) + other
-        found.append(Change("bf16 products in the MLPs", "--precision bf16", now / then))
-    if predictor.config.model.tables.storage == "fp32":
+        changes.append(Change("bf16 products in the MLPs", "--precision bf16", now / then))
+    if tables_of(config.model).storage == "fp32":
         then = sum(predictor.with_rows(shape, "bf16")) + other
-        how = "--model.tables.storage bf16" if predictor.train else "dlrm compress"
-        found.append(Change("bf16 rows in the tables", how, now / then))
-    if not predictor.train:
+        how = "--model.tables.storage bf16" if train else "dlrm compress"
+        changes.append(Change("bf16 rows in the tables", how, now / then))
+    if not train:
         then = sum(predictor.with_rows(shape, "int8")) + other
-        found.append(Change("int8 rows in the tables", "dlrm compress", now / then))
-    larger = replace(shape, batch_size=LARGER * size)
-    then = predictor.step_s(predictor.parts(larger)) / LARGER
-    how = "--loader.batch-size" if predictor.train else "--batch"
-    found.append(Change(f"batches of {LARGER * size:,}", f"{how} {LARGER * size}", now / then))
-    return found
+        changes.append(Change("int8 rows in the tables", "dlrm compress", now / then))
+    size = LARGER * int(shape.batch_size)
+    then = predictor.step_s(predictor.parts(replace(shape, batch_size=size))) / LARGER
+    how = "--loader.batch-size" if train else "--batch"
+    changes.append(Change(f"batches of {size:,}", f"{how} {size}", now / then))
+    return changes

@@ -7,17 +7,18 @@ from itertools import islice
 import torch
 
 from dlrm.batch import Batch
-from dlrm.bench.batches import Ids, batches_of, rotation
-from dlrm.bench.cost.operator_work import Shape
+from dlrm.bench.batches import batches_of, rotation
 from dlrm.bench.local_step import fresh_step
-from dlrm.bench.ops.room import free_bytes
 from dlrm.data.loader import Loader
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError
 from dlrm.nn import precision
 from dlrm.ops.memory import keep_freed_memory
 from dlrm.planning.arithmetic import arithmetic
+from dlrm.planning.facts import free_bytes
+from dlrm.planning.footprint import machine_bytes
 from dlrm.planning.tables import contents
+from dlrm.planning.work import Ids, Shape
 from dlrm.schema import Schema
 from dlrm.terminal import human_bytes
 from dlrm.training.config import TrainConfig
@@ -94,7 +95,7 @@ class Subject:
         sample = 4 * (len(self.schema.dense) + self.schema.num_labels + ids)
         batches = self._count(batch_size) * batch_size * sample
         step = cost.activations_bytes * batch_size * (2 if train else 1)
-        need, free = tables + 3 * batches + step + SPARE_BYTES, free_bytes()
+        need, free = tables + 3 * batches + step + SPARE_BYTES, free_bytes() or machine_bytes()
         if need > free:
             raise ConfigError(
                 f"{self.name} at batch {batch_size:,} needs {human_bytes(need)} "
@@ -106,8 +107,6 @@ class Subject:
     def build(self) -> TrainStep:
         """Return the step of a fresh model, as the training loop takes it."""
         keep_freed_memory()
-        if self.config.threads:
-            torch.set_num_threads(self.config.threads)
         torch.manual_seed(self.config.seed)
         return fresh_step(self.config, self.schema)
 

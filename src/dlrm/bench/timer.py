@@ -15,12 +15,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dlrm.errors import ConfigError
-
 T = TypeVar("T")
 
 RESAMPLES = 2000
 """Of the bootstrap."""
+ROUND_SAMPLES = 65_536
+"""Samples of a round: some tenths of a second, so that a round is more than a moment's luck."""
+MOST_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -99,51 +100,6 @@ def interleave(
     return {name: Timing(name, values) for name, values in seconds.items()}
 
 
-def cold_and_warm(
-    run: Callable[[T], Any],
-    inputs: Sequence[T],
-    *,
-    rounds: int,
-    steps: int = 1,
-    warmup: int = 1,
-    clock: Callable[[], float] = time.perf_counter,
-    after_round: Callable[[], Any] | None = None,
-) -> tuple[Timing, Timing]:
-    """Run a candidate on inputs that rotate, and beside it on the first alone.
-
-    In the second, `warm`, inputs and the rows that they look up stay in the cache: it is what a
-    measurement finds that repeats one input. Each round it runs once untimed before, because the
-    other one has just emptied the cache.
-
-    Args:
-        run: Takes an input.
-        inputs: At least two, together larger than the last-level cache (`batches.rotation`).
-        rounds: Timed rounds.
-        steps: Calls a round.
-        warmup: Rounds before them, not timed.
-        clock: See `interleave`.
-        after_round: See `interleave`.
-
-    Returns:
-        Seconds of one call: over rotating inputs, and on one.
-
-    Raises:
-        ConfigError: There is only one input, so that nothing rotates.
-
-    """
-    if len(inputs) < 2:
-        raise ConfigError(f"found {len(inputs)} input, expected two or more that take turns")
-    timed = interleave(
-        {"cold": in_turn(run, inputs, steps), "warm": in_turn(run, inputs[:1], steps)},
-        rounds=rounds,
-        warmup=warmup,
-        clock=clock,
-        after_round=after_round,
-        before={"warm": in_turn(run, inputs[:1], 1)},
-    )
-    return timed["cold"].per(steps), timed["warm"].per(steps)
-
-
 def in_turn(run: Callable[[T], Any], inputs: Sequence[T], steps: int) -> Callable[[], None]:
     """Return a round: each call goes on with the next inputs, from the first after the last."""
     endless = cycle(inputs)
@@ -153,6 +109,11 @@ def in_turn(run: Callable[[T], Any], inputs: Sequence[T], steps: int) -> Callabl
             run(each)
 
     return several
+
+
+def round_steps(batch_size: int) -> int:
+    """Return how many steps of a batch size a round has."""
+    return max(2, min(MOST_STEPS, ROUND_SAMPLES // batch_size))
 
 
 def ratio(a: Timing, b: Timing) -> tuple[float, float, float]:
@@ -187,6 +148,16 @@ def figures(timing: Timing) -> dict[str, Any]:
         f"{timing.name}_interval": [low * 1e3, high * 1e3],
         f"{timing.name}_p95_ms": p95 * 1e3,
         f"{timing.name}_p95_interval": [p95_low * 1e3, p95_high * 1e3],
+    }
+
+
+def beside(ours: Timing, peer: Timing, prefix: str = "") -> dict[str, Any]:
+    """Return how much faster ours is than a peer, its interval, and the verdict in words."""
+    middle, low, high = ratio(peer, ours)
+    return {
+        f"{prefix}speedup": middle,
+        f"{prefix}speedup_interval": [low, high],
+        f"{prefix}verdict": verdict(ours, peer),
     }
 
 

@@ -12,6 +12,8 @@ from typing import Any, Self
 
 import torch
 
+from dlrm.planning.facts import usable_cores
+
 STAT = Path("/proc/stat")
 
 STOLEN_LIMIT = 0.02
@@ -40,21 +42,29 @@ class Seen:
         return {name: getattr(self, name) for name in names}
 
     @property
+    def disturbed(self) -> bool:
+        """Whether something else computed, as far as the system tells."""
+        stolen, others = self.steal_share or 0.0, self.others_share or 0.0
+        return stolen > STOLEN_LIMIT or others > OTHERS_LIMIT
+
+    @property
     def warning(self) -> str | None:
         """Why figures are doubtful; None where nothing was seen that disturbs."""
-        said = []
+        doubts = []
         if self.others_share is None:
             # The load is of the minute before, which may have been our own.
             if self.load > self.cores / 2:
-                said.append("another program may have computed meanwhile")
+                doubts.append("another program may have computed meanwhile")
         elif self.others_share > OTHERS_LIMIT:
-            said.append(f"another program computed meanwhile: {self.others_share:.0%} of the time")
+            doubts.append(
+                f"another program computed meanwhile: {self.others_share:.0%} of the time"
+            )
         if (self.steal_share or 0.0) > STOLEN_LIMIT:
-            said.append(f"the hypervisor took {self.steal_share:.0%} of the time")
-        if not said:
+            doubts.append(f"the hypervisor took {self.steal_share:.0%} of the time")
+        if not doubts:
             return None
         cores = f"{self.cores} core{'s' if self.cores > 1 else ''}"
-        return f"{'; '.join(said)}; load {self.load:.1f} on {cores}"
+        return f"{'; '.join(doubts)}; load {self.load:.1f} on {cores}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +101,7 @@ class Watch:
         stolen, others = _shares(self._before, self._after or _ticks())
         return Seen(
             threads=torch.get_num_threads(),
-            cores=len(_cores()),
+            cores=len(usable_cores()),
             load=self._load,
             steal_share=stolen,
             others_share=others,
@@ -110,7 +120,7 @@ def _shares(before: _Ticks | None, after: _Ticks | None) -> tuple[float | None, 
 
 def _ticks() -> _Ticks | None:
     """Read what became of the time of our cores; None where the system does not tell."""
-    cores = {f"cpu{core}" for core in _cores()}
+    cores = {f"cpu{core}" for core in usable_cores()}
     try:
         lines = [line.split() for line in STAT.read_text().splitlines()]
     except OSError:
@@ -124,9 +134,3 @@ def _ticks() -> _Ticks | None:
     children = os.times()
     own = time.process_time() + children.children_user + children.children_system
     return _Ticks(total=busy + idle + waiting + stolen, stolen=stolen, busy=busy, own=own)
-
-
-def _cores() -> set[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))

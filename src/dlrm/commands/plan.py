@@ -1,6 +1,7 @@
 """`dlrm plan`: what a run would take, and where its tables would lie, before anything runs."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,25 +9,36 @@ from typing import Annotated, Any
 import tyro
 
 from dlrm import recipes
+from dlrm.bench import network as processes
 from dlrm.bench import speed
-from dlrm.commands import plan_data, plan_simulate
+from dlrm.bench.arch import ARCHS, NUM_DENSE, SAMPLES
+from dlrm.bench.known import known
 from dlrm.commands.flags import parse, take_value
-from dlrm.commands.plan_data import Described
 from dlrm.commands.plan_result import PlanResult
 from dlrm.commands.recipe_flags import recipe_config, with_model
 from dlrm.commands.run_config import run_config
-from dlrm.errors import ConfigError
-from dlrm.planning.device import Device
-from dlrm.planning.footprint import machine_bytes, resident_bytes
+from dlrm.data.resolve import resolve
+from dlrm.data.split import SPLITS
+from dlrm.data.store import Dataset
+from dlrm.errors import ConfigError, InputError, unknown
+from dlrm.planning.costs import Device
+from dlrm.planning.footprint import Data, dataset_bytes, machine_bytes, resident_bytes
+from dlrm.planning.network import Link, Network
 from dlrm.planning.placement import Sharding
-from dlrm.planning.planned import World, alternatives, planned
-from dlrm.planning.quantities import quantity
-from dlrm.planning.simulated import Scaling, Simulated, step_of
-from dlrm.planning.times import Times, described, measured
+from dlrm.planning.planned import Planned, World, alternatives, planned
+from dlrm.planning.quantities import counts, duration, quantity
+from dlrm.planning.simulate import MOST_DEVICES, Devices, Scaling, simulated
+from dlrm.planning.times import Rates, calibrated, times
 from dlrm.reporting.plan import write
+from dlrm.schema import Schema
+from dlrm.training.build import pooling
 from dlrm.training.config import TrainConfig
 
 DEFAULT = "criteo-terabyte"
+LATENCY_S = 5e-6
+"""Of a link, where nothing else is said."""
+OVERSUBSCRIBED = 4
+"""Times the cores of this machine, the processes that are looked at on it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,10 +74,11 @@ class Arguments:
     samples: int = 0
     """Training samples of an epoch, with --rows or instead of those of --arch."""
     measure: bool = True
-    """Whether to measure on this machine, which takes up to ten seconds."""
+    """Whether to measure on this machine, for some seconds; where several devices are asked for,
+    its limits too (`dlrm bench machine`), once."""
     simulate: bool = False
     """Also say how long a step would take on 1, 2, 4, ... 1024 of these devices; without --flops
-    and --link on as many processes of this machine, which is measured for half a minute."""
+    and --link on as many processes of this machine, of one thread each."""
     link: str | None = None
     """With --simulate: of each device to those of other hosts, e.g. 25GB/s."""
     latency: str | None = None
@@ -85,13 +98,13 @@ class Arguments:
 def main(words: list[str], prog: str) -> PlanResult:
     """Parse `[RECIPE | DATA] [--FLAG VALUE ...]` and plan."""
     recipe, flags = recipes.first_word(words)
-    asked = _value(flags, "--arch")
+    asked = take_value(list(flags), "--arch")
     elsewhere = any(flag.split("=")[0] in ("--arch", "--rows", "--data") for flag in flags)
     if recipe is None and not elsewhere:
         asked = DEFAULT
-    name = recipe or asked or ("demo" if _value(flags, "--data") else "criteo-kaggle")
+    name = recipe or asked or ("demo" if take_value(list(flags), "--data") else "criteo-kaggle")
     if asked is not None:
-        plan_data.arch(asked)
+        _known(asked)
     config = with_model(recipe_config(name, flags), flags)
     default = Arguments(config=config, arch=asked)
     return _plan(parse(Arguments, flags, prog, default=default), recipe)
@@ -155,7 +168,7 @@ def plan(
     if recipe is None and data is None and rows is None:
         arch = arch or DEFAULT
     if arch is not None:
-        plan_data.arch(arch)
+        _known(arch)
     start = recipe if recipe is not None else arch or ("demo" if data else "criteo-kaggle")
     name, config = run_config(start, data=data, label=label, schema=schema, model=model)
     return _plan(
@@ -193,11 +206,8 @@ def _plan(arguments: Arguments, recipe: str | None) -> PlanResult:
             f"procs is {arguments.procs} and samples {arguments.samples}: "
             "at least 1 and 0 are needed"
         )
-    described_data = _data(arguments, recipe)
-    device = _device(arguments)
-    network = plan_simulate.network(
-        arguments.link, arguments.latency, arguments.devices_per_host, arguments.host_link
-    )
+    data, dataset, name = _data(arguments, recipe)
+    described, network = _device(arguments), _network(arguments)
     memory = arguments.device_memory
     world = World(
         size=arguments.procs,
@@ -206,50 +216,96 @@ def _plan(arguments: Arguments, recipe: str | None) -> PlanResult:
         number_bytes=4 if config.parallel.exchange_dtype == "fp32" else 2,
         libraries_bytes=libraries,
     )
-    run = planned(config, described_data.data, world)
-    bandwidth = quantity(arguments.bandwidth, "B", "bandwidth")
-    times: Times | None = None
-    if device is not None:
-        # The simulator's step: with --simulate and without, a plan says the same.
-        equal = plan_simulate.rated_devices(run, device, network)
-        times = described(run, device, step_of(run, equal))
-    elif arguments.measure and not arguments.simulate:
-        batch_size = -(-config.loader.batch_size // world.size)
-        times = measured(
-            run,
-            speed.measure(
-                config, described_data.data.schema, described_data.dataset, batch_size=batch_size
-            ),
-            bandwidth,
-        )
-    simulated: list[Simulated] = []
-    if arguments.simulate:
-        simulated = plan_simulate.simulate(run, device, network, arguments.scaling)
+    run = planned(config, data, world)
+    links = network or Network(Link(quantity(arguments.bandwidth, "B", "bandwidth"), LATENCY_S))
+    devices: Callable[[int], Devices] | None = None
+    rates, most = None, MOST_DEVICES
+    if described is not None:
+        basis = "Devices at the full rates described: no step is faster."
+        devices = _equal(Devices(described, links))
+    elif arguments.simulate and network is None:
+        basis = "Processes of one thread on this machine; above its cores they share them."
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        most = OVERSUBSCRIBED * (cores or 1)
+        rates = _measure(run, dataset, threads=1)
+        here = known().device
+        scale = calibrated(run, here.shared(1), rates.step_s).scale
+        devices = processes.Processes(replace(here, scale=scale), cores or 1)
+    elif arguments.measure:
+        basis = "Each device is a machine like this, on which steps were measured."
+        rates = _measure(run, dataset)
+        # What a machine can do says how one step becomes another; alone it stays as it is.
+        more = arguments.simulate or world.size > 1
+        device = known().device if more else Device.described(1.0, 1.0)
+        devices = _equal(Devices(calibrated(run, device, rates.step_s), links))
+    else:
+        basis = ""
+    steps = []
+    if arguments.simulate and devices is not None:
+        steps = simulated(run, devices, most=most, scaling=arguments.scaling)
     result = PlanResult(
-        name=described_data.name,
+        name=name,
         planned=run,
-        times=times,
+        times=times(run, devices(world.size), rates) if devices is not None else None,
         alternatives=[] if run.fits else alternatives(run),
         page=arguments.html,
-        simulated=simulated,
-        simulated_basis=plan_simulate.basis(device, network),
+        simulated=steps,
+        simulated_basis=basis,
     )
     if arguments.html is not None:
-        write(arguments.html, run, described_data.name, simulated)
+        write(arguments.html, run, name, steps)
     return result
 
 
-def _data(arguments: Arguments, recipe: str | None) -> Described:
+def _equal(devices: Devices) -> Callable[[int], Devices]:
+    """Return devices that are the same in any number."""
+    return lambda _: devices
+
+
+def _measure(run: Planned, dataset: Dataset | None, threads: int = 0) -> Rates:
+    batch_size = -(-run.config.loader.batch_size // run.world.size)
+    schema = run.data.schema
+    return speed.measure(run.config, schema, dataset, batch_size=batch_size, threads=threads)
+
+
+def _data(arguments: Arguments, recipe: str | None) -> tuple[Data, Dataset | None, str]:
+    """Return the data that a plan is made for, if they are there, and what they are called.
+
+    Of a recipe whose public data are not there, what is known of these.
+    """
     if arguments.rows is not None:
-        return plan_data.tables(arguments.rows, arguments.samples)
-    if arguments.arch is None:
-        return plan_data.prepared(arguments.config, recipe)
-    described_data = plan_data.arch(arguments.arch)
-    if not arguments.samples:
-        return described_data
-    return replace(
-        described_data, data=replace(described_data.data, samples={"train": arguments.samples})
-    )
+        sizes = counts("rows", arguments.rows)
+        schema = Schema.one_hot(NUM_DENSE, sizes)
+        return Data(schema, {"train": arguments.samples}, {}), None, f"{len(sizes)} tables"
+    arch, config = arguments.arch, arguments.config
+    if arch is None:
+        try:
+            dataset = resolve(config.data, config.prepare)
+        except InputError:
+            if recipe not in ARCHS:
+                raise
+            arch = recipe
+        else:
+            rows = {name: len(dataset.split(name)) for name in dataset.splits}
+            size = dataset_bytes(dataset)
+            data = Data(dataset.schema, rows, pooling(dataset), size)
+            return data, dataset, str(dataset.path)
+    samples = dict(zip(SPLITS, SAMPLES[arch], strict=True))
+    if arguments.samples:
+        samples = {"train": arguments.samples}
+    return Data(_known(arch), samples, {}), None, f"the tables of {arch}"
+
+
+def _known(arch: str) -> Schema:
+    """Return the columns of a public data set.
+
+    Raises:
+        ConfigError: There is none of that name.
+
+    """
+    if arch not in SAMPLES:
+        raise unknown("arch", arch, SAMPLES)
+    return ARCHS[arch].schema
 
 
 def _device(arguments: Arguments) -> Device | None:
@@ -259,12 +315,22 @@ def _device(arguments: Arguments) -> Device | None:
     if flops is None or memory is None:
         missing = "flops" if flops is None else "memory-bandwidth"
         raise ConfigError(f"a described device needs --{missing} too: give both, or neither")
-    return Device(
-        flops=quantity(flops, "FLOP", "flops"),
-        memory_bandwidth=quantity(memory, "B", "memory-bandwidth"),
-        bandwidth=quantity(arguments.bandwidth, "B", "bandwidth"),
+    return Device.described(
+        quantity(flops, "FLOP", "flops"), quantity(memory, "B", "memory-bandwidth")
     )
 
 
-def _value(flags: list[str], name: str) -> str | None:
-    return take_value(list(flags), name)
+def _network(arguments: Arguments) -> Network | None:
+    """Return the network that flags describe; None where they say nothing."""
+    link, latency, host_link = arguments.link, arguments.latency, arguments.host_link
+    near = arguments.devices_per_host
+    if near < 1:
+        raise ConfigError(f"devices-per-host is {near}, expected at least 1")
+    if link is None:
+        if latency is not None or host_link is not None or near > 1:
+            raise ConfigError("a described network needs --link too, e.g. --link 25GB/s")
+        return None
+    late = LATENCY_S if latency is None else duration(latency, "latency")
+    inside = None if host_link is None else Link(quantity(host_link, "B", "host-link"), late)
+    outside = Link(quantity(link, "B", "link"), late)
+    return Network(outside, devices_per_host=near, host=inside)

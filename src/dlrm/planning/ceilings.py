@@ -1,10 +1,11 @@
 """What a machine can do at most: copies, matrix products, rows at random places, calls."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,20 +20,21 @@ class GatherPoint:
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """The rates of one machine with so many threads; medians."""
+    """The rates of one machine with so many threads; medians, or what somebody says of it."""
 
     threads: int
     copy: dict[int, float]
     """Threads -> bytes/s, read plus written, far outside of every cache."""
     flops: dict[str, dict[int, float]]
     """fp32, bf16 or int8 -> threads -> operations/s; what cannot be multiplied is absent."""
-    gather: tuple[GatherPoint, ...]
-    """With all threads: of every length of row, over tables from small to large."""
-    gather_by_threads: dict[int, float]
+    gather: tuple[GatherPoint, ...] = ()
+    """With all threads: of every length of row, over tables from small to large. Where there are
+    none, rows are read as fast as memory is."""
+    gather_by_threads: dict[int, float] = field(default_factory=dict)
     """Threads -> rows/s of the shortest rows, from the largest table."""
-    call_s: float
-    """Of a smallest torch operation."""
-    spread: dict[str, float]
+    call_s: float = 0.0
+    """Seconds of a smallest torch operation."""
+    spread: dict[str, float] = field(default_factory=dict)
     """Name of a ceiling, see `rates` -> half the width of its 95% interval, as a share of it."""
     quiet: bool = True
     """Whether nothing else computed meanwhile; if something did, they may be far too low."""
@@ -43,17 +45,17 @@ class Ceilings:
         `copy 2` and `bf16 2` are with 2 threads, `gather 64 65536 2` is rows of 64 bytes from a
         table of 65,536 with 2 threads, `call` is of calls.
         """
-        found = {f"copy {threads}": rate for threads, rate in self.copy.items()}
+        named = {f"copy {threads}": rate for threads, rate in self.copy.items()}
         for name, rates in self.flops.items():
-            found |= {f"{name} {threads}": rate for threads, rate in rates.items()}
+            named |= {f"{name} {threads}": rate for threads, rate in rates.items()}
         for point in self.gather:
             name = gather_name(point.row_bytes, point.table_bytes, self.threads)
-            found[name] = 1 / point.row_s
+            named[name] = 1 / point.row_s
         shortest = min(point.row_bytes for point in self.gather)
         largest = max(point.table_bytes for point in self.gather)
         for threads, rate in self.gather_by_threads.items():
-            found[gather_name(shortest, largest, threads)] = rate
-        return found | {"call": 1 / self.call_s}
+            named[gather_name(shortest, largest, threads)] = rate
+        return named | {"call": 1 / self.call_s}
 
     def row_s(self, table_bytes: float, row_bytes: float) -> float:
         """Return the seconds of a random row, all threads together.
@@ -61,21 +63,15 @@ class Ceilings:
         Interpolated between what was measured: by logarithms in the size of the table, along a
         line in the length of the row. A table smaller or larger than all that were measured counts
         as the smallest or largest, a shorter row as the shortest; a longer row goes on the line.
-
-        Args:
-            table_bytes: Size of what rows are read from.
-            row_bytes: Length of a row.
-
         """
         lengths = sorted({point.row_bytes for point in self.gather})
         if row_bytes <= lengths[0] or len(lengths) == 1:
             return self._of_length(lengths[0], table_bytes)
-        long = next((at for at, each in enumerate(lengths) if each >= row_bytes), len(lengths) - 1)
-        below, above = lengths[long - 1 : long + 1]
-        below_s, above_s = (self._of_length(each, table_bytes) for each in (below, above))
+        long = next((i for i, length in enumerate(lengths) if length >= row_bytes), -1)
+        below, above = lengths[long - 1], lengths[long]
+        below_s, above_s = (self._of_length(length, table_bytes) for length in (below, above))
         # Where noise made longer rows faster, the line must not fall.
-        slope = max(0.0, above_s - below_s) / (above - below)
-        return below_s + slope * (row_bytes - below)
+        return below_s + max(0.0, above_s - below_s) / (above - below) * (row_bytes - below)
 
     def _of_length(self, row_bytes: int, table_bytes: float) -> float:
         points = sorted(
@@ -83,26 +79,51 @@ class Ceilings:
             for point in self.gather
             if point.row_bytes == row_bytes
         )
-        return math.exp(_between(points, math.log(max(table_bytes, 1))))
+        x, y = zip(*points, strict=True)
+        return math.exp(float(np.interp(math.log(max(table_bytes, 1)), x, y)))
+
+    def with_threads(self, threads: int) -> "Ceilings":
+        """Return the ceilings of fewer threads of the same machine.
+
+        Of more than were measured there are no others: the nearest count below is taken. Rows at
+        random take longer as the longest tables' shortest rows do.
+        """
+        measured = [count for count in self.copy if count <= threads]
+        if threads == self.threads or not measured:
+            return self
+        nearest, rows_per_s = max(measured), self.gather_by_threads
+        return self._slower(rows_per_s[self.threads] / rows_per_s[nearest], threads=nearest)
+
+    def shared(self, processes: int) -> "Ceilings":
+        """Return the ceilings of one of several processes of one thread that compute at once.
+
+        They share what as many threads of the machine can do, all of its threads at most.
+        """
+        together = self.with_threads(min(processes, self.threads))
+        count = together.threads
+
+        def share(rates: Mapping[int, float]) -> dict[int, float]:
+            return {1: rates[count] / count}
+
+        return replace(
+            together._slower(count, threads=1),
+            copy=share(together.copy),
+            flops={name: share(rates) for name, rates in together.flops.items()},
+            gather_by_threads=share(together.gather_by_threads),
+        )
+
+    def _slower(self, factor: float, *, threads: int) -> "Ceilings":
+        points = (replace(point, row_s=point.row_s * factor) for point in self.gather)
+        return replace(self, threads=threads, gather=tuple(points))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the rates JSON-ready."""
         return {
-            "threads": self.threads,
+            **asdict(self),
             "copy": _by_threads(self.copy),
             "flops": {name: _by_threads(rates) for name, rates in self.flops.items()},
-            "gather": [
-                {
-                    "row_bytes": point.row_bytes,
-                    "table_bytes": point.table_bytes,
-                    "row_s": point.row_s,
-                }
-                for point in self.gather
-            ],
+            "gather": [asdict(point) for point in self.gather],
             "gather_by_threads": _by_threads(self.gather_by_threads),
-            "call_s": self.call_s,
-            "spread": dict(self.spread),
-            "quiet": self.quiet,
         }
 
     @classmethod
@@ -131,15 +152,6 @@ class Ceilings:
 def gather_name(row_bytes: int, table_bytes: int, threads: int) -> str:
     """Return the name of the rate of random rows, see `Ceilings.rates`."""
     return f"gather {row_bytes} {table_bytes} {threads}"
-
-
-def _between(points: Sequence[tuple[float, float]], x: float) -> float:
-    """Return y at x on the line through points in order of x; outside them the nearest."""
-    for (x0, y0), (x1, y1) in pairwise(points):
-        if x <= x1:
-            share = max(0.0, (x - x0) / (x1 - x0))
-            return y0 + share * (y1 - y0)
-    return points[-1][1]
 
 
 def _by_threads(rates: Mapping[int, float]) -> dict[str, float]:

@@ -1,24 +1,28 @@
-"""What a machine is: cores, instruction sets, caches, memory, counters.
+"""What a machine is: cores, instruction sets, caches, memory, hardware counters.
 
 What the system does not tell is left out, never guessed.
 """
 
+import ctypes
 import hashlib
 import json
 import os
 import platform
+import struct
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Set
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dlrm.planning import counters
-
 GIB = 2**30
 CPUINFO = Path("/proc/cpuinfo")
 DEVICES = Path("/sys/devices/system/cpu")
+MEMINFO = Path("/proc/meminfo")
+GROUP = Path("/sys/fs/cgroup")
 
 INSTRUCTIONS = (
     "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16",
@@ -26,6 +30,19 @@ INSTRUCTIONS = (
     "asimd", "asimdhp", "asimddp", "sve", "sve2", "i8mm", "bf16",
 )  # fmt: skip
 """What the kernels of torch and ours choose by, as /proc/cpuinfo calls it: x86, then ARM."""
+
+
+COUNTERS = {"cycles": 0, "instructions": 1, "cache-misses": 3}
+"""Counter -> PERF_COUNT_HW_* of linux/perf_event.h."""
+_CALLS = {"x86_64": 298, "aarch64": 241}
+"""Processor -> number of the system call perf_event_open."""
+
+_HARDWARE = 0
+_SIZE = 64
+"""Of the first version of perf_event_attr, which every kernel takes."""
+_EXCLUDE_KERNEL_AND_HYPERVISOR = 1 << 5 | 1 << 6
+_MISSING_BYTES = 1 << 24
+"""Of fresh memory: filling it misses every cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +92,11 @@ class Facts:
         del known["counters"]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
 
+    @property
+    def last_level(self) -> Cache | None:
+        """The last level of caches; None where there are none that the system tells of."""
+        return max(self.caches, key=lambda cache: (cache.level, cache.size_bytes), default=None)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the facts JSON-ready, with the fingerprint."""
         return {**json.loads(json.dumps(asdict(self))), "fingerprint": self.fingerprint}
@@ -123,13 +145,8 @@ def read(cpuinfo: Path, devices: Path, usable: Set[int]) -> Facts:
         memory_bytes=memory_bytes() or 0,
         # Only x86 has a flag that says it.
         virtual="hypervisor" in flags if "sse2" in flags else None,
-        counters=counters.readable(),
+        counters=readable_counters(),
     )
-
-
-def last_level(caches: tuple[Cache, ...]) -> Cache | None:
-    """Return the last level of caches; None where there are none that the system tells of."""
-    return max(caches, key=lambda cache: (cache.level, cache.size_bytes), default=None)
 
 
 def usable_cores() -> set[int]:
@@ -197,3 +214,54 @@ def memory_bytes() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return None
+
+
+def readable_counters() -> tuple[str, ...]:
+    """Return the counters that can be opened and that count."""
+    return tuple(name for name, config in COUNTERS.items() if _counts(config))
+
+
+def _counts(config: int) -> bool:
+    number = _CALLS.get(platform.machine())
+    if sys.platform != "linux" or number is None:
+        return False
+    # struct perf_event_attr: type, size, config, period, sample_type, read_format, flags, ...
+    values = (_HARDWARE, _SIZE, config, 0, 0, 0, _EXCLUDE_KERNEL_AND_HYPERVISOR)
+    attributes = struct.pack("=IIQQQQQ", *values).ljust(_SIZE, b"\0")
+    this_process, any_cpu, no_group, no_flags = 0, -1, -1, ctypes.c_ulong(0)
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    call.restype = ctypes.c_long
+    descriptor = call(ctypes.c_long(number), attributes, this_process, any_cpu, no_group, no_flags)
+    if descriptor < 0:
+        return False
+    try:
+        before = _read(descriptor)
+        bytes(bytearray(_MISSING_BYTES))
+        return _read(descriptor) > before
+    except (OSError, struct.error):
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _read(descriptor: int) -> int:
+    return struct.unpack("=Q", os.read(descriptor, 8))[0]
+
+
+def cache_bytes() -> int:
+    """Return the size of the last-level cache; 32 MB where the system does not tell."""
+    cache = facts().last_level
+    return cache.size_bytes if cache else 32 * 2**20
+
+
+def free_bytes() -> int | None:
+    """Return the memory that programs can still get; None where the system does not tell."""
+    free = []
+    with suppress(OSError, ValueError, IndexError):
+        lines = MEMINFO.read_text().splitlines()
+        free += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    with suppress(OSError, ValueError):
+        limit, used = ((GROUP / name).read_text() for name in ("memory.max", "memory.current"))
+        # No limit is called "max".
+        free.append(int(limit) - int(used))
+    return min(free, default=None)

@@ -1,4 +1,4 @@
-"""A machine with its measured ceilings, kept on disk for whatever refers to it.
+"""A machine with its measured ceilings and fitted costs, kept on disk for whatever refers to it.
 
 ~/.cache/dlrm/machines/<fingerprint>-<threads>.json
 """
@@ -14,10 +14,11 @@ import torch
 from dlrm import compiler
 from dlrm.files import write_json
 from dlrm.planning.ceilings import Ceilings
+from dlrm.planning.costs import Costs, Device
 from dlrm.planning.facts import Facts, facts
 
 SCHEMA = 1
-"""Of the file."""
+"""Version of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,26 +28,35 @@ class Machine:
     facts: Facts
     ceilings: Ceilings
     versions: dict[str, str]
-    """Of what measured it: dlrm, python, torch, system."""
+    """Versions of what measured it: dlrm, python, torch, system."""
     taken: str
     """When, UTC, as ISO 8601."""
-    costs: dict[str, Any] | None
-    """The fitted cost model, JSON-ready; None where there is none."""
+    costs: Costs | None
+    """The fitted cost model; None where there is none."""
 
     @property
     def fingerprint(self) -> str:
-        """Of the hardware."""
+        """Name of the hardware."""
         return self.facts.fingerprint
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the machine JSON-ready."""
+    @property
+    def device(self) -> Device:
+        """It, as what predicts a step."""
+        return Device(self.ceilings, self.costs or Costs({}))
+
+    def measured(self) -> dict[str, Any]:
+        """Return what belongs in a row of results, JSON-ready."""
         return {
             "facts": self.facts.to_dict(),
             "ceilings": self.ceilings.to_dict(),
-            "versions": dict(self.versions),
-            "taken": self.taken,
-            "costs": self.costs,
+            "costs": None if self.costs is None else self.costs.to_dict(),
         }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the machine JSON-ready."""
+        values = self.measured()
+        costs = values.pop("costs")
+        return {**values, "versions": dict(self.versions), "taken": self.taken, "costs": costs}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Machine":
@@ -62,7 +72,7 @@ class Machine:
             ceilings=Ceilings.from_dict(values["ceilings"]),
             versions={name: str(version) for name, version in values["versions"].items()},
             taken=str(values["taken"]),
-            costs=None if costs is None else dict(costs),
+            costs=None if costs is None else Costs.from_dict(costs),
         )
 
 
@@ -76,11 +86,11 @@ def kept(threads: int | None = None) -> Machine | None:
     source = _path(facts().fingerprint, threads or torch.get_num_threads())
     try:
         values = json.loads(source.read_text())
-        found = Machine.from_dict(values) if values["schema"] == SCHEMA else None
+        machine = Machine.from_dict(values) if values["schema"] == SCHEMA else None
     # Whatever stands there instead: it is measured anew.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return found if found and found.fingerprint == facts().fingerprint else None
+    return machine if machine and machine.fingerprint == facts().fingerprint else None
 
 
 def keep(machine: Machine) -> Path:
@@ -101,10 +111,5 @@ def path(machine: Machine) -> Path:
     return _path(machine.fingerprint, machine.ceilings.threads)
 
 
-def folder() -> Path:
-    """Return where machines are kept."""
-    return compiler.cache() / "machines"
-
-
 def _path(fingerprint: str, threads: int) -> Path:
-    return folder() / f"{fingerprint}-{threads}.json"
+    return compiler.cache() / "machines" / f"{fingerprint}-{threads}.json"

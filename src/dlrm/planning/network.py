@@ -14,7 +14,7 @@ Source: Thakur, Rabenseifner, Gropp, "Optimization of Collective Communication O
 International J. of High Performance Computing Applications 2005, sections 4.3 and 4.5.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,7 @@ class Network:
     """Of each device to those of its own host; None for the same."""
 
     def exchange_s(self, sent_bytes: float, world: int) -> float:
-        """Return the seconds of an exchange of all with all.
-
-        Args:
-            sent_bytes: That leave, or reach, the busiest device.
-            world: W.
-
-        """
+        """Return the seconds in which so many bytes leave, or reach, the busiest of W devices."""
         near = min(self.devices_per_host, world)
         if world == 1:
             return 0.0
@@ -62,13 +56,7 @@ class Network:
         )
 
     def sum_s(self, size_bytes: float, world: int) -> float:
-        """Return the seconds until all have the sum of a buffer.
-
-        Args:
-            size_bytes: Of the buffer.
-            world: W.
-
-        """
+        """Return the seconds until all of W devices have the sum of a buffer."""
         near = min(self.devices_per_host, world)
         link = self.sums or self.exchanges
         if near == 1 or self.host is None:
@@ -76,10 +64,6 @@ class Network:
         # A part for each device of a host, summed within the host, then between hosts, then spread.
         between = _sum_s(link, size_bytes / near, -(-world // near))
         return _sum_s(self.host, size_bytes, near) + between
-
-    def within(self, devices_per_host: int, host: Link | None) -> "Network":
-        """Return the same network of hosts with several devices."""
-        return replace(self, devices_per_host=devices_per_host, host=host)
 
 
 def _exchange_s(link: Link, sent_bytes: float, world: int, messages: int) -> float:

@@ -1,4 +1,4 @@
-"""How long a step takes on W devices: from its operators on one of them, a plan and a network.
+"""How long a step takes on W devices: the work of each, a plan and a network.
 
     ids                 to the ranks that keep their rows
     lookup              of what has come; the vectors leave when the slowest rank is done
@@ -12,72 +12,46 @@ Where a device can send and compute at once, an exchange takes only what is left
 bottom MLP. No tensor is involved.
 """
 
-from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from typing import Any, Literal
 
+from dlrm.nn.tables import tables_of
+from dlrm.planning import operators
+from dlrm.planning.costs import OTHER, Device, Terms
 from dlrm.planning.network import Network
-from dlrm.planning.shards import Kind, Plan
+from dlrm.planning.parts import BOTTOM, LOOKUP, UPDATE, Part, parts, update_kind
+from dlrm.planning.planned import Planned, planned
+from dlrm.planning.shards import Kind, Plan, Shard
+from dlrm.planning.stages import DENSE_UPDATE
 from dlrm.planning.traffic import BUCKET_BYTES, FIRST_BUCKET_BYTES, Traffic
+from dlrm.planning.work import NUMBER_BYTES, Ids, Shape, Work
 
 FORWARD_SHARE = 1 / 3
 """Of the products of a layer, those forwards: one of three."""
 EXCHANGES: dict[Kind, int] = {"table": 1, "column": 1, "row": 2, "replicate": 0}
 """Exchanges before the lookup: ids, and for rows how many there are."""
+DIGITS = 3
+"""Digits of the rows of a shard that tell it from others: what lies closer takes as long."""
+MOST_DEVICES = 1024
+Scaling = Literal["strong", "weak"]
+"""Whether the batch stays as large, or grows with the devices."""
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
-    """Seconds by amount: straight between the points that were measured, and beyond them."""
+class Devices:
+    """Equal devices that train together."""
 
-    points: tuple[tuple[float, float], ...]
-    """(amount, seconds), both rising. One point: seconds in proportion to the amount."""
-
-    def __call__(self, amount: float) -> float:
-        """Return the seconds of an amount; 0 for none."""
-        if amount <= 0:
-            return 0.0
-        points = self.points
-        if len(points) == 1:
-            return points[0][1] * amount / points[0][0]
-        at = bisect_right([x for x, _ in points], amount)
-        (x0, y0), (x1, y1) = points[max(0, min(at, len(points) - 1) - 1) :][:2]
-        # Nothing is done in no time: what is less than was measured has its share at least.
-        return max(y0 + (amount - x0) * (y1 - y0) / (x1 - x0), min(y0 * amount / x0, y0))
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Seconds by looked-up rows."""
-
-    curve: Curve
-    """By rows of `dim` numbers."""
-    dim: int
-    row_share: float = 0.0
-    """Of the seconds of a row, the share that does not depend on its length."""
-
-    def __call__(self, rows: float, numbers: float) -> float:
-        """Return the seconds of so many rows, and so many numbers in all of them."""
-        if not rows:
-            return 0.0
-        longer = numbers / rows / self.dim
-        return self.curve(rows) * (self.row_share + (1 - self.row_share) * longer)
-
-
-@dataclass(frozen=True, slots=True)
-class Operators:
-    """Seconds of the parts of a step on one device."""
-
-    bottom: Curve
-    """By samples: what is computed while vectors are on their way, forwards and backwards."""
-    top: Curve
-    """By samples: everything else that is no table, forwards and backwards."""
-    dense_update_s: float
-    lookup: Rows
-    update: Rows
-    """Of the gradient of looked-up rows, plan and applied."""
-    routing: dict[Kind, Rows] = field(default_factory=dict)
-    """Kind -> what the ids of own samples cost to be put in order for others, and their vectors."""
+    device: Device
+    network: Network
+    overlap: bool = True
+    """Whether they send and compute at once."""
+    slowdown: float = 1.0
+    """Times as long as what they compute takes, where they share cores."""
+    ids: Ids = "zipf"
+    """How likely each row of a table is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,52 +79,48 @@ class Step:
         return sum(asdict(self).values())
 
 
-def simulate(
-    operators: Operators,
-    plan: Plan,
-    sent: Traffic,
-    network: Network,
-    *,
-    batch_size: int,
-    dense_bytes: int,
-    overlap: bool = True,
-    slowdown: float = 1.0,
-) -> Step:
-    """Return the time of a step.
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Seconds of a step on the busiest device that arithmetic, memory and links ask for."""
 
-    Args:
-        operators: Of each device.
-        plan: Where the tables are on W devices.
-        sent: What that makes them send.
-        network: Between them.
-        batch_size: Samples over all devices.
-        dense_bytes: Of the parameters that are no tables.
-        overlap: Whether a device can send and compute at once.
-        slowdown: Of all that is computed, e.g. 2 where two devices share a core.
+    compute_s: float
+    memory_s: float
+    exchange_s: float
 
-    """
-    world, own = plan.world, -(-batch_size // plan.world)
-    bottom, top = (slowdown * part(own) for part in (operators.bottom, operators.top))
-    loads = _loads(plan, batch_size)
-    lookups = [slowdown * operators.lookup(*load) for load in loads]
-    updates = [slowdown * operators.update(*load) for load in loads]
-    dense_update = slowdown * operators.dense_update_s
-    waiting = sum(max(each) - sum(each) / world for each in (lookups, updates))
-    kinds = set(plan.kinds) if world > 1 else set[Kind]()
-    routing = sum(
-        slowdown * operators.routing[kind](*_own(plan, kind, own))
-        for kind in kinds & set(operators.routing)
+    @property
+    def least_s(self) -> float:
+        """Where everything overlaps."""
+        return max(self.compute_s, self.memory_s, self.exchange_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Computed:
+    """What one device computes in a step; of tables for each rank."""
+
+    bottom: Terms
+    top: Terms
+    dense_update: Terms
+    routing: Terms
+    lookups: list[Terms]
+    updates: list[Terms]
+
+
+def step_of(run: Planned, devices: Devices) -> Step | None:
+    """Return the time of a step of a planned run; None where its tables do not fit."""
+    if run.plan is None or run.traffic is None:
+        return None
+    plan, world, computed = run.plan, run.plan.world, _computed(run, devices)
+    bottom, top, dense_update, routing = (
+        devices.slowdown * terms.total_s
+        for terms in (computed.bottom, computed.top, computed.dense_update, computed.routing)
     )
-    # Of each kind by itself, one after the other: their latencies add up, not so their bytes.
-    exchanges = [EXCHANGES[kind] for kind in kinds if EXCHANGES[kind]]
-    share = (world - 1) / world
-    ids_bytes = batch_size * max((*sent.ids_sent, *(share * each for each in sent.ids)))
-    there = batch_size * max((*sent.vectors_sent, *sent.gradients_sent))
-    ids = _repeated(network, ids_bytes, world, sum(exchanges))
-    vectors = _repeated(network, there, world, len(exchanges))
-    sums = _sums(plan, network, dense_bytes)
+    lookups, updates = (
+        [devices.slowdown * terms.total_s for terms in ranks]
+        for ranks in (computed.lookups, computed.updates)
+    )
+    ids, vectors, sums = _exchanged(run, plan, run.traffic, devices.network)
     forwards, backwards = vectors, vectors + sums
-    if overlap:
+    if devices.overlap:
         forwards = max(0.0, forwards - FORWARD_SHARE * bottom)
         backwards = max(0.0, backwards - (1 - FORWARD_SHARE) * bottom)
     summed = backwards * sums / (vectors + sums) if vectors + sums else 0.0
@@ -163,24 +133,115 @@ def simulate(
         ids_s=ids,
         vectors_s=forwards + backwards - summed,
         sums_s=summed,
-        waiting_s=waiting,
+        waiting_s=sum(max(ranks) - sum(ranks) / world for ranks in (lookups, updates)),
     )
 
 
-def _loads(plan: Plan, batch_size: int) -> list[tuple[float, float]]:
-    """Return how many rows a step looks up on each rank, and how many numbers they have."""
-    rows, numbers = [0.0] * plan.world, [0.0] * plan.world
+def bounds(run: Planned, devices: Devices) -> Bounds | None:
+    """Return what each limit asks for in a step of a run; None where its tables do not fit."""
+    if run.plan is None or run.traffic is None:
+        return None
+    each = _computed(run, devices)
+    tables = (a + b for a, b in zip(each.lookups, each.updates, strict=True))
+    busiest = max(tables, key=lambda terms: terms.total_s)
+    terms = each.bottom + each.top + each.dense_update + each.routing + busiest
+    ids, vectors, sums = _exchanged(run, run.plan, run.traffic, devices.network)
+    return Bounds(terms.compute_s + terms.calls_s, terms.memory_s, ids + 2 * vectors + sums)
+
+
+def _exchanged(
+    run: Planned, plan: Plan, sent: Traffic, network: Network
+) -> tuple[float, float, float]:
+    """Return the seconds of ids, of vectors one way, and of sums, where nothing hides them."""
+    # Of each kind by itself, one after the other: their latencies add up, not so their bytes.
+    exchanges = [EXCHANGES[kind] for kind in _sharded(plan)]
+    world, batch_size = plan.world, run.config.loader.batch_size
+    share = (world - 1) / world
+    ids_bytes = batch_size * max((*sent.ids_sent, *(share * ids for ids in sent.ids)))
+    there = batch_size * max((*sent.vectors_sent, *sent.gradients_sent))
+    return (
+        _repeated(network, ids_bytes, world, sum(exchanges)),
+        _repeated(network, there, world, len(exchanges)),
+        _sums(plan, network, run.kept.dense_bytes),
+    )
+
+
+def step_parts(run: Planned, ids: Ids = "zipf") -> list[Part]:
+    """Return the parts of a step of one device's own samples, on a device that has all tables."""
+    own = -(-run.config.loader.batch_size // run.world.size)
+    features = max(1, len(run.data.schema.features))
+    return parts(run.config, run.data.schema, Shape(own, run.data.lookups / features, ids))
+
+
+def _computed(run: Planned, devices: Devices) -> _Computed:
+    plan, device = run.plan, devices.device
+    assert plan is not None
+    groups = {BOTTOM: Terms(), DENSE_UPDATE: Terms()}
+    top = device.terms(OTHER, Work(calls=1))
+    for part in step_parts(run, devices.ids):
+        if part.operator in groups:
+            groups[part.operator] += device.terms(part.kind, part.work)
+        elif part.operator != UPDATE and part.kind != LOOKUP:
+            top = top + device.terms(part.kind, part.work)
+    own = -(-run.config.loader.batch_size // plan.world)
+    routing = Terms()
+    for kind in _sharded(plan):
+        tables = [t for t, each in zip(plan.tables, plan.kinds, strict=True) if each == kind]
+        work = operators.routing(own * sum(table.work for table in tables))
+        routing += device.terms("routing", work)
+    looked_up = _ranks(run, devices)
+    return _Computed(
+        groups[BOTTOM],
+        top,
+        groups[DENSE_UPDATE],
+        routing,
+        [lookup for lookup, _ in looked_up],
+        [update for _, update in looked_up],
+    )
+
+
+def _ranks(run: Planned, devices: Devices) -> list[tuple[Terms, Terms]]:
+    """Return what lookups and updates take on each rank."""
+    plan, optimizer = run.plan, run.config.optim.name
+    assert plan is not None
+    batch_size, storage = run.config.loader.batch_size, tables_of(run.config.model).storage
+    kind, number_bytes = update_kind(optimizer, [storage]), NUMBER_BYTES[storage]
+
+    @cache
+    def terms(held: tuple[tuple[int, int, int], ...]) -> tuple[Terms, Terms]:
+        shards = [Shard(t, 0, 0, rows, 0, columns) for t, rows, columns in held]
+        looked_up = sum(batch_size * plan.shard_lookups(shard) for shard in shards)
+        if not looked_up:
+            return Terms(), Terms()
+        numbers = sum(batch_size * plan.shard_lookups(s) * s.columns for s in shards)
+        vectors = sum(batch_size * _vectors(plan, shard) for shard in shards)
+        # A feature counts as a table: each is looked up.
+        tables = tuple(s.rows for s in shards for _ in range(plan.tables[s.table].features))
+        shape = Shape(vectors / len(tables), max(1.0, looked_up / vectors), devices.ids)
+        dim = numbers / looked_up
+        lookup = operators.lookup(tables, dim, number_bytes, shape)
+        update = operators.update(
+            tables, dim, number_bytes, shape, optimizer, split=storage == "split", near=True
+        )
+        return devices.device.terms(LOOKUP, lookup), devices.device.terms(kind, update)
+
+    held: list[list[tuple[int, int, int]]] = [[] for _ in range(plan.world)]
     for shard in plan.shards:
-        lookups = batch_size * plan.shard_lookups(shard)
-        rows[shard.rank] += lookups
-        numbers[shard.rank] += lookups * shard.columns
-    return list(zip(rows, numbers, strict=True))
+        rows = float(f"{shard.rows:.{DIGITS}g}") if plan.world > 1 else shard.rows
+        held[shard.rank].append((shard.table, max(1, int(rows)), shard.columns))
+    return [terms(tuple(shards)) for shards in held]
 
 
-def _own(plan: Plan, kind: Kind, own: int) -> tuple[float, float]:
-    """Return the ids that the samples of a rank have of tables of a kind, and their numbers."""
-    of = [table for table, each in zip(plan.tables, plan.kinds, strict=True) if each == kind]
-    return own * sum(t.pooling for t in of), own * sum(t.work for t in of)
+def _vectors(plan: Plan, shard: Shard) -> float:
+    """Return the vectors that a sample of the whole batch gets from a shard, at most one a list."""
+    table = plan.tables[shard.table]
+    share = plan.shard_lookups(shard) / table.pooling if table.pooling else 0.0
+    return table.features * share
+
+
+def _sharded(plan: Plan) -> list[Kind]:
+    """Return the kinds of tables of which something is exchanged before the update."""
+    return [kind for kind in EXCHANGES if EXCHANGES[kind] and kind in plan.kinds and plan.world > 1]
 
 
 def _repeated(network: Network, total_bytes: float, world: int, times: int) -> float:
@@ -188,28 +249,84 @@ def _repeated(network: Network, total_bytes: float, world: int, times: int) -> f
 
 
 def _sums(plan: Plan, network: Network, dense_bytes: int) -> float:
-    world = plan.world
-    pieces: list[float] = []
+    # The loss of the whole batch.
+    pieces: Counter[float] = Counter([16])
     if dense_bytes:
-        pieces.append(min(dense_bytes, FIRST_BUCKET_BYTES))
         whole, rest = divmod(max(0, dense_bytes - FIRST_BUCKET_BYTES), BUCKET_BYTES)
-        pieces += [BUCKET_BYTES] * whole + ([rest] if rest else [])
-    copied = [
+        pieces[min(dense_bytes, FIRST_BUCKET_BYTES)] += 1
+        pieces += Counter({BUCKET_BYTES: whole, rest: int(rest > 0)})
+    copied = sum(
         4 * table.num_embeddings * (table.dim + 1)
         for table, kind in zip(plan.tables, plan.kinds, strict=True)
         if kind == "replicate"
-    ]
-    if copied and world > 1:
-        pieces.append(sum(copied))
-    # The loss of the whole batch.
-    pieces.append(16)
-    return sum(network.sum_s(piece, world) for piece in pieces)
+    )
+    pieces[copied] += int(copied > 0)
+    return sum(count * network.sum_s(size, plan.world) for size, count in pieces.items() if count)
 
 
-def rising(points: Sequence[tuple[float, float]]) -> Curve:
-    """Return the curve of what was measured; noise never makes more take less."""
-    smooth: list[tuple[float, float]] = []
-    for amount, seconds in sorted(points):
-        least = smooth[-1][1] if smooth else 1e-9
-        smooth.append((amount, max(seconds, least)))
-    return Curve(tuple(smooth))
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """A run on so many devices."""
+
+    devices: int
+    batch_size: int
+    """Samples of a batch, over all of them."""
+    step: Step | None
+    """None where it does not fit."""
+    efficiency: float | None
+    """Samples a second and device, over those of the fewest devices that it fits."""
+
+    @property
+    def samples_per_s(self) -> float | None:
+        """Samples a second of all devices together."""
+        return self.batch_size / self.step.total_s if self.step else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures JSON-ready."""
+        return {
+            "devices": self.devices,
+            "batch_size": self.batch_size,
+            "step_s": self.step.total_s if self.step else None,
+            "samples_per_s": self.samples_per_s,
+            "efficiency": self.efficiency,
+            **(asdict(self.step) if self.step else {}),
+        }
+
+
+def simulated(
+    base: Planned,
+    devices: Callable[[int], Devices],
+    *,
+    most: int = MOST_DEVICES,
+    scaling: Scaling = "strong",
+) -> list[Simulated]:
+    """Return a run on 1, 2, 4, ... devices.
+
+    Args:
+        base: The run; its batch is that of one device where batches grow.
+        devices: What a number of devices are like.
+        most: Of them.
+        scaling: Whether the batch grows with them.
+
+    """
+    runs: list[Simulated] = []
+    fewest, loader = None, base.config.loader
+    for world in _worlds(most, loader.batch_size if scaling == "strong" else most):
+        size = loader.batch_size * (world if scaling == "weak" else 1)
+        config = replace(base.config, loader=replace(loader, batch_size=size))
+        step = step_of(planned(config, base.data, replace(base.world, size=world)), devices(world))
+        efficiency = None
+        if step is not None:
+            rate = size / step.total_s / world
+            fewest = fewest or rate
+            efficiency = rate / fewest
+        runs.append(Simulated(world, size, step, efficiency))
+    return runs
+
+
+def _worlds(most: int, batch_size: int) -> Iterator[int]:
+    world = 1
+    # Each device has a sample.
+    while world <= min(most, batch_size):
+        yield world
+        world *= 2

@@ -1,15 +1,34 @@
 """How long a planned run would take, at rates that were measured or that devices should have."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from dlrm.nn.tables import tables_of
-from dlrm.planning.device import Device, StepTime, step_time
-from dlrm.planning.planned import Planned
-from dlrm.planning.rates import Rates
-from dlrm.planning.simulate import Step
+from dlrm.planning.costs import Device
+from dlrm.planning.network import Link, Network
+from dlrm.planning.planned import Planned, planned
+from dlrm.planning.simulate import Bounds, Devices, bounds, step_of
 
 EVALUATIONS = 10
-"""Of an epoch, unless the config says otherwise."""
+"""Evaluations of an epoch, unless the config says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Seconds that a machine was measured to need for the parts of a training run."""
+
+    step_s: float
+    """Seconds of a training step."""
+    evaluation_s: float
+    """Seconds of a sample that is scored without training."""
+    metrics_s: float
+    """Seconds of the metrics of a sample."""
+    save_s: float
+    """Seconds of a checkpoint, however small."""
+    write_s: float
+    """Seconds of a byte of a checkpoint."""
+    capped: bool
+    """Whether tables were larger than what was measured on."""
+    ids: str
+    """Where the ids came from: `data`, or `zipf`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +40,17 @@ class Times:
     step_s: float
     """Seconds of a training step of all devices."""
     exchange_s: float
-    """Seconds of a step in which numbers travel between devices."""
+    """Seconds of a step in which the busiest link is busy, hidden or not."""
     samples_per_s: float
     """Samples a second in training, without evaluation."""
     train_s: float
     """Seconds of the training of an epoch."""
-    evaluation_s: float | None
+    bounds: Bounds
+    """What arithmetic, memory and links ask for in a step."""
+    evaluation_s: float | None = None
     """Seconds of the evaluations of an epoch; None where not known."""
-    saving_s: float | None
+    saving_s: float | None = None
     """Seconds of the checkpoints of an epoch; None where not known."""
-    parts: StepTime | None = None
-    """What a step on a described device takes at least of each; None of a measured one."""
     rates: Rates | None = None
     """The rates that were measured; None of a described device."""
 
@@ -41,71 +60,57 @@ class Times:
         return self.train_s + (self.evaluation_s or 0.0) + (self.saving_s or 0.0)
 
 
-def measured(run: Planned, rates: Rates, bandwidth: float) -> Times:
-    """Return the times on machines like the one that was measured.
+def calibrated(run: Planned, device: Device, step_s: float) -> Device:
+    """Return a device on which a step is as long as it was measured there.
 
     Args:
         run: What is planned.
-        rates: Measured with the samples of one process.
-        bandwidth: Bytes a second between machines.
+        device: By its cost model.
+        step_s: Seconds of a step of one process' samples, with all tables.
 
     """
+    alone = replace(run.world, size=1, memory_bytes=1 << 60)
+    batch_size = -(-run.config.loader.batch_size // run.world.size)
+    config = replace(run.config, loader=replace(run.config.loader, batch_size=batch_size))
+    step = step_of(planned(config, run.data, alone), Devices(device, Network(Link(1.0))))
+    assert step is not None
+    return replace(device, scale=step_s / step.total_s)
+
+
+def times(run: Planned, devices: Devices, rates: Rates | None = None) -> Times | None:
+    """Return the times of a run; None where its tables do not fit.
+
+    Args:
+        run: What is planned.
+        devices: What it would run on.
+        rates: What was measured there; None of devices that are only described.
+
+    """
+    step, limits = step_of(run, devices), bounds(run, devices)
+    if step is None or limits is None:
+        return None
     config, samples = run.config, run.data.samples
-    exchange_s = 0.0
-    if run.traffic is not None:
-        exchange_s = run.traffic.busiest(config.loader.batch_size) / bandwidth
-    step_s = rates.step_s + exchange_s
     steps = -(-samples.get("train", 0) // config.loader.batch_size)
+    known = Times(
+        basis="measured" if rates else "described",
+        step_s=step.total_s,
+        exchange_s=limits.exchange_s,
+        samples_per_s=config.loader.batch_size / step.total_s,
+        train_s=steps * step.total_s,
+        bounds=limits,
+    )
+    if rates is None:
+        return known
     every = config.eval.every
     evaluations = (steps // every + (steps % every > 0)) if every else min(EVALUATIONS, steps)
-    held_out = sum(samples.get(split, 0) for split in config.eval.splits)
-    scored = held_out * evaluations
+    scored = evaluations * sum(samples.get(split, 0) for split in config.eval.splits)
     saves = -(-steps // config.checkpoint.every) if config.checkpoint.every else evaluations
     # Each process writes what it has.
     written = run.footprint.checkpoint_bytes / run.world.size
-    return Times(
-        basis="measured",
-        step_s=step_s,
-        exchange_s=exchange_s,
-        samples_per_s=config.loader.batch_size / step_s,
-        train_s=steps * step_s,
+    return replace(
+        known,
         evaluation_s=scored * rates.evaluation_s / run.world.size
         + (scored + samples.get("train", 0)) * rates.metrics_s,
         saving_s=saves * (rates.save_s + written * rates.write_s),
         rates=rates,
-    )
-
-
-def described(run: Planned, device: Device, step: Step | None) -> Times | None:
-    """Return the times on devices at the rates that they are said to have; None without a plan.
-
-    Args:
-        run: What is planned.
-        device: One of them.
-        step: Of the run on all of them, as `dlrm.planning.simulated` has it.
-
-    """
-    if run.plan is None or run.traffic is None or step is None:
-        return None
-    config = run.config
-    parts = step_time(
-        device,
-        run.plan,
-        run.traffic,
-        run.cost,
-        run.kept,
-        batch_size=config.loader.batch_size,
-        storage=tables_of(config.model).storage,
-        optimizer=config.optim.name,
-    )
-    steps = -(-run.data.samples.get("train", 0) // config.loader.batch_size)
-    return Times(
-        basis="described",
-        step_s=step.total_s,
-        exchange_s=parts.exchange_s,
-        samples_per_s=config.loader.batch_size / step.total_s,
-        train_s=steps * step.total_s,
-        evaluation_s=None,
-        saving_s=None,
-        parts=parts,
     )

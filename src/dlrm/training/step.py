@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from dlrm.batch import Batch
 from dlrm.parallel.world import ALONE, World
+from dlrm.planning.stages import DENSE_UPDATE, LOSS, TABLE_UPDATE
 from dlrm.training.clip import clip_gradients
 from dlrm.training.device import Transfer
 from dlrm.training.draws import Draws
@@ -21,8 +22,6 @@ from dlrm.training.loss import Loss
 
 Observer = Callable[[str], AbstractContextManager[None]]
 """Stage of a step -> what is entered while it runs: `loss`, `dense update`, `table update`."""
-
-LOSS, DENSE_UPDATE, TABLE_UPDATE = "loss", "dense update", "table update"
 
 
 class TrainStep:

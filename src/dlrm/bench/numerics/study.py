@@ -11,34 +11,70 @@ stays.
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from dlrm import terminal
-from dlrm.bench.numerics import scores, speed
-from dlrm.bench.numerics.scores import Scores
+from dlrm.batch import Batch
+from dlrm.bench.local_step import fresh_step
 from dlrm.bench.numerics.variants import REFERENCE, Variant
-from dlrm.bench.timer import Timing
-from dlrm.data.store import Dataset
+from dlrm.bench.timer import Timing, in_turn, interleave
+from dlrm.data.loader import Loader
+from dlrm.data.store import Dataset, Split
 from dlrm.errors import ConfigError, DatasetError, DivergedError, DlrmError, Interrupted
-from dlrm.nn.quantized import quantize
+from dlrm.metrics import Values
+from dlrm.metrics.resample import Blocks, click_rows
+from dlrm.nn.embedding import EmbeddingCollection, embeddings_of
+from dlrm.nn.hashed import HashedEmbeddings
+from dlrm.nn.quantized import QuantizedCollection, quantize
+from dlrm.planning.facts import memory_bytes
 from dlrm.planning.tables import contents
+from dlrm.schema import Schema
 from dlrm.terminal import human_bytes
 from dlrm.training import runner
 from dlrm.training.build import pooling
 from dlrm.training.config import TrainConfig
-from dlrm.training.environment import memory_bytes
+from dlrm.training.evaluate import measured, predict_split
+
+SCORED_BATCH = 2048
+SCORED_ROWS = 32_768
+"""Of the test rows, read before they are timed."""
+TRAINED_ROWS = 65_536
+"""Of the training rows, likewise."""
+ROUND_S = 0.05
+"""Of a round, about: more than a moment's luck."""
+TRIED_STEPS = 4
+"""That say how many a round has."""
+MOST_STEPS = 200
+ROUNDS = 7
 
 Tick = Callable[[Variant, int], None]
 """Called before each variant of each seed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The metrics of a model on all test rows, and its AUC on resamples of them."""
+
+    values: Values
+    resampled: NDArray[np.float64]
+    """(R,) AUC on each resample, the same resamples for all models."""
+
+    def value(self, metric: str) -> float:
+        """Return a metric, which must be defined."""
+        return self.values.require(metric)
+
+
 @dataclass(slots=True)
-class Found:
+class Tried:
     """What is known of a variant so far."""
 
     variant: Variant
@@ -106,20 +142,20 @@ class Study:
         _check_memory(config, dataset)
         self.recipe, self.config, self.dataset, self.test = recipe, config, dataset, test
         self.seeds = seeds
-        self.found = [Found(variant) for variant in variants]
+        self.tried = [Tried(variant) for variant in variants]
 
     @property
     def units(self) -> int:
         """How often `run` ticks where nothing fails."""
-        return self.seeds * len(self.found)
+        return self.seeds * len(self.tried)
 
     @property
-    def reference(self) -> Found:
+    def reference(self) -> Tried:
         """The variant that the others are compared with."""
-        return self.found[0]
+        return self.tried[0]
 
     def run(self, folder: Path, tick: Tick) -> None:
-        """Train, convert and score; what is found stays in `found`, also when this is stopped.
+        """Train, convert and score; what is found stays in `tried`, also when this is stopped.
 
         Args:
             folder: For run directories, which are removed again one by one.
@@ -141,42 +177,42 @@ class Study:
                 # The seeds before it are worth keeping, and later ones may fail alike.
                 self.reference.error = f"seed {seed}: {error}"
                 return
-            for found in self.found[1:]:
-                tick(found.variant, seed)
-                if not found.open:
+            for tried in self.tried[1:]:
+                tick(tried.variant, seed)
+                if not tried.open:
                     continue
                 try:
-                    self._add(found, reference, seed, folder)
+                    self._add(tried, reference, seed, folder)
                 except Interrupted:
                     raise
                 except DlrmError as error:
-                    found.error = str(error)
+                    tried.error = str(error)
                 except Exception as error:
                     # Whatever crashes a candidate: the rest is worth keeping.
-                    found.error = f"{type(error).__name__}: {error}"
+                    tried.error = f"{type(error).__name__}: {error}"
 
-    def _add(self, found: Found, reference: nn.Module, seed: int, folder: Path) -> None:
-        variant = found.variant
+    def _add(self, tried: Tried, reference: nn.Module, seed: int, folder: Path) -> None:
+        variant = tried.variant
         model = reference
         if variant.kind != "post-training":
             if seed == 0:
                 base, own = (each.config(self.config, seed) for each in (REFERENCE, variant))
-                found.training = speed.training(base, own, self.dataset)
-                base_timing = found.training[0]
+                tried.training = training(base, own, self.dataset)
+                base_timing = tried.training[0]
                 self.reference.training = self.reference.training or (base_timing, base_timing)
             model = self._trained(variant, seed, folder)
         if variant.to is not None:
             model = quantize(model, variant.to)
-        self._measure(found, reference, model, seed)
+        self._measure(tried, reference, model, seed)
 
-    def _measure(self, found: Found, reference: nn.Module, model: nn.Module, seed: int) -> None:
+    def _measure(self, tried: Tried, reference: nn.Module, model: nn.Module, seed: int) -> None:
         schema, batch_size = self.dataset.schema, self.config.eval.batch_size
-        found.scores.append(scores.score(model, self.test, schema, batch_size))
+        tried.scores.append(score(model, self.test, schema, batch_size))
         if seed == 0:
-            found.bytes_per_sample = scores.read_bytes(model, pooling(self.dataset))
-            found.tables_bytes = scores.tables_bytes(model)
-            timed = speed.scoring(reference, model, self.test)
-            found.scoring = (timed[0], timed[0]) if model is reference else timed
+            tried.bytes_per_sample = read_bytes(model, pooling(self.dataset))
+            tried.tables_bytes = tables_bytes(model)
+            timed = scoring(reference, model, self.test)
+            tried.scoring = (timed[0], timed[0]) if model is reference else timed
 
     def _trained(self, variant: Variant, seed: int, folder: Path) -> nn.Module:
         config = variant.config(self.config, seed)
@@ -201,3 +237,94 @@ def _check_memory(config: TrainConfig, dataset: Dataset) -> None:
             f"this machine has {human_bytes(there)}: choose a smaller --model.dim or "
             "--prepare.max-rows-per-table"
         )
+
+
+def score(model: nn.Module, split: Split, schema: Schema, batch_size: int) -> Scores:
+    """Return how good a model is on a split, by its first label.
+
+    Raises:
+        DivergedError: A score is no number.
+
+    """
+    predictions = predict_split(model, split, batch_size)
+    values = measured(predictions, schema)
+    logits, labels, _ = predictions.arrays()
+    rows = click_rows(logits[:, 0], labels[:, 0])
+    return Scores(values.first, Blocks(len(labels), None).resampled(rows)["auc"])
+
+
+def read_bytes(model: nn.Module, pooling: Mapping[str, float]) -> float:
+    """Return the bytes of table rows that a sample reads, codes and scales included.
+
+    Args:
+        model: With tables of any kind.
+        pooling: Mean ids that a sample has of each feature, by its name; 1 where none is given.
+
+    """
+    hashes = {
+        id(module.tables): module.hashes
+        for module in model.modules()
+        if isinstance(module, HashedEmbeddings)
+    }
+    return sum(
+        # Such a one holds its rows and nothing else.
+        part.size_bytes / sum(part.layout.sizes) * hashes.get(id(part), 1) * pooling.get(name, 1.0)
+        for part in model.modules()
+        if isinstance(part, EmbeddingCollection | QuantizedCollection)
+        for name in part.names
+    )
+
+
+def tables_bytes(model: nn.Module) -> int:
+    """Return the bytes of all tables, as a checkpoint holds them."""
+    return sum(part.size_bytes for part in embeddings_of(model))
+
+
+def scoring(reference: nn.Module, model: nn.Module, split: Split) -> tuple[Timing, Timing]:
+    """Return the seconds of a sample that two models score, the reference's first."""
+    batches = _batches(split, SCORED_BATCH, SCORED_ROWS)
+    with torch.inference_mode():
+        return _timed(reference.eval().__call__, model.eval().__call__, batches)
+
+
+def training(
+    reference: TrainConfig, config: TrainConfig, dataset: Dataset
+) -> tuple[Timing, Timing]:
+    """Return the seconds of a sample that two configs train on, the reference's first.
+
+    Each is a whole step of a fresh model, as the training loop takes it.
+    """
+    batches = _batches(dataset.split("train"), config.loader.batch_size, TRAINED_ROWS)
+    return _timed(_step(reference, dataset), _step(config, dataset), batches)
+
+
+def _timed(
+    reference: Callable[[Batch], object], other: Callable[[Batch], object], batches: list[Batch]
+) -> tuple[Timing, Timing]:
+    # The first of all is slow: its memory is new.
+    in_turn(reference, batches, TRIED_STEPS)()
+    began = time.perf_counter()
+    in_turn(reference, batches, TRIED_STEPS)()
+    step_s = (time.perf_counter() - began) / TRIED_STEPS
+    steps = max(1, min(MOST_STEPS, round(ROUND_S / step_s)))
+    samples = steps * len(batches[0])
+    timed = interleave(
+        {
+            "reference": in_turn(reference, batches, steps),
+            "variant": in_turn(other, batches, steps),
+        },
+        rounds=ROUNDS,
+    )
+    return timed["reference"].per(samples), timed["variant"].per(samples)
+
+
+def _batches(split: Split, batch_size: int, rows: int) -> list[Batch]:
+    """Return whole batches of the first rows; what is smaller where there is no whole one."""
+    loader = Loader(split, batch_size=min(batch_size, len(split)))
+    return list(islice(loader.epoch(), max(1, min(rows, len(split)) // loader.batch_size)))
+
+
+def _step(config: TrainConfig, dataset: Dataset) -> Callable[[Batch], float]:
+    torch.manual_seed(config.seed)
+    train = fresh_step(config, dataset.schema)
+    return lambda batch: train(batch).item()

@@ -6,16 +6,38 @@
     no verdict   it does not exclude 0, and is too wide for neutral
 
 A change that cannot be told from 0 is not neutral: few seeds and few rows would make anything so.
+
+Two things are luck: the seeds that were trained with, and the rows that were measured on. Each adds
+its own part to the half width of the 95% interval of a change, and both are independent:
+
+    half^2 = (t(n - 1) s / sqrt(n))^2 + (1.96 r)^2
+
+s is the standard deviation over n seeds of the difference to the reference of the same seed; t is
+Student's quantile, large for few seeds (Student, "The Probable Error of a Mean", Biometrika 1908).
+r is the standard deviation of the mean difference over bootstrap resamples of the rows, the same
+for all (`dlrm.metrics.resample`). Rows alone would call chance of training a finding, and seeds
+alone chance of the rows.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import hypot, sqrt
 from statistics import fmean, stdev
 from typing import Any, Literal
 
-from dlrm.bench.numerics.interval import Change, change
-from dlrm.bench.numerics.study import Found, Study
-from dlrm.bench.timer import ratio
+import numpy as np
+from numpy.typing import NDArray
 
+from dlrm.bench.numerics.study import Study, Tried
+from dlrm.bench.timer import Timing, ratio
+
+QUANTILES = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
+    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+"""97.5% of Student's t with 1, 2, ... degrees of freedom."""
+NORMAL = 1.96
 NEUTRAL = 2e-4
 """Changes of the AUC that nobody would notice: online experiments tell a thousandth apart."""
 Verdict = Literal["neutral", "worse", "better", "no verdict"]
@@ -23,13 +45,57 @@ METRICS = ("auc", "normalized_entropy", "log_loss", "calibration")
 Row = Mapping[str, Any]
 
 
-def verdict(found: Change) -> Verdict:
-    """Return what an interval says."""
-    if found.low >= -NEUTRAL and found.high <= NEUTRAL:
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The mean difference to the reference, and the ends of its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def student(freedom: int) -> float:
+    """Return the 97.5% quantile of Student's t; beyond 30 degrees to three digits."""
+    if freedom <= len(QUANTILES):
+        return QUANTILES[freedom - 1]
+    # The first terms of the expansion in 1 / freedom (Abramowitz, Stegun, 26.7.5).
+    z = 1.959964
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+
+
+def change(
+    values: Sequence[float],
+    reference: Sequence[float],
+    resampled: Sequence[NDArray[np.float64]],
+    reference_resampled: Sequence[NDArray[np.float64]],
+) -> Change:
+    """Return the change of a metric.
+
+    Args:
+        values: Of the variant, one a seed, at least two.
+        reference: Of the reference, of the same seeds.
+        resampled: The metric on each resample of the rows (R,), of each seed.
+        reference_resampled: The same of the reference, on the same resamples.
+
+    """
+    differences = [a - b for a, b in zip(values, reference, strict=True)]
+    n = len(differences)
+    over_seeds = student(n - 1) * stdev(differences) / sqrt(n)
+    pairs = zip(resampled, reference_resampled, strict=True)
+    mean = np.mean([a - b for a, b in pairs], axis=0)
+    # A resample of one class has no AUC.
+    over_rows = NORMAL * float(np.nanstd(mean)) if np.isfinite(mean).any() else 0.0
+    middle, half = fmean(differences), hypot(over_seeds, over_rows)
+    return Change(middle, middle - half, middle + half)
+
+
+def verdict(auc: Change) -> Verdict:
+    """Return what the interval of a change of the AUC says."""
+    if auc.low >= -NEUTRAL and auc.high <= NEUTRAL:
         return "neutral"
-    if found.high < 0:
+    if auc.high < 0:
         return "worse"
-    return "better" if found.low > 0 else "no verdict"
+    return "better" if auc.low > 0 else "no verdict"
 
 
 def rows(study: Study, data: str) -> list[dict[str, Any]]:
@@ -40,7 +106,7 @@ def rows(study: Study, data: str) -> list[dict[str, Any]]:
         data: Name of the data.
 
     """
-    begun = [each for each in study.found if each.scores or not each.open]
+    begun = [each for each in study.tried if each.scores or not each.open]
     made = [_row(study, each, data) for each in begun]
     for each in made:
         each["pareto"] = pareto(each, made)
@@ -62,27 +128,27 @@ def pareto(one: Row, others: Sequence[Row]) -> bool:
     return not any(map(beats, others))
 
 
-def _row(study: Study, found: Found, data: str) -> dict[str, Any]:
-    reference, variant = study.reference, found.variant
-    count = len(found.scores)
+def _row(study: Study, tried: Tried, data: str) -> dict[str, Any]:
+    reference, variant = study.reference, tried.variant
+    count = len(tried.scores)
     # A variant may have failed, or the user stopped, before the last seed.
     paired = reference.scores[:count]
-    measured = {metric: [s.value(metric) for s in found.scores] for metric in METRICS}
+    measured = {metric: [s.value(metric) for s in tried.scores] for metric in METRICS}
     theirs = {metric: [s.value(metric) for s in paired] for metric in METRICS}
     changes = {
         metric: fmean(measured[metric]) - fmean(theirs[metric]) if count else None
         for metric in METRICS
     }
     auc, said = None, None
-    if found is not reference and count > 1 and found.open:
+    if tried is not reference and count > 1 and tried.open:
         auc = change(
             measured["auc"],
             theirs["auc"],
-            [s.resampled for s in found.scores],
+            [s.resampled for s in tried.scores],
             [s.resampled for s in paired],
         )
         said = verdict(auc)
-    error = found.error
+    error = tried.error
     return {
         "data": data,
         "recipe": study.recipe,
@@ -95,15 +161,15 @@ def _row(study: Study, found: Found, data: str) -> dict[str, Any]:
         **measured,
         "auc_mean": fmean(measured["auc"]) if count else None,
         "auc_change": changes["auc"],
-        "auc_change_low": auc.low if auc else 0.0 if found is reference else None,
-        "auc_change_high": auc.high if auc else 0.0 if found is reference else None,
+        "auc_change_low": auc.low if auc else 0.0 if tried is reference else None,
+        "auc_change_high": auc.high if auc else 0.0 if tried is reference else None,
         **{f"{metric}_change": changes[metric] for metric in METRICS[1:]},
         "noise_auc": noise(study),
-        "verdict": said or ("no verdict" if found is not reference else None),
-        "bytes_per_sample": found.bytes_per_sample,
-        "tables_bytes": found.tables_bytes,
-        **_speed("", found.scoring),
-        **_speed("training_", found.training),
+        "verdict": said or ("no verdict" if tried is not reference else None),
+        "bytes_per_sample": tried.bytes_per_sample,
+        "tables_bytes": tried.tables_bytes,
+        **_speed("", tried.scoring),
+        **_speed("training_", tried.training),
         "pareto": False,
         "error": error,
     }
@@ -115,7 +181,7 @@ def noise(study: Study) -> float | None:
     return stdev(values) if len(values) > 1 else None
 
 
-def _speed(prefix: str, timings: Any) -> dict[str, Any]:
+def _speed(prefix: str, timings: tuple[Timing, Timing] | None) -> dict[str, Any]:
     """Return samples a second, and how many times that is the reference's, with its interval."""
     if timings is None:
         names = ("samples_per_s", "speedup", "speedup_low", "speedup_high")

@@ -1,12 +1,18 @@
 """`dlrm bench diff`: what got slower between two files of results."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
+from rich.console import Group, RenderableType
+from rich.text import Text
 
+from dlrm import terminal
+from dlrm.bench.diff import Compared, Diff, Pair
 from dlrm.bench.diff import diff as compare
-from dlrm.commands.bench.diff_result import DiffResult
+from dlrm.bench.figure import Figure
 from dlrm.errors import ConfigError
 
 
@@ -17,7 +23,7 @@ def bench_diff(
     tolerance: float = 0.05,
     across_machines: bool = False,
     across_schemas: bool = False,
-) -> DiffResult:
+) -> "DiffResult":
     """Say what got slower between two files of results, and which operator did it.
 
     Rows are compared that measure the same: the same suite and equal settings. Where the
@@ -43,3 +49,223 @@ def bench_diff(
         raise ConfigError(f"tolerance is {tolerance}, expected 0 or more")
     found = compare(before, after, across_machines=across_machines, across_schemas=across_schemas)
     return DiffResult(before=before, after=after, tolerance=tolerance, found=found)
+
+
+SHOWN = 24
+"""Rows of a table that is not cut to what has a verdict."""
+SAID = 5
+"""Sentences of one kind."""
+
+PLAIN = frozenset((
+    "suite", "operator", "variant", "what", "peer", "entry", "arch", "precision", "optim",
+))  # fmt: skip
+"""Settings that say what they are without their name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiffResult:
+    """Two files of results beside each other."""
+
+    before: Path
+    after: Path
+    tolerance: float
+    found: Diff
+
+    @property
+    def status(self) -> int:
+        """1 where something got slower by more than the tolerance, or fails now."""
+        return 1 if self.found.slower(self.tolerance) or self.found.broken() else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the results JSON-ready."""
+        return {
+            "before": str(self.before),
+            "after": str(self.after),
+            "tolerance": self.tolerance,
+            **{word.replace(" ", "_"): count for word, count in self._counts().items()},
+            "verdict": " ".join(self.sentences()),
+            "notes": list(self.found.notes),
+            "changed": {name: list(each) for name, each in self.found.changed.items()},
+            "pairs": [
+                {
+                    "settings": pair.settings,
+                    "repeats": list(pair.repeats),
+                    "failed_before": pair.failed[0],
+                    "failed_after": pair.failed[1],
+                    "figures": [each.to_dict() for each in pair.figures],
+                    "operators": [each.to_dict() for each in pair.operators],
+                }
+                for pair in self.found.pairs
+            ],
+            "only_before": list(self.found.only_before),
+            "only_after": list(self.found.only_after),
+        }
+
+    def __rich__(self) -> RenderableType:
+        parts: list[RenderableType] = [Text(f"{note}.", style="bold") for note in self.found.notes]
+        for name, (a, b) in self.found.changed.items():
+            parts.append(f"{name}: {a} before, {b} after")
+        parts.append(self._table())
+        for path, only in ((self.before, self.found.only_before),
+                           (self.after, self.found.only_after)):  # fmt: skip
+            if only:
+                said = [f"  {self._label(each)}" for each in only[:SAID]]
+                said += [f"  and {len(only) - SAID} more"] if len(only) > SAID else []
+                parts.append(Text("\n".join([f"Only in {path}:", *said])))
+        parts.append(Text("\n".join(self.sentences())))
+        return Group(*parts)
+
+    def sentences(self) -> list[str]:
+        """Say what got slower and what did it, what fails now, and what nobody can tell."""
+        said = []
+        slower = self.found.slower(self.tolerance)
+        said += [self._sentence(*each) for each in slower[:SAID]]
+        if len(slower) > SAID:
+            said.append(f"Slower too: {len(slower) - SAID} more.")
+        for pair in self.found.broken()[:SAID]:
+            said.append(f"Fails now ({self._label(pair.settings)}): {pair.failed[1]}.")
+        peers = {
+            each.name.removesuffix("_ms").removesuffix("_s")
+            for pair in self.found.pairs
+            for each in pair.figures
+            if each.of_peer and each.verdict == "slower" and not each.of_tail
+        }
+        if peers:
+            names = ", ".join(sorted(peers))
+            said.append(f"Not of this project, and slower too: {names}; look at the machine first.")
+        if within := len(self.found.slower(0.0)) - len(slower):
+            said.append(f"Slower by no more than the tolerance of {self.tolerance:.0%}: {within}.")
+        counts = self._counts()
+        words = [f"{count} {word}" for word, count in counts.items()]
+        said.append(f"Figures: {sum(counts.values())}, of them {', '.join(words)}.")
+        if unknown := sum(
+            each.before.low is None or each.after.low is None
+            for each in self._all()
+            if not each.of_tail
+        ):
+            said.append(
+                f"Without an interval in one of the files, so that nothing can be said: {unknown}; "
+                "repeats in the same file give one."
+            )
+        return said
+
+    def _sentence(self, pair: Pair, each: Compared) -> str:
+        subject = subject_of(each)
+        said = f"{subject[:1].upper()}{subject[1:]} ({self._label(pair.settings)})"
+        if each.before.kind == "rate":
+            said += f" is {times(each)} times what it was"
+        else:
+            said += f" takes {times(each)} times as long"
+        if pair.cause is not None and each.name in ("step_ms", "ours_ms"):
+            most, share = pair.cause
+            much = "most of it" if share >= 0.5 else "the largest part of it"
+            said += f"; {much} in {most.name}: {value(most, most.before)} to "
+            said += value(most, most.after)
+        return f"{said}."
+
+    def _table(self) -> RenderableType:
+        heads = ("before", "after", "ratio", "verdict")
+        grid = terminal.table(f"{self.before} and {self.after}", "what", "figure", *heads)
+        for column in grid.columns[2:]:
+            column.no_wrap = True
+        grid.columns[1].justify = grid.columns[-1].justify = "left"
+        every = len(list(self._all())) <= SHOWN
+        for pair in self.found.pairs:
+            label = self._label(pair.settings)
+            for each in pair.figures:
+                if each.verdict != "no verdict" or (every and not each.of_tail):
+                    grid.add_row(label, title(each), *cells(each))
+                    label = ""
+            if not label:
+                for each in pair.operators:
+                    grid.add_row("", f"  {each.name}", *cells(each))
+        if grid.row_count:
+            return grid
+        return f"{self.before} and {self.after}: none of the figures has a verdict."
+
+    def _counts(self) -> dict[str, int]:
+        words = [each.verdict for each in self._all()]
+        kinds = ["slower", "faster", *(w for w in ("worse", "better") if w in words), "no verdict"]
+        return {kind: words.count(kind) for kind in kinds}
+
+    def _all(self) -> Iterable[Compared]:
+        return (each for pair in self.found.pairs for each in pair.figures)
+
+    def _label(self, settings: Mapping[str, Any]) -> str:
+        """Return what tells these settings from the others of both files."""
+        every = [pair.settings for pair in self.found.pairs]
+        every += [*self.found.only_before, *self.found.only_after]
+        if len({each["suite"] for each in every}) > 1:
+            every = [each for each in every if each["suite"] == settings["suite"]]
+            words = [settings["suite"]]
+        else:
+            words = []
+        for name, setting in settings.items():
+            if name != "suite" and len({str(each.get(name)) for each in every}) > 1:
+                said = "batch" if name == "batch_size" else name.replace("_", " ")
+                words.append(f"{setting}" if name in PLAIN else f"{said} {setting}")
+        return ", ".join(words) or settings["suite"]
+
+
+SUBJECTS = {"step_ms": "a step", "ms": "it", "ours_ms": "ours"}
+TITLES = {"ms": "time", "auc_change": "AUC", "call_s": "call"}
+
+
+def title(each: Compared) -> str:
+    """Return what a figure is of: `original p95`, `lines/s`, `copy, 2 threads`."""
+    name = each.name
+    match name.removesuffix("_s").split(" "):
+        case ["gather", row, table, threads]:
+            sizes = f"{row} B rows of {terminal.human_bytes(int(table))}"
+            return f"{sizes}, {_threads(threads)}"
+        case [what, threads] if threads.isdecimal():
+            return f"{what}, {_threads(threads)}"
+    if name in TITLES:
+        return TITLES[name]
+    for unit, after in (("_per_s", "/s"), ("_ms", ""), ("_s", "")):
+        if name.endswith(unit):
+            return name.removesuffix(unit).replace("_", " ") + after
+    return name.replace("_", " ")
+
+
+def subject_of(each: Compared) -> str:
+    """Return a figure as the subject of a sentence."""
+    return SUBJECTS.get(each.name) or title(each)
+
+
+def cells(each: Compared) -> tuple[str, str, str, str]:
+    """Return before, after, ratio and verdict, as narrow as a terminal is."""
+    possible = times(each).replace(" (", "\n").replace(" to ", "–").removesuffix(")")
+    verdict = "none" if each.verdict == "no verdict" else each.verdict
+    return value(each, each.before), value(each, each.after), possible, verdict
+
+
+def value(each: Compared, figure: Figure) -> str:
+    """Return a figure with three digits and its unit."""
+    if figure.kind == "accuracy":
+        return f"{figure.value:+.5f}"
+    if figure.kind == "rate":
+        return _scaled(figure.value, ((1e9, "G"), (1e6, "M"), (1.0, "")))
+    seconds = figure.value if each.name.endswith("_s") else figure.value / 1e3
+    return _scaled(seconds, ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")))
+
+
+def _scaled(number: float, units: Sequence[tuple[float, str]]) -> str:
+    """Return three digits of a number, in the largest unit that it reaches."""
+    size, unit = next((each for each in units if number >= each[0]), units[-1])
+    number /= size
+    return f"{number:,.0f} {unit}".strip() if number >= 999.5 else f"{number:.3g} {unit}".strip()
+
+
+def times(each: Compared) -> str:
+    """Return how many times it became, or the difference of an accuracy, with what is possible."""
+    if each.before.kind == "accuracy":
+        return f"{each.after.value - each.before.value:+.5f}"
+    ratio, low, high = each.ratio
+    if ratio is None:
+        return "-"
+    return f"{ratio:.2f}" + ("" if low is None or high is None else f" ({low:.2f} to {high:.2f})")
+
+
+def _threads(count: str) -> str:
+    return "1 thread" if count == "1" else f"{count} threads"

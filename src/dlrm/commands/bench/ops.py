@@ -1,23 +1,27 @@
 """`dlrm bench ops`: single operators over sweeps of settings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any
 
 import torch
 import tyro
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 from dlrm import terminal
 from dlrm.bench import results
-from dlrm.bench.machine.known import known
-from dlrm.bench.ops import OPERATORS
-from dlrm.bench.ops.rows import values
-from dlrm.bench.ops.sweep import candidates, sweep
-from dlrm.bench.ops.timed import Outcome
+from dlrm.bench.known import known
+from dlrm.bench.operators import OPERATORS
+from dlrm.bench.sweep import Outcome, candidates, sweep, values
 from dlrm.bench.watch import Watch
-from dlrm.commands.bench.ops_lists import numbers, precisions, widths_of, words
-from dlrm.commands.bench.ops_result import OpsResult
+from dlrm.nn import precision as precisions
 from dlrm.planning.machine import Machine
+from dlrm.planning.quantities import counts, words
 from dlrm.reporting import bench
 
 
@@ -38,7 +42,7 @@ def bench_ops(
     rounds: int = 11,
     out: Path | None = None,
     html: Path | None = None,
-) -> OpsResult:
+) -> "OpsResult":
     """Time single operators of a training step, each by itself, over sweeps of settings.
 
     Every flag takes a list, separated by commas; each operator is measured on all combinations of
@@ -83,18 +87,18 @@ def bench_ops(
     every = torch.get_num_threads()
     lists: dict[str, list[Any]] = {
         **{
-            name: numbers(name, text)
+            name: list(dict.fromkeys(counts(name, text)))
             for name, text in (
                 ("batch", batch), ("tables", tables), ("rows", rows), ("dim", dim),
                 ("pooling", pooling),
             )
         },
         "ids": words(ids),
-        "precision": precisions(precision),
+        "precision": list(dict.fromkeys(map(precisions.resolve, words(precision)))),
         "storage": words(storage),
         "optim": words(optim),
-        "widths": widths_of(widths),
-        "threads": [count or every for count in numbers("threads", threads, least=0)],
+        "widths": [tuple(counts("widths", word, between="-")) for word in words(widths)],
+        "threads": [count or every for count in counts("threads", threads, least=0)],
     }  # fmt: skip
     named = [name for each in operators for name in words(each)]
     names = list(OPERATORS) if not named or named == ["all"] else named
@@ -114,10 +118,7 @@ def bench_ops(
                 raise
             stopped = True
     if html is not None:
-        described = machine.to_dict()
-        names = ("facts", "ceilings", "costs")
-        of_machine = results.row("machine", {name: described[name] for name in names})
-        bench.write(html, [of_machine, *measured])
+        bench.write(html, [results.row("machine", machine.measured()), *measured])
     return OpsResult(
         rows=measured,
         varied=tuple(name for name, each in lists.items() if len(each) > 1),
@@ -138,3 +139,227 @@ def _rows(
     if out is not None:
         results.save(rows, out)
     return rows
+
+
+Row = Mapping[str, Any]
+
+SETTINGS = (
+    "batch", "tables", "rows", "dim", "pooling", "ids", "precision", "storage", "optim", "widths",
+    "threads",
+)  # fmt: skip
+WIDE = 0.25
+"""Of an interval, half of it as a share of the figure."""
+HIDDEN = 1.2
+"""Times that something warm is as fast as cold, from which on it is worth a sentence."""
+SHARE_LIMIT = 1.1
+"""Of the roofline: what is above it says that the limits were measured in worse times."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpsResult:
+    """Times of single operators."""
+
+    rows: list[dict[str, Any]]
+    """One a candidate, of the suite `ops`."""
+    varied: tuple[str, ...]
+    """Settings of which there were several."""
+    left_out: int
+    """Candidates that were not measured any more."""
+    stopped: bool
+    """By the user."""
+    warning: str | None
+    """Why figures are doubtful."""
+    machine: str
+    """Fingerprint of the hardware."""
+    page: Path | None = None
+
+    @property
+    def status(self) -> int:
+        """As of any command that the user stopped."""
+        return 130 if self.stopped else 0
+
+    @property
+    def failed(self) -> int:
+        """Candidates that raised something."""
+        return sum(row["error"] is not None for row in self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the results JSON-ready."""
+        return {
+            "machine": self.machine,
+            "measured": len(self.rows) - self.failed,
+            "failed": self.failed,
+            "left_out": self.left_out,
+            "stopped": self.stopped,
+            "warning": self.warning,
+            "verdict": " ".join(sentences(self.rows)),
+            "report": str(self.page) if self.page else None,
+            "rows": self.rows,
+        }
+
+    def __rich__(self) -> RenderableType:
+        parts: list[RenderableType] = []
+        for name in dict.fromkeys(row["operator"] for row in self.rows):
+            parts += [self._table([row for row in self.rows if row["operator"] == name]), ""]
+        parts.append(
+            "ms: inputs and results past the last-level cache; ±: its 95% interval; warm: on one "
+            "input, which stays there; limit: share of the roofline."
+        )
+        parts += sentences(self.rows)
+        if self.failed:
+            parts.append(Text(f"{self.failed} failed.", style="bold"))
+        if self.stopped:
+            parts.append(Text(f"Stopped: {self.left_out} were not measured.", style="bold"))
+        if self.warning:
+            parts.append(Text(f"Doubtful: {self.warning}.", style="bold"))
+        if self.page:
+            parts.append(f"Page: {self.page}")
+        return Group(*parts)
+
+    def _table(self, rows: Sequence[Row]) -> Table:
+        name = rows[0]["operator"]
+        of_it = [each for each in SETTINGS if rows[0][each] is not None]
+        varied = [each for each in of_it if each in self.varied]
+        same = ", ".join(f"{each} {_said(rows[0][each])}" for each in of_it if each not in varied)
+        grid = Table(
+            title=f"{name}: {OPERATORS[name].about} ({same})",
+            title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False,
+            padding=(0, 0, 0, 1),
+        )  # fmt: skip
+        # On a narrow screen settings are folded; figures stay whole.
+        for column in varied:
+            grid.add_column(column, justify="right", overflow="fold")
+        for column in ("ms", "±", "warm", "GFLOP/s", "GB/s", "limit"):
+            grid.add_column(column, justify="right", no_wrap=True)
+        grid.add_column("bound by", no_wrap=True)
+        for row in rows:
+            cells = [_said(row[each]) for each in varied]
+            if row["error"] is not None:
+                grid.add_row(*cells, "failed", *[""] * 5, Text(row["error"]))
+                continue
+            grid.add_row(*cells, *_figures(row))
+        return grid
+
+
+def sentences(rows: Sequence[Row]) -> list[str]:
+    """Return what the figures say: what binds, how far from the limit, what a cache would hide.
+
+    Of figures with wide intervals nothing is said.
+    """
+    measured = [row for row in rows if row["error"] is None]
+    there = [row for row in measured if _width(row) <= WIDE]
+    found = []
+    if wide := len(measured) - len(there):
+        found.append(f"{wide} of {len(measured)} figures vary too much to say anything of them.")
+    found += _bounds(there)
+    found += _by_rows(there)
+    hidden = max(there, key=_hidden, default=None)
+    if hidden is not None and _hidden(hidden) > HIDDEN:
+        found.append(
+            f"One input again and again would have made {_named(hidden)} look "
+            f"{_hidden(hidden):.1f} times as fast."
+        )
+    over = max((row for row in there if row["bound"]), key=_share, default=None)
+    if over is not None and _share(over) > SHARE_LIMIT:
+        found.append(
+            f"{_named(over).capitalize()} is {_share(over):.1f} times as fast as its limit, which "
+            "was measured too low: with a slower kernel, or in slower times; dlrm bench machine "
+            "measures it again."
+        )
+    return found
+
+
+def _bounds(rows: Sequence[Row]) -> list[str]:
+    """Say what binds each operator at the largest batch, where it takes the longest."""
+    largest = max((row["batch"] for row in rows if row["batch"] is not None), default=None)
+    longest: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: row["ms"]):
+        if row["bound"] and row["batch"] in (largest, None):
+            longest[row["operator"]] = row
+    judged = [row for name in OPERATORS if (row := longest.get(name))]
+    if not judged:
+        return []
+    by: dict[str, list[str]] = {}
+    for row in judged:
+        by.setdefault(row["bound"], []).append(row["operator"])
+    bounds = "; ".join(f"{_and(names)} by {bound}" for bound, names in by.items())
+    where = "" if largest is None else f" at batch {largest:,}"
+    found = [f"Bound{where}: {bounds}."]
+    least, most = min(judged, key=_share), max(judged, key=_share)
+    if least is not most:
+        found.append(
+            f"Nearest to its limit there is {most['operator']}, at {_share(most):.0%}; furthest "
+            f"{least['operator']}, at {_share(least):.0%}."
+        )
+    return found
+
+
+def _share(row: Row) -> float:
+    return row["roofline_share"]
+
+
+def _hidden(row: Row) -> float:
+    return row["ms"] / row["warm_ms"]
+
+
+def _width(row: Row) -> float:
+    """Return half of the interval, as a share of the figure."""
+    return (row["ms_high"] - row["ms_low"]) / 2 / row["ms"]
+
+
+def _named(row: Row) -> str:
+    return row["operator"] + (f" at batch {row['batch']:,}" if row["batch"] else "")
+
+
+def _by_rows(rows: Sequence[Row]) -> list[str]:
+    """Say what longer tables cost, where several lengths were tried."""
+    found = []
+    for name in dict.fromkeys(row["operator"] for row in rows):
+        of = [row for row in rows if row["operator"] == name and row["rows"] is not None]
+        lengths = sorted({row["rows"] for row in of})
+        if len(lengths) < 2:
+            continue
+        short, long = lengths[0], lengths[-1]
+        pairs: dict[tuple[Any, ...], dict[int, float]] = {}
+        for row in of:
+            rest = tuple(row[each] for each in SETTINGS if each != "rows")
+            pairs.setdefault(rest, {})[row["rows"]] = row["ms"]
+        ratios = [pair[long] / pair[short] for pair in pairs.values() if {short, long} <= {*pair}]
+        if ratios:
+            found.append(
+                f"{name.capitalize()} takes {median(ratios):.1f} times as long with "
+                f"{long:,} rows a table as with {short:,}."
+            )
+    return found
+
+
+def _figures(row: Row) -> list[str]:
+    share = row["roofline_share"]
+    return [
+        _ms(row["ms"]),
+        f"{_width(row):.0%}" if _width(row) < 1 else "> 99%",
+        _ms(row["warm_ms"]),
+        f"{row['gflops_per_s']:.1f}" if row["flops"] else "",
+        f"{row['gb_per_s']:.1f}",
+        "" if share is None else f"{share:.0%}",
+        (row["bound"] or "").removeprefix("memory "),
+    ]
+
+
+def _ms(value: float) -> str:
+    return f"{value:.3f}" if value < 10 else f"{value:.1f}"
+
+
+def _said(value: object) -> str:
+    """Return a setting, long round numbers as flags take them: 10k, 1M."""
+    if not isinstance(value, int):
+        return str(value)
+    for unit, size in (("M", 10**6), ("k", 10**3)):
+        if value >= 10**4 and value % size == 0:
+            return f"{value // size}{unit}"
+    return f"{value:,}"
+
+
+def _and(names: Sequence[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last

@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from tyro.conf import Positional, arg
 
+from dlrm.bench.diff import naming
 from dlrm.bench.figure import key
-from dlrm.bench.origin import naming
 from dlrm.bench.results import load
 from dlrm.errors import ConfigError
 from dlrm.reporting import bench as page

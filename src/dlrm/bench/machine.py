@@ -1,0 +1,379 @@
+"""What this machine can do at most, measured: the fastest of several ways, in turns.
+
+Every ceiling is visited once a round, so that what disturbs the machine for a second disturbs
+one visit of some of them, not all of one.
+
+    copy        far outside of the caches, bytes read plus bytes written
+    products    in float32, bfloat16 and int8, by MKL and by oneDNN
+    gather      out[i] = table[ids[i]], from tables of cache size to far beyond; ids are uniform and
+                together larger than the last-level cache. What is read and written in order (ids,
+                out) counts into the time of a row, as in a training step.
+    call        a smallest operation of torch
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlrm import ops, terminal
+from dlrm.bench.timer import Timing
+from dlrm.bench.watch import Watch
+from dlrm.errors import ConfigError
+from dlrm.ops.memory import in_huge_pages, keep_freed_memory
+from dlrm.planning.ceilings import Ceilings, GatherPoint, gather_name
+from dlrm.planning.facts import facts, free_bytes
+
+TICKS = 100
+"""How often `measure` calls `tick`."""
+STORE_BYTES = 1 << 30
+"""Size of the largest table, where a quarter of the free memory is enough for it."""
+LEAST_STORE_BYTES = 1 << 26
+OTHER_BYTES = 320 << 20
+"""What operands, ids and results take beside it, at most."""
+CACHE_BYTES = 1 << 25
+"""Size of the last-level cache where the system does not tell."""
+ROUNDS = 4
+MOST_S = 15.0
+"""After so long no round is repeated."""
+VISIT_S = 0.025
+"""Time of a visit, beside its preparation."""
+SAMPLES = 6
+"""Values a visit, each the mean of as many runs as fit."""
+TRIES = 3
+"""Values of each way from which the fastest way is chosen."""
+TRY_S = 0.006
+"""Time of each way to warm up, and to be tried; some ways are the faster only in the long run."""
+PATIENCE_S = 0.02
+"""A larger product is tried only if it takes no longer than this."""
+SHAPES = (
+    (256, 256, 256),
+    (2048, 512, 512),
+    (1024, 1024, 1024),
+    (4096, 1024, 1024),
+    (4096, 2048, 2048),
+)
+"""m, k, n, smaller products first. The first says whether the others are worth the time."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+CALLS = 200
+"""Calls in a row, so that reading the clock does not count."""
+ROW_BYTES = (64, 512)
+LEAST_BYTES = 1 << 16
+"""Size of the smallest table; each next one is twice as large."""
+OUT_BYTES = 1 << 22
+"""What a gather writes, little enough for the last-level cache,"""
+LEAST_ROWS = 1 << 14
+"""but not so few rows that the call counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way of doing something."""
+
+    kind: str
+    """Ways of one kind run at similar rates: a small one says how long a large one takes."""
+    amount: float
+    """What a run does: bytes, operations, rows or calls."""
+    run: Callable[[], object]
+
+
+@dataclass(slots=True)
+class Probe:
+    """A ceiling that is being measured."""
+
+    name: str
+    threads: int
+    ways: Sequence[Way]
+    prepare: Callable[[], object] = field(default=lambda: None)
+    """Called before each visit, not timed."""
+    seconds: list[float] = field(default_factory=list)
+    """A value a sample: of one unit of the amount."""
+    chosen: Way | None = None
+    """The fastest way."""
+
+    @property
+    def rate(self) -> float:
+        """Amount/s; median."""
+        return 1 / Timing(self.name, self.seconds).median
+
+    @property
+    def spread(self) -> float:
+        """Half the width of the 95% interval of the median, as a share of it."""
+        timing = Timing(self.name, self.seconds)
+        low, high = timing.interval
+        return (high - low) / 2 / timing.median
+
+    def visit(self) -> None:
+        """Measure for a moment, at first also which way is the fastest."""
+        torch.set_num_threads(self.threads)
+        self.prepare()
+        self.chosen = self.chosen or fastest(self.ways)
+        if self.chosen is None:
+            return
+        self.chosen.run()
+        began = time.perf_counter()
+        for _ in range(SAMPLES):
+            self.seconds.append(_unit_s(self.chosen, VISIT_S / SAMPLES))
+            if time.perf_counter() - began > 2 * VISIT_S:
+                break
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self.seconds, self.chosen = [], None
+
+
+def measure(tick: Callable[[], None]) -> Ceilings:
+    """Measure what this machine can do, with as many threads as torch uses now.
+
+    Args:
+        tick: Called `TICKS` times, to advance a progress bar.
+
+    Raises:
+        ConfigError: Memory is too short; nothing was allocated.
+
+    """
+    keep_freed_memory()
+    store = in_huge_pages(torch.empty(store_bytes() // 4)).zero_()
+    every = torch.get_num_threads()
+    threads = thread_counts(every)
+    cache = facts().last_level
+    # Ids of a very large cache would take as much memory.
+    gathers = Gathers(store, min(cache.total_bytes, 2 * CACHE_BYTES) if cache else CACHE_BYTES)
+    curve = list(gathers.curve(every))
+    shortest = min(ROW_BYTES)
+    fewer = {n: gathers.probe(shortest, store.nbytes, n) for n in threads[:-1]}
+    copied = {count: _copy(store, count) for count in threads}
+    multiplied = [probe for name in DTYPES for probe in _products(name, threads)]
+    call = _calls(every)
+    probes = [
+        *copied.values(), *multiplied, *(probe for *_, probe in curve), *fewer.values(), call,
+    ]  # fmt: skip
+    ticked = 0
+
+    def done(share: float) -> None:
+        nonlocal ticked
+        while ticked < int(TICKS * share):
+            ticked += 1
+            tick()
+
+    quiet = visit_all(probes, done)
+    flops: dict[str, dict[int, float]] = {}
+    for probe in multiplied:
+        if probe.seconds:
+            flops.setdefault(probe.name.split()[0], {})[probe.threads] = probe.rate
+    largest = [probe for row, _, probe in curve if row == shortest][-1]
+    return Ceilings(
+        threads=every,
+        copy={count: probe.rate for count, probe in copied.items()},
+        flops=flops,
+        gather=tuple(GatherPoint(row, table, 1 / probe.rate) for row, table, probe in curve),
+        gather_by_threads={n: probe.rate for n, probe in (fewer | {every: largest}).items()},
+        call_s=1 / call.rate,
+        spread={probe.name: probe.spread for probe in probes if probe.seconds},
+        quiet=quiet,
+    )
+
+
+def visit_all(probes: Sequence[Probe], tick: Callable[[float], None]) -> bool:
+    """Visit every probe once a round; what cannot be done stays without seconds.
+
+    Rounds in which something else computed do not count, because threads that wait for one that
+    has no core are slower a hundredfold. They are repeated for up to `MOST_S`.
+
+    Args:
+        probes: What is measured.
+        tick: Called after each visit with the share that is done.
+
+    Returns:
+        Whether any round was quiet; if none was, what stands is the last one.
+
+    """
+    threads, began = torch.get_num_threads(), time.perf_counter()
+    quiet, first = 0, True
+    try:
+        while first or (quiet < ROUNDS and time.perf_counter() - began < MOST_S):
+            if not quiet:
+                for probe in probes:
+                    probe.forget()
+            before = [len(probe.seconds) for probe in probes]
+            with torch.no_grad(), Watch() as watch:
+                for done, probe in enumerate(probes, start=1):
+                    probe.visit()
+                    tick((quiet + done / len(probes)) / ROUNDS)
+            if not watch.seen.disturbed:
+                quiet += 1
+            elif quiet:
+                for probe, count in zip(probes, before, strict=True):
+                    del probe.seconds[count:]
+            first = False
+    finally:
+        torch.set_num_threads(threads)
+    tick(1.0)
+    return quiet > 0
+
+
+def fastest(ways: Sequence[Way]) -> Way | None:
+    """Return the way with the highest rate; None if all of them fail.
+
+    Args:
+        ways: Smaller amounts first, so that none takes unexpectedly long.
+
+    """
+    rates: dict[str, float] = {}
+    best, most = None, 0.0
+    for way in ways:
+        if way.kind in rates and way.amount / rates[way.kind] > PATIENCE_S:
+            continue
+        try:
+            _unit_s(way, TRY_S)
+            rate = 1 / min(_unit_s(way, TRY_S / TRIES) for _ in range(TRIES))
+        except RuntimeError:
+            # Not every torch multiplies every type on every CPU.
+            continue
+        rates[way.kind] = rate
+        if rate > most:
+            best, most = way, rate
+    return best
+
+
+def _unit_s(way: Way, least_s: float) -> float:
+    """Return the seconds of a unit, from as many runs as take so long, at least one."""
+    runs, taken = 0, 0.0
+    started = time.perf_counter()
+    while not runs or taken < least_s:
+        way.run()
+        runs += 1
+        taken = time.perf_counter() - started
+    return taken / runs / way.amount
+
+
+def thread_counts(every: int) -> list[int]:
+    """Return 1, 2, 4, ... and all."""
+    return [*(1 << power for power in range(every.bit_length()) if 1 << power < every), every]
+
+
+def store_bytes() -> int:
+    """Return the size of the largest table: a power of two.
+
+    Raises:
+        ConfigError: Not even a small one fits into a quarter of the free memory.
+
+    """
+    free = free_bytes()
+    if free is None:
+        return STORE_BYTES
+    room = free // 4 - OTHER_BYTES
+    if room < LEAST_STORE_BYTES:
+        least = 4 * (OTHER_BYTES + LEAST_STORE_BYTES)
+        raise ConfigError(
+            f"{terminal.human_bytes(free)} of memory are free; measuring takes a quarter of what "
+            f"is free, and needs {terminal.human_bytes(least)} to be"
+        )
+    return min(STORE_BYTES, 1 << (room.bit_length() - 1))
+
+
+class Gathers:
+    """Tables that are the beginnings of one block of memory, and the ids of their rows.
+
+    Args:
+        store: float32, flat, a power of two of bytes, in huge pages as tables are. Nothing
+            reads what it holds.
+        cache_bytes: Of the last-level cache: ids rotate beyond it, tables within it are warm.
+
+    """
+
+    def __init__(self, store: Tensor, cache_bytes: int):
+        self.store, self.cache_bytes = store, cache_bytes
+        count = max(cache_bytes * 3 // 2 // 8, 2 * _rows(min(ROW_BYTES)))
+        drawn = torch.Generator().manual_seed(0)
+        self.drawn = torch.randint(store.nbytes, (count,), generator=drawn)
+        self.ids = torch.empty_like(self.drawn)
+        self.out = torch.empty(max(_rows(size) * size // 4 for size in ROW_BYTES))
+
+    def curve(self, threads: int) -> Iterator[tuple[int, int, Probe]]:
+        """Return row_bytes, table_bytes and what measures rows of such a table."""
+        for row_bytes in ROW_BYTES:
+            table_bytes = LEAST_BYTES
+            while table_bytes <= self.store.nbytes:
+                yield row_bytes, table_bytes, self.probe(row_bytes, table_bytes, threads)
+                table_bytes *= 2
+
+    def probe(self, row_bytes: int, table_bytes: int, threads: int) -> Probe:
+        """Return what measures rows of one table, named as `gather_name` does."""
+        table = self.store[: table_bytes // 4].view(-1, row_bytes // 4)
+        count = _rows(row_bytes)
+        chunks = self.ids.split(count)[: len(self.ids) // count]
+        out = self.out[: count * row_bytes // 4].view(count, -1)
+        kernels = ops.backend(table)
+        at = 0
+
+        def ids() -> Tensor:
+            nonlocal at
+            at = (at + 1) % len(chunks)
+            return chunks[at]
+
+        def prepare() -> None:
+            torch.bitwise_and(self.drawn, len(table) - 1, out=self.ids)
+            if table_bytes <= 2 * self.cache_bytes:
+                table.sum()
+
+        ways = [
+            Way("index_select", count, lambda: torch.index_select(table, 0, ids(), out=out)),
+            Way("lookup", count, lambda: kernels.lookup(table, ids())),
+        ]
+        return Probe(gather_name(row_bytes, table_bytes, threads), threads, ways, prepare)
+
+
+def _rows(row_bytes: int) -> int:
+    return max(LEAST_ROWS, OUT_BYTES // row_bytes)
+
+
+def _copy(store: Tensor, threads: int) -> Probe:
+    """Return what measures copies of the first quarter of a block of memory."""
+    source, target = store.chunk(4)[:2]
+    way = Way("copy", 2 * source.nbytes, lambda: target.copy_(source))
+    return Probe(f"copy {threads}", threads, [way])
+
+
+def _calls(threads: int) -> Probe:
+    one = torch.zeros(1)
+
+    def several() -> None:
+        for _ in range(CALLS):
+            one.add_(one)
+
+    return Probe("call", threads, [Way("add", CALLS, several)])
+
+
+def _products(name: str, threads: Sequence[int]) -> Iterator[Probe]:
+    """Return what measures products of a type, whose operands are pieces of the same numbers."""
+    count = max(max(m * k, k * n) for m, k, n in SHAPES)
+    drawn, dtype = torch.Generator().manual_seed(0), DTYPES[name]
+    if name == "int8":
+        numbers = torch.randint(-128, 128, (count,), generator=drawn, dtype=dtype)
+    else:
+        numbers = torch.randn(count, generator=drawn).to(dtype)
+    ways = []
+    for m, k, n in SHAPES:
+        a, b, b_t = (numbers[: r * c].view(r, c) for r, c in ((m, k), (k, n), (n, k)))
+        kinds = _int8(a, b, b_t) if name == "int8" else _floating(a, b, b_t)
+        ways += [Way(kind, 2 * m * k * n, run) for kind, run in kinds.items()]
+    for each in threads:
+        yield Probe(f"{name} {each}", each, ways)
+
+
+def _floating(a: Tensor, b: Tensor, b_t: Tensor) -> dict[str, Callable[[], Tensor]]:
+    kinds = {"matmul": lambda: a @ b, "linear": lambda: F.linear(a, b_t)}
+    if torch.backends.mkldnn.is_available():
+        # For float32 torch asks MKL; this asks oneDNN, which is faster on some CPUs.
+        onednn = torch.ops.mkldnn._linear_pointwise
+        kinds["onednn"] = lambda: onednn(a, b_t, None, "none", [], "")
+    return kinds
+
+
+def _int8(a: Tensor, b: Tensor, b_t: Tensor) -> dict[str, Callable[[], Tensor]]:
+    multiply = torch.ops.aten._int_mm
+    return {"rows": lambda: multiply(a, b), "columns": lambda: multiply(a, b_t.t())}

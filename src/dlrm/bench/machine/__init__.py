@@ -1,1 +1,0 @@
-"""The machine: what it is, what it can do at most, and where that is kept."""
