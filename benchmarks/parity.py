@@ -20,7 +20,6 @@ from dlrm.bench.results import append
 from dlrm.commands.parity import default, parity
 from dlrm.commands.train import open_data
 from dlrm.data.store import Dataset
-from dlrm.parallel import launched
 from dlrm.parallel.config import Engine
 from dlrm.parallel.launch import launch
 from dlrm.recipes import find
@@ -96,8 +95,7 @@ def trained(config: TrainConfig, dataset: Dataset, way: str, path: Path) -> Run:
     if way == "two processes":
         seeds = ["--seed", str(config.seed), "--loader.seed", str(config.loader.seed)]
         words = ["train", "demo", "--data", str(dataset.path), "--run", str(path), *seeds]
-        with launched.speaking():
-            status = launch(2, [*words, "--precision", "fp32", "--no-baseline", "--log-every", "1"])
+        status = launch(2, [*words, "--precision", "fp32", "--no-baseline", "--log-every", "1"])
         if status:
             raise SystemExit(f"the training on two processes ended with {status}")
         return Run.open(path)

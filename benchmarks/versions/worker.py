@@ -41,7 +41,7 @@ class Since:
     def __init__(self, task: dict[str, Any]):
         from dlrm.batch import Batch
         from dlrm.metrics import Metrics
-        from dlrm.parallel.world import World
+        from dlrm.parallel.world import ALONE
         from dlrm.schema import Schema
         from dlrm.training.build import build, optimizer_of
         from dlrm.training.loss import loss_function
@@ -49,7 +49,7 @@ class Since:
         from dlrm.training.sync import sync_stop
 
         config = config_of(task)
-        self.world, self.sync_stop = World.alone(), sync_stop
+        self.world, self.sync_stop = ALONE, sync_stop
         schema = Schema.one_hot(task["num_dense"], task["num_embeddings"])
         built = build(config, schema, self.world)
         self.model, self.batch, self.fresh = built.model, Batch, Metrics
@@ -80,14 +80,14 @@ class Before:
     def __init__(self, task: dict[str, Any]):
         from dlrm.batch import Batch
         from dlrm.metrics import Metrics
-        from dlrm.parallel.world import World
         from dlrm.training.build import build, optimizer_of
 
         # What this version may not have.
+        worlds: Any = import_module("dlrm.parallel.world")
         schemas: Any = import_module("dlrm.schema")
         self.batch_loss: Any = import_module("dlrm.training.loop").batch_loss
         self.votes: Any = import_module("dlrm.training.votes").votes
-        self.config, self.world = config_of(task), World.alone()
+        self.config, self.world = config_of(task), worlds.World.alone()
         schema = schemas.Schema(
             dense=tuple(schemas.DenseFeature(name=f"I{i + 1}") for i in range(task["num_dense"])),
             categorical=tuple(

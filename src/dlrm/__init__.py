@@ -29,13 +29,13 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from dlrm.batch import Batch as Batch
     from dlrm.commands.bench.diff import bench_diff as bench_diff
-    from dlrm.commands.bench.peers import bench_embedding as bench_embedding
-    from dlrm.commands.bench.step import bench_infer as bench_infer
     from dlrm.commands.bench.machine import bench_machine as bench_machine
     from dlrm.commands.bench.numerics import bench_numerics as bench_numerics
     from dlrm.commands.bench.ops import bench_ops as bench_ops
+    from dlrm.commands.bench.peers import bench_embedding as bench_embedding
     from dlrm.commands.bench.peers import bench_original as bench_original
     from dlrm.commands.bench.report import bench_report as bench_report
+    from dlrm.commands.bench.step import bench_infer as bench_infer
     from dlrm.commands.bench.step import bench_train as bench_train
     from dlrm.commands.compare import compare as compare
     from dlrm.commands.compress import compress as compress

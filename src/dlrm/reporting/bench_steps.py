@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from dlrm.planning.what_if import CACHED, powers
 from dlrm.reporting.bench_rows import Results, Row, Step, binary
 from dlrm.reporting.charts.bars import Piece, shares_of, stacks
 from dlrm.reporting.page import Cell, Figure, Grid, Key, Table
@@ -252,9 +253,10 @@ def _formula(step: Step, results: Results) -> dict[str, Any] | None:
         "cache": binary(host.caches[-1][1]) if host and host.caches else "",
         "error": f"model's error: {percent(error)}" if math.isfinite(error) else "",
         "note": note,
-        "exponents": {
-            name: measure(exponents.get(name), 0) for name in ("compute", "stream", "latency")
-        },
+        "powers": powers(
+            {name: measure(exponents.get(name), 0) for name in ("compute", "stream", "latency")}
+        ),
+        "cached": CACHED,
         "operators": operators,
     }
 

@@ -1,5 +1,6 @@
 """`dlrm bench train` and `dlrm bench infer`: where the time of a step goes, and a verdict."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -86,26 +87,38 @@ class InferArguments(StepArguments):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """One of the two commands: what it is on the command line, and in Python."""
+def train(words: list[str], prog: str) -> "StepResult":
+    """Parse `[MODEL | RECIPE | DATA] [--FLAG VALUE ...]` and measure a training step."""
+    given, name = read(words, prog, TrainArguments)
+    return measure(given, name, train=True)
 
-    arguments: type[StepArguments]
-    train: bool
 
-    def main(self, words: list[str], prog: str) -> "StepResult":
-        """Parse `[MODEL | RECIPE | DATA] [--FLAG VALUE ...]` and measure."""
-        first, flags = recipes.first_word(words)
-        elsewhere = "--data" in {flag.split("=")[0] for flag in flags}
-        name = first or ("demo" if elsewhere else DEFAULT)
-        config = default(name)
-        if (model := take_value(flags, "--model")) is not None:
-            config = replace(config, model=another(config.model, model), ensemble_models=())
-        given = parse(self.arguments, flags, prog, default=self.arguments(config=config))
-        return measure(given, name, train=self.train)
+def infer(words: list[str], prog: str) -> "StepResult":
+    """Parse `[MODEL | RECIPE | DATA] [--FLAG VALUE ...]` and measure scoring."""
+    given, name = read(words, prog, InferArguments)
+    return measure(given, name, train=False)
 
-    def __call__(
-        self,
+
+def read(words: list[str], prog: str, kind: type[StepArguments]) -> tuple[StepArguments, str]:
+    """Return the arguments of a command line, and the name of what it measures.
+
+    Raises:
+        ConfigError: There is no model or recipe of that name.
+
+    """
+    first, flags = recipes.first_word(words)
+    elsewhere = "--data" in {flag.split("=")[0] for flag in flags}
+    name = first or ("demo" if elsewhere else DEFAULT)
+    config = default(name)
+    if (model := take_value(flags, "--model")) is not None:
+        config = replace(config, model=another(config.model, model), ensemble_models=())
+    return parse(kind, flags, prog, default=kind(config=config)), name
+
+
+def _in_python(*, train: bool) -> "Callable[..., StepResult]":
+    """Return the command as a function."""
+
+    def bench(
         name: str = DEFAULT,
         config: TrainConfig | None = None,
         *,
@@ -147,11 +160,12 @@ class Bench:
             out=out,
             html=html,
         )
-        return measure(given, name, train=self.train)
+        return measure(given, name, train=train)
+
+    return bench
 
 
-bench_train, bench_infer = Bench(TrainArguments, train=True), Bench(InferArguments, train=False)
-train, infer = bench_train.main, bench_infer.main
+bench_train, bench_infer = _in_python(train=True), _in_python(train=False)
 
 
 def default(name: str) -> TrainConfig:

@@ -17,15 +17,12 @@ function between(pairs, factor) {
   return below + (above - below) * (Math.log(factor / low) / Math.log(high / low));
 }
 
-// Milliseconds of an operator on another machine, as `--what-if` of dlrm bench has it
-function predicted(operator, exponents, cores, change) {
-  const { calls_ms, compute_ms, stream_ms, latency_ms, transfer_ms } = operator.terms;
-  const moved = change.bandwidth * cores ** exponents.stream;
-  const random = latency_ms * change.latency / cores ** exponents.latency + transfer_ms / moved;
-  const ms = calls_ms
-    + compute_ms / (change.flops * cores ** exponents.compute)
-    + stream_ms / moved
-    + random * between(operator.cache, change.cache);
+// Milliseconds of an operator on another machine: each term times powers of what changes, which
+// dlrm.planning.what_if has put into the page
+function predicted(operator, { powers, cached }, change) {
+  const ms = sum(Object.entries(powers).map(([term, names]) => Object.entries(names).reduce(
+    (part, [name, power]) => part * change[name] ** power,
+    operator.terms[term] * (cached.includes(term) ? between(operator.cache, change.cache) : 1))));
   const multiplier = (known, choice) => (Object.hasOwn(known, choice) ? known[choice] : 1);
   return ms * multiplier(operator.precision, change.precision)
     * multiplier(operator.rows, change.rows);
@@ -81,7 +78,7 @@ function draw() {
   for (const name of ["precision", "rows"]) change[name] = form.elements[name]?.value ?? "";
   const now = step.operators.map((operator) => sum(Object.values(operator.terms)));
   const then = step.operators.map(
-    (operator) => predicted(operator, step.exponents, change.cores / step.cores, change));
+    (operator) => predicted(operator, step, { ...change, cores: change.cores / step.cores }));
   const [before, after] = [sum(now), sum(then)];
   const rate = (ms) => Math.round(1000 * step.batch / ms).toLocaleString("en");
   put("ms", `${digits(after)} ms`);
