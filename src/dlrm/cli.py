@@ -135,7 +135,7 @@ def _explain(error: BaseException) -> int | None:
 
 
 def _call(function: Callable[..., Any], words: list[str], prog: str) -> Any:
-    if function.__name__ == "main":
+    if function.__code__.co_varnames[:2] == ("words", "prog"):
         # A command whose flags depend on its first word parses them itself.
         return function(words, prog)
     from dlrm.commands.flags import parse
