@@ -28,15 +28,9 @@ def headline(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def page(rows: Sequence[Mapping[str, Any]]) -> Page:
-    """Return the page of some rows.
+    """Return the page of rows of any suites, as `dlrm.bench.results.load` returns them.
 
-    Args:
-        rows: What `dlrm.bench.results.load` returned, of any suites; a section for each that is
-            there, and the rows that nothing here draws are listed.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-
+    It has a section for each suite that is there, and lists the rows that nothing here draws.
     """
     results = sort(rows)
     sections = [

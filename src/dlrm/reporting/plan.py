@@ -50,14 +50,7 @@ def conclusion(run: Planned) -> str:
 
 
 def page(run: Planned, name: str, simulated: Sequence[Simulated] = ()) -> Page:
-    """Return the page of a plan.
-
-    Args:
-        run: The plan.
-        name: Name of the data.
-        simulated: The same run on more and more devices.
-
-    """
+    """Return the page of a plan on named data, and of the same run on more and more devices."""
     model = run.config.model.name
     return Page(
         kind="dlrm plan",

@@ -180,7 +180,7 @@ def read(path: Path) -> Record:
         dataset = _object(run.dataset, path / "dataset.json")
     else:
         missing.append("There is no dataset.json: rows and missing rates are not known.")
-    schema = _schema(path)
+    schema = run.schema if (path / "schema.json").is_file() else None
     if "features" not in dataset and schema is not None:
         dataset = {**dataset, "features": _features(schema)}
     members = _members(path, config)
@@ -267,14 +267,6 @@ def _history(run: Run, missing: list[str]) -> tuple[list[Event], tuple[int, ...]
 
 def _last(events: list[Event], name: str) -> Event | None:
     return next((event for event in reversed(events) if event["event"] == name), None)
-
-
-def _schema(path: Path) -> Schema | None:
-    """Return the schema of a run; None where there is none."""
-    file = path / "schema.json"
-    if not file.is_file():
-        return None
-    return Run(path).schema
 
 
 def _features(schema: Schema) -> list[dict[str, Any]]:

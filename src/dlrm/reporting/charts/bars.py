@@ -37,15 +37,8 @@ def stacks(
 ) -> str:
     """Draw bars beside each other, of their pieces from bottom to top.
 
-    Args:
-        name: A name of its own within the page.
-        bars: The pieces of each; at least one bar.
-        x_label: What bars are of; their numbers from 0 stand below them where there are no `texts`.
-        y_label: What the pieces are.
-        texts: What stands below each bar.
-        limit: A value that none should exceed, dashed across where it is near.
-        shown: How a value stands beside the axis.
-
+    Their `texts` stand below them, or else their numbers from 0; a `limit` that none should exceed
+    is dashed across where it is near; `shown` writes the values beside the axis.
     """
     with drawing(name, LOW) as drawn:
         ax = drawn.axes[0]

@@ -90,9 +90,6 @@ def drawing(name: str, height: float = LOW, *, rows: int = 1, grid: str = "y") -
         rows: Axes below one another, which share x; the first is the highest.
         grid: Axis with lines across the drawing: `x`, `y` or `both`.
 
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-
     """
     try:
         import matplotlib
@@ -218,16 +215,10 @@ def callouts(
     height: float,
     wide: float = 0.055,
 ) -> None:
-    """Write texts in a row across finished axes, each with a thin line to its dot.
+    """Write texts in a row at a height of finished axes, each with a thin line to its (x, y) dot.
 
-    Args:
-        ax: The axes, whose limits are final.
-        dots: (x, y) of each.
-        texts: One for each dot; they stand in the order of the dots, as far above them as there is
-            room for.
-        height: Of the row, in parts of the axes.
-        wide: Room of a text, in parts of the axes; less where there are too many.
-
+    They stand in the order of the dots, as near above them as there is room: `wide` for each, in
+    parts of the axes as `height` is, and less where there are too many.
     """
     within = (ax.transScale + ax.transLimits).transform(np.asarray(dots).reshape(-1, 2))
     order = np.argsort(within[:, 0], kind="stable")
