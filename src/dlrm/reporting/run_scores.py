@@ -37,7 +37,7 @@ def figures(record: Record) -> list[Figure]:
         if numbers
         else [calibration(record), histogram(record)]
     )
-    return [*two, columns(record)] if record.importance else two  # fmt: skip
+    return [*two, columns(record)] if record.importance else two
 
 
 def calibration(record: Record) -> Figure:
@@ -238,6 +238,8 @@ def _bins(record: Record, name: str, keys: Sequence[str]) -> Floats | None:
 def _counts(record: Record, name: str, keys: Sequence[str]) -> list[Floats] | None:
     """Return edges and counts of a histogram; None where they are not whole."""
     held = record.final.get(name) or {}
-    found = [np.asarray([measure(value) for value in held.get(key) or ()]) for key in keys]
-    whole = all(len(found[0]) == len(counts) + 1 for counts in found[1:])
-    return found if whole and np.isfinite(np.concatenate(found)).all() else None
+    edges, *counts = (np.asarray([measure(v) for v in held.get(key) or ()]) for key in keys)
+    whole = all(len(edges) == len(each) + 1 for each in counts)
+    return (
+        [edges, *counts] if whole and np.isfinite(np.concatenate([edges, *counts])).all() else None
+    )

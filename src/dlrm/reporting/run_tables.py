@@ -68,7 +68,7 @@ def result(record: Record) -> list[Table]:
         tables.append(
             Table(heads, rows, heads[1:], what if first else "", summary="" if first else what)
         )
-    return tables  # fmt: skip
+    return tables
 
 
 def _measured(metrics: Event, key: str, *, strong: bool) -> Cell:
@@ -136,7 +136,7 @@ def data(record: Record) -> list[Any]:
         parts.append(Table(heads, rows, summary=summary, shown=len(rows) <= OPEN_ROWS))
     features = record.dataset.get("features")
     parts.append(_features(features) if features else Text("No feature is known.", "absent"))
-    return parts  # fmt: skip
+    return parts
 
 
 def _facts(record: Record, counts: Mapping[str, Any]) -> dict[str, str]:

@@ -76,7 +76,7 @@ def _loss(record: Record) -> list[Figure]:
     figures = [curves("loss", title, [steps], unit)]
     if alone and of_clicks:
         figures.append(curves("log-loss", "Log loss", of_splits, UNITS["log_loss"], **around))
-    return figures  # fmt: skip
+    return figures
 
 
 def _metric(record: Record, name: str) -> Figure:
@@ -169,7 +169,7 @@ def _members(record: Record) -> list[Figure]:
     return [
         curves("loss", "Training loss of the members", losses, "loss per sample"),
         curves(chosen, title, seen, METRICS.get(chosen, chosen)),
-    ]  # fmt: skip
+    ]
 
 
 def _loss_name(record: Record) -> str:
