@@ -101,8 +101,8 @@ def _metric(record: Record, name: str) -> Figure:
         # Said, not drawn: it is often so far below that the curves would be flat beside it
         commoner = percent(max(rate, 1 - rate))
         note = f"Always saying the commoner label would be right for {commoner}. {note}".rstrip()
-    drawing, levels = f"{name}-{record.place}", _levels(record, name)
-    return curves(drawing, title, lines, UNITS[name], levels, _ring(record, name), note)
+    chart, levels = f"{name}-{record.place}", _levels(record, name)
+    return curves(chart, title, lines, UNITS[name], levels, _ring(record, name), note)
 
 
 def throughput(record: Record) -> Figure:

@@ -71,13 +71,10 @@ def line(
     all_xy = np.asarray(list(points), dtype=np.float64).reshape(-1, 2)
     xy = all_xy[(np.abs(np.nan_to_num(all_xy, nan=math.inf)) <= LARGEST).all(axis=1)]
     group = max(1, math.ceil(len(xy) / most))
-    x, y = xy[:, 0], xy[:, 1]
-    low, high = y, y
-    if group > 1:
-        starts = np.arange(0, len(xy), group)
-        sizes = np.diff(np.append(starts, len(xy)))
-        low, high = (reduce.reduceat(y, starts) for reduce in (np.minimum, np.maximum))
-        x, y = (np.add.reduceat(axis, starts) / sizes for axis in (x, y))
+    starts = np.arange(0, len(xy), group)
+    sizes = np.diff(np.append(starts, len(xy)))
+    x, y = (np.add.reduceat(axis, starts) / sizes for axis in xy.T)
+    low, high = (reduce.reduceat(xy[:, 1], starts) for reduce in (np.minimum, np.maximum))
     return Line(label, role, x, y, low, high, group, len(all_xy) - len(xy), dashes)
 
 

@@ -106,7 +106,8 @@ def _compared(record: Record, value: float) -> str:
     known, between = math.isfinite(best), gap(final, metric)
     if between is not None:
         if between.closed < 0:
-            end = f"the model is still {_side(metric, better=False)} {name}."
+            side = "below" if DIRECTIONS[metric] > 0 else "above"
+            end = f"the model is still {side} {name}."
         elif between.closed >= 1:
             end = "the model is as good as the best possible, within the noise of the sample."
         else:
@@ -121,10 +122,6 @@ def _compared(record: Record, value: float) -> str:
     if known:
         return f"; the best possible on this generated log is {number(best)}."
     return _explained(final) if record.task == "regression" else _certain(final)
-
-
-def _side(metric: str, *, better: bool) -> str:
-    return "above" if better == (DIRECTIONS[metric] > 0) else "below"
 
 
 def _explained(final: Event) -> str:
