@@ -126,8 +126,12 @@ class _Format:
         if self.prefix:
             texts = texts.str.replace(self.prefix, "", literal=True)
         if self.suffix:
-            # Accountants' signs may follow.
-            end = rf"(^|[\d.,)\s]|\p{{L}})\s*{re.escape(self.suffix)}\s*([)-]?)$"
+            # One day and two days; accountants' signs may follow.
+            many = len(self.suffix) > 2 and self.suffix[-1].isalpha()
+            unit = (
+                re.escape(self.suffix.removesuffix("s")) + "s?" if many else re.escape(self.suffix)
+            )
+            end = rf"(^|[\d.,)\s]|\p{{L}})\s*{unit}\s*([)-]?)$"
             texts = texts.str.replace(end, "${1}${2}")
         return texts.str.strip_chars()
 
@@ -190,6 +194,9 @@ def recognise(texts: pl.Series) -> tuple[str, str]:
     values, weights = counts["text"], counts["count"]
     units = [values.str.extract(unit, 1) for unit in (_PREFIX, _SUFFIX)]
     prefix, suffix = map(_most, units)
+    if suffix and values.str.contains(rf"^0\d+\s*{re.escape(suffix)}$").any():
+        # Codes have leading zeros.
+        return "", ""
     others = values.str.contains(r"\d") & ~values.str.contains(_NUMBER)
     if _weighed(others, weights) > 1 - LEAST_SHARE or not values.str.contains(_NUMBER).any():
         return "", ""
