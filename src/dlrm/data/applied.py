@@ -88,7 +88,6 @@ def _blocks(
 
 
 def _inputs(features: Features, coverage: Coverage, rows: int) -> list[dict[str, Any]]:
-    """Return what is known of each input, once all rows were counted."""
     shares = {column.name: column for column in coverage.shares()}
     described = []
     for _, model_input in features.inputs:

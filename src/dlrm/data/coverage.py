@@ -141,7 +141,6 @@ def warnings_of(shares: Iterable[Shares]) -> list[str]:
 
 
 def _missing(feature: Feature, values: pl.Series) -> int:
-    """Return how many values of a raw column are missing."""
     if values.dtype.is_numeric():
         nan = int(values.is_nan().sum()) if values.dtype.is_float() else 0
         return values.null_count() + nan

@@ -182,7 +182,6 @@ def users(split: Split, features: Features, column: str) -> NDArray[np.int64]:
 
 
 def _dense(schema: Schema) -> tuple[str, ...]:
-    """Return the names of the dense features."""
     return tuple(feature.name for feature in schema.dense)
 
 

@@ -236,7 +236,6 @@ def _doubts(
 
 
 def _days(raw: RawTable, bad: NDArray[np.bool_]) -> list[int]:
-    """Return the good rows of each file."""
     days, start = [], 0
     for _, parts in groupby(raw.parts, key=lambda part: str(part.origin)):
         rows = sum(part.rows for part in parts)

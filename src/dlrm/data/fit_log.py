@@ -108,7 +108,6 @@ class Spill:
             yield block.rows
 
     def _code(self, numbered: tuple[int, pl.DataFrame]) -> _Block:
-        """Write a block of rows."""
         block, frame = numbered
         columns, values, distinct_values = [], [], {}
         for number, (name, settings) in enumerate(self._categories.items()):
@@ -242,7 +241,6 @@ def fit_log(
 
 
 def _inputs(features: Features, spill: Spill) -> list[dict[str, Any]]:
-    """Return what is known of each input."""
     described = []
     for feature, model_input in features.inputs:
         name = model_input.name
@@ -297,5 +295,4 @@ def _build(schema: Columns, spill: Spill, folder: Path, bar: Progress) -> dict[s
 
 
 def _bad_rows(source: Source) -> BadRows:
-    """Return the rows that the source left out."""
     return source.bad if isinstance(source, CountsBadRows) else BadRows()

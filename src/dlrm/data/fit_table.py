@@ -157,7 +157,6 @@ def _inputs(table: CheckedTable, features: Features) -> list[dict[str, Any]]:
 
 
 def _missing(table: CheckedTable, column: Column) -> int:
-    """Return in how many rows a column is missing."""
     if column.kind == "number":
         return table.raw.numbers(column.name, table.schema.reading(column))[0].null_count()
     nested = table.raw.types[column.name].is_nested()

@@ -157,7 +157,6 @@ def look_up_columns(columns: NDArray[np.void], rows: int, threads: int) -> NDArr
 
 
 def _at(array: NDArray[Any] | None) -> int | None:
-    """Return the address of a contiguous array."""
     if array is None:
         return None
     assert array.flags.c_contiguous
@@ -165,7 +164,6 @@ def _at(array: NDArray[Any] | None) -> int | None:
 
 
 def _library() -> Any:
-    """Return the loaded library; None where there is none."""
     if not _loaded:
         with _lock:
             if not _loaded:

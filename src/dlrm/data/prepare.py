@@ -111,7 +111,6 @@ def options_of(source: Source, config: PrepareConfig, known: Known | None = None
 
 
 def _write_splits(fitted: Fitted, folder: Path, bar: Progress) -> dict[str, dict[str, Any]]:
-    """Write the arrays of the splits; return their manifest."""
     task = bar.add_task("Writing splits", total=fitted.rows)
     schema, weight = fitted.features.schema, fitted.features.columns.weight
     weights = weight is not None
@@ -127,6 +126,5 @@ def _write_splits(fitted: Fitted, folder: Path, bar: Progress) -> dict[str, dict
 
 
 def _files(folder: Path, files: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Return the entries of the files that are no arrays in the manifest."""
     sync_folder(folder / VOCABULARY_FOLDER)
     return {name: file_record(folder / name) for name in (FEATURES_FILE, *files)}

@@ -215,7 +215,6 @@ def table_files(
 
 
 def _named(keep: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return the columns to keep."""
     asked = [name for word in keep for name in ([word] if word in names else word.split(","))]
     for name in asked:
         if name not in names:

@@ -198,7 +198,6 @@ def verify(dataset: Dataset) -> None:
 
 
 def _records(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return size and hash of every file that a manifest names."""
     splits = manifest["splits"].values()
     arrays = [record for split in splits for record in split["arrays"].values()]
     return {record["file"]: record for record in arrays} | manifest["files"]

@@ -92,7 +92,6 @@ def _errno(error: Exception) -> int | None:
 
 
 def _lock(partial: Path, target: Path) -> int:
-    """Make and lock the partial folder; return the open lock."""
     for _ in range(100):
         partial.mkdir(exist_ok=True)
         try:

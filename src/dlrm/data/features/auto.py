@@ -116,7 +116,6 @@ def _beside(
 
 
 def _crosses(rows: FittingRows, schema: Columns, worth: Worth) -> list[Cross]:
-    """Return the pairs of categories that help most."""
     names = [column.name for column in schema.columns if column.kind == "category"]
     codes = {name: distinct(as_texts(rows.frame(name)[name]))[1].astype(np.int64) for name in names}
     have = {frozenset(cross.columns) for cross in schema.crosses}

@@ -172,7 +172,6 @@ class Features:
 
     @cached_property
     def _text_columns(self) -> tuple[str, ...]:
-        """The raw columns that categories take as texts."""
         categories = (feature for feature in self.features if isinstance(feature, Category))
         return tuple(
             dict.fromkeys(name for category in categories for name in category.text_columns)
@@ -180,7 +179,6 @@ class Features:
 
     @cached_property
     def _numbers(self) -> dict[int, Number]:
-        """Number columns by their place among the features."""
         return {
             place: feature
             for place, feature in enumerate(self.features)

@@ -103,8 +103,6 @@ class NotPlainError(Exception):
 
 
 class _Rows:
-    """A few rows, as values."""
-
     def __init__(self, frame: pl.DataFrame):
         self.frame = frame
         names = frame.columns
@@ -199,7 +197,6 @@ class FewRows:
         return assemble([parts[k] for k in range(len(self._features))], height)
 
     def _floats(self, rows: _Rows) -> NDArray[np.float64]:
-        """Return the numbers of C columns (C, n), NaN where they are missing."""
         columns: list[Any] = []
         for number in self._numbers.values():
             plain = not number.reading.format and not number.reading.time
@@ -216,7 +213,6 @@ class FewRows:
         return x
 
     def _scaled(self, x: NDArray[np.float64]) -> list[Parts]:
-        """Return the inputs of all numbers (C, n)."""
         if self._log1p:
             return [Parts(dense=[column]) for column in _log1p(x).T]
         return encode_floats(list(self._numbers.values()), x)
@@ -266,13 +262,11 @@ def _plain(category: Category) -> bool:
 
 
 def _encode(category: Category, rows: _Rows) -> Parts:
-    """Return the inputs of any other category."""
     texts = {name: pl.Series(name, rows.texts(name), pl.String) for name in category.text_columns}
     return category.encode(rows.frame, texts)
 
 
 def _list(feature: List, rows: _Rows) -> Parts:
-    """Return the lists of a list column."""
     kind = rows.types.get(feature.name)
     if kind is None:
         raise NotPlainError
@@ -301,7 +295,6 @@ def _list(feature: List, rows: _Rows) -> Parts:
 def _looked_up(
     texts: Sequence[str | None], values: Values, table: ValueTable | None
 ) -> NDArray[np.int32]:
-    """Return the id of each text (n,)."""
     if table is None:
         return np.array([hash_of(text) % values.hash_rows for text in texts], np.int32)
     index = table.values_by_id.index

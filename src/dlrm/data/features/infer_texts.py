@@ -129,7 +129,6 @@ def _mistake(texts: pl.Series, numbers: pl.Series, wrong: pl.Series) -> str | No
 
 
 def _times(name: str, raw: pl.Series, known: pl.Series, *, usual_missing: bool) -> Guess | None:
-    """Return times; None where nearly all texts are no times."""
     if not looks_like_time(known):
         return None
     order, doubt = recognise_order(known)
@@ -146,7 +145,6 @@ def _times(name: str, raw: pl.Series, known: pl.Series, *, usual_missing: bool) 
 
 
 def _lists(name: str, texts: pl.Series, known: pl.Series) -> Column:
-    """Return lists, or else categories."""
     if are_lists(known):
         items = unquoted(list_items(known).explode())
         return list_column(name, items, "lists as Python and JSON write them", LITERALS)

@@ -170,7 +170,6 @@ def _numbers(table: RawTable, schema: Columns) -> tuple[Label, ...]:
 
 
 def _check_kinds(values: dict[str, list[str]]) -> None:
-    """Raise a ConfigError where one label has two values and another one has more."""
     two = [name for name, distinct in values.items() if len(distinct) <= 2]
     more = [name for name, distinct in values.items() if len(distinct) > 2]
     if two and more:

@@ -83,8 +83,6 @@ LEAST_SHARE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """How numbers are written."""
-
     thousands: str
     decimal: str
     prefix: str = ""

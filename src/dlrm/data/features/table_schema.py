@@ -107,7 +107,6 @@ def _with_settings(schema: Columns, config: PrepareConfig) -> Columns:
 
 
 def _with_categories(schema: Columns, names: tuple[str, ...]) -> Columns:
-    """Return a schema in which some columns are categories."""
     known = {column.name: column for column in schema.columns}
     for name in names:
         if name not in known:
@@ -119,8 +118,6 @@ def _with_categories(schema: Columns, names: tuple[str, ...]) -> Columns:
 
 
 def _numbered(schema: Columns, config: PrepareConfig) -> Columns:
-    """Return the schema of a log whose categories are numbered as the settings say."""
-
     def numbered(column: Column) -> Column:
         if not column.values.whole_log:
             return column

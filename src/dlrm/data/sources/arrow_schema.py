@@ -43,7 +43,6 @@ def _uint(message: bytes, place: int) -> int:
 
 
 def _target(message: bytes, place: int) -> int:
-    """Return where an offset points to."""
     return place + _uint(message, place)
 
 

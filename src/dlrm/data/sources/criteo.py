@@ -248,7 +248,6 @@ class CriteoSource:
         return chunk, lines, parse(chunk, lines, labelled=self.labelled)
 
     def _good_rows(self, chunk: bytes, path: Path, line: int, before: int) -> pl.DataFrame:
-        """Return the frame of the good lines of a chunk that has others."""
         good = self._without_faults(chunk, path, line, before)
         frame = parse(good, good.count(b"\n"), labelled=self.labelled)
         if frame is None:

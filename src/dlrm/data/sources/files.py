@@ -168,7 +168,6 @@ def _csv(file: TableFile, target: Path, on_bad_row: OnBadRow) -> list[Part]:
 
 
 def _by_character(text: Text) -> pl.LazyFrame:
-    """Return the records of a text whose fields are separated by one character."""
     shape = text.shape
     names = (*shape.names, _TRAILING) if shape.trailing else shape.names
     return pl.scan_csv(
@@ -317,7 +316,6 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _head(path: Path) -> str:
-    """Return the first lines of a text, up to a megabyte."""
     lines: list[bytes] = []
     length = 0
     with explained(path, lambda: 1), open_bytes(path, lines=LOOKED_AT_LINES) as stream:

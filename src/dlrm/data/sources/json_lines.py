@@ -98,7 +98,6 @@ def parts(file: Path, target: Path, on_bad_row: OnBadRow) -> list[Part]:
 def _one_by_one(
     file: Path, number: int, lines: list[bytes], on_bad_row: OnBadRow
 ) -> tuple[pl.DataFrame, list[Fault]]:
-    """Return the objects of some lines, and which lines are none."""
     objects, faults = list[tuple[int, dict[str, Any]]](), list[Fault]()
     for line, raw in enumerate(lines, start=number):
         if raw.isspace():

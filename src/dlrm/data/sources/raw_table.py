@@ -154,7 +154,6 @@ class RawTable:
 
     @cached_property
     def _known(self) -> dict[object, dict[str, tuple[pl.Series, ...]]]:
-        """What was made of columns of a small table."""
         return {}
 
     @cached_property

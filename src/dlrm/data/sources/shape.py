@@ -232,7 +232,6 @@ def _shape(
     columns: Sequence[str],
     notes: list[str],
 ) -> Shape:
-    """Return the shape of a text from its first records."""
     width, _ = _width(records)
     at, header = _first(records, width, reading, columns)
     first, below = records[at], records[at + 1 :]
@@ -316,7 +315,6 @@ def _first(
 
 
 def _repeats(record: _Record) -> bool:
-    """Whether a name comes twice."""
     names = [name for name in record.names() if name]
     return len(set(names)) < len(names)
 

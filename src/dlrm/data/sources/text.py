@@ -133,7 +133,6 @@ def _archive(file: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _member(archive: zipfile.ZipFile, file: Path) -> zipfile.ZipInfo:
-    """Return the one file of an archive."""
     names = [entry for entry in archive.infolist() if not entry.is_dir()]
     if any(entry.filename == "[Content_Types].xml" for entry in names):
         raise InputError("is an Excel file, expected a text: save it as CSV (UTF-8)", file=file)
