@@ -177,7 +177,7 @@ def _zstandard_lines(file: Path, lines: int | None, *, lossy: bool = False) -> p
 LONGEST_LINE_BYTES = 1 << 20
 LOOKED_AT_LINES = 4096
 """Lines that are enough to tell what a text is."""
-_READ_BYTES = 1 << 20
+_READ_BYTES, _SAMPLE_BYTES = 1 << 20, 1 << 17
 
 
 def check_file(file: Path) -> None:
@@ -265,8 +265,8 @@ def estimate_lines(file: Path) -> int:
         # Whoever reads it says what is wrong with it.
         return 1
     if compression == "gzip":
-        # As much of it makes this megabyte as the same compression leaves of it.
-        text_bytes = len(piece) * size / max(len(zlib.compress(piece)), 1)
+        sample = piece[:_SAMPLE_BYTES]
+        text_bytes = len(sample) * size / max(len(zlib.compress(sample)), 1)
     else:
         text_bytes = size if compression is None else text_bytes_of(file)
     lines = piece.count(b"\n") + (not piece.endswith(b"\n"))
