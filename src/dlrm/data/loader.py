@@ -45,7 +45,17 @@ class LoaderConfig:
 
 
 class Loader:
-    """Batches of a split."""
+    """Batches of a split.
+
+    Args:
+        split: Rows to read.
+        batch_size: Samples a batch; the last of an epoch may be smaller.
+        shuffle: Whether each epoch takes the rows in a new random order.
+        seed: Of the order.
+        part: Number of this process and how many there are.
+        pin: Whether batches lie in page-locked memory, from which a GPU copies while it computes.
+
+    """
 
     waited_s: float
     """Seconds that the consumer has waited for data so far."""

@@ -49,6 +49,14 @@ def prepare(
 ) -> Prepared:
     """Turn a source into a prepared dataset.
 
+    Args:
+        source: The raw rows.
+        out: Folder of the dataset; a finished one from the same rows and settings is used again.
+        config: How.
+        known: Features of a run that encode the rows; None to fit some to them.
+        force: Replace a dataset that was prepared otherwise.
+        quiet: Do not print what the columns were taken for.
+
     Raises:
         InputError: A row is not what it should be; names file, line and column. Nothing is left.
         ConfigError: A setting has no meaning, or the label or the schema does not fit the rows.

@@ -53,6 +53,9 @@ class FileBlock:
 class FileRows:
     """The rows of raw files, as arrays.
 
+    Of tables, columns that the model does not know are ignored, and said once. Texts are read as
+    the user says, as in training, or as they look. Columns to `keep` may be lists with commas.
+
     Raises:
         InputError: A file is missing or damaged.
         ConfigError: Nobody knows how files of that source are read.

@@ -125,7 +125,7 @@ class Plan:
 def plan(
     protocol: str, rows: int, *, fractions: Sequence[float], seed: int, days: Sequence[int] = ()
 ) -> Plan:
-    """Return where each of `rows` rows goes."""
+    """Return where each of `rows` rows goes; `days` are the rows of each day, for `days`."""
     if protocol not in PROTOCOLS:
         raise unknown("split", protocol, PROTOCOLS)
     if protocol in OF_COLUMNS:

@@ -47,6 +47,10 @@ def infer(
 ) -> Columns:
     """Return the schema of a table.
 
+    Where it is `strict`, a text in a column of numbers is an error; otherwise the reason says it.
+    `categories` are such whatever their values look like; texts that are `missing` are so in every
+    column, those that usually mean it in numbers, times and labels.
+
     Raises:
         ConfigError: There is no such label, or nothing to learn from.
         InputError: A column is numbers in nearly all rows; names the first other row.

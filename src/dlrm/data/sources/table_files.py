@@ -31,7 +31,11 @@ FILE_SPLITS = {
 
 
 class TableFiles:
-    """One file or several with the same columns, as a Source."""
+    """One file or several with the same columns, as a Source.
+
+    They are by split where that is known; of libsvm files the layout may be known from training.
+    `columns` are names that make a line the header.
+    """
 
     def __init__(
         self,
