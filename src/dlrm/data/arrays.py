@@ -147,4 +147,6 @@ def _label_numbers(labels: NDArray[Any], names: Sequence[str], task: Task) -> di
         "min": labels.min(axis=0),
         "max": labels.max(axis=0),
     }
-    return {key: dict(zip(names, map(float, of), strict=True)) for key, of in columns.items()}
+    return {
+        key: dict(zip(names, map(float, column), strict=True)) for key, column in columns.items()
+    }

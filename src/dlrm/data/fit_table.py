@@ -51,18 +51,18 @@ def fit_table(
     if not quiet:
         show(schema)
         terminal.say(table.notes)
-    made: list[Feature] = []
+    fitted: list[Feature] = []
     own: dict[tuple[int, str], NDArray[np.float32]] = {}
     task = bar.add_task("Fitting features", total=len(schema.used()) + len(schema.crosses))
     for feature, numbers in fit(table.fitting_rows(), schema, seed=config.seed):
-        own |= {(len(made), name): values for name, values in numbers.items()}
-        made.append(feature)
+        own |= {(len(fitted), name): values for name, values in numbers.items()}
+        fitted.append(feature)
         bar.advance(task)
     features = Features(
         source=source.name,
         columns=schema,
         targets=table.targets,
-        features=tuple(made),
+        features=tuple(fitted),
         layout=getattr(source, "layout", None),
         reading=getattr(source, "reading", Reading()),
     )

@@ -193,7 +193,7 @@ class FileRows:
 
 
 def table_files(
-    features: Features, files: Sequence[Path], bad_rows: OnBadRow, said: Reading
+    features: Features, files: Sequence[Path], bad_rows: OnBadRow, asked: Reading
 ) -> TableFiles:
     """Return the files as they are read in training, or as they look where that does not fit."""
 
@@ -206,15 +206,15 @@ def table_files(
             bad_rows=bad_rows,
         )
 
-    trained = said.over(features.reading)
-    if trained == said:
-        return opened(said)
+    trained = asked.over(features.reading)
+    if trained == asked:
+        return opened(asked)
     try:
         table = opened(trained)
     except InputError:
-        return opened(said)
+        return opened(asked)
     fits = not table.names or set(features.needed) <= set(table.names)
-    return table if fits else opened(said)
+    return table if fits else opened(asked)
 
 
 def _named(keep: Sequence[str], names: Sequence[str]) -> list[str]:

@@ -102,8 +102,9 @@ def with_formats(table: RawTable, schema: Columns) -> tuple[Columns, tuple[str, 
         values = table.column(name)
         text_format, doubt = recognise(as_texts(values)) if is_text(values) else ("", "")
         if text_format:
-            said = f'{what} {name}: written as "{text_format}"'
-            notes.append(f"{said}; {doubt.replace('format', f'{what}_format')}" if doubt else said)
+            note = f'{what} {name}: written as "{text_format}"'
+            note += f"; {doubt.replace('format', f'{what}_format')}" if doubt else ""
+            notes.append(note)
         return text_format
 
     if schema.task == "regression" or is_comparison(schema.positive):

@@ -72,22 +72,22 @@ def in_one_go(
     for name, column in columns.items():
         apart = len(column) > FEW_ROWS or isinstance(column.dtype, pl.Categorical | pl.Enum)
         types.setdefault(name if apart else column.dtype, []).append(name)
-    made: dict[str, tuple[pl.Series, ...]] = {}
+    results: dict[str, tuple[pl.Series, ...]] = {}
     for alike in types.values():
         if len(alike) == 1:
-            made[alike[0]] = function(columns[alike[0]])
+            results[alike[0]] = function(columns[alike[0]])
             continue
         rows = len(columns[alike[0]])
         together = function(pl.concat([columns[name].alias("") for name in alike], rechunk=True))
         for place, name in enumerate(alike):
-            made[name] = tuple(part.slice(place * rows, rows).alias(name) for part in together)
-    return made
+            results[name] = tuple(part.slice(place * rows, rows).alias(name) for part in together)
+    return results
 
 
 def columns_as_texts(frame: pl.DataFrame, names: Iterable[str]) -> dict[str, pl.Series]:
     """Return `as_texts` of some columns, by name."""
     texts = in_one_go({name: frame[name] for name in names}, lambda values: (as_texts(values),))
-    return {name: made[0] for name, made in texts.items()}
+    return {name: column for name, (column,) in texts.items()}
 
 
 @dataclass(frozen=True, slots=True)

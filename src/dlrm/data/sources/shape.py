@@ -78,8 +78,8 @@ def recognise(
     notes: list[str] = []
     start = _above(lines, reading, columns, notes)
     separators = (reading.separator,) if reading.separator else ("\t",) if tabs else SEPARATORS
-    if reading.separator is None and (said := _SEP_LINE.match(lines[0].strip())):
-        separators = (said[1].replace("\\t", "\t"),)
+    if reading.separator is None and (sep_line := _SEP_LINE.match(lines[0].strip())):
+        separators = (sep_line[1].replace("\\t", "\t"),)
     parsed = {one: list(split(lines, one, start, reading.comment)) for one in separators}
     separator = max(separators, key=lambda one: _fit(parsed[one], one, columns))
     records = parsed[separator]
@@ -282,23 +282,23 @@ def _first(
 
     Lines above it are titles: they have fewer fields than the table is wide.
     """
-    said = {"yes": True, "no": False}.get(reading.header)
+    given = {"yes": True, "no": False}.get(reading.header)
     if reading.skip_lines is not None:
         return 0, bool(_known(records[0], columns)) or _header_at(
             records, 0
-        ) if said is None else said
+        ) if given is None else given
     wide = (at for at, record in enumerate(records[:_TITLES]) if not _is_title(record, width))
     at = next(wide, 0)
     named = max(range(at + 1), key=lambda place: _known(records[place], columns))
     if _known(records[named], columns):
-        return named, said is not False
+        return named, given is not False
     # R leaves out the name of the first column: the line above the first full one is no title.
     if at and len(records[at - 1].fields) == width - 1 and not _header_at(records, at):
         short = records[at - 1].names()
-        if said or (width > 2 and all(short) and not any(map(_DATA.match, short))):
-            return at - 1, said is not False
-    header = _header_at(records, at) if said is None else said
-    if columns and said is None and (not header or _repeats(records[at])):
+        if given or (width > 2 and all(short) and not any(map(_DATA.match, short))):
+            return at - 1, given is not False
+    header = _header_at(records, at) if given is None else given
+    if columns and given is None and (not header or _repeats(records[at])):
         # A title as wide as the table, or a level of names, stands above the names that are known.
         for place, record in enumerate(records[:_TITLES]):
             names = record.names()
