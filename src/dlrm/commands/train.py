@@ -362,8 +362,10 @@ def _train(
         # A fresh one: the other run's baseline knows fewer values.
         simpler = replace(baseline_of(config), from_run=None)
         path = run.path / "baseline"
-        _, seen = runner.complete(path, "baseline", simpler, dataset, title="baseline", world=world)
-        baseline = (simpler.model.name, seen)
+        _, metrics = runner.complete(
+            path, "baseline", simpler, dataset, title="baseline", world=world
+        )
+        baseline = (simpler.model.name, metrics)
         trees = default_trees(dataset, config.seed) if world.first else None
     if config.refit:
         config, dataset = refit(config, dataset, run, world)

@@ -37,7 +37,7 @@ class LoaderConfig:
     shuffle: bool = True
     """Whether each epoch takes the rows in a new random order."""
     seed: int = 0
-    """Of the order."""
+    """Seed of the order of rows."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

@@ -44,15 +44,19 @@ def raw_columns(features: Features) -> list[RawColumn]:
     lists = {feature.name: place for place, feature in enumerate(schema.list_features)}
     columns = []
     for name in features.needed:
-        inputs = [one for feature, one in features.inputs if name in feature.columns]
-        numbers = [one.name for one in inputs if one.num_embeddings is None]
-        categories = [one.name for one in inputs if one.num_embeddings is not None]
+        inputs = [
+            model_input for feature, model_input in features.inputs if name in feature.columns
+        ]
+        numbers = [model_input.name for model_input in inputs if model_input.num_embeddings is None]
+        categories = [
+            model_input.name for model_input in inputs if model_input.num_embeddings is not None
+        ]
         columns.append(
             RawColumn(
                 name=name,
-                dense=tuple(dense[each] for each in numbers),
-                ids=tuple(ids[each] for each in categories if each in ids),
-                lists=tuple(lists[each] for each in categories if each in lists),
+                dense=tuple(dense[input_name] for input_name in numbers),
+                ids=tuple(ids[input_name] for input_name in categories if input_name in ids),
+                lists=tuple(lists[input_name] for input_name in categories if input_name in lists),
             )
         )
     return columns
@@ -126,7 +130,7 @@ def value_of(features: Features, row: Encoded, column: RawColumn) -> str | float
     raw = float(features.raw(name, known[name])[0])
     if isnan(raw):
         return None
-    number = next(each for each in features.features if each.columns == (name,))
+    number = next(feature for feature in features.features if feature.columns == (name,))
     if isinstance(number, Number) and number.reading.time and abs(raw) < _LATEST:
         day = "" if 0 <= raw < 86_400 else "%Y-%m-%d "
         return datetime.fromtimestamp(round(raw), UTC).strftime(f"{day}%H:%M:%S")

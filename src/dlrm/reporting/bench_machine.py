@@ -55,7 +55,7 @@ class Dot(NamedTuple):
 
     operator: str
     detail: str
-    """Of which step."""
+    """Step that it is an operator of."""
     intensity: float
     """FLOP a byte."""
     speed: float
@@ -131,9 +131,9 @@ def _models(steps: Sequence[Step]) -> Models:
     models: dict[str, list[tuple[str, float, float]]] = {}
     for step in steps:
         tables = [
-            (each.text("name"), each["bytes"], each["row_bytes"])
-            for each in step.each("tables")
-            if 0 < each["bytes"] < LARGEST and 0 < each["row_bytes"] < LARGEST
+            (row.text("name"), row["bytes"], row["row_bytes"])
+            for row in step.each("tables")
+            if 0 < row["bytes"] < LARGEST and 0 < row["row_bytes"] < LARGEST
         ]
         if tables and tables not in models.values():
             models[f"{step.text('arch')}, rows in {step.text('storage')}"] = tables

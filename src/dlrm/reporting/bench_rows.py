@@ -149,7 +149,7 @@ class Results:
     def machines(self) -> tuple[str, ...]:
         """Fingerprints of all rows that are drawn."""
         every = (*self.hosts, *self.steps, *self.cases, *self.variants)
-        return tuple(dict.fromkeys(each.machine for each in every))
+        return tuple(dict.fromkeys(row.machine for row in every))
 
     @property
     def groups(self) -> list[list[Step]]:
@@ -227,7 +227,7 @@ def _damages(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"its facts or ceilings are damaged ({error})"
         return
     rates = [*can.copy.values(), *can.gather_by_threads.values(), can.call_s]
-    rates += [rate for each in can.flops.values() for rate in each.values()]
+    rates += [rate for rates_of_sizes in can.flops.values() for rate in rates_of_sizes.values()]
     rates += [v for p in can.gather for v in (p.row_bytes, p.table_bytes, p.row_s)]
     if not all(0 < rate < LARGEST for rate in rates):
         yield f"a ceiling is not above 0 and below {LARGEST:g}"

@@ -96,13 +96,17 @@ def _sweep(name: str, cases: Sequence[Row], *, shown: bool) -> Table:
 
 def smallest(variants: Sequence[Row]) -> str:
     """Return which way to use fewer bits costs nothing on any data that there are."""
-    failing = {each.text("variant") for each in variants if each.text("verdict") != "neutral"}
-    working = [each for each in variants if each.text("variant") not in failing]
-    least = min(working, key=lambda each: each["bytes_per_sample"], default=None)
+    failing = {
+        variant.text("variant") for variant in variants if variant.text("verdict") != "neutral"
+    }
+    working = [variant for variant in variants if variant.text("variant") not in failing]
+    least = min(working, key=lambda variant: variant["bytes_per_sample"], default=None)
     if least is None:
         return "No variant with fewer bits is neutral."
     name = least.text("variant")
-    changes = sorted(each["auc_change"] for each in working if each.text("variant") == name)
+    changes = sorted(
+        variant["auc_change"] for variant in working if variant.text("variant") == name
+    )
     between = " to ".join(dict.fromkeys(f"{change:+.5f}" for change in changes))
     return f"{name} is the smallest that is neutral: {between} AUC."
 
@@ -110,8 +114,8 @@ def smallest(variants: Sequence[Row]) -> str:
 def precision(variants: Sequence[Row]) -> list[Any]:
     """Return what fewer bits cost and bring, for each data set and recipe."""
 
-    def place(each: Row) -> tuple[str, ...]:
-        return each.machine, each.text("data"), each.text("recipe")
+    def place(row: Row) -> tuple[str, ...]:
+        return row.machine, row.text("data"), row.text("recipe")
 
     parts: list[Any] = []
     for at, (_, group) in enumerate(groupby(sorted(variants, key=place), key=place)):
@@ -124,22 +128,25 @@ def _bits(name: str, variants: Sequence[Row]) -> Figure:
     """Draw the change of the AUC over the bytes of a sample, with its interval."""
     title = f"AUC over bytes: {variants[0].text('recipe')} on {variants[0].text('data')}"
     shown = [
-        each
-        for each in variants
-        if not each.text("error") and isfinite(each["auc_change"]) and each["bytes_per_sample"] > 0
+        variant
+        for variant in variants
+        if not variant.text("error")
+        and isfinite(variant["auc_change"])
+        and variant["bytes_per_sample"] > 0
     ]
     if not shown:
         return Figure(title, "", "no variant was measured")
     noise = max(
-        (each["noise_auc"] for each in variants if isfinite(each["noise_auc"])), default=0.0
+        (variant["noise_auc"] for variant in variants if isfinite(variant["noise_auc"])),
+        default=0.0,
     )
-    sizes = [each["bytes_per_sample"] for each in shown]
-    roles = [KINDS.get(each.text("kind"), ("muted", ""))[0] for each in shown]
-    changes = [each["auc_change"] for each in shown]
+    sizes = [variant["bytes_per_sample"] for variant in shown]
+    roles = [KINDS.get(variant.text("kind"), ("muted", ""))[0] for variant in shown]
+    changes = [variant["auc_change"] for variant in shown]
     low, high = (
         [
-            end if isfinite(end := each[f"auc_change_{side}"]) else each["auc_change"]
-            for each in shown
+            end if isfinite(end := variant[f"auc_change_{side}"]) else variant["auc_change"]
+            for variant in shown
         ]
         for side in ("low", "high")
     )
@@ -156,7 +163,7 @@ def _bits(name: str, variants: Sequence[Row]) -> Figure:
         ax.axhline(0, color=COLOR["muted"], lw=0.8)
         colors = [COLOR[role] for role in roles]
         ax.vlines(xs, low, high, colors=colors, lw=1.4, alpha=0.6)
-        best = [each.values.get("pareto") is True for each in shown]
+        best = [variant.values.get("pareto") is True for variant in shown]
         frontier(ax, list(zip(xs, changes, roles, strict=True)), best)
         ends = [*low, *high, *changes]
         _symmetric(ax, min([*ends, -NEUTRAL, -noise]), max([*ends, NEUTRAL, noise]), 5 * NEUTRAL)
@@ -170,8 +177,8 @@ def _bits(name: str, variants: Sequence[Row]) -> Figure:
         for color, words in KINDS.values()
         if color in roles
     ]
-    for at, (each, color) in enumerate(zip(shown, roles, strict=True), start=1):
-        keys.append(Key(each.text("variant"), color, str(at)))
+    for at, (variant, color) in enumerate(zip(shown, roles, strict=True), start=1):
+        keys.append(Key(variant.text("variant"), color, str(at)))
     note = (
         "Bars: 95% intervals; up and left is better. The narrow band is "
         f"±{NEUTRAL:g}: a variant is neutral if its interval lies inside. Those of equal "
@@ -206,27 +213,27 @@ def _variants(variants: Sequence[Row]) -> Table:
         "Tables", "Samples/s", "Speed", "Verdict",
     ]  # fmt: skip
     rows: list[list[str | Cell]] = []
-    for each in variants:
-        name = Cell(each.text("variant"), each.text("kind"))
-        if each.text("error"):
-            rows.append([name, Cell(f"failed: {each.text('error')}", span=len(heads) - 1)])
+    for variant in variants:
+        name = Cell(variant.text("variant"), variant.text("kind"))
+        if variant.text("error"):
+            rows.append([name, Cell(f"failed: {variant.text('error')}", span=len(heads) - 1)])
             continue
-        low, high = each["auc_change_low"], each["auc_change_high"]
+        low, high = variant["auc_change_low"], variant["auc_change_high"]
         between = f"{low:+.5f} to {high:+.5f}" if isfinite(low + high) else ""
-        tables, speed = each["tables_bytes"], each["speedup"]
+        tables, speed = variant["tables_bytes"], variant["speedup"]
         rows.append(
             [
                 name,
-                number(each["auc_mean"]),
-                Cell(signed(each["auc_change"]), between),
-                signed(each["normalized_entropy_change"]),
-                signed(each["log_loss_change"]),
-                signed(each["calibration_change"]),
-                number(each["bytes_per_sample"], 0),
+                number(variant["auc_mean"]),
+                Cell(signed(variant["auc_change"]), between),
+                signed(variant["normalized_entropy_change"]),
+                signed(variant["log_loss_change"]),
+                signed(variant["calibration_change"]),
+                number(variant["bytes_per_sample"], 0),
                 human_bytes(tables) if isfinite(tables) else UNKNOWN,
-                number(each["samples_per_s"], 0),
+                number(variant["samples_per_s"], 0),
                 f"{speed:.2f}×" if isfinite(speed) else UNKNOWN,
-                each.text("verdict"),
+                variant.text("verdict"),
             ]
         )
     seeds = variants[0].values.get("seeds")
@@ -251,9 +258,9 @@ def predictions(rows: Sequence[Row]) -> list[Any]:
     newest, summary = rows[-1], _summary(rows[-1])
     colors = dict(zip(summary, ("model", "train", "test"), strict=False))
     guesses = [
-        (each["predicted_ms"], each["ms"], colors[each.text("what")])
-        for each in newest.each("steps")
-        if each.text("what") in colors
+        (row["predicted_ms"], row["ms"], colors[row.text("what")])
+        for row in newest.each("steps")
+        if row.text("what") in colors
     ]
     guesses = [g for g in guesses if isfinite(g[0] * g[1]) and g[0] > 0 and g[1] > 0]
     if not guesses:
@@ -268,8 +275,8 @@ def predictions(rows: Sequence[Row]) -> list[Any]:
     keys = [Key(names[what], color, "dot") for what, color in colors.items()]
     heads = ("What", "Steps", "Median error", "Nine of ten below")
     listed = [
-        [names[what], each.text("steps"), percent(each["median"]), percent(each["ninth"])]
-        for what, each in summary.items()
+        [names[what], row.text("steps"), percent(row["median"]), percent(row["ninth"])]
+        for what, row in summary.items()
     ]
     ends = [end for *both, _ in guesses for end in both]
     line = [min(ends) / 1.5, max(ends) * 1.5]
@@ -292,4 +299,4 @@ def predictions(rows: Sequence[Row]) -> list[Any]:
 def _summary(row: Row) -> dict[str, Row]:
     held = row.values.get("summary")
     held = held if isinstance(held, dict) else {}
-    return {what: Row(each) for what, each in held.items() if isinstance(each, dict)}
+    return {what: Row(values) for what, values in held.items() if isinstance(values, dict)}

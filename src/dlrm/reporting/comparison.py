@@ -14,7 +14,7 @@ PLAIN = ("lr", TREES)
 """What a deep model has to beat."""
 
 SHOWN = {"classification": ("auc", "log_loss"), "regression": ("rmse", "mae")}
-"""By task, the metrics that models are shown by."""
+"""Task -> the metrics that models are shown by."""
 
 
 def task_of(compared: Comparison) -> Task:

@@ -68,7 +68,9 @@ def verdict(record: Record) -> str:
     if record.split is None:
         return _unfinished(record)
     if len(record.labels) > 1:
-        alone = [f"{one.labels[0]}: {_judged(one)}" for one in record.by_label]
+        alone = [
+            f"{label_record.labels[0]}: {_judged(label_record)}" for label_record in record.by_label
+        ]
         return " ".join(alone) + _averaged(record, record.headline)
     return _judged(record) + _averaged(record, record.headline)
 

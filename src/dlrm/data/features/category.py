@@ -25,7 +25,7 @@ from dlrm.data.vocabulary import Vocabulary, distinct, fold
 
 _BETWEEN, _ESCAPE = "\x1f", "\x1e"
 _MISSING = f"{_ESCAPE}m"
-"""In the key of a cross; a text in which it stands is escaped."""
+"""Mark of a missing value in the key of a cross; a text in which it stands is escaped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,11 +37,11 @@ class Category:
     table: ValueTable | None = None
     """The values that have ids; None where they are hashed, or have no embedding."""
     table_name: str = ""
-    """Of the model's table, where other columns share it."""
+    """Name of the model's table, where other columns share it."""
     counted: ValueTable | None = None
     """The values with their counts and labels, for the numbers beside it; None without any."""
     moments: LabelMoments = NO_LABELS
-    """Of the labels of the training rows."""
+    """Moments of the labels of the training rows."""
     scalings: dict[str, Scaling] = field(default_factory=dict)
     """Name of a number beside the category, as in ENCODINGS -> how it is scaled."""
     buckets: tuple[Number, ...] = ()
@@ -137,7 +137,7 @@ class Category:
 
     @property
     def text_columns(self) -> tuple[str, ...]:
-        """Its columns that are taken as texts."""
+        """Columns that are taken as texts."""
         if self.values.whole_log:
             return ()
         numbers = {number.name for number in self.buckets}

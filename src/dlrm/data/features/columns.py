@@ -51,9 +51,9 @@ class Columns:
             )
         for text_format in (self.label_format, self.weight_format):
             check_format(text_format)
-        seen = list(self.labels) + ([self.weight] if self.weight is not None else [])
-        seen += [column.name for column in self.columns]
-        if twice := [name for name in seen if seen.count(name) > 1]:
+        names = list(self.labels) + ([self.weight] if self.weight is not None else [])
+        names += [column.name for column in self.columns]
+        if twice := [name for name in names if names.count(name) > 1]:
             what = "label" if self.labels.count(twice[0]) > 1 else "column"
             raise ConfigError(f"the schema has the {what} {twice[0]} twice")
         self._check_crosses()
@@ -100,12 +100,16 @@ class Columns:
             if other is column:
                 continue
             for what in ("hash_rows", "min_count", "embed", "whole_log"):
-                one, another = (getattr(sharer.values, what) for sharer in (other, column))
-                if one != another or (what == "embed" and not one) or (what == "whole_log" and one):
+                value, own_value = (getattr(sharer.values, what) for sharer in (other, column))
+                if (
+                    value != own_value
+                    or (what == "embed" and not value)
+                    or (what == "whole_log" and value)
+                ):
                     raise ConfigError(
                         f"columns {other.name} and {column.name} share the table "
-                        f"{column.table_name}, but {what} is {_text(one)} for {other.name} and "
-                        f"{_text(another)} for {column.name}"
+                        f"{column.table_name}, but {what} is {_text(value)} for {other.name} and "
+                        f"{_text(own_value)} for {column.name}"
                     )
 
     def column(self, name: str) -> Column:

@@ -147,17 +147,17 @@ def without_duplicates(table: RawTable, columns: tuple[Column, ...]) -> tuple[Co
 
     It would double every cross and every count of the other, and teach nothing.
     """
-    seen: list[tuple[str, NDArray[np.int32]]] = []
+    kept_codes: list[tuple[str, NDArray[np.int32]]] = []
     checked: list[Column] = []
     for column in columns:
         if column.kind == "category":
             # Codes by first appearance are equal exactly where the columns rename each other.
             groups, codes = distinct(table.texts(column.name))
-            twin = next((name for name, known in seen if np.array_equal(codes, known)), None)
+            twin = next((name for name, known in kept_codes if np.array_equal(codes, known)), None)
             if twin is not None and groups.height > LEAST:
                 why = f"says the same as {twin}: each of its values is one of those"
                 checked.append(replace(column, kind="ignore", why=why))
                 continue
-            seen.append((column.name, codes))
+            kept_codes.append((column.name, codes))
         checked.append(column)
     return tuple(checked)

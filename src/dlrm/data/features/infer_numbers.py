@@ -200,7 +200,7 @@ def scale_of(numbers: pl.Series) -> tuple[Scale, str, bool]:
 FEW = 20
 """Integers with at most so many distinct values are a category."""
 _SURE = 50
-"""Of so many different numbers, hardly any others lie as close together by chance."""
+"""Different numbers of which hardly any others lie as close together by chance."""
 _UNNAMED = re.compile(
     r"(|column \d+|Unnamed: \d+(\.\d+|_level_\d+)?|__index_level_\d+__|level_\d+|\.\.\.\d+)$"
 )

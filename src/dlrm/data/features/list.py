@@ -115,7 +115,7 @@ class List:
     table: ValueTable | None
     """The values that have ids; None where they are hashed."""
     table_name: str = ""
-    """Of the model's table, where other columns share it."""
+    """Name of the model's table, where other columns share it."""
     kind: Literal["bag", "sequence"] = "bag"
     """Whether the order of the values means nothing, or the last one is the newest."""
     max_length: int = 0

@@ -94,15 +94,22 @@ def _entries(chunk: bytes, number: int, file: Path) -> Entries:
     labels = words.filter(pl.Series(first))
     labels = labels.set(pl.Series(~alone[first]) | (labels == ""), None)
     chosen = pl.Series(~alone)
-    one, two, three, four = (part.filter(chosen) for part in parts)
-    fielded = three.is_not_null()
-    index, value, field = one, two, pl.repeat(-1, len(one), dtype=pl.Int64, eager=True)
+    first_part, second_part, third_part, fourth_part = (part.filter(chosen) for part in parts)
+    fielded = third_part.is_not_null()
+    index, value, field = (
+        first_part,
+        second_part,
+        pl.repeat(-1, len(first_part), dtype=pl.Int64, eager=True),
+    )
     if fielded.any():
-        index, value = two.zip_with(fielded, one), three.zip_with(fielded, two)
-        field = one.cast(pl.Int64, strict=False).zip_with(fielded, field)
+        index, value = (
+            second_part.zip_with(fielded, first_part),
+            third_part.zip_with(fielded, second_part),
+        )
+        field = first_part.cast(pl.Int64, strict=False).zip_with(fielded, field)
     index = index.cast(pl.Int64, strict=False)
     value = value.cast(pl.Float64, strict=False)
-    right = (index >= 0) & value.is_finite() & ((field >= 0) | ~fielded) & four.is_null()
+    right = (index >= 0) & value.is_finite() & ((field >= 0) | ~fielded) & fourth_part.is_null()
     good = np.ones(len(words), np.bool_)
     good[~alone] = right.fill_null(value=False).to_numpy()
     check(good, "index:value or field:index:value")

@@ -39,7 +39,7 @@ class Layout:
     names: tuple[str, ...]
     """positions, fields and bag: the columns."""
     lists: tuple[str, ...] = ()
-    """Those of them that are lists."""
+    """Columns of these that are lists."""
     numbers: tuple[str, ...] = ()
     """fields: those of them that are numbers."""
 
@@ -105,16 +105,16 @@ def find_layout(files: list[Path], kept: dict[Path, list[Entries]] | None = None
                 fields |= set(pairs["field"].unique().to_list())
                 twice |= set(pairs.filter(pairs.is_duplicated())["field"].unique().to_list())
                 valued |= set(np.unique(lines.field[lines.value != 1]).tolist())
-                seen = pl.DataFrame({"field": lines.field, "index": lines.index}).unique()
+                distinct = pl.DataFrame({"field": lines.field, "index": lines.index}).unique()
                 # Two are as good as many.
-                for field, index in seen.group_by("field").head(2).iter_rows():
+                for field, index in distinct.group_by("field").head(2).iter_rows():
                     indices.setdefault(field, set()).add(index)
             if not fields and ones and len(lengths) == 1:
                 width = min(lengths)
-                seen = pl.DataFrame(
+                distinct = pl.DataFrame(
                     {"index": lines.index, "place": np.arange(len(lines.index)) % max(width, 1)}
                 )
-                places = pl.concat([places, seen.unique()]).unique()
+                places = pl.concat([places, distinct.unique()]).unique()
         if kept is not None and room >= 0:
             kept[file] = read
     if not ones and not fields:

@@ -148,7 +148,7 @@ class Fault:
     """A record that is none of the table's."""
 
     place: int
-    """Its place among all records of the file, counted from 0."""
+    """Place of the record among all of the file, counted from 0."""
     reason: str
     error: InputError
 

@@ -122,9 +122,9 @@ class TableFiles:
         named = [file for _, file in self._files if file.names]
         for file in named[1:]:
             first = named[0]
-            for one, other in ((first, file), (file, first)):
-                if lacking := [name for name in one.names if name not in other.names]:
-                    problem = f"lacks this column, which {one.path} has"
+            for shape, other in ((first, file), (file, first)):
+                if lacking := [name for name in shape.names if name not in other.names]:
+                    problem = f"lacks this column, which {shape.path} has"
                     raise InputError(problem, file=other.path, column=lacking[0])
 
 

@@ -20,7 +20,7 @@ class Piece(NamedTuple):
 
     value: float
     role: str
-    """Its colour."""
+    """Role of the part, which gives its colour."""
     light: bool = False
     """Whether it is faint, as the backward pass of an operator."""
 

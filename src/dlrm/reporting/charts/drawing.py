@@ -199,11 +199,15 @@ def name_rows(ax: "Axes", names: Sequence[str]) -> None:
 
 def frontier(ax: "Axes", dots: Sequence[tuple[float, float, str]], best: Sequence[bool]) -> None:
     """Draw (x, y, role) as dots, and a line along those that no other is better than in both."""
-    joined = sorted(dot[:2] for dot, one in zip(dots, best, strict=True) if one)
+    joined = sorted(dot[:2] for dot, is_best in zip(dots, best, strict=True) if is_best)
     x, y = [x for x, _ in joined], [y for _, y in joined]
     ax.step(x, y, where="post", color=COLOR["muted"], lw=1.1)
-    for (x, y, role), one in zip(dots, best, strict=True):
-        mark, size, alpha = "D" if role == "test" else "o", 6 if one else 4.5, 1 if one else 0.6
+    for (x, y, role), is_best in zip(dots, best, strict=True):
+        mark, size, alpha = (
+            "D" if role == "test" else "o",
+            6 if is_best else 4.5,
+            1 if is_best else 0.6,
+        )
         ax.plot([x], [y], mark, color=COLOR[role], ms=size, alpha=alpha, mew=0)
 
 
