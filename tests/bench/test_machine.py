@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from bench import tiny
 from dlrm.bench import machine as measuring
+from dlrm.bench import probe as probes
 from dlrm.bench.known import here as made
-from dlrm.bench.machine import Probe, Way
+from dlrm.bench.probe import Probe, Way
 from dlrm.errors import ConfigError
 from dlrm.planning import facts as of_machine
 from dlrm.planning import machine
@@ -311,13 +312,13 @@ def test_the_fastest_way_wins_and_those_that_fail_are_left_out(monkeypatch) -> N
         way.run()
         return 2.0 if way.kind == "slow" else 1.0
 
-    monkeypatch.setattr(measuring, "_unit_s", unit_s)
-    monkeypatch.setattr(measuring, "PATIENCE_S", 10.0)
-    assert measuring.fastest([slow, Way("fails", 1.0, fails), fast]) is fast
-    assert measuring.fastest([Way("fails", 1.0, fails)]) is None
+    monkeypatch.setattr(probes, "_unit_s", unit_s)
+    monkeypatch.setattr(probes, "PATIENCE_S", 10.0)
+    assert probes.fastest([slow, Way("fails", 1.0, fails), fast]) is fast
+    assert probes.fastest([Way("fails", 1.0, fails)]) is None
     # A slow kind of way is not tried on what would take too long.
     ran.clear()
-    measuring.fastest([slow, fast, Way("slow", 6.0, lambda: ran.append("large"))])
+    probes.fastest([slow, fast, Way("slow", 6.0, lambda: ran.append("large"))])
     assert "large" not in ran
 
 
@@ -328,8 +329,8 @@ def test_what_fails_has_no_seconds_and_nothing_else_suffers(monkeypatch) -> None
     bad = Probe("int8 1", 1, [Way("rows", 1.0, fails), Way("columns", 1.0, fails)])
     good = Probe("call", 1, [Way("add", 10.0, lambda: None)])
     before = torch.get_num_threads()
-    monkeypatch.setattr(measuring, "MOST_S", 0.0)
-    measuring.visit_all([bad, good], lambda _: None)
+    monkeypatch.setattr(probes, "MOST_S", 0.0)
+    probes.visit_all([bad, good], lambda _: None)
     assert bad.seconds == []
     assert good.rate > 0
     assert torch.get_num_threads() == before
@@ -348,27 +349,27 @@ def test_what_fails_has_no_seconds_and_nothing_else_suffers(monkeypatch) -> None
 )
 def test_only_quiet_rounds_count(monkeypatch, rounds, counted, quiet) -> None:
     left, at, shares = iter(rounds), [-1], []
-    monkeypatch.setattr(measuring, "ROUNDS", 3)
-    monkeypatch.setattr(measuring, "SAMPLES", 1)
+    monkeypatch.setattr(probes, "ROUNDS", 3)
+    monkeypatch.setattr(probes, "SAMPLES", 1)
 
     class Asked:
         @property
         def disturbed(self) -> bool:
             return not next(left)
 
-    monkeypatch.setattr(measuring, "Watch", lambda: tiny.Fixed(Asked()))  # pyright: ignore[reportArgumentType]
-    monkeypatch.setattr(measuring, "_unit_s", lambda *_: float(at[0]))
-    times = iter([0.0, *(i * measuring.MOST_S / 6 for i in range(1, 7))])
-    monkeypatch.setattr(measuring, "fastest", lambda ways: ways[0])
+    monkeypatch.setattr(probes, "Watch", lambda: tiny.Fixed(Asked()))  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr(probes, "_unit_s", lambda *_: float(at[0]))
+    times = iter([0.0, *(i * probes.MOST_S / 6 for i in range(1, 7))])
+    monkeypatch.setattr(probes, "fastest", lambda ways: ways[0])
 
     class Numbered(Probe):
         def visit(self) -> None:
             at[0] += 1
             self.seconds.append(float(at[0]))
 
-    monkeypatch.setattr(measuring, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    monkeypatch.setattr(probes, "time", SimpleNamespace(perf_counter=lambda: next(times)))
     one = Numbered("call", torch.get_num_threads(), [Way("add", 1.0, lambda: None)])
-    assert measuring.visit_all([one], shares.append) is quiet
+    assert probes.visit_all([one], shares.append) is quiet
     assert one.seconds == counted
     assert shares[-1] == 1.0
 

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dlrm.bench import batches, operators
+from dlrm.bench import batches, operators, timed
+from dlrm.bench import operator as nouns
 from dlrm.bench import sweep as sweeps
 from dlrm.bench.local_step import LEARNING_RATE
-from dlrm.bench.operators import OPERATORS, Case, Operator, Setting, Stock
+from dlrm.bench.operator import Case, Operator, Setting, Stock
+from dlrm.bench.operators import OPERATORS
 from dlrm.bench.processes import answers
-from dlrm.bench.sweep import Candidate, Outcome, candidates, sweep, values
+from dlrm.bench.sweep import candidates, sweep, values
+from dlrm.bench.timed import Candidate, Outcome
 from dlrm.bench.timer import Timing
 from dlrm.errors import ConfigError
 from dlrm.nn.embedding import EmbeddingCollection
@@ -32,7 +35,7 @@ HERE = [name for name, operator in OPERATORS.items() if operator.processes == 1]
 def little(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few inputs, and rounds of few steps."""
     monkeypatch.setattr(batches, "cache_bytes", lambda: 2_000)
-    monkeypatch.setattr(sweeps, "ROUND_S", 0.0)
+    monkeypatch.setattr(timed, "ROUND_S", 0.0)
     monkeypatch.setattr(operators, "WINDOW_ROWS", 64)
 
 
@@ -214,7 +217,7 @@ def test_an_update_changes_exactly_the_rows_that_were_looked_up(
     setting = replace(TINY, optim=optim, pooling=pooling, rows=400)
     case = OPERATORS["update"].build(setting, stock)
     weight = stock.tables(setting).weight
-    ids = operators.draw(setting, len(case.inputs))[1].ids
+    ids = nouns.draw(setting, len(case.inputs))[1].ids
     rows = ids.long().view(6, 3, pooling) + torch.tensor(stock.tables(setting).starts)[:, None]
     before = weight.detach().clone()
     case.run(case.inputs[1])
@@ -229,7 +232,7 @@ def test_sgd_subtracts_the_gradient(stock: Stock) -> None:
     case = OPERATORS["update"].build(TINY, stock)
     tables = stock.tables(TINY)
     expected = tables.weight.detach().clone()
-    ids = operators.draw(TINY, len(case.inputs))[0].ids
+    ids = nouns.draw(TINY, len(case.inputs))[0].ids
     rows = (ids + torch.tensor(tables.starts)).flatten()
     expected.index_add_(0, rows, case.inputs[0][1].reshape(-1, 8), alpha=-LEARNING_RATE)
     case.run(case.inputs[0])
@@ -277,7 +280,7 @@ def _bytes(of: Any) -> int:
 @pytest.mark.parametrize("pooling", [1, 3])
 def test_ids_stay_within_their_tables_in_bags_of_that_many(pooling: int) -> None:
     setting = replace(TINY, pooling=pooling, rows=7, ids="zipf")
-    for _, ids, offsets in operators.draw(setting, 5):
+    for _, ids, offsets in nouns.draw(setting, 5):
         assert ids.numel() == 6 * 3 * pooling
         assert 0 <= int(ids.min()) <= int(ids.max()) < 7
         if pooling > 1:
@@ -334,7 +337,7 @@ def test_threads_are_those_of_the_setting_and_put_back() -> None:
     )
     every = [Candidate(operator, replace(TINY, threads=count)) for count in (1, 2)]
     with Stock() as stock:
-        sweeps.measure(every, stock, 2, nothing)
+        timed.measure(every, stock, 2, nothing)
     assert set(seen) == {1, 2}
     assert torch.get_num_threads() == before
 
@@ -372,7 +375,7 @@ def test_what_fails_is_a_row_and_the_rest_is_kept(when: int, error: Exception, s
     operator = _broken(error, when)
     every = [Candidate(operator, replace(TINY, batch=batch)) for batch in (4, 8, 16)]
     with Stock() as stock:
-        found = sweeps.measure(every, stock, 4, nothing)
+        found = timed.measure(every, stock, 4, nothing)
     assert [each.error for each in found] == [None, said, None]
     row = values(found[1], CEILINGS)
     assert row["error"] == said
@@ -383,7 +386,7 @@ def test_what_fails_is_a_row_and_the_rest_is_kept(when: int, error: Exception, s
 def test_ctrl_c_is_no_failure() -> None:
     operator = replace(OPERATORS["loss"], build=lambda setting, stock: _case(_interrupt))
     with Stock() as stock, pytest.raises(KeyboardInterrupt):
-        sweeps.measure([Candidate(operator, TINY)], stock, 2, nothing)
+        timed.measure([Candidate(operator, TINY)], stock, 2, nothing)
 
 
 def _interrupt(given: object) -> None:
@@ -430,7 +433,7 @@ def test_parts_fit_into_memory_and_lose_nothing(monkeypatch: pytest.MonkeyPatch)
     def counted(setting: Setting) -> Work:
         return Work(random=(Random(1.0, 1, (setting.rows,)),), stream_bytes=setting.batch)
 
-    monkeypatch.setattr(operators, "turns", lambda bytes_: -0.5)
+    monkeypatch.setattr(nouns, "turns", lambda bytes_: -0.5)
     operator = replace(OPERATORS["lookup"], counted=counted)
     every = [
         Candidate(operator, replace(TINY, rows=rows, batch=batch))
@@ -572,10 +575,10 @@ def test_processes_that_end_are_failures(monkeypatch: pytest.MonkeyPatch) -> Non
             raise ConfigError("gone")
         return [[([1.0] * 3, [0.5] * 3) for _ in task["candidates"]], None]
 
-    monkeypatch.setattr(sweeps, "answers", answers)
+    monkeypatch.setattr(timed, "answers", answers)
     every = candidates(["exchange"], {"batch": [4, 8]}, 1)
     ticks: list[int] = []
-    found = sweeps.measure_apart(every, 3, ticks.append)
+    found = timed.measure_apart(every, 3, ticks.append)
     assert asked == [2, 1, 1]
     assert [each.error for each in found] == [None, "gone"]
     assert sum(ticks) == 2 * 4

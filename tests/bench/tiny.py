@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlrm.bench import known, machine
+from dlrm.bench import known, machine, probe
 from dlrm.bench.numerics import study
 from dlrm.bench.watch import Seen, Watch
 from dlrm.planning import machine as kept_machine
@@ -53,12 +53,12 @@ def measured(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
     monkeypatch.setattr(kept_machine, "_path", path)
     monkeypatch.setattr(known, "Watch", lambda: Fixed(QUIET))
-    monkeypatch.setattr(machine, "Watch", lambda: Fixed(QUIET))
-    monkeypatch.setattr(machine, "ROUNDS", 1)
-    monkeypatch.setattr(machine, "MOST_S", 0.0)
-    monkeypatch.setattr(machine, "SAMPLES", 2)
-    monkeypatch.setattr(machine, "TRY_S", 0.0)
-    monkeypatch.setattr(machine, "VISIT_S", 0.0)
+    monkeypatch.setattr(probe, "Watch", lambda: Fixed(QUIET))
+    monkeypatch.setattr(probe, "ROUNDS", 1)
+    monkeypatch.setattr(probe, "MOST_S", 0.0)
+    monkeypatch.setattr(probe, "SAMPLES", 2)
+    monkeypatch.setattr(probe, "TRY_S", 0.0)
+    monkeypatch.setattr(probe, "VISIT_S", 0.0)
     monkeypatch.setattr(machine, "SHAPES", ((32, 32, 32), (64, 32, 32)))
     monkeypatch.setattr(machine, "LEAST_ROWS", 16)
     monkeypatch.setattr(machine, "OUT_BYTES", 1 << 12)

@@ -11,7 +11,7 @@ import torch
 from bench import machines, tiny
 from bench.tiny import Fixed
 from dlrm import cli
-from dlrm.bench import calibrate, known, results
+from dlrm.bench import calibrate, known, probe, results
 from dlrm.bench import machine as measuring
 from dlrm.bench.watch import Seen
 from dlrm.commands.bench import machine as bench_machine
@@ -103,16 +103,16 @@ def test_where_it_cannot_be_kept_it_is_still_shown(capsys, monkeypatch) -> None:
 
 
 def test_what_was_disturbed_replaces_nothing_that_was_not(capsys, monkeypatch) -> None:
-    monkeypatch.setattr(measuring, "Watch", lambda: tiny.Fixed(BUSY))
+    monkeypatch.setattr(probe, "Watch", lambda: tiny.Fixed(BUSY))
     first = command()
     assert first.kept is None
     assert machine.kept() is None
     assert "No ceilings" in said(first, capsys)
-    monkeypatch.setattr(measuring, "Watch", lambda: tiny.Fixed(tiny.QUIET))
+    monkeypatch.setattr(probe, "Watch", lambda: tiny.Fixed(tiny.QUIET))
     quiet = command()
     assert quiet.kept is not None
     assert "No ceilings" not in said(quiet, capsys)
-    monkeypatch.setattr(measuring, "Watch", lambda: tiny.Fixed(BUSY))
+    monkeypatch.setattr(probe, "Watch", lambda: tiny.Fixed(BUSY))
     third = command()
     assert third.kept is None
     assert machine.kept() == quiet.machine

@@ -13,10 +13,10 @@ from rich.console import Console
 
 from bench.machines import machine
 from dlrm import cli
-from dlrm.bench import batches, operators, sweep
+from dlrm.bench import batches, operators, sweep, timed
 from dlrm.bench.operators import OPERATORS
 from dlrm.bench.results import load
-from dlrm.bench.sweep import Outcome
+from dlrm.bench.timed import Outcome
 from dlrm.commands.bench import ops
 from dlrm.commands.bench.ops import OpsResult, sentences
 
@@ -37,7 +37,7 @@ FIGURES = (
 def little(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few inputs, short rounds, and a machine that need not be measured."""
     monkeypatch.setattr(batches, "cache_bytes", lambda: 2_000)
-    monkeypatch.setattr(sweep, "ROUND_S", 0.0)
+    monkeypatch.setattr(timed, "ROUND_S", 0.0)
     monkeypatch.setattr(operators, "WINDOW_ROWS", 64)
     monkeypatch.setattr(ops, "known", lambda: MACHINE)
 

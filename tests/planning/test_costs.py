@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.machines import CACHE_BYTES, CEILINGS, COSTS, DEVICE, FAR, NEAR, WEIGHTS, machine
 from dlrm.bench.batches import draw_ids, random_batch
 from dlrm.bench.local_step import fresh_step
-from dlrm.bench.operators import OPERATORS, Setting
+from dlrm.bench.operator import Setting
+from dlrm.bench.operators import OPERATORS
 from dlrm.models import MODELS, ModelConfig
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.nn.precision import ComputeDtype

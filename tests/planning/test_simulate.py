@@ -14,7 +14,8 @@ from dlrm.planning.footprint import Data
 from dlrm.planning.network import Link, Network
 from dlrm.planning.planned import Planned, World, planned
 from dlrm.planning.predict import Predictor
-from dlrm.planning.simulate import Devices, Step, bounds, simulated, step_of
+from dlrm.planning.scaling import simulated
+from dlrm.planning.simulate import Devices, Step, bounds, step_of
 from dlrm.planning.times import Rates, calibrated, times
 from dlrm.planning.work import Shape
 from dlrm.schema import Schema

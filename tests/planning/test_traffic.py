@@ -23,8 +23,6 @@ def test_whole_tables_send_ids_there_and_vectors_back():
     assert t.vectors_sent == pytest.approx([24, 0, 0, 0])
     assert t.gradients_sent == pytest.approx([0, 8, 8, 8])
     assert t.step_bytes == 0
-    # The owner receives the ids of three quarters, and each exchange waits for it.
-    assert t.busiest(B) == pytest.approx(B * (3 + 24 + 24))
 
 
 def test_rows_that_are_spread_cost_an_id_and_a_vector_each():
@@ -58,7 +56,6 @@ def test_copies_are_summed_once_a_step():
     t = one("replicate", 4)
     assert t.sample_bytes == 0
     assert t.step_bytes == pytest.approx(2 * 0.75 * ROWS * (DIM + 1) * 4)
-    assert t.busiest(B) == t.step_bytes
     assert one("table", 4, dense_bytes=400).step_bytes == summed_bytes(400, 4) == 600
 
 
@@ -73,6 +70,4 @@ def test_all_that_is_sent_leaves_its_rank(sharding, world, lists, pooling):
     t = traffic(plan(tables, world, sharding=sharding), dense_bytes=100)
     leaves = (world - 1) / world
     assert t.sample_bytes == pytest.approx(leaves * (sum(t.ids) + 2 * sum(t.vectors)))
-    if world == 1:
-        assert t.busiest(B) == 0
-    assert max(t.sent) <= t.busiest(1)
+    assert (sum(t.sent) == 0) == (world == 1 or sharding == "replicate" or not sum(t.ids))

@@ -27,7 +27,8 @@ from dlrm.planning.network import Link, Network
 from dlrm.planning.placement import Sharding
 from dlrm.planning.planned import Planned, World, alternatives, planned
 from dlrm.planning.quantities import counts, duration, quantity
-from dlrm.planning.simulate import MOST_DEVICES, Devices, Scaling, simulated
+from dlrm.planning.scaling import MOST_DEVICES, Scaling, simulated
+from dlrm.planning.simulate import Devices
 from dlrm.planning.times import Rates, calibrated, times
 from dlrm.reporting.plan import write
 from dlrm.schema import Schema

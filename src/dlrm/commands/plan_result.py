@@ -12,7 +12,8 @@ from dlrm import terminal
 from dlrm.nn.tables import tables_of
 from dlrm.planning.placement import Plan
 from dlrm.planning.planned import Alternative, Planned
-from dlrm.planning.simulate import Simulated, step_parts
+from dlrm.planning.scaling import Simulated
+from dlrm.planning.simulate import step_parts
 from dlrm.planning.times import Times
 from dlrm.terminal import human_bytes
 

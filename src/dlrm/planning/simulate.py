@@ -13,17 +13,15 @@ bottom MLP. No tensor is involved.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any, Literal
 
 from dlrm.nn.tables import tables_of
 from dlrm.planning import operators
 from dlrm.planning.costs import OTHER, Device, Terms
 from dlrm.planning.network import Network
 from dlrm.planning.parts import BOTTOM, LOOKUP, UPDATE, Part, parts, update_kind
-from dlrm.planning.planned import Planned, planned
+from dlrm.planning.planned import Planned
 from dlrm.planning.shards import Kind, Plan, Shard
 from dlrm.planning.stages import DENSE_UPDATE
 from dlrm.planning.traffic import BUCKET_BYTES, FIRST_BUCKET_BYTES, Traffic
@@ -35,9 +33,6 @@ EXCHANGES: dict[Kind, int] = {"table": 1, "column": 1, "row": 2, "replicate": 0}
 """Exchanges before the lookup: ids, and for rows how many there are."""
 DIGITS = 3
 """Digits of the rows of a shard that tell it from others: what lies closer takes as long."""
-MOST_DEVICES = 1024
-Scaling = Literal["strong", "weak"]
-"""Whether the batch stays as large, or grows with the devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,71 +257,3 @@ def _sums(plan: Plan, network: Network, dense_bytes: int) -> float:
     )
     pieces[copied] += int(copied > 0)
     return sum(count * network.sum_s(size, plan.world) for size, count in pieces.items() if count)
-
-
-@dataclass(frozen=True, slots=True)
-class Simulated:
-    """A run on so many devices."""
-
-    devices: int
-    batch_size: int
-    """Samples of a batch, over all of them."""
-    step: Step | None
-    """None where it does not fit."""
-    efficiency: float | None
-    """Samples a second and device, over those of the fewest devices that it fits."""
-
-    @property
-    def samples_per_s(self) -> float | None:
-        """Samples a second of all devices together."""
-        return self.batch_size / self.step.total_s if self.step else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures JSON-ready."""
-        return {
-            "devices": self.devices,
-            "batch_size": self.batch_size,
-            "step_s": self.step.total_s if self.step else None,
-            "samples_per_s": self.samples_per_s,
-            "efficiency": self.efficiency,
-            **(asdict(self.step) if self.step else {}),
-        }
-
-
-def simulated(
-    base: Planned,
-    devices: Callable[[int], Devices],
-    *,
-    most: int = MOST_DEVICES,
-    scaling: Scaling = "strong",
-) -> list[Simulated]:
-    """Return a run on 1, 2, 4, ... devices.
-
-    Args:
-        base: The run; its batch is that of one device where batches grow.
-        devices: What a number of devices are like.
-        most: Of them.
-        scaling: Whether the batch grows with them.
-
-    """
-    runs: list[Simulated] = []
-    fewest, loader = None, base.config.loader
-    for world in _worlds(most, loader.batch_size if scaling == "strong" else most):
-        size = loader.batch_size * (world if scaling == "weak" else 1)
-        config = replace(base.config, loader=replace(loader, batch_size=size))
-        step = step_of(planned(config, base.data, replace(base.world, size=world)), devices(world))
-        efficiency = None
-        if step is not None:
-            rate = size / step.total_s / world
-            fewest = fewest or rate
-            efficiency = rate / fewest
-        runs.append(Simulated(world, size, step, efficiency))
-    return runs
-
-
-def _worlds(most: int, batch_size: int) -> Iterator[int]:
-    world = 1
-    # Each device has a sample.
-    while world <= min(most, batch_size):
-        yield world
-        world *= 2

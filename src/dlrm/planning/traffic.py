@@ -66,21 +66,6 @@ class Traffic:
         """Bytes that all ranks together send for a sample."""
         return sum(self.sent)
 
-    def busiest(self, samples: int) -> float:
-        """Return the bytes through the busiest link of any rank, either way, in a step.
-
-        The three exchanges follow one another, and each takes as long as its busiest rank sends or
-        receives.
-
-        Args:
-            samples: Of the whole batch.
-
-        """
-        w = self.world
-        ids = max((*self.ids_sent, *(size_bytes * (w - 1) / w for size_bytes in self.ids)))
-        vectors = max((*self.vectors_sent, *self.gradients_sent))
-        return samples * (ids + 2 * vectors) + self.step_bytes
-
     def _to_owners(self, owned: tuple[float, ...]) -> tuple[float, ...]:
         total = sum(owned)
         return tuple((total - own) / self.world for own in owned)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dlrm.planning.placement import Kind, Plan, Shard
 from dlrm.planning.planned import Planned
-from dlrm.planning.simulate import Simulated
+from dlrm.planning.scaling import Simulated
 from dlrm.reporting.charts.bars import Piece, stacks
 from dlrm.reporting.page import Figure, Grid, Key, Page, Section, Table, save
 from dlrm.reporting.words import compact

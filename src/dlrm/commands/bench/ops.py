@@ -17,7 +17,8 @@ from dlrm import terminal
 from dlrm.bench import results
 from dlrm.bench.known import known
 from dlrm.bench.operators import OPERATORS
-from dlrm.bench.sweep import Outcome, candidates, sweep, values
+from dlrm.bench.sweep import candidates, sweep, values
+from dlrm.bench.timed import Outcome
 from dlrm.bench.watch import Watch
 from dlrm.nn import precision as precisions
 from dlrm.planning.machine import Machine
