@@ -184,15 +184,15 @@ def _measure(trial: Trial, store: Tensor, seed: int, most_tries: int) -> Step:
     optimizer = trial.config.optim.build(parameter_groups(model))
     watched = Watched(model, train_step(trial.config, trial.schema, model, optimizer))
     batches = _batches(trial, seed)
-    of = parts(trial.config, trial.schema, trial.shape)
+    stages = parts(trial.config, trial.schema, trial.shape)
     for batch in batches[:WARM]:
         watched.step(batch)
     tries = [_timed(watched, batches)]
     while len(tries) < most_tries and tries[-1].interrupted > QUIET:
         time.sleep(PAUSE_S)
         tries.append(_timed(watched, batches))
-    best = min(tries, key=lambda each: each.interrupted)
-    return Step(tuple(measured(of, best.stages, best.seconds)), best.seconds)
+    best = min(tries, key=lambda attempt: attempt.interrupted)
+    return Step(tuple(measured(stages, best.stages, best.seconds)), best.seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,11 +100,14 @@ class Pair:
     @property
     def cause(self) -> tuple[Compared, float] | None:
         """The operator that changed most in the way of the step, and its share of the change."""
-        changes = {each.name: each.after.value - each.before.value for each in self.operators}
+        changes = {
+            operator.name: operator.after.value - operator.before.value
+            for operator in self.operators
+        }
         whole = sum(changes.values())
         if not whole:
             return None
-        most = max(self.operators, key=lambda each: changes[each.name] / whole)
+        most = max(self.operators, key=lambda operator: changes[operator.name] / whole)
         return most, changes[most.name] / whole
 
 
@@ -127,17 +130,17 @@ class Diff:
         Figures of others are none of ours, and a tail is a matter of a few rounds.
         """
         slower = [
-            (both, each)
+            (both, figure)
             for both in self.pairs
-            for each in both.figures
-            if each.verdict == "slower" and each.slowdown > 1 + tolerance
-            if not each.of_peer and not each.of_tail
+            for figure in both.figures
+            if figure.verdict == "slower" and figure.slowdown > 1 + tolerance
+            if not figure.of_peer and not figure.of_tail
         ]
-        return sorted(slower, key=lambda each: -each[1].slowdown)
+        return sorted(slower, key=lambda figure: -figure[1].slowdown)
 
     def broken(self) -> list[Pair]:
         """Return what could be measured before and fails now."""
-        return [each for each in self.pairs if each.failed[1] and not each.failed[0]]
+        return [two for two in self.pairs if two.failed[1] and not two.failed[0]]
 
 
 def diff(
@@ -160,13 +163,14 @@ def diff(
     notes = _same_schema(paths, sides, across_schemas)
     notes += _same_machine(paths, sides, across_machines)
     a, b = (_grouped(rows, None if across_machines else naming(sides)) for rows in sides)
-    if not (shared := [each for each in a if each in b]):
-        said = _apart(sides)
-        raise ConfigError(f"{before} and {after} have no rows in common: {said}")
+    if not (shared := [setting for setting in a if setting in b]):
+        reason = _apart(sides)
+        raise ConfigError(f"{before} and {after} have no rows in common: {reason}")
     return Diff(
         pairs=tuple(
             sorted(
-                (pair(a[each], b[each]) for each in shared), key=lambda both: _rank(both.settings)
+                (pair(a[setting], b[setting]) for setting in shared),
+                key=lambda both: _rank(both.settings),
             )
         ),
         only_before=_only(a, b),
@@ -185,17 +189,17 @@ def _grouped(rows: Sequence[Row], machine: Callable[[Row], str] | None) -> Group
 
 
 def _only(these: Groups, others: Groups) -> tuple[dict[str, Any], ...]:
-    found = [settings(rows[0]) for each, rows in these.items() if each not in others]
-    return tuple(sorted(found, key=_rank))
+    named = [settings(rows[0]) for setting, rows in these.items() if setting not in others]
+    return tuple(sorted(named, key=_rank))
 
 
-def _rank(found: Mapping[str, Any]) -> list[tuple[str, bool, float, str]]:
+def _rank(values: Mapping[str, Any]) -> list[tuple[str, bool, float, str]]:
     """Rank by suite, then by settings, numbers as numbers."""
     return [
         (name, False, value, "")
         if isinstance(value, (int, float))
         else (name, True, 0.0, str(value))
-        for name, value in sorted(found.items(), key=lambda item: (item[0] != "suite", item[0]))
+        for name, value in sorted(values.items(), key=lambda item: (item[0] != "suite", item[0]))
     ]
 
 
@@ -205,16 +209,16 @@ def pair(before: Sequence[Row], after: Sequence[Row]) -> Pair:
     def compared(of: Callable[[Row], Mapping[str, Figure]]) -> list[Compared]:
         a, b = ([of(row) for row in rows] for rows in (before, after))
         # In the order of the rows that say most, whichever comes first in the file.
-        by_figures = sorted(a, key=lambda found: (-len(found), *found))
+        by_figures = sorted(a, key=lambda names: (-len(names), *names))
         return [
             Compared(name, x, y)
-            for name in dict.fromkeys(name for found in by_figures for name in found)
+            for name in dict.fromkeys(name for names in by_figures for name in names)
             if (x := _joined(a, name)) and (y := _joined(b, name))
         ]
 
     def failed(rows: Sequence[Row]) -> str | None:
         errors = [row.get("error") for row in rows]
-        reasons = sorted(each for each in errors if isinstance(each, str))
+        reasons = sorted(error for error in errors if isinstance(error, str))
         return reasons[0] if len(reasons) == len(rows) else None
 
     return Pair(
@@ -228,14 +232,14 @@ def pair(before: Sequence[Row], after: Sequence[Row]) -> Pair:
 
 def _joined(repeats: Sequence[Mapping[str, Figure]], name: str) -> Figure | None:
     """Return a figure of all repeats: the middle one, and the spread of all intervals."""
-    found = [each[name] for each in repeats if name in each]
-    if len(found) < 2:
-        return found[0] if found else None
+    figures = [each[name] for each in repeats if name in each]
+    if len(figures) < 2:
+        return figures[0] if figures else None
     return Figure(
-        median(each.value for each in found),
-        min(each.value if each.low is None else each.low for each in found),
-        max(each.value if each.high is None else each.high for each in found),
-        found[0].kind,
+        median(each.value for each in figures),
+        min(each.value if each.low is None else each.low for each in figures),
+        max(each.value if each.high is None else each.high for each in figures),
+        figures[0].kind,
     )
 
 
@@ -252,17 +256,20 @@ def _same_schema(paths: tuple[Path, Path], sides: Sides, across: bool) -> list[s
         ConfigError: They differ, or are of another version of this program.
 
     """
-    found = [{_schema(row) for row in rows} for rows in sides]
-    if len(found[0] | found[1]) == 1 and found[0] <= {_schema({}), _schema({"schema": SCHEMA})}:
+    schemas = [{_schema(row) for row in rows} for rows in sides]
+    if len(schemas[0] | schemas[1]) == 1 and schemas[0] <= {
+        _schema({}),
+        _schema({"schema": SCHEMA}),
+    }:
         return []
-    a, b = (", ".join(sorted(names)) for names in found)
-    said = f"{paths[0]} has rows {a}, {paths[1]} {b}"
+    a, b = (", ".join(sorted(names)) for names in schemas)
+    difference = f"{paths[0]} has rows {a}, {paths[1]} {b}"
     if not across:
         raise ConfigError(
-            f"{said}; this version writes schema {SCHEMA}. Rows of several schemas are compared "
-            "with --across-schemas: keys of the same name may not mean the same"
+            f"{difference}; this version writes schema {SCHEMA}. Rows of several schemas are "
+            "compared with --across-schemas: keys of the same name may not mean the same"
         )
-    return [f"Across schemas: {said}; keys of the same name may not mean the same"]
+    return [f"Across schemas: {difference}; keys of the same name may not mean the same"]
 
 
 def _same_machine(paths: tuple[Path, Path], sides: Sides, across: bool) -> list[str]:
@@ -273,17 +280,17 @@ def _same_machine(paths: tuple[Path, Path], sides: Sides, across: bool) -> list[
 
     """
     name = naming(sides)
-    found = [{name(row) for row in rows} for rows in sides]
-    if found[0] == found[1] and (len(found[0]) == 1 or not across):
+    machines = [{name(row) for row in rows} for rows in sides]
+    if machines[0] == machines[1] and (len(machines[0]) == 1 or not across):
         return []
-    a, b = (" and ".join(sorted(names)) for names in found)
-    said = f"{paths[0]} was measured on {a}, {paths[1]} on {b}"
+    a, b = (" and ".join(sorted(names)) for names in machines)
+    difference = f"{paths[0]} was measured on {a}, {paths[1]} on {b}"
     if not across:
         raise ConfigError(
-            f"{said}. Other hardware is compared with --across-machines: what differs may be the "
-            "machine alone"
+            f"{difference}. Other hardware is compared with --across-machines: what differs may be "
+            "the machine alone"
         )
-    return [f"Across machines: {said}; what differs may be the machine alone"]
+    return [f"Across machines: {difference}; what differs may be the machine alone"]
 
 
 def naming(sides: Sides) -> Callable[[Row], str]:
@@ -292,44 +299,44 @@ def naming(sides: Sides) -> Callable[[Row], str]:
     known = all("schema" in row and row.get("machine") for rows in sides for row in rows)
 
     def name(row: Row) -> str:
-        said = f"{row.get('cpu', 'an unknown CPU')} with {row.get('cores', '?')} cores"
-        return f"{said} ({row['machine']})" if known else said
+        hardware = f"{row.get('cpu', 'an unknown CPU')} with {row.get('cores', '?')} cores"
+        return f"{hardware} ({row['machine']})" if known else hardware
 
     return name
 
 
 def _changed(sides: Sides) -> dict[str, tuple[str, str]]:
     """Return the commit and the versions that are not the same, before and after."""
-    found = {}
+    changes = {}
     for name in ("commit", *VERSIONS):
         a, b = ({str(row[name]) for row in rows if name in row} for rows in sides)
         if a != b:
-            found[name] = (", ".join(sorted(a)) or "unknown", ", ".join(sorted(b)) or "unknown")
-    return found
+            changes[name] = (", ".join(sorted(a)) or "unknown", ", ".join(sorted(b)) or "unknown")
+    return changes
 
 
 def _disturbed_notes(paths: tuple[Path, Path], sides: Sides) -> list[str]:
     """Return a note for each file that was partly measured while something else computed."""
-    said = []
+    notes = []
     for path, rows in zip(paths, sides, strict=True):
         if count := sum(map(_disturbed, rows)):
             few = f"{count} of {len(rows)} rows of {path}"
-            said.append(f"Something else took CPU time while {few} were measured")
-    return said
+            notes.append(f"Something else took CPU time while {few} were measured")
+    return notes
 
 
 def _apart(sides: Sides) -> str:
     """Say in which settings two files differ that have no row in common."""
     a, b = ([settings(row) for row in rows] for rows in sides)
     names = dict.fromkeys(name for each in (*a, *b) for name in each)
-    said = []
+    differences = []
     for name in names:
         x, y = ({_word(each.get(name)) for each in side} for side in (a, b))
         if not x & y:
-            said.append(f"{name} is {_few(x)} in the one, {_few(y)} in the other")
-        if said and name == "suite":
+            differences.append(f"{name} is {_few(x)} in the one, {_few(y)} in the other")
+        if differences and name == "suite":
             break
-    return "; ".join(said) or "each setting occurs in both, but never with the same others"
+    return "; ".join(differences) or "each setting occurs in both, but never with the same others"
 
 
 def _schema(row: Row) -> str:
@@ -346,5 +353,5 @@ def _word(value: Any) -> str:
 
 
 def _few(words: Iterable[str]) -> str:
-    found = sorted(words)
-    return ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+    ordered = sorted(words)
+    return ", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")

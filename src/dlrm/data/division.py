@@ -132,7 +132,7 @@ def _by_group(
     """
     groups = np.unique(groups, return_inverse=True)[1]
     counts = np.bincount(groups)
-    wanted = [number for number, share in enumerate(fractions) if share][: len(counts)]
+    parts = [number for number, share in enumerate(fractions) if share][: len(counts)]
     if len(counts) == 1 < sum(share > 0 for share in fractions):
         raise ConfigError(
             f"split group: {name} has one value in all rows, which cannot be in several splits; "
@@ -144,7 +144,7 @@ def _by_group(
     splits = np.searchsorted(ends, middles, side="right")
     of_group = np.empty(len(counts), np.int8)
     of_group[order] = np.where(splits < len(SPLITS), splits, UNUSED)
-    for number in wanted:
+    for number in parts:
         if not (of_group == number).any():
             # Few groups: the smallest one of the split that has most of them.
             most = np.argmax(np.bincount(of_group[of_group >= 0], minlength=len(SPLITS)))

@@ -99,7 +99,10 @@ class SeveralIndices:
         rows, table, states = len(columns[0]), self._table.copy(), None
         numbers = [number for column in columns for number in column]
         if None in numbers:
-            states = np.array([MISSING if each is None else PRESENT for each in numbers], np.uint8)
+            states = np.array(
+                [MISSING if column_values is None else PRESENT for column_values in numbers],
+                np.uint8,
+            )
             numbers = [number or 0 for number in numbers]
         if min(numbers) < 0 or max(numbers) >= _BEYOND:
             return None

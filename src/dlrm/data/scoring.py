@@ -218,11 +218,11 @@ def table_files(
 
 
 def _named(keep: Sequence[str], names: Sequence[str]) -> list[str]:
-    asked = [name for word in keep for name in ([word] if word in names else word.split(","))]
-    for name in asked:
+    columns = [name for word in keep for name in ([word] if word in names else word.split(","))]
+    for name in columns:
         if name not in names:
             raise unknown("column to keep", name, names)
-    return list(dict.fromkeys(asked))
+    return list(dict.fromkeys(columns))
 
 
 def _gathered(frame: pl.DataFrame, numbers: pl.Series) -> pl.DataFrame:

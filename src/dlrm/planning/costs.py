@@ -286,7 +286,7 @@ def fit(steps: Sequence[Step], ceilings: Ceilings, cache_bytes: float = 0.0) -> 
 
 def predicted(device: Device, operators: Iterable[Measured]) -> Terms:
     """Return the sum of what operators take."""
-    return sum((device.terms(each.kind, each.work) for each in operators), Terms())
+    return sum((device.terms(operator.kind, operator.work) for operator in operators), Terms())
 
 
 def _weights(steps: Sequence[Step], ceilings: Ceilings) -> dict[str, tuple[float, ...]]:

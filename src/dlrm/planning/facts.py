@@ -178,7 +178,7 @@ def _caches(devices: Path, cores: Set[int]) -> tuple[Cache, ...]:
                 continue
             if kind in ("Data", "Unified"):
                 shared[level, size, len(users)].add(users)
-    return tuple(Cache(*known, instances=len(each)) for known, each in sorted(shared.items()))
+    return tuple(Cache(*known, instances=len(cpus)) for known, cpus in sorted(shared.items()))
 
 
 def _size(text: str) -> int:

@@ -68,9 +68,9 @@ class Predictor:
         """What a step takes beside its parts."""
         return self.device.terms(OTHER, Work(calls=1)) if self.train else Terms()
 
-    def step_s(self, of: Sequence[Part]) -> float:
+    def step_s(self, parts: Sequence[Part]) -> float:
         """Return the seconds of a step of these parts."""
-        return sum((self.terms(part) for part in of), self.other).total_s
+        return sum((self.terms(part) for part in parts), self.other).total_s
 
     def with_precision(self, shape: Shape, to: str) -> list[float]:
         """Return the seconds of each part with products of another type.
@@ -103,28 +103,32 @@ class Predictor:
         now = tables_of(self.config.model).storage
         return [name for name in ("bf16", "int8", "int4") if name != now]
 
-    def with_caches(self, of: Sequence[Part]) -> list[list[float]]:
+    def with_caches(self, parts: Sequence[Part]) -> list[list[float]]:
         """Return factors of the last-level cache, and what they make of the waiting of parts."""
         caches = self.machine.facts.caches
-        if len(caches) < 2 or not _waiting(self.terms(part) for part in of):
+        if len(caches) < 2 or not _waiting(self.terms(part) for part in parts):
             return [[1.0, 1.0]]
         above, below = ABOVE * caches[-2].total_bytes, BELOW * caches[-1].total_bytes
 
         def then(factor: float) -> float:
             cache = (factor, above, below)
-            return _waiting(self.device.terms(part.kind, part.work, cache) for part in of)
+            return _waiting(self.device.terms(part.kind, part.work, cache) for part in parts)
 
         return [[factor, then(factor) / then(1.0)] for factor in CACHES]
 
     def exponents(self) -> dict[str, float]:
         """Return by which power of the cores each rate grew on this machine."""
-        of = self.machine.ceilings
-        rates = {"compute": of.flops["fp32"], "stream": of.copy, "latency": of.gather_by_threads}
+        ceilings = self.machine.ceilings
+        rates = {
+            "compute": ceilings.flops["fp32"],
+            "stream": ceilings.copy,
+            "latency": ceilings.gather_by_threads,
+        }
         return {name: exponent(rate) for name, rate in rates.items()}
 
 
 def _waiting(terms: Iterable[Terms]) -> float:
-    return sum(each.latency_s + each.transfer_s for each in terms)
+    return sum(term.latency_s + term.transfer_s for term in terms)
 
 
 def exponent(rates: Mapping[int, float]) -> float:

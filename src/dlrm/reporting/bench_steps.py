@@ -100,13 +100,13 @@ def _published(step: Step) -> str:
     samples, ours_s = step["published_samples"], step["published_ours_s"]
     if not math.isfinite(samples + ours_s):
         return ""
-    theirs = ", ".join(
+    published = ", ".join(
         f"{measure(value):g} s on a {name.removeprefix('published_').removesuffix('_s')}"
         for name, value in step.values.items()
         if name.startswith("published_") and name.endswith("_s") and name != "published_ours_s"
     )
     here = f"{samples:,.0f} samples would take {ours_s:.0f} s here"
-    return f"{here}; published: {theirs}." if theirs else f"{here}."
+    return f"{here}; published: {published}." if published else f"{here}."
 
 
 def operators(results: Results) -> list[Any]:
@@ -125,7 +125,7 @@ def operators(results: Results) -> list[Any]:
 
 
 def _legend(steps: Sequence[Step]) -> list[Key]:
-    names = dict.fromkeys(each.text("name") for step in steps for each in step.operators)
+    names = dict.fromkeys(operator.text("name") for step in steps for operator in step.operators)
     return [Key(name, role(name), "square") for name in names]
 
 
@@ -152,11 +152,11 @@ def _by_batch(name: str, group: Sequence[Step]) -> Figure:
 def passes(step: Step) -> list[Piece]:
     """Return forward and backward pass of each operator, in ms for 1,000 samples."""
     pieces = []
-    for each in step.operators:
-        scale, color = 1e3 / step["batch_size"], role(each.text("name"))
-        both = each["backward_ms"] > 0 and each["forward_ms"] > 0
-        backward = each["backward_ms"] if both else 0.0
-        pieces.append(Piece(scale * (each["ms"] - backward), color))
+    for operator in step.operators:
+        scale, color = 1e3 / step["batch_size"], role(operator.text("name"))
+        both = operator["backward_ms"] > 0 and operator["forward_ms"] > 0
+        backward = operator["backward_ms"] if both else 0.0
+        pieces.append(Piece(scale * (operator["ms"] - backward), color))
         pieces.append(Piece(scale * backward, color, light=True))
     return [piece for piece in pieces if piece.value > 0]
 
@@ -169,21 +169,21 @@ def _numbers(step: Step, *, shown: bool) -> Table:
 
     rows: list[list[str | Cell]] = [
         [
-            each.text("name"),
-            known(each["forward_ms"], 3),
-            known(each["backward_ms"], 3),
-            number(each["ms"], 3),
-            percent(each["share"]),
-            known(each["flops"] / 1e6, 1),
-            known(each["bytes"] / 1e6, 2),
-            known(each["lines"] / 1e3, 1),
-            known(each["gflops_per_s"], 1),
-            known(each["gb_per_s"], 1),
-            percent(each["roofline_share"] or math.nan),
-            each.text("bound"),
-            number(each["predicted_ms"], 3),
+            operator.text("name"),
+            known(operator["forward_ms"], 3),
+            known(operator["backward_ms"], 3),
+            number(operator["ms"], 3),
+            percent(operator["share"]),
+            known(operator["flops"] / 1e6, 1),
+            known(operator["bytes"] / 1e6, 2),
+            known(operator["lines"] / 1e3, 1),
+            known(operator["gflops_per_s"], 1),
+            known(operator["gb_per_s"], 1),
+            percent(operator["roofline_share"] or math.nan),
+            operator.text("bound"),
+            number(operator["predicted_ms"], 3),
         ]
-        for each in step.operators
+        for operator in step.operators
     ]
     whole, share = Cell(number(step["step_ms"], 3), strong=True), percent(step["roofline_share"])
     model = number(step["predicted_ms"], 3)
@@ -198,12 +198,12 @@ def _numbers(step: Step, *, shown: bool) -> Table:
 
 def what_if(results: Results) -> list[WhatIf]:
     """Return the sliders, where a row says what they need."""
-    told = [(step, values) for step in results.steps if (values := _formula(step, results))]
-    if not told:
+    formulas = [(step, values) for step in results.steps if (values := _formula(step, results))]
+    if not formulas:
         return []
-    every = [operator for _, values in told for operator in values["operators"]]
-    cores = sorted({*CORES, *(values["cores"] for _, values in told)})
-    caches = sorted({1.0, *(float(factor) for each in every for factor, _ in each["cache"])})
+    every = [operator for _, values in formulas for operator in values["operators"]]
+    cores = sorted({*CORES, *(values["cores"] for _, values in formulas)})
+    caches = sorted({1.0, *(float(factor) for entry in every for factor, _ in entry["cache"])})
     first = results.headlines[0]
     sliders = (
         ("cores", "Cores", cores),
@@ -214,17 +214,17 @@ def what_if(results: Results) -> list[WhatIf]:
     )
     choices = []
     for name, label in (("precision", "Products of the MLPs"), ("rows", "Rows of the tables")):
-        kinds = dict.fromkeys(kind for each in every for kind in each[name])
+        kinds = dict.fromkeys(kind for entry in every for kind in entry[name])
         options = [(kind, kind or "as measured", False) for kind in ("", *kinds)]
         choices.append((name, label, options if kinds else ()))
     heads = ["Operator", "Measured, ms", "Predicted, ms", "Times as fast"]
     return [
         WhatIf(
-            [(at, step.label, step is first) for at, (step, _) in enumerate(told)],
+            [(at, step.label, step is first) for at, (step, _) in enumerate(formulas)],
             [(name, label, [f"{value:g}" for value in values]) for name, label, values in sliders],
             choices,
             Table(heads, [], heads[1:]),
-            [values for _, values in told],
+            [values for _, values in formulas],
         )
     ]
 
@@ -232,7 +232,7 @@ def what_if(results: Results) -> list[WhatIf]:
 def _formula(step: Step, results: Results) -> dict[str, Any] | None:
     """Return what bench.js needs of a step; None where the row does not say it."""
     exponents = step.values.get("exponents")
-    operators = [_operator(each) for each in step.operators]
+    operators = [_operator(operator) for operator in step.operators]
     cores = measure(step.values.get("threads"), 1)
     if not isinstance(exponents, Mapping) or None in operators or not 1 <= cores <= MOST_CORES:
         return None

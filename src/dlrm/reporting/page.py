@@ -199,7 +199,7 @@ def data(values: Sequence[Any]) -> str:
 def _plain(value: Any) -> Any:
     """Return a value that JSON has words for."""
     if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in value.items()}
+        return {str(name): _plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_plain(part) for part in value]
     return None if isinstance(value, float) and not isfinite(value) else value

@@ -239,7 +239,7 @@ def _counts(record: Record, name: str, keys: Sequence[str]) -> list[Floats] | No
     """Return edges and counts of a histogram; None where they are not whole."""
     held = record.final.get(name) or {}
     edges, *counts = (np.asarray([measure(v) for v in held.get(key) or ()]) for key in keys)
-    whole = all(len(edges) == len(each) + 1 for each in counts)
+    whole = all(len(edges) == len(heights) + 1 for heights in counts)
     return (
         [edges, *counts] if whole and np.isfinite(np.concatenate([edges, *counts])).all() else None
     )

@@ -93,8 +93,8 @@ def _metric(record: Record, name: str) -> Figure:
         reached = "is" if len(judged) == 1 else "peaks at" if upwards else "falls to"
         at = f", at step {when}" if len(judged) > 1 else ""
         title = f"{judged.label.capitalize()} {in_sentence(name)} {reached} {most}{at}"
-    seen = record.evaluations.get("train", ())
-    few = len(seen) - len(_telling(seen))
+    events = record.evaluations.get("train", ())
+    few = len(events) - len(_telling(events))
     note = "Not drawn: the training's last value, over very few rows." if few else ""
     rate = measure(values(record.final, "model").get("click_rate"))
     if name == "accuracy" and math.isfinite(rate):
@@ -156,19 +156,19 @@ def _members(record: Record) -> list[Figure]:
     held = record.config.get("eval")
     name = held.get("metric") if isinstance(held, dict) else None
     chosen = record.headline if name in (None, "auto") else str(name)
-    seen = [
+    member_curves = [
         each(member.evaluations.get("validation", ()), chosen, "model") for member in record.members
     ]
     mean = measure(values(record.finals.get("validation", {}), "model").get(chosen))
-    end = max((float(curve.x[-1]) for curve in seen if len(curve)), default=0.0)
+    end = max((float(curve.x[-1]) for curve in member_curves if len(curve)), default=0.0)
     whole = line(f"{record.name}, of the best of each", "test", [(end, mean)])
     title = f"Validation {in_sentence(chosen)} of the members"
     if len(whole):
-        seen.append(whole)
+        member_curves.append(whole)
         title += f"; their mean reaches {metric(chosen, mean)}"
     return [
         curves("loss", "Training loss of the members", losses, "loss per sample"),
-        curves(chosen, title, seen, METRICS.get(chosen, chosen)),
+        curves(chosen, title, member_curves, METRICS.get(chosen, chosen)),
     ]
 
 

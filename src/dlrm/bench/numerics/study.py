@@ -196,7 +196,10 @@ class Study:
         model = reference
         if variant.kind != "post-training":
             if seed == 0:
-                base, own = (each.config(self.config, seed) for each in (REFERENCE, variant))
+                base, own = (
+                    tried_variant.config(self.config, seed)
+                    for tried_variant in (REFERENCE, variant)
+                )
                 tried.training = training(base, own, self.dataset)
                 base_timing = tried.training[0]
                 self.reference.training = self.reference.training or (base_timing, base_timing)

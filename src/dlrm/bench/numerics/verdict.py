@@ -106,23 +106,23 @@ def rows(study: Study, data: str) -> list[dict[str, Any]]:
         data: Name of the data.
 
     """
-    begun = [each for each in study.tried if each.scores or not each.open]
-    made = [_row(study, each, data) for each in begun]
-    for each in made:
-        each["pareto"] = pareto(each, made)
-    return made
+    begun = [entry for entry in study.tried if entry.scores or not entry.open]
+    results = [_row(study, entry, data) for entry in begun]
+    for entry in results:
+        entry["pareto"] = pareto(entry, results)
+    return results
 
 
-def pareto(one: Row, others: Sequence[Row]) -> bool:
+def pareto(row: Row, others: Sequence[Row]) -> bool:
     """Return whether no other row reads fewer bytes at no lower AUC, or the same at a higher."""
-    if one["error"] is not None or one["auc_change"] is None:
+    if row["error"] is not None or row["auc_change"] is None:
         return False
 
     def beats(other: Row) -> bool:
         if other["error"] is not None or other["auc_change"] is None:
             return False
         bytes_, auc = other["bytes_per_sample"], other["auc_change"]
-        mine, own = one["bytes_per_sample"], one["auc_change"]
+        mine, own = row["bytes_per_sample"], row["auc_change"]
         return bytes_ <= mine and auc >= own and (bytes_ < mine or auc > own)
 
     return not any(map(beats, others))
@@ -134,20 +134,20 @@ def _row(study: Study, tried: Tried, data: str) -> dict[str, Any]:
     # A variant may have failed, or the user stopped, before the last seed.
     paired = reference.scores[:count]
     measured = {metric: [s.value(metric) for s in tried.scores] for metric in METRICS}
-    theirs = {metric: [s.value(metric) for s in paired] for metric in METRICS}
+    base = {metric: [s.value(metric) for s in paired] for metric in METRICS}
     changes = {
-        metric: fmean(measured[metric]) - fmean(theirs[metric]) if count else None
+        metric: fmean(measured[metric]) - fmean(base[metric]) if count else None
         for metric in METRICS
     }
-    auc, said = None, None
+    auc, judged = None, None
     if tried is not reference and count > 1 and tried.open:
         auc = change(
             measured["auc"],
-            theirs["auc"],
+            base["auc"],
             [s.resampled for s in tried.scores],
             [s.resampled for s in paired],
         )
-        said = verdict(auc)
+        judged = verdict(auc)
     error = tried.error
     return {
         "data": data,
@@ -165,7 +165,7 @@ def _row(study: Study, tried: Tried, data: str) -> dict[str, Any]:
         "auc_change_high": auc.high if auc else 0.0 if tried is reference else None,
         **{f"{metric}_change": changes[metric] for metric in METRICS[1:]},
         "noise_auc": noise(study),
-        "verdict": said or ("no verdict" if tried is not reference else None),
+        "verdict": judged or ("no verdict" if tried is not reference else None),
         "bytes_per_sample": tried.bytes_per_sample,
         "tables_bytes": tried.tables_bytes,
         **_speed("", tried.scoring),
@@ -177,7 +177,7 @@ def _row(study: Study, tried: Tried, data: str) -> dict[str, Any]:
 
 def noise(study: Study) -> float | None:
     """Return the standard deviation of the reference's AUC over seeds; None for fewer than two."""
-    values = [each.value("auc") for each in study.reference.scores]
+    values = [score.value("auc") for score in study.reference.scores]
     return stdev(values) if len(values) > 1 else None
 
 
@@ -196,34 +196,34 @@ def _speed(prefix: str, timings: tuple[Timing, Timing] | None) -> dict[str, Any]
     }
 
 
-def conclusion(made: Sequence[Row]) -> str:
+def conclusion(results: Sequence[Row]) -> str:
     """Return what came out, in a sentence or two."""
-    base = next((row for row in made if row["kind"] == "reference"), None)
+    base = next((row for row in results if row["kind"] == "reference"), None)
     if base is None or base["noise_auc"] is None:
         return "Stopped before two seeds were measured: nothing can be said."
-    said = []
-    neutral = [row for row in made if row["verdict"] == "neutral"]
+    sentences = []
+    neutral = [row for row in results if row["verdict"] == "neutral"]
     if neutral:
         best = min(neutral, key=lambda row: (row["bytes_per_sample"], -row["auc_change"]))
         times = base["bytes_per_sample"] / best["bytes_per_sample"]
         fewer = f" at {times:.1f} times fewer bytes a sample" if times > 1 else ""
-        said.append(f"{best['variant']} is neutral{fewer}.")
+        sentences.append(f"{best['variant']} is neutral{fewer}.")
     else:
-        said.append(
+        sentences.append(
             f"Nothing is shown to be neutral, which takes an interval within ±{NEUTRAL:g}: "
             "more seeds and more test rows make it narrower."
         )
-    by_name = {row["variant"]: row for row in made if row["error"] is None}
+    by_name = {row["variant"]: row for row in results if row["error"] is None}
     for codes in ("int8", "int4", "int2"):
         after, trained = by_name.get(codes), by_name.get(f"aware-{codes}")
         if after is None or after["verdict"] != "worse":
             continue
         cost = f"{codes} after training costs {-after['auc_change']:.4f} AUC"
         if trained is None or trained["auc_change_low"] is None:
-            said.append(f"{cost}.")
+            sentences.append(f"{cost}.")
         else:
-            said.append(f"{cost}; {_brings_back(after['auc_change'], trained)}.")
-    return " ".join(said)
+            sentences.append(f"{cost}; {_brings_back(after['auc_change'], trained)}.")
+    return " ".join(sentences)
 
 
 def _brings_back(lost: float, trained: Row) -> str:

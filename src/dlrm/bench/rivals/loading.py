@@ -105,7 +105,7 @@ def measure_loading(
 
 
 def _waiting(
-    arch: Arch, batch_size: int, ids: Ids, ours: LocalStep
+    arch: Arch, batch_size: int, ids: Ids, local_step: LocalStep
 ) -> tuple[int, float, float, float]:
     """Train an epoch over a dataset: its rows, its seconds, those of waiting, and for the first."""
     few = arch.rows_total <= EPOCH_ROWS
@@ -118,7 +118,7 @@ def _waiting(
         began = time.perf_counter()
         for batch in loader.epoch():
             first = loader.waited_s if first is None else first
-            ours.step(batch)
+            local_step.step(batch)
         epoch_s = time.perf_counter() - began
     return rows, epoch_s, loader.waited_s, first or 0.0
 

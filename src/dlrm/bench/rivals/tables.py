@@ -189,8 +189,8 @@ def measure(
             task = bar.add_task(f"batch {batch_size}", total=rounds)
             timed = interleave(
                 {
-                    name: in_turn(each.step, list(map(each.laid_out, inputs)), steps)
-                    for name, each in tables.items()
+                    name: in_turn(candidate.step, list(map(candidate.laid_out, inputs)), steps)
+                    for name, candidate in tables.items()
                 },
                 rounds=rounds,
                 after_round=lambda task=task: bar.advance(task),

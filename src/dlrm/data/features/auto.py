@@ -104,8 +104,8 @@ def _beside(
     Those of a cross must gain more than `least`, what the cross gains itself: a count may stand for
     the value that it is a count of.
     """
-    asked = replace(values, log_count=True, target_mean=True)
-    _, training = Category.fit(names, asked, frame, clicks, seed=0)
+    settings = replace(values, log_count=True, target_mean=True)
+    _, training = Category.fit(names, settings, frame, clicks, seed=0)
     reasons = []
     for (name, numbers), field in zip(training.items(), ("log_count", "target_mean"), strict=True):
         gain = worth(_ranked(numbers))

@@ -135,20 +135,25 @@ class FewRows:
     ):
         self._features, self._needed, self._hexadecimal = features, needed, hexadecimal
         places = dict(enumerate(features))
-        self._numbers = {k: each for k, each in places.items() if isinstance(each, Number)}
-        self._others = {k: each for k, each in places.items() if not isinstance(each, Number)}
+        self._numbers = {k: feature for k, feature in places.items() if isinstance(feature, Number)}
+        self._others = {
+            k: feature for k, feature in places.items() if not isinstance(feature, Number)
+        }
         self._numbered = {
             k: self._others.pop(k)
-            for k, each in places.items()
-            if isinstance(each, Category) and each.values.whole_log
+            for k, feature in places.items()
+            if isinstance(feature, Category) and feature.values.whole_log
         }
         self._plain = {
-            k: each
-            for k, each in self._others.items()
-            if isinstance(each, Category) and _plain(each)
+            k: feature
+            for k, feature in self._others.items()
+            if isinstance(feature, Category) and _plain(feature)
         }
         self._single = {
-            name for each in features if not isinstance(each, List) for name in each.columns
+            name
+            for feature in features
+            if not isinstance(feature, List)
+            for name in feature.columns
         }
         self._log1p = all(number.is_log1p for number in self._numbers.values())
 
@@ -168,7 +173,8 @@ class FewRows:
         """Whether Polars computes nothing where these rows are encoded."""
         numbers = (frame.schema.get(number.name) for number in self._numbers.values())
         others = (
-            isinstance(each, List) or place in self._plain for place, each in self._others.items()
+            isinstance(feature, List) or place in self._plain
+            for place, feature in self._others.items()
         )
         return all(others) and all(type(kind) in _NUMBERS for kind in numbers)
 
@@ -220,12 +226,14 @@ class FewRows:
     @cached_property
     def _indices(self) -> SeveralIndices | None:
         """What finds the ids of a whole log; None where some of its values are no integers."""
-        tables = [each.table for each in self._numbered.values() if each.table is not None]
+        tables = [feature.table for feature in self._numbered.values() if feature.table is not None]
         indices = [table.values_by_id.index for table in tables]
         integers = [index for index in indices if isinstance(index, IntegerIndex)]
         if len(integers) < len(self._numbered):
             return None
-        return SeveralIndices(integers, [each.values.modulo for each in self._numbered.values()])
+        return SeveralIndices(
+            integers, [feature.values.modulo for feature in self._numbered.values()]
+        )
 
     def _ids(self, rows: _Rows) -> NDArray[np.int32]:
         """Return the ids of categories that are numbered over a whole log (n, T)."""

@@ -203,7 +203,7 @@ def recognise(texts: pl.Series) -> tuple[str, str]:
         formats += [_Format("", decimal, prefix, scaled, scaled=True) for decimal in ".,"]
         # Where all are thousands, other values may come with another letter.
         formats = formats[-2:] + formats if suffix in _SURE_COUNTS else formats
-    shares = [_share(each, values, weights) for each in formats]
+    shares = [_share(form, values, weights) for form in formats]
     best = max(shares)
     chosen = formats[shares.index(best)]
     if best < LEAST_SHARE or (str(chosen) == PYTHONS and _python_reads(values, weights) >= best):

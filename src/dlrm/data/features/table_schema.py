@@ -85,8 +85,8 @@ def check_columns(schema: Columns, table: RawTable) -> None:
 def _with_settings(schema: Columns, config: PrepareConfig) -> Columns:
     """Return a schema with the labels and the weight that the settings name."""
     if config.label and config.label != schema.labels:
-        asked, given = (", ".join(names) for names in (config.label, schema.labels))
-        raise ConfigError(f"the label is {asked}, but {given} in the schema")
+        labels, given = (", ".join(names) for names in (config.label, schema.labels))
+        raise ConfigError(f"the label is {labels}, but {given} in the schema")
     if config.task is not None and config.task != schema.task:
         schema = replace(schema, task=config.task)
     if config.positive is not None:

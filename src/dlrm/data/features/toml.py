@@ -198,7 +198,7 @@ def _named(where: str) -> Iterator[None]:
 
 def _check(where: str, given: dict[str, Any], keys: tuple[str, ...]) -> None:
     """Raise a ConfigError unless each key is one of these, and its value of its field's type."""
-    kinds = {one.name: type(one.default) for one in (*fields(Column), *fields(Values))}
+    kinds = {setting.name: type(setting.default) for setting in (*fields(Column), *fields(Values))}
     for key, value in given.items():
         if key not in keys:
             choices = ", ".join(keys) or "kind"

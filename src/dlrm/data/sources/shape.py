@@ -80,8 +80,10 @@ def recognise(
     separators = (reading.separator,) if reading.separator else ("\t",) if tabs else SEPARATORS
     if reading.separator is None and (sep_line := _SEP_LINE.match(lines[0].strip())):
         separators = (sep_line[1].replace("\\t", "\t"),)
-    parsed = {one: list(split(lines, one, start, reading.comment)) for one in separators}
-    separator = max(separators, key=lambda one: _fit(parsed[one], one, columns))
+    parsed = {
+        candidate: list(split(lines, candidate, start, reading.comment)) for candidate in separators
+    }
+    separator = max(separators, key=lambda candidate: _fit(parsed[candidate], candidate, columns))
     records = parsed[separator]
     if not records:
         problem = "is blank, expected the names of the columns or the first row"
