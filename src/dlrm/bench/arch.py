@@ -28,13 +28,13 @@ class Arch:
     batches: str = "128,2048,16384"
     """Sizes of batches that it is measured with, where nothing else is said."""
     samples: int = 0
-    """Of its published run; 0 for none."""
+    """Samples of the published run; 0 for none."""
     published_s: dict[str, float] = field(default_factory=dict)
     """Machine -> seconds that they took there, as published."""
 
     @property
     def schema(self) -> Schema:
-        """Its dense features and one categorical feature a table, of bags where ids are pooled."""
+        """Dense features and one categorical feature a table, of bags where ids are pooled."""
         kind = "one_hot" if self.pooling == 1 else "bag"
         return Schema.one_hot(self.num_dense, self.num_embeddings, kind=kind)
 

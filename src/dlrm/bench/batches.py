@@ -18,7 +18,7 @@ from dlrm.schema import Schema
 CLICK_RATE = 0.25
 LEAST_BATCHES = 4
 MOST_BATCHES = 4096
-"""Of tiny batches, whose rows fill the cache long before the batches themselves do."""
+"""Most tiny batches, whose rows fill the cache long before the batches themselves do."""
 
 
 def rotation(

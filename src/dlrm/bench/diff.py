@@ -92,7 +92,7 @@ class Pair:
     settings: dict[str, Any]
     figures: tuple[Compared, ...]
     operators: tuple[Compared, ...]
-    """That the step is made of, in milliseconds; the longest first."""
+    """Operators that the step is made of, in milliseconds; the longest first."""
     failed: tuple[str | None, str | None]
     """Why it could not be measured, before and after."""
     repeats: tuple[int, int]

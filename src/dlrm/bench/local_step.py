@@ -25,7 +25,7 @@ from dlrm.training.step import TrainStep
 LEARNING_RATE = 0.01
 """With which every optimizer learns; no speed depends on it."""
 LAST_STEP = 1 << 30
-"""Of the run that measured steps are the first of, as its schedule sees it."""
+"""Last step of the run that measured steps are the first of, as its schedule sees it."""
 
 
 class LocalStep:

@@ -18,7 +18,7 @@ from dlrm.planning.simulate import Devices
 
 EXCHANGED_BYTES = (1 << 10, 1 << 16, 1 << 20, 1 << 23)
 MOST_PROCS = 4
-"""That are measured at once."""
+"""Most processes that are measured at once."""
 
 Points = list[tuple[float, float]]
 """Bytes that leave a process, or that are summed, and seconds; both rising."""

@@ -63,7 +63,7 @@ class Setting:
     tables: int = 8
     """T."""
     rows: int = 1_000_000
-    """Of each table."""
+    """Rows of each table."""
     dim: int = 64
     """D."""
     pooling: int = 1
@@ -71,13 +71,13 @@ class Setting:
     ids: Ids = "uniform"
     """How ids are distributed, see `dlrm.bench.batches.draw_ids`."""
     precision: ComputeDtype = "fp32"
-    """Of the MLPs' products and of what they hand on."""
+    """Number format of the MLPs' products and of what they hand on."""
     storage: Storage = "fp32"
-    """Of the tables."""
+    """Storage of the tables."""
     optim: str = "sgd"
     """The optimizer, of tables and of dense parameters."""
     widths: tuple[int, ...] = (512, 256, 64)
-    """Of the MLP: inputs, then outputs of each layer."""
+    """Sizes of the MLP: inputs, then outputs of each layer."""
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -101,7 +101,7 @@ class Setting:
 
     @property
     def shape(self) -> Shape:
-        """Of its batches."""
+        """Shape of the operator's batches."""
         return Shape(self.batch, self.pooling, self.ids)
 
     @property
@@ -147,11 +147,11 @@ class Case:
     """Together larger than the last-level cache. As many results are kept, so that the next ones
     are not written to where the last ones were, which is still in the cache."""
     batches: int = 1
-    """That a run works through."""
+    """Batches that a run works through."""
     again: Sequence[Any] = ()
     """Inputs that stay in the cache, run on in turn; the first of `inputs` where there are none."""
     again_batches: int = 1
-    """That a run on one of those works through."""
+    """Batches that a run on one of those works through."""
 
 
 class Stock:
@@ -216,12 +216,12 @@ class Operator:
     about: str
     """What it does, as a sentence for people."""
     fields: tuple[str, ...]
-    """Of the setting, that matter to it."""
+    """Fields of the setting that matter to it."""
     counted: Callable[[Setting], Work]
     """What it has to do, calls aside."""
     build: Callable[[Setting, Stock], Case]
     processes: int = 1
-    """That it takes to run it."""
+    """Processes that it takes to run it."""
 
     def work(self, setting: Setting) -> Work:
         """Return what it has to do, with what a run costs however small it is as its calls."""

@@ -30,14 +30,14 @@ from dlrm.training.config import TrainConfig
 from dlrm.training.step import TrainStep
 
 LIMIT_BYTES = 1_000_000_000
-"""Of tables and optimizer state that are measured on."""
+"""Most bytes of tables and optimizer state that are measured on."""
 TRAIN_S, EVAL_S, WARM_S = 4.0, 1.0, 0.7
 STRETCHES = 15
-"""Of time, whose median counts: others may use the machine meanwhile."""
+"""Stretches of time, whose median counts: others may use the machine meanwhile."""
 SCORED = 200_000
 WRITTEN_BYTES = 64_000_000
 FILES = 4
-"""Of a checkpoint."""
+"""Files of a checkpoint."""
 
 
 def measure(

@@ -20,7 +20,7 @@ from dlrm.planning.what_if import Change, WhatIf, best, machines, more_threads, 
 from dlrm.planning.work import NOTHING, Shape, Work
 
 ROUND_S = 0.25
-"""Of a round of one candidate."""
+"""Seconds of a round of one candidate."""
 MOST_STEPS = 200
 LARGER = 4
 """Times the batch, that a larger one is predicted for."""
@@ -37,7 +37,7 @@ class Operator:
     least_s: float
     """At the machine's ceilings, see `dlrm.planning.costs.least`."""
     predicted: Terms
-    """By the fitted model."""
+    """Seconds that the fitted model predicts."""
     cached_s: float
     """What of the predicted arithmetic is passing over bytes that the caches hold."""
     cache: list[list[float]]
@@ -109,7 +109,7 @@ class StepMeasured:
     """Changes that a flag makes."""
     seen: Seen
     cores: int
-    """Of the machine."""
+    """Cores of the machine."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures JSON-ready."""

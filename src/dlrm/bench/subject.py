@@ -25,9 +25,9 @@ from dlrm.training.config import TrainConfig
 from dlrm.training.step import TrainStep
 
 SPARE_BYTES = 500_000_000
-"""For libraries and kernels."""
+"""Memory that is left to libraries and kernels."""
 MOST_BATCHES = 512
-"""Of prepared data."""
+"""Most batches of prepared data."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,7 +17,7 @@ from dlrm.planning.footprint import machine_bytes
 from dlrm.terminal import human_bytes
 
 SHARE = 0.7
-"""Of the free memory, that candidates may take together."""
+"""Share of the free memory that candidates may take together."""
 FIGURES = (
     "ms", "ms_low", "ms_high", "p95_ms", "warm_ms", "gflops_per_s", "gb_per_s", "roofline_ms",
     "roofline_share", "bound",

@@ -23,9 +23,9 @@ from dlrm.ops.memory import keep_freed_memory
 from dlrm.parallel.world import World
 
 ROUND_S = 0.02
-"""Of a candidate in a round, at least."""
+"""Seconds of a candidate in a round, at least."""
 MOST_STEPS = 2000
-"""Of a round."""
+"""Most steps of a round."""
 
 Tick = Callable[[int], object]
 """Told how many candidates have come a round further; being ready counts as one."""
@@ -52,9 +52,9 @@ class Outcome:
 
     candidate: Candidate
     cold: Timing | None = None
-    """On inputs that rotate past the last-level cache."""
+    """Time on inputs that rotate past the last-level cache."""
     warm: Timing | None = None
-    """On one again and again."""
+    """Time on one input again and again."""
     error: str | None = None
     """Why there are no timings."""
 

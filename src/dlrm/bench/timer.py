@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 T = TypeVar("T")
 
 RESAMPLES = 2000
-"""Of the bootstrap."""
+"""Resamples of the bootstrap."""
 ROUND_SAMPLES = 65_536
 """Samples of a round: some tenths of a second, so that a round is more than a moment's luck."""
 MOST_STEPS = 200

@@ -26,15 +26,15 @@ class Seen:
     """What a watch saw."""
 
     threads: int
-    """Of torch."""
+    """Threads of torch."""
     cores: int
-    """That this process may use."""
+    """Cores that this process may use."""
     load: float
     """Mean over the minute before: how many programs computed, or wanted to."""
     steal_share: float | None
-    """Of the cores' time that the hypervisor took; None where the system does not tell."""
+    """Share of the cores' time that the hypervisor took; None where the system does not tell."""
     others_share: float | None
-    """Of the cores' time that other programs took; None where the system does not tell."""
+    """Share of the cores' time that other programs took; None where the system does not tell."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return what belongs in a row of results, JSON-ready."""
@@ -75,7 +75,7 @@ class _Ticks:
     stolen: float
     busy: float
     own: float
-    """Of this process and of its children that ended."""
+    """Seconds of this process and of its children that ended."""
 
 
 class Watch:

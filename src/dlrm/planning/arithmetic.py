@@ -38,7 +38,7 @@ class Arithmetic:
     flops: float
     """Multiplications and additions of matrix products, forwards and backwards."""
     forward_flops: float
-    """Those forwards alone."""
+    """FLOP of the forward pass alone."""
     activations_bytes: float
     """Numbers that the forward pass keeps for the backward pass, at four bytes each."""
 

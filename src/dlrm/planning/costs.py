@@ -35,15 +35,15 @@ class Terms:
     """Seconds of an operator, by what they are spent on."""
 
     calls_s: float = 0.0
-    """On starting kernels."""
+    """Seconds of starting kernels."""
     compute_s: float = 0.0
-    """On arithmetic."""
+    """Seconds of arithmetic."""
     stream_s: float = 0.0
-    """On bytes in order."""
+    """Seconds of bytes in order."""
     latency_s: float = 0.0
-    """On waiting for rows at random places."""
+    """Seconds of waiting for rows at random places."""
     transfer_s: float = 0.0
-    """On moving such rows, beyond the first line of each."""
+    """Seconds of moving such rows, beyond the first line of each."""
 
     @property
     def total_s(self) -> float:

@@ -39,10 +39,10 @@ _CALLS = {"x86_64": 298, "aarch64": 241}
 
 _HARDWARE = 0
 _SIZE = 64
-"""Of the first version of perf_event_attr, which every kernel takes."""
+"""Size of the first version of perf_event_attr, which every kernel takes."""
 _EXCLUDE_KERNEL_AND_HYPERVISOR = 1 << 5 | 1 << 6
 _MISSING_BYTES = 1 << 24
-"""Of fresh memory: filling it misses every cache."""
+"""Bytes of fresh memory: filling it misses every cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +51,15 @@ class Cache:
 
     level: int
     size_bytes: int
-    """Of one of them."""
+    """Bytes of one cache."""
     cores: int
-    """That share one."""
+    """Cores that share a cache."""
     instances: int
-    """That the cores of this process reach."""
+    """Caches that the cores of this process reach."""
 
     @property
     def total_bytes(self) -> int:
-        """Of all of them."""
+        """Bytes of all caches of this level."""
         return self.size_bytes * self.instances
 
 
@@ -69,11 +69,11 @@ class Facts:
 
     cpu: str
     cores: int
-    """That this process may use."""
+    """Cores that this process may use."""
     instructions: tuple[str, ...]
     """Instruction sets that matter here, e.g. `avx512_bf16`."""
     caches: tuple[Cache, ...]
-    """Of data, level 1 first."""
+    """Caches of data, level 1 first."""
     memory_bytes: int
     """0 where the system does not tell."""
     virtual: bool | None

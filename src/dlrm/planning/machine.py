@@ -41,7 +41,7 @@ class Machine:
 
     @property
     def device(self) -> Device:
-        """It, as what predicts a step."""
+        """The machine, as what predicts a step."""
         return Device(self.ceilings, self.costs or Costs({}))
 
     def measured(self) -> dict[str, Any]:

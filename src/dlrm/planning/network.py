@@ -32,12 +32,12 @@ class Network:
     """Links of equal devices."""
 
     exchanges: Link
-    """Of each device to those of other hosts."""
+    """Link of each device to those of other hosts."""
     sums: Link | None = None
     """As sums find it, where that was measured; None for the same."""
     devices_per_host: int = 1
     host: Link | None = None
-    """Of each device to those of its own host; None for the same."""
+    """Link of each device to those of its own host; None for the same."""
 
     def exchange_s(self, sent_bytes: float, world: int) -> float:
         """Return the seconds in which so many bytes leave, or reach, the busiest of W devices."""

@@ -27,7 +27,7 @@ from dlrm.planning.caches import distinct
 from dlrm.planning.work import NUMBER_BYTES, Product, Random, Shape, Work
 
 ID_BYTES, ROW_BYTES, OFFSET_BYTES = 4, 8, 8
-"""Of an id as it is given, of the number of its row in the stacked tables, of where a bag ends."""
+"""Bytes of an id as it is given, of its row in the stacked tables, and of the end of a bag."""
 PASSES, ITEM_BYTES = 3, 16
 """Passes of our updates, over numbers of rows and places, to bring those of equal rows together."""
 ROUTED_BYTES, ROUTING_CALLS = 16, 200

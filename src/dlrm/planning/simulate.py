@@ -28,7 +28,7 @@ from dlrm.planning.traffic import BUCKET_BYTES, FIRST_BUCKET_BYTES, Traffic
 from dlrm.planning.work import NUMBER_BYTES, Ids, Shape, Work
 
 FORWARD_SHARE = 1 / 3
-"""Of the products of a layer, those forwards: one of three."""
+"""Share of the products of a layer that are forwards: one of three."""
 EXCHANGES: dict[Kind, int] = {"table": 1, "column": 1, "row": 2, "replicate": 0}
 """Exchanges before the lookup: ids, and for rows how many there are."""
 DIGITS = 3
@@ -56,9 +56,9 @@ class Step:
     bottom_s: float
     top_s: float
     lookup_s: float
-    """Of the mean rank."""
+    """Seconds of lookups of the mean rank."""
     update_s: float
-    """Of the mean rank."""
+    """Seconds of updates of the mean rank."""
     routing_s: float
     ids_s: float
     vectors_s: float
@@ -66,11 +66,11 @@ class Step:
     sums_s: float
     """As much of it as nothing hides."""
     waiting_s: float
-    """For the slowest rank, of the mean one."""
+    """Seconds that the mean rank waits for the slowest one."""
 
     @property
     def total_s(self) -> float:
-        """Of the step."""
+        """Seconds of the step."""
         return sum(asdict(self).values())
 
 

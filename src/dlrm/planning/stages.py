@@ -59,7 +59,7 @@ class Clock:
         self._began = time.perf_counter()
 
     def leave(self, stage: str, phase: str) -> None:
-        """It ends."""
+        """End a stage of a phase."""
         self._running[stage, phase] += time.perf_counter() - self._began
 
     def lap(self) -> None:

@@ -60,7 +60,7 @@ class WhatIf:
     cache: float = 1.0
     """Times the last-level cache."""
     precision: str = ""
-    """Of the MLPs' products; empty for as it is."""
+    """Number format of the MLPs' products; empty for as it is."""
     rows: str = ""
     """Numbers in the tables; empty for as they are."""
 

@@ -50,7 +50,7 @@ class Product:
 
     @property
     def padded_flops(self) -> float:
-        """Those of kernels that compute in blocks: sizes rounded up to whole vectors."""
+        """FLOP of kernels that compute in blocks: sizes rounded up to whole vectors."""
         k, n = (-(-size // VECTOR) * VECTOR for size in (self.k, self.n))
         return 2 * self.m * k * n
 

@@ -43,9 +43,9 @@ class Verdicts(NamedTuple):
 
     steps: Sequence[Step]
     also: Sequence[str]
-    """Of each, changes that its verdict does not name."""
+    """Changes of each step that its verdict does not name."""
     published: Sequence[str]
-    """Of each, what others measured."""
+    """Figures of each step that others measured."""
 
 
 class WhatIf(NamedTuple):

@@ -27,11 +27,11 @@ class Key(NamedTuple):
 
     label: str
     role: str
-    """Its colour."""
+    """Role of the key, which gives its colour."""
     mark: str = "line"
     """`line`, `dot`, `diamond` or `square`; else the number that stands at a dot."""
     dashes: str = ""
-    """Of a line, lengths of dashes and gaps; nothing for a solid one."""
+    """Lengths of a line's dashes and gaps; nothing for a solid one."""
 
 
 class Figure(NamedTuple):

@@ -32,7 +32,7 @@ STEP = (
 )
 """Parts of a step that are drawn together, their colour, and what they are called."""
 SMALL = 0.01
-"""Of the highest stack, parts that are drawn together."""
+"""Share of the highest stack below which parts are drawn together."""
 
 
 def conclusion(run: Planned) -> str:

@@ -46,13 +46,13 @@ from dlrm.training.evaluate import measured, predict_split
 
 SCORED_BATCH = 2048
 SCORED_ROWS = 32_768
-"""Of the test rows, read before they are timed."""
+"""Rows of the test split that are scored, read before they are timed."""
 TRAINED_ROWS = 65_536
-"""Of the training rows, likewise."""
+"""Rows of the training split that are trained on, likewise."""
 ROUND_S = 0.05
-"""Of a round, about: more than a moment's luck."""
+"""Seconds of a round, about: more than a moment's luck."""
 TRIED_STEPS = 4
-"""That say how many a round has."""
+"""Steps that say how many a round has."""
 MOST_STEPS = 200
 ROUNDS = 7
 

@@ -53,7 +53,7 @@ class Arguments:
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     seeds: int = SEEDS
-    """Of initial parameters and the order of the rows; at least 2."""
+    """Seeds of initial parameters and the order of the rows; at least 2."""
     variants: str = ""
     """Which, separated by commas; all by default."""
     out: Path | None = None
@@ -184,14 +184,14 @@ class NumericsResult:
     rows: list[dict[str, Any]]
     """One a variant, of the suite `numerics`, the reference first."""
     stopped: bool
-    """By the user."""
+    """Whether the user stopped it."""
     warning: str | None
     """Why speeds are doubtful."""
     page: Path | None = None
 
     @property
     def status(self) -> int:
-        """As of any command that the user stopped."""
+        """Exit status, as of any command that the user stopped."""
         return 130 if self.stopped else 0
 
     def to_dict(self) -> dict[str, Any]:

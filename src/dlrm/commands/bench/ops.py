@@ -149,11 +149,11 @@ SETTINGS = (
     "threads",
 )  # fmt: skip
 WIDE = 0.25
-"""Of an interval, half of it as a share of the figure."""
+"""Half of an interval as a share of the figure."""
 HIDDEN = 1.2
 """Times that something warm is as fast as cold, from which on it is worth a sentence."""
 SHARE_LIMIT = 1.1
-"""Of the roofline: what is above it says that the limits were measured in worse times."""
+"""Largest share of the roofline; one above it says that the limits were measured in worse times."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,7 +167,7 @@ class OpsResult:
     left_out: int
     """Candidates that were not measured any more."""
     stopped: bool
-    """By the user."""
+    """Whether the user stopped it."""
     warning: str | None
     """Why figures are doubtful."""
     machine: str
@@ -176,7 +176,7 @@ class OpsResult:
 
     @property
     def status(self) -> int:
-        """As of any command that the user stopped."""
+        """Exit status, as of any command that the user stopped."""
         return 130 if self.stopped else 0
 
     @property

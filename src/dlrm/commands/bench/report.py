@@ -27,7 +27,7 @@ class BenchReportResult:
     """The file: open it in any browser."""
     html_bytes: int
     rows: int
-    """That are drawn from."""
+    """Rows that are drawn from."""
     older: int
     """Rows that a newer one of the same setting stands for."""
     machines: tuple[str, ...]
