@@ -38,21 +38,21 @@ from dlrm.training.config import TrainConfig
 STEPS = 40
 """Models that are tried."""
 EACH_S = 0.15
-"""Of each."""
+"""Seconds that each model is measured for, at least."""
 WARM = 2
 LEAST_RUNS = 3
 TABLES_BYTES = 1 << 30
 MOST_TRIES, QUIET, PAUSE_S = 6, 60.0, 0.2
-"""Of a model: as long as another program took a core from this one more often in a second, which
-may have ended after a pause."""
+"""Tries of a model at most, while another program took a core from this one more often than `QUIET`
+times in a second; it may have ended after a pause."""
 SHARE = 16
-"""Of the memory, that tables take one part of; the optimizer's state takes up to two more."""
+"""Parts of the memory, of which tables take one; the optimizer's state takes up to two more."""
 MOST_S = 16.0
 """After so long no model is tried again."""
 MOST_FLOPS = 3e10
-"""Of the products of a step."""
+"""Most FLOP of the products of a step."""
 BATCHES, NUMBERS = 6, 1 << 21
-"""Of a model, at most; dense numbers of all of them, which take their time to draw."""
+"""Most batches of a model, and dense numbers of all of them, which take their time to draw."""
 FILL = 0.01
 
 
@@ -69,7 +69,7 @@ class Trial:
 
     @property
     def schema(self) -> Schema:
-        """Of its data."""
+        """The schema of the model's data."""
         kind = "one_hot" if self.shape.pooling == 1 else "bag"
         return Schema.one_hot(self.num_dense, self.num_embeddings, kind=kind)
 
@@ -84,7 +84,7 @@ class Trial:
 
     @property
     def flops(self) -> float:
-        """Of the products of a step."""
+        """FLOP of the products of a step."""
         tables = len(self.num_embeddings)
         pairs = tables * (tables + 1) // 2
         bottom = (self.num_dense, *self.model.bottom, self.model.dim)
@@ -198,9 +198,9 @@ def _measure(trial: Trial, store: Tensor, seed: int, most_tries: int) -> Step:
 @dataclass(frozen=True, slots=True)
 class _Timed:
     seconds: float
-    """Of a step."""
+    """Seconds of a step."""
     stages: dict[tuple[str, str], float]
-    """Of each of its stages."""
+    """Seconds of each stage of a step."""
     interrupted: float
     """How often a second another program took a core from this one."""
 

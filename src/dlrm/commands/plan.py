@@ -37,7 +37,7 @@ from dlrm.training.config import TrainConfig
 
 DEFAULT = "criteo-terabyte"
 LATENCY_S = 5e-6
-"""Of a link, where nothing else is said."""
+"""Latency of a link, where nothing else is said."""
 OVERSUBSCRIBED = 4
 """Times the cores of this machine, the processes that are looked at on it."""
 
@@ -63,11 +63,11 @@ class Arguments:
     """How tables are spread: whole (table), by rows (row) or columns (column), copied (replicate);
     auto chooses for each. That of --parallel.sharding if not given."""
     bandwidth: str = "12.5GB/s"
-    """Of the link of each device to the others."""
+    """Bandwidth of the link of each device to the others."""
     flops: str | None = None
-    """Of each device, operations of matrix products a second, e.g. 60TFLOP."""
+    """Operations of matrix products a second of each device, e.g. 60TFLOP."""
     memory_bandwidth: str | None = None
-    """Of each device, e.g. 2TB/s."""
+    """Memory bandwidth of each device, e.g. 2TB/s."""
     arch: str | None = None
     """Sizes of a public data set instead of data: criteo-kaggle or criteo-terabyte."""
     rows: str | None = None

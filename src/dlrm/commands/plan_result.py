@@ -18,7 +18,7 @@ from dlrm.planning.times import Times
 from dlrm.terminal import human_bytes
 
 MOST_DEVICES, MOST_TABLES = 16, 8
-"""That are shown one by one."""
+"""Most devices and tables that are shown one by one."""
 BAR = 10
 """Letters of a full bar."""
 
@@ -28,7 +28,7 @@ class PlanResult:
     """What a run would take."""
 
     name: str
-    """Of the data."""
+    """Name of the data."""
     planned: Planned
     times: Times | None
     """None where nothing was measured or described."""

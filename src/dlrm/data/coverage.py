@@ -23,11 +23,11 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
-    """Of a column, the share of missing values and of those that training did not see."""
+    """The shares of a column's missing values and of those that training did not see."""
 
     name: str
     rows: int = 0
-    """Of which these are shares."""
+    """Rows of which these are shares."""
     missing: float | None = None
     unseen: float | None = None
     """Also values that were too rare in training; None for numbers and hashed values."""
@@ -36,7 +36,7 @@ class Shares:
 
     @property
     def excess(self) -> float:
-        """By how much the worse of the two is above training's."""
+        """Excess of the worse of both shares over training's."""
         pairs = (self.missing, self.trained_missing), (self.unseen, self.trained_unseen)
         return max(((now or 0.0) - (then or 0.0) for now, then in pairs), default=0.0)
 

@@ -24,7 +24,7 @@ class LabelNumbers:
     positive_rate: float | None = None
     """Share of these."""
     mean: float | None = None
-    """Of regression, as all below."""
+    """Mean of the labels of a regression, as all below."""
     min: float | None = None
     max: float | None = None
 
@@ -48,7 +48,7 @@ class Value:
     """As the raw data write it; None is missing."""
     count: int
     share: float
-    """Of the rows in which values were counted."""
+    """Share of the rows in which values were counted."""
 
 
 @dataclass(frozen=True, slots=True)

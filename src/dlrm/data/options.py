@@ -59,7 +59,7 @@ class PrepareConfig:
     )
     """Train, validation and test, as fractions or row counts; not for `kaggle` and `days`."""
     seed: int = 0
-    """Of splits at random."""
+    """Seed of splits at random."""
     ids: IdOrder = "appearance"
     """Logs: ids by first appearance in the whole log, or by frequency."""
     min_count: int = 1

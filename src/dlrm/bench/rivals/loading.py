@@ -26,9 +26,9 @@ from dlrm.planning.work import Ids
 ROWS = 131_072
 """More than one window of the loader."""
 EPOCH_ROWS = 1_048_576
-"""Of ours alone: long enough that its beginning is a small part, as in training."""
+"""Rows of an epoch of ours alone: so many that its beginning is a small part, as in training."""
 FEW_ROWS = 4096
-"""Of tables of fewer rows."""
+"""Rows for models whose tables have no more than `ROWS`."""
 MOST_ROUNDS = 5
 """The original takes some ten seconds each."""
 LEAST_STEPS = 4
@@ -48,7 +48,7 @@ class Loading:
     epoch_s: float
     waited_s: float
     first_s: float
-    """Of the waiting, that for the first batch, before which nothing can be read ahead."""
+    """Seconds of waiting for the first batch, before which nothing can be read ahead."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures with flat keys."""

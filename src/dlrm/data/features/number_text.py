@@ -22,7 +22,7 @@ _SIGNS = ("", "-", "--", "---", "\N{EN DASH}", "\N{EM DASH}", "?", ".", "..")
 MISSING_TEXTS = frozenset((*_EXCEL, *_PANDAS_AND_R, *_DATABASES, *_C, *_SIGNS))
 """What numbers, times and labels hold where they are missing, in lower case."""
 CLASSES = frozenset(("-", "none"))
-"""Those of them that are as often one of the two values of a label."""
+"""Texts of missing values that are as often one of the two values of a label."""
 
 
 def is_missing(texts: pl.Series) -> pl.Series:
@@ -73,12 +73,12 @@ _COUNTS = {
 }
 """What stands behind a number that has no unit, as in `3k` and `1.2M`."""
 _SURE_COUNTS = ("k", "K", "M", "bn")
-"""Of those, the ones that are no units themselves."""
+"""Suffixes of counts that are no units themselves."""
 _SPACES = "[\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}]"
 _PAIR = r"^\d+,(0|[1-9]\d*)$"
 """Two whole numbers, none of which has a leading zero, as fractions have."""
 LEAST_SHARE = 0.95
-"""Of the values of a column, this many are written in its format."""
+"""Least share of the values of a column that are written in its format."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,7 @@ class Lines:
     def __init__(self, lines: Iterator[str], skip: int, comment: str | None):
         self._lines, self._comment = lines, comment
         self.number = 0
-        """Of the line that was last returned, counted from 1."""
+        """Number of the line that was last returned, counted from 1."""
         self.between = True
         """Whether a record may begin on the next line."""
         self.record: list[str] = []
