@@ -191,11 +191,11 @@ def _copy(store: Tensor, threads: int) -> Probe:
 
 
 def _calls(threads: int) -> Probe:
-    one = torch.zeros(1)
+    tensor = torch.zeros(1)
 
     def several() -> None:
         for _ in range(CALLS):
-            one.add_(one)
+            tensor.add_(tensor)
 
     return Probe("call", threads, [Way("add", CALLS, several)])
 

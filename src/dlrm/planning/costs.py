@@ -301,7 +301,7 @@ def _of_kind(measured: Sequence[Measured], ceilings: Ceilings) -> tuple[float, .
     kept = [operator for operator in measured if operator.seconds > 0.0]
     if not kept:
         return (0.0,) * len(ONES)
-    at_ceilings = [astuple(limits(each.work, ceilings, passes=True)) for each in kept]
+    at_ceilings = [astuple(limits(part.work, ceilings, passes=True)) for part in kept]
     features = np.array(at_ceilings) / np.array([[operator.seconds] for operator in kept])
     weights, trust = np.zeros(features.shape[1]), np.ones(len(kept))
     for _ in range(ROUNDS):

@@ -127,8 +127,8 @@ def stacked(plan: Plan, value: Callable[[Shard], float]) -> list[list[Piece]]:
     small = SMALL * max(sum(map(sum, device.values())) for device in devices)
 
     def pieces(values: Sequence[float]) -> list[float]:
-        large = sorted((each for each in values if each >= small), reverse=True)
-        return [*large, sum(each for each in values if each < small)]
+        large = sorted((value for value in values if value >= small), reverse=True)
+        return [*large, sum(value for value in values if value < small)]
 
     return [
         [Piece(part, ROLES[kind]) for kind in ROLES for part in pieces(device.get(kind, []))]

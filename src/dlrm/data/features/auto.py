@@ -120,13 +120,13 @@ def _crosses(rows: FittingRows, schema: Columns, worth: Worth) -> list[Cross]:
     codes = {name: distinct(as_texts(rows.frame(name)[name]))[1].astype(np.int64) for name in names}
     have = {frozenset(cross.columns) for cross in schema.crosses}
     gains: list[tuple[Gain, tuple[str, str]]] = []
-    for one, other in combinations(names, 2):
-        if frozenset((one, other)) in have:
+    for left, right in combinations(names, 2):
+        if frozenset((left, right)) in have:
             continue
-        pair = codes[one] * (codes[other].max() + 1) + codes[other]
+        pair = codes[left] * (codes[right].max() + 1) + codes[right]
         gain = worth(np.unique(pair, return_inverse=True)[1].astype(np.int64))
         if gain.sure:
-            gains.append((gain, (one, other)))
+            gains.append((gain, (left, right)))
     gains.sort(key=lambda gained: -gained[0].mean)
     crosses = []
     for gain, pair in gains[:MOST_CROSSES]:
