@@ -105,8 +105,12 @@ def test_every_entry_of_the_accuracy_table_is_a_command_that_was_measured() -> N
             assert not rows
             continue
         newest = rows[-1]
-        assert (newest["words"], newest["metric"], newest["split"], newest["target"]) == (
-            entry.words,
+        # Its recipe may have moved to another module since.
+        words, was = (
+            [w.rpartition(":")[2] for w in each] for each in (entry.words, newest["words"])
+        )
+        assert (was, newest["metric"], newest["split"], newest["target"]) == (
+            words,
             entry.metric,
             entry.split,
             entry.target,
