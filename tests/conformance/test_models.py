@@ -45,6 +45,7 @@ TABLES = {
 
 SMALL = {"dim": 4, "bottom": (8,), "top": (8,), "deep": (8, 6), "first": (8,), "second": (8,)}
 """Sizes of a model in a test, of those fields that it has."""
+SMALL |= {"number_vectors": True}
 
 SCHEMA = Schema.one_hot(3, [300, 7, 120, 2], ["user", "C1", "item", "C2"])
 MIXED = history_schema()

@@ -22,6 +22,7 @@ from .float64 import (
     check_gradients,
     draw_batch,
     draw_parameters,
+    first_order,
     make_schema,
     vectors,
 )
@@ -31,6 +32,8 @@ INTERACTIONS = (
     {"interaction": "dot", "self_interaction": True},
     {"interaction": "cat"},
     {"interaction": "cat", "wide": True},
+    {"interaction": "cat", "number_vectors": True, "wide": True},
+    {"interaction": "dot", "number_vectors": True},
     {"interaction": "sum"},
     {"interaction": "projection", "projection": 2},
 )
@@ -42,11 +45,22 @@ def make(schema: Schema, seed: int, **options) -> DLRM:
     )
 
 
+def _of_dense(model: DLRM, dense: np.ndarray) -> list[np.ndarray]:
+    if model.bottom is not None:
+        return [apply_mlp(model.bottom, dense)]
+    assert model.vectors is not None
+    steps = array(model.vectors.steps)
+    return list(np.maximum(steps[:, 0] + dense[:, None] * steps[:, 1], 0))
+
+
 def equation(model: DLRM, schema: Schema, batch: Batch, options: dict) -> list[np.ndarray]:
     logits = []
     for b in range(len(batch)):
-        x = apply_mlp(model.bottom, batch.dense[b].numpy())
-        every = [x, *vectors(model.embeddings, schema, batch, b)]
+        every = [
+            *_of_dense(model, batch.dense[b].numpy()),
+            *vectors(model.embeddings, schema, batch, b),
+        ]
+        x = every[0]
         match options["interaction"]:
             case "dot":
                 itself = options.get("self_interaction", False)
@@ -59,7 +73,7 @@ def equation(model: DLRM, schema: Schema, batch: Batch, options: dict) -> list[n
                 z = np.concatenate([x, [v @ p_j for v in every for p_j in p]])
             case _:
                 z = np.sum(every, axis=0)
-        wide = 0.0 if model.wide is None else array(model.wide.weight) @ batch.dense[b].numpy()
+        wide = 0.0 if model.wide is None else first_order(model.wide, schema, batch, b)
         logits.append(apply_mlp(model.top, z) + wide)
     return logits
 

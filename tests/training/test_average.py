@@ -88,11 +88,39 @@ def test_the_mean_is_that_of_the_steps_that_count(share, every, counted):
 
 
 @pytest.mark.parametrize(
-    ("share", "every", "named"), [(1.5, 1, "share"), (-0.1, 1, "share"), (0, 0, "every")]
+    ("settings", "named"),
+    [
+        ({"share": 1.5}, "share"),
+        ({"share": -0.1}, "share"),
+        ({"every": 0}, "every"),
+        ({"decay": 1.0}, "decay"),
+        ({"decay": 0.9, "share": 0.5}, "decay"),
+    ],
 )
-def test_a_mean_without_meaning_is_refused(share, every, named):
+def test_a_mean_without_meaning_is_refused(settings, named):
     with pytest.raises(ConfigError, match=f"average.{named}"):
-        AverageConfig(share=share, every=every)
+        AverageConfig(**settings)
+
+
+def test_an_exponential_mean_counts_every_step_and_grows_slow_with_them():
+    model = nn.Linear(1, 1, bias=False)
+    average = Average(model, AverageConfig(decay=0.6, every=2), 1000)
+    expected = None
+    for step in range(1, 31):
+        nn.init.constant_(model.weight, step**2)
+        average.step(step)
+        if step % 2 == 0:
+            kept = 0.0 if expected is None else min(0.6, (step / 2 - 1) / (step / 2 + 8))
+            expected = kept * (expected or 0.0) + (1 - kept) * step**2
+            assert average.mean["weight"].item() == pytest.approx(expected)
+
+
+def test_large_models_are_averaged_more_rarely(monkeypatch):
+    monkeypatch.setattr("dlrm.training.average.FEW_PARAMETERS", 3)
+    average = Average(nn.Linear(7, 1, bias=False), AverageConfig(decay=0.6, every=2), 1200)
+    for step in range(1, 13):
+        average.step(step)
+        assert average.count == step // 6
 
 
 def test_a_run_keeps_the_mean_and_trains_on_without_it(clicks, tmp_path):
@@ -130,11 +158,15 @@ def test_the_last_mean_is_that_of_the_checkpoints(clicks, tmp_path):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("storage", ["fp32", "split"])
-@pytest.mark.parametrize("stop", [5, 60, 75])
-def test_a_resumed_mean_equals_one_that_never_stopped(clicks, tmp_path, stop, storage):
+@pytest.mark.parametrize(
+    ("storage", "stop", "decay"),
+    [("fp32", 5, 0), ("split", 60, 0), ("fp32", 75, 0), ("fp32", 60, 0.9)],
+)
+def test_a_resumed_mean_equals_one_that_never_stopped(clicks, tmp_path, stop, storage, decay):
     tables = TablesConfig(storage=storage)
     config = replace(CONFIG, model=replace(CONFIG.model, tables=tables))
+    if decay:
+        config = replace(config, average=AverageConfig(decay=decay, every=3))
     whole = new_run(tmp_path / "whole", config, clicks)
     straight = fit(config, clicks, whole)
     halved = new_run(tmp_path / "halved", config, clicks)

@@ -47,3 +47,20 @@ def test_recipes_are_found_by_name_and_by_module():
         recipes.find("demon")
     with pytest.raises(ConfigError, match="no attribute"):
         recipes.find("dlrm.recipes.clicks:nothing")
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps_per_epoch", "due"),
+    [
+        # As many an epoch as asked for, the last at its end.
+        ({}, 20, [2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24]),
+        ({"per_epoch": 2}, 7, [4, 7, 8, 12, 14, 16, 20, 21, 24]),
+        # Epochs shorter than that end without one.
+        ({"per_epoch": 2, "min_steps": 8}, 3, [8, 16, 24]),
+        ({"per_epoch": 2, "min_steps": 8}, 12, [8, 12, 16, 24]),
+        ({"every": 9, "min_steps": 99}, 10, [9, 10, 18, 20]),
+    ],
+)
+def test_evaluations_are_so_many_an_epoch_and_so_many_steps_apart(settings, steps_per_epoch, due):
+    evaluation = EvalConfig(**settings)
+    assert [s for s in range(1, 25) if evaluation.is_due(s, steps_per_epoch)] == due

@@ -4,9 +4,10 @@
     e = embeddings(batch)                     one vector per categorical feature
     logits = top(interaction(x, e))           dot products of all pairs, by default
 
-With `wide`, a weight per dense feature adds to the logits. Without dense features x is a vector
-that is learnt, the same for all samples: its dot product with an embedding is a weight of the id,
-as in logistic regression.
+With `number_vectors` x is as many vectors as there are dense features, one of each by itself
+(`dlrm.nn.numbers`), instead of one of all. With `wide`, a logistic regression adds to the logits.
+Without dense features x is a vector that is learnt, the same for all samples: its dot product with
+an embedding is a weight of the id, as in logistic regression.
 
 Source: Naumov et al., "Deep Learning Recommendation Model for Personalization and Recommendation
 Systems", arXiv 1906.00091.
@@ -15,14 +16,15 @@ Systems", arXiv 1906.00091.
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from dlrm.batch import Batch
 from dlrm.models.deep import DeepConfig
+from dlrm.models.lr import LR
 from dlrm.nn.embedding import Embeddings
 from dlrm.nn.interaction import interaction as build_interaction
-from dlrm.nn.linear import Linear
-from dlrm.nn.numbers import Numbers
+from dlrm.nn.numbers import Numbers, NumberVectors
 from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
 from dlrm.schema import Schema
@@ -46,33 +48,38 @@ class DLRM(nn.Module):
         dim, num_dense = config.dim, len(schema.dense)
         self.numbers = Numbers(schema)
         self.embeddings = embeddings or config.tables.build(schema, dim)
+        self.vectors = NumberVectors(schema, dim) if config.number_vectors and num_dense else None
         # Without inputs all layers before the last would compute a constant, which the bias of the
         # last is by itself; a ReLU would leave it at 0 for good wherever it starts below.
-        self.bottom = config.mlp(
-            [self.numbers.width, *(config.bottom if num_dense else ()), dim],
-            dtype,
-            relu_last=num_dense > 0,
-        )
+        self.bottom = None
+        if self.vectors is None:
+            self.bottom = config.mlp(
+                [self.numbers.width, *(config.bottom if num_dense else ()), dim],
+                dtype,
+                relu_last=num_dense > 0,
+            )
         self.interaction = build_interaction(
             config.interaction,
-            len(schema.features),
+            len(schema.features) + (num_dense - 1 if self.vectors is not None else 0),
             dim,
             self_interaction=config.self_interaction,
             projection=config.projection,
         )
-        self.wide = None
-        if config.wide and num_dense:
-            self.wide = Linear(self.numbers.width, schema.num_labels, bias=False)
-            nn.init.zeros_(self.wide.weight)
+        self.wide = LR(schema, config.tables) if config.wide else None
         self.top = config.mlp([self.interaction.width, *config.top, schema.num_labels], dtype)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B, K)."""
-        dense = self.numbers(batch.dense)
-        x = self.bottom(dense)
+        if self.bottom is not None:
+            x, others = self.bottom(self.numbers(batch.dense)), None
+        else:
+            assert self.vectors is not None
+            x, others = self.vectors(batch.dense).tensor_split((1,), dim=1)
+            x = x.squeeze(1)
         e = self.embeddings(batch)
+        e = e if others is None else torch.cat([others, e], dim=1)
         logits = self.top(self.interaction(x, e))
-        return logits if self.wide is None else logits + self.wide(dense)
+        return logits if self.wide is None else logits + self.wide(batch)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +89,9 @@ class DLRMConfig(DeepConfig):
     name: Literal["dlrm"] = "dlrm"
     bottom: tuple[int, ...] = (512, 256, 64)
     """Hidden sizes of the bottom MLP; a last layer to `dim` follows. Of no meaning without dense
-    features."""
+    features, and with `number_vectors`."""
+    number_vectors: bool = False
+    """Whether each dense feature becomes a vector by itself, as each id does."""
     top: tuple[int, ...] = (512, 256)
     """Hidden sizes of the top MLP; a last layer to the logit follows."""
     interaction: Literal["dot", "cat", "sum", "projection"] = "dot"
@@ -92,7 +101,7 @@ class DLRMConfig(DeepConfig):
     projection: int = 8
     """Combinations of the vectors that `projection` pairs them with, instead of all pairs."""
     wide: bool = False
-    """Whether each dense feature also adds to the logits by itself, with a weight."""
+    """Whether each dense feature and each id also adds to the logits by itself, with a weight."""
     tables: TablesConfig = field(default_factory=TablesConfig)
     """The embedding tables."""
 

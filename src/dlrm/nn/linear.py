@@ -25,7 +25,10 @@ class Linear(nn.Module):
     ):
         super().__init__()
         self.dtype = dtype
-        self.weight = nn.Parameter(torch.randn(outputs, inputs) * sqrt(2 / (inputs + outputs)))
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        # A layer without memory has no numbers: torch would import its compiler, for a second.
+        if not self.weight.is_meta:
+            nn.init.normal_(self.weight, std=sqrt(2 / (inputs + outputs)))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:

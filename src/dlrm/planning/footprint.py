@@ -130,7 +130,7 @@ def footprint(
         libraries_bytes: What a process has that has imported everything; None where not known.
 
     """
-    averaged = config.average.share > 0
+    averaged = config.average.kept
     batch = -(-config.loader.batch_size // world)
     most = max(data.samples.values(), default=0)
     held_out = max((rows for name, rows in data.samples.items() if name != "train"), default=0)

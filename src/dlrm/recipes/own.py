@@ -5,6 +5,7 @@ from dlrm.data.options import PrepareConfig
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.nn.tables import TablesConfig
 from dlrm.optim.config import OptimConfig
+from dlrm.training.average import AverageConfig
 from dlrm.training.config import EvalConfig, TrainConfig
 
 
@@ -36,17 +37,19 @@ def own() -> TrainConfig:
         data="train.csv",
         prepare=PrepareConfig(split="random"),
         model=DLRMConfig(
-            dim=16,
-            bottom=(128, 64),
-            top=(256, 128),
+            dim=8,
+            number_vectors=True,
+            interaction="cat",
+            top=(128, 64),
             wide=True,
-            dropout=0.2,
+            dropout=0.15,
             tables=TablesConfig(init_std=0.01),
         ),
-        optim=OptimConfig(name="adam", lr=3e-3, embedding_l2=3e-4, embedding_rows="auto"),
+        optim=OptimConfig(name="adam", lr=4e-3, embedding_l2=3e-4, embedding_rows="auto"),
+        average=AverageConfig(decay=0.9, every=5),
         loader=LoaderConfig(batch_size=512),
-        eval=EvalConfig(metric="log_loss", patience=20),
+        eval=EvalConfig(metric="log_loss", per_epoch=2, min_steps=40, patience=4),
         precision="fp32",
-        epochs=100,
+        epochs=200,
         baseline=True,
     )

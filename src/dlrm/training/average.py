@@ -1,8 +1,11 @@
-"""The mean of a model's parameters over the last steps of its training.
+"""The mean of a model's parameters over the last steps of its training, or exponential.
 
 At a constant learning rate parameters wander around a good place; their mean lies nearer to it than
 where they happen to stop, and needs no decay of the rate. From its first step on, the mean is what
 is evaluated and kept, while training goes on with the parameters themselves.
+
+    mean_k = mean_(k-1) + (parameters - mean_(k-1)) / k                        the plain one
+    mean_k = d mean_(k-1) + (1 - d) parameters, d = min(decay, (k - 1) / (k + 8))  with `decay`
 
 Sources: Polyak & Juditsky, "Acceleration of Stochastic Approximation by Averaging", SIAM J. Control
 Optim. 1992; Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization",
@@ -17,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrm.errors import ConfigError
+from dlrm.optim.config import FEW_PARAMETERS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,13 +30,20 @@ class AverageConfig:
     share: float = 0.0
     """Last share of all steps over which parameters are averaged, e.g. 0.5; 0 for not. Best with a
     learning rate that does not decay."""
+    decay: float = 0.0
+    """Instead of `share`: all steps count, and each time the mean keeps this share of what it was.
+    It knows no last step, and suits training that stops early."""
     every: int = 10
     """Steps from one that counts to the next. Each costs a pass over all tables: take more where
-    they have millions of rows."""
+    they have millions of rows. With `decay`, so many for each four million parameters."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
             raise ConfigError(f"average.share is {self.share}: it lies between 0 and 1")
+        if not 0 <= self.decay < 1:
+            raise ConfigError(f"average.decay is {self.decay}: at least 0 and below 1 is needed")
+        if self.share and self.decay:
+            raise ConfigError("average.decay stands instead of average.share: one of them is 0")
         if self.every < 1:
             raise ConfigError(f"average.every is {self.every}: at least 1 is needed")
 
@@ -50,6 +61,11 @@ class Average:
     def __init__(self, model: nn.Module, config: AverageConfig, last_step: int):
         self._model, self._every, self._last_step = model, config.every, last_step
         self._start = last_step - round(config.share * last_step)
+        self._decay = config.decay
+        if config.decay:
+            self._start = 0
+            parameters = sum(parameter.numel() for parameter in model.parameters())
+            self._every *= max(1, -(-parameters // FEW_PARAMETERS))
         self.mean: dict[str, Tensor] = {}
         """By name; empty before the first step that counts."""
         self.count = 0
@@ -61,9 +77,10 @@ class Average:
         if step <= self._start or (self._last_step - step) % self._every:
             return
         self.count += 1
+        weight = max(1 - self._decay, 9 / (8 + self.count)) if self._decay else 1 / self.count
         for name, tensor in self._model.state_dict().items():
             if name in self.mean and tensor.is_floating_point():
-                self.mean[name].lerp_(tensor.float(), 1 / self.count)
+                self.mean[name].lerp_(tensor.float(), weight)
             else:
                 # The first; or a number that only counts, like the batches of a batch norm.
                 kept = tensor.float() if tensor.is_floating_point() else tensor

@@ -153,9 +153,9 @@ def _torchrec(config: TrainConfig, exchange: Exchange) -> Engine:
     # It takes long to import, and may be missing.
     from dlrm.parallel.torchrec.collection import Auto, TorchRecCollection
 
-    if config.average.share:
+    if config.average.kept:
         raise ConfigError(
-            f"average.share is {config.average.share}: with the engine torchrec it must be 0"
+            "with the engine torchrec average.share and average.decay must be 0: it keeps no mean"
         )
     if config.clip:
         # Tables are updated in the backward pass, before all gradients are known.

@@ -30,7 +30,11 @@ class EvalConfig:
     """When the model is measured, and which one is kept."""
 
     every: int = 0
-    """Steps between evaluations; 0 for ten an epoch. Every epoch also ends with one."""
+    """Steps between evaluations; 0 for `per_epoch`. Every epoch also ends with one."""
+    per_epoch: int = 10
+    """Evaluations an epoch where `every` is 0."""
+    min_steps: int = 1
+    """Where `every` is 0: fewest steps from one to the next, in which epochs may end without."""
     splits: tuple[Literal["validation", "test"], ...] = ("validation",)
     """Splits to measure then; the first of them chooses the best model, where it has rows."""
     metric: Literal[
@@ -47,8 +51,16 @@ class EvalConfig:
         for name in ("every", "patience"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"eval.{name} is {getattr(self, name)}: it must not be negative")
-        if self.batch_size < 1:
-            raise ConfigError(f"eval.batch_size is {self.batch_size}: it must be positive")
+        for name in ("per_epoch", "min_steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"eval.{name} is {getattr(self, name)}: it must be positive")
+
+    def is_due(self, step: int, steps_per_epoch: int) -> bool:
+        """Whether the model is measured after this step, counted from 1."""
+        # Rounded up, so that the tenth of ten falls on the end of the epoch.
+        every = self.every or max(self.min_steps, -(-steps_per_epoch // self.per_epoch))
+        epoch_ends = step % steps_per_epoch == 0
+        return step % every == 0 or (epoch_ends and (self.every > 0 or every <= steps_per_epoch))
 
     def resolve(self, task: Task) -> str:
         """Return the name of the metric that chooses the best model where labels are of this kind.

@@ -53,8 +53,6 @@ def fit(
     keep_freed_memory()
     trainer = Trainer.begin(config, dataset, run, world)
     loader, average = trainer.loader, trainer.average
-    # Rounded up, so that the tenth of ten falls on the end of the epoch.
-    eval_every = config.eval.every or -(-len(loader) // 10)
     progress = trainer.resumed() if resume else trainer.fresh()
     step = trainer.step(progress.step)
     log = Log(
@@ -82,7 +80,7 @@ def fit(
 
                 epoch_ends = progress.batch == len(loader)
                 progress.finished = progress.step == trainer.last_step
-                evaluate = progress.step % eval_every == 0 or epoch_ends or progress.finished
+                evaluate = progress.finished or config.eval.is_due(progress.step, len(loader))
                 if evaluate:
                     with log.pause("evaluating"), average.applied():
                         trainer.evaluate(progress, log)
