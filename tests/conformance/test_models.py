@@ -45,7 +45,6 @@ TABLES = {
 
 SMALL = {"dim": 4, "bottom": (8,), "top": (8,), "deep": (8, 6), "first": (8,), "second": (8,)}
 """Sizes of a model in a test, of those fields that it has."""
-SMALL |= {"number_vectors": True}
 
 SCHEMA = Schema.one_hot(3, [300, 7, 120, 2], ["user", "C1", "item", "C2"])
 MIXED = history_schema()
@@ -73,14 +72,18 @@ REFUSED = {
 }
 """Model -> the schemas that it refuses with an error that names it; all others it takes."""
 
-every_model = pytest.mark.parametrize("name", MODELS)
+NAMES = (*MODELS, VECTORS := "dlrm of vectors")
+"""Models, and DLRM as tables of one's own have it."""
+every_model = pytest.mark.parametrize("name", NAMES)
 every_table = pytest.mark.parametrize("tables", TABLES)
 every_schema = pytest.mark.parametrize("data", SCHEMAS)
 
 
 def config(name: str, tables: str = "fp32", **settings) -> ModelConfig:
     """A small model."""
-    default = MODELS[name]()
+    default = MODELS["dlrm" if name == VECTORS else name]()
+    if name == VECTORS:
+        default = replace(default, number_vectors=True, interaction="cat", wide=True)
     names = {field.name for field in fields(default)}
     chosen = {key: value for key, value in (SMALL | settings).items() if key in names}
     return replace(default, **chosen, tables=TABLES[tables])
@@ -92,7 +95,7 @@ def possible(name: str, tables: str) -> bool:
 
 
 every_model_and_table = pytest.mark.parametrize(
-    ("name", "tables"), [(n, t) for n in MODELS for t in TABLES if possible(n, t)]
+    ("name", "tables"), [(n, t) for n in NAMES for t in TABLES if possible(n, t)]
 )
 with_dropout = [
     name for name in MODELS if "dropout" in {field.name for field in fields(MODELS[name])}

@@ -65,6 +65,7 @@ def draw_parameters(
                 part.maps[t].uniform_(-bound, bound, generator=generator)
         bound = sqrt(1 / tables.layout.sizes[t])
         _fill(tables, t, lambda values, bound=bound: _draw_uniform(values, bound, rng))
+    assert model.bottom is not None
     for layer in (*model.bottom.linears(), *model.top.linears()):
         k, n = layer.weight.shape
         if numerics == "readme2019":
@@ -105,6 +106,7 @@ def parameters(model: DLRM) -> list[NDArray[np.float32]]:
     if isinstance(model.embeddings, WeightedPooling):
         factors = model.embeddings.factors
         tensors += [factors.table(t).flatten() for t in range(len(factors.layout.tables))]
+    assert model.bottom is not None
     for layer in (*model.bottom.linears(), *model.top.linears()):
         tensors += [layer.weight, layer.bias]
     return [p.detach().numpy() for p in tensors]

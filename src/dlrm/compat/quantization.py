@@ -36,6 +36,7 @@ def quantize(flags: Flags, model: DLRM, world: World) -> None:
         return float(low.min()), float(high.max())
 
     if (mlp_bits := flags.quantize_mlp_with_bit) != 32:
+        assert model.bottom is not None
         model.bottom = QuantizedMLP(model.bottom, mlp_bits, over_all)  # pyright: ignore[reportAttributeAccessIssue]
         model.top = QuantizedMLP(model.top, mlp_bits, over_all)  # pyright: ignore[reportAttributeAccessIssue]
     if flags.quantize_emb_with_bit == 32:
