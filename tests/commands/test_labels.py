@@ -169,9 +169,7 @@ def test_python_is_the_same():
         config,
         data="numbers.csv",
         prepare=replace(config.prepare, label=("stars",), task="regression", weight="counts"),
-        model=dlrm.DLRMConfig(
-            dim=4, bottom=(8,), top=(8,), dropout=0.2, wide=True, tables=config.model.tables
-        ),
+        model=replace(config.model, dim=4, bottom=(8,), top=(8,)),
         loader=replace(config.loader, batch_size=64),
         eval=replace(config.eval, metric="auto"),
         epochs=2,

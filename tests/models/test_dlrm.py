@@ -95,6 +95,7 @@ def test_gradients_are_those_of_finite_differences(options, labels):
 
 def test_config_builds_the_model_of_a_schema():
     model = DLRMConfig(dim=3, bottom=(6,), top=(8, 2)).build(make_schema())
+    assert model.bottom is not None
     assert [tuple(layer.weight.shape) for layer in model.bottom.linears()] == [(6, 4), (3, 6)]
     width = 3 + 4 * 3 // 2
     shapes = [tuple(layer.weight.shape) for layer in model.top.linears()]
@@ -116,6 +117,7 @@ def test_without_dense_features_a_learnt_vector_takes_their_place(batch_norm):
         dim=3, bottom=(6, 5), top=(8,), dropout=0.5 if batch_norm else 0.0, batch_norm=batch_norm
     )
     model = materialize(config.build(schema)).double()
+    assert model.bottom is not None
     (vector,) = model.bottom.linears()
     torch.nn.init.constant_(vector.bias, -0.5)
     batch = draw_batch(schema, 6, 9)
@@ -131,6 +133,7 @@ def test_without_categorical_features_it_is_an_mlp():
     schema = Schema.one_hot(4, [])
     model = materialize(DLRMConfig(dim=3, bottom=(6,), top=(8,)).build(schema))
     batch = draw(schema, 5)
+    assert model.bottom is not None
     assert torch.equal(model(batch), model.top(model.bottom(batch.dense)))
 
 

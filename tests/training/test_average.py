@@ -115,6 +115,11 @@ def test_an_exponential_mean_counts_every_step_and_grows_slow_with_them():
             assert average.mean["weight"].item() == pytest.approx(expected)
 
 
+def test_a_mean_is_kept_where_either_asks_for_it():
+    means = (AverageConfig(), AverageConfig(share=0.5), AverageConfig(decay=0.9))
+    assert [mean.kept for mean in means] == [False, True, True]
+
+
 def test_large_models_are_averaged_more_rarely(monkeypatch):
     monkeypatch.setattr("dlrm.training.average.FEW_PARAMETERS", 3)
     average = Average(nn.Linear(7, 1, bias=False), AverageConfig(decay=0.6, every=2), 1200)

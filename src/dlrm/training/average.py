@@ -47,6 +47,11 @@ class AverageConfig:
         if self.every < 1:
             raise ConfigError(f"average.every is {self.every}: at least 1 is needed")
 
+    @property
+    def kept(self) -> bool:
+        """Whether there is a mean at all."""
+        return bool(self.share or self.decay)
+
 
 class Average:
     """The running mean of all parameters and buffers of a model, in float32.

@@ -204,7 +204,7 @@ def layout(batch: Batch) -> Layout:
 def _copy(model: DLRM, its: Any) -> None:
     tables = model.embeddings
     assert isinstance(tables, EmbeddingCollection)
-    assert ours.bottom is not None
+    assert model.bottom is not None
     for t, bag in enumerate(its.emb_l):
         bag.weight.data.copy_(tables.table(t))
     for mlp, layers in ((model.bottom, its.bot_l), (model.top, its.top_l)):
