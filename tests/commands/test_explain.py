@@ -91,6 +91,24 @@ def test_single_rows_need_no_label(capsys):
     assert "row 40, liked: score" in capsys.readouterr().out
 
 
+def test_bad_rows_are_left_out_and_the_others_keep_their_numbers(capsys):
+    lines = films(40, seed=5).drop("stars", "counts").write_csv().splitlines()
+    minutes = lines[0].split(",").index("minutes")
+    worse = lines[3].split(",")
+    worse[minutes] = "many"
+    Path("bad.csv").write_text("\n".join([*lines[:3], ",".join(worse), *lines[4:]]) + "\n")
+    Path("good.csv").write_text("\n".join([*lines[:3], *lines[4:]]) + "\n")
+    words = ["two", "--data", "bad.csv"]
+    assert main(["explain", *words, "--row", "7"]) == 1
+    skipping = [*words, "--bad-rows", "skip"]
+    row = explained([*skipping, "--row", "7"], capsys)["explained"][0]
+    same = explained(["two", "--data", "good.csv", "--row", "6"], capsys)["explained"][0]
+    assert (row["row"], row["labels"]) == (7, same["labels"])
+    assert main(["explain", *skipping, "--row", "3"]) == 1
+    assert "row 3 is not what it should be" in capsys.readouterr().err
+    assert explained(skipping, capsys)["rows"] == 39
+
+
 def test_raw_rows_with_labels_are_measured(capsys):
     films(80, seed=6).drop("stars", "counts").write_csv("day.csv")
     measured = explained(["two", "--data", "day.csv"], capsys)

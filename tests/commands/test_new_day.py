@@ -101,6 +101,18 @@ def test_training_goes_on_with_a_new_day(capsys, members):
     assert result.evaluations.keys() == run_splits(name)
 
 
+def test_the_report_says_what_does_not_grow(workdir, capsys):
+    days(N, 0, range(6)).write_csv("old.csv")
+    days(200, 1, range(3, 9)).write_csv("new.csv")
+    words = ["--label", "bought", "--run", "run", *FLAGS, "--epochs", "1", "--no-importance"]
+    assert main(["train", "old.csv", "--features", "encoded", *words]) == 0
+    capsys.readouterr()
+    assert main(["train", "new.csv", "--from", "run", "--run", "next", "--epochs", "1"]) == 0
+    expected = "counts and target means stay as the first run fitted them"
+    assert expected in " ".join(capsys.readouterr().err.split())
+    assert expected in " ".join(Path("next/report.html").read_text().split())
+
+
 def test_several_processes_go_on_as_one_does(capfd):
     flags = ["new.csv", "--from", "run", "--epochs", "1", "--no-importance", "--threads", "1"]
     for procs in ("1", "2"):

@@ -1,5 +1,6 @@
 """What a training says to do next can be done."""
 
+import html
 import shlex
 from pathlib import Path
 
@@ -33,6 +34,9 @@ def test_the_next_command_runs(files, data, more, workdir, capsys):
     assert line.startswith("Next: dlrm predict ")
     assert main(shlex.split(line.removeprefix("Next: dlrm "))) == 0
     assert Path("scores.parquet").is_file()
+    page = html.unescape(Path("run $1 'x'", "report.html").read_text())
+    assert line.removeprefix("Next: ") in page
+    assert "RAW" not in page
 
 
 def test_without_a_file_the_run_is_measured(workdir, capsys):

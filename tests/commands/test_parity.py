@@ -74,7 +74,7 @@ def test_what_rounding_does_not_explain_fails(clicks, workdir, monkeypatch, caps
         return [Outcome(way, (0.0,) * 24) for way in ways]
 
     monkeypatch.setattr(command, "_launch", off)
-    monkeypatch.setattr(command, "ORDERS", 2)
+    monkeypatch.setattr(command, "ORDERS", (1, 1))
     words = ["parity", "--data", str(clicks.path), "--procs", "2", "--steps", "24", "--json"]
     words += ["--sharding", "table", "--optim", "sgd", "--optim.warmup-steps", "0"]
     assert main(words) == 1
@@ -95,6 +95,9 @@ def test_verdicts():
     assert verdict(OFF) == "different"
     assert verdict(OFF, reordered=(ONE, ONE)) == "different"
     assert verdict(OFF, reordered=(ONE, (0.7, 0.6, 0.504, 0.405))) == "rounding"
+    # A last digit in an early step, where rounding has one too, and long before it goes off.
+    noisy = (0.7, 0.6 + 4e-7, 0.5, 0.405)
+    assert verdict((0.7, 0.6 + 2e-6, 0.5, 0.4), reordered=(noisy,)) == "rounding"
     # Sooner than rounding shows, or by more.
     assert verdict((0.702, 0.6, 0.5, 0.4), reordered=(OFF,)) == "different"
     assert verdict((0.7, 0.6, 0.5, 0.6), reordered=(OFF,)) == "different"

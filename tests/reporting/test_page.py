@@ -199,7 +199,6 @@ def test_commands_are_quoted_for_a_shell(tmp_path: Path) -> None:
     assert "dlrm train demo --run runs/demo --optim.lr 0.2 --data 'my log; rm.txt'" in found.texts
     assert f"dlrm train --run '{folder}' --resume" in found.texts
     assert f"dlrm eval '{folder}' --split test" in found.texts
-    assert f"dlrm predict '{folder}' RAW --out scores.parquet" in found.texts
 
 
 def test_text_of_a_run_stays_text(tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ def test_logits_stay_with_their_samples():
     expected = model(batch)
     orders = []
     for _ in range(2):
-        assert torch.equal(other(batch), expected)
+        # But for the last bits.
+        torch.testing.assert_close(other(batch), expected, rtol=1e-6, atol=0)
         orders.append(tuple(model.seen))
     labels = batch.labels.flatten().tolist()
     assert sorted(orders[0]) == labels

@@ -1,17 +1,19 @@
 """`dlrm explain`: which columns matter to a trained model, over many rows and in single ones."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 
 from dlrm import terminal
 from dlrm.commands.evaluate import whole
 from dlrm.commands.explain_result import ExplainResult
 from dlrm.commands.flags import Data
+from dlrm.data.bad_rows import OnBadRow
 from dlrm.data.encoded import Encoded
 from dlrm.data.features.features import Features
 from dlrm.data.raw_columns import rows_of
@@ -28,6 +30,9 @@ from dlrm.training.ensemble import model_name
 from dlrm.training.importance import REPEATS, ROWS, SAMPLES, importance, row_effects
 from dlrm.training.predictor import Predictor
 
+Block = tuple[Split | Encoded | None, NDArray[np.bool_]]
+"""The good ones of some rows, and which of these they are."""
+
 
 def explain(
     run: Annotated[Path | str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
@@ -37,6 +42,7 @@ def explain(
     row: Annotated[Sequence[int], tyro.conf.UseAppendAction] = (),
     rows: int = ROWS,
     repeats: int = REPEATS,
+    bad_rows: OnBadRow = "error",
     device: DeviceName = "auto",
 ) -> ExplainResult:
     """Say which columns matter to the best model of a run, on many rows or in single ones.
@@ -54,6 +60,8 @@ def explain(
         row: A row to explain, counted from 1; may be given several times.
         rows: Rows to measure on at most, drawn at random.
         repeats: How often each column is exchanged among them.
+        bad_rows: Stop at a raw row that is not what it should be, or leave it out; rows of files
+            keep their numbers.
         device: Where the model computes; auto is a GPU where there is one.
 
     Raises:
@@ -75,7 +83,9 @@ def explain(
     measured, explained = None, []
     raw = data is not None and (is_frame(data) or not (Path(data) / MANIFEST_FILE).is_file())
     if row:
-        blocks = _blocks(data, features) if raw else [_split(opened, data, split)]
+        blocks = (
+            _blocks(data, features, bad_rows) if raw else _all_good([_split(opened, data, split)])
+        )
         asked, first = _asked(blocks, row, features.schema)
         others = _others(opened, first, features.schema)
         explained = [
@@ -83,7 +93,11 @@ def explain(
             for number in row
         ]
     else:
-        source = _labelled(opened, data, features) if raw else _split(opened, data, split)
+        source = (
+            whole(data, opened, features, bad_rows).split("test")
+            if raw
+            else _split(opened, data, split)
+        )
         with terminal.progress() as bar:
             task = bar.add_task("columns", total=len(features.needed))
             measured = importance(
@@ -119,29 +133,35 @@ def _split(run: Run, data: Any, split: str) -> Split:
     return rows
 
 
-def _labelled(run: Run, data: Any, features: Features) -> Split:
-    """Return all raw rows, which have labels."""
-    return whole(data, run, features, "error").split("test")
-
-
-def _blocks(data: Any, features: Features) -> Iterable[Encoded]:
-    """Return raw rows, whether they have labels or not."""
+def _blocks(data: Any, features: Features, bad_rows: OnBadRow) -> Iterator[Block]:
+    """Yield raw rows, whether they have labels or not."""
     if is_frame(data):
-        return encode_pieces(features, data)
-    return FileRows(features, named_files([data])).read()
+        yield from _all_good(encode_pieces(features, data))
+        return
+    for block in FileRows(features, named_files([data]), bad_rows).blocks():
+        yield block.encoded, block.good
+
+
+def _all_good(blocks: Iterable[Split | Encoded]) -> Iterator[Block]:
+    for block in blocks:
+        yield block, np.ones(len(block), np.bool_)
 
 
 def _asked(
-    blocks: Iterable[Split | Encoded], numbers: Sequence[int], schema: Schema
+    blocks: Iterable[Block], numbers: Sequence[int], schema: Schema
 ) -> tuple[dict[int, Encoded], Split | Encoded]:
     """Return the rows of some numbers, counted from 1 over all blocks, and the first block."""
     asked, before, first = {}, 0, None
-    for block in blocks:
+    for block, good in blocks:
         first = block if first is None else first
         for number in numbers:
-            if 0 < number - before <= len(block):
-                asked[number] = rows_of(block, np.array([number - before - 1]), schema)
-        before += len(block)
+            place = number - before - 1
+            if not 0 <= place < len(good):
+                continue
+            if block is None or not good[place]:
+                raise DatasetError(f"row {number} is not what it should be, and was left out")
+            asked[number] = rows_of(block, np.array([good[:place].sum()]), schema)
+        before += len(good)
     if absent := [number for number in numbers if number not in asked]:
         raise DatasetError(f"there is no row {absent[0]}: they are numbered 1 to {before}")
     assert first is not None

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, TypeVar, get_args
 
@@ -38,9 +39,9 @@ SHARDINGS: tuple[Sharding, ...] = ("auto", *get_args(Kind))
 SAMPLES = 128
 """Of a batch, at most: the fewer inputs ReLUs have, the more seldom one of them is 0 but for
 rounding."""
-ORDERS = 8
+ORDERS = (8, 24)
 """In which one process takes the samples of its batches, where losses are off: in each step that
-rounding can turn, most likely one of them turns it too."""
+rounding can turn, most likely one of the first turns it too. Where they do not, so many follow."""
 WORK = "work.json"
 
 
@@ -185,17 +186,18 @@ def parity(
             recipe=recipe, config=config, steps=steps, tolerance=tolerance, alone=alone,
             reordered={}, outcomes=tuple(outcomes),
         )  # fmt: skip
-        off = {outcome.variant.optimizer for outcome in compared.with_verdict("different")}
-        for optimizer in optimizers:
-            if optimizer not in off:
-                continue
-            others = (
+        seeds = iter(range(sum(ORDERS)))
+        for more in ORDERS:
+            off = {outcome.variant.optimizer for outcome in compared.with_verdict("different")}
+            others = [
                 replace(config, model=reordered.config_of(config.model, seed))
-                for seed in range(ORDERS)
-            )
-            compared.reordered[optimizer] = tuple(
-                _alone(other, plain[optimizer], steps, dataset, folder) for other in others
-            )
+                for seed in islice(seeds, more)
+            ]
+            for optimizer in off:
+                compared.reordered[optimizer] = (
+                    *compared.reordered.get(optimizer, ()),
+                    *(_alone(o, plain[optimizer], steps, dataset, folder) for o in others),
+                )
     if not compared.compared:
         raise ConfigError(str(outcomes[0].refused))
     if html is not None:

@@ -61,6 +61,11 @@ def apply(
         notes += tuple(
             f"{name}: {count:,} new values, {now:,} in all" for name, (count, now) in grown.items()
         )
+        if fixed := [f.name for f in features.features if getattr(f, "counted", None)]:
+            notes += (
+                f"{', '.join(fixed)}: values, counts and target means stay as the first run "
+                "fitted them; to renew them, train anew on the rows of all days",
+            )
     rows, coverage = table.good_rows, Coverage(features)
     return Fitted(
         features=features,

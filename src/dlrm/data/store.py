@@ -162,6 +162,7 @@ class Dataset:
                 for feature in self.manifest["features"]
             ],
             "columns": self.columns,
+            "notes": self.manifest.get("division", []),
             "bad_rows": self.manifest["bad_rows"]["total"],
         }
 

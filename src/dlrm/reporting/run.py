@@ -6,6 +6,7 @@ and each section is made from the record.
 
 import math
 import shlex
+from typing import Any
 from datetime import datetime
 from pathlib import Path
 
@@ -72,11 +73,17 @@ def page(record: Record) -> Page:
 
 def next_words(run: Run) -> list[str]:
     """Return a command that uses a model, on a file that is there: scores, or else metrics."""
-    config = run.config
-    if (file := example_file(config["data"])) is None:
-        return ["dlrm", "eval", str(run.path)]
-    words = ["dlrm", "predict", str(run.path), str(file), "--out", "scores.parquet"]
-    return words + (["--bad-rows", "skip"] if config["prepare"]["bad_rows"] == "skip" else [])
+    return _scoring(run.config, str(run.path)) or ["dlrm", "eval", str(run.path)]
+
+
+def _scoring(config: dict[str, Any], run: str) -> list[str]:
+    """Return a command that scores a file that is there; none where none is."""
+    data, prepare = config.get("data"), config.get("prepare")
+    if not isinstance(data, str) or (file := example_file(data)) is None:
+        return []
+    words = ["dlrm", "predict", run, str(file), "--out", "scores.parquet"]
+    skips = isinstance(prepare, dict) and prepare.get("bad_rows") == "skip"
+    return words + (["--bad-rows", "skip"] if skips else [])
 
 
 def commands(record: Record) -> list[tuple[str, str]]:
@@ -90,12 +97,12 @@ def commands(record: Record) -> list[tuple[str, str]]:
     lines += [
         ("Evaluate it again", ["dlrm", "eval", run, "--split", record.split or "test"]),
         ("Say which columns matter", ["dlrm", "explain", run]),
-        ("Score new rows", ["dlrm", "predict", run, "RAW", "--out", "scores.parquet"]),
+        ("Score rows", _scoring(record.config, run)),
         ("Write this report again", ["dlrm", "report", run]),
     ]
     if record.finals:
         lines.append(("Take it up again, had it been stopped before its end", resume))
-    return [(what, shlex.join(words)) for what, words in lines]
+    return [(what, shlex.join(words)) for what, words in lines if words]
 
 
 def _measured(record: Record) -> list[Section]:

@@ -122,6 +122,7 @@ def data(record: Record) -> list[Any]:
         str(record.dataset[key]) for key in ("source", "path") if record.dataset.get(key)
     ]:
         parts.append(Text(" · ".join(source), "about"))
+    parts += [Text(str(note), "about") for note in record.dataset.get("notes") or ()]
     if splits:
         facts = [_facts(record, counts) for counts in splits.values()]
         rows = [[name, *known.values()] for name, known in zip(splits, facts, strict=True)]

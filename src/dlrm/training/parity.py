@@ -9,6 +9,7 @@ rounding is told from an error: see `Parity.verdict`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 from dlrm.training.config import TrainConfig
@@ -20,8 +21,8 @@ Losses = tuple[float, ...]
 DIVERGED = 10.0
 """Times the first loss, above which a training has diverged: any rounding then ends elsewhere."""
 SIZE, SOON = 10.0, 0.5
-"""Rounding is at most so many times as large as reordered training, and not seen before this share
-of its steps."""
+"""Rounding is in each step at most so many times as large as any reordered training has been by
+then, where its steps are counted from here to step / SOON."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,18 +66,18 @@ class Parity:
         differences = self.differences(outcome)
         if max(differences) <= self.tolerance:
             return "equal"
-        if self.diverged(outcome.variant.optimizer):
+        optimizer = outcome.variant.optimizer
+        if self.diverged(optimizer):
             return "diverged"
-        controls = [
-            self._off(outcome.variant.optimizer, losses)
-            for losses in self.reordered.get(outcome.variant.optimizer, ())
-        ]
-        firsts = [first for control in controls if (first := self._first(control)) is not None]
-        if not firsts or max(differences) > SIZE * max(map(max, controls)):
-            return "different"
-        first = self._first(differences)
-        assert first is not None
-        return "rounding" if first >= SOON * min(firsts) else "different"
+        controls = [self._off(optimizer, losses) for losses in self.reordered.get(optimizer, ())]
+        # What rounding may come to by each step.
+        reached = list(accumulate((max(step) for step in zip(*controls, strict=True)), max))
+        explained = bool(reached) and all(
+            off <= SIZE * reached[min(len(reached), int(step / SOON)) - 1]
+            for step, off in enumerate(differences, start=1)
+            if off > self.tolerance
+        )
+        return "rounding" if explained else "different"
 
     @property
     def compared(self) -> list[Outcome]:
@@ -119,8 +120,3 @@ class Parity:
 
     def _off(self, optimizer: str, losses: Sequence[float]) -> list[float]:
         return [abs(a - b) for a, b in zip(losses, self.alone[optimizer], strict=True)]
-
-    def _first(self, differences: Sequence[float]) -> int | None:
-        """Return the first step beyond the tolerance, counted from 1."""
-        over = (step for step, d in enumerate(differences, start=1) if d > self.tolerance)
-        return next(over, None)
