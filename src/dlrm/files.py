@@ -77,6 +77,13 @@ def replacing(path: Path) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed process was writing into a folder, which no other is writing into."""
+    for path in folder.glob(f".*{TEMPORARY}"):
+        if path.is_file() or path.is_symlink():
+            path.unlink()
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that readers see the old content or the new, never a part."""
     with replacing(path) as temporary:

@@ -105,7 +105,7 @@ def test_the_report_says_what_does_not_grow(workdir, capsys):
     days(N, 0, range(6)).write_csv("old.csv")
     days(200, 1, range(3, 9)).write_csv("new.csv")
     words = ["--label", "bought", "--run", "run", *FLAGS, "--epochs", "1", "--no-importance"]
-    assert main(["train", "old.csv", "--features", "encoded", *words]) == 0
+    assert main(["train", "old.csv", "--prepare.features.target-means", *words]) == 0
     capsys.readouterr()
     assert main(["train", "new.csv", "--from", "run", "--run", "next", "--epochs", "1"]) == 0
     expected = "counts and target means stay as the first run fitted them"

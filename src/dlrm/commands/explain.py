@@ -13,13 +13,13 @@ from dlrm import terminal
 from dlrm.commands.evaluate import whole
 from dlrm.commands.explain_result import ExplainResult
 from dlrm.commands.flags import Data
-from dlrm.data.bad_rows import OnBadRow
 from dlrm.data.encoded import Encoded
 from dlrm.data.features.features import Features
 from dlrm.data.raw_columns import rows_of
 from dlrm.data.resolve import named_files
 from dlrm.data.scoring import FileRows, encode_pieces
 from dlrm.data.sources.frame import is_frame
+from dlrm.data.sources.source import OnBadRow
 from dlrm.data.store import MANIFEST_FILE, Dataset, Split
 from dlrm.errors import ConfigError, DatasetError, RunError
 from dlrm.run import Run

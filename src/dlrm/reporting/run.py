@@ -6,9 +6,9 @@ and each section is made from the record.
 
 import math
 import shlex
-from typing import Any
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from dlrm.data.resolve import example_file
 from dlrm.errors import RunError

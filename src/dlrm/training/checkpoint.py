@@ -154,17 +154,28 @@ def save(
     finally:
         if world.first:
             shutil.rmtree(temporary, ignore_errors=True)
-    for old in steps(folder)[:-keep] if world.first else ():
-        if old != progress.best_step:
-            shutil.rmtree(folder / f"step-{old:09d}")
+    if world.first:
+        remove_old(folder, keep, progress.best_step)
     return target
+
+
+def remove_old(folder: Path, keep: int, best_step: int | None) -> None:
+    """Remove all checkpoints but the newest `keep` and the best, and what was never finished."""
+    for old in steps(folder)[:-keep]:
+        if old != best_step:
+            path = folder / f"step-{old:09d}"
+            # At once, so that nothing half removed is taken for a checkpoint.
+            path.rename(folder / f".{path.name}.tmp")
+    for stale in folder.glob(".*.tmp"):
+        stale.unlink() if stale.is_symlink() else shutil.rmtree(stale)
 
 
 def _make(folder: Path, temporary: Path, files: dict[str, dict[str, Whole]]) -> None:
     """Make a checkpoint's files, with room for what is to be written."""
     folder.mkdir(exist_ok=True)
-    for stale in folder.glob(".*.tmp"):
-        stale.unlink() if stale.is_symlink() else shutil.rmtree(stale)
+    if temporary.is_symlink():
+        temporary.unlink()
+    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     for name, tensors in files.items():
         create(temporary / f"{name}.safetensors", tensors)

@@ -1,6 +1,7 @@
 """One run of a config, from a fresh directory to its evaluations."""
 
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -13,6 +14,7 @@ from torch import nn
 from dlrm.data.features.features import Features
 from dlrm.data.store import Dataset
 from dlrm.errors import DivergedError, Interrupted, RunError
+from dlrm.files import remove_unfinished
 from dlrm.json_file import write_sealed
 from dlrm.metrics import Metrics
 from dlrm.parallel.world import ALONE, World
@@ -131,6 +133,10 @@ def fit(
         DlrmError: See `dlrm.training.loop.fit`.
 
     """
+    if resume and not run.silent:
+        remove_unfinished(run.path)
+        # A line that was half written would spoil the next one.
+        run.rewind(sys.maxsize)
     if config.ensemble == 1:
         title = title or "training"
         return loop.fit(config, dataset, run, resume=resume, title=title, world=world)

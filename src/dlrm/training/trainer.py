@@ -147,6 +147,10 @@ class Trainer:
             self.draws,
         )
         progress.seen.task = self.dataset.schema.task
+        if self.world.first:
+            # A process may have been killed before it had.
+            folder = checkpoint.folder(self.run)
+            checkpoint.remove_old(folder, self.config.checkpoint.keep, progress.best_step)
         if not progress.finished:
             self.run.rewind(progress.step)
             processes = {"processes": self.world.size} if self.world.size > 1 else {}
