@@ -188,6 +188,13 @@ def test_a_loss_that_diverges_tells_nothing(grown):
     assert "smaller --optim.lr" in conclusion(found)
 
 
+def test_a_loss_that_leaps_and_comes_back_has_not_diverged():
+    leaps = replace(made((0.7, 9.0, 0.5, 0.41)), alone={"adagrad": (0.7, 9.0, 0.5, 0.4)})
+    assert leaps.verdict(leaps.outcomes[0]) == "different"
+    other = replace(leaps, reordered={"adagrad": ((0.7, 9.0, 0.5, 0.41),)})
+    assert other.verdict(other.outcomes[0]) == "rounding"
+
+
 def test_each_optimizer_has_a_rate_that_suits_it(clicks, workdir, monkeypatch):
     tried = []
 

@@ -10,6 +10,7 @@ rounding is told from an error: see `Parity.verdict`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import isfinite
 from typing import Literal
 
 from dlrm.training.config import TrainConfig
@@ -19,7 +20,8 @@ Verdict = Literal["equal", "rounding", "different", "diverged", "refused"]
 Losses = tuple[float, ...]
 
 DIVERGED = 10.0
-"""Times the first loss, above which a training has diverged: any rounding then ends elsewhere."""
+"""Times the first loss, above which a training has diverged that ends there: any rounding then ends
+elsewhere. Adagrad's first steps may leap as far, and come back."""
 SIZE, SOON = 10.0, 0.5
 """Rounding is in each step at most so many times as large as any reordered training has been by
 then, where its steps are counted from here to step / SOON."""
@@ -106,7 +108,7 @@ class Parity:
     def diverged(self, optimizer: str) -> bool:
         """Return whether the training on one process went off to large losses."""
         losses = self.alone[optimizer]
-        return not max(losses) <= DIVERGED * losses[0]
+        return not (all(map(isfinite, losses)) and losses[-1] <= DIVERGED * losses[0])
 
     @property
     def holds(self) -> bool:
