@@ -106,7 +106,7 @@ def config(device: str, model: str, optimizer: str, storage: str, data: Path) ->
         device=device,
         model=replace(made, **options),
         optim=replace(own().optim, name=optimizer, lr=0.01, embedding_rows="touched"),
-        average=replace(own().average, share=0.5),
+        average=replace(own().average, share=0.5, decay=0.0),
         loader=replace(own().loader, batch_size=64),
         checkpoint=replace(own().checkpoint, every=4, keep=100),
         eval=replace(own().eval, metric="log_loss", patience=0),

@@ -146,6 +146,7 @@ def through_eight_bits(world: World, arguments: tuple[str, ...], x: torch.Tensor
     model = new_model(flags, read_data(flags, rng), world)
     draw_parameters(model, rng, new_generator(flags), numerics=flags.numerics)
     quantize(flags, model, world)
+    assert model.bottom is not None
     return model.bottom(x[slice(*share_of(world).bounds(len(x)))])
 
 
