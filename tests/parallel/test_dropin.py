@@ -115,6 +115,15 @@ def test_uneven_batches_epochs_and_tests(ranks: Ranks, name: str):
     assert_same_lines(lines(ranks, 4, *arguments), one, rounding=1e-6)
 
 
+def test_several_batches_make_one_update(ranks: Ranks):
+    arguments = (*UNEVEN, "--debug-mode", "--mlperf-logging", "--mlperf-grad-accum-iter=3")
+    one, three = (
+        [line for line in printed if not line.startswith(":::MLLOG")]
+        for printed in (ok(*arguments).lines, lines(ranks, 3, *arguments))
+    )
+    assert_same_lines(three, one, rounding=1e-6)
+
+
 @pytest.mark.parametrize("flags", [["--memory-map"], ["--data-sub-sample-rate=0.2"]])
 def test_criteo_is_prepared_once(ranks: Ranks, folder: Path, flags: list[str]):
     log = write_log(folder / "train.txt", 210)

@@ -73,6 +73,24 @@ def test_gradients_are_sums_over_processes(ranks: Ranks, bucket_bytes, uses, set
                     torch.testing.assert_close(mine[name], gradient, rtol=1e-5, atol=1e-6)
 
 
+def accumulated(world: World) -> list[dict[str, Tensor | None]]:
+    """Return the gradients of two backward passes together, and those of one process."""
+    torch.manual_seed(0)
+    net, own = Net(), Net()
+    own.load_state_dict(net.state_dict())
+    sums = GradientSums(net.parameters(), world.group)
+    for step in range(2):
+        sums.of(net(inputs(world.rank, step))).square().sum().backward()
+        for rank in range(world.size):
+            own(inputs(rank, step)).square().sum().backward()
+    return [{name: p.grad for name, p in each.named_parameters()} for each in (net, own)]
+
+
+def test_gradients_of_several_backward_passes_add_up(ranks: Ranks):
+    for sums, expected in ranks.run(accumulated, world=2):
+        torch.testing.assert_close(sums, expected, rtol=1e-5, atol=1e-6)
+
+
 def unused(world: World) -> tuple[Tensor | None, Tensor | None]:
     net = Net()
     sums = GradientSums(net.parameters(), world.group)

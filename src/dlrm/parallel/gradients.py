@@ -25,7 +25,7 @@ class GradientSums:
     """Sums of gradients over processes.
 
     `of(output)` is the output of a model, whose backward pass ends when the gradients of all
-    parameters are those of the whole batch. They have to be let go of before the next one.
+    parameters are those of the whole batch, added to those that were there before.
 
     Args:
         parameters: That every process has, in the order in which the model uses them. They become
@@ -52,7 +52,7 @@ class GradientSums:
     def _start(self, _: Tensor) -> None:
         """Begin the backward pass of the model, at whose end all sums are waited for."""
         for bucket in self._buckets:
-            bucket.missing = set(range(len(bucket.parameters)))
+            bucket.clear()
         self._active, self._begun = True, 0
         Variable._execution_engine.queue_callback(self._finish)
 
@@ -90,6 +90,8 @@ class _Bucket:
         self._grads = [part.view(parameter.shape) for part, parameter in pairs]
         self.missing: set[int] = set()
         """Parameters whose gradients are not there yet"""
+        self._earlier: dict[int, Tensor] = {}
+        """Gradients of earlier backward passes, which are sums already."""
         self._work: dist.Work | None = None
 
     @torch.no_grad()
@@ -101,11 +103,19 @@ class _Bucket:
         for grad, parameter in zip(self._grads, self.parameters, strict=True):
             parameter.copy_(grad)
 
+    def clear(self) -> None:
+        """Wait for all gradients of a backward pass, and put those of earlier ones aside."""
+        self.missing = set(range(len(self.parameters)))
+        self._earlier.clear()
+        for number, parameter in enumerate(self.parameters):
+            if parameter.grad is not None:
+                self._earlier[number] = parameter.grad.clone()
+                parameter.grad = None
+
     def take(self, number: int, parameter: Tensor) -> None:
         """Copy the gradient of a parameter."""
         assert parameter.grad is not None
-        if parameter.grad is not self._grads[number]:
-            self._grads[number].copy_(parameter.grad)
+        self._grads[number].copy_(parameter.grad)
         self.missing.discard(number)
 
     def begin(self) -> None:
@@ -118,6 +128,8 @@ class _Bucket:
         """Wait for the sum, which then is the gradient of each parameter."""
         assert self._work is not None
         self._work.wait()
+        for number, earlier in self._earlier.items():
+            self._grads[number].add_(earlier)
         for grad, parameter in zip(self._grads, self.parameters, strict=True):
             parameter.grad = grad
 

@@ -22,8 +22,9 @@ from typing import IO
 from dlrm.errors import ConfigError
 from dlrm.parallel.launch_env import BY_US
 
-GRACE_S = 12.0
-"""Given to ranks that lost another one, which need some seconds to find out which."""
+GRACE_S = 30.0
+"""Given to ranks that lost another one, which need some seconds to find out which, more on a busy
+machine."""
 TERM_S = 5.0
 """Between SIGTERM and SIGKILL."""
 CUT = 3
