@@ -83,6 +83,19 @@ def test_recognised(tmp_path, which, capsys):
     )
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.text("0123456789.x", max_size=6), min_size=1, max_size=30))
+def test_a_table_of_one_column(values):
+    """A column alone has no separators to count, and a blank line is a missing value of it."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "t.csv"
+        path.write_text("\n".join(["y", *values]) + "\n")
+        table = TableFiles([path], columns=("y",), reading=Reading(header="yes"))
+        rows = table.table(Path(folder), lambda _: None)
+        (frame,) = rows.blocks(["y"])
+        assert frame["y"].fill_null("").to_list() == values
+
+
 def test_row_names(tmp_path):
     named = [[f'"r {place}"', *row] for place, row in enumerate(ROWS)]
     expected = pl.DataFrame(named, ["column 1", *NAMES], orient="row")

@@ -228,7 +228,8 @@ def _checked(text: Text, out: Path, on_bad_row: OnBadRow) -> Part:
         # Polars fills short lines up with missing values, and takes a blank one for a short one.
         full = cs.by_name(shape.names[-1]).is_not_null()
     more = cs.by_name(_TRAILING).fill_null("") != "" if shape.trailing else pl.lit(value=False)
-    rows, doubted, wide = table.select(pl.len(), (~full).sum(), more.sum()).collect().row(0)
+    counts = table.select(rows=pl.len(), doubted=(~full).sum(), wide=more.sum()).collect()
+    rows, doubted, wide = counts.row(0)
     faults, left_out = list[Fault](), list[int]()
     # Of many rows few are looked at in vain: those whose last value is missing.
     closely = wide or (doubted and not text.is_even(rows))
