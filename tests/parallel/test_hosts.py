@@ -55,7 +55,7 @@ def steps(folder: Path) -> int:
 
 def test_two_hosts_and_the_cable_between_them(tmp_path: Path):
     with two_hosts() as pair:
-        processes = start(pair, tmp_path, timeout_s=3)
+        processes = start(pair, tmp_path, timeout_s=5)
         go_on(tmp_path, processes, lambda: True)
 
         pair[0].lose()
@@ -74,5 +74,5 @@ def test_two_hosts_and_the_cable_between_them(tmp_path: Path):
             said = (tmp_path / f"error-{rank}").read_text()
             assert f"WorldError: rank {other} (host {pair[other].name}, process" in said
             # Of two exchanges at once one times out, and takes the other with it.
-            why = "Timed out( waiting 3000ms|, with another exchange)"
+            why = "Timed out( waiting 5000ms|, with another exchange)"
             assert re.search(f"no longer answers: {why}", said)

@@ -71,7 +71,7 @@ class Case:
     features: tuple[Feature, ...] = ONE_HOT
     labels: tuple[str, ...] = ("label",)
     weights: bool = False
-    steps: int = 16
+    steps: int = 50
     dtype: torch.dtype = torch.float32
     clip: float = 0.0
 
@@ -178,16 +178,13 @@ FEATURES = {"one-hot": ONE_HOT, "lists": LISTS, "mixed": MIXED}
 
 
 @pytest.mark.parametrize("features", FEATURES)
+@pytest.mark.parametrize("optim", ["sgd", "adagrad", "rowwise_adagrad"])
 @pytest.mark.parametrize("sharding", ["auto", "table", "row", "column", "replicate"])
-def test_however_tables_are_sharded_the_losses_are_the_same(ranks: Ranks, sharding, features):
-    world = {"one-hot": 4, "lists": 3, "mixed": 2}[features]
-    check(ranks, Case(sharding=sharding, features=FEATURES[features]), (world,))
-
-
-@pytest.mark.parametrize("optim", ["adagrad", "rowwise_adagrad"])
-@pytest.mark.parametrize("sharding", ["auto", "table", "row", "column", "replicate"])
-def test_whatever_optimizes_them_the_losses_are_the_same(ranks: Ranks, sharding, optim):
-    check(ranks, Case(optim=optim, sharding=sharding, features=MIXED), (3,))
+def test_however_tables_are_sharded_the_losses_are_the_same(
+    ranks: Ranks, sharding, optim, features
+):
+    worlds = {"one-hot": (2, 4), "lists": (3,), "mixed": (2, 3)}[features]
+    check(ranks, Case(optim=optim, sharding=sharding, features=FEATURES[features]), worlds)
 
 
 @pytest.mark.parametrize("model", sorted(MODELS))
@@ -201,13 +198,13 @@ def test_every_model_learns_the_same(ranks: Ranks, model):
 @pytest.mark.parametrize("weights", [False, True])
 def test_several_labels_and_weights_are_learnt_the_same(ranks: Ranks, model, weights):
     case = Case(model=model, features=MIXED, labels=("click", "purchase"), weights=weights)
-    check(ranks, case, (3,))
+    check(ranks, case, (2, 3))
 
 
 @pytest.mark.parametrize("sharding", ["auto", "table", "row", "column", "replicate"])
 def test_a_sequence_beside_pooled_vectors_is_learnt_the_same(ranks: Ranks, sharding):
     case = Case(model="history", sharding=sharding, features=MIXED, optim="rowwise_adagrad")
-    check(ranks, case, (3,), 2e-6)
+    check(ranks, case, (2, 3), 2e-6)
 
 
 @pytest.mark.parametrize("sharding", ["auto", "table", "row", "column", "replicate"])
@@ -229,9 +226,8 @@ COMPRESSIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("sharding", "features"), [("auto", "one-hot"), ("row", "mixed"), ("column", "mixed")]
-)
+@pytest.mark.parametrize("features", ["one-hot", "mixed"])
+@pytest.mark.parametrize("sharding", ["auto", "row", "column"])
 @pytest.mark.parametrize("compression", sorted(COMPRESSIONS))
 def test_compressed_tables_learn_the_same(ranks: Ranks, compression, sharding, features):
     options = {"tables": TablesConfig(init_std=0.1, **COMPRESSIONS[compression])}
@@ -248,11 +244,11 @@ def test_tables_that_are_trained_for_codes_learn_the_same(ranks: Ranks):
 
 @pytest.mark.parametrize("options", [{"batch_norm": True}, {"interaction": "cat"}])
 def test_options_of_the_model_learn_the_same(ranks: Ranks, options):
-    check(ranks, Case(options=options), (3,), 2e-6)
+    check(ranks, Case(options=options), (2, 3), 2e-6)
 
 
 def test_adam_learns_the_same(ranks: Ranks):
-    check(ranks, Case(optim="adam", features=MIXED), (3,), 1e-5)
+    check(ranks, Case(optim="adam", steps=20, features=MIXED), (3,), 1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -39,7 +39,7 @@ try:
 except (MissingExtraError, ConfigError) as error:
     pytest.skip(str(error), allow_module_level=True)
 
-SIZES, DIM, STEPS, BATCH = (7, 60, 3, 40, 1), 8, 12, 24
+SIZES, DIM, STEPS, BATCH = (7, 60, 3, 40, 1), 8, 50, 24
 EPS = 1e-3
 
 
