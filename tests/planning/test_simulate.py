@@ -19,7 +19,7 @@ from dlrm.planning.simulate import Devices, Step, bounds, step_of
 from dlrm.planning.times import Rates, calibrated, times
 from dlrm.planning.work import Shape
 from dlrm.schema import Schema
-from dlrm.training.config import TrainConfig
+from dlrm.training.config import EvalConfig, TrainConfig
 
 BATCH, DIM = 4096, 16
 MODEL = DLRMConfig(dim=DIM, bottom=(32,), top=(64,))
@@ -162,6 +162,23 @@ def test_a_measured_step_is_what_is_planned_and_simulated(world, step_s, device)
         assert same[-1] is not None
         assert found.step_s == same[-1].total_s
     assert found.train_s == pytest.approx(10 * found.step_s)
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "count"),
+    [({}, 10), ({"per_epoch": 2}, 2), ({"min_steps": 40}, 0.25), ({"every": 3}, 4)],
+)
+def test_a_plan_counts_the_evaluations_and_checkpoints_that_the_run_makes(evaluation, count):
+    # An epoch has ten steps.
+    plan = run(1)
+    config = replace(plan.config, eval=EvalConfig(**evaluation))
+    samples = {"train": 10 * BATCH, "validation": 1000}
+    plan = planned(config, Data(plan.data.schema, samples, {}), plan.world)
+    rates = Rates(1e-3, 1e-6, 0.0, 1e-3, 0.0, False, "zipf")
+    found = times(plan, Devices(DEVICE, Network(Link(25e9, 5e-6))), rates)
+    assert found is not None
+    assert found.evaluation_s == pytest.approx(count * 1000 * rates.evaluation_s)
+    assert found.saving_s == pytest.approx(count * rates.save_s)
 
 
 def test_processes_share_what_the_machine_can_do():

@@ -64,3 +64,6 @@ def test_recipes_are_found_by_name_and_by_module():
 def test_evaluations_are_so_many_an_epoch_and_so_many_steps_apart(settings, steps_per_epoch, due):
     evaluation = EvalConfig(**settings)
     assert [s for s in range(1, 25) if evaluation.is_due(s, steps_per_epoch)] == due
+    in_first_epoch = [step for step in due if step <= steps_per_epoch]
+    expected = len(in_first_epoch) or steps_per_epoch / evaluation.min_steps
+    assert evaluation.evaluations(steps_per_epoch) == pytest.approx(expected)

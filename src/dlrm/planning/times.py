@@ -7,9 +7,6 @@ from dlrm.planning.network import Link, Network
 from dlrm.planning.planned import Planned, planned
 from dlrm.planning.simulate import Bounds, Devices, bounds, step_of
 
-EVALUATIONS = 10
-"""Evaluations of an epoch, unless the config says otherwise."""
-
 
 @dataclass(frozen=True, slots=True)
 class Rates:
@@ -101,8 +98,7 @@ def times(run: Planned, devices: Devices, rates: Rates | None = None) -> Times |
     )
     if rates is None:
         return known
-    every = config.eval.every
-    evaluations = (steps // every + (steps % every > 0)) if every else min(EVALUATIONS, steps)
+    evaluations = config.eval.evaluations(steps)
     scored = evaluations * sum(samples.get(split, 0) for split in config.eval.splits)
     saves = -(-steps // config.checkpoint.every) if config.checkpoint.every else evaluations
     # Each process writes what it has.

@@ -55,12 +55,30 @@ class EvalConfig:
             if getattr(self, name) < 1:
                 raise ConfigError(f"eval.{name} is {getattr(self, name)}: it must be positive")
 
+    def interval(self, steps_per_epoch: int) -> int:
+        """Return the steps from one evaluation to the next."""
+        # Rounded up, so that the tenth of ten falls on the end of the epoch.
+        return self.every or max(self.min_steps, -(-steps_per_epoch // self.per_epoch))
+
     def is_due(self, step: int, steps_per_epoch: int) -> bool:
         """Whether the model is measured after this step, counted from 1."""
-        # Rounded up, so that the tenth of ten falls on the end of the epoch.
-        every = self.every or max(self.min_steps, -(-steps_per_epoch // self.per_epoch))
+        every = self.interval(steps_per_epoch)
         epoch_ends = step % steps_per_epoch == 0
-        return step % every == 0 or (epoch_ends and (self.every > 0 or every <= steps_per_epoch))
+        return step % every == 0 or (epoch_ends and self._at_ends(steps_per_epoch))
+
+    def evaluations(self, steps_per_epoch: int) -> float:
+        """Return how often the model is measured in the first epoch.
+
+        Where epochs may end without an evaluation it is the mean over many epochs.
+        """
+        every = self.interval(steps_per_epoch)
+        if not self._at_ends(steps_per_epoch):
+            return steps_per_epoch / every
+        return -(-steps_per_epoch // every)
+
+    def _at_ends(self, steps_per_epoch: int) -> bool:
+        """Whether every epoch ends with an evaluation."""
+        return self.every > 0 or self.interval(steps_per_epoch) <= steps_per_epoch
 
     def resolve(self, task: Task) -> str:
         """Return the name of the metric that chooses the best model where labels are of this kind.
