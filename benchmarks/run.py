@@ -5,9 +5,9 @@
 DLRM_ORIGINAL may name a clone of facebookresearch/dlrm, DLRM_BEFORE a work tree of another version
 of this project (benchmarks/before_after.py), DLRM_DATA a folder of public tables
 (benchmarks/accuracy.py), and PYTHONPATH folders with FBGEMM, DeepCTR-Torch and FuxiCTR
-(benchmarks/peers.py and dlrm/bench/fbgemm.py say how to install them);
+(benchmarks/peers.py and dlrm/bench/rivals/tables.py say how to install them);
 what is not there is left out, and that is said. Rows are appended below benchmarks/results/. All
-of it takes some 140 minutes on two cores, in which nothing else may run; --quick takes one or two,
+of it takes some 160 minutes on two cores, in which nothing else may run; --quick takes one or two,
 says only whether everything works, and keeps nothing.
 """
 

@@ -26,7 +26,8 @@ from dlrm.parallel.launch_env import LaunchEnv
 from dlrm.parallel.torchrec.probe import probe
 from dlrm.parallel.world import ALONE, World
 from dlrm.planning.placement import Kind, Sharding
-from dlrm.reporting.parity import processes, write
+from dlrm.reporting.page import save
+from dlrm.reporting.parity import page, processes
 from dlrm.training import reordered, variant
 from dlrm.training.config import TrainConfig, from_dict, to_dict
 from dlrm.training.device import resolve_device
@@ -201,7 +202,7 @@ def parity(
     if not compared.compared:
         raise ConfigError(str(outcomes[0].refused))
     if html is not None:
-        write(html, compared)
+        save(page(compared), html)
     return ParityResult(compared, html)
 
 

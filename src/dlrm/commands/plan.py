@@ -30,7 +30,8 @@ from dlrm.planning.quantities import counts, duration, quantity
 from dlrm.planning.scaling import MOST_DEVICES, Scaling, simulated
 from dlrm.planning.simulate import Devices
 from dlrm.planning.times import Rates, calibrated, times
-from dlrm.reporting.plan import write
+from dlrm.reporting.page import save
+from dlrm.reporting.plan import page
 from dlrm.schema import Schema
 from dlrm.training.build import pooling
 from dlrm.training.config import TrainConfig
@@ -254,7 +255,7 @@ def _plan(arguments: Arguments, recipe: str | None) -> PlanResult:
         simulated_basis=basis,
     )
     if arguments.html is not None:
-        write(arguments.html, run, name, steps)
+        save(page(run, name, steps), arguments.html)
     return result
 
 

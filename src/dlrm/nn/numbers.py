@@ -33,8 +33,11 @@ class Numbers(nn.Module):
     source: Tensor
     """(W,) dense feature of each component"""
     shift: Tensor
+    """(W,) t of each component; 0 for a feature that is not piecewise"""
     low: Tensor
+    """(W,) least value: 0, or none for a feature that is not piecewise"""
     high: Tensor
+    """(W,) largest value: 1, or none"""
 
     def __init__(self, schema: Schema):
         super().__init__()
@@ -79,7 +82,9 @@ class NumberVectors(nn.Module):
     last: Tensor
     """(N,) last bin of each feature"""
     low: Tensor
+    """(N,) least share of a bin: 0, or none for a feature that is not piecewise"""
     high: Tensor
+    """(N,) largest share of a bin: 1, or none"""
 
     def __init__(self, schema: Schema, dim: int):
         super().__init__()

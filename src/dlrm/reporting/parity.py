@@ -1,10 +1,8 @@
 """The page of `dlrm parity`: losses of several processes beside those of one."""
 
-from pathlib import Path
-
 from dlrm.reporting.charts.curves import curves, line_keys, scale
 from dlrm.reporting.charts.drawing import COLOR, drawing, labels, level, logarithmic
-from dlrm.reporting.page import Figure, Grid, Key, Page, Section, Table, save
+from dlrm.reporting.page import Figure, Grid, Key, Page, Section, Table
 from dlrm.reporting.series import Window, line
 from dlrm.training.parity import Parity
 from dlrm.training.variant import Outcome
@@ -85,11 +83,6 @@ def page(parity: Parity) -> Page:
             Section("Every way to train", [_table(parity)]),
         ],
     )
-
-
-def write(target: Path, parity: Parity) -> Path:
-    """Write the page into a file and return where it is."""
-    return save(page(parity), target)
 
 
 def _losses(parity: Parity) -> Figure:

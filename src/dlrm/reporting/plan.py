@@ -1,13 +1,12 @@
 """The page of a plan: what lies on each device, and what it does."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from dlrm.planning.placement import Kind, Plan, Shard
 from dlrm.planning.planned import Planned
 from dlrm.planning.scaling import Simulated
 from dlrm.reporting.charts.bars import Piece, stacks
-from dlrm.reporting.page import Figure, Grid, Key, Page, Section, Table, save
+from dlrm.reporting.page import Figure, Grid, Key, Page, Section, Table
 from dlrm.reporting.words import compact
 from dlrm.terminal import human_bytes
 
@@ -65,11 +64,6 @@ def page(run: Planned, name: str, simulated: Sequence[Simulated] = ()) -> Page:
             *([Section("Tables", [_tables(run.plan)])] if run.plan else []),
         ],
     )
-
-
-def write(target: Path, run: Planned, name: str, simulated: Sequence[Simulated] = ()) -> Path:
-    """Write the page into a file and return where it is; arguments as those of `page`."""
-    return save(page(run, name, simulated), target)
 
 
 def _charts(run: Planned) -> list[Figure]:

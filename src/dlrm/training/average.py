@@ -1,4 +1,4 @@
-"""The mean of a model's parameters over the last steps of its training, or exponential.
+"""A running mean of a model's parameters: plain over the last steps of training, or exponential.
 
 At a constant learning rate parameters wander around a good place; their mean lies nearer to it than
 where they happen to stop, and needs no decay of the rate. From its first step on, the mean is what
@@ -25,7 +25,7 @@ from dlrm.optim.config import FEW_PARAMETERS
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AverageConfig:
-    """Which steps are averaged."""
+    """Which steps are averaged, and how."""
 
     share: float = 0.0
     """Last share of all steps over which parameters are averaged, e.g. 0.5; 0 for not. Best with a
@@ -54,12 +54,12 @@ class AverageConfig:
 
 
 class Average:
-    """The running mean of all parameters and buffers of a model, in float32.
+    """The mean of all parameters and buffers of a model, in float32: plain or exponential.
 
     Args:
-        model: That is trained.
-        config: Which steps count.
-        last_step: Of the training; it counts in any case.
+        model: The model that is trained.
+        config: Which steps count, and whether the mean is plain or exponential.
+        last_step: The last step of the training, which counts in any case.
 
     """
 

@@ -34,7 +34,8 @@ class EvalConfig:
     per_epoch: int = 10
     """Evaluations an epoch where `every` is 0."""
     min_steps: int = 1
-    """Where `every` is 0: fewest steps from one to the next, in which epochs may end without."""
+    """Where `every` is 0: fewest steps to the next but at the end of an epoch; shorter epochs may
+    end without one."""
     splits: tuple[Literal["validation", "test"], ...] = ("validation",)
     """Splits to measure then; the first of them chooses the best model, where it has rows."""
     metric: Literal[
@@ -123,7 +124,7 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     """The optimizer."""
     average: AverageConfig = field(default_factory=AverageConfig)
-    """Whether the mean of the parameters over the last steps is kept instead of the last."""
+    """Whether a mean of the parameters over steps is kept instead of the last ones."""
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     """How the training split becomes batches."""
     eval: EvalConfig = field(default_factory=EvalConfig)
