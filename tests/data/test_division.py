@@ -124,6 +124,8 @@ def test_few_groups_are_shared_out_and_said():
 def test_what_cannot_be_divided_so_is_refused():
     with pytest.raises(ConfigError, match="user has one value in all rows"):
         divided({"user": [1, 1]}, group="user")
+    with pytest.raises(ConfigError, match=r"groups user holds List\(Int64\), not one"):
+        divided({"user": [[1, 2], [3]]}, group="user")
     with pytest.raises(InputError, match=r'row 2, column t.*is "soon", expected a time'):
         divided({"t": ["2024-01-01", "soon"]}, time="t")
     skipped = divided({"t": ["2024-01-01", "soon"]}, time="t", bad_rows="skip")

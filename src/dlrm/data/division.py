@@ -167,6 +167,8 @@ def _shares_of_groups(name: str, groups: NDArray[np.int64], where: Places) -> tu
 def _groups(raw: RawTable, name: str) -> NDArray[np.int64]:
     """Return the number of each row's group (n,); a row without one is a group of its own."""
     raw.check_column(name, "column of groups")
+    if (dtype := raw.types[name]).is_nested():
+        raise ConfigError(f"the column of groups {name} holds {dtype}, not one value a row")
     texts = raw.texts(name)
     numbers = texts.rank("dense").cast(pl.Int64).to_numpy().astype(np.float64)
     alone = np.isnan(numbers)

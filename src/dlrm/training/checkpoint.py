@@ -270,13 +270,13 @@ def load(
     _check(path, names, numbers, world)
     with opened(path, file) as stored:
         if (problem := state.model_mismatch(model, stored)) is not None:
-            raise CheckpointError(f"{path} belongs to another model: {problem}")
+            raise CheckpointError(f"{path} belongs to another model: {problem}; {_AGAIN}")
         state.load_model(model, stored)
     progress = Progress(**_known(numbers), draws=draws or Draws(device_of(model)))
     if optimizer is not None:
         with opened(path, "optimizer") as stored:
             if (problem := state.optimizer_mismatch(model, optimizer, stored)) is not None:
-                raise CheckpointError(f"{path} belongs to another optimizer: {problem}")
+                raise CheckpointError(f"{path} belongs to another optimizer: {problem}; {_AGAIN}")
             state.load_optimizer(model, optimizer, stored)
         with opened(path, "progress") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
@@ -375,6 +375,7 @@ def opened(path: Path, name: str) -> Iterator[Any]:
 
 
 ADVICE = "remove its folder to go on from the checkpoint before it"
+_AGAIN = "if an earlier release trained the run, whose models had other parts, train it again"
 
 
 def _damaged(file: Path, error: Exception) -> CheckpointError:

@@ -33,6 +33,7 @@ PANDAS = {
     "half": (pd.Series(Q.astype("float16")), "number"),
     "decimals": (pd.Series([Decimal(f"{x:.3f}") for x in Q]), "number"),
     "durations": (pd.Series([pd.Timedelta(seconds=float(abs(x))) for x in Q]), "number"),
+    "few durations": (pd.Series([pd.Timedelta(hours=int(k) % 5) for k in GROUPS]), "category"),
     "clocks": (pd.Series([time(int(k) % 24, 5) for k in GROUPS]), "number"),
     "days": (pd.Series([date(2024, 1, 1 + int(k)) for k in GROUPS]), "number"),
     "seconds": (pd.Series(DAYS.tz_localize(None).astype("datetime64[s]")), "number"),

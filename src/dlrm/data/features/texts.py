@@ -42,6 +42,9 @@ def as_texts(values: pl.Series) -> pl.Series:
     """
     # Methods of a series take its name for a pattern where it looks like one.
     values = values.alias("")
+    if values.dtype == pl.Duration:
+        # It has no text of its own.
+        values = seconds_of(values)
     if is_text(values):
         values = values.cast(pl.String).str.strip_chars()
         # As Parquet's truth values become texts, whoever wrote the CSV.
