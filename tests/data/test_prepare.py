@@ -444,7 +444,7 @@ def test_the_manifest_is_json_of_the_documented_form(tmp_path):
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest.pop("sha256")
     assert manifest == dataset.manifest
-    assert (manifest["format"], manifest["version"]) == ("dlrm-dataset", 3)
+    assert (manifest["format"], manifest["version"]) == ("dlrm-dataset", 4)
     ids = manifest["splits"]["train"]["arrays"]["ids"]
     assert (ids["dtype"], ids["shape"], ids["bytes"]) == ("<i4", [18, 26], 18 * 26 * 4)
     assert files(tmp_path / "out")[:2] == ["features.json", "manifest.json"]

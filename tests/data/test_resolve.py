@@ -31,6 +31,14 @@ def test_raw_text_is_prepared_once_and_found_again(capsys):
     assert resolve("train.txt").path not in (made.path, other.path)
 
 
+def test_what_another_release_prepared_is_prepared_anew(monkeypatch):
+    write(Path("train.txt"), log(30))
+    with monkeypatch.context() as other_release:
+        other_release.setattr("dlrm.data.resolve.VERSION", 3)
+        before = resolve("train.txt").path
+    assert resolve("train.txt").path != before
+
+
 def test_several_files_and_patterns():
     for day in range(12):
         write(Path(f"day_{day}"), log(3, seed=day))

@@ -53,7 +53,7 @@ def test_arrays_are_mapped_and_read_only(dataset):
         "ids.bin",
         "labels.bin",
     ]
-    assert dataset.manifest["version"] == VERSION == 3
+    assert dataset.manifest["version"] == VERSION == 4
 
 
 def test_empty_splits_have_their_shape(dataset):
@@ -115,17 +115,17 @@ def altered(dataset: Dataset, **values) -> Path:
     return dataset.path
 
 
-@pytest.mark.parametrize("version", [0, 1, 2, "3"])
+@pytest.mark.parametrize("version", [0, 1, 2, 3, "4"])
 def test_former_versions_are_prepared_again(dataset, version):
-    with pytest.raises(DatasetError, match=rf"version {version}, .* reads 3; prepare it again"):
+    with pytest.raises(DatasetError, match=rf"version {version}, .* reads 4; prepare it again"):
         Dataset.open(altered(dataset, version=version))
 
 
 def test_manifests_that_cannot_be_read(dataset, tmp_path):
-    with pytest.raises(DatasetError, match="version 4, this release reads 3; upgrade opendlrm"):
-        Dataset.open(altered(dataset, version=4))
+    with pytest.raises(DatasetError, match="version 5, this release reads 4; upgrade opendlrm"):
+        Dataset.open(altered(dataset, version=5))
     with pytest.raises(DatasetError, match='format "parquet", expected "dlrm-dataset"'):
-        Dataset.open(altered(dataset, version=3, format="parquet"))
+        Dataset.open(altered(dataset, version=4, format="parquet"))
     with pytest.raises(DatasetError, match="is no manifest of ours"):
         Dataset.open(altered(dataset, format="dlrm-dataset", splits={"train": {}}))
     (dataset.path / "manifest.json").write_text("{half")

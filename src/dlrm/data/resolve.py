@@ -18,7 +18,7 @@ from dlrm.data.sources.criteo import CriteoSource, is_criteo
 from dlrm.data.sources.frame import FrameSource, is_frame
 from dlrm.data.sources.source import Source
 from dlrm.data.sources.table_files import TableFiles, in_folder
-from dlrm.data.store import MANIFEST_FILE, Dataset
+from dlrm.data.store import MANIFEST_FILE, VERSION, Dataset
 from dlrm.errors import ConfigError, InputError, UsageError
 from dlrm.terminal import say
 
@@ -55,7 +55,9 @@ def resolve(
         return Dataset.open(Path(data))
     else:
         source, stem = find_source(str(data), config, None if known is None else known.features)
-    text = json.dumps([source.fingerprint(), options_of(source, config, known)], sort_keys=True)
+    # What another release prepared, it may have read otherwise.
+    made_of = [VERSION, source.fingerprint(), options_of(source, config, known)]
+    text = json.dumps(made_of, sort_keys=True)
     out = cache / f"{stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     prepared = prepare(source, out, config, known=known)
     how = "found again" if prepared.reused else "prepared"

@@ -29,7 +29,7 @@ from dlrm.files import recover
 from dlrm.json_file import read_json
 from dlrm.schema import Schema
 
-FORMAT, VERSION = "dlrm-dataset", 3
+FORMAT, VERSION = "dlrm-dataset", 4
 MANIFEST_FILE, FEATURES_FILE, VOCABULARY_FOLDER = "manifest.json", "features.json", "vocabulary"
 LIST_IDS, LIST_OFFSETS = "list_ids", "list_offsets"
 _AGAIN = "prepare it again (with --force)"
