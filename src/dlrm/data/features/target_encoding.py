@@ -10,7 +10,7 @@ that new rows do not have:
                    value sum to more than those of as many rows of any kind
 
 n counts the rows of the value, a sums its labels, m is the mean label of all and v its variance,
-m (1 - m) where labels are clicks. Of a training row, n is without the row itself in the log count;
+m (1 - m) where labels are clicks; where no label differs, the score is 0. Of a training row, n is without the row itself in the log count;
 in the others n, a, m and v are without the rows of its fold. All are centred and scaled by the
 training rows.
 
@@ -27,6 +27,9 @@ from numpy.typing import NDArray
 from dlrm.data.features.column import Values
 
 Numbers = NDArray[np.float64]
+
+LABEL_PRECISION = 1e-6
+"""Share of their mean by which labels, which are float32, differ at least where they do."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,8 +100,10 @@ def encoding(
         case _:
             if moments.variance is None:
                 return (label_sum - count * m) / np.sqrt((count + 1) * m * (1 - m))
-            variance = np.maximum(moments.variance, 1e-300)
-            return (label_sum - count * m) / np.sqrt((count + 1) * variance)
+            # Of equal labels rounding leaves a trace of a variance, and of a difference.
+            vary = moments.variance > (LABEL_PRECISION * np.asarray(m)) ** 2
+            deviation = np.sqrt((count + 1) * np.where(vary, moments.variance, 1.0))
+            return np.where(vary, (label_sum - count * m) / deviation, 0.0)
 
 
 def outside_fold(
