@@ -201,6 +201,33 @@ def test_what_is_measured_here_is_what_is_simulated(clicks, monkeypatch, workdir
     assert alone["step_s"] == pytest.approx(0.01)
 
 
+@pytest.mark.parametrize("procs", ["1", "2"])
+def test_what_does_not_fit_is_measured_all_the_same(monkeypatch, workdir, procs):
+    """As it would be with room: how long an epoch is says whether room is worth it."""
+    rates = Rates(0.01, 1e-6, 1e-6, 1e-3, 1e-9, capped=True, ids="zipf")
+    monkeypatch.setattr(speed, "measure", lambda *_, **__: rates)
+    monkeypatch.setattr(plan, "known", machine)
+    words = ["--arch", "criteo-terabyte", "--procs", procs]
+    small, large = (planning(*words, "--device-memory", size) for size in ("2GB", "200GB"))
+    assert (small["fits"], large["fits"]) == (False, True)
+    for name in ("step_s", "exchange_s", "epoch_s", "evaluation_s"):
+        assert small[name] == pytest.approx(large[name], rel=0.2), name
+    assert small["step_s"] >= 0.01
+    assert small["basis"] == "measured"
+
+
+def test_evaluations_are_as_many_as_training_has(clicks, monkeypatch, workdir):
+    rates = Rates(0.01, 1e-3, 0.0, 1e-3, 0.0, capped=False, ids="data")
+    monkeypatch.setattr(speed, "measure", lambda *_, **__: rates)
+    words = ["--data", str(clicks.path), "--loader.batch-size", "64"]
+    often = planning(*words)
+    seldom = planning(*words, "--eval.per-epoch", "2")
+    spread = planning(*words, "--eval.min-steps", "1000000")
+    assert seldom["saving_s"] == pytest.approx(2e-3)
+    assert seldom["evaluation_s"] < often["evaluation_s"] / 2
+    assert spread["saving_s"] < 1e-3
+
+
 def test_what_has_no_meaning_is_said(capsys):
     for words, message in (
         (["--arch", "criteo-exabyte"], "choose one of: criteo-kaggle, criteo-terabyte"),

@@ -253,8 +253,9 @@ def _basis(run: Planned, times: Times) -> str:
     text = f"measured here: {short(rates.step_s)} a step"
     if run.world.size > 1:
         samples = -(-run.config.loader.batch_size // run.world.size)
+        how = "with room for the tables" if run.plan is None else "as --simulate has it"
         text += (
-            f" of {samples:,} samples; {short(times.step_s)} as --simulate has it, with "
+            f" of {samples:,} samples; {short(times.step_s)} {how}, with "
             f"{short(times.exchange_s)} exchange"
         )
     if rates.ids != "data":

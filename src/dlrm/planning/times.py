@@ -7,6 +7,9 @@ from dlrm.planning.network import Link, Network
 from dlrm.planning.planned import Planned, planned
 from dlrm.planning.simulate import Bounds, Devices, bounds, step_of
 
+UNLIMITED = 1 << 60
+"""Bytes of memory in which every run fits."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rates:
@@ -66,7 +69,7 @@ def calibrated(run: Planned, device: Device, step_s: float) -> Device:
         step_s: Seconds of a step of one process' samples, with all tables.
 
     """
-    alone = replace(run.world, size=1, memory_bytes=1 << 60)
+    alone = replace(run.world, size=1, memory_bytes=UNLIMITED)
     batch_size = -(-run.config.loader.batch_size // run.world.size)
     config = replace(run.config, loader=replace(run.config.loader, batch_size=batch_size))
     step = step_of(planned(config, run.data, alone), Devices(device, Network(Link(1.0))))
@@ -75,7 +78,10 @@ def calibrated(run: Planned, device: Device, step_s: float) -> Device:
 
 
 def times(run: Planned, devices: Devices, rates: Rates | None = None) -> Times | None:
-    """Return the times of a run; None where its tables do not fit.
+    """Return the times of a run.
+
+    Where its tables do not fit, those that it would have with room for them, if they were measured,
+    and None of devices that are only described.
 
     Args:
         run: What is planned.
@@ -83,7 +89,10 @@ def times(run: Planned, devices: Devices, rates: Rates | None = None) -> Times |
         rates: What was measured there; None of devices that are only described.
 
     """
-    step, limits = step_of(run, devices), bounds(run, devices)
+    placed = run
+    if run.plan is None and rates is not None:
+        placed = planned(run.config, run.data, replace(run.world, memory_bytes=UNLIMITED))
+    step, limits = step_of(placed, devices), bounds(placed, devices)
     if step is None or limits is None:
         return None
     config, samples = run.config, run.data.samples
