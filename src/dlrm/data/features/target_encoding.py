@@ -10,9 +10,9 @@ that new rows do not have:
                    value sum to more than those of as many rows of any kind
 
 n counts the rows of the value, a sums its labels, m is the mean label of all and v its variance,
-m (1 - m) where labels are clicks; where no label differs, the score is 0. Of a training row, n is without the row itself in the log count;
-in the others n, a, m and v are without the rows of its fold. All are centred and scaled by the
-training rows.
+m (1 - m) where labels are clicks; where no label differs, the score is 0. Of a training row, n is
+without the row itself in the log count; in the others n, a, m and v are without the rows of its
+fold. All are centred and scaled by the training rows.
 
 Source of out-of-fold and smoothed target means: Micci-Barreca, "A preprocessing scheme for
 high-cardinality categorical attributes", SIGKDD Explorations 2001.
