@@ -120,11 +120,14 @@ class _Lines(Progress):
 
 
 def table(title: str | None, *columns: str) -> Table:
-    """Return an empty table: the first column is text, the others are numbers."""
+    """Return an empty table: the first column is text, the others are numbers.
+
+    On a narrow screen cells go on in another line, and lose nothing.
+    """
     grid = Table(title=title, title_justify="left", header_style="bold")
     for position, column in enumerate(columns):
         first = position == 0
-        grid.add_column(column, justify="left" if first else "right", no_wrap=first)
+        grid.add_column(column, justify="left" if first else "right", overflow="fold")
     return grid
 
 
