@@ -67,7 +67,7 @@ def build(
 
     """
     device = device or resolve_device(config.device, world.local_rank, world.local_size)
-    model = _model(config, schema, precision.resolve(config.precision))
+    model = untrained(config, schema, precision.resolve(config.precision))
     if world.size == 1 and config.engine == "dlrm":
         model = materialize(model, device)
         return Built(model, model, None)
@@ -122,11 +122,11 @@ def plan_of(
 
     """
     with torch.device("meta"):
-        model = _model(config, schema, "fp32")
+        model = untrained(config, schema, "fp32")
     return _planned(config, model, world, pooling)
 
 
-def _model(config: TrainConfig, schema: Schema, dtype: ComputeDtype) -> nn.Module:
+def untrained(config: TrainConfig, schema: Schema, dtype: ComputeDtype) -> nn.Module:
     """Return the model of a run, whose tables have no memory yet."""
     model = config.model.build(schema, dtype)
     if schema.task == "regression":
