@@ -7,25 +7,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlrm.batch import Batch
-from dlrm.compat.batches import WHOLE, Data, Share
+from dlrm.compat.batches import Data
+from dlrm.compat.engine import bounded
 from dlrm.compat.flags import Flags
-from dlrm.compat.measures import correct, measure_accuracy, thresholded
+from dlrm.compat.measures import correct, measure_accuracy
 from dlrm.errors import DatasetError
-from dlrm.models.dlrm import DLRM, DLRMConfig
 from dlrm.parallel.world import ALONE
 from dlrm.schema import Schema
 
 SCHEMA = Schema.one_hot(1, [2], ["table 0"])
 
 
-class Dense(DLRM):
-    """A model whose logits are its dense feature."""
-
-    def __init__(self):
-        super().__init__(SCHEMA, DLRMConfig(dim=1, bottom=(), top=()))
-
-    def forward(self, batch: Batch) -> torch.Tensor:
-        return batch.dense
+def dense(batch: Batch) -> torch.Tensor:
+    """Return the dense feature as the logits."""
+    return batch.dense
 
 
 @dataclass
@@ -35,8 +30,8 @@ class Fixed:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def read(self, start: int = 0, share: Share = WHOLE) -> Iterator[Batch]:
-        yield from map(share.of, self.batches[start:])
+    def read(self, start: int = 0) -> Iterator[Batch]:
+        yield from self.batches[start:]
 
 
 def batch(logits: list[float], labels: list[float]) -> Batch:
@@ -55,7 +50,7 @@ def data(*batches: Batch) -> Data:
 )
 def test_loss_threshold_clamps_probabilities(logits: list[float], threshold: float):
     samples = batch(logits, [0.0] * len(logits))
-    found = thresholded(Flags(loss_threshold=threshold), Dense())(samples).sigmoid()
+    found = bounded(Flags(loss_threshold=threshold), samples.dense).sigmoid()
     expected = torch.tensor(logits)[:, None].sigmoid().clamp(threshold, 1 - threshold)
     assert torch.allclose(found, expected, rtol=1e-5, atol=1e-7)
 
@@ -64,7 +59,7 @@ def test_loss_threshold_clamps_probabilities(logits: list[float], threshold: flo
 def test_a_threshold_outside_of_0_to_1_has_no_effect(threshold: float):
     samples = batch([-20.0, 20.0], [0.0, 1.0])
     flags = Flags(loss_threshold=threshold)
-    assert torch.equal(thresholded(flags, Dense())(samples), samples.dense)
+    assert torch.equal(bounded(flags, samples.dense), samples.dense)
 
 
 def test_what_is_correct():
@@ -76,17 +71,17 @@ def test_what_is_correct():
 
 def test_accuracy_is_over_samples_not_batches():
     right, wrong = batch([1.0, 1.0, 1.0], [1.0, 1.0, 1.0]), batch([1.0], [0.0])
-    assert measure_accuracy(Flags(), Dense(), data(right, wrong), ALONE) == 0.75
+    assert measure_accuracy(Flags(), dense, data(right, wrong), ALONE) == 0.75
 
 
 def test_number_of_batches_limits_the_test_pass():
     right, wrong = batch([1.0], [1.0]), batch([1.0], [0.0])
     test = data(right, wrong, wrong)
-    assert measure_accuracy(Flags(num_batches=1), Dense(), test, ALONE) == 1.0
-    assert measure_accuracy(Flags(num_batches=2), Dense(), test, ALONE) == 0.5
-    assert measure_accuracy(Flags(num_batches=0), Dense(), test, ALONE) == 1 / 3
+    assert measure_accuracy(Flags(num_batches=1), dense, test, ALONE) == 1.0
+    assert measure_accuracy(Flags(num_batches=2), dense, test, ALONE) == 0.5
+    assert measure_accuracy(Flags(num_batches=0), dense, test, ALONE) == 1 / 3
 
 
 def test_no_samples():
     with pytest.raises(DatasetError, match="no test samples"):
-        measure_accuracy(Flags(), Dense(), data(), ALONE)
+        measure_accuracy(Flags(), dense, data(), ALONE)

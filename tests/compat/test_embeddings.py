@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dlrm.batch import Batch
-from dlrm.compat.embeddings import new_embeddings, table_dimensions
 from dlrm.compat.flags import Flags
+from dlrm.compat.model import new_embeddings, table_dimensions
 from dlrm.nn.concat import ConcatEmbeddings
 from dlrm.nn.embedding import EmbeddingCollection, materialize
 from dlrm.schema import Schema

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batches import draw, history_schema, schemas
-from dlrm.compat.embeddings import WeightedPooling
+from dlrm.compat.model import WeightedPooling
 from dlrm.nn.embedding import Layout, materialize, normal
 from dlrm.nn.quantized import QuantizedCollection, quantize
 

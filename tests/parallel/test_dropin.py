@@ -19,10 +19,11 @@ from numpy.random import RandomState
 from compat.logs import write_log
 from compat.session import GOLDEN, assert_same_lines, ok, read
 from dlrm.batch import Batch, Jagged
-from dlrm.compat.batches import Share
-from dlrm.compat.distributed import own_table, share_of, start, translate
-from dlrm.compat.dlrm_s_pytorch import main, new_model, read_data, run
+from dlrm.compat.batches import own_part
+from dlrm.compat.distributed import start, translate
+from dlrm.compat.dlrm_s_pytorch import main, read_data, run
 from dlrm.compat.flags import Flags, parse
+from dlrm.compat.model import new_model, own_table
 from dlrm.compat.parameters import draw_parameters, new_generator, parameters
 from dlrm.compat.quantization import quantize
 from dlrm.errors import CheckpointError, ConfigError
@@ -152,11 +153,11 @@ def test_quantised_inference(ranks: Ranks, tables: int, layers: int, pooling: li
 def through_eight_bits(world: World, arguments: tuple[str, ...], x: torch.Tensor) -> torch.Tensor:
     """Return what the quantised bottom MLP makes of this process' share of x, a part each."""
     flags, rng = parse(arguments), RandomState(3)
-    model = new_model(flags, read_data(flags, rng), world)
+    model = new_model(flags, read_data(flags, rng).schema, world)
     draw_parameters(model, rng, new_generator(flags), numerics=flags.numerics)
     quantize(flags, model, world)
     assert model.bottom is not None
-    return model.bottom(x[slice(*share_of(world).bounds(len(x)))])
+    return model.bottom(x.tensor_split(world.size)[world.rank])
 
 
 def test_one_scale_for_all_shares(ranks: Ranks):
@@ -239,7 +240,7 @@ def drawn(world: World, arguments: tuple[str, ...], numbers: int) -> tuple[list,
     rng, generator = RandomState(3), new_generator(flags)
     before, embedding.PIECE_NUMBERS = embedding.PIECE_NUMBERS, numbers
     try:
-        model = new_model(flags, read_data(flags, rng), world)
+        model = new_model(flags, read_data(flags, rng).schema, world)
         draw_parameters(model, rng, generator, numerics=flags.numerics)
     finally:
         embedding.PIECE_NUMBERS = before
@@ -277,7 +278,7 @@ def batch(samples: int) -> Batch:
 @pytest.mark.parametrize("samples", [1, 2, 6, 7, 8])
 def test_shares_make_up_the_batch(samples: int):
     whole = batch(samples)
-    shares = [Share(rank, 3).of(whole) for rank in range(3)]
+    shares = [own_part(whole, World(rank, 3)) for rank in range(3)]
     assert torch.equal(torch.cat([share.dense for share in shares]), whole.dense)
     lists = [share.lists for share in shares if share.lists is not None]
     assert whole.lists is not None
@@ -286,7 +287,7 @@ def test_shares_make_up_the_batch(samples: int):
     sizes = tuple(map(len, shares))
     assert all(share.parts == sizes for share in shares)
     assert max(sizes) - min(sizes) <= 1
-    assert Share().of(whole) is whole
+    assert own_part(whole, World()) is whole
 
 
 LAUNCHERS = {

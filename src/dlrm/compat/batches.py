@@ -9,40 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from dlrm.batch import Batch, Jagged
+from dlrm.parallel.world import World
 from dlrm.schema import Schema
 
 Bag = NDArray[np.int64]
 """(k,) ids of one sample in one table."""
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A process' share of each batch: consecutive samples, as even as can be."""
-
-    rank: int = 0
-    size: int = 1
-
-    def parts(self, samples: int) -> tuple[int, ...] | None:
-        """Return how many of a batch's samples each process takes; None where there is but one."""
-        if self.size == 1:
-            return None
-        least, more = divmod(samples, self.size)
-        return tuple(least + (rank < more) for rank in range(self.size))
-
-    def bounds(self, samples: int) -> tuple[int, int]:
-        """Return the first of a batch's samples that this process takes, and the one after."""
-        parts = self.parts(samples) or (samples,)
-        return sum(parts[: self.rank]), sum(parts[: self.rank + 1])
-
-    def of(self, batch: Batch) -> Batch:
-        """Return this share of a batch."""
-        if self.size == 1:
-            return batch
-        return replace(batch.slice(*self.bounds(len(batch))), parts=self.parts(len(batch)))
-
-
-WHOLE = Share()
-"""The share of a process that is alone."""
 
 
 class Batches(Protocol):
@@ -56,8 +27,8 @@ class Batches(Protocol):
         """Return how many batches there are."""
         ...
 
-    def read(self, start: int = 0, share: Share = WHOLE) -> Iterator[Batch]:
-        """Yield a share of each of the batches from number `start` on."""
+    def read(self, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches from number `start` on, the same ones on every process."""
         ...
 
 
@@ -84,3 +55,13 @@ def assemble(
     lists = Jagged(torch.from_numpy(np.concatenate(ordered)), torch.from_numpy(lengths.cumsum()))
     no_ids = torch.empty(len(labels), 0, dtype=torch.int64)
     return Batch(torch.from_numpy(dense), no_ids, torch.from_numpy(labels), lists)
+
+
+def own_part(batch: Batch, world: World) -> Batch:
+    """Return this process' part of a batch: consecutive samples, as evenly as can be."""
+    if world.size == 1:
+        return batch
+    least, more = divmod(len(batch), world.size)
+    parts = tuple(least + (rank < more) for rank in range(world.size))
+    start = sum(parts[: world.rank])
+    return replace(batch.slice(start, start + parts[world.rank]), parts=parts)

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from dlrm.batch import Batch
 from dlrm.compat import criteo_log
-from dlrm.compat.batches import WHOLE, Data, Share
+from dlrm.compat.batches import Data
 from dlrm.compat.criteo_log import KAGGLE_DAYS, Day, OriginalCriteo, raw_files
 from dlrm.compat.flags import Flags
 from dlrm.data.options import PrepareConfig
@@ -45,17 +44,12 @@ class CriteoBatches:
     def __len__(self) -> int:
         return ceil(len(self.order) / self.batch_size)
 
-    def read(self, start: int = 0, share: Share = WHOLE) -> Iterator[Batch]:
-        """Yield a share of each of the batches from number `start` on; the last may be short."""
+    def read(self, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches from number `start` on; the last may be short."""
         for first in range(start * self.batch_size, len(self.order), self.batch_size):
-            whole = self.order[first : first + self.batch_size]
-            rows = whole[slice(*share.bounds(len(whole)))]
-            yield Batch(
-                torch.from_numpy(np.asarray(self.split.dense[rows])),
-                torch.from_numpy(np.asarray(self.split.ids[rows])),
-                torch.from_numpy(self.split.labels[rows].astype(np.float32)),
-                parts=share.parts(len(whole)),
-            )
+            rows = self.order[first : first + self.batch_size]
+            dense, ids = np.asarray(self.split.dense[rows]), np.asarray(self.split.ids[rows])
+            yield Batch.of(dense, ids, self.split.labels[rows])
 
 
 def criteo_data(flags: Flags, rng: RandomState) -> Data:

@@ -1,28 +1,16 @@
-"""The original's distributed mode: who this process is, and where the tables are.
+"""The original's distributed mode: which of the processes of a run this is.
 
 torchrun names a process in RANK, WORLD_SIZE and LOCAL_RANK, launchers of MPI in variables of their
-own. Tables are spread whole over all processes, and the MLPs copied. Each process takes its share
-of every batch, see `Share`, and the first prints what is true of all of them.
+own. Tables are spread whole over all processes, and the MLPs copied. Each process takes its part of
+every batch, and the first prints what is true of all of them.
 """
 
 import os
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
+from collections.abc import Mapping, MutableMapping
 
-from torch import Tensor, nn
-
-from dlrm.compat.batches import WHOLE, Share
 from dlrm.compat.flags import Flags
 from dlrm.errors import ConfigError
-from dlrm.models.dlrm import DLRM
-from dlrm.nn.embedding import Collection, EmbeddingCollection
-from dlrm.parallel.collection import ShardedCollection
-from dlrm.parallel.exchange import Exchange
-from dlrm.parallel.model import ParallelModel, parallelize
 from dlrm.parallel.world import ALONE, World
-from dlrm.planning.placement import plan
-from dlrm.planning.tables import contents
 
 MPI = {
     "RANK": ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK"),
@@ -88,50 +76,3 @@ def start(flags: Flags, variables: MutableMapping[str, str] = os.environ) -> Wor
     if flags.local_rank >= 0:
         variables["LOCAL_RANK"] = str(flags.local_rank)
     return World.from_environment(flags.dist_backend or "gloo", TIMEOUT_S)
-
-
-def share_of(world: World) -> Share:
-    """Return what this process takes of each batch."""
-    return WHOLE if world.size == 1 else Share(world.rank, world.size)
-
-
-@contextmanager
-def silent() -> Iterator[None]:
-    """Print nothing within: another process does."""
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-        yield
-
-
-def spread_tables(model: DLRM, optimizer: str, world: World) -> DLRM:
-    """Spread the tables of a model over the processes, each whole on one of them.
-
-    The tables have no memory yet; the model is changed in place. `optimizer` is the name of what
-    trains it, as this project has it.
-    """
-    if world.size == 1:
-        return model
-    placed = plan(contents(model, optimizer).tables, world.size, sharding="table")
-    return parallelize(model, placed, Exchange(world.rank, world.size, world.exchange))
-
-
-def parallel(model: DLRM, world: World) -> nn.Module:
-    """Return what computes the logits (b,) of this process' share of a batch."""
-    if world.size == 1:
-        return model
-    return ParallelModel(model, spread_collections(model)[0].exchange, world.group)
-
-
-def spread_collections(model: nn.Module) -> list[ShardedCollection]:
-    """Return all collections that are spread."""
-    return [module for module in model.modules() if isinstance(module, ShardedCollection)]
-
-
-def own_table(tables: Collection, t: int) -> Tensor | None:
-    """Return the (rows, D) weight of table t where this process keeps it, a view, else None."""
-    if isinstance(tables, EmbeddingCollection):
-        return tables.table(t)
-    assert isinstance(tables, ShardedCollection)
-    for kept in tables.kept:
-        if kept.shard.table == t:
-            return kept.weight.detach()[kept.place : kept.place + kept.shard.rows]
-    return None

@@ -8,7 +8,7 @@ debug mode takes its random numbers.
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
@@ -18,25 +18,23 @@ from numpy.random import RandomState
 
 from dlrm.compat.batches import Data
 from dlrm.compat.criteo_data import criteo_data
-from dlrm.compat.distributed import parallel, silent, spread_tables, start, translate
-from dlrm.compat.embeddings import new_embeddings, table_dimensions
+from dlrm.compat.distributed import start, translate
+from dlrm.compat.engine import NewEngine, PyTorch
 from dlrm.compat.flags import PROGRAM, Flags, flag, parse
-from dlrm.compat.loop import OPTIMIZERS, load, train
-from dlrm.compat.measures import measure_accuracy, measure_mlperf, thresholded
+from dlrm.compat.loop import train
+from dlrm.compat.measures import measure_accuracy, measure_mlperf
 from dlrm.compat.mlperf import MLLog
-from dlrm.compat.parameters import draw_parameters, new_generator
+from dlrm.compat.model import new_model, table_dimensions
+from dlrm.compat.parameters import draw_parameters, new_generator, parameters
 from dlrm.compat.printing import (
     print_accuracy,
     print_architecture,
     print_batches,
     print_parameters,
 )
-from dlrm.compat.quantization import quantize
 from dlrm.compat.random_data import gaussian, random_data, synthetic, uniform
-from dlrm.errors import ConfigError, DlrmError, WorldError
+from dlrm.errors import DlrmError, WorldError
 from dlrm.files import replacing, write_bytes
-from dlrm.models.dlrm import DLRM, DLRMConfig
-from dlrm.nn.embedding import materialize
 from dlrm.parallel.world import World
 from dlrm.training.rank_zero_first import rank_zero_first
 
@@ -44,33 +42,39 @@ PROFILE_TABLE, PROFILE_TRACE = Path("dlrm_s_pytorch.prof"), Path("dlrm_s_pytorch
 """The names that the original's benchmark scripts look for, in the current folder."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    new_engine: NewEngine = PyTorch,
+    program: str = PROGRAM,
+) -> int:
     """Run a command line and return its exit status.
 
     That is 0, 1 after an error, 2 for wrong flags, or 130 when interrupted.
 
     Args:
         arguments: Without the program's name; None for those of this process.
+        new_engine: What computes.
+        program: Name of the command, which messages begin with.
 
     """
     try:
         translate(os.environ)
         with nullcontext() if _speaks() else redirect_stderr(StringIO()):
-            flags = parse(arguments)
+            flags = parse(arguments, program)
         if missing := flags.not_yet():
-            _complain(f"not yet: {', '.join(missing)}")
+            _complain(program, f"not yet: {', '.join(missing)}")
             return 2
         if flags.activation_function != "relu":
             # As the original does, which says nothing.
-            _complain("--activation-function is without effect: hidden layers have ReLU")
+            _complain(program, "--activation-function is without effect: hidden layers have ReLU")
         with start(flags) as world:
-            run(flags, world)
+            run(flags, world, new_engine)
     except (DlrmError, OSError) as error:
         # The first process may be the one that is gone.
-        _complain(f"error: {error}", always=isinstance(error, WorldError))
+        _complain(program, f"error: {error}", always=isinstance(error, WorldError))
         return 1
     except KeyboardInterrupt:
-        _complain("interrupted")
+        _complain(program, "interrupted")
         return 130
     return 0
 
@@ -80,30 +84,31 @@ def _speaks() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _complain(message: str, *, always: bool = False) -> None:
+def _complain(program: str, message: str, *, always: bool = False) -> None:
     if always or _speaks():
-        print(f"{PROGRAM}: {message}", file=sys.stderr)
+        print(f"{program}: {message}", file=sys.stderr)
 
 
-def run(flags: Flags, world: World) -> None:
+def run(flags: Flags, world: World, new_engine: NewEngine = PyTorch) -> None:
     """Train and test as the flags say, and print what the original prints.
 
     Args:
         flags: Of the run.
         world: The processes of the run, all of which call this; the first prints.
+        new_engine: What computes.
 
     Raises:
         DlrmError: See `dlrm.errors`.
 
     """
-    with nullcontext() if world.first else silent(), world.guard():
+    with nullcontext() if world.first else _silent(), world.guard():
         # A local rank is the one thing that differs.
         given = {flag(name): value for name, value in asdict(flags).items() if name != "local_rank"}
         world.assert_same(given)
-        _run(flags, world)
+        _run(flags, world, new_engine)
 
 
-def _run(flags: Flags, world: World) -> None:
+def _run(flags: Flags, world: World, new_engine: NewEngine) -> None:
     mllog = MLLog(enabled=flags.mlperf_logging)
     mllog.event("cache_clear", True)
     mllog.start("init")
@@ -116,7 +121,7 @@ def _run(flags: Flags, world: World) -> None:
     lengths = {"batches": len(data.train), "test batches": len(data.test)}
     world.assert_same({"rows of the tables": data.schema.num_embeddings, **lengths})
     batches = flags.num_batches if flags.num_batches > 0 else len(data.train)
-    model = new_model(flags, data, world)
+    model = new_model(flags, data.schema, world)
     if flags.debug_mode:
         bottom = [len(data.schema.dense), *flags.arch_mlp_bot[1:]]
         top = [model.interaction.width, *flags.arch_mlp_top]
@@ -124,26 +129,33 @@ def _run(flags: Flags, world: World) -> None:
         print_batches(flags, data, batches)
     draw_parameters(model, rng, new_generator(flags), numerics=flags.numerics)
     if flags.debug_mode:
-        print_parameters("initial parameters (weights and bias):", model, flags.print_precision)
-    if flags.inference_only:
-        if flags.load_model:
-            load(flags, model, None, rng, world)
-        quantize(flags, model, world)
-        print("time/loss/accuracy (if enabled):")
-        print("Testing for inference only")
-        net = thresholded(flags, parallel(model, world))
-        with profiled(flags, world):
+        title = "initial parameters (weights and bias):"
+        print_parameters(title, parameters(model), flags.print_precision)
+    if not flags.inference_only:
+        mllog.settings(flags)
+    engine = new_engine(flags, model, rng, world)
+    with profiled(flags, world):
+        if not flags.inference_only:
+            train(flags, data, engine, batches, world, mllog)
+        else:
+            print("time/loss/accuracy (if enabled):")
+            print("Testing for inference only")
             if flags.mlperf_logging:
-                metrics = measure_mlperf(flags, net, data, world)
+                metrics = measure_mlperf(flags, engine.logits, data, world)
                 print(metrics.line(metrics.auc, metrics.accuracy), flush=True)
             else:
-                accuracy = measure_accuracy(flags, net, data, world)
+                accuracy = measure_accuracy(flags, engine.logits, data, world)
                 print_accuracy(accuracy, accuracy)
-    else:
-        with profiled(flags, world):
-            train(flags, data, model, rng, batches, world, mllog)
-        if flags.debug_mode:
-            print_parameters("updated parameters (weights and bias):", model, flags.print_precision)
+    if flags.debug_mode and not flags.inference_only:
+        title = "updated parameters (weights and bias):"
+        print_parameters(title, engine.parameters(), flags.print_precision)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Print nothing within: the first process does."""
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 @contextmanager
@@ -183,32 +195,6 @@ def read_data(flags: Flags, rng: RandomState) -> Data:
         )
         return random_data(flags, rng, draw_ids)
     return random_data(flags, rng, uniform(rng))
-
-
-def new_model(flags: Flags, data: Data, world: World) -> DLRM:
-    """Return a DLRM of the sizes that the flags name, with its tables spread over the processes."""
-    dim = flags.arch_sparse_feature_size
-    concat = flags.qr_flag and flags.qr_operation == "concat"
-    if flags.arch_mlp_bot[-1] != dim * (1 + concat):
-        raise ConfigError(
-            f"--arch-sparse-feature-size={dim} does not match the last "
-            f"dimension of --arch-mlp-bot, {flags.arch_mlp_bot[-1]}"
-            + (", which must be twice as large with --qr-operation=concat" if concat else "")
-        )
-    if flags.arch_mlp_top[-1] != 1:
-        last = flags.arch_mlp_top[-1]
-        raise ConfigError(f"--arch-mlp-top ends in {last}, expected 1: one probability a sample")
-
-    embeddings = new_embeddings(flags, data.schema)
-    config = DLRMConfig(
-        dim=embeddings.dim,
-        bottom=flags.arch_mlp_bot[1:-1],
-        top=flags.arch_mlp_top[:-1],
-        interaction=flags.arch_interaction_op,  # pyright: ignore[reportArgumentType]
-        self_interaction=flags.arch_interaction_itself,
-    )
-    model = DLRM(data.schema, config, embeddings=embeddings)
-    return materialize(spread_tables(model, OPTIMIZERS[flags.optimizer], world))
 
 
 if __name__ == "__main__":

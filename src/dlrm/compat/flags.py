@@ -248,10 +248,10 @@ def flag(name: str) -> str:
     return "--local_rank" if name == "local_rank" else "--" + name.replace("_", "-")
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
     """Return the parser of the command line, made from the fields of `Flags`."""
     result = argparse.ArgumentParser(
-        prog=PROGRAM, description="Train Deep Learning Recommendation Model (DLRM)"
+        prog=program, description="Train Deep Learning Recommendation Model (DLRM)"
     )
     for f in fields(Flags):
         settings: dict[str, Any] = {"default": f.default, "dest": f.name}
@@ -267,15 +267,16 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def parse(arguments: Sequence[str] | None = None) -> Flags:
+def parse(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> Flags:
     """Return the flags of a command line.
 
     Args:
         arguments: Without the program's name; None for those of this process.
+        program: Its name, in what `--help` says.
 
     Raises:
         SystemExit: With 2, for what the original's parser refuses too, and for `--help` with 0.
         ConfigError: A value has no meaning.
 
     """
-    return Flags(**vars(parser().parse_args(arguments)))
+    return Flags(**vars(parser(program).parse_args(arguments)))

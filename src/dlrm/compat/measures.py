@@ -1,66 +1,26 @@
-"""The original's losses and accuracies, and the metrics of MLPerf.
+"""The original's test passes: its accuracy, and the metrics of MLPerf."""
 
-Losses are of rounded probabilities, not of logits: one that float32 rounds to 0 or 1 has a loss of
-at most 100 and no gradient, where a loss of logits would still pull. Runs that blow up go on
-differently, and what is printed depends on it.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from math import isnan, log, nan
+from math import isnan, nan
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from dlrm.batch import Batch
-from dlrm.compat.batches import Data
-from dlrm.compat.distributed import share_of
+from dlrm.compat.batches import Data, own_part
 from dlrm.compat.flags import Flags
 from dlrm.compat.mlperf import MLLog
 from dlrm.compat.printing import print_accuracy
 from dlrm.errors import DatasetError
 from dlrm.metrics import auc
 from dlrm.parallel.world import World
-from dlrm.training.loss import Loss, mse
 
-
-def original_loss(flags: Flags) -> Loss:
-    """Return `--loss-function`: from logits (B, 1) and their batch to the mean over it."""
-
-    def loss(logits: Tensor, batch: Batch) -> Tensor:
-        probabilities, labels = logits.sigmoid(), batch.labels
-        if flags.loss_function == "mse":
-            return mse(probabilities, labels)
-        if flags.loss_function == "bce":
-            return F.binary_cross_entropy(probabilities, labels)
-        losses = F.binary_cross_entropy(probabilities, labels, reduction="none")
-        return (torch.tensor(flags.loss_weights)[labels.long()] * losses).mean()
-
-    return loss
-
-
-class Thresholded(nn.Module):
-    """`--loss-threshold` t keeps probabilities within [t, 1 - t], by clamping the logits."""
-
-    def __init__(self, net: nn.Module, threshold: float):
-        super().__init__()
-        self.net = net
-        self.bound = log(1 / threshold - 1)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Return the clamped logits (B, 1)."""
-        return self.net(batch).clamp(-self.bound, self.bound)
-
-
-def thresholded(flags: Flags, net: nn.Module) -> nn.Module:
-    """Return what computes the logits (B, 1) that the original takes losses and accuracies of."""
-    if 0.0 < flags.loss_threshold < 1.0:
-        return Thresholded(net, flags.loss_threshold)
-    return net
+Logits = Callable[[Batch], Tensor]
+"""Returns the logits (b, 1) of this process' part of a batch: `Engine.logits`."""
 
 
 def correct(logits: Tensor, labels: Tensor) -> int:
@@ -68,29 +28,31 @@ def correct(logits: Tensor, labels: Tensor) -> int:
     return int((logits.sigmoid().round() == labels).sum())
 
 
-@torch.no_grad()
-def measure_accuracy(flags: Flags, net: nn.Module, data: Data, world: World) -> float:
+def measure_accuracy(flags: Flags, logits: Logits, data: Data, world: World) -> float:
     """Return the share of test samples, of all processes, whose probability rounds to their label.
 
-    All processes call this, with the net that `thresholded` returned.
+    All processes call this.
+
+    Raises:
+        DatasetError: There are no test samples.
+
     """
     right = samples = 0
-    for batch in _test_batches(flags, data, world):
-        right += correct(net(batch), batch.labels)
-        samples += sum(batch.parts or (len(batch),))
-    if not samples:
-        raise _nothing_to_test()
+    for batch in _test_batches(flags, data):
+        own = own_part(batch, world)
+        right += correct(logits(own), own.labels)
+        samples += len(batch)
     return int(world.sum(torch.tensor(right))) / samples
 
 
-def _test_batches(flags: Flags, data: Data, world: World) -> Iterator[Batch]:
-    """Yield this process' share of the test batches, which `--num-batches` limits too."""
-    batches = data.test.read(share=share_of(world))
-    return islice(batches, flags.num_batches) if flags.num_batches > 0 else iter(batches)
-
-
-def _nothing_to_test() -> DatasetError:
-    return DatasetError("there are no test samples: the last day of the log is empty")
+def _test_batches(flags: Flags, data: Data) -> Iterator[Batch]:
+    """Yield the test batches, which `--num-batches` limits too."""
+    empty = True
+    for batch in islice(data.test.read(), flags.num_batches or None):
+        empty = False
+        yield batch
+    if empty:
+        raise DatasetError("there are no test samples: the last day of the log is empty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,21 +98,19 @@ def metrics_of(scores: NDArray[np.floating], labels: NDArray[np.floating]) -> Te
     )
 
 
-@torch.no_grad()
-def measure_mlperf(flags: Flags, net: nn.Module, data: Data, world: World) -> TestMetrics:
+def measure_mlperf(flags: Flags, logits: Logits, data: Data, world: World) -> TestMetrics:
     """Return the metrics of all test samples, of all processes, which call this.
 
     Raises:
         DatasetError: There are no test samples.
 
     """
-    own = [torch.empty(0, 2)]
-    for batch in _test_batches(flags, data, world):
-        own.append(torch.cat([net(batch).sigmoid(), batch.labels], dim=1))
-    samples = torch.cat(world.gather(torch.cat(own)))
-    if not len(samples):
-        raise _nothing_to_test()
-    scores, labels = samples.double().numpy().T
+    own = [
+        torch.cat([logits(part).sigmoid(), part.labels], dim=1)
+        for batch in _test_batches(flags, data)
+        for part in [own_part(batch, world)]
+    ]
+    scores, labels = torch.cat(world.gather(torch.cat(own))).double().numpy().T
     return metrics_of(scores, labels)
 
 
@@ -165,7 +125,7 @@ class TestPasses:
     def measure(
         self,
         flags: Flags,
-        net: nn.Module,
+        logits: Logits,
         data: Data,
         world: World,
         mllog: MLLog,
@@ -179,13 +139,13 @@ class TestPasses:
 
         """
         if not flags.mlperf_logging:
-            accuracy = measure_accuracy(flags, net, data, world)
+            accuracy = measure_accuracy(flags, logits, data, world)
             improved, self.accuracy = accuracy > self.accuracy, max(accuracy, self.accuracy)
             print_accuracy(accuracy, self.accuracy)
             return accuracy, improved
         place = {"epoch_num": epoch + 1 + share}
         mllog.start("eval", **place)
-        metrics = measure_mlperf(flags, net, data, world)
+        metrics = measure_mlperf(flags, logits, data, world)
         improved = metrics.auc > self.auc
         self.accuracy = max(metrics.accuracy, self.accuracy)
         self.auc = max(self.auc, metrics.auc)

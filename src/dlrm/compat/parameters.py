@@ -15,9 +15,8 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlrm.compat.distributed import own_table
-from dlrm.compat.embeddings import WeightedPooling
 from dlrm.compat.flags import Flags
+from dlrm.compat.model import WeightedPooling, own_table
 from dlrm.models.dlrm import DLRM
 from dlrm.nn.concat import ConcatEmbeddings
 from dlrm.nn.embedding import Collection, Embeddings, pieces

@@ -4,13 +4,12 @@ import time
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dlrm.batch import Batch
 from dlrm.compat.batches import Data
 from dlrm.compat.flags import Flags
-from dlrm.compat.parameters import parameters
 from dlrm.compat.saved_model import State
-from dlrm.models.dlrm import DLRM
 from dlrm.parallel.world import World
 
 
@@ -77,11 +76,11 @@ def _bags(batch: Batch) -> list[list[torch.Tensor]]:
     return [list(bags[t :: batch.num_lists]) for t in range(batch.num_lists)]
 
 
-def print_parameters(title: str, model: DLRM, precision: int) -> None:
-    """Print all parameters."""
+def print_parameters(title: str, parameters: list[NDArray[np.float32]], precision: int) -> None:
+    """Print all parameters, as `Engine.parameters` returns them."""
     print(title)
     with np.printoptions(precision=precision):
-        for parameter in parameters(model):
+        for parameter in parameters:
             print(parameter)
 
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlrm.compat.embeddings import WeightedPooling
 from dlrm.compat.flags import Flags
+from dlrm.compat.model import WeightedPooling
 from dlrm.errors import ConfigError
 from dlrm.models.dlrm import DLRM
 from dlrm.nn.codes import Bits, row_bytes

@@ -27,7 +27,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from dlrm.batch import Batch
-from dlrm.compat.batches import WHOLE, Bag, Data, Share, assemble
+from dlrm.compat.batches import Bag, Data, assemble
 from dlrm.compat.flags import Flags
 from dlrm.errors import IdError, InputError
 from dlrm.schema import Schema
@@ -84,16 +84,13 @@ class HeadBatches:
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def read(self, start: int = 0, share: Share = WHOLE) -> Iterator[Batch]:
-        """Yield a share of each of the batches from number `start` on.
-
-        Number 0 seeds the random numbers again. All of a batch is drawn, whoever takes it.
-        """
+    def read(self, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches from number `start` on; number 0 seeds the random numbers again."""
         for number in range(start, len(self)):
             if number == 0:
                 self.log.rng.seed(self.log.flags.numpy_rand_seed)
             dense, bags = self.log.features(self.sizes[number])
-            yield share.of(assemble(dense, bags, self.log.labels(self.sizes[number])))
+            yield assemble(dense, bags, self.log.labels(self.sizes[number]))
 
 
 class Readme2019Batches:
@@ -109,9 +106,9 @@ class Readme2019Batches:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def read(self, start: int = 0, share: Share = WHOLE) -> Iterator[Batch]:
-        """Yield a share of each of the batches from number `start` on."""
-        yield from map(share.of, self.batches[start:])
+    def read(self, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches from number `start` on."""
+        yield from self.batches[start:]
 
 
 def uniform(rng: RandomState) -> DrawIds:

@@ -1,11 +1,12 @@
-"""The embeddings that the original's flags ask for."""
+"""The DLRM that the original's flags ask for, its tables spread over the processes of the run."""
 
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlrm.compat.flags import Flags
 from dlrm.errors import ConfigError
+from dlrm.models.dlrm import DLRM, DLRMConfig
 from dlrm.nn.concat import ConcatEmbeddings
 from dlrm.nn.embedding import (
     Block,
@@ -15,13 +16,52 @@ from dlrm.nn.embedding import (
     Layout,
     Storage,
     constant,
+    materialize,
 )
 from dlrm.nn.mixed_dim import dimensions, mixed
-from dlrm.nn.qr import Operation, QREmbeddings
+from dlrm.nn.qr import QREmbeddings
 from dlrm.nn.quantized import QuantizedCollection
+from dlrm.parallel.collection import ShardedCollection
+from dlrm.parallel.exchange import Exchange
+from dlrm.parallel.model import parallelize
+from dlrm.parallel.world import World
+from dlrm.planning.placement import plan
+from dlrm.planning.tables import contents
 from dlrm.schema import Schema
 
-OPERATIONS: dict[str, Operation] = {"mult": "mult", "add": "add", "concat": "concat"}
+OPTIMIZERS = {"sgd": "sgd", "adagrad": "adagrad", "rwsadagrad": "rowwise_adagrad"}
+"""The original's name of an optimizer -> this project's."""
+
+
+def new_model(flags: Flags, schema: Schema, world: World) -> DLRM:
+    """Return a DLRM of the sizes that the flags name, each table whole on one process."""
+    dim = flags.arch_sparse_feature_size
+    concat = flags.qr_flag and flags.qr_operation == "concat"
+    if flags.arch_mlp_bot[-1] != dim * (1 + concat):
+        raise ConfigError(
+            f"--arch-sparse-feature-size={dim} does not match the last "
+            f"dimension of --arch-mlp-bot, {flags.arch_mlp_bot[-1]}"
+            + (", which must be twice as large with --qr-operation=concat" if concat else "")
+        )
+    if flags.arch_mlp_top[-1] != 1:
+        last = flags.arch_mlp_top[-1]
+        raise ConfigError(f"--arch-mlp-top ends in {last}, expected 1: one probability a sample")
+
+    embeddings = new_embeddings(flags, schema)
+    config = DLRMConfig(
+        dim=embeddings.dim,
+        bottom=flags.arch_mlp_bot[1:-1],
+        top=flags.arch_mlp_top[:-1],
+        interaction=flags.arch_interaction_op,  # pyright: ignore[reportArgumentType]
+        self_interaction=flags.arch_interaction_itself,
+    )
+    model = DLRM(schema, config, embeddings=embeddings)
+    if world.size > 1:
+        placed = plan(
+            contents(model, OPTIMIZERS[flags.optimizer]).tables, world.size, sharding="table"
+        )
+        parallelize(model, placed, Exchange(world.rank, world.size, world.exchange))
+    return materialize(model)
 
 
 def table_dimensions(flags: Flags, sizes: Sequence[int]) -> int | list[int]:
@@ -74,7 +114,7 @@ def _quotient_remainder(flags: Flags, schema: Schema) -> Embeddings:
     compressed = QREmbeddings(
         Layout.of(schema, large),
         dim,
-        operation=OPERATIONS[flags.qr_operation],
+        operation=flags.qr_operation,  # pyright: ignore[reportArgumentType]
         collisions=flags.qr_collisions,
         product="bag",
     )
@@ -109,3 +149,19 @@ class WeightedPooling(Embeddings):
     def start_at_zero(self) -> None:
         """Make every vector 0; factors stay 1, or the gradient were 0 for ever."""
         self.tables.start_at_zero()
+
+
+def spread_collections(model: nn.Module) -> list[ShardedCollection]:
+    """Return all collections that are spread."""
+    return [module for module in model.modules() if isinstance(module, ShardedCollection)]
+
+
+def own_table(tables: Collection, t: int) -> Tensor | None:
+    """Return the (rows, D) weight of table t where this process keeps it, a view, else None."""
+    if isinstance(tables, EmbeddingCollection):
+        return tables.table(t)
+    assert isinstance(tables, ShardedCollection)
+    for kept in tables.kept:
+        if kept.shard.table == t:
+            return kept.weight.detach()[kept.place : kept.place + kept.shard.rows]
+    return None
