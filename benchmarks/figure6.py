@@ -21,7 +21,7 @@ from dlrm.bench import results
 from dlrm.bench.arch import ARCHS
 from dlrm.bench.subject import Subject
 from dlrm.bench.watch import Watch
-from dlrm.commands.bench.step import StepArguments, measure, subject
+from dlrm.commands.bench.step import bench_infer, bench_train, subject
 from dlrm.training.config import TrainConfig
 
 NAME = "figure6"
@@ -44,14 +44,13 @@ def main(words: Sequence[str] = ()) -> None:
     page = []
     for precision in given.precision.split(","):
         config = TrainConfig(model=ARCHS[NAME].model, precision=precision)
-        arguments = StepArguments(config=config, rounds=given.rounds, rows_scale=given.rows_scale)
-        for train in (True, False):
-            found = measure(arguments, NAME, train=train)
+        for bench in (bench_train, bench_infer):
+            found = bench(NAME, config, rounds=given.rounds, rows_scale=given.rows_scale)
             console.print(found)
             rows = found.rows()
             page += [found.machine_row(), *rows]
             path = results.save(rows, given.out)
-        of, (size,) = subject(arguments, NAME)
+        of, (size,) = subject(NAME, config, rows_scale=given.rows_scale)
         took_s = whole(of, size, given.samples)
         console.print(f"{given.samples:,} samples in {precision}: {took_s:.1f} s")
         row = {
@@ -64,9 +63,9 @@ def main(words: Sequence[str] = ()) -> None:
         }
         path = results.save([results.row(NAME, row)], given.out)
     if given.html is not None:
-        from dlrm.reporting import bench
+        from dlrm.reporting import bench as report
 
-        bench.write(given.html, page)
+        report.write(given.html, page)
     console.print(f"Saved: {path}")
 
 

@@ -4,7 +4,8 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated, Any, TypeVar
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 
@@ -23,6 +24,9 @@ Data = Annotated[
     ),
 ]
 """Data of a command: on the command line a word, in Python a path or a frame too."""
+
+RUN = ("recipe", "name", "config", "data", "label", "schema", "model")
+"""Parameters by which a call from Python says which run it is about."""
 
 _MARKERS = (tyro.conf.AvoidSubcommands,)
 
@@ -60,6 +64,41 @@ def parse(target: Callable[..., T], words: list[str], prog: str, default: T | No
             print(f"dlrm: error: {message}", file=sys.stderr)
             raise SystemExit(2)
         return tyro.cli(target, args=words, **settings)
+
+
+def parse_with_config(
+    function: Callable[..., Any], config: T, words: list[str], prog: str, **defaults: Any
+) -> tuple[T, dict[str, Any]]:
+    """Return the config and the other arguments that words give to a function that takes a run.
+
+    Its parameters that say which run (`RUN`) are not flags: those of the config stand for them.
+
+    Args:
+        function: What is called from Python; its signature and docstring give the flags.
+        config: From which the flags start.
+        words: The words after the command, without its first one.
+        prog: The command, for help and errors.
+        **defaults: Of the function's arguments, in place of its own.
+
+    """
+    hints = get_type_hints(function, include_extras=True)
+    whole = Annotated[type(config), tyro.conf.arg(name="")]
+    flags = [Parameter("config", Parameter.KEYWORD_ONLY, default=config, annotation=whole)]
+    flags += [
+        parameter.replace(annotation=hints[name], default=defaults.get(name, parameter.default))
+        for name, parameter in signature(function).parameters.items()
+        if name not in RUN
+    ]
+
+    def given(**arguments: Any) -> dict[str, Any]:
+        return arguments
+
+    described: Any = given
+    described.__signature__ = Signature(flags)
+    described.__annotations__ = {flag.name: flag.annotation for flag in flags}
+    described.__doc__ = function.__doc__
+    arguments = parse(given, words, prog)
+    return arguments.pop("config"), arguments
 
 
 def take_value(words: list[str], name: str) -> str | None:

@@ -1,19 +1,16 @@
 """`dlrm plan`: what a run would take, and where its tables would lie, before anything runs."""
 
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from dlrm import recipes
 from dlrm.bench import network as processes
 from dlrm.bench import speed
 from dlrm.bench.arch import ARCHS, NUM_DENSE, SAMPLES
 from dlrm.bench.known import known
-from dlrm.commands.flags import parse, take_value
+from dlrm.commands.flags import parse_with_config, take_value
 from dlrm.commands.plan_result import PlanResult
 from dlrm.commands.recipe_flags import recipe_config, with_model
 from dlrm.commands.run_config import run_config
@@ -22,6 +19,7 @@ from dlrm.data.split import SPLITS
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, InputError, unknown
 from dlrm.planning.costs import Device
+from dlrm.planning.facts import usable_cores
 from dlrm.planning.footprint import Data, dataset_bytes, machine_bytes, resident_bytes
 from dlrm.planning.network import Link, Network
 from dlrm.planning.placement import Sharding
@@ -43,73 +41,19 @@ OVERSUBSCRIBED = 4
 """Times the cores of this machine, the processes that are looked at on it."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Arguments:
-    """Say what a run would take, and where its tables would lie, before anything runs.
-
-    The first word names a recipe or data, as in `dlrm train`, whose flags also hold here. Where
-    there are no data, --arch takes the sizes of a public data set, and --rows those of your own:
-    dlrm plan --arch criteo-terabyte --procs 8 --device-memory 80GB.
-
-    Times are measured on this machine, for some seconds, and hold for machines like it; or they
-    follow from what --flops and --memory-bandwidth say of a device.
-    """
-
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
-    procs: int = 1
-    """Processes, each on a device of its own."""
-    device_memory: str | None = None
-    """What each has, e.g. 80GB; this machine's memory if not given."""
-    sharding: Sharding | None = None
-    """How tables are spread: whole (table), by rows (row) or columns (column), copied (replicate);
-    auto chooses for each. That of --parallel.sharding if not given."""
-    bandwidth: str = "12.5GB/s"
-    """Bandwidth of the link of each device to the others."""
-    flops: str | None = None
-    """Operations of matrix products a second of each device, e.g. 60TFLOP."""
-    memory_bandwidth: str | None = None
-    """Memory bandwidth of each device, e.g. 2TB/s."""
-    arch: str | None = None
-    """Sizes of a public data set instead of data: criteo-kaggle or criteo-terabyte."""
-    rows: str | None = None
-    """Rows of each table instead of data, e.g. 10M,250k,300; beside 13 dense features."""
-    samples: int = 0
-    """Training samples of an epoch, with --rows or instead of those of --arch."""
-    measure: bool = True
-    """Whether to measure on this machine, for some seconds; where several devices are asked for,
-    its limits too (`dlrm bench machine`), once."""
-    simulate: bool = False
-    """Also say how long a step would take on 1, 2, 4, ... 1024 of these devices; without --flops
-    and --link on as many processes of this machine, of one thread each."""
-    link: str | None = None
-    """With --simulate: of each device to those of other hosts, e.g. 25GB/s."""
-    latency: str | None = None
-    """With --simulate: of a message over a link, e.g. 10us; 5us if not given."""
-    devices_per_host: int = 1
-    """With --simulate: devices that share a host."""
-    host_link: str | None = None
-    """With --simulate: of each device to those of its own host, e.g. 300GB/s; --link if not
-    given."""
-    scaling: Scaling = "strong"
-    """With --simulate: whether the batch stays as large (strong) or grows with the devices
-    (weak)."""
-    html: Path | None = None
-    """Also write a page with a picture."""
-
-
 def main(words: list[str], prog: str) -> PlanResult:
     """Parse `[RECIPE | DATA] [--FLAG VALUE ...]` and plan."""
     recipe, flags = recipes.first_word(words)
-    asked = take_value(list(flags), "--arch")
+    arch = take_value(list(flags), "--arch")
     elsewhere = any(flag.split("=")[0] in ("--arch", "--rows", "--data") for flag in flags)
     if recipe is None and not elsewhere:
-        asked = DEFAULT
-    name = recipe or asked or ("demo" if take_value(list(flags), "--data") else "criteo-kaggle")
-    if asked is not None:
-        _known(asked)
+        arch = DEFAULT
+    name = recipe or arch or ("demo" if take_value(list(flags), "--data") else "criteo-kaggle")
+    if arch is not None:
+        _known(arch)
     config = with_model(recipe_config(name, flags), flags)
-    default = Arguments(config=config, arch=asked)
-    return _plan(parse(Arguments, flags, prog, default=default), recipe)
+    config, given = parse_with_config(plan, config, flags, prog, arch=arch)
+    return plan((recipe, config), **given)
 
 
 def plan(
@@ -135,9 +79,16 @@ def plan(
     devices_per_host: int = 1,
     host_link: str | None = None,
     scaling: Scaling = "strong",
-    html: Path | str | None = None,
+    html: Path | None = None,
 ) -> PlanResult:
     """Say what a run would take, and where its tables would lie, before anything runs.
+
+    The first word names a recipe or data, as in `dlrm train`, whose flags also hold here. Where
+    there are no data, --arch takes the sizes of a public data set, and --rows those of your own:
+    dlrm plan --arch criteo-terabyte --procs 8 --device-memory 80GB.
+
+    Times are measured on this machine, for some seconds, and hold for machines like it; or they
+    follow from what --flops and --memory-bandwidth say of a device.
 
     Args:
         recipe: Data of one's own, name of a recipe, or a whole config, as in `dlrm.train`.
@@ -146,117 +97,99 @@ def plan(
         schema: A file that says what each column is.
         model: Another model than the recipe's.
         procs: Processes, each on a device of its own.
-        device_memory: What each has, in words such as 80GB; None for this machine's.
-        sharding: How tables are spread.
-        bandwidth: Of the link of each device to the others.
-        flops: Of each device, operations of matrix products a second.
-        memory_bandwidth: Of each device.
-        arch: Sizes of a public data set instead of data; criteo-terabyte where nothing is named.
-        rows: Rows of each table instead of data.
-        samples: Training samples of an epoch, with `rows` or instead of those of `arch`.
-        measure: Whether to measure on this machine.
-        simulate: Also say how long a step would take on up to 1024 devices.
-        link: Of each device to those of other hosts.
-        latency: Of a message over a link.
-        devices_per_host: Devices that share a host.
-        host_link: Of each device to those of its own host.
-        scaling: Whether the batch stays as large or grows with the devices.
-        html: Where to write a page with a picture.
+        device_memory: What each has, e.g. 80GB; this machine's memory if not given.
+        sharding: How tables are spread: whole (table), by rows (row) or columns (column), copied
+            (replicate); auto chooses for each. That of --parallel.sharding if not given.
+        bandwidth: Bandwidth of the link of each device to the others.
+        flops: Operations of matrix products a second of each device, e.g. 60TFLOP.
+        memory_bandwidth: Memory bandwidth of each device, e.g. 2TB/s.
+        arch: Sizes of a public data set instead of data: criteo-kaggle or criteo-terabyte.
+        rows: Rows of each table instead of data, e.g. 10M,250k,300; beside 13 dense features.
+        samples: Training samples of an epoch, with --rows or instead of those of --arch.
+        measure: Whether to measure on this machine, for some seconds; where several devices are
+            asked for, its limits too (`dlrm bench machine`), once.
+        simulate: Also say how long a step would take on 1, 2, 4, ... 1024 of these devices; without
+            --flops and --link on as many processes of this machine, of one thread each.
+        link: With --simulate: of each device to those of other hosts, e.g. 25GB/s.
+        latency: With --simulate: of a message over a link, e.g. 10us; 5us if not given.
+        devices_per_host: With --simulate: devices that share a host.
+        host_link: With --simulate: of each device to those of its own host, e.g. 300GB/s; --link
+            if not given.
+        scaling: With --simulate: whether the batch stays as large (strong) or grows with the
+            devices (weak).
+        html: Also write a page with a picture.
 
     Raises:
         DlrmError: See `dlrm.errors`.
 
     """
-    if recipe is None and data is None and rows is None:
-        arch = arch or DEFAULT
-    if arch is not None:
-        _known(arch)
-    start = recipe if recipe is not None else arch or ("demo" if data else "criteo-kaggle")
-    name, config = run_config(start, data=data, label=label, schema=schema, model=model)
-    return _plan(
-        Arguments(
-            config=config,
-            procs=procs,
-            device_memory=device_memory,
-            sharding=sharding,
-            bandwidth=bandwidth,
-            flops=flops,
-            memory_bandwidth=memory_bandwidth,
-            arch=arch,
-            rows=rows,
-            samples=samples,
-            measure=measure,
-            simulate=simulate,
-            link=link,
-            latency=latency,
-            devices_per_host=devices_per_host,
-            host_link=host_link,
-            scaling=scaling,
-            html=None if html is None else Path(html),
-        ),
-        None if recipe is None else name,
-    )
-
-
-def _plan(arguments: Arguments, recipe: str | None) -> PlanResult:
-    """Plan a run whose config came from a recipe, or None."""
     # Asked first, before anything else is in memory.
     libraries = resident_bytes()
-    config = arguments.config
-    if arguments.procs < 1 or arguments.samples < 0:
-        raise ConfigError(
-            f"procs is {arguments.procs} and samples {arguments.samples}: "
-            "at least 1 and 0 are needed"
-        )
-    data, dataset, name = _data(arguments, recipe)
-    described, network = _device(arguments), _network(arguments)
-    memory = arguments.device_memory
+    if isinstance(recipe, tuple):
+        recipe, config = recipe
+    else:
+        if recipe is None and data is None and rows is None:
+            arch = arch or DEFAULT
+        if arch is not None:
+            _known(arch)
+        start = recipe if recipe is not None else arch or ("demo" if data else "criteo-kaggle")
+        name, config = run_config(start, data=data, label=label, schema=schema, model=model)
+        recipe = None if recipe is None else name
+    if procs < 1 or samples < 0:
+        raise ConfigError(f"procs is {procs} and samples {samples}: at least 1 and 0 are needed")
+    described = _device(flops, memory_bandwidth)
+    if rows is not None:
+        sizes = counts("rows", rows)
+        planned_for = Data(Schema.one_hot(NUM_DENSE, sizes), {"train": samples}, {})
+        dataset, name = None, f"{len(sizes)} tables"
+    else:
+        planned_for, dataset, name = _data(config, recipe, arch, samples)
+    network = _network(link, latency, devices_per_host, host_link)
     world = World(
-        size=arguments.procs,
-        memory_bytes=int(quantity(memory, "B", "device-memory")) if memory else machine_bytes(),
-        sharding=arguments.sharding or config.parallel.sharding,
+        size=procs,
+        memory_bytes=int(quantity(device_memory, "B", "device-memory"))
+        if device_memory
+        else machine_bytes(),
+        sharding=sharding or config.parallel.sharding,
         number_bytes=4 if config.parallel.exchange_dtype == "fp32" else 2,
         libraries_bytes=libraries,
     )
-    run = planned(config, data, world)
-    links = network or Network(Link(quantity(arguments.bandwidth, "B", "bandwidth"), LATENCY_S))
+    run = planned(config, planned_for, world)
+    links = network or Network(Link(quantity(bandwidth, "B", "bandwidth"), LATENCY_S))
     devices: Callable[[int], Devices] | None = None
-    rates, most = None, MOST_DEVICES
+    rates, most, basis = None, MOST_DEVICES, ""
     if described is not None:
         basis = "Devices at the full rates described: no step is faster."
         devices = _equal(Devices(described, links))
-    elif arguments.simulate and network is None:
+    elif simulate and network is None:
         basis = "Processes of one thread on this machine; above its cores they share them."
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        most = OVERSUBSCRIBED * (cores or 1)
+        cores = len(usable_cores())
+        most = OVERSUBSCRIBED * cores
         rates = _measure(run, dataset, threads=1)
         here = known().device
         scale = calibrated(run, here.shared(1), rates.step_s).scale
-        devices = processes.Processes(replace(here, scale=scale), cores or 1)
-    elif arguments.measure:
+        devices = processes.Processes(replace(here, scale=scale), cores)
+    elif measure:
         basis = "Each device is a machine like this, on which steps were measured."
         rates = _measure(run, dataset)
         # What a machine can do says how one step becomes another; alone it stays as it is.
-        more = arguments.simulate or world.size > 1
+        more = simulate or procs > 1
         device = known().device if more else Device.described(1.0, 1.0)
         devices = _equal(Devices(calibrated(run, device, rates.step_s), links))
-    else:
-        basis = ""
     steps = []
-    if arguments.simulate and devices is not None:
-        steps = simulated(run, devices, most=most, scaling=arguments.scaling)
-    result = PlanResult(
+    if simulate and devices is not None:
+        steps = simulated(run, devices, most=most, scaling=scaling)
+    if html is not None:
+        save(page(run, name, steps), Path(html))
+    return PlanResult(
         name=name,
         planned=run,
-        times=times(run, devices(world.size), rates) if devices is not None else None,
+        times=times(run, devices(procs), rates) if devices is not None else None,
         alternatives=[] if run.fits else alternatives(run),
-        page=arguments.html,
+        page=html,
         simulated=steps,
         simulated_basis=basis,
     )
-    if arguments.html is not None:
-        save(page(run, name, steps), arguments.html)
-    return result
 
 
 def _equal(devices: Devices) -> Callable[[int], Devices]:
@@ -270,16 +203,13 @@ def _measure(run: Planned, dataset: Dataset | None, threads: int = 0) -> Rates:
     return speed.measure(run.config, schema, dataset, batch_size=batch_size, threads=threads)
 
 
-def _data(arguments: Arguments, recipe: str | None) -> tuple[Data, Dataset | None, str]:
+def _data(
+    config: TrainConfig, recipe: str | None, arch: str | None, samples: int
+) -> tuple[Data, Dataset | None, str]:
     """Return the data that a plan is made for, if they are there, and what they are called.
 
     Of a recipe whose public data are not there, what is known of these.
     """
-    if arguments.rows is not None:
-        sizes = counts("rows", arguments.rows)
-        schema = Schema.one_hot(NUM_DENSE, sizes)
-        return Data(schema, {"train": arguments.samples}, {}), None, f"{len(sizes)} tables"
-    arch, config = arguments.arch, arguments.config
     if arch is None:
         try:
             dataset = resolve(config.data, config.prepare)
@@ -289,13 +219,10 @@ def _data(arguments: Arguments, recipe: str | None) -> tuple[Data, Dataset | Non
             arch = recipe
         else:
             rows = {name: len(dataset.split(name)) for name in dataset.splits}
-            size = dataset_bytes(dataset)
-            data = Data(dataset.schema, rows, pooling(dataset), size)
+            data = Data(dataset.schema, rows, pooling(dataset), dataset_bytes(dataset))
             return data, dataset, str(dataset.path)
-    samples = dict(zip(SPLITS, SAMPLES[arch], strict=True))
-    if arguments.samples:
-        samples = {"train": arguments.samples}
-    return Data(_known(arch), samples, {}), None, f"the tables of {arch}"
+    rows = {"train": samples} if samples else dict(zip(SPLITS, SAMPLES[arch], strict=True))
+    return Data(_known(arch), rows, {}), None, f"the tables of {arch}"
 
 
 def _known(arch: str) -> Schema:
@@ -310,8 +237,7 @@ def _known(arch: str) -> Schema:
     return ARCHS[arch].schema
 
 
-def _device(arguments: Arguments) -> Device | None:
-    flops, memory = arguments.flops, arguments.memory_bandwidth
+def _device(flops: str | None, memory: str | None) -> Device | None:
     if flops is None and memory is None:
         return None
     if flops is None or memory is None:
@@ -322,10 +248,10 @@ def _device(arguments: Arguments) -> Device | None:
     )
 
 
-def _network(arguments: Arguments) -> Network | None:
+def _network(
+    link: str | None, latency: str | None, near: int, host_link: str | None
+) -> Network | None:
     """Return the network that flags describe; None where they say nothing."""
-    link, latency, host_link = arguments.link, arguments.latency, arguments.host_link
-    near = arguments.devices_per_host
     if near < 1:
         raise ConfigError(f"devices-per-host is {near}, expected at least 1")
     if link is None:
@@ -334,5 +260,4 @@ def _network(arguments: Arguments) -> Network | None:
         return None
     late = LATENCY_S if latency is None else duration(latency, "latency")
     inside = None if host_link is None else Link(quantity(host_link, "B", "host-link"), late)
-    outside = Link(quantity(link, "B", "link"), late)
-    return Network(outside, devices_per_host=near, host=inside)
+    return Network(Link(quantity(link, "B", "link"), late), devices_per_host=near, host=inside)

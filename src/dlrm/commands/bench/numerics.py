@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -21,11 +20,11 @@ from dlrm.bench.numerics.study import Study
 from dlrm.bench.numerics.variants import Variant, chosen
 from dlrm.bench.numerics.verdict import NEUTRAL, conclusion
 from dlrm.bench.watch import Watch
-from dlrm.commands.flags import parse, take_value
+from dlrm.commands.flags import parse_with_config
+from dlrm.commands.recipe_flags import with_model
 from dlrm.data.options import PrepareConfig
 from dlrm.data.resolve import CACHE, resolve
 from dlrm.errors import Interrupted
-from dlrm.models import another
 from dlrm.training.config import TrainConfig
 
 DEFAULT = "demo"
@@ -35,49 +34,13 @@ PREPARE = PrepareConfig(split="chronological", fractions=(0.6, 0.05, 0.35))
 SEEDS = 5
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Arguments:
-    """Train a recipe with fewer bits in several ways and seeds, and measure what each costs.
-
-    The first word names a recipe or data, as in `dlrm train`, whose flags also hold here; without
-    one it is demo on some 120,000 generated clicks. Nothing that is trained is kept.
-
-    fp32 is what all are compared with, seed by seed. Others are trained (mlp-bf16, bf16-nearest,
-    bf16-stochastic, split-bf16), made of the trained tables of fp32 (fp16, bf16, int8, int4, int2),
-    or trained for codes (aware-int8, aware-int4, aware-int2).
-
-    A change of the AUC comes with a 95% interval over seeds and test rows. `neutral` is what lies
-    within +-.0002 as a whole; what cannot be told from 0 otherwise is `no verdict`. Speed is
-    measured beside fp32, round by round: let nothing else run.
-    """
-
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
-    seeds: int = SEEDS
-    """Seeds of initial parameters and the order of the rows; at least 2."""
-    variants: str = ""
-    """Which, separated by commas; all by default."""
-    out: Path | None = None
-    """Rows of results are appended to this file, as JSON lines."""
-    html: Path | None = None
-    """They are drawn as one page into this file."""
-
-
 def main(words: list[str], prog: str) -> "NumericsResult":
     """Parse `[RECIPE | DATA] [--FLAG VALUE ...]` and measure."""
     recipe, flags = recipes.first_word(words)
     name = recipe or DEFAULT
-    config = default(name)
-    if (model := take_value(flags, "--model")) is not None:
-        config = replace(config, model=another(config.model, model))
-    arguments = parse(Arguments, flags, prog, default=Arguments(config=config))
-    return bench_numerics(
-        name,
-        arguments.config,
-        seeds=arguments.seeds,
-        variants=arguments.variants,
-        out=arguments.out,
-        html=arguments.html,
-    )
+    config = with_model(default(name), flags)
+    config, given = parse_with_config(bench_numerics, config, flags, prog)
+    return bench_numerics(name, config, **given)
 
 
 def default(recipe: str) -> TrainConfig:
@@ -106,13 +69,24 @@ def bench_numerics(
 ) -> "NumericsResult":
     """Train a recipe with fewer bits in several ways and seeds, and measure what each costs.
 
+    The first word names a recipe or data, as in `dlrm train`, whose flags also hold here; without
+    one it is demo on some 120,000 generated clicks. Nothing that is trained is kept.
+
+    fp32 is what all are compared with, seed by seed. Others are trained (mlp-bf16, bf16-nearest,
+    bf16-stochastic, split-bf16), made of the trained tables of fp32 (fp16, bf16, int8, int4, int2),
+    or trained for codes (aware-int8, aware-int4, aware-int2).
+
+    A change of the AUC comes with a 95% interval over seeds and test rows. `neutral` is what lies
+    within +-.0002 as a whole; what cannot be told from 0 otherwise is `no verdict`. Speed is
+    measured beside fp32, round by round: let nothing else run.
+
     Args:
         recipe: Its name.
         config: Of the recipe, changed or not; None for its `default`.
-        seeds: Of each variant, at least 2.
-        variants: Which, separated by commas; empty for all.
-        out: A file that rows of results are appended to.
-        html: Where to draw them as a page.
+        seeds: Seeds of initial parameters and the order of the rows; at least 2.
+        variants: Which, separated by commas; all by default.
+        out: Rows of results are appended to this file, as JSON lines.
+        html: They are drawn as one page into this file.
 
     Raises:
         ConfigError: There is no such variant, or there are too few seeds.

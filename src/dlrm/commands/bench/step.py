@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import tyro
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -17,13 +16,13 @@ from dlrm.bench.arch import ARCHS
 from dlrm.bench.known import known
 from dlrm.bench.step import StepMeasured
 from dlrm.bench.subject import Subject
-from dlrm.commands.flags import parse, take_value
+from dlrm.commands.flags import parse_with_config
+from dlrm.commands.recipe_flags import with_model
 from dlrm.data.resolve import resolve
 from dlrm.errors import ConfigError, unknown
-from dlrm.models import another
 from dlrm.nn import precision
 from dlrm.nn.tables import tables_of
-from dlrm.planning import what_if
+from dlrm.planning import what_if as changes
 from dlrm.planning.costs import OTHER
 from dlrm.planning.machine import Machine
 from dlrm.planning.quantities import counts
@@ -35,88 +34,29 @@ from dlrm.training.config import TrainConfig
 DEFAULT = "criteo-kaggle"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepArguments:
-    """What both commands take."""
+ARGUMENTS = """
 
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
-    batch: str = ""
-    """Batch sizes, separated by commas; those of the model if not given."""
-    ids: Ids = "uniform"
-    """How random ids are distributed: uniform, or zipf, by a power law."""
-    pooling: int = 0
-    """Random ids of a sample in each table; as the model has it if not given."""
-    rows_scale: float = 1.0
-    """Share of the rows of each random table, where memory is short."""
-    rounds: int = 11
-    """Timed rounds."""
-    what_if: str = ""
-    """Also say what another machine would take: bandwidth=2x,cores=4,cache=64MB,precision=int8.
-    There are cores, bandwidth, flops, latency, cache, precision and rows."""
-    out: Path | None = None
-    """Rows of results are appended to this file, as JSON lines."""
-    html: Path | None = None
-    """They are drawn as one page into this file."""
+Args:
+    name: Name of the model, or of a recipe.
+    config: What is measured, changed or not; None for what the name stands for.
+    batch: Batch sizes, separated by commas; those of the model if not given.
+    ids: How random ids are distributed: uniform, or zipf, by a power law.
+    pooling: Random ids of a sample in each table; as the model has it if not given.
+    rows_scale: Share of the rows of each random table, where memory is short.
+    rounds: Timed rounds.
+    what_if: Also say what another machine would take:
+        bandwidth=2x,cores=4,cache=64MB,precision=int8. There are cores, bandwidth, flops, latency,
+        cache, precision and rows.
+    out: Rows of results are appended to this file, as JSON lines.
+    html: They are drawn as one page into this file.
+
+Raises:
+    DlrmError: A setting has no meaning, it does not fit, or the data are too few.
+"""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainArguments(StepArguments):
-    """Show where the time of a training step goes, and what would change it.
-
-    The first word names a model: criteo-kaggle (the paper's, and the default), criteo-terabyte
-    (MLPerf's), original-random (the random model of the original's benchmark), figure6 (the model
-    that the paper profiles); or a recipe or data, as in `dlrm train`, whose flags also hold here:
-    dlrm bench train figure6 --model.dim 32 --batch 1024,4096.
-
-    A step is forward, loss, backward and update, on batches in memory that rotate past the
-    last-level cache. Each operator is timed within real steps and set beside this machine's limits,
-    which are measured once (`dlrm bench machine`) and kept. Nothing else may compute meanwhile.
-    """
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InferArguments(StepArguments):
-    """Show where the time of scoring a batch goes, and what would change it.
-
-    The first word names a model: criteo-kaggle (the default), criteo-terabyte, original-random,
-    figure6; or a recipe or data, as in `dlrm train`, whose flags also hold here:
-    dlrm bench infer criteo-kaggle --batch 1,64,1024 --precision bf16.
-
-    A step is the forward pass and the probabilities, without gradients, on batches in memory that
-    rotate past the last-level cache. Nothing else may compute meanwhile.
-    """
-
-
-def train(words: list[str], prog: str) -> "StepResult":
-    """Parse `[MODEL | RECIPE | DATA] [--FLAG VALUE ...]` and measure a training step."""
-    given, name = read(words, prog, TrainArguments)
-    return measure(given, name, train=True)
-
-
-def infer(words: list[str], prog: str) -> "StepResult":
-    """Parse `[MODEL | RECIPE | DATA] [--FLAG VALUE ...]` and measure scoring."""
-    given, name = read(words, prog, InferArguments)
-    return measure(given, name, train=False)
-
-
-def read(words: list[str], prog: str, kind: type[StepArguments]) -> tuple[StepArguments, str]:
-    """Return the arguments of a command line, and the name of what it measures.
-
-    Raises:
-        ConfigError: There is no model or recipe of that name.
-
-    """
-    first, flags = recipes.first_word(words)
-    elsewhere = "--data" in {flag.split("=")[0] for flag in flags}
-    name = first or ("demo" if elsewhere else DEFAULT)
-    config = default(name)
-    if (model := take_value(flags, "--model")) is not None:
-        config = replace(config, model=another(config.model, model), ensemble_models=())
-    return parse(kind, flags, prog, default=kind(config=config)), name
-
-
-def _in_python(*, train: bool) -> "Callable[..., StepResult]":
-    """Return the command as a function."""
+def _command(about: str, *, train: bool) -> "Callable[..., StepResult]":
+    """Return the function behind a command, described in words."""
 
     def bench(
         name: str = DEFAULT,
@@ -131,41 +71,95 @@ def _in_python(*, train: bool) -> "Callable[..., StepResult]":
         out: Path | None = None,
         html: Path | None = None,
     ) -> "StepResult":
-        """Show where the time of a step goes, and what would change it.
+        config = config or default(name)
+        if rounds < 2:
+            raise ConfigError(f"rounds is {rounds}, expected at least 2")
+        measured, sizes = subject(
+            name, config, batch=batch, ids=ids, pooling=pooling, rows_scale=rows_scale
+        )
+        for size in sizes:
+            measured.check(size, train=train)
+        before = torch.get_num_threads()
+        if config.threads:
+            # Before anything is measured or predicted: both are of so many threads.
+            torch.set_num_threads(config.threads)
+        try:
+            machine = known()
+            change = _change(what_if, machine) if what_if else None
+            with terminal.progress() as bar:
+                task = bar.add_task(f"building {name}", total=len(sizes) * rounds)
 
-        Args:
-            name: criteo-kaggle, criteo-terabyte, original-random or figure6; or a recipe.
-            config: What is measured, changed or not; None for what the name stands for.
-            batch: Batch sizes, separated by commas; those of the model where empty.
-            ids: How random ids are distributed.
-            pooling: Random ids of a sample in each table; 0 as the model has it.
-            rows_scale: Share of the rows of each random table.
-            rounds: Timed rounds.
-            what_if: Also say what another machine would take, such as bandwidth=2x,cores=4.
-            out: A file that rows of results are appended to.
-            html: Where to draw them as a page.
+                def tick() -> None:
+                    bar.update(task, advance=1, description="timing steps")
 
-        Raises:
-            DlrmError: A setting has no meaning, it does not fit, or the data are too few.
-
-        """
-        given = StepArguments(
-            config=config or default(name),
-            batch=batch,
-            ids=ids,
-            pooling=pooling,
+                steps = list(
+                    step.measure(measured, sizes, machine, train=train, rounds=rounds, tick=tick)
+                )
+        finally:
+            torch.set_num_threads(before)
+        result = StepResult(
+            subject=measured,
             rows_scale=rows_scale,
-            rounds=rounds,
-            what_if=what_if,
-            out=out,
+            train=train,
+            machine=machine,
+            measured=steps,
+            change=change,
             html=html,
         )
-        return measure(given, name, train=train)
+        if out is not None:
+            results.save(result.rows(), out)
+        if html is not None:
+            from dlrm.reporting import bench as page
 
+            page.write(html, [result.machine_row(), *result.rows()])
+        return result
+
+    bench.__doc__ = about + ARGUMENTS
     return bench
 
 
-bench_train, bench_infer = _in_python(train=True), _in_python(train=False)
+bench_train = _command(
+    """Show where the time of a training step goes, and what would change it.
+
+The first word names a model: criteo-kaggle (the paper's, and the default), criteo-terabyte
+(MLPerf's), original-random (the random model of the original's benchmark), figure6 (the model that
+the paper profiles); or a recipe or data, as in `dlrm train`, whose flags also hold here:
+dlrm bench train figure6 --model.dim 32 --batch 1024,4096.
+
+A step is forward, loss, backward and update, on batches in memory that rotate past the last-level
+cache. Each operator is timed within real steps and set beside this machine's limits, which are
+measured once (`dlrm bench machine`) and kept. Nothing else may compute meanwhile.""",
+    train=True,
+)
+bench_infer = _command(
+    """Show where the time of scoring a batch goes, and what would change it.
+
+The first word names a model: criteo-kaggle (the default), criteo-terabyte, original-random,
+figure6; or a recipe or data, as in `dlrm train`, whose flags also hold here:
+dlrm bench infer criteo-kaggle --batch 1,64,1024 --precision bf16.
+
+A step is the forward pass and the probabilities, without gradients, on batches in memory that
+rotate past the last-level cache. Nothing else may compute meanwhile.""",
+    train=False,
+)
+
+
+def train(words: list[str], prog: str) -> "StepResult":
+    """Parse `[MODEL | RECIPE | DATA] [--FLAG VALUE ...]` and measure a training step."""
+    return _parsed(bench_train, words, prog)
+
+
+def infer(words: list[str], prog: str) -> "StepResult":
+    """Parse `[MODEL | RECIPE | DATA] [--FLAG VALUE ...]` and measure scoring."""
+    return _parsed(bench_infer, words, prog)
+
+
+def _parsed(bench: "Callable[..., StepResult]", words: list[str], prog: str) -> "StepResult":
+    first, flags = recipes.first_word(words)
+    elsewhere = "--data" in {flag.split("=")[0] for flag in flags}
+    name = first or ("demo" if elsewhere else DEFAULT)
+    config, given = parse_with_config(bench, with_model(default(name), flags), flags, prog)
+    return bench(name, config, **given)
 
 
 def default(name: str) -> TrainConfig:
@@ -183,89 +177,46 @@ def default(name: str) -> TrainConfig:
     raise unknown("model", name, [*ARCHS, *recipes.RECIPES, "module:function", "DATA"])
 
 
-def subject(arguments: StepArguments, name: str) -> tuple[Subject, list[int]]:
-    """Return what is measured, and the batch sizes.
+def subject(
+    name: str,
+    config: TrainConfig,
+    *,
+    batch: str = "",
+    ids: Ids = "uniform",
+    pooling: int = 0,
+    rows_scale: float = 1.0,
+) -> tuple[Subject, list[int]]:
+    """Return what is measured, and the batch sizes; arguments as for `bench_train`.
 
     Raises:
         DlrmError: A setting has no meaning, or the data cannot be prepared.
 
     """
-    config = arguments.config
-    if arguments.rounds < 2:
-        raise ConfigError(f"rounds is {arguments.rounds}, expected at least 2")
-    if arguments.pooling < 0:
-        raise ConfigError(f"pooling is {arguments.pooling}, expected at least 1")
+    if pooling < 0:
+        raise ConfigError(f"pooling is {pooling}, expected at least 1")
     if name in ARCHS:
         arch = ARCHS[name]
-        pooling = arguments.pooling or arch.pooling
         measured = Subject(
             name=name,
             config=config,
-            schema=replace(arch, pooling=pooling).schema,
-            ids=arguments.ids,
-            pooling=pooling,
-            varied=arch.varied and not arguments.pooling,
+            schema=replace(arch, pooling=pooling or arch.pooling).schema,
+            ids=ids,
+            pooling=pooling or arch.pooling,
+            varied=arch.varied and not pooling,
         )
-        sizes = counts("batch", arguments.batch or arch.batches)
-        return measured.scaled(arguments.rows_scale), sizes
-    if arguments.pooling:
+        sizes = counts("batch", batch or arch.batches)
+    elif pooling:
         raise ConfigError("pooling is of random batches; these are of prepared data")
-    dataset = resolve(config.data, config.prepare)
-    measured = Subject(name=name, config=config, schema=dataset.schema, dataset=dataset)
-    sizes = counts("batch", arguments.batch or str(config.loader.batch_size))
-    return measured.scaled(arguments.rows_scale), sizes
-
-
-def measure(arguments: StepArguments, name: str, *, train: bool) -> "StepResult":
-    """Measure what the arguments ask for.
-
-    Raises:
-        DlrmError: A setting has no meaning, it does not fit, or the data are too few.
-
-    """
-    measured, sizes = subject(arguments, name)
-    for size in sizes:
-        measured.check(size, train=train)
-    before = torch.get_num_threads()
-    if arguments.config.threads:
-        # Before anything is measured or predicted: both are of so many threads.
-        torch.set_num_threads(arguments.config.threads)
-    try:
-        machine = known()
-        change = _change(arguments.what_if, machine) if arguments.what_if else None
-        rounds = arguments.rounds
-        with terminal.progress() as bar:
-            task = bar.add_task(f"building {name}", total=len(sizes) * rounds)
-
-            def tick() -> None:
-                bar.update(task, advance=1, description="timing steps")
-
-            steps = list(
-                step.measure(measured, sizes, machine, train=train, rounds=rounds, tick=tick)
-            )
-    finally:
-        torch.set_num_threads(before)
-    result = StepResult(
-        subject=measured,
-        rows_scale=arguments.rows_scale,
-        train=train,
-        machine=machine,
-        measured=steps,
-        change=change,
-        html=arguments.html,
-    )
-    if arguments.out is not None:
-        results.save(result.rows(), arguments.out)
-    if arguments.html is not None:
-        from dlrm.reporting import bench as page
-
-        page.write(arguments.html, [result.machine_row(), *result.rows()])
-    return result
+    else:
+        dataset = resolve(config.data, config.prepare)
+        measured = Subject(name=name, config=config, schema=dataset.schema, dataset=dataset)
+        sizes = counts("batch", batch or str(config.loader.batch_size))
+    return measured.scaled(rows_scale), sizes
 
 
 def _change(text: str, machine: Machine) -> WhatIf:
     cache = machine.facts.last_level
-    return what_if.read(
+    return changes.read(
         text,
         cores=machine.ceilings.threads,
         copy=machine.ceilings.copy[machine.ceilings.threads],
@@ -447,5 +398,5 @@ def _what_if(change: dict[str, Any]) -> str:
     )
     return (
         f"With {words}: {change['step_ms']:.3g} ms, {change['gain']:.2f} times as fast, predicted "
-        f"{what_if.off(change['model_error'], change['error_here'])}"
+        f"{changes.off(change['model_error'], change['error_here'])}"
     )
