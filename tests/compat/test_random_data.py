@@ -8,13 +8,13 @@ from numpy.random import RandomState
 from dlrm.batch import Batch, Jagged
 from dlrm.compat.batches import Data
 from dlrm.compat.flags import Flags
-from dlrm.compat.random_data import gaussian, random_data, uniform
+from dlrm.compat.random_data import gaussian, random_data
 from dlrm.errors import IdError
 
 
 def uniform_data(flags: Flags, rng: RandomState | None = None) -> Data:
     rng = rng or RandomState(flags.numpy_rand_seed)
-    return random_data(flags, rng, uniform(rng))
+    return random_data(flags, rng)
 
 
 def same(one: Batch, other: Batch) -> bool:

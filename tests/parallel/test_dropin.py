@@ -21,11 +21,12 @@ from compat.session import GOLDEN, assert_same_lines, ok, read
 from dlrm.batch import Batch, Jagged
 from dlrm.compat.batches import own_part
 from dlrm.compat.distributed import start, translate
-from dlrm.compat.dlrm_s_pytorch import main, read_data, run
+from dlrm.compat.dlrm_s_pytorch import main, run
 from dlrm.compat.flags import Flags, parse
 from dlrm.compat.model import new_model, own_table
 from dlrm.compat.parameters import draw_parameters, new_generator, parameters
 from dlrm.compat.quantization import quantize
+from dlrm.compat.random_data import random_data
 from dlrm.errors import CheckpointError, ConfigError
 from dlrm.nn import embedding
 from dlrm.parallel.collection import ShardedCollection
@@ -153,7 +154,7 @@ def test_quantised_inference(ranks: Ranks, tables: int, layers: int, pooling: li
 def through_eight_bits(world: World, arguments: tuple[str, ...], x: torch.Tensor) -> torch.Tensor:
     """Return what the quantised bottom MLP makes of this process' share of x, a part each."""
     flags, rng = parse(arguments), RandomState(3)
-    model = new_model(flags, read_data(flags, rng).schema, world)
+    model = new_model(flags, random_data(flags, rng).schema, world)
     draw_parameters(model, rng, new_generator(flags), numerics=flags.numerics)
     quantize(flags, model, world)
     assert model.bottom is not None
@@ -240,7 +241,7 @@ def drawn(world: World, arguments: tuple[str, ...], numbers: int) -> tuple[list,
     rng, generator = RandomState(3), new_generator(flags)
     before, embedding.PIECE_NUMBERS = embedding.PIECE_NUMBERS, numbers
     try:
-        model = new_model(flags, read_data(flags, rng).schema, world)
+        model = new_model(flags, random_data(flags, rng).schema, world)
         draw_parameters(model, rng, generator, numerics=flags.numerics)
     finally:
         embedding.PIECE_NUMBERS = before

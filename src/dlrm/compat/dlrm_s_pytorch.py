@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from numpy.random import RandomState
 
-from dlrm.compat.batches import Data
 from dlrm.compat.criteo_data import criteo_data
 from dlrm.compat.distributed import start, translate
 from dlrm.compat.engine import NewEngine, PyTorch
@@ -32,7 +31,7 @@ from dlrm.compat.printing import (
     print_batches,
     print_parameters,
 )
-from dlrm.compat.random_data import gaussian, random_data, synthetic, uniform
+from dlrm.compat.random_data import random_data
 from dlrm.errors import DlrmError, WorldError
 from dlrm.files import replacing, write_bytes
 from dlrm.parallel.world import World
@@ -101,7 +100,8 @@ def run(flags: Flags, world: World, new_engine: NewEngine = PyTorch) -> None:
         DlrmError: See `dlrm.errors`.
 
     """
-    with nullcontext() if world.first else _silent(), world.guard():
+    # The first process prints for all.
+    with nullcontext() if world.first else redirect_stdout(StringIO()), world.guard():
         # A local rank is the one thing that differs.
         given = {flag(name): value for name, value in asdict(flags).items() if name != "local_rank"}
         world.assert_same(given)
@@ -117,6 +117,7 @@ def _run(flags: Flags, world: World, new_engine: NewEngine) -> None:
     rng = RandomState(flags.numpy_rand_seed)
     mllog.stop("init")
     mllog.start("run")
+    read_data = criteo_data if flags.data_generation == "dataset" else random_data
     data = rank_zero_first(world, lambda: read_data(flags, rng))
     lengths = {"batches": len(data.train), "test batches": len(data.test)}
     world.assert_same({"rows of the tables": data.schema.num_embeddings, **lengths})
@@ -152,13 +153,6 @@ def _run(flags: Flags, world: World, new_engine: NewEngine) -> None:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """Print nothing within: the first process does."""
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-        yield
-
-
-@contextmanager
 def profiled(flags: Flags, world: World) -> Iterator[None]:
     """Profile the block on the first process, where `--enable-profiling` asks for it.
 
@@ -174,27 +168,6 @@ def profiled(flags: Flags, world: World) -> Iterator[None]:
     write_bytes(PROFILE_TABLE, table.encode())
     with replacing(PROFILE_TRACE) as unfinished:
         profile.export_chrome_trace(str(unfinished))
-
-
-def read_data(flags: Flags, rng: RandomState) -> Data:
-    """Return the data that the flags ask for."""
-    if flags.data_generation == "dataset":
-        return criteo_data(flags, rng)
-    if flags.data_generation == "synthetic":
-        tables, padding = len(flags.arch_embedding_size), flags.data_trace_enable_padding
-        return random_data(
-            flags, rng, synthetic(rng, flags.data_trace_file, tables, padding=padding)
-        )
-    if flags.rand_data_dist == "gaussian":
-        draw_ids = gaussian(
-            rng,
-            low=flags.rand_data_min,
-            high=flags.rand_data_max,
-            mean=flags.rand_data_mu,
-            sigma=flags.rand_data_sigma,
-        )
-        return random_data(flags, rng, draw_ids)
-    return random_data(flags, rng, uniform(rng))
 
 
 if __name__ == "__main__":

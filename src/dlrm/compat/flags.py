@@ -9,11 +9,13 @@ yet is refused by name, never ignored.
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import torch
 
 from dlrm.errors import ConfigError
+
+Number = TypeVar("Number", int, float)
 
 PROGRAM = "dlrm_s_pytorch.py"
 
@@ -21,21 +23,33 @@ BACKENDS = ("", "gloo", "nccl", "mpi", "ccl")
 """What the original's documentation names; the first lets the program choose."""
 
 
+NOT_YET = ("save_onnx", "plot_compute_graph")
+"""Switches that are refused by name."""
+
+AT_LEAST_1 = (
+    *("mini_batch_size", "print_freq", "num_indices_per_lookup", "data_size"),
+    *("mlperf_grad_accum_iter", "qr_collisions"),
+)
+
+Switch = Annotated[bool, "switch"]
+"""A flag that takes no value."""
+
+
 def dash_separated_ints(value: str) -> tuple[int, ...]:
     """Return `4-3-2` as (4, 3, 2)."""
-    try:
-        return tuple(int(part) for part in value.split("-"))
-    except ValueError:
-        message = f"{value} is not a valid dash separated list of ints"
-        raise argparse.ArgumentTypeError(message) from None
+    return _dash_separated(value, int)
 
 
 def dash_separated_floats(value: str) -> tuple[float, ...]:
     """Return `0.3-0.7` as (0.3, 0.7)."""
+    return _dash_separated(value, float)
+
+
+def _dash_separated(value: str, kind: type[Number]) -> tuple[Number, ...]:
     try:
-        return tuple(float(part) for part in value.split("-"))
+        return tuple(kind(part) for part in value.split("-"))
     except ValueError:
-        message = f"{value} is not a valid dash separated list of floats"
+        message = f"{value} is not a valid dash separated list of {kind.__name__}s"
         raise argparse.ArgumentTypeError(message) from None
 
 
@@ -49,78 +63,54 @@ def boolean(value: str) -> bool:
     raise argparse.ArgumentTypeError(f'"{value}" is not a boolean; write True or False')
 
 
-def _switch() -> Any:
-    return field(default=False, metadata={"action": "store_true"})
-
-
-def _ints(default: str) -> Any:
-    return field(default=dash_separated_ints(default), metadata={"type": dash_separated_ints})
-
-
-def _floats(default: str) -> Any:
-    return field(default=dash_separated_floats(default), metadata={"type": dash_separated_floats})
-
-
-def _choice(*choices: str, say: str | None = None) -> Any:
-    """Return a field that takes one of these, the first by default; `say` is its help."""
-    return field(default=choices[0], metadata={"choices": choices, "help": say})
-
-
-def _not_yet(default: Any, **metadata: Any) -> Any:
-    """Return a field that is accepted at its default only."""
-    return field(default=default, metadata={"not_yet": True, **metadata})
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flags:
     """One field a flag: `mini_batch_size` is `--mini-batch-size`."""
 
     # model
     arch_sparse_feature_size: int = 2
-    arch_embedding_size: tuple[int, ...] = _ints("4-3-2")
-    arch_mlp_bot: tuple[int, ...] = _ints("4-3-2")
-    arch_mlp_top: tuple[int, ...] = _ints("4-2-1")
-    arch_interaction_op: str = _choice("dot", "cat")
-    arch_interaction_itself: bool = _switch()
-    weighted_pooling: str | None = field(
-        default=None, metadata={"type": str, "choices": ("fixed", "learned")}
-    )
+    arch_embedding_size: tuple[int, ...] = (4, 3, 2)
+    arch_mlp_bot: tuple[int, ...] = (4, 3, 2)
+    arch_mlp_top: tuple[int, ...] = (4, 2, 1)
+    arch_interaction_op: Literal["dot", "cat"] = "dot"
+    arch_interaction_itself: Switch = False
+    weighted_pooling: Literal["fixed", "learned"] | None = None
     # embedding tables; the numbers have no effect without their switch
-    md_flag: bool = _switch()
+    md_flag: Switch = False
     md_threshold: int = 200
     md_temperature: float = 0.3
-    md_round_dims: bool = _switch()
-    qr_flag: bool = _switch()
+    md_round_dims: Switch = False
+    qr_flag: Switch = False
     qr_threshold: int = 200
-    qr_operation: str = _choice("mult", "add", "concat")
+    qr_operation: Literal["mult", "add", "concat"] = "mult"
     qr_collisions: int = 4
     # activations and loss
     activation_function: str = "relu"
-    loss_function: str = _choice("mse", "bce", "wbce")
-    loss_weights: tuple[float, ...] = _floats("1.0-1.0")
+    loss_function: Literal["mse", "bce", "wbce"] = "mse"
+    loss_weights: tuple[float, ...] = (1.0, 1.0)
     loss_threshold: float = 0.0
     round_targets: bool = False
     # data
     data_size: int = 1
     num_batches: int = 0
-    data_generation: str = _choice("random", "dataset", "synthetic", "internal")
-    rand_data_dist: str = _choice("uniform", "gaussian")
+    data_generation: Literal["random", "dataset", "synthetic", "internal"] = "random"
+    rand_data_dist: Literal["uniform", "gaussian"] = "uniform"
     rand_data_min: float = 0.0
     rand_data_max: float = 1.0
     rand_data_mu: float = -1.0
     rand_data_sigma: float = 1.0
     data_trace_file: str = "./input/dist_emb_j.log"
-    data_set: str = _choice("kaggle", "terabyte")
+    data_set: Literal["kaggle", "terabyte"] = "kaggle"
     raw_data_file: str = ""
     processed_data_file: str = ""
-    data_randomize: str = _choice("total", "day", "none")
+    data_randomize: Literal["total", "day", "none"] = "total"
     data_trace_enable_padding: bool = False
     max_ind_range: int = -1
     data_sub_sample_rate: float = 0.0
     num_indices_per_lookup: int = 10
     num_indices_per_lookup_fixed: bool = False
     num_workers: int = 0
-    memory_map: bool = _switch()
+    memory_map: Switch = False
     # training
     mini_batch_size: int = 1
     nepochs: int = 1
@@ -128,15 +118,15 @@ class Flags:
     print_precision: int = 5
     numpy_rand_seed: int = 123
     sync_dense_params: bool = True
-    optimizer: str = _choice("sgd", "adagrad", "rwsadagrad")
-    dataset_multiprocessing: bool = _switch()
+    optimizer: Literal["sgd", "adagrad", "rwsadagrad"] = "sgd"
+    dataset_multiprocessing: Switch = False
     # inference
-    inference_only: bool = _switch()
+    inference_only: Switch = False
     quantize_mlp_with_bit: int = 32
     quantize_emb_with_bit: int = 32
-    save_onnx: bool = _not_yet(False, action="store_true")
+    save_onnx: Switch = False
     # devices
-    use_gpu: bool = _switch()
+    use_gpu: Switch = False
     local_rank: int = -1
     dist_backend: str = ""
     # printing and profiling
@@ -144,40 +134,38 @@ class Flags:
     test_freq: int = -1
     test_mini_batch_size: int = -1
     test_num_workers: int = -1
-    print_time: bool = _switch()
-    print_wall_time: bool = _switch()
-    debug_mode: bool = _switch()
-    enable_profiling: bool = _switch()
-    plot_compute_graph: bool = _not_yet(False, action="store_true")
+    print_time: Switch = False
+    print_wall_time: Switch = False
+    debug_mode: Switch = False
+    enable_profiling: Switch = False
+    plot_compute_graph: Switch = False
     tensor_board_filename: str = "run_kaggle_pt"
     # saved models
     save_model: str = ""
     load_model: str = ""
     # MLPerf
-    mlperf_logging: bool = _switch()
+    mlperf_logging: Switch = False
     mlperf_acc_threshold: float = 0.0
     mlperf_auc_threshold: float = 0.0
-    mlperf_bin_loader: bool = _switch()
-    mlperf_bin_shuffle: bool = _switch()
+    mlperf_bin_loader: Switch = False
+    mlperf_bin_shuffle: Switch = False
     mlperf_grad_accum_iter: int = 1
     # learning-rate policy
     lr_num_warmup_steps: int = 0
     lr_decay_start_step: int = 0
     lr_num_decay_steps: int = 0
     # this project's own
-    numerics: str = _choice(
-        "head", "readme2019", say="draw and print as the original's last commit, or as its README"
+    numerics: Literal["head", "readme2019"] = field(
+        default="head",
+        metadata={"help": "draw and print as the original's last commit, or as its README"},
     )
 
     def __post_init__(self) -> None:
-        for name in (
-            *("mini_batch_size", "print_freq", "num_indices_per_lookup", "data_size"),
-            "mlperf_grad_accum_iter",
-        ):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{flag(name)}={getattr(self, name)}: expected at least 1")
-        if self.num_batches < 0:
-            raise ConfigError(f"--num-batches={self.num_batches}: expected 0 (all) or more")
+        least: dict[str, float] = dict.fromkeys(AT_LEAST_1, 1)
+        for name, low in (least | {"num_batches": 0, "md_temperature": 0}).items():
+            if (value := getattr(self, name)) < low:
+                expected = f"at least {low}" if low else "0 or more"
+                raise ConfigError(f"{flag(name)}={value}: expected {expected}")
         for name in ("arch_embedding_size", "arch_mlp_bot", "arch_mlp_top"):
             sizes = getattr(self, name)
             if min(sizes) < 1 or (name == "arch_mlp_bot" and len(sizes) < 2):
@@ -209,10 +197,6 @@ class Flags:
                 f"--weighted-pooling={self.weighted_pooling} and {compressed}: "
                 "tables take one of the two"
             )
-        if self.qr_collisions < 1:
-            raise ConfigError(f"--qr-collisions={self.qr_collisions}: expected at least 1")
-        if self.md_temperature < 0:
-            raise ConfigError(f"--md-temperature={self.md_temperature}: expected 0 or more")
         for name, choices in (
             ("quantize_mlp_with_bit", (8, 16, 32)),
             ("quantize_emb_with_bit", (4, 8, 32)),
@@ -229,11 +213,7 @@ class Flags:
 
     def not_yet(self) -> list[str]:
         """Return the flags that ask for what this project does not do yet."""
-        asked = [
-            flag(f.name)
-            for f in fields(self)
-            if f.metadata.get("not_yet") and getattr(self, f.name) != f.default
-        ]
+        asked = [flag(name) for name in NOT_YET if getattr(self, name)]
         if self.use_gpu and torch.cuda.is_available():
             # Without a GPU the original takes the CPU, and so do we.
             asked.append("--use-gpu")
@@ -253,14 +233,21 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog=program, description="Train Deep Learning Recommendation Model (DLRM)"
     )
+    parsers = {
+        bool: boolean,
+        tuple[int, ...]: dash_separated_ints,
+        tuple[float, ...]: dash_separated_floats,
+    }
     for f in fields(Flags):
         settings: dict[str, Any] = {"default": f.default, "dest": f.name}
-        settings["help"] = "not yet" if f.metadata.get("not_yet") else f.metadata.get("help")
-        if "action" in f.metadata:
-            settings["action"] = f.metadata["action"]
+        settings["help"] = "not yet" if f.name in NOT_YET else f.metadata.get("help")
+        kind: Any = get_args(f.type)[0] if get_origin(f.type) is Union else f.type
+        if kind == Switch:
+            settings["action"] = "store_true"
+        elif get_origin(kind) is Literal:
+            settings["choices"] = get_args(kind)
         else:
-            settings["type"] = f.metadata.get("type", boolean if f.type is bool else f.type)
-            settings["choices"] = f.metadata.get("choices")
+            settings["type"] = parsers.get(kind, kind)
         # torch.distributed.launch spells this one with a hyphen since torch 2.
         names = [flag(f.name), *(["--local-rank"] if f.name == "local_rank" else [])]
         result.add_argument(*names, **settings)

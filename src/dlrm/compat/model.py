@@ -52,7 +52,7 @@ def new_model(flags: Flags, schema: Schema, world: World) -> DLRM:
         dim=embeddings.dim,
         bottom=flags.arch_mlp_bot[1:-1],
         top=flags.arch_mlp_top[:-1],
-        interaction=flags.arch_interaction_op,  # pyright: ignore[reportArgumentType]
+        interaction=flags.arch_interaction_op,
         self_interaction=flags.arch_interaction_itself,
     )
     model = DLRM(schema, config, embeddings=embeddings)
@@ -114,7 +114,7 @@ def _quotient_remainder(flags: Flags, schema: Schema) -> Embeddings:
     compressed = QREmbeddings(
         Layout.of(schema, large),
         dim,
-        operation=flags.qr_operation,  # pyright: ignore[reportArgumentType]
+        operation=flags.qr_operation,
         collisions=flags.qr_collisions,
         product="bag",
     )

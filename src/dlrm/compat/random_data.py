@@ -19,7 +19,6 @@ ago, and either becomes the newest.
 from bisect import bisect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -36,24 +35,37 @@ DrawIds = Callable[[int, int, int], Bag]
 """(table, its rows, size of the bag) -> the ids; duplicates drop out, so it may be shorter."""
 
 
-@dataclass(frozen=True, slots=True)
-class RandomLog:
-    """A random click log as flags describe it, and the random numbers that it is drawn from."""
+class RandomBatches:
+    """Batches of a random click log, the same ones in every epoch."""
 
-    flags: Flags
-    rng: RandomState
-    draw_ids: DrawIds
-
-    @property
-    def batch_sizes(self) -> list[int]:
+    def __init__(self, flags: Flags, rng: RandomState, draw_ids: DrawIds):
+        self.flags, self.rng, self.draw_ids = flags, rng, draw_ids
+        size, samples = flags.mini_batch_size, flags.data_size
+        self.sizes = [min(size, samples - first) for first in range(0, samples, size)]
         """Samples of each batch; the last may be short."""
-        size = self.flags.mini_batch_size
-        if self.flags.num_batches:
-            return [size] * self.flags.num_batches
-        samples = self.flags.data_size
-        return [min(size, samples - j * size) for j in range(ceil(samples / size))]
+        if flags.num_batches:
+            self.sizes = [size] * flags.num_batches
+        self.drawn: list[Batch] | None = None
+        if flags.numerics == "readme2019":
+            features = [self._features(n) for n in self.sizes]
+            labels = [self._labels(n) for n in self.sizes]
+            self.drawn = [assemble(*f, y) for f, y in zip(features, labels, strict=True)]
 
-    def features(self, n: int) -> tuple[NDArray[np.float32], list[list[Bag]]]:
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def read(self, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches from number `start` on; number 0 seeds the random numbers again."""
+        if self.drawn is not None:
+            yield from self.drawn[start:]
+            return
+        for number in range(start, len(self)):
+            if number == 0:
+                self.rng.seed(self.flags.numpy_rand_seed)
+            n = self.sizes[number]
+            yield assemble(*self._features(n), self._labels(n))
+
+    def _features(self, n: int) -> tuple[NDArray[np.float32], list[list[Bag]]]:
         """Draw the dense features (n, N) and, per table, the bags of n samples."""
         dense = self.rng.rand(n, self.flags.arch_mlp_bot[0]).astype(np.float32)
         bags = [
@@ -62,7 +74,7 @@ class RandomLog:
         ]
         return dense, bags
 
-    def labels(self, n: int) -> NDArray[np.float32]:
+    def _labels(self, n: int) -> NDArray[np.float32]:
         """Draw labels (n, 1): probabilities, or 0 and 1 where they are to be rounded."""
         labels = self.rng.rand(n, 1).astype(np.float32)
         return np.round(labels) if self.flags.round_targets else labels
@@ -74,41 +86,31 @@ class RandomLog:
         return int(np.round(max(1.0, self.rng.random_sample() * min(rows, most))))
 
 
-class HeadBatches:
-    """Batches drawn as they are asked for, the same ones in every epoch."""
+def random_data(flags: Flags, rng: RandomState) -> Data:
+    """Return random data; the test data are the training data, drawn again.
 
-    def __init__(self, log: RandomLog):
-        self.log = log
-        self.sizes = log.batch_sizes
+    Raises:
+        InputError: A distribution file is missing or is not what it should be.
 
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    def read(self, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches from number `start` on; number 0 seeds the random numbers again."""
-        for number in range(start, len(self)):
-            if number == 0:
-                self.log.rng.seed(self.log.flags.numpy_rand_seed)
-            dense, bags = self.log.features(self.sizes[number])
-            yield assemble(dense, bags, self.log.labels(self.sizes[number]))
-
-
-class Readme2019Batches:
-    """Batches drawn all at once, labels after everything else."""
-
-    def __init__(self, log: RandomLog):
-        features = [log.features(n) for n in log.batch_sizes]
-        labels = [log.labels(n) for n in log.batch_sizes]
-        self.batches = [
-            assemble(dense, bags, y) for (dense, bags), y in zip(features, labels, strict=True)
-        ]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def read(self, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches from number `start` on."""
-        yield from self.batches[start:]
+    """
+    sizes = flags.arch_embedding_size
+    if flags.data_generation == "synthetic":
+        padding = flags.data_trace_enable_padding
+        draw = synthetic(rng, flags.data_trace_file, len(sizes), padding=padding)
+    elif flags.rand_data_dist == "gaussian":
+        draw = gaussian(
+            rng,
+            low=flags.rand_data_min,
+            high=flags.rand_data_max,
+            mean=flags.rand_data_mu,
+            sigma=flags.rand_data_sigma,
+        )
+    else:
+        draw = uniform(rng)
+    names = [f"table {table}" for table in range(len(sizes))]
+    schema = Schema.one_hot(flags.arch_mlp_bot[0], sizes, names, kind="bag")
+    batches = RandomBatches(flags, rng, draw)
+    return Data(schema=schema, train=batches, test=batches)
 
 
 def uniform(rng: RandomState) -> DrawIds:
@@ -138,16 +140,6 @@ def gaussian(rng: RandomState, *, low: float, high: float, mean: float, sigma: f
         return ids
 
     return draw
-
-
-def random_data(flags: Flags, rng: RandomState, draw_ids: DrawIds) -> Data:
-    """Return random data; the test data are the training data, drawn again."""
-    log = RandomLog(flags, rng, draw_ids)
-    batches = Readme2019Batches(log) if flags.numerics == "readme2019" else HeadBatches(log)
-    sizes = flags.arch_embedding_size
-    names = [f"table {table}" for table in range(len(sizes))]
-    schema = Schema.one_hot(flags.arch_mlp_bot[0], sizes, names, kind="bag")
-    return Data(schema=schema, train=batches, test=batches)
 
 
 WARNING = (
