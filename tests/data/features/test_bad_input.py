@@ -92,6 +92,19 @@ def test_what_a_click_is(tmp_path):
         prepare(TableFiles([path]), tmp_path / "c", positive="> 0", **settings)
 
 
+@pytest.mark.parametrize("written", ["{:,}", "{}", "${:,}", "{} pcs"])
+def test_a_bound_is_read_as_the_numbers_of_a_table(tmp_path, written):
+    sold = [written.format(number) for number in (900, 1100, 2500, 1000, 10)] * 40
+    frame = pl.DataFrame({"sold": sold, "a": NUMBERS[:200]})
+    for number, bound in enumerate((">= 1,000", ">= 1000", f">={written.format(1000)}")):
+        made = prepare(
+            frame, tmp_path / str(number), label=("sold",), positive=bound, split="chronological"
+        )
+        assert made.split("train").labels[:5, 0].tolist() == [0, 1, 1, 1, 0], bound
+    with pytest.raises(ConfigError, match='the label sold never is ">= many"'):
+        prepare(frame, tmp_path / "c", label=("sold",), positive=">= many")
+
+
 def test_a_value_may_look_like_a_comparison(tmp_path):
     text = rows(a=NUMBERS).replace(",1\n", ", >50\n").replace(",0\n", ", <=50\n")
     (tmp_path / "t.csv").write_text(text)
@@ -308,6 +321,15 @@ def test_truncated_gzip(tmp_path, cut):
     assert "the gzip file is damaged or truncated" in said
     assert "is not a gzip file" in refused(tmp_path, b"a,label\n1,0\n", "u.csv.gz")
     assert "the file is empty" in refused(tmp_path, gzip.compress(b""), "v.csv.gz")
+
+
+def test_a_parquet_file_damaged_in_its_middle(tmp_path):
+    frame = pl.DataFrame({"a": NUMBERS * 20, "label": [0, 1] * 4000})
+    frame.write_parquet(tmp_path / "t.parquet", compression="zstd")
+    content = bytearray((tmp_path / "t.parquet").read_bytes())
+    content[40:2000] = b"\xff" * 1960
+    said = refused(tmp_path, bytes(content), "u.parquet")
+    assert said.startswith("u.parquet: cannot be read as parquet: ")
 
 
 def test_missing_files_and_folders(tmp_path):

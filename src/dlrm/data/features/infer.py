@@ -69,7 +69,7 @@ def infer(
             raise unknown("column", name, names)
     table = table.with_missing(missing)
     # In a table whose columns are all texts, nobody said that one is.
-    declared = not table.is_text and any(table.types[name] != pl.String for name in names)
+    declared = any(table.types[name] != pl.String for name in names)
     columns = tuple(
         Column(name=name, kind="category", values=Values(min_count=MIN_COUNT), why="asked for")
         if name in categories

@@ -14,7 +14,7 @@ from dlrm.data.features.texts import (
     NumberReading,
     as_numbers,
     as_texts,
-    is_comparison,
+    comparison,
     is_text,
     positives,
     recognised,
@@ -107,7 +107,7 @@ def with_formats(table: RawTable, schema: Columns) -> tuple[Columns, tuple[str, 
             notes.append(note)
         return text_format
 
-    if schema.task == "regression" or is_comparison(schema.positive):
+    if schema.task == "regression" or comparison(schema.positive):
         formats = (recognised_format(name, "label") for name in schema.labels)
         known = schema.label_format or next(filter(None, formats), "")
         schema = replace(schema, label_format=known)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from dlrm.data.features.number_text import is_missing, read_numbers
+from dlrm.data.features.number_text import is_missing, read_numbers, recognise
 from dlrm.data.features.time_text import (
     DIGITS,
     no_day,
@@ -21,7 +21,7 @@ from dlrm.errors import ConfigError
 _NO = ("0", "0.0", "false", "no", "n", "f", "-1", "negative", "-")
 _YES = ("1", "1.0", "true", "yes", "y", "t", "positive", "+", "+1")
 FEW_ROWS = 4096
-_COMPARED = re.compile(r"(>=|<=|>|<)\s*([-+]?\d+(?:\.\d+)?)$")
+_COMPARED = re.compile(r"(>=|<=|>|<)\s*(\S.*)$")
 _COMPARE: dict[str, Callable[[pl.Series, float], pl.Series]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -144,9 +144,23 @@ def as_numbers(values: pl.Series, reading: NumberReading = PLAIN) -> tuple[pl.Se
     return numbers, numbers.is_null() & ~missing
 
 
-def is_comparison(positive: str | None) -> bool:
-    """Whether what a label is for a click is a comparison, such as `>= 4`."""
-    return positive is not None and _COMPARED.match(positive) is not None
+def comparison(
+    positive: str | None, text_format: str = ""
+) -> tuple[Callable[[pl.Series, float], pl.Series], float] | None:
+    """Return how a comparison such as `>= 4` or `>= 1,000` compares, and with what number.
+
+    The number is read as those of a format, or else as it is written. None for what is no
+    comparison.
+    """
+    compared = _COMPARED.match(positive or "")
+    if compared is None:
+        return None
+    bound = pl.Series([compared[2]])
+    for known in (text_format, recognise(bound)[0]):
+        number = as_numbers(bound, NumberReading(known))[0][0]
+        if number is not None:
+            return _COMPARE[compared[1]], number
+    return None
 
 
 def recognised(distinct: list[str], positive: str | None, label: str, *, others: str = "") -> str:
@@ -160,7 +174,7 @@ def recognised(distinct: list[str], positive: str | None, label: str, *, others:
         if positive.lower() in ("true", "false"):
             same = [value for value in distinct if value.lower() == positive.lower()]
             positive = same[0] if same else positive
-        if not _COMPARED.match(positive) and positive not in distinct:
+        if positive not in distinct and comparison(positive) is None:
             raise ConfigError(f'the label {label} never is "{positive}", its values are {shown}')
         return positive
     if len(distinct) == 1:
@@ -195,13 +209,12 @@ def positives(
 
     Where no values are `distinct`, because there are too many to list, any will do.
     """
-    if click not in distinct and (compared := _COMPARED.match(click)):
-        sign, bound = compared.groups()
-        compare = _COMPARE[sign]
+    if click not in distinct and (compared := comparison(click, text_format)):
+        compare, bound = compared
 
         def by_bound(texts: pl.Series) -> pl.Series:
             numbers, _ = as_numbers(texts, NumberReading(text_format))
-            return compare(numbers, float(bound)).cast(pl.UInt8)
+            return compare(numbers, bound).cast(pl.UInt8)
 
         return by_bound
 

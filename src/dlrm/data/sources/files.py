@@ -5,22 +5,22 @@ a layout. Texts may be compressed.
 """
 
 import codecs
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import polars as pl
 import polars.selectors as cs
 
-from dlrm.data.sources import json_lines, libsvm
-from dlrm.data.sources.entries import Entries, is_libsvm
-from dlrm.data.sources.printed import Kind, as_csv, printed_kind
-from dlrm.data.sources.raw_table import Part
-from dlrm.data.sources.reading import SPACES, Reading
+from dlrm.data.sources import json_lines
+from dlrm.data.sources.libsvm import is_libsvm
+from dlrm.data.sources.printed import AsCsv, of_words, printed
+from dlrm.data.sources.raw_table import Part, explained_parquet, next_file
+from dlrm.data.sources.reading import Reading, Shape
 from dlrm.data.sources.records import Fault, Text
-from dlrm.data.sources.shape import Shape, recognise
+from dlrm.data.sources.shape import recognise
 from dlrm.data.sources.source import OnBadRow
 from dlrm.data.sources.text import (
     DAMAGE,
@@ -35,7 +35,6 @@ from dlrm.data.sources.text import (
 )
 from dlrm.errors import InputError
 
-Format = Literal["csv", "json", "parquet", "libsvm"]
 _HEAD_BYTES = 1 << 20
 _RECORDS = 1 << 16
 """Records that are turned into a frame together, where they are read one by one."""
@@ -49,8 +48,6 @@ _OTHERS = {
 _EXPECTED = "expected CSV, TSV, JSON lines or libsvm (plain, .gz, .bz2, .zip or .zst), or Parquet"
 _TRAILING = "\0after the last"
 """Column of what stands behind the last separator of each line."""
-_WIDTH, _ROW = "\0fields", "\0row"
-"""Columns of how many fields a line has, and of its number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +55,11 @@ class TableFile:
     """A file and how it is read."""
 
     path: Path
-    format: Format
+    format: Literal["csv", "json", "parquet", "libsvm"]
     shape: Shape | None = None
     """csv: how its records are read."""
-    printed: Kind | None = None
-    """csv: what is turned into CSV first."""
+    as_csv: AsCsv | None = None
+    """csv: what turns its lines into CSV first."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -89,38 +86,22 @@ def look(path: Path, reading: Reading | None = None, columns: Sequence[str] = ()
     head = _head(path)
     if json_lines.is_json(head, path):
         return TableFile(path, "json")
-    if (kind := printed_kind(head, path)) is not None:
-        plain = "".join(as_csv(kind, head.splitlines(), path))
+    if (table := printed(head, path)) is not None:
+        what, as_csv = table
+        plain = "".join(as_csv(head.splitlines()))
         shape = recognise(plain, path, replace(reading, separator=","), columns)
-        what = "ARFF" if kind == "arff" else "a table with bars and rules, as psql prints it"
-        return TableFile(path, "csv", replace(shape, notes=(what, *shape.notes)), kind)
+        return TableFile(path, "csv", replace(shape, notes=(what, *shape.notes)), as_csv)
     if reading == Reading() and is_libsvm(head.splitlines()):
         return TableFile(path, "libsvm")
-    first = head.split("\n", 1)[0].rstrip("\r")
-    if "\r" in first:
+    if "\r" in head.split("\n", 1)[0].rstrip("\r"):
         problem = "its lines end in CR alone, expected LF: tr '\\r' '\\n' < OLD > NEW"
         raise InputError(problem, file=path, line=1)
     tabs = text_name(path).endswith(".tsv")
-    return TableFile(path, "csv", recognise(head, path, reading, columns, tabs=tabs))
-
-
-def to_parquet(
-    file: TableFile,
-    target: Path,
-    layout: libsvm.Layout | None,
-    read: Iterable[Entries] | None = None,
-    on_bad_row: OnBadRow = "error",
-) -> list[Part]:
-    """Turn a file into Parquet parts."""
-    match file.format:
-        case "parquet":
-            return [Part(file.path.absolute(), count(file), file.path)]
-        case "libsvm":
-            return _libsvm(file, target, layout or libsvm.find_layout([file.path]), read)
-        case "json":
-            return json_lines.parts(file.path, target, on_bad_row)
-        case "csv":
-            return _csv(file, target, on_bad_row)
+    shape = recognise(head, path, reading, columns, tabs=tabs)
+    if len(shape.separator.encode()) == 1:
+        return TableFile(path, "csv", shape)
+    as_csv = of_words(shape.separator, shape.comment)
+    return TableFile(path, "csv", replace(shape, separator=","), as_csv)
 
 
 def count(file: TableFile) -> int:
@@ -132,46 +113,33 @@ def count(file: TableFile) -> int:
     """
     if file.format != "parquet":
         return estimate_lines(file.path)
-    with _explained(file.path):
+    with explained_parquet(file.path):
         return pl.scan_parquet(file.path, glob=False).select(pl.len()).collect().item()
 
 
-def next_part(target: Path) -> Path:
-    """Return the name of one more Parquet part in a folder."""
-    return target / f"{len(list(target.iterdir())):06}.parquet"
+def csv_parts(file: TableFile, target: Path, on_bad_row: OnBadRow) -> list[Part]:
+    """Turn a CSV file into Parquet parts.
 
+    Raises:
+        InputError: A record is none of the table's; names its line.
 
-def _csv(file: TableFile, target: Path, on_bad_row: OnBadRow) -> list[Part]:
-    shape = file.shape
+    """
+    shape, plain = file.shape, file.path
     assert shape is not None
-    plain = file.path
-    if file.printed:
-        plain = target / f"{len(list(target.iterdir())):06}.txt"
-        with explained(file.path), open_bytes(file.path) as stream, plain.open("wb") as out:
+    if file.as_csv:
+        with explained(file.path), open_bytes(file.path) as stream:
             # A byte that is no text stays one, for errors to name.
             lines = (line.decode("utf-8-sig", errors="surrogateescape") for line in stream)
-            converted = as_csv(file.printed, lines, file.path)
-            out.writelines(line.encode(errors="surrogateescape") for line in converted)
-    # Polars reads gzip itself.
-    if compression_of(plain) not in (None, "gzip"):
-        unpack(plain, plain := target / f"{len(list(target.iterdir())):06}.txt")
-    text, out = Text(file.path, plain, shape), next_part(target)
-    columns = _by_character(text) if shape.by_character else _by_words(text)
-    try:
-        columns.sink_parquet(out)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        text.check_encoding()
-        return _good_records(text, target, on_bad_row)
-    return [_checked(text, out, on_bad_row)]
-
-
-def _by_character(text: Text) -> pl.LazyFrame:
-    shape = text.shape
+            with (plain := next_file(target, ".txt")).open("wb") as out:
+                csv_lines = file.as_csv(lines)
+                out.writelines(line.encode(errors="surrogateescape") for line in csv_lines)
+    elif compression_of(plain) not in (None, "gzip"):
+        # Polars reads gzip itself.
+        unpack(plain, plain := next_file(target, ".txt"))
+    text, part = Text(file.path, plain, shape), next_file(target)
     names = (*shape.names, _TRAILING) if shape.trailing else shape.names
-    return pl.scan_csv(
-        text.plain,
+    rows = pl.scan_csv(
+        plain,
         glob=False,
         separator=shape.separator,
         has_header=False,
@@ -181,90 +149,51 @@ def _by_character(text: Text) -> pl.LazyFrame:
         # The first line may be blank.
         missing_columns="insert",
     )
-
-
-def _by_words(text: Text) -> pl.LazyFrame:
-    """Return the records of a text whose fields are separated by several characters or blanks."""
-    shape = text.shape
-    lines = pl.scan_csv(
-        text.plain,
-        glob=False,
-        separator="\0",
-        quote_char=None,
-        has_header=False,
-        skip_lines=shape.skip,
-        comment_prefix=shape.comment,
-        schema={"line": pl.String},
-    )
-    line = pl.col("line").str.strip_chars_end("\r")
-    if shape.separator == SPACES:
-        words = line.str.extract_all(r'"(?:[^"]|"")*"|\S+')
-        words = words.list.eval(pl.element().str.strip_chars('"').str.replace_all('""', '"'))
-    else:
-        words = line.str.split(shape.separator)
-    fields = lines.select(fields=words)
-    names = (*shape.names, _TRAILING) if shape.trailing else shape.names
-    # What stands behind the last column makes the record too long, as does the null of a short one.
-    return fields.select(
-        *(
-            pl.col("fields").list.get(at, null_on_oob=True).replace("", None).alias(name)
-            for at, name in enumerate(names)
-        ),
-        pl.col("fields").list.len().fill_null(0).alias(_WIDTH),
-    )
-
-
-def _checked(text: Text, out: Path, on_bad_row: OnBadRow) -> Part:
-    """Return the part of records that Polars has read, without those that are none."""
-    shape, table = text.shape, pl.scan_parquet(out, glob=False)
-    width = len(shape.names)
-    if not shape.by_character:
-        # A separator at the end of a line may be left out.
-        full = pl.col(_WIDTH).is_between(width, width + shape.trailing)
-    elif width == 1:
-        # A blank line is a row of a single column.
-        full = pl.lit(value=True)
-    else:
-        # Polars fills short lines up with missing values, and takes a blank one for a short one.
-        full = cs.by_name(shape.names[-1]).is_not_null()
-    more = cs.by_name(_TRAILING).fill_null("") != "" if shape.trailing else pl.lit(value=False)
-    counts = table.select(rows=pl.len(), doubted=(~full).sum(), wide=more.sum()).collect()
-    rows, doubted, wide = counts.row(0)
-    faults, left_out = list[Fault](), list[int]()
+    try:
+        rows.sink_parquet(part)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        text.check_encoding()
+        return _one_by_one(text, target, on_bad_row, quotes=True)
+    table = pl.scan_parquet(part, glob=False)
+    # Polars fills short lines up with missing values, and takes a blank one for a short one; but a
+    # blank line is a row of a single column.
+    doubted = cs.by_name(shape.names[-1]).is_null() & (len(shape.names) > 1)
+    wide = cs.by_name(_TRAILING).fill_null("") != "" if shape.trailing else pl.lit(value=False)
+    counts = table.select(rows=pl.len(), doubted=doubted.any(), wide=wide.any()).collect()
+    height, doubted, wide = counts.row(0)
     # Of many rows few are looked at in vain: those whose last value is missing.
-    closely = wide or (doubted and not text.is_even(rows))
-    for row, (fields, fault) in enumerate(text.faults(quotes=False) if closely else ()):
-        if fault is not None:
-            faults.append(_passed(fault, on_bad_row))
-        if fault is not None or fields is None:
-            left_out.append(row)
-    if left_out:
-        table = table.with_row_index(_ROW).filter(~pl.col(_ROW).is_in(left_out))
-    if left_out or table.collect_schema().names() != list(shape.names):
+    if wide or (doubted and not text.is_even()):
+        part.unlink()
+        return _one_by_one(text, target, on_bad_row, quotes=False)
+    if shape.trailing:
         # Into another file, and only then over this one.
-        table.select(cs.by_name(*shape.names)).sink_parquet(kept := out.with_suffix(".kept"))
-        kept.replace(out)
-    return Part(out, rows - len(left_out), text.file, lines_of=text.lines, faults=tuple(faults))
+        table.select(cs.by_name(*shape.names)).sink_parquet(kept := part.with_suffix(".kept"))
+        kept.replace(part)
+    return [Part(part, height, file.path, lines_of=partial(text.lines))]
 
 
-def _good_records(text: Text, target: Path, on_bad_row: OnBadRow) -> list[Part]:
-    """Return the parts of a text that Polars does not read: record by record, without bad ones."""
+def _one_by_one(text: Text, target: Path, on_bad_row: OnBadRow, *, quotes: bool) -> list[Part]:
+    """Return the parts of a text whose records are looked at one by one, without bad ones."""
     parts: list[Part] = []
     rows, faults, first = list[list[str]](), list[Fault](), 0
-    schema = dict.fromkeys(text.shape.names, pl.String)
+    schema, lines_of = dict.fromkeys(text.shape.names, pl.String), partial(text.lines)
 
     def finish() -> None:
         frame = pl.DataFrame(rows, schema=schema, orient="row")
-        frame.with_columns(pl.all().replace("", None)).write_parquet(out := next_part(target))
+        frame.with_columns(pl.all().replace("", None)).write_parquet(out := next_file(target))
         parts.append(
-            Part(out, len(rows), text.file, first + 1, lines_of=text.lines, faults=tuple(faults))
+            Part(out, len(rows), text.file, first + 1, lines_of=lines_of, faults=tuple(faults))
         )
 
-    for fields, fault in text.faults(quotes=True):
-        if fault is not None:
-            faults.append(replace(_passed(fault, on_bad_row), place=fault.place - first))
-        elif fields is not None:
-            rows.append(fields)
+    for row in text.rows(quotes=quotes):
+        if not isinstance(row, Fault):
+            rows.append(row)
+        elif on_bad_row == "error":
+            raise row.error
+        else:
+            faults.append(replace(row, place=row.place - first))
         if len(rows) == _RECORDS:
             finish()
             first, rows, faults = first + len(rows) + len(faults), [], []
@@ -273,47 +202,15 @@ def _good_records(text: Text, target: Path, on_bad_row: OnBadRow) -> list[Part]:
     return parts
 
 
-def _passed(fault: Fault, on_bad_row: OnBadRow) -> Fault:
-    """Return a fault that is to be left out, or raise it."""
-    if on_bad_row == "error":
-        raise fault.error
-    return fault
-
-
-def _libsvm(
-    file: TableFile, target: Path, layout: libsvm.Layout, read: Iterable[Entries] | None
-) -> list[Part]:
-    parts, line = [], 1
-    for frame in libsvm.frames(file.path, layout, read):
-        out = next_part(target)
-        frame.write_parquet(out)
-        parts.append(Part(out, frame.height, file.path, line, lines=True))
-        line += frame.height
-    return parts
-
-
 def _wide(head: bytes) -> str:
     """Return which encoding of 2 or 4 bytes a character a text is in; empty where in none."""
-    for encoding, mark in (("UTF-32", codecs.BOM_UTF32_LE), ("UTF-32", codecs.BOM_UTF32_BE)):
-        if head.startswith(mark):
-            return encoding
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "UTF-32"
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "UTF-16"
     # Without a mark of byte order every other byte of plain letters is 0.
     even, odd = (set(head[start:64:2]) for start in (0, 1))
     return "UTF-16LE" if odd == {0} and 0 not in even else "UTF-16BE" if even == {0} else ""
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn what Polars says of a damaged Parquet file into an InputError."""
-    try:
-        yield
-    except (pl.exceptions.PolarsError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"cannot be read as parquet: {reason}", file=path) from error
 
 
 def _head(path: Path) -> str:

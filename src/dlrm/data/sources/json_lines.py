@@ -3,15 +3,14 @@
 import io
 import json
 from collections.abc import Iterator
-from functools import lru_cache, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from dlrm.data.sources.raw_table import Part
+from dlrm.data.sources.raw_table import Part, next_file
 from dlrm.data.sources.records import Fault
 from dlrm.data.sources.source import OnBadRow
 from dlrm.data.sources.text import explained, open_bytes, text_name
@@ -52,17 +51,10 @@ def _chunks(file: Path) -> Iterator[tuple[int, list[bytes]]]:
             number += len(lines)
 
 
-@lru_cache(maxsize=2)
-def _lines(file: Path, changed: int) -> NDArray[np.int64]:
-    """Return the line of each object of a file that was changed at some time."""
-    del changed
-    numbers = (
-        number + place
-        for number, lines in _chunks(file)
-        for place, line in enumerate(lines)
-        if line.strip()
-    )
-    return np.fromiter(numbers, np.int64)
+def _lines(file: Path) -> Iterator[int]:
+    """Yield the line of each object of a file."""
+    for number, lines in _chunks(file):
+        yield from (number + place for place, line in enumerate(lines) if line.strip())
 
 
 def parts(file: Path, target: Path, on_bad_row: OnBadRow) -> list[Part]:
@@ -72,25 +64,20 @@ def parts(file: Path, target: Path, on_bad_row: OnBadRow) -> list[Part]:
         InputError: A line is no object; names it.
 
     """
-    lines_of = partial(_lines, file, file.stat().st_mtime_ns)
+    lines_of = partial(_lines, file)
     written: list[Part] = []
     first = 1
     for number, lines in _chunks(file):
         try:
             frame = pl.read_ndjson(io.BytesIO(b"".join(lines)), infer_schema_length=None)
             faults: list[Fault] = []
-            objects = sum(not line.isspace() for line in lines)
-            if frame.height != objects:
+            if frame.height != sum(not line.isspace() for line in lines):
                 raise pl.exceptions.ComputeError("other rows than lines")
         except pl.exceptions.PolarsError:
             frame, faults = _one_by_one(file, number, lines, on_bad_row)
-        out = target / f"{len(list(target.iterdir())):06}.parquet"
-        frame.write_parquet(out)
-        written.append(
-            Part(
-                out, frame.height, file, first, lines_of=lines_of, sparse=True, faults=tuple(faults)
-            )
-        )
+        frame.write_parquet(out := next_file(target))
+        part = Part(out, frame.height, file, first, lines_of=lines_of, sparse=True)
+        written.append(replace(part, faults=tuple(faults)))
         first += frame.height + len(faults)
     return written
 

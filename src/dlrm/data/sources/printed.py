@@ -1,32 +1,43 @@
-"""Tables as programs print them, and ARFF: as CSV with the same number of lines.
+"""Texts that are no CSV, turned into CSV line by line.
 
     psql, MySQL, Markdown     a | b  or  | a | b |, with a rule such as ---+--- below the names
     ARFF                      @attribute lines name the columns, and @data begins the rows
+    a::b  and  a   b          several characters, or runs of blanks, between fields
 
 A line that is no record becomes a blank one, so that errors name the line of the file.
 """
 
 import csv
-import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
+from dlrm.data.sources.records import words
 from dlrm.errors import InputError
 
-Kind = Literal["printed", "arff"]
+AsCsv = Callable[[Iterable[str]], Iterable[str]]
+"""Turns the lines of a text into as many lines of CSV."""
 _RULE = re.compile(r"\s*[|+]?\s*:?-{2,}:?\s*([|+]\s*:?-{2,}:?\s*)*[|+]?\s*$")
 _FOOTER = re.compile(r"\s*\(?\d+ (rows?|rows? in set.*)\)?\s*$")
 _BAR = re.compile(r"(?<!\\)\|")
+_BAR_OUTSIDE_QUOTES = re.compile(r'(?<!\\)\|(?=(?:[^"]*"[^"]*")*[^"]*$)')
 _ATTRIBUTE = re.compile(r"""\s*@attribute\s+('(?:[^'\\]|\\.)*'|"[^"]*"|\S+)\s""", re.IGNORECASE)
 _RECORD = re.compile(r"-\[ RECORD \d+ \]")
 _LOOKED_AT = 8
 """Lines among which a rule is."""
 
 
-def printed_kind(head: str, file: Path) -> Kind | None:
-    """Return what a text is, if it is such a table."""
+class _Echo:
+    def write(self, line: str) -> str:
+        return line
+
+
+_csv = csv.writer(_Echo(), lineterminator="\n").writerow
+
+
+def printed(head: str, file: Path) -> tuple[str, AsCsv] | None:
+    """Return what a text is, in words, and what makes CSV of it; None where it is no such table."""
     lines = [line for line in head.splitlines() if line.strip()]
     if lines and _RECORD.match(lines[0]):
         problem = (
@@ -36,14 +47,20 @@ def printed_kind(head: str, file: Path) -> Kind | None:
         raise InputError(problem, file=file, line=1)
     begin = next((line for line in lines if not line.lstrip().startswith("%")), "")
     if re.match(r"\s*@relation\b", begin, re.IGNORECASE):
-        return "arff"
+        return "ARFF", partial(_of_arff, file)
     ruled = any("|" in rule or "+" in rule for rule in filter(_RULE.match, lines[:_LOOKED_AT]))
-    return "printed" if ruled and sum("|" in line for line in lines[:_LOOKED_AT]) > 1 else None
+    if ruled and sum("|" in line for line in lines[:_LOOKED_AT]) > 1:
+        return "a table with bars and rules, as psql prints it", partial(map, _of_bars)
+    return None
 
 
-def as_csv(kind: Kind, lines: Iterable[str], file: Path) -> Iterator[str]:
-    """Yield a line of CSV for each line of such a table."""
-    return _of_arff(lines, file) if kind == "arff" else map(_of_bars, lines)
+def of_words(separator: str, comment: str | None) -> AsCsv:
+    """Return what makes CSV of lines whose fields are separated by several characters or blanks."""
+
+    def line_of(line: str) -> str:
+        return "\n" if comment and line.startswith(comment) else _csv(words(line, separator))
+
+    return partial(map, line_of)
 
 
 def _of_bars(line: str) -> str:
@@ -52,10 +69,17 @@ def _of_bars(line: str) -> str:
         return "\n"
     if text.startswith("|") and text.endswith("|") and len(text) > 1:
         text = text[1:-1]
-    return _csv(cell.strip().replace("\\|", "|") for cell in _BAR.split(text))
+    bar = _BAR if text.count('"') % 2 else _BAR_OUTSIDE_QUOTES
+    return _csv(_of_cell(cell.strip()) for cell in bar.split(text))
 
 
-def _of_arff(lines: Iterable[str], file: Path) -> Iterator[str]:
+def _of_cell(cell: str) -> str:
+    if len(cell) > 1 and cell.startswith('"') and cell.endswith('"'):
+        return cell[1:-1].replace('""', '"')
+    return cell.replace("\\|", "|")
+
+
+def _of_arff(file: Path, lines: Iterable[str]) -> Iterator[str]:
     names: list[str] = []
     in_data = False
     for number, line in enumerate(lines, start=1):
@@ -73,9 +97,6 @@ def _of_arff(lines: Iterable[str], file: Path) -> Iterator[str]:
         else:
             fields = next(csv.reader([text], quotechar="'", escapechar="\\", skipinitialspace=True))
             yield _csv("" if field.strip() == "?" else field.strip() for field in fields)
-
-
-def _csv(fields: Iterable[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(fields)
-    return text.getvalue()
+    if not in_data:
+        problem = "is ARFF, but has no line @data: expected one between the attributes and the rows"
+        raise InputError(problem, file=file)

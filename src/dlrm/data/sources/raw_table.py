@@ -4,9 +4,10 @@ Whatever comes in (text, Parquet, libsvm, the frames of a source) becomes Parque
 inference and fitting take one column at a time and memory never holds the whole table.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,9 @@ class Part:
     """Whether that is a line of a text file."""
     split: str | None = None
     """The split that all of them belong to; None where rows are divided later."""
-    lines_of: Callable[[], NDArray[np.int64]] | None = None
+    lines_of: Callable[[], Iterable[int]] | None = None
     """Of a text with records, which may have several lines: returns the line of each record, also
-    of those that were left out."""
+    of those that were left out; asked once."""
     sparse: bool = False
     """Whether a column may be absent, which is missing then in every row."""
     faults: tuple[Fault, ...] = ()
@@ -66,30 +67,59 @@ class Part:
         if self.lines_of is None:
             return {"line" if self.lines else "row": self.first + row}
         record = self.first - 1 + int(self.places(np.array([row]))[0])
-        return {"line": int(self.lines_of()[record])}
+        return {"line": int(_lines(self.lines_of)[record])}
 
+    def read(self, rows: pl.LazyFrame) -> pl.DataFrame:
+        """Return what was asked of `scan`.
+
+        Raises:
+            InputError: The user's file is damaged.
+
+        """
+        with explained_parquet(self.origin):
+            return rows.collect()
+
+    @cached_property
     def scan(self) -> pl.LazyFrame:
-        """Return the rows."""
+        """The rows."""
         if isinstance(self.data, pl.DataFrame):
             return self.data.lazy()
         rows = pl.scan_parquet(self.data, glob=False)
-        categories = [cs.by_name(name) for name in self._dictionaries]
-        return rows.with_columns(c.cast(pl.String).cast(pl.Categorical) for c in categories)
-
-    @cached_property
-    def _dictionaries(self) -> frozenset[str]:
-        """The columns of numbers that are categories by their type in the user's file."""
-        if isinstance(self.data, pl.DataFrame) or Path(self.origin).absolute() != self.data:
-            return frozenset()
-        types = pl.scan_parquet(self.data, glob=False).collect_schema()
-        return frozenset(name for name in dictionaries(self.data) if types[name].is_numeric())
+        if Path(self.origin).absolute() != self.data:
+            return rows
+        # Numbers may be categories by their type in the user's file.
+        types = rows.collect_schema()
+        names = [name for name in dictionaries(self.data) if types[name].is_numeric()]
+        return rows.with_columns(
+            cs.by_name(name).cast(pl.String).cast(pl.Categorical) for name in names
+        )
 
     @cached_property
     def types(self) -> pl.Schema:
         """The columns and their types, read once: a table is read column by column."""
-        if isinstance(self.data, pl.DataFrame):
-            return self.data.schema
-        return self.scan().collect_schema()
+        return self.scan.collect_schema()
+
+
+def next_file(folder: Path, suffix: str = ".parquet") -> Path:
+    """Return the name of one more file in a folder of parts."""
+    return folder / f"{len(list(folder.iterdir())):06}{suffix}"
+
+
+@lru_cache(maxsize=2)
+def _lines(lines_of: Callable[[], Iterable[int]]) -> NDArray[np.int64]:
+    return np.fromiter(lines_of(), np.int64)
+
+
+@contextmanager
+def explained_parquet(file: Path | str) -> Iterator[None]:
+    """Turn what Polars says of a damaged Parquet file into an InputError."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"cannot be read as parquet: {reason}", file=file) from error
 
 
 FEW_VALUES = 2_000_000
@@ -114,20 +144,13 @@ class RawTable:
         """Rows of all parts."""
         return sum(part.rows for part in self.parts)
 
-    @property
-    def is_text(self) -> bool:
-        """Whether a part was a text, which does not say what type a column has."""
-        return any(part.lines for part in self.parts)
-
     def with_missing(self, tokens: tuple[str, ...]) -> "RawTable":
         """Return the table whose texts are missing where they are one of these."""
         return self if tokens == self.missing else replace(self, missing=tokens)
 
     def column(self, name: str) -> pl.Series:
         """Return all values of a column."""
-        if self._small is not None:
-            return self._small[name]
-        return self._read([name])[name]
+        return (self._read([name]) if self._small is None else self._small)[name]
 
     def texts(self, name: str) -> pl.Series:
         """Return all values of a column as texts, see `as_texts`."""
@@ -163,13 +186,13 @@ class RawTable:
         return self._read(list(self.types)) if few else None
 
     def _read(self, names: Sequence[str]) -> pl.DataFrame:
-        read = [without(self._scan(part, names).collect(), self.missing) for part in self.parts]
+        read = [self._rows_of(part, names, 0, part.rows) for part in self.parts]
         return pl.concat(read, rechunk=False)
 
-    def blocks(self, names: Sequence[str], rows: int = BLOCK_ROWS) -> Iterator[pl.DataFrame]:
+    def blocks(self, names: Sequence[str]) -> Iterator[pl.DataFrame]:
         """Yield some columns of the rows in order; each frame lies in one part."""
         for part in self.parts:
-            yield from self._blocks_of(part, names, rows)
+            yield from self._blocks_of(part, names)
 
     def placed_blocks(self, names: Sequence[str]) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
         """Yield some columns of the rows in order, and where each stands.
@@ -182,7 +205,7 @@ class RawTable:
         for part in self.parts:
             places = part.places(np.arange(part.rows))
             start, end = 0, 0
-            for frame in self._blocks_of(part, names, BLOCK_ROWS):
+            for frame in self._blocks_of(part, names):
                 last = end + frame.height == part.rows
                 stop = part.all_rows if last else int(places[end + frame.height])
                 numbers = np.full(stop - start, -1)
@@ -222,21 +245,21 @@ class RawTable:
             listed += " (one column: --separator says what is between fields)"
         raise ConfigError(f'there is no {what} "{name}"; the columns are {listed}')
 
-    def _blocks_of(self, part: Part, names: Sequence[str], rows: int) -> Iterator[pl.DataFrame]:
-        for start in range(0, part.rows, rows):
-            yield without(self._scan(part, names).slice(start, rows).collect(), self.missing)
+    def _blocks_of(self, part: Part, names: Sequence[str]) -> Iterator[pl.DataFrame]:
+        for start in range(0, part.rows, BLOCK_ROWS):
+            yield self._rows_of(part, names, start, BLOCK_ROWS)
 
-    def _scan(self, part: Part, names: Sequence[str]) -> pl.LazyFrame:
+    def _rows_of(self, part: Part, names: Sequence[str], start: int, rows: int) -> pl.DataFrame:
         # Names as they are: "*" or "^x$" may be one, and would be a pattern elsewhere.
         types = part.types
-        frame = part.scan().select(cs.by_name(*(name for name in names if name in types)))
-        return frame.with_columns(
+        frame = part.scan.with_columns(
             cs.by_name(name).cast(self.types[name])
             if name in types
             else pl.lit(None, self.types[name]).alias(name)
             for name in names
             if types.get(name) != self.types[name]
         ).select(cs.by_name(*names))
+        return without(part.read(frame.slice(start, rows)), self.missing)
 
 
 def _types(parts: Sequence[Part]) -> dict[str, pl.DataType]:

@@ -1,6 +1,6 @@
-"""How the user says that a text of a table is to be read, where that is not left to us."""
+"""How a text of a table is read: what the user says of it, and the shape that it has."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from dlrm.errors import ConfigError
@@ -8,16 +8,8 @@ from dlrm.errors import ConfigError
 Header = Literal["auto", "yes", "no"]
 SPACES = r"\s+"
 """The separator that is any run of blanks."""
-_NAMED = {
-    "tab": "\t",
-    "comma": ",",
-    "semicolon": ";",
-    "space": SPACES,
-    "spaces": SPACES,
-    " ": SPACES,
-}
-
-_ESCAPES = {"\\t": "\t", "\\x01": "\x01", "\\x1f": "\x1f"}
+_NAMED = {"tab": "\t", "comma": ",", "semicolon": ";", "space": SPACES, "spaces": SPACES}
+_NAMED |= {" ": SPACES, "\\t": "\t", "\\x01": "\x01", "\\x1f": "\x1f"}
 """Separators as one types them in a shell."""
 
 
@@ -42,8 +34,6 @@ class Reading:
     def __post_init__(self) -> None:
         if self.separator is not None:
             separator = _NAMED.get(self.separator, self.separator)
-            if separator.startswith("\\") and separator != SPACES:
-                separator = _ESCAPES.get(separator, separator)
             if not separator or any(mark in separator for mark in '"\r\n\0'):
                 raise ConfigError(
                     f"separator is {self.separator!r}, expected what is between fields"
@@ -64,3 +54,20 @@ class Reading:
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """How the records of a text are read."""
+
+    separator: str
+    names: tuple[str, ...]
+    """The columns."""
+    skip: int
+    """Lines before the first row."""
+    comment: str | None = None
+    """What lines that are no records begin with."""
+    trailing: bool = False
+    """Whether a separator ends each record, too."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What is out of the ordinary, in words."""

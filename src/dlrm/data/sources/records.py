@@ -7,140 +7,67 @@ out here.
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+import polars as pl
 
-from dlrm.data.sources.shape import Lines, Shape, fields_of
+from dlrm.data.sources.reading import SPACES, Shape
 from dlrm.data.sources.text import explained, open_bytes
 from dlrm.errors import InputError
 
 LONGEST_FIELD = 1 << 26
 """Characters of a text, at most: whatever is longer is a quote that does not end."""
-_PIECE_BYTES = 4 << 20
-_QUOTED = re.compile(rb'"[^"]*"')
+_TOKEN = re.compile(r'"((?:[^"]|"")*)"(?=\s|$)|(\S+)')
 csv.field_size_limit(max(csv.field_size_limit(), LONGEST_FIELD))
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A text with records."""
+class Record(NamedTuple):
+    """A record of a text."""
 
-    file: Path
-    """The user's, for errors."""
-    plain: Path
-    """What is read: the file, or what it was unpacked to."""
-    shape: Shape
+    first: int
+    """The line on which it begins, counted from 1."""
+    fields: list[str] | csv.Error
+    """None of a blank line; of a record that is no CSV the error that says so."""
+    lines: list[str]
 
-    def records(self) -> Iterator[tuple[int, list[str] | csv.Error, list[str]]]:
-        """Yield the line on which each record begins, its fields (none of a blank line), its lines.
 
-        A record that is no CSV is yielded as the error that says so.
-        """
-        with explained(self.file), open_bytes(self.plain) as stream:
-            decoded = (line.decode("utf-8-sig", errors="replace") for line in stream)
-            lines = Lines(decoded, self.shape.skip, self.shape.comment)
-            for line, fields in fields_of(lines, self.shape.separator):
-                yield line, fields, lines.record
+def records(
+    lines: Iterable[str], separator: str, skip: int = 0, comment: str | None = None
+) -> Iterator[Record]:
+    """Yield the records of some lines, but for the first lines and those that begin as comments."""
+    number, record = 0, list[str]()
 
-    def lines(self) -> NDArray[np.int64]:
-        """Return the line of each record that is not blank."""
-        return _lines(self, self.plain.stat().st_mtime_ns)
+    def records_lines() -> Iterator[str]:
+        nonlocal number
+        for number, line in enumerate(lines, start=1):
+            # Within a record, in quotes, a line is never a comment.
+            if number > skip and not (comment and not record and line.startswith(comment)):
+                record.append(line)
+                yield line if line.endswith("\n") else line + "\n"
 
-    def is_even(self, rows: int) -> bool:
-        """Whether none of so many records has too few fields, where none has too many.
+    single = len(separator.encode()) == 1
+    source = records_lines()
+    reader = csv.reader(source, delimiter=separator, strict=True) if single else None
+    while True:
+        record = list[str]()
+        try:
+            fields = next(reader) if reader is not None else words(next(source), separator)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            fields = error
+        yield Record(number - len(record) + 1, fields, record)
 
-        The separators tell, but for those in quotes, as there are as many as full records have.
-        False also where only a closer look tells: at blank lines, comments, and odd quotes.
-        """
-        shape = self.shape
-        if not shape.by_character or shape.comment:
-            return False
-        mark = re.escape(shape.separator.encode())
-        odd = re.compile(rb"[^%b\r\n\0]\0|\0[^%b\r\n\0]" % (mark, mark))
-        separators, rest, piece = 0, b"", b"\n"
-        with explained(self.file), open_bytes(self.plain) as stream:
-            for _ in range(shape.skip):
-                stream.readline()
-            while piece and len(rest) < LONGEST_FIELD:
-                piece = stream.read(_PIECE_BYTES)
-                if b"\0" in piece:
-                    return False
-                text = rest + (piece or b"\n")
-                if b'"' in text:
-                    # Nothing but its quotes is left of a quoted text, which stands between marks.
-                    text = _QUOTED.sub(b"\0", text)
-                quote = text.find(b'"')
-                end = text.rfind(b"\n", 0, len(text) if quote < 0 else quote) + 1
-                text, rest = text[:end], text[end:]
-                if b"\0" in text and odd.search(text):
-                    return False
-                separators += text.count(shape.separator.encode())
-        return not rest and separators == rows * (len(shape.names) - 1 + shape.trailing)
 
-    def faults(self, *, quotes: bool) -> Iterator[tuple[list[str] | None, "Fault | None"]]:
-        """Yield the fields of each record, None of a blank line; and what is wrong with it."""
-        place = 0
-        blank_is_row = len(self.shape.names) == 1
-        for line, fields, raw in self.records():
-            if not fields and not blank_is_row:
-                yield None, None
-                continue
-            yield self._checked(place, line, fields, "".join(raw), quotes=quotes)
-            place += 1
-
-    def _checked(
-        self, place: int, line: int, fields: list[str] | csv.Error, raw: str, *, quotes: bool
-    ) -> tuple[list[str], "Fault | None"]:
-        shape = self.shape
-        if isinstance(fields, csv.Error):
-            problem = f"is not CSV: {fields}; a quote inside a text is written twice"
-            error = InputError(problem, file=self.file, line=line)
-            if "unexpected end" in str(fields) or "limit" in str(fields):
-                raise error
-            return [], Fault(place, "quotes", error)
-        width = len(shape.names)
-        if shape.trailing and len(fields) == width + 1 and not fields[-1]:
-            fields = fields[:-1]
-        fields = fields or [""]
-        if len(fields) != width:
-            problem = f"has {_count(len(fields))}, expected {width}"
-            if raw.startswith("#") and shape.comment is None:
-                problem += "; if lines that begin with # are comments: --comment '#'"
-            elif len(fields) > width:
-                problem += "; a text with a separator in it needs quotes"
-            reason = "too many fields" if len(fields) > width else "too few fields"
-            return [], Fault(place, reason, InputError(problem, file=self.file, line=line))
-        if quotes and shape.by_character and '"' in raw and _inside(shape.separator).search(raw):
-            problem = "has a quote inside a text: put the text in quotes, and write it twice"
-            return [], Fault(place, "quotes", InputError(problem, file=self.file, line=line))
-        return fields, None
-
-    def check_encoding(self) -> None:
-        """Raise an InputError at the first line that is not UTF-8, or where the file is damaged."""
-        number = 0
-        with explained(self.file, lambda: number), open_bytes(self.plain) as stream:
-            for line in stream:
-                number += 1
-                try:
-                    line.decode()
-                except UnicodeDecodeError as error:
-                    raise self._not_utf8(line, number, error) from error
-
-    def _not_utf8(self, line: bytes, number: int, error: UnicodeDecodeError) -> InputError:
-        before = line[: error.start].decode(errors="replace")
-        names = self.shape.names
-        place = before.count(self.shape.separator) if self.shape.by_character else 0
-        column = names[min(place, len(names) - 1)] if self.shape.by_character else None
-        problem = (
-            f"byte 0x{line[error.start]:02x} is not UTF-8 text; if the file is Latin-1, "
-            f"write it anew: iconv -f LATIN1 -t UTF-8 {self.file.name} > new.csv"
-        )
-        return InputError(problem, file=self.file, line=number, column=column)
+def words(line: str, separator: str) -> list[str]:
+    """Return the fields of a line that are separated by several characters or by blanks."""
+    line = line.rstrip("\r\n")
+    if separator != SPACES:
+        return line.split(separator) if line else []
+    return [quoted.replace('""', '"') or plain for quoted, plain in _TOKEN.findall(line)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,20 +80,105 @@ class Fault:
     error: InputError
 
 
-@lru_cache(maxsize=2)
-def _lines(text: Text, changed: int) -> NDArray[np.int64]:
-    del changed
-    single = len(text.shape.names) == 1
-    numbers = (line for line, fields, _ in text.records() if fields or single)
-    return np.fromiter(numbers, np.int64)
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text with records, whose separator is one character."""
 
+    file: Path
+    """The user's, for errors."""
+    plain: Path
+    """What is read: the file, or what it was unpacked or turned into."""
+    shape: Shape
 
-@lru_cache(maxsize=8)
-def _inside(separator: str) -> re.Pattern[str]:
-    """Return the pattern of a quote that neither begins nor ends a text."""
-    mark = re.escape(separator)
-    return re.compile(rf'[^{mark}"\r\n]"(?![{mark}"\r\n]|$)')
+    def records(self) -> Iterator[Record]:
+        """Yield its records; none of a blank line, unless that is a row of a single column."""
+        shape, single = self.shape, len(self.shape.names) == 1
+        with explained(self.file), open_bytes(self.plain) as stream:
+            decoded = (line.decode("utf-8-sig", errors="replace") for line in stream)
+            for record in records(decoded, shape.separator, shape.skip, shape.comment):
+                if single or record.fields:
+                    yield record
 
+    def lines(self) -> Iterator[int]:
+        """Yield the line of each record."""
+        return (record.first for record in self.records())
 
-def _count(fields: int) -> str:
-    return f"{fields} field{'' if fields == 1 else 's'}"
+    def is_even(self) -> bool:
+        """Whether no record has too few fields, where none has too many.
+
+        False also where only a closer look tells: at blank lines, comments, odd quotes, and texts
+        of several lines.
+        """
+        shape = self.shape
+        if shape.comment:
+            return False
+        mark = f"\\x{ord(shape.separator):02x}"
+        lines = pl.scan_csv(
+            self.plain,
+            glob=False,
+            separator="\0",
+            quote_char=None,
+            has_header=False,
+            skip_lines=shape.skip,
+            schema={"line": pl.String},
+        )
+        # Nothing but its quotes is left of a quoted text, which stands between separators.
+        line = pl.col("line").str.replace_all(r'"[^"]*"', "\0")
+        even = line.str.count_matches(mark) == len(shape.names) - 1 + shape.trailing
+        odd = line.str.contains(rf'"|[^{mark}\x00\r]\x00|\x00[^{mark}\x00\r]')
+        return lines.select((even & ~odd).fill_null(value=False).all()).collect().item()
+
+    def rows(self, *, quotes: bool) -> Iterator[list[str] | Fault]:
+        """Yield the fields of each record, or what is wrong with it.
+
+        Args:
+            quotes: Whether a quote inside a text is wrong.
+
+        """
+        for place, record in enumerate(self.records()):
+            yield self._checked(place, record, quotes=quotes)
+
+    def _checked(self, place: int, record: Record, *, quotes: bool) -> "list[str] | Fault":
+        def fault(reason: str, problem: str) -> Fault:
+            return Fault(place, reason, InputError(problem, file=self.file, line=record.first))
+
+        shape, fields, raw = self.shape, record.fields, "".join(record.lines)
+        if isinstance(fields, csv.Error):
+            problem = f"is not CSV: {fields}; a quote inside a text is written twice"
+            if "unexpected end" in str(fields) or "limit" in str(fields):
+                raise fault("quotes", problem).error
+            return fault("quotes", problem)
+        width = len(shape.names)
+        if shape.trailing and len(fields) == width + 1 and not fields[-1]:
+            fields = fields[:-1]
+        fields = fields or [""]
+        if len(fields) != width:
+            plural = "" if len(fields) == 1 else "s"
+            problem = f"has {len(fields)} field{plural}, expected {width}"
+            if raw.startswith("#") and shape.comment is None:
+                problem += "; if lines that begin with # are comments: --comment '#'"
+            elif len(fields) > width:
+                problem += "; a text with a separator in it needs quotes"
+            return fault("too many fields" if len(fields) > width else "too few fields", problem)
+        mark = re.escape(shape.separator)
+        if quotes and re.search(rf'[^{mark}"\r\n]"(?![{mark}"\r\n]|$)', raw):
+            problem = "has a quote inside a text: put the text in quotes, and write it twice"
+            return fault("quotes", problem)
+        return fields
+
+    def check_encoding(self) -> None:
+        """Raise an InputError at the first line that is not UTF-8, or where the file is damaged."""
+        number, names = 0, self.shape.names
+        with explained(self.file, lambda: number), open_bytes(self.plain) as stream:
+            for number, line in enumerate(stream, start=1):
+                try:
+                    line.decode()
+                except UnicodeDecodeError as error:
+                    place = line[: error.start].count(self.shape.separator.encode())
+                    problem = (
+                        f"byte 0x{line[error.start]:02x} is not UTF-8 text; if the file is "
+                        f"Latin-1, write it anew: iconv -f LATIN1 -t UTF-8 {self.file.name} > "
+                        "new.csv"
+                    )
+                    column = names[min(place, len(names) - 1)]
+                    raise InputError(problem, file=self.file, line=number, column=column) from error

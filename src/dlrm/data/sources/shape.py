@@ -11,19 +11,20 @@ It is recognised from the first lines. What is out of the ordinary is said in `n
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from dlrm.data.features.number_text import MISSING_TEXTS
-from dlrm.data.sources.reading import SPACES, Reading
+from dlrm.data.sources.reading import SPACES, Reading, Shape
+from dlrm.data.sources.records import records
 from dlrm.errors import InputError
 
 SEPARATORS = (",", "\t", ";", "|", "\x01", "^", "~", "::", SPACES)
 """What is tried, in this order; the last only where no other fits."""
+_UNUSUAL = SEPARATORS[5:]
 _DATA = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?$")
 _SEP_LINE = re.compile(r'"?sep=(.|\\t)"?$', re.IGNORECASE)
-_TOKEN = re.compile(r'"((?:[^"]|"")*)"(?=\s|$)|(\S+)')
 _COMMENT = "#"
 _OPEN_QUOTES = 3
 """Records that are no CSV behind which others are looked at."""
@@ -35,37 +36,13 @@ _FITS = 0.9
 """Share of the records that have the width of the table, in one that is sure to be one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """How the records of a text are read."""
-
-    separator: str
-    names: tuple[str, ...]
-    """The columns."""
-    header: bool
-    """Whether a line names them."""
-    skip: int
-    """Lines before the first row."""
-    comment: str | None = None
-    """What lines that are no records begin with."""
-    trailing: bool = False
-    """Whether a separator ends each record, too."""
-    notes: tuple[str, ...] = field(default=(), compare=False)
-    """What is out of the ordinary, in words."""
-
-    @property
-    def by_character(self) -> bool:
-        """Whether fields are separated by one ASCII character, and may be in quotes."""
-        return len(self.separator.encode()) == 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Record:
+class _Record(NamedTuple):
     first: int
     """The line on which it begins, counted from 1."""
     last: int
     fields: list[str]
 
+    @property
     def names(self) -> list[str]:
         return [name.strip() for name in self.fields]
 
@@ -80,99 +57,37 @@ def recognise(
     separators = (reading.separator,) if reading.separator else ("\t",) if tabs else SEPARATORS
     if reading.separator is None and (sep_line := _SEP_LINE.match(lines[0].strip())):
         separators = (sep_line[1].replace("\\t", "\t"),)
-    parsed = {
-        candidate: list(split(lines, candidate, start, reading.comment)) for candidate in separators
-    }
-    separator = max(separators, key=lambda candidate: _fit(parsed[candidate], candidate, columns))
-    records = parsed[separator]
-    if not records:
+    parsed = {name: _first_records(lines, name, start, reading.comment) for name in separators}
+    separator = max(separators, key=lambda name: _fit(parsed[name], name, columns))
+    if not parsed[separator]:
         problem = "is blank, expected the names of the columns or the first row"
         raise InputError(problem, file=file, line=1 if start >= len(lines) - 1 else start + 1)
-    if separator in SEPARATORS[5:] and reading.separator is None:
+    if separator in _UNUSUAL and reading.separator is None:
         between = "runs of blanks" if separator == SPACES else f'"{separator}"'
         notes.append(f"{between} between fields")
-    return _shape(records, file, separator, reading, columns, notes)
+    return _shape(parsed[separator], file, separator, reading, columns, notes)
 
 
-def split(
-    lines: Sequence[str], separator: str, skip: int = 0, comment: str | None = None
-) -> Iterator[_Record]:
-    """Yield the first records of some lines, but for blank ones."""
+def _first_records(
+    lines: Sequence[str], separator: str, skip: int, comment: str | None
+) -> list[_Record]:
+    """Return the first records of some lines, but for blank ones."""
+    known: list[_Record] = []
     for _ in range(_OPEN_QUOTES):
-        reader = Lines(iter(lines), skip, comment)
-        for count, (line, fields) in enumerate(fields_of(reader, separator)):
+        for count, record in enumerate(records(lines, separator, skip, comment)):
             if count == _RECORDS:
-                return
+                return known
+            first, fields, raw = record
             if isinstance(fields, csv.Error):
                 # A title with a quote, perhaps; a row is found and named when all of it is read.
-                yield _Record(line, line, [lines[line - 1]])
-                skip = line
+                known.append(_Record(first, first, [lines[first - 1]]))
+                skip = first
                 break
             if any(fields):
-                yield _Record(line, reader.number, fields)
+                known.append(_Record(first, first + len(raw) - 1, fields))
         else:
-            return
-
-
-class Lines:
-    """The lines of a text as one reads records from them, without comments."""
-
-    def __init__(self, lines: Iterator[str], skip: int, comment: str | None):
-        self._lines, self._comment = lines, comment
-        self.number = 0
-        """Number of the line that was last returned, counted from 1."""
-        self.between = True
-        """Whether a record may begin on the next line."""
-        self.record: list[str] = []
-        """The lines of the record that is being read."""
-        for _ in range(skip):
-            if next(lines, None) is None:
-                return
-            self.number += 1
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        while True:
-            line = next(self._lines)
-            self.number += 1
-            if self.between:
-                self.record = []
-                if self._comment and line.startswith(self._comment):
-                    continue
-            self.between = False
-            self.record.append(line)
-            return line if line.endswith("\n") else line + "\n"
-
-
-def fields_of(lines: Lines, separator: str) -> Iterator[tuple[int, list[str] | csv.Error]]:
-    """Yield the line on which each record begins, and its fields; none of a blank line.
-
-    A record that is no CSV is yielded as the error that says so.
-    """
-    by_character = len(separator.encode()) == 1
-    reader = csv.reader(lines, delimiter=separator, strict=True) if by_character else None
-    while True:
-        lines.between = True
-        try:
-            fields = next(reader) if reader is not None else tokens(next(lines), separator)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield lines.number - len(lines.record) + 1, error
-            continue
-        yield lines.number - len(lines.record) + 1, fields
-
-
-def tokens(line: str, separator: str) -> list[str]:
-    """Return the fields of a line that are separated by several characters or by blanks."""
-    line = line.rstrip("\r\n")
-    if separator != SPACES:
-        return line.split(separator) if line else []
-    if '"' not in line:
-        return line.split()
-    return [quoted.replace('""', '"') or plain for quoted, plain in _TOKEN.findall(line)]
+            break
+    return known
 
 
 def _above(lines: list[str], reading: Reading, columns: Sequence[str], notes: list[str]) -> int:
@@ -222,7 +137,7 @@ def _width(records: list[_Record]) -> tuple[int, float]:
 
 def _known(record: _Record, columns: Sequence[str]) -> int:
     """Return how many of some columns a record names, if it can be a header."""
-    names = _without_mark(record.names(), columns)
+    names = _without_mark(record.names, columns)
     return 0 if _repeats(record) else sum(name in names for name in columns)
 
 
@@ -240,7 +155,7 @@ def _shape(
     if reading.skip_lines is None and at:
         quoted = f': "{_shortened(records[0].fields[0])}"' if at == 1 else ""
         notes.append(f"{_count(at, 'line')} above the header left out{quoted}")
-    names = _without_mark(first.names(), columns)
+    names = _without_mark(first.names, columns)
     rows = [record.fields for record in (below if header else [first, *below])]
     full = [fields for fields in rows if len(fields) == width]
     trailing = width > 1 and bool(full) and all(fields[-1] == "" for fields in full)
@@ -263,13 +178,12 @@ def _shape(
     skip = first.last if header else first.first - 1
     if header and names[0] == "column 1" and below and len(below[0].fields) > 2:
         # pandas writes the name of an index below those of the columns, where they have levels.
-        index, *others = below[0].names()
+        index, *others = below[0].names
         if index and not any(others):
             skip, names[0] = below[0].last, index
     return Shape(
         separator=separator,
         names=tuple(names),
-        header=header,
         skip=skip,
         comment=reading.comment,
         trailing=trailing,
@@ -286,24 +200,24 @@ def _first(
     """
     given = {"yes": True, "no": False}.get(reading.header)
     if reading.skip_lines is not None:
-        return 0, bool(_known(records[0], columns)) or _header_at(
-            records, 0
-        ) if given is None else given
+        if given is None:
+            given = bool(_known(records[0], columns)) or _is_header(records, 0)
+        return 0, given
     wide = (at for at, record in enumerate(records[:_TITLES]) if not _is_title(record, width))
     at = next(wide, 0)
     named = max(range(at + 1), key=lambda place: _known(records[place], columns))
     if _known(records[named], columns):
         return named, given is not False
     # R leaves out the name of the first column: the line above the first full one is no title.
-    if at and len(records[at - 1].fields) == width - 1 and not _header_at(records, at):
-        short = records[at - 1].names()
+    if at and len(records[at - 1].fields) == width - 1 and not _is_header(records, at):
+        short = records[at - 1].names
         if given or (width > 2 and all(short) and not any(map(_DATA.match, short))):
             return at - 1, given is not False
-    header = _header_at(records, at) if given is None else given
+    header = _is_header(records, at) if given is None else given
     if columns and given is None and (not header or _repeats(records[at])):
         # A title as wide as the table, or a level of names, stands above the names that are known.
         for place, record in enumerate(records[:_TITLES]):
-            names = record.names()
+            names = record.names
             if _known(record, columns) == len(columns) and not any(map(_DATA.match, names)):
                 return place, True
     titles = records[:at]
@@ -317,13 +231,13 @@ def _first(
 
 
 def _repeats(record: _Record) -> bool:
-    names = [name for name in record.names() if name]
+    names = [name for name in record.names if name]
     return len(set(names)) < len(names)
 
 
 def _is_title(record: _Record, width: int) -> bool:
     """Whether a record has fewer fields than the table, or one text and blanks, as Excel writes."""
-    names = record.names()
+    names = record.names
     alone = width > 2 and not any(names[1:]) and not _DATA.match(names[0])
     return len(names) < width or alone
 
@@ -334,27 +248,21 @@ def _without_mark(names: list[str], columns: Sequence[str]) -> list[str]:
     return [bare, *names[1:]] if bare in columns and names[0] not in columns else names
 
 
-def _header_at(records: list[_Record], at: int) -> bool:
-    below = records[at + 1].names() if records[at + 1 :] else None
-    return _is_header(records[at].names(), below)
-
-
-def _is_header(names: Sequence[str], row: Sequence[str] | None) -> bool:
+def _is_header(records: list[_Record], at: int) -> bool:
     """Whether a record names the columns: names are texts, at least above some numbers."""
+    names = records[at].names
     if len(names) > 1 and names[-1] == "":
         # A separator may end the line.
         names = names[:-1]
     if not any(map(_DATA.match, names)):
         # Only an index may lack its name; a row of values may lack any.
         return all(names[1:])
-    if len(names) > 2 and list(names) == [str(number) for number in range(len(names))]:
+    if len(names) > 2 and names == [str(number) for number in range(len(names))]:
         return True
-    if row is None:
-        return False
-    pairs = zip(names, row, strict=False)
+    below = records[at + 1].names if records[at + 1 :] else []
     return any(
-        name.lower() not in MISSING_TEXTS and not _DATA.match(name) and _DATA.match(below)
-        for name, below in pairs
+        name.lower() not in MISSING_TEXTS and not _DATA.match(name) and _DATA.match(value)
+        for name, value in zip(names, below, strict=False)
     )
 
 

@@ -9,15 +9,14 @@ from typing import Any
 import polars as pl
 
 from dlrm.data.features.columns import Columns
-from dlrm.data.sources import libsvm
+from dlrm.data.sources import json_lines, libsvm
 from dlrm.data.sources.criteo import file_fingerprint
-from dlrm.data.sources.entries import Entries
-from dlrm.data.sources.files import TableFile, count, look, to_parquet
+from dlrm.data.sources.files import TableFile, count, csv_parts, look
 from dlrm.data.sources.raw_table import Part, RawTable
 from dlrm.data.sources.reading import Reading
 from dlrm.data.sources.source import OnBadRow
 from dlrm.errors import InputError, UsageError
-from dlrm.terminal import err
+from dlrm.terminal import say
 
 FILE_SPLITS = {
     "train": "train",
@@ -62,14 +61,13 @@ class TableFiles:
             raise InputError("is no libsvm file, as others here are", file=other)
         self.name = "libsvm" if "libsvm" in formats else "table"
         self._layout = known
-        self._kept: dict[Path, list[Entries]] = {}
         self._check_names()
 
     @property
     def layout(self) -> libsvm.Layout | None:
         """How the entries of libsvm lines become columns; None for other formats."""
         if self.name == "libsvm" and self._layout is None:
-            self._layout = libsvm.find_layout([file.path for _, file in self._files], self._kept)
+            self._layout = libsvm.find_layout([file.path for _, file in self._files])
         return self._layout
 
     def schema(self) -> Columns | None:
@@ -101,11 +99,19 @@ class TableFiles:
         self._say_shapes()
         parts: list[Part] = []
         for split, file in self._files:
-            entries = self._kept.pop(file.path, None)
-            written = to_parquet(file, folder, self.layout, entries, self._bad_rows)
+            written = self._parts(file, folder)
             parts += [replace(part, split=split) for part in written]
             advance(sum(part.rows for part in written))
         return RawTable(tuple(parts))
+
+    def _parts(self, file: TableFile, folder: Path) -> list[Part]:
+        if file.format == "csv":
+            return csv_parts(file, folder, self._bad_rows)
+        if file.format == "json":
+            return json_lines.parts(file.path, folder, self._bad_rows)
+        if self.layout is None:
+            return [Part(file.path.absolute(), count(file), file.path)]
+        return libsvm.parts(file.path, folder, self.layout)
 
     def _say_shapes(self) -> None:
         """Say once what is out of the ordinary in the shape of texts."""
@@ -115,7 +121,7 @@ class TableFiles:
                 shapes.setdefault(note, []).append(file.path)
         for note, paths in shapes.items():
             others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-            err.print(f"{paths[0]}{others}: {note}", soft_wrap=True, highlight=False)
+            say([f"{paths[0]}{others}: {note}"])
 
     def _check_names(self) -> None:
         """Say which column is missing before any file is read."""

@@ -13,23 +13,23 @@ import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import BufferedIOBase
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, cast
+from typing import cast
 
 import polars as pl
 
 from dlrm.errors import InputError
 
-Compression = Literal["gzip", "bzip2", "zip", "Zstandard"]
-_MAGIC: dict[bytes, Compression] = {
+_MAGIC = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
     b"PK\x03\x04": "zip",
     b"\x28\xb5\x2f\xfd": "Zstandard",
 }
-SUFFIXES: dict[str, Compression] = {
+SUFFIXES = {
     ".gz": "gzip",
     ".bz2": "bzip2",
     ".zip": "zip",
@@ -41,14 +41,11 @@ DAMAGE = (EOFError, zlib.error, zipfile.BadZipFile, OSError)
 """What readers raise at damaged bytes; an OSError that has a number is the system's, though."""
 
 
-def compression_of(file: Path) -> Compression | None:
-    """Return what a file is compressed by; None for a plain one."""
+def compression_of(file: Path) -> str | None:
+    """Return what a file is compressed by, gzip, bzip2, zip or Zstandard; None for a plain one."""
     with file.open("rb") as stream:
         begin = stream.read(4)
-    compression: Compression | None = None
-    for magic, name in _MAGIC.items():
-        if begin.startswith(magic):
-            compression = name
+    compression = next((name for magic, name in _MAGIC.items() if begin.startswith(magic)), None)
     named = SUFFIXES.get(file.suffix)
     if named is not None and named != compression:
         problem = f"is named {file.suffix} but is not a {named} file; rename or compress it"
@@ -114,15 +111,6 @@ def explained(file: Path, line: Callable[[], int | None] = lambda: None) -> Iter
         raise InputError(problem, file=file, line=line()) from error
 
 
-def text_bytes_of(file: Path) -> float:
-    """Return about how many bytes the text of a compressed file has."""
-    if compression_of(file) == "zip":
-        with _archive(file) as archive:
-            return _member(archive, file).file_size
-    # Click logs shrink to a fifth or so.
-    return 5 * file.stat().st_size
-
-
 @contextmanager
 def _archive(file: Path) -> Iterator[zipfile.ZipFile]:
     try:
@@ -146,38 +134,33 @@ def _member(archive: zipfile.ZipFile, file: Path) -> zipfile.ZipInfo:
 
 def _unpack_zstandard(file: Path, plain: Path, lines: int | None) -> None:
     """Write the lines of a text that is compressed by Zstandard, which only Polars reads."""
-    try:
-        _zstandard_lines(file, lines).sink_csv(plain, include_header=False, quote_style="never")
-    except pl.exceptions.PolarsError as error:
-        if "utf" in str(error).lower():
-            number = _zstandard_lines(file, lines, lossy=True).with_row_index(
-                "line number", offset=1
-            )
-            odd = number.filter(pl.col("line").str.contains("\ufffd", literal=True)).head(1)
-            problem = "is not UTF-8 text; if it is Latin-1: iconv -f LATIN1 -t UTF-8 OLD > NEW"
-            raise InputError(problem, file=file, line=odd.collect()["line number"][0]) from error
-        problem = "the Zstandard file is damaged or truncated; copy or download it again"
-        raise InputError(problem, file=file) from error
-
-
-def _zstandard_lines(file: Path, lines: int | None, *, lossy: bool = False) -> pl.LazyFrame:
     # A separator that no text has, and no quotes: each row is a line as it is.
-    return pl.scan_csv(
+    scan = partial(
+        pl.scan_csv,
         file,
         glob=False,
         has_header=False,
         separator="\0",
         quote_char=None,
         schema={"line": pl.String},
-        encoding="utf8-lossy" if lossy else "utf8",
         n_rows=lines,
     )
+    try:
+        scan().sink_csv(plain, include_header=False, quote_style="never")
+    except pl.exceptions.PolarsError as error:
+        if "utf" in str(error).lower():
+            numbered = scan(encoding="utf8-lossy").with_row_index("line number", offset=1)
+            odd = numbered.filter(pl.col("line").str.contains("\ufffd", literal=True)).head(1)
+            problem = "is not UTF-8 text; if it is Latin-1: iconv -f LATIN1 -t UTF-8 OLD > NEW"
+            raise InputError(problem, file=file, line=odd.collect()["line number"][0]) from error
+        problem = "the Zstandard file is damaged or truncated; copy or download it again"
+        raise InputError(problem, file=file) from error
 
 
 LONGEST_LINE_BYTES = 1 << 20
 LOOKED_AT_LINES = 4096
 """Lines that are enough to tell what a text is."""
-_READ_BYTES, _SAMPLE_BYTES = 1 << 20, 1 << 17
+_READ_BYTES = 1 << 20
 
 
 def check_file(file: Path) -> None:
@@ -257,17 +240,13 @@ def _lines(text: bytes) -> bytes:
 
 def estimate_lines(file: Path) -> int:
     """Return about how many lines a file holds, from its first megabyte."""
-    compression, size = compression_of(file), file.stat().st_size
     try:
         with explained(file), open_bytes(file, lines=LOOKED_AT_LINES) as stream:
             piece = stream.read(_READ_BYTES)
     except InputError:
         # Whoever reads it says what is wrong with it.
         return 1
-    if compression == "gzip":
-        sample = piece[:_SAMPLE_BYTES]
-        text_bytes = len(sample) * size / max(len(zlib.compress(sample)), 1)
-    else:
-        text_bytes = size if compression is None else text_bytes_of(file)
+    # Click logs shrink to a third or so.
+    text_bytes = file.stat().st_size * (3 if compression_of(file) else 1)
     lines = piece.count(b"\n") + (not piece.endswith(b"\n"))
     return max(1, round(lines * text_bytes / max(len(piece), 1)))
