@@ -12,6 +12,7 @@ cache is a private folder among the temporary files instead.
 
 import atexit
 import ctypes
+import fcntl
 import hashlib
 import os
 import shutil
@@ -19,8 +20,8 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,10 @@ def compiled(
 ) -> Path:
     """Return a shared library, compiling it unless it is there already.
 
-    `$DLRM_CXXFLAGS` adds compiler flags.
-
     Args:
         name: Beginning of the library's file name.
         folder: Where its sources are: one `*.cpp`, and what it includes, `*.h`.
-        flags: Compiler flags beside FLAGS.
+        flags: Compiler flags beside FLAGS and `$DLRM_CXXFLAGS`.
         link: Flags of the linker, or libraries.
         what: What is being compiled, for the line that says so.
 
@@ -84,7 +83,11 @@ def compiled(
     if _is_whole(target):
         return target
     try:
-        with _one_at_a_time(kept / "lock"):
+        with (kept / "lock").open("w") as lock:
+            # Processes that start together compile once. Not every file system has locks; the
+            # rename keeps what comes out whole there too.
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX)
             if not _is_whole(target):
                 sys.stderr.write(f"dlrm: compiling {what}, once ...\n")
                 _compile(program, sources, flags, link, target)
@@ -110,7 +113,7 @@ def _compile(
         digest = Path(scratch) / "digest"
         digest.write_text(_digest(library))
         library.replace(target)
-        digest.replace(_digest_file(target))
+        digest.replace(target.with_suffix(".sha256"))
 
 
 def load(
@@ -140,14 +143,10 @@ def load(
 def _is_whole(library: Path) -> bool:
     """Return whether a library is there, as it was compiled, and safe to load."""
     try:
-        whole = _digest_file(library).read_text() == _digest(library)
+        whole = library.with_suffix(".sha256").read_text() == _digest(library)
     except (OSError, ValueError):
         return False
     return whole and _danger(library) is None
-
-
-def _digest_file(library: Path) -> Path:
-    return library.with_suffix(".sha256")
 
 
 def _digest(library: Path) -> str:
@@ -167,29 +166,18 @@ def cache() -> Path:
     Where others could write what lies there, or there is no such folder to be had, it is a private
     one among the temporary files; a line on standard error says so, once.
     """
-    folder: Path | str = "~/.cache/dlrm"
+    above = os.environ.get("XDG_CACHE_HOME")
+    folder = Path(os.environ.get("DLRM_CACHE") or f"{above or '~/.cache'}/dlrm")
     try:
-        folder = _cache_folder()
-        _make(folder)
+        # There is a RuntimeError where the user has no home.
+        folder = folder if os.environ.get("DLRM_CACHE") or above else Path.home() / ".cache/dlrm"
+        for part in (*reversed(folder.parents), folder):
+            if not part.is_dir():
+                part.mkdir(mode=0o755, exist_ok=True)
         problem = _danger(folder)
     except (OSError, RuntimeError) as error:
         problem = f"{folder} cannot be used ({error})"
-    return Path(folder).resolve() if problem is None else _private(problem)
-
-
-def _cache_folder() -> Path:
-    """Return where the cache should be; a RuntimeError where the user has no home."""
-    if os.environ.get("DLRM_CACHE"):
-        return Path(os.environ["DLRM_CACHE"])
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "dlrm"
-
-
-def _make(folder: Path) -> None:
-    """Make a folder and those above it, none of which others may write."""
-    for part in (*reversed(folder.parents), folder):
-        if not part.is_dir():
-            part.mkdir(mode=0o755, exist_ok=True)
+    return folder.resolve() if problem is None else _private(problem)
 
 
 def _danger(path: Path) -> str | None:
@@ -240,18 +228,3 @@ def key(
     for source in sources:
         known.update(source.read_bytes())
     return known.hexdigest()[:16]
-
-
-@contextmanager
-def _one_at_a_time(lock: Path) -> Iterator[None]:
-    """Let processes that start together compile once; where locks do not work, each for itself."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with lock.open("w") as file:
-        # Not every file system has locks; the rename keeps what comes out whole there too.
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

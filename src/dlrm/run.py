@@ -68,17 +68,10 @@ class Run:
         dataset: dict[str, Any],
         contents: Callable[[Path], Mapping[str, Any]] = lambda path: {},
     ) -> "Run":
-        """Start a new run directory.
+        """Start a new run directory; what a killed process left of it is removed.
 
-        Args:
-            path: Of the directory; what a killed process left of it is removed.
-            recipe: Name of the recipe.
-            config: The resolved config, nested dicts.
-            schema: What the model's input means.
-            environment: Command, versions and machine.
-            dataset: Where the data came from, and its features.
-            contents: Puts more into the directory, and returns what is known of these files: by
-                name, what `file_record` returns.
+        `contents` puts more into the directory, and returns what is known of these files: by name,
+        what `file_record` returns.
 
         Raises:
             RunError: The folder exists and is not empty.
@@ -111,7 +104,9 @@ class Run:
 
         A run that was made and has not begun to train is nothing to be kept.
         """
-        if path.exists() and cls.begun(path) is None and not cls._is_untrained(path):
+        names = _names(path)
+        untrained = FILES in names and not names - _MADE - {FILES}
+        if path.exists() and cls.begun(path) is None and not untrained:
             raise RunError(
                 f"{path} exists already: give another --run, or --resume to go on with it"
             )
@@ -134,18 +129,13 @@ class Run:
         except RunError:
             return None
 
-    @classmethod
-    def _is_untrained(cls, path: Path) -> bool:
-        return FILES in (names := _names(path)) and not names - _MADE - {FILES}
-
     @staticmethod
     @contextmanager
     def locked(path: Path, *, silent: bool = False) -> Iterator[None]:
-        """Keep other processes out of a run directory within the block; it is made if need be.
+        """Keep other processes out of a run directory within the block.
 
-        Args:
-            path: Of the directory. It is removed in the end where nothing was put into it.
-            silent: Whether to do nothing, because another process of the run holds the lock.
+        It is made if need be, and removed in the end where nothing was put into it. `silent` does
+        nothing, because another process of the run holds the lock.
 
         Raises:
             RunError: Another process is at work there.
@@ -166,11 +156,7 @@ class Run:
     def open(cls, path: Path | str, *, silent: bool = False, check: bool = True) -> "Run":
         """Open an existing run directory.
 
-        Args:
-            path: As for the class.
-            silent: As for the class.
-            check: Whether its files must be those that it was made with, as far as that costs no
-                time.
+        With `check` its files must be those that it was made with, as far as that costs no time.
 
         Raises:
             RunError: There is none, or a file of it was altered.
@@ -194,9 +180,7 @@ class Run:
     def check(self, *, wholly: bool = False) -> None:
         """Raise a RunError unless the files of this run are those that it was made with.
 
-        Args:
-            wholly: Whether large files are read too, and not their sizes alone.
-
+        `wholly` reads large files too, and not their sizes alone.
         """
         if not self.is_whole(self.path):
             raise RunError(
@@ -211,12 +195,12 @@ class Run:
     @property
     def recipe(self) -> str:
         """Name of the recipe that the run started from."""
-        return self._field("recipe")
+        return self._config["recipe"]
 
     @property
     def config(self) -> dict[str, Any]:
         """The resolved config, nested dicts."""
-        return self._field("config")
+        return self._config["config"]
 
     @property
     def schema(self) -> Schema:
@@ -241,13 +225,12 @@ class Run:
 
     def evaluation(self, split: str) -> dict[str, Any] | None:
         """Return the final evaluation on a split; None if there is none (yet)."""
-        name = f"evaluation-{split}.json"
-        return self._read(name) if (self.path / name).is_file() else None
+        return self._read_if_there(f"evaluation-{split}.json")
 
     @property
     def importance(self) -> dict[str, Any] | None:
         """Importance of each column to the final model; None where nobody measured it."""
-        return self._read(IMPORTANCE) if (self.path / IMPORTANCE).is_file() else None
+        return self._read_if_there(IMPORTANCE)
 
     def log(self, event: str, **values: Any) -> None:
         """Append a line to metrics.jsonl."""
@@ -265,38 +248,37 @@ class Run:
             RunError: Another line is not JSON.
 
         """
-        return list(self._metrics())
+        path, rows = self.path / "metrics.jsonl", list[dict[str, Any]]()
+        lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+        for number, line in enumerate(lines, start=1):
+            try:
+                rows.append(event := parse_object(line, keys=("event",), nan=True))
+                if not isinstance(event["event"], str):
+                    raise ValueError("expected a name in event")
+            except ValueError as problem:
+                if number == len(lines) and not line.endswith(b"\n"):
+                    break
+                raise RunError(f"{path}, line {number}: {problem}") from None
+        return rows
 
     def rewind(self, step: int) -> None:
         """Forget what metrics.jsonl says of later steps, before a resumed run says it again."""
         if self.silent:
             return
-        steps = ((row, row.get("step", 0)) for row in self._metrics())
+        steps = ((row, row.get("step", 0)) for row in self.metrics())
         kept = [row for row, at in steps if not isinstance(at, int | float) or at <= step]
         lines = "".join(json.dumps(row) + "\n" for row in kept)
         write_bytes(self.path / "metrics.jsonl", lines.encode())
 
-    def _metrics(self) -> Iterator[dict[str, Any]]:
-        path = self.path / "metrics.jsonl"
-        if not path.is_file():
-            return
-        lines = path.read_bytes().splitlines(keepends=True)
-        for number, line in enumerate(lines, start=1):
-            try:
-                event = parse_object(line, keys=("event",), nan=True)
-                if not isinstance(event["event"], str):
-                    raise ValueError("expected a name in event")
-            except ValueError as problem:
-                if number == len(lines) and not line.endswith(b"\n"):
-                    return
-                raise RunError(f"{path}, line {number}: {problem}") from None
-            yield event
-
-    def _field(self, name: str) -> Any:
-        return read_json(self.path / CONFIG, RunError, keys=("recipe", "config"))[name]
+    @property
+    def _config(self) -> dict[str, Any]:
+        return read_json(self.path / CONFIG, RunError, keys=("recipe", "config"))
 
     def _read(self, name: str) -> dict[str, Any]:
         return read_json(self.path / name, RunError, advice=_ADVICE)
+
+    def _read_if_there(self, name: str) -> dict[str, Any] | None:
+        return self._read(name) if (self.path / name).is_file() else None
 
 
 def _names(path: Path) -> set[str]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from types import TracebackType
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -80,62 +80,37 @@ def create(path: Path, tensors: Mapping[str, Whole]) -> None:
         file.truncate(8 + len(text) + at)
 
 
-class Writer:
-    """Writes parts of tensors into a file that `create` has made."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __enter__(self) -> "Writer":
-        self._file = self.path.open("r+b")
-        (size,) = struct.unpack("<Q", self._file.read(8))
-        self._header = json.loads(self._file.read(size))
-        self._data = 8 + size
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if error is None:
-                sync(self._file.fileno())
-        finally:
-            self._file.close()
-
-    def write(self, name: str, whole: Whole) -> None:
-        """Write what this process keeps of a tensor."""
-        start = self._data + self._header[name]["data_offsets"][0]
-        for part in whole.parts:
-            if part.values.numel():
-                self._write(start, whole, part)
-
-    def _write(self, start: int, whole: Whole, part: Part) -> None:
-        numbers = part.values.detach().cpu().contiguous()
-        content = numbers.reshape(-1).view(torch.uint8).numpy()
-        width = whole.shape[-1] if whole.shape else 1
-        if part.values.dim() < 2 or part.values.shape[-1] == width:
-            row_bytes = prod(whole.shape[1:]) * whole.dtype.itemsize
-            _write_all(self._file.fileno(), content, start + part.row * row_bytes)
-            return
-        # Columns: a short piece of every row.
-        size = whole.dtype.itemsize
-        rows = (prod(whole.shape[:-1]), width * size)
-        file = np.memmap(self.path, np.uint8, "r+", offset=start, shape=rows)
-        lines = prod(whole.shape[1:-1])
-        first, columns = part.row * lines, part.values.shape[-1]
-        target = file[first : first + len(part.values) * lines]
-        target[:, part.column * size : (part.column + columns) * size] = content.reshape(
-            -1, columns * size
-        )
-        file.flush()
+def write(path: Path, tensors: Mapping[str, Whole]) -> None:
+    """Write what this process keeps of tensors into a file that `create` has made."""
+    with path.open("r+b") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(size))
+        for name, whole in tensors.items():
+            start = 8 + size + header[name]["data_offsets"][0]
+            for part in whole.parts:
+                if part.values.numel():
+                    _write(file, start, whole, part)
+        sync(file.fileno())
 
 
-def _write_all(descriptor: int, content: np.ndarray, at: int) -> None:
-    view = memoryview(content)  # pyright: ignore[reportArgumentType]
-    # The system may take less than it is given, and never more than 2 GB at once.
-    while view:
-        written = os.pwrite(descriptor, view[: 1 << 30], at)
-        view, at = view[written:], at + written
+def _write(file: BinaryIO, start: int, whole: Whole, part: Part) -> None:
+    numbers = part.values.detach().cpu().contiguous()
+    content = numbers.reshape(-1).view(torch.uint8).numpy()
+    size, width = whole.dtype.itemsize, whole.shape[-1] if whole.shape else 1
+    if part.values.dim() < 2 or part.values.shape[-1] == width:
+        view = memoryview(content)  # pyright: ignore[reportArgumentType]
+        at = start + part.row * prod(whole.shape[1:]) * size
+        # The system may take less than it is given, and never more than 2 GB at once.
+        while view:
+            written = os.pwrite(file.fileno(), view[: 1 << 30], at)
+            view, at = view[written:], at + written
+        return
+    # Columns: a short piece of every row.
+    lines = prod(whole.shape[1:-1])
+    mapped = np.memmap(
+        file, np.uint8, "r+", offset=start, shape=(whole.shape[0] * lines, width * size)
+    )
+    first, columns = part.row * lines, slice(part.column * size, None)
+    target = mapped[first : first + len(part.values) * lines, columns]
+    target[:, : part.values.shape[-1] * size] = content.reshape(len(target), -1)
+    mapped.flush()

@@ -55,7 +55,7 @@ def test_the_terminal_shows_them(dataset, capsys):
 
 
 def test_head_and_verify(dataset):
-    assert all(not each.head for each in describe(dataset, head=0).features)
+    assert all(not each["head"] for each in describe(dataset, head=0).features)
     with pytest.raises(ConfigError, match="head is -1"):
         describe(dataset, head=-1)
     assert not describe(dataset).verified
@@ -67,8 +67,8 @@ def test_head_and_verify(dataset):
 
 def test_residues_are_shown_as_numbers(dataset):
     prepare("criteo", [Path("raw")], out=Path("few"), max_rows_per_table=100)
-    first = next(each for each in describe(Path("few")).features if each.name == "C1")
-    assert [value.value for value in first.head] == [str(0xFF00AA01 % 100), "0", "7"]
+    first = next(each for each in describe(Path("few")).features if each["name"] == "C1")
+    assert [value["value"] for value in first["head"]] == [str(0xFF00AA01 % 100), "0", "7"]
 
 
 def test_what_is_no_dataset(dataset, capsys):

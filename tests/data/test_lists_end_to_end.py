@@ -251,7 +251,7 @@ def test_commands_read_runs_on_lists(finished, dataset):
     with pytest.raises(ConfigError, match=r'"history" holds lists of ids'):
         evaluate(finished, user="history", label="click")
     described = describe(dataset.path, verify=True)
-    kinds = [(feature.name, feature.kind) for feature in described.features]
+    kinds = [(feature["name"], feature["kind"]) for feature in described.features]
     assert kinds[3:] == [("tags", "bag"), ("item", "one_hot"), ("history", "sequence")]
     smaller = compress(finished)
     assert {"fp32", "int8"} <= {candidate.name for candidate in smaller.sweep.candidates}

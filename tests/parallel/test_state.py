@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dlrm import tensor_file
 from dlrm.models import DeepFMConfig
 from dlrm.nn.embedding import materialize, parameter_groups
 from dlrm.nn.tables import TablesConfig
@@ -22,7 +23,6 @@ from dlrm.parallel.world import ALONE, World
 from dlrm.planning.placement import Sharding, plan
 from dlrm.planning.tables import contents
 from dlrm.schema import DenseFeature, Feature, Schema, Table
-from dlrm.tensor_file import Writer, create
 from dlrm.training import state
 
 from .ranks import Ranks
@@ -100,11 +100,9 @@ def built(world: World, name: str, sharding: Sharding):
 
 def write(world: World, path: Path, wholes: dict[str, Any]) -> None:
     if world.first:
-        create(path, wholes)
+        tensor_file.create(path, wholes)
     world.barrier()
-    with Writer(path) as writer:
-        for name, whole in wholes.items():
-            writer.write(name, whole)
+    tensor_file.write(path, wholes)
     world.barrier()
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dlrm import terminal
-from dlrm.data.describe import FeatureNumbers, LabelNumbers, SplitNumbers, features, splits
+from dlrm.data.describe import features, splits
 from dlrm.data.features.features import Features
 from dlrm.data.store import Dataset
 from dlrm.data.store import verify as verify_dataset
@@ -29,55 +29,41 @@ class DescribeResult:
     unused_rows: int
     """Good rows that are in no split."""
     verified: bool
-    splits: list[SplitNumbers]
-    features: list[FeatureNumbers]
+    splits: list[dict[str, Any]]
+    """See `dlrm.data.describe`."""
+    features: list[dict[str, Any]]
     columns: list[dict[str, str]]
     """What the columns of a table were taken for, and why."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers JSON-ready."""
-        return {
-            "path": str(self.path),
-            "source": self.source,
-            "rows": self.rows,
-            "bad_rows": self.bad_rows,
-            "unused_rows": self.unused_rows,
-            "verified": self.verified,
-            "splits": [_split(split) for split in self.splits],
-            "features": [asdict(feature) for feature in self.features],
-            "columns": self.columns,
-        }
+        return {**asdict(self), "path": str(self.path)}
 
     def __rich__(self) -> RenderableType:
         left_out = f", {self.bad_rows:,} bad rows left out" if self.bad_rows else ""
         left_out += f", {self.unused_rows:,} in no split" if self.unused_rows else ""
         checked = ", every hash is right" if self.verified else ""
         title = f"{self.path}: source {self.source}, {self.rows:,} rows{left_out}{checked}"
-        labels = [(label.name, _known(label)) for label in self.splits[0].labels]
-        heads = [
-            f"{name}: {key.replace('_', ' ')}" if len(labels) > 1 else key.replace("_", " ")
-            for name, known in labels
-            for key in known
-        ]
-        rows = terminal.table(title, "split", "rows", *heads)
-        for split in self.splits:
-            values = [_text(value) for label in split.labels for value in _known(label).values()]
-            rows.add_row(split.name, f"{split.rows:,}", *values)
+        labels = [_labels(split) for split in self.splits]
+        heads = [f"{name}: {key}" if name else key for name, key in labels[0]]
+        rows = terminal.table(title, "split", "rows", *(head.replace("_", " ") for head in heads))
+        for split, known in zip(self.splits, labels, strict=True):
+            rows.add_row(split["name"], f"{split['rows']:,}", *map(_text, known.values()))
         numbers = terminal.table("Numbers", "feature", "missing")
         tables = terminal.table("Categories", "feature", "values", "missing", "rare")
         tables.add_column("first ids: value, count, share", overflow="fold")
         for feature in self.features:
-            missing = f"{feature.missing_rate:.2%}"
-            if feature.values is None:
-                numbers.add_row(feature.name, missing)
+            missing = f"{feature['missing_rate']:.2%}"
+            if feature["values"] is None:
+                numbers.add_row(feature["name"], missing)
                 continue
             head = "\n".join(
-                f"{'(missing)' if value.value is None else value.value:<9} "
-                f"{value.count:>9,} {value.share:>7.2%}"
-                for value in feature.head
+                f"{'(missing)' if value['value'] is None else value['value']:<9} "
+                f"{value['count']:>9,} {value['share']:>7.2%}"
+                for value in feature["head"]
             )
-            rare = f"{feature.rare:,}" if feature.rare else "-"
-            tables.add_row(feature.name, f"{feature.values:,}", missing, rare, head)
+            rare = f"{feature['rare']:,}" if feature["rare"] else "-"
+            tables.add_row(feature["name"], f"{feature['values']:,}", missing, rare, head)
         taken = Table(title="Columns", title_justify="left")
         for head in ("column", "taken for", "because"):
             taken.add_column(head, overflow="fold")
@@ -87,18 +73,11 @@ class DescribeResult:
         return Group(rows, *shown)
 
 
-def _split(split: SplitNumbers) -> dict[str, Any]:
-    """Return a split JSON-ready: the numbers of its first label, and of each where it has more."""
-    labels = {label.name: _known(label) for label in split.labels}
-    several = {"labels": labels} if len(labels) > 1 else {}
-    return {"name": split.name, "rows": split.rows, **labels[split.labels[0].name], **several}
-
-
-def _known(label: LabelNumbers) -> dict[str, float | None]:
-    """Return the numbers that a label of its kind has."""
-    if label.positives is not None:
-        return {"positives": label.positives, "positive_rate": label.positive_rate}
-    return {"mean": label.mean, "min": label.min, "max": label.max}
+def _labels(split: dict[str, Any]) -> dict[tuple[str, str], float | None]:
+    """Return a split's numbers by label, of which an only one has no name, and by what they are."""
+    plain = {key: value for key, value in split.items() if key not in ("name", "rows", "labels")}
+    labels = split.get("labels", {"": plain})
+    return {(name, key): value for name, known in labels.items() for key, value in known.items()}
 
 
 def _text(value: float | None) -> str:

@@ -14,101 +14,55 @@ from dlrm.errors import ConfigError, unknown
 from dlrm.schema import Schema
 
 
-@dataclass(frozen=True, slots=True)
-class LabelNumbers:
-    """A label of a split in numbers; None where there are no rows, or where they do not apply."""
+def splits(dataset: Dataset) -> list[dict[str, Any]]:
+    """Return the splits of a dataset in numbers, JSON-ready.
 
-    name: str
-    positives: int | None = None
-    """Rows in which it is 1; of classification."""
-    positive_rate: float | None = None
-    """Share of these."""
-    mean: float | None = None
-    """Mean of the labels of a regression, as all below."""
-    min: float | None = None
-    max: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SplitNumbers:
-    """A split in numbers."""
-
-    name: str
-    rows: int
-    labels: tuple[LabelNumbers, ...]
-    """One or more."""
+    Each has `name`, `rows`, and of its first label, and under `labels` of each where there are
+    several, `positives` and `positive_rate`, or of a regression `mean`, `min` and `max`.
+    """
+    described = []
+    for name, split in dataset.manifest["splits"].items():
+        labels = {label: _label(label, split) for label in dataset.schema.labels}
+        several = {"labels": labels} if len(labels) > 1 else {}
+        first = labels[dataset.schema.labels[0]]
+        described.append({"name": name, "rows": split["rows"], **first, **several})
+    return described
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A value of a category."""
-
-    id: int
-    value: str | None
-    """As the raw data write it; None is missing."""
-    count: int
-    share: float
-    """Share of the rows in which values were counted."""
+def _label(name: str, split: dict[str, Any]) -> dict[str, float | None]:
+    if "positives" not in split:
+        return {key: split[key][name] for key in ("mean", "min", "max")}
+    positives, rows = split["positives"][name], split["rows"]
+    return {"positives": positives, "positive_rate": positives / rows if rows else None}
 
 
-@dataclass(frozen=True, slots=True)
-class FeatureNumbers:
-    """A feature in numbers."""
+def features(dataset: Dataset, fitted: Features, head: int) -> list[dict[str, Any]]:
+    """Return the features of a dataset in numbers, JSON-ready.
 
-    name: str
-    kind: str
-    """`dense`, or the kind of a categorical feature"""
-    missing_rate: float
-    values: int | None
-    """Distinct values that have an id of their own; None for a number."""
-    rare: int
-    """Samples whose value has none."""
-    head: tuple[Value, ...]
-    """The values of the first ids."""
-
-
-def splits(dataset: Dataset) -> list[SplitNumbers]:
-    """Return the splits of a dataset in numbers."""
-    return [
-        SplitNumbers(
-            name, split["rows"], tuple(_label(label, split) for label in dataset.schema.labels)
-        )
-        for name, split in dataset.manifest["splits"].items()
-    ]
-
-
-def _label(name: str, split: dict[str, Any]) -> LabelNumbers:
-    if "positives" in split:
-        positives, rows = split["positives"][name], split["rows"]
-        return LabelNumbers(name, positives, positives / rows if rows else None)
-    numbers = {key: split[key][name] for key in ("mean", "min", "max")}
-    return LabelNumbers(name, **numbers)
-
-
-def features(dataset: Dataset, fitted: Features, head: int) -> list[FeatureNumbers]:
-    """Return the features of a dataset in numbers."""
+    Each has `name`, `kind` (`dense`, or that of a categorical feature), `missing_rate`, `values`
+    (how many have an id of their own; None of a number), `rare` (samples whose value has none) and
+    `head`, the values of the first ids: `id`, `value` (as the raw data write it; None is missing),
+    `count`, and `share` of the rows in which values were counted.
+    """
     manifest = dataset.manifest
     # Of a table, values are counted on its training rows alone.
     rows = max(1, manifest.get("counted_rows", manifest["rows"]))
     described = []
     for feature in manifest["features"]:
-        values: tuple[Value, ...] = ()
+        values: list[dict[str, Any]] = []
         if feature["num_embeddings"] is not None and head > 0:
             vocabulary = fitted.vocabulary(feature["name"])
-            counts = vocabulary.frame["count"].head(head).to_list()
-            values = tuple(
-                Value(id, vocabulary.text(id), count, count / rows)
-                for id, count in enumerate(counts)
-            )
+            values = [
+                {"id": id, "value": vocabulary.text(id), "count": count, "share": count / rows}
+                for id, count in enumerate(vocabulary.frame["count"].head(head).to_list())
+            ]
         described.append(
-            FeatureNumbers(
-                name=feature["name"],
-                kind=feature["kind"],
-                missing_rate=feature["missing_rate"],
-                values=None if feature["num_embeddings"] is None else feature["num_embeddings"] - 1,
-                rare=feature["rare"] or 0,
-                head=values,
-            )
+            {
+                **{key: feature[key] for key in ("name", "kind", "missing_rate")},
+                "values": feature["num_embeddings"] and feature["num_embeddings"] - 1,
+                "rare": feature["rare"] or 0,
+                "head": values,
+            }
         )
     return described
 
@@ -128,17 +82,11 @@ class Segments:
 
 
 def by_column(split: Split, features: Features, column: str, most: int = 10) -> Segments:
-    """Return the rows of a split by a column.
+    """Return the rows of a split by a column, in `most` segments besides the one for all others.
 
     A category has a segment for each of its most frequent values, the most frequent first, and one
     for all others. A number has its quantiles: each begins with the value in place floor(k n /
     `most`) of the sorted rows, and takes all that are equal to it.
-
-    Args:
-        split: n rows.
-        features: What encoded them.
-        column: Name of a column, categorical or dense.
-        most: Segments at most, besides the one for all others.
 
     Raises:
         ConfigError: There is no such column or it holds lists (lists the choices), or `most` is not

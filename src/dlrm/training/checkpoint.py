@@ -33,7 +33,7 @@ from dlrm.json_file import read_json, write_sealed
 from dlrm.metrics import Metrics
 from dlrm.parallel.world import ALONE, World
 from dlrm.run import Run
-from dlrm.tensor_file import Whole, Writer, create
+from dlrm.tensor_file import Whole, create, write
 from dlrm.training import state
 from dlrm.training.average import Average
 from dlrm.training.device import device_of
@@ -138,9 +138,7 @@ def save(
                 _make(folder, temporary, files)
         with _together(world, target):
             for name, tensors in files.items():
-                with Writer(temporary / f"{name}.safetensors") as writer:
-                    for tensor, whole in tensors.items():
-                        writer.write(tensor, whole)
+                write(temporary / f"{name}.safetensors", tensors)
         with _together(world, target):
             if world.first:
                 checksums = {name: _crc32(temporary / f"{name}.safetensors") for name in files}

@@ -11,7 +11,6 @@ Three definitions of a good line agree, from the fastest to the most exact: the 
 plainly good, Polars takes all that is good, and `fault` names what is not.
 """
 
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ import polars as pl
 from dlrm.data import kernels
 from dlrm.data.features.columns import Columns, log_columns
 from dlrm.data.sources.source import BadRows, OnBadRow
-from dlrm.data.sources.text import check_file, chunks, estimate_lines, first_line
+from dlrm.data.sources.text import check_file, chunks, estimate_lines, file_fingerprint, first_line
 from dlrm.data.threads import ahead, in_order
 from dlrm.errors import ConfigError, InputError, UsageError
 
@@ -30,7 +29,7 @@ LABEL = "label"
 INTEGERS = tuple(f"I{i}" for i in range(1, 14))
 CATEGORIES = tuple(f"C{i}" for i in range(1, 27))
 
-# A good line, up to integers of 19 digits, which `fault` then looks at.
+# A good line, up to integers of 19 digits, which `fault` looks at field by field.
 _FIELDS = rb"(?:-?[0-9]{1,18})?" + rb"(?:\t(?:-?[0-9]{1,18})?){12}" + rb"(?:\t[0-9a-fA-F]{0,8}){26}"
 _GOOD = {True: re.compile(rb"[01]\t" + _FIELDS), False: re.compile(_FIELDS)}
 # Python refuses to convert a text of thousands of digits, even if they are zeros.
@@ -94,13 +93,8 @@ def _typed(labelled: bool) -> list[pl.Expr]:
     ]
 
 
-def is_good(line: bytes, *, labelled: bool) -> bool:
-    """Whether a line is plainly good: `fault` need not look at it."""
-    return _GOOD[labelled].fullmatch(line) is not None
-
-
 def fault(line: bytes, labelled: bool) -> tuple[str, str | None, str] | None:
-    """Say what is wrong with a line: reason, column, problem; None when it is good after all."""
+    """Say what is wrong with a line: reason, column, problem; None when it is good."""
     if b"\0" in line:
         return "binary", None, "holds a NUL byte; this is not a text log"
     fields = line.split(b"\t")
@@ -155,8 +149,6 @@ def as_hexadecimal(name: str) -> pl.Expr:
 CHUNK_BYTES = 8 << 20
 
 _FIELD = re.compile(rb"-?\d*|[0-9a-fA-F]{8}")
-_WHOLE_BYTES = 16 << 20
-_SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
 
 
 class CriteoSource:
@@ -201,7 +193,9 @@ class CriteoSource:
         self.day_rows: list[int] = []
         for path in self.paths:
             check_file(path)
-        self.labelled = _first_line_has_label(self.paths[0]) if labelled is None else labelled
+        if labelled is None:
+            labelled = first_line(self.paths[0]).count(b"\t") != len(INTEGERS) + len(CATEGORIES) - 1
+        self.labelled = labelled
 
     def fingerprint(self) -> dict[str, Any]:
         """Return sizes and hashes of the files (of 64 places in those over 16 MiB)."""
@@ -233,41 +227,35 @@ class CriteoSource:
             line = 1
             self.day_rows.append(0)
             texts = ahead(chunks(path, self.chunk_bytes))
-            for chunk, lines, parsed in in_order(self._parse_chunk, texts):
+            for chunk, parsed in in_order(lambda chunk: (chunk, self._parsed(chunk)), texts):
                 frame = parsed
                 if frame is None:
-                    frame = self._good_rows(chunk, path, line, before)
-                line += lines
-                before += lines
+                    frame = self._parsed(self._without_faults(chunk, path, line, before))
+                if frame is None:
+                    # Not reachable as long as the definitions of a good line agree.
+                    raise InputError("cannot be parsed", file=path, line=line)
+                lines = chunk.count(b"\n")
+                line, before = line + lines, before + lines
                 self.day_rows[-1] += frame.height
                 if frame.height:
                     yield frame
 
-    def _parse_chunk(self, chunk: bytes) -> tuple[bytes, int, pl.DataFrame | None]:
-        lines = chunk.count(b"\n")
-        return chunk, lines, parse(chunk, lines, labelled=self.labelled)
-
-    def _good_rows(self, chunk: bytes, path: Path, line: int, before: int) -> pl.DataFrame:
-        good = self._without_faults(chunk, path, line, before)
-        frame = parse(good, good.count(b"\n"), labelled=self.labelled)
-        if frame is None:
-            # Not reachable as long as the definitions of a good line agree.
-            raise InputError("cannot be parsed", file=path, line=line)
-        return frame
+    def _parsed(self, chunk: bytes) -> pl.DataFrame | None:
+        return parse(chunk, chunk.count(b"\n"), labelled=self.labelled)
 
     def _without_faults(self, chunk: bytes, path: Path, line: int, before: int) -> bytes:
         """Return the good lines of a chunk; raise at the first other one, or count it."""
         kept: list[bytes] = []
-        for number, text in enumerate(chunk[:-1].split(b"\n"), start=line):
-            good = is_good(text, labelled=self.labelled)
-            if not good and (wrong := fault(text, self.labelled)):
-                reason, column, problem = wrong
-                error = InputError(problem, file=path, line=number, column=column)
-                if self.bad_rows == "error":
-                    raise error
-                self.bad.add(reason, error, before + number - line)
-            else:
+        for number, text in enumerate(chunk[:-1].split(b"\n")):
+            good = _GOOD[self.labelled].fullmatch(text)
+            if good or (wrong := fault(text, self.labelled)) is None:
                 kept.append(text + b"\n")
+                continue
+            reason, column, problem = wrong
+            error = InputError(problem, file=path, line=line + number, column=column)
+            if self.bad_rows == "error":
+                raise error
+            self.bad.add(reason, error, before + number)
         return b"".join(kept)
 
 
@@ -280,22 +268,3 @@ def is_criteo(path: Path) -> bool:
     fields = first_line(path).split(b"\t")
     good = sum(bool(_FIELD.fullmatch(field)) for field in fields)
     return 30 <= len(fields) <= 50 and good >= 0.8 * len(fields)
-
-
-def _first_line_has_label(path: Path) -> bool:
-    """Whether the first line of a file is not one of the form without labels."""
-    first = first_line(path)
-    return first.count(b"\t") != len(INTEGERS) + len(CATEGORIES) - 1
-
-
-def file_fingerprint(path: Path) -> dict[str, Any]:
-    """Return size and hash of a file: the whole of it, or 64 places evenly over it."""
-    size, digest = path.stat().st_size, hashlib.sha256()
-    with path.open("rb") as stream:
-        if size <= _WHOLE_BYTES:
-            digest.update(stream.read())
-        else:
-            for sample in range(_SAMPLES):
-                stream.seek((size - _SAMPLE_BYTES) * sample // (_SAMPLES - 1))
-                digest.update(stream.read(_SAMPLE_BYTES))
-    return {"size_bytes": size, "sha256": digest.hexdigest()}

@@ -10,11 +10,11 @@ import polars as pl
 
 from dlrm.data.features.columns import Columns
 from dlrm.data.sources import json_lines, libsvm
-from dlrm.data.sources.criteo import file_fingerprint
 from dlrm.data.sources.files import TableFile, count, csv_parts, look
 from dlrm.data.sources.raw_table import Part, RawTable
 from dlrm.data.sources.reading import Reading
 from dlrm.data.sources.source import OnBadRow
+from dlrm.data.sources.text import file_fingerprint
 from dlrm.errors import InputError, UsageError
 from dlrm.terminal import say
 

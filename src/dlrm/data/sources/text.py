@@ -9,6 +9,7 @@ megabytes come out, each ending in a newline, all ends LF. Memory is a few chunk
 
 import bz2
 import gzip
+import hashlib
 import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator
@@ -17,7 +18,7 @@ from functools import partial
 from io import BufferedIOBase
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
+from typing import Any, cast
 
 import polars as pl
 
@@ -161,6 +162,8 @@ LONGEST_LINE_BYTES = 1 << 20
 LOOKED_AT_LINES = 4096
 """Lines that are enough to tell what a text is."""
 _READ_BYTES = 1 << 20
+_WHOLE_BYTES = 16 << 20
+_SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
 
 
 def check_file(file: Path) -> None:
@@ -246,7 +249,23 @@ def estimate_lines(file: Path) -> int:
     except InputError:
         # Whoever reads it says what is wrong with it.
         return 1
-    # Click logs shrink to a third or so.
-    text_bytes = file.stat().st_size * (3 if compression_of(file) else 1)
+    text_bytes = file.stat().st_size
+    if compression_of(file):
+        # It shrinks about as much as its beginning does.
+        sample = piece[:_SAMPLE_BYTES]
+        text_bytes *= len(sample) / max(len(zlib.compress(sample)), 1)
     lines = piece.count(b"\n") + (not piece.endswith(b"\n"))
     return max(1, round(lines * text_bytes / max(len(piece), 1)))
+
+
+def file_fingerprint(path: Path) -> dict[str, Any]:
+    """Return size and hash of a file: the whole of it, or 64 places evenly over it."""
+    size, digest = path.stat().st_size, hashlib.sha256()
+    with path.open("rb") as stream:
+        if size <= _WHOLE_BYTES:
+            digest.update(stream.read())
+        else:
+            for sample in range(_SAMPLES):
+                stream.seek((size - _SAMPLE_BYTES) * sample // (_SAMPLES - 1))
+                digest.update(stream.read(_SAMPLE_BYTES))
+    return {"size_bytes": size, "sha256": digest.hexdigest()}
