@@ -16,6 +16,7 @@ from dlrm.data.features.infer import infer
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare as prepare_dataset
 from dlrm.data.scoring import encode_frame
+from dlrm.data.sources import raw_table
 from dlrm.data.sources.clicks import ClicksSource
 from dlrm.data.sources.frame import FrameSource
 from dlrm.data.store import Dataset
@@ -198,12 +199,13 @@ def test_columns_are_texts_together_as_each_alone():
             assert together[name].to_list() == texts.as_texts(rows[name]).to_list()
 
 
-def test_a_frame_is_fitted_where_it_is(tmp_path):
+def test_a_frame_is_fitted_where_it_is(tmp_path, monkeypatch):
     frame = table(rows=50)
     raw = FrameSource(frame).table(tmp_path, lambda _: None)
     assert not list(tmp_path.iterdir())
     assert infer(raw, ["label"]).labels == ("label",)
     assert raw.column("city").to_list() == frame["city"].to_list()
-    blocks = list(raw.blocks(["city", "price"], rows=20))
+    monkeypatch.setattr(raw_table, "BLOCK_ROWS", 20)
+    blocks = list(raw.blocks(["city", "price"]))
     assert [block.height for block in blocks] == [20, 20, 10]
-    assert replace(raw.parts[0], first=1).scan().collect().equals(frame)
+    assert replace(raw.parts[0], first=1).scan.collect().equals(frame)
