@@ -94,6 +94,10 @@ class Crosses(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return (B, K) for ids that are in range."""
+        return self.weights(self.crossed(batch)).sum(dim=1)
+
+    def crossed(self, batch: Batch) -> Batch:
+        """Return the batch with the ids of crosses in place of its own, which are in range."""
         ids, lists = batch.ids[:, :0], None
         if self.single:
             (left,), (right,) = self.left.blocks(batch), self.right.blocks(batch)
@@ -108,8 +112,7 @@ class Crosses(nn.Module):
                     for x, (left, right) in zip(self.several, self.list_sides, strict=True)
                 ]
             )
-        crossed = replace(batch, dense=batch.dense[:, :0], ids=ids, lists=lists)
-        return self.weights(crossed).sum(dim=1)
+        return replace(batch, dense=batch.dense[:, :0], ids=ids, lists=lists)
 
     def _crossed(self, left: Jagged, right: Jagged, cross: int) -> Jagged:
         a, b, offsets = _pairs(left, right)
