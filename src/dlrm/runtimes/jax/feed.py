@@ -98,7 +98,7 @@ class Feed:
 
         """
         samples = len(batch)
-        padded = self._samples if samples <= self._samples else power_of_two(samples)
+        padded = self._samples if 0 < samples <= self._samples else power_of_two(samples)
         weights = np.zeros(padded, np.float32)
         weights[:samples] = 1 if batch.weights is None else batch.weights.numpy()
         return Inputs(

@@ -34,6 +34,11 @@ def under(p: Params, name: str) -> Params:
     return {key.removeprefix(prefix): p[key] for key in p if key.startswith(prefix)}
 
 
+def flat(x: Array) -> Array:
+    """Map (B, n, k) to (B, n*k)."""
+    return x.reshape(x.shape[0], x.shape[1] * x.shape[2])
+
+
 def linear(p: Params, x: Array) -> Array:
     """Map (B, n) to (B, k): `x W^T + b`, without b where there is none."""
     y = x @ p["weight"].T
@@ -79,18 +84,19 @@ def interaction(m: Dot | Cat | Sum | Projection, p: Params, x: Array, e: Array) 
         return x + e.sum(axis=1)
     v = jnp.concatenate([x[:, None], e], axis=1)
     if isinstance(m, Cat):
-        return v.reshape(len(v), -1)
+        return flat(v)
     if isinstance(m, Projection):
         products = v @ (p["weight"] @ v).swapaxes(1, 2)
-        return jnp.concatenate([x, products.reshape(len(x), -1)], axis=1)
+        return jnp.concatenate([x, flat(products)], axis=1)
     row, column = np.tril_indices(v.shape[1], 0 if m.self_interaction else -1)
     return jnp.concatenate([x, (v @ v.swapaxes(1, 2))[:, row, column]], axis=1)
 
 
 def pairs(m: SecondOrder, p: Params, x: Array, e: Array) -> Array:
     """Map x (B, N) and e (B, T, K*D) to (B, K), see `dlrm.nn.factorization.SecondOrder`."""
-    v = p["vectors"].reshape(x.shape[1], m.labels, -1)
-    e = e.reshape(*e.shape[:2], m.labels, -1)
+    dim = e.shape[2] // m.labels
+    v = p["vectors"].reshape(x.shape[1], m.labels, dim)
+    e = e.reshape(*e.shape[:2], m.labels, dim)
     s = e.sum(axis=1) + jnp.einsum("bn,nkd->bkd", x, v)
     q = (e**2).sum(axis=(1, 3)) + x**2 @ (v**2).sum(axis=2)
     return ((s**2).sum(axis=2) - q) / 2
@@ -125,7 +131,7 @@ def cin(m: CIN, p: Params, e: Array) -> Array:
         weight = p[f"weights.{i}"].reshape(-1, e.shape[1], x.shape[1])
         x = jnp.einsum("hji,bjd,bid->bhd", weight, e, x)
         sums.append(x.sum(axis=2))
-    last = linear(under(p, "last"), (e @ x.swapaxes(1, 2)).reshape(len(e), -1))
+    last = linear(under(p, "last"), flat(e @ x.swapaxes(1, 2)))
     return jnp.concatenate([*sums, last], axis=1)
 
 

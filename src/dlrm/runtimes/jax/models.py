@@ -28,8 +28,63 @@ from dlrm.models.standardized import Standardized
 from dlrm.models.wide_deep import WideDeep
 from dlrm.models.xdeepfm import XDeepFM
 from dlrm.runtimes.jax import layers
+from dlrm.runtimes.jax.feed import Feed, Inputs, Ints
 from dlrm.runtimes.jax.layers import Params, under
 from dlrm.training.ensemble import Ensemble
+
+
+def check(m: nn.Module) -> None:
+    """Raise a ConfigError unless there is such a model in JAX; lists those that are."""
+    if isinstance(m, Standardized):
+        check(m.net)
+    elif isinstance(m, Ensemble):
+        for member in m.members:
+            check(member)
+    elif type(m) not in _FORWARD:
+        names = ", ".join(
+            kind.__name__ for kind in _FORWARD if kind.__module__.startswith("dlrm.models")
+        )
+        raise ConfigError(
+            f"JAX has no model {type(m).__name__}: it has {names}; take PyTorch for your own"
+        )
+
+
+def gathered(feed: Feed, tables: Params, inputs: Inputs) -> dict[str, Array]:
+    """Return, by the name of embeddings, the vectors (M, D) of the rows that are looked up.
+
+    `tables` (R, D) are by the same names.
+    """
+    return {
+        name: take(tables[name], inputs.lookups[source].rows)
+        for name, source in feed.source.items()
+    }
+
+
+def logits(m: nn.Module, feed: Feed, p: Params, vectors: Params, inputs: Inputs) -> Array:
+    """Return the logits (B, K) of padded inputs, or the predictions of a regression.
+
+    Args:
+        m: The torch model, see `check`, of which no number is read.
+        feed: That the inputs come from.
+        p: Parameters and buffers by their names in the model; those of embeddings are not read.
+        vectors: See `gathered`.
+        inputs: B samples.
+
+    """
+    pooled = {
+        name: layers.pooled(
+            part, inputs.lookups[feed.source[name]], vectors[name], len(inputs.weights)
+        )
+        for name, part in feed.embeddings.items()
+    }
+    return forward(m, {**p, **pooled}, jnp.asarray(inputs.dense))
+
+
+def take(w: Array, rows: Ints) -> Array:
+    """Return rows (M, ...) of w (R, ...); zeros for those that it has not."""
+    if not len(w):
+        return jnp.zeros((len(rows), *w.shape[1:]), w.dtype)
+    return w.at[rows].get(mode="fill", fill_value=0)
 
 
 def forward(m: nn.Module, p: Params, dense: Array) -> Array:
@@ -40,15 +95,7 @@ def forward(m: nn.Module, p: Params, dense: Array) -> Array:
         p: Its parameters and buffers; in place of each embeddings their vectors (B, T, D).
         dense: (B, N).
 
-    Raises:
-        ConfigError: There is no such model in JAX; lists those that are.
-
     """
-    if type(m) not in _FORWARD:
-        raise ConfigError(
-            f"JAX has no model {type(m).__name__}: it has {', '.join(k.__name__ for k in _FORWARD)}"
-            "; take PyTorch for models of your own"
-        )
     return _FORWARD[type(m)](m, p, dense)
 
 
@@ -111,7 +158,9 @@ def _dcnv2(m: DCNV2, p: Params, dense: Array) -> Array:
 def _xdeepfm(m: XDeepFM, p: Params, dense: Array) -> Array:
     deep = layers.mlp(m.deep, under(p, "deep"), _flat(m, p, dense))
     crossed = layers.cin(m.cin, under(p, "cin"), p["embeddings"])
-    return _lr(m.linear, under(p, "linear"), dense) + layers.linear(under(p, "last"), crossed) + deep
+    return (
+        _lr(m.linear, under(p, "linear"), dense) + layers.linear(under(p, "last"), crossed) + deep
+    )
 
 
 def _finalmlp(m: FinalMLP, p: Params, dense: Array) -> Array:
@@ -142,8 +191,8 @@ def _ensemble(m: Ensemble, p: Params, dense: Array) -> Array:
 
 def _flat(m: Any, p: Params, dense: Array) -> Array:
     """Return numbers and vectors side by side, (B, W + T*D)."""
-    e = p["embeddings"]
-    return jnp.concatenate([layers.numbers(m.numbers, dense), e.reshape(len(e), -1)], axis=1)
+    x = layers.numbers(m.numbers, dense)
+    return jnp.concatenate([x, layers.flat(p["embeddings"])], axis=1)
 
 
 _FORWARD: dict[type[nn.Module], Callable[[Any, Params, Array], Array]] = {

@@ -9,9 +9,7 @@ The numbers are JAX's from the first step on. The torch model and its optimizer,
 and checkpoints read, get them whenever somebody asks these for their numbers or for logits.
 """
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +22,20 @@ from dlrm.errors import ConfigError
 from dlrm.nn.embedding import EmbeddingCollection
 from dlrm.nn.mlp import MLP
 from dlrm.optim import SparseOptimizer
-from dlrm.runtimes.jax import layers
-from dlrm.runtimes.jax.feed import Feed, Inputs
+from dlrm.runtimes.jax.feed import Feed, Inputs, embeddings_by_name
+from dlrm.runtimes.jax.layers import Params
 from dlrm.runtimes.jax.losses import Loss
-from dlrm.runtimes.jax.models import forward
-from dlrm.runtimes.jax.updates import State, rates, summed, take, update_dense, update_of, update_table
+from dlrm.runtimes.jax.models import check, gathered, logits
+from dlrm.runtimes.jax.updates import (
+    State,
+    adds_up,
+    rates,
+    summed,
+    update_dense,
+    update_of,
+    update_table,
+)
+
 
 class JaxStep:
     """`step(batch) -> loss`, for a model of the catalogue with plain tables in float32, on the CPU.
@@ -66,20 +73,28 @@ class JaxStep:
         self.optimizer, self.rate, self.steps = optimizer, rate, steps
         self._model, self._loss, self._clip = model, loss, clip
         self._update = update_of(optimizer)
-        self._feed = Feed(model, samples=samples, distinct=True)
-        self._check()
-        self._device = jax.devices("cpu")[0]
+        _check(model)
+        self._feed = Feed(model, samples=samples, distinct=bool(clip) or adds_up(optimizer))
         groups = {id(p): n for n, g in enumerate(optimizer.param_groups) for p in g["params"]}
         self._groups = {name: groups[id(p)] for name, p in model.named_parameters()}
-        """Number of each parameter's group."""
+        """Name of a parameter -> number of its group."""
         self._tables = {f"{name}.weight": name for name in self._feed.embeddings}
-        """Name of each table's parameter -> that of its embeddings."""
-        self._weights: dict[str, Array] = {}
-        self._state: dict[str, State] = {}
-        self._read()
+        """Name of a table's parameter -> that of its embeddings."""
+        self._device = jax.devices("cpu")[0]
+        self._weights = {name: self._array(p) for name, p in model.named_parameters()}
+        self._state = {
+            name: {
+                key: self._array(optimizer.state[p][key])
+                for key in optimizer.state[p]
+                if key != "step"
+            }
+            for name, p in model.named_parameters()
+        }
+        self._buffers = {name: self._array(b) for name, b in model.named_buffers()}
         self._compiled = jax.jit(self._step, donate_argnums=(0, 1))
+        self._predict = jax.jit(self._forward)
         self._newer = False
-        # Whoever reads numbers of the model asks one of these two first.
+        # Whoever reads numbers of the model asks for its state dict, or for logits.
         model.register_state_dict_pre_hook(lambda *_: self.write_back())
         model.register_forward_pre_hook(lambda *_: self.write_back())
 
@@ -105,7 +120,7 @@ class JaxStep:
             scalars.append(rates(self.optimizer, group))
         with jax.default_device(self._device):
             loss, logits, self._weights, self._state = self._compiled(
-                self._weights, self._state, self._buffers, inputs, scalars
+                self._weights, self._state, inputs, scalars
             )
         self._newer = True
         self.logits = torch.from_dlpack(logits)[: len(batch)]
@@ -121,3 +136,85 @@ class JaxStep:
             parameter.copy_(torch.from_dlpack(self._weights[name]))
             for key, value in self._state[name].items():
                 self.optimizer.state[parameter][key].copy_(torch.from_dlpack(value))
+
+    def predict(self, batch: Batch) -> Tensor:
+        """Return the logits (B, K) of a batch with the parameters as they are now."""
+        return torch.from_dlpack(self._predict(self._weights, self._feed(batch)))[: len(batch)]
+
+    def _array(self, tensor: Tensor) -> Array:
+        # A copy of its own, whose memory can be donated.
+        return jnp.array(tensor.detach().numpy(), copy=True, device=self._device)
+
+    def _forward(self, weights: dict[str, Array], inputs: Inputs) -> Array:
+        tables = {name: weights[key] for key, name in self._tables.items()}
+        return self._logits(weights, gathered(self._feed, tables, inputs), inputs)
+
+    def _logits(self, dense: Params, vectors: Params, inputs: Inputs) -> Array:
+        return logits(self._model, self._feed, {**dense, **self._buffers}, vectors, inputs)
+
+    def _step(
+        self,
+        weights: dict[str, Array],
+        state: dict[str, State],
+        inputs: Inputs,
+        scalars: Sequence[tuple[Array, Array]],
+    ) -> tuple[Array, Array, dict[str, Array], dict[str, State]]:
+        """Return loss, logits, and what weights and state become; rate and eps are by group."""
+
+        def objective(dense: Params, vectors: Params) -> tuple[Array, Array]:
+            z = self._logits(dense, vectors, inputs)
+            losses = self._loss(z, inputs.labels) * inputs.weights[:, None]
+            return losses.sum() / (inputs.count * z.shape[1]), z
+
+        tables = {name: weights[key] for key, name in self._tables.items()}
+        dense = {key: w for key, w in weights.items() if key not in self._tables}
+        vectors = gathered(self._feed, tables, inputs)
+        differentiate = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
+        (loss, z), (grads, of_vectors) = differentiate(dense, vectors)
+        lookups = {
+            key: inputs.lookups[self._feed.source[name]] for key, name in self._tables.items()
+        }
+        for key, name in self._tables.items():
+            g, lookup = of_vectors[name], lookups[key]
+            grads[key] = g if lookup.distinct is None else summed(lookup, g)
+        if self._clip:
+            norm = jnp.sqrt(sum(jnp.square(g).sum() for g in grads.values()))
+            factor = jnp.minimum(self._clip / (norm + 1e-6), 1.0)
+            grads = {key: g * factor for key, g in grads.items()}
+        updated = {}
+        for key, w in weights.items():
+            number = self._groups[key]
+            group, of_step = self.optimizer.param_groups[number], scalars[number]
+            if key in self._tables:
+                updated[key] = update_table(
+                    self._update, group, lookups[key], w, state[key], grads[key], *of_step
+                )
+            else:
+                updated[key] = update_dense(
+                    self._update, group, w, state[key], grads[key], *of_step
+                )
+        return (
+            loss,
+            z,
+            {key: w for key, (w, _) in updated.items()},
+            {key: new for key, (_, new) in updated.items()},
+        )
+
+
+def _check(model: nn.Module) -> None:
+    """Raise a ConfigError unless JAX can train a model; says what to take instead."""
+    check(model)
+    for part in embeddings_by_name(model).values():
+        if type(part) is not EmbeddingCollection or part.storage != "fp32":
+            raise ConfigError(
+                "tables that are compressed or not stored in fp32 are trained by PyTorch alone: "
+                "take --framework torch"
+            )
+    for module in model.modules():
+        problem = None
+        if getattr(module, "dtype", "fp32") == "bf16":
+            problem = "bfloat16 products: take --precision fp32"
+        elif isinstance(module, MLP) and (module.dropout or module.norms is not None):
+            problem = "dropout or batch norm: leave them out"
+        if problem is not None:
+            raise ConfigError(f"JAX does not train with {problem}, or take --framework torch")

@@ -17,8 +17,8 @@ from jax import Array
 from dlrm.errors import ConfigError
 from dlrm.ops.reference.updates import bias_corrected
 from dlrm.optim import SGD, Adagrad, Adam, RowWiseAdagrad, SparseOptimizer
-from dlrm.optim.optimizer import l2_rows
 from dlrm.runtimes.jax.feed import Lookup
+from dlrm.runtimes.jax.models import take
 
 Options = Mapping[str, Any]
 """A parameter group of an optimizer."""
@@ -89,6 +89,11 @@ def update_dense(
     return update(group, w, state, g + decay * w if decay else g, rate, eps)
 
 
+def adds_up(optimizer: SparseOptimizer) -> bool:
+    """Return whether an update needs the sum of the gradients of equal rows, and not each."""
+    return not isinstance(optimizer, SGD) or any(g["embedding_l2"] for g in optimizer.param_groups)
+
+
 def summed(lookup: Lookup, g: Array) -> Array:
     """Return the gradients (M, D) of distinct rows from those of all looked-up rows (M, D)."""
     return jax.ops.segment_sum(g, lookup.inverse, num_segments=len(g))
@@ -106,21 +111,16 @@ def update_table(
 ) -> tuple[Array, State]:
     """Return a table (R, D) and its state after a step, changed in place where both are donated.
 
-    `g` (M, D) are the gradients of its distinct rows.
+    `g` (M, D) are the gradients of its distinct rows; where none are known, of all looked-up ones.
     """
+    if lookup.distinct is None:
+        return w.at[lookup.rows].add(-rate * g, mode="drop"), state
     l2, rows = group["embedding_l2"], lookup.distinct
-    every = group["embedding_rows"] == "all" if update is _adam else l2_rows(group)  # pyright: ignore[reportArgumentType]
+    every = group["embedding_rows"] == "all" and (update is _adam or l2)
     if every:
         g = jnp.zeros_like(w).at[rows].set(g, mode="drop")
         return update(group, w, state, g + l2 * w if l2 else g, rate, eps)
-    if update is _sgd and not l2:
-        return w.at[rows].add(-rate * g, mode="drop"), state
     old, old_state = take(w, rows), {key: take(value, rows) for key, value in state.items()}
     new, new_state = update(group, old, old_state, g + l2 * old if l2 else g, rate, eps)
     w = w.at[rows].set(new, mode="drop")
     return w, {key: state[key].at[rows].set(new_state[key], mode="drop") for key in state}
-
-
-def take(w: Array, rows: Any) -> Array:
-    """Return rows (M, ...) of w; zeros for those that it has not."""
-    return w.at[rows].get(mode="fill", fill_value=0)
