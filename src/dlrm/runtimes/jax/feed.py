@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dlrm.batch import Batch
+from dlrm.batch import Batch, Jagged
 from dlrm.errors import ConfigError
 from dlrm.nn.crosses import Crosses
 from dlrm.nn.embedding import Embeddings, bags_of
-from dlrm.nn.layout import LISTS, ONE_HOT, Block
+from dlrm.nn.layout import LISTS, ONE_HOT
 
 Ints = NDArray[np.int32]
 
@@ -45,8 +45,8 @@ class Inputs(NamedTuple):
     """(B, K)"""
     weights: NDArray[np.float32]
     """(B,) how much a sample counts; 0 for padding"""
-    count: NDArray[np.float32]
-    """(), samples of the batch"""
+    samples: NDArray[np.float32]
+    """(), those that are no padding"""
 
 
 class Feed:
@@ -150,20 +150,23 @@ def embeddings_by_name(model: nn.Module) -> dict[str, Embeddings]:
 
 def stacked(part: Embeddings) -> Tensor:
     """Return the vectors (R, D) of all ids of all tables, however they are stored or compressed."""
-    tables = []
-    for t, count in enumerate(part.layout.sizes):
-        feature = part.layout.table_of.index(t)
-        ids = torch.arange(count)
-        single, several = part.layout.groups[:2]
-        if feature in single:
-            column = single.index(feature)
-            block = torch.zeros(count, len(single), dtype=torch.int64)
-            block[:, column] = ids
-            tables.append(part.vectors(Block(ONE_HOT, block))[:, column])
+    layout, tables = part.layout, [torch.empty(0, part.dim)]
+    columns = layout.columns or tuple(range(len(layout.groups[ONE_HOT])))
+    lists = layout.lists or tuple(range(len(layout.groups[LISTS])))
+    for t, count in enumerate(layout.sizes):
+        # A batch with every id of one feature of the table, and of the others the first id or none.
+        feature = layout.table_of.index(t)
+        ids = torch.zeros(count, max(columns, default=-1) + 1, dtype=torch.int64)
+        lengths = torch.zeros(count, layout.num_lists, dtype=torch.int64)
+        if layout.features[feature].is_list:
+            lengths[:, lists[layout.groups[LISTS].index(feature)]] = 1
         else:
-            block = Block(2 + several.index(feature), ids, torch.arange(count + 1))
-            tables.append(part.vectors(block))
-    return torch.cat(tables).float() if tables else torch.zeros(0, part.dim)
+            ids[:, columns[layout.groups[ONE_HOT].index(feature)]] = torch.arange(count)
+        offsets = torch.cat([lengths.new_zeros(1), lengths.flatten().cumsum(0)])
+        values = Jagged(torch.arange(int(offsets[-1])), offsets)
+        batch = Batch(torch.empty(count, 0), ids, torch.empty(count, 0), values)
+        tables.append(part(batch)[:, feature].float())
+    return torch.cat(tables)
 
 
 def power_of_two(count: int) -> int:

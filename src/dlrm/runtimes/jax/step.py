@@ -163,8 +163,8 @@ class JaxStep:
 
         def objective(dense: Params, vectors: Params) -> tuple[Array, Array]:
             z = self._logits(dense, vectors, inputs)
-            losses = self._loss(z, inputs.labels) * inputs.weights[:, None]
-            return losses.sum() / (inputs.count * z.shape[1]), z
+            losses = self._loss(z, jnp.asarray(inputs.labels)) * inputs.weights[:, None]
+            return losses.sum() / (inputs.samples * z.shape[1]), z
 
         tables = {name: weights[key] for key, name in self._tables.items()}
         dense = {key: w for key, w in weights.items() if key not in self._tables}
@@ -175,8 +175,7 @@ class JaxStep:
             key: inputs.lookups[self._feed.source[name]] for key, name in self._tables.items()
         }
         for key, name in self._tables.items():
-            g, lookup = of_vectors[name], lookups[key]
-            grads[key] = g if lookup.distinct is None else summed(lookup, g)
+            grads[key] = summed(lookups[key], of_vectors[name])
         if self._clip:
             norm = jnp.sqrt(sum(jnp.square(g).sum() for g in grads.values()))
             factor = jnp.minimum(self._clip / (norm + 1e-6), 1.0)

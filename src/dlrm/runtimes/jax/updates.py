@@ -95,7 +95,12 @@ def adds_up(optimizer: SparseOptimizer) -> bool:
 
 
 def summed(lookup: Lookup, g: Array) -> Array:
-    """Return the gradients (M, D) of distinct rows from those of all looked-up rows (M, D)."""
+    """Return the gradients (M, D) of distinct rows from those of all looked-up rows (M, D).
+
+    Where nobody asks for distinct rows they stay as they are.
+    """
+    if lookup.inverse is None:
+        return g
     return jax.ops.segment_sum(g, lookup.inverse, num_segments=len(g))
 
 
