@@ -9,6 +9,7 @@ import pytest
 from dlrm.data.features.column import Column
 from dlrm.data.features.features import Features
 from dlrm.data.features.number import Number, encode_numbers
+from dlrm.data.features.rows import Rows
 from dlrm.data.features.texts import as_numbers
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
@@ -64,7 +65,7 @@ def test_numbers_become_log1p_of_what_is_not_negative():
     numbers = [Number.fit(column, as_numbers(frame[column.name])[0]) for column in columns]
     expected = np.log1p([[0, 0, 0], [0, 0, 0], [0, 0.5, 0], [1, 0, 1], [2**40, 3, 2**40]])
     for rows in (frame, pl.concat([frame] * 20)):
-        parts = encode_numbers(numbers, rows)
+        parts = encode_numbers(numbers, Rows(rows))
         encoded = np.stack([part.dense[0] for part in parts], axis=1)
         np.testing.assert_array_equal(encoded[:5], expected.astype(np.float32))
         np.testing.assert_array_equal(encoded[-5:], expected.astype(np.float32))

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dlrm.data import index, kernels
-from dlrm.data.index import HashIndex, IntegerIndex, Once, SeveralIndices, make_index
+from dlrm.data.index import HashIndex, IntegerIndex, Once, hashes_of, make_index
 from dlrm.data.vocabulary import Vocabulary, fold, ids_of
 from dlrm.errors import DatasetError
 
@@ -61,11 +61,11 @@ def columns(draw, dtypes=tuple(POOLS)) -> list[tuple[Any, list[Any], list[Any]]]
 
 @pytest.fixture(params=["few rows", "many rows", "hashes that are alike"])
 def path(request, monkeypatch):
-    """Take the path of few rows, or of many, or of hashes that cannot be told apart."""
+    """Take the path of few rows, or of many, or of hashes that are alike with the first seed."""
     few = 100 if request.param == "few rows" else 0
-    monkeypatch.setattr(index, "FEW_ROWS", few)
+    monkeypatch.setattr(index, "FEW_VALUES", few)
     if request.param == "hashes that are alike":
-        monkeypatch.setattr(HashIndex, "_hashed", lambda _: None)
+        monkeypatch.setattr(index, "hashes_of", lambda v, seed: hashes_of(v, seed) * (seed > 0))
 
 
 @fuzz
@@ -100,34 +100,6 @@ def test_values_are_folded_on_the_way(drawn, data):
         series.append(pl.Series(values, dtype=dtype))
         wanted.append(expected(values, table.to_list(), modulus or None))
     assert ids_of(vocabularies, series, moduli).T.tolist() == wanted
-
-
-@fuzz
-@given(columns((pl.UInt32, pl.Int64)), st.data())
-def test_a_few_plain_values_are_found_alike(drawn, data):
-    if not kernels.available():
-        return
-    moduli = [data.draw(st.just(0) | st.integers(1, 40)) for _ in drawn]
-    known, rows = [], []
-    for (_, values, row), modulus in zip(drawn, moduli, strict=True):
-        small = [value for value in values if value is None or 0 <= value < 2**32]
-        folded = fold(pl.Series(small, dtype=pl.UInt32), modulus or None)
-        known.append(folded.unique(maintain_order=True).to_list())
-        rows.append(row)
-    indices = [
-        make_index(pl.Series(values, dtype=pl.Int64 if modulus else pl.UInt32))
-        for values, modulus in zip(known, moduli, strict=True)
-    ]
-    several = SeveralIndices([each for each in indices if isinstance(each, IntegerIndex)], moduli)
-    if not rows[0]:
-        return
-    ids = several.few(rows)
-    if any(value is not None and not 0 <= value < 2**32 for row in rows for value in row):
-        assert ids is None
-    else:
-        assert ids is not None
-        wanted = map(expected, rows, known, [modulus or None for modulus in moduli])
-        assert ids.T.tolist() == list(wanted)
 
 
 @pytest.mark.parametrize("step", [1, 2, 1 << 12, 1 << 20, 2654435769])

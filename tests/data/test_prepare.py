@@ -16,11 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dlrm.data import target
+from dlrm.data import fitting, target
 from dlrm.data.arrays import ArrayWriter
 from dlrm.data.features.columns import Columns, log_columns
 from dlrm.data.features.features import Features
-from dlrm.data.fit_log import Spill, blocks
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
 from dlrm.data.sources.criteo import CriteoSource
@@ -73,7 +72,7 @@ def test_equals_plain_python_for_any_chunks(
     options = {"ids": ids, "min_count": min_count, "max_rows_per_table": max_rows_per_table}
     fractions = (0.5, 0.25, 0.25)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dlrm.data.fit_log.blocks", lambda frames: blocks(frames, block_rows))
+        patch.setattr(fitting, "PART_ROWS", block_rows)
         raw = source(folder / "raw", log, chunk_bytes)
         config = PrepareConfig(split=split, fractions=fractions, seed=3, **options)
         made = prepare(raw, folder / "out", config)
@@ -244,14 +243,14 @@ def test_a_damaged_dataset_can_be_replaced(tmp_path):
 
 def test_what_appears_meanwhile_is_left_alone(tmp_path, monkeypatch):
     raw, out = source(tmp_path / "raw", log(20)), tmp_path / "out"
-    drop_values = Spill.drop_values
+    inputs = fitting.Fitted.inputs
 
-    def meanwhile(spill):
+    def meanwhile(fitted):
         out.mkdir()
         (out / "train").write_text("mine")
-        drop_values(spill)
+        return inputs(fitted)
 
-    monkeypatch.setattr(Spill, "drop_values", meanwhile)
+    monkeypatch.setattr(fitting.Fitted, "inputs", meanwhile)
     with pytest.raises(DatasetError, match="meanwhile"):
         prepare(raw, out)
     assert files(tmp_path) == ["out", "out/train", "raw"]
@@ -309,8 +308,8 @@ def test_the_estimate_is_about_what_is_used(tmp_path, monkeypatch):
         monkeypatch.setattr(owner, name, watched)
 
     folder = tmp_path / ".out.partial"
-    for name in ("_code", "build", "drop"):
-        watch(Spill, name)
+    watch(fitting, "raw_table")
+    watch(fitting.Fitted, "inputs")
     prepare(raw, tmp_path / "out")
     disk = target.disk_bytes(raw.rows(), raw.schema())
     # The first megabyte of the estimate is for what does not grow with the rows.
@@ -361,9 +360,8 @@ SLOW = """
 import sys
 from pathlib import Path
 from dlrm.data.sources.criteo import CriteoSource
-from dlrm.data import fit_log, prepare as module
-blocks = fit_log.blocks
-fit_log.blocks = lambda frames: blocks(frames, 1)
+from dlrm.data import fitting, prepare as module
+fitting.PART_ROWS = 1
 print("go", flush=True)
 while True:
     module.prepare(CriteoSource(sys.argv[1], chunk_bytes=2000), sys.argv[2])
@@ -399,18 +397,19 @@ def test_killed_at_any_moment_and_run_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "stage", ["fit_log._read", "fit_log._build", "prepare._write_splits", "prepare._files"]
+    "stage",
+    ["fitting.raw_table", "prepare.fit_rows", "prepare._write_splits", "prepare._files"],
 )
 def test_killed_in_every_stage_and_run_again(tmp_path, stage):
     whole = log(40)
     raw, out = write(tmp_path / "raw", whole), tmp_path / "out"
     code = (
         "import os, signal, sys\n"
-        "from dlrm.data import fit_log, prepare\n"
+        "from dlrm.data import fitting, prepare\n"
         "from dlrm.data.sources.criteo import CriteoSource\n"
         f"stage = {stage}\n"
-        "def die(*a):\n"
-        "    stage(*a)\n"
+        "def die(*a, **b):\n"
+        "    stage(*a, **b)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         f"{stage} = die\n"
         "prepare.prepare(CriteoSource(sys.argv[1]), sys.argv[2])\n"

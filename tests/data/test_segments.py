@@ -1,5 +1,5 @@
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from dlrm.data.describe import MISSING, RARE, by_column, users
-from dlrm.data.features.column import Values
-from dlrm.data.features.columns import log_columns
-from dlrm.data.fit_log import Spill, blocks
+from dlrm.data.features.features import Features
+from dlrm.data.options import PrepareConfig
+from dlrm.data.prepare import prepare
 from dlrm.data.sources.criteo import CATEGORIES, INTEGERS
 from dlrm.data.store import Split
 from dlrm.data.vocabulary import Vocabulary
@@ -60,17 +60,11 @@ Prepared = tuple[Split, Fitted, list[Row]]
 def prepared(tmp_path_factory) -> Prepared:
     folder = tmp_path_factory.mktemp("segments")
     rows = log(400)
-    columns = log_columns("label", INTEGERS, CATEGORIES)
-    values = Values(whole_log=True, min_count=2)
-    columns = replace(
-        columns, columns=tuple(replace(column, values=values) for column in columns.columns)
-    )
-    spill = Spill(folder / "spill", columns)
-    assert sum(spill.fill(blocks(source(folder / "raw", rows).read()))) == 400
-    vocabularies = {name: spill.build(name) for name in CATEGORIES}
-    block = spill.read(0)
-    assert block.labels is not None
-    return Split("train", block.dense, block.ids, block.labels), Fitted(vocabularies), rows
+    config = PrepareConfig(split="chronological", fractions=(400, 0, 0), min_count=2)
+    dataset = prepare(source(folder / "raw", rows), folder / "out", config).dataset
+    known = Features.load(dataset.path)
+    vocabularies = {name: known.vocabulary(name) for name in CATEGORIES}
+    return dataset.split("train"), Fitted(vocabularies), rows
 
 
 def test_a_category_is_told_by_the_values_of_the_log(prepared):

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 
-from dlrm.data.applied import Known
+from dlrm.data.fitting import Known
 from dlrm.data.features.features import Features
 from dlrm.data.loader import LoaderConfig
 from dlrm.data.options import PrepareConfig

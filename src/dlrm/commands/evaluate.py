@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from dlrm.commands.evaluate_result import EvalResult
 from dlrm.commands.metric_columns import CLASSIFICATION, REGRESSION
 from dlrm.data import describe as columns
-from dlrm.data.applied import Known
 from dlrm.data.coverage import Coverage, Shares
 from dlrm.data.encoded import Encoded
 from dlrm.data.features.features import Features
+from dlrm.data.fitting import Known
 from dlrm.data.resolve import resolve
 from dlrm.data.sources.frame import is_frame
 from dlrm.data.sources.source import OnBadRow

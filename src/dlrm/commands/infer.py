@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from dlrm.data.checked import check_table, raw_table
+from dlrm.data.checked import check_table
 from dlrm.data.features import toml
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.config import FeaturesConfig
 from dlrm.data.features.show import show
 from dlrm.data.features.table_schema import inferred_schema, known_schema
+from dlrm.data.fitting import raw_table
 from dlrm.data.options import PrepareConfig
 from dlrm.data.resolve import raw_files, table_of
 from dlrm.data.sources.reading import Header

@@ -7,8 +7,8 @@ from typing import Any
 
 from dlrm import recipes
 from dlrm.commands.recipe_flags import recipe_config
-from dlrm.data.applied import Known
 from dlrm.data.features.features import Features
+from dlrm.data.fitting import Known
 from dlrm.data.resolve import resolve
 from dlrm.data.sources.frame import is_frame
 from dlrm.errors import ConfigError

@@ -16,9 +16,9 @@ from dlrm.commands.flags import parse, take_value
 from dlrm.commands.recipe_flags import recipe_config, with_model
 from dlrm.commands.run_config import going_on, run_config
 from dlrm.commands.train_result import TrainResult, result_of
-from dlrm.data.applied import Known
 from dlrm.data.features.column import CROSS_NAME
 from dlrm.data.features.features import Features
+from dlrm.data.fitting import Known
 from dlrm.data.resolve import resolve
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, Interrupted, MissingExtraError, RunError, WorldError

@@ -1,12 +1,10 @@
 """A raw table whose rows are checked and divided, and whose schema is settled.
 
-Labels and weights must be some, and numbers numbers. Columns that alone predict the label almost
-perfectly, as what is known before hardly does, are named.
+Labels and weights must be some, and numbers numbers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dlrm.data.division import Places, divide
-from dlrm.data.features.column import LISTS, Column
+from dlrm.data.features.column import LISTS
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.fit import FittingRows
 from dlrm.data.features.labels import (
@@ -25,15 +23,15 @@ from dlrm.data.features.labels import (
     stack_labels,
     with_formats,
 )
+from dlrm.data.features.leaks import with_leaks
 from dlrm.data.features.list import wrong_lists
-from dlrm.data.features.number import wrong_numbers
+from dlrm.data.features.number import expected_number
 from dlrm.data.features.table_schema import check_columns
 from dlrm.data.features.texts import as_texts
 from dlrm.data.options import PrepareConfig
-from dlrm.data.sources.raw_table import Part, RawTable
-from dlrm.data.sources.source import BadRows, Source, Table
+from dlrm.data.sources.raw_table import RawTable
+from dlrm.data.sources.source import BadRows
 from dlrm.data.split import SPLITS, Protocol
-from dlrm.data.vocabulary import distinct
 from dlrm.errors import ConfigError, DatasetError
 
 TRAIN = SPLITS.index("train")
@@ -73,13 +71,13 @@ class CheckedTable:
     def fitting_rows(self) -> FittingRows:
         """Return the rows that features are fitted to."""
         train = self.train
-        if not len(train):
+        if not len(train) and not self.schema.whole_log:
             raise DatasetError("no row is left to train on; see prepare.fractions")
         return FittingRows(
             table=self.raw,
             train=train,
             labels=self.labels[train, 0],
-            good=np.flatnonzero(~self.bad),
+            good=~self.bad,
         )
 
 
@@ -97,7 +95,10 @@ def check_table(
     raw = raw.with_missing(schema.missing)
     check_columns(schema, raw)
     schema, notes = with_formats(raw, schema)
-    table = check_rows(raw, schema, fit_labels(raw, schema), config, default=default)
+    # A log of a known format says what its labels are; part of one may have but one of them.
+    log = schema.whole_log
+    targets = tuple(map(Label, schema.labels)) if log else fit_labels(raw, schema)
+    table = check_rows(raw, schema, targets, config, default=default, varied=not log)
     rows = table.fitting_rows()
     schema = with_leaks(rows, schema)
     if config.features.select == "auto":
@@ -146,11 +147,13 @@ def check_rows(
         mark(schema.weight, weighed.is_null(), as_texts(values), WEIGHT)
         weights = weighed.fill_null(0).to_numpy().copy()
     for column in schema.used():
-        if column.kind == "number":
-            values, reading = raw.column(column.name), schema.reading(column)
-            known = raw.numbers(column.name, reading)
-            for name, wrong, expected in wrong_numbers(values, reading, known):
-                mark(name, wrong, values, f'{expected} (or kind = "category" in the schema)')
+        dtype = raw.types[column.name]
+        if column.kind == "number" and (column.time or not dtype.is_integer()):
+            reading = schema.reading(column)
+            _, wrong = raw.numbers(column.name, reading)
+            if wrong.any():
+                expected = f'{expected_number(dtype, reading)} (or kind = "category" in the schema)'
+                mark(column.name, wrong, raw.column(column.name), expected)
         elif column.kind in LISTS:
             values = raw.column(column.name)
             for name, wrong, expected in wrong_lists(values, column.separator):
@@ -200,87 +203,3 @@ def shown(value: object) -> str:
         return "is missing"
     text = str(value)
     return f'is "{text[:60]}{"..." if len(text) > 60 else ""}"'
-
-
-def raw_table(
-    source: Source, folder: Path, advance: Callable[[int], None] = lambda _: None
-) -> RawTable:
-    """Return the rows of any source as Parquet parts.
-
-    Raises:
-        InputError: A row is not what it should be; names file, line and column.
-        DatasetError: There are no rows.
-
-    """
-    if isinstance(source, Table):
-        table = source.table(folder, advance)
-    else:
-        parts: list[Part] = []
-        first = 1
-        for number, frame in enumerate(source.read()):
-            out = folder / f"{number:06}.parquet"
-            frame.write_parquet(out)
-            parts.append(Part(out, frame.height, source.name, first))
-            first += frame.height
-            advance(frame.height)
-        if not parts:
-            raise DatasetError("the log has no good row")
-        table = RawTable(tuple(parts))
-    if not table.rows:
-        origins = dict.fromkeys(str(part.origin) for part in table.parts)
-        raise DatasetError(f"{', '.join(origins)}: the table has no rows")
-    return table
-
-
-ALMOST = 0.995
-"""AUC of a column alone from which it is named."""
-_LEAST, _MOST = 100, 20_000
-"""Training rows that are looked at; of fewer, a column may be as good by chance."""
-
-
-def with_leaks(rows: FittingRows, schema: Columns) -> Columns:
-    """Return a schema whose reasons name likely leaks."""
-    if schema.task != "classification" or len(rows.train) < _LEAST or schema.whole_log:
-        return schema
-    chosen = np.linspace(0, len(rows.train) - 1, min(len(rows.train), _MOST)).astype(np.intp)
-    sample = replace(rows, train=rows.train[chosen], labels=rows.labels[chosen])
-    columns = tuple(_named(sample, schema, column) for column in schema.columns)
-    return replace(schema, columns=columns)
-
-
-def _named(rows: FittingRows, schema: Columns, column: Column) -> Column:
-    if column.kind not in ("number", "category"):
-        return column
-    labels = rows.labels.astype(bool)
-    if column.kind == "number":
-        auc = _auc(rows.numbers(column.name, schema.reading(column)), labels)
-    else:
-        auc = _auc(_means(rows.texts(column.name), labels), labels)
-    auc = max(auc, 1 - auc)
-    if auc < ALMOST:
-        return column
-    warning = (
-        f"LIKELY A LEAK: alone it predicts the label with AUC {auc:.4f}; is it known before the "
-        'label is? Otherwise set kind = "ignore"'
-    )
-    return replace(column, why=f"{column.why}; {warning}" if column.why else warning)
-
-
-def _auc(scores: pl.Series, labels: NDArray[np.bool_]) -> float:
-    """Return the AUC of scores (n,), a missing one below all others."""
-    positives = int(labels.sum())
-    pairs = positives * (len(labels) - positives)
-    if not pairs:
-        return 0.5
-    ranks = scores.fill_null(float("-inf")).rank("average").to_numpy()
-    return float(ranks[labels].sum() - positives * (positives + 1) / 2) / pairs
-
-
-def _means(texts: pl.Series, labels: NDArray[np.bool_]) -> pl.Series:
-    """Return the share of positives of each row's value (n,) among the other rows."""
-    groups, codes = distinct(texts)
-    sums = np.bincount(codes, labels, minlength=len(groups))[codes] - labels
-    counts = np.bincount(codes, minlength=len(groups))[codes] - 1
-    mean = labels.mean()
-    # One row at the mean is added, which a value of a single row has.
-    return pl.Series((sums + mean) / (counts + 1))

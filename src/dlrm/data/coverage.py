@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from dlrm.data.encoded import Encoded
 from dlrm.data.features.features import Feature, Features
 from dlrm.data.features.number import Number
-from dlrm.data.features.texts import as_numbers, as_texts
+from dlrm.data.features.rows import Rows, as_series
 
 FACTOR, MARGIN, ERRORS = 2.0, 0.1, 2.0
 """A share is too large above `FACTOR` times that of training, `MARGIN` and `ERRORS` standard errors
@@ -68,10 +69,12 @@ class Coverage:
     def __init__(self, features: Features, trained: Iterable[Mapping[str, Any]] = ()):
         self.rows = 0
         self._trained = {values["name"]: values for values in trained}
-        self._features: dict[str, Feature] = {}
+        names: dict[int, str] = {}
         for feature, model_input in features.inputs:
-            if feature not in self._features.values():
-                self._features[model_input.name] = feature
+            # The first input of a number, and the last one of a category, which is its id.
+            if id(feature) not in names or not isinstance(feature, Number):
+                names[id(feature)] = model_input.name
+        self._features = {names[id(feature)]: feature for feature in features.features}
         # The id of unseen values; None where they have none.
         self._single: list[tuple[str, int | None]] = []
         self._several: list[tuple[str, int | None]] = []
@@ -80,53 +83,82 @@ class Coverage:
                 known = not isinstance(feature, Number) and feature.table is not None
                 counted = self._single if model_input.kind == "one_hot" else self._several
                 counted.append((model_input.name, rows - 1 if known else None))
-        names = [name for name, _ in (*self._single, *self._several)]
-        self._count = {name: np.zeros(2, np.int64) for name in names}
+        self._count: dict[str, NDArray[np.int64]] = {}
         self._missing = dict.fromkeys(self._features, 0)
-        self._looked = False
+        self._looked = 0
+        self._inputs = features.inputs
 
-    def add(self, encoded: Encoded, frame: pl.DataFrame | None = None) -> None:
-        """Count rows: of unseen values as they are encoded, of missing ones in their raw frame."""
+    def add(self, encoded: Encoded, rows: pl.DataFrame | Rows | None = None) -> None:
+        """Count rows: of unseen values as they are encoded, of missing ones as they were raw."""
         self.rows += len(encoded)
         for place, (name, other) in enumerate(self._single):
-            ids = encoded.ids[:, place]
-            self._count[name] += (int((ids == other).sum()), len(ids))
+            self._add(name, encoded.ids[:, place], other)
         if encoded.lists is not None:
-            count = max(1, len(self._several))
-            of_list = np.repeat(
-                np.arange(len(encoded) * count) % count, np.diff(encoded.lists.offsets)
-            )
+            lists, count = encoded.lists, len(self._several)
+            feature = np.repeat(np.arange(len(lists.offsets) - 1) % count, np.diff(lists.offsets))
             for place, (name, other) in enumerate(self._several):
-                ids = encoded.lists.ids[of_list == place]
-                self._count[name] += (int((ids == other).sum()), len(ids))
-        if frame is not None:
-            self.look(frame)
+                self._add(name, lists.ids[feature == place], other)
+        if rows is not None:
+            self.look(rows)
 
-    def look(self, frame: pl.DataFrame) -> None:
+    def _add(self, name: str, ids: NDArray[np.int32], other: int | None) -> None:
+        if other is not None:
+            unseen = np.array([np.count_nonzero(ids == other), len(ids)])
+            self._count[name] = self._count.get(name, 0) + unseen
+
+    def look(self, rows: pl.DataFrame | Rows) -> None:
         """Count the missing values of rows that are counted already."""
-        self._looked = True
+        rows = Rows.of(rows)
+        self._looked += rows.height
         for name, feature in self._features.items():
-            columns = (frame[column] for column in feature.columns)
-            self._missing[name] += max(_missing(feature, values) for values in columns)
+            self._missing[name] += max(
+                _missing(feature, rows, column) for column in feature.columns
+            )
 
     def shares(self) -> list[Shares]:
         """Return the shares of all columns, those that differ most from training first."""
-        known = {name for name, other in (*self._single, *self._several) if other is not None}
         shares = []
         for name in self._features:
             trained = self._trained.get(name, {})
-            unseen, values = self._count.get(name, (0, 0))
             shares.append(
                 Shares(
                     name=name,
                     rows=self.rows,
-                    missing=self._missing[name] / self.rows if self._looked and self.rows else None,
-                    unseen=float(unseen / values) if name in known and values else None,
+                    missing=self._missing[name] / self._looked if self._looked else None,
+                    unseen=self._unseen(name),
                     trained_missing=trained.get("missing_rate"),
                     trained_unseen=trained.get("rare_rate"),
                 )
             )
         return sorted(shares, key=lambda column: -column.excess)
+
+    def _unseen(self, name: str) -> float | None:
+        """Return the share of values that training did not see; None where nobody knows."""
+        unseen, values = self._count.get(name, (0, 0))
+        return float(unseen / values) if values else None
+
+    def inputs(self) -> list[dict[str, Any]]:
+        """Return what a manifest says of each input, JSON-ready.
+
+        `missing` of the rows that were looked at lack its column; `rare` of those that were counted
+        have a value without an id of its own, None where that has no meaning.
+        """
+        missing = {id(feature): self._missing[name] for name, feature in self._features.items()}
+        described = []
+        for feature, model_input in self._inputs:
+            name, is_number = model_input.name, model_input.num_embeddings is None
+            lacking, unseen = missing[id(feature)], self._unseen(name)
+            described.append(
+                {
+                    "name": name,
+                    "kind": "dense" if is_number else model_input.kind,
+                    "num_embeddings": model_input.num_embeddings,
+                    "missing": lacking,
+                    "missing_rate": lacking / max(self._looked, 1),
+                    "rare": None if unseen is None else round(unseen * self.rows),
+                }
+            )
+        return described
 
     def warnings(self) -> list[str]:
         """Return what is much larger than in training, worst first."""
@@ -140,12 +172,10 @@ def warnings_of(shares: Iterable[Shares]) -> list[str]:
     return warned[:_SHOWN] + more
 
 
-def _missing(feature: Feature, values: pl.Series) -> int:
-    if values.dtype.is_numeric():
-        nan = int(values.is_nan().sum()) if values.dtype.is_float() else 0
-        return values.null_count() + nan
-    if isinstance(feature, Number):
-        return as_numbers(values, feature.reading)[0].null_count()
-    if values.dtype.is_nested():
-        return values.null_count()
-    return as_texts(values).null_count()
+def _missing(feature: Feature, rows: Rows, name: str) -> int:
+    column, dtype = rows.columns[name], rows.types[name]
+    if isinstance(feature, Number) and not dtype.is_integer():
+        return int(np.isnan(rows.numbers({name: feature.reading})).sum())
+    if dtype.is_nested() or dtype.is_integer():
+        return column.null_count()
+    return as_series(rows.texts([name])[name]).null_count()

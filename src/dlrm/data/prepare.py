@@ -1,7 +1,7 @@
 """Any source -> a prepared dataset.
 
-Features are fitted to the rows, in one of two ways (`dlrm.data.fitted`), and block by block the
-rows become the arrays of the splits.
+Features are fitted to the rows (`dlrm.data.fitting`), and block by block the rows become the arrays
+of the splits.
 """
 
 import shutil
@@ -11,14 +11,11 @@ from typing import Any
 
 from rich.progress import Progress
 
-from dlrm.data.applied import Known, apply
 from dlrm.data.arrays import SplitWriter
 from dlrm.data.features import toml
 from dlrm.data.features.show import described
 from dlrm.data.features.table_schema import known_schema
-from dlrm.data.fit_log import fit_log, is_log
-from dlrm.data.fit_table import fit_table
-from dlrm.data.fitted import Fitted
+from dlrm.data.fitting import Fitted, Known, apply, fit_rows
 from dlrm.data.options import PrepareConfig, Prepared
 from dlrm.data.sources.source import Source, has_fixed_format
 from dlrm.data.split import SPLITS
@@ -72,16 +69,13 @@ def prepare(
     options, fingerprint = options_of(source, config, known), source.fingerprint()
     if (dataset := existing(out, fingerprint, options, force=force)) is not None:
         return Prepared(dataset, reused=True)
-    log = schema is not None and known is None and is_log(schema)
-    check_space(source.rows(), disk_bytes(source.rows(), schema if log else None), out)
+    check_space(source.rows(), disk_bytes(source.rows(), schema), out)
     with staged(out, ENTRIES) as folder, progress() as bar:
         if known is not None:
             fitted = apply(known, source, config, folder, bar)
             say(fitted.notes)
-        elif schema is not None and log:
-            fitted = fit_log(source, schema, config, folder, bar)
         else:
-            fitted = fit_table(source, schema, config, folder, bar, quiet=quiet)
+            fitted = fit_rows(source, schema, config, folder, bar, quiet=quiet)
         features = fitted.features
         features.save(folder)
         splits = _write_splits(fitted, folder, bar)
@@ -102,7 +96,7 @@ def prepare(
             "splits": splits,
             "features": inputs,
             # Where the format says it all, nothing was taken for anything.
-            "columns": [] if log else described(features.columns),
+            "columns": [] if features.columns.whole_log else described(features.columns),
             "files": _files(folder, features.files),
         }
         write_sealed(folder / MANIFEST_FILE, manifest)
@@ -124,7 +118,7 @@ def _write_splits(fitted: Fitted, folder: Path, bar: Progress) -> dict[str, dict
     weights = weight is not None
     with (
         SplitWriter(folder, SPLITS, schema, weights=weights, truth=fitted.truth) as writer,
-        closing(fitted.blocks) as blocks,
+        closing(fitted.blocks()) as blocks,
     ):
         for block in blocks:
             for split, rows in block.pieces:

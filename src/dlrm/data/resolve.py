@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dlrm.data.applied import Known
 from dlrm.data.features import toml
 from dlrm.data.features.features import Features
+from dlrm.data.fitting import Known
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import options_of, prepare
 from dlrm.data.scoring import TABLES, table_files

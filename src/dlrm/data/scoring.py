@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from dlrm.data.coverage import Coverage
 from dlrm.data.encoded import Encoded
 from dlrm.data.features.features import Features
-from dlrm.data.features.few_rows import FEW_ROWS
 from dlrm.data.features.list import List
-from dlrm.data.features.texts import is_text
+from dlrm.data.features.rows import FEW_ROWS, TEXTS, Rows, hexadecimals
 from dlrm.data.sources.criteo import CriteoSource, as_hexadecimal
 from dlrm.data.sources.frame import NAME, to_polars
 from dlrm.data.sources.raw_table import RawTable, check_types
@@ -131,7 +130,8 @@ class FileRows:
                 as_hexadecimal(name) if name in source.categorical else name for name in keep
             )
             numbers = pl.Series(np.cumsum(good) - 1).set(pl.Series(~good), None)
-            yield FileBlock(encoded=self._encoded(frame), good=good, kept=_gathered(kept, numbers))
+            encoded = self._encoded(self._features.rows(frame))
+            yield FileBlock(encoded=encoded, good=good, kept=_gathered(kept, numbers))
             rows += len(good)
         if last := source.bad.total - sum(place < rows for place in source.bad.places):
             schema = dict.fromkeys(keep, pl.Null)
@@ -150,10 +150,12 @@ class FileRows:
             for frame, numbers in table.placed_blocks(
                 list(dict.fromkeys((*self._features.needed, *keep)))
             ):
-                bad = self._bad_numbers(table, frame, start, place, numbers)
+                rows = self._features.rows(frame)
+                bad = self._bad_numbers(table, rows, start, place, numbers)
                 good = numbers.is_not_null().to_numpy().copy()
                 good[good] = ~bad
-                rows = frame.filter(~bad) if bad.any() else frame
+                if bad.any():
+                    rows = self._features.rows(frame.filter(~bad))
                 yield FileBlock(
                     encoded=self._encoded(rows) if rows.height else None,
                     good=good,
@@ -161,7 +163,7 @@ class FileRows:
                 )
                 start, place = start + frame.height, place + len(numbers)
 
-    def _encoded(self, rows: pl.DataFrame) -> Encoded:
+    def _encoded(self, rows: Rows) -> Encoded:
         encoded = self._features.encode(rows)
         if self.coverage is not None:
             self.coverage.add(encoded, rows)
@@ -175,14 +177,14 @@ class FileRows:
             err.print(f"Ignored, because the model does not know them: {names}", highlight=False)
 
     def _bad_numbers(
-        self, table: RawTable, block: pl.DataFrame, start: int, place: int, numbers: pl.Series
+        self, table: RawTable, rows: Rows, start: int, place: int, numbers: pl.Series
     ) -> NDArray[np.bool_]:
         """Return which rows have a number that is none; raise at one, or count it."""
-        bad = np.zeros(block.height, np.bool_)
+        bad = np.zeros(rows.height, np.bool_)
         places = numbers.is_not_null().arg_true()
-        for name, wrong, expected in self._features.wrong(block):
+        for name, wrong, expected in self._features.wrong(rows):
             for row in wrong.arg_true().to_list():
-                problem = f'is "{block[name][row]}", expected {expected}'
+                problem = f'is "{rows.columns[name][row]}", expected {expected}'
                 error = table.error(start + row, name, problem)
                 if self._bad_rows == "error":
                     raise error
@@ -243,12 +245,7 @@ def encode_frame(features: Features, frame: Any) -> Encoded:
         DatasetError: The values of a column are of another type than those trained on.
 
     """
-    rows = features.cleaned(to_polars(frame))
-    encoded = features.few_rows.encode(rows)
-    if encoded is not None:
-        return encoded
-    check_pool()
-    return features.encode(_checked(features, rows))
+    return features.encode(_checked(features, to_polars(frame)))
 
 
 def encode_pieces(features: Features, frame: Any) -> Iterator[Encoded]:
@@ -264,37 +261,28 @@ def encode_pieces(features: Features, frame: Any) -> Iterator[Encoded]:
         yield from (encode_frame(features, piece) for piece in rows.iter_slices(FEW_ROWS))
         return
     # All of it, so that errors count its rows.
-    rows = _checked(features, rows)
+    _checked(features, rows)
     for piece in rows.iter_slices(PIECE_ROWS):
-        yield features.encode(piece)
+        yield features.encode(_checked(features, piece))
 
 
-def _checked(features: Features, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of a frame that can be encoded, or raise an InputError."""
-    check_columns(features, rows.schema, NAME)
-    rows = _integers(features, rows)
+def _checked(features: Features, frame: pl.DataFrame) -> Rows:
+    """Return the rows of a frame, which can be encoded, or raise an InputError."""
+    rows = features.rows(frame)
+    check_columns(features, rows.types, NAME)
+    if features.hexadecimal:
+        for name in features.numbered_columns:
+            if type(rows.types[name]) in TEXTS:
+                texts = rows.columns[name]
+                rows.columns[name], bad = hexadecimals(texts)
+                if bad is not None:
+                    problem = f'is "{texts[bad]}", expected up to 8 hexadecimal digits'
+                    raise InputError(problem, file=NAME, row=bad + 1, column=name)
     for name, wrong, expected in features.wrong(rows):
         row = int(wrong.arg_true()[0])
-        problem = f'is "{rows[name][row]}", expected {expected}'
+        problem = f'is "{rows.columns[name][row]}", expected {expected}'
         raise InputError(problem, file=NAME, row=row + 1, column=name)
     return rows
-
-
-def _integers(features: Features, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return rows whose hexadecimal texts are integers, where the model's log writes them so."""
-    numbered = [name for name in features.numbered_columns if is_text(rows[name])]
-    if not (features.hexadecimal and numbered):
-        return rows
-    columns = []
-    for name in numbered:
-        texts = rows[name].cast(pl.String)
-        good = texts.str.contains("^[0-9a-fA-F]{0,8}$")
-        if not good.all():
-            row = int((~good).arg_true()[0])
-            problem = f'is "{texts[row]}", expected up to 8 hexadecimal digits'
-            raise InputError(problem, file=NAME, row=row + 1, column=name)
-        columns.append(texts.set(texts == "", None).str.to_integer(base=16, dtype=pl.UInt32))
-    return rows.with_columns(columns)
 
 
 def check_columns(features: Features, types: Mapping[str, pl.DataType], origin: Path | str) -> None:

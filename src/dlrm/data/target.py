@@ -213,18 +213,17 @@ def check_space(rows: int, need: int, out: Path) -> None:
         )
 
 
-def disk_bytes(rows: int, log: Columns | None) -> int:
+def disk_bytes(rows: int, schema: Columns | None) -> int:
     """Return about how much disk `prepare` needs while it works.
 
     Args:
         rows: Of the source.
-        log: The schema of a log that goes through blocks of codes; None for other rows.
+        schema: Where it is known before any row is read.
 
     """
-    if log is None:
+    if schema is None or not schema.whole_log:
         return 400 * rows
-    categories = sum(column.kind == "category" for column in log.used())
-    row = 4 * len(log.used()) + 5
-    # The blocks, which go while the arrays come; distinct values with their counts, ids and
-    # vocabularies take some 18 bytes, for about a third of all values.
-    return int(rows * (row + 6 * categories)) + (1 << 20)
+    # Raw parts and arrays; vocabularies take some 18 bytes for about a third of the values.
+    numbers = sum(column.kind == "number" for column in schema.used())
+    categories = len(schema.used()) - numbers
+    return rows * (12 * numbers + 14 * categories + 2) + (1 << 20)

@@ -1,25 +1,31 @@
 """The values of a category and their ids.
 
-A table has a row for each value and a last row "other", for values that are too rare and for
-values that were never seen, so num_embeddings = values + 1. Missing (null) is a value like any
-other.
+A table has a row for each value that is kept and a last row "other", for values that are too rare
+and for values that were never seen, so num_embeddings = kept + 1. Missing (null) is a value like
+any other.
 """
 
+import os
+import shutil
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from dlrm.data import kernels
-from dlrm.data.index import Index, IntegerIndex, Once, look_up, make_index, small_integers
+from dlrm.data.index import Index, IntegerIndex, Once, Values, look_up, make_index, small_integers
+from dlrm.data.threads import check_pool
 from dlrm.errors import DatasetError, unknown
+from dlrm.files import new_beside, replacing, sync_file
 
 IdOrder = Literal["appearance", "frequency"]
 ID_ORDERS: tuple[IdOrder, ...] = ("appearance", "frequency")
+_MISSING = "\x1em"
+"""What no text of a file is, once it is escaped; see dlrm.data.features.category."""
 
 
 def distinct(
@@ -78,25 +84,80 @@ def fold(values: pl.Series, max_rows: int | None) -> pl.Series:
     return (wide.fill_null(0) % max_rows).cast(pl.Int64)
 
 
-@dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The values of one category; the id of a value is its row number."""
+    """The values of one category, or of all columns that share a table.
 
-    name: str
-    """Name of the feature."""
-    frame: pl.DataFrame
-    """`value` (null is missing) and `count`, one row an id"""
-    _index: Once[Index] = field(default_factory=Once, repr=False, compare=False)
+    Args:
+        name: Name of the feature.
+        frame: `value` (null is missing), `count`, and `label_sum` where labels are summed, a row
+            each; those with an id come first, and it is their row number. None reads the file.
+        kept: How many have an id; None for all.
+        values: How many there are, where the frame is in a file.
+        file: Where they are.
+
+    """
+
+    def __init__(
+        self,
+        name: str,
+        frame: pl.DataFrame | None,
+        *,
+        kept: int | None = None,
+        values: int = 0,
+        file: Path | None = None,
+    ):
+        self.name, self.file, self._frame = name, file, frame
+        self.values = values if frame is None else frame.height
+        self.kept = self.values if kept is None else kept
+        self._index: Once[Index] = Once()
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """All values.
+
+        Raises:
+            DatasetError: The file is missing, damaged, or of another dataset.
+
+        """
+        # Two threads may read it at the same time, and get the same.
+        if self._frame is None and self.file is not None:
+            frame = _read(self.file)
+            if frame.height != self.values:
+                raise DatasetError(
+                    f"the vocabulary of {self.name} in {self.file} has {frame.height} values, "
+                    f"expected {self.values}; prepare the dataset again"
+                )
+            self._frame = frame
+        assert self._frame is not None
+        return self._frame
 
     @property
     def other(self) -> int:
         """The id of rare and unseen values: the last row of the table."""
-        return self.frame.height
+        return self.kept
 
     @property
     def num_embeddings(self) -> int:
         """Rows of the table."""
-        return self.frame.height + 1
+        return self.kept + 1
+
+    @property
+    def index(self) -> Index:
+        """What finds values, made at the first call; any number of threads may use it."""
+        return self._index.get(lambda: make_index(self.frame["value"]))
+
+    @classmethod
+    def build(
+        cls, name: str, parts: pl.DataFrame, order: IdOrder = "appearance", min_count: int = 1
+    ) -> "Vocabulary":
+        """Give ids to the values of P rows of `value` and `count`, in which they may repeat."""
+        if order not in ID_ORDERS:
+            raise unknown("order of ids", order, ID_ORDERS)
+        groups, _ = distinct(parts["value"], parts["count"])
+        frame = groups.filter(pl.col("count") >= min_count)
+        if order == "frequency":
+            frame = frame.sort("count", descending=True, maintain_order=True)
+        return cls(name, frame)
 
     def text(self, id: int) -> str | None:
         """Return a value as the raw data write it; None is missing.
@@ -108,49 +169,27 @@ class Vocabulary:
             return f"{value:08x}"
         return None if value is None else str(value)
 
-    @classmethod
-    def build(
-        cls, name: str, parts: pl.DataFrame, order: IdOrder = "appearance", min_count: int = 1
-    ) -> tuple["Vocabulary", NDArray[np.int32]]:
-        """Give ids to values.
-
-        Returns:
-            The vocabulary, and the id of each of the P values.
-
-        """
-        if order not in ID_ORDERS:
-            raise unknown("order of ids", order, ID_ORDERS)
-        groups, codes = distinct(parts["value"], parts["count"])
-        frame = groups.with_row_index("code").filter(pl.col("count") >= min_count)
-        if order == "frequency":
-            frame = frame.sort("count", descending=True, maintain_order=True)
-        vocabulary = cls(name, frame.select("value", "count"))
-        ids = np.full(len(groups), vocabulary.other, np.int32)
-        ids[frame["code"].to_numpy()] = np.arange(len(frame), dtype=np.int32)
-        return vocabulary, ids[codes]
-
-    def ids(self, values: pl.Series) -> NDArray[np.int32]:
-        """Return the id of each value (n,): `other` for values that have none.
+    def places(self, values: Values) -> NDArray[np.int32]:
+        """Return the place of each value (n,) among all values; their number where it is new.
 
         Raises:
             DatasetError: They are of a kind that cannot be in this vocabulary.
 
         """
-        return self.index.ids(self.cast(values))
+        return self.index.ids(self.cast(values))  # pyright: ignore[reportArgumentType]
 
-    @property
-    def index(self) -> Index:
-        """What finds values, made at the first call; any number of threads may use it."""
-        return self._index.get(lambda: make_index(self.frame["value"]))
+    def ids(self, values: Values) -> NDArray[np.int32]:
+        """Return the id of each value (n,): `other` for values that have none; see `places`."""
+        places = self.places(values)
+        return places if self.kept == self.values else np.minimum(places, np.int32(self.kept))
 
-    def cast(self, values: pl.Series) -> pl.Series:
-        """Return values in the type of this vocabulary.
-
-        Raises:
-            DatasetError: They are of a kind that cannot be in this vocabulary.
-
-        """
+    def cast(self, values: Values) -> Values:
+        """Return values in the type of this vocabulary; see `places`."""
         expected = self.index.dtype
+        if not isinstance(values, pl.Series):
+            if expected == pl.String:
+                return values
+            values = pl.Series(values, dtype=pl.String)
         if values.dtype == expected:
             return values
         try:
@@ -158,6 +197,30 @@ class Vocabulary:
         except pl.exceptions.PolarsError as error:
             problem = f"{self.name} holds {values.dtype}, but its vocabulary holds {expected}"
             raise DatasetError(f"{problem}; read the same kind of source") from error
+
+    def known(self) -> "Vocabulary":
+        """Return the values that have an id, with their counts alone."""
+        if self.kept == self.values and self.frame.columns == ["value", "count"]:
+            return self
+        return Vocabulary(self.name, self.frame.head(self.kept).select("value", "count"))
+
+    def save(self, target: Path) -> None:
+        """Write the values to a file, or make it the same as their file."""
+        if self.file is not None:
+            link(self.file, target)
+            return
+        with target.open("wb") as stream:
+            self.frame.write_parquet(stream, compression="zstd")
+        sync_file(target)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready values, without the frame."""
+        return {"name": self.name, "kept": self.kept, "values": self.values}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], file: Path) -> "Vocabulary":
+        """Rebuild what `to_dict` returned; the file is read when it is needed."""
+        return cls(values["name"], None, kept=values["kept"], values=values["values"], file=file)
 
 
 def ids_of(
@@ -175,24 +238,61 @@ def ids_of(
 
     """
     moduli = moduli or [0] * len(columns)
-    together: dict[int, tuple[IntegerIndex, pl.Series]] = {}
-    alone: dict[int, NDArray[np.int32]] = {}
-    for t, (vocabulary, column, modulus) in enumerate(
-        zip(vocabularies, columns, moduli, strict=True)
-    ):
-        index = vocabulary.index
+    ids = np.empty((len(columns[0]) if columns else 0, len(columns)), np.int32)
+    together: dict[int, tuple[IntegerIndex, Any]] = {}
+    for t, (known, column, modulus) in enumerate(zip(vocabularies, columns, moduli, strict=True)):
+        index = known.index
         if isinstance(index, IntegerIndex) and (not modulus or column.dtype == pl.UInt32):
-            together[t] = index, column if modulus else vocabulary.cast(column)
+            together[t] = index, column if modulus else known.cast(column)
         else:
-            alone[t] = vocabulary.ids(fold(column, modulus or None))
-    if not together:
-        return np.stack([*alone.values()], axis=1) if alone else np.empty((0, 0), np.int32)
-    indices, values = zip(*together.values(), strict=True)
-    ids = look_up(indices, values, [moduli[t] for t in together])
-    if not alone:
-        return ids
-    every = np.empty((len(ids), len(columns)), np.int32)
-    every[:, list(together)] = ids
-    for t, column in alone.items():
-        every[:, t] = column
-    return every
+            ids[:, t] = known.ids(fold(column, modulus or None))
+    if together:
+        indices, values = zip(*together.values(), strict=True)
+        ids[:, list(together)] = look_up(indices, values, [moduli[t] for t in together])
+    return ids
+
+
+def hashed(keys: Values, rows: int) -> NDArray[np.int32]:
+    """Return the row of each key: its CRC-32 modulo `rows`, the same on every machine."""
+    if isinstance(keys, pl.Series):
+        groups, codes = distinct(keys)
+        return hashed(groups["value"].to_list(), rows)[codes]
+    texts = (_MISSING if key is None else key for key in keys)
+    return np.array([zlib.crc32(text.encode()) % rows for text in texts], np.int32)
+
+
+def hash_vocabulary(name: str, rows: int) -> Vocabulary:
+    """Return names for the rows that values are hashed to; nobody knows which values those are."""
+    names = [f"hash {row}" for row in range(rows - 1)]
+    return Vocabulary(name, pl.DataFrame({"value": names, "count": np.zeros(rows - 1, np.int64)}))
+
+
+def _read(file: Path) -> pl.DataFrame:
+    check_pool()
+    try:
+        return pl.read_parquet(file, glob=False)
+    except FileNotFoundError:
+        raise DatasetError(f"{file} is missing; prepare the dataset again") from None
+    except pl.exceptions.PolarsError as error:
+        raise DatasetError(f"{file} is damaged ({error}); prepare the dataset again") from error
+
+
+def link(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, or a copy where the file system has no links."""
+    if target.exists() and target.samefile(source):
+        return
+    try:
+        # The name is free: an empty file has just had it.
+        (temporary := new_beside(target)).unlink()
+        try:
+            os.link(source, temporary)
+            temporary.replace(target)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            with replacing(target) as copy:
+                shutil.copyfile(source, copy)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except FileNotFoundError:
+        raise DatasetError(f"{source} is missing; prepare the dataset again") from None

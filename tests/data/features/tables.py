@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dlrm.data.checked import raw_table
 from dlrm.data.features import toml
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.infer import infer
+from dlrm.data.fitting import raw_table
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare as prepare_dataset
 from dlrm.data.sources.frame import FrameSource

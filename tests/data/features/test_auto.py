@@ -32,7 +32,7 @@ def chosen(frame: pl.DataFrame, folder) -> Columns:
     raw = FrameSource(frame).table(folder, lambda _: None)
     every = np.arange(frame.height)
     clicks = frame["label"].cast(pl.UInt8).to_numpy()
-    rows = FittingRows(table=raw, train=every, labels=clicks, good=every)
+    rows = FittingRows(table=raw, train=every, labels=clicks, good=np.ones(frame.height, bool))
     return choose(rows, infer(raw, ["label"]))
 
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dlrm.data.applied import Known
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.config import FeaturesConfig
 from dlrm.data.features.features import Features
 from dlrm.data.features.labels import encode_weights
+from dlrm.data.fitting import Known
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare as prepare_rows
 from dlrm.data.sources.frame import FrameSource

@@ -72,7 +72,7 @@ def test_buckets_are_those_of_a_plain_loop(numbers, buckets, more):
             )
     edges = sorted(edge for edge in edges if edge > known[0]) if known else []
     assert number.edges == tuple(edges)
-    found = number.bucket(pl.Series("x", more, pl.Float64))
+    found = number.buckets(np.array(more, np.float64))
     expected = [len(edges) + 1 if x is None else sum(edge <= x for edge in edges) for x in more]
     assert found.tolist() == expected
     rows = number.inputs()[-1].num_embeddings

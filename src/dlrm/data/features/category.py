@@ -1,6 +1,5 @@
 """Categories and crosses as a model sees them: ids, and numbers beside them."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from dlrm.data.features.column import CROSS_NAME, Values
 from dlrm.data.features.inputs import Input, Parts
 from dlrm.data.features.number import Number
+from dlrm.data.features.rows import Rows, as_series
 from dlrm.data.features.target_encoding import (
     NO_LABELS,
     LabelMoments,
@@ -19,9 +19,9 @@ from dlrm.data.features.target_encoding import (
     encoding,
     outside_fold,
 )
-from dlrm.data.features.texts import columns_as_texts
-from dlrm.data.features.value_table import ValueTable, hash_vocabulary, hashed
-from dlrm.data.vocabulary import Vocabulary, distinct, fold
+from dlrm.data.index import Values as Keys
+from dlrm.data.threads import check_pool
+from dlrm.data.vocabulary import Vocabulary, distinct, fold, hash_vocabulary, hashed
 
 _BETWEEN, _ESCAPE = "\x1f", "\x1e"
 _MISSING = f"{_ESCAPE}m"
@@ -34,11 +34,11 @@ class Category:
 
     columns: tuple[str, ...]
     values: Values
-    table: ValueTable | None = None
+    table: Vocabulary | None = None
     """The values that have ids; None where they are hashed, or have no embedding."""
     table_name: str = ""
     """Name of the model's table, where other columns share it."""
-    counted: ValueTable | None = None
+    counted: Vocabulary | None = None
     """The values with their counts and labels, for the numbers beside it; None without any."""
     moments: LabelMoments = NO_LABELS
     """Moments of the labels of the training rows."""
@@ -69,13 +69,12 @@ class Category:
         cls,
         columns: tuple[str, ...],
         values: Values,
-        frame: pl.DataFrame,
+        rows: pl.DataFrame | Rows,
         labels: NDArray[Any],
         *,
-        texts: Mapping[str, pl.Series] | None = None,
         seed: int = 0,
         buckets: tuple[Number, ...] = (),
-        shared: ValueTable | None = None,
+        shared: Vocabulary | None = None,
         table_name: str = "",
     ) -> tuple["Category", dict[str, NDArray[np.float32]]]:
         """Fit to the training rows.
@@ -91,7 +90,7 @@ class Category:
             moments=LabelMoments.fit(labels),
             buckets=buckets,
         )
-        groups, codes = distinct(fitted.keys(frame, texts))
+        groups, codes = distinct(as_series(fitted.keys(Rows.of(rows))))
         summed = np.bincount(codes, labels, minlength=len(groups))
         frame = groups.with_columns(pl.Series("label_sum", summed))
         often = frame.filter(pl.col("count") >= values.min_count)
@@ -100,11 +99,11 @@ class Category:
         if fitted.encodings:
             # Values with an id of their own come first: one look-up gives counts and ids.
             rare = frame.filter(pl.col("count") < values.min_count)
-            counted = ValueTable(fitted.name, pl.concat([often, rare]), kept=kept)
+            counted = Vocabulary(fitted.name, pl.concat([often, rare]), kept=kept)
             own = counted
         else:
             counted = None
-            own = ValueTable(fitted.name, often.select("value", "count"), kept=often.height)
+            own = Vocabulary(fitted.name, often.select("value", "count"), kept=often.height)
         training: dict[str, NDArray[np.float32]] = {}
         scalings: dict[str, Scaling] = {}
         for name, title in fitted.encodings.items():
@@ -127,31 +126,14 @@ class Category:
             )
         return inputs
 
-    def tables(self) -> list[ValueTable]:
+    def tables(self) -> list[Vocabulary]:
         """Return the values that it keeps in files."""
-        return [
-            table
-            for place, table in enumerate((self.table, self.counted))
-            if table is not None and not (place and table is self.table)
-        ]
+        tables = (self.table, self.counted if self.counted is not self.table else None)
+        return [table for table in tables if table is not None]
 
-    @property
-    def text_columns(self) -> tuple[str, ...]:
-        """Columns that are taken as texts."""
-        if self.values.whole_log:
-            return ()
-        numbers = {number.name for number in self.buckets}
-        return tuple(name for name in self.columns if name not in numbers)
-
-    def encode(self, frame: pl.DataFrame, texts: Mapping[str, pl.Series] | None = None) -> Parts:
-        """Return the inputs of a frame's rows, none of which is a training row.
-
-        Args:
-            frame: n rows.
-            texts: Its text columns as texts, where that is known already.
-
-        """
-        keys = self.keys(frame, texts)
+    def encode(self, rows: pl.DataFrame | Rows) -> Parts:
+        """Return the inputs of n rows, none of which is a training row."""
+        keys = self.keys(Rows.of(rows))
         parts = Parts()
         places = None
         if self.counted is not None:
@@ -173,22 +155,23 @@ class Category:
             parts.ids.append(self.table.ids(keys))
         return parts
 
-    def keys(self, frame: pl.DataFrame, texts: Mapping[str, pl.Series] | None = None) -> pl.Series:
-        """Return the value of each row; null where a single column is missing. See `encode`."""
+    def keys(self, rows: Rows) -> Keys:
+        """Return the value of each row; null where a single column is missing."""
         if self.values.whole_log:
-            return fold(frame[self.columns[0]], self.values.modulo or None)
-        if texts is None:
-            texts = columns_as_texts(frame, self.text_columns)
+            return fold(rows.columns[self.columns[0]], self.values.modulo or None)
+        numbers = {number.name: number for number in self.buckets}
+        texts = rows.texts([name for name in self.columns if name not in numbers])
         if len(self.columns) == 1:
             return texts[self.columns[0]]
-        numbers = {number.name: number for number in self.buckets}
+        check_pool()
         parts = []
         for name in self.columns:
             if name in numbers:
-                buckets = numbers[name].bucket(frame[name])
-                parts.append(pl.Series(name, buckets).cast(pl.String))
+                x = rows.numbers({name: numbers[name].reading})[0]
+                parts.append(pl.Series(name, numbers[name].buckets(x)).cast(pl.String))
             else:
-                parts.append(_escaped(texts[name]).fill_null(_MISSING).alias(name))
+                escaped = _escaped(as_series(texts[name]).alias(""))
+                parts.append(escaped.fill_null(_MISSING).alias(name))
         joined = pl.concat_str(cs.by_name(*self.columns), separator=_BETWEEN)
         return pl.DataFrame(parts).select(joined.alias("key"))["key"]
 
@@ -196,7 +179,7 @@ class Category:
         """Return the values with a row of their own."""
         if self.table is None:
             return hash_vocabulary(self.name, self.num_embeddings)
-        shown = self.table.vocabulary()
+        shown = self.table.known()
         if len(self.columns) == 1:
             return shown
         readable = pl.col("value").str.replace_all(_BETWEEN, CROSS_NAME, literal=True)
@@ -205,7 +188,7 @@ class Category:
             shown.frame.with_columns(readable.str.replace_all(_MISSING, "(missing)", literal=True)),
         )
 
-    def to_dict(self, tables: list[ValueTable]) -> dict[str, Any]:
+    def to_dict(self, tables: list[Vocabulary]) -> dict[str, Any]:
         """Return it as JSON-ready values; its tables are named by their place among all."""
         return {
             "type": "category",
@@ -223,7 +206,7 @@ class Category:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any], tables: list[ValueTable]) -> "Category":
+    def from_dict(cls, values: dict[str, Any], tables: list[Vocabulary]) -> "Category":
         """Rebuild what `to_dict` returned."""
         return cls(
             columns=tuple(values["columns"]),

@@ -18,18 +18,16 @@ from dlrm.data.encoded import Encoded
 from dlrm.data.features import toml
 from dlrm.data.features.category import Category
 from dlrm.data.features.columns import Columns
-from dlrm.data.features.few_rows import FewRows
 from dlrm.data.features.inputs import Input, Parts, assemble, named_apart, schema_of
 from dlrm.data.features.labels import Label
 from dlrm.data.features.list import List, wrong_lists
-from dlrm.data.features.number import Number, encode_numbers, wrong_numbers
+from dlrm.data.features.number import Number, encode_numbers, expected_number
 from dlrm.data.features.number_text import without
-from dlrm.data.features.texts import columns_as_texts
-from dlrm.data.features.value_table import ValueTable, link
+from dlrm.data.features.rows import Rows
 from dlrm.data.sources.libsvm import Layout
 from dlrm.data.sources.reading import Reading
 from dlrm.data.store import FEATURES_FILE, VOCABULARY_FOLDER
-from dlrm.data.vocabulary import Vocabulary, ids_of
+from dlrm.data.vocabulary import Vocabulary, ids_of, link
 from dlrm.errors import DatasetError
 from dlrm.files import write_json
 from dlrm.json_file import read_json
@@ -107,40 +105,33 @@ class Features:
             return feature.raw(values)
         return values.astype(np.float64)
 
-    def wrong(self, frame: pl.DataFrame) -> Iterator[tuple[str, pl.Series, str]]:
-        """Yield columns with values that are no numbers or lists: name, mask, what is expected.
-
-        Args:
-            frame: n rows with the columns in `needed`.
-
-        """
-        frame = self.cleaned(frame)
-        for number in self._numbers.values():
-            yield from wrong_numbers(frame[number.name], number.reading)
+    def wrong(self, rows: Rows) -> Iterator[tuple[str, pl.Series, str]]:
+        """Yield columns with values that are no numbers or lists: name, mask, what is expected."""
+        numbers = {number.name: number.reading for number in self._numbers.values()}
+        rows.numbers(numbers)
+        for name, reading in numbers.items():
+            if name in rows.wrong:
+                yield name, rows.wrong[name], expected_number(rows.types[name], reading)
         for feature in self.features:
             if isinstance(feature, List):
-                yield from wrong_lists(frame[feature.name], feature.separator)
+                yield from wrong_lists(rows.columns[feature.name], feature.separator)
 
-    def cleaned(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Return a frame without the texts that the schema says are missing."""
-        return without(frame, self.columns.missing)
+    def rows(self, frame: pl.DataFrame) -> Rows:
+        """Return the rows of a frame, without the texts that the schema says are missing."""
+        return Rows(without(frame, self.columns.missing))
 
-    def encode(self, frame: pl.DataFrame) -> Encoded:
+    def encode(self, rows: pl.DataFrame | Rows) -> Encoded:
         """Return n rows with the columns in `needed` as arrays, without labels.
 
         Raises:
             DatasetError: A column is absent, or of another kind than the vocabulary.
 
         """
-        present = set(frame.columns)
-        if absent := [name for name in self.needed if name not in present]:
-            raise DatasetError(f"the rows have no column {absent[0]}; they have {frame.columns}")
-        return assemble(self._parts(self.cleaned(frame)), frame.height)
-
-    @cached_property
-    def few_rows(self) -> FewRows:
-        """What encodes a few rows much faster, where they are plain."""
-        return FewRows(self.features, self.needed, hexadecimal=self.hexadecimal)
+        rows = rows if isinstance(rows, Rows) else self.rows(rows)
+        if absent := [name for name in self.needed if name not in rows.columns]:
+            names = list(rows.columns)
+            raise DatasetError(f"the rows have no column {absent[0]}; they have {names}")
+        return assemble(self._parts(rows), rows.height)
 
     @property
     def hexadecimal(self) -> bool:
@@ -151,30 +142,33 @@ class Features:
         """
         return self.source in _HEXADECIMAL
 
-    def _parts(self, frame: pl.DataFrame) -> list[Parts]:
+    def _parts(self, rows: Rows) -> list[Parts]:
         """Return the inputs of each feature; those alike are computed together."""
         parts: dict[int, Parts] = {}
         if numbers := self._numbers:
-            parts |= zip(numbers, encode_numbers(list(numbers.values()), frame), strict=True)
+            parts |= zip(numbers, encode_numbers(list(numbers.values()), rows), strict=True)
         if numbered := self._numbered:
-            columns = [frame[category.columns[0]] for category in numbered.values()]
-            known = [
-                category.table.values_by_id for category in numbered.values() if category.table
-            ]
+            columns = [rows.columns[category.columns[0]] for category in numbered.values()]
+            known = [category.table for category in numbered.values() if category.table]
             ids = ids_of(known, columns, [category.values.modulo for category in numbered.values()])
             parts |= {place: Parts(ids=[ids[:, at]]) for at, place in enumerate(numbered)}
-        texts = columns_as_texts(frame, self._text_columns)
+        rows.texts(self._text_columns)
         for place, feature in enumerate(self.features):
             if place not in parts:
-                category = isinstance(feature, Category)
-                parts[place] = feature.encode(frame, texts) if category else feature.encode(frame)
+                parts[place] = feature.encode(rows)
         return [parts[place] for place in range(len(self.features))]
 
     @cached_property
     def _text_columns(self) -> tuple[str, ...]:
-        categories = (feature for feature in self.features if isinstance(feature, Category))
+        """Columns that are read as texts, those of one type together."""
         return tuple(
-            dict.fromkeys(name for category in categories for name in category.text_columns)
+            dict.fromkeys(
+                name
+                for feature in self.features
+                if isinstance(feature, Category) and not feature.values.whole_log
+                for name in feature.columns
+                if name not in {number.name for number in feature.buckets}
+            )
         )
 
     @cached_property
@@ -200,9 +194,9 @@ class Features:
         return tuple(category.columns[0] for category in self._numbered.values())
 
     @cached_property
-    def _tables(self) -> list[ValueTable]:
+    def _tables(self) -> list[Vocabulary]:
         """The values that are in files, each once, however many features share it."""
-        tables: list[ValueTable] = []
+        tables: list[Vocabulary] = []
         for feature in self.features:
             if not isinstance(feature, Number):
                 tables += [table for table in feature.tables() if table not in tables]
@@ -260,7 +254,7 @@ class Features:
                 )
             columns = toml.from_dict(values["columns"])
             tables = [
-                ValueTable.from_dict(table, Path(folder) / vocabulary_file(number))
+                Vocabulary.from_dict(table, Path(folder) / vocabulary_file(number))
                 for number, table in enumerate(values["tables"])
             ]
             return cls(
@@ -295,7 +289,7 @@ def vocabulary_file(number: int) -> str:
     return f"{VOCABULARY_FOLDER}/{number:04}.parquet"
 
 
-def _open_feature(values: dict[str, Any], tables: list[ValueTable]) -> Feature:
+def _open_feature(values: dict[str, Any], tables: list[Vocabulary]) -> Feature:
     match values["type"]:
         case "number":
             return Number.from_dict(values)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from dlrm.data.features.columns import Columns
 from dlrm.data.features.features import Feature, Features
 from dlrm.data.features.list import List, split_lists
 from dlrm.data.features.number import Number
+from dlrm.data.features.rows import Rows, as_series
 from dlrm.data.features.texts import NumberReading
-from dlrm.data.features.value_table import ValueTable
 from dlrm.data.sources.raw_table import RawTable
+from dlrm.data.threads import in_order
 from dlrm.data.vocabulary import Vocabulary, distinct, fold
 
 
@@ -30,8 +32,8 @@ class FittingRows:
     """(n,) numbers of the training rows, rising"""
     labels: NDArray[Any]
     """(n,) their labels, of several the first: clicks as integers, or any numbers"""
-    good: NDArray[np.intp]
-    """Numbers of all rows that are not bad, for what is numbered over the whole log"""
+    good: NDArray[np.bool_]
+    """Which of all rows are not bad, for what is numbered over the whole log"""
 
     def frame(self, *names: str) -> pl.DataFrame:
         """Return some columns of the training rows."""
@@ -57,11 +59,17 @@ def fit(
 
     """
     numbers: dict[str, Number] = {}
-    shared: dict[str, ValueTable] = {}
+    shared: dict[str, Vocabulary] = {}
+    # Polars alone uses all cores for one of them.
+    whole_log = (column for column in schema.used() if column.values.whole_log)
+    numbered = in_order(partial(_of_whole_log, rows=rows), whole_log, 2)
     for column in schema.used():
         if column.kind == "number":
             reading = schema.reading(column)
-            known = rows.numbers(column.name, reading)
+            # Nothing is fitted to the numbers of a log, which are many.
+            known = pl.Series([], dtype=pl.Float64)
+            if column.scale != "log1p" or column.buckets or column.calendar:
+                known = rows.numbers(column.name, reading)
             numbers[column.name] = Number.fit(column, known, reading)
             yield numbers[column.name], {}
             continue
@@ -74,27 +82,26 @@ def fit(
             values = rows.frame(column.name)[column.name]
             yield List.fit(column, values, shared=table, table_name=name), {}
         elif column.values.whole_log:
-            yield _of_whole_log(column, rows), {}
+            yield next(numbered), {}
         else:
             yield Category.fit(
                 (column.name,),
                 column.values,
-                rows.frame(column.name),
+                Rows(rows.frame(column.name), {column.name: rows.texts(column.name)}),
                 rows.labels,
-                texts={column.name: rows.texts(column.name)},
                 seed=seed,
                 shared=table,
                 table_name=name,
             )
     for cross in schema.crosses:
         buckets = tuple(numbers[name] for name in cross.columns if name in numbers)
-        frame = rows.frame(*cross.columns)
+        crossed = rows.frame(*cross.columns)
         yield Category.fit(
-            cross.columns, cross.values, frame, rows.labels, seed=seed, buckets=buckets
+            cross.columns, cross.values, crossed, rows.labels, seed=seed, buckets=buckets
         )
 
 
-def _shared_values(name: str, columns: tuple[Column, ...], rows: FittingRows) -> ValueTable:
+def _shared_values(name: str, columns: tuple[Column, ...], rows: FittingRows) -> Vocabulary:
     """Return the values of all columns that share a table, their counts added up."""
     counted = []
     for column in columns:
@@ -103,20 +110,21 @@ def _shared_values(name: str, columns: tuple[Column, ...], rows: FittingRows) ->
             keys, _ = split_lists(values, column.separator)
         else:
             keys = rows.texts(column.name)
-        counted.append(distinct(keys)[0].with_columns(pl.col("count").cast(pl.Int64)))
+        counted.append(distinct(as_series(keys))[0].with_columns(pl.col("count").cast(pl.Int64)))
     together = pl.concat(counted)
-    vocabulary, _ = Vocabulary.build(name, together, min_count=columns[0].values.min_count)
-    return ValueTable(name, vocabulary.frame, kept=vocabulary.frame.height)
+    return Vocabulary.build(name, together, min_count=columns[0].values.min_count)
 
 
 def _of_whole_log(column: Column, rows: FittingRows) -> Category:
-    values = rows.table.column(column.name)[rows.good]
-    counted, _ = distinct(fold(values, column.values.modulo or None))
-    vocabulary, _ = Vocabulary.build(
-        column.name, counted, column.values.ids, column.values.min_count
-    )
-    table = ValueTable(column.name, vocabulary.frame, kept=vocabulary.frame.height)
-    return Category(columns=(column.name,), values=column.values, table=table)
+    parts, start = [], 0
+    for frame in rows.table.blocks([column.name]):
+        values = frame[column.name]
+        good = rows.good[start : (start := start + frame.height)]
+        values = values if good.all() else values.filter(pl.Series(good))
+        parts.append(distinct(fold(values, column.values.modulo or None))[0])
+    settings = column.values
+    table = Vocabulary.build(column.name, pl.concat(parts), settings.ids, settings.min_count)
+    return Category(columns=(column.name,), values=settings, table=table)
 
 
 def grow(features: Features, rows: FittingRows) -> tuple[Features, dict[str, tuple[int, int]]]:
@@ -132,18 +140,17 @@ def grow(features: Features, rows: FittingRows) -> tuple[Features, dict[str, tup
     """
     keys: dict[int, list[pl.Series]] = {}
     least: dict[int, int] = {}
-    tables: dict[int, ValueTable] = {}
+    tables: dict[int, Vocabulary] = {}
     for feature in features.features:
         table = _growing(feature)
         if table is None or isinstance(feature, Number):
             continue
-        frame = rows.frame(*feature.columns)
         if isinstance(feature, List):
-            values, _ = split_lists(frame[feature.name], feature.separator)
+            values, _ = split_lists(rows.frame(feature.name)[feature.name], feature.separator)
         else:
-            values = feature.keys(frame)
+            values = feature.keys(Rows(rows.frame(*feature.columns)))
         tables[id(table)] = table
-        keys.setdefault(id(table), []).append(values)
+        keys.setdefault(id(table), []).append(as_series(values))
         least[id(table)] = max(least.get(id(table), 1), feature.values.min_count)
     larger = {place: _larger(table, keys[place], least[place]) for place, table in tables.items()}
     grown = {
@@ -162,14 +169,14 @@ def grow(features: Features, rows: FittingRows) -> tuple[Features, dict[str, tup
     return replace(features, features=renewed, folder=None), grown
 
 
-def _growing(feature: Feature) -> ValueTable | None:
+def _growing(feature: Feature) -> Vocabulary | None:
     """Return the values of a feature where these can become more."""
     if isinstance(feature, Number) or (isinstance(feature, Category) and feature.counted):
         return None
     return feature.table
 
 
-def _larger(table: ValueTable, keys: list[pl.Series], least: int) -> ValueTable:
+def _larger(table: Vocabulary, keys: list[pl.Series], least: int) -> Vocabulary:
     frame = table.frame
     dtype = frame.schema["value"]
     groups, _ = distinct(pl.concat([values.cast(dtype) for values in keys], rechunk=True))
@@ -180,4 +187,4 @@ def _larger(table: ValueTable, keys: list[pl.Series], least: int) -> ValueTable:
         return table
     added = new.select("value", pl.col("count").cast(frame.schema["count"]))
     frame = pl.concat([frame.select("value", "count"), added])
-    return ValueTable(table.name, frame, kept=frame.height)
+    return Vocabulary(table.name, frame, kept=frame.height)

@@ -30,7 +30,7 @@ _SHOWN_VALUES = 5
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Label:
     """A label column, and how its values become numbers."""
 

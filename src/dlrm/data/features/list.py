@@ -7,6 +7,7 @@ Their texts have a separator between values, or are lists as Python and JSON wri
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain, compress
 from typing import Any, Literal
 
 import numpy as np
@@ -16,9 +17,11 @@ from numpy.typing import NDArray
 from dlrm.data.features.column import Column, Values, names_of
 from dlrm.data.features.inputs import Input, Parts
 from dlrm.data.features.number_text import is_missing
+from dlrm.data.features.rows import FEW_ROWS, Rows, as_series, text_values
 from dlrm.data.features.texts import as_texts
-from dlrm.data.features.value_table import ValueTable, hash_vocabulary, hashed
-from dlrm.data.vocabulary import Vocabulary, distinct
+from dlrm.data.index import Values as Keys
+from dlrm.data.threads import check_pool
+from dlrm.data.vocabulary import Vocabulary, distinct, hash_vocabulary, hashed
 
 LITERALS = "[]"
 """The separator of a column of such texts."""
@@ -112,7 +115,7 @@ class List:
     separator: str
     """What stands between the values of a text."""
     values: Values
-    table: ValueTable | None
+    table: Vocabulary | None
     """The values that have ids; None where they are hashed."""
     table_name: str = ""
     """Name of the model's table, where other columns share it."""
@@ -137,7 +140,7 @@ class List:
         column: Column,
         values: pl.Series,
         *,
-        shared: ValueTable | None = None,
+        shared: Vocabulary | None = None,
         table_name: str = "",
     ) -> "List":
         """Fit to the training rows."""
@@ -145,9 +148,9 @@ class List:
         if column.values.hash_rows:
             table = None
         elif table is None:
-            groups, _ = distinct(split_lists(values, column.separator)[0])
+            groups, _ = distinct(as_series(split_lists(values, column.separator)[0]))
             often = groups.filter(pl.col("count") >= column.values.min_count)
-            table = ValueTable(column.name, often, kept=often.height)
+            table = Vocabulary(column.name, often, kept=often.height)
         return cls(
             name=column.name,
             separator=column.separator,
@@ -170,21 +173,23 @@ class List:
             )
         ]
 
-    def tables(self) -> list[ValueTable]:
+    def tables(self) -> list[Vocabulary]:
         """Return the values that it keeps in files."""
         return [] if self.table is None else [self.table]
 
-    def encode(self, frame: pl.DataFrame) -> Parts:
-        """Return the lists of a frame's rows."""
-        values, lengths = split_lists(frame[self.name], self.separator)
+    def encode(self, rows: pl.DataFrame | Rows) -> Parts:
+        """Return the lists of n rows."""
+        keys, lengths = split_lists(Rows.of(rows).columns[self.name], self.separator)
         if self.max_length and len(lengths) and lengths.max() > self.max_length:
             # Counted from the end of its list, each value has a place; the first ones are kept.
             ends = np.repeat(np.cumsum(lengths), lengths)
-            values = values.filter(pl.Series(ends - np.arange(len(ends)) <= self.max_length))
+            kept = ends - np.arange(len(ends)) <= self.max_length
+            series = isinstance(keys, pl.Series)
+            keys = keys.filter(pl.Series(kept)) if series else list(compress(keys, kept))
             lengths = np.minimum(lengths, self.max_length)
         if self.table is None:
-            return Parts(ids=[(hashed(values, self.values.hash_rows), lengths)])
-        return Parts(ids=[(self.table.ids(values), lengths)])
+            return Parts(ids=[(hashed(keys, self.values.hash_rows), lengths)])
+        return Parts(ids=[(self.table.ids(keys), lengths)])
 
     def too_long(self, values: pl.Series) -> int:
         """Return how many of these raw lists are longer than what is kept of them."""
@@ -196,32 +201,54 @@ class List:
         """Return the values with a row of their own."""
         if self.table is None:
             return hash_vocabulary(self.name, self.num_embeddings)
-        return self.table.vocabulary()
+        return self.table.known()
 
-    def to_dict(self, tables: list[ValueTable]) -> dict[str, Any]:
+    def to_dict(self, tables: list[Vocabulary]) -> dict[str, Any]:
         """Return it as JSON-ready values; its table is named by its place among all."""
         own = {name: getattr(self, name) for name in names_of(List)}
         table = None if self.table is None else tables.index(self.table)
         return {"type": "list", **own, "values": asdict(self.values), "table": table}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any], tables: list[ValueTable]) -> "List":
+    def from_dict(cls, values: dict[str, Any], tables: list[Vocabulary]) -> "List":
         """Rebuild what `to_dict` returned."""
         own = {name: values[name] for name in names_of(cls)}
         table = None if values["table"] is None else tables[values["table"]]
         return cls(**own | {"values": Values(**values["values"]), "table": table})
 
 
-def split_lists(column: pl.Series, separator: str) -> tuple[pl.Series, NDArray[np.int64]]:
+def split_lists(column: pl.Series, separator: str) -> tuple[Keys, NDArray[np.int64]]:
     """Return the values of all lists one after another, and the length of each list (n,)."""
-    literal = False
-    if not isinstance(column.dtype, pl.List | pl.Array):
+    dtype = column.dtype
+    nested = isinstance(dtype, pl.List | pl.Array)
+    if len(column) <= FEW_ROWS and (nested or separator != LITERALS):
+        few = _few_lists(column.to_list(), type(dtype), separator, dtype.inner if nested else None)
+        if few is not None:
+            return list(chain(*few)), np.array([len(texts) for texts in few], np.int64)
+    check_pool()
+    literal = not nested and separator == LITERALS
+    if not nested:
         texts = as_texts(column)
-        column = list_items(texts) if separator == LITERALS else texts.str.split(separator)
-        literal = separator == LITERALS
+        column = list_items(texts) if literal else texts.str.split(separator)
     frame = pl.DataFrame({"row": pl.int_range(len(column), eager=True), "value": column})
     flat = frame.explode("value", empty_as_null=True)
     values = as_texts(unquoted(flat["value"]) if literal else flat["value"])
     flat = flat.with_columns(values.alias("value")).drop_nulls("value")
     lengths = np.bincount(flat["row"].to_numpy(), minlength=len(column)).astype(np.int64)
     return flat["value"], lengths
+
+
+def _few_lists(
+    values: list[Any], kind: type[pl.DataType], separator: str, inner: Any
+) -> list[list[str]] | None:
+    """Return the values of a few lists; None where that is left to Polars."""
+    if inner is None:
+        texts = text_values(values, kind)
+        if texts is None:
+            return None
+        values = [() if text is None else text.split(separator) for text in texts]
+    kind = pl.String if inner is None else type(inner)
+    lists = [text_values(items or (), kind) for items in values]
+    if None in lists:
+        return None
+    return [[text for text in texts or () if text is not None] for texts in lists]

@@ -9,37 +9,28 @@ x is the number, missing where the table has none.
     buckets  the number of training quantiles at or below x; missing is a bucket of its own
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import polars as pl
-import polars.selectors as cs
 from numpy.typing import NDArray
 
 from dlrm.data.features.calendar import Calendar
 from dlrm.data.features.column import Column, Scale
 from dlrm.data.features.inputs import Input, Parts
 from dlrm.data.features.piecewise import at_positions, find_knots, positions
-from dlrm.data.features.texts import PLAIN, NumberReading, as_numbers, in_one_go, is_text
+from dlrm.data.features.rows import Rows
+from dlrm.data.features.texts import PLAIN, NumberReading
 from dlrm.data.features.time_text import DIGITS, UNITS
 
 RANKS = 1000
 
 _SQRT3 = 3.0**0.5
 _LARGEST = float(np.finfo(np.float32).max)
-_PLAIN = frozenset(
-    (
-        *(pl.Int8, pl.Int16, pl.Int32, pl.Int64),
-        *(pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64),
-        *(pl.Float32, pl.Float64),
-    )
-)
-"""Types that numpy has, too: columns of these are read together."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,12 +103,6 @@ class Number:
         )
 
     @property
-    def is_log1p(self) -> bool:
-        """Whether the model gets log(1 + x) of it, and nothing else."""
-        plain = not (self.flag or self.calendar or self.reading.format)
-        return self.scale == "log1p" and self.dense and plain and self.edges is None
-
-    @property
     def columns(self) -> tuple[str, ...]:
         """The raw columns that `encode` needs."""
         return (self.name,)
@@ -138,15 +123,11 @@ class Number:
             inputs += self.calendar.inputs(self.name)
         return inputs
 
-    def encode(self, frame: pl.DataFrame) -> Parts:
-        """Return the inputs of a frame's rows."""
-        return encode_numbers([self], frame)[0]
+    def encode(self, rows: pl.DataFrame | Rows) -> Parts:
+        """Return the inputs of n rows."""
+        return encode_numbers([self], Rows.of(rows))[0]
 
-    def bucket(self, values: pl.Series) -> NDArray[np.int32]:
-        """Return the bucket of each raw value (n,); the last one is for missing."""
-        return self.bucket_of(floats([self], values.alias(self.name).to_frame())[0])
-
-    def bucket_of(self, x: NDArray[np.float64]) -> NDArray[np.int32]:
+    def buckets(self, x: NDArray[np.float64]) -> NDArray[np.int32]:
         """Return the bucket of each number (n,); NaN is missing."""
         edges = np.asarray(self.edges or ())
         places = np.searchsorted(edges, x, side="right")
@@ -202,8 +183,12 @@ class Number:
         known["calendar"] = Calendar(**calendar) if calendar else None
         return cls(**known)
 
-    def ranked(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the ranks of numbers among the training rows, from -1.7 to 1.7."""
+    def placed(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the positions of numbers between knots, or their ranks, from -1.7 to 1.7."""
+        if self.scale == "piecewise":
+            return positions(x, self.knots) if self.knots else np.zeros(x.shape)
+        if not self.ranks:
+            return x
         # Half-way through equal quantiles, so that a frequent number has its middle rank.
         places = np.linspace(0, 1, len(self.ranks))
         low = np.searchsorted(self.ranks, x, side="left")
@@ -214,45 +199,28 @@ class Number:
         return (np.where(tied, middle, inner) * 2 - 1) * _SQRT3
 
 
-def encode_numbers(numbers: Sequence[Number], frame: pl.DataFrame) -> list[Parts]:
-    """Return the inputs of several number columns of n rows, which are computed together."""
-    if all(number.is_log1p and frame[number.name].dtype in _PLAIN for number in numbers):
-        # As the spill of a log computes them.
-        dense = dense_array(dense_columns(frame, [number.name for number in numbers]))
-        return [Parts(dense=[column]) for column in dense.T]
-    return encode_floats(numbers, floats(numbers, frame))
-
-
-def encode_floats(numbers: Sequence[Number], x: NDArray[np.float64]) -> list[Parts]:
-    """Return the inputs of C columns from their numbers (C, n), NaN where they are missing."""
-    missing = np.isnan(x)
-    scaled = np.empty(x.shape, np.float32)
-    for function in ("none", "log", "log1p", "quantile", "piecewise"):
-        # Without ranks, a rank is a number that has no deviation.
-        chosen = [
-            c for c, number in enumerate(numbers) if number.dense and _function(number) == function
-        ]
-        if not chosen:
-            continue
-        if function == "log1p":
-            scaled[chosen] = _log1p(x[chosen])
-            continue
-        if function == "piecewise":
-            for c in chosen:
-                knots = numbers[c].knots
-                places = positions(x[c], knots) if knots else 0.0
-                scaled[c] = np.where(missing[c], numbers[c].absent, places)
-            continue
-        if function == "quantile":
-            y = np.stack([numbers[c].ranked(x[c]) for c in chosen])
+def encode_numbers(numbers: Sequence[Number], rows: Rows) -> list[Parts]:
+    """Return the inputs of C number columns of n rows, which are computed together."""
+    x = rows.numbers({number.name: number.reading for number in numbers})
+    missing, scaled = np.isnan(x), np.empty(x.shape, np.float32)
+    by_scale: dict[Scale, list[int]] = {}
+    for c, number in enumerate(numbers):
+        by_scale.setdefault(number.scale, []).append(c)
+    for scale, chosen in by_scale.items():
+        alike = [numbers[c] for c in chosen]
+        if scale in ("quantile", "piecewise"):
+            y = np.stack([number.placed(x[c]) for c, number in zip(chosen, alike, strict=True)])
         else:
-            y = _log(x[chosen]) if function == "log" else x[chosen]
-            center = np.array([numbers[c].center for c in chosen])
-            deviation = np.array([numbers[c].deviation for c in chosen])
+            y = x[chosen]
+            if scale == "log1p":
+                y = np.log1p(np.maximum(y, 0.0))
+            elif scale == "log":
+                y = _log(y)
+            center, deviation = np.array([(n.center, n.deviation) for n in alike]).T[..., None]
             with np.errstate(over="ignore"):
-                y = (y - center[:, None]) / deviation[:, None]
-        y[missing[chosen]] = 0.0
-        scaled[chosen] = np.clip(y, -_LARGEST, _LARGEST).astype(np.float32)
+                y = (y - center) / deviation
+        y = np.where(missing[chosen], np.array([[n.absent] for n in alike]), y)
+        scaled[chosen] = np.clip(y, -_LARGEST, _LARGEST)
     parts = []
     for c, number in enumerate(numbers):
         part = Parts()
@@ -261,82 +229,21 @@ def encode_floats(numbers: Sequence[Number], x: NDArray[np.float64]) -> list[Par
         if number.flag:
             part.dense.append(missing[c].astype(np.float32))
         if number.edges is not None:
-            part.ids.append(number.bucket_of(x[c]))
+            part.ids.append(number.buckets(x[c]))
         if number.calendar is not None:
             number.calendar.encode(x[c], part)
         parts.append(part)
     return parts
 
 
-def floats(numbers: Sequence[Number], frame: pl.DataFrame) -> NDArray[np.float64]:
-    """Return the raw numbers of C columns (C, n), NaN where they are missing or no numbers."""
-    x = np.empty((len(numbers), frame.height))
-    columns = [frame[number.name] for number in numbers]
-    plain = [
-        c
-        for c, column in enumerate(columns)
-        if column.dtype in _PLAIN and not numbers[c].reading.format
-    ]
-    if plain:
-        together = pl.DataFrame([columns[c].alias(str(c)) for c in plain])
-        x[plain] = together.to_numpy().T
-    others: dict[NumberReading, dict[str, pl.Series]] = {}
-    for c in set(range(len(columns))).difference(plain):
-        others.setdefault(numbers[c].reading, {})[str(c)] = columns[c]
-    for reading, alike in others.items():
-        for c, (known, _) in in_one_go(alike, partial(as_numbers, reading=reading)).items():
-            x[int(c)] = known.to_numpy()
-    x[np.isinf(x)] = np.nan
-    return x
-
-
-def wrong_numbers(
-    values: pl.Series, reading: NumberReading, known: tuple[pl.Series, pl.Series] | None = None
-) -> Iterator[tuple[str, pl.Series, str]]:
-    """Yield name, mask and what is expected, where values of a number column are no numbers.
-
-    `known` is what `as_numbers` makes of them, where that is known already.
-    """
-    name, values = values.name, values.alias("")
-    counted = reading.time and values.dtype.is_numeric()
-    if is_text(values) or counted or (values.dtype.is_float() and values.is_infinite().any()):
-        _, wrong = known or as_numbers(values, reading)
-        if wrong.any():
-            expected = "a time such as 2024-01-31 12:00:00" if reading.time else "a number"
-            expected += f" written as {reading.format}" if reading.format else ""
-            if counted and reading.format not in DIGITS:
-                unit = reading.format if reading.format in UNITS else "seconds"
-                expected = f"a time in {unit} since 1970"
-            yield name, wrong, expected
-
-
-def _function(number: Number) -> str:
-    """Return the function that a number is put through before it is centred and scaled."""
-    if number.scale == "quantile" and not number.ranks:
-        return "none"
-    return "none" if number.scale == "standard" else number.scale
-
-
-def _log1p(x: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return log(x + 1), 0 where x is NaN or negative."""
-    # By Polars, as `dense_columns` does, so that both have the same last digit.
-    positive = pl.Series(np.where(x > 0, x, 0.0).ravel())
-    return positive.log1p().to_numpy().astype(np.float32).reshape(x.shape)
+def expected_number(dtype: pl.DataType, reading: NumberReading) -> str:
+    """Return what a value of a number column should be, in words."""
+    if reading.time and dtype.is_numeric() and reading.format not in DIGITS:
+        unit = reading.format if reading.format in UNITS else "seconds"
+        return f"a time in {unit} since 1970"
+    expected = "a time such as 2024-01-31 12:00:00" if reading.time else "a number"
+    return expected + (f" written as {reading.format}" if reading.format else "")
 
 
 def _log(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sign(x) * np.log1p(np.abs(x))
-
-
-def dense_columns(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-    """Return log(x + 1) of number columns as Float32; missing (null, NaN) and negative are 0."""
-    # In float64 and rounded once, so that every machine computes the same float32.
-    numbers = cs.by_name(*names).cast(pl.Float64).fill_null(0).fill_nan(0).clip(lower_bound=0)
-    return frame.select(numbers.log1p().cast(pl.Float32))
-
-
-def dense_array(frame: pl.DataFrame) -> NDArray[np.float32]:
-    """Return Float32 columns as one row-major array (n, N)."""
-    return np.ascontiguousarray(
-        frame.to_numpy(order="c").reshape(frame.height, frame.width), np.float32
-    )

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import polars as pl
 
+from dlrm.data.threads import check_pool
 from dlrm.errors import ConfigError
 
 _EXCEL = ("#n/a", "#n/a n/a", "#na", "#value!", "#div/0!", "#null!", "#ref!", "#name?", "#num!")
@@ -34,6 +35,7 @@ def without(frame: pl.DataFrame, tokens: Collection[str]) -> pl.DataFrame:
     """Return a frame whose texts are null where they are one of some tokens."""
     if not tokens:
         return frame
+    check_pool()
     columns = []
     for column in frame.iter_columns():
         if column.dtype in (pl.String, pl.Categorical, pl.Enum):

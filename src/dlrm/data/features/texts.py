@@ -87,7 +87,9 @@ def in_one_go(
     return results
 
 
-def columns_as_texts(frame: pl.DataFrame, names: Iterable[str]) -> dict[str, pl.Series]:
+def columns_as_texts(
+    frame: pl.DataFrame | Mapping[str, pl.Series], names: Iterable[str]
+) -> dict[str, pl.Series]:
     """Return `as_texts` of some columns, by name."""
     texts = in_one_go({name: frame[name] for name in names}, lambda values: (as_texts(values),))
     return {name: column for name, (column,) in texts.items()}

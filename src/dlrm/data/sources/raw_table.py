@@ -1,6 +1,6 @@
 """A raw table on disk: its columns as they were found, ready to be read column by column.
 
-Whatever comes in (text, Parquet, libsvm, the frames of a source) becomes Parquet parts, so that
+Whatever comes in (text, Parquet, libsvm, the frames of a source) becomes parts of columns, so that
 inference and fitting take one column at a time and memory never holds the whole table.
 """
 
@@ -33,7 +33,7 @@ class Part:
     """Some rows of the table."""
 
     data: Path | pl.DataFrame
-    """Where they are now: a Parquet file, or memory."""
+    """Where they are now: a Parquet or an Arrow file, or memory."""
     rows: int
     origin: Path | str
     """Where they came from: a file, or words for what is none."""
@@ -84,6 +84,8 @@ class Part:
         """The rows."""
         if isinstance(self.data, pl.DataFrame):
             return self.data.lazy()
+        if self.data.suffix == ".arrow":
+            return pl.scan_ipc(self.data, glob=False)
         rows = pl.scan_parquet(self.data, glob=False)
         if Path(self.origin).absolute() != self.data:
             return rows

@@ -1,0 +1,156 @@
+"""Raw rows as features read them: column by column, each once, as texts or as numbers.
+
+What a column costs in calls of Polars is the same for one row as for thousands. So a few rows of
+plain values are read by Python instead, a row of a log in some tens of microseconds, and without
+Polars' threads, which a child of fork() lacks.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from math import isnan
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from dlrm.data.features.texts import NumberReading, as_numbers, columns_as_texts, in_one_go
+from dlrm.data.index import Values
+from dlrm.data.threads import check_pool
+
+FEW_ROWS = 64
+"""Texts of more rows than these are read by Polars."""
+TEXTS: frozenset[Any] = frozenset((pl.String, pl.Categorical, pl.Enum))
+"""Types that hold texts."""
+INTEGERS: frozenset[Any] = frozenset(
+    (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64, pl.Null)
+)
+"""Types whose values Python writes as Polars does."""
+_FLOATS: frozenset[Any] = frozenset((pl.Float32, pl.Float64))
+_NUMBERS = INTEGERS | _FLOATS | {pl.Boolean}
+"""Types that numpy has, too."""
+_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
+"""What Polars strips from the ends of a text, which is not all that Python does."""
+_WHOLE = re.compile(r"(-?\d+)\.0*")
+_TRUTHS = {"True": "true", "False": "false", "TRUE": "true", "FALSE": "false"}
+_HEXADECIMAL = re.compile(r"[0-9a-fA-F]{0,8}", re.ASCII)
+_LARGEST = float(1 << 63)
+
+
+class Rows:
+    """n rows: their columns, and what was read of them."""
+
+    def __init__(self, frame: pl.DataFrame, texts: Mapping[str, pl.Series] | None = None):
+        self.height = frame.height
+        self.columns = dict(zip(frame.columns, frame.get_columns(), strict=True))
+        self.types = dict(zip(frame.columns, frame.dtypes, strict=True))
+        self.wrong: dict[str, pl.Series] = {}
+        """Columns that were read as numbers -> a mask of values that are none, where some are."""
+        self._texts: dict[str, Values] = dict(texts or {})
+        self._numbers: dict[str, NDArray[np.float64]] = {}
+
+    @classmethod
+    def of(cls, rows: "pl.DataFrame | Rows") -> "Rows":
+        """Return the rows of a frame."""
+        return rows if isinstance(rows, Rows) else cls(rows)
+
+    def texts(self, names: Sequence[str]) -> dict[str, Values]:
+        """Return columns as texts, null where missing; see `as_texts`."""
+        rest = {}
+        for name in names:
+            if name not in self._texts:
+                texts = None
+                if self.height <= FEW_ROWS:
+                    texts = text_values(self.columns[name].to_list(), type(self.types[name]))
+                if texts is None:
+                    rest[name] = self.columns[name]
+                else:
+                    self._texts[name] = texts
+        if rest:
+            check_pool()
+            self._texts |= columns_as_texts(rest, rest)
+        return self._texts
+
+    def numbers(self, readings: Mapping[str, NumberReading]) -> NDArray[np.float64]:
+        """Return C columns as numbers (C, n), NaN where they are missing or none; see `wrong`."""
+        others: dict[NumberReading, dict[str, pl.Series]] = {}
+        for name, reading in readings.items():
+            if name in self._numbers:
+                continue
+            column, kind = self.columns[name], type(self.types[name])
+            if reading.format or reading.time or kind not in _NUMBERS:
+                others.setdefault(reading, {})[name] = column
+                continue
+            x = column.to_numpy().astype(np.float64)
+            if kind in _FLOATS and (infinite := np.isinf(x)).any():
+                self.wrong[name] = pl.Series(infinite)
+                x[infinite] = np.nan
+            self._numbers[name] = x
+        for reading, alike in others.items():
+            check_pool()
+            read = in_one_go(alike, partial(as_numbers, reading=reading))
+            for name, (numbers, wrong) in read.items():
+                self._numbers[name] = numbers.to_numpy()
+                if wrong.any():
+                    self.wrong[name] = wrong
+        if not readings:
+            return np.empty((0, self.height))
+        return np.stack([self._numbers[name] for name in readings])
+
+
+def as_series(values: Values) -> pl.Series:
+    """Return texts as Polars has them."""
+    return values if isinstance(values, pl.Series) else pl.Series("", values, pl.String)
+
+
+def text_values(values: Sequence[Any], kind: type[pl.DataType]) -> list[str | None] | None:
+    """Return values as texts, None where missing; None for all where that is left to Polars."""
+    if kind in TEXTS:
+        return [None if value is None else _text(value) for value in values]
+    if kind in INTEGERS:
+        return [None if value is None else str(value) for value in values]
+    if kind is pl.Boolean:
+        return [None if value is None else str(value).lower() for value in values]
+    if kind not in _FLOATS:
+        return None
+    texts: list[str | None] = []
+    for value in values:
+        if value is None or isnan(value):
+            texts.append(None)
+        elif -_LARGEST < value < _LARGEST and value == int(value):
+            texts.append(str(int(value)))
+        else:
+            return None
+    return texts
+
+
+def _text(value: str) -> str | None:
+    text = value.strip(_SPACE)
+    text = _TRUTHS.get(text, text)
+    if "." in text and (whole := _WHOLE.fullmatch(text)):
+        return whole.group(1)
+    return text or None
+
+
+def hexadecimals(texts: pl.Series) -> tuple[pl.Series, int | None]:
+    """Return texts as integers of 32 bits, as a raw log writes them, null where empty.
+
+    Returns:
+        The integers, and the first row that has none; None where all have.
+
+    """
+    if len(texts) > FEW_ROWS:
+        texts = texts.cast(pl.String)
+        good = texts.str.contains("^[0-9a-fA-F]{0,8}$").fill_null(value=True)
+        if not good.all():
+            return texts, int(good.arg_min() or 0)
+        return texts.set(texts == "", None).str.to_integer(base=16, dtype=pl.UInt32), None
+    values = texts.to_list()
+    for row, value in enumerate(values):
+        if value and not _HEXADECIMAL.fullmatch(value):
+            return texts, row
+    numbers = [int(value, 16) if value else None for value in values]
+    return pl.Series(texts.name, numbers, pl.UInt32), None
