@@ -36,7 +36,7 @@ from dlrm.data.sources.reading import Reading
 from dlrm.data.sources.source import BadRows, CountsBadRows, Source, Table, has_fixed_format
 from dlrm.data.split import SPLITS, HasDays, Protocol, Rows
 from dlrm.data.store import FEATURES_FILE
-from dlrm.data.threads import ahead
+from dlrm.data.threads import ahead, in_order
 from dlrm.errors import DatasetError
 
 TRUTH = "truth"
@@ -120,17 +120,13 @@ class Fitted:
 
     def blocks(self) -> Generator[Block, None, None]:
         """Yield all rows, once; the next ones are computed while some are used."""
-        return ahead(self._blocks())
-
-    def _blocks(self) -> Generator[Block, None, None]:
         table, weights = self._table, self._table.weights
         # Each training row's place among them.
         rank, start = np.cumsum(table.where == TRAIN) - 1, 0
         names = [*self.features.needed, *([TRUTH] if self.truth else [])]
-        for frame in table.raw.blocks(names):
+        frames = (frame for frame in table.raw.blocks(names))
+        for frame, rows, encoded in in_order(self._encode, frames, 2):
             here = slice(start, start := start + frame.height)
-            rows = self.features.rows(frame)
-            encoded = self.features.encode(rows)
             self._count(encoded, frame, rows, here)
             where = table.where[here]
             train = where == TRAIN
@@ -144,6 +140,10 @@ class Fitted:
             )
             split_rows = (np.flatnonzero(where == number) for number in range(len(SPLITS)))
             yield Block(encoded, list(zip(SPLITS, split_rows, strict=True)))
+
+    def _encode(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, RawRows, Encoded]:
+        rows = self.features.rows(frame)
+        return frame, rows, self.features.encode(rows)
 
     def _count(self, encoded: Encoded, frame: pl.DataFrame, rows: RawRows, here: slice) -> None:
         good, counted = ~self._table.bad[here], self._counted[here]
