@@ -132,14 +132,14 @@ class Fitted:
             train = where == TRAIN
             for column, numbers in self._own.items():
                 encoded.dense[train, column] = numbers[rank[here][train]]
-            encoded = replace(
+            samples = replace(
                 encoded,
                 labels=table.labels[here],
                 weights=None if weights is None else weights[here],
                 truth=frame[TRUTH].cast(pl.Float32).to_numpy() if self.truth else None,
             )
             split_rows = (np.flatnonzero(where == number) for number in range(len(SPLITS)))
-            yield Block(encoded, list(zip(SPLITS, split_rows, strict=True)))
+            yield Block(samples, list(zip(SPLITS, split_rows, strict=True)))
 
     def _encode(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, RawRows, Encoded]:
         rows = self.features.rows(frame)
