@@ -2,12 +2,13 @@
 
 import re
 import shlex
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
-from dlrm.compat.dlrm_s_pytorch import main
+from dlrm.compat.dlrm_s_pytorch import main as dlrm_s_pytorch
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -29,7 +30,7 @@ class Result(NamedTuple):
         return [line for line in self.lines if line.startswith("Finished training")]
 
 
-def run(*arguments: str) -> Result:
+def run(*arguments: str, main: Callable[[Sequence[str]], int] = dlrm_s_pytorch) -> Result:
     """Run a command line in the current folder."""
     out, err = StringIO(), StringIO()
     with redirect_stdout(out), redirect_stderr(err):
@@ -40,9 +41,9 @@ def run(*arguments: str) -> Result:
     return Result(status, out.getvalue(), err.getvalue())
 
 
-def ok(*arguments: str) -> Result:
+def ok(*arguments: str, main: Callable[[Sequence[str]], int] = dlrm_s_pytorch) -> Result:
     """Run a command line that must succeed."""
-    result = run(*arguments)
+    result = run(*arguments, main=main)
     assert result.status == 0, result.err
     return result
 

@@ -75,27 +75,25 @@ class PyTorch:
 
     def __init__(self, flags: Flags, model: DLRM, rng: RandomState, world: World):
         self._flags, self._model, self._rng, self._world = flags, model, rng, world
-        self._optimizer = self.loaded = None
+        self.optimizer = self.loaded = None
         if not flags.inference_only:
             name = OPTIMIZERS[flags.optimizer]
-            self._optimizer = build(name, parameter_groups(model), flags.learning_rate)
+            self.optimizer = build(name, parameter_groups(model), flags.learning_rate)
         if flags.load_model:
             print(f"Loading saved model {flags.load_model}")
             path = Path(flags.load_model)
-            self.loaded = saved_model.load(
-                path, flags.optimizer, model, self._optimizer, rng, world
-            )
+            self.loaded = saved_model.load(path, flags.optimizer, model, self.optimizer, rng, world)
             print_loaded(self.loaded)
-        if self._optimizer is None:
+        if self.optimizer is None:
             quantize(flags, model, world)
         self._net = model
         if world.size > 1:
             exchange = spread_collections(model)[0].exchange
             self._net = ParallelModel(model, exchange, world.group)
-        if self._optimizer is not None:
+        if self.optimizer is not None:
             self._step = TrainStep(
                 self._net,
-                self._optimizer,
+                self.optimizer,
                 original_loss(flags),
                 rate=lambda number: rate(flags, number),
                 steps=self.loaded.steps if self.loaded else 0,
@@ -123,8 +121,8 @@ class PyTorch:
     def save(self, state: State) -> None:
         """Write the file of `--save-model`; all processes call this."""
         path = Path(self._flags.save_model)
-        assert self._optimizer is not None
-        saved_model.save(path, state, self._model, self._optimizer, self._rng, self._world)
+        assert self.optimizer is not None
+        saved_model.save(path, state, self._model, self.optimizer, self._rng, self._world)
 
 
 def bounded(flags: Flags, logits: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class JaxModel:
     def run(self, inputs: tuple[Inputs, int]) -> NDArray[np.float32]:
         """Return the logits (B, K), or the predictions of a regression."""
         padded, samples = inputs
-        return np.asarray(self._run(self._numbers, self._tables, padded))[:samples]
+        return np.array(self._run(self._numbers, self._tables, padded))[:samples]
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:
         """Return the logits (B, K) of a batch; an IdError names the feature of a wrong id."""

@@ -4,7 +4,8 @@ A loss takes logits z (B, K), or predictions of a regression, and labels y (B, K
 (B, K); the step takes the mean over what are samples.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import inf, log
 
 import jax
 import jax.numpy as jnp
@@ -33,20 +34,19 @@ def loss_function(
             return lambda z, y: jnp.square((z - y) / unit)
 
 
-def original_loss(
-    name: str, weights: tuple[float, float] = (1.0, 1.0), bound: float | None = None
-) -> Loss:
+def original_loss(name: str, weights: Sequence[float] = (1.0, 1.0), threshold: float = 0.0) -> Loss:
     """Return a loss of the original, of probabilities that are rounded as its are.
 
     Args:
         name: mse, bce or wbce, as `--loss-function` has it.
         weights: Of negatives and positives in wbce.
-        bound: To which logits are clamped first; None for not.
+        threshold: t keeps probabilities within [t, 1 - t]; 0 does not.
 
     """
+    bound = log(1 / threshold - 1) if 0.0 < threshold < 1.0 else inf
 
     def loss(z: Array, y: Array) -> Array:
-        z = z if bound is None else jnp.clip(z, -bound, bound)
+        z = jnp.clip(z, -bound, bound)
         if name == "mse":
             return squared_error(z, y)
         losses = _bce_of_probabilities(jax.nn.sigmoid(z), y)
@@ -79,5 +79,5 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
     return _bce_of_probabilities(p, y), slope * tangents[0]
 
 
-def _per_class(y: Array, weights: tuple[float, float]) -> Array:
+def _per_class(y: Array, weights: Sequence[float]) -> Array:
     return jnp.where(y.astype(jnp.int32) == 1, weights[1], weights[0])

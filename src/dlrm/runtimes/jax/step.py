@@ -203,17 +203,14 @@ class JaxStep:
 def _check(model: nn.Module) -> None:
     """Raise a ConfigError unless JAX can train a model; says what to take instead."""
     check(model)
+    problem = None
     for part in embeddings_by_name(model).values():
         if type(part) is not EmbeddingCollection or part.storage != "fp32":
-            raise ConfigError(
-                "tables that are compressed or not stored in fp32 are trained by PyTorch alone: "
-                "take --framework torch"
-            )
+            problem = "tables that are compressed or not stored in fp32"
     for module in model.modules():
-        problem = None
         if getattr(module, "dtype", "fp32") == "bf16":
-            problem = "bfloat16 products: take --precision fp32"
+            problem = "products in bf16"
         elif isinstance(module, MLP) and (module.dropout or module.norms is not None):
-            problem = "dropout or batch norm: leave them out"
-        if problem is not None:
-            raise ConfigError(f"JAX does not train with {problem}, or take --framework torch")
+            problem = "dropout or batch norm"
+    if problem is not None:
+        raise ConfigError(f"JAX does not train {problem}: do without, or take PyTorch")
