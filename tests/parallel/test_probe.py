@@ -39,29 +39,21 @@ def installed(monkeypatch: pytest.MonkeyPatch):
     return install
 
 
-@pytest.fixture
-def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What would have been imported in another process."""
-    seen: list[str] = []
-    monkeypatch.setattr(module, "_try", seen.append)
-    return seen
-
-
-def test_known_good_versions_are_not_tried(installed, tried: list[str]):
+def test_versions_that_fit(installed):
     installed()
     probe()
     installed(torch="2.13.1", fbgemm_gpu_cpu="1.8.2")
     probe()
-    assert tried == []
+    installed(torch="2.14.0", fbgemm_gpu_cpu="1.9.0", torchrec="1.9.1")
+    probe()
 
 
 @pytest.mark.parametrize("name", sorted(set(GOOD) - {"torch"}))
-def test_a_missing_package_prints_both_lines(installed, tried: list[str], name: str):
+def test_a_missing_package_prints_both_lines(installed, name: str):
     installed(**{name.replace("-", "_"): None})
     with pytest.raises(MissingExtraError) as caught:
         probe()
     assert f"pip install 'opendlrm[torchrec]' && {INSTALL}" in str(caught.value)
-    assert tried == []
 
 
 @pytest.mark.parametrize(
@@ -74,7 +66,7 @@ def test_a_missing_package_prints_both_lines(installed, tried: list[str], name: 
     ],
 )
 def test_versions_that_do_not_fit_name_those_that_do(
-    installed, tried: list[str], torch: str, fbgemm: str, torchrec: str, needed: str
+    installed, torch: str, fbgemm: str, torchrec: str, needed: str
 ):
     installed(torch=torch, fbgemm_gpu_cpu=fbgemm, torchrec=torchrec)
     with pytest.raises(ConfigError) as caught:
@@ -83,47 +75,20 @@ def test_versions_that_do_not_fit_name_those_that_do(
     assert torch in message
     line = f"pip install --no-deps fbgemm-gpu-cpu=={needed}.0 torchrec=={needed}.0"
     assert message.endswith(line)
-    assert tried == []
 
 
-def test_a_torch_that_no_fbgemm_is_made_for(installed, tried: list[str]):
+def test_a_torch_that_no_fbgemm_is_made_for(installed):
     installed(torch="3.0.0")
     with pytest.raises(ConfigError, match=r"torch 3\.0\.0: FBGEMM 1\.X needs torch 2\.\(X\+5\)"):
         probe()
-    assert tried == []
 
 
-def test_versions_that_should_fit_are_tried_elsewhere(installed, tried: list[str]):
-    installed(torch="2.14.0", fbgemm_gpu_cpu="1.9.0", torchrec="1.9.1")
-    probe()
-    assert tried == ["fbgemm-gpu-cpu 1.9.0, torchrec 1.9.1 and torch 2.14.0"]
-
-
-def test_a_gpu_needs_the_other_fbgemm(installed, tried: list[str]):
+def test_a_gpu_needs_the_other_fbgemm(installed):
     installed()
     with pytest.raises(ConfigError, match=r"--no-deps fbgemm-gpu==1\.8\.0"):
         probe("cuda")
     installed(fbgemm_gpu_cpu=None, fbgemm_gpu="1.8.0")
     probe("cuda")
-    assert tried == []
-
-
-@pytest.mark.parametrize(
-    ("code", "why"),
-    [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "the process ended with -11"),
-        ("import ctypes; raise OSError('undefined symbol: x')", "OSError: undefined symbol: x"),
-    ],
-)
-def test_an_import_that_ends_its_process_does_not_end_this_one(code: str, why: str):
-    with pytest.raises(ConfigError) as caught:
-        module._try("fbgemm-gpu-cpu 1.9.0", code)
-    assert f"cannot be imported ({why})" in str(caught.value)
-    assert "tested together are torch 2.13, FBGEMM 1.8 and TorchRec 1.8" in str(caught.value)
-
-
-def test_an_import_that_works_is_fine():
-    module._try("anything", "import json")
 
 
 def test_nothing_is_imported_by_the_probe():

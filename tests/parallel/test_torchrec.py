@@ -64,13 +64,11 @@ def layout_of(sizes: Sequence[int], features: str = "one-hot") -> Layout:
 
 
 def made(world: World, layout: Layout, dim: int, kinds: Any, **options: Any) -> Any:
-    """Return tables of these kinds, or as TorchRec's planner chooses: `auto`."""
-    from dlrm.parallel.torchrec.collection import Auto, TorchRecCollection
+    """Return tables of these kinds."""
+    from dlrm.parallel.torchrec.collection import TorchRecCollection
 
     W = world.size
     options = {"exchange": Exchange(world.rank, W, world.exchange), **options}
-    if kinds == "auto":
-        return materialize(TorchRecCollection(layout, dim, auto=Auto(), **options))
     shards = []
     for t, (kind, n) in enumerate(zip(kinds, layout.sizes, strict=True)):
         if kind == "column":
@@ -209,12 +207,6 @@ def test_losses_weights_and_state_are_those_of_plain_tables(
 @pytest.mark.parametrize("kind", ["table", "row", "replicate", "column"])
 def test_one_kind_for_all(ranks: Ranks, kind: str):
     check(ranks, "adagrad", [kind] * len(SIZES), world=2, features="mixed", steps=10)
-
-
-@pytest.mark.parametrize("name", ["sgd", "rowwise_adagrad"])
-@pytest.mark.parametrize("features", ["one-hot", "mixed"])
-def test_torchrecs_own_planner(ranks: Ranks, name: str, features: str):
-    check(ranks, name, "auto", world=2, features=features, steps=10)
 
 
 @pytest.mark.parametrize("features", ["one-hot", "lists", "mixed"])

@@ -14,12 +14,11 @@ from dlrm.compat.model import WeightedPooling
 from dlrm.errors import ConfigError
 from dlrm.models.dlrm import DLRM
 from dlrm.nn.codes import Bits, row_bytes
-from dlrm.nn.embedding import EmbeddingCollection, Layout
+from dlrm.nn.embedding import EmbeddingCollection
 from dlrm.nn.mlp import MLP
 from dlrm.nn.quantized import QuantizedCollection
 from dlrm.parallel.collection import ShardedCollection
 from dlrm.parallel.world import World
-from dlrm.schema import Schema
 
 Range = tuple[float, float]
 """Least and greatest number."""
@@ -51,10 +50,7 @@ def quantize(flags: Flags, model: DLRM, world: World) -> None:
         print("quantized emb sizes:", num_embeddings * width, num_embeddings * width)
     if isinstance(tables, ShardedCollection):
         for unit in tables.typed_units():
-            # Ids become rows of one weight, as if it were one table.
-            rows = Layout.of(Schema.one_hot(0, [len(unit.store.weight)]))
-            store = EmbeddingCollection(rows, unit.width, weight=unit.store.weight)
-            unit.store = QuantizedCollection.of(store, bits)  # pyright: ignore[reportAttributeAccessIssue]
+            unit.store = QuantizedCollection.of(unit.store, bits)  # pyright: ignore[reportAttributeAccessIssue]
         return
     quantized = QuantizedCollection.of(tables, bits)
     if weighted:

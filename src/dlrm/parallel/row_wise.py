@@ -1,14 +1,10 @@
 """Tables whose rows are spread over processes: for those that no single one can keep."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from dlrm.nn.embedding import Layout, Storage
-from dlrm.parallel.exchange import Exchange
+from dlrm.nn.embedding import Layout
 from dlrm.parallel.unit import End, NumberedUnit, ends
-from dlrm.planning.shards import Shard
 
 
 class RowWise(NumberedUnit):
@@ -25,17 +21,9 @@ class RowWise(NumberedUnit):
     shifts: Tensor
     """(P,) int64, what makes a number a row of its process' weight"""
 
-    def __init__(
-        self,
-        shards: Sequence[Shard],
-        width: int,
-        layout: Layout,
-        dim: int,
-        storage: Storage,
-        exchange: Exchange,
-    ):
-        super().__init__(shards, width, layout, dim, storage, exchange)
-        parts = sorted(shards, key=lambda s: (s.table, s.first_row))
+    def _arrange(self, layout: Layout) -> None:
+        super()._arrange(layout)
+        parts = sorted(self.shards, key=lambda s: (s.table, s.first_row))
         bounds = [self.first[s.table] + s.first_row for s in parts]
         self._register("bounds", bounds)
         self._register("ranks", [s.rank for s in parts])

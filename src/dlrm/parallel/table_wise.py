@@ -1,14 +1,10 @@
 """Whole tables, or columns of them, each kept by one process: the butterfly of the paper."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from dlrm.nn.embedding import Block, Layout, Storage
-from dlrm.parallel.exchange import Exchange
+from dlrm.nn.embedding import Block, Layout
 from dlrm.parallel.unit import End, Unit, ends
-from dlrm.planning.shards import Shard
 
 
 class TableWise(Unit):
@@ -19,16 +15,7 @@ class TableWise(Unit):
     numbers come back. A feature has one lane for each shard of its table.
     """
 
-    def __init__(
-        self,
-        shards: Sequence[Shard],
-        width: int,
-        layout: Layout,
-        dim: int,
-        storage: Storage,
-        exchange: Exchange,
-    ):
-        super().__init__(shards, width, layout, dim, storage, exchange)
+    def _arrange(self, layout: Layout) -> None:
         self.counts: list[list[int]] = []
         """Lanes of each group, by process"""
         self.in_order: list[bool] = []
@@ -43,7 +30,7 @@ class TableWise(Unit):
                 if table == shard.table
             ]
             ranks = [shard.rank for _, shard in lanes]
-            self.counts.append([ranks.count(rank) for rank in range(exchange.size)])
+            self.counts.append([ranks.count(rank) for rank in range(self.exchange.size)])
             keys = [(f, shard.first_column) for f, shard in lanes]
             order = sorted(range(len(keys)), key=keys.__getitem__)
             self.in_order.append(order == list(range(len(keys))))

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from dlrm.batch import Jagged
-from dlrm.nn.embedding import Block, Layout, Storage, bags_of
-from dlrm.ops import backend
-from dlrm.ops.memory import in_huge_pages
+from dlrm.nn.embedding import Block, EmbeddingCollection, Layout, Storage, bags_of
 from dlrm.parallel.exchange import AllToAll, Exchange
 from dlrm.planning.shards import Shard
+from dlrm.schema import Schema
 
 End = Callable[[], Tensor]
 """Waits for the vectors that a unit has asked for, and returns them."""
@@ -33,43 +32,6 @@ class Kept(NamedTuple):
     state: Mapping[str, Tensor] = {}
     """What belongs to the rows and no optimizer of ours has: its name there -> (rows, columns), or
     (rows,) where it is one number a row."""
-
-
-class Store(nn.Module):
-    """Rows of several shards, one shard after another in one weight.
-
-    Args:
-        num_embeddings: R, rows of all shards together.
-        dim: Numbers of a row.
-        storage: How they are stored, see `EmbeddingCollection`.
-
-    """
-
-    def __init__(self, num_embeddings: int, dim: int, storage: Storage):
-        super().__init__()
-        self.dim = dim
-        self.storage: Storage = storage
-        dtype = torch.float32 if storage == "fp32" else torch.bfloat16
-        self.weight = nn.Parameter(torch.empty(num_embeddings, dim, dtype=dtype, device="meta"))
-
-    def materialize(self, device: torch.device) -> None:
-        """Give the rows memory on a device, whose content is not defined yet."""
-        empty = torch.empty(self.weight.shape, dtype=self.weight.dtype, device=device)
-        self.weight = nn.Parameter(in_huge_pages(empty), self.weight.requires_grad)
-
-    def lookup(self, rows: Tensor) -> Tensor:
-        """Return rows of the weight (n, dim), float32, for rows (n,) int64."""
-        return self._kernels().lookup(self.weight, rows)
-
-    def pooled_rows(self, rows: Tensor, offsets: Tensor) -> Tensor:
-        """Return the sums (G, dim) of lists of rows (n,) of the weight; offsets are (G + 1,)."""
-        return self._kernels().pooled_lookup(self.weight, rows, offsets)
-
-    def _kernels(self):
-        # A copy of a parameter does not keep this.
-        if self.storage != "fp32" and self.weight.grad_dtype != torch.float32:
-            self.weight.grad_dtype = torch.float32
-        return backend(self.weight)
 
 
 class Unit(nn.Module):
@@ -100,14 +62,17 @@ class Unit(nn.Module):
         exchange: Exchange,
     ):
         super().__init__()
-        self.exchange, self.width, self.dim = exchange, width, dim
+        self.shards, self.exchange, self.width, self.dim = shards, exchange, width, dim
         self.by_rank = [[s for s in shards if s.rank == r] for r in range(exchange.size)]
         self.mine = self.by_rank[exchange.rank]
-        self.place = {s: first for theirs in self.by_rank for s, first in _places(theirs)}
+        self.place: dict[Shard, int] = {}
         """First row of each shard in the weight of the process that keeps it"""
-        self.store = Store(sum(s.rows for s in self.mine), width, storage)
-        most = max(sum(s.rows for s in theirs) for theirs in self.by_rank)
-        self.id_type = torch.int32 if most < 1 << 31 else torch.int64
+        rows = [0] * exchange.size
+        for shard in shards:
+            self.place[shard] = rows[shard.rank]
+            rows[shard.rank] += shard.rows
+        self.store = _store(rows[exchange.rank], width, storage)
+        self.id_type = torch.int32 if max(rows) < 1 << 31 else torch.int64
         tables = {s.table for s in shards}
         self.served = [
             tuple(f for f, t in enumerate(layout.table_indices(group)) if t in tables)
@@ -116,6 +81,11 @@ class Unit(nn.Module):
         """Positions in each group of the features that are looked up here."""
         self.group_sizes = [len(features) for features in layout.groups]
         """Features of each group, those of other units included."""
+        self._arrange(layout)
+
+    def _arrange(self, layout: Layout) -> None:
+        """Work out, once, what is needed to find rows."""
+        raise NotImplementedError
 
     def materialize(self, device: torch.device) -> None:
         """Give the rows that this process keeps memory on a device."""
@@ -166,18 +136,9 @@ class Unit(nn.Module):
 class NumberedUnit(Unit):
     """A unit that finds a row by its number among all rows of its tables, table after table."""
 
-    def __init__(
-        self,
-        shards: Sequence[Shard],
-        width: int,
-        layout: Layout,
-        dim: int,
-        storage: Storage,
-        exchange: Exchange,
-    ):
-        super().__init__(shards, width, layout, dim, storage, exchange)
+    def _arrange(self, layout: Layout) -> None:
         first, at = {}, 0
-        for table in sorted({s.table for s in shards}):
+        for table in sorted({s.table for s in self.shards}):
             first[table] = at
             at += layout.sizes[table]
         self.first = first
@@ -233,12 +194,11 @@ class NumberedUnit(Unit):
         raise NotImplementedError
 
 
-def _places(shards: Sequence[Shard]) -> list[tuple[Shard, int]]:
-    """Return the first row of each shard of one process in its weight."""
-    first = [0]
-    for shard in shards:
-        first.append(first[-1] + shard.rows)
-    return list(zip(shards, first[:-1], strict=True))
+def _store(rows: int, width: int, storage: Storage) -> EmbeddingCollection:
+    """Return rows (R, width), those of all shards one after another, as if of one table."""
+    layout = Layout.of(Schema.one_hot(0, [1])).resized([rows])
+    # Whoever knows the tables fills them.
+    return EmbeddingCollection(layout, width, storage=storage, initializer=lambda *_: None)
 
 
 def ends(lengths: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ def build(
     placed = _planned(config, model, world.size, pooling)
     dtype = DTYPES[config.parallel.exchange_dtype]
     exchange = Exchange(world.rank, world.size, world.exchange, dtype=dtype)
-    engine = ShardedCollection.of if config.engine == "dlrm" else _torchrec(config, exchange)
+    engine = ShardedCollection.of if config.engine == "dlrm" else _torchrec(config)
     model = materialize(parallelize(model, placed, exchange, engine), device)
     net = model if world.size == 1 else ParallelModel(model, exchange, world.group)
     return Built(model, net, placed)
@@ -148,10 +148,10 @@ def _planned(
     )
 
 
-def _torchrec(config: TrainConfig, exchange: Exchange) -> Engine:
+def _torchrec(config: TrainConfig) -> Engine:
     """Return what makes TorchRec's collections, whose optimizers are fused into them."""
     # It takes long to import, and may be missing.
-    from dlrm.parallel.torchrec.collection import Auto, TorchRecCollection
+    from dlrm.parallel.torchrec.collection import TorchRecCollection
 
     if config.average.kept:
         raise ConfigError(
@@ -164,9 +164,5 @@ def _torchrec(config: TrainConfig, exchange: Exchange) -> Engine:
         raise ConfigError(
             f"parallel.exchange_dtype is {dtype}: with the engine torchrec it must be fp32"
         )
-    auto = Auto(batch_size=max(1, config.loader.batch_size // exchange.size))
-    return partial(
-        TorchRecCollection.of,
-        auto=auto if config.parallel.sharding == "auto" else None,
-        optimizer=fused(config.optim),
-    )
+    chosen = config.parallel.sharding == "auto"
+    return partial(TorchRecCollection.of, optimizer=fused(config.optim), chosen=chosen)

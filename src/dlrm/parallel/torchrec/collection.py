@@ -1,4 +1,4 @@
-"""TorchRec as the engine: its tables, planner, exchange and fused optimizers, at the seam.
+"""TorchRec as the engine: its tables, exchange and fused optimizers, at the seam.
 
 Everything else of a model is what it is with our own engine. TorchRec updates rows within the
 backward pass: gradients of tables can neither be accumulated nor clipped, and the learning rate has
@@ -52,7 +52,7 @@ with quiet():
     from torchrec.modules.embedding_modules import EmbeddingBagCollection
     from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-    from dlrm.parallel.torchrec.placement import Auto, as_placed, as_planned, widened
+    from dlrm.parallel.torchrec.placement import as_placed, widened
 
 # Else gradients were averaged over ranks, in the whole process.
 set_gradient_division(False)
@@ -73,9 +73,10 @@ class TorchRecCollection(FusedCollection):
         initializer: See `Collection`; every rank draws all rows, and keeps its own.
         kinds: How each table is sharded.
         shards: Of all tables and ranks; their tables are positions in the layout.
-        auto: Lets TorchRec's planner choose kinds and shards, and says what it is told.
         exchange: With the other ranks.
         optimizer: Of the rows.
+        chosen: Whether a plan has chosen the kinds, which is then changed where TorchRec cannot
+            follow, instead of a user.
 
     Raises:
         ConfigError: TorchRec cannot do it, or not as this project does.
@@ -89,26 +90,27 @@ class TorchRecCollection(FusedCollection):
         *,
         storage: Storage = "fp32",
         initializer: Initializer | None = None,
-        kinds: Sequence[Kind] = (),
-        shards: Sequence[Shard] = (),
-        auto: Auto | None = None,
+        kinds: Sequence[Kind],
+        shards: Sequence[Shard],
         exchange: Exchange,
         optimizer: Fused,
+        chosen: bool = False,
     ):
         super().__init__(layout, dim, storage=storage, initializer=initializer)
         if storage != "fp32":
             raise ConfigError(
                 f"tables.storage is {storage}: with the engine torchrec it must be fp32"
             )
-        for table, kind in zip(layout.tables, () if auto else kinds, strict=False):
-            if kind == "column" and optimizer.has_row_sum:
+        if "column" in kinds and optimizer.has_row_sum:
+            if not chosen:
                 raise ConfigError(
-                    f"{table.name}: its columns are sharded, and TorchRec's {optimizer.name} then "
-                    "keeps a number for each part of a row, instead of one a row: choose sharding "
-                    "table or row, or optim.name adagrad"
+                    f"{layout.tables[kinds.index('column')].name}: its columns are sharded, and "
+                    f"TorchRec's {optimizer.name} then keeps a number for each part of a row, "
+                    "instead of one a row: choose sharding table or row, or optim.name adagrad"
                 )
+            kinds = ["table" if kind == "column" else kind for kind in kinds]
         self.optimizer, self.exchange = optimizer, exchange
-        self._kinds, self._shards, self._auto = kinds, shards, auto
+        self._kinds, self._shards = kinds, shards
         self._width = widened(dim)
         self._table_keys = [f"t{t}" for t in range(len(layout.tables))]
         self._features = layout.groups[ONE_HOT] + layout.groups[LISTS]
@@ -181,12 +183,8 @@ class TorchRecCollection(FusedCollection):
         devices = [] if device.type == "cpu" else [device]
         # TorchRec draws numbers of its own, which are not used.
         with quiet(), torch.random.fork_rng(devices):
-            if self._auto is not None:
-                columns = not self.optimizer.has_row_sum
-                plan = as_planned(tables, sharder, self._auto, world, device, columns=columns)
-            else:
-                places = as_placed(self._kinds, self._shards, layout.sizes, self.dim, world, device)
-                plan = dict(zip(self._table_keys, places, strict=True))
+            places = as_placed(self._kinds, self._shards, layout.sizes, self.dim, world, device)
+            plan = dict(zip(self._table_keys, places, strict=True))
             row_wise = ShardingType.ROW_WISE.value
             self._by_rows = any(sharding.sharding_type == row_wise for sharding in plan.values())
             env = ShardingEnv.from_local(world, self.exchange.rank)

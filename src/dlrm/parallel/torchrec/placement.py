@@ -1,12 +1,9 @@
-"""Where TorchRec puts tables: as a plan of ours says, or as its own planner does."""
+"""Where TorchRec puts tables: as a plan of ours says, in its words."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 
-from dlrm.errors import ConfigError
 from dlrm.parallel.torchrec.probe import probe, quiet
 from dlrm.planning.shards import Kind, Shard
 
@@ -16,25 +13,11 @@ with quiet():
     from torch.distributed._shard.sharding_spec.api import EnumerableShardingSpec
     from torchrec.distributed.comm import get_local_size
     from torchrec.distributed.embedding_types import EmbeddingComputeKernel
-    from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
-    from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
-    from torchrec.distributed.planner.types import ParameterConstraints, PlannerError
     from torchrec.distributed.types import ParameterSharding, ShardingType
-    from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 LANES = 4
 """Columns of each part of a table are a multiple of it, which FBGEMM's CUDA kernels need, and
 TorchRec asks for on the CPU too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Auto:
-    """TorchRec's planner, which takes a collection for the only one on its devices."""
-
-    batch_size: int = 512
-    """Samples of a step on each rank."""
-    memory_bytes: int | None = None
-    """Of a rank; None for TorchRec's own guess."""
 
 
 def widened(columns: int) -> int:
@@ -107,62 +90,6 @@ def as_placed(
             )
         )
     return placements
-
-
-def as_planned(
-    tables: EmbeddingBagCollection,
-    sharder: EmbeddingBagCollectionSharder,
-    auto: Auto,
-    world: int,
-    device: torch.device,
-    *,
-    columns: bool,
-) -> dict[str, ParameterSharding]:
-    """Let TorchRec's planner choose; every rank comes to the same plan without asking.
-
-    Args:
-        tables: Without memory, on the device `meta`.
-        sharder: With the optimizer that will be used.
-        auto: What it is told.
-        world: W.
-        device: Of this rank.
-        columns: Whether it may cut columns.
-
-    Raises:
-        ConfigError: There is no plan that fits into memory.
-
-    """
-    types = [ShardingType.TABLE_WISE, ShardingType.DATA_PARALLEL]
-    types += [ShardingType.COLUMN_WISE] if columns else []
-    by_row = [*types, ShardingType.ROW_WISE]
-    configs = tables.embedding_bag_configs()
-    planner = EmbeddingShardingPlanner(
-        topology=Topology(
-            world_size=world,
-            local_world_size=get_local_size(world),
-            compute_device=device.type,
-            ddr_cap=auto.memory_bytes if device.type == "cpu" else None,
-            hbm_cap=auto.memory_bytes if device.type != "cpu" else None,
-        ),
-        batch_size=auto.batch_size,
-        constraints={
-            config.name: ParameterConstraints(
-                sharding_types=[
-                    kind.value
-                    for kind in (by_row if _has_blocks(config.num_embeddings, world) else types)
-                ],
-                pooling_factors=[1.0] * len(config.feature_names),
-            )
-            for config in configs
-        },
-        debug=False,
-    )
-    root = torch.nn.ModuleDict({"tables": tables})
-    try:
-        plan = planner.plan(root, [cast(Any, sharder)])
-    except PlannerError as error:
-        raise ConfigError(f"TorchRec's planner finds no plan: {error}") from None
-    return dict(cast(Any, plan.plan["tables"]))
 
 
 def _has_blocks(rows: int, world: int) -> bool:
