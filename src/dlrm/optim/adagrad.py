@@ -1,12 +1,12 @@
 """Adagrad, with sums of squares of each number or of each row of a table."""
 
-from typing import Any
+from typing import Unpack
 
 from torch import Tensor
 
 from dlrm.ops import backend, dense_backend
 from dlrm.optim.declaration import Declaration
-from dlrm.optim.optimizer import Groups, RowScope, SparseOptimizer, l2_rows, zeros
+from dlrm.optim.optimizer import Group, Groups, RowScope, SparseOptimizer, Stored, l2_rows, zeros
 
 
 class Adagrad(SparseOptimizer):
@@ -53,9 +53,7 @@ class Adagrad(SparseOptimizer):
         """Return the sums of squares, zero: (R, D)."""
         return {"sum": zeros(weight)}
 
-    def update_dense(
-        self, group: dict[str, Any], weights: list[Tensor], grads: list[Tensor]
-    ) -> None:
+    def update_dense(self, group: Group, weights: list[Tensor], grads: list[Tensor]) -> None:
         """Update dense parameters; see `SparseOptimizer.update_dense`."""
         sums = [self.state[weight]["sum"] for weight in weights]
         dense_backend(weights, grads).dense_adagrad(
@@ -63,19 +61,12 @@ class Adagrad(SparseOptimizer):
         )
 
     def update_table(
-        self,
-        group: dict[str, Any],
-        weight: Tensor,
-        rows: Tensor,
-        grad: Tensor,
-        *,
-        lower: Tensor | None,
-        seed: int,
+        self, group: Group, weight: Tensor, rows: Tensor, grad: Tensor, **stored: Unpack[Stored]
     ) -> None:
         """Update rows; see `SparseOptimizer.update_table`."""
         backend(weight).adagrad_update(
             weight, self.state[weight]["sum"], rows, grad, group["lr"], group["eps"],
-            l2=group["embedding_l2"], every_row=l2_rows(group), lower=lower, seed=seed,
+            l2=group["embedding_l2"], every_row=l2_rows(group), **stored,
         )  # fmt: skip
 
 
@@ -102,18 +93,11 @@ class RowWiseAdagrad(Adagrad):
         return {"sum": zeros(weight, weight.shape[:1])}
 
     def update_table(
-        self,
-        group: dict[str, Any],
-        weight: Tensor,
-        rows: Tensor,
-        grad: Tensor,
-        *,
-        lower: Tensor | None,
-        seed: int,
+        self, group: Group, weight: Tensor, rows: Tensor, grad: Tensor, **stored: Unpack[Stored]
     ) -> None:
         """Update rows; see `SparseOptimizer.update_table`."""
         backend(weight).rowwise_adagrad_update(
             weight, self.state[weight]["sum"], rows, grad, group["lr"], group["eps"],
-            l2=group["embedding_l2"], every_row=l2_rows(group), lower=lower, seed=seed,
+            l2=group["embedding_l2"], every_row=l2_rows(group), **stored,
             mean_squares=group["mean_squares"],
         )  # fmt: skip

@@ -1,13 +1,13 @@
 """Adam."""
 
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from dlrm.ops import backend, dense_backend
 from dlrm.optim.declaration import Declaration
-from dlrm.optim.optimizer import Groups, RowScope, SparseOptimizer, zeros
+from dlrm.optim.optimizer import Group, Groups, RowScope, SparseOptimizer, Stored, zeros
 
 
 class Adam(SparseOptimizer):
@@ -75,13 +75,11 @@ class Adam(SparseOptimizer):
         """Return the number of steps, zero: (1,) int64 on the CPU, where it is read."""
         return {"step": torch.zeros(1, dtype=torch.int64, device="cpu")}
 
-    def start_step(self, group: dict[str, Any]) -> None:
+    def start_step(self, group: Group) -> None:
         """Count the step."""
         self.state[group["params"][0]]["step"].add_(1)
 
-    def update_dense(
-        self, group: dict[str, Any], weights: list[Tensor], grads: list[Tensor]
-    ) -> None:
+    def update_dense(self, group: Group, weights: list[Tensor], grads: list[Tensor]) -> None:
         """Update dense parameters; see `SparseOptimizer.update_dense`."""
         firsts = [self.state[weight]["first"] for weight in weights]
         seconds = [self.state[weight]["second"] for weight in weights]
@@ -92,22 +90,14 @@ class Adam(SparseOptimizer):
         )  # fmt: skip
 
     def update_table(
-        self,
-        group: dict[str, Any],
-        weight: Tensor,
-        rows: Tensor,
-        grad: Tensor,
-        *,
-        lower: Tensor | None,
-        seed: int,
+        self, group: Group, weight: Tensor, rows: Tensor, grad: Tensor, **stored: Unpack[Stored]
     ) -> None:
         """Update rows; see `SparseOptimizer.update_table`."""
         backend(weight).adam_update(
             weight, self.state[weight]["moments"], rows, grad, group["lr"],
             step=self._steps(group), beta1=group["beta1"], beta2=group["beta2"], eps=group["eps"],
-            l2=group["embedding_l2"], every_row=group["embedding_rows"] == "all",
-            lower=lower, seed=seed,
+            l2=group["embedding_l2"], every_row=group["embedding_rows"] == "all", **stored,
         )  # fmt: skip
 
-    def _steps(self, group: dict[str, Any]) -> int:
+    def _steps(self, group: Group) -> int:
         return int(self.state[group["params"][0]]["step"])

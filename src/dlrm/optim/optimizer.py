@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from inspect import unwrap
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,23 @@ from dlrm.ops.memory import in_huge_pages
 from dlrm.ops.storage import lower_half, optimizer_state
 from dlrm.optim.declaration import Declaration
 
-Groups = Iterable[dict[str, Any]] | Iterable[nn.Parameter]
+Group = dict[str, Any]
+"""A parameter group with its options."""
+
+Groups = Iterable[Group] | Iterable[nn.Parameter]
 """What an optimizer takes: parameter groups, or parameters alone."""
 
 RowScope = Literal["touched", "all"]
 """Rows of an embedding weight that take part in a step: those that were looked up, or every one, as
 with a dense gradient, whose cost then grows with the table instead of the batch."""
+
+
+class Stored(TypedDict):
+    """How a table is stored: the last arguments of `SparseOptimizer.update_table`."""
+
+    lower: Tensor | None
+    seed: int
+
 
 TableGradient = tuple[Tensor, Tensor, Tensor]
 """An embedding weight (R, D), the rows (L,) that were looked up, and their gradients (L, D)."""
@@ -79,9 +90,7 @@ class SparseOptimizer(Optimizer, ABC):
         """Return the fresh state of an embedding weight (R, D), in tensors (R, ...)."""
 
     @abstractmethod
-    def update_dense(
-        self, group: dict[str, Any], weights: list[Tensor], grads: list[Tensor]
-    ) -> None:
+    def update_dense(self, group: Group, weights: list[Tensor], grads: list[Tensor]) -> None:
         """Update dense parameters.
 
         Args:
@@ -94,7 +103,7 @@ class SparseOptimizer(Optimizer, ABC):
     @abstractmethod
     def update_table(
         self,
-        group: dict[str, Any],
+        group: Group,
         weight: Tensor,
         rows: Tensor,
         grad: Tensor,
@@ -118,10 +127,10 @@ class SparseOptimizer(Optimizer, ABC):
         """Return the fresh state of a group as a whole, which its first parameter keeps."""
         return {}
 
-    def start_step(self, group: dict[str, Any]) -> None:
+    def start_step(self, group: Group) -> None:
         """Change what belongs to a group as a whole, once before its parameters are updated."""
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
+    def add_param_group(self, param_group: Group) -> None:
         """Add a parameter group, and make the state of its parameters."""
         unwrap(Optimizer.add_param_group)(self, param_group)
         group = self.param_groups[-1]
@@ -179,9 +188,7 @@ class SparseOptimizer(Optimizer, ABC):
             for weight, index in zip(group["params"], saved_group["params"], strict=True):
                 self._load(group, weight, saved_state.get(index, {}), index)
 
-    def _load(
-        self, group: dict[str, Any], weight: Tensor, saved: dict[str, Tensor], index: int
-    ) -> None:
+    def _load(self, group: Group, weight: Tensor, saved: dict[str, Tensor], index: int) -> None:
         state = self.state[weight]
         if group["sparse"] is None:
             state.update({key: saved[key].clone() for key in saved.keys() - state.keys()})
@@ -192,13 +199,13 @@ class SparseOptimizer(Optimizer, ABC):
         for key, tensor in state.items():
             tensor.copy_(saved[key])
 
-    def _start(self, group: dict[str, Any], weight: Tensor, *, table: bool) -> None:
+    def _start(self, group: Group, weight: Tensor, *, table: bool) -> None:
         state = self.state[weight]
         state.update(self.table_state(weight) if table else self.dense_state(weight))
         if table and group["storage"] == "split" and weight.dtype == torch.bfloat16:
             state["lower"] = lower_half(weight)
 
-    def _start_unknown(self, group: dict[str, Any]) -> None:
+    def _start_unknown(self, group: Group) -> None:
         """Make the state of parameters whose first gradient says what they are."""
         if group["sparse"] is not None:
             return
@@ -220,7 +227,7 @@ def shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(state[key].shape) for key in sorted(state)}
 
 
-def by_kind(group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor], list[TableGradient]]:
+def by_kind(group: Group) -> tuple[list[Tensor], list[Tensor], list[TableGradient]]:
     """Tell the parameters of a group that have a gradient apart by its kind.
 
     Returns:
@@ -253,7 +260,7 @@ def by_kind(group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor], list[Tab
     return weights, grads, tables
 
 
-def l2_rows(group: dict[str, Any]) -> bool:
+def l2_rows(group: Group) -> bool:
     """Return whether L2 takes every row: without L2 a row without gradient stays as it is anyway.
 
     Not so in Adam, whose moments move rows long after their last gradient.

@@ -1,12 +1,12 @@
 """Stochastic gradient descent."""
 
-from typing import Any
+from typing import Unpack
 
 from torch import Tensor
 
 from dlrm.ops import backend, dense_backend
 from dlrm.optim.declaration import Declaration
-from dlrm.optim.optimizer import Groups, RowScope, SparseOptimizer, l2_rows
+from dlrm.optim.optimizer import Group, Groups, RowScope, SparseOptimizer, Stored, l2_rows
 
 
 class SGD(SparseOptimizer):
@@ -51,25 +51,16 @@ class SGD(SparseOptimizer):
         """Return no state."""
         return {}
 
-    def update_dense(
-        self, group: dict[str, Any], weights: list[Tensor], grads: list[Tensor]
-    ) -> None:
+    def update_dense(self, group: Group, weights: list[Tensor], grads: list[Tensor]) -> None:
         """Update dense parameters; see `SparseOptimizer.update_dense`."""
         kernels = dense_backend(weights, grads)
         kernels.dense_sgd(weights, grads, group["lr"], decay=group["weight_decay"])
 
     def update_table(
-        self,
-        group: dict[str, Any],
-        weight: Tensor,
-        rows: Tensor,
-        grad: Tensor,
-        *,
-        lower: Tensor | None,
-        seed: int,
+        self, group: Group, weight: Tensor, rows: Tensor, grad: Tensor, **stored: Unpack[Stored]
     ) -> None:
         """Update rows; see `SparseOptimizer.update_table`."""
         backend(weight).sgd_update(
             weight, rows, grad, group["lr"], l2=group["embedding_l2"], every_row=l2_rows(group),
-            lower=lower, seed=seed,
+            **stored,
         )  # fmt: skip
