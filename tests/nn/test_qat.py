@@ -127,7 +127,7 @@ def test_training_for_codes_beats_rounding_afterwards():
 
 def test_small_updates_add_up_until_a_code_changes():
     qat = materialize(QATEmbeddings(layout(1), 16, codes="int2"))
-    qat.fill(lambda values, t, first: values.copy_(torch.linspace(0, 3, 16)))
+    qat.tables.fill(lambda values, t, first: values.copy_(torch.linspace(0, 3, 16)))
     batch = ids([0])
     before, moved = qat(batch).detach(), []
     for _ in range(30):
@@ -143,7 +143,7 @@ def test_the_seam_is_kept():
     qat = materialize(QATEmbeddings(layout(5, 3), 16, codes="int8"))
     with pytest.raises(IdError, match=r"C2: id 3 is out of range.*3 rows"):
         qat(ids([0, 3]))
-    qat.fill(constant(0.25))
+    qat.tables.fill(constant(0.25))
     assert torch.equal(qat.table(1), torch.full((3, 16), 0.25))
     qat.start_at_zero()
     assert not qat(ids([0, 1])).any()

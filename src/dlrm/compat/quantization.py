@@ -45,7 +45,7 @@ def quantize(flags: Flags, model: DLRM, world: World) -> None:
     if not isinstance(tables, EmbeddingCollection | ShardedCollection):
         raise ConfigError("--quantize-emb-with-bit is for plain tables")
     bits: Bits = 4 if flags.quantize_emb_with_bit == 4 else 8
-    width = row_bytes(tables.dim, bits, "fp16" if bits == 4 else "fp32")
+    width = row_bytes(tables.dim, bits)
     for num_embeddings in tables.layout.sizes:
         print("quantized emb sizes:", num_embeddings * width, num_embeddings * width)
     if isinstance(tables, ShardedCollection):

@@ -7,8 +7,8 @@ A packed row is one piece of memory:
 
     (codes, two or four in a byte with the first in its lowest bits) (scale) (bias)
 
-That is also the layout of torch's quantised EmbeddingBag. 16 bits are float16 itself, without scale
-and bias.
+That is also the layout of torch's quantised EmbeddingBag, where scale and bias are float32 with 8
+bits and float16 with fewer. 16 bits are float16 itself, without scale and bias.
 
 Source: Guan et al., "Post-Training 4-bit Quantization on Embedding Tables", arXiv 1911.02079.
 """
@@ -19,44 +19,38 @@ import torch
 from torch import Tensor, nn
 
 Bits = Literal[16, 8, 4, 2]
-Scales = Literal["fp32", "fp16"]
 Codes = Literal["int8", "int4", "int2"]
 
 BITS: dict[str, Bits] = {"fp16": 16, "int8": 8, "int4": 4, "int2": 2}
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
-def scales_of(bits: Bits) -> Scales:
-    """Return the type of scale and bias where none is asked for: that of torch's kernels."""
-    return "fp32" if bits == 8 else "fp16"
+def scales_of(bits: Bits) -> torch.dtype:
+    """Return the type of scale and bias: that of torch's kernels."""
+    return torch.float32 if bits == 8 else torch.float16
 
 
-def row_bytes(dim: int, bits: Bits, scales: Scales | None = None) -> int:
+def row_bytes(dim: int, bits: Bits) -> int:
     """Return the bytes that a packed row of D numbers takes."""
     if bits == 16:
         return 2 * dim
-    return -(-dim * bits // 8) + 2 * DTYPES[scales or scales_of(bits)].itemsize
+    return -(-dim * bits // 8) + 2 * scales_of(bits).itemsize
 
 
-def rounded(values: Tensor, bits: Bits, scales: Scales | None = None) -> Tensor:
-    """Return the numbers that the codes of rows stand for.
+def rounded(values: Tensor, bits: Bits) -> Tensor:
+    """Return the numbers that the codes of rows (..., D) stand for, float32.
 
-    Args:
-        values: (..., D) float32; those that are not finite make their row no numbers.
-        bits: Bits of a code.
-        scales: Type of scale and bias; None for `scales_of`.
-
+    Numbers that are not finite make their row no numbers.
     """
-    codes, scale, bias = _codes(values, bits, DTYPES[scales or scales_of(bits)])
+    codes, scale, bias = _codes(values, bits)
     return codes.mul_(scale.float()).add_(bias.float())
 
 
-def pack(values: Tensor, bits: Bits, scales: Scales) -> tuple[Tensor, int]:
+def pack(values: Tensor, bits: Bits) -> tuple[Tensor, int]:
     """Return packed rows (R, bytes) of values (R, D), and the first that has no codes, or -1."""
     if bits == 16:
         half = values.half()
         return half.view(torch.uint8), _first(half.isfinite().all(dim=1))
-    codes, scale, bias = _codes(values, bits, DTYPES[scales])
+    codes, scale, bias = _codes(values, bits)
     wrong = _first((scale.isfinite() & bias.isfinite()).flatten())
     codes = codes.nan_to_num_().to(torch.uint8)
     if (per_byte := 8 // bits) > 1:
@@ -65,11 +59,11 @@ def pack(values: Tensor, bits: Bits, scales: Scales) -> tuple[Tensor, int]:
     return torch.cat([codes, scale.view(torch.uint8), bias.view(torch.uint8)], dim=1), wrong
 
 
-def unpack(packed: Tensor, dim: int, bits: Bits, scales: Scales) -> Tensor:
+def unpack(packed: Tensor, dim: int, bits: Bits) -> Tensor:
     """Return the numbers (R, D) of packed rows (R, bytes)."""
     if bits == 16:
         return packed.contiguous().view(torch.float16).float()
-    dtype = DTYPES[scales]
+    dtype = scales_of(bits)
     codes, tail = packed.tensor_split([-2 * dtype.itemsize], dim=1)
     scale, bias = (
         tail.clone(memory_format=torch.contiguous_format).view(dtype).float().split(1, dim=1)
@@ -87,9 +81,9 @@ def _joined(codes: Tensor, bits: int) -> Tensor:
     return (codes << shifts).sum(dim=2, dtype=torch.uint8)
 
 
-def _codes(values: Tensor, bits: Bits, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+def _codes(values: Tensor, bits: Bits) -> tuple[Tensor, Tensor, Tensor]:
     """Return codes (..., D) as floats, and scale and bias (..., 1)."""
-    most = 2**bits - 1
+    most, dtype = 2**bits - 1, scales_of(bits)
     least, largest = torch.aminmax(values, dim=-1, keepdim=True)
     bias = least.to(dtype)
     scale = ((largest - bias.float()) / most).to(dtype)

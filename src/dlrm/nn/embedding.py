@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from dlrm.batch import Batch, Jagged
 from dlrm.errors import ConfigError, IdError
-from dlrm.nn.layout import LISTS, ONE_HOT, Block, Layout
+from dlrm.nn.layout import Block, Layout
 from dlrm.ops import backend
 from dlrm.ops.memory import in_huge_pages
 from dlrm.ops.storage import Storage
@@ -34,7 +34,7 @@ M = TypeVar("M", bound=nn.Module)
 class Embeddings(nn.Module):
     """Vectors of D numbers for the ids of T categorical features, as a model sees them.
 
-    A subclass defines `pooled` and `vectors`.
+    A subclass defines `vectors`, and `pooled` where there is a shorter way to the sums.
     """
 
     derived: bool
@@ -131,7 +131,12 @@ class Embeddings(nn.Module):
             (B, F, D).
 
         """
-        raise NotImplementedError
+        values = self.vectors(block)
+        if per_sample_weights is not None:
+            values = values * per_sample_weights[..., None]
+        if block.offsets is None:
+            return values
+        return add_up(values, block.offsets, len(self.layout.groups[block.group]))
 
     def vectors(self, block: Block) -> Tensor:
         """Look up the row of each id and add nothing up: (B, F, D) when one-hot, else (L, D)."""
@@ -196,10 +201,7 @@ class StackedTables(Embeddings):
     def pooled(self, block: Block, per_sample_weights: Tensor | None = None) -> Tensor:
         """Look up the rows of a block and add up those of each list; see `Embeddings.pooled`."""
         if block.offsets is None:
-            vectors = self.vectors(block)
-            return (
-                vectors if per_sample_weights is None else vectors * per_sample_weights[..., None]
-            )
+            return super().pooled(block, per_sample_weights)
         sums = self.pooled_rows(self.rows(block), block.offsets, per_sample_weights)
         return sums.view(-1, len(self.layout.groups[block.group]), self.dim)
 
@@ -475,27 +477,3 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     dense = [parameter for parameter in model.parameters() if id(parameter) not in sparse]
     groups = [{"params": dense, "sparse": False}] if dense else []
     return groups + tables
-
-
-__all__ = [
-    "LISTS",
-    "ONE_HOT",
-    "Block",
-    "Collection",
-    "EmbeddingCollection",
-    "Embeddings",
-    "Initializer",
-    "Layout",
-    "Storage",
-    "add_up",
-    "bags_of",
-    "collections_of",
-    "constant",
-    "embeddings_of",
-    "fresh_rows",
-    "materialize",
-    "normal",
-    "parameter_groups",
-    "pieces",
-    "uniform",
-]

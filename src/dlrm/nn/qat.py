@@ -24,7 +24,6 @@ from dlrm.nn.embedding import (
     Initializer,
     Layout,
     Storage,
-    add_up,
 )
 
 QAT = Literal["none", "int8", "int4", "int2"]
@@ -49,22 +48,9 @@ class QATEmbeddings(Embeddings):
         self.codes: Codes = codes
         self.tables = EmbeddingCollection(layout, dim, storage=storage, initializer=initializer)
 
-    def pooled(self, block: Block, per_sample_weights: Tensor | None = None) -> Tensor:
-        """Look up the rounded rows of each list; see `Embeddings.pooled`."""
-        values = self.vectors(block)
-        if per_sample_weights is not None:
-            values = values * per_sample_weights[..., None]
-        if block.offsets is None:
-            return values
-        return add_up(values, block.offsets, len(self.layout.groups[block.group]))
-
     def vectors(self, block: Block) -> Tensor:
         """Look up the rounded row of each id; see `Embeddings.vectors`."""
         return _Rounded.apply(self.tables.vectors(block), BITS[self.codes])  # pyright: ignore[reportReturnType]
-
-    def fill(self, initializer: Initializer) -> None:
-        """Overwrite the rows that are trained."""
-        self.tables.start_with(initializer)
 
     def table(self, t: int) -> Tensor:
         """Return the (rows, D) rounded numbers of table t, a copy."""

@@ -24,7 +24,6 @@ from dlrm.nn.embedding import (
     Embeddings,
     Layout,
     Storage,
-    add_up,
     constant,
     fresh_rows,
 )
@@ -94,11 +93,10 @@ class QREmbeddings(Embeddings):
 
     def pooled(self, block: Block, per_sample_weights: Tensor | None = None) -> Tensor:
         """Look up quotients and remainders; see `Embeddings.pooled`."""
+        if self.operation == "mult" and self.product == "id":
+            return super().pooled(block, per_sample_weights)
         assert per_sample_weights is None
         q, r = self._split(block)
-        if self.operation == "mult" and self.product == "id" and block.offsets is not None:
-            products = self.quotients.vectors(q) * self.remainders.vectors(r)
-            return add_up(products, block.offsets, len(self.layout.groups[block.group]))
         return self._met(self.quotients.pooled(q), self.remainders.pooled(r))
 
     def vectors(self, block: Block) -> Tensor:

@@ -6,14 +6,13 @@ layout is that of torch's quantised EmbeddingBag, whose kernels do the lookups o
 
 import copy
 from bisect import bisect_right
-from functools import cache
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from dlrm.errors import ConfigError
-from dlrm.nn.codes import BITS, Bits, Scales, pack, row_bytes, scales_of, unpack
+from dlrm.nn.codes import BITS, Bits, pack, row_bytes, scales_of, unpack
 from dlrm.nn.embedding import EmbeddingCollection, Layout, StackedTables, add_up
 from dlrm.nn.qat import QATEmbeddings
 
@@ -30,32 +29,19 @@ class QuantizedCollection(StackedTables):
     """T tables of dimension D with few bits a number, stacked; only for inference.
 
     Fresh ones hold zeros: `of` quantises trained tables, `load_state_dict` takes saved ones.
-
-    16 bits are float16. Scales and biases are float32 with 8 bits and float16 with fewer, unless
-    `scales` says otherwise.
     """
 
     packed: Tensor
     """(R, bytes of a row) uint8"""
 
-    def __init__(
-        self,
-        layout: Layout,
-        dim: int,
-        *,
-        bits: Bits = 8,
-        scales: Scales | None = None,
-    ):
+    def __init__(self, layout: Layout, dim: int, *, bits: Bits = 8):
         super().__init__(layout, dim)
         self.bits: Bits = bits
-        self.scales: Scales = scales or scales_of(bits)
-        width = row_bytes(dim, bits, self.scales)
+        width = row_bytes(dim, bits)
         self.register_buffer("packed", torch.zeros(sum(layout.sizes), width, dtype=torch.uint8))
 
     @classmethod
-    def of(
-        cls, collection: EmbeddingCollection, bits: Bits = 8, scales: Scales | None = None
-    ) -> "QuantizedCollection":
+    def of(cls, collection: EmbeddingCollection, bits: Bits = 8) -> "QuantizedCollection":
         """Quantise trained tables; they stay as they are.
 
         Raises:
@@ -63,18 +49,18 @@ class QuantizedCollection(StackedTables):
                 its feature.
 
         """
-        quantized = cls(collection.layout, collection.dim, bits=bits, scales=scales)
+        quantized = cls(collection.layout, collection.dim, bits=bits)
         quantized.packed = quantized.packed.to(collection.weight.device)
         first = 0
         for part in collection.weight.detach().split(_ROWS):
-            packed, wrong = pack(part.float(), bits, quantized.scales)
+            packed, wrong = pack(part.float(), bits)
             if wrong >= 0:
                 t = bisect_right(quantized.starts, first + wrong) - 1
                 table = collection.layout.tables[t].name
                 raise ConfigError(
                     f"{table}: row {first + wrong - quantized.starts[t]} of its table "
                     "holds numbers that are not finite or too large for "
-                    + ("float16" if bits == 16 else f"{quantized.scales} scales")
+                    + ("float16" if bits == 16 else f"fp{8 * scales_of(bits).itemsize} scales")
                 )
             quantized.packed[first : first + len(part)] = packed
             first += len(part)
@@ -86,8 +72,8 @@ class QuantizedCollection(StackedTables):
         The gradient of what is returned raises a ConfigError: these tables cannot be trained.
         """
         flat = rows.flatten()
-        if _operator(self.bits, self.scales) is None or not flat.is_cpu:
-            values = self._unpack(self.packed.index_select(0, flat))
+        if _operator(self.bits) is None or not flat.is_cpu:
+            values = self._unpacked(flat)
         else:
             values = self._sums(flat, torch.arange(len(flat) + 1), None)
         return _frozen(values.view(*rows.shape, self.dim))
@@ -95,7 +81,7 @@ class QuantizedCollection(StackedTables):
     def table(self, t: int) -> Tensor:
         """Return the (num_embeddings, D) numbers that table t stands for, in float32."""
         start = self.starts[t]
-        return self._unpack(self.packed[start : start + self.layout.sizes[t]])
+        return unpack(self.packed[start : start + self.layout.sizes[t]], self.dim, self.bits)
 
     def pooled_rows(
         self, rows: Tensor, offsets: Tensor, per_sample_weights: Tensor | None = None
@@ -103,13 +89,13 @@ class QuantizedCollection(StackedTables):
         """Return the sums (G, D) of bags of rows; see `lookup` for their gradient."""
         return _frozen(self._sums(rows, offsets, per_sample_weights))
 
-    def _sums(self, rows: Tensor, offsets: Tensor, per_sample_weights: Tensor | None) -> Tensor:
-        operator = _operator(self.bits, self.scales)
+    def _sums(self, rows: Tensor, offsets: Tensor, weights: Tensor | None) -> Tensor:
+        operator = _operator(self.bits)
+        weights = None if weights is None else weights.detach().float().contiguous()
         if operator is None or not rows.is_cpu or not len(rows):
-            return self._plainly_pooled(rows, offsets, per_sample_weights)
-        weights = (
-            None if per_sample_weights is None else per_sample_weights.detach().float().contiguous()
-        )
+            values = self._unpacked(rows)
+            values = values if weights is None else values * weights[:, None]
+            return add_up(values, offsets, 1)[:, 0]
         sums = operator(
             self.packed, rows, offsets, False, 0, per_sample_weights=weights,
             include_last_offset=True,
@@ -117,28 +103,14 @@ class QuantizedCollection(StackedTables):
         # The last byte of a row may have room for more numbers than there are.
         return sums[:, : self.dim]
 
-    def _plainly_pooled(
-        self, rows: Tensor, offsets: Tensor, per_sample_weights: Tensor | None
-    ) -> Tensor:
-        """Return the sum of each bag (G, D), in plain torch: the oracle for torch's kernels."""
-        values = self._unpack(self.packed.index_select(0, rows))
-        if per_sample_weights is not None:
-            values = values * per_sample_weights.detach()[:, None]
-        return add_up(values, offsets, 1)[:, 0]
-
-    def _unpack(self, packed: Tensor) -> Tensor:
-        return unpack(packed, self.dim, self.bits, self.scales)
+    def _unpacked(self, rows: Tensor) -> Tensor:
+        return unpack(self.packed.index_select(0, rows), self.dim, self.bits)
 
 
-@cache
-def _operator(bits: Bits, scales: Scales) -> Any:
+def _operator(bits: Bits) -> Any:
     """Return torch's kernel for lookups on a CPU, or None where there is none."""
-    names = {
-        (8, "fp32"): "embedding_bag_byte_rowwise_offsets",
-        (4, "fp16"): "embedding_bag_4bit_rowwise_offsets",
-        (2, "fp16"): "embedding_bag_2bit_rowwise_offsets",
-    }
-    return getattr(torch.ops.quantized, names.get((bits, scales), ""), None)
+    name = {8: "byte", 4: "4bit", 2: "2bit"}.get(bits, "")
+    return getattr(torch.ops.quantized, f"embedding_bag_{name}_rowwise_offsets", None)
 
 
 def quantize(module: M, to: TableDtype) -> M:

@@ -15,7 +15,6 @@ from dlrm.nn.embedding import (
     Initializer,
     Layout,
     Storage,
-    add_up,
     pieces,
 )
 from dlrm.parallel.data_parallel import DataParallel
@@ -200,10 +199,7 @@ class ShardedCollection(DistributedCollection):
         """Fetch the rows of a block and add up those of each list; see `Embeddings.pooled`."""
         if per_sample_weights is None:
             return self._end(*self._begin(block))
-        values = self.vectors(block) * per_sample_weights[..., None]
-        if block.offsets is None:
-            return values
-        return add_up(values, block.offsets, len(self.layout.groups[block.group]))
+        return super().pooled(block, per_sample_weights)
 
     def vectors(self, block: Block) -> Tensor:
         """Fetch the row of each id; see `Embeddings.vectors`."""

@@ -23,14 +23,8 @@ from torch.nn.functional import pad
 
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError
-from dlrm.nn.embedding import (
-    LISTS,
-    ONE_HOT,
-    Block,
-    Initializer,
-    Layout,
-    Storage,
-)
+from dlrm.nn.embedding import Block, Initializer, Layout, Storage
+from dlrm.nn.layout import LISTS, ONE_HOT
 from dlrm.ops import backend
 from dlrm.parallel.exchange import Exchange
 from dlrm.parallel.torchrec.fused import Fused, FusedCollection
