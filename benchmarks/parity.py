@@ -18,15 +18,16 @@ from typing import Any
 
 from dlrm.bench.results import append
 from dlrm.commands.parity import default, parity
-from dlrm.commands.train import open_data
 from dlrm.data.store import Dataset
 from dlrm.parallel.config import Engine
 from dlrm.parallel.launch import launch
 from dlrm.recipes import find
 from dlrm.run import Run
 from dlrm.terminal import out
-from dlrm.training import reordered, runner
+from dlrm.training import reordered
 from dlrm.training.config import TrainConfig
+from dlrm.training.run_data import open_data
+from dlrm.training.trainer import Trainer
 
 WAYS = ("one process", "two processes", "one process, reordered")
 
@@ -101,9 +102,9 @@ def trained(config: TrainConfig, dataset: Dataset, way: str, path: Path) -> Run:
         return Run.open(path)
     if way == "one process, reordered":
         config = replace(config, model=reordered.config_of(config.model, config.seed))
-    run = runner.create(path, "demo", config, dataset)
-    runner.evaluate(config, dataset, run, runner.fit(config, dataset, run, title=way))
-    return run
+    trainer = Trainer.create(path, "demo", config, dataset, title=way)
+    trainer.evaluate(trainer.fit())
+    return trainer.run
 
 
 if __name__ == "__main__":

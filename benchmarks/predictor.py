@@ -27,8 +27,8 @@ from dlrm.data.prepare import prepare
 from dlrm.data.sources.clicks import ClicksSource
 from dlrm.nn import precision
 from dlrm.recipes import find
-from dlrm.training import runner
 from dlrm.training.predictor import Predictor
+from dlrm.training.trainer import Trainer
 
 VALUES, ROWS, ROUNDS, CALLS = 100_000, 10_000, 25, 200
 """Values of each vocabulary; rows of a large frame; rounds, in which a frame and so many single
@@ -82,9 +82,9 @@ def trained(folder: Path, source: ManyValues) -> Predictor:
         max_steps=20,
     )
     dataset = prepare(source, folder / "data", config.prepare, quiet=True).dataset
-    run = runner.create(folder / "run", "criteo-kaggle", config, dataset)
-    runner.fit(config, dataset, run)
-    return Predictor.open(run)
+    trainer = Trainer.create(folder / "run", "criteo-kaggle", config, dataset)
+    trainer.fit()
+    return Predictor.open(trainer.run)
 
 
 def main(words: Sequence[str] = ()) -> None:

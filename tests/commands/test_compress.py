@@ -16,9 +16,9 @@ from dlrm.nn.embedding import materialize
 from dlrm.nn.tables import TablesConfig
 from dlrm.run import Run
 from dlrm.schema import Schema
+from dlrm.training.checkpoint import load_best
 from dlrm.training.compression import PRECISIONS, Candidate, Sweep, variants
 from dlrm.training.config import from_dict
-from dlrm.training.loop import load_best
 
 SMALL = ["--model.bottom", "8", "--model.top", "8", "--model.dim", "8", "--eval.every", "1000"]
 

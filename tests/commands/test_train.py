@@ -11,11 +11,11 @@ import pytest
 
 import dlrm
 from dlrm.cli import main
-from dlrm.commands.train import fresh
 from dlrm.errors import ConfigError, RunError
 from dlrm.metrics import measure
 from dlrm.run import Run
 from dlrm.training.config import TrainConfig
+from dlrm.training.trainer import new_folder
 
 SMALL = ["--model.bottom", "8", "--model.top", "8", "--model.dim", "4", "--loader.batch-size", "64"]
 
@@ -217,9 +217,9 @@ def test_wide_deep_without_crosses_says_what_it_does_instead(trained, monkeypatc
 def test_runs_of_the_same_second_have_names_of_their_own(workdir: Path) -> None:
     taken = set()
     for _ in range(3):
-        path = fresh("demo")
+        path = new_folder("demo")
         assert not path.exists()
         path.mkdir(parents=True)
         taken.add(path)
     assert len(taken) == 3
-    assert fresh("clicks:300").name.startswith("clicks-300-")
+    assert new_folder("clicks:300").name.startswith("clicks-300-")

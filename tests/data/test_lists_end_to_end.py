@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from torch import nn
 
 from dlrm import models, optim
 from dlrm.batch import Batch, Jagged
@@ -33,10 +34,10 @@ from dlrm.models import MODELS, ModelConfig
 from dlrm.nn.embedding import parameter_groups
 from dlrm.optim.config import OptimConfig
 from dlrm.run import Run
-from dlrm.training import interrupt, runner
+from dlrm.training import interrupt
 from dlrm.training.config import CheckpointConfig, EvalConfig, TrainConfig
-from dlrm.training.loop import fit
 from dlrm.training.loss import bce
+from dlrm.training.trainer import Trainer
 
 from .ragged import unpacked
 
@@ -50,6 +51,10 @@ COLUMNS = (
     Column(name="item", kind="category"),
     Column(name="history", kind="sequence", table="item", max_length=5),
 )
+
+
+def fit(config: TrainConfig, dataset: Dataset, run: Run, *, resume: bool = False) -> nn.Module:
+    return Trainer(config, dataset, run, again=resume).fit()
 
 
 def rows(count: int = 210, seed: int = 0) -> pl.DataFrame:
@@ -117,7 +122,7 @@ def config_of(name: str, **settings) -> TrainConfig:
 
 
 def start(path: Path, config: TrainConfig, dataset: Dataset) -> Run:
-    return runner.create(path, "custom", config, dataset)
+    return Trainer.create(path, "custom", config, dataset).run
 
 
 def losses(run: Run) -> list[float]:
@@ -231,7 +236,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(dataset, tmp_path, monkeypa
 def finished(dataset, tmp_path_factory) -> Path:
     config = config_of("dlrm", epochs=2)
     path = tmp_path_factory.mktemp("run") / "run"
-    runner.complete(path, "custom", config, dataset, title="training")
+    Trainer.complete(path, "custom", config, dataset, title="training")
     return path
 
 

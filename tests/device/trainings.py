@@ -21,8 +21,8 @@ from dlrm.data.resolve import resolve
 from dlrm.data.store import Dataset
 from dlrm.models import MODELS, find
 from dlrm.recipes.own import own
-from dlrm.training import runner
 from dlrm.training.predictor import Predictor
+from dlrm.training.trainer import Trainer
 
 OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad", "adam")
 STORAGES = ("fp32", "split", "bf16", "bf16_nearest")
@@ -118,14 +118,14 @@ def config(device: str, model: str, optimizer: str, storage: str, data: Path) ->
 
 def come_to(device: str, wanted: dlrm.TrainConfig, data: Dataset, path: Path) -> dict[str, Any]:
     """Return what a run on a device comes to."""
-    run = runner.create(path, "own", wanted, data)
-    trained = runner.fit(wanted, data, run)
-    evaluations = runner.evaluate(wanted, data, run, trained)
+    trainer = Trainer.create(path, "own", wanted, data)
+    trained, run = trainer.fit(), trainer.run
+    evaluations = trainer.evaluate(trained)
     losses = [row["loss"] for row in run.metrics() if row["event"] == "train"]
     # As if the run had been killed half-way.
     for checkpoint in sorted((path / "checkpoints").glob("step-*"))[2:]:
         shutil.rmtree(checkpoint)
-    runner.fit(wanted, data, run, resume=True)
+    Trainer(wanted, data, run, again=True).fit()
     resumed = [row["loss"] for row in run.metrics() if row["event"] == "train"]
     frame = table(50).drop("bought", "returned", "weight")
     scores = Predictor.open(path, device=torch.device(device)).scores(frame)

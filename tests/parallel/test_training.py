@@ -28,11 +28,12 @@ from dlrm.optim.config import OptimConfig
 from dlrm.parallel.config import ParallelConfig
 from dlrm.parallel.world import World
 from dlrm.run import Run
-from dlrm.training import interrupt, loop, runner
+from dlrm.training import interrupt, loop
 from dlrm.training.average import AverageConfig
 from dlrm.training.config import CheckpointConfig, EvalConfig, TrainConfig
 from dlrm.training.evaluate import measured, predict_split
 from dlrm.training.load import load_model
+from dlrm.training.trainer import Trainer
 
 from .ranks import Ranks
 
@@ -109,15 +110,17 @@ def train(
 ) -> str:
     """Train into `path`; rank `who` is asked to stop after so many steps, if any."""
     dataset = Dataset.open(data)
-    run = Run.open(path, silent=not world.first) if resume else None
-    if run is None:
-        run = runner.create(path, "custom", config, dataset, world)
+    if resume:
+        trainer = Trainer(
+            config, dataset, Run.open(path, silent=not world.first), world, again=True
+        )
+    else:
+        trainer = Trainer.create(path, "custom", config, dataset, world=world)
     before = loop.Interrupt
     try:
         if stop and world.rank == who:
             loop.Interrupt = stop_after(stop)
-        net = runner.fit(config, dataset, run, resume=resume, world=world)
-        runner.evaluate(config, dataset, run, net, world=world)
+        trainer.evaluate(trainer.fit())
     except Interrupted as stopped:
         return str(stopped)
     finally:
@@ -315,7 +318,7 @@ def test_ensembles_and_early_stops_work_on_many(ranks: Ranks, clicks, tmp_path):
 def _damaged(world: World, config: TrainConfig, data: Path, path: Path) -> str:
     run = Run.open(path, silent=not world.first)
     with pytest.raises(CheckpointError) as raised:
-        runner.fit(config, Dataset.open(data), run, resume=True, world=world)
+        Trainer(config, Dataset.open(data), run, again=True, world=world).fit()
     return str(raised.value)
 
 

@@ -16,11 +16,11 @@ from dlrm.models.lr import LRConfig
 from dlrm.nn.tables import TablesConfig
 from dlrm.optim.config import OptimConfig
 from dlrm.run import Run
-from dlrm.training import interrupt, runner
+from dlrm.training import interrupt
 from dlrm.training.average import Average, AverageConfig
 from dlrm.training.config import CheckpointConfig, EvalConfig, TrainConfig
 from dlrm.training.evaluate import measured, predict_split
-from dlrm.training.loop import fit
+from dlrm.training.trainer import Trainer
 
 CONFIG = TrainConfig(
     model=DLRMConfig(dim=4, bottom=(8,), top=(8,)),
@@ -36,8 +36,12 @@ CONFIG = TrainConfig(
 )
 
 
+def fit(config: TrainConfig, dataset: Dataset, run: Run, *, resume: bool = False) -> nn.Module:
+    return Trainer(config, dataset, run, again=resume).fit()
+
+
 def new_run(path: Path, config: TrainConfig, dataset: Dataset) -> Run:
-    return runner.create(path, "custom", config, dataset)
+    return Trainer.create(path, "custom", config, dataset).run
 
 
 def losses(run: Run) -> list[float]:

@@ -17,9 +17,9 @@ from dlrm.optim.config import OptimConfig
 from dlrm.reporting import figure5
 from dlrm.reporting.comparison import conclusion
 from dlrm.run import Run
-from dlrm.training import runner
 from dlrm.training.comparison import Candidate, Seed, compare, of_runs, ordered
 from dlrm.training.config import TrainConfig
+from dlrm.training.trainer import Trainer
 
 SMALL = TrainConfig(
     model=DLRMConfig(dim=4, bottom=(8,), top=(8,)),
@@ -89,7 +89,7 @@ def test_parameters_are_counted(compared, clicks):
 
 def test_finished_runs_are_not_trained_again(compared, clicks, monkeypatch):
     folder, made = compared
-    monkeypatch.setattr(runner, "fit", None)
+    monkeypatch.setattr(Trainer, "fit", None)
     monkeypatch.setattr("dlrm.training.comparison.fit_trees", None)
     again = compare(
         folder, "demo", SMALL, clicks, models=("lr", "dlrm", "trees"), seeds=(0, 1), factors=(1, 4)
@@ -113,7 +113,7 @@ def test_a_run_is_what_train_makes_of_its_config(compared, clicks, tmp_path):
         seed=1,
         loader=replace(SMALL.loader, seed=1),
     )
-    _, seen = runner.complete(tmp_path / "run", "demo", config, clicks, title="again")
+    _, seen = Trainer.complete(tmp_path / "run", "demo", config, clicks, title="again")
     assert seen["test"]["metrics"] == best.seeds[1].metrics
 
 
@@ -130,7 +130,7 @@ def test_runs_on_different_rows_are_refused(compared, tmp_path):
     _, made = compared
     config = PrepareConfig(split="chronological")
     other = prepare(ClicksSource(2000, seed=1), tmp_path / "d", config).dataset
-    runner.complete(tmp_path / "run", "demo", SMALL, other, title="other")
+    Trainer.complete(tmp_path / "run", "demo", SMALL, other, title="other")
     first = tmp_path / (made.of("dlrm").seeds[0].run or "")
     with pytest.raises(RunError, match=r"different rows.*same prepared dataset"):
         of_runs([first, tmp_path / "run"])

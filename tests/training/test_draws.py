@@ -15,9 +15,9 @@ from dlrm.models.dlrm import DLRMConfig
 from dlrm.nn.mlp import MLP
 from dlrm.nn.tables import TablesConfig
 from dlrm.optim.config import OptimConfig
-from dlrm.training import runner
 from dlrm.training.config import TrainConfig
 from dlrm.training.draws import Draws
+from dlrm.training.trainer import Trainer
 
 
 class Foreign(nn.Module):
@@ -46,8 +46,8 @@ OURS = DLRMConfig(dim=4, bottom=(8,), top=(8,), dropout=0.5, tables=TablesConfig
 
 
 def parameters(path: Path, config: TrainConfig, dataset: Dataset) -> list[Tensor]:
-    run = runner.create(path, "custom", config, dataset)
-    return [p.detach().clone() for p in runner.fit(config, dataset, run).parameters()]
+    trained = Trainer.create(path, "custom", config, dataset).fit()
+    return [p.detach().clone() for p in trained.parameters()]
 
 
 @pytest.mark.parametrize("model", [OURS, ForeignConfig()], ids=["ours", "foreign"])

@@ -23,13 +23,13 @@ from dlrm.models.fm import FMConfig
 from dlrm.models.lr import LRConfig
 from dlrm.nn.tables import TablesConfig
 from dlrm.optim.config import OptimConfig
-from dlrm.recipes.baseline import baseline
 from dlrm.run import Run
-from dlrm.training import comparison, interrupt, loop, runner
+from dlrm.training import comparison, interrupt
 from dlrm.training.compression import sweep
 from dlrm.training.config import EvalConfig, TrainConfig, from_dict, to_dict
 from dlrm.training.ensemble import Ensemble, Mean, members, model_name
 from dlrm.training.load import load_model, training_stats
+from dlrm.training.trainer import Trainer, baseline_of
 
 CONFIG = TrainConfig(
     model=DLRMConfig(dim=4, bottom=(8,), top=(8,)),
@@ -73,7 +73,7 @@ def _stop_at(calls: int) -> type[interrupt.Interrupt]:
 
 
 def trained(path: Path, dataset: Dataset, config: TrainConfig = CONFIG) -> Run:
-    run, _ = runner.complete(path, "custom", config, dataset, title="")
+    run, _ = Trainer.complete(path, "custom", config, dataset, title="")
     return run
 
 
@@ -156,8 +156,8 @@ def test_an_ensemble_of_nothing_is_refused():
 
 
 def test_the_baseline_of_an_ensemble_is_one_model():
-    assert baseline(MIXED).ensemble == 1
-    assert members(baseline(MIXED))[0].model == LRConfig()
+    assert baseline_of(MIXED).ensemble == 1
+    assert members(baseline_of(MIXED))[0].model == LRConfig()
 
 
 def test_an_ensemble_is_its_members_trained_alone(whole, clicks, tmp_path):
@@ -224,7 +224,7 @@ def test_a_stopped_ensemble_goes_on_exactly(whole, clicks, tmp_path, calls, fini
 
 def test_a_member_killed_before_its_config_was_written_starts_anew(whole, clicks, tmp_path):
     half = tmp_path / "run" / "members" / "1"
-    run = runner.create(tmp_path / "run", "custom", CONFIG, clicks)
+    run = Trainer.create(tmp_path / "run", "custom", CONFIG, clicks).run
     half.mkdir(parents=True)
     (half / "schema.json").write_text("{")
     trained(run.path, clicks)
@@ -232,7 +232,7 @@ def test_a_member_killed_before_its_config_was_written_starts_anew(whole, clicks
 
 
 def test_an_ensemble_that_is_not_finished_has_no_model(clicks, tmp_path):
-    run = runner.create(tmp_path / "run", "custom", CONFIG, clicks)
+    run = Trainer.create(tmp_path / "run", "custom", CONFIG, clicks).run
     with pytest.raises(RunError, match="no such run"):
         load_model(run)
 
@@ -307,11 +307,3 @@ def test_the_tables_of_an_ensemble_are_compressed_as_one(whole, clicks, tmp_path
     assert found.base.log_loss == (whole.evaluation("test") or {})["metrics"]["log_loss"]
     assert found.candidates[-1].size_bytes < found.base.size_bytes
     assert from_dict(Run.open(Path(found.candidates[-1].run or "")).config).ensemble == 3
-
-
-def test_a_single_model_trains_as_the_loop_does(clicks, tmp_path):
-    config = replace(CONFIG, ensemble=1)
-    runs = [runner.create(tmp_path / name, "custom", config, clicks) for name in ("one", "other")]
-    for train, run in zip((runner.fit, loop.fit), runs, strict=True):
-        train(config, clicks, run)
-    assert said(runs[0]) == said(runs[1])

@@ -1,9 +1,9 @@
-"""Models that grow with the square of the features say so."""
+"""Models that grow with the square of the features, or are not what they promise, say so."""
 
 from dlrm.models.deepfm import DeepFMConfig
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.schema import Feature, Schema, Table
-from dlrm.training.growth import growth
+from dlrm.training.growth import warnings_of
 
 
 def schema(features: int) -> Schema:
@@ -18,8 +18,6 @@ def schema(features: int) -> Schema:
 
 def test_what_grows_is_said():
     wide = DLRMConfig(top=(512, 64))
-    assert growth(wide, schema(20)) is None
-    warning = growth(wide, schema(1000))
-    assert warning is not None
+    assert warnings_of([wide], schema(20)) == []
+    (warning,) = warnings_of([wide, wide, DeepFMConfig()], schema(1000))
     assert "dlrm grows with the square of the features: for these 1,000" in warning
-    assert growth(DeepFMConfig(), schema(1000)) is None

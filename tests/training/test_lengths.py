@@ -18,9 +18,9 @@ from dlrm.data.store import Dataset
 from dlrm.errors import DatasetError
 from dlrm.files import passing
 from dlrm.models.lr import LRConfig
-from dlrm.training import runner
 from dlrm.training.config import EvalConfig, TrainConfig
 from dlrm.training.load import training_stats
+from dlrm.training.trainer import Trainer
 
 ROWS = (2, 3, 9, 40)
 """Of which seven tenths are trained on; of two rows one, whose label is a number."""
@@ -67,14 +67,14 @@ def test_a_run_of_any_length_ends_in_scores(
     )
     with TemporaryDirectory() as folder, passing():
         path = Path(folder) / "run"
-        run, evaluations = runner.complete(path, "custom", config, datasets[rows], title="")
+        run, evaluations = Trainer.complete(path, "custom", config, datasets[rows], title="")
         stats = training_stats(run)
         assert stats.step >= ensemble
         assert stats.samples >= stats.step
         assert stats.samples_per_s > 0
         assert evaluations.keys() == {"validation"}
         # There is nothing left to do, and it says the same.
-        assert runner.complete(path, "custom", config, datasets[rows], title="")[1] == evaluations
+        assert Trainer.complete(path, "custom", config, datasets[rows], title="")[1] == evaluations
 
 
 @pytest.mark.parametrize("clicks", [[], [15]])
@@ -85,7 +85,7 @@ def test_training_rows_of_one_class_are_refused(tmp_path, clicks):
     config = PrepareConfig(label=("y",), split="chronological", fractions=(0.7, 0.3, 0.0))
     dataset = prepare(FrameSource(frame), tmp_path / "data", config, quiet=True).dataset
     with pytest.raises(DatasetError, match="y is 0 in all 14 training rows"):
-        runner.create(tmp_path / "run", "custom", TrainConfig(model=LRConfig()), dataset)
+        Trainer.create(tmp_path / "run", "custom", TrainConfig(model=LRConfig()), dataset)
     assert not (tmp_path / "run").exists()
 
 
@@ -98,12 +98,12 @@ def test_rows_that_weigh_nothing_are_no_second_class(tmp_path):
     )
     dataset = prepare(FrameSource(frame), tmp_path / "data", config, quiet=True).dataset
     with pytest.raises(DatasetError, match="y is 0 in all 13 training rows"):
-        runner.create(tmp_path / "run", "custom", TrainConfig(model=LRConfig()), dataset)
+        Trainer.create(tmp_path / "run", "custom", TrainConfig(model=LRConfig()), dataset)
 
 
 def test_held_out_rows_of_one_class_have_no_auc(datasets, tmp_path):
     config = TrainConfig(model=LRConfig(), eval=EvalConfig(metric="auc"), epochs=3)
     assert len(datasets[3].split("validation")) == 1
-    _, evaluations = runner.complete(tmp_path / "run", "custom", config, datasets[3], title="")
+    _, evaluations = Trainer.complete(tmp_path / "run", "custom", config, datasets[3], title="")
     assert evaluations["validation"]["metrics"]["auc"] is None
     assert evaluations["validation"]["metrics"]["log_loss"] > 0

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from dlrm import models
 from dlrm.data.loader import LoaderConfig
@@ -29,7 +30,7 @@ from dlrm.training import checkpoint, interrupt
 from dlrm.training.config import CheckpointConfig, EvalConfig, TrainConfig, to_dict
 from dlrm.training.evaluate import measured, predict_split
 from dlrm.training.load import training_stats
-from dlrm.training.loop import fit, load_best
+from dlrm.training.trainer import Trainer
 
 SMALL = TrainConfig(
     model=DLRMConfig(dim=4, bottom=(8,), top=(8,)),
@@ -44,6 +45,10 @@ SMALL = TrainConfig(
     seed=4,
     precision="fp32",
 )
+
+
+def fit(config: TrainConfig, dataset: Dataset, run: Run, *, resume: bool = False) -> nn.Module:
+    return Trainer(config, dataset, run, again=resume).fit()
 
 
 def new_run(path: Path, config: TrainConfig, dataset: Dataset) -> Run:
@@ -139,9 +144,9 @@ from pathlib import Path
 from dlrm.data.store import Dataset
 from dlrm.run import Run
 from dlrm.training.config import from_dict
-from dlrm.training.loop import fit
+from dlrm.training.trainer import Trainer
 run = Run.open(Path(sys.argv[1]))
-fit(from_dict(run.config), Dataset.open(run.dataset["path"]), run, resume=True)
+Trainer(from_dict(run.config), Dataset.open(run.dataset["path"]), run, again=True).fit()
 """
 
 
@@ -210,7 +215,7 @@ def test_the_best_model_is_really_the_best(clicks, tmp_path):
     # The rate is high enough to overfit, or this test would show nothing.
     assert best["step"] < held_out[-1]["step"]
     model = models.build(config.model, clicks.schema)
-    load_best(run, model)
+    checkpoint.load_best(run, model)
     predictions = predict_split(model, clicks.split("validation"), 1000)
     assert measured(predictions, clicks.schema).mean("log_loss") == pytest.approx(
         best["log_loss"], rel=1e-6
@@ -320,7 +325,7 @@ def test_another_model_does_not_resume_a_run(clicks, tmp_path):
 def test_a_run_without_a_checkpoint_has_no_best_model(clicks, tmp_path):
     run = new_run(tmp_path / "run", SMALL, clicks)
     with pytest.raises(RunError, match="no checkpoint yet"):
-        load_best(run, models.build(SMALL.model, clicks.schema))
+        checkpoint.load_best(run, models.build(SMALL.model, clicks.schema))
 
 
 def test_test_rows_choose_nothing_unless_they_are_asked_to(tmp_path):
@@ -356,9 +361,8 @@ def test_training_may_be_as_short_as_it_is(tmp_path, rows, settings):
 def test_a_single_row_teaches_nothing_and_is_refused(tmp_path):
     config = PrepareConfig(split="chronological", fractions=(1, 0, 0))
     dataset = prepare(ClicksSource(1, seed=1), tmp_path / "data", config).dataset
-    run = new_run(tmp_path / "run", SMALL, dataset)
     with pytest.raises(DatasetError, match="in all 1 training rows: nothing to learn"):
-        fit(SMALL, dataset, run)
+        Trainer.create(tmp_path / "run", "custom", SMALL, dataset)
 
 
 def test_stopping_early_before_the_first_line_logs_the_last_step(clicks, tmp_path):

@@ -20,11 +20,11 @@ from dlrm.nn.tables import TablesConfig
 from dlrm.optim.config import OptimConfig
 from dlrm.recipes.own import own
 from dlrm.run import Run
-from dlrm.training import runner
 from dlrm.training.compression import sweep
 from dlrm.training.config import TrainConfig, from_dict, to_dict, with_tables
 from dlrm.training.load import load_model
 from dlrm.training.predictor import Predictor
+from dlrm.training.trainer import Trainer
 
 NAME = "own_model:HistoryConfig"
 SCHEMA = """
@@ -104,7 +104,7 @@ def config() -> TrainConfig:
 def trained(folder: Path, dataset: Dataset) -> Run:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        run, _ = runner.complete(folder / "run", "own", config(), dataset, title="own")
+        run, _ = Trainer.complete(folder / "run", "own", config(), dataset, title="own")
     return run
 
 

@@ -25,11 +25,12 @@ from dlrm.models.dlrm import DLRMConfig
 from dlrm.models.fm import FMConfig
 from dlrm.recipes.own import own
 from dlrm.run import Run
-from dlrm.training import ensemble, runner
+from dlrm.training import ensemble
 from dlrm.training.config import EvalConfig, TrainConfig
 from dlrm.training.evaluate import predict_split
 from dlrm.training.load import load_model
 from dlrm.training.predictor import Predictor
+from dlrm.training.trainer import Trainer
 from recipes.films import SCHEMA, films
 
 ROWS = 400
@@ -92,7 +93,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         (folder / kind).mkdir()
         data = dataset(kind, folder / kind / "data")
         paths[kind] = folder / kind / "run"
-        runner.complete(paths[kind], "own", config, data, title="")
+        Trainer.complete(paths[kind], "own", config, data, title="")
     return paths
 
 
@@ -136,7 +137,7 @@ def test_scores_are_those_of_the_evaluation(kind, runs):
 def test_a_split_is_scored_to_the_bit(runs, tmp_path):
     source = ClicksSource(ROWS, seed=3)
     data = prepare(source, tmp_path / "data", PrepareConfig(split="chronological")).dataset
-    run, _ = runner.complete(tmp_path / "run", "own", CONFIG, data, title="")
+    run, _ = Trainer.complete(tmp_path / "run", "own", CONFIG, data, title="")
     logits, _, _ = predict_split(load_model(run), data.split("train"), 128).arrays()
     scores = Predictor.open(run).scores(log()[: len(logits)])
     np.testing.assert_array_equal(scores, sigmoid(logits).astype(np.float32))

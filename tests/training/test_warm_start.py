@@ -21,10 +21,9 @@ from dlrm.models.lr import LRConfig
 from dlrm.models.mf import MFConfig
 from dlrm.nn.tables import TablesConfig
 from dlrm.optim.config import OptimConfig
-from dlrm.parallel.world import ALONE
 from dlrm.run import Run
-from dlrm.training import runner
 from dlrm.training.config import TrainConfig
+from dlrm.training.loop import Loop
 from dlrm.training.predictor import Predictor
 from dlrm.training.trainer import Trainer
 
@@ -60,20 +59,20 @@ def with_many_users(frame: pl.DataFrame) -> pl.DataFrame:
 def trained(folder: Path, config: TrainConfig, frame: pl.DataFrame | None = None) -> Run:
     source = FrameSource(rows(range(8)) if frame is None else frame)
     dataset = prepare(source, folder / "old", config.prepare, quiet=True).dataset
-    run = runner.create(folder / "run", "own", config, dataset)
-    runner.fit(config, dataset, run)
-    return run
+    trainer = Trainer.create(folder / "run", "own", config, dataset)
+    trainer.fit()
+    return trainer.run
 
 
-def begun(folder: Path, run: Run, config: TrainConfig, frame: pl.DataFrame) -> Trainer:
+def begun(folder: Path, run: Run, config: TrainConfig, frame: pl.DataFrame) -> Loop:
     known = Known(features=Features.load(run.path), grows=True)
     out = folder / "new"
     dataset = prepare(FrameSource(frame), out, config.prepare, known=known, quiet=True).dataset
     config = replace(config, from_run=str(run.path))
-    new = runner.create(folder / "next", "own", config, dataset)
-    trainer = Trainer.begin(config, dataset, new, ALONE)
-    trainer.fresh()
-    return trainer
+    new = Trainer.create(folder / "next", "own", config, dataset).run
+    loop = Loop.begin(config, dataset, new)
+    loop.fresh()
+    return loop
 
 
 @pytest.mark.parametrize(
@@ -94,18 +93,18 @@ def begun(folder: Path, run: Run, config: TrainConfig, frame: pl.DataFrame) -> T
 def test_the_model_goes_on_where_it_was(tmp_path, config):
     run = trained(tmp_path, config)
     new = rows(range(4, 12), seed=1)
-    trainer = begun(tmp_path, run, config, new)
+    loop = begun(tmp_path, run, config, new)
     features = Features.load(tmp_path / "next")
     sizes = {table.name: table.num_embeddings for table in features.schema.tables}
     before = {table.name: table.num_embeddings for table in run.schema.tables}
     assert all(sizes[name] > before[name] for name in before)
-    now, then = Predictor(trainer.built.net, features), Predictor.open(run)
+    now, then = Predictor(loop.built.net, features), Predictor.open(run)
     # What was rare before is known now, and begins as all rare values did.
     for frame in (rows(range(8)), new, rows(range(20, 30))):
         np.testing.assert_allclose(now.scores(frame), then.scores(frame), atol=1e-6)
     states = [
         (parameter, key, value)
-        for parameter, state in trainer.optimizer.state.items()
+        for parameter, state in loop.optimizer.state.items()
         for key, value in state.items()
     ]
     assert any(bool(value.ne(0).any()) for _, key, value in states)
@@ -123,9 +122,9 @@ def test_values_keep_their_ids(tmp_path):
 
 def test_without_new_values_nothing_grows(tmp_path):
     run = trained(tmp_path, CONFIG)
-    trainer = begun(tmp_path, run, CONFIG, rows(range(8), seed=2))
-    assert trainer.dataset.schema == run.schema
-    assert trainer.dataset.manifest["division"] == []
+    loop = begun(tmp_path, run, CONFIG, rows(range(8), seed=2))
+    assert loop.dataset.schema == run.schema
+    assert loop.dataset.manifest["division"] == []
 
 
 def test_what_cannot_go_on_is_refused(tmp_path):
@@ -156,22 +155,22 @@ def test_beside_compressed_tables_small_ones_may_grow(tmp_path, kind, grown):
     old = with_many_users(rows(range(8)))
     run = trained(tmp_path, config, old)
     new = with_many_users(rows(range(2, 9) if grown else range(8), seed=1))
-    trainer = begun(tmp_path, run, config, new)
-    now = Predictor(trainer.built.net, Features.load(tmp_path / "next"))
+    loop = begun(tmp_path, run, config, new)
+    now = Predictor(loop.built.net, Features.load(tmp_path / "next"))
     np.testing.assert_allclose(now.scores(old), Predictor.open(run).scores(old), atol=1e-6)
     if grown:
-        assert trainer.dataset.schema != run.schema
+        assert loop.dataset.schema != run.schema
 
 
 def test_a_run_killed_before_its_first_step_begins_where_it_would_have(tmp_path):
     run = trained(tmp_path, CONFIG)
-    trainer = begun(tmp_path, run, CONFIG, rows(range(4, 12), seed=1))
-    again = Trainer.begin(trainer.config, trainer.dataset, trainer.run, ALONE)
+    loop = begun(tmp_path, run, CONFIG, rows(range(4, 12), seed=1))
+    again = Loop.begin(loop.config, loop.dataset, loop.run)
     progress = again.resumed()
     assert progress.step == 0
-    assert torch.equal(progress.draws.host.get_state(), trainer.draws.host.get_state())
+    assert torch.equal(progress.draws.host.get_state(), loop.draws.host.get_state())
     for (name, tensor), other in zip(
-        trainer.built.model.state_dict().items(),
+        loop.built.model.state_dict().items(),
         again.built.model.state_dict().values(),
         strict=True,
     ):

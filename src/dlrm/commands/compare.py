@@ -13,7 +13,6 @@ from dlrm.commands.flags import parse
 from dlrm.commands.metric_columns import METRICS, shown
 from dlrm.commands.recipe_flags import recipe_config
 from dlrm.commands.run_config import run_config
-from dlrm.commands.train import fresh, open_data
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, MissingExtraError, RunError
 from dlrm.files import write_json
@@ -26,7 +25,9 @@ from dlrm.schema import Task
 from dlrm.training import comparison
 from dlrm.training.comparison import Candidate, Comparison, check_models, of_runs
 from dlrm.training.config import TrainConfig, from_dict, to_dict
+from dlrm.training.run_data import open_data
 from dlrm.training.significance import LEVEL
+from dlrm.training.trainer import new_folder
 
 MODELS = ("lr", "fm", "deepfm", "dcn", "dcnv2", "dlrm")
 """What is compared where nothing else is said."""
@@ -193,7 +194,7 @@ def _start(
         raise ConfigError("compare needs at least one model, one seed and one rate")
     # Asked before the data are prepared, which may take long.
     check_models(models)
-    folder = folder or fresh("compare")
+    folder = folder or new_folder("compare")
     with Run.locked(folder):
         Run.check_new(folder)
         config = replace(config, precision=precision.resolve(config.precision))

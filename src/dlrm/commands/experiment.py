@@ -10,7 +10,6 @@ from rich.console import Group, RenderableType
 
 from dlrm import terminal
 from dlrm.commands.flags import parse
-from dlrm.commands.train import fresh, open_data
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, MissingExtraError, RunError, unknown
 from dlrm.files import write_json
@@ -27,6 +26,8 @@ from dlrm.reporting.figure5 import conclusion
 from dlrm.run import Run
 from dlrm.training.comparison import Comparison, compare
 from dlrm.training.config import TrainConfig, from_dict, to_dict
+from dlrm.training.run_data import open_data
+from dlrm.training.trainer import new_folder
 
 EXPERIMENTS = ("figure5",)
 RECORD, RESULT = "experiment.json", "result.json"
@@ -140,7 +141,7 @@ def experiment(
         return _repeat(folder, record, Dataset.open(Path(record["data"])))
     if seeds < 1 or not rates:
         raise ConfigError("the experiment needs at least one seed and one rate")
-    folder = folder or fresh("figure5")
+    folder = folder or new_folder("figure5")
     Run.check_new(folder)
     config = config or figure5()
     config = replace(config, precision=precision.resolve(config.precision))

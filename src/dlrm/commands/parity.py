@@ -15,7 +15,6 @@ from dlrm import optim, recipes, terminal
 from dlrm.commands.flags import parse, take_value
 from dlrm.commands.parity_result import ParityResult
 from dlrm.commands.recipe_flags import recipe_config, with_model
-from dlrm.commands.train import check_batch, open_data
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, Interrupted, WorldError, unknown
 from dlrm.files import write_json
@@ -32,6 +31,7 @@ from dlrm.training import reordered, variant
 from dlrm.training.config import TrainConfig, from_dict, to_dict
 from dlrm.training.device import resolve_device
 from dlrm.training.parity import Losses, Parity
+from dlrm.training.run_data import check_batch, open_data
 from dlrm.training.variant import Outcome, Variant, outcome_of
 
 T = TypeVar("T", bound=str)

@@ -12,9 +12,9 @@ from dlrm import terminal
 from dlrm.commands.metric_columns import METRICS, known, of_labels, shown
 from dlrm.reporting.run import next_words
 from dlrm.run import Run
-from dlrm.training import runner
 from dlrm.training.config import from_dict
 from dlrm.training.ensemble import mean_of_members, model_name
+from dlrm.training.evaluate import HELD_OUT
 from dlrm.training.load import TrainingStats, training_stats
 
 LEFT_OUT = ("gauc", "ece")
@@ -133,7 +133,7 @@ def _beside(evaluation: Mapping[str, Any]) -> dict[str, Any]:
 def result_of(run: Run) -> TrainResult:
     """Return what a finished run came to."""
     config = from_dict(run.config)
-    known = {split: run.evaluation(split) for split in runner.HELD_OUT}
+    known = {split: run.evaluation(split) for split in HELD_OUT}
     report = run.path / "report.html"
     return TrainResult(
         run=run.path,

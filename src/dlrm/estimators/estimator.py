@@ -45,10 +45,10 @@ from dlrm.models import another
 from dlrm.recipes.own import own
 from dlrm.run import Run
 from dlrm.schema import Task
-from dlrm.training import runner
 from dlrm.training.config import TrainConfig
 from dlrm.training.packed import pack, unpack
 from dlrm.training.predictor import Predictor
+from dlrm.training.trainer import Trainer
 
 SCHEMA_FILE = "schema.toml"
 _FEWEST_ROWS = 20
@@ -213,9 +213,8 @@ class Estimator(BaseEstimator, ABC):
             place = Path(folder)
             config = self._config(place, frame, label, weight, arrays=not is_frame(X))
             prepared = prepare(source, place / "data", config.prepare, quiet=not self.verbose)
-            run = runner.create(place / "run", "own", config, prepared.dataset)
-            model = runner.fit(config, prepared.dataset, run)
-            evaluations = runner.evaluate(config, prepared.dataset, run, model)
+            trainer = Trainer.create(place / "run", "own", config, prepared.dataset)
+            evaluations, run = trainer.evaluate(trainer.fit()), trainer.run
             for name, values in self._kept().items():
                 (run.path / name).write_text(json.dumps(values))
             self._files = pack(run)

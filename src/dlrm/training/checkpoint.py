@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dlrm.errors import CheckpointError
+from dlrm.errors import CheckpointError, RunError
 from dlrm.files import exchange, sync_folder
 from dlrm.json_file import read_json, write_sealed
 from dlrm.metrics import Metrics
@@ -232,6 +232,26 @@ def steps(folder: Path) -> list[int]:
     """Return the steps of the checkpoints in a run's checkpoint folder, ascending."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return sorted(int(name.removeprefix("step-")) for name in names if _STEP.fullmatch(name))
+
+
+def best_step(run: Run) -> int:
+    """Return the step of the best checkpoint of a run: the newest where none was chosen.
+
+    Raises:
+        RunError: The run has no checkpoint yet.
+
+    """
+    saved = steps(folder(run))
+    if not saved:
+        raise RunError(f"{run.path} has no checkpoint yet")
+    best = read_progress(folder(run), saved[-1])["best_step"]
+    return saved[-1] if best is None else best
+
+
+def load_best(run: Run, model: nn.Module, world: World = ALONE) -> nn.Module:
+    """Put the best parameters of a run into a model, of one process or of these; see `load`."""
+    load(folder(run), best_step(run), model, None, world=world)
+    return model
 
 
 def load(

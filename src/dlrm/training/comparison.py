@@ -22,11 +22,12 @@ from dlrm.metrics import HIGHER_IS_BETTER, measure_for
 from dlrm.models import MODELS, another, find
 from dlrm.run import Run
 from dlrm.schema import Task
-from dlrm.training import ensemble, runner
+from dlrm.training import ensemble
 from dlrm.training.checkpoint import opened, steps
 from dlrm.training.config import TrainConfig, from_dict
 from dlrm.training.load import training_stats
 from dlrm.training.significance import LEVEL, can_tell, chance_of_difference
+from dlrm.training.trainer import Trainer
 from dlrm.training.trees import fit_trees
 
 TREES = "trees"
@@ -333,7 +334,7 @@ def _train(
     )
     # Of a model of one's own, `module:Class`, a name that any file system takes.
     path = folder / config.model.name.replace(":", ".") / f"lr-{lr:g}-seed-{seed}"
-    return runner.complete(path, recipe, config, dataset, title=f"{title}, seed {seed}")
+    return Trainer.complete(path, recipe, config, dataset, title=f"{title}, seed {seed}")
 
 
 def _seed(run: Run, seed: int, evaluation: dict[str, Any]) -> Seed:

@@ -20,11 +20,11 @@ from dlrm.nn.precision import resolve
 from dlrm.nn.quantized import TableDtype, quantize
 from dlrm.nn.tables import TablesConfig, tables_of
 from dlrm.run import Run
-from dlrm.training import runner
 from dlrm.training.config import TrainConfig, with_tables
 from dlrm.training.ensemble import members
 from dlrm.training.evaluate import predict_split
 from dlrm.training.load import load_model
+from dlrm.training.trainer import Trainer
 
 PRECISIONS: tuple[TableDtype, ...] = get_args(TableDtype)
 METHODS = ("qr", "mixed_dim", "hash")
@@ -209,7 +209,7 @@ def sweep(
         path = run.path / "compress" / name.replace(" ", "-")
         path.parent.mkdir(exist_ok=True)
         title = f"{name} ({number} of {len(trained)})"
-        trained_run, _ = runner.complete(path, run.recipe, again, dataset, title=title)
+        trained_run, _ = Trainer.complete(path, run.recipe, again, dataset, title=title)
         candidate = _measured(name, method, load_model(trained_run, device=cpu), split, config)
         candidates.append(replace(candidate, run=str(path)))
     return Sweep(

@@ -11,7 +11,8 @@ from torch import nn
 
 from dlrm.batch import Batch
 from dlrm.data.loader import Loader, joined
-from dlrm.data.store import Split
+from dlrm.data.store import Dataset, Split
+from dlrm.json_file import write_sealed
 from dlrm.metrics import (
     LEVEL,
     RESAMPLES,
@@ -29,10 +30,20 @@ from dlrm.metrics import (
     user_auc,
 )
 from dlrm.parallel.world import ALONE, World
+from dlrm.run import Run
 from dlrm.schema import Schema, Task
+from dlrm.training import ensemble
+from dlrm.training.config import TrainConfig
 from dlrm.training.device import Transfer, device_of
 
+HELD_OUT = ("validation", "test")
+"""Splits that a finished run is evaluated on, where they have rows."""
 HISTOGRAM_BINS = 50
+
+Evaluations = dict[str, dict[str, Any]]
+"""By split: the name of the `model`, its `metrics`, those of the `members` of an ensemble, and
+where known those of the `optimum`, the `baseline` and the `trees`; of several labels those of the
+first, and those of each below `labels`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +221,62 @@ def describe(predictions: Metrics, schema: Schema) -> dict[str, dict[str, Any]]:
     """
     work = _described_numbers if schema.task == "regression" else _described_clicks
     return {name: work(*predictions.label(k)) for k, name in enumerate(schema.labels)}
+
+
+def evaluate_run(
+    config: TrainConfig,
+    dataset: Dataset,
+    run: Run,
+    model: nn.Module,
+    world: World = ALONE,
+    *,
+    baseline: tuple[str, Evaluations] | None = None,
+    trees: Mapping[str, Metrics] | None = None,
+) -> Evaluations:
+    """Write evaluation-SPLIT.json of a trained model for each held-out split that has rows.
+
+    Args:
+        config: Of the run.
+        dataset: Whose splits are evaluated.
+        run: Where the files go.
+        model: The best model of the run.
+        world: The processes of the run, of which the first measures and writes.
+        baseline: Name of the model to compare with, and its own evaluations.
+        trees: What LightGBM predicts of each split; None where it is not known.
+
+    Returns:
+        Nothing but on the first process.
+
+    """
+    schema, evaluations = dataset.schema, {}
+    for name in HELD_OUT:
+        split = dataset.split(name)
+        if not len(split):
+            continue
+        predictions = predict_split(model, split, config.eval.batch_size, world)
+        if run.silent:
+            continue
+        best = optimum(split)
+        described = describe(predictions, schema)
+        rivals = describe(trees[name], schema) if trees else {}
+        for label, values in described.items():
+            values["members"] = ensemble.scores(run, config, name, label)
+            # What labels were drawn with is known of the first alone.
+            known = best is not None and label == schema.labels[0]
+            values["optimum"] = best.to_dict() if best and known else None
+            values["baseline"] = None
+            if baseline:
+                metrics = ensemble.metrics_of(baseline[1][name], label)
+                values["baseline"] = {"name": baseline[0], "metrics": metrics}
+            if trees:
+                values["trees"] = rivals[label]["metrics"]
+        evaluations[name] = {
+            "split": name,
+            "model": ensemble.model_name(config),
+            **by_label(described),
+        }
+        write_sealed(run.path / f"evaluation-{name}.json", evaluations[name])
+    return evaluations
 
 
 def _described_clicks(logits: Array, labels: Array, weights: Array | None) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from dlrm.parallel.world import ALONE, World
 from dlrm.run import Run
 from dlrm.training import ensemble
 from dlrm.training.build import build
+from dlrm.training.checkpoint import load_best
 from dlrm.training.config import from_dict
 from dlrm.training.draws import Draws
-from dlrm.training.loop import load_best
 
 
 def load_model(run: Run, world: World = ALONE, device: torch.device | None = None) -> nn.Module:

@@ -22,9 +22,8 @@ def pack(run: Run) -> Files:
         if path.is_file() and path.relative_to(run.path).parts[0] not in _LEFT_OUT
     }
     checkpoints = run.path / "checkpoints"
-    if checkpoints.is_dir() and (steps := checkpoint.steps(checkpoints)):
-        best = checkpoint.read_progress(checkpoints, steps[-1])["best_step"]
-        folder = checkpoints / f"step-{steps[-1] if best is None else best:09d}"
+    if checkpoint.steps(checkpoints):
+        folder = checkpoints / f"step-{checkpoint.best_step(run):09d}"
         files |= {
             str(path.relative_to(run.path)): path.read_bytes()
             for path in sorted(folder.iterdir())

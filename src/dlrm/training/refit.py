@@ -5,15 +5,15 @@ RUN            takes as many passes over all rows, and has only test rows left t
 """
 
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import numpy as np
 
 from dlrm.data.encoded import Lists, join
 from dlrm.data.store import Dataset, Split
-from dlrm.errors import ConfigError
 from dlrm.parallel.world import World
 from dlrm.run import Run
-from dlrm.training import checkpoint, ensemble, runner
+from dlrm.training import checkpoint, ensemble
 from dlrm.training.config import TrainConfig
 
 FOLDER = "chosen"
@@ -35,43 +35,26 @@ class JoinedDataset(Dataset):
 
 
 def refit(
-    config: TrainConfig, dataset: Dataset, run: Run, world: World
+    config: TrainConfig, dataset: Dataset, chosen: Run, world: World
 ) -> tuple[TrainConfig, Dataset]:
-    """Train and validate a run, and return the config and the rows of the final one.
+    """Return the config and the rows of a run that takes up the steps another one has chosen.
 
     Args:
         config: Of the final run.
         dataset: Its data.
-        run: The final one.
+        chosen: The run that was validated.
         world: The processes of the run.
 
-    Raises:
-        ConfigError: There are no validation rows to choose by.
-
     """
-    train, validation = dataset.split("train"), dataset.split("validation")
-    if not len(validation):
-        raise ConfigError("refit needs validation rows to choose the number of steps by")
-    first = replace(config, refit=False, baseline=False)
-    path = run.path / FOLDER
-    chosen, _ = runner.complete(path, run.recipe, first, dataset, title="choosing", world=world)
-    whole = _joined(train, validation)
-    growth = len(whole) / len(train)
-    steps = max(1, round(world.broadcast_object(_best_step(chosen, first)) * growth))
+    train = dataset.split("train")
+    whole = _joined(train, dataset.split("validation"))
+    count = config.ensemble
+    runs = [Run(ensemble.folder(chosen, k)) for k in range(count)] if count > 1 else [chosen]
+    best = world.broadcast_object(fmean(map(checkpoint.best_step, runs)))
+    steps = max(1, round(best * len(whole) / len(train)))
     epochs = -(-steps // -(-len(whole) // config.loader.batch_size))
     final = replace(config, max_steps=steps, epochs=epochs, eval=replace(config.eval, patience=0))
     return final, JoinedDataset(dataset.path, dataset.schema, dataset.manifest, whole)
-
-
-def _best_step(run: Run, config: TrainConfig) -> float:
-    """Return the step of the best model, of an ensemble their mean."""
-    runs = [Run(ensemble.folder(run, k)) for k in range(config.ensemble)]
-    best = []
-    for trained in runs if config.ensemble > 1 else [run]:
-        folder = checkpoint.folder(trained)
-        numbers = checkpoint.read_progress(folder, checkpoint.steps(folder)[-1])
-        best.append(numbers["step"] if numbers["best_step"] is None else numbers["best_step"])
-    return sum(best) / len(best)
 
 
 def _empty(split: Split) -> Split:

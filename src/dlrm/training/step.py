@@ -7,6 +7,7 @@ Nothing in it waits for the device: losses are tensors, read where a line of the
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,22 @@ from dlrm.training.loss import Loss
 
 Observer = Callable[[str], AbstractContextManager[None]]
 """Stage of a step -> what is entered while it runs: `loss`, `dense update`, `table update`."""
+
+
+class Step(Protocol):
+    """What the training loop calls for each batch; `TrainStep` is one."""
+
+    logits: Tensor
+    """(b, K), of the last batch, before its update"""
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the last step."""
+        ...
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Train on a batch and return its mean loss, a scalar; see `TrainStep`."""
+        ...
 
 
 class TrainStep:

@@ -1,245 +1,384 @@
-"""What a training run is made of: model, optimizer, batches, and how it is measured and saved."""
+"""A run from its start to its evaluations, on one process or on several.
 
+trainer = Trainer.start("demo", config)        a new run directory
+trainer = Trainer.resume("runs/demo-...")      or one that was stopped
+evaluations = trainer.finish()                 trained, measured, beside its baseline
+"""
+
+import shutil
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import nn
 
-from dlrm.data.loader import Loader
-from dlrm.data.store import Dataset, Split
-from dlrm.errors import DatasetError
-from dlrm.metrics import Metrics, is_better
-from dlrm.models.standardized import Standardized
-from dlrm.parallel.world import World
+from dlrm import terminal
+from dlrm.data.features.features import Features
+from dlrm.data.store import Dataset
+from dlrm.errors import ConfigError, DivergedError, Interrupted, RunError
+from dlrm.files import remove_unfinished
+from dlrm.metrics import Metrics
+from dlrm.models.lr import LRConfig
+from dlrm.nn import precision
+from dlrm.ops.memory import keep_freed_memory
+from dlrm.parallel.world import ALONE, World
 from dlrm.run import Run
-from dlrm.training import checkpoint
-from dlrm.training.average import Average
-from dlrm.training.build import Built, build, optimizer_of, pooling
-from dlrm.training.checkpoint import Progress
-from dlrm.training.config import TrainConfig
-from dlrm.training.device import resolve_device
-from dlrm.training.draws import Draws
-from dlrm.training.evaluate import measured, predict_split
-from dlrm.training.log import Log
-from dlrm.training.loss import Loss, loss_function
+from dlrm.training import checkpoint, ensemble
+from dlrm.training.build import plan_of, pooling
+from dlrm.training.config import TrainConfig, from_dict, to_dict
+from dlrm.training.device import DeviceName, resolve_device
+from dlrm.training.environment import environment
+from dlrm.training.evaluate import HELD_OUT, Evaluations, evaluate_run
+from dlrm.training.growth import warnings_of
+from dlrm.training.importance import keep_importance
+from dlrm.training.load import load_model, training_stats
+from dlrm.training.loop import Loop
 from dlrm.training.rank_zero_first import rank_zero_first
-from dlrm.training.step import TrainStep
-from dlrm.training.tensorboard import EventWriter
-from dlrm.training.warm_start import warm_start
+from dlrm.training.refit import refit
+from dlrm.training.run_data import check_batch, check_trainable, meaning, open_data
+from dlrm.training.trees import default_trees
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Trainer:
-    """A training run on this process; where it stands is its `Progress`."""
+    """What trains the model of a run, or the members of its ensemble one after another."""
 
     config: TrainConfig
     dataset: Dataset
+    """Its data, with the schema of the run."""
     run: Run
-    world: World
-    device: torch.device
-    built: Built
-    optimizer: Optimizer
-    loss: Loss
-    draws: Draws
-    """Random numbers of the model: rounding and dropout."""
-    loader: Loader
-    """Batches of the training split."""
-    average: Average
-    last_step: int
-    """The step at which training ends in any case."""
-    metric: str
-    """Name of the metric that chooses the best model."""
+    """Where metrics, checkpoints and evaluations go."""
+    world: World = ALONE
+    """The processes of the run, all of which do what is called here; the first writes and shows."""
+    again: bool = False
+    """Whether to go on from the newest checkpoint, where there is one; finished members of an
+    ensemble are not trained again."""
+    title: str = ""
+    """What stands beside the progress bar."""
 
     @classmethod
-    def begin(cls, config: TrainConfig, dataset: Dataset, run: Run, world: World) -> "Trainer":
-        """Return the training of a fresh model; errors as for `dlrm.training.loop.fit`."""
-        check_trainable(dataset)
-        schema, train = dataset.schema, dataset.split("train")
-        metric = config.eval.resolve(schema.task)
-        device = resolve_device(config.device, world.local_rank, world.local_size)
-        draws = Draws(device)
-        draws.seed(config.seed)
-        with draws.lent():
-            built = build(config, schema, world, pooling(dataset))
-            optimizer = optimizer_of(config, built)
-        if not world.first:
-            # What is drawn from now on, such as dropout, is of this process' samples.
-            draws.seed(hash((config.seed, world.rank)))
-        loader = Loader(
-            train,
-            batch_size=config.loader.batch_size,
-            shuffle=config.loader.shuffle,
-            seed=config.loader.seed,
-            part=(world.rank, world.size),
-            pin=device.type == "cuda",
-        )
-        last_step = min(config.epochs * len(loader), config.max_steps or sys.maxsize)
-        return cls(
-            config=config,
-            dataset=dataset,
-            run=run,
-            world=world,
-            device=device,
-            built=built,
-            optimizer=optimizer,
-            loss=loss_function(config.loss, schema.task, _standardized(built.model, train)),
-            draws=draws,
-            loader=loader,
-            average=Average(built.model, config.average, last_step),
-            last_step=last_step,
-            metric=metric,
-        )
-
-    def step(self, steps: int) -> TrainStep:
-        """Return the step of this training, of which so many were taken before."""
-        return TrainStep(
-            self.built.net,
-            self.optimizer,
-            self.loss,
-            rate=lambda number: self.config.optim.rate(number, self.last_step),
-            clip=self.config.clip,
-            device=self.device,
-            steps=steps,
-            world=self.world,
-            draws=self.draws if self.draws.give(self.built.model, self.optimizer) else None,
-        )
-
-    def fresh(self) -> Progress:
-        """Return where a run stands at its start.
-
-        Raises:
-            RunError: It goes on from another one, and cannot.
-
-        """
-        if self.config.from_run is not None:
-            folder = checkpoint.folder(self.run)
-            rank_zero_first(self.world, self._warm_start)
-            checkpoint.load(folder, 0, self.built.model, self.optimizer, world=self.world)
-        return Progress(seen=self._none_seen(), draws=self.draws)
-
-    def _warm_start(self) -> None:
-        """Write the checkpoint that this run begins with, where it is not there yet."""
-        folder, source = checkpoint.folder(self.run), self.config.from_run
-        if source is not None and not checkpoint.steps(folder):
-            warm_start(Run.open(source), self.config, self.dataset.schema, folder)
-
-    def resumed(self) -> Progress:
-        """Load the newest checkpoint, and return where the run stands; the start without one.
-
-        Raises:
-            CheckpointError: The newest checkpoint is damaged or belongs to another model.
-
-        """
-        steps = self.world.broadcast_object(checkpoint.steps(checkpoint.folder(self.run)))
-        if not steps or not steps[-1]:
-            # Killed before it had trained: it stands at the start.
-            self.run.rewind(0)
-            return self.fresh()
-        progress = checkpoint.load(
-            checkpoint.folder(self.run),
-            steps[-1],
-            self.built.model,
-            self.optimizer,
-            self.average,
-            self.world,
-            self.draws,
-        )
-        progress.seen.task = self.dataset.schema.task
-        if self.world.first:
-            # A process may have been killed before it had.
-            folder = checkpoint.folder(self.run)
-            checkpoint.remove_old(folder, self.config.checkpoint.keep, progress.best_step)
-        if not progress.finished:
-            self.run.rewind(progress.step)
-            processes = {"processes": self.world.size} if self.world.size > 1 else {}
-            self.run.log("resumed", step=progress.step, **processes)
-        return progress
-
-    def events(self, resumed_at: int | None) -> EventWriter | None:
-        """Return what writes TensorBoard events, where they are wanted.
+    def start(
+        cls,
+        recipe: str,
+        config: TrainConfig,
+        path: Path | None = None,
+        *,
+        world: World = ALONE,
+        procs: int = 1,
+    ) -> "Trainer":
+        """Prepare the data of a new run and make its directory.
 
         Args:
-            resumed_at: The step that the run goes on from; None for a fresh one.
-
-        """
-        if not (self.config.tensorboard and self.world.first):
-            return None
-        return EventWriter(self.run.path / "tensorboard", resumed_at=resumed_at)
-
-    def evaluate(self, progress: Progress, log: Log) -> None:
-        """Measure the training rows since the last time and the held-out splits; note the best."""
-        config, schema, world = self.config, self.dataset.schema, self.world
-        checkpoint.gather_seen(progress, world)
-        if world.first:
-            log.evaluated("train", measured(progress.seen, schema))
-        progress.seen = self._none_seen()
-        value = None
-        for name in config.eval.splits:
-            split = self.dataset.split(name)
-            if len(split) == 0:
-                continue
-            predictions = predict_split(self.built.net, split, config.eval.batch_size, world)
-            values = measured(predictions, schema) if world.first else None
-            if values is not None:
-                log.evaluated(name, values)
-            # The first split alone, even when it is empty: test rows must not choose in its place.
-            if name == config.eval.splits[0]:
-                # Decided by one, because the last bits may differ from machine to machine.
-                value = world.broadcast_object(None if values is None else values.mean(self.metric))
-        if value is None:
-            return
-        if progress.best_value is None or is_better(self.metric, value, progress.best_value):
-            progress.best_step, progress.best_value, progress.stale = progress.step, value, 0
-            self.run.log("best", step=progress.step, metric=self.metric, value=value)
-        else:
-            progress.stale += 1
-
-    def save(self, progress: Progress) -> None:
-        """Write a checkpoint.
+            recipe: Name of the recipe.
+            config: Of the run.
+            path: Of the directory; None for a new one under `runs/`.
+            world: The processes of the run.
+            procs: Processes that will go on with it, where these are others.
 
         Raises:
-            CheckpointError: It cannot be written, e.g. because the disk is full.
+            ConfigError: A setting does not fit the data or the processes.
+            PlanError: The tables do not fit the memory of so many processes.
+            RunError: The folder exists and is not empty.
+            DatasetError: The training rows have nothing to learn.
 
         """
-        checkpoint.save(
-            checkpoint.folder(self.run),
-            self.built.model,
-            self.optimizer,
-            progress,
-            self.config.checkpoint.keep,
-            self.average,
-            self.world,
+        check_batch(config, max(procs, world.size))
+        # Asked before the data are prepared, which may take long.
+        resolve_device(config.device, world.local_rank, world.local_size)
+        path = Path(world.broadcast_object(str(new_folder(recipe) if path is None else path)))
+        with Run.locked(path, silent=not world.first):
+            if world.first:
+                Run.check_new(path)
+            world.assert_same({"recipe": recipe, **_flat(to_dict(config))})
+            # What `auto` means here is part of what a resumed run must repeat, on another machine
+            # too.
+            config = replace(
+                config, precision=world.broadcast_object(precision.resolve(config.precision))
+            )
+            dataset = rank_zero_first(world, lambda: open_data(config))
+            world.assert_same(meaning(dataset))
+            if procs > 1:
+                plan_of(config, dataset.schema, procs, pooling(dataset))
+            trainer = cls.create(path, recipe, config, dataset, world=world)
+        if world.first:
+            models = [member.model for member in ensemble.members(config)]
+            terminal.say(warnings_of(models, dataset.schema))
+        return trainer
+
+    @classmethod
+    def resume(
+        cls,
+        path: Path | str,
+        *,
+        world: World = ALONE,
+        data: str | None = None,
+        device: DeviceName | None = None,
+    ) -> "Trainer":
+        """Open a run directory to go on with it, with the config that it was started with.
+
+        Args:
+            path: Of the directory; one whose making was interrupted is made to its end.
+            world: The processes of the run, as many as have trained it or not.
+            data: Where its data are now; None for where they were.
+            device: Another device than before.
+
+        Raises:
+            RunError: There is no such run, or its data have another schema now.
+            ConfigError: A batch has too few samples for so many processes.
+
+        """
+        if world.first and (begun := Run.begun(Path(path))):
+            with Run.locked(Path(path)):
+                config = from_dict(begun["config"])
+                cls.create(Path(path), begun["recipe"], config, open_data(config))
+        world.barrier()
+        run = Run.open(path, silent=not world.first)
+        config = from_dict(run.config)
+        if device is not None:
+            config = replace(config, device=device)
+        check_batch(config, world.size)
+        # Where the data lie, not what the flag said: the working directory may be another one.
+        there = Path(run.dataset["path"])
+        dataset = rank_zero_first(
+            world,
+            lambda: Dataset.open(there) if data is None else open_data(replace(config, data=data)),
+        )
+        world.assert_same({**_flat(to_dict(config)), **meaning(dataset)})
+        if difference := run.schema.difference(dataset.schema):
+            raise RunError(
+                f"{run.path} was trained on another schema than {dataset.path}: {difference}"
+            )
+        return cls(config, dataset, run, world, again=True)
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        recipe: str,
+        config: TrainConfig,
+        dataset: Dataset,
+        *,
+        world: World = ALONE,
+        title: str = "",
+    ) -> "Trainer":
+        """Make a run directory with everything that later commands need to know.
+
+        Args:
+            path: Of the directory.
+            recipe: Name of the recipe.
+            config: Of the run.
+            dataset: That it learns.
+            world: The processes of the run, of which the first writes.
+            title: Of the progress bar.
+
+        Raises:
+            RunError: The folder exists and is not empty.
+            DatasetError: The training rows have nothing to learn.
+
+        """
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        check_trainable(dataset)
+        if world.first:
+            Run.create(
+                path,
+                recipe=recipe,
+                config=to_dict(config),
+                schema=dataset.schema,
+                environment=environment() | ({"processes": world.size} if world.size > 1 else {}),
+                dataset={**dataset.summary(), "path": str(dataset.path.resolve())},
+                contents=partial(_save_features, dataset),
+            )
+        world.barrier()
+        try:
+            run = Run.open(path, silent=not world.first)
+        except RunError as error:
+            raise RunError(
+                f"{error}, which rank 0 has just made: all processes must share the folder of the "
+                "run"
+            ) from error
+        return cls(config, dataset, run, world, title=title)
+
+    @classmethod
+    def complete(
+        cls,
+        path: Path,
+        recipe: str,
+        config: TrainConfig,
+        dataset: Dataset,
+        *,
+        world: World = ALONE,
+        title: str = "",
+    ) -> tuple[Run, Evaluations]:
+        """Bring a run to its evaluations, from wherever it stands: not begun, killed or finished.
+
+        Arguments and errors are those of `create` and `fit`.
+        """
+        again = world.broadcast_object(Run.is_whole(path))
+        if not again and world.first:
+            # Killed while it was made, it is no run yet: nothing in it is worth keeping.
+            shutil.rmtree(path, ignore_errors=True)
+        if again:
+            run = Run.open(path, silent=not world.first)
+            trainer = cls(config, dataset, run, world, again=True, title=title)
+        else:
+            trainer = cls.create(path, recipe, config, dataset, world=world, title=title)
+        run = trainer.run
+        known = {name: run.evaluation(name) for name in HELD_OUT if len(dataset.split(name))}
+        done = {name: evaluation for name, evaluation in known.items() if evaluation is not None}
+        if world.broadcast_object(bool(done) and len(done) == len(known)):
+            return run, done
+        return run, trainer.evaluate(trainer.fit())
+
+    def finish(self) -> Evaluations:
+        """Train the run with all that its config asks for: baseline, refit, importance.
+
+        Returns:
+            What `evaluate` returns.
+
+        Raises:
+            DlrmError: As for `fit`; or another process trains the run.
+
+        """
+        config, run, world = self.config, self.run, self.world
+        with Run.locked(run.path, silent=not world.first):
+            baseline = trees = None
+            if config.baseline:
+                simpler = baseline_of(config)
+                _, metrics = self.complete(
+                    run.path / "baseline", "baseline", simpler, self.dataset, world=world,
+                    title="baseline",
+                )  # fmt: skip
+                baseline = (simpler.model.name, metrics)
+                trees = default_trees(self.dataset, config.seed) if world.first else None
+            trainer = self._refitted() if config.refit else self
+            model = trainer.fit()
+            evaluations = trainer.evaluate(model, baseline, trees)
+            if config.importance:
+                keep_importance(config, trainer.dataset, run, model, world)
+            world.barrier()
+        return evaluations
+
+    def fit(self) -> nn.Module:
+        """Train the model, or the members of the ensemble.
+
+        Returns:
+            The best model, by the metric and split of `config.eval`; of an ensemble the mean of the
+            best of each member.
+
+        Raises:
+            ConfigError: A setting does not fit the data, or there is no such device.
+            CheckpointError: The newest checkpoint is damaged or belongs to another model.
+            DivergedError: The loss is no longer a number.
+            Interrupted: The user stopped the run, and it is saved.
+
+        """
+        config, run, world = self.config, self.run, self.world
+        if self.again and not run.silent:
+            remove_unfinished(run.path)
+            # A line that was half written would spoil the next one.
+            run.rewind(sys.maxsize)
+        if config.ensemble > 1:
+            return self._fit_members()
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        keep_freed_memory()
+        loop = Loop.begin(config, self.dataset, run, world)
+        progress = loop.resumed() if self.again else loop.fresh()
+        loop.train(progress, loop.step(progress.step), self.title or "training")
+        checkpoint.load_best(run, loop.built.model, world)
+        return loop.built.net
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        baseline: tuple[str, Evaluations] | None = None,
+        trees: Mapping[str, Metrics] | None = None,
+    ) -> Evaluations:
+        """Write the final evaluations, see `dlrm.training.evaluate.evaluate_run`."""
+        return evaluate_run(
+            self.config, self.dataset, self.run, model, self.world, baseline=baseline, trees=trees
         )
 
-    def _none_seen(self) -> Metrics:
-        return Metrics(self.dataset.schema.num_labels, self.dataset.schema.task)
+    def _fit_members(self) -> nn.Module:
+        config, run = self.config, self.run
+        logged = {row["member"] for row in run.metrics() if row["event"] == "member"}
+        for number, member in enumerate(ensemble.members(config)):
+            which = f"member {number + 1} of {config.ensemble}"
+            try:
+                trained, _ = self.complete(
+                    ensemble.folder(run, number), run.recipe, member, self.dataset,
+                    world=self.world, title=f"{self.title}, {which}" if self.title else which,
+                )  # fmt: skip
+            except (Interrupted, KeyboardInterrupt) as stop:
+                raise Interrupted(
+                    f"stopped in {which}; go on with: dlrm train --run {run.path} --resume"
+                ) from stop
+            except DivergedError as error:
+                raise DivergedError(f"{which}: {error}") from error
+            if number not in logged and not run.silent:
+                who = {"model": member.model.name, "seed": member.seed}
+                run.log("member", member=number, **who, **asdict(training_stats(trained)))
+        return load_model(run, self.world)
+
+    def _refitted(self) -> "Trainer":
+        """Choose the number of steps by the validation rows; return what trains on them, too."""
+        if not len(self.dataset.split("validation")):
+            raise ConfigError("refit needs validation rows to choose the number of steps by")
+        first = replace(self.config, refit=False, baseline=False)
+        chosen, _ = self.complete(
+            self.run.path / "chosen", self.run.recipe, first, self.dataset, world=self.world,
+            title="choosing",
+        )  # fmt: skip
+        config, dataset = refit(self.config, self.dataset, chosen, self.world)
+        return replace(self, config=config, dataset=dataset)
 
 
-def check_trainable(dataset: Dataset) -> None:
-    """Raise a DatasetError unless there are training rows, and of clicks both classes."""
-    train = dataset.split("train")
-    if len(train) == 0:
-        raise DatasetError(f"{dataset.path}: the training split has no rows")
-    if dataset.schema.task == "regression":
-        return
-    labels = train.labels if train.weights is None else train.labels[train.weights > 0]
-    for place, name in enumerate(dataset.schema.labels):
-        column = labels[:, place]
-        if not len(column):
-            raise DatasetError(f"{dataset.path}: all training rows weigh 0: nothing to learn")
-        if column.min() == column.max():
-            raise DatasetError(
-                f"the label {name} is {column[0]} in all {len(column):,} training rows: nothing "
-                "to learn; take more rows, or divide them otherwise (--prepare.split stratified "
-                "gives each split its share of every class)"
-            )
+def baseline_of(config: TrainConfig) -> TrainConfig:
+    """Return the run that a model has to beat: logistic regression on the same batches.
+
+    Adagrad, because it needs little tuning: rare ids keep large steps. On the generated log .03
+    with the model's own decay reached AUC .737, .1 without decay .732.
+    """
+    return replace(
+        config,
+        model=LRConfig(),
+        optim=replace(config.optim, name="adagrad", lr=0.03, warmup_steps=0),
+        ensemble=1,
+        ensemble_models=(),
+        baseline=False,
+        tensorboard=False,
+        # A fresh one: that of another run knows fewer values.
+        from_run=None,
+    )
 
 
-def _standardized(model: nn.Module, train: Split) -> Tensor | None:
-    """Let a model of numbers start at their mean; return their deviations (K,), None of clicks."""
-    if not isinstance(model, Standardized):
-        return None
-    model.standardize(train.labels, train.weights)
-    return model.deviation
+def new_folder(recipe: str) -> Path:
+    """Return a run directory under `runs/` for this recipe or command, not yet made."""
+    name = f"{recipe.replace(':', '-')}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    # Small runs end within a second.
+    names = (name if number == 1 else f"{name}-{number}" for number in count(1))
+    return next(path for folder in names if not (path := Path("runs") / folder).exists())
+
+
+def _save_features(dataset: Dataset, path: Path) -> dict[str, Any]:
+    """Put the features of a dataset into a run directory; return its records of their files."""
+    Features.load(dataset.path).save(path)
+    return dataset.manifest["files"]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested dicts as one, with names such as `optim.lr`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

@@ -15,8 +15,8 @@ from dlrm.errors import ConfigError, Interrupted
 from dlrm.parallel.config import Engine
 from dlrm.parallel.world import World
 from dlrm.planning.placement import Sharding
-from dlrm.training import loop, runner
 from dlrm.training.config import TrainConfig
+from dlrm.training.trainer import Trainer
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,9 @@ def outcome_of(
     changed = config_of(config, variant, steps)
     path = folder / f"run-{world.size}"
     try:
-        run = runner.create(path, "parity", changed, dataset, world)
-        loop.fit(changed, dataset, run, world=world)
-        lines = run.metrics() if world.first else []
+        trainer = Trainer.create(path, "parity", changed, dataset, world=world)
+        trainer.fit()
+        lines = trainer.run.metrics() if world.first else []
         outcome = Outcome(
             variant, tuple(line["loss"] for line in lines if line["event"] == "train")
         )

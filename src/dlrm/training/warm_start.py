@@ -65,12 +65,8 @@ def warm_start(source: Run, config: TrainConfig, schema: Schema, folder: Path) -
         for setting, old_value, value in _differences(name, then, now):
             problem = f"{setting} {_shown(old_value)}, not {_shown(value)}"
             raise ConfigError(f"{source.path} has {problem}: a run goes on as it is")
-    steps = checkpoint.steps(checkpoint.folder(source))
-    if not steps:
-        raise RunError(f"{source.path} has no checkpoint yet")
-    best = checkpoint.read_progress(checkpoint.folder(source), steps[-1])["best_step"]
+    step = checkpoint.best_step(source)
     (old, old_optimizer), (new, optimizer) = _alone(before, source.schema), _alone(config, schema)
-    step = steps[-1] if best is None else best
     checkpoint.load(checkpoint.folder(source), step, old, old_optimizer)
     try:
         rows = _rows(old, new, source.schema, schema)

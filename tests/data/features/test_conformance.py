@@ -20,10 +20,10 @@ from dlrm.errors import InputError
 from dlrm.metrics import sigmoid
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.run import Run
-from dlrm.training import runner
 from dlrm.training.config import TrainConfig
 from dlrm.training.evaluate import predict_split
 from dlrm.training.load import load_model
+from dlrm.training.trainer import Trainer
 
 from .tables import FORMATS, arrays, assert_equal, csv, parquet, prepare, table, with_schema
 
@@ -183,7 +183,7 @@ def trained(frame, tmp_path_factory) -> Path:
         max_steps=3,
         precision="fp32",
     )
-    runner.complete(folder / "run", "own", config, dataset, title="table")
+    Trainer.complete(folder / "run", "own", config, dataset, title="table")
     return folder
 
 

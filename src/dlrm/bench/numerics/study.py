@@ -39,10 +39,10 @@ from dlrm.planning.facts import memory_bytes
 from dlrm.planning.tables import contents
 from dlrm.schema import Schema
 from dlrm.terminal import human_bytes
-from dlrm.training import runner
 from dlrm.training.build import pooling
 from dlrm.training.config import TrainConfig
 from dlrm.training.evaluate import measured, predict_split
+from dlrm.training.trainer import Trainer
 
 SCORED_BATCH = 2048
 SCORED_ROWS = 32_768
@@ -220,10 +220,10 @@ class Study:
     def _trained(self, variant: Variant, seed: int, folder: Path) -> nn.Module:
         config = variant.config(self.config, seed)
         path = folder / f"{variant.name}-{seed}"
-        run = runner.create(path, self.recipe, config, self.dataset)
+        trainer = Trainer.create(path, self.recipe, config, self.dataset)
         try:
             with terminal.quiet():
-                return runner.fit(config, self.dataset, run)
+                return trainer.fit()
         finally:
             shutil.rmtree(path, ignore_errors=True)
 
