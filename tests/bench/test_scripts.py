@@ -10,9 +10,9 @@ import pytest
 from bench.scripts import SCRIPTS, script
 from dlrm.bench.arch import ARCHS
 from dlrm.bench.timer import Timing
-from dlrm.commands.flags import parse
-from dlrm.commands.recipe_flags import recipe_config, with_model
-from dlrm.commands.train import Arguments
+from dlrm.commands.flags import parse_with_config
+from dlrm.commands.run_config import recipe_config, with_model
+from dlrm.commands.train import train
 from dlrm.errors import ConfigError, DlrmError
 
 
@@ -97,7 +97,7 @@ def test_every_entry_of_the_accuracy_table_is_a_command_that_was_measured() -> N
         recipe, *flags = entry.words
         config = with_model(recipe_config(recipe, flags), flags)
         # A flag that there is not ends the program.
-        parse(Arguments, flags, "dlrm train", default=Arguments(config=config))
+        parse_with_config(train, config, flags, "dlrm train")
         assert entry.tolerance > 0
         rows = measured.pop(entry.name, [])
         if entry.name == "clicks, one DLRM":

@@ -1,18 +1,17 @@
 """`dlrm compare`: several models on the same rows, with several seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, Unpack
 
-import tyro
 from rich.console import Group, RenderableType
 
 from dlrm import recipes, terminal
-from dlrm.commands.flags import parse
+from dlrm.commands.flags import Folder, Names, parse_with_config
 from dlrm.commands.metric_columns import METRICS, shown
-from dlrm.commands.recipe_flags import recipe_config
-from dlrm.commands.run_config import run_config
+from dlrm.commands.run_config import Settings, recipe_config, run_config
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, MissingExtraError, RunError
 from dlrm.files import write_json
@@ -21,7 +20,6 @@ from dlrm.nn import precision
 from dlrm.reporting import comparison as page
 from dlrm.reporting.comparison import beside, conclusion
 from dlrm.run import Run
-from dlrm.schema import Task
 from dlrm.training import comparison
 from dlrm.training.comparison import Candidate, Comparison, check_models, of_runs
 from dlrm.training.config import TrainConfig, from_dict, to_dict
@@ -31,9 +29,7 @@ from dlrm.training.trainer import new_folder
 
 MODELS = ("lr", "fm", "deepfm", "dcn", "dcnv2", "dlrm")
 """What is compared where nothing else is said."""
-RECORD, RESULT = "comparison.json", "result.json"
-KEYS = ("recipe", "config", "data", "models", "seeds", "rates")
-"""What the record of a comparison holds."""
+RESULT = "result.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,160 +79,124 @@ class CompareResult:
         return Group(*lines)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Arguments:
+def compare(
+    recipe: Any = "demo",
+    config: TrainConfig | None = None,
+    *,
+    models: Names = MODELS,
+    seeds: int = 5,
+    rates: Sequence[float] = (0.3, 1.0, 3.0),
+    run: Folder = None,
+    resume: bool = False,
+    **settings: Unpack[Settings],
+) -> CompareResult:
     """Train several models on the same rows, with several seeds, and say which differ.
 
     The first word may name a recipe, as in `dlrm train`; its flags hold for every model that knows
-    them. Or give finished runs with --runs.
-    """
-
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
-    models: str = ",".join(MODELS)
-    """Names of models separated by commas; `trees` is LightGBM on the same rows."""
-    seeds: int = 5
-    """Runs of each model; fewer than four cannot show that two models differ."""
-    rates: tuple[float, ...] = (0.3, 1.0, 3.0)
-    """Factors of the recipe's learning rate that each model tries with the first seed; the best on
-    the validation rows stays."""
-    run: Path | None = None
-    """Folder of all the runs; a new one under `runs/` if not given."""
-    resume: bool = False
-    """Go on with `--run` where it was stopped, with the flags it was started with."""
-
-
-def main(words: list[str], prog: str) -> CompareResult:
-    """Parse `[RECIPE] [--FLAG VALUE ...]` or `--runs RUN RUN ...` and compare."""
-    if words[:1] == ["--runs"]:
-        return runs([Path(word) for word in words[1:]])
-    recipe, flags = recipes.first_word(words)
-    name = recipe or "demo"
-    arguments = parse(Arguments, flags, prog, default=Arguments(config=recipe_config(name, flags)))
-    if arguments.resume:
-        return _resume(arguments.run)
-    models = [word.strip() for word in arguments.models.split(",") if word.strip()]
-    return _start(name, arguments.config, models, arguments.seeds, arguments.rates, arguments.run)
-
-
-def compare(
-    recipe: Any = "demo",
-    *,
-    models: Sequence[str] = MODELS,
-    data: Any = None,
-    label: str | Sequence[str] = (),
-    positive: str | None = None,
-    task: Task | None = None,
-    weight: str | None = None,
-    time: str | None = None,
-    group: str | None = None,
-    schema: Path | str | None = None,
-    seeds: int = 5,
-    rates: Sequence[float] = (0.3, 1.0, 3.0),
-    run: Path | str | None = None,
-    resume: bool = False,
-) -> CompareResult:
-    """Train several models on the same rows, with several seeds, and say which differ.
+    them. Or give finished runs with `--runs`.
 
     Args:
         recipe: What all runs share: data of one's own, name of a recipe, `module:function`, or a
             whole config.
-        models: Names of models; `trees` is LightGBM.
-        data: As for `dlrm.train`, as what follows.
-        label: The column to predict, or several.
-        positive: What the label is for a click.
-        task: classification or regression.
-        weight: The column that says how much each row counts.
-        time: The column of times to divide the rows by.
-        group: A column of which each value is in one split only.
-        schema: A file that says what each column is.
-        seeds: Runs of each model.
-        rates: Factors of the recipe's learning rate that each model tries with the first seed.
-        run: Folder of all the runs; None makes one under `runs/`.
-        resume: Go on with `run` where it was stopped, with the arguments it was started with.
+        config: The whole config of the recipe, changed or not; None for the recipe's own.
+        models: Names of models separated by commas; `trees` is LightGBM on the same rows.
+        seeds: Runs of each model; fewer than four cannot show that two models differ.
+        rates: Factors of the recipe's learning rate that each model tries with the first seed; the
+            best on the validation rows stays.
+        run: Folder of all the runs; a new one under `runs/` if not given.
+        resume: Go on with `--run` where it was stopped, with the flags it was started with.
+        settings: What changes the recipe, as for `dlrm.train`.
 
     Raises:
         DlrmError: See `dlrm.errors`.
 
     """
-    folder = None if run is None else Path(run)
-    if resume:
-        return _resume(folder)
-    name, config = run_config(
-        recipe,
-        data=data,
-        label=label,
-        positive=positive,
-        task=task,
-        weight=weight,
-        time=time,
-        group=group,
-        schema=schema,
-    )
-    return _start(name, config, models, seeds, rates, folder)
-
-
-def runs(paths: list[Path]) -> CompareResult:
-    """Compare finished runs; those of one model and equal settings count as its seeds."""
-    if len(paths) < 2:
-        raise ConfigError("--runs needs at least two run directories")
-    return CompareResult(comparison=of_runs(paths), folder=None, report=None)
-
-
-def _start(
-    recipe: str,
-    config: TrainConfig,
-    models: Sequence[str],
-    seeds: int,
-    rates: Sequence[float],
-    folder: Path | None,
-) -> CompareResult:
-    if not models or seeds < 1 or not rates:
-        raise ConfigError("compare needs at least one model, one seed and one rate")
-    # Asked before the data are prepared, which may take long.
-    check_models(models)
-    folder = folder or new_folder("compare")
-    with Run.locked(folder):
-        Run.check_new(folder)
-        config = replace(config, precision=precision.resolve(config.precision))
-        dataset = open_data(config)
-        record = {
-            "recipe": recipe,
-            "config": to_dict(config),
-            "data": str(dataset.path.resolve()),
-            "models": list(models),
-            "seeds": seeds,
-            "rates": list(rates),
-        }
-        write_sealed(folder / RECORD, record)
-        return _compare(folder, record, dataset)
-
-
-def _resume(folder: Path | None) -> CompareResult:
-    if folder is None:
-        raise ConfigError("--resume needs the folder of the comparison: --run FOLDER")
-    if not (folder / RECORD).is_file():
-        raise RunError(f"{folder} is not a comparison: it has no {RECORD}")
-    record = read_json(folder / RECORD, RunError, keys=KEYS)
-    with Run.locked(folder):
-        return _compare(folder, record, Dataset.open(Path(record["data"])))
-
-
-def _compare(folder: Path, record: dict[str, Any], dataset: Dataset) -> CompareResult:
-    compared = comparison.compare(
-        folder,
-        record["recipe"],
-        from_dict(record["config"]),
-        dataset,
-        models=record["models"],
-        seeds=range(record["seeds"]),
-        factors=record["rates"],
-    )
-    write_json(folder / RESULT, compared.to_dict())
-    try:
-        report = page.write(folder, compared)
-    except MissingExtraError:
-        report = None
+    name = ""
+    if not resume:
+        name, config = run_config(recipe, config, **settings)
+        if not models or seeds < 1 or not rates:
+            raise ConfigError("compare needs at least one model, one seed and one rate")
+        # Asked before the data are prepared, which may take long.
+        check_models(models)
+    asked = {"recipe": name, "models": list(models), "seeds": seeds, "rates": list(rates)}
+    with recorded("compare", "comparison", run, None if resume else config, asked) as (
+        folder, record, shared, dataset,
+    ):  # fmt: skip
+        compared = comparison.compare(
+            folder,
+            record["recipe"],
+            shared,
+            dataset,
+            models=record["models"],
+            seeds=range(record["seeds"]),
+            factors=record["rates"],
+        )
+        write_json(folder / RESULT, compared.to_dict())
+        report = without_extra(lambda: page.write(folder, compared))
     return CompareResult(comparison=compared, folder=folder, report=report)
+
+
+def main(words: list[str], prog: str) -> CompareResult:
+    """Parse `[RECIPE] [--FLAG VALUE ...]` or `--runs RUN RUN ...` and compare."""
+    if words[:1] == ["--runs"]:
+        if len(words) < 3:
+            raise ConfigError("--runs needs at least two run directories")
+        compared = of_runs([Path(word) for word in words[1:]])
+        return CompareResult(comparison=compared, folder=None, report=None)
+    recipe, flags = recipes.first_word(words)
+    name = recipe or "demo"
+    config, given = parse_with_config(compare, recipe_config(name, flags), flags, prog)
+    return compare(name, config, **given)
+
+
+@contextmanager
+def recorded(
+    command: str,
+    what: str,
+    run: Path | str | None,
+    config: TrainConfig | None,
+    asked: Mapping[str, Any],
+) -> Iterator[tuple[Path, dict[str, Any], TrainConfig, Dataset]]:
+    """Lock a folder of runs within the block: a new one, or one that was stopped.
+
+    Args:
+        command: That compares runs; a new folder is called so.
+        what: What it makes, `comparison` or `experiment`; its record is called so.
+        run: The folder; None for a new one.
+        config: What all runs of a new folder share; None to go on with one.
+        asked: What else the record of a new folder says, JSON-ready.
+
+    Yields:
+        The folder, its record, the config that all runs share, and their data.
+
+    Raises:
+        ConfigError: There is no folder to go on with.
+        RunError: It is none of this command, or exists already, or another process works on it.
+
+    """
+    if config is None and run is None:
+        raise ConfigError(f"--resume needs the folder of the {what}: --run FOLDER")
+    folder = new_folder(command) if run is None else Path(run)
+    file = folder / f"{what}.json"
+    if config is None and not file.is_file():
+        article = "an" if what[0] == "e" else "a"
+        raise RunError(f"{folder} is not {article} {what}: it has no {file.name}")
+    with Run.locked(folder):
+        if config is not None:
+            Run.check_new(folder)
+            config = replace(config, precision=precision.resolve(config.precision))
+            data = str(open_data(config).path.resolve())
+            write_sealed(file, {**asked, "config": to_dict(config), "data": data})
+        record = read_json(file, RunError, keys=("config", "data", *asked))
+        yield folder, record, from_dict(record["config"]), Dataset.open(Path(record["data"]))
+
+
+def without_extra(draw: Callable[[], Path]) -> Path | None:
+    """Return the page that was drawn; None where the extra that draws is missing."""
+    try:
+        return draw()
+    except MissingExtraError:
+        return None
 
 
 def _cells(candidate: Candidate, metric: str) -> tuple[str, str]:

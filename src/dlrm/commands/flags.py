@@ -2,12 +2,14 @@
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from inspect import Parameter, Signature, signature
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
 from dlrm.commands.help import short_help, unknown_flag
 
@@ -15,7 +17,7 @@ T = TypeVar("T")
 
 Data = Annotated[
     Any,
-    tyro.constructors.PrimitiveConstructorSpec(
+    PrimitiveConstructorSpec(
         nargs=1,
         metavar="DATA",
         instance_from_str=lambda words: words[0],
@@ -24,6 +26,21 @@ Data = Annotated[
     ),
 ]
 """Data of a command: on the command line a word, in Python a path or a frame too."""
+
+Names = Annotated[
+    Sequence[str],
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="A,B,...",
+        instance_from_str=lambda words: [w.strip() for w in words[0].split(",") if w.strip()],
+        is_instance=lambda _: True,
+        str_from_instance=lambda names: [",".join(map(str, names))],
+    ),
+]
+"""Several names: on the command line one word with commas."""
+
+Folder = Annotated[Path | str | None, tyro.conf.arg(metavar="PATH")]
+"""A folder; None for one that the command names itself."""
 
 RUN = ("recipe", "name", "config", "data", "label", "schema", "model")
 """Parameters by which a call from Python says which run it is about."""
@@ -87,7 +104,7 @@ def parse_with_config(
     flags += [
         parameter.replace(annotation=hints[name], default=defaults.get(name, parameter.default))
         for name, parameter in signature(function).parameters.items()
-        if name not in RUN
+        if name not in RUN and parameter.kind is not Parameter.VAR_KEYWORD
     ]
 
     def given(**arguments: Any) -> dict[str, Any]:

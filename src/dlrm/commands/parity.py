@@ -14,7 +14,7 @@ import tyro
 from dlrm import optim, recipes, terminal
 from dlrm.commands.flags import parse, take_value
 from dlrm.commands.parity_result import ParityResult
-from dlrm.commands.recipe_flags import recipe_config, with_model
+from dlrm.commands.run_config import recipe_config, with_model
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, Interrupted, WorldError, unknown
 from dlrm.files import write_json

@@ -12,8 +12,7 @@ from dlrm.bench.arch import ARCHS, NUM_DENSE, SAMPLES
 from dlrm.bench.known import known
 from dlrm.commands.flags import parse_with_config, take_value
 from dlrm.commands.plan_result import PlanResult
-from dlrm.commands.recipe_flags import recipe_config, with_model
-from dlrm.commands.run_config import run_config
+from dlrm.commands.run_config import recipe_config, run_config, with_model
 from dlrm.data.resolve import resolve
 from dlrm.data.split import SPLITS
 from dlrm.data.store import Dataset

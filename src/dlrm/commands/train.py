@@ -1,95 +1,168 @@
 """`dlrm train`: from data to a trained, evaluated and reported model."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, Unpack
 
-import tyro
+from rich.console import Group, RenderableType
 
 from dlrm import recipes, reporting, terminal
-from dlrm.commands.flags import parse, take_value
-from dlrm.commands.recipe_flags import recipe_config, with_model
-from dlrm.commands.run_config import going_on, run_config
-from dlrm.commands.train_result import TrainResult, result_of
+from dlrm.commands.flags import Folder, parse_with_config, take_value
+from dlrm.commands.metric_columns import METRICS, known, of_labels, shown
+from dlrm.commands.run_config import Settings, going_on, recipe_config, run_config, with_model
 from dlrm.errors import ConfigError, Interrupted, MissingExtraError, WorldError
 from dlrm.parallel import launch_env
 from dlrm.parallel.launch import launch
-from dlrm.parallel.world import World
+from dlrm.parallel.launch_env import LaunchEnv
+from dlrm.reporting.run import next_words
 from dlrm.run import Run
-from dlrm.schema import Task
+from dlrm.training.build import world_of
 from dlrm.training.config import TrainConfig, from_dict
-from dlrm.training.device import resolve_device
+from dlrm.training.ensemble import mean_of_members, model_name
+from dlrm.training.evaluate import HELD_OUT
+from dlrm.training.load import TrainingStats, training_stats
 from dlrm.training.trainer import Trainer
+
+LEFT_OUT = ("gauc", "ece")
+"""Metrics that the table after a training has no room for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainResult:
+    """What a training run came to."""
+
+    run: Path
+    """The run directory."""
+    model: str
+    """Name of the model: `dlrm`, or `dlrm x 5` for an ensemble."""
+    evaluations: dict[str, dict[str, Any]]
+    """Split -> its `metrics`, and where known those of the `members`, the `optimum`, the
+    `trees` and the `baseline`; of several labels those of the first, and of each below `labels`."""
+    effort: TrainingStats
+    """What the training took; of an ensemble all members together."""
+    report: Path | None
+    """report.html; None without the extra that draws it."""
+
+    @property
+    def split(self) -> str | None:
+        """The split whose metrics stand for the run: test, or else validation."""
+        return next((name for name in ("test", "validation") if name in self.evaluations), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the results JSON-ready; metrics of the test split stand at the top."""
+        judged = self.evaluations[self.split] if self.split else {}
+        by_label = {name: _beside(label) for name, label in of_labels(judged) if name}
+        return {
+            "run": str(self.run),
+            "model": self.model,
+            "split": self.split,
+            **_beside(judged),
+            **({"labels": by_label} if by_label else {}),
+            "steps": self.effort.step,
+            "elapsed_s": self.effort.elapsed_s,
+            "samples_per_s": self.effort.samples_per_s,
+            "report": str(self.report) if self.report else None,
+        }
+
+    @property
+    def next_command(self) -> str:
+        """A command that uses the model."""
+        return shlex.join(next_words(Run(self.run)))
+
+    def __rich__(self) -> RenderableType:
+        lines: list[RenderableType] = [self._grid()] if self.evaluations else []
+        if not self.evaluations:
+            lines = ["No rows were held back, so nothing was measured: see --prepare.fractions"]
+        lines += self._undefined()
+        took = self.effort
+        lines.append(
+            f"{took.step:,} steps in {took.elapsed_s:.1f} s, {took.samples_per_s:,.0f} samples/s"
+        )
+        if self.report:
+            lines.append(f"Report: {self.report}")
+        else:
+            lines.append("No report.html: it needs pip install 'opendlrm[report]'")
+        return Group(*lines)
+
+    def _undefined(self) -> list[str]:
+        """Return why splits lack metrics."""
+        return [
+            f"{split}{f', {label}' if label else ''}: no AUC, because all "
+            f"{values['metrics']['samples']:,} rows have the same label"
+            for split, evaluation in self.evaluations.items()
+            for label, values in of_labels(evaluation)
+            if values["metrics"].get("auc", 0) is None
+        ]
+
+    def _grid(self) -> RenderableType:
+        """Return a table with rows for each split, of several labels a block for each of them."""
+        first = next(iter(self.evaluations.values()))
+        names = known(first["metrics"], *LEFT_OUT)
+        grid = terminal.table(None, "", *(METRICS[name] for name in names))
+        for label, _ in of_labels(first):
+            if label:
+                grid.add_row(label, style="bold")
+            for split, evaluation in self.evaluations.items():
+                mine = dict(of_labels(evaluation))[label]
+                for who, metrics in self._rows(split, mine, names).items():
+                    grid.add_row(who, *(shown(metrics.get(name)) for name in names))
+        return grid
+
+    def _rows(
+        self, split: str, evaluation: dict[str, Any], names: list[str]
+    ) -> dict[str, Mapping[str, float | None]]:
+        """Return the metrics of the model, and of what stands beside it, by name."""
+        members = evaluation["members"]
+        rows = {f"{split}: {self.model if members else 'model'}": evaluation["metrics"]}
+        if members:
+            rows["  each alone, mean"] = mean_of_members(members, names)
+        if baseline := evaluation["baseline"]:
+            rows[f"  baseline {baseline['name']}"] = baseline["metrics"]
+        if trees := evaluation.get("trees"):
+            rows["  LightGBM, its defaults"] = trees
+        if evaluation["optimum"]:
+            rows["  optimum"] = evaluation["optimum"]
+        return rows
+
+
+def _beside(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics of a model, and those of what stands beside it."""
+    return {
+        **evaluation.get("metrics", {}),
+        "members": evaluation.get("members"),
+        "optimum": evaluation.get("optimum"),
+        "baseline": (evaluation.get("baseline") or {}).get("metrics"),
+        "trees": evaluation.get("trees"),
+    }
+
+
+def result_of(run: Run) -> TrainResult:
+    """Return what a finished run came to."""
+    known = {split: run.evaluation(split) for split in HELD_OUT}
+    report = run.path / "report.html"
+    return TrainResult(
+        run=run.path,
+        model=model_name(from_dict(run.config)),
+        evaluations={
+            split: evaluation for split, evaluation in known.items() if evaluation is not None
+        },
+        effort=training_stats(run),
+        report=report if report.is_file() else None,
+    )
 
 
 def train(
     recipe: Any = "demo",
+    config: TrainConfig | None = None,
     *,
-    data: Any = None,
-    label: str | Sequence[str] = (),
-    positive: str | None = None,
-    task: Task | None = None,
-    weight: str | None = None,
-    time: str | None = None,
-    group: str | None = None,
-    schema: Path | str | None = None,
-    model: str | None = None,
-    from_run: Path | str | None = None,
-    run: Path | str | None = None,
+    run: Folder = None,
     resume: bool = False,
+    procs: int = 1,
+    **settings: Unpack[Settings],
 ) -> TrainResult:
-    """Train a model, evaluate its best checkpoint and write the report.
-
-    Started by torchrun, on all of its processes together.
-
-    Args:
-        recipe: Data of one's own, a path or a frame of pandas or Polars; name of a recipe,
-            `module:function`, or a whole config. A resumed run keeps its own.
-        data: Data for a recipe, a path or a frame.
-        label: The column to predict, or several.
-        positive: The label that counts as positive, see `dlrm.data.options.PrepareConfig`.
-        task: classification or regression.
-        weight: The column that says how much each row counts.
-        time: The column of times to divide the rows by.
-        group: A column of which each value is in one split only.
-        schema: A file that says what each column is.
-        model: Another model than the recipe's.
-        from_run: A run to go on from with new rows, in place of a recipe.
-        run: The run directory; None makes one under `runs/`.
-        resume: Go on with the run from its newest checkpoint.
-
-    Raises:
-        DlrmError: See `dlrm.errors`.
-
-    """
-    if resume:
-        if run is None:
-            raise ConfigError("resume needs the run directory")
-        with _world(from_dict(Run.open(run, check=False).config)) as world:
-            return _finish(Trainer.resume(run, world=world))
-    name, config = run_config(
-        recipe,
-        data=data,
-        label=label,
-        positive=positive,
-        task=task,
-        weight=weight,
-        time=time,
-        group=group,
-        schema=schema,
-        model=model,
-        from_run=from_run,
-    )
-    with _world(config) as world:
-        path = None if run is None else Path(run)
-        return _finish(Trainer.start(name, config, path, world=world))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Arguments:
     """Train a model, evaluate its best checkpoint and write the report.
 
     The first word may name a table of your own (CSV, TSV, Parquet, libsvm; a path, a pattern, or a
@@ -98,17 +171,42 @@ class Arguments:
     criteo-kaggle, criteo-terabyte, or module:function for one of your own. `--model NAME` trains
     another model than the recipe's, or module:Class one of your own, with its own flags: `--model
     dcn --help` lists them.
-    """
 
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
-    run: Path | None = None
-    """The run directory; a new one under `runs/` if not given."""
-    resume: bool = False
-    """Go on with `--run` from its newest checkpoint, with the config it was started with, on as
-    many processes as `--procs` says now."""
-    procs: int = 1
-    """Processes on this machine that share the tables and the samples of each batch. On several
-    machines: torchrun ... -m dlrm train."""
+    Args:
+        recipe: Data of one's own, a path or a frame of pandas or Polars; name of a recipe,
+            `module:function`, or a whole config. A resumed run keeps its own.
+        config: The whole config of the recipe, changed or not; None for the recipe's own.
+        run: The run directory; a new one under `runs/` if not given.
+        resume: Go on with `--run` from its newest checkpoint, with the config it was started with,
+            on as many processes as `--procs` says now.
+        procs: Processes on this machine that share the tables and the samples of each batch. On
+            several machines: torchrun ... -m dlrm train.
+        settings: What changes the recipe: `data`, `label`, `model`, ...; see
+            `dlrm.commands.run_config.Settings`.
+
+    Raises:
+        DlrmError: See `dlrm.errors`.
+
+    """
+    if procs < 1:
+        raise ConfigError(f"--procs is {procs}: at least 1 process is needed")
+    if not resume:
+        name, config = run_config(recipe, config, **settings)
+        path = None if run is None else Path(run)
+        if procs > 1:
+            return _launch(procs, Trainer.start(name, config, path, procs=procs).run)
+        with world_of(config) as world:
+            return _finish(Trainer.start(name, config, path, world=world))
+    if run is None:
+        raise ConfigError("resume needs the run directory")
+    opened = Run.open(run, check=False)
+    before = from_dict(opened.config)
+    if procs > 1:
+        changed = {} if config is None else {"device": config.device}
+        changed |= {} if config is None or config.data == before.data else {"data": config.data}
+        return _launch(procs, opened, *(f"--{name}={value}" for name, value in changed.items()))
+    with world_of(before) as world:
+        return _finish(Trainer.resume(run, config, world=world))
 
 
 def main(words: list[str], prog: str) -> TrainResult | None:
@@ -125,65 +223,36 @@ def main(words: list[str], prog: str) -> TrainResult | None:
         # The launcher has started all processes anew after one was lost.
         flags += ["--resume"] if "--run" in flags else ["--resume", "--run", str(restarted)]
         again = True
-    if again and recipe and Run.begun(_run_flag(flags)) == {}:
+    path = take_value(list(flags), "--run")
+    if again and path is None:
+        raise ConfigError("--resume needs the run directory: --run RUN")
+    if again and recipe and path and Run.begun(Path(path)) == {}:
         # It was killed before it had written anything: these words start it.
         flags, again = [flag for flag in flags if flag != "--resume"], False
-    resumed = Run.open(_run_flag(flags), check=False) if again else None
-    if resumed and recipe not in (None, resumed.recipe):
-        raise ConfigError(f"{resumed.path} was started with the recipe {resumed.recipe}")
-    if resumed:
-        config = from_dict(resumed.config)
-        defaults = _without_lists(config, flags)
-        model = take_value(flags, "--model")
-        if model and model != config.model.name:
-            raise ConfigError(
-                f"the run was started with the model {config.model.name}, not {model}"
-            )
+    if again and path:
+        config = _resumed(Run.open(path, check=False), recipe, flags)
     else:
         origin = take_value(list(flags), "--from")
         name, config = (name, recipe_config(name, flags)) if origin is None else going_on(origin)
-        config = defaults = with_model(config, flags)
-    arguments = parse(Arguments, flags, prog, default=Arguments(config=defaults))
-    procs = arguments.procs
-    if procs < 1:
-        raise ConfigError(f"--procs is {procs}: at least 1 process is needed")
-    if not resumed:
-        if procs > 1:
-            started = Trainer.start(name, arguments.config, arguments.run, procs=procs)
-            return _launch(procs, started.run)
-        with _world(arguments.config) as world:
-            result = _finish(Trainer.start(name, arguments.config, arguments.run, world=world))
-            return result if world.first and not launch_env.by_us() else None
-    for field in fields(TrainConfig):
-        # The data may have moved, and so may the model; anything else would make another run of it.
-        before, now = getattr(config, field.name), getattr(arguments.config, field.name)
-        if before != now and field.name not in ("data", "device"):
-            raise ConfigError(
-                f"{resumed.path} was started with {field.name} {before}, and a resumed run keeps "
-                f"its config: leave the flag out, or start a new --run"
-            )
-    moved = arguments.config.data != config.data
-    data = arguments.config.data if moved else None
-    if procs > 1:
-        moved_to = [] if data is None else ["--data", data]
-        return _launch(procs, resumed, "--device", arguments.config.device, *moved_to)
-    with _world(config) as world:
-        device = arguments.config.device
-        trainer = Trainer.resume(resumed.path, world=world, data=data, device=device)
-        result = _finish(trainer)
-        return result if world.first and not launch_env.by_us() else None
+        config = with_model(config, flags)
+    config, given = parse_with_config(train, config, flags, prog)
+    result = train(name, config, **given)
+    env = LaunchEnv.read()
+    return None if launch_env.by_us() or (env and env.rank) else result
 
 
-def _world(config: TrainConfig) -> World:
-    """Return the processes that were started together with this one."""
-    world = World.from_environment(
-        config.parallel.backend,
-        config.parallel.timeout_s,
-        device=partial(resolve_device, config.device),
-    )
-    if not world.first:
-        terminal.silence()
-    return world
+def _resumed(run: Run, recipe: str | None, flags: list[str]) -> TrainConfig:
+    """Return the config of a run that flags may say again, and take `--model` away from them."""
+    if recipe not in (None, run.recipe):
+        raise ConfigError(f"{run.path} was started with the recipe {run.recipe}")
+    config = from_dict(run.config)
+    model = take_value(flags, "--model")
+    if model and model != config.model.name:
+        raise ConfigError(f"the run was started with the model {config.model.name}, not {model}")
+    # Flags add to these lists, and what is told again counts once.
+    names = {flag.partition("=")[0].removeprefix("--").removeprefix("prepare.") for flag in flags}
+    again: dict[str, Any] = {n: () for n in ("label", "category", "missing") if n in names}
+    return replace(config, prepare=replace(config.prepare, **again))
 
 
 def _launch(procs: int, run: Run, *flags: str) -> TrainResult:
@@ -197,19 +266,6 @@ def _launch(procs: int, run: Run, *flags: str) -> TrainResult:
         again = f"; go on with: dlrm train --run {run.path} --resume --procs {procs}"
         raise WorldError(f"the run has ended{again if saved else ''}")
     return result_of(run)
-
-
-def _without_lists(config: TrainConfig, flags: Sequence[str]) -> TrainConfig:
-    """Empty the lists that flags add to, so that what a resumed run is told again counts once."""
-    names = {flag.partition("=")[0].removeprefix("--").removeprefix("prepare.") for flag in flags}
-    given = {name: () for name in ("label", "category", "missing") if name in names}
-    return replace(config, prepare=replace(config.prepare, **given))
-
-
-def _run_flag(flags: list[str]) -> Path:
-    if path := take_value(list(flags), "--run"):
-        return Path(path)
-    raise ConfigError("--resume needs the run directory: --run RUN")
 
 
 def _finish(trainer: Trainer) -> TrainResult:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from dlrm import terminal
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError
 from dlrm.models.standardized import Standardized
@@ -43,6 +44,16 @@ class Built:
     """`forward(batch) -> logits (b, K)`, of the samples of this process."""
     plan: Plan | None
     """Where the tables are; None on one process."""
+
+
+def world_of(config: TrainConfig) -> World:
+    """Return the processes that were started together with this one, of which the first speaks."""
+    backend, timeout_s = config.parallel.backend, config.parallel.timeout_s
+    device = partial(resolve_device, config.device)
+    world = World.from_environment(backend, timeout_s, device=device)
+    if not world.first:
+        terminal.silence()
+    return world
 
 
 def build(

@@ -8,7 +8,7 @@ evaluations = trainer.finish()                 trained, measured, beside its bas
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from functools import partial
 from itertools import count
@@ -32,7 +32,7 @@ from dlrm.run import Run
 from dlrm.training import checkpoint, ensemble
 from dlrm.training.build import plan_of, pooling
 from dlrm.training.config import TrainConfig, from_dict, to_dict
-from dlrm.training.device import DeviceName, resolve_device
+from dlrm.training.device import resolve_device
 from dlrm.training.environment import environment
 from dlrm.training.evaluate import HELD_OUT, Evaluations, evaluate_run
 from dlrm.training.growth import warnings_of
@@ -113,41 +113,42 @@ class Trainer:
 
     @classmethod
     def resume(
-        cls,
-        path: Path | str,
-        *,
-        world: World = ALONE,
-        data: str | None = None,
-        device: DeviceName | None = None,
+        cls, path: Path | str, config: TrainConfig | None = None, *, world: World = ALONE
     ) -> "Trainer":
         """Open a run directory to go on with it, with the config that it was started with.
 
         Args:
             path: Of the directory; one whose making was interrupted is made to its end.
+            config: The run's own, but for its device and for where its data are now; None for the
+                run's own.
             world: The processes of the run, as many as have trained it or not.
-            data: Where its data are now; None for where they were.
-            device: Another device than before.
 
         Raises:
             RunError: There is no such run, or its data have another schema now.
-            ConfigError: A batch has too few samples for so many processes.
+            ConfigError: A setting is not the run's, or a batch has too few samples for so many
+                processes.
 
         """
         if world.first and (begun := Run.begun(Path(path))):
             with Run.locked(Path(path)):
-                config = from_dict(begun["config"])
-                cls.create(Path(path), begun["recipe"], config, open_data(config))
+                made_of = from_dict(begun["config"])
+                cls.create(Path(path), begun["recipe"], made_of, open_data(made_of))
         world.barrier()
         run = Run.open(path, silent=not world.first)
-        config = from_dict(run.config)
-        if device is not None:
-            config = replace(config, device=device)
+        before = from_dict(run.config)
+        config = config or before
+        for field in fields(TrainConfig):
+            then, now = getattr(before, field.name), getattr(config, field.name)
+            if then != now and field.name not in ("data", "device"):
+                raise ConfigError(
+                    f"{run.path} was started with {field.name} {then}, and a resumed run keeps "
+                    f"its config: leave the flag out, or start a new --run"
+                )
         check_batch(config, world.size)
         # Where the data lie, not what the flag said: the working directory may be another one.
-        there = Path(run.dataset["path"])
+        there, moved = Path(run.dataset["path"]), config.data != before.data
         dataset = rank_zero_first(
-            world,
-            lambda: Dataset.open(there) if data is None else open_data(replace(config, data=data)),
+            world, lambda: open_data(config) if moved else Dataset.open(there)
         )
         world.assert_same({**_flat(to_dict(config)), **meaning(dataset)})
         if difference := run.schema.difference(dataset.schema):

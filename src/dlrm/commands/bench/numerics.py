@@ -21,7 +21,7 @@ from dlrm.bench.numerics.variants import Variant, chosen
 from dlrm.bench.numerics.verdict import NEUTRAL, conclusion
 from dlrm.bench.watch import Watch
 from dlrm.commands.flags import parse_with_config
-from dlrm.commands.recipe_flags import with_model
+from dlrm.commands.run_config import with_model
 from dlrm.data.options import PrepareConfig
 from dlrm.data.resolve import CACHE, resolve
 from dlrm.errors import Interrupted

@@ -17,7 +17,7 @@ from dlrm.bench.known import known
 from dlrm.bench.step import StepMeasured
 from dlrm.bench.subject import Subject
 from dlrm.commands.flags import parse_with_config
-from dlrm.commands.recipe_flags import with_model
+from dlrm.commands.run_config import with_model
 from dlrm.data.resolve import resolve
 from dlrm.errors import ConfigError, unknown
 from dlrm.nn import precision
