@@ -10,13 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlrm.cli import main
-from dlrm.commands import parity as command
-from dlrm.commands.parity import default
-from dlrm.commands.parity_result import ParityResult
+from dlrm.commands.parity import ParityResult, default
 from dlrm.parallel.launch_env import BY_US
 from dlrm.reporting.page import render
 from dlrm.reporting.parity import conclusion, page
 from dlrm.terminal import out
+from dlrm.training import parity
 from dlrm.training.config import TrainConfig
 from dlrm.training.parity import Parity
 from dlrm.training.variant import Outcome, Variant
@@ -70,11 +69,11 @@ def test_two_processes_learn_what_one_does(clicks, workdir, capsys):
 
 
 def test_what_rounding_does_not_explain_fails(clicks, workdir, monkeypatch, capsys):
-    def off(folder: Path, config: TrainConfig, ways: list[Variant], *_: Any) -> list[Outcome]:
+    def off(config: TrainConfig, ways: list[Variant], *_: Any) -> list[Outcome]:
         return [Outcome(way, (0.0,) * 24) for way in ways]
 
-    monkeypatch.setattr(command, "_launch", off)
-    monkeypatch.setattr(command, "ORDERS", (1, 1))
+    monkeypatch.setattr(parity, "launched", off)
+    monkeypatch.setattr(parity, "ORDERS", (1, 1))
     words = ["parity", "--data", str(clicks.path), "--procs", "2", "--steps", "24", "--json"]
     words += ["--sharding", "table", "--optim", "sgd", "--optim.warmup-steps", "0"]
     assert main(words) == 1
@@ -198,12 +197,12 @@ def test_a_loss_that_leaps_and_comes_back_has_not_diverged():
 def test_each_optimizer_has_a_rate_that_suits_it(clicks, workdir, monkeypatch):
     tried = []
 
-    def launch(folder, config, ways, steps, dataset):
+    def launch(config, ways, *_):
         tried.extend(ways)
         return [Outcome(way, ONE) for way in ways]
 
-    monkeypatch.setattr(command, "_launch", launch)
-    monkeypatch.setattr(command, "_alone", lambda *_: ONE)
+    monkeypatch.setattr(parity, "launched", launch)
+    monkeypatch.setattr(parity, "alone", lambda *_: ONE)
     words = ["parity", "criteo-kaggle", "--data", str(clicks.path), "--procs", "1,2"]
     words += ["--sharding", "row", "--optim", "sgd,adagrad,adam"]
     assert main(words) == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from dlrm.parallel.config import ParallelConfig
 from dlrm.parallel.world import World
 from dlrm.training.config import TrainConfig
 from dlrm.training.parity import Parity
-from dlrm.training.variant import Outcome, Variant, outcome_of, to_dict
+from dlrm.training.variant import Outcome, Variant, outcome_of
 
 from .ranks import Ranks
 
@@ -27,7 +27,8 @@ def trained(
     world: World, config: TrainConfig, data: str, folder: str, ways: list[Variant]
 ) -> list[dict[str, Any]]:
     dataset = Dataset.open(Path(data))
-    return to_dict([outcome_of(config, w, STEPS, dataset, Path(folder), world) for w in ways])
+    outcomes = (outcome_of(config, w, STEPS, dataset, Path(folder), world) for w in ways)
+    return [asdict(outcome) for outcome in outcomes]
 
 
 def compared(ranks: Ranks, config: TrainConfig, clicks: Dataset, folder: Path) -> Parity:

@@ -39,6 +39,21 @@ Names = Annotated[
 ]
 """Several names: on the command line one word with commas."""
 
+Counts = Annotated[
+    Sequence[int],
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="N,N,...",
+        # What is no number is none that a command takes: it says so.
+        instance_from_str=lambda words: [
+            int(word) if word.strip().isdecimal() else 0 for word in words[0].split(",")
+        ],
+        is_instance=lambda _: True,
+        str_from_instance=lambda counts: [",".join(map(str, counts))],
+    ),
+]
+"""Several whole numbers: on the command line one word with commas."""
+
 Folder = Annotated[Path | str | None, tyro.conf.arg(metavar="PATH")]
 """A folder; None for one that the command names itself."""
 

@@ -8,13 +8,19 @@ rounding is told from an error: see `Parity.verdict`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, replace
+from itertools import accumulate, islice
 from math import isfinite
+from pathlib import Path
 from typing import Literal
 
+from dlrm import optim
+from dlrm.data.store import Dataset
+from dlrm.parallel.config import Engine
+from dlrm.planning.placement import Sharding
 from dlrm.training.config import TrainConfig
-from dlrm.training.variant import Outcome
+from dlrm.training.reordered import config_of
+from dlrm.training.variant import Outcome, Variant, alone, launched
 
 Verdict = Literal["equal", "rounding", "different", "diverged", "refused"]
 Losses = tuple[float, ...]
@@ -25,6 +31,9 @@ elsewhere. Adagrad's first steps may leap as far, and come back."""
 SIZE, SOON = 10.0, 0.5
 """Rounding is in each step at most so many times as large as any reordered training has been by
 then, where its steps are counted from here to step / SOON."""
+ORDERS = (8, 24)
+"""In which one process takes the samples of its batches, where losses are off: in each step that
+rounding can turn, most likely one of the first turns it too. Where they do not, so many follow."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,3 +131,71 @@ class Parity:
 
     def _off(self, optimizer: str, losses: Sequence[float]) -> list[float]:
         return [abs(a - b) for a, b in zip(losses, self.alone[optimizer], strict=True)]
+
+
+def compare(
+    recipe: str,
+    config: TrainConfig,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    procs: Sequence[int],
+    steps: int,
+    shardings: Sequence[Sharding],
+    optimizers: Sequence[str],
+    engines: Sequence[Engine],
+    tolerance: float,
+    lr: float | None,
+) -> Parity:
+    """Train on one process and on several, and where losses are off in other orders, too.
+
+    Args:
+        recipe: Name of the recipe.
+        config: Of the recipe.
+        dataset: What is learned.
+        folder: Where run directories may lie meanwhile.
+        procs: Numbers of processes; with 1, other engines are tried on one process too.
+        steps: Of each training.
+        shardings: How tables are spread.
+        optimizers: Which.
+        engines: Which.
+        tolerance: Largest difference of a loss that counts as equal.
+        lr: Learning rate of every optimizer; None for the recipe's with its own optimizer, and one
+            that suits each other.
+
+    """
+
+    def rate(optimizer: str) -> float:
+        if lr is not None:
+            return lr
+        own = config.optim.lr
+        return own if optimizer == config.optim.name else optim.RATES.get(optimizer, own)
+
+    plain = {name: Variant(name, lr=rate(name)) for name in optimizers}
+    losses = {name: alone(config, way, steps, dataset, folder) for name, way in plain.items()}
+    outcomes: list[Outcome] = []
+    for world in sorted({*procs} - ({1} if "torchrec" not in engines else set())):
+        # The tables of another engine are other ones on one process too.
+        ways = [
+            Variant(optimizer, engine, sharding, world, plain[optimizer].lr)
+            for optimizer in optimizers
+            for engine in (engines if world > 1 else ("torchrec",))
+            for sharding in (shardings if world > 1 else ("auto",))
+        ]
+        outcomes += launched(config, ways, steps, dataset, folder)
+    parity = Parity(
+        recipe=recipe, config=config, steps=steps, tolerance=tolerance, alone=losses, reordered={},
+        outcomes=tuple(outcomes),
+    )  # fmt: skip
+    seeds = iter(range(sum(ORDERS)))
+    for more in ORDERS:
+        off = {outcome.variant.optimizer for outcome in parity.with_verdict("different")}
+        others = [
+            replace(config, model=config_of(config.model, seed)) for seed in islice(seeds, more)
+        ]
+        for optimizer in off:
+            parity.reordered[optimizer] = (
+                *parity.reordered.get(optimizer, ()),
+                *(alone(other, plain[optimizer], steps, dataset, folder) for other in others),
+            )
+    return parity

@@ -4,19 +4,26 @@ Each is a training as `dlrm train` does it, by the same loop, into a run directo
 thrown away.
 """
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from dlrm import terminal
 from dlrm.data.store import Dataset
-from dlrm.errors import ConfigError, Interrupted
+from dlrm.errors import ConfigError, Interrupted, WorldError
+from dlrm.files import write_json
 from dlrm.parallel.config import Engine
-from dlrm.parallel.world import World
+from dlrm.parallel.launch import launch
+from dlrm.parallel.world import ALONE, World
 from dlrm.planning.placement import Sharding
-from dlrm.training.config import TrainConfig
+from dlrm.training.build import world_of
+from dlrm.training.config import TrainConfig, from_dict, to_dict
 from dlrm.training.trainer import Trainer
+
+WORK = "work.json"
+"""Says to the processes that are started what they train."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +107,65 @@ def outcome_of(
     return outcome
 
 
-def to_dict(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Return outcomes JSON-ready."""
-    return [asdict(outcome) for outcome in outcomes]
+def alone(
+    config: TrainConfig, variant: Variant, steps: int, dataset: Dataset, folder: Path
+) -> tuple[float, ...]:
+    """Return the losses of one process, this one; arguments as for `outcome_of`.
+
+    Raises:
+        ConfigError: It cannot be trained so.
+
+    """
+    with terminal.quiet():
+        outcome = outcome_of(config, variant, steps, dataset, folder, ALONE)
+    if outcome.refused is not None:
+        raise ConfigError(outcome.refused)
+    return outcome.losses
 
 
-def from_dict(rows: Sequence[dict[str, Any]]) -> list[Outcome]:
-    """Rebuild what `to_dict` returned."""
+def launched(
+    config: TrainConfig, variants: Sequence[Variant], steps: int, dataset: Dataset, folder: Path
+) -> list[Outcome]:
+    """Train variants on one number of processes, which are started once for all of them.
+
+    Each process is `dlrm parity FOLDER`, which calls `train_all`.
+
+    Raises:
+        Interrupted: The user stopped them.
+        WorldError: One of the processes has failed.
+
+    """
+    procs = variants[0].procs
+    work = {
+        "config": to_dict(config),
+        "variants": [asdict(variant) for variant in variants],
+        "steps": steps,
+        "dataset": str(dataset.path.resolve()),
+    }
+    write_json(folder / WORK, work)
+    status = launch(procs, ["parity", str(folder)])
+    if status == 130:
+        raise Interrupted("")
+    if status:
+        raise WorldError(f"the training on {procs} processes has failed")
+    rows = json.loads((folder / f"{procs}.json").read_text())
     return [
-        Outcome(Variant(**row["variant"]), tuple(row["losses"]), row["refused"]) for row in rows
+        Outcome(variant, tuple(row["losses"]), row["refused"])
+        for variant, row in zip(variants, rows, strict=True)
     ]
+
+
+def train_all(folder: Path) -> None:
+    """Train what `launched` asked for, as one of its processes."""
+    work = json.loads((folder / WORK).read_text())
+    config, dataset = from_dict(work["config"]), Dataset.open(Path(work["dataset"]))
+    variants = [Variant(**variant) for variant in work["variants"]]
+    with world_of(config) as world:
+        outcomes = []
+        with terminal.progress() as bar:
+            for variant in bar.track(variants, description=f"{world.size} processes"):
+                with terminal.quiet():
+                    outcome = outcome_of(config, variant, work["steps"], dataset, folder, world)
+                outcomes.append(asdict(outcome))
+        if world.first:
+            write_json(folder / f"{world.size}.json", outcomes)
