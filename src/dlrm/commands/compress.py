@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from dlrm import terminal
-from dlrm.data.store import Dataset
-from dlrm.errors import ConfigError, DatasetError, MissingExtraError, RunError, unknown
+from dlrm.commands.compare import without_extra
+from dlrm.errors import ConfigError, unknown
 from dlrm.files import write_json
 from dlrm.nn.tables import tables_of
 from dlrm.reporting import compression as page
@@ -18,6 +18,7 @@ from dlrm.run import Run
 from dlrm.training.compression import METHODS, PRECISIONS, Sweep, sweep, variants
 from dlrm.training.config import from_dict
 from dlrm.training.ensemble import model_name
+from dlrm.training.run_data import split_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,12 +120,7 @@ def compress(
             raise unknown("method", method, METHODS)
     if train and not methods:
         raise ConfigError(f"--train needs methods: {', '.join(METHODS)}")
-    dataset = Dataset.open(Path(data if data is not None else opened.dataset["path"]))
-    if difference := opened.schema.difference(dataset.schema):
-        raise RunError(f"{run} was trained on another schema than {dataset.path}: {difference}")
-    rows = dataset.split(split)
-    if not len(rows):
-        raise DatasetError(f"{dataset.path}: the split {split} has no rows")
+    dataset, rows = split_of(opened, data, split)
     trained = list(variants(tables_of(config.model), methods, collisions, temperatures))
     bar = terminal.progress()
     task = bar.add_task("measuring", total=1 + len(PRECISIONS))
@@ -149,14 +145,7 @@ def compress(
         split=split,
         samples=len(rows),
         sweep=swept,
-        report=_report(opened.path, swept, about),
+        report=without_extra(lambda: page.write(opened.path, swept, about)),
     )
     write_json(opened.path / "compress.json", result.to_dict())
     return result
-
-
-def _report(run: Path, swept: Sweep, about: str) -> Path | None:
-    try:
-        return page.write(run, swept, about)
-    except MissingExtraError:
-        return None

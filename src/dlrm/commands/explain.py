@@ -1,18 +1,21 @@
 """`dlrm explain`: which columns matter to a trained model, over many rows and in single ones."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import tyro
 from numpy.typing import NDArray
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 from dlrm import terminal
-from dlrm.commands.evaluate import whole
-from dlrm.commands.explain_result import ExplainResult
 from dlrm.commands.flags import Data
+from dlrm.commands.metric_columns import METRICS
 from dlrm.data.encoded import Encoded
 from dlrm.data.features.features import Features
 from dlrm.data.raw_columns import rows_of
@@ -21,17 +24,101 @@ from dlrm.data.scoring import FileRows, encode_pieces
 from dlrm.data.sources.frame import is_frame
 from dlrm.data.sources.source import OnBadRow
 from dlrm.data.store import MANIFEST_FILE, Dataset, Split
-from dlrm.errors import ConfigError, DatasetError, RunError
+from dlrm.errors import ConfigError, DatasetError
 from dlrm.run import Run
 from dlrm.schema import Schema
 from dlrm.training.config import from_dict
 from dlrm.training.device import DeviceName
 from dlrm.training.ensemble import model_name
-from dlrm.training.importance import REPEATS, ROWS, SAMPLES, importance, row_effects
+from dlrm.training.importance import (
+    REPEATS,
+    ROWS,
+    SAMPLES,
+    Importance,
+    importance,
+    row_effects,
+)
 from dlrm.training.predictor import Predictor
+from dlrm.training.run_data import raw_rows, split_of
 
+SHOWN = 50
+"""Columns that a table lists."""
 Block = tuple[Split | Encoded | None, NDArray[np.bool_]]
 """The good ones of some rows, and which of these they are."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExplainResult:
+    """Which columns matter."""
+
+    run: Path
+    model: str
+    """Name of the model: `dlrm`, or `dlrm x 5` for an ensemble."""
+    data: str
+    split: str | None
+    """Split of a prepared dataset; None for raw rows."""
+    measured: Importance | None
+    """Over many rows; None where single ones were asked for."""
+    rows: list[dict[str, Any]]
+    """Single rows: the number of each as `row`, and below `labels` its effects, see
+    `dlrm.training.importance.row_effects`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the results JSON-ready."""
+        about = {"run": str(self.run), "model": self.model, "data": self.data, "split": self.split}
+        return about | (self.measured.to_dict() if self.measured else {"explained": self.rows})
+
+    def __rich__(self) -> RenderableType:
+        where = self.data if self.split is None else f"{self.data}, {self.split} rows"
+        lines: list[RenderableType] = [Text(f"{self.run} ({self.model}) on {where}")]
+        if self.measured:
+            several = len(self.measured.labels) > 1
+            for name, columns in self.measured.labels.items():
+                lines.append(_importance(name if several else None, columns))
+            lines.append(
+                "By how much each metric is worse where a column's values are exchanged among "
+                f"{self.measured.rows:,} rows."
+            )
+            listed = len(next(iter(self.measured.labels.values())))
+            if listed > SHOWN:
+                lines.append(f"{listed - SHOWN:,} columns that matter less: see --json")
+        for row in self.rows:
+            for name, effects in row["labels"].items():
+                label = f", {name}" if len(row["labels"]) > 1 else ""
+                title = f"row {row['row']}{label}: score {effects['score']:.4f}"
+                lines.append(_effects(title, effects["columns"]))
+        if self.rows:
+            lines.append(
+                "By how much the score lies above its mean with the values of other rows; 90% of "
+                "the differences lie between the two ends."
+            )
+        return Group(*lines)
+
+
+def _importance(label: str | None, columns: Sequence[Mapping[str, Any]]) -> Table:
+    metrics = [name for name in METRICS if columns and name in columns[0]]
+    heads = [head for name in metrics for head in (METRICS[name], "95% interval")]
+    grid = terminal.table(label, "column", *heads)
+    for values in columns[:SHOWN]:
+        cells = [cell for name in metrics for cell in _cells(values, name, f"{name}_")]
+        grid.add_row(str(values["column"]), *cells)
+    return grid
+
+
+def _effects(title: str, columns: Sequence[Mapping[str, Any]]) -> Table:
+    grid = terminal.table(title, "column", "value", "effect", "90% between")
+    for values in columns[:SHOWN]:
+        value = "-" if values["value"] is None else str(values["value"])
+        grid.add_row(str(values["column"]), value, *_cells(values, "effect", ""))
+    return grid
+
+
+def _cells(values: Mapping[str, Any], name: str, prefix: str) -> tuple[str, str]:
+    """Return a change and its ends as tables show them."""
+    if values[name] is None:
+        return "-", ""
+    ends = f"{values[f'{prefix}low']:+.4f} to {values[f'{prefix}high']:+.4f}"
+    return f"{values[name]:+.4f}", ends
 
 
 def explain(
@@ -84,7 +171,9 @@ def explain(
     raw = data is not None and (is_frame(data) or not (Path(data) / MANIFEST_FILE).is_file())
     if row:
         blocks = (
-            _blocks(data, features, bad_rows) if raw else _all_good([_split(opened, data, split)])
+            _blocks(data, features, bad_rows)
+            if raw
+            else _all_good([split_of(opened, data, split)[1]])
         )
         asked, first = _asked(blocks, row, features.schema)
         others = _others(opened, first, features.schema)
@@ -94,9 +183,9 @@ def explain(
         ]
     else:
         source = (
-            whole(data, opened, features, bad_rows).split("test")
+            raw_rows(data, opened, features, bad_rows).split("test")
             if raw
-            else _split(opened, data, split)
+            else split_of(opened, data, split)[1]
         )
         with terminal.progress() as bar:
             task = bar.add_task("columns", total=len(features.needed))
@@ -118,19 +207,6 @@ def explain(
         measured=measured,
         rows=explained,
     )
-
-
-def _split(run: Run, data: Any, split: str) -> Split:
-    """Return a split of a prepared dataset, the run's own or another of its schema."""
-    dataset = Dataset.open(Path(data if data is not None else run.dataset["path"]))
-    if difference := run.schema.difference(dataset.schema):
-        raise RunError(
-            f"{run.path} was trained on another schema than {dataset.path}: {difference}"
-        )
-    rows = dataset.split(split)
-    if not len(rows):
-        raise DatasetError(f"{dataset.path}: the split {split} has no rows")
-    return rows
 
 
 def _blocks(data: Any, features: Features, bad_rows: OnBadRow) -> Iterator[Block]:

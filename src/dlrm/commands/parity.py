@@ -218,8 +218,8 @@ def parity(
             f"procs is {','.join(map(str, procs))}, steps {steps} and tolerance {tolerance:g}: "
             "needed are two processes or more, a step or more, and no negative tolerance"
         )
-    chosen = _choices("sharding", shardings, SHARDINGS)
-    asked = _choices("engine", engines, get_args(Engine))
+    chosen: list[Sharding] = _choices("sharding", shardings, SHARDINGS)
+    asked: list[Engine] = _choices("engine", engines, get_args(Engine))
     for name in optimizers:
         optim.find(name)
     if not optimizers:
@@ -270,4 +270,5 @@ def _choices(kind: str, words: Sequence[str], choices: tuple[T, ...]) -> list[T]
             raise unknown(kind, word, choices)
     if not words:
         raise ConfigError(f"{kind} is empty; choose from: {', '.join(choices)}")
-    return [choices[choices.index(word)] for word in dict.fromkeys(words)]  # pyright: ignore[reportArgumentType]
+    known: dict[str, T] = {choice: choice for choice in choices}
+    return [known[word] for word in dict.fromkeys(words)]

@@ -1,16 +1,20 @@
 """The data of a run: found or prepared, fit to be learned, and alike on all of its processes."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from dlrm import terminal
 from dlrm.data.applied import Known
 from dlrm.data.features.features import Features
 from dlrm.data.resolve import resolve
+from dlrm.data.sources.source import OnBadRow
 from dlrm.data.split import SPLITS
-from dlrm.data.store import Dataset
-from dlrm.errors import ConfigError, DatasetError
+from dlrm.data.store import Dataset, Split
+from dlrm.errors import ConfigError, DatasetError, RunError
 from dlrm.parallel import launch_env
-from dlrm.training.config import TrainConfig
+from dlrm.run import Run
+from dlrm.training.config import TrainConfig, from_dict
 
 
 def open_data(config: TrainConfig) -> Dataset:
@@ -22,6 +26,44 @@ def open_data(config: TrainConfig) -> Dataset:
                 raise ConfigError("--from needs new rows: --data DATA")
             known = Known(features=Features.load(config.from_run), grows=True)
         return resolve(config.data, config.prepare, known=known)
+
+
+def raw_rows(data: Any, run: Run, features: Features, bad_rows: OnBadRow) -> Dataset:
+    """Return raw rows as the features of a run encode them, all of them in the split `test`."""
+    config = replace(
+        from_dict(run.config).prepare,
+        split="chronological",
+        time=None,
+        group=None,
+        fractions=(0.0, 0.0, 1.0),
+        schema=None,
+        bad_rows=bad_rows,
+    )
+    return resolve(data, config, known=Known(features=features))
+
+
+def split_of(run: Run, data: Path | str | None, name: str) -> tuple[Dataset, Split]:
+    """Return a prepared dataset, the run's own where none is named, and a split of it with rows.
+
+    Raises:
+        RunError: It has another schema than the run.
+        DatasetError: It is damaged, or the split has no rows.
+
+    """
+    dataset = Dataset.open(Path(data if data is not None else run.dataset["path"]))
+    check_schema(run, dataset)
+    split = dataset.split(name)
+    if not len(split):
+        raise DatasetError(f"{dataset.path}: the split {name} has no rows")
+    return dataset, split
+
+
+def check_schema(run: Run, dataset: Dataset) -> None:
+    """Raise a RunError unless a dataset has the schema that a run was trained on."""
+    if difference := run.schema.difference(dataset.schema):
+        raise RunError(
+            f"{run.path} was trained on another schema than {dataset.path}: {difference}"
+        )
 
 
 def check_batch(config: TrainConfig, world: int) -> None:

@@ -41,7 +41,7 @@ from dlrm.training.load import load_model, training_stats
 from dlrm.training.loop import Loop
 from dlrm.training.rank_zero_first import rank_zero_first
 from dlrm.training.refit import refit
-from dlrm.training.run_data import check_batch, check_trainable, meaning, open_data
+from dlrm.training.run_data import check_batch, check_schema, check_trainable, meaning, open_data
 from dlrm.training.trees import default_trees
 
 
@@ -151,10 +151,7 @@ class Trainer:
             world, lambda: open_data(config) if moved else Dataset.open(there)
         )
         world.assert_same({**_flat(to_dict(config)), **meaning(dataset)})
-        if difference := run.schema.difference(dataset.schema):
-            raise RunError(
-                f"{run.path} was trained on another schema than {dataset.path}: {difference}"
-            )
+        check_schema(run, dataset)
         return cls(config, dataset, run, world, again=True)
 
     @classmethod
