@@ -9,6 +9,7 @@ import tyro
 
 from dlrm.data.checked import check_table
 from dlrm.data.features import toml
+from dlrm.data.features.column import names_of
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.config import FeaturesConfig
 from dlrm.data.features.show import show
@@ -96,22 +97,12 @@ def infer(
         ConfigError: There is no such label.
 
     """
+    given = dict(locals())
     folder = Path(data)
-    config = PrepareConfig(
-        label=label,
-        positive=positive,
-        task=task,
-        weight=weight,
-        category=category,
-        missing=missing,
-        only_empty_missing=only_empty_missing,
-        features=FeaturesConfig(select=features),
-        bad_rows=bad_rows,
-        separator=separator,
-        header=header,
-        skip_lines=skip_lines,
-        comment=comment,
-    )
+    settings: dict[str, Any] = {
+        name: given[name] for name in names_of(PrepareConfig) if name in given
+    }
+    config = PrepareConfig(**settings | {"features": FeaturesConfig(select=features)})
     source = table_of(in_folder(folder) if folder.is_dir() else raw_files(data), config)
     with TemporaryDirectory(prefix="dlrm-") as spill:
         schema = known_schema(source, config)

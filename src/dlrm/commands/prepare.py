@@ -12,6 +12,7 @@ from rich.text import Text
 
 from dlrm import terminal
 from dlrm.data import sources
+from dlrm.data.features.column import names_of
 from dlrm.data.features.config import FeaturesConfig
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare as prepare_dataset
@@ -172,30 +173,10 @@ def prepare(
         DatasetError: The disk is too small, or `out` holds something else.
 
     """
-    config = PrepareConfig(
-        split=split,
-        fractions=_DEFAULTS.fractions if fractions is None else fractions,
-        seed=seed,
-        ids=ids,
-        min_count=min_count,
-        max_rows_per_table=max_rows_per_table,
-        bad_rows=bad_rows,
-        label=label,
-        positive=positive,
-        task=task,
-        weight=weight,
-        time=time,
-        group=group,
-        category=category,
-        missing=missing,
-        only_empty_missing=only_empty_missing,
-        schema=schema,
-        separator=separator,
-        header=header,
-        skip_lines=skip_lines,
-        comment=comment,
-        features=features,
-    )
+    given = dict(locals())
+    settings: dict[str, Any] = {name: given[name] for name in names_of(PrepareConfig)}
+    settings["fractions"] = _DEFAULTS.fractions if fractions is None else fractions
+    config = PrepareConfig(**settings)
     rows = _source(source, raw, config)
     protocol = ("kaggle" if has_fixed_format(rows) else "random") if split == "auto" else split
     if fractions is not None and protocol in ("kaggle", "days"):

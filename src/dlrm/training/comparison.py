@@ -8,9 +8,10 @@ stopped goes on where it was.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from math import prod
+from math import inf, prod
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
@@ -18,24 +19,20 @@ from typing import Any
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, DivergedError, RunError, unknown
 from dlrm.json_file import write_sealed
-from dlrm.metrics import HIGHER_IS_BETTER, measure_for
+from dlrm.metrics import HIGHER_IS_BETTER, NAMES, measure_for
 from dlrm.models import MODELS, another, find
 from dlrm.run import Run
 from dlrm.schema import Task
 from dlrm.training import ensemble
 from dlrm.training.checkpoint import opened, steps
 from dlrm.training.config import TrainConfig, from_dict
+from dlrm.training.evaluate import Evaluations
 from dlrm.training.load import training_stats
 from dlrm.training.significance import LEVEL, can_tell, chance_of_difference
 from dlrm.training.trainer import Trainer
 from dlrm.training.trees import fit_trees
 
 TREES = "trees"
-METRICS: dict[Task, tuple[str, ...]] = {
-    "classification": ("auc", "log_loss", "normalized_entropy", "accuracy", "calibration"),
-    "regression": ("rmse", "mae", "r2", "bias", "calibration"),
-}
-"""Task -> what is compared."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,7 +127,7 @@ class Comparison:
                 "lr": candidate.lr,
                 "parameters": candidate.parameters,
             }
-            for metric in METRICS[self.task]:
+            for metric in NAMES[self.task]:
                 row[metric], row[f"{metric}_std"] = candidate.mean(metric), candidate.spread(metric)
             chance = None if candidate is self.best else self.chance(self.best, candidate)
             row["p_value"] = chance
@@ -176,6 +173,38 @@ def compare(
         raise ConfigError(
             f"{dataset.path} has no validation rows to choose learning rates by: try one rate only"
         )
+
+    def train(shared: TrainConfig, lr: float, seed: int, title: str) -> tuple[Run, Evaluations]:
+        # Ensembles that shared members would differ less than luck makes them.
+        first = seed * shared.ensemble
+        trained = replace(
+            shared,
+            optim=replace(shared.optim, lr=lr),
+            seed=first,
+            loader=replace(shared.loader, seed=first),
+        )
+        # Of a model of one's own, `module:Class`, a name that any file system takes.
+        path = folder / shared.model.name.replace(":", ".") / f"lr-{lr:g}-seed-{seed}"
+        return Trainer.complete(path, recipe, trained, dataset, title=f"{title}, seed {seed}")
+
+    def best_rate(shared: TrainConfig, title: str) -> float:
+        rates = [shared.optim.lr * factor for factor in factors]
+        if len(rates) == 1:
+            return rates[0]
+        reached: dict[float, float] = {}
+        for lr in rates:
+            # A rate may be too large for this model: that is what the others are tried for.
+            with suppress(DivergedError):
+                _, evaluations = train(shared, lr, seeds[0], f"{title}, rate {lr:g}")
+                if (value := evaluations["validation"]["metrics"][metric]) is not None:
+                    reached[lr] = sign * value
+        if not reached:
+            tried = ", ".join(f"{lr:g}" for lr in rates)
+            raise DivergedError(f"{shared.model.name} diverged with every rate tried: {tried}")
+        return max(reached, key=lambda lr: reached[lr])
+
+    metric = config.eval.resolve(dataset.schema.task)
+    sign = 1.0 if metric in HIGHER_IS_BETTER else -1.0
     candidates, optimum = [], None
     for position, name in enumerate(models, start=1):
         title = f"{name} ({position} of {len(models)})"
@@ -191,19 +220,14 @@ def compare(
             baseline=False,
             tensorboard=False,
         )
-        lr = _choose_rate(folder, recipe, shared, dataset, factors, seeds[0], title)
+        lr = best_rate(shared, title)
         runs = []
         for seed in seeds:
-            run, evaluations = _train(folder, recipe, shared, dataset, lr, seed, title)
-            runs.append(_seed(run, seed, evaluations[split]))
+            run, evaluations = train(shared, lr, seed, title)
+            runs.append((run, seed, evaluations[split]))
             optimum = evaluations[split]["optimum"]
-        count = _parameters(Run(Path(runs[0].run or "")))
-        candidates.append(
-            Candidate(name=ensemble.model_name(shared), lr=lr, parameters=count, seeds=tuple(runs))
-        )
-    task = dataset.schema.task
-    metric = config.eval.resolve(task)
-    return ordered(str(dataset.path), split, metric, candidates, optimum, task)
+        candidates.append(_candidate(ensemble.model_name(shared), lr, runs))
+    return ordered(str(dataset.path), split, metric, candidates, optimum, dataset.schema.task)
 
 
 def check_models(names: Sequence[str]) -> None:
@@ -236,23 +260,13 @@ def of_runs(paths: Sequence[Path]) -> Comparison:
         settings = repr(replace(config, seed=0, loader=replace(config.loader, seed=0)))
         groups.setdefault(settings, []).append(run)
     candidates, optimum = [], None
-    for same in groups.values():
-        config = from_dict(same[0].config)
-        model, seeds = ensemble.model_name(config), []
+    names = [ensemble.model_name(from_dict(same[0].config)) for same in groups.values()]
+    for model, same in zip(names, groups.values(), strict=True):
         _no_shared_members(same)
-        for run in same:
-            evaluation = run.evaluation(split) or {}
-            seeds.append(_seed(run, from_dict(run.config).seed, evaluation))
-            optimum = evaluation.get("optimum")
-        alone = sum(ensemble.model_name(from_dict(g[0].config)) == model for g in groups.values())
-        candidates.append(
-            Candidate(
-                name=model if alone == 1 else f"{model} ({same[0].path})",
-                lr=config.optim.lr,
-                parameters=_parameters(same[0]),
-                seeds=tuple(seeds),
-            )
-        )
+        seeds = [(r, from_dict(r.config).seed, r.evaluation(split) or {}) for r in same]
+        optimum = seeds[-1][2].get("optimum")
+        name = model if names.count(model) == 1 else f"{model} ({same[0].path})"
+        candidates.append(_candidate(name, from_dict(same[0].config).optim.lr, seeds))
     task = runs[0].schema.task
     metric = from_dict(runs[0].config).eval.resolve(task)
     return ordered(str(runs[0].dataset["path"]), split, metric, candidates, optimum, task)
@@ -271,7 +285,7 @@ def ordered(
 
     def rank(candidate: Candidate) -> float:
         mean = candidate.mean(metric)
-        return float("inf") if mean is None else sign * mean
+        return inf if mean is None else sign * mean
 
     return Comparison(
         data=data,
@@ -283,69 +297,21 @@ def ordered(
     )
 
 
-def _choose_rate(
-    folder: Path,
-    recipe: str,
-    config: TrainConfig,
-    dataset: Dataset,
-    factors: Sequence[float],
-    seed: int,
-    title: str,
-) -> float:
-    rates = [config.optim.lr * factor for factor in factors]
-    if len(rates) == 1:
-        return rates[0]
-    metric = config.eval.resolve(dataset.schema.task)
-    sign = 1.0 if metric in HIGHER_IS_BETTER else -1.0
-    reached = []
-    for lr in rates:
-        try:
-            _, evaluations = _train(
-                folder, recipe, config, dataset, lr, seed, f"{title}, rate {lr:g}"
+def _candidate(name: str, lr: float, runs: Sequence[tuple[Run, int, dict[str, Any]]]) -> Candidate:
+    """Return a model of some runs, each with its seed and its evaluation."""
+    seeds = []
+    for run, seed, evaluation in runs:
+        stats = training_stats(run)
+        seeds.append(
+            Seed(
+                seed=seed,
+                metrics=evaluation["metrics"],
+                elapsed_s=stats.elapsed_s,
+                samples_per_s=stats.samples_per_s,
+                run=str(run.path),
             )
-        except DivergedError:
-            # Too large a rate for this model: that is what the others are tried for.
-            reached.append(float("-inf"))
-            continue
-        value = evaluations["validation"]["metrics"][metric]
-        reached.append(float("-inf") if value is None else sign * value)
-    if max(reached) == float("-inf"):
-        tried = ", ".join(f"{lr:g}" for lr in rates)
-        raise DivergedError(f"{config.model.name} diverged with every rate tried: {tried}")
-    return rates[reached.index(max(reached))]
-
-
-def _train(
-    folder: Path,
-    recipe: str,
-    config: TrainConfig,
-    dataset: Dataset,
-    lr: float,
-    seed: int,
-    title: str,
-) -> tuple[Run, dict[str, dict[str, Any]]]:
-    # Ensembles that shared members would differ less than luck makes them.
-    first = seed * config.ensemble
-    config = replace(
-        config,
-        optim=replace(config.optim, lr=lr),
-        seed=first,
-        loader=replace(config.loader, seed=first),
-    )
-    # Of a model of one's own, `module:Class`, a name that any file system takes.
-    path = folder / config.model.name.replace(":", ".") / f"lr-{lr:g}-seed-{seed}"
-    return Trainer.complete(path, recipe, config, dataset, title=f"{title}, seed {seed}")
-
-
-def _seed(run: Run, seed: int, evaluation: dict[str, Any]) -> Seed:
-    stats = training_stats(run)
-    return Seed(
-        seed=seed,
-        metrics=evaluation["metrics"],
-        elapsed_s=stats.elapsed_s,
-        samples_per_s=stats.samples_per_s,
-        run=str(run.path),
-    )
+        )
+    return Candidate(name=name, lr=lr, parameters=_parameters(runs[0][0]), seeds=tuple(seeds))
 
 
 def _trees(
