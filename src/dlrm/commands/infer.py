@@ -97,12 +97,13 @@ def infer(
         ConfigError: There is no such label.
 
     """
-    given = dict(locals())
+    given: dict[str, Any] = dict(locals())
     folder = Path(data)
     settings: dict[str, Any] = {
         name: given[name] for name in names_of(PrepareConfig) if name in given
     }
-    config = PrepareConfig(**settings | {"features": FeaturesConfig(select=features)})
+    settings["features"] = FeaturesConfig(select=features)
+    config = PrepareConfig(**settings)
     source = table_of(in_folder(folder) if folder.is_dir() else raw_files(data), config)
     with TemporaryDirectory(prefix="dlrm-") as spill:
         schema = known_schema(source, config)

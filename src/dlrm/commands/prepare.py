@@ -173,7 +173,7 @@ def prepare(
         DatasetError: The disk is too small, or `out` holds something else.
 
     """
-    given = dict(locals())
+    given: dict[str, Any] = dict(locals())
     settings: dict[str, Any] = {name: given[name] for name in names_of(PrepareConfig)}
     settings["fractions"] = _DEFAULTS.fractions if fractions is None else fractions
     config = PrepareConfig(**settings)

@@ -1,6 +1,6 @@
 """What a trained model predicts, and how good that is, label by label."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -79,23 +79,15 @@ class LabelValues:
 
 
 def by_label(values: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return the first label's values, and those of all labels below `labels` if there are several.
-
-    Args:
-        values: Name of a label -> its values by name.
-
-    """
+    """Return the values of the first label by name, and of several those of all below `labels`."""
     first = next(iter(values.values()))
     return first if len(values) == 1 else {**first, "labels": dict(values)}
 
 
 def predict(model: nn.Module, batches: Iterable[Batch], predictions: Metrics) -> Metrics:
-    """Add the model's logits and the labels to predictions, in the order of the batches.
+    """Add the model's logits and the labels of batches on the CPU to predictions, in their order.
 
-    Args:
-        model: On any device; in evaluation mode meanwhile.
-        batches: On the CPU.
-        predictions: What they are added to.
+    The model may be on any device, and is in evaluation mode meanwhile.
 
     Raises:
         IdError: An id is out of range; names the feature.
@@ -115,12 +107,7 @@ def predict(model: nn.Module, batches: Iterable[Batch], predictions: Metrics) ->
 def predict_split(model: nn.Module, split: Split, batch_size: int, world: World = ALONE) -> Metrics:
     """Return the model's logits and the labels of a split, in its order.
 
-    Args:
-        model: Of one process, or of these; on any device.
-        split: What to predict.
-        batch_size: Samples a batch.
-        world: The processes that predict, each its part of every batch; all get all of them.
-
+    Several processes predict each its part of every batch, and all get all of them.
     """
     loader = Loader(
         split,
@@ -131,9 +118,13 @@ def predict_split(model: nn.Module, split: Split, batch_size: int, world: World 
     own = predict(model, loader.epoch(), _none_of(split))
     if world.size == 1:
         return own
-    arrays = zip(*(part.arrays() for part in gathered(own, world)), strict=True)
     whole = _none_of(split)
-    whole.update(*(_in_order(parts, len(split), batch_size) for parts in arrays))
+    columns: list[Any] = []
+    for parts in zip(*(part.arrays() for part in gathered(own, world)), strict=True):
+        arrays = [np.empty(0, np.float32) if part is None else part for part in parts]
+        some = any(part is not None for part in parts)
+        columns.append(joined(arrays, len(split), batch_size) if some else None)
+    whole.update(*columns)
     return whole
 
 
@@ -141,13 +132,6 @@ def _none_of(split: Split) -> Metrics:
     """Return predictions of no sample, for the labels of a split."""
     clicks = split.labels.dtype == np.uint8
     return Metrics(split.labels.shape[1], "classification" if clicks else "regression")
-
-
-def _in_order(parts: Sequence[Array | None], samples: int, batch_size: int) -> Any:
-    """Put what each process has of a split in the order of the split; None where none has any."""
-    if all(part is None for part in parts):
-        return None
-    return joined([np.empty(0, np.float32) if p is None else p for p in parts], samples, batch_size)
 
 
 def gathered(predictions: Metrics, world: World) -> list[Metrics]:
@@ -219,8 +203,33 @@ def describe(predictions: Metrics, schema: Schema) -> dict[str, dict[str, Any]]:
     Of clicks that is the calibration curve and a histogram of scores; of numbers the mean label by
     prediction and a histogram of residuals.
     """
-    work = _described_numbers if schema.task == "regression" else _described_clicks
-    return {name: work(*predictions.label(k)) for k, name in enumerate(schema.labels)}
+    described = {}
+    for place, name in enumerate(schema.labels):
+        logits, labels, weights = predictions.label(place)
+        drawn: dict[str, Any]
+        if schema.task == "regression":
+            bins = prediction_bins(logits, labels, weights=weights)
+            drawn = {
+                "prediction_bins": [asdict(one) for one in bins],
+                "residuals": asdict(residuals(logits, labels, HISTOGRAM_BINS)),
+            }
+        else:
+            scores, edges = sigmoid(logits), np.linspace(0.0, 1.0, HISTOGRAM_BINS + 1)
+            bins = calibration_bins(scores, labels, weights=weights)
+            drawn = {
+                "calibration_bins": [asdict(one) for one in bins],
+                "histogram": {
+                    "edges": edges.tolist(),
+                    "negatives": np.histogram(scores[labels == 0], edges)[0].tolist(),
+                    "positives": np.histogram(scores[labels != 0], edges)[0].tolist(),
+                },
+            }
+        described[name] = {
+            "metrics": summary(logits, labels, weights=weights, task=schema.task),
+            "intervals": {"level": LEVEL, "resamples": RESAMPLES},
+            **drawn,
+        }
+    return described
 
 
 def evaluate_run(
@@ -240,12 +249,9 @@ def evaluate_run(
         dataset: Whose splits are evaluated.
         run: Where the files go.
         model: The best model of the run.
-        world: The processes of the run, of which the first measures and writes.
+        world: The processes of the run, of which the first measures and writes; others get nothing.
         baseline: Name of the model to compare with, and its own evaluations.
         trees: What LightGBM predicts of each split; None where it is not known.
-
-    Returns:
-        Nothing but on the first process.
 
     """
     schema, evaluations = dataset.schema, {}
@@ -277,30 +283,6 @@ def evaluate_run(
         }
         write_sealed(run.path / f"evaluation-{name}.json", evaluations[name])
     return evaluations
-
-
-def _described_clicks(logits: Array, labels: Array, weights: Array | None) -> dict[str, Any]:
-    scores = sigmoid(logits)
-    edges = np.linspace(0.0, 1.0, HISTOGRAM_BINS + 1)
-    return {
-        "metrics": summary(logits, labels, weights=weights),
-        "intervals": {"level": LEVEL, "resamples": RESAMPLES},
-        "calibration_bins": [asdict(b) for b in calibration_bins(scores, labels, weights=weights)],
-        "histogram": {
-            "edges": edges.tolist(),
-            "negatives": np.histogram(scores[labels == 0], edges)[0].tolist(),
-            "positives": np.histogram(scores[labels != 0], edges)[0].tolist(),
-        },
-    }
-
-
-def _described_numbers(predicted: Array, labels: Array, weights: Array | None) -> dict[str, Any]:
-    return {
-        "metrics": summary(predicted, labels, weights=weights, task="regression"),
-        "intervals": {"level": LEVEL, "resamples": RESAMPLES},
-        "prediction_bins": [asdict(b) for b in prediction_bins(predicted, labels, weights=weights)],
-        "residuals": asdict(residuals(predicted, labels, HISTOGRAM_BINS)),
-    }
 
 
 def _logit(probability: np.ndarray) -> Array:

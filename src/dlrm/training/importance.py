@@ -127,24 +127,12 @@ def importance(
     return Importance(rows=len(sample), repeats=repeats, labels=labels)
 
 
-def _rank(values: dict[str, Any]) -> float:
-    """Return what columns are ordered by: how much worse AUC or RMSE is, or what is defined."""
-    metrics = (values.get(name) for name in ("auc", "rmse", "log_loss"))
-    return next(value for value in metrics if value is not None)
-
-
 def keep_importance(
     config: TrainConfig, dataset: Dataset, run: Run, model: nn.Module, world: World
 ) -> None:
     """Write importance.json of a trained model, where that takes no longer than `LIMIT_S` or so.
 
-    Args:
-        config: Of the run.
-        dataset: Whose validation rows are measured, or test rows where there are none.
-        run: Where the file goes.
-        model: The best model of the run.
-        world: The processes of the run, all of which call this; the first writes.
-
+    Validation rows are measured, or test rows where there are none.
     """
     named = next((name for name in ("validation", "test") if len(dataset.split(name))), None)
     if named is None:

@@ -167,14 +167,6 @@ class Trainer:
     ) -> "Trainer":
         """Make a run directory with everything that later commands need to know.
 
-        Args:
-            path: Of the directory.
-            recipe: Name of the recipe.
-            config: Of the run.
-            dataset: That it learns.
-            world: The processes of the run, of which the first writes.
-            title: Of the progress bar.
-
         Raises:
             RunError: The folder exists and is not empty.
             DatasetError: The training rows have nothing to learn.
@@ -227,7 +219,7 @@ class Trainer:
             trainer = cls(config, dataset, run, world, again=True, title=title)
         else:
             trainer = cls.create(path, recipe, config, dataset, world=world, title=title)
-        run = trainer.run
+            run = trainer.run
         known = {name: run.evaluation(name) for name in HELD_OUT if len(dataset.split(name))}
         done = {name: evaluation for name, evaluation in known.items() if evaluation is not None}
         if world.broadcast_object(bool(done) and len(done) == len(known)):
@@ -237,12 +229,7 @@ class Trainer:
     def finish(self) -> Evaluations:
         """Train the run with all that its config asks for: baseline, refit, importance.
 
-        Returns:
-            What `evaluate` returns.
-
-        Raises:
-            DlrmError: As for `fit`; or another process trains the run.
-
+        Errors are those of `fit`, and a RunError where another process trains the run.
         """
         config, run, world = self.config, self.run, self.world
         with Run.locked(run.path, silent=not world.first):
