@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 import torch
 
-from dlrm.data.fitting import Known
 from dlrm.data.features.features import Features
+from dlrm.data.fitting import Known
 from dlrm.data.loader import LoaderConfig
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare

@@ -7,7 +7,6 @@ from typing import Any, TypedDict, Unpack, get_args
 
 from dlrm import recipes
 from dlrm.commands.flags import take_value
-from dlrm.data.applied import Known
 from dlrm.data.features import toml
 from dlrm.data.features.features import Features
 from dlrm.data.fitting import Known

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from dlrm import terminal
-from dlrm.data.applied import Known
 from dlrm.data.features.features import Features
+from dlrm.data.fitting import Known
 from dlrm.data.resolve import resolve
 from dlrm.data.sources.source import OnBadRow
 from dlrm.data.split import SPLITS
