@@ -1,7 +1,8 @@
 """`--features auto`: which log counts, target means and crosses are worth having.
 
-Only training rows take part. They are cut in two halves; a logistic regression of the plain columns
-is fitted on each half and predicts the other. A candidate is a column of keys (buckets of a log
+Only training rows take part. They are cut in two halves; a sum of one number for each value of the
+plain columns, buckets of numbers too, is fitted to the logits of each half, column by column, and
+predicts the other. A candidate is a column of keys (buckets of a log
 count or of a target mean, values of a cross), and its worth is what one Newton step per key,
 fitted on the rows of one half, gains in log loss on the other:
 
@@ -13,19 +14,19 @@ A candidate stays if its gain is more than `LEAST_ERRORS` standard errors, for t
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from dlrm import terminal
-from dlrm.data.encoded import Lists, take
 from dlrm.data.features.category import Category
-from dlrm.data.features.column import CROSS_NAME, ENCODINGS, Cross, Values
+from dlrm.data.features.column import CROSS_NAME, LISTS, Column, Cross, Values
 from dlrm.data.features.columns import Columns
-from dlrm.data.features.fit import FittingRows, fit
-from dlrm.data.features.inputs import assemble, interleave
-from dlrm.data.features.texts import as_texts
+from dlrm.data.features.fit import FittingRows
+from dlrm.data.features.list import split_lists
+from dlrm.data.features.rows import as_series
 from dlrm.data.vocabulary import distinct
 
 MOST_ROWS = 200_000
@@ -35,7 +36,9 @@ LEAST_ERRORS = 4.0
 """Far enough out that among a thousand worthless candidates hardly one passes."""
 MOST_CROSSES = 12
 RIDGE = 2.0
-_EPOCHS, _BATCH, _RATE = 4, 256, 0.05
+BASE_RIDGE = 10.0
+"""Of the sums, which then know as little of rare values as embeddings do after a few epochs."""
+_PASSES = 3
 
 Keys = NDArray[np.int64]
 Halves = NDArray[np.bool_]
@@ -117,7 +120,7 @@ def _beside(
 
 def _crosses(rows: FittingRows, schema: Columns, worth: Worth) -> list[Cross]:
     names = [column.name for column in schema.columns if column.kind == "category"]
-    codes = {name: distinct(as_texts(rows.frame(name)[name]))[1].astype(np.int64) for name in names}
+    codes = {name: distinct(rows.texts(name))[1].astype(np.int64) for name in names}
     have = {frozenset(cross.columns) for cross in schema.crosses}
     gains: list[tuple[Gain, tuple[str, str]]] = []
     for left, right in combinations(names, 2):
@@ -140,113 +143,70 @@ def _worth(
     keys: Keys, logits: NDArray[np.float64], clicks: NDArray[np.uint8], halves: Halves
 ) -> Gain:
     """Return what a Newton step per key gains, fitted on one half and judged on the other."""
-    p = 1 / (1 + np.exp(-logits))
-    size = int(keys.max()) + 1
     steps = np.zeros(len(keys))
     for half in (halves, ~halves):
-        slope = np.bincount(keys[half], (clicks - p)[half], minlength=size)
-        curve = np.bincount(keys[half], (p * (1 - p))[half], minlength=size)
-        steps[~half] = (slope / (curve + RIDGE))[keys[~half]]
+        steps[~half] = _steps(keys[half], logits[half], clicks[half], int(keys.max()) + 1)[
+            keys[~half]
+        ]
     gains = _loss(logits, clicks) - _loss(logits + steps, clicks)
     return Gain(float(gains.mean()), float(gains.std() / len(gains) ** 0.5))
+
+
+def _steps(
+    keys: Keys,
+    logits: NDArray[np.float64],
+    clicks: NDArray[np.uint8],
+    size: int,
+    known: float | NDArray[np.float64] = 0.0,
+    ridge: float = RIDGE,
+) -> NDArray[np.float64]:
+    """Return the Newton step of each of `size` keys, whose numbers are `known` so far."""
+    p = 1 / (1 + np.exp(-logits))
+    slope = np.bincount(keys, clicks - p, minlength=size)
+    curve = np.bincount(keys, p * (1 - p), minlength=size)
+    return (slope - ridge * known) / (curve + ridge)
 
 
 def _loss(logits: NDArray[np.float64], clicks: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.logaddexp(0, logits) - clicks * logits
 
 
-def _ranked(numbers: NDArray[np.float32]) -> Keys:
-    edges = np.unique(np.quantile(numbers, np.linspace(0, 1, BUCKETS + 1)[1:-1]))
-    return np.searchsorted(edges, numbers, side="right").astype(np.int64)
+def _ranked(numbers: NDArray[np.floating[Any]]) -> Keys:
+    """Return the bucket of each number (n,); NaN has the last one."""
+    known = numbers[~np.isnan(numbers)]
+    edges = (
+        np.unique(np.quantile(known, np.linspace(0, 1, BUCKETS + 1)[1:-1])) if len(known) else []
+    )
+    return np.searchsorted(edges, numbers, side="right").astype(np.int64) + np.isnan(numbers)
 
 
 def _base(rows: FittingRows, schema: Columns, halves: Halves) -> NDArray[np.float64]:
-    """Return what a logistic regression of the other half says of each row, as logits."""
-    clicks = rows.labels
-    features = [feature for feature, _ in fit(rows, _plain(schema))]
-    names = tuple(dict.fromkeys(name for feature in features for name in feature.columns))
-    frame = rows.frame(*names)
-    parts = [feature.encode(frame) for feature in features]
-    dense = assemble(parts, len(clicks)).dense
-    once = np.ones(len(clicks), np.int64)
-    ids = [column for part in parts for column in part.ids]
-    flat, offsets = interleave(
-        [column if isinstance(column, tuple) else (column, once) for column in ids], len(clicks)
-    )
-    sizes = [
-        model_input.num_embeddings
-        for feature in features
-        for model_input in feature.inputs()
-        if model_input.num_embeddings
-    ]
-    starts = np.cumsum([0, *sizes])
-    tables = np.repeat(np.tile(np.arange(len(sizes)), len(clicks)), np.diff(offsets))
-    bags = Lists(flat + starts[tables].astype(np.int32) if sizes else flat, offsets)
-    logits = np.empty(len(clicks))
+    """Return the logit of each row that the other half's sums give it."""
+    columns = [_keys(rows, schema, column) for column in schema.used()]
+    clicks, logits = rows.labels, np.zeros(len(halves))
     for half in (halves, ~halves):
-        model = _Logistic(dense, bags, len(sizes), int(starts[-1]))
-        model.train(np.flatnonzero(half), clicks)
-        logits[~half] = model.logits(np.flatnonzero(~half))
+        sums = np.zeros(len(halves))
+        numbers = [np.zeros(int(keys.max(initial=0)) + 1) for keys, _ in columns]
+        for _ in range(_PASSES):
+            for (keys, owners), known in zip(columns, numbers, strict=True):
+                fitted = half[owners]
+                at = owners[fitted]
+                steps = _steps(keys[fitted], sums[at], clicks[at], len(known), known, BASE_RIDGE)
+                # A list moves by the mean of its values.
+                moved = np.bincount(owners, steps[keys], len(halves))
+                sums += moved / np.maximum(np.bincount(owners, minlength=len(halves)), 1)
+                known[:] += steps
+        logits[~half] = sums[~half]
     return logits
 
 
-def _plain(schema: Columns) -> Columns:
-    """Return the schema without crosses and without what is counted beside values.
-
-    Numbers are as they are or ranked, because the regression makes nothing of their positions.
-    """
-    columns = tuple(
-        replace(
-            column,
-            scale="quantile" if column.scale == "piecewise" else column.scale,
-            values=replace(column.values, embed=True, **dict.fromkeys(ENCODINGS, False)),
-        )
-        for column in schema.columns
-    )
-    return replace(schema, columns=columns, crosses=())
-
-
-class _Logistic:
-    """A logistic regression over numbers and bags, trained by Adagrad.
-
-    In numpy, because what learns in torch stands on a higher floor than the data.
-    """
-
-    def __init__(self, dense: NDArray[np.float32], bags: Lists, tables: int, rows: int):
-        ones = np.ones((len(dense), 1), np.float32)
-        self._dense = np.concatenate([dense, ones], axis=1)
-        self._bags, self._tables = bags, tables
-        self._weights, self._squares = np.zeros(rows), np.full(rows, 1e-8)
-        self._linear = np.zeros(self._dense.shape[1])
-        self._linear_squares = np.full(self._dense.shape[1], 1e-8)
-
-    def train(self, rows: NDArray[np.intp], clicks: NDArray[np.uint8]) -> None:
-        """Fit to some rows."""
-        rng = np.random.default_rng(0)
-        for _ in range(_EPOCHS):
-            order = rng.permutation(rows)
-            for start in range(0, len(order), _BATCH):
-                self._step(order[start : start + _BATCH], clicks)
-
-    def logits(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Return the logits of some rows (n,)."""
-        logits = self._dense[rows] @ self._linear
-        if self._tables:
-            ids, offsets = take(self._bags, self._tables, rows)
-            summed = np.concatenate([[0.0], np.cumsum(self._weights[ids])])
-            logits += np.diff(summed[offsets[:: self._tables]])
-        return logits
-
-    def _step(self, rows: NDArray[np.intp], clicks: NDArray[np.uint8]) -> None:
-        wrong = (1 / (1 + np.exp(-self.logits(rows))) - clicks[rows]) / len(rows)
-        slope = wrong @ self._dense[rows]
-        self._linear_squares += slope**2
-        self._linear -= _RATE * slope / np.sqrt(self._linear_squares)
-        if not self._tables:
-            return
-        ids, offsets = take(self._bags, self._tables, rows)
-        touched, place = np.unique(ids, return_inverse=True)
-        lengths = np.diff(offsets[:: self._tables])
-        slopes = np.bincount(place, np.repeat(wrong, lengths), minlength=len(touched))
-        self._squares[touched] += slopes**2
-        self._weights[touched] -= _RATE * slopes / np.sqrt(self._squares[touched])
+def _keys(rows: FittingRows, schema: Columns, column: Column) -> tuple[Keys, NDArray[np.intp]]:
+    """Return the keys of a column (L,), and the row of each."""
+    if column.kind in LISTS:
+        values, lengths = split_lists(rows.frame(column.name)[column.name], column.separator)
+        codes = distinct(as_series(values))[1]
+        return codes.astype(np.int64), np.repeat(np.arange(len(lengths)), lengths)
+    every = np.arange(len(rows.labels))
+    if column.kind == "number":
+        return _ranked(rows.numbers(column.name, schema.reading(column)).to_numpy()), every
+    return distinct(rows.texts(column.name))[1].astype(np.int64), every

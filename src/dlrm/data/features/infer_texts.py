@@ -1,5 +1,6 @@
 """Columns of texts: numbers and times however they are written, lists, categories, or nothing."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import polars as pl
@@ -44,22 +45,69 @@ def text_column(table: RawTable, name: str, *, usual_missing: bool, declared: bo
     known = texts.drop_nulls()
     if usual_missing:
         known = known.filter(~is_missing(known))
-    return (
-        _formatted(name, raw, known, usual_missing=usual_missing)
-        or _infinite(name, raw, numbers, wrong)
-        or _mistaken(name, raw, numbers, wrong)
-        or _times(name, raw, known, usual_missing=usual_missing)
-        or (_among_numbers(_lists(name, texts, known), raw, numbers, wrong), 0, None)
-    )
+    for text_format, time, doubt in _readings(raw, known):
+        reading = NumberReading(text_format, time, usual_missing)
+        read = as_numbers(raw, reading) if text_format or time else (numbers, wrong)
+        if (guess := _read_as(reading, name, raw, *read, doubt)) is not None:
+            return guess
+    return _among_numbers(_lists(name, texts, known), raw, numbers, wrong), 0, None
 
 
-def _infinite(name: str, raw: pl.Series, numbers: pl.Series, wrong: pl.Series) -> Guess | None:
-    """Return numbers of which some are infinite; None where there are others, or no numbers."""
-    if not raw.filter(wrong).str.contains(_INFINITE).all() or numbers.null_count() == len(numbers):
-        return None
-    row = int(wrong.arg_true()[0])
-    problem = f'"{raw[row]}" is not a number that a model can take{_MEND}'
-    return number_column(name, numbers, raw.set(wrong, None)), row, problem
+def _readings(raw: pl.Series, known: pl.Series) -> Iterator[tuple[str, bool, str]]:
+    """Yield how texts might be read as numbers: format, whether as times, and what is doubted."""
+    text_format, doubt = recognise(raw)
+    of_three = "," in text_format and known.str.contains(_IDS_OF_THREE).all()
+    if text_format and not (of_three and separator_of(known)):
+        yield text_format, False, doubt
+    yield "", False, ""
+    if looks_like_time(known):
+        order, doubt = recognise_order(known)
+        yield order, True, doubt
+
+
+def _read_as(
+    reading: NumberReading,
+    name: str,
+    raw: pl.Series,
+    numbers: pl.Series,
+    wrong: pl.Series,
+    doubt: str,
+) -> Guess | None:
+    """Return texts as numbers or times, some perhaps a mistake; None where they are neither."""
+    row, problem = 0, None
+    if wrong.any():
+        row = int(wrong.arg_true()[0])
+        problem = _mistake(raw, numbers, wrong, time=reading.time)
+        if problem is None:
+            return None
+    make = time_column if reading.time else number_column
+    return make(name, numbers, raw.set(wrong, None), reading.format, doubt), row, problem
+
+
+def _mistake(texts: pl.Series, numbers: pl.Series, wrong: pl.Series, *, time: bool) -> str | None:
+    """Say what is wrong with the first text among numbers; None where it is a column of texts."""
+    others, digits = int(wrong.sum()), len(numbers) - numbers.null_count()
+    text, share = texts[int(wrong.arg_true()[0])], digits / (digits + others)
+    problem = None
+    # An occasional text among numbers is a mistake; many are a category.
+    if time:
+        if share >= 0.95:
+            problem = "a time, but nearly all values in this column are"
+    elif digits and texts.filter(wrong).str.contains(_INFINITE).all():
+        problem = "a number that a model can take"
+    elif numbers.n_unique() <= FEW:
+        problem = None
+    elif digits >= 95 and share > 0.95:
+        problem = f"a number, but {share:.1%} of the values in this column are "
+        problem += f"({others:,} {'is' if others == 1 else 'are'} not)"
+    # Numbers up to a row and texts from there on are a change of type, unless the rows are sorted.
+    elif (
+        min(digits, others) >= _CHANGES
+        and numbers.is_not_null().arg_true()[-1] < wrong.arg_true()[0]
+        and not texts.is_sorted()
+    ):
+        problem = f"a number, but all {digits:,} values above it are, and none below"
+    return problem and f'"{text}" is not {problem}{_MEND}'
 
 
 def _among_numbers(column: Column, raw: pl.Series, numbers: pl.Series, wrong: pl.Series) -> Column:
@@ -72,76 +120,6 @@ def _among_numbers(column: Column, raw: pl.Series, numbers: pl.Series, wrong: pl
     if len(others) > 1:
         hint = f'{digits / len(raw):.1%} are numbers, but not "{others[0]}", for example'
     return replace(column, why=f"{column.why}; {hint}")
-
-
-def _formatted(name: str, raw: pl.Series, known: pl.Series, *, usual_missing: bool) -> Guess | None:
-    """Return numbers that are written in another way than Python's; None where there are none."""
-    text_format, doubt = recognise(raw)
-    if not text_format:
-        return None
-    if "," in text_format and known.str.contains(_IDS_OF_THREE).all() and separator_of(known):
-        return None
-    reading = NumberReading(text_format, usual_missing=usual_missing)
-    numbers, wrong = as_numbers(raw, reading)
-    if not wrong.any():
-        return number_column(name, numbers, raw, text_format, doubt), 0, None
-    return _mistaken(name, raw, numbers, wrong, text_format, doubt)
-
-
-def _mistaken(
-    name: str,
-    raw: pl.Series,
-    numbers: pl.Series,
-    wrong: pl.Series,
-    text_format: str = "",
-    doubt: str = "",
-) -> Guess | None:
-    """Return numbers with a mistake among them; None where other texts are no mistake."""
-    problem = _mistake(raw, numbers, wrong)
-    if problem is None:
-        return None
-    column = number_column(name, numbers, raw.set(wrong, None), text_format, doubt)
-    return column, int(wrong.arg_true()[0]), problem
-
-
-def _mistake(texts: pl.Series, numbers: pl.Series, wrong: pl.Series) -> str | None:
-    """Say what is wrong with the first text among numbers; None where it is a column of texts."""
-    others = int(wrong.sum())
-    digits = len(numbers) - numbers.null_count()
-    if numbers.n_unique() <= FEW:
-        return None
-    text = texts[int(wrong.arg_true()[0])]
-    # An occasional text among numbers is a mistake; many are a category.
-    if digits >= 95 and others < 0.05 * (digits + others):
-        share = digits / (digits + others)
-        return (
-            f'"{text}" is not a number, but {share:.1%} of the values in this column are '
-            f"({others:,} {'is' if others == 1 else 'are'} not){_MEND}"
-        )
-    # Numbers up to a row and texts from there on are a change of type, unless the rows are sorted.
-    apart = numbers.is_not_null().arg_true()[-1] < wrong.arg_true()[0]
-    if apart and min(digits, others) >= _CHANGES and not texts.is_sorted():
-        return (
-            f'"{text}" is not a number, but all {digits:,} values above it are, and none below'
-            f"{_MEND}"
-        )
-    return None
-
-
-def _times(name: str, raw: pl.Series, known: pl.Series, *, usual_missing: bool) -> Guess | None:
-    if not looks_like_time(known):
-        return None
-    order, doubt = recognise_order(known)
-    times, wrong = as_numbers(raw, NumberReading(order, time=True, usual_missing=usual_missing))
-    others = int(wrong.sum())
-    if len(known) < 20 * others:
-        return None
-    column = time_column(name, times, raw.set(wrong, None), order, doubt)
-    if not others:
-        return column, 0, None
-    row = int(wrong.arg_true()[0])
-    problem = f'"{raw[row]}" is not a time, but nearly all values in this column are{_MEND}'
-    return column, row, problem
 
 
 def _lists(name: str, texts: pl.Series, known: pl.Series) -> Column:

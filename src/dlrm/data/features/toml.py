@@ -2,13 +2,13 @@
 
 import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from dlrm.data.features.column import KINDS, WITH_IDS, Column, Cross, Values, names_of
+from dlrm.data.features.column import KINDS, Column, Cross, Values, names_of
 from dlrm.data.features.columns import Columns
 from dlrm.errors import ConfigError, InputError, unknown
 
@@ -38,48 +38,50 @@ _HEAD = """\
 #   columns = ["A", "B"]
 """
 _NUMBER = ("scale", "bins", "buckets", "dense", "missing_flag", "time", "format", "calendar")
+_OF_VALUES = names_of(Values)
 _OF_KIND: dict[str, tuple[str, ...]] = {
     "number": _NUMBER,
-    "category": ("table",),
-    "list": ("separator", "table"),
-    "sequence": ("separator", "max_length", "table"),
+    "category": (*_OF_VALUES, "table"),
+    "list": (*_OF_VALUES, "separator", "table"),
+    "sequence": (*_OF_VALUES, "separator", "max_length", "table"),
+    # What stood at an ignored column when it was something else does no harm.
+    "ignore": (*_OF_VALUES, "separator", "max_length", "table", *_NUMBER),
 }
-"""Kind of a column -> its own keys; of values all but numbers have others."""
-_OF_LABELS = ("positive", "weight", "label_format", "weight_format")
-_KEYS = ("label", "task", *_OF_LABELS, "missing", "usual_missing", "columns", "cross")
-_TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-_KNOWN = ("separator", "max_length", "table", *_NUMBER, *names_of(Values))
+"""Kind of a column -> its keys, beside `kind`."""
+_OF_TABLE = (
+    *("task", "positive", "weight", "label_format", "weight_format"),
+    *("missing", "usual_missing"),
+)
+_KEYS = ("label", *_OF_TABLE, "columns", "cross")
+_TYPES: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    str: ((str,), "a text"),
+}
+"""Type of a setting -> the types that TOML may have for it, and what to call them."""
+_SETTINGS = {
+    setting.name: type(setting.default)
+    for record in (Columns, Column, Values)
+    for setting in fields(record)
+} | {"positive": str, "weight": str, "kind": str}
+_ALWAYS = ("scale", "separator", "min_count")
+"""Settings that are written though they are as usual."""
 
 
 def dumps(schema: Columns) -> str:
     """Return a schema as TOML, with the reasons as comments."""
-    labels = ", ".join(_text(name) for name in schema.labels)
-    lines = [_HEAD, f"label = {labels if len(schema.labels) == 1 else f'[{labels}]'}"]
-    if schema.task != "classification":
-        lines.append(f"task = {_text(schema.task)}")
-    for key in _OF_LABELS:
-        if (value := getattr(schema, key)) != ("" if key.endswith("format") else None):
-            lines.append(f"{key} = {_text(value)}")
-    if schema.missing:
-        lines.append(f"missing = [{', '.join(map(_text, schema.missing))}]")
-    if not schema.usual_missing:
-        lines.append("usual_missing = false")
+    labels = _text(schema.labels[0]) if len(schema.labels) == 1 else _text(schema.labels)
+    lines = [_HEAD, f"label = {labels}", *_settings(schema, _OF_TABLE)]
     for column in schema.columns:
+        own, values = _OF_KIND[column.kind] if column.kind != "ignore" else (), column.values
         lines += ["", f"[columns.{_text(column.name)}]"]
-        lines.append(
-            f"kind = {_text(column.kind)}" + (f"  # {_line(column.why)}" if column.why else "")
-        )
-        lines += _settings(column, _OF_KIND.get(column.kind, ()), always=("scale", "separator"))
-        if column.kind in WITH_IDS:
-            lines += _settings(column.values, names_of(Values), always=("min_count",))
+        lines.append(f"kind = {_text(column.kind)}{_comment(column.why)}")
+        lines += _settings(column, [key for key in own if key not in _OF_VALUES], _ALWAYS)
+        lines += _settings(values, [key for key in own if key in _OF_VALUES], _ALWAYS)
     for cross in schema.crosses:
-        names = ", ".join(map(_text, cross.columns))
-        lines += [
-            "",
-            "[[cross]]",
-            f"columns = [{names}]" + (f"  # {_line(cross.why)}" if cross.why else ""),
-        ]
-        lines += _settings(cross.values, names_of(Values), always=())
+        lines += ["", "[[cross]]", f"columns = {_text(cross.columns)}{_comment(cross.why)}"]
+        lines += _settings(cross.values, _OF_VALUES)
     return "\n".join(lines) + "\n"
 
 
@@ -115,38 +117,26 @@ def from_dict(values: dict[str, Any]) -> Columns:
     for key in values:
         if key not in _KEYS:
             raise unknown("key", key, _KEYS)
-    label = values.get("label")
-    named = label if isinstance(label, list) else [label]
-    labels = [name for name in named if isinstance(name, str)]
-    if not labels or len(labels) < len(named):
+    labels = values.get("label")
+    labels = [labels] if isinstance(labels, str) else labels
+    if not labels or not _are_texts(labels):
         raise ConfigError('the schema names no label, expected label = "COLUMN"')
-    for key in _OF_LABELS[1:]:
-        if not isinstance(values.get(key, ""), str):
-            raise ConfigError(f"{key} is {values[key]!r}, expected a text")
-    positive = values.get("positive")
-    if isinstance(positive, bool):
-        positive = str(positive).lower()
-    missing, usual = values.get("missing", []), values.get("usual_missing", True)
-    if not isinstance(missing, list) or not all(isinstance(text, str) for text in missing):
+    given = {key: value for key, value in values.items() if key in _OF_TABLE}
+    if isinstance(positive := given.get("positive"), bool | int | float):
+        given["positive"] = str(positive).lower()
+    missing = given.pop("missing", [])
+    if not _are_texts(missing):
         raise ConfigError(f'missing is {missing!r}, expected texts, as in ["unknown", "9999"]')
-    if not isinstance(usual, bool):
-        raise ConfigError(f"usual_missing is {usual!r}, expected true or false")
-    named, crossed = values.get("columns", {}), values.get("cross", [])
-    if not isinstance(named, dict) or not isinstance(crossed, list):
+    _check("", given, _OF_TABLE)
+    columns, crosses = values.get("columns", {}), values.get("cross", [])
+    if not isinstance(columns, dict) or not isinstance(crosses, list):
         raise ConfigError("expected the columns as [columns.NAME], and crosses as [[cross]]")
-    columns = [_column(name, given) for name, given in named.items()]
-    crosses = [_cross(given) for given in crossed]
     return Columns(
         labels=tuple(labels),
-        task=values.get("task", "classification"),
-        weight=values.get("weight"),
-        label_format=values.get("label_format", ""),
-        weight_format=values.get("weight_format", ""),
-        positive=None if positive is None else str(positive),
         missing=tuple(missing),
-        usual_missing=usual,
-        columns=tuple(columns),
-        crosses=tuple(crosses),
+        columns=tuple(_column(name, settings) for name, settings in columns.items()),
+        crosses=tuple(map(_cross, crosses)),
+        **given,
     )
 
 
@@ -160,30 +150,30 @@ def _column(name: str, given: dict[str, Any]) -> Column:
     if not isinstance(given, dict) or "kind" not in given:
         raise ConfigError(f'{where} has no kind, expected e.g. kind = "category"')
     kind = given["kind"]
-    if not isinstance(kind, str):
-        raise ConfigError(f"{where}: kind is {kind!r}, expected a text")
+    _check(where, {"kind": kind}, ("kind",))
     if kind not in KINDS:
         raise unknown(f"kind of {where}", kind, KINDS)
-    # What stood at an ignored column when it was something else does no harm.
-    left = ("kind", *(_KNOWN if kind == "ignore" else ()))
-    rest = {key: value for key, value in given.items() if key not in left}
-    own, shared = _OF_KIND.get(kind, ()), names_of(Values) if kind in WITH_IDS else ()
-    _check(where, rest, (*shared, *own))
-    of_values = {key: value for key, value in rest.items() if key not in own}
-    of_column = {key: value for key, value in rest.items() if key in own}
+    _check(where, given, ("kind", *_OF_KIND[kind]))
+    given = {"kind": kind} if kind == "ignore" else given
     with _named(where):
-        return Column(name=name, kind=kind, values=Values(**of_values), **of_column)
+        values = Values(**{key: value for key, value in given.items() if key in _OF_VALUES})
+        own = {key: value for key, value in given.items() if key not in _OF_VALUES}
+        return Column(name=name, values=values, **own)
 
 
 def _cross(given: dict[str, Any]) -> Cross:
     names = given.get("columns") if isinstance(given, dict) else None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not _are_texts(names):
         raise ConfigError('a [[cross]] names no columns, expected columns = ["A", "B"]')
     where = f"the cross {' x '.join(names)}"
-    rest = {key: value for key, value in given.items() if key != "columns"}
-    _check(where, rest, names_of(Values))
+    given = {key: value for key, value in given.items() if key != "columns"}
+    _check(where, given, _OF_VALUES)
     with _named(where):
-        return Cross(columns=tuple(names), values=Values(**rest))
+        return Cross(columns=tuple(names), values=Values(**given))
+
+
+def _are_texts(values: Any) -> TypeGuard[list[str]]:
+    return isinstance(values, list) and all(isinstance(text, str) for text in values)
 
 
 @contextmanager
@@ -196,32 +186,36 @@ def _named(where: str) -> Iterator[None]:
         raise ConfigError(str(error) if known else f"{where}: {error}") from error
 
 
-def _check(where: str, given: dict[str, Any], keys: tuple[str, ...]) -> None:
-    """Raise a ConfigError unless each key is one of these, and its value of its field's type."""
-    kinds = {setting.name: type(setting.default) for setting in (*fields(Column), *fields(Values))}
+def _check(where: str, given: dict[str, Any], keys: Sequence[str]) -> None:
+    """Raise a ConfigError unless each key is one of these, and its value of its setting's type."""
+    where = f"{where}: " if where else ""
     for key, value in given.items():
         if key not in keys:
-            choices = ", ".join(keys) or "kind"
-            raise ConfigError(f'{where}: unknown key "{key}"; choose one of: {choices}')
-        if type(value) not in ((int, float) if kinds[key] is float else (kinds[key],)):
-            raise ConfigError(f"{where}: {key} is {value!r}, expected {_TYPES[kinds[key]]}")
+            choices = ", ".join(name for name in keys if name != "kind")
+            raise ConfigError(f'{where}unknown key "{key}"; choose one of: {choices}')
+        types, expected = _TYPES[_SETTINGS[key]]
+        if type(value) not in types:
+            raise ConfigError(f"{where}{key} is {value!r}, expected {expected}")
 
 
-def _settings(record: Column | Values, keys: tuple[str, ...], always: tuple[str, ...]) -> list[str]:
-    defaults = {field.name: field.default for field in fields(record)}
-    lines = []
-    for key in keys:
-        value = getattr(record, key)
-        if key in always or value != defaults[key]:
-            lines.append(f"{key} = {_text(value) if isinstance(value, str) else json.dumps(value)}")
-    return lines
+def _settings(
+    record: Columns | Column | Values, keys: Iterable[str], always: Sequence[str] = ()
+) -> list[str]:
+    defaults = {setting.name: setting.default for setting in fields(record)}
+    values = {key: getattr(record, key) for key in keys}
+    return [
+        f"{key} = {_text(value)}"
+        for key, value in values.items()
+        if key in always or value != defaults[key]
+    ]
 
 
-def _text(text: str) -> str:
+def _text(value: Any) -> str:
     # JSON's escapes are TOML's, but for the two code points that JSON leaves as they are.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _line(text: str) -> str:
+def _comment(text: str) -> str:
     words = " ".join(text.split())
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in words)
+    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in words)
+    return f"  # {shown}" if shown else ""
