@@ -55,10 +55,30 @@ class Jagged(NamedTuple):
         starts = self.offsets[:-1].view(-1, count).index_select(1, chosen).flatten()
         lengths = self.lengths.view(-1, count).index_select(1, chosen).flatten()
         offsets = torch.cat([self.offsets.new_zeros(1), lengths.cumsum(0)])
-        total = int(offsets[-1])
-        moved = (starts - offsets[:-1]).repeat_interleave(lengths, output_size=total)
+        # A number, but in an export, where int() would ask for it.
+        total: int = offsets[-1].item()  # pyright: ignore[reportAssignmentType]
+        torch._check(total >= 0)
+        moved = spread(starts - offsets[:-1], offsets, total)
         places = torch.arange(total, device=offsets.device) + moved
         return Jagged(self.values.index_select(0, places), offsets)
+
+
+def spread(values: Tensor, offsets: Tensor, count: int) -> Tensor:
+    """Return the value of its list for each id, (L,), from values (G,) and offsets (G + 1,).
+
+    L is the `count`.
+    """
+    if not torch.compiler.is_exporting():
+        return values.repeat_interleave(offsets.diff(), output_size=count)
+    # Other runtimes know no such thing: the list of an id is how many lists end before it.
+    ends = torch.zeros(count + 1, dtype=torch.int64, device=offsets.device)
+    ended = ends.scatter_add(0, offsets[1:], torch.ones_like(offsets[1:])).cumsum(0)
+    return values.index_select(0, ended[:count])
+
+
+def bags_of(offsets: Tensor, count: int) -> Tensor:
+    """Return the list that each of `count` ids lies in, (L,) int64, from offsets (G + 1,)."""
+    return spread(torch.arange(offsets.shape[0] - 1, device=offsets.device), offsets, count)
 
 
 def interleave(features: Sequence[Jagged]) -> Jagged:
@@ -71,7 +91,7 @@ def interleave(features: Sequence[Jagged]) -> Jagged:
     for f, feature in enumerate(features):
         moved = offsets[f:-1:count] - feature.offsets[:-1]
         here = feature.values.shape[0]
-        places = moved.repeat_interleave(feature.lengths, output_size=here)
+        places = spread(moved, feature.offsets, here)
         values[torch.arange(here, device=values.device) + places] = feature.values
     return Jagged(values, offsets)
 

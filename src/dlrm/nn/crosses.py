@@ -6,9 +6,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from dlrm.batch import Batch, Jagged, interleave
+from dlrm.batch import Batch, Jagged, bags_of, interleave
 from dlrm.errors import ConfigError
-from dlrm.nn.embedding import Embeddings, bags_of
+from dlrm.nn.embedding import Embeddings
 from dlrm.nn.layout import LISTS, ONE_HOT, Block, Layout
 from dlrm.schema import Feature, Schema, Table
 
@@ -138,7 +138,9 @@ def _pairs(left: Jagged, right: Jagged) -> tuple[Tensor, Tensor, Tensor]:
     """Return both ids (M,) of all pairs of ids of each sample, and their offsets (B + 1,)."""
     lengths = left.lengths * right.lengths
     offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    sample = bags_of(offsets, int(offsets[-1]))
+    total: int = offsets[-1].item()  # pyright: ignore[reportAssignmentType]
+    torch._check(total >= 0)
+    sample = bags_of(offsets, total)
     # Lists of p and q ids make p * q pairs: number k is of ids k // q and k % q.
     k = torch.arange(sample.shape[0], device=sample.device) - offsets[sample]
     q = right.lengths[sample]

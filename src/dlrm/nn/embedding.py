@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from dlrm.batch import Batch, Jagged
+from dlrm.batch import Batch, Jagged, bags_of
 from dlrm.errors import ConfigError, IdError
 from dlrm.nn.layout import Block, Layout
 from dlrm.ops import backend
@@ -91,7 +91,7 @@ class Embeddings(nn.Module):
     def _joined(self, batch: Batch, parts: list[Tensor]) -> Tensor:
         """Return the vectors (B, T, D) of all features from those of each block."""
         if not parts:
-            return torch.zeros(len(batch), 0, self.dim, device=batch.labels.device)
+            return torch.zeros(batch.labels.shape[0], 0, self.dim, device=batch.labels.device)
         vectors = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         if self.layout.order is None:
             return vectors
@@ -224,12 +224,6 @@ class StackedTables(Embeddings):
         raise NotImplementedError
 
 
-def bags_of(offsets: Tensor, count: int) -> Tensor:
-    """Return the bag that each of `count` ids lies in, (L,) int64, from offsets (G + 1,)."""
-    bags = torch.arange(offsets.shape[0] - 1, device=offsets.device)
-    return bags.repeat_interleave(offsets.diff(), output_size=count)
-
-
 def add_up(values: Tensor, offsets: Tensor, features: int) -> Tensor:
     """Return the sums (B, F, D) of the values (L, D) of each list, from offsets (B*F + 1,)."""
     sums = values.new_zeros(offsets.shape[0] - 1, values.shape[1])
@@ -351,7 +345,7 @@ class EmbeddingCollection(Collection, StackedTables):
         return [{"params": [self.weight], "sparse": True, "storage": self.storage}]
 
     def _look_up(self, batch: Batch, blocks: list[Block]) -> Tensor:
-        if len(blocks) < 2:
+        if len(blocks) < 2 or torch.compiler.is_exporting():
             return super()._look_up(batch, blocks)
         # Both at once: torch would add up the gradients of two lookups row by row, which takes
         # longer than all else.

@@ -45,10 +45,12 @@ class _Pairs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, v: Tensor, e: Tensor) -> Tensor:
-        s = torch.addmm(e.sum(dim=1), x, v)
-        q = torch.linalg.vector_norm(e.flatten(1), dim=1).square() + x.square() @ v.square().sum(
-            dim=1
-        )
+        s = e.sum(dim=1)
+        q = torch.linalg.vector_norm(e.flatten(1), dim=1).square()
+        # Without dense features there is no product: not all runtimes have those of nothing.
+        if x.shape[1]:
+            s = torch.addmm(s, x, v)
+            q = q + x.square() @ v.square().sum(dim=1)
         ctx.save_for_backward(x, v, e, s)
         return (s.square().sum(dim=1) - q) / 2
 

@@ -22,6 +22,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from dlrm.batch import bags_of
 from dlrm.errors import ConfigError
 from dlrm.nn.embedding import (
     Block,
@@ -29,7 +30,6 @@ from dlrm.nn.embedding import (
     Embeddings,
     Layout,
     Storage,
-    bags_of,
     constant,
     fresh_rows,
 )

@@ -172,12 +172,15 @@ class Layout:
         """
         lists, count = batch.lists, self.num_lists
         given = 0 if lists is None else lists.offsets.shape[0] - 1
-        if lists is None or given != len(batch) * count:
-            raise IdError(f"{given} lists for {len(batch)} samples, expected {count} a sample")
+        # No len() of tensors here and below: it is a plain number, to which an export would cling.
+        samples = batch.labels.shape[0]
+        if lists is None or given != samples * count:
+            raise IdError(f"{given} lists for {samples} samples, expected {count} a sample")
         if features is None or features == tuple(range(count)):
             return lists
         # Checked while the offsets are whole: of some lists nobody could tell.
-        if lists.offsets.is_cpu and not _covers(lists.offsets, lists.values.shape[0]):
+        looks = lists.offsets.is_cpu and not torch.compiler.is_exporting()
+        if looks and not _covers(lists.offsets, lists.values.shape[0]):
             raise _wrong_offsets(lists.values.shape[0])
         return lists.columns(features, count)
 

@@ -17,6 +17,7 @@ from math import log2, sqrt
 import torch
 from torch import Tensor, nn
 
+from dlrm.batch import bags_of
 from dlrm.errors import ConfigError
 from dlrm.nn.concat import ConcatEmbeddings
 from dlrm.nn.embedding import (
@@ -25,7 +26,6 @@ from dlrm.nn.embedding import (
     Embeddings,
     Layout,
     Storage,
-    bags_of,
     constant,
     fresh_rows,
 )
@@ -97,7 +97,7 @@ class ProjectedEmbeddings(Embeddings):
             return short @ maps[0].t()
         feature = bags_of(block.offsets, short.shape[0]) % len(maps)
         return torch.stack([short @ widen.t() for widen in maps])[
-            feature, torch.arange(len(short), device=short.device)
+            feature, torch.arange(short.shape[0], device=short.device)
         ]
 
     def _maps(self, block: Block) -> Tensor:

@@ -95,6 +95,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool 
 
     x (B, n), the weight (k, n) and the bias (k,), or None, are of one type.
     """
+    if not weight.shape[1] and torch.compiler.is_exporting():
+        # Without inputs it is its bias; not all runtimes have such products.
+        zeros = x.new_zeros(x.shape[0], weight.shape[0])
+        out = zeros if bias is None else zeros + bias
+        return torch.relu(out) if relu else out
     if _by_onednn(x, weight):
         pointwise = "relu" if relu else "none"
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, pointwise, [], "")
@@ -116,8 +121,10 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     rather than a measurement, so that runs repeat to the bit. `$DLRM_KERNELS` of reference asks
     for plain torch, which computes alike on every device.
     """
-    # It has no products of nothing.
-    if not (x.is_cpu and x.numel() > 0 and torch.backends.mkldnn.is_available()):
+    # It has no products of nothing, and other runtimes none of its.
+    if torch.compiler.is_exporting() or not (x.is_cpu and x.numel() > 0):
+        return False
+    if not torch.backends.mkldnn.is_available():
         return False
     faster = _takes_bf16() if x.dtype == torch.bfloat16 else weight.numel() >= ONEDNN_WEIGHTS
     return faster and not forced_reference()

@@ -6,7 +6,11 @@ A runtime is a class in a file of this room, and one line in `RUNTIMES`. Its lib
 that file alone, and only by `prepare` and `open`.
 """
 
+import json
+import logging
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -18,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 
 from dlrm.batch import Batch
-from dlrm.errors import ConfigError, IdError, MissingExtraError, unknown
+from dlrm.errors import ConfigError, IdError, MissingExtraError, RunError, unknown
 from dlrm.nn.layout import Layout
-from dlrm.runtimes.trained import TrainedModel
+from dlrm.runtimes.trained import FORMAT, TrainedModel
 from dlrm.schema import Schema
 
 RUNTIMES = {
@@ -140,6 +144,103 @@ class Runtime(ABC):
             RunError: The file is no such artefact, or its weights are not those its metadata say.
 
         """
+
+
+class Export(Runtime):
+    """A runtime whose artefacts run without this project, and say what they are.
+
+    Their metadata are texts: `dlrm.format`, `dlrm.schema` (JSON), `dlrm.model`,
+    `dlrm.tables`, `dlrm.weights_sha256` of the trained model's weights, `dlrm.content_sha256` of
+    all but the metadata, and `dlrm.max_abs_diff` from this project's own eager path.
+    """
+
+    def files(self, path: Path) -> list[Path]:
+        """Return the files that an artefact consists of, itself first."""
+        return [path]
+
+    @abstractmethod
+    def read_metadata(self, path: Path) -> dict[str, str]:
+        """Return the metadata of an artefact.
+
+        Raises:
+            RunError: It is no such artefact.
+
+        """
+
+    @abstractmethod
+    def write_metadata(self, path: Path, metadata: Mapping[str, str]) -> None:
+        """Replace the metadata of an artefact."""
+
+    @abstractmethod
+    def content_sha256(self, path: Path) -> str:
+        """Return the hash of all that an artefact is but for its metadata."""
+
+    def schema(self, path: Path) -> Schema:
+        """Return the schema that an artefact says it takes.
+
+        Raises:
+            RunError: It is none of ours, or of another version.
+
+        """
+        return schema_in(self.read_metadata(path), path)
+
+    def check(self, path: Path, trained: TrainedModel | None = None) -> None:
+        """Raise a RunError unless an artefact is whole, and made of this model where one is given.
+
+        All of it is read.
+        """
+        schema, metadata = self.schema(path), self.read_metadata(path)
+        content = self.content_sha256(path)
+        if content != metadata.get("dlrm.content_sha256"):
+            raise RunError(
+                f"{path} was altered: its hash is {content[:12]}, its metadata say "
+                f"{str(metadata.get('dlrm.content_sha256'))[:12]}; export the run again"
+            )
+        if trained is None:
+            return
+        if difference := trained.schema.difference(schema):
+            raise RunError(f"{path} is of another schema than the run: {difference}")
+        if trained.sha256 != metadata.get("dlrm.weights_sha256"):
+            raise RunError(
+                f"{path} was made of other weights: their hash is "
+                f"{str(metadata.get('dlrm.weights_sha256'))[:12]}, the run's {trained.sha256[:12]}"
+            )
+
+
+def schema_in(metadata: Mapping[str, str], path: Path) -> Schema:
+    """Return the schema in the metadata of an artefact; see `Export.schema`."""
+    if (version := metadata.get("dlrm.format")) != str(FORMAT):
+        was = f"of format {version}" if version else "no artefact of ours"
+        raise RunError(f"{path} is {was}, expected format {FORMAT}: export the run again")
+    try:
+        return Schema.from_dict(json.loads(metadata["dlrm.schema"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} has another schema version ({error}): export again") from None
+
+
+def metadata_of(trained: TrainedModel) -> dict[str, str]:
+    """Return what an artefact of a trained model says of it; see `Export`."""
+    return {
+        "dlrm.format": str(FORMAT),
+        "dlrm.schema": json.dumps(trained.schema.to_dict()),
+        "dlrm.model": trained.name,
+        "dlrm.tables": trained.tables,
+        "dlrm.weights_sha256": trained.sha256,
+    }
+
+
+@contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Let these loggers of libraries say errors alone, within."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def find(name: str) -> Runtime:

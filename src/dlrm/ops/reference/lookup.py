@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dlrm.batch import bags_of, spread
+
 
 def rows_of(
     ids: Tensor, starts: Tensor, sizes: Tensor, offsets: Tensor | None = None
@@ -22,22 +24,22 @@ def rows_of(
     Returns:
         The rows, int64, in the shape of ids; and the first position in ids.flatten() that is out
         of range, -1 if there is none, or -2 if the offsets do not rise from 0 to L. On a device
-        other than a CPU, where to look is to wait, it is always -1.
+        other than a CPU, where to look is to wait, and in an export it is always -1.
 
     """
+    looks = ids.is_cpu and not torch.compiler.is_exporting()
     if offsets is None:
         rows = ids + starts
-        if not ids.is_cpu:
+        if not looks:
             return rows, -1
         wrong = (ids < 0) | (ids >= sizes)
     else:
         lengths = offsets.diff()
-        if ids.is_cpu and (offsets[0] != 0 or offsets[-1] != ids.shape[0] or (lengths < 0).any()):
+        if looks and (offsets[0] != 0 or offsets[-1] != ids.shape[0] or (lengths < 0).any()):
             return ids, -2
-        tables = torch.arange(len(lengths), device=ids.device) % len(sizes)
-        table = tables.repeat_interleave(lengths, output_size=ids.shape[0])
+        table = bags_of(offsets, ids.shape[0]) % len(sizes)
         rows = ids + starts[table]
-        if not ids.is_cpu:
+        if not looks:
             return rows, -1
         wrong = (ids < 0) | (ids >= sizes[table])
     return rows, int(wrong.flatten().nonzero()[0]) if wrong.any() else -1
@@ -107,7 +109,7 @@ def pooled_lookup(
         (G, D), float32 if stored in bfloat16.
 
     """
-    if weight.dtype != torch.bfloat16:
+    if weight.dtype != torch.bfloat16 and not torch.compiler.is_exporting():
         return F.embedding_bag(
             rows,
             weight,
@@ -117,12 +119,11 @@ def pooled_lookup(
             include_last_offset=True,
             per_sample_weights=per_sample_weights,
         )
-    lengths = offsets.diff()
     looked_up = lookup(weight, rows)
     if per_sample_weights is not None:
         looked_up = looked_up * per_sample_weights[:, None]
-    bag = torch.arange(len(lengths), device=rows.device).repeat_interleave(lengths)
-    return looked_up.new_zeros(len(lengths), weight.shape[1]).index_add(0, bag, looked_up)
+    sums = looked_up.new_zeros(offsets.shape[0] - 1, weight.shape[1])
+    return sums.index_add(0, bags_of(offsets, rows.shape[0]), looked_up)
 
 
 def pooled_ranges(weight: Tensor, rows: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
@@ -144,6 +145,6 @@ def pooled_ranges(weight: Tensor, rows: Tensor, starts: Tensor, ends: Tensor) ->
     lengths = ends - starts
     offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
     total = rows.shape[0]
-    moved = (starts - offsets[:-1]).repeat_interleave(lengths, output_size=total)
+    moved = spread(starts - offsets[:-1], offsets, total)
     in_order = rows.index_select(0, torch.arange(total, device=rows.device) + moved)
     return pooled_lookup(weight, in_order, offsets)
