@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.data.division import Places, divide
+from dlrm.data.division import divide
 from dlrm.data.features.column import Column
 from dlrm.data.features.columns import Columns
 from dlrm.data.options import PrepareConfig
 from dlrm.data.sources.raw_table import Part, RawTable
+from dlrm.data.split import Places
 from dlrm.errors import ConfigError, InputError
 
 

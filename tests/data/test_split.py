@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.data.split import SPLITS, Plan, kaggle_sizes, plan, sizes
+from dlrm.data.split import SPLITS, Plan, kaggle_sizes, pieces, plan, sizes
 from dlrm.errors import ConfigError
 
 
@@ -13,7 +13,7 @@ def gather(where: Plan, steps: list[int]) -> dict[str, list[int]]:
     start = 0
     while start < where.rows:
         stop = min(start + steps[start % len(steps)], where.rows)
-        for name, rows in where.pieces(start, stop):
+        for name, rows in pieces(where.places(start, stop)):
             by_split[name].extend(np.arange(start, stop)[rows].tolist())
         start = stop
     return by_split

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dlrm.data.division import Places, divide
+from dlrm.data.division import divide
 from dlrm.data.features.column import LISTS
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.fit import FittingRows
@@ -31,7 +31,7 @@ from dlrm.data.features.texts import as_texts
 from dlrm.data.options import PrepareConfig
 from dlrm.data.sources.raw_table import RawTable
 from dlrm.data.sources.source import BadRows
-from dlrm.data.split import SPLITS, Protocol
+from dlrm.data.split import SPLITS, Places, Protocol
 from dlrm.errors import ConfigError, DatasetError
 
 TRAIN = SPLITS.index("train")

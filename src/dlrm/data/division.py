@@ -18,13 +18,10 @@ from dlrm.data.features.columns import Columns
 from dlrm.data.features.texts import as_numbers, time_reading
 from dlrm.data.options import PrepareConfig
 from dlrm.data.sources.raw_table import RawTable
-from dlrm.data.split import SPLITS, Protocol, plan, sizes
+from dlrm.data.split import SPLITS, UNUSED, Places, Protocol, plan, sizes
 from dlrm.errors import ConfigError
 
-UNUSED = -1
 VALIDATION, TEST = SPLITS.index("validation"), SPLITS.index("test")
-Places = NDArray[np.int8]
-"""(n,) the split of each row, a place in SPLITS; UNUSED where it is in none"""
 
 
 def divide(
@@ -97,12 +94,7 @@ def _planned(
     rows: int, protocol: Protocol, fractions: Sequence[float], seed: int, days: Sequence[int] = ()
 ) -> Places:
     """Divide so many rows by their number alone."""
-    where = np.full(rows, UNUSED, np.int8)
-    planned = plan(protocol, rows, fractions=fractions, seed=seed, days=days)
-    for name, piece in planned.pieces(0, rows):
-        if name in SPLITS:
-            where[piece] = SPLITS.index(name)
-    return where
+    return plan(protocol, rows, fractions=fractions, seed=seed, days=days).places(0, rows)
 
 
 def _by_time(seconds: NDArray[np.float64], fractions: Sequence[float]) -> Places:

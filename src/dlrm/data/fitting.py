@@ -33,8 +33,8 @@ from dlrm.data.raw_columns import rows_of
 from dlrm.data.scoring import check_columns as check_needed
 from dlrm.data.sources.raw_table import Part, RawTable
 from dlrm.data.sources.reading import Reading
-from dlrm.data.sources.source import BadRows, CountsBadRows, Source, Table, has_fixed_format
-from dlrm.data.split import SPLITS, HasDays, Protocol, Rows
+from dlrm.data.sources.source import BadRows, Source, Table, has_fixed_format
+from dlrm.data.split import Protocol, Rows, pieces
 from dlrm.data.store import FEATURES_FILE
 from dlrm.data.threads import ahead, in_order
 from dlrm.errors import DatasetError
@@ -138,8 +138,7 @@ class Fitted:
                 weights=None if weights is None else weights[here],
                 truth=frame[TRUTH].cast(pl.Float32).to_numpy() if self.truth else None,
             )
-            split_rows = (np.flatnonzero(where == number) for number in range(len(SPLITS)))
-            yield Block(samples, list(zip(SPLITS, split_rows, strict=True)))
+            yield Block(samples, pieces(where))
 
     def _encode(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, RawRows, Encoded]:
         rows = self.features.rows(frame)
@@ -210,7 +209,7 @@ def fit_rows(
         features,
         table,
         own=own,
-        bad_rows=source.bad if isinstance(source, CountsBadRows) else table.bad_rows,
+        bad_rows=getattr(source, "bad", table.bad_rows),
         # Only a generated log knows it: in a table of one's own, it is a column like any other.
         truth=TRUTH in raw.types and has_fixed_format(source),
         notes=table.notes,
@@ -270,7 +269,7 @@ def raw_table(
             first += frame.height
             advance(frame.height)
         if not parts:
-            bad = source.bad if isinstance(source, CountsBadRows) else BadRows()
+            bad = getattr(source, "bad", BadRows())
             why = f": all {bad.total} were bad, the first is {bad.first[0]}" if bad.total else ""
             raise DatasetError(f"the log has no good row{why}")
         table = RawTable(tuple(parts))
@@ -285,8 +284,8 @@ def _large(source: Source) -> Generator[tuple[str, pl.DataFrame], None, None]:
     held: list[pl.DataFrame] = []
     origin = day = source.name
     for frame in source.read():
-        if isinstance(source, HasDays):
-            day = f"{source.name} {len(source.day_rows)}"
+        if days := getattr(source, "day_rows", ()):
+            day = f"{source.name} {len(days)}"
         if held and (day != origin or sum(part.height for part in held) >= PART_ROWS):
             yield origin, pl.concat(held)
             held = []

@@ -13,8 +13,7 @@ Protocols:
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, get_args, runtime_checkable
-from typing import Protocol as Contract
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,15 +28,10 @@ OF_COLUMNS = ("time", "group", "stratified")
 DAYS = 7
 _RUN_ROWS = 1 << 16
 
+UNUSED = -1
 Rows = slice | NDArray[np.intp]
-
-
-@runtime_checkable
-class HasDays(Contract):
-    """A source whose files are days."""
-
-    day_rows: list[int]
-    """Rows of each day; known once the source has been read."""
+Places = NDArray[np.int8]
+"""(n,) the split of each row, a place in SPLITS; UNUSED where it is in none"""
 
 
 def sizes(rows: int, shares: Sequence[float]) -> tuple[int, ...]:
@@ -85,41 +79,32 @@ class Plan:
     seed: int | None = None
     """Seed of a random split; None where splits are contiguous."""
 
-    def pieces(self, start: int, stop: int) -> list[tuple[str, Rows]]:
-        """Say where rows start to stop go: names of splits, and rows counted from `start`.
+    def places(self, start: int, stop: int) -> Places:
+        """Return the split of rows start to stop."""
+        if self.seed is None:
+            ends = np.cumsum([*self.sizes.values()])
+            numbers = np.searchsorted(ends, np.arange(start, stop), side="right")
+        else:
+            numbers = np.concatenate([np.empty(0, np.int8), *self._runs(start, stop, self.seed)])
+        return np.array([*map(SPLITS.index, self.sizes), UNUSED], np.int8)[numbers.astype(np.intp)]
 
-        Every row is in one piece at most, and each piece keeps the order of the log.
-        """
-        if self.seed is not None:
-            chosen = [part[2] for part in self._runs(start, stop)]
-            labels = np.concatenate(chosen) if chosen else np.empty(0, np.int8)
-            return [
-                (name, np.flatnonzero(labels == number)) for number, name in enumerate(self.sizes)
-            ]
-        pieces: list[tuple[str, Rows]] = []
-        begin = 0
-        for name, size in self.sizes.items():
-            first, last = max(begin, start), min(begin + size, stop)
-            if first < last:
-                pieces.append((name, slice(first - start, last - start)))
-            begin += size
-        return pieces
-
-    def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, NDArray[np.int8]]]:
+    def _runs(self, start: int, stop: int, seed: int) -> Iterator[NDArray[np.int8]]:
         """Yield the split number of rows start to stop, run by run; len(sizes) means left out."""
         left = [*self.sizes.values(), self.rows - sum(self.sizes.values())]
-        for run, begin in enumerate(range(0, self.rows, _RUN_ROWS)):
-            if begin >= stop:
-                return
+        for run, begin in enumerate(range(0, min(self.rows, stop), _RUN_ROWS)):
             rows = min(_RUN_ROWS, self.rows - begin)
             bounds = [sum(left[:i]) * rows // (self.rows - begin) for i in range(len(left) + 1)]
             counts = [b - a for a, b in pairwise(bounds)]
             left = [have - take for have, take in zip(left, counts, strict=True)]
             if begin + rows > start:
                 labels = np.repeat(np.arange(len(left), dtype=np.int8), counts)
-                labels = np.random.default_rng([self.seed or 0, run]).permutation(labels)
-                first, last = max(start, begin), min(stop, begin + rows)
-                yield first, last, labels[first - begin : last - begin]
+                labels = np.random.default_rng([seed, run]).permutation(labels)
+                yield labels[max(start - begin, 0) : stop - begin]
+
+
+def pieces(where: Places) -> list[tuple[str, Rows]]:
+    """Return the names of splits, and the numbers of the rows that are in each, rising."""
+    return [(name, np.flatnonzero(where == number)) for number, name in enumerate(SPLITS)]
 
 
 def plan(

@@ -46,15 +46,12 @@ class BadRows:
         return {"total": self.total, "reasons": dict(self.reasons), "first": list(self.first)}
 
 
-@runtime_checkable
-class CountsBadRows(Protocol):
-    """A source that can leave bad rows out, and counts them while it is read."""
-
-    bad: BadRows
-
-
 class Source(Protocol):
-    """Raw rows that `prepare` can turn into a dataset."""
+    """Raw rows that `prepare` can turn into a dataset.
+
+    One that leaves bad rows out counts them in `bad`, a `BadRows`; one whose files are days has the
+    rows of each in `day_rows`. Both are known once the source has been read.
+    """
 
     @property
     def name(self) -> str:
