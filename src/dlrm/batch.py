@@ -4,7 +4,7 @@ Legend used throughout: B batch, T categorical features, T1 of them with one id 
 lists, D embedding dimension, N dense features, K labels, L ids in the lists of a batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,14 +29,6 @@ class Jagged(NamedTuple):
     def lengths(self) -> Tensor:
         """(G,) int64, the length of each list."""
         return self.offsets.diff()
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Jagged":
-        """Return these lists on a device."""
-        return Jagged(*(tensor.to(device, non_blocking=non_blocking) for tensor in self))
-
-    def pin(self) -> "Jagged":
-        """Return these lists in page-locked memory."""
-        return Jagged(*(tensor.pin_memory() for tensor in self))
 
     def slice(self, start: int, stop: int) -> "Jagged":
         """Return lists start to stop; the values are a view."""
@@ -149,23 +141,19 @@ class Batch:
         """Return this batch on a device; itself where it is there already."""
         if self.labels.device == torch.device(device):
             return self
-        return Batch(
-            self.dense.to(device, non_blocking=non_blocking),
-            self.ids.to(device, non_blocking=non_blocking),
-            self.labels.to(device, non_blocking=non_blocking),
-            None if self.lists is None else self.lists.to(device, non_blocking=non_blocking),
-            None if self.weights is None else self.weights.to(device, non_blocking=non_blocking),
-            self.parts,
-        )
+        return self._mapped(lambda part: part.to(device, non_blocking=non_blocking))
 
     def pin(self) -> "Batch":
         """Return this batch in page-locked memory, from which a GPU copies asynchronously."""
+        return self._mapped(lambda part: part.pin_memory())
+
+    def _mapped(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         return Batch(
-            self.dense.pin_memory(),
-            self.ids.pin_memory(),
-            self.labels.pin_memory(),
-            None if self.lists is None else self.lists.pin(),
-            None if self.weights is None else self.weights.pin_memory(),
+            function(self.dense),
+            function(self.ids),
+            function(self.labels),
+            None if self.lists is None else Jagged(*map(function, self.lists)),
+            None if self.weights is None else function(self.weights),
             self.parts,
         )
 

@@ -106,16 +106,11 @@ class Schema:
     ) -> "Schema":
         """Return a schema in which each categorical feature has a table of its own.
 
-        Args:
-            num_dense: N; the dense features are I1, I2, ...
-            num_embeddings: Rows of each of the T tables.
-            names: Names of the categorical features and of their tables; None for C1, C2, ...
-            kind: Kind of all features.
-            labels: Names of the labels.
-
+        Names are I1, I2, ... of the `num_dense` features, and of the T categorical ones and their
+        tables, if none are given, C1, C2, ...
         """
         sizes = list(num_embeddings)
-        called = list(names) if names is not None else [f"C{t + 1}" for t in range(len(sizes))]
+        called = names if names is not None else [f"C{t + 1}" for t in range(len(sizes))]
         return cls(
             dense=tuple(DenseFeature(name=f"I{i + 1}") for i in range(num_dense)),
             tables=tuple(
@@ -158,10 +153,9 @@ class Schema:
             ConfigError: There is none; lists the choices.
 
         """
-        for feature in self.features:
-            if feature.name == name:
-                return feature
-        raise unknown("categorical feature", name, self.feature_names)
+        if name not in self.feature_names:
+            raise unknown("categorical feature", name, self.feature_names)
+        return self.features[self.feature_names.index(name)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return this schema as JSON-ready values."""
@@ -170,13 +164,9 @@ class Schema:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Schema":
         """Rebuild a schema from what `to_dict` returned."""
-        return cls(
-            dense=tuple(DenseFeature(**feature) for feature in values["dense"]),
-            tables=tuple(Table(**table) for table in values["tables"]),
-            features=tuple(Feature(**feature) for feature in values["features"]),
-            labels=tuple(values["labels"]),
-            task=values["task"],
-        )
+        parts = {"dense": DenseFeature, "tables": Table, "features": Feature}
+        built = {key: tuple(part(**one) for one in values[key]) for key, part in parts.items()}
+        return cls(**built, labels=tuple(values["labels"]), task=values["task"])
 
     def difference(self, other: "Schema") -> str | None:
         """Say in words how `other` differs from this schema; None when it does not."""

@@ -45,16 +45,10 @@ class LoaderConfig:
 
 
 class Loader:
-    """Batches of a split.
+    """Batches of a split; `batch_size`, `shuffle` and `seed` are those of `LoaderConfig`.
 
-    Args:
-        split: Rows to read.
-        batch_size: Samples a batch; the last of an epoch may be smaller.
-        shuffle: Whether each epoch takes the rows in a new random order.
-        seed: Of the order.
-        part: Number of this process and how many there are.
-        pin: Whether batches lie in page-locked memory, from which a GPU copies while it computes.
-
+    `part` is the number of this process and how many there are. With `pin` batches lie in
+    page-locked memory, from which a GPU copies while it computes.
     """
 
     waited_s: float
@@ -111,13 +105,12 @@ class Loader:
 
     def _batches(self, window: Batch, rows: int, skip: int) -> Iterator[Batch]:
         """Yield the batches of a window of so many rows, but the first `skip`."""
-        full, rest = divmod(rows, self.batch_size)
-        sizes = [self.batch_size] * full + [rest] * (rest > 0)
+        starts = range(0, rows, self.batch_size)
         if self.world == 1:
-            for start in range(skip * self.batch_size, rows, self.batch_size):
+            for start in starts[skip:]:
                 yield window.slice(start, start + self.batch_size)
             return
-        parts = [shares(size, self.world) for size in sizes]
+        parts = [shares(min(self.batch_size, rows - start), self.world) for start in starts]
         ends = list(accumulate((part[self.rank] for part in parts), initial=0))
         for number, part in enumerate(parts[skip:], start=skip):
             yield replace(window.slice(ends[number], ends[number + 1]), parts=part)

@@ -1,4 +1,4 @@
-"""How raw data are prepared, and what that makes."""
+"""How raw data are prepared."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -11,7 +11,6 @@ from dlrm.data.features.config import FeaturesConfig
 from dlrm.data.sources.reading import Header, Reading
 from dlrm.data.sources.source import OnBadRow
 from dlrm.data.split import PROTOCOLS, Protocol, sizes
-from dlrm.data.store import Dataset
 from dlrm.data.vocabulary import ID_ORDERS, IdOrder
 from dlrm.errors import ConfigError, unknown
 from dlrm.schema import Task
@@ -22,22 +21,8 @@ _OF_LOGS = {
     "max_rows_per_table": "use prepare.features.hash_rows",
 }
 """Settings of categories that are numbered over a whole log -> what to do elsewhere."""
-_OF_TABLES = (
-    *(
-        "label",
-        "positive",
-        "task",
-        "weight",
-        "category",
-        "missing",
-        "only_empty_missing",
-        "schema",
-        "time",
-        "group",
-    ),
-    *("separator", "header", "skip_lines", "comment"),
-)
-"""Settings of tables, whose format does not say what a column is."""
+_OF_ALL = ("split", "fractions", "seed", "bad_rows", "features")
+"""Settings of any data; all others are of tables, whose format does not say what a column is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,7 +130,9 @@ class PrepareConfig:
     def check(self, *, fixed: bool, whole_log: bool) -> None:
         """Raise a ConfigError if a setting has no meaning for the data at hand."""
         plain = PrepareConfig()
-        for name in _OF_TABLES if fixed else ():
+        for name in names_of(PrepareConfig) if fixed else ():
+            if name in _OF_ALL or name in _OF_LOGS:
+                continue
             if (value := getattr(self, name)) != getattr(plain, name):
                 value = ", ".join(value) if isinstance(value, tuple) else value
                 raise ConfigError(
@@ -164,14 +151,23 @@ class PrepareConfig:
             return self.split
         return "time" if self.time else "group" if self.group else default
 
-    def options(
-        self, *, default: Protocol, fixed: bool, schema: dict[str, Any] | None
-    ) -> dict[str, Any]:
-        """Return what changes a dataset, JSON-ready; None where a setting does not matter."""
-        protocol = self.protocol(default)
+    def options(self, *, fixed: bool, schema: dict[str, Any] | None) -> dict[str, Any]:
+        """Return what changes a dataset, JSON-ready; None where a setting does not matter.
+
+        Args:
+            fixed: Whether the format of the data says what each column is.
+            schema: That of `schema`, as `toml.to_dict` returns it.
+
+        """
+        protocol = self.protocol("kaggle" if fixed else "random")
         divided = protocol not in ("kaggle", "days")
         whole_log = fixed and self.features.unset
         features = None if self.features.unset else json.loads(json.dumps(asdict(self.features)))
+        unusual = {
+            "category": list(self.category),
+            "missing": list(self.missing),
+            "only_empty_missing": self.only_empty_missing,
+        }
         return {
             "split": protocol,
             "fractions": [float(share) for share in self.fractions] if divided else None,
@@ -187,25 +183,7 @@ class PrepareConfig:
             "task": self.task,
             "weight": self.weight,
             "reading": None if self.reading == Reading() else self.reading.to_dict(),
-            **self._values(),
+            **{name: value for name, value in unusual.items() if value},
             "schema": schema,
             "features": features,
         }
-
-    def _values(self) -> dict[str, Any]:
-        """Return how values are read where that is not as usual."""
-        changed = {
-            "category": list(self.category),
-            "missing": list(self.missing),
-            "only_empty_missing": self.only_empty_missing or None,
-        }
-        return {name: value for name, value in changed.items() if value not in ([], None)}
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What `prepare` made or found."""
-
-    dataset: Dataset
-    reused: bool
-    """Whether a finished dataset was found and nothing had to be done."""

@@ -6,6 +6,7 @@ of the splits.
 
 import shutil
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from dlrm.data.features import toml
 from dlrm.data.features.show import described
 from dlrm.data.features.table_schema import known_schema
 from dlrm.data.fitting import Fitted, Known, apply, fit_rows
-from dlrm.data.options import PrepareConfig, Prepared
+from dlrm.data.options import PrepareConfig
 from dlrm.data.sources.source import Source, has_fixed_format
 from dlrm.data.split import SPLITS
 from dlrm.data.store import (
@@ -33,6 +34,15 @@ from dlrm.file_records import file_record
 from dlrm.files import sync_folder
 from dlrm.json_file import write_sealed
 from dlrm.terminal import progress, say
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What `prepare` made or found."""
+
+    dataset: Dataset
+    reused: bool
+    """Whether a finished dataset was found and nothing had to be done."""
 
 
 def prepare(
@@ -61,10 +71,9 @@ def prepare(
 
     """
     check_pool()
+    # What is replaced is a folder, not a link to it.
     out, config = Path(out), config or PrepareConfig()
-    if out.is_symlink():
-        # What is replaced is the folder, not the link to it.
-        out = out.resolve()
+    out = out.resolve() if out.is_symlink() else out
     schema = known.features.columns if known else known_schema(source, config)
     options, fingerprint = options_of(source, config, known), source.fingerprint()
     if (dataset := existing(out, fingerprint, options, force=force)) is not None:
@@ -97,8 +106,11 @@ def prepare(
             "features": inputs,
             # Where the format says it all, nothing was taken for anything.
             "columns": [] if features.columns.whole_log else described(features.columns),
-            "files": _files(folder, features.files),
+            "files": {
+                name: file_record(folder / name) for name in (FEATURES_FILE, *features.files)
+            },
         }
+        sync_folder(folder / VOCABULARY_FOLDER)
         write_sealed(folder / MANIFEST_FILE, manifest)
         check_replaceable(out)
     return Prepared(Dataset.open(out), reused=False)
@@ -108,8 +120,7 @@ def options_of(source: Source, config: PrepareConfig, known: Known | None = None
     """Return what changes a dataset beside its rows, JSON-ready."""
     fixed = has_fixed_format(source)
     given = toml.to_dict(toml.load(Path(config.schema))) if config.schema else None
-    options = config.options(default="kaggle" if fixed else "random", fixed=fixed, schema=given)
-    return options | (known.fingerprint() if known else {})
+    return config.options(fixed=fixed, schema=given) | (known.fingerprint() if known else {})
 
 
 def _write_splits(fitted: Fitted, folder: Path, bar: Progress) -> dict[str, dict[str, Any]]:
@@ -125,8 +136,3 @@ def _write_splits(fitted: Fitted, folder: Path, bar: Progress) -> dict[str, dict
                 writer.write(split, block.encoded, rows)
             bar.advance(task, len(block.encoded))
         return writer.finish()
-
-
-def _files(folder: Path, files: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    sync_folder(folder / VOCABULARY_FOLDER)
-    return {name: file_record(folder / name) for name in (FEATURES_FILE, *files)}

@@ -1,6 +1,5 @@
 """Raw columns in rows that are encoded already: which inputs each is part of."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import isnan
@@ -44,19 +43,15 @@ def raw_columns(features: Features) -> list[RawColumn]:
     lists = {feature.name: place for place, feature in enumerate(schema.list_features)}
     columns = []
     for name in features.needed:
-        inputs = [
-            model_input for feature, model_input in features.inputs if name in feature.columns
-        ]
-        numbers = [model_input.name for model_input in inputs if model_input.num_embeddings is None]
-        categories = [
-            model_input.name for model_input in inputs if model_input.num_embeddings is not None
-        ]
+        inputs = [one for feature, one in features.inputs if name in feature.columns]
+        numbers = [one.name for one in inputs if one.num_embeddings is None]
+        categories = [one.name for one in inputs if one.num_embeddings is not None]
         columns.append(
             RawColumn(
                 name=name,
-                dense=tuple(dense[input_name] for input_name in numbers),
-                ids=tuple(ids[input_name] for input_name in categories if input_name in ids),
-                lists=tuple(lists[input_name] for input_name in categories if input_name in lists),
+                dense=tuple(dense[number] for number in numbers),
+                ids=tuple(ids[category] for category in categories if category in ids),
+                lists=tuple(lists[category] for category in categories if category in lists),
             )
         )
     return columns
@@ -86,11 +81,9 @@ def with_values_of(
         rows: (n,) which of these each row has its value of.
 
     """
-    dense, ids, lists = encoded.dense, encoded.ids, encoded.lists
-    if column.dense:
-        dense = _replaced(dense, other.dense, column.dense, rows)
-    if column.ids:
-        ids = _replaced(ids, other.ids, column.ids, rows)
+    dense, ids, lists = encoded.dense.copy(), encoded.ids.copy(), encoded.lists
+    dense[:, list(column.dense)] = other.dense[rows[:, None], list(column.dense)]
+    ids[:, list(column.ids)] = other.ids[rows[:, None], list(column.ids)]
     if column.lists and lists is not None and other.lists is not None:
         features = (len(lists.offsets) - 1) // len(encoded)
         both = Lists(
@@ -103,14 +96,6 @@ def with_values_of(
             places[:, feature] = (len(encoded) + rows) * features + feature
         lists = take(both, 1, places.ravel())
     return replace(encoded, dense=dense, ids=ids, lists=lists)
-
-
-def _replaced(
-    array: NDArray, other: NDArray, columns: Sequence[int], rows: NDArray[np.integer]
-) -> NDArray:
-    changed = array.copy()
-    changed[:, list(columns)] = other[rows][:, list(columns)]
-    return changed
 
 
 def value_of(features: Features, row: Encoded, column: RawColumn) -> str | float | list[str] | None:

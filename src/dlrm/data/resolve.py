@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dlrm.data import sources
 from dlrm.data.features import toml
 from dlrm.data.features.features import Features
 from dlrm.data.fitting import Known
@@ -19,7 +20,7 @@ from dlrm.data.sources.frame import FrameSource, is_frame
 from dlrm.data.sources.source import Source
 from dlrm.data.sources.table_files import TableFiles, in_folder
 from dlrm.data.store import MANIFEST_FILE, VERSION, Dataset
-from dlrm.errors import ConfigError, InputError, UsageError
+from dlrm.errors import InputError, UsageError
 from dlrm.terminal import say
 
 CACHE = Path("prepared")
@@ -37,7 +38,7 @@ def resolve(
     Args:
         data: A frame of pandas or Polars; a prepared dataset's folder; a raw log or a table: one
             path, several separated by commas, a glob pattern (its matches in natural order: day_2
-            before day_10), or a folder with files named train, valid and test; or the generated
+            before day_10), or a folder with files named train, valid and test; or a generated
             log: `clicks`, `clicks:ROWS` or `clicks:ROWS:SEED`.
         config: How raw data are prepared; without meaning for a prepared dataset.
         known: Features of a run that encode raw data; None to fit some to them.
@@ -75,8 +76,8 @@ def find_source(
     Files that look like raw Criteo text are that, unless a label is named: then they are a table.
     """
     folder = Path(data)
-    if not folder.exists() and data.split(":", 1)[0] == "clicks":
-        return _clicks(data), "clicks"
+    if not folder.exists() and (log := sources.generated(data)) is not None:
+        return log, log.name
     if folder.is_dir():
         return table_of(in_folder(folder), config), folder.resolve().name
     files = raw_files(data)
@@ -92,16 +93,6 @@ def table_of(files: list[Path] | dict[str, list[Path]], config: PrepareConfig) -
     """Return the table of some files, by split where that is known."""
     columns = toml.load(Path(config.schema)).labels if config.schema else config.label
     return TableFiles(files, reading=config.reading, columns=columns, bad_rows=config.bad_rows)
-
-
-def _clicks(data: str) -> Source:
-    """Return the generated log that `clicks[:ROWS[:SEED]]` asks for."""
-    from dlrm.data.sources.clicks import ClicksSource
-
-    numbers = data.split(":")[1:]
-    if len(numbers) > 2 or not all(number.isdecimal() for number in numbers):
-        raise ConfigError(f'data is "{data}", expected clicks, clicks:ROWS or clicks:ROWS:SEED')
-    return ClicksSource(**dict(zip(("rows", "seed"), map(int, numbers), strict=False)))
 
 
 def raw_files(data: str) -> list[Path]:
@@ -123,10 +114,8 @@ def raw_files(data: str) -> list[Path]:
                 raise InputError("no file matches this pattern", file=name)
             files.extend(Path(path) for path in matches)
         else:
-            problem = (
-                "there is no such file or folder, expected a prepared dataset, a raw log or a table"
-            )
-            raise InputError(problem, file=name)
+            problem = "there is no such file or folder, expected a prepared dataset, a raw log"
+            raise InputError(f"{problem} or a table", file=name)
     return files
 
 
