@@ -15,14 +15,10 @@ T = TypeVar("T")
 def find(kind: str, name: str, catalogue: Mapping[str, T]) -> T | Any:
     """Return what a catalogue has under a name, or what `module:name` names in a module.
 
-    Args:
-        kind: What the catalogue lists, for messages, e.g. `optimizer`.
-        name: A key of the catalogue, or `module:name` with a module that can be imported or lies in
-            the current folder.
-        catalogue: Short name -> what it stands for.
+    The module can be imported, or lies in the current folder.
 
     Raises:
-        ConfigError: There is no such thing; lists the choices.
+        ConfigError: There is no such thing; lists the choices, with the `kind` of thing.
 
     """
     if name in catalogue:

@@ -119,12 +119,7 @@ def _compile(
 def load(
     library: Path, arguments: Mapping[str, Sequence[type]], results: Mapping[str, type | None]
 ) -> Any:
-    """Return a compiled library with its functions declared.
-
-    Args:
-        library: What `compiled` returned.
-        arguments: Exported function -> the types of its arguments.
-        results: Function -> the type of what it returns; None where it is not named.
+    """Return a compiled library, its exported functions declared: types of arguments and results.
 
     Raises:
         BuildError: It cannot be loaded, or lacks a function.

@@ -50,18 +50,14 @@ def check_files(
     wholly: bool = False,
     advice: str,
 ) -> None:
-    """Compare the files of a folder with their records.
+    """Compare the files of a folder with their records: name -> what `file_record` returned.
 
-    Args:
-        folder: Where they are.
-        records: Name within the folder -> what `file_record` returned.
-        error: What is raised.
-        wholly: Whether all files are hashed; else the smallest ones, as many as cost no time, and
-            of the others the size is compared.
-        advice: What to do about a damaged file, for the error.
+    Sizes are compared, and hashes of the smallest files, as many as cost no time; of all files if
+    `wholly`.
 
     Raises:
-        DlrmError: A name is none, or a file is missing or was altered; names it.
+        DlrmError: A name is none, or a file is missing or was altered; an `error` that names it,
+            with `advice`.
 
     """
     left = CHEAP_BYTES
@@ -70,23 +66,15 @@ def check_files(
             path = inside(folder, name)
         except ValueError as problem:
             raise error(f"{folder}: {problem}; {advice}") from None
-        _check_size(path, record["bytes"], error, advice)
-        left -= record["bytes"]
-        if not (wholly or left >= 0):
-            continue
-        digest = file_record(path)["sha256"]
-        if digest != record["sha256"]:
-            raise error(
-                f"{path} was altered: its hash is {digest[:12]}, its record says "
-                f"{record['sha256'][:12]}; {advice}"
-            )
-
-
-def _check_size(path: Path, size_bytes: int, error: type[DlrmError], advice: str) -> None:
-    """Raise an error unless a file is there and as long as expected."""
-    if not path.is_file():
-        raise error(f"{path} is missing; {advice}")
-    actual_bytes = path.stat().st_size
-    if actual_bytes != size_bytes:
-        problem = f"{path} has {actual_bytes} bytes, its record says {size_bytes}"
-        raise error(f"{problem}; {advice}")
+        if not path.is_file():
+            raise error(f"{path} is missing; {advice}")
+        actual_bytes, size_bytes = path.stat().st_size, record["bytes"]
+        if actual_bytes != size_bytes:
+            problem = f"{path} has {actual_bytes} bytes, its record says {size_bytes}"
+            raise error(f"{problem}; {advice}")
+        left -= size_bytes
+        if wholly or left >= 0:
+            digest, known = file_record(path)["sha256"], record["sha256"]
+            if digest != known:
+                problem = f"its hash is {digest[:12]}, its record says {known[:12]}"
+                raise error(f"{path} was altered: {problem}; {advice}")

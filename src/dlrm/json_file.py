@@ -24,18 +24,14 @@ def read_json(
     sealed: bool = False,
     advice: str = "",
 ) -> dict[str, Any]:
-    """Return the object that a JSON file holds.
+    """Return the object that a JSON file holds, without its seal.
 
-    Args:
-        path: The file.
-        error: What is raised, with the name of the file.
-        keys: What the object must have.
-        sealed: Whether it must have a seal. One that is there must be right in any case, and is
-            left out of what is returned.
-        advice: What to do where the file is damaged, for the error.
+    It must have all `keys`, and where it is `sealed` a seal; one that is there must be right in any
+    case.
 
     Raises:
-        DlrmError: It is missing, no file, no JSON, no object, lacks a key, or was altered.
+        DlrmError: It is missing, no file, no JSON, no object, lacks a key, or was altered; an
+            `error`, with the name of the file and `advice`.
 
     """
     try:
@@ -52,13 +48,9 @@ def read_json(
 def parse_object(
     content: bytes, *, keys: Iterable[str] = (), sealed: bool = False, nan: bool = False
 ) -> dict[str, Any]:
-    """Return the object that JSON text holds.
+    """Return the object that JSON text holds, see `read_json`.
 
-    Args:
-        content: The text.
-        keys: As of `read_json`.
-        sealed: As of `read_json`.
-        nan: Whether NaN and infinity are taken, which are no JSON.
+    With `nan` it may hold NaN and infinity, which are no JSON.
 
     Raises:
         ValueError: It is none, lacks a key, or was altered; says how.

@@ -37,13 +37,8 @@ def try_lock(folder: Path) -> int | None:
 def locked(folder: Path, error: type[DlrmError], what: str) -> Iterator[None]:
     """Hold the lock of a folder within the block.
 
-    Args:
-        folder: There already.
-        error: What is raised where another process holds it.
-        what: What it does there, e.g. `training`.
-
     Raises:
-        DlrmError: Another process holds the lock.
+        DlrmError: Another process holds it; an `error` that says `what` it does, e.g. `training`.
 
     """
     lock = try_lock(folder)

@@ -23,7 +23,7 @@ from dlrm.data.features.features import Features
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
 from dlrm.data.sources.criteo import CriteoSource
-from dlrm.data.split import SPLITS, plan
+from dlrm.data.split import SPLITS, pieces, plan
 from dlrm.data.store import Dataset, verify
 from dlrm.errors import ConfigError, DatasetError, InputError
 
@@ -34,7 +34,8 @@ def check(dataset: Dataset, log, *, split: str, fractions=(0.5, 0.25, 0.25), see
     """Compare a dataset with what plain Python makes of the log."""
     expected = reference(log, **options)
     assert dataset.schema.num_embeddings == expected.rows
-    where = dict(plan(split, len(log), fractions=fractions, seed=seed).pieces(0, len(log)))
+    places = plan(split, len(log), fractions=fractions, seed=seed).places(0, len(log))
+    where = dict(pieces(places))
     for name in SPLITS:
         found, chosen = dataset.split(name), where.get(name, slice(0, 0))
         np.testing.assert_array_equal(found.labels[:, 0], expected.labels[chosen])
@@ -398,7 +399,7 @@ def test_killed_at_any_moment_and_run_again(tmp_path):
 
 @pytest.mark.parametrize(
     "stage",
-    ["fitting.raw_table", "prepare.fit_rows", "prepare._write_splits", "prepare._files"],
+    ["fitting.raw_table", "prepare.fit_rows", "prepare._write_splits", "prepare.write_sealed"],
 )
 def test_killed_in_every_stage_and_run_again(tmp_path, stage):
     whole = log(40)

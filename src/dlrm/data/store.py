@@ -144,6 +144,7 @@ class Dataset:
     def summary(self) -> dict[str, Any]:
         """Return what a run keeps of its dataset: where it is, what is in it, and its columns."""
         counted = self.manifest.get("counted_rows", self.manifest["rows"])
+        kept = ("name", "kind", "num_embeddings", "missing_rate")
         return {
             "path": str(self.path),
             "source": self.source,
@@ -153,8 +154,7 @@ class Dataset:
             },
             "features": [
                 {
-                    **{key: feature[key] for key in ("name", "kind", "num_embeddings")},
-                    "missing_rate": feature["missing_rate"],
+                    **{key: feature[key] for key in kept},
                     "rare_rate": None
                     if feature.get("rare") is None
                     else feature["rare"] / max(1, counted),
@@ -204,18 +204,13 @@ def _records(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {record["file"]: record for record in arrays} | manifest["files"]
 
 
-def array_file(split: str, array: str) -> str:
-    """Return the file of an array of a split."""
-    return f"{split}/{array}.bin"
-
-
 def _check_names(file: Path, manifest: dict[str, Any]) -> None:
     """Raise a DatasetError unless every file has the name that `prepare` gives it."""
     for split, values in manifest["splits"].items():
         for array, record in values["arrays"].items():
-            if record["file"] != array_file(split, array):
+            if record["file"] != (expected := array_file(split, array)):
                 problem = f"{file}: {array} of {split} is in {record['file']!r}"
-                raise DatasetError(f"{problem}, expected {array_file(split, array)}; {_AGAIN}")
+                raise DatasetError(f"{problem}, expected {expected}; {_AGAIN}")
     for name in manifest["files"]:
         if name != FEATURES_FILE and not name.startswith(f"{VOCABULARY_FOLDER}/"):
             raise DatasetError(f"{file}: {name!r} is no file of a dataset; {_AGAIN}")
@@ -242,6 +237,11 @@ def _check_arrays(file: Path, manifest: dict[str, Any], schema: Schema) -> None:
                     f"{file}: {array} {actual[0]} of type {actual[1]} of {name} does not fit its "
                     f"{rows} rows, expected {shape} of type {dtype}; {_AGAIN}"
                 )
+
+
+def array_file(split: str, array: str) -> str:
+    """Return the file of an array of a split."""
+    return f"{split}/{array}.bin"
 
 
 def map_array(path: Path, record: dict[str, Any]) -> NDArray[Any]:

@@ -99,7 +99,10 @@ def pandas_column(name: str, values: Any) -> pl.Series:
     dtype = values.dtype
     missing = values.isna().to_numpy()
     if type(dtype).__name__ == "CategoricalDtype":
-        return _categorical(name, values.cat.categories.tolist(), values.cat.codes.to_numpy())
+        # Texts, whatever pandas has: 91, 0.5, (0, 1]; equal ones where its categories are not.
+        texts = [_text(category) for category in values.cat.categories.tolist()]
+        known = [None if code < 0 else texts[code] for code in values.cat.codes.tolist()]
+        return pl.Series(name, known, pl.Categorical)
     if type(dtype).__name__ == "PeriodDtype":
         values = values.dt.to_timestamp()
         dtype = values.dtype
@@ -118,37 +121,19 @@ def pandas_column(name: str, values: Any) -> pl.Series:
 
 def series_of(name: str, values: Sequence[Any]) -> pl.Series:
     """Return Python's values, None where missing, as a column."""
-    kinds = {type(value) for value in values if value is not None}
-    plain = _plain(kinds)
+    kinds, plain = {type(value) for value in values if value is not None}, values
+    if kinds & {set, frozenset}:
+        plain = [sorted(x, key=str) if isinstance(x, set | frozenset) else x for x in values]
+    elif str in kinds or any(kind.__name__ in _AS_TEXTS for kind in kinds):
+        plain = [x if isinstance(x, list | tuple | dict) else _text(x) for x in values]
     try:
-        return pl.Series(name, [plain(value) for value in values], strict=False)
+        return pl.Series(name, plain, strict=False)
     except (pl.exceptions.PanicException, pl.exceptions.PolarsError, TypeError, ValueError):
         return pl.Series(name, values, pl.Object)
 
 
-def _categorical(name: str, categories: list[Any], codes: Any) -> pl.Series:
-    """Return a column of categories, which are texts whatever pandas has: 91, 0.5, (0, 1]."""
-    texts = [_text(category) for category in categories]
-    # Numbered by their texts, which may be equal where the categories are not.
-    known = [None if code < 0 else texts[code] for code in codes.tolist()]
-    return pl.Series(name, known, pl.Categorical)
-
-
-def _plain(kinds: set[type]) -> Callable[[Any], Any]:
-    """Return what makes values of some types ones that Polars knows."""
-    if kinds & {set, frozenset}:
-        return lambda value: sorted(value, key=str) if isinstance(value, set | frozenset) else value
-    if str in kinds or any(kind.__name__ in _AS_TEXTS for kind in kinds):
-        return lambda value: value if isinstance(value, list | tuple | dict) else _text(value)
-    return lambda value: value
-
-
-def _text(value: Any) -> Any:
+def _text(value: Any) -> str | None:
     """Return a value of a column that also has texts."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else str(value)
-    return str(value)
+    if value is None or isinstance(value, bool):
+        return None if value is None else str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

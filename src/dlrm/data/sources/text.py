@@ -62,24 +62,19 @@ def text_name(file: Path) -> str:
 @contextmanager
 def open_bytes(file: Path, *, lines: int | None = None) -> Iterator[BufferedIOBase]:
     """Open the text of a file, of which perhaps no more than some lines are needed."""
-    match compression_of(file):
-        case None:
-            with file.open("rb") as stream:
+    compression = compression_of(file)
+    if compression == "zip":
+        with _archive(file) as (archive, member), archive.open(member) as stream:
+            yield cast(BufferedIOBase, stream)
+    elif compression == "Zstandard":
+        with TemporaryDirectory(prefix="dlrm-") as folder:
+            _unpack_zstandard(file, plain := Path(folder) / "text", lines)
+            with plain.open("rb") as stream:
                 yield stream
-        case "gzip":
-            with gzip.open(file) as stream:
-                yield stream
-        case "bzip2":
-            with bz2.open(file) as stream:
-                yield stream
-        case "zip":
-            with _archive(file) as archive, archive.open(_member(archive, file)) as stream:
-                yield cast(BufferedIOBase, stream)
-        case "Zstandard":
-            with TemporaryDirectory(prefix="dlrm-") as folder:
-                _unpack_zstandard(file, plain := Path(folder) / "text", lines)
-                with plain.open("rb") as stream:
-                    yield stream
+    else:
+        opened = {None: open, "gzip": gzip.open, "bzip2": bz2.open}[compression]
+        with opened(file, "rb") as stream:
+            yield stream
 
 
 def unpack(file: Path, plain: Path) -> None:
@@ -113,24 +108,22 @@ def explained(file: Path, line: Callable[[], int | None] = lambda: None) -> Iter
 
 
 @contextmanager
-def _archive(file: Path) -> Iterator[zipfile.ZipFile]:
+def _archive(file: Path) -> Iterator[tuple[zipfile.ZipFile, zipfile.ZipInfo]]:
+    """Open a zip file, and find the only file in it."""
     try:
         with zipfile.ZipFile(file) as archive:
-            yield archive
+            members = [entry for entry in archive.infolist() if not entry.is_dir()]
+            if any(entry.filename == "[Content_Types].xml" for entry in members):
+                problem = "is an Excel file, expected a text: save it as CSV (UTF-8)"
+                raise InputError(problem, file=file)
+            # What a Mac adds is no data.
+            members = [entry for entry in members if not entry.filename.startswith("__MACOSX/")]
+            if len(members) != 1:
+                problem = f"holds {len(members)} files, expected one: unzip it, and name the files"
+                raise InputError(f"{problem} in it", file=file)
+            yield archive, members[0]
     except (NotImplementedError, RuntimeError) as error:
         raise InputError(f"cannot be unzipped: {error}", file=file) from error
-
-
-def _member(archive: zipfile.ZipFile, file: Path) -> zipfile.ZipInfo:
-    names = [entry for entry in archive.infolist() if not entry.is_dir()]
-    if any(entry.filename == "[Content_Types].xml" for entry in names):
-        raise InputError("is an Excel file, expected a text: save it as CSV (UTF-8)", file=file)
-    # What a Mac adds is no data.
-    names = [entry for entry in names if not entry.filename.startswith("__MACOSX/")]
-    if len(names) != 1:
-        problem = f"holds {len(names)} files, expected one: unzip it, and name the files in it"
-        raise InputError(problem, file=file)
-    return names[0]
 
 
 def _unpack_zstandard(file: Path, plain: Path, lines: int | None) -> None:
