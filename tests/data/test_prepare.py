@@ -34,7 +34,7 @@ def check(dataset: Dataset, log, *, split: str, fractions=(0.5, 0.25, 0.25), see
     """Compare a dataset with what plain Python makes of the log."""
     expected = reference(log, **options)
     assert dataset.schema.num_embeddings == expected.rows
-    places = plan(split, len(log), fractions=fractions, seed=seed).places(0, len(log))
+    places = plan(split, len(log), fractions=fractions, seed=seed)
     where = dict(pieces(places))
     for name in SPLITS:
         found, chosen = dataset.split(name), where.get(name, slice(0, 0))

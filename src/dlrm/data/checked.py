@@ -31,10 +31,8 @@ from dlrm.data.features.texts import as_texts
 from dlrm.data.options import PrepareConfig
 from dlrm.data.sources.raw_table import RawTable
 from dlrm.data.sources.source import BadRows
-from dlrm.data.split import SPLITS, Places, Protocol
+from dlrm.data.split import TRAIN, Places, Protocol
 from dlrm.errors import ConfigError, DatasetError
-
-TRAIN = SPLITS.index("train")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

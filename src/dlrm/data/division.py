@@ -18,10 +18,8 @@ from dlrm.data.features.columns import Columns
 from dlrm.data.features.texts import as_numbers, time_reading
 from dlrm.data.options import PrepareConfig
 from dlrm.data.sources.raw_table import RawTable
-from dlrm.data.split import SPLITS, UNUSED, Places, Protocol, plan, sizes
+from dlrm.data.split import SPLITS, TEST, TRAIN, UNUSED, VALIDATION, Places, Protocol, plan, sizes
 from dlrm.errors import ConfigError
-
-VALIDATION, TEST = SPLITS.index("validation"), SPLITS.index("test")
 
 
 def divide(
@@ -64,7 +62,7 @@ def divide(
         if (named == VALIDATION).any():
             return where, ()
         # The files have no validation part: it comes out of the training file.
-        rows = rows[named[rows] == SPLITS.index("train")]
+        rows = rows[named[rows] == TRAIN]
         held = fractions[1] / max(fractions[0] + fractions[1], 1e-9)
         fractions = (1 - held, held, 0.0)
         where[rows] = UNUSED
@@ -82,19 +80,12 @@ def divide(
         _, classes = np.unique(labels[rows], axis=0, return_inverse=True)
         for number in range(classes.max(initial=-1) + 1):
             same = rows[classes.ravel() == number]
-            where[same] = _planned(len(same), "random", fractions, config.seed)
+            where[same] = plan("random", len(same), fractions=fractions, seed=config.seed)
     else:
         days = _days(raw, bad) if (named == UNUSED).all() else ()
-        where[rows] = _planned(len(rows), protocol, fractions, config.seed, days)
+        where[rows] = plan(protocol, len(rows), fractions=fractions, seed=config.seed, days=days)
     alone = len(set(where[rows].tolist())) == 1
     return where, () if alone else tuple(_doubts(raw, schema, protocol, ~bad))
-
-
-def _planned(
-    rows: int, protocol: Protocol, fractions: Sequence[float], seed: int, days: Sequence[int] = ()
-) -> Places:
-    """Divide so many rows by their number alone."""
-    return plan(protocol, rows, fractions=fractions, seed=seed, days=days).places(0, rows)
 
 
 def _by_time(seconds: NDArray[np.float64], fractions: Sequence[float]) -> Places:

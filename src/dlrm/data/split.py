@@ -10,8 +10,7 @@ Protocols:
     random         each run of 65,536 rows is divided at random in the same proportions
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -28,10 +27,11 @@ OF_COLUMNS = ("time", "group", "stratified")
 DAYS = 7
 _RUN_ROWS = 1 << 16
 
-UNUSED = -1
+TRAIN, VALIDATION, TEST, UNUSED = 0, 1, 2, -1
+"""Places in SPLITS, and that of a row which is in none."""
 Rows = slice | NDArray[np.intp]
 Places = NDArray[np.int8]
-"""(n,) the split of each row, a place in SPLITS; UNUSED where it is in none"""
+"""(n,) the split of each row: TRAIN, VALIDATION, TEST or UNUSED"""
 
 
 def sizes(rows: int, shares: Sequence[float]) -> tuple[int, ...]:
@@ -68,40 +68,6 @@ def last_day_sizes(rows: int, last_day: int) -> tuple[int, int, int]:
     return rows - last_day, last_day - test, test
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Where each row goes."""
-
-    rows: int
-    """Rows of the whole log."""
-    sizes: dict[str, int]
-    """Rows of each split, in the order in which the protocol lays them out."""
-    seed: int | None = None
-    """Seed of a random split; None where splits are contiguous."""
-
-    def places(self, start: int, stop: int) -> Places:
-        """Return the split of rows start to stop."""
-        if self.seed is None:
-            ends = np.cumsum([*self.sizes.values()])
-            numbers = np.searchsorted(ends, np.arange(start, stop), side="right")
-        else:
-            numbers = np.concatenate([np.empty(0, np.int8), *self._runs(start, stop, self.seed)])
-        return np.array([*map(SPLITS.index, self.sizes), UNUSED], np.int8)[numbers.astype(np.intp)]
-
-    def _runs(self, start: int, stop: int, seed: int) -> Iterator[NDArray[np.int8]]:
-        """Yield the split number of rows start to stop, run by run; len(sizes) means left out."""
-        left = [*self.sizes.values(), self.rows - sum(self.sizes.values())]
-        for run, begin in enumerate(range(0, min(self.rows, stop), _RUN_ROWS)):
-            rows = min(_RUN_ROWS, self.rows - begin)
-            bounds = [sum(left[:i]) * rows // (self.rows - begin) for i in range(len(left) + 1)]
-            counts = [b - a for a, b in pairwise(bounds)]
-            left = [have - take for have, take in zip(left, counts, strict=True)]
-            if begin + rows > start:
-                labels = np.repeat(np.arange(len(left), dtype=np.int8), counts)
-                labels = np.random.default_rng([seed, run]).permutation(labels)
-                yield labels[max(start - begin, 0) : stop - begin]
-
-
 def pieces(where: Places) -> list[tuple[str, Rows]]:
     """Return the names of splits, and the numbers of the rows that are in each, rising."""
     return [(name, np.flatnonzero(where == number)) for number, name in enumerate(SPLITS)]
@@ -109,8 +75,8 @@ def pieces(where: Places) -> list[tuple[str, Rows]]:
 
 def plan(
     protocol: str, rows: int, *, fractions: Sequence[float], seed: int, days: Sequence[int] = ()
-) -> Plan:
-    """Return where each of `rows` rows goes; `days` are the rows of each day, for `days`."""
+) -> Places:
+    """Return the split of each of `rows` rows; `days` are the rows of each day, for `days`."""
     if protocol not in PROTOCOLS:
         raise unknown("split", protocol, PROTOCOLS)
     if protocol in OF_COLUMNS:
@@ -121,6 +87,17 @@ def plan(
     if protocol in ("kaggle", "days"):
         held_out = kaggle_sizes(rows) if protocol == "kaggle" else last_day_sizes(rows, days[-1])
         train, validation, test = held_out
-        return Plan(rows, {"train": train, "test": test, "validation": validation})
-    named = dict(zip(SPLITS, sizes(rows, fractions), strict=True))
-    return Plan(rows, named, seed if protocol == "random" else None)
+        return np.repeat(np.array([TRAIN, TEST, VALIDATION], np.int8), [train, test, validation])
+    numbers = np.array([TRAIN, VALIDATION, TEST, UNUSED], np.int8)
+    left = [*sizes(rows, fractions), 0]
+    left[-1] = rows - sum(left)
+    if protocol != "random":
+        return np.repeat(numbers, left)
+    runs = [np.empty(0, np.int8)]
+    for run, begin in enumerate(range(0, rows, _RUN_ROWS)):
+        length = min(_RUN_ROWS, rows - begin)
+        bounds = [sum(left[:i]) * length // (rows - begin) for i in range(len(left) + 1)]
+        counts = [b - a for a, b in pairwise(bounds)]
+        left = [have - take for have, take in zip(left, counts, strict=True)]
+        runs.append(np.random.default_rng([seed, run]).permutation(np.repeat(numbers, counts)))
+    return np.concatenate(runs)
