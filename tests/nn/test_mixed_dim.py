@@ -52,13 +52,6 @@ def test_temperature_zero_changes_nothing():
     assert dimensions([10, 10**6], 16, temperature=0.0) == [16, 16]
 
 
-def test_popularity_counts_queries_a_row():
-    # The large table is asked as often a row as the small one.
-    assert dimensions([10, 1000], 16, queries=[1, 100]) == [16, 16]
-    # And here more often: the small one is the one that gets shorter.
-    assert dimensions([10, 10], 16, temperature=0.5, queries=[1, 4]) == [8, 16]
-
-
 @settings(deadline=None, max_examples=40)
 @given(schema=schemas(ROWS), samples=st.integers(1, 5), seed=SEEDS, data=st.data())
 def test_is_its_definition(schema, samples, seed, data):

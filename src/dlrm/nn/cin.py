@@ -26,10 +26,7 @@ class CIN(nn.Module):
     time and multiplied at once. The last layer needs only its sum over D, and so it is linear in
     `sum over d of X^{k-1}_id X^0_jd`, D times fewer numbers to multiply.
 
-    Args:
-        tables: T.
-        sizes: H_1, H_2, ..., one a layer, at least one.
-        dtype: Number format of the products; vectors stay float32.
+    `sizes` are H_1, H_2, ..., one a layer; products are of `dtype`, and vectors stay float32.
 
     Source: Lian et al., "xDeepFM: Combining Explicit and Implicit Feature Interactions for
     Recommender Systems", arXiv 1803.05170.

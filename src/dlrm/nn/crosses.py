@@ -14,12 +14,9 @@ from dlrm.schema import Feature, Schema, Table
 
 
 def crossed_schema(crosses: Sequence[str], schema: Schema, most_rows: int) -> Schema:
-    """Return a schema whose features are crosses such as `C1*C2`.
+    """Return a schema whose features are crosses such as `C1*C2`, of two features of another one.
 
-    Args:
-        crosses: Names of two categorical features each, joined by `*`.
-        schema: That has these.
-        most_rows: Most rows of a table; pairs of ids are hashed where they are more.
+    A table has at most `most_rows` rows; pairs of ids are hashed where they are more.
 
     Raises:
         ConfigError: A cross is not of two different features, names one that is not there, or is

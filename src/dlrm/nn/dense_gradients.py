@@ -16,10 +16,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def dense_gradients(model: M) -> M:
-    """Let the tables of a model get dense gradients, and return it.
-
-    Args:
-        model: Whose tables have memory, see `dlrm.nn.embedding.materialize`; changed in place.
+    """Let the tables of a model, which have memory, get dense gradients, and return it.
 
     Raises:
         ConfigError: Tables are not stored in float32, to which torch's optimizers would do harm.

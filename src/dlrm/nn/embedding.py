@@ -98,10 +98,7 @@ class Embeddings(nn.Module):
         return vectors.index_select(1, self._registered("order"))
 
     def sequence(self, batch: Batch, name: str) -> Jagged:
-        """Return the vectors of a list feature one by one, in the order of its ids.
-
-        Returns:
-            Values (L, D) and offsets (B + 1,).
+        """Return the vectors (L, D) of a list feature one by one, with offsets (B + 1,).
 
         Raises:
             ConfigError: There is no such list feature; lists the choices.
@@ -120,16 +117,10 @@ class Embeddings(nn.Module):
         return Jagged(self.vectors(block), block.offsets)
 
     def pooled(self, block: Block, per_sample_weights: Tensor | None = None) -> Tensor:
-        """Look up the rows of a block of ids, and add up those of each list.
+        """Look up the rows of a block of ids, and add up those of each list: (B, F, D).
 
-        Args:
-            block: Ids of F features.
-            per_sample_weights: In the shape of the ids, what each row is multiplied by, or None;
-                they also get a gradient.
-
-        Returns:
-            (B, F, D).
-
+        Each row is multiplied by its per_sample_weights, in the shape of the ids, where they are
+        given; they also get a gradient.
         """
         values = self.vectors(block)
         if per_sample_weights is not None:
@@ -160,14 +151,9 @@ class Embeddings(nn.Module):
         return sum(tensor.nbytes for tensor in self.state_dict().values())
 
     def checked_ids(self, block: Block, starts: Tensor | None = None) -> Tensor:
-        """Check the ids of a block and turn them into rows of stacked tables.
+        """Check the ids of a block and turn them into rows of stacked tables, int64 in their shape.
 
-        Args:
-            block: Ids of F features.
-            starts: (F,) int64, the first row of each feature's table; None leaves ids as they are.
-
-        Returns:
-            int64, in the shape of the ids.
+        `starts` (F,) int64 are the first row of each feature's table; None leaves ids as they are.
 
         Raises:
             IdError: An id is out of range, or offsets do not rise from 0 to L. On a device other
@@ -390,14 +376,10 @@ def uniform(bounds: Sequence[float]) -> Initializer:
 
 
 def fresh_rows(layout: Layout, std: float | None = None, *, share: float = 1.0) -> Initializer:
-    """Return what draws fresh rows of tables.
+    """Return what draws fresh rows of tables, all numbers `share` times as large.
 
-    Args:
-        layout: The tables.
-        std: Standard deviation of N(0, std^2); None for uniform numbers within sqrt(1/n) in a table
-            of n rows, as the original DLRM draws them.
-        share: All numbers are this many times as large.
-
+    They are of N(0, std^2); without `std` uniform within sqrt(1/n) in a table of n rows, as the
+    original DLRM draws them.
     """
     if std is not None:
         return normal(share * std)

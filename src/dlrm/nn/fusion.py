@@ -13,12 +13,8 @@ from dlrm.nn.precision import ComputeDtype
 class Gate(nn.Module):
     """`x * 2 sigmoid(mlp(context))`, elementwise: an input counts between not at all and twice.
 
-    Args:
-        width: Inputs of x.
-        context: Numbers of the context.
-        hidden: Hidden size of the MLP.
-        given: Whether each sample brings its context; else it is learnt, and the same for all.
-        dtype: Number format of the MLP's products, see `dlrm.nn.mlp`.
+    x has `width` numbers, and the MLP a hidden layer of `hidden`. The context, of so many numbers,
+    is `given` by each sample, or learnt and the same for all.
 
     Source: Mao et al., "FinalMLP: An Enhanced Two-Stream MLP Model for CTR Prediction", arXiv
     2304.00902.
@@ -26,13 +22,7 @@ class Gate(nn.Module):
     """
 
     def __init__(
-        self,
-        width: int,
-        context: int,
-        hidden: int,
-        *,
-        given: bool,
-        dtype: ComputeDtype = "fp32",
+        self, width: int, context: int, hidden: int, *, given: bool, dtype: ComputeDtype = "fp32"
     ):
         super().__init__()
         self.context = None if given else nn.Parameter(torch.randn(1, context))

@@ -41,18 +41,9 @@ _WORD, _HALF = (1 << 64) - 1, (1 << 32) - 1
 class HashedEmbeddings(Embeddings):
     """Tables of T features with fewer rows than ids.
 
-    Fresh vectors have the variance of a plain table's.
-
-    Args:
-        layout: The features, and n, the ids of each.
-        dim: D.
-        collisions: c, how many ids come on a row: tables have ceil(n / c) rows.
-        hashes: k, hash functions.
-        weighted: Whether each id learns k weights of its own, which takes n * k numbers more.
-        seed: Seed of the hash functions.
-        storage: See `EmbeddingCollection`; the weights are always float32.
-        init_std: Standard deviation of fresh vectors; None for that of
-            uniform(-sqrt(1/n), sqrt(1/n)).
+    Fresh vectors have the variance of a plain table's, or `init_std`. `collisions`, c, ids come on
+    a row: tables have ceil(n / c) rows. `hashes` is k; `weighted` says whether each id learns k
+    weights of its own, always float32, which takes n * k numbers more.
 
     Raises:
         ConfigError: It cannot apply to a table, which is named.

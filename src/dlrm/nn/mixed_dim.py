@@ -2,8 +2,8 @@
 
     e[i] = P_t v[i]          v[i] of d_t numbers, P_t of (D, d_t), one map a table
 
-The dimensions follow from how often the rows of a table are looked up, p_t = k_t / n_t, where a
-sample asks k_t of n_t rows:
+The dimensions follow from how often each of the n_t rows of a table is looked up, which is taken to
+be p_t = 1 / n_t of the samples, as in the original DLRM:
 
     d_t = D (p_t / max p)^temperature
 
@@ -37,24 +37,15 @@ def dimensions(
     dim: int,
     *,
     temperature: float = 0.3,
-    queries: Sequence[float] | None = None,
     powers_of_two: bool = False,
 ) -> list[int]:
-    """Return the dimension of each table, from 1 to `dim`.
+    """Return the dimension of tables of n `rows`, from 1 to `dim`, which the smallest has.
 
-    Args:
-        rows: n, rows of each table.
-        dim: D, the dimension of the table whose rows are looked up most.
-        temperature: 0 gives all of them D; the higher, the shorter are rarely used rows.
-        queries: k, the mean number of ids a sample has for each table; None for 1 each, which
-            leaves the sizes alone to decide, as in the original DLRM.
-        powers_of_two: Round them to the nearest power of two, which is kept within `dim`.
-
+    A temperature of 0 gives D to all of them; the higher it is, the shorter are rarely used rows.
+    `powers_of_two` rounds to the nearest, kept within `dim`.
     """
-    queries = [1.0] * len(rows) if queries is None else queries
-    popularity = [k / n for k, n in zip(queries, rows, strict=True)]
-    most = max(popularity)
-    dims = [max(1, round(dim * (p / most) ** temperature)) for p in popularity]
+    most = 1 / min(rows)
+    dims = [max(1, round(dim * (1 / n / most) ** temperature)) for n in rows]
     return [min(dim, 2 ** round(log2(d))) for d in dims] if powers_of_two else dims
 
 
@@ -120,13 +111,7 @@ def mixed(
 ) -> Embeddings:
     """Return embeddings whose tables have dimensions of their own; equal ones are looked up as one.
 
-    Args:
-        schema: What the batches have.
-        names: Names of the features.
-        dim: D, of the vectors that come out.
-        dims: Name of a table -> its dimension, at most D.
-        storage: See `EmbeddingCollection`.
-        init_std: Standard deviation of fresh rows; None for `EmbeddingCollection`'s own.
+    `names` are those of the features, and `dims` name of a table -> its dimension, at most D.
 
     Raises:
         ConfigError: A table's dimension is not from 1 to D; names it.

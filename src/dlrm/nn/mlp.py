@@ -24,12 +24,11 @@ class MLP(nn.Module):
 
     Args:
         sizes: Inputs of the first layer, then outputs of each, e.g. `(13, 512, 256, 64, 16)`.
-        relu_last: Whether the last layer has its ReLU too; False leaves its outputs as they are.
+        relu_last: Whether the last layer has its ReLU too.
         dtype: `bf16` multiplies and keeps activations in bfloat16, while parameters stay
             float32. The output is bfloat16 with a last ReLU, float32 without.
         dropout: Share of the activations that training sets to zero after each ReLU.
-        batch_norm: Whether each layer with a ReLU normalises over the batch before it; a batch of
-            one sample, which has no variance, takes the running statistics.
+        batch_norm: Whether each layer with a ReLU normalises over the batch before it.
 
     Raises:
         ConfigError: `dropout` is not in [0, 1).

@@ -23,12 +23,7 @@ STEP_STD = 0.6
 
 
 class Numbers(nn.Module):
-    """Dense features (B, N), of which piecewise ones become `bins` components each, as (B, W).
-
-    Args:
-        schema: What the data are: N dense features.
-
-    """
+    """Dense features (B, N), of which piecewise ones become `bins` components each, as (B, W)."""
 
     source: Tensor
     """(W,) dense feature of each component"""
@@ -70,11 +65,6 @@ class NumberVectors(nn.Module):
 
     The components are those of `Numbers`. Their weights are summed up to each knot first, so that
     a vector is interpolated between two rows, however many bins its number has.
-
-    Args:
-        schema: What the data are: N dense features.
-        dim: D.
-
     """
 
     start: Tensor

@@ -39,16 +39,10 @@ class QREmbeddings(Embeddings):
     as it would reach that row, and what one id learns moves those that share its quotient up as
     often as down.
 
-    Args:
-        layout: The features and the ids of each.
-        dim: D.
-        operation: How the two vectors meet.
-        collisions: c, ids that share a quotient, and rows of each remainder table.
-        product: Whether `mult` multiplies the vectors of each `id` and sums the products of a bag,
-            or multiplies the sums of each `bag` as the original DLRM does. Bags of one are equal.
-        storage: See `EmbeddingCollection`.
-        init_std: Standard deviation of fresh vectors; None for that of
-            uniform(-sqrt(1/n), sqrt(1/n)).
+    `collisions`, c, are the ids that share a quotient, and the rows of each remainder table. `mult`
+    multiplies the vectors of each id and sums the products of a bag; with the `product` of the bag
+    it multiplies the sums of each bag, as the original DLRM does. `init_std` is the standard
+    deviation of fresh vectors, None for that of uniform(-sqrt(1/n), sqrt(1/n)).
 
     Raises:
         ConfigError: It cannot apply to a table, which is named.

@@ -18,10 +18,10 @@ from dlrm.nn.embedding import (
     pieces,
 )
 from dlrm.parallel.data_parallel import DataParallel
-from dlrm.parallel.exchange import Exchange
+from dlrm.parallel.exchange import Exchange, Wait
 from dlrm.parallel.row_wise import RowWise
 from dlrm.parallel.table_wise import TableWise
-from dlrm.parallel.unit import End, Kept, Unit
+from dlrm.parallel.unit import Kept, Unit
 from dlrm.planning.shards import Kind, Shard
 
 
@@ -93,15 +93,8 @@ class DistributedCollection(Collection):
 class ShardedCollection(DistributedCollection):
     """Tables of dimension D that are sharded over the processes of a run.
 
-    Args:
-        layout: The features and their tables.
-        dim: D.
-        storage: See `Collection`.
-        initializer: As there.
-        kinds: How each table is sharded.
-        shards: Of all tables and processes; their tables are positions in the layout.
-        exchange: With the other processes.
-
+    `kinds` says how each table is sharded; the shards are those of all tables and processes, whose
+    tables are positions in the layout. All else is as for `Collection`.
     """
 
     def __init__(
@@ -216,12 +209,12 @@ class ShardedCollection(DistributedCollection):
     def _serving(self, group: int) -> list[Unit]:
         return [unit for unit in self.typed_units() if unit.served[group]]
 
-    def _begin(self, block: Block) -> tuple[int, list[End]]:
+    def _begin(self, block: Block) -> tuple[int, list[Wait]]:
         """Send the ids of a block; returns what `_end` takes."""
         checked = block._replace(ids=self.checked_ids(block))
         return block.group, [unit.begin(checked) for unit in self._serving(block.group)]
 
-    def _end(self, group: int, ends: list[End]) -> Tensor:
+    def _end(self, group: int, ends: list[Wait]) -> Tensor:
         """Return the pooled vectors (b, F, D) of a block."""
         parts = [end() for end in ends]
         vectors = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
@@ -240,5 +233,5 @@ class _Sent(NamedTuple):
     """Vectors that are on their way."""
 
     batch: Batch
-    parts: list[tuple[int, list[End]]]
+    parts: list[tuple[int, list[Wait]]]
     """Of each block its group, and what waits for its vectors."""

@@ -5,7 +5,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dlrm.ops.reference.lookup import sparse_gradient
-from dlrm.parallel.unit import End, NumberedUnit
+from dlrm.parallel.exchange import Wait
+from dlrm.parallel.unit import NumberedUnit
 
 
 class DataParallel(NumberedUnit):
@@ -17,12 +18,12 @@ class DataParallel(NumberedUnit):
 
     copied = True
 
-    def _ask(self, numbers: Tensor) -> End:
+    def _ask(self, numbers: Tensor) -> Wait:
         # Shards come by table: numbers are rows of the weight.
         vectors = self.store.lookup(numbers)
         return lambda: vectors
 
-    def _ask_sums(self, numbers: Tensor, which: Tensor, offsets: Tensor) -> End:
+    def _ask_sums(self, numbers: Tensor, which: Tensor, offsets: Tensor) -> Wait:
         vectors = self.store.pooled_rows(numbers, offsets)
         return lambda: vectors
 

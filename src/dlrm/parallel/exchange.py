@@ -12,7 +12,7 @@ Systems", arXiv 1906.00091, section 3 (butterfly shuffle).
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dlrm.errors import ConfigError
+
+Wait = Callable[[], Tensor]
+"""Waits for numbers that are on their way, and returns them."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Types in which vectors and gradients travel."""
@@ -70,55 +73,43 @@ class Exchange:
             return 1.0
         return 2.0 ** max(0, sum(self.samples).bit_length() - 1)
 
-    def all_to_all(self, values: Tensor, give: Sequence[int], take: Sequence[int]) -> "Pending":
-        """Begin to send `give[r]` numbers of `values` (n,) to each rank r, and get `take[r]`."""
+    def all_to_all(self, values: Tensor, give: Sequence[int], take: Sequence[int]) -> Wait:
+        """Begin to send `give[r]` numbers of `values` (n,) to each rank r, and get `take[r]`.
+
+        Returns what waits for what has arrived.
+        """
         values = values.contiguous()
         out = values.new_empty(sum(take))
         self.sent_bytes += (len(values) - give[self.rank]) * values.itemsize
-        work = dist.all_to_all_single(
+        work: Any = dist.all_to_all_single(
             out, values, list(take), list(give), group=self.group, async_op=True
         )
-        return Pending(self, work, out, values)
+
+        def wait(sent: Tensor = values) -> Tensor:
+            # What was sent is kept until it has left.
+            began = time.perf_counter()
+            work.wait()
+            self.waited_s += time.perf_counter() - began
+            return out
+
+        return wait
 
     def all_to_all_counts(self, counts: Tensor) -> Tensor:
         """Give each rank r the numbers `counts[r]` of (W, k), and get theirs, (W, k)."""
         k = [counts.shape[1]] * self.size
-        return self.all_to_all(counts.flatten(), k, k).wait().view(self.size, -1)
-
-
-@dataclass
-class Pending:
-    """Numbers that are on their way."""
-
-    exchange: Exchange
-    work: Any
-    out: Tensor
-    values: Tensor
-    """Kept until they have left."""
-
-    def wait(self) -> Tensor:
-        """Return what has arrived."""
-        began = time.perf_counter()
-        self.work.wait()
-        self.exchange.waited_s += time.perf_counter() - began
-        return self.out
+        return self.all_to_all(counts.flatten(), k, k)().view(self.size, -1)
 
 
 @dataclass
 class AllToAll:
-    """One exchange of vectors among all processes: there forwards, and their gradients back.
-
-    Args:
-        exchange: With the other processes.
-        give: Numbers for each rank.
-        take: Numbers from each rank.
-
-    """
+    """One exchange of vectors among all processes: there forwards, and their gradients back."""
 
     exchange: Exchange
     give: Sequence[int]
+    """Numbers for each rank"""
     take: Sequence[int]
-    pending: Pending | None = None
+    """Numbers from each rank"""
+    pending: Wait | None = None
 
     def begin(self, vectors: Tensor) -> Tensor:
         """Send the vectors, of any shape; returns a token for `end`."""
@@ -131,8 +122,8 @@ class AllToAll:
     def arrived(self) -> Tensor:
         """Wait for what is on its way and return it."""
         assert self.pending is not None
-        pending, self.pending = self.pending, None
-        return pending.wait()
+        wait, self.pending = self.pending, None
+        return wait()
 
 
 class _Begin(torch.autograd.Function):

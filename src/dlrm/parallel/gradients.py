@@ -27,11 +27,8 @@ class GradientSums:
     `of(output)` is the output of a model, whose backward pass ends when the gradients of all
     parameters are those of the whole batch, added to those that were there before.
 
-    Args:
-        parameters: That every process has, in the order in which the model uses them. They become
-            those of the first process.
-        group: Process group of `torch.distributed`; None for its default.
-
+    The parameters are those that every process has, in the order in which the model uses them; they
+    become those of the first process. The group is of `torch.distributed`, None for its default.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], group: Any = None):
@@ -74,13 +71,7 @@ class GradientSums:
 
 
 class _Bucket:
-    """Gradients that are summed together.
-
-    Args:
-        parameters: Of one type and device.
-        group: As for `GradientSums`.
-
-    """
+    """Gradients that are summed together, of parameters of one type and device."""
 
     def __init__(self, parameters: list[nn.Parameter], group: Any):
         self.parameters, self._group = parameters, group

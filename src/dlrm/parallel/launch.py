@@ -55,11 +55,6 @@ class _Rank:
 def launch(procs: int, words: Sequence[str], *, command: Sequence[str] = PROGRAM) -> int:
     """Run `command words` as `procs` ranks of one world, until all have ended.
 
-    Args:
-        procs: Number of ranks.
-        words: Arguments, the same for all.
-        command: What is run.
-
     Returns:
         The exit status: 0, that of the rank that failed first (128 + n for signal n), 130 after an
         interrupt.

@@ -98,12 +98,8 @@ def launch_id() -> str | None:
 def restarted(run: str | None) -> Path | None:
     """Return the run directory that this process is to go on with, after torchrun's restart.
 
-    Args:
-        run: The directory that the user named, if any.
-
-    Returns:
-        None unless torchrun has started all processes anew, and the run had begun.
-
+    That is `run` where the user named one. None unless torchrun has started all processes anew, and
+    the run had begun.
     """
     if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         return None

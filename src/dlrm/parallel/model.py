@@ -34,17 +34,10 @@ table, their shards on all processes, and the exchange with the others."""
 def parallelize(
     model: M, plan: Plan, exchange: Exchange, engine: Engine = ShardedCollection.of
 ) -> M:
-    """Replace the tables of a model, wherever they are in it, by tables that a plan has sharded.
+    """Return a model with its tables, wherever they are in it, sharded as a plan says.
 
-    Args:
-        model: Its tables have no memory yet; changed in place, unless it is tables itself.
-        plan: Of its tables, whose names are those of `dlrm.planning.tables`: path and table.
-        exchange: With the other processes.
-        engine: What shards a collection.
-
-    Returns:
-        The model.
-
+    The tables have no memory yet; the model is changed in place, unless it is tables itself. Names
+    of tables in the plan are those of `dlrm.planning.tables`: path and table.
     """
     position = {table.name: t for t, table in enumerate(plan.tables)}
     sharded: dict[int, Collection] = {}
@@ -75,11 +68,8 @@ class ParallelModel(nn.Module):
     Ids are sent before the model begins, so that the bottom MLP is computed while vectors are on
     their way.
 
-    Args:
-        model: Made by `parallelize`, its tables have memory; equal on all processes but for them.
-        exchange: That of its tables.
-        group: Process group of `torch.distributed`, for the gradients of everything else.
-
+    The model was made by `parallelize`, its tables have memory, and are exchanged by `exchange`;
+    all else is equal on all processes, and its gradients are summed over the `group`.
     """
 
     def __init__(self, model: nn.Module, exchange: Exchange, group: Any = None):

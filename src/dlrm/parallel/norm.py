@@ -11,12 +11,8 @@ from dlrm.parallel.exchange import Exchange
 class WholeBatchNorm(BatchNorm):
     """Takes mean and variance of the whole batch instead of this process' part.
 
-    torch's SyncBatchNorm does so on GPUs alone, and takes no part without samples.
-
-    Args:
-        norm: Whose parameters and statistics it has.
-        exchange: With the other processes.
-
+    It has the parameters and statistics of the `norm`. torch's SyncBatchNorm does so on GPUs alone,
+    and takes no part without samples.
     """
 
     def __init__(self, norm: BatchNorm, exchange: Exchange):

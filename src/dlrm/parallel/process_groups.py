@@ -21,17 +21,7 @@ CPU = torch.device("cpu")
 class ProcessGroups:
     """The run's store, its process groups, and the signs of life of its ranks.
 
-    Args:
-        env: Of this process.
-        backend: What `choose_backend` returned.
-        start_s: After which those who are there give up waiting for the rest.
-        timeout_s: After which a rank that waits for another gives up.
-        patience_s: See `Heartbeat`.
-
-    Raises:
-        WorldError: Some processes did not come, or are out of reach.
-        ConfigError: They were not started alike.
-
+    What `choose_backend` returned is the backend; all else is as for `World.from_environment`.
     """
 
     members: list[Member]
@@ -116,13 +106,8 @@ class ProcessGroups:
 def choose_backend(backend: str, env: LaunchEnv, device: torch.device = CPU) -> str:
     """Return the backend to use; `auto` is nccl where processes compute on GPUs, else gloo.
 
-    Args:
-        backend: One of `BACKENDS`.
-        env: Of this process.
-        device: Where it computes.
-
     Raises:
-        ConfigError: The backend is unknown, or cannot be used here.
+        ConfigError: The backend is unknown, or cannot be used by a process on this device.
 
     """
     if backend not in BACKENDS:

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from dlrm.nn.embedding import Layout
-from dlrm.parallel.unit import End, NumberedUnit, ends
+from dlrm.parallel.exchange import Wait
+from dlrm.parallel.unit import NumberedUnit, ends
 
 
 class RowWise(NumberedUnit):
@@ -29,7 +30,7 @@ class RowWise(NumberedUnit):
         self._register("ranks", [s.rank for s in parts])
         self._register("shifts", [self.place[s] - at for s, at in zip(parts, bounds, strict=True)])
 
-    def _ask(self, numbers: Tensor) -> End:
+    def _ask(self, numbers: Tensor) -> Wait:
         ranks, rows = self._route(numbers)
         order = ranks.argsort(stable=True)
         counts = ranks.bincount(minlength=self.exchange.size)
@@ -40,7 +41,7 @@ class RowWise(NumberedUnit):
         back = order.argsort()
         return lambda: end().index_select(0, back)
 
-    def _ask_sums(self, numbers: Tensor, which: Tensor, offsets: Tensor) -> End:
+    def _ask_sums(self, numbers: Tensor, which: Tensor, offsets: Tensor) -> Wait:
         ranks, rows = self._route(numbers)
         lists, size = offsets.shape[0] - 1, self.exchange.size
         # Ids that a list has on one process stand together, and come back as one sum.

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from dlrm.nn.embedding import Block, Layout
-from dlrm.parallel.unit import End, Unit, ends
+from dlrm.parallel.exchange import Wait
+from dlrm.parallel.unit import Unit, ends
 
 
 class TableWise(Unit):
@@ -39,7 +40,7 @@ class TableWise(Unit):
             self._register(f"columns_{group}", [shard.first_column for _, shard in lanes])
             self._register(f"order_{group}", order)
 
-    def begin(self, block: Block) -> End:
+    def begin(self, block: Block) -> Wait:
         """Send ids to where their rows are; see `Unit.begin`."""
         group = block.group
         if block.offsets is None:
@@ -86,14 +87,9 @@ class TableWise(Unit):
     def mean_squares(self, rows: Tensor, grad: Tensor) -> Tensor:
         """Return the mean of squares (U,) over whole rows, of which columns are elsewhere.
 
-        All processes call this together. For optimizers that keep one number a row, see
-        `dlrm.optim.SparseOptimizer`.
-
-        Args:
-            rows: (U,) of this process' weight, ascending, each once: the same ids of a table as all
-                processes have that keep columns of it.
-            grad: (U, width), of the columns here.
-
+        All processes call this together, see `dlrm.optim.SparseOptimizer`. Rows (U,) of this
+        process' weight rise, each once, and are the same ids of a table as all processes have that
+        keep columns of it; their gradients (U, width) are of the columns here.
         """
         squares = grad.square().sum(dim=1)
         bounds = torch.tensor([[place, place + shard.rows] for shard, place in self.kept])
@@ -103,7 +99,7 @@ class TableWise(Unit):
         shared = [[mine[s.table] for s in theirs if s.table in mine] for theirs in self.by_rank]
         sizes = [sum(part.stop - part.start for part in parts) for parts in shared]
         given = torch.cat([squares[part] for parts in shared for part in parts] or [squares[:0]])
-        came = self.exchange.all_to_all(given, sizes, sizes).wait().split(sizes)
+        came = self.exchange.all_to_all(given, sizes, sizes)().split(sizes)
         total = torch.zeros_like(squares)
         # Rank by rank, its own among them: the same sum everywhere.
         for parts, theirs in zip(shared, came, strict=True):
@@ -116,10 +112,8 @@ class TableWise(Unit):
     def _by_lane(self, block: Block) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
         """Put ids in the order of lanes and samples.
 
-        Returns:
-            Of each id in that order its place (M,) among all ids, its lane (M,), the length of each
-            list (S * b,), rows (M,) in weights, and the number of samples b.
-
+        Returns of each id in that order its place (M,) among all ids and its lane (M,), the length
+        of each list (S * b,), rows (M,) in weights, and the number of samples b.
         """
         assert block.offsets is not None
         offsets, count = block.offsets, self.group_sizes[block.group]
@@ -143,10 +137,8 @@ class TableWise(Unit):
     ) -> tuple[Tensor, list[int], list[int], Tensor]:
         """Send lists to where their rows are.
 
-        Returns:
-            Lengths of the lists that have come, how many ids came from each process, how many went
-            to each, and the rows that have come.
-
+        Returns the lengths of the lists that have come, how many ids came from each process, how
+        many went to each, and the rows that have come.
         """
         give, take = self._lists(group, own)
         came = self._send(lengths, give, take)

@@ -1,6 +1,6 @@
 """Tables of one collection that are sharded alike, and the rows of them that this process keeps."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,12 +8,9 @@ from torch import Tensor, nn
 
 from dlrm.batch import Jagged
 from dlrm.nn.embedding import Block, EmbeddingCollection, Layout, Storage, bags_of
-from dlrm.parallel.exchange import AllToAll, Exchange
+from dlrm.parallel.exchange import AllToAll, Exchange, Wait
 from dlrm.planning.shards import Shard
 from dlrm.schema import Schema
-
-End = Callable[[], Tensor]
-"""Waits for the vectors that a unit has asked for, and returns them."""
 
 
 class Kept(NamedTuple):
@@ -40,14 +37,8 @@ class Unit(nn.Module):
     `begin` sends what has to be sent and returns what ends it, so that the exchanges of several
     units, and what a model computes meanwhile, overlap. Ids have been checked already.
 
-    Args:
-        shards: Of all processes, all of `width` columns; their tables are positions in the layout.
-        width: Numbers of a row of a shard.
-        layout: Of the collection, whose other tables belong to other units.
-        dim: D, numbers of a vector.
-        storage: See `EmbeddingCollection`.
-        exchange: With the other processes.
-
+    The shards are those of all processes, of `width` columns each; their tables are positions in
+    the layout, whose other tables belong to other units. Vectors have `dim` numbers, D.
     """
 
     copied = False
@@ -96,15 +87,11 @@ class Unit(nn.Module):
         """Shards that this process keeps, each with its first row in the weight."""
         return [(shard, self.place[shard]) for shard in self.mine]
 
-    def begin(self, block: Block) -> End:
+    def begin(self, block: Block) -> Wait:
         """Send the ids of the features that are served, of this process' samples.
 
-        Args:
-            block: Ids of all features of a group, int64.
-
-        Returns:
-            What waits for the pooled vectors (b, F, D) of those features, in their order.
-
+        The block has the int64 ids of all features of a group. Returns what waits for the pooled
+        vectors (b, F, D) of those that are served, in their order.
         """
         raise NotImplementedError
 
@@ -123,9 +110,9 @@ class Unit(nn.Module):
 
     def _send(self, values: Tensor, give: Sequence[int], take: Sequence[int]) -> Tensor:
         """Send whole numbers (n,) to each process and return what came from each."""
-        return self.exchange.all_to_all(values.to(self.id_type), give, take).wait().long()
+        return self.exchange.all_to_all(values.to(self.id_type), give, take)().long()
 
-    def _return(self, vectors: Tensor, give: Sequence[int], take: Sequence[int]) -> End:
+    def _return(self, vectors: Tensor, give: Sequence[int], take: Sequence[int]) -> Wait:
         """Send vectors (n, width), `give[r]` of them to process r; gradients come back that way."""
         w = self.width
         transfer = AllToAll(self.exchange, [w * n for n in give], [w * n for n in take])
@@ -148,7 +135,7 @@ class NumberedUnit(Unit):
             self._register(f"features_{group}", features)
             self._register(f"first_{group}", [first[tables[f]] for f in features])
 
-    def begin(self, block: Block) -> End:
+    def begin(self, block: Block) -> Wait:
         """Ask for the pooled vectors of a block; see `Unit.begin`."""
         features = self._registered(f"features_{block.group}")
         first = self._registered(f"first_{block.group}")
@@ -178,18 +165,14 @@ class NumberedUnit(Unit):
         vectors = self._ask(block.ids[items] + start[items])()
         return vectors.new_zeros(len(start), self.dim).index_add(0, items, vectors)
 
-    def _ask(self, numbers: Tensor) -> End:
+    def _ask(self, numbers: Tensor) -> Wait:
         """Ask for the row (n, width) of each number."""
         raise NotImplementedError
 
-    def _ask_sums(self, numbers: Tensor, which: Tensor, offsets: Tensor) -> End:
-        """Ask for the sums (G, width) of lists of numbers (n,).
+    def _ask_sums(self, numbers: Tensor, which: Tensor, offsets: Tensor) -> Wait:
+        """Ask for the sums (G, width) of lists, from `offsets` (G + 1,).
 
-        Args:
-            numbers: Of all lists, one after another.
-            which: (n,), the list that each is in.
-            offsets: (G + 1,).
-
+        Their numbers (n,) come one list after another; `which` (n,) is the list of each.
         """
         raise NotImplementedError
 

@@ -130,9 +130,7 @@ class World:
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum over ranks, of equal bits on all of them.
 
-        Args:
-            tensor: Of the same shape and dtype on every rank: float32, float64, int32 or int64.
-
+        The tensor is of the same shape and dtype everywhere: float32, float64, int32 or int64.
         """
         total = tensor.detach().clone()
         if self.group is not None:
@@ -141,12 +139,7 @@ class World:
         return total
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
-        """Return the tensor of every rank, by rank, to all of them.
-
-        Args:
-            tensor: (n, ...), where n may differ between ranks, and be 0.
-
-        """
+        """Return the tensor (n, ...) of every rank, by rank; n may differ, and be 0."""
         own = tensor.detach()
         if self.group is None:
             return [own.clone()]
@@ -172,10 +165,7 @@ class World:
         return [json.loads(part.numpy().tobytes()) for part in parts]
 
     def assert_same(self, settings: dict[str, Any]) -> None:
-        """Make sure that all ranks were started with the same settings.
-
-        Args:
-            settings: Name -> JSON value, e.g. of the recipe, the schema, the seed.
+        """Make sure that all ranks were started with the same settings, name -> JSON value.
 
         Raises:
             ConfigError: Two ranks differ; it names the first such key, both values and ranks.
@@ -215,12 +205,7 @@ class World:
             raise self._groups.explain(reason(error)) from error
 
     def abort(self, message: str) -> None:
-        """Tell the others why this process ends, which their next exchange raises, and close.
-
-        Args:
-            message: Of the error, e.g. `C3: id 7 is out of range`.
-
-        """
+        """Tell the others why this process ends, which their next exchange raises, and close."""
         if self._groups is not None:
             self._groups.stop(message)
         self.close()

@@ -60,17 +60,8 @@ class TorchRecCollection(FusedCollection):
     parameter of the model: its optimizer does not see them, and no `state_dict` has them; `kept`
     and `load_state` are for checkpoints.
 
-    Args:
-        layout: The features and their tables.
-        dim: D.
-        storage: Only fp32.
-        initializer: See `Collection`; every rank draws all rows, and keeps its own.
-        kinds: How each table is sharded.
-        shards: Of all tables and ranks; their tables are positions in the layout.
-        exchange: With the other ranks.
-        optimizer: Of the rows.
-        chosen: Whether a plan has chosen the kinds, which is then changed where TorchRec cannot
-            follow, instead of a user.
+    Arguments are those of `ShardedCollection`, and the optimizer of the rows; storage must be fp32.
+    `chosen` says that a plan has chosen the kinds, which then change where TorchRec cannot follow.
 
     Raises:
         ConfigError: TorchRec cannot do it, or not as this project does.
@@ -347,15 +338,9 @@ class TorchRecCollection(FusedCollection):
 
 
 def _by_feature(block: Block, groups: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Order ids by feature, then by sample, as TorchRec wants them.
+    """Order the ids of F features by feature, then by sample, as TorchRec wants them.
 
-    Args:
-        block: Ids of F features.
-        groups: Features of each group.
-
-    Returns:
-        The ids (L,), and the length of each list (F, B) int32.
-
+    Returns the ids (L,), and the length of each list (F, B) int32.
     """
     ids, offsets, count = block.ids, block.offsets, len(groups[block.group])
     if offsets is None:

@@ -37,16 +37,7 @@ def as_placed(
 
     TorchRec cuts rows into W blocks of ceil(rows / W), whatever the ranges of the shards are; where
     that leaves ranks without rows, the table stays whole. Columns are cut where a multiple of four
-    is next.
-
-    Args:
-        kinds: How each table is spread.
-        shards: Of all of them, whose numbers they have.
-        rows: Of each table.
-        dim: D.
-        world: W.
-        device: Of this rank.
-
+    is next. `kinds`, `shards` and `rows` are those of all tables, the device that of this rank.
     """
     width, placements = widened(dim), []
     by_table: dict[int, list[Shard]] = {}
