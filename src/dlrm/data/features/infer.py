@@ -17,7 +17,6 @@ from dlrm.data.features.infer_numbers import (
     MIN_COUNT,
     category_column,
     number_column,
-    time_column,
     within_components,
 )
 from dlrm.data.features.infer_texts import list_column, text_column
@@ -110,9 +109,8 @@ def _column(
     if not (dtype.is_temporal() or dtype.is_numeric() or dtype == pl.Null):
         return Column(name=name, kind="ignore", why=f"{dtype} is neither text nor number")
     numbers, _ = table.numbers(name)
-    if dtype.is_temporal() and dtype != pl.Duration:
-        return time_column(name, numbers, values)
-    return number_column(name, numbers, values)
+    time = dtype.is_temporal() and dtype != pl.Duration
+    return number_column(name, numbers, values, time=time)
 
 
 def _many_flags(table: RawTable, columns: tuple[Column, ...]) -> tuple[Column, ...]:

@@ -47,61 +47,50 @@ def category_column(name: str, texts: pl.Series, what: str) -> Column:
 
 
 def number_column(
-    name: str, numbers: pl.Series, raw: pl.Series, text_format: str = "", doubt: str = ""
+    name: str,
+    numbers: pl.Series,
+    raw: pl.Series,
+    text_format: str = "",
+    doubt: str = "",
+    *,
+    time: bool = False,
 ) -> Column:
-    """Return what numbers become."""
+    """Return what numbers become, or times in seconds."""
     known = numbers.drop_nulls()
     distinct = known.n_unique()
     ignored = ""
     if known.is_empty():
         ignored = f"every value is missing{_tokens(numbers, raw)}"
     elif distinct == 1 and not numbers.null_count() and not _beyond(known, raw):
-        ignored = f"always {known[0]:g}"
-    elif (known == known.round()).all():
+        ignored = "always the same time" if time else f"always {known[0]:g}"
+    elif not time and (known == known.round()).all():
         if not text_format and (form := recognise_number(name, known)):
-            return time_column(name, read_numeric_times(numbers, form), raw, form)
+            return number_column(name, read_numeric_times(numbers, form), raw, form, time=True)
         why = _digit_codes(known, raw)
         ignored = "" if why else numbers_rows(name, known)
         if why := why or (not ignored and _codes(name, known)):
             return category_column(name, as_texts(raw), why)
     if ignored:
         return Column(name=name, kind="ignore", why=ignored)
-    written = f'written as "{text_format}"' if text_format else ""
     scale, tail, flag = scale_of(numbers)
-    reasons = (f"{distinct:,} different numbers", tail, written)
-    why = ", ".join(filter(None, reasons)) + missing_words(numbers, raw)
+    if time:
+        scale = "standard" if scale == "log" else scale
+        reasons = ["a time", text_format]
+    else:
+        written = f'written as "{text_format}"' if text_format else ""
+        reasons = [f"{distinct:,} different numbers", tail, written]
+    why = ", ".join(filter(None, reasons))
+    if missing := numbers.null_count():
+        why += f"; missing in {missing / len(numbers):.1%}{_tokens(numbers, raw)}"
     return Column(
         name=name,
         kind="number",
         scale=scale,
+        time=time,
+        calendar=time,
         format=text_format,
         missing_flag=flag,
         why="; ".join(filter(None, (why, doubt))),
-    )
-
-
-def time_column(
-    name: str, seconds: pl.Series, raw: pl.Series, text_format: str = "", doubt: str = ""
-) -> Column:
-    """Return what times become; the arguments are those of `number_column`."""
-    known = seconds.drop_nulls()
-    if known.is_empty():
-        why = f"every value is missing{_tokens(seconds, raw)}"
-        return Column(name=name, kind="ignore", why=why)
-    if known.n_unique() == 1 and not seconds.null_count():
-        return Column(name=name, kind="ignore", why="always the same time")
-    scale, _, flag = scale_of(seconds)
-    scale = "standard" if scale == "log" else scale
-    why = f"a time, {text_format}" if text_format else "a time"
-    return Column(
-        name=name,
-        kind="number",
-        scale=scale,
-        time=True,
-        calendar=True,
-        format=text_format,
-        missing_flag=flag,
-        why="; ".join(filter(None, (why + missing_words(seconds, raw), doubt))),
     )
 
 
@@ -119,14 +108,6 @@ def within_components(columns: tuple[Column, ...]) -> tuple[Column, ...]:
     return tuple(
         replace(column, bins=bins) if column.scale == "piecewise" else column for column in columns
     )
-
-
-def missing_words(numbers: pl.Series, raw: pl.Series) -> str:
-    """Say how many numbers are missing, and what stands there instead; empty where none is."""
-    missing = numbers.null_count()
-    if not missing:
-        return ""
-    return f"; missing in {missing / len(numbers):.1%}{_tokens(numbers, raw)}"
 
 
 def _tokens(numbers: pl.Series, raw: pl.Series) -> str:

@@ -11,7 +11,6 @@ from dlrm.data.features.infer_numbers import (
     MIN_COUNT,
     category_column,
     number_column,
-    time_column,
 )
 from dlrm.data.features.list import LITERALS, are_lists, are_objects, list_items, unquoted
 from dlrm.data.features.number_text import doubted_point, is_missing, recognise
@@ -80,8 +79,9 @@ def _read_as(
         problem = _mistake(raw, numbers, wrong, time=reading.time)
         if problem is None:
             return None
-    make = time_column if reading.time else number_column
-    return make(name, numbers, raw.set(wrong, None), reading.format, doubt), row, problem
+    raw = raw.set(wrong, None)
+    column = number_column(name, numbers, raw, reading.format, doubt, time=reading.time)
+    return column, row, problem
 
 
 def _mistake(texts: pl.Series, numbers: pl.Series, wrong: pl.Series, *, time: bool) -> str | None:

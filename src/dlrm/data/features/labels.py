@@ -1,6 +1,8 @@
 """Labels and weights of rows: what they mean, and which rows have none."""
 
-from collections.abc import Sequence
+import operator
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,24 +12,24 @@ from numpy.typing import NDArray
 
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.number_text import CLASSES, is_missing, recognise
-from dlrm.data.features.texts import (
-    NumberReading,
-    as_numbers,
-    as_texts,
-    comparison,
-    is_text,
-    positives,
-    recognised,
-)
+from dlrm.data.features.texts import NumberReading, as_numbers, as_texts, is_text
 from dlrm.data.sources.raw_table import RawTable
 from dlrm.errors import ConfigError
 from dlrm.schema import Task
 
 WEIGHT = "a weight, which is a number that is 0 or more"
 """What a weight should be, in words."""
-_MOST_VALUES = 1000
-_SHOWN_VALUES = 5
+_MOST_VALUES, _SHOWN_VALUES = 1000, 5
 _LARGEST = float(np.finfo(np.float32).max)
+_NO = ("0", "0.0", "false", "no", "n", "f", "-1", "negative", "-")
+_YES = ("1", "1.0", "true", "yes", "y", "t", "positive", "+", "+1")
+_COMPARED = re.compile(r"(>=|<=|>|<)\s*(\S.*)$")
+_COMPARE: dict[str, Callable[[pl.Series, float], pl.Series]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +55,16 @@ class Label:
 
     def encode(self, values: pl.Series) -> pl.Series:
         """Return labels: clicks (UInt8) or numbers (Float32); null where a value is neither."""
-        if self.task == "classification":
-            return positives(list(self.values), self.click, self.format)(as_texts(values))
-        numbers, _ = as_numbers(values, NumberReading(self.format))
-        return numbers.set(numbers.abs() > _LARGEST, None).cast(pl.Float32)
+        reading = NumberReading(self.format)
+        if self.task == "regression":
+            numbers, _ = as_numbers(values, reading)
+            return numbers.set(numbers.abs() > _LARGEST, None).cast(pl.Float32)
+        texts = as_texts(values)
+        if self.click not in self.values and (compared := comparison(self.click, self.format)):
+            compare, bound = compared
+            return compare(as_numbers(texts, reading)[0], bound).cast(pl.UInt8)
+        known = texts.is_in(list(self.values)) if self.values else ~is_missing(texts)
+        return (texts == self.click).cast(pl.UInt8).set(~known.fill_null(value=False), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
@@ -73,6 +81,25 @@ class Label:
         return cls(**{**values, "values": tuple(values["values"])}, task=task)
 
 
+def comparison(
+    positive: str | None, text_format: str = ""
+) -> tuple[Callable[[pl.Series, float], pl.Series], float] | None:
+    """Return how a comparison such as `>= 4` or `>= 1,000` compares, and with what number.
+
+    The number is read as those of a format, or else as it is written. None for what is no
+    comparison.
+    """
+    compared = _COMPARED.match(positive or "")
+    if compared is None:
+        return None
+    bound = pl.Series([compared[2]])
+    for known in (text_format, recognise(bound)[0]):
+        number = as_numbers(bound, NumberReading(known))[0][0]
+        if number is not None:
+            return _COMPARE[compared[1]], number
+    return None
+
+
 def fit_labels(table: RawTable, schema: Columns) -> tuple[Label, ...]:
     """Return what the labels of a table mean."""
     if schema.task == "regression":
@@ -81,17 +108,66 @@ def fit_labels(table: RawTable, schema: Columns) -> tuple[Label, ...]:
     values = {name: _values(column, schema) for name, column in texts.items()}
     if schema.positive is None:
         _check_kinds(values)
-    return tuple(
-        Label(
-            name=name,
-            click=recognised(
-                distinct, schema.positive, name, others=_others(texts[name], distinct)
-            ),
-            values=tuple(distinct) if len(distinct) <= _MOST_VALUES else (),
-            format=schema.label_format,
+    labels = []
+    for name, distinct in values.items():
+        if not distinct:
+            raise ConfigError(f"the label {name} is missing in every row")
+        click = (
+            _guessed(name, distinct, texts[name])
+            if schema.positive is None
+            else _asked(name, distinct, schema.positive)
         )
-        for name, distinct in values.items()
+        few = tuple(distinct) if len(distinct) <= _MOST_VALUES else ()
+        labels.append(Label(name, click=click, values=few, format=schema.label_format))
+    return tuple(labels)
+
+
+def _asked(name: str, distinct: list[str], positive: str) -> str:
+    """Return which value of a label is a click, or a comparison, as the user says it."""
+    positive = str(as_texts(pl.Series([positive]))[0] or "")
+    if positive.lower() in ("true", "false"):
+        positive = next((v for v in distinct if v.lower() == positive.lower()), positive)
+    if positive not in distinct and comparison(positive) is None:
+        shown = _quoted(distinct)
+        raise ConfigError(f'the label {name} never is "{positive}", its values are {shown}')
+    return positive
+
+
+def _guessed(name: str, distinct: list[str], texts: pl.Series) -> str:
+    """Return which value of a label is a click: 1, true, yes or the like."""
+    shown = _quoted(distinct)
+    if len(distinct) == 1:
+        lacking = texts.filter(~texts.is_in(distinct).fill_null(value=False))
+        if lacking.is_empty():
+            raise ConfigError(
+                f"the label {name} is {shown} in every row: there is nothing to learn; it needs "
+                "rows of both kinds"
+            )
+        written = [f'"{text}"' for text in lacking.drop_nulls().unique(maintain_order=True)[:3]]
+        others = f" ({', '.join(written)})" if written else ""
+        raise ConfigError(
+            f"the label {name} is {shown} wherever there is one, but {len(lacking):,} of "
+            f"{len(texts):,} rows have none{others}: a missing label is not taken for the other "
+            "class; write what it is in those rows, such as 0 (or, if one of these texts is a "
+            "class, --only-empty-missing)"
+        )
+    if len(distinct) != 2:
+        raise ConfigError(
+            f"the label {name} has {len(distinct)} values ({shown}), expected two; say which is a "
+            f'click, by value or by comparison, e.g. --positive "{distinct[-1]}" or '
+            '--positive ">= 4"'
+        )
+    yes = [value for value in distinct if value.lower() in _YES]
+    if len(yes) == 1 and any(value.lower() in _NO for value in distinct):
+        return yes[0]
+    raise ConfigError(
+        f'the label {name} is {shown}: say which means a click, e.g. --positive "{distinct[0]}"'
     )
+
+
+def _quoted(values: Sequence[str]) -> str:
+    shown = ", ".join(f'"{value}"' for value in values[:_SHOWN_VALUES])
+    return shown + (", ..." if len(values) > _SHOWN_VALUES else "")
 
 
 def with_formats(table: RawTable, schema: Columns) -> tuple[Columns, tuple[str, ...]]:
@@ -114,16 +190,6 @@ def with_formats(table: RawTable, schema: Columns) -> tuple[Columns, tuple[str, 
     if schema.weight is not None and not schema.weight_format:
         schema = replace(schema, weight_format=recognised_format(schema.weight, "weight"))
     return schema, tuple(notes)
-
-
-def _others(texts: pl.Series, distinct: list[str]) -> str:
-    """Say which rows of a label have none of its values; empty where all have one."""
-    lacking = texts.filter(~texts.is_in(distinct).fill_null(value=False))
-    if lacking.is_empty():
-        return ""
-    written = [f'"{text}"' for text in lacking.drop_nulls().unique(maintain_order=True)[:3]]
-    shown = f" ({', '.join(written)})" if written else ""
-    return f"{len(lacking):,} of {len(texts):,} rows have none{shown}"
 
 
 def _values(texts: pl.Series, schema: Columns) -> list[str]:
@@ -166,17 +232,18 @@ def _numbers(table: RawTable, schema: Columns) -> tuple[Label, ...]:
         if others:
             problem = f"labels of different kinds: {problem}, beside {', '.join(others)}"
         raise ConfigError(f"{problem}; the task is regression, whose labels are numbers")
-    plain = Label(name="", task="regression", click="", values=(), format=schema.label_format)
-    return tuple(replace(plain, name=name) for name in schema.labels)
+    return tuple(
+        Label(name, "regression", click="", values=(), format=schema.label_format)
+        for name in schema.labels
+    )
 
 
 def _check_kinds(values: dict[str, list[str]]) -> None:
     two = [name for name, distinct in values.items() if len(distinct) <= 2]
     more = [name for name, distinct in values.items() if len(distinct) > 2]
     if two and more:
-        shown = ", ".join(f'"{value}"' for value in values[more[0]][:5])
         raise ConfigError(
             f"labels of different kinds: {two[0]} has two values, but {more[0]} has "
-            f"{len(values[more[0]])} ({shown}{', ...' if len(values[more[0]]) > 5 else ''}); one "
-            "run has labels that are all clicks, or all numbers (--task regression)"
+            f"{len(values[more[0]])} ({_quoted(values[more[0]])}); one run has labels that are all "
+            "clicks, or all numbers (--task regression)"
         )

@@ -1,13 +1,11 @@
-"""Values as texts, as numbers and as labels: what counts as missing, and what as a click."""
+"""Values as texts and as numbers, and what counts as missing."""
 
-import operator
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import polars as pl
 
-from dlrm.data.features.number_text import is_missing, read_numbers, recognise
+from dlrm.data.features.number_text import is_missing, read_numbers
 from dlrm.data.features.time_text import (
     DIGITS,
     no_day,
@@ -16,18 +14,8 @@ from dlrm.data.features.time_text import (
     recognise_order,
     seconds_of,
 )
-from dlrm.errors import ConfigError
 
-_NO = ("0", "0.0", "false", "no", "n", "f", "-1", "negative", "-")
-_YES = ("1", "1.0", "true", "yes", "y", "t", "positive", "+", "+1")
 FEW_ROWS = 4096
-_COMPARED = re.compile(r"(>=|<=|>|<)\s*(\S.*)$")
-_COMPARE: dict[str, Callable[[pl.Series, float], pl.Series]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-}
 
 
 def is_text(values: pl.Series) -> bool:
@@ -144,84 +132,3 @@ def as_numbers(values: pl.Series, reading: NumberReading = PLAIN) -> tuple[pl.Se
         missing |= numbers.is_nan().fill_null(value=False)
     numbers = numbers.set(~numbers.is_finite().fill_null(value=False), None)
     return numbers, numbers.is_null() & ~missing
-
-
-def comparison(
-    positive: str | None, text_format: str = ""
-) -> tuple[Callable[[pl.Series, float], pl.Series], float] | None:
-    """Return how a comparison such as `>= 4` or `>= 1,000` compares, and with what number.
-
-    The number is read as those of a format, or else as it is written. None for what is no
-    comparison.
-    """
-    compared = _COMPARED.match(positive or "")
-    if compared is None:
-        return None
-    bound = pl.Series([compared[2]])
-    for known in (text_format, recognise(bound)[0]):
-        number = as_numbers(bound, NumberReading(known))[0][0]
-        if number is not None:
-            return _COMPARE[compared[1]], number
-    return None
-
-
-def recognised(distinct: list[str], positive: str | None, label: str, *, others: str = "") -> str:
-    """Return what a label is for a click: one of its values, or a comparison."""
-    shown = ", ".join(f'"{value}"' for value in distinct[:5])
-    shown += ", ..." if len(distinct) > 5 else ""
-    if not distinct:
-        raise ConfigError(f"the label {label} is missing in every row")
-    if positive is not None:
-        positive = str(as_texts(pl.Series([positive]))[0] or "")
-        if positive.lower() in ("true", "false"):
-            same = [value for value in distinct if value.lower() == positive.lower()]
-            positive = same[0] if same else positive
-        if positive not in distinct and comparison(positive) is None:
-            raise ConfigError(f'the label {label} never is "{positive}", its values are {shown}')
-        return positive
-    if len(distinct) == 1:
-        if not others:
-            raise ConfigError(
-                f"the label {label} is {shown} in every row: there is nothing to learn; it needs "
-                "rows of both kinds"
-            )
-        raise ConfigError(
-            f"the label {label} is {shown} wherever there is one, but {others}: a missing label is "
-            "not taken for the other class; write what it is in those rows, such as 0 (or, if one "
-            "of these texts is a class, --only-empty-missing)"
-        )
-    if len(distinct) != 2:
-        raise ConfigError(
-            f"the label {label} has {len(distinct)} values ({shown}), expected two; say which is a "
-            f'click, by value or by comparison, e.g. --positive "{distinct[-1]}" or '
-            '--positive ">= 4"'
-        )
-    yes = [value for value in distinct if value.lower() in _YES]
-    no = [value for value in distinct if value.lower() in _NO]
-    if len(yes) == 1 and len(no) == 1:
-        return yes[0]
-    problem = f"the label {label} is {shown}: say which means a click"
-    raise ConfigError(f'{problem}, e.g. --positive "{distinct[0]}"')
-
-
-def positives(
-    distinct: list[str], click: str, text_format: str = ""
-) -> Callable[[pl.Series], pl.Series]:
-    """Return the function from a label's texts to clicks (UInt8, null where it is neither).
-
-    Where no values are `distinct`, because there are too many to list, any will do.
-    """
-    if click not in distinct and (compared := comparison(click, text_format)):
-        compare, bound = compared
-
-        def by_bound(texts: pl.Series) -> pl.Series:
-            numbers, _ = as_numbers(texts, NumberReading(text_format))
-            return compare(numbers, bound).cast(pl.UInt8)
-
-        return by_bound
-
-    def by_value(texts: pl.Series) -> pl.Series:
-        known = texts.is_in(distinct) if distinct else ~is_missing(texts)
-        return (texts == click).cast(pl.UInt8).set(~known.fill_null(value=False), None)
-
-    return by_value
