@@ -50,7 +50,11 @@ def staged(target: Path, entries: Collection[str]) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = _lock(partial, target)
         try:
-            _clear(partial, entries)
+            left = list(partial.iterdir())
+            if foreign := [path for path in left if path.name not in entries]:
+                raise DatasetError(f"{foreign[0]} is in the way and no dataset's; move it away")
+            for path in left:
+                _delete(path)
             if target.exists() and (former := set_aside(target)).is_dir():
                 # Killed after the new folder had taken its place.
                 _remove(former)
@@ -72,7 +76,9 @@ def _dataset_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pl.exceptions.PolarsError) as error:
-        number = _errno(error)
+        # What polars writes fails without a number, but says "(os error 28)".
+        said = re.search(r"os error (\d+)", str(error))
+        number = getattr(error, "errno", None) or int(said[1] if said else 0)
         if number in _FULL:
             free = human_bytes(free_bytes(target))
             problem = f"the disk of {target} is full ({free} free now)"
@@ -80,15 +86,6 @@ def _dataset_errors(target: Path) -> Iterator[None]:
         if number in _REFUSED:
             raise DatasetError(f"{target} cannot be written: {os.strerror(number)}") from error
         raise
-
-
-def _errno(error: Exception) -> int | None:
-    """Return the error number of the operating system; None where there is none."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno
-    # What polars writes fails without a number, but says "(os error 28)".
-    number = re.search(r"os error (\d+)", str(error))
-    return int(number[1]) if number else None
 
 
 def _lock(partial: Path, target: Path) -> int:
@@ -121,20 +118,14 @@ def _put(partial: Path, target: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder and what is in it; of links the link, never what it leads to."""
     for path in folder.iterdir():
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        _delete(path)
     folder.rmdir()
 
 
-def _clear(partial: Path, entries: Collection[str]) -> None:
-    """Remove what a killed process left, and nothing else."""
-    left = list(partial.iterdir())
-    for path in left:
-        if path.name not in entries:
-            raise DatasetError(f"{path} is in the way and no dataset's; move it away")
-    for path in left:
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+def _delete(path: Path) -> None:
+    """Delete a file, a folder with what is in it, or a link, never what it leads to."""
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def free_bytes(target: Path) -> int:
@@ -162,7 +153,7 @@ def existing(
         problem = f"{out} exists and is not a prepared dataset"
         raise DatasetError(f"{problem}; it is left alone: use another --out")
     if force:
-        _check_only_dataset(out)
+        check_replaceable(out)
         return None
     manifest = read_manifest(out)
     stored = manifest.get("options", {})
@@ -179,8 +170,12 @@ def existing(
     return Dataset.open(out)
 
 
-def _check_only_dataset(out: Path) -> None:
-    """Raise a DatasetError unless a folder is a dataset and nothing but a dataset."""
+def check_replaceable(out: Path) -> None:
+    """Raise a DatasetError unless `out` is nothing, empty, or a dataset and nothing else."""
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not (out / MANIFEST_FILE).exists():
+        raise DatasetError(f"{out} appeared meanwhile and is no dataset; use another --out")
     try:
         is_dataset = read_json(out / MANIFEST_FILE, DatasetError)["format"] == FORMAT
     except (DatasetError, KeyError):
@@ -193,15 +188,6 @@ def _check_only_dataset(out: Path) -> None:
     if foreign:
         problem = f"{out} also holds {', '.join(foreign[:3])}, which is not the dataset's"
         raise DatasetError(f"{problem}; move it away or use another --out")
-
-
-def check_replaceable(out: Path) -> None:
-    """Raise a DatasetError unless `out` is nothing, empty, or a dataset and nothing else."""
-    if not out.exists() or not any(out.iterdir()):
-        return
-    if not (out / MANIFEST_FILE).exists():
-        raise DatasetError(f"{out} appeared meanwhile and is no dataset; use another --out")
-    _check_only_dataset(out)
 
 
 def check_space(rows: int, need: int, out: Path) -> None:

@@ -155,12 +155,18 @@ class Category:
             parts.ids.append(self.table.ids(keys))
         return parts
 
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """Columns that are taken as texts."""
+        numbers = {number.name for number in self.buckets}
+        return () if self.values.whole_log else tuple(c for c in self.columns if c not in numbers)
+
     def keys(self, rows: Rows) -> Keys:
         """Return the value of each row; null where a single column is missing."""
         if self.values.whole_log:
             return fold(rows.columns[self.columns[0]], self.values.modulo or None)
         numbers = {number.name: number for number in self.buckets}
-        texts = rows.texts([name for name in self.columns if name not in numbers])
+        texts = rows.texts(self.text_columns)
         if len(self.columns) == 1:
             return texts[self.columns[0]]
         check_pool()

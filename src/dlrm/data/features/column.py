@@ -55,14 +55,11 @@ class Values:
     """Number that values of a whole log are taken modulo first; 0 leaves them."""
 
     def __post_init__(self) -> None:
-        if self.folds < 2:
-            raise ConfigError(f"folds is {self.folds}, expected 2 or more")
-        if not 0 < self.prior < float("inf"):
-            raise ConfigError(f"prior is {self.prior}, expected a positive number")
-        if self.min_count < 1:
-            raise ConfigError(f"min_count is {self.min_count}, expected 1 or more")
-        if self.hash_rows and not 2 <= self.hash_rows < 2**31:
-            raise ConfigError(f"hash_rows is {self.hash_rows}, expected 0 or at least 2")
+        _expect(self.folds >= 2, "folds", self.folds, "2 or more")
+        _expect(0 < self.prior < float("inf"), "prior", self.prior, "a positive number")
+        _expect(self.min_count >= 1, "min_count", self.min_count, "1 or more")
+        rows = self.hash_rows
+        _expect(not rows or 2 <= rows < 2**31, "hash_rows", rows, "0 or at least 2")
         if self.ids not in ID_ORDERS:
             raise unknown("order of ids", self.ids, ID_ORDERS)
         if self.whole_log and (self.hash_rows or self.encodings or not self.embed):
@@ -121,37 +118,33 @@ class Column:
     """Why it was taken for that."""
 
     def __post_init__(self) -> None:
+        where, buckets = f"column {self.name}: ", self.buckets
         if self.kind not in KINDS:
             raise unknown(f"kind of column {self.name}", self.kind, KINDS)
         if self.scale not in SCALES:
             raise unknown(f"scale of column {self.name}", self.scale, SCALES)
-        if self.buckets and not 2 <= self.buckets <= 100_000:
-            problem = f"column {self.name}: buckets is {self.buckets}"
-            raise ConfigError(f"{problem}, expected 0 or from 2 to 100000")
-        if not 2 <= self.bins <= 1024:
-            problem = f"column {self.name}: bins is {self.bins}"
-            raise ConfigError(f"{problem}, expected from 2 to 1024")
+        good = not buckets or 2 <= buckets <= 100_000
+        _expect(good, f"{where}buckets", buckets, "0 or from 2 to 100000")
+        _expect(2 <= self.bins <= 1024, f"{where}bins", self.bins, "from 2 to 1024")
+        _expect(self.max_length >= 0, f"{where}max_length", self.max_length, "0 or more")
         try:
             (check_time_format if self.time else check_format)(self.format)
         except ConfigError as error:
-            raise ConfigError(f"column {self.name}: {error}") from error
+            raise ConfigError(f"{where}{error}") from error
         if self.calendar and not self.time:
-            raise ConfigError(f"column {self.name}: calendar is for times; set time = true")
-        if self.kind == "number" and not self.dense and not self.buckets:
+            raise ConfigError(f"{where}calendar is for times; set time = true")
+        if self.kind == "number" and not self.dense and not buckets:
             raise ConfigError(
                 f"column {self.name} has neither a number nor buckets: set kind to ignore"
             )
         if self.kind in LISTS and not self.separator:
-            raise ConfigError(f"column {self.name}: separator is empty")
-        if self.max_length < 0:
-            problem = f"column {self.name}: max_length is {self.max_length}"
-            raise ConfigError(f"{problem}, expected 0 or more")
+            raise ConfigError(f"{where}separator is empty")
         if self.max_length and self.kind != "sequence":
-            raise ConfigError(f"column {self.name}: max_length is for sequences, not a {self.kind}")
+            raise ConfigError(f"{where}max_length is for sequences, not a {self.kind}")
         if self.kind in LISTS and (self.values.encodings or self.values.whole_log):
             raise ConfigError(
-                f"column {self.name}: log_count, target_mean, target_score and whole_log are for "
-                "categories, not for lists"
+                f"{where}log_count, target_mean, target_score and whole_log are for categories, "
+                "not for lists"
             )
 
     @property
@@ -179,6 +172,12 @@ class Cross:
             raise ConfigError(f"a cross of {crossed}: expected two or three different columns")
         if self.values.whole_log:
             raise ConfigError(f"the cross {self.name}: whole_log is for single columns")
+
+
+def _expect(good: bool, name: str, value: float, expected: str) -> None:
+    """Raise a ConfigError unless a setting is as expected."""
+    if not good:
+        raise ConfigError(f"{name} is {value}, expected {expected}")
 
 
 def names_of(record: type) -> tuple[str, ...]:

@@ -63,24 +63,22 @@ class Columns:
 
     def _check_crosses(self) -> None:
         known = {column.name: column for column in self.columns}
-        crossed: set[frozenset[str]] = set()
-        for cross in self.crosses:
+        for place, cross in enumerate(self.crosses):
             for name in cross.columns:
                 if name not in known:
                     raise unknown("column in a cross", name, sorted(known))
-                column = known[name]
-                if column.kind != "category" and not (column.kind == "number" and column.buckets):
+                kind = known[name].kind
+                if kind != "category" and not (kind == "number" and known[name].buckets):
                     raise ConfigError(
-                        f"the cross {cross.name}: {name} is of kind {column.kind}; crosses are "
-                        "made of categories, and of numbers with buckets"
+                        f"the cross {cross.name}: {name} is of kind {kind}; crosses are made of "
+                        "categories, and of numbers with buckets"
                     )
-            if frozenset(cross.columns) in crossed:
+            if any(set(cross.columns) == set(other.columns) for other in self.crosses[:place]):
                 raise ConfigError(f"the schema has the cross {cross.name} twice")
-            crossed.add(frozenset(cross.columns))
 
     def _check_tables(self) -> None:
         """Raise a ConfigError where columns share a table, but their values are not alike."""
-        named = {column.name: column for column in self.columns}
+        kinds = {column.name: column.kind for column in self.columns}
         first: dict[str, Column] = {}
         for column in self.used():
             if column.table and column.kind not in WITH_IDS:
@@ -88,28 +86,27 @@ class Columns:
                     f"column {column.name} is a {column.kind}, and cannot share the table "
                     f"{column.table}: categories, lists and sequences share tables"
                 )
-            namesake = named.get(column.table) if column.table else None
-            if namesake is not None and namesake.kind == "number":
+            if column.table and kinds.get(column.table) == "number":
                 raise ConfigError(
-                    f"column {column.name} cannot share the table of {namesake.name}, which is a "
+                    f"column {column.name} cannot share the table of {column.table}, which is a "
                     "number: the buckets of numbers are not values of categories"
                 )
-            if column.kind not in WITH_IDS:
-                continue
             other = first.setdefault(column.table_name, column)
-            if other is column:
+            if other is column or column.kind not in WITH_IDS:
                 continue
-            for what in ("hash_rows", "min_count", "embed", "whole_log"):
-                value, own_value = (getattr(sharer.values, what) for sharer in (other, column))
-                if (
-                    value != own_value
-                    or (what == "embed" and not value)
-                    or (what == "whole_log" and value)
-                ):
+            # Those that share one have embeddings, and ids that follow the training rows.
+            for what, needed in {
+                "hash_rows": other.values.hash_rows,
+                "min_count": other.values.min_count,
+                "embed": True,
+                "whole_log": False,
+            }.items():
+                value, own = (getattr(sharer.values, what) for sharer in (other, column))
+                if {value, own} != {needed}:
                     raise ConfigError(
                         f"columns {other.name} and {column.name} share the table "
                         f"{column.table_name}, but {what} is {_text(value)} for {other.name} and "
-                        f"{_text(own_value)} for {column.name}"
+                        f"{_text(own)} for {column.name}"
                     )
 
     def column(self, name: str) -> Column:

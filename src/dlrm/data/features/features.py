@@ -35,6 +35,7 @@ from dlrm.schema import Schema
 
 FORMAT, VERSION = "dlrm-features", 1
 Feature = Number | Category | List
+_KINDS: dict[str, type[Feature]] = {"number": Number, "category": Category, "list": List}
 _HEXADECIMAL = ("criteo", "clicks")
 """Sources whose categories are integers that are written in hexadecimal."""
 
@@ -79,13 +80,9 @@ class Features:
             (feature, model_input) for (feature, _), model_input in zip(pairs, named, strict=True)
         ]
 
-    @property
+    @cached_property
     def schema(self) -> Schema:
         """What the arrays mean."""
-        return self._schema
-
-    @cached_property
-    def _schema(self) -> Schema:
         inputs = [model_input for _, model_input in self.inputs]
         return schema_of(inputs, self.columns.labels, self.columns.task)
 
@@ -152,40 +149,30 @@ class Features:
             known = [category.table for category in numbered.values() if category.table]
             ids = ids_of(known, columns, [category.values.modulo for category in numbered.values()])
             parts |= {place: Parts(ids=[ids[:, at]]) for at, place in enumerate(numbered)}
-        rows.texts(self._text_columns)
+        # Columns of one type together.
+        rows.texts([name for one in self._categories.values() for name in one.text_columns])
         for place, feature in enumerate(self.features):
             if place not in parts:
                 parts[place] = feature.encode(rows)
         return [parts[place] for place in range(len(self.features))]
 
     @cached_property
-    def _text_columns(self) -> tuple[str, ...]:
-        """Columns that are read as texts, those of one type together."""
-        return tuple(
-            dict.fromkeys(
-                name
-                for feature in self.features
-                if isinstance(feature, Category) and not feature.values.whole_log
-                for name in feature.columns
-                if name not in {number.name for number in feature.buckets}
-            )
-        )
-
-    @cached_property
     def _numbers(self) -> dict[int, Number]:
+        """Numbers by their place among the features."""
         return {
-            place: feature
-            for place, feature in enumerate(self.features)
-            if isinstance(feature, Number)
+            k: feature for k, feature in enumerate(self.features) if isinstance(feature, Number)
         }
 
     @cached_property
+    def _categories(self) -> dict[int, Category]:
+        places = enumerate(self.features)
+        return {k: feature for k, feature in places if isinstance(feature, Category)}
+
+    @cached_property
     def _numbered(self) -> dict[int, Category]:
-        """Categories that are numbered over a whole log by their place among the features."""
+        """Categories that are numbered over a whole log."""
         return {
-            place: feature
-            for place, feature in enumerate(self.features)
-            if isinstance(feature, Category) and feature.values.whole_log
+            k: category for k, category in self._categories.items() if category.values.whole_log
         }
 
     @property
@@ -198,8 +185,7 @@ class Features:
         """The values that are in files, each once, however many features share it."""
         tables: list[Vocabulary] = []
         for feature in self.features:
-            if not isinstance(feature, Number):
-                tables += [table for table in feature.tables() if table not in tables]
+            tables += [table for table in feature.tables() if table not in tables]
         return tables
 
     @property
@@ -218,10 +204,7 @@ class Features:
             "layout": self.layout.to_dict() if self.layout else None,
             "reading": self.reading.to_dict(),
             "tables": [table.to_dict() for table in self._tables],
-            "features": [
-                feature.to_dict() if isinstance(feature, Number) else feature.to_dict(self._tables)
-                for feature in self.features
-            ],
+            "features": [feature.to_dict(self._tables) for feature in self.features],
         }
 
     def save(self, folder: Path | str) -> None:
@@ -261,7 +244,10 @@ class Features:
                 source=values["source"],
                 columns=columns,
                 targets=tuple(Label.from_dict(label, columns.task) for label in values["labels"]),
-                features=tuple(_open_feature(feature, tables) for feature in values["features"]),
+                features=tuple(
+                    _KINDS[feature["type"]].from_dict(feature, tables)
+                    for feature in values["features"]
+                ),
                 layout=Layout.from_dict(values["layout"]) if values["layout"] else None,
                 reading=Reading(**values.get("reading", {})),
                 folder=Path(folder),
@@ -287,13 +273,3 @@ def vocabulary_file(number: int) -> str:
     """Return the file of the values with a number, in a folder of features."""
     # Numbered, because a column's name may be anything.
     return f"{VOCABULARY_FOLDER}/{number:04}.parquet"
-
-
-def _open_feature(values: dict[str, Any], tables: list[Vocabulary]) -> Feature:
-    match values["type"]:
-        case "number":
-            return Number.from_dict(values)
-        case "category":
-            return Category.from_dict(values, tables)
-        case _:
-            return List.from_dict(values, tables)

@@ -26,6 +26,7 @@ from dlrm.data.features.piecewise import at_positions, find_knots, positions
 from dlrm.data.features.rows import Rows
 from dlrm.data.features.texts import PLAIN, NumberReading
 from dlrm.data.features.time_text import DIGITS, UNITS
+from dlrm.data.vocabulary import Vocabulary
 
 RANKS = 1000
 
@@ -164,13 +165,19 @@ class Number:
         except (OverflowError, ValueError, OSError):
             return f"{edge:g} s"
 
-    def to_dict(self) -> dict[str, Any]:
+    def tables(self) -> list[Vocabulary]:
+        """Return the values that it keeps in files: none."""
+        return []
+
+    def to_dict(self, tables: Sequence[Vocabulary] = ()) -> dict[str, Any]:
         """Return it as JSON-ready values."""
+        del tables
         return {"type": "number", **asdict(self)}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Number":
+    def from_dict(cls, values: dict[str, Any], tables: Sequence[Vocabulary] = ()) -> "Number":
         """Rebuild what `to_dict` returned."""
+        del tables
         known = {key: value for key, value in values.items() if key not in ("type", "time")}
         edges, calendar = values["edges"], values.get("calendar")
         known["ranks"] = tuple(values["ranks"])

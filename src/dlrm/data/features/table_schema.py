@@ -64,69 +64,60 @@ def inferred_schema(table: RawTable, config: PrepareConfig, *, strict: bool = Tr
 
 def check_columns(schema: Columns, table: RawTable) -> None:
     """Raise a ConfigError unless a table has the columns of a schema, of the right kinds."""
-    for label in schema.labels:
-        table.check_column(label, "label column")
-        if table.types[label].is_nested():
-            raise ConfigError(f"the label {label} holds {table.types[label]}, not one value")
-    if schema.weight is not None:
-        table.check_column(schema.weight, "weight column")
-        if table.types[schema.weight].is_nested():
-            held = table.types[schema.weight]
-            raise ConfigError(f"the weight {schema.weight} holds {held}, not one number")
+    for name, what, one in (
+        *((label, "label", "value") for label in schema.labels),
+        *([(schema.weight, "weight", "number")] if schema.weight is not None else []),
+    ):
+        table.check_column(name, f"{what} column")
+        if table.types[name].is_nested():
+            raise ConfigError(f"the {what} {name} holds {table.types[name]}, not one {one}")
     for column in schema.used():
         table.check_column(column.name, "column of the schema")
-        nested = isinstance(table.types[column.name], pl.List | pl.Array)
-        if nested and column.kind not in LISTS:
+        if isinstance(table.types[column.name], pl.List | pl.Array) and column.kind not in LISTS:
             raise ConfigError(
                 f"column {column.name} holds lists, but is of kind {column.kind} in the schema"
             )
 
 
 def _with_settings(schema: Columns, config: PrepareConfig) -> Columns:
-    """Return a schema with the labels and the weight that the settings name."""
+    """Return a schema with the labels, the weight and the categories that the settings name."""
     if config.label and config.label != schema.labels:
         labels, given = (", ".join(names) for names in (config.label, schema.labels))
         raise ConfigError(f"the label is {labels}, but {given} in the schema")
-    if config.task is not None and config.task != schema.task:
-        schema = replace(schema, task=config.task)
-    if config.positive is not None:
-        schema = replace(schema, positive=config.positive)
-    if config.missing:
-        schema = replace(schema, missing=tuple(dict.fromkeys((*schema.missing, *config.missing))))
-    if config.only_empty_missing:
-        schema = replace(schema, usual_missing=False)
-    schema = _with_categories(schema, config.category)
-    if config.weight is not None and config.weight != schema.weight:
-        if schema.weight is not None:
-            problem = f"the weight is {config.weight}, but {schema.weight} in the schema"
-            raise ConfigError(problem)
-        # It says how much a row counts, and is no feature.
-        columns = tuple(column for column in schema.columns if column.name != config.weight)
-        schema = replace(schema, weight=config.weight, columns=columns)
-    return schema
-
-
-def _with_categories(schema: Columns, names: tuple[str, ...]) -> Columns:
-    known = {column.name: column for column in schema.columns}
-    for name in names:
-        if name not in known:
-            raise unknown("column", name, known)
-        if known[name].kind != "category":
+    if config.weight is not None and schema.weight not in (None, config.weight):
+        raise ConfigError(f"the weight is {config.weight}, but {schema.weight} in the schema")
+    columns = {column.name: column for column in schema.columns}
+    for name in config.category:
+        if name not in columns:
+            raise unknown("column", name, columns)
+        if columns[name].kind != "category":
             values = Values(min_count=MIN_COUNT)
-            known[name] = Column(name=name, kind="category", values=values, why="asked for")
-    return replace(schema, columns=tuple(known.values()))
+            columns[name] = Column(name=name, kind="category", values=values, why="asked for")
+    if config.weight is not None:
+        # It says how much a row counts, and is no feature.
+        columns.pop(config.weight, None)
+    return replace(
+        schema,
+        task=config.task or schema.task,
+        positive=schema.positive if config.positive is None else config.positive,
+        weight=config.weight or schema.weight,
+        missing=tuple(dict.fromkeys((*schema.missing, *config.missing))),
+        usual_missing=schema.usual_missing and not config.only_empty_missing,
+        columns=tuple(columns.values()),
+    )
 
 
 def _numbered(schema: Columns, config: PrepareConfig) -> Columns:
-    def numbered(column: Column) -> Column:
-        if not column.values.whole_log:
-            return column
-        values = replace(
-            column.values,
-            ids=config.ids,
-            min_count=config.min_count,
-            modulo=config.max_rows_per_table or 0,
-        )
-        return replace(column, values=values)
-
-    return replace(schema, columns=tuple(numbered(column) for column in schema.columns))
+    """Return the schema of a log whose values get their ids as the settings say."""
+    asked = {
+        "ids": config.ids,
+        "min_count": config.min_count,
+        "modulo": config.max_rows_per_table or 0,
+    }
+    columns = (
+        replace(column, values=replace(column.values, **asked))
+        if column.values.whole_log
+        else column
+        for column in schema.columns
+    )
+    return replace(schema, columns=tuple(columns))
