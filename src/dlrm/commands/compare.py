@@ -19,6 +19,7 @@ from dlrm.json_file import read_json, write_sealed
 from dlrm.nn import precision
 from dlrm.reporting import comparison as page
 from dlrm.reporting.comparison import beside, conclusion
+from dlrm.reporting.page import save
 from dlrm.run import Run
 from dlrm.training import comparison
 from dlrm.training.comparison import Candidate, Comparison, check_models, of_runs
@@ -132,7 +133,9 @@ def compare(
             factors=record["rates"],
         )
         write_json(folder / RESULT, compared.to_dict())
-        report = without_extra(lambda: page.write(folder, compared))
+        report = without_extra(
+            lambda: save(page.page(compared, folder.name), folder / "compare.html")
+        )
     return CompareResult(comparison=compared, folder=folder, report=report)
 
 

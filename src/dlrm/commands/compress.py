@@ -14,6 +14,7 @@ from dlrm.errors import ConfigError, unknown
 from dlrm.files import write_json
 from dlrm.nn.tables import tables_of
 from dlrm.reporting import compression as page
+from dlrm.reporting.page import save
 from dlrm.run import Run
 from dlrm.training.compression import METHODS, PRECISIONS, Sweep, sweep, variants
 from dlrm.training.config import from_dict
@@ -145,7 +146,9 @@ def compress(
         split=split,
         samples=len(rows),
         sweep=swept,
-        report=without_extra(lambda: page.write(opened.path, swept, about)),
+        report=without_extra(
+            lambda: save(page.page(swept, opened.path.name, about), opened.path / "compress.html")
+        ),
     )
     write_json(opened.path / "compress.json", result.to_dict())
     return result

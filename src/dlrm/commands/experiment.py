@@ -20,6 +20,7 @@ from dlrm.recipes.criteo import (
 )
 from dlrm.reporting import figure5 as page
 from dlrm.reporting.figure5 import conclusion
+from dlrm.reporting.page import save
 from dlrm.training.comparison import Comparison, compare
 from dlrm.training.config import TrainConfig
 
@@ -112,7 +113,9 @@ def experiment(
         }
         results = {optimizer: compared.to_dict() for optimizer, compared in comparisons.items()}
         write_json(folder / RESULT, results)
-        report = without_extra(lambda: page.write(folder, comparisons))
+        report = without_extra(
+            lambda: save(page.page(comparisons, folder.name), folder / "figure5.html")
+        )
     return ExperimentResult(folder=folder, comparisons=comparisons, report=report)
 
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from dlrm.bench.results import PROVENANCE
-from dlrm.reporting import bench_machine, bench_steps, bench_suites
-from dlrm.reporting.bench_rows import Results, best, sort
+from dlrm.reporting.bench_machine import machines, rooflines
+from dlrm.reporting.bench_rows import Results, Row, best, sort
+from dlrm.reporting.bench_steps import operators, what_if
+from dlrm.reporting.bench_suites import accuracy, precision, predictions, smallest, sweeps
 from dlrm.reporting.page import Lines, Page, Section, Table, save
 from dlrm.reporting.words import number, percent, rate
 
@@ -14,12 +16,6 @@ RANGES = ("load", "steal_share", "others_share", "taken")
 """Provenance of which the least and the most are said."""
 MOST = 8
 """Values of one kind that are listed."""
-
-
-class Rows(NamedTuple):
-    """The rows themselves, in the page."""
-
-    rows: Sequence[Mapping[str, Any]]
 
 
 def headline(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -33,24 +29,24 @@ def page(rows: Sequence[Mapping[str, Any]]) -> Page:
     It has a section for each suite that is there, and lists the rows that nothing here draws.
     """
     results = sort(rows)
-    sections = [
-        Section("Verdicts", bench_steps.verdicts(results)),
-        Section("What would change it", bench_steps.what_if(results)),
-        Section("How near to the limits", bench_machine.rooflines(results)),
-        Section("Where the time goes", bench_steps.operators(results)),
-        *bench_machine.machines(results),
-        Section("Operators alone", bench_suites.sweeps(results.cases)),
-        Section("What fewer bits cost", bench_suites.precision(results.variants)),
-        Section("How far off predictions are", bench_suites.predictions(results.predictions)),
-        Section("Where the figures come from", _source(results)),
-    ]
+    others = [Row(row) for row in rows if row.get("suite") not in ("train", "infer")]
+    doubts = dict.fromkeys(f"{row.text('suite')}: {row.doubts}" for row in others if row.doubts)
     return Page(
         kind="dlrm bench",
         title=_title(results),
         about=_about(rows),
         verdict=_headline(results),
-        notices=bench_steps.doubts(rows),
-        sections=[section for section in sections if section.parts],
+        notices=[f"Doubtful: {'; '.join(doubts)}."] if doubts else [],
+        sections=[
+            Section("How near to the limits", rooflines(results)),
+            Section("Where the time goes", operators(results)),
+            *machines(results),
+            Section("Operators alone", sweeps(results.cases)),
+            Section("What fewer bits cost", precision(results.variants)),
+            Section("How far off predictions are", predictions(results.predictions)),
+        ],
+        template="bench.html",
+        more={"steps": results.steps, "rows": rows, "source": _source(results), **what_if(results)},
         scripts=("page.js", "bench.js"),
     )
 
@@ -65,7 +61,7 @@ def _title(results: Results) -> str:
         [step.text("arch") for step in results.steps],
         [variant.text("recipe") for variant in results.variants],
         [case.text("operator") for case in results.cases],
-        [host.facts.cpu for host in results.hosts],
+        [host.facts.cpu for host in results.hosts.values()],
         ["Predictions"] if results.predictions else ["Results"],
     )
     return ", ".join(list(dict.fromkeys(next(filter(None, ways))))[:3])
@@ -81,19 +77,19 @@ def _about(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _headline(results: Results) -> str:
-    if results.headlines:
+    if results.steps:
         first = results.headlines[0]
-        return f"{first.suite.capitalize()}, {first.text('arch')}: {first.text('verdict')}"
+        return f"{first.text('suite').capitalize()}, {first.text('arch')}: {first.text('verdict')}"
     if results.variants:
-        return bench_suites.smallest(results.variants)
-    if sentence := bench_suites.accuracy(results.predictions):
+        return smallest(results.variants)
+    if sentence := accuracy(results.predictions):
         return sentence
     if results.cases:
         failed = sum(bool(case.text("error")) for case in results.cases)
         many = f"{len(results.cases)} settings of single operators"
         return f"{many}, {failed} of which failed." if failed else f"{many}."
-    if results.hosts:
-        can = results.hosts[0].ceilings
+    for host in results.hosts.values():
+        can = host.ceilings
         does = [f"copies {rate(best(can.copy) / 1e9)} GB/s"] if can.copy else []
         does += [
             f"multiplies {rate(best(rates) / 1e9)} GFLOP/s in {kind}"
@@ -105,7 +101,7 @@ def _headline(results: Results) -> str:
 
 
 def _source(results: Results) -> list[Any]:
-    """Return what rows say of themselves, and the rows."""
+    """Return what rows say of themselves, and which are not drawn."""
     rows, out = results.rows, results.left_out
     values = {name: _values(rows, name) for name in PROVENANCE if name != "command"}
     listed = [[name.replace("_", " "), text] for name, text in values.items() if text]
@@ -115,7 +111,7 @@ def _source(results: Results) -> list[Any]:
         parts.append(Lines(f"{len(commands)} commands", commands, len(commands) <= MOST))
     if out:
         parts.append(Lines(f"{len(out)} rows are not drawn", out))
-    return [*parts, Rows(rows)]
+    return parts
 
 
 def _values(rows: Sequence[Mapping[str, Any]], name: str) -> str:

@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlrm.reporting.bench_rows import Host, Results, Step, best, binary
 from dlrm.reporting.bench_steps import role
+from dlrm.reporting.charts.curves import LARGEST
 from dlrm.reporting.charts.drawing import (
     COLOR,
     TALL,
+    Figure,
+    Key,
     callouts,
     clipped,
     drawing,
@@ -17,8 +20,7 @@ from dlrm.reporting.charts.drawing import (
     logarithmic,
     size,
 )
-from dlrm.reporting.page import Figure, Grid, Key, Section, Table
-from dlrm.reporting.series import LARGEST
+from dlrm.reporting.page import Section, Table
 from dlrm.reporting.words import UNKNOWN, compact, number, rate
 from dlrm.terminal import human_bytes
 
@@ -33,7 +35,6 @@ MOST = 1e12
 """FLOP a byte, and GFLOP/s, that an axis has a place for."""
 ROW_BYTES = 64
 """Bytes of the rows whose gather is a roof."""
-
 NAMED = 5
 """Tables with a name on the gather curve, the largest ones."""
 
@@ -47,7 +48,7 @@ class Roof(NamedTuple):
     label: str
     rate: float
     memory: bool
-    dashes: str
+    dashes: str = ""
 
 
 class Dot(NamedTuple):
@@ -66,55 +67,44 @@ class Dot(NamedTuple):
     """Whether it has a number; the others are only there."""
 
 
-class Beside(NamedTuple):
-    """Tables beside each other."""
-
-    tables: Sequence[Table]
-
-
 def machines(results: Results) -> list[Section]:
     """Return a section for each machine, with the tables of the models that ran on it."""
     sections = []
-    for at, host in enumerate(results.hosts):
+    for at, host in enumerate(results.hosts.values()):
         models = _models([step for step in results.steps if step.machine == host.machine])
-        facts, can = (
-            Table(["What it is", ""], _facts(host)),
-            Table(["What it can do", ""], _can(host)),
-        )
-        parts = [Beside([facts, can]), Grid([_gather(host, models, f"gather-{at}")])]
-        sections.append(Section(f"Machine: {host.facts.cpu}", [*parts, *_tables(host, models)]))
+        parts: list[Any] = [_tables(host), [_gather(host, models, f"gather-{at}")]]
+        if models:
+            parts.append(_embeddings(host, models))
+        sections.append(Section(f"Machine: {host.facts.cpu}", parts))
     return sections
 
 
-def _facts(host: Host) -> list[list[str]]:
-    facts = host.facts
+def _tables(host: Host) -> list[Table]:
+    """Return what a machine is, and what it can do."""
+    facts, can = host.facts, host.ceilings
     caches = [
         f"L{cache.level} {binary(cache.size_bytes)}"
         + (f" × {cache.instances}" if cache.instances != 1 else "")
         for cache in facts.caches
     ]
-    return [
+    virtual = {None: UNKNOWN, True: "yes", False: "no"}[facts.virtual]
+    is_it = [
         ["Cores", number(facts.cores)],
-        ["Virtual", UNKNOWN if facts.virtual is None else "yes" if facts.virtual else "no"],
+        ["Virtual", virtual],
         ["Memory", human_bytes(facts.memory_bytes) if facts.memory_bytes else UNKNOWN],
         ["Caches", ", ".join(caches) or UNKNOWN],
         ["Instructions", ", ".join(facts.instructions) or UNKNOWN],
         ["Hardware counters", ", ".join(facts.counters) or "unavailable"],
         ["Fingerprint", host.machine],
     ]
-
-
-def _can(host: Host) -> list[list[str]]:
-    can = host.ceilings
-    return [
+    products = {f"Products in {kind}": rates for kind, rates in can.flops.items()}
+    does = [
         ["Copy, read and written", _by_threads(can.copy, 1e9, "GB/s")],
-        *(
-            [f"Products in {kind}", _by_threads(rates, 1e9, "GFLOP/s")]
-            for kind, rates in can.flops.items()
-        ),
+        *([what, _by_threads(rates, 1e9, "GFLOP/s")] for what, rates in products.items()),
         ["64-byte rows at random", _by_threads(can.gather_by_threads, 1e6, "million/s")],
         ["Smallest call", f"{1e6 * can.call_s:.2g} µs"],
     ]
+    return [Table(["What it is", ""], is_it), Table(["What it can do", ""], does)]
 
 
 def _by_threads(rates: Mapping[int, float], unit: float, name: str) -> str:
@@ -144,7 +134,7 @@ def _gather(host: Host, models: Models, name: str) -> Figure:
     """Draw how many random rows a second come out of tables of a size, and the models' tables."""
     title, points = "Random rows by the size of the table", host.ceilings.gather
     if not points:
-        return Figure(title, "", "the machine's row has no gather curve")
+        return Figure(title, "the machine's row has no gather curve")
     # Tables of equal size are one dot, and the largest come first
     names: dict[tuple[float, float], set[str]] = {}
     for tables in models.values():
@@ -155,28 +145,24 @@ def _gather(host: Host, models: Models, name: str) -> Figure:
     spots = [(table_bytes, 1e-6 / host.ceilings.row_s(table_bytes, w)) for table_bytes, w in order]
     rows = [(float(p.table_bytes), 1e-6 / p.row_s) for p in points]
     left, right = min(x for x, _ in rows) / 1.5, max(x for x, _ in [*rows, *spots]) * 2
-    legend = []
-    with drawing(name, TALL) as drawn:
-        ax = drawn.axes[0]
+    with drawing(name, title, TALL) as (figure, ax):
         powers = [10.0**p for p in range(3, 15) if left <= 10.0**p <= right]
         logarithmic(ax.xaxis, size, powers or [left])
         logarithmic(ax.yaxis, subs=(1.0, 2.0, 5.0))
         ax.set_xlim(left, right)
         ax.set_ylim(min(y for _, y in rows) / 2.5, max(y for _, y in rows) * 4)
         _caches(ax, [cache for cache in host.caches if left < cache[1] < right])
-        lengths = sorted({point.row_bytes for point in points})
+        keys, lengths = [], sorted({point.row_bytes for point in points})
         for wide, (role, dashes) in zip(lengths, CURVES, strict=False):
             curve = sorted(xy for p, xy in zip(points, rows, strict=True) if p.row_bytes == wide)
             style = {"color": COLOR[role], "ls": line_style(dashes), "marker": "o", "ms": 2.8}
-            ax.plot([x for x, _ in curve], [y for _, y in curve], **style)
-            legend.append(Key(f"{wide}-byte rows", role, dashes=dashes))
+            ax.plot(*zip(*curve, strict=True), **style)
+            keys.append(Key(f"{wide}-byte rows", role, dashes=dashes))
+        style = {"color": COLOR["test"], "mec": COLOR["surface"], "ms": 6, "mew": 0.8}
         for x, y in spots:
-            color, edge = COLOR["test"], COLOR["surface"]
-            ax.plot([x], [y], "D", color=color, mec=edge, ms=6, mew=0.8, zorder=3)
+            ax.plot([x], [y], "D", zorder=3, **style)
         texts = [
-            next(iter(names[key]))
-            if len(names[key]) == 1
-            else f"{len(names[key])} × {size(key[0])}"
+            "".join(names[key]) if len(names[key]) == 1 else f"{len(names[key])} × {size(key[0])}"
             for key in order[:NAMED]
         ]
         texts = [clipped(text, 12) for text in texts]
@@ -184,13 +170,14 @@ def _gather(host: Host, models: Models, name: str) -> Figure:
         labels(ax, "bytes of the table", "million rows a second")
     note = "Dotted: one cache of each level."
     if spots:
-        legend.append(Key("tables of the models", "test", "diamond"))
+        keys.append(Key("tables of the models", "test", "diamond"))
         note += " All tables of a model share the caches, so each is at most as fast as it stands."
     if len(order) > NAMED:
         note += f" The {NAMED} largest are named."
     if len(order) < len(names):
         note += f" Tables below {size(least)} are not drawn: they are as fast as that."
-    return Figure(title, drawn.svg, note, legend)
+    figure.note, figure.legend = note, keys
+    return figure
 
 
 def _caches(ax: "Axes", caches: Sequence[tuple[str, int]]) -> None:
@@ -206,7 +193,8 @@ def _caches(ax: "Axes", caches: Sequence[tuple[str, int]]) -> None:
         )  # fmt: skip
 
 
-def _tables(host: Host, models: Models) -> list[Table]:
+def _embeddings(host: Host, models: Models) -> Table:
+    """Return the tables of the models, as far as one knows them from the curve."""
     rows = []
     for arch, tables in models.items():
         for name, bytes_, wide in sorted(tables, key=lambda table: -table[1]):
@@ -216,13 +204,12 @@ def _tables(host: Host, models: Models) -> list[Table]:
             rows.append([name, arch, human_bytes(bytes_), f"{wide:.0f} B", row_s, fits])
     heads = ["Table", "Model", "Size", "Row", "ns a row", "Fits into"]
     caption, summary = "Each alone, as the curve has it", f"{len(rows)} tables on the curve"
-    return [Table(heads, rows, heads[2:5], caption, summary)] if rows else []
+    return Table(heads, rows, heads[2:5], caption, summary)
 
 
-def rooflines(results: Results) -> list[Grid]:
+def rooflines(results: Results) -> list[list[Figure]]:
     """Return a figure for each suite and machine, with every operator that does arithmetic."""
     figures, first = [], results.headlines
-    steps = [*first, *(step for step in results.steps if step not in first)]
     for at, machine in enumerate(results.machines):
         dots = {
             suite: [
@@ -230,9 +217,9 @@ def rooflines(results: Results) -> list[Grid]:
                     o.text("name"), f"{step.text('arch')} {step['batch_size']:,.0f}",
                     o["intensity"], o["gflops_per_s"], o["gb_per_s"], step in first,
                 )
-                for step in steps
-                if step.suite == suite and step.machine == machine
-                for o in step.operators
+                for step in results.headlines_first
+                if step.text("suite") == suite and step.machine == machine
+                for o in step.each("operators")
             ]
             for suite in ("train", "infer")
         }  # fmt: skip
@@ -248,97 +235,13 @@ def rooflines(results: Results) -> list[Grid]:
             for case in reversed(cases)
         ]  # fmt: skip
         on = f" on {machine}" if len(results.machines) > 1 else ""
+        roofs = _roofs(results.hosts[machine]) if machine in results.hosts else []
         figures += [
-            _roofline(f"roof-{suite}-{at}", f"Roofline: {suite}{on}", results.host(machine), those)
+            roofline(f"roof-{suite}-{at}", f"Roofline: {suite}{on}", roofs, those)
             for suite, those in dots.items()
             if those
         ]
-    return [Grid(figures)] if figures else []
-
-
-def _roofline(name: str, title: str, host: Host | None, dots: Sequence[Dot]) -> Figure:
-    drawn = [d for d in dots if 1 / MOST < d.intensity < MOST and 1 / MOST < d.speed < MOST]
-    if not drawn:
-        return Figure(title, "", "no operator here does arithmetic")
-    named, roofs = [dot for dot in drawn if dot.named], _roofs(host) if host else []
-    # Of one step alone, what it is goes without saying
-    once = len({dot.operator for dot in named}) == len(named)
-    keys = [
-        Key(d.operator if once else f"{d.operator}, {d.detail}", role(d.operator), str(at))
-        for at, d in enumerate(named, start=1)
-    ]
-    for roof in roofs:
-        unit, color = ("GB/s", "muted") if roof.memory else ("GFLOP/s", "ink")
-        keys.append(Key(f"{roof.label}: {rate(roof.rate)} {unit}", color, dashes=roof.dashes))
-    notes = "" if host else "The machine was not measured: dlrm bench machine draws its roofs. "
-    if len(named) < len(drawn):
-        notes += "Small dots: other settings. "
-    rest = [dot for dot in dots if dot.named and dot.moved > 0 and dot not in drawn]
-    if rest:
-        others = ", ".join(dict.fromkeys(f"{d.operator} ({rate(d.moved)} GB/s)" for d in rest))
-        notes += f"Without arithmetic, and so not here: {others}."
-    return Figure(title, roofline(name, roofs, drawn), notes.rstrip(), keys)
-
-
-def roofline(name: str, roofs: Sequence[Roof], dots: Sequence[Dot]) -> str:
-    """Draw operators below the ceilings of a machine, of which there may be none.
-
-    Source: Williams, Waterman, Patterson, "Roofline: an insightful visual performance model for
-    multicore architectures", Communications of the ACM 2009.
-    """
-
-    def count(value: float) -> str:
-        return compact(value) if value >= 1 else f"{value:g}"
-
-    flat = [roof.rate for roof in roofs if not roof.memory]
-    slopes = [roof.rate for roof in roofs if roof.memory]
-    ridge = [max(flat) / min(slopes)] if flat and slopes else []
-    left = min(dot.intensity for dot in dots) / 3
-    right = max([*ridge, *(dot.intensity for dot in dots)]) * 4
-    speeds = [dot.speed for dot in dots]
-    with drawing(name, TALL, grid="both") as drawn:
-        ax = drawn.axes[0]
-        logarithmic(ax.xaxis, count)
-        logarithmic(ax.yaxis, count)
-        ax.set_xlim(left, right)
-        ax.set_ylim(min(speeds) / 5, max([*flat, *speeds]) * 6)
-        for roof in roofs:
-            # A roof of memory ends where arithmetic limits, and the other way round
-            if roof.memory:
-                xs = left, min(max(flat) / roof.rate if flat else right, right)
-            else:
-                xs = max(roof.rate / max(slopes) if slopes else left, left), right
-            if xs[0] < xs[1]:
-                ys = [roof.rate * (x if roof.memory else 1) for x in xs]
-                color = COLOR["muted" if roof.memory else "ink"]
-                ax.plot(xs, ys, color=color, lw=1.3, ls=line_style(roof.dashes))
-        _name(ax, [roof for roof in roofs if not roof.memory], right)
-        for dot in sorted(dots, key=lambda dot: dot.named):
-            color, wide, alpha = (
-                COLOR[role(dot.operator)],
-                7 if dot.named else 4,
-                0.5 + dot.named / 2,
-            )
-            ax.plot([dot.intensity], [dot.speed], "o", color=color, ms=wide, alpha=alpha, mew=0)
-        named = [(dot.intensity, dot.speed) for dot in dots if dot.named]
-        callouts(ax, named, [str(at) for at in range(1, len(named) + 1)], height=0.96)
-        labels(ax, "FLOP per byte", "GFLOP/s")
-    return drawn.svg
-
-
-def _name(ax: "Axes", roofs: Sequence[Roof], right: float) -> None:
-    """Write the names of flat roofs above their right ends, those of near ones together."""
-    names: dict[float, str] = {}
-    low, high = map(math.log10, ax.get_ylim())
-    for roof in sorted(roofs, key=lambda roof: roof.rate):
-        below = max(names, default=0.0)
-        if below and math.log10(roof.rate / below) < 0.05 * (high - low):
-            names[roof.rate] = f"{names.pop(below)}, {roof.label}"
-        else:
-            names[roof.rate] = roof.label
-    style = {"fontsize": 8, "color": COLOR["muted"], "clip_on": True, "in_layout": False}
-    for at, name in names.items():
-        ax.text(right, at, name, ha="right", va="bottom", **style)
+    return [figures] if figures else []
 
 
 def _roofs(host: Host) -> list[Roof]:
@@ -349,10 +252,71 @@ def _roofs(host: Host) -> list[Roof]:
         if can.flops.get(kind)
     ]
     if can.copy:
-        roofs.append(Roof("memory", best(can.copy) / 1e9, True, ""))
+        roofs.append(Roof("memory", best(can.copy) / 1e9, True))
     if can.gather:
         # Rows at random places of the largest table
         largest = max(point.table_bytes for point in can.gather)
         gathered = ROW_BYTES / can.row_s(largest, ROW_BYTES) / 1e9
         roofs.append(Roof(f"random {ROW_BYTES}-byte rows", gathered, True, "1.5 2"))
     return roofs
+
+
+def roofline(name: str, title: str, roofs: Sequence[Roof], all_dots: Sequence[Dot]) -> Figure:
+    """Draw operators below the ceilings of a machine, of which there may be none.
+
+    Source: Williams, Waterman, Patterson, "Roofline: an insightful visual performance model for
+    multicore architectures", Communications of the ACM 2009.
+    """
+    dots = [d for d in all_dots if 1 / MOST < d.intensity < MOST and 1 / MOST < d.speed < MOST]
+    if not dots:
+        return Figure(title, "no operator here does arithmetic")
+    named = [dot for dot in dots if dot.named]
+    # Of one step alone, what it is goes without saying
+    once = len({dot.operator for dot in named}) == len(named)
+    keys = [
+        Key(d.operator if once else f"{d.operator}, {d.detail}", role(d.operator), str(at))
+        for at, d in enumerate(named, start=1)
+    ]
+    note = "" if roofs else "The machine was not measured: dlrm bench machine draws its roofs. "
+    if len(named) < len(dots):
+        note += "Small dots: other settings. "
+    if rest := [dot for dot in all_dots if dot.named and dot.moved > 0 and dot not in dots]:
+        others = ", ".join(dict.fromkeys(f"{d.operator} ({rate(d.moved)} GB/s)" for d in rest))
+        note += f"Without arithmetic, and so not here: {others}."
+
+    def count(value: float) -> str:
+        return compact(value) if value >= 1 else f"{value:g}"
+
+    flat = max((roof.rate for roof in roofs if not roof.memory), default=math.inf)
+    slopes = [roof.rate for roof in roofs if roof.memory]
+    ridge = [flat / min(slopes)] if flat < math.inf and slopes else []
+    left = min(dot.intensity for dot in dots) / 3
+    right = max([*ridge, *(dot.intensity for dot in dots)]) * 4
+    speeds = [dot.speed for dot in dots]
+    with drawing(name, title, TALL, grid="both") as (figure, ax):
+        logarithmic(ax.xaxis, count)
+        logarithmic(ax.yaxis, count)
+        ax.set_xlim(left, right)
+        ax.set_ylim(min(speeds) / 5, max([*speeds, *([flat] if flat < math.inf else [])]) * 6)
+        for roof in roofs:
+            # A roof of memory ends where arithmetic limits, and the other way round
+            xs = (
+                (left, min(flat / roof.rate, right))
+                if roof.memory
+                else (max(roof.rate / max(slopes, default=math.inf), left), right)
+            )
+            unit, color = ("GB/s", "muted") if roof.memory else ("GFLOP/s", "ink")
+            keys.append(Key(f"{roof.label}: {rate(roof.rate)} {unit}", color, dashes=roof.dashes))
+            if xs[0] < xs[1]:
+                ys = [roof.rate * (x if roof.memory else 1) for x in xs]
+                ax.plot(xs, ys, color=COLOR[color], lw=1.3, ls=line_style(roof.dashes))
+        for dot in sorted(dots, key=lambda dot: dot.named):
+            style = {"ms": 7, "alpha": 1} if dot.named else {"ms": 4, "alpha": 0.5}
+            ax.plot(
+                [dot.intensity], [dot.speed], "o", color=COLOR[role(dot.operator)], mew=0, **style
+            )
+        places = [(dot.intensity, dot.speed) for dot in named]
+        callouts(ax, places, [str(at) for at in range(1, len(named) + 1)], height=0.96)
+        labels(ax, "FLOP per byte", "GFLOP/s")
+    figure.note, figure.legend = note.rstrip(), keys
+    return figure

@@ -9,18 +9,22 @@ from dlrm.bench.results import SCHEMA
 from dlrm.bench.watch import Seen
 from dlrm.planning.ceilings import Ceilings
 from dlrm.planning.facts import Facts
-from dlrm.reporting.series import LARGEST
+from dlrm.planning.what_if import NAMED
+from dlrm.reporting.charts.curves import LARGEST
 from dlrm.reporting.words import measure
 
+OF_STEPS = ("arch", "batch_size", "step_ms", "verdict", "operators")
 NEEDED = {
-    "train": ("arch", "batch_size", "step_ms", "verdict", "operators"),
-    "infer": ("arch", "batch_size", "step_ms", "verdict", "operators"),
+    "train": OF_STEPS,
+    "infer": OF_STEPS,
     "ops": ("operator", "ms", "error"),
     "numerics": ("data", "recipe", "variant", "kind", "auc_change", "error"),
     "machine": ("facts", "ceilings"),
     "prediction": (),
 }
 """Suite -> keys that a row of it needs to be drawn."""
+CHANGES = 5
+"""Changes of a step that its verdict and its card name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,12 @@ class Row:
         listed = listed if isinstance(listed, list) else []
         return [Row(value) for value in listed if isinstance(value, Mapping)]
 
+    def numbers(self, name: str) -> dict[str, float]:
+        """Return the finite numbers of an object."""
+        held = self.values.get(name)
+        known = {str(key): measure(v) for key, v in held.items()} if isinstance(held, dict) else {}
+        return {key: value for key, value in known.items() if math.isfinite(value)}
+
     @property
     def machine(self) -> str:
         """Fingerprint of the machine."""
@@ -54,43 +64,30 @@ class Row:
         """What else computed while this was measured; nothing where nothing is known of it."""
         if not math.isfinite(self["cores"] + self["load"]):
             return ""
-        steal, others = (
-            share if math.isfinite(share := self[name]) else None
-            for name in ("steal_share", "others_share")
-        )
-        return Seen(0, int(self["cores"]), self["load"], steal, others).warning or ""
+        shares = (self[name] for name in ("steal_share", "others_share"))
+        known = (share if math.isfinite(share) else None for share in shares)
+        return Seen(0, int(self["cores"]), self["load"], *known).warning or ""
 
 
-@dataclass(frozen=True, slots=True)
 class Step(Row):
     """A row of the suites `train` and `infer`."""
 
     @property
-    def suite(self) -> str:
-        """`train` or `infer`."""
-        return self.text("suite")
-
-    @property
-    def operators(self) -> list[Row]:
-        """Operators of the step, each with its time and its work."""
-        return self.each("operators")
-
-    @property
     def words(self) -> tuple[str, ...]:
         """What was measured but for the batch size, without what goes without saying."""
-        arch, model, storage = (self.text(name) for name in ("arch", "model", "storage"))
+        arch, model, storage, ids = map(self.text, ("arch", "model", "storage", "ids"))
         scale, pooling, threads = (
             measure(self.values.get(name), 1.0) for name in ("rows_scale", "pooling", "threads")
         )
-        usual = self.suite != "train" or self.text("optim") == "sgd"
+        usual = self.text("suite") != "train" or self.text("optim") == "sgd"
         words = (
-            self.suite,
+            self.text("suite"),
             arch if model in ("dlrm", "") else f"{arch} ({model})",
             f"dim {self.text('dim')}" if self.text("dim") else "",
             self.text("precision"),
             f"rows in {storage}" if storage != "fp32" else "",
             "" if usual else self.text("optim"),
-            f"{self.text('ids')} ids" if self.text("ids") != "uniform" else "",
+            f"{ids} ids" if ids != "uniform" else "",
             f"{pooling:g} ids a table" if pooling != 1 else "",
             f"{100 * scale:g}% of the rows" if scale != 1 else "",
             f"{threads:g} threads" if threads != self["cores"] else "",
@@ -109,6 +106,22 @@ class Step(Row):
         size = "1 sample" if batch == 1 else f"{batch:,.0f} samples"
         return " · ".join((*self.words[:2], size, *self.words[2:]))
 
+    @property
+    def unnamed(self) -> list[Row]:
+        """The next of the changes that would help most, behind those that the verdict names."""
+        changes = [change for change in self.each("changes") if math.isfinite(change["gain"])]
+        return changes[NAMED:CHANGES]
+
+    @property
+    def published(self) -> list[tuple[str, float]]:
+        """On what others have measured this, and the seconds that it took."""
+        names = [
+            name.removeprefix("published_").removesuffix("_s")
+            for name in self.values
+            if name.startswith("published_") and name.endswith("_s")
+        ]
+        return [(name, self[f"published_{name}_s"]) for name in names if name != "ours"]
+
 
 @dataclass(frozen=True, slots=True)
 class Host:
@@ -118,6 +131,12 @@ class Host:
     """Fingerprint of the machine."""
     facts: Facts
     ceilings: Ceilings
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Host":
+        """Return the machine of a row; see `Facts.from_dict` and `Ceilings.from_dict`."""
+        facts, ceilings = Facts.from_dict(values["facts"]), Ceilings.from_dict(values["ceilings"])
+        return cls(str(values.get("machine", "")), facts, ceilings)
 
     @property
     def caches(self) -> list[tuple[str, int]]:
@@ -131,25 +150,22 @@ class Results:
     """Rows by their suite, in their order."""
 
     rows: Sequence[Mapping[str, Any]]
-    hosts: tuple[Host, ...]
-    steps: tuple[Step, ...]
-    cases: tuple[Row, ...]
+    hosts: dict[str, Host]
+    """By their fingerprints; of a machine that was measured twice the last row."""
+    steps: list[Step]
+    cases: list[Row]
     """Operators alone, of the suite `ops`."""
-    variants: tuple[Row, ...]
+    variants: list[Row]
     """Ways to use fewer bits, of the suite `numerics`."""
-    predictions: tuple[Row, ...]
-    left_out: tuple[str, ...]
+    predictions: list[Row]
+    left_out: list[str]
     """Which rows cannot be drawn, and why."""
 
-    def host(self, machine: str) -> Host | None:
-        """Return the machine of that fingerprint."""
-        return next((host for host in self.hosts if host.machine == machine), None)
-
     @property
-    def machines(self) -> tuple[str, ...]:
+    def machines(self) -> list[str]:
         """Fingerprints of all rows that are drawn."""
-        every = (*self.hosts, *self.steps, *self.cases, *self.variants)
-        return tuple(dict.fromkeys(row.machine for row in every))
+        rows = (*self.steps, *self.cases, *self.variants)
+        return list(dict.fromkeys([*self.hosts, *(row.machine for row in rows)]))
 
     @property
     def groups(self) -> list[list[Step]]:
@@ -164,34 +180,28 @@ class Results:
         """The step with the largest batch of each group."""
         return [group[-1] for group in self.groups]
 
+    @property
+    def headlines_first(self) -> list[Step]:
+        """All steps, `headlines` before the others."""
+        first = self.headlines
+        return [*first, *(step for step in self.steps if step not in first)]
+
 
 def sort(rows: Sequence[Mapping[str, Any]]) -> Results:
-    """Return rows by their suite; of a machine that was measured twice the last row counts."""
-    hosts: dict[str, Host] = {}
-    suites: dict[str, list[Row]] = {name: [] for name in NEEDED}
+    """Return rows by their suite."""
+    drawn: dict[str, list[Mapping[str, Any]]] = {name: [] for name in NEEDED}
     left_out = []
     for number, values in enumerate(rows, start=1):
         suite = str(values.get("suite", ""))
         if why := next(_refusals(suite, values), None):
             left_out.append(f"row {number} ({suite or 'no suite'}): {why}")
-        elif suite == "machine":
-            host = _host(values)
-            hosts[host.machine] = host
         else:
-            suites[suite].append(Row(values))
-    steps = [Step(row.values) for suite in ("train", "infer") for row in suites[suite]]
-    steps.sort(key=lambda step: (step.suite != "train", step.setting, step["batch_size"]))
-    cases, variants, predictions = (
-        tuple(suites[suite]) for suite in ("ops", "numerics", "prediction")
-    )
-    return Results(
-        rows, tuple(hosts.values()), tuple(steps), cases, variants, predictions, tuple(left_out)
-    )
-
-
-def _host(values: Mapping[str, Any]) -> Host:
-    facts, ceilings = Facts.from_dict(values["facts"]), Ceilings.from_dict(values["ceilings"])
-    return Host(str(values.get("machine", "")), facts, ceilings)
+            drawn[suite].append(values)
+    hosts = {host.machine: host for host in map(Host.of, drawn["machine"])}
+    steps = [Step(values) for suite in ("train", "infer") for values in drawn[suite]]
+    steps.sort(key=lambda s: (s.text("suite") != "train", s.setting, s["batch_size"]))
+    others = ([Row(values) for values in drawn[name]] for name in ("ops", "numerics", "prediction"))
+    return Results(rows, hosts, steps, *others, left_out)
 
 
 def _refusals(suite: str, values: Mapping[str, Any]) -> Iterator[str]:
@@ -205,32 +215,25 @@ def _refusals(suite: str, values: Mapping[str, Any]) -> Iterator[str]:
             yield f'lacks "{name}"'
     if suite in ("train", "infer"):
         listed = values["operators"]
-        if not (
-            isinstance(listed, list) and listed and all(isinstance(o, Mapping) for o in listed)
-        ):
+        if not isinstance(listed, list) or not Row(values).each("operators"):
             yield 'expected a list of objects in "operators"'
         for name in ("step_ms", "batch_size"):
             if not 0 < measure(values[name]) < math.inf:
                 yield f"{name} is {values[name]}, expected a number above 0"
     if suite == "machine":
-        yield from _damages(values)
-
-
-def _damages(values: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with the facts and the ceilings of a machine."""
-    try:
-        can = _host(values).ceilings
-    except KeyError as error:
-        yield f'its facts or ceilings lack "{error.args[0]}"'
-        return
-    except (AttributeError, TypeError, ValueError) as error:
-        yield f"its facts or ceilings are damaged ({error})"
-        return
-    rates = [*can.copy.values(), *can.gather_by_threads.values(), can.call_s]
-    rates += [rate for rates_of_sizes in can.flops.values() for rate in rates_of_sizes.values()]
-    rates += [v for p in can.gather for v in (p.row_bytes, p.table_bytes, p.row_s)]
-    if not all(0 < rate < LARGEST for rate in rates):
-        yield f"a ceiling is not above 0 and below {LARGEST:g}"
+        try:
+            can = Host.of(values).ceilings
+        except KeyError as error:
+            yield f'its facts or ceilings lack "{error.args[0]}"'
+            return
+        except (AttributeError, TypeError, ValueError) as error:
+            yield f"its facts or ceilings are damaged ({error})"
+            return
+        rates = [*can.copy.values(), *can.gather_by_threads.values(), can.call_s]
+        rates += [rate for by_threads in can.flops.values() for rate in by_threads.values()]
+        rates += [v for p in can.gather for v in (p.row_bytes, p.table_bytes, p.row_s)]
+        if not all(0 < rate < LARGEST for rate in rates):
+            yield f"a ceiling is not above 0 and below {LARGEST:g}"
 
 
 def binary(size: float) -> str:

@@ -1,11 +1,9 @@
 """The page of a comparison: which model is the best, and whether that is more than luck."""
 
-from pathlib import Path
-
-from dlrm.reporting.charts.drawing import COLOR, drawing, labels, level, name_rows
-from dlrm.reporting.page import Figure, Grid, Key, Page, Section, Table, save
-from dlrm.reporting.verdict import DIRECTIONS
-from dlrm.reporting.words import METRICS, UNKNOWN, duration, in_sentence, number
+from dlrm.metrics import HIGHER_IS_BETTER
+from dlrm.reporting.charts.drawing import COLOR, Figure, Key, drawing, labels, level, name_rows
+from dlrm.reporting.page import Page, Section, Table
+from dlrm.reporting.words import LINEAR, METRICS, UNKNOWN, duration, in_sentence, number
 from dlrm.schema import Task
 from dlrm.training.comparison import TREES, Candidate, Comparison
 from dlrm.training.significance import LEVEL
@@ -73,9 +71,9 @@ def _worth(compared: Comparison, name: str) -> str:
     deep = next((candidate for candidate in known if candidate.name not in PLAIN), None)
     if plain is None or deep is None or (chance := compared.chance(plain, deep)) is None:
         return ""
-    linear = "linear regression" if task_of(compared) == "regression" else "logistic regression"
-    rival = {"lr": linear, TREES: "gradient-boosted trees"}[plain.name]
-    gain = DIRECTIONS.get(metric, 1) * ((deep.mean(metric) or 0) - (plain.mean(metric) or 0))
+    rival = {"lr": LINEAR[task_of(compared)], TREES: "gradient-boosted trees"}[plain.name]
+    gain = (deep.mean(metric) or 0) - (plain.mean(metric) or 0)
+    gain = gain if metric in HIGHER_IS_BETTER else -gain
     if chance >= LEVEL:
         return f"{deep.name} and {rival} are not told apart: the simpler one will do."
     if gain > 0:
@@ -93,15 +91,10 @@ def page(compared: Comparison, title: str) -> Page:
         about=f"{compared.data} · {compared.split} rows · {seeds} seed{'s' if seeds > 1 else ''}",
         verdict=conclusion(compared),
         sections=[
-            Section("Beside each other", [Grid([figure for figure in figures if figure])]),
+            Section("Beside each other", [[figure for figure in figures if figure]]),
             Section("In numbers", [_numbers(compared), _runs(compared)]),
         ],
     )
-
-
-def write(folder: Path, compared: Comparison) -> Path:
-    """Write compare.html into the folder of a comparison and return where it is."""
-    return save(page(compared, folder.name), folder / "compare.html")
 
 
 def _chart(compared: Comparison, metric: str) -> Figure | None:
@@ -110,8 +103,9 @@ def _chart(compared: Comparison, metric: str) -> Figure | None:
     if not known:
         return None
     optimum = (compared.optimum or {}).get(metric)
-    with drawing(metric, 0.34 * len(known) + 0.85, grid="x") as drawn:
-        ax = drawn.axes[0]
+    better = "higher is better" if metric in HIGHER_IS_BETTER else "lower is better"
+    title, height = f"{METRICS[metric]}, {better}", 0.34 * len(known) + 0.85
+    with drawing(metric, title, height, grid="x") as (figure, ax):
         if optimum is not None:
             level(ax, optimum, "optimum", vertical=True)
         for y, (name, values) in enumerate(known):
@@ -121,14 +115,13 @@ def _chart(compared: Comparison, metric: str) -> Figure | None:
             ax.plot([mean], [y], "d", color=color, ms=7, mec=COLOR["surface"], mew=0.8)
         name_rows(ax, [name for name, _ in known])
         labels(ax, METRICS[metric], "")
-    legend = [Key("a run", "model", "dot")]
+    figure.note = "The diamond is the mean of the seeds."
+    figure.legend = [Key("a run", "model", "dot")]
     if any(name in PLAIN for name, _ in known):
-        legend.append(Key("a plain model's run", "baseline", "dot"))
+        figure.legend.append(Key("a plain model's run", "baseline", "dot"))
     if optimum is not None:
-        legend.append(Key(f"best possible {number(optimum)}", "optimum", dashes="5 2.5"))
-    better = "higher is better" if DIRECTIONS.get(metric, 1) > 0 else "lower is better"
-    note = "The diamond is the mean of the seeds."
-    return Figure(f"{METRICS[metric]}, {better}", drawn.svg, note, legend)
+        figure.legend.append(Key(f"best possible {number(optimum)}", "optimum", dashes="5 2.5"))
+    return figure
 
 
 def _numbers(compared: Comparison) -> Table:

@@ -1,9 +1,9 @@
 """The page of a sweep over smaller tables: what memory costs in log loss."""
 
-from pathlib import Path
-
 from dlrm.reporting.charts.drawing import (
     HIGH,
+    Figure,
+    Key,
     drawing,
     frontier,
     labels,
@@ -11,8 +11,8 @@ from dlrm.reporting.charts.drawing import (
     size,
     ticks,
 )
-from dlrm.reporting.page import Figure, Grid, Key, Lines, Page, Section, Table, save
-from dlrm.reporting.words import UNKNOWN, number
+from dlrm.reporting.page import Lines, Page, Section, Table
+from dlrm.reporting.words import UNKNOWN, in_sentence, number
 from dlrm.terminal import human_bytes
 from dlrm.training.compression import METHODS, TOLERANCE, Candidate, Sweep
 
@@ -24,13 +24,11 @@ KINDS = {
     "test": "mixed dimensions",
     "baseline": "hashed",
 }
-METRICS = {"log_loss": "log loss", "rmse": "RMSE"}
-"""What tables are judged by, in words."""
 
 
 def conclusion(sweep: Sweep) -> str:
     """Return what came out, in a sentence or two."""
-    base, choice, metric = sweep.base, sweep.choice, METRICS[sweep.metric]
+    base, choice, metric = sweep.base, sweep.choice, in_sentence(sweep.metric)
     within = f"within {TOLERANCE:.1%} of the run's {metric}"
     if choice.name == base.name:
         return f"No smaller tables are {within}: keep {base.name}."
@@ -50,7 +48,7 @@ def page(sweep: Sweep, title: str, about: str) -> Page:
         about=about,
         verdict=conclusion(sweep),
         sections=[
-            Section(f"Memory against {METRICS[sweep.metric]}", [Grid([_chart(sweep)])]),
+            Section(f"Memory against {in_sentence(sweep.metric)}", [[_chart(sweep)]]),
             Section(
                 "In numbers", [_numbers(sweep), *([Lines("Not tried", skipped)] if skipped else [])]
             ),
@@ -58,22 +56,18 @@ def page(sweep: Sweep, title: str, about: str) -> Page:
     )
 
 
-def write(folder: Path, sweep: Sweep, about: str) -> Path:
-    """Write compress.html into a run directory and return where it is."""
-    return save(page(sweep, folder.name, about), folder / "compress.html")
-
-
 def _chart(sweep: Sweep) -> Figure:
     """Draw errors over sizes, smaller is better in both, with names on the best of each size."""
-    names, metric = {candidate.name for candidate in sweep.frontier}, METRICS[sweep.metric]
+    best = [candidate in sweep.frontier for candidate in sweep.candidates]
+    metric = in_sentence(sweep.metric)
     dots = [(c.size_bytes, sweep.error(c), _role(c)) for c in sweep.candidates]
     sizes = [candidate.size_bytes for candidate in sweep.candidates]
-    with drawing("frontier", HIGH, grid="both") as drawn:
-        ax = drawn.axes[0]
-        frontier(ax, dots, [candidate.name in names for candidate in sweep.candidates])
-        for candidate, (x, y, _) in zip(sweep.candidates, dots, strict=True):
-            if candidate.name in names:
-                ax.annotate(candidate.name, (x, y), (5, 5), textcoords="offset points", size=8.5)
+    title = f"{metric[0].upper()}{metric[1:]} over the bytes of the tables, down and left is better"
+    with drawing("frontier", title, HIGH, grid="both") as (figure, ax):
+        frontier(ax, dots, best)
+        for candidate in sweep.frontier:
+            at = candidate.size_bytes, sweep.error(candidate)
+            ax.annotate(candidate.name, at, (5, 5), textcoords="offset points", size=8.5)
         left, right = min(sizes) / 1.3, max(sizes) * 1.8
         steps = (1,) if right / left > 700 else (1, 3) if right / left > 70 else (1, 2, 5)
         places = [s * 10.0**p for p in range(13) for s in steps if left <= s * 10.0**p <= right]
@@ -83,12 +77,11 @@ def _chart(sweep: Sweep) -> Figure:
         ticks(ax.yaxis, most=6)
         labels(ax, "bytes of the tables", metric)
     used = {role for *_, role in dots}
-    note = "The line joins those that no other beats in both; they are named."
+    figure.legend = [Key(words, role, "dot") for role, words in KINDS.items() if role in used]
+    figure.note = "The line joins those that no other beats in both; they are named."
     if any(candidate.method in METHODS for candidate in sweep.candidates[1:]):
-        note += " Trained ones also differ by the luck of one seed."
-    title = f"{metric[0].upper()}{metric[1:]} over the bytes of the tables, down and left is better"
-    legend = [Key(words, role, "dot") for role, words in KINDS.items() if role in used]
-    return Figure(title, drawn.svg, note, legend)
+        figure.note += " Trained ones also differ by the luck of one seed."
+    return figure
 
 
 def _role(candidate: Candidate) -> str:

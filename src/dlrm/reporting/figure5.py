@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 
-from dlrm.reporting.charts.curves import curves
+from dlrm.reporting.charts.curves import Line, curves, line
+from dlrm.reporting.charts.drawing import Figure
 from dlrm.reporting.comparison import mean_of
-from dlrm.reporting.page import Figure, Grid, Page, Section, Table, save
-from dlrm.reporting.series import Line, line
+from dlrm.reporting.page import Page, Section, Table
 from dlrm.reporting.words import METRICS, number
 from dlrm.run import Run
 from dlrm.training.comparison import Candidate, Comparison
@@ -53,16 +53,11 @@ def page(comparisons: Mapping[str, Comparison], title: str) -> Page:
         sections=[
             Section(
                 "Accuracy over one epoch",
-                [Grid([_chart(name, compared) for name, compared in comparisons.items()])],
+                [[_chart(name, compared) for name, compared in comparisons.items()]],
             ),
             Section("In numbers", [_numbers(comparisons, first.split)]),
         ],
     )
-
-
-def write(folder: Path, comparisons: Mapping[str, Comparison]) -> Path:
-    """Write figure5.html into the folder of the experiment and return where it is."""
-    return save(page(comparisons, folder.name), folder / "figure5.html")
 
 
 def _chart(optimizer: str, compared: Comparison) -> Figure:

@@ -1,15 +1,18 @@
 """Pages: what they are made of, and how they become one HTML file that needs no network.
 
 A page gathers what it shows in parts, as plain text and numbers; the templates beside this file
-turn them into HTML, in which all text is escaped. A new kind of part is a class, here or beside the
-page that alone has it, and a macro of its name in `templates/parts.html`.
+turn them into HTML, in which all text is escaped. A part is a `Figure`, a `Table`, `Lines`, a text,
+or a list of figures or tables that stand beside each other; each has a macro in
+`templates/parts.html`. What one page alone has stands in a template of its own, which extends
+`page.html` and reads `more`.
 """
 
 import base64
 import hashlib
 import json
+import shlex
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,34 +23,6 @@ from dlrm.reporting.charts.drawing import PALETTE
 from dlrm.reporting.words import number, percent
 
 TEMPLATES = Path(__file__).with_name("templates")
-
-
-class Key(NamedTuple):
-    """An entry of a legend."""
-
-    label: str
-    role: str
-    """Role of the key, which gives its colour."""
-    mark: str = "line"
-    """`line`, `dot`, `diamond` or `square`; else the number that stands at a dot."""
-    dashes: str = ""
-    """Lengths of a line's dashes and gaps; nothing for a solid one."""
-
-
-class Figure(NamedTuple):
-    """A drawing with its title, its legend, and what one could not see from it."""
-
-    title: str
-    svg: str
-    """The drawing; nothing where it cannot be drawn, and `note` says why."""
-    note: str = ""
-    legend: Sequence[Key] = ()
-
-
-class Grid(NamedTuple):
-    """Figures beside each other."""
-
-    figures: Sequence[Figure]
 
 
 class Cell(NamedTuple):
@@ -85,14 +60,6 @@ class Table(NamedTuple):
     """Whether names are code."""
 
 
-class Text(NamedTuple):
-    """A paragraph."""
-
-    text: str
-    role: str = "note"
-    """Class of the style sheet."""
-
-
 class Lines(NamedTuple):
     """Lines of code or of text, folded away below a summary."""
 
@@ -101,34 +68,11 @@ class Lines(NamedTuple):
     shown: bool = True
 
 
-class Command(NamedTuple):
-    """A line for a shell, with a button that copies it."""
-
-    what: str
-    line: str
-
-
 class Section(NamedTuple):
-    """A heading and what stands below it: parts that have a macro of their name."""
+    """A heading and the parts below it; one without parts is left out."""
 
     title: str
     parts: Sequence[Any]
-
-
-class Tile(NamedTuple):
-    """A headline number, and its interval."""
-
-    name: str
-    value: str
-    small: str = ""
-
-
-class Gauge(NamedTuple):
-    """A way from one end to the other with marks on it: role, text and place from 0 to 1."""
-
-    title: str
-    marks: Sequence[tuple[str, str, str, float]]
-    """Role, name, value and place of each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,9 +89,11 @@ class Page:
     sections: Sequence[Section]
     window: str = ""
     """Title of the window; by default title and kind."""
-    gauge: Gauge | None = None
-    tiles: Sequence[Tile] = ()
     notices: Sequence[str] = ()
+    template: str = "page.html"
+    """File of the templates' folder."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """What its template reads besides."""
     scripts: Sequence[str] = ("page.js",)
     """Files of the templates' folder."""
 
@@ -170,16 +116,17 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["macro"] = lambda part: type(part).__name__.lower()
-    environment.filters.update(data=data, number=number, percent=percent)
+    environment.filters["kind"] = lambda part: type(part).__name__.lower()
+    environment.filters.update(data=data, number=number, percent=percent, shell=shlex.join)
     environment.tests["known"] = isfinite
     scripts = [(TEMPLATES / name).read_text(encoding="utf-8") for name in page.scripts]
-    return environment.get_template("page.html").render(
+    return environment.get_template(page.template).render(
         page=page,
         palette=PALETTE,
         scripts=scripts,
         # No script but these runs, whatever the names in a run say
         hashes=[base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts],
+        **page.more,
     )
 
 

@@ -1,9 +1,8 @@
 """The page of `dlrm parity`: losses of several processes beside those of one."""
 
-from dlrm.reporting.charts.curves import curves, line_keys, scale
-from dlrm.reporting.charts.drawing import COLOR, drawing, labels, level, logarithmic
-from dlrm.reporting.page import Figure, Grid, Key, Page, Section, Table
-from dlrm.reporting.series import Window, line
+from dlrm.reporting.charts.curves import Window, curves, line, line_keys, scale
+from dlrm.reporting.charts.drawing import COLOR, Figure, Key, drawing, labels, level, logarithmic
+from dlrm.reporting.page import Page, Section, Table
 from dlrm.training.parity import Parity
 from dlrm.training.variant import Outcome
 
@@ -79,7 +78,7 @@ def page(parity: Parity) -> Page:
         about=about,
         verdict=conclusion(parity),
         sections=[
-            Section("Step by step", [Grid([_losses(parity), _differences(parity)])]),
+            Section("Step by step", [[_losses(parity), _differences(parity)]]),
             Section("Every way to train", [_table(parity)]),
         ],
     )
@@ -103,10 +102,8 @@ def _differences(parity: Parity) -> Figure:
         )
         for at, world in enumerate(sorted({outcome.variant.procs for outcome in parity.compared}))
     ]
-    tolerance = Key(f"tolerance, {parity.tolerance:g}", "baseline", dashes="1.5 2")
     ends = [float(end) for curve in lines for end in (curve.y.min(), curve.y.max())]
-    with drawing("difference") as drawn:
-        ax = drawn.axes[0]
+    with drawing("difference", "Largest difference to it") as (figure, ax):
         if parity.tolerance > 0:
             level(ax, parity.tolerance, "baseline")
             ends.append(parity.tolerance)
@@ -115,7 +112,9 @@ def _differences(parity: Parity) -> Figure:
         for curve in lines:
             ax.plot(curve.x, curve.y, color=COLOR[curve.role], lw=1.4)
         labels(ax, "training step", "difference of the loss")
-    return Figure("Largest difference to it", drawn.svg, ROUNDING, [*line_keys(lines), tolerance])
+    tolerance = Key(f"tolerance, {parity.tolerance:g}", "baseline", dashes="1.5 2")
+    figure.note, figure.legend = ROUNDING, [*line_keys(lines), tolerance]
+    return figure
 
 
 def _table(parity: Parity) -> Table:

@@ -6,7 +6,8 @@ from dlrm.planning.placement import Kind, Plan, Shard
 from dlrm.planning.planned import Planned
 from dlrm.planning.scaling import Simulated
 from dlrm.reporting.charts.bars import Piece, stacks
-from dlrm.reporting.page import Figure, Grid, Key, Page, Section, Table
+from dlrm.reporting.charts.drawing import Figure, Key
+from dlrm.reporting.page import Page, Section, Table
 from dlrm.reporting.words import compact
 from dlrm.terminal import human_bytes
 
@@ -59,9 +60,9 @@ def page(run: Planned, name: str, simulated: Sequence[Simulated] = ()) -> Page:
         "them",
         verdict=conclusion(run),
         sections=[
-            Section("On each device", [Grid(_charts(run))]),
-            *_simulated(simulated),
-            *([Section("Tables", [_tables(run.plan)])] if run.plan else []),
+            Section("On each device", [_charts(run)]),
+            Section("On more devices", [figures] if (figures := _simulated(simulated)) else []),
+            Section("Tables", [_tables(run.plan)] if run.plan else []),
         ],
     )
 
@@ -69,30 +70,24 @@ def page(run: Planned, name: str, simulated: Sequence[Simulated] = ()) -> Page:
 def _charts(run: Planned) -> list[Figure]:
     plan = run.plan
     if plan is None:
-        return [Figure("Memory", "", run.reason or "it does not fit")]
+        return [Figure("Memory", run.reason or "it does not fit")]
     rest, limit = Piece(run.footprint.rest_bytes, "muted", light=True), run.world.memory_bytes
-    memory = [[rest, *pieces] for pieces in stacked(plan, plan.shard_bytes)]
-    work = stacked(plan, lambda shard: plan.shard_lookups(shard) * shard.columns)
-    legend = [Key(NAMES[kind], ROLES[kind], "dot") for kind in ROLES if kind in plan.kinds]
-    return [
-        Figure(
-            "Memory of each device",
-            stacks(
-                "memory", memory, x_label="device", y_label="bytes", limit=limit, shown=human_bytes
-            ),
-            f"Tables with their optimizer state; a device has {human_bytes(limit)}.",
-            [*legend, Key("everything else", "muted", "dot")],
-        ),
-        Figure(
-            "Work of each device",
-            stacks("work", work, x_label="device", y_label="numbers read for a sample"),
-            "Ids are taken to be spread evenly over the rows of a table.",
-            legend,
-        ),
-    ]
+    bars = [[rest, *pieces] for pieces in stacked(plan, plan.shard_bytes)]
+    memory = stacks(
+        "memory", "Memory of each device", bars,
+        x_label="device", y_label="bytes", limit=limit, shown=human_bytes,
+    )  # fmt: skip
+    memory.note = f"Tables with their optimizer state; a device has {human_bytes(limit)}."
+    bars = stacked(plan, lambda shard: plan.shard_lookups(shard) * shard.columns)
+    per = "numbers read for a sample"
+    work = stacks("work", "Work of each device", bars, x_label="device", y_label=per)
+    work.note = "Ids are taken to be spread evenly over the rows of a table."
+    work.legend = [Key(NAMES[kind], ROLES[kind], "dot") for kind in ROLES if kind in plan.kinds]
+    memory.legend = [*work.legend, Key("everything else", "muted", "dot")]
+    return [memory, work]
 
 
-def _simulated(simulated: Sequence[Simulated]) -> list[Section]:
+def _simulated(simulated: Sequence[Simulated]) -> list[Figure]:
     steps = [(result.devices, result.step) for result in simulated if result.step is not None]
     if not steps:
         return []
@@ -104,13 +99,10 @@ def _simulated(simulated: Sequence[Simulated]) -> list[Section]:
         for _, step in steps
     ]
     texts = [compact(devices) for devices, _ in steps]
-    figure = Figure(
-        "Time of a step",
-        stacks("scaling", bars, x_label="devices", y_label="ms", texts=texts),
-        "Simulated; what is hidden behind something else is not drawn.",
-        [Key(words, role, "dot") for _, role, words in STEP],
-    )
-    return [Section("On more devices", [Grid([figure])])]
+    figure = stacks("scaling", "Time of a step", bars, x_label="devices", y_label="ms", texts=texts)
+    figure.note = "Simulated; what is hidden behind something else is not drawn."
+    figure.legend = [Key(words, role, "dot") for _, role, words in STEP]
+    return [figure]
 
 
 def stacked(plan: Plan, value: Callable[[Shard], float]) -> list[list[Piece]]:

@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from dlrm.errors import RunError
-from dlrm.reporting.series import elapsed
 from dlrm.reporting.words import measure
-from dlrm.run import IMPORTANCE, Run
-from dlrm.schema import Schema
+from dlrm.run import Run
+from dlrm.schema import Task
 
 Event = dict[str, Any]
 
 SPLITS = ("test", "validation")
 """Splits that a run may be judged on, the most telling one first."""
+FILES = {
+    "environment": "the command and the machine are not known",
+    "dataset": "rows, features and missing rates are not known",
+}
+"""File of a run, without its ending -> what is not known without it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +33,6 @@ class Record:
     path: Path
     """The run directory, as it was named."""
     recipe: str
-    """Name of the recipe, or of the folder where none is known."""
     config: dict[str, Any]
     """The resolved configuration, nested."""
     environment: dict[str, Any]
@@ -42,20 +45,18 @@ class Record:
     """Evaluations during training in step order, by split; `train` is the progressive one."""
     finals: dict[str, Event]
     """The last evaluations, by split: what evaluation-SPLIT.json holds."""
-    best: Event | None
-    """The last improvement: `step`, `metric`, `value`."""
-    stopped: Event | None
-    """The event of an early stop."""
+    best: Event
+    """The last improvement: `step`, `metric`, `value`; empty before the first."""
+    stopped: Event
+    """The event of an early stop; empty without one."""
     resumes: tuple[int, ...]
     """Steps at which the run was taken up again."""
     missing: tuple[str, ...]
     """What a finished run would have and this one has not, as sentences."""
-    members: "tuple[Record, ...]" = ()
+    members: "tuple[Record, ...]"
     """The members of an ensemble, as far as they were begun."""
-    labels: tuple[str, ...] = ("label",)
-    """Names of the labels."""
-    task: str = "classification"
-    """What labels are: `classification` for 0 or 1, `regression` for any numbers."""
+    labels: tuple[str, ...]
+    task: Task
     importance: Event = field(default_factory=dict)
     """What importance.json holds; empty when there is none."""
     place: int = 0
@@ -74,15 +75,17 @@ class Record:
         return tuple(self._of(name, k) for k, name in enumerate(self.labels, start=1))
 
     def _of(self, label: str, place: int) -> "Record":
+        def of_label(event: Event) -> Event:
+            return event | (event.get("labels") or {}).get(label, {})
+
         return replace(
             self,
             labels=(label,),
             place=place,
-            finals={split: _of_label(final, label) for split, final in self.finals.items()},
-            importance=_of_label(self.importance, label),
+            finals={split: of_label(final) for split, final in self.finals.items()},
+            importance=of_label(self.importance),
             evaluations={
-                split: [_of_label(event, label) for event in events]
-                for split, events in self.evaluations.items()
+                split: list(map(of_label, events)) for split, events in self.evaluations.items()
             },
             members=tuple(member._of(label, place) for member in self.members),
         )
@@ -95,9 +98,8 @@ class Record:
     @property
     def name(self) -> str:
         """Name of the model: `dlrm`, or `dlrm x 5` for an ensemble."""
-        model = self.config.get("model")
-        plain = str(model.get("name", "model")) if isinstance(model, dict) else "model"
-        return str(self.final.get("model") or plain)
+        config = self.config.get("model") or {"name": "model"}
+        return str(self.final.get("model") or config["name"])
 
     @property
     def averaged(self) -> str:
@@ -130,18 +132,16 @@ class Record:
         return self.finals[self.split] if self.split else {}
 
     @property
-    def latest(self) -> Event | None:
-        """The last evaluation during training on a split that is not trained on."""
+    def latest(self) -> Event:
+        """The last evaluation during training on a split that is not trained on; empty if none."""
         events = [event for split in reversed(SPLITS) for event in self.evaluations.get(split, ())]
-        return max(events, key=lambda event: measure(event.get("step")), default=None)
+        return max(events, key=lambda event: measure(event.get("step")), default={})
 
     @property
     def final_step(self) -> int:
         """The step whose checkpoint the final evaluations are of: the best, or else the last."""
-        known = (self.final.get("step"), (self.best or {}).get("step"))
-        return next(
-            (int(step) for row in known if math.isfinite(step := measure(row))), self.last_step
-        )
+        steps = (measure(event.get("step")) for event in (self.final, self.best))
+        return int(next(filter(math.isfinite, steps), self.last_step))
 
     @property
     def last_step(self) -> int:
@@ -150,11 +150,21 @@ class Record:
         return max((int(measure(event.get("step"), 0)) for event in events), default=0)
 
 
-def _of_label(event: Event, label: str) -> Event:
-    """Return an evaluation as if this were the only label."""
-    mine = event.get("labels")
-    mine = mine.get(label) if isinstance(mine, dict) else None
-    return {**event, **mine} if isinstance(mine, dict) else event
+def elapsed(times: Sequence[float]) -> list[float]:
+    """Return seconds of training that only grow, also where a resumed run counts from zero."""
+    total, before, grown = 0.0, 0.0, []
+    for time in times:
+        if time < before:
+            total += before
+        before = time if math.isfinite(time) else before
+        grown.append(total + time)
+    return grown
+
+
+def values(final: Event, who: str) -> Event:
+    """Return the metrics of the `model`, the `baseline` or the `optimum`; empty when unknown."""
+    metrics = final.get("metrics" if who == "model" else who) or {}
+    return (metrics.get("metrics") or {}) if who == "baseline" else metrics
 
 
 def read(path: Path) -> Record:
@@ -165,31 +175,14 @@ def read(path: Path) -> Record:
 
     """
     run = Run.open(path, check=False)
-    try:
-        recipe, config = str(run.recipe), _object(run.config, path / "config.json")
-    except (KeyError, TypeError) as error:
-        expected = 'expected an object with "recipe" and "config"'
-        raise RunError(f"{path / 'config.json'}: {expected}") from error
-    missing: list[str] = []
-    environment, dataset = {}, {}
-    if (path / "environment.json").is_file():
-        environment = _object(run.environment, path / "environment.json")
-    else:
-        missing.append("There is no environment.json: the command and the machine are not known.")
-    if (path / "dataset.json").is_file():
-        dataset = _object(run.dataset, path / "dataset.json")
-    else:
-        missing.append("There is no dataset.json: rows and missing rates are not known.")
-    schema = run.schema if (path / "schema.json").is_file() else None
-    if "features" not in dataset and schema is not None:
-        dataset = {**dataset, "features": _features(schema)}
-    members = _members(path, config)
+    config, schema = run.config, run.schema if (path / "schema.json").is_file() else None
+    known = {name: (path / f"{name}.json").is_file() for name in FILES}
+    missing = [f"There is no {name}.json: {FILES[name]}." for name in FILES if not known[name]]
+    size = int(measure(config.get("ensemble"), 1))
+    folders = [path / "members" / str(k) for k in range(size)] if size > 1 else []
+    members = tuple(read(folder) for folder in folders if (folder / "config.json").is_file())
     events, resumes = ([], ()) if members else _history(run, missing)
-    finals = {
-        split: _object(final, path / f"evaluation-{split}.json")
-        for split in SPLITS
-        if (final := run.evaluation(split)) is not None
-    }
+    finals = {split: final for split in SPLITS if (final := run.evaluation(split)) is not None}
     if not finals:
         missing.append(
             "There is no final evaluation: the run is still going, or was stopped before its end."
@@ -199,37 +192,25 @@ def read(path: Path) -> Record:
     for event in events:
         if event["event"] == "eval":
             evaluations.setdefault(str(event.get("split")), []).append(event)
+    last = {event["event"]: event for event in events}
     return Record(
         path=path,
-        recipe=recipe,
+        recipe=str(run.recipe),
         config=config,
-        environment=environment,
-        dataset=dataset,
+        environment=run.environment if known["environment"] else {},
+        dataset=run.dataset if known["dataset"] else {},
         steps=[event for event in events if event["event"] == "train"],
         evaluations=evaluations,
         finals=finals,
-        best=_last(events, "best"),
-        stopped=_last(events, "early_stop"),
+        best=last.get("best", {}),
+        stopped=last.get("early_stop", {}),
         resumes=resumes,
         missing=tuple(missing),
         members=members,
         labels=schema.labels if schema else ("label",),
         task=schema.task if schema else "classification",
-        importance=_object(run.importance or {}, path / IMPORTANCE),
+        importance=run.importance or {},
     )
-
-
-def _members(path: Path, config: dict[str, Any]) -> tuple[Record, ...]:
-    """Return the members of an ensemble that were begun."""
-    size = int(measure(config.get("ensemble"), 1))
-    folders = [path / "members" / str(k) for k in range(size)] if size > 1 else []
-    return tuple(read(folder) for folder in folders if (folder / "config.json").is_file())
-
-
-def _object(value: object, file: Path) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise RunError(f"{file}: expected a JSON object, found {type(value).__name__}")
-    return value
 
 
 def _history(run: Run, missing: list[str]) -> tuple[list[Event], tuple[int, ...]]:
@@ -249,36 +230,13 @@ def _history(run: Run, missing: list[str]) -> tuple[list[Event], tuple[int, ...]
     # A kill may stop the writer within a line, which then has no end
     if file.read_bytes()[-1:] not in (b"", b"\n"):
         missing.append("The last line of metrics.jsonl was cut off within a write; it is left out.")
-    events: list[Event] = []
-    resumes: list[int] = []
-    for number, event in enumerate(rows, start=1):
-        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-            raise RunError(f'{file}, line {number}: expected an object with a name in "event"')
+    events, resumes = [], []
+    for event in rows:
         if event["event"] == "resumed":
-            step = measure(event.get("step"), 0)
-            events = [old for old in events if measure(old.get("step"), 0) <= step]
-            resumes.append(int(step))
+            resumes.append(int(measure(event.get("step"), 0)))
+            events = [old for old in events if measure(old.get("step"), 0) <= resumes[-1]]
         else:
             events.append(event)
     if not events:
         missing.append("metrics.jsonl holds no event yet, so there are no curves.")
     return events, tuple(resumes)
-
-
-def _last(events: list[Event], name: str) -> Event | None:
-    return next((event for event in reversed(events) if event["event"] == name), None)
-
-
-def _features(schema: Schema) -> list[dict[str, Any]]:
-    """Return the features as dataset.json would list them, as far as the schema knows."""
-    sized = zip(schema.features, schema.num_embeddings, strict=True)
-    return [
-        *(
-            {"name": feature.name, "kind": feature.kind, "num_embeddings": size}
-            for feature, size in sized
-        ),
-        *(
-            {"name": feature.name, "kind": "dense", "num_embeddings": None}
-            for feature in schema.dense
-        ),
-    ]

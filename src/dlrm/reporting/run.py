@@ -5,25 +5,19 @@ and each section is made from the record.
 """
 
 import math
-import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from dlrm.data.resolve import example_file
 from dlrm.errors import RunError
+from dlrm.metrics import NAMES
 from dlrm.reporting import run_scores, run_tables, run_training
-from dlrm.reporting.page import Command, Figure, Gauge, Grid, Page, Section, Tile, save
-from dlrm.reporting.record import Record, read
-from dlrm.reporting.verdict import baseline_name, gap, values, verdict
-from dlrm.reporting.words import METRICS, duration, in_sentence, interval, measure, metric, number
+from dlrm.reporting.page import Page, Section, save
+from dlrm.reporting.record import Record, read, values
+from dlrm.reporting.verdict import baseline_name, gap, verdict
+from dlrm.reporting.words import METRICS, duration, in_sentence, interval, measure, number
 from dlrm.run import Run
-
-HEADLINES = {
-    "classification": ("auc", "log_loss", "normalized_entropy", "accuracy", "calibration"),
-    "regression": ("rmse", "mae", "r2", "bias"),
-}
-"""By task, the metrics that stand at the top, the most telling ones first."""
 
 
 def write(run_path: Path | str) -> Path:
@@ -48,26 +42,33 @@ def write(run_path: Path | str) -> Path:
 
 def page(record: Record) -> Page:
     """Return the page for a record; equal records give equal pages."""
+    environment = record.environment
     facts = (
         record.name if record.size > 1 else None,
-        _date(record.environment.get("started")),
-        record.environment.get("cpu"),
+        _date(environment.get("started")),
+        environment.get("cpu"),
     )
-    sections = [
-        *_measured(record),
-        Section("Data", run_tables.data(record)),
-        Section("How it was made", run_tables.settings(record)),
-        Section("Commands", [Command(what, line) for what, line in commands(record)]),
-    ]
     return Page(
         kind="dlrm run report",
         title=record.recipe,
         about=" · ".join(str(fact) for fact in facts if fact),
         verdict=verdict(record),
-        gauge=_gauge(record),
-        tiles=_tiles(record),
         notices=_notices(record),
-        sections=[section for section in sections if section.parts],
+        sections=[
+            *_measured(record),
+            Section("Data", run_tables.data(record)),
+            Section("How it was made", run_tables.settings(record)),
+        ],
+        template="run.html",
+        more={
+            "gauge": _gauge(record),
+            "headline": METRICS[record.headline],
+            "tiles": _tiles(record),
+            "command": [str(word) for word in environment.get("command") or ()],
+            "run": str(record.path),
+            "split": record.split,
+            "score": _scoring(record.config, str(record.path)),
+        },
     )
 
 
@@ -78,56 +79,33 @@ def next_words(run: Run) -> list[str]:
 
 def _scoring(config: dict[str, Any], run: str) -> list[str]:
     """Return a command that scores a file that is there; none where none is."""
-    data, prepare = config.get("data"), config.get("prepare")
+    data = config.get("data")
     if not isinstance(data, str) or (file := example_file(data)) is None:
         return []
     words = ["dlrm", "predict", run, str(file), "--out", "scores.parquet"]
-    skips = isinstance(prepare, dict) and prepare.get("bad_rows") == "skip"
+    skips = config.get("prepare", {}).get("bad_rows") == "skip"
     return words + (["--bad-rows", "skip"] if skips else [])
-
-
-def commands(record: Record) -> list[tuple[str, str]]:
-    """Return the commands to type next: what each does, and its line, quoted for a shell."""
-    run = str(record.path)
-    command = [str(word) for word in record.environment.get("command") or ()]
-    resume = ["dlrm", "train", "--run", run, "--resume"]
-    lines = [("This run was made by", command)] if command else []
-    if not record.finals:
-        lines.append(("Take it up again where it stopped", resume))
-    lines += [
-        ("Evaluate it again", ["dlrm", "eval", run, "--split", record.split or "test"]),
-        ("Say which columns matter", ["dlrm", "explain", run]),
-        ("Score rows", _scoring(record.config, run)),
-        ("Write this report again", ["dlrm", "report", run]),
-    ]
-    if record.finals:
-        lines.append(("Take it up again, had it been stopped before its end", resume))
-    return [(what, shlex.join(words)) for what, words in lines if words]
 
 
 def _measured(record: Record) -> list[Section]:
     """Return the sections about what was measured; of several labels one for each."""
     members = Section(f"{len(record.members)} members", run_tables.members(record))
-    training = _figures("Training", run_training.figures(record))
+    training = Section("Training", [run_training.figures(record)])
     if len(record.labels) == 1:
-        result = Section("Result", run_tables.result(record))
         title = "Predictions" if record.task == "regression" else "Scores"
-        return [result, members, training, _figures(title, run_scores.figures(record))]
+        scores = Section(title, [run_scores.figures(record)])
+        return [Section("Result", run_tables.result(record)), members, training, scores]
     labels = [
         Section(
             f"Label {one.labels[0]}",
             [
                 *run_tables.result(one),
-                Grid([*run_training.over_steps(one), *run_scores.figures(one)]),
+                [*run_training.over_steps(one), *run_scores.figures(one)],
             ],
         )
         for one in record.by_label
     ]
     return [*labels, members, training]
-
-
-def _figures(title: str, figures: list[Figure]) -> Section:
-    return Section(title, [Grid(figures)])
 
 
 def _date(started: object) -> str:
@@ -139,41 +117,41 @@ def _date(started: object) -> str:
     return f"{when.day} {when:%B %Y, %H:%M} {when.tzname() or ''}".rstrip()
 
 
-def _gauge(record: Record) -> Gauge | None:
-    """Return where the model stands between the baseline and the best possible."""
+def _gauge(record: Record) -> list[tuple[str, str, str, float]] | None:
+    """Return where the model stands between the baseline and the best possible.
+
+    Marks are a role, a name, a value in words and a place from 0 to 1 each.
+    """
     between = gap(record.final, record.headline) if len(record.labels) == 1 else None
     # Where the model is outside by far the labels would meet; the verdict says it in words
     if between is None or not 0 <= between.closed <= 1.5:
         return None
     high = between.model if between.closed > 1 else between.optimum
-    marks = [
+    names = (baseline_name(record), "this model", "best possible")
+    return [
         (role, name, number(value), (value - between.baseline) / (high - between.baseline))
-        for role, name, value in (
-            ("baseline", baseline_name(record), between.baseline),
-            ("model", "this model", between.model),
-            ("optimum", "best possible", between.optimum),
-        )
+        for role, name, value in zip(between._fields, names, between, strict=True)
     ]
-    return Gauge(METRICS[record.headline], marks)
 
 
-def _tiles(record: Record) -> list[Tile]:
-    """Return the headline numbers; of several labels only the first two of each."""
+def _tiles(record: Record) -> list[tuple[str, str, str]]:
+    """Return headline numbers, each with its name and interval; of labels the first two of each."""
     tiles = []
     for one in record.by_label:
         source, split = values(one.final, "model"), one.split
-        if not source and one.latest is not None:
-            source, split = one.latest, str(one.latest.get("split"))
+        if not source:
+            source, split = one.latest, one.latest.get("split")
         of = f"{one.labels[0]}: {split}" if one.place else split
+        # All but the last, which says little beside the others
         tiles += [
-            Tile(f"{of} {in_sentence(key)}", metric(key, source[key]), interval(source, key))
-            for key in HEADLINES[one.task][: 2 if one.place else None]
+            (f"{of} {in_sentence(key)}", number(source[key]), interval(source, key))
+            for key in NAMES[one.task][: 2 if one.place else -1]
             if key in source
         ]
     if math.isfinite(record.samples):
-        tiles.append(Tile("samples seen", number(record.samples, 0)))
+        tiles.append(("samples seen", number(record.samples, 0), ""))
     if math.isfinite(record.elapsed_s):
-        tiles.append(Tile("training time", duration(record.elapsed_s)))
+        tiles.append(("training time", duration(record.elapsed_s), ""))
     return tiles
 
 
@@ -181,14 +159,12 @@ def _notices(record: Record) -> list[str]:
     """Return what is missing, and what happened on the way."""
     notices = list(record.missing)
     if record.resumes:
-        at = ", ".join(number(step) for step in record.resumes)
+        at = ", ".join(map(number, record.resumes))
         notices.append(f"The run was resumed at step {at}; what was computed twice counts once.")
-    if record.stopped is not None:
-        patience = record.stopped.get("patience")
-        after = f", after {number(patience)} evaluations without a new best"
-        step = number(record.stopped.get("step"))
-        notices.append(f"The run stopped early, at step {step}{'' if patience is None else after}.")
-    bad = measure(record.dataset.get("bad_rows"), 0)
-    if bad > 0:
+    if record.stopped:
+        step, patience = (number(record.stopped.get(key)) for key in ("step", "patience"))
+        after = f"after {patience} evaluations without a new best"
+        notices.append(f"The run stopped early, at step {step}, {after}.")
+    if (bad := measure(record.dataset.get("bad_rows"), 0)) > 0:
         notices.append(f"{number(int(bad))} bad rows of the raw log were skipped.")
     return notices

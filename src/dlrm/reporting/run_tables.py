@@ -4,17 +4,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dlrm.reporting.page import Cell, Table, Text
-from dlrm.reporting.record import Event, Record
-from dlrm.reporting.verdict import baseline_name, gap, values
+from dlrm.metrics import SELECTING
+from dlrm.reporting.page import Cell, Table
+from dlrm.reporting.record import Event, Record, values
+from dlrm.reporting.verdict import baseline_name, gap
 from dlrm.reporting.words import (
+    MEANINGS,
     METRICS,
     UNKNOWN,
     duration,
     interval,
-    meaning,
     measure,
-    metric,
     number,
     percent,
 )
@@ -23,56 +23,48 @@ from dlrm.terminal import human_bytes
 OPEN_ROWS = 60
 """Features that are shown without being asked for."""
 
-OF_MEMBERS = {
-    "classification": ("auc", "log_loss", "normalized_entropy"),
-    "regression": ("rmse", "mae", "r2"),
-}
-"""By task, the metrics of each member of an ensemble."""
-
 
 def result(record: Record) -> list[Table]:
     """Return the final metrics of each split, the model beside the baseline and the optimum."""
     tables = []
+    names = {
+        "baseline": baseline_name(record).capitalize(),
+        "trees": "LightGBM",
+        "model": record.name if record.size > 1 else "Model",
+        "optimum": "Best possible",
+    }
     for split, final in record.finals.items():
-        who = [one for one in ("baseline", "trees", "model", "optimum") if values(final, one)]
-        if "model" not in who:
+        known = {who: metrics for who in names if (metrics := values(final, who))}
+        if "model" not in known:
             continue
-        names = {
-            "baseline": baseline_name(record).capitalize(),
-            "trees": "LightGBM",
-            "model": record.name if record.size > 1 else "Model",
-            "optimum": "Best possible",
-        }
-        gaps = {key: gap(final, key) for key in METRICS}
-        heads = [
-            "Metric",
-            *(names[one] for one in who),
-            *(["Gap closed"] if any(gaps.values()) else []),
-        ]
+        first, gaps = split == record.split, {key: gap(final, key) for key in METRICS}
         rows: list[list[str | Cell]] = []
-        first = split == record.split
         for key, label in METRICS.items():
             # A run of an earlier release does not know every metric
-            if any(key in values(final, one) for one in who):
-                means = meaning(key, regression=record.task == "regression") if first else ""
-                row: list[str | Cell] = [Cell(label, means)]
-                row += [_measured(values(final, one), key, strong=one == "model") for one in who]
-                if any(gaps.values()):
-                    closed = gaps[key]
-                    row.append(percent(closed.closed) if closed else "")
-                rows.append(row)
+            if not any(key in metrics for metrics in known.values()):
+                continue
+            row: list[str | Cell] = [Cell(label, _meaning(record, key) if first else "")]
+            row += [
+                Cell(number(metrics.get(key)), interval(metrics, key), who == "model")
+                for who, metrics in known.items()
+            ]
+            if any(gaps.values()):
+                row.append(percent(between.closed) if (between := gaps[key]) else "")
+            rows.append(row)
         model = record.averaged if record.size > 1 else f"model of step {number(record.final_step)}"
         what = f"{split.capitalize()} rows, {model}"
-        if first and any(interval(values(final, "model"), key) for key in ("log_loss", "rmse")):
+        if first and any(interval(known["model"], key) for key in ("log_loss", "rmse")):
             what += "; below each value its 95% interval, for the luck of the rows"
-        tables.append(
-            Table(heads, rows, heads[1:], what if first else "", summary="" if first else what)
-        )
+        heads = ["Metric", *(names[who] for who in known), *(["Gap closed"] * any(gaps.values()))]
+        caption, summary = (what, "") if first else ("", what)
+        tables.append(Table(heads, rows, heads[1:], caption, summary))
     return tables
 
 
-def _measured(metrics: Event, key: str, *, strong: bool) -> Cell:
-    return Cell(metric(key, metrics.get(key)), interval(metrics, key), strong)
+def _meaning(record: Record, name: str) -> str:
+    if name == "calibration" and record.task == "regression":
+        return "mean prediction over mean label; 1 is right"
+    return MEANINGS[name]
 
 
 def members(record: Record) -> list[Table]:
@@ -80,11 +72,11 @@ def members(record: Record) -> list[Table]:
     if not record.members:
         return []
     record = record.by_label[0]
-    shown, split = OF_MEMBERS[record.task], record.split or "validation"
+    shown, split = SELECTING[record.task][:3], record.split or "validation"
     alone = [values(member.finals.get(split, {}), "model") for member in record.members]
 
     def texts(metrics: Event) -> list[str]:
-        return [metric(name, metrics.get(name)) for name in shown]
+        return [number(metrics.get(name)) for name in shown]
 
     rows: list[list[str | Cell]] = [
         [
@@ -99,10 +91,12 @@ def members(record: Record) -> list[Table]:
     ]
     last = ""
     if record.finals:
-        known = {name: [measure(metrics.get(name)) for metrics in alone] for name in shown}
-        means = texts({name: sum(seen) / len(seen) for name, seen in known.items()})
-        rows.append(["each alone, mean", "", *means, "", "", ""])
+        means = {
+            name: sum(measure(metrics.get(name)) for metrics in alone) / len(alone)
+            for name in shown
+        }
         whole = [Cell(text, strong=True) for text in texts(values(record.final, "model"))]
+        rows.append(["each alone, mean", "", *texts(means), "", "", ""])
         rows.append([record.name, "", *whole, "", "", ""])
         last = f"; the last row is the {record.averaged}"
     heads = ["", "Seed", *(METRICS[name] for name in shown), "Best step", "Steps", "Training"]
@@ -116,46 +110,41 @@ def members(record: Record) -> list[Table]:
 
 def data(record: Record) -> list[Any]:
     """Return the splits, what the columns of a table were taken for, and the features."""
-    splits = record.dataset.get("splits") or {}
+    known = record.dataset
     parts: list[Any] = []
-    if source := [
-        str(record.dataset[key]) for key in ("source", "path") if record.dataset.get(key)
-    ]:
-        parts.append(Text(" · ".join(source), "about"))
-    parts += [Text(str(note), "about") for note in record.dataset.get("notes") or ()]
-    if splits:
-        facts = [_facts(record, counts) for counts in splits.values()]
-        rows = [[name, *known.values()] for name, known in zip(splits, facts, strict=True)]
-        heads = list(facts[0])
+    if source := [str(known[key]) for key in ("source", "path") if known.get(key)]:
+        parts.append(" · ".join(source))
+    parts += map(str, known.get("notes") or ())
+    if splits := known.get("splits"):
+        facts = {name: _facts(record, counts) for name, counts in splits.items()}
+        heads = list(next(iter(facts.values())))
+        rows = [[name, *texts.values()] for name, texts in facts.items()]
         parts.append(Table(["Split", *heads], rows, heads))
-    if columns := record.dataset.get("columns"):
+    if columns := known.get("columns"):
         rows = [
             [str(column.get(key)) for key in ("name", "taken_for", "why")] for column in columns
         ]
         summary = f"{number(len(columns))} columns, and why"
         heads = ["Column", "Taken for", "Because"]
         parts.append(Table(heads, rows, summary=summary, shown=len(rows) <= OPEN_ROWS))
-    features = record.dataset.get("features")
-    parts.append(_features(features) if features else Text("No feature is known.", "absent"))
-    return parts
+    features = known.get("features")
+    return [*parts, _features(features) if features else "No feature is known."]
 
 
 def _facts(record: Record, counts: Mapping[str, Any]) -> dict[str, str]:
     """Return what is known of a split, in words by head: its rows, and how its labels are."""
-
-    def of(label: str, key: str) -> float:
-        known = counts.get(key)
-        return measure(known.get(label)) if isinstance(known, dict) else math.nan
-
     total = measure(counts.get("rows"))
     facts = {"Rows": number(counts.get("rows"), 0)}
     for label in record.labels:
         suffix = f", {label}" if len(record.labels) > 1 else ""
+        mean, low, high, positives = (
+            measure((counts.get(key) or {}).get(label))
+            for key in ("mean", "min", "max", "positives")
+        )
         if record.task == "regression":
-            facts[f"Mean label{suffix}"] = number(of(label, "mean"))
-            facts[f"Range{suffix}"] = f"{number(of(label, 'min'))} to {number(of(label, 'max'))}"
+            facts[f"Mean label{suffix}"] = number(mean)
+            facts[f"Range{suffix}"] = f"{number(low)} to {number(high)}"
         else:
-            positives = of(label, "positives")
             facts[f"Positives{suffix}"] = number(positives, 0)
             facts[f"Positive rate{suffix}"] = percent(positives / total) if total > 0 else UNKNOWN
     return facts
@@ -163,22 +152,24 @@ def _facts(record: Record, counts: Mapping[str, Any]) -> dict[str, str]:
 
 def _features(features: Sequence[Mapping[str, Any]]) -> Table:
     """Return a table of features, those with the largest tables first."""
-    order = sorted(
-        enumerate(features, start=1), key=lambda one: -measure(one[1].get("num_embeddings"), -1)
-    )
-    largest = max(measure(feature.get("num_embeddings"), 0) for feature in features)
+    sizes = [measure(feature.get("num_embeddings"), -1) for feature in features]
     rows: list[list[str | Cell]] = []
-    for place, feature in order:
-        size, lost = measure(feature.get("num_embeddings")), measure(feature.get("missing_rate"))
+    for place in sorted(range(len(features)), key=lambda place: -sizes[place]):
+        feature, size = features[place], sizes[place]
+        lost = measure(feature.get("missing_rate"), -1)
         # Cardinalities span many powers of ten, so their bars do too
-        width = math.log10(1 + size) / math.log10(1 + largest) if size > 0 else 0.0
+        width = math.log1p(size) / math.log1p(max(sizes)) if size > 0 else None
         rows.append(
             [
-                Cell(str(place), value=place),
+                Cell(str(place + 1), value=place + 1),
                 str(feature.get("name")),
                 str(feature.get("kind", UNKNOWN)),
-                _bar(number(feature.get("num_embeddings"), 0), size, width),
-                _bar(percent(lost), lost, lost),
+                Cell(number(feature.get("num_embeddings"), 0), value=size, bar=width),
+                Cell(
+                    UNKNOWN if lost < 0 else percent(lost),
+                    value=lost,
+                    bar=None if lost < 0 else min(lost, 1.0),
+                ),
             ]
         )
     kinds = [str(feature.get("kind")) for feature in features]
@@ -195,19 +186,12 @@ def _features(features: Sequence[Mapping[str, Any]]) -> Table:
     )
 
 
-def _bar(text: str, value: float, share: float) -> Cell:
-    if not math.isfinite(value):
-        return Cell(text, value=-1)
-    return Cell(text, value=value, bar=min(max(share, 0.0), 1.0) if math.isfinite(share) else 1.0)
-
-
 def settings(record: Record) -> list[Any]:
     """Return every setting, the environment, and every evaluation during training."""
     known = _flat(record.config)
     summary = f"{number(len(known))} settings"
     parts: list[Any] = [Table(["Setting", "Value"], known, summary=summary, code=True)]
-    around = _flat({key: value for key, value in record.environment.items() if key != "command"})
-    if around:
+    if around := _flat({key: v for key, v in record.environment.items() if key != "command"}):
         rows = [[key.replace("_", " "), value] for key, value in around]
         parts.append(Table(["What", "Value"], rows, summary="Environment", shown=True))
     events = [(split, event) for split, seen in record.evaluations.items() for event in seen]
@@ -215,7 +199,7 @@ def settings(record: Record) -> list[Any]:
     if events:
         names = [key for key in METRICS if any(key in event for _, event in events)]
         rows = [
-            [number(event.get("step")), split, *(metric(key, event.get(key)) for key in names)]
+            [number(event.get("step")), split, *(number(event.get(key)) for key in names)]
             for split, event in events
         ]
         heads = ["Step", "Split", *(METRICS[name] for name in names)]
@@ -230,11 +214,11 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[list[str]]:
     for key, value in values.items():
         if isinstance(value, dict) and value:
             flat += _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            numbered = {str(place): item for place, item in enumerate(value, start=1)}
+            flat += _flat(numbered, f"{prefix}{key}.")
         elif key.endswith("_bytes") and math.isfinite(measure(value)):
             flat.append([prefix + key.removesuffix("_bytes"), human_bytes(measure(value))])
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            for place, item in enumerate(value, start=1):
-                flat += _flat(item, f"{prefix}{key}.{place}.")
         elif isinstance(value, list):
             flat.append([prefix + key, ", ".join(map(str, value)) or "none"])
         else:

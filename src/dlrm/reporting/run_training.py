@@ -2,29 +2,34 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
-from dlrm.reporting.charts.curves import curves, draw_line, line_keys, line_note, scale
-from dlrm.reporting.charts.drawing import COLOR, drawing, labels, round_down, shares
-from dlrm.reporting.page import Figure
-from dlrm.reporting.record import Event, Record
-from dlrm.reporting.series import Level, Line, Window, elapsed, line
-from dlrm.reporting.verdict import DIRECTIONS, baseline_name, values
+from dlrm.metrics import SELECTING
+from dlrm.reporting.charts.curves import (
+    Level,
+    Line,
+    Window,
+    curves,
+    draw_line,
+    line,
+    line_keys,
+    line_note,
+    scale,
+)
+from dlrm.reporting.charts.drawing import COLOR, Figure, drawing, labels, shares, ticks
+from dlrm.reporting.record import Event, Record, elapsed, values
+from dlrm.reporting.verdict import DIRECTIONS, baseline_name
 from dlrm.reporting.words import (
     METRICS,
     compact,
     duration,
     in_sentence,
     measure,
-    metric,
     number,
     percent,
 )
 
-OVER_STEPS = {"classification": ("auc", "accuracy"), "regression": ("rmse", "mae")}
-"""Task -> the metrics that are drawn over the steps."""
 UNITS = {
     "auc": "AUC",
     "accuracy": "share of rows that are right",
@@ -32,6 +37,7 @@ UNITS = {
     "rmse": "RMSE, in units of the label",
     "mae": "MAE, in units of the label",
 }
+"""Metrics that are drawn over the steps, and what the axis says."""
 
 
 def figures(record: Record) -> list[Figure]:
@@ -41,53 +47,47 @@ def figures(record: Record) -> list[Figure]:
     """
     if record.members:
         return _members(record)
-    names = OVER_STEPS[record.task] if len(record.labels) == 1 else ()
-    return [*_loss(record), *(_metric(record, name) for name in names), throughput(record)]
+    names = ("rmse", "mae") if record.task == "regression" else ("auc", "accuracy")
+    metrics = [_metric(record, name) for name in names] if len(record.labels) == 1 else []
+    return [*_loss(record), *metrics, throughput(record)]
 
 
 def over_steps(record: Record) -> list[Figure]:
     """Return the figures about one of several labels over the steps."""
-    if record.members:
-        return []
-    names = ("log_loss", "auc") if record.task == "classification" else OVER_STEPS[record.task]
-    return [_metric(record, name) for name in names]
+    names = ("rmse", "mae") if record.task == "regression" else ("log_loss", "auc")
+    return [] if record.members else [_metric(record, name) for name in names]
 
 
 def _loss(record: Record) -> list[Figure]:
     """Draw the loss over the steps; beside it the log loss, where training minimises another."""
     kind, title = _loss_name(record), "Training loss"
     steps = line("training, as it went", "train", _points(record.steps, "loss"))
-    of_splits, of_clicks = _splits(record, "log_loss"), record.task == "classification"
-    alone = len(record.labels) == 1
-    if kind == "bce" and alone and len(steps) < 3:
+    of_splits, alone = _splits(record, "log_loss"), len(record.labels) == 1
+    log_loss = alone and record.task == "classification"
+    if kind == "bce" and log_loss and len(steps) < 3:
         # A short training logs its loss rarely, but is measured all along
         steps = max(steps, of_splits[0], key=len)
     if len(steps) > 1:
         # The loss of one batch is mostly noise; the last tenth tells where it is
         end = float(steps.y[-max(1, len(steps) // 10) :].mean())
         title = f"Training loss goes from {number(float(steps.y[0]))} to {number(end)}"
-    around: dict[str, Any] = {
-        "levels": _levels(record, "log_loss"),
-        "ring": _ring(record, "log_loss"),
-    }
-    if kind == "bce" and alone and of_clicks:
-        return [curves("loss", title, [steps, *of_splits[1:]], UNITS["log_loss"], **around)]
+    around = UNITS["log_loss"], _levels(record, "log_loss"), _ring(record, "log_loss")
+    if kind == "bce" and log_loss:
+        return [curves("loss", title, [steps, *of_splits[1:]], *around)]
     unit = f"{kind} per sample" if alone else f"{kind}, mean of the labels"
     figures = [curves("loss", title, [steps], unit)]
-    if alone and of_clicks:
-        figures.append(curves("log-loss", "Log loss", of_splits, UNITS["log_loss"], **around))
-    return figures
+    return figures + ([curves("log-loss", "Log loss", of_splits, *around)] if log_loss else [])
 
 
 def _metric(record: Record, name: str) -> Figure:
     """Draw a metric over the steps."""
     title, lines = METRICS[name], _splits(record, name)
-    if record.split is None and record.latest is None:
-        return Figure(title, "", "nothing was evaluated yet")
+    if record.split is None and not record.latest:
+        return Figure(title, "nothing was evaluated yet")
     if not any(map(len, lines)):
-        return Figure(title, "", "it is undefined where a split holds one class only")
-    if held := [line for line in lines if line.role == "model" and len(line)]:
-        judged, upwards = held[0], DIRECTIONS[name] > 0
+        return Figure(title, "it is undefined where a split holds one class only")
+    if judged := next((line for line in lines if line.role == "model" and len(line)), None):
+        upwards = DIRECTIONS[name] > 0
         top = int(np.argmax(judged.y) if upwards else np.argmin(judged.y))
         most, when = number(float(judged.y[top])), number(int(judged.x[top]))
         reached = "is" if len(judged) == 1 else "peaks at" if upwards else "falls to"
@@ -109,40 +109,40 @@ def throughput(record: Record) -> Figure:
     """Draw the samples a second over time."""
     timed = [event for event in record.steps if math.isfinite(measure(event.get("elapsed_s")))]
     times = elapsed([measure(event["elapsed_s"]) for event in timed])
-    size, unit = next(
-        (size, unit)
-        for size, unit in ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
+    unit, size = next(
+        (unit, size)
+        for unit, size in {"hours": 3600.0, "minutes": 60.0, "seconds": 1.0}.items()
         if max(times, default=0.0) >= 3 * size or size == 1.0
     )
-
-    def over_time(label: str, role: str, key: str) -> Line:
-        rows = zip(times, timed, strict=True)
-        return line(label, role, [(at / size, measure(event.get(key))) for at, event in rows])
-
-    speed = over_time("samples per second", "model", "samples_per_s")
-    waiting = over_time("share of time waiting for data", "train", "loading_share")
+    speed, waiting = (
+        line(
+            label,
+            role,
+            [(at / size, measure(e.get(key))) for at, e in zip(times, timed, strict=True)],
+        )
+        for label, role, key in (
+            ("samples per second", "model", "samples_per_s"),
+            ("share of time waiting for data", "train", "loading_share"),
+        )
+    )
     if not len(speed):
-        return Figure("Throughput", "", "no step was logged yet")
-    with drawing("throughput", rows=2 if len(waiting) else 1) as drawn:
-        ax, below = drawn.axes[0], drawn.axes[-1]
+        return Figure("Throughput", "no step was logged yet")
+    title = f"Throughput: {compact(round(float(np.median(speed.y))))} samples a second (median)"
+    with drawing("throughput", title, rows=2 if len(waiting) else 1) as (figure, ax, *others):
         scale(ax, Window(0.0, float(speed.y.max()) * 1.12 or 1.0), [speed])
         draw_line(ax, speed)
         labels(ax, "", "samples per second")
-        if len(waiting):
-            most = max(float(waiting.y.max()) * 1.25, 0.01)
-            scale(below, Window(0.0, most), [speed])
+        for below in others:
+            scale(below, Window(0.0, max(float(waiting.y.max()) * 1.25, 0.01)), [speed])
             below.fill_between(waiting.x, waiting.y, color=COLOR["train"], alpha=0.35, lw=0)
             draw_line(below, waiting)
+            ticks(below.yaxis, most=2)
             shares(below.yaxis)
-            below.set_yticks([0.0, round_down(most)])
             labels(below, "", "time spent waiting for data")
-        below.set_xlabel(f"time ({unit})", loc="right")
-    return Figure(
-        f"Throughput: {compact(round(float(np.median(speed.y))))} samples a second (median)",
-        drawn.svg,
-        f"{duration(times[-1])} of training. {line_note([speed, waiting])}",
-        line_keys([line for line in (speed, waiting) if len(line)]),
-    )
+        [ax, *others][-1].set_xlabel(f"time ({unit})", loc="right")
+    figure.note = f"{duration(times[-1])} of training. {line_note([speed, waiting])}"
+    figure.legend = line_keys([line for line in (speed, waiting) if len(line)])
+    return figure
 
 
 def _members(record: Record) -> list[Figure]:
@@ -153,9 +153,8 @@ def _members(record: Record) -> list[Figure]:
 
     losses = [each(member.steps, "loss", "train") for member in record.members]
     record = record.by_label[0]
-    held = record.config.get("eval")
-    name = held.get("metric") if isinstance(held, dict) else None
-    chosen = record.headline if name in (None, "auto") else str(name)
+    name = (record.config.get("eval") or {}).get("metric", "auto")
+    chosen = SELECTING[record.task][0] if name == "auto" else name
     member_curves = [
         each(member.evaluations.get("validation", ()), chosen, "model") for member in record.members
     ]
@@ -165,23 +164,18 @@ def _members(record: Record) -> list[Figure]:
     title = f"Validation {in_sentence(chosen)} of the members"
     if len(whole):
         member_curves.append(whole)
-        title += f"; their mean reaches {metric(chosen, mean)}"
+        title += f"; their mean reaches {number(mean)}"
     return [
         curves("loss", "Training loss of the members", losses, "loss per sample"),
-        curves(chosen, title, member_curves, METRICS.get(chosen, chosen)),
+        curves(chosen, title, member_curves, METRICS[chosen]),
     ]
 
 
 def _loss_name(record: Record) -> str:
-    """Return the name of the loss, wherever the configuration holds it."""
-    usual = "mse" if record.task == "regression" else "bce"
-    for holder in (record.config, *record.config.values()):
-        loss = holder.get("loss") if isinstance(holder, dict) else None
-        if isinstance(loss, dict):
-            loss = loss.get("name")
-        if isinstance(loss, str):
-            return usual if loss == "auto" else loss
-    return usual
+    """Return the name of the loss."""
+    loss = record.config.get("loss", "auto")
+    name = loss.get("name", "auto") if isinstance(loss, dict) else loss
+    return name if name != "auto" else "mse" if record.task == "regression" else "bce"
 
 
 def _points(events: Iterable[Event], key: str) -> list[tuple[float, float]]:
@@ -197,12 +191,13 @@ def _splits(record: Record, name: str) -> list[Line]:
         for split, (label, role) in labels.items()
     ]
     # A run may be evaluated on its test rows all along, or only at the end
-    tests = _points(record.evaluations.get("test", ()), name)
+    tests = dict(_points(record.evaluations.get("test", ()), name))
     if "test" in record.finals:
-        at = record.final_step
-        last = _points([values(record.finals["test"], "model") | {"step": at}], name)
-        tests = [point for point in tests if point[0] != at] + last
-    return [*lines, line("test", "test" if len(lines[1]) else "model", sorted(tests))]
+        tests.pop(record.final_step, None)
+        last = values(record.finals["test"], "model") | {"step": record.final_step}
+        tests |= dict(_points([last], name))
+    role = "test" if len(lines[1]) else "model"
+    return [*lines, line("test", role, sorted(tests.items()))]
 
 
 def _telling(events: Sequence[Event]) -> list[Event]:
@@ -216,20 +211,18 @@ def _telling(events: Sequence[Event]) -> list[Event]:
 
 
 def _levels(record: Record, name: str) -> list[Level]:
-    named = (("optimum", "best possible"), ("baseline", baseline_name(record)))
-    known = [(role, label, measure(values(record.final, role).get(name))) for role, label in named]
-    return [
-        Level(f"{label} {metric(name, value)}", role, value)
-        for role, label, value in known
-        if math.isfinite(value)
-    ]
+    levels = []
+    for role, label in (("optimum", "best possible"), ("baseline", baseline_name(record))):
+        value = measure(values(record.final, role).get(name))
+        if math.isfinite(value):
+            levels.append(Level(f"{label} {number(value)}", role, value))
+    return levels
 
 
 def _ring(record: Record, name: str) -> tuple[float, float] | None:
     """Return the best point, where this is the metric that the run chose it by."""
-    best = record.best or {}
     # Of several labels their mean is what chooses, and is no point of either
-    if best.get("metric") != name or record.place:
+    if record.best.get("metric") != name or record.place:
         return None
-    point = measure(best.get("step")), measure(best.get("value"))
+    point = measure(record.best.get("step")), measure(record.best.get("value"))
     return point if all(map(math.isfinite, point)) else None

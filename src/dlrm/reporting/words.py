@@ -3,28 +3,21 @@
 import math
 from collections.abc import Mapping
 
-CLASSIFICATION = {
+METRICS = {
     "auc": "AUC",
     "log_loss": "Log loss",
     "normalized_entropy": "Normalized entropy",
     "accuracy": "Accuracy",
-    "calibration": "Calibration",
-    "ece": "ECE",
-    "click_rate": "Positive rate",
-}
-"""Metrics of labels that are 0 or 1, in the order in which they are shown."""
-
-REGRESSION = {
     "rmse": "RMSE",
     "mae": "MAE",
     "r2": "R²",
     "bias": "Bias",
     "calibration": "Calibration",
+    "ece": "ECE",
+    "click_rate": "Positive rate",
     "mean_label": "Mean label",
+    "samples": "Samples",
 }
-"""Metrics of labels that are any numbers, in the order in which they are shown."""
-
-METRICS = {**CLASSIFICATION, **REGRESSION, "samples": "Samples"}
 """The metrics of an evaluation, in the order in which they are shown."""
 
 MEANINGS = {
@@ -43,6 +36,9 @@ MEANINGS = {
     "samples": "rows evaluated",
 }
 """What each metric says, in a few words."""
+
+LINEAR = {"classification": "logistic regression", "regression": "linear regression"}
+"""Task -> what its linear model is called."""
 
 
 def meaning(name: str, *, regression: bool) -> str:
@@ -82,11 +78,6 @@ def number(value: object, decimals: int = 4) -> str:
     if abs(value) >= 1e9 or 0 < abs(value) < 0.5 * 10**-decimals:
         return f"{value:.3g}"
     return f"{value:,.{decimals}f}"
-
-
-def metric(name: str, value: object) -> str:
-    """Return a metric's value as it is shown everywhere."""
-    return number(value) if name != "samples" else number(value, 0)
 
 
 def interval(metrics: Mapping[str, object], name: str) -> str:

@@ -1,11 +1,18 @@
-"""Measurements over the steps or the time of a training."""
+"""Measurements over the steps or the time of a training: made ready, and drawn."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dlrm.reporting.charts.drawing import (
     COLOR,
     DASHES,
+    Figure,
+    Key,
     drawing,
     labels,
     level,
@@ -13,12 +20,99 @@ from dlrm.reporting.charts.drawing import (
     logarithmic,
     ticks,
 )
-from dlrm.reporting.page import Figure, Key
-from dlrm.reporting.series import Level, Line, Window, window
 from dlrm.reporting.words import compact, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+Floats = NDArray[np.float64]
+
+MOST = 150
+"""Points of a line; more are averaged, since no screen shows more and the file stays small."""
+LARGEST = 1e30
+"""Larger values are counted as not finite: no axis tells them apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A measurement over x, in order."""
+
+    label: str
+    role: str
+    """Role of the curve, which gives its colour."""
+    x: Floats
+    y: Floats
+    low: Floats
+    """Lowest value that each point stands for; equal to y when the line is not thinned."""
+    high: Floats
+    group: int = 1
+    """How many measurements each point is the mean of."""
+    dropped: int = 0
+    """Measurements that were not finite, and are not drawn."""
+    dashes: str = ""
+    """Lengths of dashes and gaps, as SVG writes them; nothing for a solid line."""
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+class Level(NamedTuple):
+    """A value that is known beforehand, drawn as a dashed line across."""
+
+    label: str
+    role: str
+    value: float
+
+
+class Window(NamedTuple):
+    """The part of the y axis that is shown."""
+
+    low: float
+    high: float
+    log: bool = False
+    hidden: int = 0
+    """Points outside of it."""
+
+
+def line(
+    label: str,
+    role: str,
+    points: Iterable[tuple[float, float]],
+    *,
+    most: int = MOST,
+    dashes: str = "",
+) -> Line:
+    """Return points as a line of at most `most` points, each the mean of equally many."""
+    all_xy = np.asarray(list(points), dtype=np.float64).reshape(-1, 2)
+    xy = all_xy[(np.abs(np.nan_to_num(all_xy, nan=math.inf)) <= LARGEST).all(axis=1)]
+    group = max(1, math.ceil(len(xy) / most))
+    starts = np.arange(0, len(xy), group)
+    sizes = np.diff(np.append(starts, len(xy)))
+    x, y = (np.add.reduceat(axis, starts) / sizes for axis in xy.T)
+    low, high = (reduce.reduceat(xy[:, 1], starts) for reduce in (np.minimum, np.maximum))
+    return Line(label, role, x, y, low, high, group, len(all_xy) - len(xy), dashes)
+
+
+def window(lines: Sequence[Line], levels: Sequence[Level] = ()) -> Window:
+    """Return the part of the y axis worth showing.
+
+    The first steps of a training are often far away from all others; where they would flatten the
+    rest to a line they are left outside, and counted.
+    """
+    known = np.asarray([level.value for level in levels if abs(level.value) <= LARGEST])
+    everything = np.concatenate([*(line.y for line in lines), known])
+    if not everything.size:
+        return Window(0.0, 1.0)
+    late = [line.y if len(line) < 20 else line.y[len(line) // 20 + 1 :] for line in lines]
+    settled = np.concatenate([*late, known])
+    span, spread = np.ptp(everything), np.ptp(settled)
+    shown = settled if spread > 0 and span > 4 * spread else everything
+    low, high = float(shown.min()), float(shown.max())
+    hidden = int(((everything < low) | (everything > high)).sum())
+    if low > 0 and high / low > 30:
+        return Window(low / 1.3, high * 1.3, True, hidden)
+    pad = 0.07 * (high - low) or 0.05 * abs(high) or 0.5
+    return Window(low - pad, high + pad, False, hidden)
 
 
 def curves(
@@ -33,10 +127,9 @@ def curves(
     """Return a figure of measurements over the steps of a training, `ring` around a best one."""
     drawable = [line for line in lines if len(line)]
     if not drawable:
-        return Figure(title, "", "no step with a finite value was logged yet")
+        return Figure(title, "no step with a finite value was logged yet")
     shown = window(drawable, levels)
-    with drawing(name) as drawn:
-        ax = drawn.axes[0]
+    with drawing(name, title) as (figure, ax):
         scale(ax, shown, drawable)
         for known in levels:
             level(ax, known.value, known.role)
@@ -46,9 +139,10 @@ def curves(
             ax.plot(*ring, "o", ms=9, mfc="none", mec=COLOR["ink"], mew=1.3, clip_on=False)
             note += f" The ring is the best checkpoint, step {number(int(ring[0]))}."
         labels(ax, "training step", unit)
-    keys = [Key(known.label, known.role, dashes=DASHES[known.role]) for known in levels]
-    note = f"{note} {line_note(lines, shown.hidden)}".strip()
-    return Figure(title, drawn.svg, note, [*line_keys(drawable), *keys])
+        keys = [Key(known.label, known.role, dashes=DASHES[known.role]) for known in levels]
+        figure.legend = [*line_keys(drawable), *keys]
+        figure.note = f"{note} {line_note(lines, shown.hidden)}".strip()
+    return figure
 
 
 def line_keys(lines: Sequence[Line]) -> list[Key]:

@@ -6,10 +6,11 @@ legends and notes are HTML beside the drawing, so that they wrap on a phone.
 """
 
 import io
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -47,6 +48,7 @@ WIDTH, LOW, HIGH, TALL = 5.0, 3.1, 3.5, 3.9
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
+    "svg.hashsalt": "dlrm",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9.5,
     "text.parse_math": False,
@@ -72,20 +74,39 @@ STYLE: dict[Any, Any] = {
 }
 
 
-@dataclass(slots=True)
-class Drawing:
-    """A drawing; its SVG is ready when the block of `drawing` has ended."""
+class Key(NamedTuple):
+    """An entry of a legend."""
 
-    axes: "list[Axes]"
+    label: str
+    role: str
+    """Role of the key, which gives its colour."""
+    mark: str = "line"
+    """`line`, `dot`, `diamond` or `square`; else the number that stands at a dot."""
+    dashes: str = ""
+    """Lengths of a line's dashes and gaps; nothing for a solid one."""
+
+
+@dataclass(slots=True)
+class Figure:
+    """A drawing with its title, its legend, and what one could not see from it."""
+
+    title: str
+    note: str = ""
+    """Of a figure that is not drawn, why."""
+    legend: Sequence[Key] = ()
     svg: str = ""
+    """The drawing, ready when the block of `drawing` has ended; nothing where there is none."""
 
 
 @contextmanager
-def drawing(name: str, height: float = LOW, *, rows: int = 1, grid: str = "y") -> Iterator[Drawing]:
-    """Yield axes in this project's style, whatever the user's own settings are.
+def drawing(
+    name: str, title: str, height: float = LOW, *, rows: int = 1, grid: str = "y"
+) -> "Iterator[tuple[Figure, *tuple[Axes, ...]]]":
+    """Yield a figure and its axes, in this project's style whatever the user's own settings are.
 
     Args:
         name: A name of its own within the page; names of what is inside begin with it.
+        title: What the figure says.
         height: Inches.
         rows: Axes below one another, which share x; the first is the highest.
         grid: Axis with lines across the drawing: `x`, `y` or `both`.
@@ -93,28 +114,22 @@ def drawing(name: str, height: float = LOW, *, rows: int = 1, grid: str = "y") -
     """
     try:
         import matplotlib
-        from matplotlib.figure import Figure
+        from matplotlib.figure import Figure as Canvas
     except ImportError as error:
         raise MissingExtraError("report.html", "report") from error
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update({**STYLE, "svg.hashsalt": name, "axes.grid.axis": grid})
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        axes = figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=(2.6, 1)[:rows])
-        drawn = Drawing(list(axes[:, 0]))
-        yield drawn
-        # Once it is laid out, all parts are there to be named
-        if (layout := figure.get_layout_engine()) is not None:
-            layout.execute(figure)
-        figure.set_layout_engine("none")
-        parts = figure.findobj()
-        arrows = [arrow for part in parts if (arrow := getattr(part, "arrow_patch", None))]
-        for place, artist in enumerate([*parts, *arrows]):
-            artist.set_gid(f"{name}-{place}")
+        matplotlib.rcParams.update({**STYLE, "axes.grid.axis": grid})
+        canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
+        axes = canvas.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=(2.6, 1)[:rows])
+        figure = Figure(title)
+        yield figure, *axes[:, 0]
         text = io.StringIO()
         unsaid = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(text, format="svg", transparent=True, metadata=unsaid)
-        drawn.svg = text.getvalue()[text.getvalue().index("<svg") :]
+        canvas.savefig(text, format="svg", transparent=True, metadata=unsaid)
+        svg = text.getvalue()[text.getvalue().index("<svg") :]
+        # A page has many drawings, whose parts have equal names
+        figure.svg = re.sub(r'( id="|href="#|url\(#)', rf"\1{name}-", svg)
 
 
 def line_style(dashes: str) -> Any:
@@ -182,12 +197,6 @@ def tick(value: float, axis: "Axis", scale: float = 1.0) -> str:
     return f"{scale * value:,.{decimals}f}"
 
 
-def round_down(value: float) -> float:
-    """Return the largest 1, 2 or 5 times a power of ten that is at most `value`."""
-    power = 10.0 ** np.floor(np.log10(value))
-    return float(max(step * power for step in (1, 2, 5) if step * power <= value * (1 + 1e-9)))
-
-
 def name_rows(ax: "Axes", names: Sequence[str]) -> None:
     """Name lines of their own, the first at the top, and put ticks below them."""
     ax.set_ylim(len(names) - 0.4, -0.6)
@@ -203,12 +212,8 @@ def frontier(ax: "Axes", dots: Sequence[tuple[float, float, str]], best: Sequenc
     x, y = [x for x, _ in joined], [y for _, y in joined]
     ax.step(x, y, where="post", color=COLOR["muted"], lw=1.1)
     for (x, y, role), is_best in zip(dots, best, strict=True):
-        mark, size, alpha = (
-            "D" if role == "test" else "o",
-            6 if is_best else 4.5,
-            1 if is_best else 0.6,
-        )
-        ax.plot([x], [y], mark, color=COLOR[role], ms=size, alpha=alpha, mew=0)
+        style = {"ms": 6, "alpha": 1} if is_best else {"ms": 4.5, "alpha": 0.6}
+        ax.plot([x], [y], "D" if role == "test" else "o", color=COLOR[role], mew=0, **style)
 
 
 def callouts(
