@@ -33,8 +33,8 @@ def test_predictions_are_drawn_beside_measurements() -> None:
 
 def test_the_newest_row_counts() -> None:
     newer = {what: {"steps": 3, "median": 0.07, "ninth": 0.2} for what in SUMMARY}
-    _, table = predictions([Row(row()), Row(row(summary=newer))])
-    assert [line[2] for line in table.rows] == ["7.0%", "7.0%"]
+    _, kinds = predictions([Row(row()), Row(row(summary=newer))])
+    assert [errors["median"] for _, errors in kinds] == [0.07, 0.07]
 
 
 @pytest.mark.parametrize(
@@ -48,5 +48,5 @@ def test_the_newest_row_counts() -> None:
     ],
 )
 def test_a_damaged_row_is_not_drawn(values: dict[str, Any]) -> None:
-    assert predictions([Row(row(**values))]) == []
-    assert predictions([]) == []
+    assert predictions([Row(row(**values))]) == (None, [])
+    assert predictions([]) == (None, [])

@@ -13,10 +13,9 @@ from dlrm.errors import MissingExtraError
 from dlrm.reporting import run_scores, run_training
 from dlrm.reporting.bench_machine import Dot, Roof, roofline
 from dlrm.reporting.charts.bars import Piece, shares_of, stacks
-from dlrm.reporting.charts.curves import curves
+from dlrm.reporting.charts.curves import Level, curves, line
 from dlrm.reporting.charts.drawing import PALETTE, callouts, drawing
 from dlrm.reporting.record import Record, read
-from dlrm.reporting.series import Level, line
 
 from .runs import evaluation, events, write_run
 
@@ -172,9 +171,9 @@ def test_rooflines(rate: float) -> None:
     flat = [Roof("fp32", 480, False, ""), Roof("bf16", 490, False, "1 2")]
     roofs = [*flat, Roof("memory", 41, True, "")]
     points = [Dot("lookup", "", 1e-3, rate, 1, True), Dot("", "", 1e6, rate, 1, False)]
-    check(roofline("r", roofs, points))
-    check(roofline("r", [], points[:1]))
-    check(roofline("r", roofs[2:], points))
+    check(roofline("r", "t", roofs, points).svg)
+    check(roofline("r", "t", [], points[:1]).svg)
+    check(roofline("r", "t", roofs[2:], points).svg)
 
 
 def test_bars() -> None:
@@ -183,10 +182,10 @@ def test_bars() -> None:
         Piece(3.0, "olive"),
         Piece(1.0, "olive", True),
     ]
-    check(stacks("s", [pieces], texts=["128"], x_label="x", y_label="y"))
-    check(stacks("m", [[Piece(0.0, "model")]], x_label="x", y_label="y", limit=9.0))
-    check(shares_of("s", [("<b>", pieces), ("nothing", [])]))
-    drawn = shares_of("s", [("a", pieces)])
+    check(stacks("s", "t", [pieces], texts=["128"], x_label="x", y_label="y").svg)
+    check(stacks("m", "t", [[Piece(0.0, "model")]], x_label="x", y_label="y", limit=9.0).svg)
+    check(shares_of("s", "t", [("<b>", pieces), ("nothing", [])]).svg)
+    drawn = shares_of("s", "t", [("a", pieces)]).svg
     assert "75%" in drawn
     assert "25%" in drawn
 
@@ -196,8 +195,7 @@ def test_bars() -> None:
 def test_callouts_stand_apart_and_in_the_order_of_their_dots(
     dots: list[tuple[float, float]],
 ) -> None:
-    with drawing("c") as drawn:
-        (ax,) = drawn.axes
+    with drawing("c", "t") as (_, ax):
         ax.set_xscale("log")
         ax.set_xlim(1, 1e6)
         callouts(ax, dots, [str(at) for at in range(len(dots))], height=0.9)

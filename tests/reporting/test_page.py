@@ -10,9 +10,10 @@ import pytest
 
 import dlrm.files
 from dlrm.errors import RunError
+from dlrm.metrics import NAMES
 from dlrm.reporting import write
 from dlrm.reporting.charts.drawing import PALETTE
-from dlrm.reporting.words import CLASSIFICATION, MEANINGS, REGRESSION, number
+from dlrm.reporting.words import MEANINGS, METRICS, number
 
 from .runs import (
     COMMAND,
@@ -64,10 +65,12 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-NAMES = {"auc": "rmse", "log_loss": "mae"}
-OTHERS = set(CLASSIFICATION) - set(NAMES)
+CLASSIFICATION = {name: METRICS[name] for name in (*NAMES["classification"], "click_rate")}
+REGRESSION = {name: METRICS[name] for name in (*NAMES["regression"], "mean_label")}
+RENAMED = {"auc": "rmse", "log_loss": "mae"}
+OTHERS = set(CLASSIFICATION) - set(RENAMED)
 NUMBERS: list[dict[str, Any]] = [
-    {NAMES.get(key, key): value for key, value in event.items() if key not in OTHERS}
+    {RENAMED.get(key, key): value for key, value in event.items() if key not in OTHERS}
     for event in events()
 ]
 """The log of a training on numbers."""

@@ -96,12 +96,6 @@ def test_a_file_that_is_not_there_is_said(tmp_path: Path, name: str) -> None:
     assert any(name in said for said in record.missing)
 
 
-def test_features_come_from_the_schema_when_need_be(tmp_path: Path) -> None:
-    write_run(tmp_path, final=evaluation())
-    (tmp_path / "dataset.json").unlink()
-    assert len(read(tmp_path).dataset["features"]) == 39
-
-
 def test_what_is_not_a_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"nowhere"):
         read(tmp_path / "nowhere")

@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlrm.reporting.series import LARGEST, Level, elapsed, line, window
+from dlrm.reporting.charts.curves import LARGEST, Level, line, window
+from dlrm.reporting.record import elapsed
 
 anything = st.floats(allow_nan=True, allow_infinity=True)
 finite = st.floats(-1e6, 1e6)

@@ -54,7 +54,7 @@ class CompareResult:
     def __rich__(self) -> RenderableType:
         compared = self.comparison
         seeds = max(len(candidate.seeds) for candidate in compared.candidates)
-        names = page.SHOWN[page.task_of(compared)]
+        names = page.SHOWN[compared.task]
         columns = [head for name in names for head in (METRICS[name], "spread")]
         heads = (*columns, "off", "p", "rows/s")
         grid = terminal.table(f"{compared.split} rows, mean of {seeds} seeds", "", *heads)

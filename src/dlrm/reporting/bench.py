@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from dlrm.bench.results import PROVENANCE
-from dlrm.reporting.bench_machine import machines, rooflines
+from dlrm.reporting.bench_machine import by_threads, machines, rooflines
 from dlrm.reporting.bench_rows import Results, Row, best, sort
-from dlrm.reporting.bench_steps import operators, what_if
+from dlrm.reporting.bench_steps import times, what_if
 from dlrm.reporting.bench_suites import accuracy, precision, predictions, smallest, sweeps
-from dlrm.reporting.page import Lines, Page, Section, Table, save
+from dlrm.reporting.page import Page, save
 from dlrm.reporting.words import number, percent, rate
 
 RANGES = ("load", "steal_share", "others_share", "taken")
@@ -31,22 +31,29 @@ def page(rows: Sequence[Mapping[str, Any]]) -> Page:
     results = sort(rows)
     others = [Row(row) for row in rows if row.get("suite") not in ("train", "infer")]
     doubts = dict.fromkeys(f"{row.text('suite')}: {row.doubts}" for row in others if row.doubts)
+    figure, guessed = predictions(results.predictions)
     return Page(
         kind="dlrm bench",
         title=_title(results),
         about=_about(rows),
         verdict=_headline(results),
         notices=[f"Doubtful: {'; '.join(doubts)}."] if doubts else [],
-        sections=[
-            Section("How near to the limits", rooflines(results)),
-            Section("Where the time goes", operators(results)),
-            *machines(results),
-            Section("Operators alone", sweeps(results.cases)),
-            Section("What fewer bits cost", precision(results.variants)),
-            Section("How far off predictions are", predictions(results.predictions)),
-        ],
         template="bench.html",
-        more={"steps": results.steps, "rows": rows, "source": _source(results), **what_if(results)},
+        shown={
+            "results": results,
+            "roofs": rooflines(results),
+            "times": times(results),
+            "machines": machines(results),
+            "by_threads": by_threads,
+            "sweeps": sweeps(results.cases),
+            "precision": precision(results.variants),
+            "guesses": figure,
+            "guessed": guessed,
+            "provenance": {name: _values(rows, name) for name in PROVENANCE if name != "command"},
+            "commands": list(dict.fromkeys(str(r["command"]) for r in rows if r.get("command"))),
+            "most": MOST,
+            **what_if(results),
+        },
         scripts=("page.js", "bench.js"),
     )
 
@@ -98,20 +105,6 @@ def _headline(results: Results) -> str:
         ]
         return f"This machine {', '.join(does)}."
     return "Nothing of these rows can be drawn."
-
-
-def _source(results: Results) -> list[Any]:
-    """Return what rows say of themselves, and which are not drawn."""
-    rows, out = results.rows, results.left_out
-    values = {name: _values(rows, name) for name in PROVENANCE if name != "command"}
-    listed = [[name.replace("_", " "), text] for name, text in values.items() if text]
-    commands = list(dict.fromkeys(str(row["command"]) for row in rows if row.get("command")))
-    parts: list[Any] = [Table(["Of the rows", ""], listed)]
-    if commands:
-        parts.append(Lines(f"{len(commands)} commands", commands, len(commands) <= MOST))
-    if out:
-        parts.append(Lines(f"{len(out)} rows are not drawn", out))
-    return parts
 
 
 def _values(rows: Sequence[Mapping[str, Any]], name: str) -> str:

@@ -20,9 +20,7 @@ from dlrm.reporting.charts.drawing import (
     logarithmic,
     size,
 )
-from dlrm.reporting.page import Section, Table
-from dlrm.reporting.words import UNKNOWN, compact, number, rate
-from dlrm.terminal import human_bytes
+from dlrm.reporting.words import compact, rate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,47 +65,29 @@ class Dot(NamedTuple):
     """Whether it has a number; the others are only there."""
 
 
-def machines(results: Results) -> list[Section]:
-    """Return a section for each machine, with the tables of the models that ran on it."""
-    sections = []
+def machines(results: Results) -> list[dict[str, Any]]:
+    """Return what is shown of each machine, with the tables of the models that ran on it."""
+    shown = []
     for at, host in enumerate(results.hosts.values()):
         models = _models([step for step in results.steps if step.machine == host.machine])
-        parts: list[Any] = [_tables(host), [_gather(host, models, f"gather-{at}")]]
-        if models:
-            parts.append(_embeddings(host, models))
-        sections.append(Section(f"Machine: {host.facts.cpu}", parts))
-    return sections
+        caches = [
+            f"L{cache.level} {binary(cache.size_bytes)}"
+            + (f" × {cache.instances}" if cache.instances != 1 else "")
+            for cache in host.facts.caches
+        ]
+        shown.append(
+            {
+                "host": host,
+                "caches": ", ".join(caches),
+                "gather": _gather(host, models, f"gather-{at}"),
+                "tables": _embeddings(host, models),
+            }
+        )
+    return shown
 
 
-def _tables(host: Host) -> list[Table]:
-    """Return what a machine is, and what it can do."""
-    facts, can = host.facts, host.ceilings
-    caches = [
-        f"L{cache.level} {binary(cache.size_bytes)}"
-        + (f" × {cache.instances}" if cache.instances != 1 else "")
-        for cache in facts.caches
-    ]
-    virtual = {None: UNKNOWN, True: "yes", False: "no"}[facts.virtual]
-    is_it = [
-        ["Cores", number(facts.cores)],
-        ["Virtual", virtual],
-        ["Memory", human_bytes(facts.memory_bytes) if facts.memory_bytes else UNKNOWN],
-        ["Caches", ", ".join(caches) or UNKNOWN],
-        ["Instructions", ", ".join(facts.instructions) or UNKNOWN],
-        ["Hardware counters", ", ".join(facts.counters) or "unavailable"],
-        ["Fingerprint", host.machine],
-    ]
-    products = {f"Products in {kind}": rates for kind, rates in can.flops.items()}
-    does = [
-        ["Copy, read and written", _by_threads(can.copy, 1e9, "GB/s")],
-        *([what, _by_threads(rates, 1e9, "GFLOP/s")] for what, rates in products.items()),
-        ["64-byte rows at random", _by_threads(can.gather_by_threads, 1e6, "million/s")],
-        ["Smallest call", f"{1e6 * can.call_s:.2g} µs"],
-    ]
-    return [Table(["What it is", ""], is_it), Table(["What it can do", ""], does)]
-
-
-def _by_threads(rates: Mapping[int, float], unit: float, name: str) -> str:
+def by_threads(rates: Mapping[int, float], unit: float, name: str) -> str:
+    """Return the rate with most threads, and those with fewer."""
     if not rates:
         return "unavailable"
     *fewer, most = sorted(rates)
@@ -193,21 +173,21 @@ def _caches(ax: "Axes", caches: Sequence[tuple[str, int]]) -> None:
         )  # fmt: skip
 
 
-def _embeddings(host: Host, models: Models) -> Table:
-    """Return the tables of the models, as far as one knows them from the curve."""
+def _embeddings(host: Host, models: Models) -> list[tuple[str, str, float, float, float, str]]:
+    """Return the tables of the models, the largest first, as the curve has them.
+
+    Of each its name, model, bytes, bytes of a row, seconds a row, and the cache that holds it.
+    """
     rows = []
     for arch, tables in models.items():
         for name, bytes_, wide in sorted(tables, key=lambda table: -table[1]):
             fits = next((text for text, room in host.caches if bytes_ <= room), "memory")
-            known = host.ceilings.gather
-            row_s = f"{1e9 * host.ceilings.row_s(bytes_, wide):.3g}" if known else UNKNOWN
-            rows.append([name, arch, human_bytes(bytes_), f"{wide:.0f} B", row_s, fits])
-    heads = ["Table", "Model", "Size", "Row", "ns a row", "Fits into"]
-    caption, summary = "Each alone, as the curve has it", f"{len(rows)} tables on the curve"
-    return Table(heads, rows, heads[2:5], caption, summary)
+            row_s = host.ceilings.row_s(bytes_, wide) if host.ceilings.gather else math.nan
+            rows.append((name, arch, bytes_, wide, row_s, fits))
+    return rows
 
 
-def rooflines(results: Results) -> list[list[Figure]]:
+def rooflines(results: Results) -> list[Figure]:
     """Return a figure for each suite and machine, with every operator that does arithmetic."""
     figures, first = [], results.headlines
     for at, machine in enumerate(results.machines):
@@ -241,7 +221,7 @@ def rooflines(results: Results) -> list[list[Figure]]:
             for suite, those in dots.items()
             if those
         ]
-    return [figures] if figures else []
+    return figures
 
 
 def _roofs(host: Host) -> list[Roof]:
@@ -292,12 +272,12 @@ def roofline(name: str, title: str, roofs: Sequence[Roof], all_dots: Sequence[Do
     ridge = [flat / min(slopes)] if flat < math.inf and slopes else []
     left = min(dot.intensity for dot in dots) / 3
     right = max([*ridge, *(dot.intensity for dot in dots)]) * 4
-    speeds = [dot.speed for dot in dots]
     with drawing(name, title, TALL, grid="both") as (figure, ax):
         logarithmic(ax.xaxis, count)
         logarithmic(ax.yaxis, count)
         ax.set_xlim(left, right)
-        ax.set_ylim(min(speeds) / 5, max([*speeds, *([flat] if flat < math.inf else [])]) * 6)
+        speeds = [dot.speed for dot in dots] + ([flat] if flat < math.inf else [])
+        ax.set_ylim(min(speeds) / 5, max(speeds) * 6)
         for roof in roofs:
             # A roof of memory ends where arithmetic limits, and the other way round
             xs = (
@@ -311,7 +291,7 @@ def roofline(name: str, title: str, roofs: Sequence[Roof], all_dots: Sequence[Do
                 ys = [roof.rate * (x if roof.memory else 1) for x in xs]
                 ax.plot(xs, ys, color=COLOR[color], lw=1.3, ls=line_style(roof.dashes))
         for dot in sorted(dots, key=lambda dot: dot.named):
-            style = {"ms": 7, "alpha": 1} if dot.named else {"ms": 4, "alpha": 0.5}
+            style: dict[str, Any] = {"ms": 7} if dot.named else {"ms": 4, "alpha": 0.5}
             ax.plot(
                 [dot.intensity], [dot.speed], "o", color=COLOR[role(dot.operator)], mew=0, **style
             )

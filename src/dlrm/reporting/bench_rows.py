@@ -11,7 +11,7 @@ from dlrm.planning.ceilings import Ceilings
 from dlrm.planning.facts import Facts
 from dlrm.planning.what_if import NAMED
 from dlrm.reporting.charts.curves import LARGEST
-from dlrm.reporting.words import measure
+from dlrm.reporting.words import UNKNOWN, interval, measure, number
 
 OF_STEPS = ("arch", "batch_size", "step_ms", "verdict", "operators")
 NEEDED = {
@@ -53,6 +53,27 @@ class Row:
         held = self.values.get(name)
         known = {str(key): measure(v) for key, v in held.items()} if isinstance(held, dict) else {}
         return {key: value for key, value in known.items() if math.isfinite(value)}
+
+    def chosen(self, name: str) -> str:
+        """Return what a setting was, in words."""
+        value = self.values.get(name)
+        if isinstance(value, list):
+            return "-".join(map(str, value))
+        return number(value) if isinstance(value, int) else self.text(name) or UNKNOWN
+
+    def between(self, name: str) -> str:
+        """Return between what a number lies."""
+        return interval(self.values, name) or UNKNOWN
+
+    def count(self, name: str) -> int:
+        """Return how long a list is."""
+        value = self.values.get(name)
+        return len(value) if isinstance(value, list) else 0
+
+    @property
+    def error(self) -> str:
+        """Why nothing was measured; nothing where it was."""
+        return self.text("error")
 
     @property
     def machine(self) -> str:
@@ -191,17 +212,19 @@ def sort(rows: Sequence[Mapping[str, Any]]) -> Results:
     """Return rows by their suite."""
     drawn: dict[str, list[Mapping[str, Any]]] = {name: [] for name in NEEDED}
     left_out = []
-    for number, values in enumerate(rows, start=1):
+    for place, values in enumerate(rows, start=1):
         suite = str(values.get("suite", ""))
         if why := next(_refusals(suite, values), None):
-            left_out.append(f"row {number} ({suite or 'no suite'}): {why}")
+            left_out.append(f"row {place} ({suite or 'no suite'}): {why}")
         else:
             drawn[suite].append(values)
     hosts = {host.machine: host for host in map(Host.of, drawn["machine"])}
     steps = [Step(values) for suite in ("train", "infer") for values in drawn[suite]]
     steps.sort(key=lambda s: (s.text("suite") != "train", s.setting, s["batch_size"]))
-    others = ([Row(values) for values in drawn[name]] for name in ("ops", "numerics", "prediction"))
-    return Results(rows, hosts, steps, *others, left_out)
+    cases, variants, predictions = (
+        [Row(values) for values in drawn[name]] for name in ("ops", "numerics", "prediction")
+    )
+    return Results(rows, hosts, steps, cases, variants, predictions, left_out)
 
 
 def _refusals(suite: str, values: Mapping[str, Any]) -> Iterator[str]:

@@ -8,8 +8,7 @@ from dlrm.planning.what_if import CACHED, powers
 from dlrm.reporting.bench_rows import Results, Row, Step, binary
 from dlrm.reporting.charts.bars import Piece, shares_of, stacks
 from dlrm.reporting.charts.drawing import Figure, Key
-from dlrm.reporting.page import Cell, Table
-from dlrm.reporting.words import UNKNOWN, measure, number, percent
+from dlrm.reporting.words import measure, percent
 
 ROLES = {
     "lookup": "train",
@@ -38,8 +37,8 @@ def role(name: str) -> str:
     return known or SPARE[sum(map(ord, name)) % len(SPARE)]
 
 
-def operators(results: Results) -> list[Any]:
-    """Return where the time of steps goes."""
+def times(results: Results) -> list[Figure]:
+    """Return where the time of steps goes; nothing without any."""
     if not results.steps:
         return []
     bars = [
@@ -50,13 +49,8 @@ def operators(results: Results) -> list[Any]:
     shares = shares_of("shares", "Share of the step", drawn)
     shares.note = "Like Figure 6 of the paper; shares below 7% are in the tables."
     shares.legend = _legend(results.steps)
-    by_batch = [
-        _by_batch(f"batches-{at}", group)
-        for at, group in enumerate(results.groups)
-        if len(group) > 1
-    ]
-    tables = (_table(step, shown=at == 0) for at, step in enumerate(results.headlines_first))
-    return [[shares, *by_batch], *tables]
+    groups = enumerate(results.groups)
+    return [shares, *(_by_batch(f"batches-{at}", group) for at, group in groups if len(group) > 1)]
 
 
 def _legend(steps: Sequence[Step]) -> list[Key]:
@@ -85,45 +79,6 @@ def passes(step: Step) -> list[Piece]:
         pieces.append(Piece(scale * (operator["ms"] - backward), color))
         pieces.append(Piece(scale * backward, color, light=True))
     return [piece for piece in pieces if piece.value > 0]
-
-
-def _table(step: Step, *, shown: bool) -> Table:
-    """Return every figure of the operators of a step."""
-
-    def known(value: float, decimals: int) -> str:
-        return number(value, decimals) if value else UNKNOWN
-
-    heads = [
-        "Operator", "Forward", "Backward", "ms", "Share", "MFLOP", "MB", "Lines", "GFLOP/s", "GB/s",
-        "Of roofline", "Bound by", "Model",
-    ]  # fmt: skip
-    rows: list[list[str | Cell]] = [
-        [
-            operator.text("name"),
-            known(operator["forward_ms"], 3),
-            known(operator["backward_ms"], 3),
-            number(operator["ms"], 3),
-            percent(operator["share"]),
-            known(operator["flops"] / 1e6, 1),
-            known(operator["bytes"] / 1e6, 2),
-            known(operator["lines"] / 1e3, 1),
-            known(operator["gflops_per_s"], 1),
-            known(operator["gb_per_s"], 1),
-            percent(operator["roofline_share"] or math.nan),
-            operator.text("bound"),
-            number(operator["predicted_ms"], 3),
-        ]
-        for operator in step.each("operators")
-    ]
-    whole, share = Cell(number(step["step_ms"], 3), strong=True), percent(step["roofline_share"])
-    model = number(step["predicted_ms"], 3)
-    rows.append(["step", "", "", whole, "", "", "", "", "", "", share, "", model])
-    caption = (
-        "Times in ms; FLOP, bytes and cache lines (in thousands) are what has to be done. "
-        f"Model: what the cost model says, off by {percent(step['model_error'])} in the median."
-    )
-    numbers = [head for head in heads if head not in ("Operator", "Bound by")]
-    return Table(heads, rows, numbers, caption, step.label, shown)
 
 
 def what_if(results: Results) -> dict[str, Any]:

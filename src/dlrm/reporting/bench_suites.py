@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import groupby
-from math import isfinite, nan
-from typing import Any
+from math import isfinite
 
 import numpy as np
 
@@ -22,9 +21,7 @@ from dlrm.reporting.charts.drawing import (
     logarithmic,
     ticks,
 )
-from dlrm.reporting.page import Cell, Table
-from dlrm.reporting.words import UNKNOWN, compact, measure, number, percent
-from dlrm.terminal import human_bytes
+from dlrm.reporting.words import compact, measure, percent
 
 SETTINGS = (
     "batch", "tables", "rows", "dim", "pooling", "ids", "precision", "storage", "optim", "widths",
@@ -42,53 +39,18 @@ KINDS = {
 """Colours of kinds of variants, and what they are called."""
 
 
-def sweeps(cases: Sequence[Row]) -> list[Table]:
-    """Return a table for each operator, of the settings that were tried."""
+def sweeps(cases: Sequence[Row]) -> list[tuple[str, list[Row], list[str], str]]:
+    """Return each operator, its cases, which settings vary, and what the others are."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for case in cases:
         groups.setdefault((case.text("operator"), case.machine), []).append(case)
-    return [
-        _sweep(name, group, shown=at == 0) for at, ((name, _), group) in enumerate(groups.items())
-    ]
-
-
-def _sweep(name: str, cases: Sequence[Row], *, shown: bool) -> Table:
-    def text(case: Row, key: str) -> str:
-        value = case.values.get(key)
-        if isinstance(value, list):
-            return "-".join(map(str, value))
-        return number(value) if isinstance(value, int) else case.text(key) or UNKNOWN
-
-    known = [key for key in SETTINGS if any(case.values.get(key) is not None for case in cases)]
-    varying = [key for key in known if len({str(case.values.get(key)) for case in cases}) > 1]
-    same = [f"{key} {text(cases[0], key)}" for key in known if key not in varying]
-    figures = [
-        "ms", "95% interval", "p95", "Warm ms", "MFLOP", "MB", "GFLOP/s", "GB/s", "Of roofline",
-        "Bound by",
-    ]  # fmt: skip
-    rows: list[list[str | Cell]] = []
-    for case in cases:
-        low, high = case["ms_low"], case["ms_high"]
-        row: list[str | Cell] = [
-            number(case["ms"]),
-            f"{number(low)} to {number(high)}" if isfinite(low + high) else UNKNOWN,
-            number(case["p95_ms"]),
-            number(case["warm_ms"]),
-            number(case["flops"] / 1e6 or nan, 2),
-            number(case["bytes"] / 1e6, 2),
-            number(case["gflops_per_s"] or nan, 1),
-            number(case["gb_per_s"], 1),
-            percent(case["roofline_share"]),
-            case.text("bound"),
-        ]
-        if error := case.text("error"):
-            row = [Cell(f"failed: {error}", span=len(figures))]
-        rows.append([*(text(case, key) for key in varying), *row])
-    failed = sum(bool(case.text("error")) for case in cases)
-    summary = f"{name}: {len(cases)} setting{'s' if len(cases) > 1 else ''}"
-    summary += f", {failed} of them failed" if failed else ""
-    heads = [*(key.capitalize() for key in varying), *figures]
-    return Table(heads, rows, heads[:-1], ", ".join(same), summary, shown, named=None)
+    swept = []
+    for (name, _), group in groups.items():
+        known = [key for key in SETTINGS if any(case.text(key) for case in group)]
+        varying = [key for key in known if len({case.text(key) for case in group}) > 1]
+        same = [f"{key} {group[0].chosen(key)}" for key in known if key not in varying]
+        swept.append((name, group, varying, ", ".join(same)))
+    return swept
 
 
 def smallest(variants: Sequence[Row]) -> str:
@@ -108,17 +70,14 @@ def smallest(variants: Sequence[Row]) -> str:
     return f"{name} is the smallest that is neutral: {between} AUC."
 
 
-def precision(variants: Sequence[Row]) -> list[Any]:
+def precision(variants: Sequence[Row]) -> list[tuple[Figure, list[Row]]]:
     """Return what fewer bits cost and bring, for each data set and recipe."""
 
     def place(row: Row) -> tuple[str, ...]:
         return row.machine, row.text("data"), row.text("recipe")
 
-    parts: list[Any] = []
-    for at, (_, group) in enumerate(groupby(sorted(variants, key=place), key=place)):
-        alike = list(group)
-        parts += [[_bits(f"precision-{at}", alike)], _variants(alike)]
-    return parts
+    groups = [list(group) for _, group in groupby(sorted(variants, key=place), key=place)]
+    return [(_bits(f"precision-{at}", group), group) for at, group in enumerate(groups)]
 
 
 def _bits(name: str, variants: Sequence[Row]) -> Figure:
@@ -188,45 +147,6 @@ def _bits(name: str, variants: Sequence[Row]) -> Figure:
     return figure
 
 
-def _variants(variants: Sequence[Row]) -> Table:
-    def signed(value: float) -> str:
-        return f"{value:+.5f}" if isfinite(value) else UNKNOWN
-
-    heads = [
-        "Variant", "AUC", "Change of AUC", "NE", "Log loss", "Calibration", "Bytes a sample",
-        "Tables", "Samples/s", "Speed", "Verdict",
-    ]  # fmt: skip
-    rows: list[list[str | Cell]] = []
-    for variant in variants:
-        name = Cell(variant.text("variant"), variant.text("kind"))
-        if error := variant.text("error"):
-            rows.append([name, Cell(f"failed: {error}", span=len(heads) - 1)])
-            continue
-        low, high = variant["auc_change_low"], variant["auc_change_high"]
-        between = f"{low:+.5f} to {high:+.5f}" if isfinite(low + high) else ""
-        tables, speed = variant["tables_bytes"], variant["speedup"]
-        rows.append(
-            [
-                name,
-                number(variant["auc_mean"]),
-                Cell(signed(variant["auc_change"]), between),
-                *(
-                    signed(variant[f"{metric}_change"])
-                    for metric in ("normalized_entropy", "log_loss", "calibration")
-                ),
-                number(variant["bytes_per_sample"], 0),
-                human_bytes(tables) if isfinite(tables) else UNKNOWN,
-                number(variant["samples_per_s"], 0),
-                f"{speed:.2f}×" if isfinite(speed) else UNKNOWN,
-                variant.text("verdict"),
-            ]
-        )
-    seeds = variants[0].values.get("seeds")
-    count = len(seeds) if isinstance(seeds, list) else 0
-    caption = f"Changes from the reference, with 95% intervals over {count} seeds"
-    return Table(heads, rows, heads[1:-1], caption)
-
-
 def accuracy(rows: Sequence[Row]) -> str:
     """Return how far off the cost model is, in a sentence; nothing where no row says it."""
     step = _summary(rows[-1]).get("step") if rows else None
@@ -236,20 +156,25 @@ def accuracy(rows: Sequence[Row]) -> str:
     return f"The cost model is {off} off in the median, on {step.text('steps')} steps."
 
 
-def predictions(rows: Sequence[Row]) -> list[Any]:
-    """Return what the newest row of the suite `prediction` says; nothing where it is damaged."""
+def predictions(rows: Sequence[Row]) -> tuple[Figure | None, list[tuple[Key, Row]]]:
+    """Return predicted beside measured steps of the newest row of the suite `prediction`.
+
+    With each kind of steps and its errors; nothing where the row is damaged.
+    """
     if not rows:
-        return []
+        return None, []
     newest, summary = rows[-1], _summary(rows[-1])
     colors = dict(zip(summary, ("model", "train", "test"), strict=False))
     steps = [step for step in newest.each("steps") if step.text("what") in colors]
     guesses = [(step["predicted_ms"], step["ms"], colors[step.text("what")]) for step in steps]
     guesses = [g for g in guesses if isfinite(g[0] * g[1]) and g[0] > 0 and g[1] > 0]
     if not guesses:
-        return []
+        return None, []
     goal = measure(newest.values.get("goal"), 0.15)
     words = {"step": "steps of other models", "precision": "what-if: the other precision"}
-    names = {what: words.get(what, f"what-if: {what}") for what in summary}
+    keys = [
+        Key(words.get(what, f"what-if: {what}"), color, "dot") for what, color in colors.items()
+    ]
     ends = [end for *both, _ in guesses for end in both]
     line = np.array([min(ends) / 1.5, max(ends) * 1.5])
     title = "Predicted beside measured"
@@ -265,17 +190,12 @@ def predictions(rows: Sequence[Row]) -> list[Any]:
         ax.set_xlim(*line)
         ax.set_ylim(*line)
         labels(ax, "measured, ms", "predicted, ms")
-    figure.legend = [Key(names[what], color, "dot") for what, color in colors.items()]
+    figure.legend = keys
     figure.note = (
         "Each dot is a step of a random model that the cost model was not fitted to; the band is "
         f"±{percent(goal)}. What-if starts from the measured step."
     )
-    heads = ("What", "Steps", "Median error", "Nine of ten below")
-    listed = [
-        [names[what], row.text("steps"), percent(row["median"]), percent(row["ninth"])]
-        for what, row in summary.items()
-    ]
-    return [[figure], Table(heads, listed, heads[1:])]
+    return figure, list(zip(keys, summary.values(), strict=False))
 
 
 def _summary(row: Row) -> dict[str, Row]:

@@ -2,9 +2,8 @@
 
 from dlrm.metrics import HIGHER_IS_BETTER
 from dlrm.reporting.charts.drawing import COLOR, Figure, Key, drawing, labels, level, name_rows
-from dlrm.reporting.page import Page, Section, Table
-from dlrm.reporting.words import LINEAR, METRICS, UNKNOWN, duration, in_sentence, number
-from dlrm.schema import Task
+from dlrm.reporting.page import Page
+from dlrm.reporting.words import LINEAR, METRICS, UNKNOWN, in_sentence, number
 from dlrm.training.comparison import TREES, Candidate, Comparison
 from dlrm.training.significance import LEVEL
 
@@ -13,11 +12,6 @@ PLAIN = ("lr", TREES)
 
 SHOWN = {"classification": ("auc", "log_loss"), "regression": ("rmse", "mae")}
 """Task -> the metrics that models are shown by."""
-
-
-def task_of(compared: Comparison) -> Task:
-    """Return what the labels are."""
-    return "regression" if compared.best.values("rmse") else "classification"
 
 
 def beside(compared: Comparison, candidate: Candidate) -> tuple[str, str]:
@@ -71,7 +65,7 @@ def _worth(compared: Comparison, name: str) -> str:
     deep = next((candidate for candidate in known if candidate.name not in PLAIN), None)
     if plain is None or deep is None or (chance := compared.chance(plain, deep)) is None:
         return ""
-    rival = {"lr": LINEAR[task_of(compared)], TREES: "gradient-boosted trees"}[plain.name]
+    rival = {"lr": LINEAR[compared.task], TREES: "gradient-boosted trees"}[plain.name]
     gain = (deep.mean(metric) or 0) - (plain.mean(metric) or 0)
     gain = gain if metric in HIGHER_IS_BETTER else -gain
     if chance >= LEVEL:
@@ -84,16 +78,22 @@ def _worth(compared: Comparison, name: str) -> str:
 def page(compared: Comparison, title: str) -> Page:
     """Return the page of a comparison."""
     seeds = max(len(candidate.seeds) for candidate in compared.candidates)
-    figures = [_chart(compared, name) for name in SHOWN[task_of(compared)]]
+    task = compared.task
+    charts = (_chart(compared, name) for name in SHOWN[task])
     return Page(
         kind="dlrm comparison",
         title=title,
         about=f"{compared.data} · {compared.split} rows · {seeds} seed{'s' if seeds > 1 else ''}",
         verdict=conclusion(compared),
-        sections=[
-            Section("Beside each other", [[figure for figure in figures if figure]]),
-            Section("In numbers", [_numbers(compared), _runs(compared)]),
-        ],
+        template="comparison.html",
+        shown={
+            "compared": compared,
+            "charts": [figure for figure in charts if figure],
+            "metrics": [*SHOWN[task], "bias" if task == "regression" else "calibration"],
+            "level": LEVEL,
+            "mean_of": mean_of,
+            "beside": beside,
+        },
     )
 
 
@@ -122,44 +122,3 @@ def _chart(compared: Comparison, metric: str) -> Figure | None:
     if optimum is not None:
         figure.legend.append(Key(f"best possible {number(optimum)}", "optimum", dashes="5 2.5"))
     return figure
-
-
-def _numbers(compared: Comparison) -> Table:
-    shown = SHOWN[task_of(compared)]
-    heads = ["Model", "Parameters", "Rate", *(METRICS[name] for name in shown)]
-    heads += ["Beside the best", "p", "Training"]
-    rows = []
-    for candidate in compared.candidates:
-        times = [seed.elapsed_s for seed in candidate.seeds if seed.elapsed_s is not None]
-        rows.append(
-            [
-                candidate.name,
-                UNKNOWN if candidate.parameters is None else f"{candidate.parameters:,}",
-                UNKNOWN if candidate.lr is None else f"{candidate.lr:g}",
-                *(mean_of(candidate, name) for name in shown),
-                *beside(compared, candidate),
-                duration(sum(times) / len(times)) if times else UNKNOWN,
-            ]
-        )
-    caption = (
-        "Mean ± standard deviation over the seeds. p: how often seeds alone make as much of a "
-        f"difference from the best; below {LEVEL} it is real"
-    )
-    return Table(heads, rows, heads[1:], caption)
-
-
-def _runs(compared: Comparison) -> Table:
-    task = task_of(compared)
-    names = [*SHOWN[task], "bias" if task == "regression" else "calibration"]
-    rows = [
-        [
-            candidate.name,
-            str(seed.seed),
-            *(number(seed.metrics.get(name)) for name in names),
-            seed.run or UNKNOWN,
-        ]
-        for candidate in compared.candidates
-        for seed in candidate.seeds
-    ]
-    heads = ["Model", "Seed", *(METRICS[name] for name in names), "Run"]
-    return Table(heads, rows, heads[1:5], summary=f"{len(rows)} runs")

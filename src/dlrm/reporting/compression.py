@@ -11,8 +11,8 @@ from dlrm.reporting.charts.drawing import (
     size,
     ticks,
 )
-from dlrm.reporting.page import Lines, Page, Section, Table
-from dlrm.reporting.words import UNKNOWN, in_sentence, number
+from dlrm.reporting.page import Page
+from dlrm.reporting.words import in_sentence
 from dlrm.terminal import human_bytes
 from dlrm.training.compression import METHODS, TOLERANCE, Candidate, Sweep
 
@@ -41,18 +41,18 @@ def conclusion(sweep: Sweep) -> str:
 
 def page(sweep: Sweep, title: str, about: str) -> Page:
     """Return the page of a sweep; `about` says in a line on what it was measured."""
-    skipped = [f"{name}: {why}" for name, why in sweep.skipped.items()]
     return Page(
         kind="dlrm compression",
         title=title,
         about=about,
         verdict=conclusion(sweep),
-        sections=[
-            Section(f"Memory against {in_sentence(sweep.metric)}", [[_chart(sweep)]]),
-            Section(
-                "In numbers", [_numbers(sweep), *([Lines("Not tried", skipped)] if skipped else [])]
-            ),
-        ],
+        template="compression.html",
+        shown={
+            "sweep": sweep,
+            "metric": in_sentence(sweep.metric),
+            "chart": _chart(sweep),
+            "skipped": [f"{name}: {why}" for name, why in sweep.skipped.items()],
+        },
     )
 
 
@@ -86,26 +86,3 @@ def _chart(sweep: Sweep) -> Figure:
 
 def _role(candidate: Candidate) -> str:
     return ROLES.get(candidate.method, "model") if candidate.run else "model"
-
-
-def _numbers(sweep: Sweep) -> Table:
-    clicks = sweep.metric == "log_loss"
-    heads = ["Tables", "Size", "Times smaller"]
-    heads += ["AUC", "Change", "Log loss", "Change"] if clicks else ["RMSE", "Change"]
-    rows = [
-        [
-            candidate.name,
-            human_bytes(candidate.size_bytes),
-            f"{candidate.ratio:.2f}",
-            *((number(candidate.auc), _change(candidate.auc_change)) if clicks else ()),
-            number(sweep.error(candidate)),
-            _change(sweep.change(candidate)),
-        ]
-        for candidate in sweep.candidates
-    ]
-    caption = "Times smaller: than plain float32 tables. Changes: from the run"
-    return Table(heads, rows, heads[1:], caption)
-
-
-def _change(change: float | None) -> str:
-    return UNKNOWN if change is None else f"{change:+.5f}"

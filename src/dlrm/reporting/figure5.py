@@ -8,8 +8,8 @@ from statistics import fmean
 from dlrm.reporting.charts.curves import Line, curves, line
 from dlrm.reporting.charts.drawing import Figure
 from dlrm.reporting.comparison import mean_of
-from dlrm.reporting.page import Page, Section, Table
-from dlrm.reporting.words import METRICS, number
+from dlrm.reporting.page import Page
+from dlrm.reporting.words import number
 from dlrm.run import Run
 from dlrm.training.comparison import Candidate, Comparison
 from dlrm.training.significance import LEVEL
@@ -17,7 +17,6 @@ from dlrm.training.significance import LEVEL
 OPTIMIZERS = {"sgd": "SGD", "adagrad": "Adagrad"}
 NAMES = {"dlrm": "DLRM", "dcn": "DCN"}
 ROLES = {"dlrm": "model", "dcn": "train"}
-SHOWN = ("accuracy", "auc", "log_loss")
 
 
 def conclusion(comparisons: Mapping[str, Comparison]) -> str:
@@ -50,13 +49,17 @@ def page(comparisons: Mapping[str, Comparison], title: str) -> Page:
         window=f"{title}: DLRM against DCN",
         about=f"{first.data} · {seeds} seed{'s' if seeds > 1 else ''} · after arXiv 1906.00091",
         verdict=conclusion(comparisons),
-        sections=[
-            Section(
-                "Accuracy over one epoch",
-                [[_chart(name, compared) for name, compared in comparisons.items()]],
-            ),
-            Section("In numbers", [_numbers(comparisons, first.split)]),
-        ],
+        template="figure5.html",
+        shown={
+            "charts": [_chart(name, compared) for name, compared in comparisons.items()],
+            "candidates": [
+                (f"{NAMES[name]}, {OPTIMIZERS[optimizer]}", compared.of(name))
+                for optimizer, compared in comparisons.items()
+                for name in NAMES
+            ],
+            "split": first.split,
+            "mean_of": mean_of,
+        },
     )
 
 
@@ -78,19 +81,3 @@ def _curve(candidate: Candidate, split: str) -> Line:
     points = [(float(step), fmean(values)) for step, values in sorted(at.items())]
     name, dashes = candidate.name, "4 1.5" if split == "train" else ""
     return line(f"{NAMES[name]}, {split}", ROLES[name], points, dashes=dashes)
-
-
-def _numbers(comparisons: Mapping[str, Comparison], split: str) -> Table:
-    rows = [
-        [
-            f"{shown}, {OPTIMIZERS[optimizer]}",
-            f"{candidate.lr:g}",
-            f"{candidate.parameters:,}",
-            *(mean_of(candidate, metric) for metric in SHOWN),
-        ]
-        for optimizer, compared in comparisons.items()
-        for name, shown in NAMES.items()
-        for candidate in (compared.of(name),)
-    ]
-    heads = ["Model and optimizer", "Rate", "Parameters", *(METRICS[name] for name in SHOWN)]
-    return Table(heads, rows, heads[1:], f"On the {split} rows")

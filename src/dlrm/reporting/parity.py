@@ -2,9 +2,8 @@
 
 from dlrm.reporting.charts.curves import Window, curves, line, line_keys, scale
 from dlrm.reporting.charts.drawing import COLOR, Figure, Key, drawing, labels, level, logarithmic
-from dlrm.reporting.page import Page, Section, Table
+from dlrm.reporting.page import Page
 from dlrm.training.parity import Parity
-from dlrm.training.variant import Outcome
 
 FLOOR = 1e-10
 """Differences of none at all are drawn there, where a logarithm has a place for them."""
@@ -77,10 +76,8 @@ def page(parity: Parity) -> Page:
         window=f"{parity.recipe}: dlrm parity",
         about=about,
         verdict=conclusion(parity),
-        sections=[
-            Section("Step by step", [[_losses(parity), _differences(parity)]]),
-            Section("Every way to train", [_table(parity)]),
-        ],
+        template="parity.html",
+        shown={"parity": parity, "charts": [_losses(parity), _differences(parity)]},
     )
 
 
@@ -115,29 +112,3 @@ def _differences(parity: Parity) -> Figure:
     tolerance = Key(f"tolerance, {parity.tolerance:g}", "baseline", dashes="1.5 2")
     figure.note, figure.legend = ROUNDING, [*line_keys(lines), tolerance]
     return figure
-
-
-def _table(parity: Parity) -> Table:
-    heads = [
-        "Optimizer", "Engine", "Sharding", "Processes", "Largest difference", "At step",
-        "Last loss", "Verdict",
-    ]  # fmt: skip
-    rows = []
-    for name, losses in parity.alone.items():
-        rows.append([name, "", "", "1", "", "", f"{losses[-1]:.6f}", ""])
-        rows += [
-            _row(parity, outcome)
-            for outcome in parity.outcomes
-            if outcome.variant.optimizer == name
-        ]
-    return Table(heads, rows, heads[3:7], f"Beside one process, over {parity.steps} steps")
-
-
-def _row(parity: Parity, outcome: Outcome) -> list[str]:
-    variant = outcome.variant
-    names = [variant.optimizer, variant.engine, variant.sharding, str(variant.procs)]
-    if outcome.refused is not None:
-        return [*names, "", "", "", f"refused: {outcome.refused}"]
-    largest, step = parity.worst(outcome)
-    last = f"{outcome.losses[-1]:.6f}"
-    return [*names, f"{largest:.1e}", str(step), last, parity.verdict(outcome)]

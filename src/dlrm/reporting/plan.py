@@ -7,7 +7,7 @@ from dlrm.planning.planned import Planned
 from dlrm.planning.scaling import Simulated
 from dlrm.reporting.charts.bars import Piece, stacks
 from dlrm.reporting.charts.drawing import Figure, Key
-from dlrm.reporting.page import Page, Section, Table
+from dlrm.reporting.page import Page
 from dlrm.reporting.words import compact
 from dlrm.terminal import human_bytes
 
@@ -51,7 +51,8 @@ def conclusion(run: Planned) -> str:
 
 def page(run: Planned, name: str, simulated: Sequence[Simulated] = ()) -> Page:
     """Return the page of a plan on named data, and of the same run on more and more devices."""
-    model = run.config.model.name
+    model, plan = run.config.model.name, run.plan
+    sizes = [table.size_bytes for table in plan.tables] if plan else []
     return Page(
         kind="dlrm plan",
         title=f"{model} on {name}",
@@ -59,11 +60,13 @@ def page(run: Planned, name: str, simulated: Sequence[Simulated] = ()) -> Page:
         about=f"{run.kept.parameters:,} parameters in {len(run.kept.tables)} tables and around "
         "them",
         verdict=conclusion(run),
-        sections=[
-            Section("On each device", [_charts(run)]),
-            Section("On more devices", [figures] if (figures := _simulated(simulated)) else []),
-            Section("Tables", [_tables(run.plan)] if run.plan else []),
-        ],
+        template="plan.html",
+        shown={
+            "devices": _charts(run),
+            "scaling": _simulated(simulated),
+            "plan": plan,
+            "order": sorted(range(len(sizes)), key=lambda t: -sizes[t]),
+        },
     )
 
 
@@ -120,16 +123,3 @@ def stacked(plan: Plan, value: Callable[[Shard], float]) -> list[list[Piece]]:
         [Piece(part, ROLES[kind]) for kind in ROLES for part in pieces(device.get(kind, []))]
         for device in devices
     ]
-
-
-def _tables(plan: Plan) -> Table:
-    rows = []
-    for t in sorted(range(len(plan.tables)), key=lambda t: -plan.tables[t].size_bytes):
-        held, shards = plan.tables[t], plan.of(t)
-        where = str(shards[0].rank) if len(shards) == 1 else f"{len(shards)} devices"
-        size = human_bytes(held.size_bytes)
-        rows.append(
-            [held.name, f"{held.num_embeddings:,}", str(held.dim), size, plan.kinds[t], where]
-        )
-    heads = ["Table", "Rows", "Dim", "Memory", "Kind", "Devices"]
-    return Table(heads, rows, heads[1:4], "Largest first")

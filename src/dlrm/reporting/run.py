@@ -13,10 +13,10 @@ from dlrm.data.resolve import example_file
 from dlrm.errors import RunError
 from dlrm.metrics import NAMES
 from dlrm.reporting import run_scores, run_tables, run_training
-from dlrm.reporting.page import Page, Section, save
+from dlrm.reporting.page import Page, save
 from dlrm.reporting.record import Record, read, values
 from dlrm.reporting.verdict import baseline_name, gap, verdict
-from dlrm.reporting.words import METRICS, duration, in_sentence, interval, measure, number
+from dlrm.reporting.words import duration, in_sentence, interval, meaning, measure, number
 from dlrm.run import Run
 
 
@@ -54,20 +54,24 @@ def page(record: Record) -> Page:
         about=" · ".join(str(fact) for fact in facts if fact),
         verdict=verdict(record),
         notices=_notices(record),
-        sections=[
-            *_measured(record),
-            Section("Data", run_tables.data(record)),
-            Section("How it was made", run_tables.settings(record)),
-        ],
         template="run.html",
-        more={
-            "gauge": _gauge(record),
-            "headline": METRICS[record.headline],
-            "tiles": _tiles(record),
-            "command": [str(word) for word in environment.get("command") or ()],
+        shown={
+            "record": record,
             "run": str(record.path),
-            "split": record.split,
+            "command": [str(word) for word in environment.get("command") or ()],
             "score": _scoring(record.config, str(record.path)),
+            "gauge": _gauge(record),
+            "tiles": _tiles(record),
+            "training": run_training.figures(record),
+            "scores": run_scores.figures(record) if len(record.labels) == 1 else [],
+            "of_label": [
+                [*run_training.over_steps(one), *run_scores.figures(one)]
+                for one in record.by_label
+                if one.place
+            ],
+            "values": values,
+            "meaning": meaning,
+            **run_tables.tables(record),
         },
     )
 
@@ -85,27 +89,6 @@ def _scoring(config: dict[str, Any], run: str) -> list[str]:
     words = ["dlrm", "predict", run, str(file), "--out", "scores.parquet"]
     skips = config.get("prepare", {}).get("bad_rows") == "skip"
     return words + (["--bad-rows", "skip"] if skips else [])
-
-
-def _measured(record: Record) -> list[Section]:
-    """Return the sections about what was measured; of several labels one for each."""
-    members = Section(f"{len(record.members)} members", run_tables.members(record))
-    training = Section("Training", [run_training.figures(record)])
-    if len(record.labels) == 1:
-        title = "Predictions" if record.task == "regression" else "Scores"
-        scores = Section(title, [run_scores.figures(record)])
-        return [Section("Result", run_tables.result(record)), members, training, scores]
-    labels = [
-        Section(
-            f"Label {one.labels[0]}",
-            [
-                *run_tables.result(one),
-                [*run_training.over_steps(one), *run_scores.figures(one)],
-            ],
-        )
-        for one in record.by_label
-    ]
-    return [*labels, members, training]
 
 
 def _date(started: object) -> str:

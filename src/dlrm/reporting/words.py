@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping
 
+from dlrm.schema import Task
+
 METRICS = {
     "auc": "AUC",
     "log_loss": "Log loss",
@@ -37,13 +39,16 @@ MEANINGS = {
 }
 """What each metric says, in a few words."""
 
-LINEAR = {"classification": "logistic regression", "regression": "linear regression"}
+LINEAR: dict[Task, str] = {
+    "classification": "logistic regression",
+    "regression": "linear regression",
+}
 """Task -> what its linear model is called."""
 
 
-def meaning(name: str, *, regression: bool) -> str:
+def meaning(name: str, task: Task) -> str:
     """Return what a metric says, in a few words."""
-    if name == "calibration" and regression:
+    if name == "calibration" and task == "regression":
         return "mean prediction over mean label; 1 is right"
     return MEANINGS[name]
 
@@ -78,6 +83,11 @@ def number(value: object, decimals: int = 4) -> str:
     if abs(value) >= 1e9 or 0 < abs(value) < 0.5 * 10**-decimals:
         return f"{value:.3g}"
     return f"{value:,.{decimals}f}"
+
+
+def signed(value: float | None) -> str:
+    """Return a change with its sign, e.g. `-0.00008`."""
+    return UNKNOWN if value is None or math.isnan(value) else f"{value:+.5f}"
 
 
 def interval(metrics: Mapping[str, object], name: str) -> str:

@@ -212,7 +212,7 @@ def frontier(ax: "Axes", dots: Sequence[tuple[float, float, str]], best: Sequenc
     x, y = [x for x, _ in joined], [y for _, y in joined]
     ax.step(x, y, where="post", color=COLOR["muted"], lw=1.1)
     for (x, y, role), is_best in zip(dots, best, strict=True):
-        style = {"ms": 6, "alpha": 1} if is_best else {"ms": 4.5, "alpha": 0.6}
+        style: dict[str, Any] = {"ms": 6} if is_best else {"ms": 4.5, "alpha": 0.6}
         ax.plot([x], [y], "D" if role == "test" else "o", color=COLOR[role], mew=0, **style)
 
 
