@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dlrm.metrics.ordered import Ordered, check_lengths, ends, ordered
+from dlrm.metrics.ordered import Ordered, ends, ordered
 from dlrm.metrics.weights import Weights, checked, counting, with_weight
 
 
@@ -180,8 +180,7 @@ def user_auc(
         DatasetError: The arrays are not equally long, or a weight is negative or no number.
 
     """
-    check_lengths(scores, labels)
-    checked(len(labels), users=users)
+    checked(len(labels), scores=scores, users=users)
     known = users >= 0
     if (keep := counting(weights, len(labels))) is not None:
         known &= keep

@@ -1,12 +1,16 @@
 """Predictions against labels, bin by bin: scores of clicks, predicted numbers, and residuals."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlrm.metrics.ordered import ordered
-from dlrm.metrics.weights import Weights, with_weight
+from dlrm.metrics.weights import Weights, mean, with_weight
+
+Floats = NDArray[np.float64]
 
 BINS = 20
 
@@ -38,26 +42,32 @@ def calibration_bins(
     count in the means and in the size of a bin.
     """
     scores, labels, weights = with_weight(scores, labels, weights)
-    if len(scores) == 0:
-        return []
     rows = ordered(scores, labels, weights=weights)
-    starts = bin_starts(rows.scores, bins, rows.weights)
-    lows = rows.scores[starts]
-    samples = np.diff(starts, append=len(scores))
-    sizes = samples if rows.weights is None else np.add.reduceat(rows.weights, starts)
-    mean_scores = _sums(rows.scores.astype(np.float64), starts, rows.weights) / sizes
-    click_rates = _sums(rows.clicks.astype(np.float64), starts, rows.weights) / sizes
+    binned = _binned(rows.scores, rows.clicks, rows.weights, bins)
     return [
-        CalibrationBin(float(low), float(high), int(count), float(score), float(rate))
-        for low, high, count, score, rate in zip(
-            lows,
-            np.append(lows[1:], rows.scores[-1]),
-            samples,
-            mean_scores,
-            click_rates,
-            strict=True,
-        )
+        CalibrationBin(low, high, samples, score, rate)
+        for _, low, high, samples, score, rate in binned
     ]
+
+
+def _binned(
+    predictions: NDArray[np.floating],
+    labels: NDArray[np.number | np.bool_],
+    weights: Weights,
+    bins: int,
+) -> Iterator[tuple[slice, float, float, int, float, float]]:
+    """Yield each bin of rising predictions (S,): its rows, ends and size, and both means."""
+    if len(predictions) == 0:
+        return
+    starts = bin_starts(predictions, bins, weights)
+    for start, end in pairwise([*starts, len(predictions)]):
+        inside = slice(start, end)
+        within = None if weights is None else weights[inside]
+        low, high = (float(predictions[min(at, len(predictions) - 1)]) for at in (start, end))
+        score, label = (
+            mean(values[inside].astype(np.float64), within) for values in (predictions, labels)
+        )
+        yield inside, low, high, int(end - start), score, label
 
 
 def bin_starts(
@@ -146,29 +156,24 @@ def prediction_bins(
     There are at most `bins`: equal predictions are never parted.
     """
     predictions, labels, weights = with_weight(predictions, labels, weights)
-    if len(predictions) == 0:
-        return []
     order = np.lexsort((labels, predictions))
     p, y = predictions[order].astype(np.float64), labels[order].astype(np.float64)
-    w = np.ones(len(p)) if weights is None else weights[order].astype(np.float64)
-    starts = bin_starts(p, bins, None if weights is None else w)
-    lasts = np.append(starts[1:], len(p))
-    curve = []
-    for start, last in zip(starts, lasts, strict=True):
-        inside = slice(start, last)
-        low, high = _quantiles(y[inside], w[inside])
-        curve.append(
-            PredictionBin(
-                low=float(p[start]),
-                high=float(p[min(last, len(p) - 1)]),
-                samples=int(last - start),
-                mean_prediction=float(np.average(p[inside], weights=w[inside])),
-                mean_label=float(np.average(y[inside], weights=w[inside])),
-                label_low=low,
-                label_high=high,
-            )
+    w = None if weights is None else weights[order].astype(np.float64)
+    return [
+        PredictionBin(
+            low, high, samples, score, label, *_middle(y[rows], w if w is None else w[rows])
         )
-    return curve
+        for rows, low, high, samples, score, label in _binned(p, y, w, bins)
+    ]
+
+
+def _middle(labels: Floats, weights: Weights) -> tuple[float, float]:
+    """Return the ends of `MIDDLE` of labels (S,): the first that such a share does not exceed."""
+    order = np.argsort(labels, kind="stable")
+    behind = np.cumsum(np.ones(len(order)) if weights is None else weights[order])
+    places = np.searchsorted(behind, np.array(MIDDLE) * behind[-1])
+    low, high = labels[order][np.minimum(places, len(labels) - 1)]
+    return float(low), float(high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +200,3 @@ def residuals(
     edges = np.linspace(-reach, reach, bins + 1) if reach else np.linspace(-1.0, 1.0, bins + 1)
     counts = np.histogram(error, edges)[0]
     return Residuals(edges.tolist(), counts.tolist(), len(error) - int(counts.sum()))
-
-
-def _quantiles(labels: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the ends of `MIDDLE` of labels (S,): the first that such a share does not exceed."""
-    order = np.argsort(labels, kind="stable")
-    behind = np.cumsum(weights[order])
-    places = np.searchsorted(behind, np.array(MIDDLE) * behind[-1])
-    low, high = labels[order][np.minimum(places, len(labels) - 1)]
-    return float(low), float(high)

@@ -8,21 +8,16 @@ On simulated scores whose true metrics are known, the intervals of 400 samples c
 times of 100; that of ECE, which is biased, 90 to 97 times.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlrm.errors import DatasetError
 from dlrm.metrics.auc import user_auc
-from dlrm.metrics.resample import (
-    Blocks,
-    ClickRows,
-    Floats,
-    RegressionRows,
-    click_rows,
-    regression_rows,
-)
+from dlrm.metrics.resample import Blocks, Floats, rows_of
 from dlrm.metrics.values import NAMES, measure_for
 from dlrm.metrics.weights import Weights, checked, counting
 from dlrm.schema import Task
@@ -52,46 +47,40 @@ class Difference:
         return not self.low <= 0.0 <= self.high
 
 
-@dataclass(frozen=True, slots=True)
-class _Samples:
-    """The rows that count, without their predictions."""
+class _Measured(NamedTuple):
+    """The metrics of some predictions."""
 
-    labels: NDArray[np.number]
-    users: NDArray[np.integer] | None
-    weights: Weights
-    keep: NDArray[np.bool_] | None
-    """(S,) which of all rows count; None for all."""
-    task: Task
+    values: dict[str, float | None]
+    resampled: dict[str, Floats]
+    """By name (R,): on each resample; empty where there are no rows."""
+    luck: float
+    """The ECE that scores which are exactly right exceed once in 40 times."""
 
-    @classmethod
-    def of(
-        cls,
-        labels: NDArray[np.number],
-        users: NDArray[np.integer] | None,
-        weights: Weights,
-        task: Task,
-    ) -> "_Samples":
-        checked(len(labels), users=users, weights=weights)
-        if (keep := counting(weights, len(labels))) is not None:
-            labels = labels[keep]
-            users = None if users is None else users[keep]
-            weights = None if weights is None else weights[keep]
-        return cls(labels, users, weights, keep, task)
 
-    def values(self, logits: NDArray[np.floating]) -> dict[str, float | None]:
-        values = measure_for(self.task)(logits, self.labels, self.weights)
-        named: dict[str, float | None] = {name: getattr(values, name) for name in NAMES[self.task]}
-        if self.users is not None and self.task == "classification":
-            named["gauc"] = user_auc(logits, self.labels, self.users, self.weights).gauc
-        return named
-
-    def rows(self, logits: NDArray[np.floating]) -> ClickRows | RegressionRows:
-        if self.task == "regression":
-            return regression_rows(logits, self.labels, self.weights)
-        return click_rows(logits, self.labels, self.users, self.weights)
-
-    def blocks(self) -> Blocks:
-        return Blocks(len(self.labels), self.users)
+def _measured(
+    predictions: Sequence[NDArray[np.floating]],
+    labels: NDArray[np.number],
+    users: NDArray[np.integer] | None,
+    weights: Weights,
+    task: Task,
+) -> Iterator[_Measured]:
+    """Yield the metrics of several predictions of the same rows, each on the same resamples."""
+    checked(len(labels), users=users, weights=weights)
+    if (keep := counting(weights, len(labels))) is not None:
+        predictions, labels = [logits[keep] for logits in predictions], labels[keep]
+        users = None if users is None else users[keep]
+        weights = None if weights is None else weights[keep]
+    blocks = Blocks(len(labels), users)
+    for logits in predictions:
+        metrics = measure_for(task)(logits, labels, weights)
+        values = {name: getattr(metrics, name) for name in NAMES[task]}
+        if users is not None and task == "classification":
+            values["gauc"] = user_auc(logits, labels, users, weights).gauc
+        if not len(labels):
+            yield _Measured(values, {}, 0.0)
+            continue
+        rows = rows_of(task, logits, labels, users, weights)
+        yield _Measured(values, blocks.resampled(rows), rows.luck)
 
 
 def intervals(
@@ -107,24 +96,15 @@ def intervals(
         By name; None where the metric is undefined. Equal input gives equal intervals.
 
     """
-    samples = _Samples.of(labels, users, weights, task)
-    if samples.keep is not None:
-        logits = logits[samples.keep]
-    values = samples.values(logits)
-    if not len(samples.labels):
-        return dict.fromkeys(values)
-    rows = samples.rows(logits)
-    resampled = samples.blocks().resampled(rows)
-    result: dict[str, Interval | None] = {}
+    ((values, resampled, luck),) = _measured([logits], labels, users, weights, task)
+    result: dict[str, Interval | None] = dict.fromkeys(values)
     for name, value in values.items():
         if value is None:
-            result[name] = None
             continue
-        low, high = _ends(resampled[name], value)
-        if name == "ece" and isinstance(rows, ClickRows):
-            low, high = _mirrored((low, high), value)
+        low, high = _ends(name, resampled[name], value)
+        if name == "ece":
             # Scores that are right do not have to look worse than they are.
-            low = 0.0 if value <= rows.luck else max(low, 0.0)
+            low = 0.0 if value <= luck else max(low, 0.0)
             high = max(high, value if low == 0.0 else 0.0)
         result[name] = Interval(low, high)
     return result
@@ -150,41 +130,24 @@ def difference(
     """
     if len(a) != len(b):
         raise DatasetError(f"{len(a):,} scores against {len(b):,}: expected those of equal rows")
-    samples = _Samples.of(labels, users, weights, task)
-    if samples.keep is not None:
-        a, b = a[samples.keep], b[samples.keep]
-    values, other_values = samples.values(a), samples.values(b)
-    if not len(samples.labels):
-        return dict.fromkeys(values)
-    blocks = samples.blocks()
-    resampled, other_resampled = (blocks.resampled(samples.rows(logits)) for logits in (a, b))
-    result: dict[str, Difference | None] = {}
-    for name, value in values.items():
-        other = other_values[name]
-        if value is None or other is None:
-            result[name] = None
-            continue
-        ends = _ends(resampled[name] - other_resampled[name], value - other)
-        if name == "ece":
-            ends = _mirrored(ends, value - other)
-        result[name] = Difference(value - other, *ends)
+    one, other = _measured([a, b], labels, users, weights, task)
+    result: dict[str, Difference | None] = dict.fromkeys(one.values)
+    for name, value in one.values.items():
+        less = other.values[name]
+        if value is not None and less is not None:
+            apart = one.resampled[name] - other.resampled[name]
+            result[name] = Difference(value - less, *_ends(name, apart, value - less))
     return result
 
 
-def _ends(resampled: Floats, value: float) -> tuple[float, float]:
-    """Return the quantiles of a metric over the resamples where it is defined."""
+def _ends(name: str, resampled: Floats, value: float) -> tuple[float, float]:
+    """Return the quantiles of a metric over the resamples where it is defined.
+
+    Luck makes an ECE larger, and resampling makes it larger once more by as much: around the value
+    it is mirrored, which takes away what would be counted twice.
+    """
     defined = resampled[~np.isnan(resampled)]
     if not len(defined):
         return value, value
-    low, high = np.quantile(defined, [(1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0])
-    return float(low), float(high)
-
-
-def _mirrored(ends: tuple[float, float], value: float) -> tuple[float, float]:
-    """Return the ends of an interval of ECE.
-
-    Luck makes an ECE larger, and resampling makes it larger once more by as much. Around the value
-    it is mirrored, which takes away what would be counted twice.
-    """
-    low, high = ends
-    return 2.0 * value - high, 2.0 * value - low
+    low, high = map(float, np.quantile(defined, [(1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0]))
+    return (2.0 * value - high, 2.0 * value - low) if name == "ece" else (low, high)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dlrm.errors import DatasetError, DivergedError
-from dlrm.metrics.weights import Weights
+from dlrm.errors import DivergedError
+from dlrm.metrics.weights import Weights, checked
 
 _SIGN = np.uint32(1 << 31)
 
@@ -46,7 +46,7 @@ def ordered(
         DivergedError: A score is no number.
 
     """
-    check_lengths(scores, labels)
+    checked(len(labels), scores=scores)
     check_numbers(scores)
     clicks = labels != 0
     if scores.dtype == np.float32 and weights is None:
@@ -72,13 +72,6 @@ def ordered(
         None if segments is None else segments[order].astype(np.int64),
         None if weights is None else weights[order].astype(np.float64),
     )
-
-
-def check_lengths(scores: NDArray[np.floating], labels: NDArray[np.number]) -> None:
-    """Raise a DatasetError unless there are as many scores as labels."""
-    if len(scores) != len(labels):
-        problem = f"{len(scores):,} scores, but {len(labels):,} labels"
-        raise DatasetError(f"{problem}: expected one of either for each row")
 
 
 def check_numbers(scores: NDArray[np.floating]) -> None:

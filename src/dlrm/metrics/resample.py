@@ -12,9 +12,10 @@ DeLong, Clarke-Pearson, "Comparing the Areas under Two or More Correlated ROC Cu
 1988.)
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,44 +25,31 @@ from dlrm.metrics.bins import BINS, bin_starts
 from dlrm.metrics.ordered import cross_entropy, sigmoid
 from dlrm.metrics.values import entropy
 from dlrm.metrics.weights import Weights, mean
+from dlrm.schema import Task
 
 RESAMPLES = 1000
 BLOCKS = 4096
 _SEED = 0
 
 Floats = NDArray[np.float64]
-Column = NDArray[np.number | np.bool_] | None
-"""(S,) what each row adds to a sum; None for 1."""
 
 
 @dataclass(frozen=True, slots=True)
-class Cells:
-    """Sums over the rows of each of K bins."""
+class Rows:
+    """The parts of S rows in the sums that metrics are functions of."""
 
-    bin: NDArray[np.int64]
+    columns: tuple[NDArray[np.number | np.bool_], ...]
+    """(S,) the part of each row in each of C sums; its own weight belongs to the first."""
+    weights: Weights
+    metrics: Callable[[Floats, Floats], dict[str, Floats]]
+    """Each metric on R resamples (R,), NaN where undefined, from sums (1 + C, R), the first of
+    which is that of the weights, and sums of bins (K, R)."""
+    bins: NDArray[np.int64] | None = None
     """(S,) the bin of each row"""
-    values: Floats
-    """(S,) what it adds"""
-    count: int
-    """K"""
-
-
-class Rows(Protocol):
-    """The parts of rows in the sums that metrics are functions of."""
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """The part of each row in each sum."""
-        ...
-
-    @property
-    def cells(self) -> Cells | None:
-        """The part of each row in the sum of its bin; None for no bins."""
-        ...
-
-    def metrics(self, totals: Floats) -> dict[str, Floats]:
-        """Return each metric on R resamples (R,), NaN where undefined, from sums (C + K, R)."""
-        ...
+    in_bin: Floats | None = None
+    """(S,) the part of each row in the sum of its bin"""
+    luck: float = 0.0
+    """The ECE that scores which are exactly right exceed once in 40 times."""
 
 
 class Blocks:
@@ -89,16 +77,20 @@ class Blocks:
 
     def resampled(self, rows: Rows) -> dict[str, Floats]:
         """Return each metric on each resample (R,); NaN where it is undefined."""
-        columns, cells = rows.columns, rows.cells
-        bins = 0 if cells is None else cells.count
-        sums = np.empty((self._count, len(columns) + bins))
-        for place, column in enumerate(columns):
-            sums[:, place] = np.bincount(self._member, column, self._count)
-        if cells is not None:
-            cell = self._member.astype(np.int64) * bins + cells.bin
-            totals = np.bincount(cell, cells.values, self._count * bins)
-            sums[:, len(columns) :] = totals.reshape(self._count, bins)
-        return rows.metrics((_drawn(self._count) @ sums).T)
+
+        def summed(member: NDArray[np.integer], values: Any, count: int) -> NDArray[Any]:
+            if rows.weights is not None:
+                values = rows.weights if values is None else values * rows.weights
+            return np.bincount(member, values, count)
+
+        count, drawn = self._count, _drawn(self._count)
+        sums = np.stack([summed(self._member, column, count) for column in (None, *rows.columns)])
+        of_bins = np.empty((0, count))
+        if rows.bins is not None:
+            bins = int(rows.bins.max(initial=-1)) + 1
+            cell = rows.bins * count + self._member
+            of_bins = summed(cell, rows.in_bin, bins * count).reshape(bins, count)
+        return rows.metrics(sums @ drawn.T, of_bins @ drawn.T)
 
 
 @lru_cache(maxsize=1)
@@ -116,73 +108,57 @@ def positive(counts: Floats, total: Floats) -> Floats:
     return np.where(counts > 1e-12 * total, counts, np.nan)
 
 
-_ROWS = 0
-_CLICKS, _LOSS, _RIGHT, _SCORE, _BEATS, _BEATEN, _USER_WINS, _USER_ROWS, _BINS = range(1, 10)
-
-
-@dataclass(frozen=True, slots=True)
-class ClickRows:
-    """The part of each click prediction in the sums; see `Rows`."""
-
-    columns: tuple[Column, ...]
-    """9 of (S,), in the order of their numbers"""
-    cells: Cells
-    """What each row adds to the sum of its calibration bin: its score less its label"""
-    auc: float
-    luck: float
-    """The ECE that scores which are exactly right exceed once in 40 times."""
-
-    def metrics(self, totals: Floats) -> dict[str, Floats]:
-        """Return each metric on R resamples (R,), NaN where undefined, from sums (9 + K, R)."""
-        n = totals[_ROWS]
-        # NaN where a resample has none of a class, or of what else is divided by.
-        clicks, others, counted = (
-            positive(count, n)
-            for count in (totals[_CLICKS], n - totals[_CLICKS], totals[_USER_ROWS])
-        )
-        auc = totals[_BEATS] / clicks + totals[_BEATEN] / others - self.auc
-        loss = totals[_LOSS] / n
-        return {
-            "auc": np.clip(auc, 0.0, 1.0),
-            "log_loss": loss,
-            "normalized_entropy": loss / entropy(clicks / (clicks + others)),
-            "accuracy": totals[_RIGHT] / n,
-            "calibration": totals[_SCORE] / clicks,
-            "ece": np.abs(totals[_BINS:]).sum(axis=0) / n,
-            "gauc": totals[_USER_WINS] / counted,
-        }
-
-
-def click_rows(
+def rows_of(
+    task: Task,
     logits: NDArray[np.floating],
     labels: NDArray[np.number],
     users: NDArray[np.integer] | None = None,
     weights: Weights = None,
-) -> ClickRows:
-    """Return what each of S rows adds."""
-    clicks = labels != 0
+) -> Rows:
+    """Return what each of S rows, at least one, adds to the sums; users have no part in numbers."""
+    if task == "regression":
+        return _number_rows(logits, labels, weights)
+    return _click_rows(logits, labels, users, weights)
+
+
+def _click_rows(
+    logits: NDArray[np.floating],
+    labels: NDArray[np.number],
+    users: NDArray[np.integer] | None,
+    weights: Weights,
+) -> Rows:
+    kinds = labels != 0
     order = np.argsort(logits, kind="stable")
     scores = sigmoid(logits)
-    by_score = None if weights is None else weights[order]
-    shares = placements(logits, clicks, weights, order)
-    auc = np.nan
+    shares = placements(logits, kinds, weights, order)
+    area = np.nan
     if shares is None:
         shares = np.zeros(len(order))
     else:
-        auc = mean(shares[clicks], None if weights is None else weights[clicks])
-    beats, beaten = shares * clicks, shares * ~clicks
+        area = mean(shares[kinds], None if weights is None else weights[kinds])
     wins, counted = _user_rows(logits, labels, users, weights)
-    starts = bin_starts(scores[order], BINS, by_score) if len(order) else order
+    starts = bin_starts(scores[order], BINS, None if weights is None else weights[order])
     bins = np.empty(len(order), np.int64)
     bins[order] = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(order)))
-    right = (logits > 0) == clicks
-    loss = cross_entropy(logits, clicks)
-    columns = (clicks, loss, right, scores, beats, beaten, wins, counted)
-    over = scores - clicks
+
+    def metrics(totals: Floats, of_bins: Floats) -> dict[str, Floats]:
+        n, clicks, loss, right, score, beats, beaten, user_wins, user_rows = totals
+        # NaN where a resample has none of a class, or of what else is divided by.
+        clicks, others, of_users = (positive(x, n) for x in (clicks, n - clicks, user_rows))
+        return {
+            "auc": np.clip(beats / clicks + beaten / others - area, 0.0, 1.0),
+            "log_loss": loss / n,
+            "normalized_entropy": loss / n / entropy(clicks / (clicks + others)),
+            "accuracy": right / n,
+            "calibration": score / clicks,
+            "ece": np.abs(of_bins).sum(axis=0) / n,
+            "gauc": user_wins / of_users,
+        }
+
+    right, losses = (logits > 0) == kinds, cross_entropy(logits, kinds)
+    columns = (kinds, losses, right, scores, shares * kinds, shares * ~kinds, wins, counted)
     luck = _luck(scores, bins, weights)
-    if weights is not None:
-        columns, over = tuple(column * weights for column in columns), over * weights
-    return ClickRows((weights, *columns), Cells(bins, over, len(starts)), auc, luck)
+    return Rows(columns, weights, metrics, bins, scores - kinds, luck)
 
 
 def _luck(scores: Floats, bins: NDArray[np.int64], weights: Weights) -> float:
@@ -220,22 +196,20 @@ def _user_rows(
     return np.where(counted, wins, 0.0), counted.astype(np.float64)
 
 
-@dataclass(frozen=True, slots=True)
-class RegressionRows:
-    """The part of each click prediction in the sums; see `Rows`."""
+def _number_rows(
+    predictions: NDArray[np.floating], labels: NDArray[np.number], weights: Weights
+) -> Rows:
+    y = labels.astype(np.float64)
+    error = predictions.astype(np.float64) - y
+    # Without their mean, squares of labels are not large beside their variance
+    center = mean(y, weights)
+    y -= center
 
-    columns: tuple[Column, ...]
-    """6 of (S,), in the order of their numbers; labels less `center`"""
-    center: float
-    """The mean label, without which squares of labels are not large beside their variance."""
-    cells: Cells | None = None
-
-    def metrics(self, totals: Floats) -> dict[str, Floats]:
-        """Return each metric on R resamples (R,), NaN where undefined, from sums (6, R)."""
-        label, squared_label, bias, absolute, squared = totals[1:] / totals[_ROWS]
-        mean_square = squared_label + np.square(self.center)
+    def metrics(totals: Floats, _: Floats) -> dict[str, Floats]:
+        label, squared_label, bias, absolute, squared = totals[1:] / totals[0]
+        mean_square = squared_label + np.square(center)
         variance = positive(squared_label - np.square(label), mean_square)
-        mean_label = label + self.center
+        mean_label = label + center
         defined = np.abs(mean_label) > 1e-12 * np.sqrt(mean_square)
         return {
             "rmse": np.sqrt(squared),
@@ -245,16 +219,5 @@ class RegressionRows:
             "calibration": 1.0 + bias / np.where(defined, mean_label, np.nan),
         }
 
-
-def regression_rows(
-    predictions: NDArray[np.floating], labels: NDArray[np.number], weights: Weights = None
-) -> RegressionRows:
-    """Return what each of S rows adds."""
-    y = labels.astype(np.float64)
-    error = predictions.astype(np.float64) - y
-    center = mean(y, weights)
-    y -= center
     columns = (y, np.square(y), error, np.abs(error), np.square(error))
-    if weights is not None:
-        columns = tuple(column * weights for column in columns)
-    return RegressionRows((weights, *columns), center)
+    return Rows(columns, weights, metrics)

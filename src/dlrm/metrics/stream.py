@@ -1,6 +1,7 @@
 """Predictions gathered in pieces."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,11 +50,7 @@ class Metrics:
 
         """
         rows = len(labels)
-        if len(logits) != rows:
-            raise DatasetError(
-                f"{len(logits):,} scores, but {rows:,} labels: expected one of either for each row"
-            )
-        checked(rows, weights=weights)  # pyright: ignore[reportArgumentType]
+        checked(rows, scores=logits, weights=weights)  # pyright: ignore[reportArgumentType]
         self._logits.append(self._piece(logits, "scores"))
         self._labels.append(self._piece(labels, "labels"))
         self._weights.append(None if weights is None else _kept(weights))
@@ -120,29 +117,16 @@ def _kept(values: Any) -> Any:
 
 
 def _joined(pieces: Sequence[Any], empty: Array) -> Array:
-    """Return pieces as one array, after waiting for each device once."""
-    return np.concatenate([empty, *_on_host(pieces)])
+    """Return pieces as one array; neighbours on a device are copied at once."""
+    joined = [empty]
+    for on_host, group in groupby(pieces, lambda piece: isinstance(piece, np.ndarray)):
+        if on_host:
+            joined += group
+        else:
+            import torch
 
-
-def _on_host(pieces: Iterable[Any]) -> Iterable[Array]:
-    """Yield pieces as arrays, in their order; neighbours on a device in one copy."""
-    waiting: list[Any] = []
-    for piece in pieces:
-        if not isinstance(piece, np.ndarray):
-            waiting.append(piece)
-            continue
-        if waiting:
-            yield _copied(waiting)
-            waiting = []
-        yield piece
-    if waiting:
-        yield _copied(waiting)
-
-
-def _copied(tensors: list[Any]) -> Array:
-    import torch
-
-    return torch.cat(tensors).cpu().float().numpy()
+            joined.append(torch.cat(list(group)).cpu().float().numpy())
+    return np.concatenate(joined)
 
 
 def _column(values: Array, k: int) -> Array:

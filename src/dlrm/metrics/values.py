@@ -12,13 +12,12 @@ from dlrm.errors import DatasetError, DivergedError, unknown
 from dlrm.metrics.auc import auc_of
 from dlrm.metrics.bins import calibration_error
 from dlrm.metrics.ordered import (
-    check_lengths,
     check_numbers,
     cross_entropy,
     ordered,
     sigmoid,
 )
-from dlrm.metrics.weights import Weights, mean, with_weight
+from dlrm.metrics.weights import Weights, checked, mean, with_weight
 from dlrm.schema import Task
 
 NAMES: dict[Task, tuple[str, ...]] = {
@@ -198,7 +197,7 @@ def measure_regression(
         DivergedError: A prediction is no number, or infinite.
 
     """
-    check_lengths(predictions, labels)
+    checked(len(labels), scores=predictions)
     predictions, labels, weights = with_weight(predictions, labels, weights)
     samples = len(labels)
     if samples == 0:

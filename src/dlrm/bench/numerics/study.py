@@ -31,7 +31,7 @@ from dlrm.data.loader import Loader
 from dlrm.data.store import Dataset, Split
 from dlrm.errors import ConfigError, DatasetError, DivergedError, DlrmError, Interrupted
 from dlrm.metrics import Values
-from dlrm.metrics.resample import Blocks, click_rows
+from dlrm.metrics.resample import Blocks, rows_of
 from dlrm.nn.embedding import EmbeddingCollection, embeddings_of
 from dlrm.nn.hashed import HashedEmbeddings
 from dlrm.nn.quantized import QuantizedCollection, quantize
@@ -252,7 +252,7 @@ def score(model: nn.Module, split: Split, schema: Schema, batch_size: int) -> Sc
     predictions = predict_split(model, split, batch_size)
     values = measured(predictions, schema)
     logits, labels, _ = predictions.arrays()
-    rows = click_rows(logits[:, 0], labels[:, 0])
+    rows = rows_of("classification", logits[:, 0], labels[:, 0])
     return Scores(values.first, Blocks(len(labels), None).resampled(rows)["auc"])
 
 
