@@ -94,10 +94,9 @@ class Dataset:
         path = Path(path)
         manifest = read_manifest(path)
         try:
-            _check_names(path / MANIFEST_FILE, manifest)
-            check_files(path, _records(manifest), DatasetError, advice=_AGAIN)
             schema = Schema.from_dict(manifest["schema"])
-            _check_arrays(path / MANIFEST_FILE, manifest, schema)
+            _check_manifest(path / MANIFEST_FILE, manifest, schema)
+            check_files(path, _records(manifest), DatasetError, advice=_AGAIN)
             return cls(path, schema, manifest)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             problem = f"{path / MANIFEST_FILE} is no manifest of ours ({error!r})"
@@ -204,39 +203,32 @@ def _records(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {record["file"]: record for record in arrays} | manifest["files"]
 
 
-def _check_names(file: Path, manifest: dict[str, Any]) -> None:
-    """Raise a DatasetError unless every file has the name that `prepare` gives it."""
+def _check_manifest(file: Path, manifest: dict[str, Any], schema: Schema) -> None:
+    """Raise a DatasetError unless files and arrays are those that `prepare` makes of the schema."""
     for split, values in manifest["splits"].items():
-        for array, record in values["arrays"].items():
-            if record["file"] != (expected := array_file(split, array)):
+        records, rows = values["arrays"], values["rows"]
+        layout = array_layout(schema, weights="weights" in records, truth="truth" in records)
+        if records.keys() != layout.keys():
+            problem = f"{file}: {split} has the arrays {', '.join(records)}"
+            raise DatasetError(f"{problem}, its schema needs {', '.join(layout)}; {_AGAIN}")
+        shapes = {
+            LIST_OFFSETS: [rows * len(schema.list_features) + 1],
+            LIST_IDS: records.get(LIST_IDS, {}).get("shape", [])[:1],
+        }
+        for array, (dtype, columns) in layout.items():
+            record, name = records[array], array_file(split, array)
+            if record["file"] != name:
                 problem = f"{file}: {array} of {split} is in {record['file']!r}"
-                raise DatasetError(f"{problem}, expected {expected}; {_AGAIN}")
+                raise DatasetError(f"{problem}, expected {name}; {_AGAIN}")
+            shape = shapes.get(array, [rows] if columns is None else [rows, columns])
+            if (record["shape"], record["dtype"]) != (shape, dtype):
+                raise DatasetError(
+                    f"{file}: {array} {record['shape']} of type {record['dtype']} of {split} does "
+                    f"not fit its {rows} rows, expected {shape} of type {dtype}; {_AGAIN}"
+                )
     for name in manifest["files"]:
         if name != FEATURES_FILE and not name.startswith(f"{VOCABULARY_FOLDER}/"):
             raise DatasetError(f"{file}: {name!r} is no file of a dataset; {_AGAIN}")
-
-
-def _check_arrays(file: Path, manifest: dict[str, Any], schema: Schema) -> None:
-    """Raise a DatasetError unless the arrays of each split are those of the schema."""
-    features = len(schema.list_features)
-    for name, split in manifest["splits"].items():
-        records, rows = split["arrays"], split["rows"]
-        layout = array_layout(schema, weights="weights" in records, truth="truth" in records)
-        if records.keys() != layout.keys():
-            problem = f"{file}: {name} has the arrays {', '.join(records)}"
-            raise DatasetError(f"{problem}, its schema needs {', '.join(layout)}; {_AGAIN}")
-        for array, (dtype, columns) in layout.items():
-            shape = [rows] if columns is None else [rows, columns]
-            if array == LIST_OFFSETS:
-                shape = [rows * features + 1]
-            elif array == LIST_IDS:
-                shape = records[array]["shape"][:1]
-            actual = records[array]["shape"], records[array]["dtype"]
-            if actual != (shape, dtype):
-                raise DatasetError(
-                    f"{file}: {array} {actual[0]} of type {actual[1]} of {name} does not fit its "
-                    f"{rows} rows, expected {shape} of type {dtype}; {_AGAIN}"
-                )
 
 
 def array_file(split: str, array: str) -> str:

@@ -7,7 +7,6 @@ a layout. Texts may be compressed.
 import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +16,7 @@ import polars.selectors as cs
 from dlrm.data.sources import json_lines
 from dlrm.data.sources.libsvm import is_libsvm
 from dlrm.data.sources.printed import AsCsv, of_words, printed
-from dlrm.data.sources.raw_table import Part, explained_parquet, next_file
+from dlrm.data.sources.raw_table import Part, explained_parquet, line_of, next_file
 from dlrm.data.sources.reading import Reading, Shape
 from dlrm.data.sources.records import Fault, Text
 from dlrm.data.sources.shape import recognise
@@ -171,20 +170,20 @@ def csv_parts(file: TableFile, target: Path, on_bad_row: OnBadRow) -> list[Part]
         # Into another file, and only then over this one.
         table.select(cs.by_name(*shape.names)).sink_parquet(kept := part.with_suffix(".kept"))
         kept.replace(part)
-    return [Part(part, height, file.path, lines_of=partial(text.lines))]
+    return [Part(part, height, file.path, line_of=line_of(text.lines()))]
 
 
 def _one_by_one(text: Text, target: Path, on_bad_row: OnBadRow, *, quotes: bool) -> list[Part]:
     """Return the parts of a text whose records are looked at one by one, without bad ones."""
     parts: list[Part] = []
     rows, faults, first = list[list[str]](), list[Fault](), 0
-    schema, lines_of = dict.fromkeys(text.shape.names, pl.String), partial(text.lines)
+    schema, place = dict.fromkeys(text.shape.names, pl.String), line_of(text.lines())
 
     def finish() -> None:
         frame = pl.DataFrame(rows, schema=schema, orient="row")
         frame.with_columns(pl.all().replace("", None)).write_parquet(out := next_file(target))
         parts.append(
-            Part(out, len(rows), text.file, first + 1, lines_of=lines_of, faults=tuple(faults))
+            Part(out, len(rows), text.file, first + 1, line_of=place, faults=tuple(faults))
         )
 
     for row in text.rows(quotes=quotes):

@@ -4,13 +4,12 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from dlrm.data.sources.raw_table import Part, next_file
+from dlrm.data.sources.raw_table import Part, line_of, next_file
 from dlrm.data.sources.records import Fault
 from dlrm.data.sources.source import OnBadRow
 from dlrm.data.sources.text import explained, open_bytes, text_name
@@ -64,7 +63,7 @@ def parts(file: Path, target: Path, on_bad_row: OnBadRow) -> list[Part]:
         InputError: A line is no object; names it.
 
     """
-    lines_of = partial(_lines, file)
+    place = line_of(_lines(file))
     written: list[Part] = []
     first = 1
     for number, lines in _chunks(file):
@@ -76,7 +75,7 @@ def parts(file: Path, target: Path, on_bad_row: OnBadRow) -> list[Part]:
         except pl.exceptions.PolarsError:
             frame, faults = _one_by_one(file, number, lines, on_bad_row)
         frame.write_parquet(out := next_file(target))
-        part = Part(out, frame.height, file, first, lines_of=lines_of, sparse=True)
+        part = Part(out, frame.height, file, first, line_of=place, sparse=True)
         written.append(replace(part, faults=tuple(faults)))
         first += frame.height + len(faults)
     return written

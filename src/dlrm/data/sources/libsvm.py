@@ -215,7 +215,7 @@ def parts(file: Path, target: Path, layout: Layout) -> list[Part]:
     written, line = list[Part](), 1
     for frame in frames(file, layout):
         frame.write_parquet(out := next_file(target))
-        written.append(Part(out, frame.height, file, line, lines=True))
+        written.append(Part(out, frame.height, file, line, line_of=lambda record: record + 1))
         line += frame.height
     return written
 

@@ -7,7 +7,7 @@ inference and fitting take one column at a time and memory never holds the whole
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +38,11 @@ class Part:
     origin: Path | str
     """Where they came from: a file, or words for what is none."""
     first: int = 1
-    """What the first row is called there: its line, counted from 1, or its row."""
-    lines: bool = False
-    """Whether that is a line of a text file."""
+    """What row the first one is there, counted from 1."""
     split: str | None = None
     """The split that all of them belong to; None where rows are divided later."""
-    lines_of: Callable[[], Iterable[int]] | None = None
-    """Of a text with records, which may have several lines: returns the line of each record, also
-    of those that were left out; asked once."""
+    line_of: Callable[[int], int] | None = None
+    """Of a text: returns the line of a record, counted from 0 with those that were left out."""
     sparse: bool = False
     """Whether a column may be absent, which is missing then in every row."""
     faults: tuple[Fault, ...] = ()
@@ -64,10 +61,9 @@ class Part:
 
     def place(self, row: int) -> dict[str, int]:
         """Return the line or the row that an error names for a row, counted from 0."""
-        if self.lines_of is None:
-            return {"line" if self.lines else "row": self.first + row}
-        record = self.first - 1 + int(self.places(np.array([row]))[0])
-        return {"line": int(_lines(self.lines_of)[record])}
+        if self.line_of is None:
+            return {"row": self.first + row}
+        return {"line": self.line_of(self.first - 1 + int(self.places(np.array([row]))[0]))}
 
     def read(self, rows: pl.LazyFrame) -> pl.DataFrame:
         """Return what was asked of `scan`.
@@ -107,9 +103,10 @@ def next_file(folder: Path, suffix: str = ".parquet") -> Path:
     return folder / f"{len(list(folder.iterdir())):06}{suffix}"
 
 
-@lru_cache(maxsize=2)
-def _lines(lines_of: Callable[[], Iterable[int]]) -> NDArray[np.int64]:
-    return np.fromiter(lines_of(), np.int64)
+def line_of(lines: Iterable[int]) -> Callable[[int], int]:
+    """Return what finds the line of a record; the lines of all are read when the first is asked."""
+    known = cache(lambda: np.fromiter(lines, np.int64))
+    return lambda record: int(known()[record])
 
 
 @contextmanager

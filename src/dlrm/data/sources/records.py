@@ -15,7 +15,7 @@ from typing import NamedTuple
 import polars as pl
 
 from dlrm.data.sources.reading import SPACES, Shape
-from dlrm.data.sources.text import explained, open_bytes
+from dlrm.data.sources.text import explained, open_bytes, scan_lines
 from dlrm.errors import InputError
 
 LONGEST_FIELD = 1 << 26
@@ -113,15 +113,7 @@ class Text:
         if shape.comment:
             return False
         mark = f"\\x{ord(shape.separator):02x}"
-        lines = pl.scan_csv(
-            self.plain,
-            glob=False,
-            separator="\0",
-            quote_char=None,
-            has_header=False,
-            skip_lines=shape.skip,
-            schema={"line": pl.String},
-        )
+        lines = scan_lines(self.plain, skip_lines=shape.skip)
         # Nothing but its quotes is left of a quoted text, which stands between separators.
         line = pl.col("line").str.replace_all(r'"[^"]*"', "\0")
         even = line.str.count_matches(mark) == len(shape.names) - 1 + shape.trailing

@@ -14,7 +14,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from functools import partial
 from io import BufferedIOBase
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -126,24 +125,21 @@ def _archive(file: Path) -> Iterator[tuple[zipfile.ZipFile, zipfile.ZipInfo]]:
         raise InputError(f"cannot be unzipped: {error}", file=file) from error
 
 
+def scan_lines(file: Path, **settings: Any) -> pl.LazyFrame:
+    """Return the lines of a text as a column `line`, null where blank; `settings` of `scan_csv`."""
+    # A separator that no text has, and no quotes.
+    plain = {"glob": False, "has_header": False, "separator": "\0", "quote_char": None}
+    return pl.scan_csv(file, **plain, schema={"line": pl.String}, **settings)
+
+
 def _unpack_zstandard(file: Path, plain: Path, lines: int | None) -> None:
     """Write the lines of a text that is compressed by Zstandard, which only Polars reads."""
-    # A separator that no text has, and no quotes: each row is a line as it is.
-    scan = partial(
-        pl.scan_csv,
-        file,
-        glob=False,
-        has_header=False,
-        separator="\0",
-        quote_char=None,
-        schema={"line": pl.String},
-        n_rows=lines,
-    )
     try:
-        scan().sink_csv(plain, include_header=False, quote_style="never")
+        scan_lines(file, n_rows=lines).sink_csv(plain, include_header=False, quote_style="never")
     except pl.exceptions.PolarsError as error:
         if "utf" in str(error).lower():
-            numbered = scan(encoding="utf8-lossy").with_row_index("line number", offset=1)
+            numbered = scan_lines(file, n_rows=lines, encoding="utf8-lossy")
+            numbered = numbered.with_row_index("line number", offset=1)
             odd = numbered.filter(pl.col("line").str.contains("\ufffd", literal=True)).head(1)
             problem = "is not UTF-8 text; if it is Latin-1: iconv -f LATIN1 -t UTF-8 OLD > NEW"
             raise InputError(problem, file=file, line=odd.collect()["line number"][0]) from error
