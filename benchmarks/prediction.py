@@ -26,7 +26,8 @@ from dlrm.bench.calibrate import Trial
 from dlrm.bench.known import known
 from dlrm.bench.watch import Watch
 from dlrm.nn import precision as precisions
-from dlrm.planning.costs import Device, Step, predicted
+from dlrm.planning.costs import Device
+from dlrm.planning.fit import Step, predicted
 from dlrm.planning.predict import exponent
 
 SEED = 1

@@ -128,10 +128,16 @@ def test_arm_calls_them_features_and_says_nothing_of_virtual_machines(tmp_path: 
     assert found.virtual is None
 
 
-def test_counters_are_those_that_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert set(of_machine.readable_counters()) <= set(of_machine.COUNTERS)
-    monkeypatch.setattr(of_machine, "_CALLS", {})
+def test_counters_are_those_that_the_system_lets_us_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_machine, "EVENTS", tmp_path)
+    monkeypatch.setattr(of_machine, "PARANOID", tmp_path / "paranoid")
+    (tmp_path / "cpu-cycles").write_text("event=0x76\n")
     assert of_machine.readable_counters() == ()
+    for level, counters in ((2, ("cycles",)), (3, ())):
+        (tmp_path / "paranoid").write_text(f"{level}\n")
+        assert of_machine.readable_counters() == counters
 
 
 def test_equal_hardware_has_an_equal_fingerprint() -> None:

@@ -22,19 +22,8 @@ from dlrm.nn.tables import TablesConfig
 from dlrm.optim import OPTIMIZERS
 from dlrm.optim.config import OptimConfig
 from dlrm.planning.caches import Levels, distinct, miss
-from dlrm.planning.costs import (
-    FOLDS,
-    Costs,
-    Device,
-    Measured,
-    Step,
-    Terms,
-    fit,
-    least,
-    limits,
-    predicted,
-    stream_rate,
-)
+from dlrm.planning.costs import Costs, Device, Terms, least, limits, stream_rate
+from dlrm.planning.fit import FOLDS, Measured, Step, fit, predicted
 from dlrm.planning.nonnegative import solve
 from dlrm.planning.operators import dense_update, lookup, mlp, update
 from dlrm.planning.parts import measured, parts

@@ -27,8 +27,9 @@ from dlrm.ops.memory import in_huge_pages, keep_freed_memory
 from dlrm.optim import OPTIMIZERS
 from dlrm.optim.config import OptimConfig
 from dlrm.planning.ceilings import Ceilings
-from dlrm.planning.costs import Costs, Step, fit
+from dlrm.planning.costs import Costs
 from dlrm.planning.facts import Facts
+from dlrm.planning.fit import Step, fit
 from dlrm.planning.parts import measured, parts
 from dlrm.planning.stages import Clock, Watched
 from dlrm.planning.work import Shape

@@ -1,15 +1,15 @@
 """What a machine can do at most: copies, matrix products, rows at random places, calls."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from dlrm.planning.record import Record
+
 
 @dataclass(frozen=True, slots=True)
-class GatherPoint:
+class GatherPoint(Record):
     """Rows read at random places of a table, one after another, and written in order."""
 
     row_bytes: int
@@ -19,7 +19,7 @@ class GatherPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Ceilings:
+class Ceilings(Record):
     """The rates of one machine with so many threads; medians, or what somebody says of it."""
 
     threads: int
@@ -101,62 +101,18 @@ class Ceilings:
         """
         together = self.with_threads(min(processes, self.threads))
         count = together.threads
-
-        def share(rates: Mapping[int, float]) -> dict[int, float]:
-            return {1: rates[count] / count}
-
         return replace(
             together._slower(count, threads=1),
-            copy=share(together.copy),
-            flops={name: share(rates) for name, rates in together.flops.items()},
-            gather_by_threads=share(together.gather_by_threads),
+            copy={1: together.copy[count] / count},
+            flops={name: {1: rates[count] / count} for name, rates in together.flops.items()},
+            gather_by_threads={1: together.gather_by_threads[count] / count},
         )
 
     def _slower(self, factor: float, *, threads: int) -> "Ceilings":
         points = (replace(point, row_s=point.row_s * factor) for point in self.gather)
         return replace(self, threads=threads, gather=tuple(points))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the rates JSON-ready."""
-        return {
-            **asdict(self),
-            "copy": _by_threads(self.copy),
-            "flops": {name: _by_threads(rates) for name, rates in self.flops.items()},
-            "gather": [asdict(point) for point in self.gather],
-            "gather_by_threads": _by_threads(self.gather_by_threads),
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Ceilings":
-        """Return what `to_dict` was made of.
-
-        Raises:
-            KeyError, TypeError, ValueError: These are no such values.
-
-        """
-        return cls(
-            threads=int(values["threads"]),
-            copy=_threads(values["copy"]),
-            flops={name: _threads(rates) for name, rates in values["flops"].items()},
-            gather=tuple(
-                GatherPoint(int(p["row_bytes"]), int(p["table_bytes"]), float(p["row_s"]))
-                for p in values["gather"]
-            ),
-            gather_by_threads=_threads(values["gather_by_threads"]),
-            call_s=float(values["call_s"]),
-            spread={name: float(share) for name, share in values["spread"].items()},
-            quiet=bool(values.get("quiet", True)),
-        )
-
 
 def gather_name(row_bytes: int, table_bytes: int, threads: int) -> str:
     """Return the name of the rate of random rows, see `Ceilings.rates`."""
     return f"gather {row_bytes} {table_bytes} {threads}"
-
-
-def _by_threads(rates: Mapping[int, float]) -> dict[str, float]:
-    return {str(threads): rate for threads, rate in rates.items()}
-
-
-def _threads(values: Mapping[str, Any]) -> dict[int, float]:
-    return {int(threads): float(rate) for threads, rate in values.items()}

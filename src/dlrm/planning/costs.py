@@ -4,25 +4,16 @@
 
 The terms say what limits an operator, the weights how far from its limits the kernels of its kind
 stay: a weight of 1 is a kernel that nothing but that limit holds up. Of a machine that was measured
-they are fitted (`fit`); a device that is only described has ones, so that nothing is faster.
+they are fitted (`fit.py`); a device that is only described has ones, so that nothing is faster.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields, replace
-from statistics import median
-from typing import Any
-
-import numpy as np
+from dataclasses import astuple, dataclass, fields, replace
 
 from dlrm.planning.caches import UNCHANGED, Levels, miss
 from dlrm.planning.ceilings import Ceilings
-from dlrm.planning.nonnegative import solve
+from dlrm.planning.record import Record
 from dlrm.planning.work import Work
 
-FOLDS = 5
-ROUNDS = 6
-FAR = 0.3
-"""Relative error from which on a measurement counts less and less (Cauchy's loss)."""
 OTHER = "other"
 """What a step takes beside its operators."""
 COPY_TRAFFIC = 1.5
@@ -78,24 +69,7 @@ ONES = (1.0,) * len(fields(Terms))
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """An operator of one step."""
-
-    kind: str
-    work: Work
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A step with its operators."""
-
-    operators: tuple[Measured, ...]
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Costs:
+class Costs(Record):
     """The fitted model of a machine."""
 
     weights: dict[str, tuple[float, ...]]
@@ -108,23 +82,6 @@ class Costs:
     """Steps that it was tested on; 0 of a described device."""
     cache_bytes: float = 0.0
     """Size of the last-level cache: bytes in order that it holds wait for cores, not for memory."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the model JSON-ready."""
-        weights = {kind: list(weights) for kind, weights in self.weights.items()}
-        return {**asdict(self), "weights": weights}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Costs":
-        """Return what `to_dict` was made of.
-
-        Raises:
-            KeyError, TypeError, ValueError: These are no such values.
-
-        """
-        weights = {kind: tuple(map(float, w)) for kind, w in dict(values["weights"]).items()}
-        error, worst = float(values["error"]), float(values["worst"])
-        return cls(weights, error, worst, int(values["steps"]), float(values["cache_bytes"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,54 +215,3 @@ def least(
     seconds = max(parts.values())
     parts["calls"] = terms.calls_s
     return seconds, max(parts, key=parts.__getitem__)
-
-
-def fit(steps: Sequence[Step], ceilings: Ceilings, cache_bytes: float = 0.0) -> Costs:
-    """Return the cost model of a machine, with its error on steps that are left out in turn.
-
-    Weights are at least 0 and have the least squared relative error over the measured operators, of
-    which those that are far off count less.
-
-    Args:
-        steps: Measured there; at least `FOLDS`.
-        ceilings: Measured there.
-        cache_bytes: Of the last-level cache.
-
-    """
-    errors: list[float] = []
-    for fold in range(FOLDS):
-        rest = [step for i, step in enumerate(steps) if i % FOLDS != fold]
-        device = Device(ceilings, Costs(_weights(rest, ceilings), steps=len(rest)))
-        errors += [
-            abs(predicted(device, step.operators).total_s / step.seconds - 1)
-            for step in steps[fold::FOLDS]
-        ]
-    tenth = float(np.quantile(errors, 0.9))
-    return Costs(_weights(steps, ceilings), median(errors), tenth, len(steps), cache_bytes)
-
-
-def predicted(device: Device, operators: Iterable[Measured]) -> Terms:
-    """Return the sum of what operators take."""
-    return sum((device.terms(operator.kind, operator.work) for operator in operators), Terms())
-
-
-def _weights(steps: Sequence[Step], ceilings: Ceilings) -> dict[str, tuple[float, ...]]:
-    kinds: dict[str, list[Measured]] = {}
-    for step in steps:
-        for operator in step.operators:
-            kinds.setdefault(operator.kind, []).append(operator)
-    return {kind: _of_kind(measured, ceilings) for kind, measured in kinds.items()}
-
-
-def _of_kind(measured: Sequence[Measured], ceilings: Ceilings) -> tuple[float, ...]:
-    kept = [operator for operator in measured if operator.seconds > 0.0]
-    if not kept:
-        return (0.0,) * len(ONES)
-    at_ceilings = [astuple(limits(part.work, ceilings, passes=True)) for part in kept]
-    features = np.array(at_ceilings) / np.array([[operator.seconds] for operator in kept])
-    weights, trust = np.zeros(features.shape[1]), np.ones(len(kept))
-    for _ in range(ROUNDS):
-        weights = solve(features * trust[:, None], trust)
-        # What is far off was measured while something else computed.
-        trust = 1 / np.sqrt(1 + ((features @ weights - 1) / FAR) ** 2)
-    return tuple(map(float, weights))

@@ -3,26 +3,27 @@
 What the system does not tell is left out, never guessed.
 """
 
-import ctypes
 import hashlib
 import json
 import os
 import platform
-import struct
-import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dlrm.planning.record import Record
+
 GIB = 2**30
 CPUINFO = Path("/proc/cpuinfo")
 DEVICES = Path("/sys/devices/system/cpu")
 MEMINFO = Path("/proc/meminfo")
 GROUP = Path("/sys/fs/cgroup")
+EVENTS = Path("/sys/bus/event_source/devices/cpu/events")
+PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
 
 INSTRUCTIONS = (
     "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16",
@@ -32,21 +33,12 @@ INSTRUCTIONS = (
 """What the kernels of torch and ours choose by, as /proc/cpuinfo calls it: x86, then ARM."""
 
 
-COUNTERS = {"cycles": 0, "instructions": 1, "cache-misses": 3}
-"""Counter -> PERF_COUNT_HW_* of linux/perf_event.h."""
-_CALLS = {"x86_64": 298, "aarch64": 241}
-"""Processor -> number of the system call perf_event_open."""
-
-_HARDWARE = 0
-_SIZE = 64
-"""Size of the first version of perf_event_attr, which every kernel takes."""
-_EXCLUDE_KERNEL_AND_HYPERVISOR = 1 << 5 | 1 << 6
-_MISSING_BYTES = 1 << 24
-"""Bytes of fresh memory: filling it misses every cache."""
+COUNTERS = {"cycles": "cpu-cycles", "instructions": "instructions", "cache-misses": "cache-misses"}
+"""Hardware counter -> what Linux calls the event."""
 
 
 @dataclass(frozen=True, slots=True)
-class Cache:
+class Cache(Record):
     """Caches of one kind, for data."""
 
     level: int
@@ -64,7 +56,7 @@ class Cache:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Record):
     """One machine, as this process sees it."""
 
     cpu: str
@@ -99,26 +91,7 @@ class Facts:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts JSON-ready, with the fingerprint."""
-        return {**json.loads(json.dumps(asdict(self))), "fingerprint": self.fingerprint}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Facts":
-        """Return what `to_dict` was made of.
-
-        Raises:
-            KeyError, TypeError, ValueError: These are no such values.
-
-        """
-        virtual = values["virtual"]
-        return cls(
-            cpu=str(values["cpu"]),
-            cores=int(values["cores"]),
-            instructions=tuple(map(str, values["instructions"])),
-            caches=tuple(Cache(**{k: int(v) for k, v in c.items()}) for c in values["caches"]),
-            memory_bytes=int(values["memory_bytes"]),
-            virtual=None if virtual is None else bool(virtual),
-            counters=tuple(map(str, values["counters"])),
-        )
+        return {**Record.to_dict(self), "fingerprint": self.fingerprint}
 
 
 @cache
@@ -136,7 +109,7 @@ def read(cpuinfo: Path, devices: Path, usable: Set[int]) -> Facts:
         usable: Numbers of the cores that this process may use.
 
     """
-    flags = _flags(cpuinfo)
+    flags = set(" ".join(_values(cpuinfo, "flags", "Features")[:1]).split())
     return Facts(
         cpu=cpu_name(cpuinfo),
         cores=len(usable),
@@ -156,13 +129,11 @@ def usable_cores() -> set[int]:
     return set(range(os.cpu_count() or 1))
 
 
-def _flags(cpuinfo: Path) -> set[str]:
-    text = cpuinfo.read_text() if cpuinfo.is_file() else ""
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return set(value.split())
-    return set()
+def _values(cpuinfo: Path, *names: str) -> list[str]:
+    """Return what /proc/cpuinfo says under these names, of each core."""
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else ()
+    parts = (line.partition(":") for line in lines)
+    return [value.strip() for name, _, value in parts if name.strip() in names]
 
 
 def _caches(devices: Path, cores: Set[int]) -> tuple[Cache, ...]:
@@ -195,17 +166,9 @@ def _numbers(text: str) -> Iterator[int]:
 
 
 def cpu_name(cpuinfo: Path = CPUINFO) -> str:
-    """Return what the CPU is called.
-
-    Args:
-        cpuinfo: Where Linux says it.
-
-    """
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    """Return what the CPU is called, by the file in which Linux says it."""
+    names = _values(cpuinfo, "model name")
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def memory_bytes() -> int | None:
@@ -217,35 +180,13 @@ def memory_bytes() -> int | None:
 
 
 def readable_counters() -> tuple[str, ...]:
-    """Return the counters that can be opened and that count."""
-    return tuple(name for name, config in COUNTERS.items() if _counts(config))
-
-
-def _counts(config: int) -> bool:
-    number = _CALLS.get(platform.machine())
-    if sys.platform != "linux" or number is None:
-        return False
-    # struct perf_event_attr: type, size, config, period, sample_type, read_format, flags, ...
-    values = (_HARDWARE, _SIZE, config, 0, 0, 0, _EXCLUDE_KERNEL_AND_HYPERVISOR)
-    attributes = struct.pack("=IIQQQQQ", *values).ljust(_SIZE, b"\0")
-    this_process, any_cpu, no_group, no_flags = 0, -1, -1, ctypes.c_ulong(0)
-    call = ctypes.CDLL(None, use_errno=True).syscall
-    call.restype = ctypes.c_long
-    descriptor = call(ctypes.c_long(number), attributes, this_process, any_cpu, no_group, no_flags)
-    if descriptor < 0:
-        return False
+    """Return the counters that the system has and lets a process read of itself."""
     try:
-        before = _read(descriptor)
-        bytes(bytearray(_MISSING_BYTES))
-        return _read(descriptor) > before
-    except (OSError, struct.error):
-        return False
-    finally:
-        os.close(descriptor)
-
-
-def _read(descriptor: int) -> int:
-    return struct.unpack("=Q", os.read(descriptor, 8))[0]
+        if int(PARANOID.read_text()) > 2:
+            return ()
+    except (OSError, ValueError):
+        return ()
+    return tuple(name for name, event in COUNTERS.items() if (EVENTS / event).is_file())
 
 
 def cache_bytes() -> int:

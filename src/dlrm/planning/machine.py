@@ -4,7 +4,6 @@
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,14 @@ from dlrm.files import write_json
 from dlrm.planning.ceilings import Ceilings
 from dlrm.planning.costs import Costs, Device
 from dlrm.planning.facts import Facts, facts
+from dlrm.planning.record import Record
 
 SCHEMA = 1
 """Version of the file."""
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(Record):
     """What a machine is and what it can do."""
 
     facts: Facts
@@ -46,34 +46,12 @@ class Machine:
 
     def measured(self) -> dict[str, Any]:
         """Return what belongs in a row of results, JSON-ready."""
-        return {
-            "facts": self.facts.to_dict(),
-            "ceilings": self.ceilings.to_dict(),
-            "costs": None if self.costs is None else self.costs.to_dict(),
-        }
+        values = self.to_dict()
+        return {name: values[name] for name in ("facts", "ceilings", "costs")}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the machine JSON-ready."""
-        values = self.measured()
-        costs = values.pop("costs")
-        return {**values, "versions": dict(self.versions), "taken": self.taken, "costs": costs}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Machine":
-        """Return what `to_dict` was made of.
-
-        Raises:
-            KeyError, TypeError, ValueError: These are no such values.
-
-        """
-        costs = values["costs"]
-        return cls(
-            facts=Facts.from_dict(values["facts"]),
-            ceilings=Ceilings.from_dict(values["ceilings"]),
-            versions={name: str(version) for name, version in values["versions"].items()},
-            taken=str(values["taken"]),
-            costs=None if costs is None else Costs.from_dict(costs),
-        )
+        return {**Record.to_dict(self), "facts": self.facts.to_dict()}
 
 
 def kept(threads: int | None = None) -> Machine | None:

@@ -18,7 +18,8 @@ from dlrm.nn.mlp import MLP
 from dlrm.nn.precision import ComputeDtype
 from dlrm.planning import operators
 from dlrm.planning.arithmetic import counted
-from dlrm.planning.costs import OTHER, Measured
+from dlrm.planning.costs import OTHER
+from dlrm.planning.fit import Measured
 from dlrm.planning.stages import BACKWARD, DENSE_UPDATE, FORWARD, LOSS, TABLE_UPDATE, stages
 from dlrm.planning.work import NOTHING, NUMBER_BYTES, Shape, Work
 from dlrm.schema import Schema
