@@ -5,7 +5,6 @@ import io
 import tempfile
 import time
 import warnings
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +17,7 @@ from dlrm.bench.arch import Arch
 from dlrm.bench.batches import write_split
 from dlrm.bench.local_step import LocalStep
 from dlrm.bench.rivals.original import Original
-from dlrm.bench.timer import Timing, beside, figures, interleave
+from dlrm.bench.timer import beside, figures, interleave
 from dlrm.data.loader import Loader
 from dlrm.data.store import Split
 from dlrm.planning.work import Ids
@@ -34,43 +33,18 @@ MOST_ROUNDS = 5
 LEAST_STEPS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Loading:
-    """Training over a dataset; timings are of a step, reading included.
-
-    How long training waits for data is seen over one epoch of ours from files that were just
-    written.
-    """
-
-    ours: Timing
-    original: Timing | None
-    rows: int
-    epoch_s: float
-    waited_s: float
-    first_s: float
-    """Seconds of waiting for the first batch, before which nothing can be read ahead."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures with flat keys."""
-        values = {
-            **figures(self.ours),
-            "loading_epoch_rows": self.rows,
-            "loading_epoch_s": self.epoch_s,
-            "loading_waited_share": self.waited_s / self.epoch_s,
-            "loading_first_batch_ms": self.first_s * 1e3,
-        }
-        if self.original is not None:
-            values |= figures(self.original) | beside(self.ours, self.original, "loading_")
-        return values
-
-
 def measure_loading(
     arch: Arch, batch_size: int, ids: Ids, rounds: int, ours: LocalStep, original: Original | None
-) -> Loading:
+) -> dict[str, Any]:
     """Train over the same rows, each project reading them from its own files by its own loader.
 
     A round is an epoch, its first batch and the reader's start included. The original reads all
-    rows into memory before it begins, which is not timed.
+    rows into memory before it begins, which is not timed. How long training waits for data is seen
+    over one epoch of ours.
+
+    Returns:
+        The figures of a step, reading included, with flat keys.
+
     """
     rows = max(ROWS if arch.rows_total > ROWS else FEW_ROWS, LEAST_STEPS * batch_size)
     steps = rows // batch_size
@@ -97,11 +71,20 @@ def measure_loading(
 
             candidates["original_loading"] = train_original
         timed = interleave(candidates, rounds=min(rounds, MOST_ROUNDS))
-    return Loading(
-        timed["ours_loading"].per(steps),
-        timed["original_loading"].per(steps) if original is not None else None,
-        *_waiting(arch, batch_size, ids, ours),
-    )
+    timings = {name: timing.per(steps) for name, timing in timed.items()}
+    epoch_rows, epoch_s, waited_s, first_s = _waiting(arch, batch_size, ids, ours)
+    values = {
+        **figures(timings["ours_loading"]),
+        "loading_epoch_rows": epoch_rows,
+        "loading_epoch_s": epoch_s,
+        "loading_waited_share": waited_s / epoch_s,
+        # Before it nothing can be read ahead.
+        "loading_first_batch_ms": first_s * 1e3,
+    }
+    if original is not None:
+        values |= figures(timings["original_loading"])
+        values |= beside(timings["ours_loading"], timings["original_loading"], "loading_")
+    return values
 
 
 def _waiting(

@@ -5,7 +5,6 @@ with torch 2.13.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from dlrm.batch import Batch
 from dlrm.bench.arch import Arch
 from dlrm.bench.batches import rotation
 from dlrm.bench.local_step import LEARNING_RATE
-from dlrm.bench.timer import Timing, beside, figures, in_turn, interleave, round_steps
+from dlrm.bench.timer import beside, figures, in_turn, interleave, round_steps
 from dlrm.nn.embedding import EmbeddingCollection, Layout, materialize
 from dlrm.parallel.torchrec.probe import quiet
 from dlrm.planning.work import Ids
@@ -24,28 +23,6 @@ from dlrm.terminal import progress
 
 Inputs = tuple[Batch, Tensor]
 """A batch, and the gradient (B, T, D) of its vectors."""
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddingMeasured:
-    """The tables at one batch size; timings are of a step."""
-
-    batch_size: int
-    steps: int
-    ours: Timing
-    peers: dict[str, Timing]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures with flat keys; only those of the peers that were measured."""
-        values: dict[str, Any] = {
-            "batch_size": self.batch_size,
-            "steps": self.steps,
-            "rounds": len(self.ours.seconds),
-            **figures(self.ours),
-        }
-        for name, timing in self.peers.items():
-            values |= figures(timing) | beside(self.ours, timing, f"{name}_")
-        return values
 
 
 class Tables:
@@ -153,7 +130,7 @@ def _fbgemm() -> Any:
 
 def measure(
     arch: Arch, batch_sizes: Sequence[int], *, ids: Ids, optimizer: str, rounds: int
-) -> tuple[list[EmbeddingMeasured], dict[str, str]]:
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Time the tables of an architecture beside the peers that are there.
 
     Args:
@@ -164,7 +141,8 @@ def measure(
         rounds: Rounds of each candidate.
 
     Returns:
-        The figures of each batch size; and for each peer left out, why.
+        The figures of a step at each batch size with flat keys, of the peers that were measured;
+        and for each peer left out, why.
 
     """
     left_out: dict[str, str] = {}
@@ -195,6 +173,10 @@ def measure(
                 rounds=rounds,
                 after_round=lambda task=task: bar.advance(task),
             )
-            timings = {name: timing.per(steps) for name, timing in timed.items()}
-            measured.append(EmbeddingMeasured(batch_size, steps, timings.pop("ours"), timings))
+            row = {"batch_size": batch_size, "steps": steps, "rounds": rounds}
+            ours = timed.pop("ours").per(steps)
+            row |= figures(ours)
+            for name, timing in timed.items():
+                row |= figures(timing.per(steps)) | beside(ours, timing.per(steps), f"{name}_")
+            measured.append(row)
     return measured, left_out

@@ -1,7 +1,6 @@
 """The training step, beside the original's, round by round on the same batches and tables."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from dlrm.bench.arch import Arch
 from dlrm.bench.batches import rotation
 from dlrm.bench.local_step import LocalStep
-from dlrm.bench.rivals.loading import Loading, measure_loading
+from dlrm.bench.rivals.loading import measure_loading
 from dlrm.bench.rivals.original import Original, layout, load
 from dlrm.bench.timer import Timing, beside, figures, in_turn, interleave, ratio, round_steps
 from dlrm.nn.precision import ComputeDtype
@@ -26,47 +25,6 @@ LIMITS = {
 """Part of the limit -> beginnings of the kinds of operators that it is of."""
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """The step at one batch size; timings are of a step."""
-
-    batch_size: int
-    steps: int
-    """Steps a round."""
-    ours: Timing
-    original: Timing | None
-    limit: dict[str, float]
-    """Kind of an operator -> its least seconds on this machine, both ways."""
-    id_check: Timing
-    """Time of turning ids into rows and checking them, apart from the step."""
-    loading: Loading | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures with flat keys; None for what was not measured."""
-        limit_s = sum(self.limit.values())
-        values: dict[str, Any] = {
-            "batch_size": self.batch_size,
-            "steps": self.steps,
-            "rounds": len(self.ours.seconds),
-            **figures(self.ours),
-            "samples_per_s": self.batch_size / self.ours.median,
-            "roofline_ms": limit_s * 1e3,
-            **{
-                f"roofline_{name}_ms": 1e3
-                * sum(s for kind, s in self.limit.items() if kind.startswith(kinds))
-                for name, kinds in LIMITS.items()
-            },
-            "roofline_share": limit_s / self.ours.median,
-            **figures(self.id_check),
-            "id_check_share": ratio(self.id_check, self.ours)[0],
-            **dict.fromkeys(("speedup", "speedup_interval", "verdict")),
-        }
-        if self.original is not None:
-            values |= figures(self.original) | beside(self.ours, self.original)
-            values["original_samples_per_s"] = self.batch_size / self.original.median
-        return values | (self.loading.to_dict() if self.loading is not None else {})
-
-
 def measure(
     arch: Arch,
     batch_sizes: Sequence[int],
@@ -78,7 +36,7 @@ def measure(
     rounds: int,
     against: Path | None = None,
     loading: bool = False,
-) -> tuple[list[Measured], float | None]:
+) -> tuple[list[dict[str, Any]], float | None]:
     """Time the training step: forward, loss, backward, update.
 
     Args:
@@ -93,8 +51,8 @@ def measure(
         loading: Also time it with the batches read from a prepared dataset.
 
     Returns:
-        The step at every batch size; and the largest difference of the losses of the first steps of
-        both, from equal parameters, None without the original.
+        The figures of a step at every batch size with flat keys, None for what was not measured;
+        and the largest difference of the losses of the first steps of both, from equal parameters.
 
     Raises:
         ConfigError: The clone is none, or the original has no such optimizer.
@@ -105,7 +63,7 @@ def measure(
     ours = LocalStep(arch, precision, optimizer)
     original = None if module is None else Original(module, arch, optimizer, ours.model)
     predictor = Predictor(machine, ours.config, arch.schema, train=True)
-    rows: list[Measured] = []
+    rows: list[dict[str, Any]] = []
     difference = None
     with progress() as bar:
         for batch_size in batch_sizes:
@@ -127,20 +85,41 @@ def measure(
             timed = interleave(
                 candidates, rounds=rounds, after_round=lambda task=task: bar.advance(task)
             )
-            limit: dict[str, float] = {}
-            for part in predictor.parts(Shape(batch_size, arch.pooling, ids)):
-                limit[part.kind] = limit.get(part.kind, 0.0) + predictor.least_s(part)
-            rows.append(
-                Measured(
-                    batch_size=batch_size,
-                    steps=steps,
-                    ours=timed["ours"].per(steps),
-                    original=timed["original"].per(steps) if original is not None else None,
-                    limit=limit,
-                    id_check=timed["id_check"].per(steps),
-                    loading=measure_loading(arch, batch_size, ids, rounds, ours, original)
-                    if loading
-                    else None,
-                )
-            )
+            timings = {name: timing.per(steps) for name, timing in timed.items()}
+            row = {"batch_size": batch_size, "steps": steps, "rounds": rounds}
+            row |= _figures(timings, batch_size)
+            row |= _limits(predictor, Shape(batch_size, arch.pooling, ids), timings["ours"].median)
+            if loading:
+                row |= measure_loading(arch, batch_size, ids, rounds, ours, original)
+            rows.append(row)
     return rows, difference
+
+
+def _figures(timings: Mapping[str, Timing], batch_size: int) -> dict[str, Any]:
+    ours, original = timings["ours"], timings.get("original")
+    values = {
+        **figures(ours),
+        "samples_per_s": batch_size / ours.median,
+        # Turning ids into rows and checking them, apart from the step.
+        **figures(timings["id_check"]),
+        "id_check_share": ratio(timings["id_check"], ours)[0],
+        **dict.fromkeys(("speedup", "speedup_interval", "verdict")),
+    }
+    if original is not None:
+        values |= figures(original) | beside(ours, original)
+        values["original_samples_per_s"] = batch_size / original.median
+    return values
+
+
+def _limits(predictor: Predictor, shape: Shape, step_s: float) -> dict[str, float]:
+    """Return the least time of the operators on this machine, both ways, and of kinds of them."""
+    least_s = [(part.kind, predictor.least_s(part)) for part in predictor.parts(shape)]
+    limit_s = sum(seconds for _, seconds in least_s)
+    return {
+        "roofline_ms": limit_s * 1e3,
+        **{
+            f"roofline_{name}_ms": 1e3 * sum(s for kind, s in least_s if kind.startswith(kinds))
+            for name, kinds in LIMITS.items()
+        },
+        "roofline_share": limit_s / step_s,
+    }

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 from rich.console import Group, RenderableType
@@ -13,9 +13,7 @@ from dlrm.bench import results
 from dlrm.bench.arch import ARCHS, Arch
 from dlrm.bench.known import known
 from dlrm.bench.rivals import tables, training
-from dlrm.bench.rivals.tables import EmbeddingMeasured
-from dlrm.bench.rivals.training import Measured
-from dlrm.bench.watch import Watch
+from dlrm.bench.watch import Seen, Watch
 from dlrm.errors import ConfigError, unknown
 from dlrm.nn import precision as precisions
 from dlrm.nn.embedding import Storage
@@ -61,13 +59,17 @@ def bench_original(
 
     """
     scaled, sizes = _checked(arch, rows_scale, batch, rounds, optim)
-    resolved, machine = precisions.resolve(precision), known()
+    setting = {
+        "arch": arch, "rows_scale": rows_scale, "precision": precisions.resolve(precision),
+        "ids": ids, "optim": optim, "storage": storage,
+    }  # fmt: skip
+    machine = known()
     with Watch() as watch:
         measured, difference = training.measure(
             scaled.stored(storage),
             sizes,
             machine,
-            precision=resolved,
+            precision=precisions.resolve(precision),
             ids=ids,
             optimizer=optim,
             rounds=rounds,
@@ -75,15 +77,8 @@ def bench_original(
             loading=loading,
         )
     result = BenchOriginalResult(
-        setting={
-            "arch": arch, "rows_scale": rows_scale, "precision": resolved, "ids": ids,
-            "optim": optim, "storage": storage,
-        },
-        machine={**results.machine(), **watch.seen.to_dict()},
-        warning=watch.seen.warning,
-        measured=measured,
-        max_abs_diff=difference,
-    )  # fmt: skip
+        setting=setting, seen=watch.seen, batches=measured, max_abs_diff=difference
+    )
     if out is not None:
         result.save(out)
     return result
@@ -120,19 +115,16 @@ def bench_embedding(
 
     """
     scaled, sizes = _checked(arch, rows_scale, batch, rounds, optim)
+    setting = {
+        "arch": arch, "rows_scale": rows_scale, "ids": ids, "optim": optim, "storage": storage,
+    }  # fmt: skip
     with Watch() as watch:
         measured, left_out = tables.measure(
             scaled.stored(storage), sizes, ids=ids, optimizer=optim, rounds=rounds
         )
     result = BenchEmbeddingResult(
-        setting={
-            "arch": arch, "rows_scale": rows_scale, "ids": ids, "optim": optim, "storage": storage,
-        },
-        machine={**results.machine(), **watch.seen.to_dict()},
-        warning=watch.seen.warning,
-        measured=measured,
-        left_out=left_out,
-    )  # fmt: skip
+        setting=setting, seen=watch.seen, batches=measured, left_out=left_out
+    )
     if out is not None:
         result.save(out)
     return result
@@ -152,59 +144,53 @@ def _checked(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Result:
-    """What both commands found."""
+    """What both commands have."""
 
+    suite: ClassVar[str]
     setting: dict[str, Any]
     """What was measured, JSON-ready."""
-    machine: dict[str, Any]
-    warning: str | None
-    """Why the figures are doubtful."""
-    measured: Sequence[Measured] | Sequence[EmbeddingMeasured]
+    seen: Seen
+    """What else the machine did meanwhile."""
+    batches: list[dict[str, Any]]
+    """The figures of each batch size."""
 
-    @property
-    def batches(self) -> list[dict[str, Any]]:
-        """The figures of each batch size."""
-        return [row.to_dict() for row in self.measured]
-
-    def _saved(self, suite: str, out: Path | None) -> Path:
+    def save(self, out: Path | None = None) -> Path:
         """Append a row for each batch size to a file of results; None for the usual one."""
-        seen = {name: self.machine[name] for name in ("threads", "load", "steal_share")}
-        rows = [results.row(suite, {**self.setting, **row, **seen}) for row in self.batches]
+        seen = self.seen.to_dict()
+        rows = [results.row(self.suite, {**self.setting, **row, **seen}) for row in self.batches]
         return results.save(rows, out)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the results JSON-ready."""
+        machine = {**results.machine(), **self.seen.to_dict()}
+        return {**self.setting, "batches": self.batches, **self._more(), **machine}
+
+    def _more(self) -> dict[str, Any]:
+        raise NotImplementedError
+
     def _doubts(self) -> list[str]:
-        return [f"Doubtful: {self.warning}"] if self.warning else []
+        return [f"Doubtful: {self.seen.warning}"] if self.seen.warning else []
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchOriginalResult(_Result):
     """Times of the training step."""
 
+    suite: ClassVar[str] = "original"
     max_abs_diff: float | None
     """Largest difference of the losses of the first steps, from equal parameters; None alone."""
 
-    def save(self, out: Path | None = None) -> Path:
-        """Append a row for each batch size to a file of results; None for the usual one."""
-        return self._saved("original", out)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the results JSON-ready."""
-        batches = self.batches
-        return {
-            **self.setting,
-            "batches": batches,
-            "speedup": {str(row["batch_size"]): row["speedup"] for row in batches},
-            "max_abs_diff": self.max_abs_diff,
-            **self.machine,
-        }
+    def _more(self) -> dict[str, Any]:
+        speedup = {str(row["batch_size"]): row["speedup"] for row in self.batches}
+        return {"speedup": speedup, "max_abs_diff": self.max_abs_diff}
 
     def __rich__(self) -> RenderableType:
-        batches, setting = self.batches, self.setting
+        batches = self.batches
         title = "Training step, {arch}, {precision}, {ids} ids, {optim}, tables {storage}"
         against = any(row["speedup"] is not None for row in batches)
         columns = ["ours, ms", "original, ms", "speedup"] if against else ["ours, ms"]
         grid = terminal.table(
-            title.format(**setting), "batch", *columns, "samples/s", "of the limit"
+            title.format(**self.setting), "batch", *columns, "samples/s", "of the limit"
         )
         for row in batches:
             cells = [_middle(row, "ours")]
@@ -225,21 +211,12 @@ class BenchOriginalResult(_Result):
 class BenchEmbeddingResult(_Result):
     """Times of the embedding tables."""
 
+    suite: ClassVar[str] = "embedding"
     left_out: dict[str, str]
     """Peer -> why it was not measured."""
 
-    def save(self, out: Path | None = None) -> Path:
-        """Append a row for each batch size to a file of results; None for the usual one."""
-        return self._saved("embedding", out)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the results JSON-ready."""
-        return {
-            **self.setting,
-            "batches": self.batches,
-            "left_out": self.left_out,
-            **self.machine,
-        }
+    def _more(self) -> dict[str, Any]:
+        return {"left_out": self.left_out}
 
     def __rich__(self) -> RenderableType:
         title = "Embedding tables, {arch}, {ids} ids, {optim}, tables {storage}"
