@@ -71,7 +71,7 @@ class Compared:
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison JSON-ready."""
         a, b = self.before, self.after
-        ratio, low, high = self.ratio
+        ratio, *possible = self.ratio
         return {
             "figure": self.name,
             "before": a.value,
@@ -80,7 +80,7 @@ class Compared:
             "after_interval": None if b.low is None else [b.low, b.high],
             "difference": b.value - a.value,
             "ratio": ratio,
-            "ratio_interval": None if low is None or high is None else [low, high],
+            "ratio_interval": None if None in possible else possible,
             "verdict": self.verdict,
         }
 
@@ -100,15 +100,12 @@ class Pair:
     @property
     def cause(self) -> tuple[Compared, float] | None:
         """The operator that changed most in the way of the step, and its share of the change."""
-        changes = {
-            operator.name: operator.after.value - operator.before.value
-            for operator in self.operators
-        }
-        whole = sum(changes.values())
+        changes = [one.after.value - one.before.value for one in self.operators]
+        whole = sum(changes)
         if not whole:
             return None
-        most = max(self.operators, key=lambda operator: changes[operator.name] / whole)
-        return most, changes[most.name] / whole
+        shares = [change / whole for change in changes]
+        return self.operators[shares.index(max(shares))], max(shares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +120,11 @@ class Diff:
     """Commit and versions that are not the same, before and after."""
     notes: tuple[str, ...]
     """What makes the comparison doubtful."""
+
+    @property
+    def figures(self) -> list[Compared]:
+        """The figures of all pairs."""
+        return [figure for both in self.pairs for figure in both.figures]
 
     def slower(self, tolerance: float) -> list[tuple[Pair, Compared]]:
         """Return what got slower by more than a share of its time, worst first.
@@ -146,13 +148,7 @@ class Diff:
 def diff(
     before: Path, after: Path, *, across_machines: bool = False, across_schemas: bool = False
 ) -> Diff:
-    """Compare two files of results.
-
-    Args:
-        before: Rows of the first.
-        after: Rows of the second.
-        across_machines: Compare rows of different hardware too, and say so.
-        across_schemas: Compare rows of different schemas too, and say so.
+    """Compare two files of results; `across` compares rows of different ones too, and says so.
 
     Raises:
         InputError: A file holds something else than rows, or nothing.
@@ -162,29 +158,28 @@ def diff(
     paths, sides = (before, after), (load(before), load(after))
     notes = _same_schema(paths, sides, across_schemas)
     notes += _same_machine(paths, sides, across_machines)
-    a, b = (_grouped(rows, None if across_machines else naming(sides)) for rows in sides)
+    machine = (lambda _: "") if across_machines else naming(sides)
+    a, b = (_grouped(rows, lambda row: (machine(row), key(row))) for rows in sides)
     if not (shared := [setting for setting in a if setting in b]):
-        reason = _apart(sides)
-        raise ConfigError(f"{before} and {after} have no rows in common: {reason}")
+        raise ConfigError(f"{before} and {after} have no rows in common: {_apart(sides)}")
+    for path, rows in zip(paths, sides, strict=True):
+        if count := sum(map(_disturbed, rows)):
+            few = f"{count} of {len(rows)} rows of {path}"
+            notes.append(f"Something else took CPU time while {few} were measured")
+    pairs = [_pair(a[setting], b[setting]) for setting in shared]
     return Diff(
-        pairs=tuple(
-            sorted(
-                (pair(a[setting], b[setting]) for setting in shared),
-                key=lambda both: _rank(both.settings),
-            )
-        ),
+        pairs=tuple(sorted(pairs, key=lambda both: _rank(both.settings))),
         only_before=_only(a, b),
         only_after=_only(b, a),
         changed=_changed(sides),
-        notes=(*notes, *_disturbed_notes(paths, sides)),
+        notes=tuple(notes),
     )
 
 
-def _grouped(rows: Sequence[Row], machine: Callable[[Row], str] | None) -> Groups:
-    """Return rows by machine and settings."""
+def _grouped(rows: Sequence[Row], name: Callable[[Row], tuple[str, str]]) -> Groups:
     groups: Groups = defaultdict(list)
     for row in rows:
-        groups["" if machine is None else machine(row), key(row)].append(row)
+        groups[name(row)].append(row)
     return groups
 
 
@@ -203,7 +198,7 @@ def _rank(values: Mapping[str, Any]) -> list[tuple[str, bool, float, str]]:
     ]
 
 
-def pair(before: Sequence[Row], after: Sequence[Row]) -> Pair:
+def _pair(before: Sequence[Row], after: Sequence[Row]) -> Pair:
     """Compare the rows of one setting, each file's at least one."""
 
     def compared(of: Callable[[Row], Mapping[str, Figure]]) -> list[Compared]:
@@ -224,7 +219,7 @@ def pair(before: Sequence[Row], after: Sequence[Row]) -> Pair:
     return Pair(
         settings=settings(before[0]),
         figures=tuple(compared(figures)),
-        operators=tuple(sorted(compared(operators), key=lambda each: -each.before.value)),
+        operators=tuple(sorted(compared(operators), key=lambda one: -one.before.value)),
         failed=(failed(before), failed(after)),
         repeats=(len(before), len(after)),
     )
@@ -232,13 +227,13 @@ def pair(before: Sequence[Row], after: Sequence[Row]) -> Pair:
 
 def _joined(repeats: Sequence[Mapping[str, Figure]], name: str) -> Figure | None:
     """Return a figure of all repeats: the middle one, and the spread of all intervals."""
-    figures = [each[name] for each in repeats if name in each]
+    figures = [repeat[name] for repeat in repeats if name in repeat]
     if len(figures) < 2:
         return figures[0] if figures else None
     return Figure(
-        median(each.value for each in figures),
-        min(each.value if each.low is None else each.low for each in figures),
-        max(each.value if each.high is None else each.high for each in figures),
+        median(one.value for one in figures),
+        min(one.value if one.low is None else one.low for one in figures),
+        max(one.value if one.high is None else one.high for one in figures),
         figures[0].kind,
     )
 
@@ -250,19 +245,19 @@ def _over(a: float | None, b: float | None) -> float | None:
 
 
 def _same_schema(paths: tuple[Path, Path], sides: Sides, across: bool) -> list[str]:
-    """Return a note where schemas differ and that was asked for.
+    """Return a note where schemas differ, or are of another version, and that was asked for.
 
     Raises:
-        ConfigError: They differ, or are of another version of this program.
+        ConfigError: It was not.
 
     """
-    schemas = [{_schema(row) for row in rows} for rows in sides]
-    if len(schemas[0] | schemas[1]) == 1 and schemas[0] <= {
-        _schema({}),
-        _schema({"schema": SCHEMA}),
-    }:
+    schemas = [{row.get("schema") for row in rows} for rows in sides]
+    if len(schemas[0] | schemas[1]) == 1 and schemas[0] <= {None, SCHEMA}:
         return []
-    a, b = (", ".join(sorted(names)) for names in schemas)
+    a, b = (
+        ", ".join(sorted("without a schema" if n is None else f"of schema {n}" for n in names))
+        for names in schemas
+    )
     difference = f"{paths[0]} has rows {a}, {paths[1]} {b}"
     if not across:
         raise ConfigError(
@@ -276,11 +271,10 @@ def _same_machine(paths: tuple[Path, Path], sides: Sides, across: bool) -> list[
     """Return a note where machines differ and that was asked for.
 
     Raises:
-        ConfigError: They differ.
+        ConfigError: It was not.
 
     """
-    name = naming(sides)
-    machines = [{name(row) for row in rows} for rows in sides]
+    machines = [set(map(naming(sides), rows)) for rows in sides]
     if machines[0] == machines[1] and (len(machines[0]) == 1 or not across):
         return []
     a, b = (" and ".join(sorted(names)) for names in machines)
@@ -315,23 +309,12 @@ def _changed(sides: Sides) -> dict[str, tuple[str, str]]:
     return changes
 
 
-def _disturbed_notes(paths: tuple[Path, Path], sides: Sides) -> list[str]:
-    """Return a note for each file that was partly measured while something else computed."""
-    notes = []
-    for path, rows in zip(paths, sides, strict=True):
-        if count := sum(map(_disturbed, rows)):
-            few = f"{count} of {len(rows)} rows of {path}"
-            notes.append(f"Something else took CPU time while {few} were measured")
-    return notes
-
-
 def _apart(sides: Sides) -> str:
     """Say in which settings two files differ that have no row in common."""
     a, b = ([settings(row) for row in rows] for rows in sides)
-    names = dict.fromkeys(name for each in (*a, *b) for name in each)
     differences = []
-    for name in names:
-        x, y = ({_word(each.get(name)) for each in side} for side in (a, b))
+    for name in dict.fromkeys(name for row in (*a, *b) for name in row):
+        x, y = ({str(row.get(name, "not said")) for row in side} for side in (a, b))
         if not x & y:
             differences.append(f"{name} is {_few(x)} in the one, {_few(y)} in the other")
         if differences and name == "suite":
@@ -339,19 +322,11 @@ def _apart(sides: Sides) -> str:
     return "; ".join(differences) or "each setting occurs in both, but never with the same others"
 
 
-def _schema(row: Row) -> str:
-    return f"of schema {row['schema']}" if "schema" in row else "without a schema"
+def _few(words: Iterable[str]) -> str:
+    ordered = sorted(words)
+    return ", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")
 
 
 def _disturbed(row: Row) -> bool:
     stolen, others = row.get("steal_share") or 0.0, row.get("others_share") or 0.0
     return stolen > STOLEN_LIMIT or others > OTHERS_LIMIT
-
-
-def _word(value: Any) -> str:
-    return "not said" if value is None else str(value)
-
-
-def _few(words: Iterable[str]) -> str:
-    ordered = sorted(words)
-    return ", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")

@@ -138,25 +138,25 @@ def _interval(row: Mapping[str, Any], name: str) -> tuple[float, float] | tuple[
 
 def _ceilings(ceilings: Mapping[str, Any]) -> dict[str, Figure]:
     """Return what a machine could do, by the names that `spread` has for it: `fp32 2`, `call`."""
-    copies, flops = ceilings.get("copy") or {}, ceilings.get("flops") or {}
-    rates = {f"copy {threads}": rate for threads, rate in copies.items()}
-    for name, by_threads in flops.items():
-        rates |= {f"{name} {threads}": rate for threads, rate in by_threads.items()}
+    threads, spread = ceilings.get("threads"), ceilings.get("spread") or {}
     points = [
-        (gather["row_bytes"], gather["table_bytes"], gather["row_s"])
-        for gather in ceilings.get("gather") or ()
+        (point["row_bytes"], point["table_bytes"], point["row_s"])
+        for point in ceilings.get("gather") or ()
     ]
-    times = {f"gather {row} {table} {ceilings.get('threads')}": s for row, table, s in points}
-    times["call"] = ceilings.get("call_s")
+    by_kind: dict[Kind, dict[str, Any]] = {
+        "rate": {f"copy {n}": rate for n, rate in (ceilings.get("copy") or {}).items()},
+        "time": {f"gather {row} {table} {threads}": seconds for row, table, seconds in points},
+    }
+    for name, rates in (ceilings.get("flops") or {}).items():
+        by_kind["rate"] |= {f"{name} {n}": rate for n, rate in rates.items()}
     if points:
         # The shortest rows of the largest table; with all threads they are among the points.
-        row, table = min(points)[0], max(table for _, table, _ in points)
+        at = f"{min(points)[0]} {max(table for _, table, _ in points)}"
         by_threads = ceilings.get("gather_by_threads") or {}
-        rates |= {f"gather {row} {table} {n}": rate for n, rate in by_threads.items()}
-    spread = ceilings.get("spread") or {}
+        by_kind["rate"] |= {f"gather {at} {n}": rate for n, rate in by_threads.items()}
+    by_kind["time"]["call"] = ceilings.get("call_s")
     figures: dict[str, Figure] = {}
-    kinds: tuple[tuple[Kind, dict[str, Any]], ...] = (("rate", rates), ("time", times))
-    for kind, values in kinds:
+    for kind, values in by_kind.items():
         for name, value in values.items():
             if _is_number(value) and name not in figures:
                 share = spread.get(name) or 0.0

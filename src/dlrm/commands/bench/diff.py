@@ -1,6 +1,6 @@
 """`dlrm bench diff`: what got slower between two files of results."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,8 +47,8 @@ def bench_diff(
     """
     if tolerance < 0:
         raise ConfigError(f"tolerance is {tolerance}, expected 0 or more")
-    found = compare(before, after, across_machines=across_machines, across_schemas=across_schemas)
-    return DiffResult(before=before, after=after, tolerance=tolerance, found=found)
+    diff = compare(before, after, across_machines=across_machines, across_schemas=across_schemas)
+    return DiffResult(before=before, after=after, tolerance=tolerance, diff=diff)
 
 
 SHOWN = 24
@@ -69,99 +69,96 @@ class DiffResult:
     before: Path
     after: Path
     tolerance: float
-    found: Diff
+    diff: Diff
 
     @property
     def status(self) -> int:
         """1 where something got slower by more than the tolerance, or fails now."""
-        return 1 if self.found.slower(self.tolerance) or self.found.broken() else 0
+        return 1 if self.diff.slower(self.tolerance) or self.diff.broken() else 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the results JSON-ready."""
+        diff = self.diff
         return {
             "before": str(self.before),
             "after": str(self.after),
             "tolerance": self.tolerance,
             **{word.replace(" ", "_"): count for word, count in self._counts().items()},
             "verdict": " ".join(self.sentences()),
-            "notes": list(self.found.notes),
-            "changed": {name: list(each) for name, each in self.found.changed.items()},
+            "notes": list(diff.notes),
+            "changed": {name: list(both) for name, both in diff.changed.items()},
             "pairs": [
                 {
                     "settings": pair.settings,
                     "repeats": list(pair.repeats),
                     "failed_before": pair.failed[0],
                     "failed_after": pair.failed[1],
-                    "figures": [each.to_dict() for each in pair.figures],
-                    "operators": [each.to_dict() for each in pair.operators],
+                    "figures": [figure.to_dict() for figure in pair.figures],
+                    "operators": [operator.to_dict() for operator in pair.operators],
                 }
-                for pair in self.found.pairs
+                for pair in diff.pairs
             ],
-            "only_before": list(self.found.only_before),
-            "only_after": list(self.found.only_after),
+            "only_before": list(diff.only_before),
+            "only_after": list(diff.only_after),
         }
 
     def __rich__(self) -> RenderableType:
-        parts: list[RenderableType] = [Text(f"{note}.", style="bold") for note in self.found.notes]
-        for name, (a, b) in self.found.changed.items():
-            parts.append(f"{name}: {a} before, {b} after")
+        diff = self.diff
+        parts: list[RenderableType] = [Text(f"{note}.", style="bold") for note in diff.notes]
+        parts += [f"{name}: {a} before, {b} after" for name, (a, b) in diff.changed.items()]
         parts.append(self._table())
-        for path, only in ((self.before, self.found.only_before),
-                           (self.after, self.found.only_after)):  # fmt: skip
+        for path, only in ((self.before, diff.only_before), (self.after, diff.only_after)):
             if only:
-                said = [f"  {self._label(each)}" for each in only[:SAID]]
-                said += [f"  and {len(only) - SAID} more"] if len(only) > SAID else []
-                parts.append(Text("\n".join([f"Only in {path}:", *said])))
-        parts.append(Text("\n".join(self.sentences())))
-        return Group(*parts)
+                lines = [f"  {self._label(settings)}" for settings in only[:SAID]]
+                lines += [f"  and {len(only) - SAID} more"] if len(only) > SAID else []
+                parts.append(Text("\n".join([f"Only in {path}:", *lines])))
+        return Group(*parts, Text("\n".join(self.sentences())))
 
     def sentences(self) -> list[str]:
         """Say what got slower and what did it, what fails now, and what nobody can tell."""
-        said = []
-        slower = self.found.slower(self.tolerance)
-        said += [self._sentence(*each) for each in slower[:SAID]]
+        figures, slower = self.diff.figures, self.diff.slower(self.tolerance)
+        lines = [self._sentence(*figure) for figure in slower[:SAID]]
         if len(slower) > SAID:
-            said.append(f"Slower too: {len(slower) - SAID} more.")
-        for pair in self.found.broken()[:SAID]:
-            said.append(f"Fails now ({self._label(pair.settings)}): {pair.failed[1]}.")
+            lines.append(f"Slower too: {len(slower) - SAID} more.")
+        for pair in self.diff.broken()[:SAID]:
+            lines.append(f"Fails now ({self._label(pair.settings)}): {pair.failed[1]}.")
         peers = {
-            each.name.removesuffix("_ms").removesuffix("_s")
-            for pair in self.found.pairs
-            for each in pair.figures
-            if each.of_peer and each.verdict == "slower" and not each.of_tail
+            figure.name.removesuffix("_ms").removesuffix("_s")
+            for figure in figures
+            if figure.of_peer and figure.verdict == "slower" and not figure.of_tail
         }
         if peers:
             names = ", ".join(sorted(peers))
-            said.append(f"Not of this project, and slower too: {names}; look at the machine first.")
-        if within := len(self.found.slower(0.0)) - len(slower):
-            said.append(f"Slower by no more than the tolerance of {self.tolerance:.0%}: {within}.")
-        counts = self._counts()
-        words = [f"{count} {word}" for word, count in counts.items()]
-        said.append(f"Figures: {sum(counts.values())}, of them {', '.join(words)}.")
+            lines.append(
+                f"Not of this project, and slower too: {names}; look at the machine first."
+            )
+        if within := len(self.diff.slower(0.0)) - len(slower):
+            lines.append(f"Slower by no more than the tolerance of {self.tolerance:.0%}: {within}.")
+        words = [f"{count} {word}" for word, count in self._counts().items()]
+        lines.append(f"Figures: {len(figures)}, of them {', '.join(words)}.")
         if unknown := sum(
-            each.before.low is None or each.after.low is None
-            for each in self._all()
-            if not each.of_tail
+            None in (figure.before.low, figure.after.low) and not figure.of_tail
+            for figure in figures
         ):
-            said.append(
+            lines.append(
                 f"Without an interval in one of the files, so that nothing can be said: {unknown}; "
                 "repeats in the same file give one."
             )
-        return said
+        return lines
 
-    def _sentence(self, pair: Pair, each: Compared) -> str:
-        subject = subject_of(each)
-        said = f"{subject[:1].upper()}{subject[1:]} ({self._label(pair.settings)})"
-        if each.before.kind == "rate":
-            said += f" is {times(each)} times what it was"
+    def _sentence(self, pair: Pair, figure: Compared) -> str:
+        subject = SUBJECTS.get(figure.name) or title(figure)
+        line = f"{subject[:1].upper()}{subject[1:]} ({self._label(pair.settings)})"
+        if figure.before.kind == "rate":
+            line += f" is {times(figure)} times what it was"
         else:
-            said += f" takes {times(each)} times as long"
-        if pair.cause is not None and each.name in ("step_ms", "ours_ms"):
+            line += f" takes {times(figure)} times as long"
+        if pair.cause is not None and figure.name in ("step_ms", "ours_ms"):
             most, share = pair.cause
             much = "most of it" if share >= 0.5 else "the largest part of it"
-            said += f"; {much} in {most.name}: {value(most, most.before)} to "
-            said += value(most, most.after)
-        return f"{said}."
+            line += f"; {much} in {most.name}: {value(most, most.before)} to "
+            line += value(most, most.after)
+        return f"{line}."
 
     def _table(self) -> RenderableType:
         heads = ("before", "after", "ratio", "verdict")
@@ -169,41 +166,36 @@ class DiffResult:
         for column in grid.columns[2:]:
             column.no_wrap = True
         grid.columns[1].justify = grid.columns[-1].justify = "left"
-        every = len(list(self._all())) <= SHOWN
-        for pair in self.found.pairs:
+        every = len(self.diff.figures) <= SHOWN
+        for pair in self.diff.pairs:
             label = self._label(pair.settings)
-            for each in pair.figures:
-                if each.verdict != "no verdict" or (every and not each.of_tail):
-                    grid.add_row(label, title(each), *cells(each))
+            for figure in pair.figures:
+                if figure.verdict != "no verdict" or (every and not figure.of_tail):
+                    grid.add_row(label, title(figure), *cells(figure))
                     label = ""
-            if not label:
-                for each in pair.operators:
-                    grid.add_row("", f"  {each.name}", *cells(each))
+            for operator in pair.operators if not label else ():
+                grid.add_row("", f"  {operator.name}", *cells(operator))
         if grid.row_count:
             return grid
         return f"{self.before} and {self.after}: none of the figures has a verdict."
 
     def _counts(self) -> dict[str, int]:
-        words = [each.verdict for each in self._all()]
+        words = [figure.verdict for figure in self.diff.figures]
         kinds = ["slower", "faster", *(w for w in ("worse", "better") if w in words), "no verdict"]
         return {kind: words.count(kind) for kind in kinds}
 
-    def _all(self) -> Iterable[Compared]:
-        return (each for pair in self.found.pairs for each in pair.figures)
-
     def _label(self, settings: Mapping[str, Any]) -> str:
         """Return what tells these settings from the others of both files."""
-        every = [pair.settings for pair in self.found.pairs]
-        every += [*self.found.only_before, *self.found.only_after]
-        if len({each["suite"] for each in every}) > 1:
-            every = [each for each in every if each["suite"] == settings["suite"]]
-            words = [settings["suite"]]
-        else:
-            words = []
+        every = [pair.settings for pair in self.diff.pairs]
+        every += [*self.diff.only_before, *self.diff.only_after]
+        words = []
+        if len({other["suite"] for other in every}) > 1:
+            every = [other for other in every if other["suite"] == settings["suite"]]
+            words.append(settings["suite"])
         for name, setting in settings.items():
-            if name != "suite" and len({str(each.get(name)) for each in every}) > 1:
-                said = "batch" if name == "batch_size" else name.replace("_", " ")
-                words.append(f"{setting}" if name in PLAIN else f"{said} {setting}")
+            if name != "suite" and len({str(other.get(name)) for other in every}) > 1:
+                noun = "batch" if name == "batch_size" else name.replace("_", " ")
+                words.append(f"{setting}" if name in PLAIN else f"{noun} {setting}")
         return ", ".join(words) or settings["suite"]
 
 
@@ -226,11 +218,6 @@ def title(each: Compared) -> str:
         if name.endswith(unit):
             return name.removesuffix(unit).replace("_", " ") + after
     return name.replace("_", " ")
-
-
-def subject_of(each: Compared) -> str:
-    """Return a figure as the subject of a sentence."""
-    return SUBJECTS.get(each.name) or title(each)
 
 
 def cells(each: Compared) -> tuple[str, str, str, str]:
