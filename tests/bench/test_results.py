@@ -24,7 +24,7 @@ VALUES = st.recursive(
 
 def test_a_row_says_all_that_it_takes_to_judge_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/home/me/bin/dlrm", "bench", "train", "--batch", "8"])
-    made = row("train", {"batch_size": 8, "ours_ms": 1.5}, seed=3, steal=0.01)
+    made = row("train", {"batch_size": 8, "ours_ms": 1.5, "steal_share": 0.01}, seed=3)
     assert list(made)[:4] == ["schema", "suite", "batch_size", "ours_ms"]
     assert (made["schema"], made["suite"]) == (SCHEMA, "train")
     assert (made["seed"], made["steal_share"]) == (3, 0.01)
@@ -38,7 +38,7 @@ def test_a_row_says_all_that_it_takes_to_judge_it(monkeypatch: pytest.MonkeyPatc
 
 def test_a_measurement_may_know_better_than_the_process_that_writes_it() -> None:
     known = {"threads": 77, "load": 1.5, "steal_share": 0.2, "others_share": 0.1, "seed": 9}
-    made = row("ops", known, seed=0, steal=0.0)
+    made = row("ops", known, seed=0)
     assert {name: made[name] for name in known} == known
     assert row("ops", {})["steal_share"] is None
 

@@ -154,11 +154,10 @@ def test_the_cost_model_is_fitted_to_steps_of_this_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(calibrate, "EACH_S", 0.0)
-    monkeypatch.setattr(calibrate, "MOST_TRIES", 1)
     monkeypatch.setattr(calibrate, "MOST_FLOPS", 1e7)
     models = calibrate.trials(10, tables_bytes=1 << 22)
     assert models == calibrate.trials(10, tables_bytes=1 << 22)
-    assert all(4 * m.model.dim * sum(m.num_embeddings) <= 1 << 22 for m in models)
+    assert all(4 * m.arch.model.dim * m.arch.rows_total <= 1 << 22 for m in models)
     ticks: list[int] = []
     steps = calibrate.measure(models, lambda: ticks.append(1))
     assert len(ticks) == len(steps) == 10
@@ -181,7 +180,6 @@ def test_tables_of_trials_share_one_block(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(calibrate, "train_step", train_step)
     monkeypatch.setattr(calibrate, "EACH_S", 0.0)
-    monkeypatch.setattr(calibrate, "MOST_TRIES", 1)
     monkeypatch.setattr(calibrate, "MOST_FLOPS", 1e7)
     calibrate.measure(calibrate.trials(3, 1, 1 << 20), lambda: None)
     assert len(taken) == 3

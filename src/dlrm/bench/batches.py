@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dlrm.batch import Batch
@@ -30,19 +31,11 @@ def rotation(
     pooling: int = 1,
     varied: bool = False,
 ) -> list[Batch]:
-    """Return batches that together are larger than the last-level cache.
+    """Return batches of B samples that together are larger than the last-level cache.
 
     With one batch again and again, its inputs and the rows that it looks up would stay in the
-    cache, where in training they never are.
-
-    Args:
-        schema: Of the batches.
-        batch_size: B.
-        ids: How ids are distributed, see `draw_ids`.
-        seed: Of the values.
-        pooling: Ids of a list.
-        varied: Whether lists have any number of ids from 1 to `pooling`.
-
+    cache, where in training they never are. Lists have `pooling` ids; any number from 1 to it where
+    `varied`.
     """
     rng = np.random.default_rng(seed)
     count = batches_of(schema, batch_size, pooling, MOST_BATCHES)
@@ -70,17 +63,10 @@ def random_batch(
 ) -> Batch:
     """Return a batch of Criteo's kind: counts with a long tail, as log(1 + count), and ids.
 
-    Args:
-        schema: Of the batch.
-        samples: B.
-        ids: How ids are distributed.
-        rng: Where values come from.
-        pooling: Ids of a list.
-        varied: Whether lists have fewer.
-
+    Lists have `pooling` ids; any number from 1 to it where `varied`.
     """
     sizes = dict(zip(schema.feature_names, schema.num_embeddings, strict=True))
-    counts = rng.pareto(0.7, (samples, len(schema.dense))).clip(0, 60_000)
+    counts = rng.pareto(0.7, (samples, len(schema.dense))).clip(0, 60_000).astype(np.int32)
     if schema.task == "classification":
         labels = rng.random((samples, schema.num_labels)) < CLICK_RATE
     else:
@@ -91,11 +77,11 @@ def random_batch(
         np.log1p(counts.astype(np.float32)),
         draw_ids(one_hot, samples, ids, rng),
         labels,
-        draw_lists(several, samples, ids, rng, pooling, varied=varied) if several else None,
+        _draw_lists(several, samples, ids, rng, pooling, varied=varied) if several else None,
     )
 
 
-def draw_lists(
+def _draw_lists(
     num_embeddings: Sequence[int],
     samples: int,
     ids: Ids,
@@ -142,23 +128,17 @@ def write_split(folder: Path, arch: Arch, rows: int, ids: Ids) -> Split:
 
     """
     rng = np.random.default_rng(1)
-    counts = rng.pareto(0.7, (rows, arch.num_dense)).clip(0, 60_000).astype(np.int32)
-    schema = arch.schema
-    sizes = arch.num_embeddings
-    arrays: dict[str, NDArray[Any]] = {
-        "dense": np.log1p(counts.astype(np.float32)),
-        "ids": draw_ids(sizes if schema.one_hot_features else (), rows, ids, rng),
-    }
-    if schema.list_features:
-        drawn = draw_lists(sizes, rows, ids, rng, arch.pooling, varied=arch.varied)
-        arrays |= {LIST_IDS: drawn.ids, LIST_OFFSETS: drawn.offsets}
-    arrays["labels"] = (rng.random((rows, 1)) < CLICK_RATE).astype(np.uint8)
-    mapped = {}
-    for name, array in arrays.items():
+    batch = random_batch(arch.schema, rows, ids, rng, pooling=arch.pooling, varied=arch.varied)
+    tensors = {"dense": batch.dense, "ids": batch.ids, "labels": batch.labels.to(torch.uint8)}
+    if batch.lists is not None:
+        tensors |= {LIST_IDS: batch.lists.values, LIST_OFFSETS: batch.lists.offsets}
+    mapped: dict[str, NDArray[Any]] = {}
+    for name, tensor in tensors.items():
+        array = tensor.numpy()
         array.tofile(folder / f"{name}.bin")
         # An empty file cannot be mapped.
         mapped[name] = array
         if array.size:
             mapped[name] = np.memmap(folder / f"{name}.bin", array.dtype, "r", shape=array.shape)
-    lists = Lists(mapped[LIST_IDS], mapped[LIST_OFFSETS]) if schema.list_features else None
+    lists = Lists(mapped[LIST_IDS], mapped[LIST_OFFSETS]) if batch.lists is not None else None
     return Split("train", mapped["dense"], mapped["ids"], mapped["labels"], lists)

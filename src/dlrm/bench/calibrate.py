@@ -4,7 +4,6 @@ All tables are pieces of one block of memory, so that none has to be drawn.
 """
 
 import random
-import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrm.batch import Batch
+from dlrm.bench.arch import Arch
 from dlrm.bench.batches import random_batch
 from dlrm.bench.local_step import LEARNING_RATE, train_step
 from dlrm.models.dlrm import DLRMConfig
@@ -33,7 +33,6 @@ from dlrm.planning.fit import Step, fit
 from dlrm.planning.parts import measured, parts
 from dlrm.planning.stages import Clock, Watched
 from dlrm.planning.work import Shape
-from dlrm.schema import Schema
 from dlrm.training.config import TrainConfig
 
 STEPS = 40
@@ -43,13 +42,8 @@ EACH_S = 0.15
 WARM = 2
 LEAST_RUNS = 3
 TABLES_BYTES = 1 << 30
-MOST_TRIES, QUIET, PAUSE_S = 6, 60.0, 0.2
-"""Tries of a model at most, while another program took a core from this one more often than `QUIET`
-times in a second; it may have ended after a pause."""
 SHARE = 16
 """Parts of the memory, of which tables take one; the optimizer's state takes up to two more."""
-MOST_S = 16.0
-"""After so long no model is tried again."""
 MOST_FLOPS = 3e10
 """Most FLOP of the products of a step."""
 BATCHES, NUMBERS = 6, 1 << 21
@@ -61,24 +55,16 @@ FILL = 0.01
 class Trial:
     """A model and its batches."""
 
-    num_embeddings: tuple[int, ...]
-    num_dense: int
-    model: DLRMConfig
+    arch: Arch
     precision: ComputeDtype
     optimizer: str
     shape: Shape
 
     @property
-    def schema(self) -> Schema:
-        """The schema of the model's data."""
-        kind = "one_hot" if self.shape.pooling == 1 else "bag"
-        return Schema.one_hot(self.num_dense, self.num_embeddings, kind=kind)
-
-    @property
     def config(self) -> TrainConfig:
         """The run whose steps are measured."""
         return TrainConfig(
-            model=self.model,
+            model=self.arch.model,
             optim=OptimConfig(name=self.optimizer, lr=LEARNING_RATE),
             precision=self.precision,
         )
@@ -86,22 +72,12 @@ class Trial:
     @property
     def flops(self) -> float:
         """FLOP of the products of a step."""
-        tables = len(self.num_embeddings)
-        pairs = tables * (tables + 1) // 2
-        bottom = (self.num_dense, *self.model.bottom, self.model.dim)
-        top = (self.model.dim + pairs, *self.model.top, 1)
-        products = sum(n * k for sizes in (bottom, top) for n, k in pairwise(sizes))
-        return 6.0 * self.shape.batch_size * products
+        layers = (*pairwise(self.arch.bottom), *pairwise(self.arch.top))
+        return 6.0 * self.shape.batch_size * sum(n * k for n, k in layers)
 
 
 def draw(rng: random.Random, tables_bytes: int) -> Trial:
-    """Return a random model whose step takes some tenths of a second at most.
-
-    Args:
-        rng: Where it comes from.
-        tables_bytes: That its tables may take.
-
-    """
+    """Return a random model, with so many bytes of tables, whose step takes tenths of a second."""
     bf16 = precisions.resolve("auto") == "bf16"
     while True:
         dim = rng.choice((8, 16, 32, 64, 128))
@@ -110,43 +86,37 @@ def draw(rng: random.Random, tables_bytes: int) -> Trial:
         rows = tuple(max(1, int(largest * 2 ** -rng.uniform(0, 8))) for _ in range(tables))
         widths = (32, 64, 128, 256, 512, 1024)
         storage: Storage = rng.choice(("fp32", "fp32", "bf16", "split"))
-        trial = Trial(
-            num_embeddings=rows,
-            num_dense=rng.choice((4, 13, 64, 256)),
-            model=DLRMConfig(
-                dim=dim,
-                bottom=tuple(sorted(rng.choices(widths, k=rng.randint(1, 3)), reverse=True)),
-                top=tuple(sorted(rng.choices(widths, k=rng.randint(1, 3)), reverse=True)),
-                interaction=rng.choice(("dot", "dot", "dot", "dot", "cat", "projection")),
-                tables=TablesConfig(storage=storage),
-            ),
-            precision=rng.choice(("fp32", "bf16")) if bf16 else "fp32",
-            # The default twice, because most take it.
-            optimizer=rng.choice(("sgd", *OPTIMIZERS)),
-            shape=Shape(
-                batch_size=int(2 ** rng.uniform(6, 14)),
-                pooling=rng.choice((1, 1, 1, rng.randint(2, 20))),
-                ids=rng.choice(("uniform", "zipf")),
-            ),
+        num_dense = rng.choice((4, 13, 64, 256))
+        model = DLRMConfig(
+            dim=dim,
+            bottom=tuple(sorted(rng.choices(widths, k=rng.randint(1, 3)), reverse=True)),
+            top=tuple(sorted(rng.choices(widths, k=rng.randint(1, 3)), reverse=True)),
+            interaction=rng.choice(("dot", "dot", "dot", "dot", "cat", "projection")),
+            tables=TablesConfig(storage=storage),
         )
-        looked_up = trial.shape.batch_size * tables * trial.shape.pooling
+        precision = rng.choice(("fp32", "bf16")) if bf16 else "fp32"
+        # The default twice, because most take it.
+        optimizer = rng.choice(("sgd", *OPTIMIZERS))
+        batch_size, pooling = (
+            int(2 ** rng.uniform(6, 14)),
+            rng.choice((1, 1, 1, rng.randint(2, 20))),
+        )
+        trial = Trial(
+            arch=Arch("", rows, model, num_dense, pooling),
+            precision=precision,
+            optimizer=optimizer,
+            shape=Shape(batch_size, pooling, rng.choice(("uniform", "zipf"))),
+        )
         if (
             4 * dim * sum(rows) <= tables_bytes
-            and looked_up * dim <= 2**24
+            and batch_size * tables * pooling * dim <= 2**24
             and trial.flops <= MOST_FLOPS
         ):
             return trial
 
 
 def calibrate(facts: Facts, ceilings: Ceilings, tick: Callable[[], None]) -> Costs:
-    """Measure steps of random models on this machine and fit the cost model to them.
-
-    Args:
-        facts: Of this machine.
-        ceilings: Of this machine.
-        tick: Called after each model.
-
-    """
+    """Measure steps of random models on this machine and fit its cost model; ticks after each."""
     room = min(TABLES_BYTES, (facts.memory_bytes or TABLES_BYTES) // SHARE)
     cache = facts.last_level
     steps = measure(trials(STEPS, tables_bytes=room), tick)
@@ -162,20 +132,19 @@ def trials(count: int, seed: int = 0, tables_bytes: int = TABLES_BYTES) -> list[
 def measure(models: Sequence[Trial], tick: Callable[[], None]) -> list[Step]:
     """Measure a few steps of each model."""
     keep_freed_memory()
-    largest = max(sum(trial.num_embeddings) * trial.model.dim for trial in models)
+    largest = max(trial.arch.rows_total * trial.arch.model.dim for trial in models)
     store = in_huge_pages(torch.empty(largest)).zero_()
     steps = []
-    began = time.perf_counter()
     for number, trial in enumerate(models):
-        tries = MOST_TRIES if time.perf_counter() - began < MOST_S else 1
-        steps.append(_measure(trial, store, number, tries))
+        steps.append(_measure(trial, store, number))
         tick()
     return steps
 
 
-def _measure(trial: Trial, store: Tensor, seed: int, most_tries: int) -> Step:
+def _measure(trial: Trial, store: Tensor, seed: int) -> Step:
     torch.manual_seed(seed)
-    model = trial.model.build(trial.schema, trial.precision)
+    schema = trial.arch.schema
+    model = trial.arch.model.build(schema, trial.precision)
     for tables in collections_of(model):
         assert isinstance(tables, EmbeddingCollection)
         block = store if tables.storage == "fp32" else store.view(torch.bfloat16)
@@ -183,33 +152,13 @@ def _measure(trial: Trial, store: Tensor, seed: int, most_tries: int) -> Step:
         rows = block[: tables.weight.numel()].view(-1, tables.dim).fill_(FILL)
         tables.weight = nn.Parameter(rows)
     optimizer = trial.config.optim.build(parameter_groups(model))
-    watched = Watched(model, train_step(trial.config, trial.schema, model, optimizer))
+    watched = Watched(model, train_step(trial.config, schema, model, optimizer))
     batches = _batches(trial, seed)
-    stages = parts(trial.config, trial.schema, trial.shape)
+    stages = parts(trial.config, schema, trial.shape)
     for batch in batches[:WARM]:
         watched.step(batch)
-    tries = [_timed(watched, batches)]
-    while len(tries) < most_tries and tries[-1].interrupted > QUIET:
-        time.sleep(PAUSE_S)
-        tries.append(_timed(watched, batches))
-    best = min(tries, key=lambda attempt: attempt.interrupted)
-    return Step(tuple(measured(stages, best.stages, best.seconds)), best.seconds)
-
-
-@dataclass(frozen=True, slots=True)
-class _Timed:
-    seconds: float
-    """Seconds of a step."""
-    stages: dict[tuple[str, str], float]
-    """Seconds of each stage of a step."""
-    interrupted: float
-    """How often a second another program took a core from this one."""
-
-
-def _timed(watched: Watched, batches: Sequence[Batch]) -> _Timed:
     plain: list[float] = []
     clock = Clock()
-    switches = _switches()
     began = time.perf_counter()
     while len(plain) < LEAST_RUNS or time.perf_counter() - began < EACH_S:
         batch, other = (batches[(2 * len(plain) + i) % len(batches)] for i in range(2))
@@ -219,18 +168,13 @@ def _timed(watched: Watched, batches: Sequence[Batch]) -> _Timed:
         with watched.watching(clock):
             watched.step(other)
         clock.lap()
-    elapsed = time.perf_counter() - began
-    return _Timed(median(plain), clock.medians, (_switches() - switches) / elapsed)
-
-
-def _switches() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+    return Step(tuple(measured(stages, clock.medians, median(plain))), median(plain))
 
 
 def _batches(trial: Trial, seed: int) -> list[Batch]:
     rng = np.random.default_rng(seed)
     shape, size = trial.shape, int(trial.shape.batch_size)
     return [
-        random_batch(trial.schema, size, shape.ids, rng, pooling=int(shape.pooling))
-        for _ in range(max(2, min(BATCHES, NUMBERS // (size * trial.num_dense))))
+        random_batch(trial.arch.schema, size, shape.ids, rng, pooling=int(shape.pooling))
+        for _ in range(max(2, min(BATCHES, NUMBERS // (size * trial.arch.num_dense))))
     ]

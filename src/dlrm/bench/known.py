@@ -46,12 +46,7 @@ def known() -> Machine:
 
 
 def measured(bar: Progress) -> Machine:
-    """Measure this machine, keep that unless another program computed, and return it.
-
-    Args:
-        bar: Where the progress is shown.
-
-    """
+    """Measure this machine, keep that unless another program computed, and return it."""
     with Watch() as watch:
         task = bar.add_task("measuring this machine", total=ceilings.TICKS)
         rates = ceilings.measure(lambda: bar.advance(task))

@@ -29,14 +29,7 @@ LAST_STEP = 1 << 30
 
 
 class LocalStep:
-    """`step(batch) -> loss` of a DLRM of some architecture.
-
-    Args:
-        arch: Model and tables.
-        dtype: Of the MLPs' products.
-        optimizer: As for `dlrm.optim.find`.
-
-    """
+    """`step(batch) -> loss` of a DLRM of some architecture, whose MLPs multiply a `dtype`."""
 
     def __init__(self, arch: Arch, dtype: ComputeDtype, optimizer: str):
         # As the training loop does; whoever runs beside in this process has the good of it too.

@@ -53,8 +53,7 @@ LEAST_ROWS = 1 << 14
 def measure(tick: Callable[[], None]) -> Ceilings:
     """Measure what this machine can do, with as many threads as torch uses now.
 
-    Args:
-        tick: Called `TICKS` times, to advance a progress bar.
+    Calls `tick` `TICKS` times, to advance a progress bar.
 
     Raises:
         ConfigError: Memory is too short; nothing was allocated.
@@ -130,11 +129,9 @@ def store_bytes() -> int:
 class Gathers:
     """Tables that are the beginnings of one block of memory, and the ids of their rows.
 
-    Args:
-        store: float32, flat, a power of two of bytes, in huge pages as tables are. Nothing
-            reads what it holds.
-        cache_bytes: Of the last-level cache: ids rotate beyond it, tables within it are warm.
-
+    The `store` is float32, flat, a power of two of bytes, in huge pages as tables are; nothing
+    reads what it holds. Ids rotate beyond the `cache_bytes` of the last level, tables within it are
+    warm.
     """
 
     def __init__(self, store: Tensor, cache_bytes: int):

@@ -25,13 +25,7 @@ Points = list[tuple[float, float]]
 
 
 class Processes:
-    """What a number of processes of this machine are like, of one thread each.
-
-    Args:
-        device: The machine.
-        cores: That the processes share.
-
-    """
+    """What a number of processes of this machine are like, of one thread each, on shared cores."""
 
     def __init__(self, device: Device, cores: int):
         self.device, self.cores = device, cores

@@ -87,12 +87,9 @@ class Probe:
 def visit_all(probes: Sequence[Probe], tick: Callable[[float], None]) -> bool:
     """Visit every probe once a round; what cannot be done stays without seconds.
 
-    Rounds in which something else computed do not count, because threads that wait for one that
-    has no core are slower a hundredfold. They are repeated for up to `MOST_S`.
-
-    Args:
-        probes: What is measured.
-        tick: Called after each visit with the share that is done.
+    Rounds in which something else computed do not count, because threads that wait for one that has
+    no core are slower a hundredfold. They are repeated for up to `MOST_S`. `tick` is told the share
+    that is done.
 
     Returns:
         Whether any round was quiet; if none was, what stands is the last one.
@@ -123,12 +120,7 @@ def visit_all(probes: Sequence[Probe], tick: Callable[[float], None]) -> bool:
 
 
 def fastest(ways: Sequence[Way]) -> Way | None:
-    """Return the way with the highest rate; None if all of them fail.
-
-    Args:
-        ways: Smaller amounts first, so that none takes unexpectedly long.
-
-    """
+    """Return the way with the highest rate, smaller amounts first; None if all of them fail."""
     rates: dict[str, float] = {}
     best, most = None, 0.0
     for way in ways:

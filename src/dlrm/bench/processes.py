@@ -15,15 +15,7 @@ from dlrm.errors import ConfigError
 def start(
     words: Sequence[str], count: int, threads: int = 1, *, alone: bool = False
 ) -> list[subprocess.Popen[str]]:
-    """Start Python with some words as the ranks of a world.
-
-    Args:
-        words: `-m` and a module, and what else it is told.
-        count: Of processes.
-        threads: Of each.
-        alone: Whether a single process is of no world.
-
-    """
+    """Start Python with some words (`-m` and a module) as the ranks of a world, or `alone`."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     common = {"OMP_NUM_THREADS": str(threads), "TORCH_CPP_LOG_LEVEL": "ERROR"}
@@ -46,13 +38,7 @@ def start(
 
 
 def answers(words: Sequence[str], count: int, task: Any, threads: int = 1) -> list[Any]:
-    """Return what each of several processes writes as its last line, as JSON.
-
-    Args:
-        words: See `start`.
-        count: Of processes.
-        task: Given to each as JSON.
-        threads: Of each.
+    """Return what each of several processes, given a task as JSON, writes as its last line of JSON.
 
     Raises:
         ConfigError: One has ended; says why.

@@ -41,17 +41,11 @@ PROVENANCE = (
 """Keys that say where a row comes from, not what was measured."""
 
 
-def row(
-    suite: str, values: Mapping[str, Any], *, seed: int = 0, steal: float | None = None
-) -> dict[str, Any]:
+def row(suite: str, values: Mapping[str, Any], *, seed: int = 0) -> dict[str, Any]:
     """Return a row: what was measured, and where it comes from.
 
-    Args:
-        suite: What kind of measurement it is, e.g. `train`.
-        values: Settings and figures, JSON-ready. Those of `MEASURED` win over what this function
-            finds; `Watch` gives all of them but the seed.
-        seed: Of the inputs.
-        steal: Share of CPU time that the hypervisor took while measuring; None where unknown.
+    Values are settings and figures, JSON-ready. Those of `MEASURED` win over what this function
+    finds; `Watch` gives all of them but the seed, which is of the inputs.
 
     Raises:
         ConfigError: A value has the name of something that says where rows come from.
@@ -71,7 +65,7 @@ def row(
             for name, value in {
                 "commit": _commit(),
                 **machine(),
-                "steal_share": steal,
+                "steal_share": None,
                 "seed": seed,
                 "taken": datetime.now(UTC).isoformat(timespec="seconds"),
                 "command": command(sys.argv),
@@ -109,12 +103,8 @@ def command(argv: Sequence[str]) -> str:
 def save(rows: Sequence[Mapping[str, Any]], out: Path | None = None) -> Path:
     """Append rows to a file, one write a row, and return the file.
 
-    Figures that are no numbers (infinite, or not a number) become null.
-
-    Args:
-        rows: What `row` returned, at least one.
-        out: The file; None for `RESULTS`/<hardware>/<date>-<suite of the first>.jsonl.
-
+    Figures that are no numbers (infinite, or not a number) become null. Without a file it is
+    `RESULTS`/<hardware>/<date>-<suite of the first>.jsonl.
     """
     path = out or _usual(rows[0])
     path.parent.mkdir(parents=True, exist_ok=True)

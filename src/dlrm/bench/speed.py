@@ -48,15 +48,9 @@ def measure(
     batch_size: int,
     threads: int = 0,
 ) -> Rates:
-    """Measure for some seconds.
+    """Measure for some seconds, on a dataset or, where there is none, ids by a power law.
 
-    Args:
-        config: Of the run.
-        schema: Of its data.
-        dataset: Its data, or None for ids by a power law.
-        batch_size: Samples of a step.
-        threads: Of torch meanwhile; 0 for those of the config, or as many as there are.
-
+    Threads are those of the config, or as many as there are, where none are given.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads or config.threads or before)

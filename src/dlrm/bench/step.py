@@ -1,14 +1,12 @@
 """A whole step measured: its time, how its operators share it, and what limits and model say."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import cycle
 from typing import Any
 
 from dlrm.batch import Batch
 from dlrm.bench.subject import Subject
-from dlrm.bench.timer import Timing, interleave
+from dlrm.bench.timer import Timing, in_turn, interleave, steps_of
 from dlrm.bench.watch import Seen, Watch
 from dlrm.nn import precision
 from dlrm.nn.tables import tables_of
@@ -161,15 +159,7 @@ def measure(
     rounds: int,
     tick: Callable[[], None],
 ) -> Iterator[StepMeasured]:
-    """Yield the step at each batch size, with the same model.
-
-    Args:
-        subject: What is measured.
-        batch_sizes: One after the other.
-        machine: This one, with its cost model.
-        train: Whether it is trained, or scores.
-        rounds: Timed rounds.
-        tick: Called after each round.
+    """Yield the step at each batch size, with the same model, trained or scoring.
 
     Raises:
         ConfigError: It does not fit into memory, or the data have fewer rows than a batch.
@@ -184,25 +174,22 @@ def measure(
     run = watched.step if train else watched.score
     for size in batch_sizes:
         batches = subject.batches(size)
-        steps = _steps(run, batches)
+        steps = steps_of(run, batches, ROUND_S, MOST_STEPS, least=2)
         clock = Clock()
-        endless = cycle(batches)
 
-        def plain(endless: Iterator[Batch] = endless, steps: int = steps) -> None:
-            for _ in range(steps):
-                run(next(endless))
+        def lapped(batch: Batch, clock: Clock = clock) -> None:
+            run(batch)
+            clock.lap()
 
-        def clocked(
-            endless: Iterator[Batch] = endless, steps: int = steps, clock: Clock = clock
-        ) -> None:
+        plain, clocked = (in_turn(act, batches, steps) for act in (run, lapped))
+
+        def watching(clock: Clock = clock, clocked: Callable[[], None] = clocked) -> None:
             with watched.watching(clock):
-                for _ in range(steps):
-                    run(next(endless))
-                    clock.lap()
+                clocked()
 
         with Watch() as watch:
             timed = interleave(
-                {"plain": plain, "clocked": clocked}, rounds=rounds, after_round=tick
+                {"plain": plain, "clocked": watching}, rounds=rounds, after_round=tick
             )
         timing = timed["plain"].per(steps)
         shape = subject.shape(size)
@@ -224,12 +211,7 @@ def profile(
 ) -> list[Operator]:
     """Return the operators of a step in the order in which they run, and what is left beside them.
 
-    Args:
-        predictor: Of the model on this machine.
-        shape: Of the batches.
-        seconds: Measured, of each stage.
-        step_s: Of the whole step, unwatched.
-
+    `seconds` were measured of each stage, `step_s` of the whole step, unwatched.
     """
     parts = predictor.parts(shape)
     took = [sum(seconds.get(stage, 0.0) for stage in part.stages) for part in parts]
@@ -273,14 +255,6 @@ def profile(
         *operators,
         Operator(OTHER, 0.0, rest, one, 0.0, predictor.other, 0.0, [[1.0, 1.0]], {}, {}),
     ]
-
-
-def _steps(run: Callable[[Batch], Any], batches: list[Batch]) -> int:
-    """Return how many steps a round has."""
-    run(batches[0])
-    began = time.perf_counter()
-    run(batches[1 % len(batches)])
-    return max(2, min(MOST_STEPS, round(ROUND_S / (time.perf_counter() - began))))
 
 
 def _software(predictor: Predictor, shape: Shape) -> list[Change]:

@@ -28,12 +28,9 @@ FIGURES = (
 def candidates(
     names: Iterable[str], lists: Mapping[str, Sequence[Any]], threads: int
 ) -> list[Candidate]:
-    """Return every operator on every setting of the lists, in which it differs.
+    """Return every operator on every setting of the lists (field -> values) in which it differs.
 
-    Args:
-        names: Of operators.
-        lists: Field of `Setting` -> its values.
-        threads: Of operators to which they do not matter.
+    Operators to which threads do not matter have `threads` of them.
 
     Raises:
         ConfigError: There is no such operator, or a value has no meaning.
@@ -56,14 +53,8 @@ def sweep(
 ) -> Iterator[list[Outcome]]:
     """Measure candidates: those of an operator round by round beside each other.
 
-    Args:
-        every: Candidates.
-        rounds: Timed rounds of each.
-        tick: Told of progress: in all, candidates * (rounds + 1).
-        free: Bytes of memory; None for what is free now.
-
-    Returns:
-        What became of some of them, each time it is known of some.
+    `tick` is told of progress: in all, candidates * (rounds + 1). `free` is memory in bytes, what
+    is free now where None. Returns what became of some of them, each time it is known of some.
 
     Raises:
         ConfigError: A candidate does not fit into memory, or there are no rounds; before anything
@@ -120,13 +111,7 @@ def check(every: Sequence[Candidate], free: int) -> None:
 
 
 def parts(every: Sequence[Candidate], free: int) -> Iterator[list[Candidate]]:
-    """Yield candidates of one operator in parts that fit into memory together, each in their order.
-
-    Args:
-        every: Candidates of which each fits.
-        free: Bytes of memory.
-
-    """
+    """Yield candidates of one operator, in their order, in parts that fit into memory together."""
     part: list[Candidate] = []
     shared: set[tuple[object, ...]] = set()
     taken = 0
@@ -153,13 +138,7 @@ def _short(rows: int) -> str:
 
 
 def values(outcome: Outcome, ceilings: Ceilings | None) -> dict[str, Any]:
-    """Return the row of a candidate, JSON-ready: settings that do not matter to it are None.
-
-    Args:
-        outcome: Of it.
-        ceilings: Of the machine; None where they are not known.
-
-    """
+    """Return the row of a candidate, JSON-ready: settings that do not matter to it are None."""
     operator, setting = outcome.candidate.operator, outcome.candidate.setting
     work = operator.work(setting)
     row: dict[str, Any] = {

@@ -4,9 +4,7 @@ python -m dlrm.bench.timed        as one of the processes that an operator takes
 """
 
 import json
-import math
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +15,7 @@ import torch
 from dlrm.bench.operator import Case, Operator, Setting, Stock
 from dlrm.bench.operators import OPERATORS
 from dlrm.bench.processes import answers
-from dlrm.bench.timer import Timing, in_turn, interleave
+from dlrm.bench.timer import Timing, in_turn, interleave, steps_of
 from dlrm.errors import ConfigError
 from dlrm.ops.memory import keep_freed_memory
 from dlrm.parallel.world import World
@@ -64,13 +62,6 @@ def measure(every: Sequence[Candidate], stock: Stock, rounds: int, tick: Tick) -
 
     What one of them raises is kept as its outcome, and the others go on; in a world of several
     processes it is raised, because the others would wait for it.
-
-    Args:
-        every: Candidates.
-        stock: What they share.
-        rounds: Timed rounds.
-        tick: Told of progress.
-
     """
     alone = stock.world.size == 1
     failed: dict[int, str] = {}
@@ -97,7 +88,7 @@ def measure(every: Sequence[Candidate], stock: Stock, rounds: int, tick: Tick) -
     def prepare(number: int, candidate: Candidate) -> None:
         _use_threads(candidate, stock)
         case = candidate.operator.build(candidate.setting, stock)
-        steps = stock.world.broadcast_object(_steps(case))
+        steps = stock.world.broadcast_object(steps_of(case.run, case.inputs, ROUND_S, MOST_STEPS))
         again = case.again or case.inputs[:1]
         for name, run, inputs, each in (
             (f"{number} cold", _keeping(case), case.inputs, case.batches),
@@ -143,15 +134,6 @@ def reason(error: BaseException) -> str:
     """Return an error as one line."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def _steps(case: Case) -> int:
-    """Return the runs of a round."""
-    case.run(case.inputs[0])
-    began = time.perf_counter()
-    case.run(case.inputs[-1])
-    once = max(time.perf_counter() - began, 1e-9)
-    return max(1, min(MOST_STEPS, math.ceil(ROUND_S / once)))
 
 
 def _before(

@@ -5,6 +5,7 @@ the machine did meanwhile, `results.py` keeps the figures.
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -111,6 +112,17 @@ def in_turn(run: Callable[[T], Any], inputs: Sequence[T], steps: int) -> Callabl
     return several
 
 
+def steps_of(
+    run: Callable[[T], Any], inputs: Sequence[T], round_s: float, most: int, least: int = 1
+) -> int:
+    """Return how many steps a round of so many seconds has, after a first one, which is slow."""
+    run(inputs[0])
+    began = time.perf_counter()
+    run(inputs[-1])
+    once_s = max(time.perf_counter() - began, 1e-9)
+    return max(least, min(most, math.ceil(round_s / once_s)))
+
+
 def round_steps(batch_size: int) -> int:
     """Return how many steps of a batch size a round has."""
     return max(2, min(MOST_STEPS, ROUND_SAMPLES // batch_size))
@@ -162,12 +174,7 @@ def beside(ours: Timing, peer: Timing, prefix: str = "") -> dict[str, Any]:
 
 
 def peak_bytes(process: int | None = None) -> int:
-    """Return the most memory that a process has had in its life so far; 0 where nobody tells.
-
-    Args:
-        process: Its number; None for this one.
-
-    """
+    """Return the most memory that a process, or this one, has had so far; 0 where nobody tells."""
     path = Path("/proc") / ("self" if process is None else str(process)) / "status"
     with contextlib.suppress(OSError):
         for line in path.read_text().splitlines():

@@ -44,13 +44,7 @@ class Arithmetic:
 
 
 def arithmetic(model: nn.Module, schema: Schema) -> Arithmetic:
-    """Return what a sample costs in training.
-
-    Args:
-        model: Built on the `meta` device; of no other use afterwards.
-        schema: That it was built for.
-
-    """
+    """Return what a sample costs in training, of a model on the `meta` device, spoilt by it."""
     once, twice = _counts(model, schema)
     kept = (twice.kept - once.kept) / SAMPLES
     forward = (twice.forward_flops - once.forward_flops) / SAMPLES

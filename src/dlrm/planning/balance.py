@@ -34,14 +34,10 @@ class _Rank:
 
 
 class Balance:
-    """Ranks that fill up.
+    """Ranks that fill up, with the memory and the work that each has already.
 
-    Args:
-        memory: Bytes that each rank has already.
-        work: Work that each rank has already.
-        capacity: Bytes that a rank may have; None for any number.
-        by_memory: Whether work counts for nothing, which finds room where there is little.
-
+    None has more than `capacity` bytes. `by_memory` counts no work, which finds room where there is
+    little.
     """
 
     def __init__(

@@ -79,14 +79,7 @@ class Levels:
         return waiting, sum(share * level.rest_s * more for share, level in shares)
 
     def scaled(self, factor: float, above_bytes: float, below_bytes: float) -> "Levels":
-        """Return the same with caches of another size.
-
-        Args:
-            factor: Times as large.
-            above_bytes: Levels of at most so much stay as they are.
-            below_bytes: As do levels of more.
-
-        """
+        """Return the same with caches, of `above_bytes` to `below_bytes`, times as large."""
         return Levels(
             tuple(
                 Level(level.capacity_bytes * factor, level.first_s, level.rest_s)

@@ -131,13 +131,8 @@ def limits(
 ) -> Terms:
     """Return the seconds of each term at a machine's ceilings, with all of its threads.
 
-    Args:
-        work: Of an operator.
-        ceilings: Of the machine.
-        passes: Whether as our kernels do it: products in blocks of whole vectors, and with passes
-            over what they write to read it again.
-        cache: See `Levels.scaled`.
-
+    `passes` is as our kernels do it: products in blocks of whole vectors, and with passes over what
+    they write to read it again.
     """
     threads = ceilings.threads
     latency_s = transfer_s = 0.0

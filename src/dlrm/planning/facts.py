@@ -103,11 +103,7 @@ def facts() -> Facts:
 def read(cpuinfo: Path, devices: Path, usable: Set[int]) -> Facts:
     """Return what Linux says of a machine; elsewhere, and where files are missing, less.
 
-    Args:
-        cpuinfo: /proc/cpuinfo.
-        devices: /sys/devices/system/cpu.
-        usable: Numbers of the cores that this process may use.
-
+    The files are /proc/cpuinfo and /sys/devices/system/cpu; only `usable` cores count.
     """
     flags = set(" ".join(_values(cpuinfo, "flags", "Features")[:1]).split())
     return Facts(

@@ -38,13 +38,7 @@ def fit(steps: Sequence[Step], ceilings: Ceilings, cache_bytes: float = 0.0) -> 
     """Return the cost model of a machine, with its error on steps that are left out in turn.
 
     Weights are at least 0 and have the least squared relative error over the measured operators, of
-    which those that are far off count less.
-
-    Args:
-        steps: Measured there; at least `FOLDS`.
-        ceilings: Measured there.
-        cache_bytes: Of the last-level cache.
-
+    which those that are far off count less. It takes at least `FOLDS` steps.
     """
     errors: list[float] = []
     for fold in range(FOLDS):

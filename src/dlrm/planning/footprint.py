@@ -118,17 +118,9 @@ def footprint(
     world: int = 1,
     libraries_bytes: int | None = None,
 ) -> Footprint:
-    """Return what a run takes.
+    """Return what a run takes on each of W processes, `tables_bytes` of tables on the fullest.
 
-    Args:
-        config: Of the run.
-        data: Of the run.
-        kept: By its model and optimizer.
-        cost: Of a sample.
-        tables_bytes: Tables and their state on the fullest process.
-        world: W, the number of processes.
-        libraries_bytes: What a process has that has imported everything; None where not known.
-
+    `libraries_bytes` is what a process has that has imported everything, where that is known.
     """
     averaged = config.average.kept
     batch = -(-config.loader.batch_size // world)

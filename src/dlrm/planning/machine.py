@@ -55,11 +55,9 @@ class Machine(Record):
 
 
 def kept(threads: int | None = None) -> Machine | None:
-    """Return what was kept of this hardware; None if nothing was, or it cannot be read.
+    """Return what was kept of this hardware with so many threads, or as many as torch uses now.
 
-    Args:
-        threads: That it was measured with; None for as many as torch uses now.
-
+    None if nothing was, or it cannot be read.
     """
     source = _path(facts().fingerprint, threads or torch.get_num_threads())
     try:

@@ -8,14 +8,9 @@ TOLERANCE = 1e-9
 
 
 def solve(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return x (N,) of no negative number with the least |a x - b|.
-
-    Args:
-        a: (M, N).
-        b: (M,).
+    """Return x (N,) of no negative number with the least |a x - b|, of a (M, N) and b (M,).
 
     Source: Lawson, Hanson, "Solving Least Squares Problems", 1974, chapter 23.
-
     """
     norms = np.sqrt((a * a).sum(axis=0))
     scaled = a / np.where(norms > 0, norms, 1.0)

@@ -45,12 +45,8 @@ def mlp(
     the input is read twice and its gradient written, the gradient of the output is read, and the
     output of each layer is written forwards and read backwards.
 
-    Args:
-        sizes: Inputs of the first layer, then outputs of each.
-        batch_size: B.
-        dtype: Of the products, and of what layers hand on.
-        needs_input_gradient: Whether its inputs get a gradient.
-
+    `sizes` are inputs of the first layer, then outputs of each; `dtype` is of products and of what
+    layers hand on.
     """
     layers = list(pairwise(sizes))
     outputs = sum(k for _, k in layers)
@@ -91,19 +87,12 @@ def dot(
 
 
 def lookup(tables: Sequence[int], dim: float, number_bytes: float, shape: Shape) -> Work:
-    """Return the work of looking up T tables: a vector for each sample and table.
+    """Return the work of looking up the table of each of T features: a vector for each sample.
 
     FLOP: (P - 1) B T D additions, P ids in a bag.
-    In order: ids and numbers of rows, (4 + 8) B T P bytes (and offsets, 8 (B T + 1)); vectors,
-    4 B T D bytes.
+    In order: ids and numbers of rows, (4 + 8) B T P bytes (and offsets, 8 (B T + 1)); vectors, 4 B
+    T D bytes.
     At random: B T P rows are read.
-
-    Args:
-        tables: Rows of the table of each of T features.
-        dim: D.
-        number_bytes: Of a number in the tables.
-        shape: Of the batches.
-
     """
     bags = shape.batch_size * len(tables)
     looked_up = bags * shape.pooling
@@ -133,17 +122,8 @@ def update(
     In order: the gradient of the vectors, 4 B T D bytes; numbers of rows, 8 B T P (and offsets).
     At random: N rows are read and written, and so are their lower halves where they are split, and
     what the optimizer keeps of them: 4 D bytes for Adagrad, 8 D for Adam, 4 for row-wise Adagrad.
-
-    Args:
-        tables: Rows of the table of each of T features.
-        dim: D.
-        number_bytes: Of a number in the tables.
-        shape: Of the batches.
-        optimizer: As for `dlrm.optim.find`.
-        split: Whether the lower halves of the numbers lie elsewhere.
-        near: Whether the lookup has just been there, as in a step: caches hold what they can of the
-            rows that it read.
-
+    Where the lookup has just been there (`near`), as in a step, caches hold what they can of its
+    rows.
     """
     declared = find(optimizer).declaration
     tables = tuple(tables)

@@ -57,14 +57,8 @@ def parts(
 ) -> list[Part]:
     """Return the parts of a step: the model's in its order, forwards, then backwards, then updates.
 
-    Args:
-        config: Model, precision and optimizer of a run.
-        schema: Of its data.
-        shape: Of its batches.
-        train: Whether it is trained, or scores only.
-        precision: Of the MLPs' products, instead of the config's.
-        number_bytes: Of a number in the tables, scales and all, instead of what it is.
-
+    `precision` is of the MLPs' products, and `number_bytes` of a number in the tables, scales and
+    all, instead of what they are.
     """
     with torch.device("meta"):
         model = config.model.build(schema, precision or precisions.resolve(config.precision))
@@ -121,14 +115,7 @@ def parts(
 def measured(
     of: Iterable[Part], seconds: dict[tuple[str, str], float], step_s: float
 ) -> list[Measured]:
-    """Return what each part took, and what the step took beside them.
-
-    Args:
-        of: The parts of the step.
-        seconds: Of each stage.
-        step_s: Of the whole step.
-
-    """
+    """Return what each part took, by the seconds of stages, and what the step took beside them."""
     timed = [
         Measured(part.kind, part.work, sum(seconds.get(stage, 0.0) for stage in part.stages))
         for part in of

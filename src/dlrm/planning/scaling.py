@@ -48,15 +48,7 @@ def simulated(
     most: int = MOST_DEVICES,
     scaling: Scaling = "strong",
 ) -> list[Simulated]:
-    """Return a run on 1, 2, 4, ... devices.
-
-    Args:
-        base: The run; its batch is that of one device where batches grow.
-        devices: What a number of devices are like.
-        most: Of them.
-        scaling: Whether the batch grows with them.
-
-    """
+    """Return a run on 1, 2, 4, ... `most` devices, of which any number is like `devices` says."""
     runs: list[Simulated] = []
     fewest, loader = None, base.config.loader
     for world in _worlds(most, loader.batch_size if scaling == "strong" else most):

@@ -101,13 +101,7 @@ def _holds_embeddings(module: nn.Module) -> bool:
 
 
 class Watched:
-    """A model whose steps are watched within `watching`.
-
-    Args:
-        net: `forward(batch) -> logits (B, K)`, any of the catalogue.
-        train: Its training step; None to score only.
-
-    """
+    """A model whose steps are watched within `watching`; without a training step it only scores."""
 
     def __init__(self, net: nn.Module, train: "TrainStep | None" = None):
         self.net = net

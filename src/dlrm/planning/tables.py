@@ -56,12 +56,9 @@ class Contents:
 def contents(
     model: nn.Module, optimizer: str, pooling: Mapping[str, float] | None = None
 ) -> Contents:
-    """Return what a model keeps when an optimizer trains it.
+    """Return what a model, with memory or without, keeps when an optimizer trains it.
 
-    Args:
-        model: With memory or without.
-        optimizer: Name of the optimizer, see `dlrm.optim.find`.
-        pooling: Mean ids that a sample has of each feature, by its name; 1 where none is given.
+    `pooling` has the mean ids of a sample by feature; 1 where none is given.
 
     Raises:
         ConfigError: There is no such optimizer.

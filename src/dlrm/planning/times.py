@@ -61,14 +61,7 @@ class Times:
 
 
 def calibrated(run: Planned, device: Device, step_s: float) -> Device:
-    """Return a device on which a step is as long as it was measured there.
-
-    Args:
-        run: What is planned.
-        device: By its cost model.
-        step_s: Seconds of a step of one process' samples, with all tables.
-
-    """
+    """Return a device on which a step of one process' samples, with all tables, takes `step_s`."""
     alone = replace(run.world, size=1, memory_bytes=UNLIMITED)
     batch_size = -(-run.config.loader.batch_size // run.world.size)
     config = replace(run.config, loader=replace(run.config.loader, batch_size=batch_size))
@@ -78,16 +71,10 @@ def calibrated(run: Planned, device: Device, step_s: float) -> Device:
 
 
 def times(run: Planned, devices: Devices, rates: Rates | None = None) -> Times | None:
-    """Return the times of a run.
+    """Return the times of a run, at `rates` that were measured or as devices are described.
 
     Where its tables do not fit, those that it would have with room for them, if they were measured,
     and None of devices that are only described.
-
-    Args:
-        run: What is planned.
-        devices: What it would run on.
-        rates: What was measured there; None of devices that are only described.
-
     """
     placed = run
     if run.plan is None and rates is not None:

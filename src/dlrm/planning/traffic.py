@@ -72,13 +72,10 @@ class Traffic:
 
 
 def traffic(plan: Plan, *, number_bytes: int = 4, dense_bytes: int = 0) -> Traffic:
-    """Return what a plan makes ranks send.
+    """Return what a plan of all tables makes ranks send.
 
-    Args:
-        plan: Of all tables.
-        number_bytes: Of a number of a vector on its way: 4, or 2 for bf16 and fp16.
-        dense_bytes: Of the parameters that are no tables.
-
+    A number of a vector takes 4 bytes on its way, or 2 as bf16 and fp16; `dense_bytes` are those of
+    the parameters that are no tables.
     """
     ids, vectors = [0.0] * plan.world, [0.0] * plan.world
     summed = dense_bytes

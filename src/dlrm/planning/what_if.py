@@ -31,9 +31,7 @@ NAMED = 2
 def powers(exponents: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """Return the powers of a change by which each term of an operator is multiplied.
 
-    Args:
-        exponents: How rates grew with cores, as `exponents` of a row of results.
-
+    `exponents` say how rates grew with cores, as in a row of results.
     """
     moved = {"bandwidth": -1.0, "cores": -exponents["stream"]}
     return {
@@ -97,14 +95,10 @@ MACHINES = {
 
 
 def read(text: str, *, cores: int, copy: float, cache_bytes: int) -> WhatIf:
-    """Read changes such as `bandwidth=2x,cores=4,cache=64MB,precision=int8`.
+    """Read changes such as `bandwidth=2x,cores=4,cache=64MB,precision=int8`, against this machine.
 
-    Args:
-        text: Names and values. A value with an x is a factor; cores are counted, caches in bytes, a
-            bandwidth in bytes a second.
-        cores: Of this machine.
-        copy: Bytes a second that it copies.
-        cache_bytes: Of its last-level cache.
+    A value with an x is a factor; cores are counted, caches in bytes, a bandwidth in bytes a
+    second.
 
     Raises:
         ConfigError: There is no such name or value; lists those there are.
@@ -191,11 +185,7 @@ def off(error: float, here: float) -> str:
 def verdict(row: Mapping[str, Any], changes: Sequence[Change], error: float) -> str:
     """Say in a sentence or two where the time goes, what holds it up, and what would help most.
 
-    Args:
-        row: With `step_ms`, `predicted_ms` and `operators`.
-        changes: The best first.
-        error: Median relative error of the model.
-
+    Changes come the best first; `error` is the median relative error of the model.
     """
     here = abs(row["predicted_ms"] / row["step_ms"] - 1)
     operators = sorted(row["operators"], key=lambda operator: -operator["ms"])

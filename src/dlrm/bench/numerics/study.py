@@ -11,7 +11,6 @@ stays.
 """
 
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -26,7 +25,7 @@ from dlrm import terminal
 from dlrm.batch import Batch
 from dlrm.bench.local_step import fresh_step
 from dlrm.bench.numerics.variants import REFERENCE, Variant
-from dlrm.bench.timer import Timing, in_turn, interleave
+from dlrm.bench.timer import Timing, in_turn, interleave, steps_of
 from dlrm.data.loader import Loader
 from dlrm.data.store import Dataset, Split
 from dlrm.errors import ConfigError, DatasetError, DivergedError, DlrmError, Interrupted
@@ -51,8 +50,6 @@ TRAINED_ROWS = 65_536
 """Rows of the training split that are trained on, likewise."""
 ROUND_S = 0.05
 """Seconds of a round, about: more than a moment's luck."""
-TRIED_STEPS = 4
-"""Steps that say how many a round has."""
 MOST_STEPS = 200
 ROUNDS = 7
 
@@ -95,14 +92,7 @@ class Tried:
 
 
 class Study:
-    """All variants of a comparison.
-
-    Args:
-        recipe: Name of the recipe.
-        config: Of the recipe; variants change precision, storage and seeds.
-        dataset: With training and test rows.
-        variants: The reference first.
-        seeds: At least two.
+    """All variants of a comparison, the reference first, with at least two seeds each.
 
     Raises:
         ConfigError: There are too few seeds, batches are larger than the data, or two models do
@@ -155,11 +145,9 @@ class Study:
         return self.tried[0]
 
     def run(self, folder: Path, tick: Tick) -> None:
-        """Train, convert and score; what is found stays in `tried`, also when this is stopped.
+        """Train, convert and score; what is measured stays in `tried`, also when this is stopped.
 
-        Args:
-            folder: For run directories, which are removed again one by one.
-            tick: See `Tick`.
+        Run directories are made in the folder, and removed again one by one.
 
         Raises:
             DlrmError: The reference itself cannot be trained with the first seed.
@@ -259,10 +247,7 @@ def score(model: nn.Module, split: Split, schema: Schema, batch_size: int) -> Sc
 def read_bytes(model: nn.Module, pooling: Mapping[str, float]) -> float:
     """Return the bytes of table rows that a sample reads, codes and scales included.
 
-    Args:
-        model: With tables of any kind.
-        pooling: Mean ids that a sample has of each feature, by its name; 1 where none is given.
-
+    `pooling` has the mean ids of a sample by feature; 1 where none is given.
     """
     hashes = {
         id(module.tables): module.hashes
@@ -304,12 +289,7 @@ def training(
 def _timed(
     reference: Callable[[Batch], object], other: Callable[[Batch], object], batches: list[Batch]
 ) -> tuple[Timing, Timing]:
-    # The first of all is slow: its memory is new.
-    in_turn(reference, batches, TRIED_STEPS)()
-    began = time.perf_counter()
-    in_turn(reference, batches, TRIED_STEPS)()
-    step_s = (time.perf_counter() - began) / TRIED_STEPS
-    steps = max(1, min(MOST_STEPS, round(ROUND_S / step_s)))
+    steps = steps_of(reference, batches, ROUND_S, MOST_STEPS)
     samples = steps * len(batches[0])
     timed = interleave(
         {

@@ -89,10 +89,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 def chosen(names: str) -> tuple[Variant, ...]:
-    """Return the variants of a list with commas, and the reference first in any case.
-
-    Args:
-        names: Empty for all.
+    """Return the variants of a list with commas (empty for all), the reference first in any case.
 
     Raises:
         ConfigError: There is no such variant (lists the choices), or none but the reference.

@@ -71,12 +71,8 @@ def change(
 ) -> Change:
     """Return the change of a metric.
 
-    Args:
-        values: Of the variant, one a seed, at least two.
-        reference: Of the reference, of the same seeds.
-        resampled: The metric on each resample of the rows (R,), of each seed.
-        reference_resampled: The same of the reference, on the same resamples.
-
+    Values are those of the same seeds, at least two; `resampled` has the metric (R,) on each
+    resample of the rows, the same resamples for both.
     """
     differences = [a - b for a, b in zip(values, reference, strict=True)]
     n = len(differences)
@@ -99,13 +95,7 @@ def verdict(auc: Change) -> Verdict:
 
 
 def rows(study: Study, data: str) -> list[dict[str, Any]]:
-    """Return a row of results for each variant that was begun.
-
-    Args:
-        study: Whole, or stopped by the user.
-        data: Name of the data.
-
-    """
+    """Return a row of results for each variant that was begun; the study may have been stopped."""
     begun = [entry for entry in study.tried if entry.scores or not entry.open]
     results = [_row(study, entry, data) for entry in begun]
     for entry in results:

@@ -124,13 +124,9 @@ class _Anything(ModuleType):
 
 
 class Original:
-    """The original's model and optimizer, with the parameters of ours to begin with.
+    """The original's model and optimizer: sgd, adagrad or rowwise_adagrad, it has no other.
 
-    Args:
-        module: What `load` returned.
-        arch: Model and tables.
-        optimizer: `sgd`, `adagrad` or `rowwise_adagrad`; it has no other.
-        start: A model whose parameters it gets; None for its own.
+    It begins with the parameters of `start`, or with its own.
 
     Raises:
         ConfigError: It has no such optimizer.

@@ -131,14 +131,7 @@ def _fbgemm() -> Any:
 def measure(
     arch: Arch, batch_sizes: Sequence[int], *, ids: Ids, optimizer: str, rounds: int
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Time the tables of an architecture beside the peers that are there.
-
-    Args:
-        arch: Its tables are used, its model is not.
-        batch_sizes: Sizes to measure one after the other.
-        ids: How ids are distributed.
-        optimizer: As for `dlrm.optim.find`.
-        rounds: Rounds of each candidate.
+    """Time the tables of an architecture beside the peers that are there, at each batch size.
 
     Returns:
         The figures of a step at each batch size with flat keys, of the peers that were measured;

@@ -37,18 +37,10 @@ def measure(
     against: Path | None = None,
     loading: bool = False,
 ) -> tuple[list[dict[str, Any]], float | None]:
-    """Time the training step: forward, loss, backward, update.
+    """Time the training step, at one batch size after the other: forward, loss, backward, update.
 
-    Args:
-        arch: Model and tables.
-        batch_sizes: Sizes to measure one after the other, with the same model.
-        machine: This one, whose limits stand beside.
-        precision: Of our MLPs' products; the original computes in float32.
-        ids: How ids are distributed.
-        optimizer: As for `dlrm.optim.find`; the original has no Adam.
-        rounds: Rounds of each candidate.
-        against: A clone of the original; None to measure ours alone.
-        loading: Also time it with the batches read from a prepared dataset.
+    Beside it, where there is a clone, the original's, which computes in float32; `loading` also
+    times training over a prepared dataset.
 
     Returns:
         The figures of a step at every batch size with flat keys, None for what was not measured;

@@ -81,7 +81,7 @@ class MachineResult:
     def row(self) -> dict[str, Any]:
         """Return a row of results."""
         values = {**self.machine.measured(), **self.seen.to_dict()}
-        return results.row("machine", values, steal=self.seen.steal_share)
+        return results.row("machine", values)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the machine JSON-ready."""

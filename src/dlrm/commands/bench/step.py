@@ -269,7 +269,6 @@ class StepResult:
                 suite,
                 {**self.setting(), "tables": tables, **row},
                 seed=self.subject.config.seed,
-                steal=row["steal_share"],
             )
             for row in self.batches()
         ]
