@@ -87,8 +87,6 @@ def test_data_are_measured_with_their_own_rows(clicks: Dataset) -> None:
     assert found.batch_size == 100
     with pytest.raises(ConfigError, match=r"batch is 5,000, but .* has 2,400 training rows"):
         of.batches(5000)
-    with pytest.raises(ConfigError, match="these are of prepared data"):
-        of.scaled(0.5)
 
 
 def test_what_does_not_fit_is_refused_before_it_is_allocated() -> None:

@@ -84,6 +84,7 @@ def test_data_of_ones_own_are_measured(run: Run, clicks: Dataset) -> None:
     assert result["ids"] == "data"
     (row,) = result["batches"]
     assert row["samples_per_s"] == pytest.approx(64e3 / row["step_ms"])
+    assert cli.main(["bench", "train", "--data", str(clicks.path), "--rows-scale", "0.5"]) == 1
 
 
 def test_another_machine_is_predicted(run: Run) -> None:

@@ -17,7 +17,7 @@ from dlrm.bench import speed
 from dlrm.bench.arch import ARCHS
 from dlrm.cli import main
 from dlrm.commands import plan
-from dlrm.commands.plan_result import amount, bar, duration, ranges, short
+from dlrm.commands.plan_result import amount, bar, ranges, short
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
 from dlrm.data.sources.clicks import ClicksSource
@@ -257,9 +257,6 @@ def test_words_for_numbers():
     assert ranges([3]) == "3"
     assert ranges([0, 2, 4, 6, 8]) == "5 devices"
     assert amount(2_850_000, "FLOP") == "2.85 MFLOP"
-    assert duration(3.21) == "3.2 s"
-    assert duration(3_700) == "1 h 1 min"
-    assert duration(200_000) == "2 d 7 h"
     assert short(0.0017) == "1.7 ms"
     assert short(9.5e-7) == "0.95 µs"
     assert bar(0.5).plain == "█████·····"

@@ -1,7 +1,7 @@
 """What a step is measured of: a model, and batches for it, random or from prepared data."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 import torch
@@ -109,25 +109,6 @@ class Subject:
         keep_freed_memory()
         torch.manual_seed(self.config.seed)
         return fresh_step(self.config, self.schema)
-
-    def scaled(self, share: float) -> "Subject":
-        """Return the same over tables of a share of the rows, one row at least.
-
-        Raises:
-            ConfigError: The share is not above 0 and at most 1, or the rows are those of data.
-
-        """
-        if share == 1:
-            return self
-        if self.dataset is not None:
-            raise ConfigError("rows-scale changes random tables; these are of prepared data")
-        if not 0 < share < 1:
-            raise ConfigError(f"rows-scale is {share}, expected above 0 and at most 1")
-        tables = tuple(
-            replace(table, num_embeddings=max(1, round(table.num_embeddings * share)))
-            for table in self.schema.tables
-        )
-        return replace(self, schema=replace(self.schema, tables=tables))
 
     def _count(self, batch_size: int) -> int:
         """Return how many batches rotate."""

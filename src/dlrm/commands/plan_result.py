@@ -15,10 +15,16 @@ from dlrm.planning.planned import Alternative, Planned
 from dlrm.planning.scaling import Simulated
 from dlrm.planning.simulate import step_parts
 from dlrm.planning.times import Times
+from dlrm.reporting.words import duration
 from dlrm.terminal import human_bytes
 
 MOST_DEVICES, MOST_TABLES = 16, 8
 """Most devices and tables that are shown one by one."""
+TIMES = (
+    "basis", "step_s", "exchange_s", "samples_per_s", "train_s", "evaluation_s", "saving_s",
+    "epoch_s",
+)  # fmt: skip
+"""What is said of times."""
 BAR = 10
 """Letters of a full bar."""
 
@@ -42,7 +48,7 @@ class PlanResult:
     def to_dict(self) -> dict[str, Any]:
         """Return the results JSON-ready."""
         run, footprint, times = self.planned, self.planned.footprint, self.times
-        plan, config = run.plan, run.config
+        plan, traffic, config = run.plan, run.traffic, run.config
         return {
             "data": self.name,
             "model": config.model.name,
@@ -59,31 +65,23 @@ class PlanResult:
             "tables_bytes": run.kept.tables_bytes,
             "dense_bytes": footprint.dense_bytes,
             "process_bytes": footprint.process_bytes,
-            "process_tables_bytes": footprint.tables_bytes,
-            "process_activations_bytes": footprint.activations_bytes,
-            "process_loader_bytes": footprint.loader_bytes,
-            "process_libraries_bytes": footprint.libraries_bytes,
-            "mapped_bytes": footprint.mapped_bytes,
-            "resident_bytes": footprint.resident_bytes,
-            "checkpoint_bytes": footprint.checkpoint_bytes,
-            "checkpoints_bytes": footprint.checkpoints_bytes,
-            "dataset_bytes": footprint.dataset_bytes,
-            "disk_bytes": footprint.disk_bytes,
+            **{
+                f"process_{part}_bytes": getattr(footprint, f"{part}_bytes")
+                for part in ("tables", "activations", "loader", "libraries")
+            },
+            **{
+                f"{part}_bytes": getattr(footprint, f"{part}_bytes")
+                for part in ("mapped", "resident", "checkpoint", "checkpoints", "dataset", "disk")
+            },
             "flops_per_sample": run.cost.flops,
             "memory_bytes_per_sample": self._memory_bytes_per_sample,
-            "exchange_bytes_per_sample": run.traffic.sample_bytes if run.traffic else None,
-            "exchange_bytes_per_step": run.traffic.step_bytes if run.traffic else None,
+            "exchange_bytes_per_sample": traffic.sample_bytes if traffic else None,
+            "exchange_bytes_per_step": traffic.step_bytes if traffic else None,
             "memory_imbalance": plan.memory_imbalance if plan else None,
             "work_imbalance": plan.work_imbalance if plan else None,
-            "basis": times.basis if times else None,
-            "step_s": times.step_s if times else None,
-            "exchange_s": times.exchange_s if times else None,
-            "samples_per_s": times.samples_per_s if times else None,
-            "train_s": times.train_s if times else None,
-            "evaluation_s": times.evaluation_s if times else None,
-            "saving_s": times.saving_s if times else None,
-            "epoch_s": times.epoch_s if times else None,
-            "devices": self._devices() if plan else [],
+            # Nothing where nothing was measured or described.
+            **{name: getattr(times, name, None) for name in TIMES},
+            "devices": self._devices(),
             "placement": _placement(plan) if plan else [],
             "alternatives": [asdict(result) for result in self.alternatives],
             "simulated": [result.to_dict() for result in self.simulated],
@@ -99,10 +97,10 @@ class PlanResult:
         return sum(part.work.bytes for part in step_parts(run)) / own
 
     def _devices(self) -> list[dict[str, Any]]:
-        """Return what each device has and does."""
+        """Return what each device has and does; nothing where the tables do not fit."""
         plan, sent = self.planned.plan, self.planned.traffic
-        assert plan is not None
-        assert sent is not None
+        if plan is None or sent is None:
+            return []
         shards = [plan.on(rank) for rank in range(plan.world)]
         rest = self.planned.footprint.rest_bytes
         rows = zip(plan.memory_bytes, plan.work, sent.sent, shards, strict=True)
@@ -329,20 +327,6 @@ def amount(value: float, unit: str) -> str:
 def short(seconds: float) -> str:
     """Return the duration of a part of a step, e.g. `1.7 ms`."""
     return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} µs"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as people read it, e.g. `3 min 20 s`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _count(number: int, what: str) -> str:

@@ -8,9 +8,9 @@ Afterwards pieces move from the fullest or busiest rank, alone or in exchange, w
 Source: Graham, "Bounds on Multiprocessing Timing Anomalies", SIAM J. Applied Mathematics 1969.
 """
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 LOOKS = 400_000
 """Moves and exchanges to look at, at most: half a second."""
@@ -24,13 +24,6 @@ class Piece:
     work: float
     table: int
     """Pieces of one table go to different ranks."""
-
-
-@dataclass(slots=True)
-class _Rank:
-    memory: int
-    work: float
-    tables: set[int]
 
 
 class Balance:
@@ -48,72 +41,39 @@ class Balance:
         *,
         by_memory: bool = False,
     ):
-        self._ranks = [_Rank(m, w, set()) for m, w in zip(memory, work, strict=True)]
-        self._capacity = capacity
+        self._memory, self._work = list(memory), list(work)
+        self._tables: list[set[int]] = [set() for _ in memory]
+        self._capacity = inf if capacity is None else capacity
         self._by_memory = by_memory
 
     def assign(self, pieces: Sequence[Piece]) -> list[int] | None:
         """Return the rank of each piece; None where this way does not find room for one."""
-        self._normalise(pieces)
-        order = sorted(range(len(pieces)), key=lambda i: (-self._weight(pieces[i]), i))
+        world = range(len(self._memory))
+        memory = sum(self._memory) + sum(piece.size_bytes for piece in pieces)
+        work = sum(self._work) + sum(piece.work for piece in pieces)
+        self._per_byte = len(world) / memory if memory else 0.0
+        self._per_work = len(world) / work if work and not self._by_memory else 0.0
         ranks = [-1] * len(pieces)
-        lightest = [(self._of(rank), r) for r, rank in enumerate(self._ranks)]
-        heapq.heapify(lightest)
-        for i in order:
-            passed: list[tuple[float, int]] = []
-            while lightest and not self._takes(self._ranks[lightest[0][1]], pieces[i]):
-                passed.append(heapq.heappop(lightest))
-            if not lightest:
+        weights = [self._weight(piece.size_bytes, piece.work) for piece in pieces]
+        for i in sorted(range(len(pieces)), key=lambda i: (-weights[i], i)):
+            piece = pieces[i]
+            room = [
+                rank
+                for rank in world
+                if piece.table not in self._tables[rank]
+                and self._memory[rank] + piece.size_bytes <= self._capacity
+            ]
+            if not room:
                 return None
-            ranks[i] = lightest[0][1]
-            self._put(ranks[i], pieces[i])
-            heapq.heapreplace(lightest, (self._of(self._ranks[ranks[i]]), ranks[i]))
-            for entry in passed:
-                heapq.heappush(lightest, entry)
-        self._improve(pieces, ranks)
-        return ranks
-
-    def _normalise(self, pieces: Sequence[Piece]) -> None:
-        memory = sum(rank.memory for rank in self._ranks) + sum(p.size_bytes for p in pieces)
-        work = sum(rank.work for rank in self._ranks) + sum(p.work for p in pieces)
-        self._per_byte = len(self._ranks) / memory if memory else 0.0
-        counts = work and not self._by_memory
-        self._per_work = len(self._ranks) / work if counts else 0.0
-
-    def _weight(self, piece: Piece) -> float:
-        return piece.size_bytes * self._per_byte + piece.work * self._per_work
-
-    def _of(self, rank: _Rank) -> float:
-        return rank.memory * self._per_byte + rank.work * self._per_work
-
-    def _worse(self, memory: float, work: float) -> float:
-        return max(memory * self._per_byte, work * self._per_work)
-
-    def _takes(self, rank: _Rank, piece: Piece) -> bool:
-        return piece.table not in rank.tables and self._fits(rank.memory + piece.size_bytes)
-
-    def _fits(self, memory: int) -> bool:
-        return self._capacity is None or memory <= self._capacity
-
-    def _put(self, rank: int, piece: Piece, sign: int = 1) -> None:
-        self._ranks[rank].memory += sign * piece.size_bytes
-        self._ranks[rank].work += sign * piece.work
-        if sign > 0:
-            self._ranks[rank].tables.add(piece.table)
-        else:
-            self._ranks[rank].tables.discard(piece.table)
-
-    def _improve(self, pieces: Sequence[Piece], ranks: list[int]) -> None:
+            ranks[i] = min(room, key=lambda r: self._weight(self._memory[r], self._work[r]))
+            self._put(ranks[i], piece)
         looks = LOOKS
         while looks > 0:
-            worst = max(
-                range(len(self._ranks)),
-                key=lambda r: self._worse(self._ranks[r].memory, self._ranks[r].work),
-            )
+            worst = max(world, key=lambda r: self._worse(self._memory[r], self._work[r]))
             mine = [i for i, rank in enumerate(ranks) if rank == worst]
-            looks -= len(mine) * (len(pieces) + len(self._ranks))
+            looks -= len(mine) * (len(pieces) + len(world))
             if looks < 0 or not (change := self._best(pieces, ranks, worst, mine)):
-                return
+                break
             i, to, j = change
             self._put(worst, pieces[i], -1)
             if j is not None:
@@ -122,40 +82,45 @@ class Balance:
                 ranks[j] = worst
             self._put(to, pieces[i])
             ranks[i] = to
+        return ranks
+
+    def _weight(self, memory: float, work: float) -> float:
+        return memory * self._per_byte + work * self._per_work
+
+    def _worse(self, memory: float, work: float) -> float:
+        return max(memory * self._per_byte, work * self._per_work)
+
+    def _put(self, rank: int, piece: Piece, sign: int = 1) -> None:
+        self._memory[rank] += sign * piece.size_bytes
+        self._work[rank] += sign * piece.work
+        (self._tables[rank].add if sign > 0 else self._tables[rank].discard)(piece.table)
 
     def _best(
         self, pieces: Sequence[Piece], ranks: list[int], worst: int, mine: list[int]
     ) -> tuple[int, int, int | None] | None:
         """Return the piece that leaves the worst rank, where to, and what comes back for it."""
-        here = self._ranks[worst]
-        least = self._worse(here.memory, here.work) * (1 - 1e-9)
-        limit = max(map(self._of, self._ranks))
+        memory, work, tables = self._memory, self._work, self._tables
+        least = self._worse(memory[worst], work[worst]) * (1 - 1e-9)
+        limit = max(map(self._weight, memory, work))
         change = None
-        moves = [(to, None) for to in range(len(self._ranks)) if to != worst]
+        moves = [(to, None) for to in range(len(memory)) if to != worst]
         swaps = [(to, j) for j, to in enumerate(ranks) if to != worst]
         for i in mine:
             gone = pieces[i]
             for to, j in (*moves, *swaps):
-                there = self._ranks[to]
                 back = None if j is None else pieces[j]
-                memory = gone.size_bytes - (back.size_bytes if back else 0)
-                work = gone.work - (back.work if back else 0.0)
-                value = max(
-                    self._worse(here.memory - memory, here.work - work),
-                    self._worse(there.memory + memory, there.work + work),
-                )
+                moved = gone.size_bytes - (back.size_bytes if back else 0)
+                busy = gone.work - (back.work if back else 0.0)
+                after = ((memory[worst] - moved, work[worst] - busy),
+                         (memory[to] + moved, work[to] + busy))  # fmt: skip
+                value = max(self._worse(*rank) for rank in after)
                 if (
                     value < least
-                    and self._fits(there.memory + memory)
-                    and self._fits(here.memory - memory)
+                    and max(size for size, _ in after) <= self._capacity
                     # Tables stay apart, and the bound above stays true.
-                    and (gone.table not in there.tables or (back and back.table == gone.table))
-                    and (back is None or back.table not in here.tables)
-                    and self._after(there, memory, work) <= limit
-                    and self._after(here, -memory, -work) <= limit
+                    and (gone.table not in tables[to] or (back and back.table == gone.table))
+                    and (back is None or back.table not in tables[worst])
+                    and max(self._weight(*rank) for rank in after) <= limit
                 ):
                     least, change = value, (i, to, j)
         return change
-
-    def _after(self, rank: _Rank, memory: int, work: float) -> float:
-        return (rank.memory + memory) * self._per_byte + (rank.work + work) * self._per_work

@@ -195,23 +195,24 @@ def subject(
     if pooling < 0:
         raise ConfigError(f"pooling is {pooling}, expected at least 1")
     if name in ARCHS:
-        arch = ARCHS[name]
+        arch = ARCHS[name].scaled(rows_scale)
+        arch = replace(arch, pooling=pooling or arch.pooling, varied=arch.varied and not pooling)
         measured = Subject(
             name=name,
             config=config,
-            schema=replace(arch, pooling=pooling or arch.pooling).schema,
+            schema=arch.schema,
             ids=ids,
-            pooling=pooling or arch.pooling,
-            varied=arch.varied and not pooling,
+            pooling=arch.pooling,
+            varied=arch.varied,
         )
-        sizes = counts("batch", batch or arch.batches)
-    elif pooling:
-        raise ConfigError("pooling is of random batches; these are of prepared data")
-    else:
-        dataset = resolve(config.data, config.prepare)
-        measured = Subject(name=name, config=config, schema=dataset.schema, dataset=dataset)
-        sizes = counts("batch", batch or str(config.loader.batch_size))
-    return measured.scaled(rows_scale), sizes
+        return measured, counts("batch", batch or arch.batches)
+    if pooling or rows_scale != 1:
+        raise ConfigError(
+            "pooling and rows-scale are of random tables and batches; these are of prepared data"
+        )
+    dataset = resolve(config.data, config.prepare)
+    measured = Subject(name=name, config=config, schema=dataset.schema, dataset=dataset)
+    return measured, counts("batch", batch or str(config.loader.batch_size))
 
 
 def _change(text: str, machine: Machine) -> WhatIf:
