@@ -8,9 +8,12 @@ Afterwards pieces move from the fullest or busiest rank, alone or in exchange, w
 Source: Graham, "Bounds on Multiprocessing Timing Anomalies", SIAM J. Applied Mathematics 1969.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
+
+import numpy as np
 
 LOOKS = 400_000
 """Moves and exchanges to look at, at most: half a second."""
@@ -42,7 +45,7 @@ class Balance:
         by_memory: bool = False,
     ):
         self._memory, self._work = list(memory), list(work)
-        self._tables: list[set[int]] = [set() for _ in memory]
+        self._holders: dict[int, set[int]] = defaultdict(set)
         self._capacity = inf if capacity is None else capacity
         self._by_memory = by_memory
 
@@ -55,18 +58,18 @@ class Balance:
         self._per_work = len(world) / work if work and not self._by_memory else 0.0
         ranks = [-1] * len(pieces)
         weights = [self._weight(piece.size_bytes, piece.work) for piece in pieces]
+        taken = np.array(self._memory, np.float64)
+        loads = np.array([*map(self._weight, self._memory, self._work)])
         for i in sorted(range(len(pieces)), key=lambda i: (-weights[i], i)):
             piece = pieces[i]
-            room = [
-                rank
-                for rank in world
-                if piece.table not in self._tables[rank]
-                and self._memory[rank] + piece.size_bytes <= self._capacity
-            ]
-            if not room:
+            room = taken + piece.size_bytes <= self._capacity
+            room[list(self._holders[piece.table])] = False
+            if not room.any():
                 return None
-            ranks[i] = min(room, key=lambda r: self._weight(self._memory[r], self._work[r]))
-            self._put(ranks[i], piece)
+            ranks[i] = rank = int(np.where(room, loads, inf).argmin())
+            self._put(rank, piece)
+            taken[rank] = self._memory[rank]
+            loads[rank] = self._weight(self._memory[rank], self._work[rank])
         looks = LOOKS
         while looks > 0:
             worst = max(world, key=lambda r: self._worse(self._memory[r], self._work[r]))
@@ -93,13 +96,14 @@ class Balance:
     def _put(self, rank: int, piece: Piece, sign: int = 1) -> None:
         self._memory[rank] += sign * piece.size_bytes
         self._work[rank] += sign * piece.work
-        (self._tables[rank].add if sign > 0 else self._tables[rank].discard)(piece.table)
+        holders = self._holders[piece.table]
+        (holders.add if sign > 0 else holders.discard)(rank)
 
     def _best(
         self, pieces: Sequence[Piece], ranks: list[int], worst: int, mine: list[int]
     ) -> tuple[int, int, int | None] | None:
         """Return the piece that leaves the worst rank, where to, and what comes back for it."""
-        memory, work, tables = self._memory, self._work, self._tables
+        memory, work, holders = self._memory, self._work, self._holders
         least = self._worse(memory[worst], work[worst]) * (1 - 1e-9)
         limit = max(map(self._weight, memory, work))
         change = None
@@ -111,16 +115,17 @@ class Balance:
                 back = None if j is None else pieces[j]
                 moved = gone.size_bytes - (back.size_bytes if back else 0)
                 busy = gone.work - (back.work if back else 0.0)
-                after = ((memory[worst] - moved, work[worst] - busy),
-                         (memory[to] + moved, work[to] + busy))  # fmt: skip
-                value = max(self._worse(*rank) for rank in after)
+                left, left_work = memory[worst] - moved, work[worst] - busy
+                there, there_work = memory[to] + moved, work[to] + busy
+                value = max(self._worse(left, left_work), self._worse(there, there_work))
                 if (
                     value < least
-                    and max(size for size, _ in after) <= self._capacity
+                    and max(left, there) <= self._capacity
                     # Tables stay apart, and the bound above stays true.
-                    and (gone.table not in tables[to] or (back and back.table == gone.table))
-                    and (back is None or back.table not in tables[worst])
-                    and max(self._weight(*rank) for rank in after) <= limit
+                    and (to not in holders[gone.table] or (back and back.table == gone.table))
+                    and (back is None or worst not in holders[back.table])
+                    and self._weight(left, left_work) <= limit
+                    and self._weight(there, there_work) <= limit
                 ):
                     least, change = value, (i, to, j)
         return change
