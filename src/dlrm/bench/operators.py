@@ -7,7 +7,7 @@ from dlrm import optim
 from dlrm.bench import batches
 from dlrm.bench.arch import NUM_DENSE, Arch
 from dlrm.bench.local_step import LEARNING_RATE
-from dlrm.bench.operator import Case, Operator, Setting, Stock, draw, leaves, normal, turns
+from dlrm.bench.operator import MOST, Case, Operator, Setting, Stock, draw, leaves, normal, turns
 from dlrm.data.encoded import consecutive
 from dlrm.data.loader import WINDOW_ROWS, Loader
 from dlrm.data.store import Split
@@ -17,7 +17,7 @@ from dlrm.nn.interaction import Dot
 from dlrm.nn.mlp import MLP
 from dlrm.parallel.exchange import AllToAll, Exchange
 from dlrm.planning import operators as works
-from dlrm.planning.work import NUMBER_BYTES, Work
+from dlrm.planning.work import NOTHING, NUMBER_BYTES, Shape, Work
 from dlrm.training.loss import bce
 
 MOST_MLPS = 256
@@ -27,33 +27,22 @@ WINDOWS = 2
 """Windows of an epoch, at least: the second is read while the first is used."""
 
 
-def _lookup_work(setting: Setting) -> Work:
-    number_bytes = NUMBER_BYTES[setting.storage]
-    return works.lookup(setting.all_rows, setting.dim, number_bytes, setting.shape)
+def _inputs(name: str, setting: Setting, most: int = MOST) -> int:
+    """Return how many inputs take turns."""
+    return turns(OPERATORS[name].counted(setting).stream_bytes, most)
 
 
 def _lookup(setting: Setting, stock: Stock) -> Case:
     """Return lookups as a model does them, in training: each leaves its node in the graph."""
-    tables, count = stock.tables(setting), turns(_lookup_work(setting).stream_bytes)
+    tables, count = stock.tables(setting), _inputs("lookup", setting)
     key = ("ids", setting.batch, setting.all_rows, setting.pooling, setting.ids, count)
     return Case(tables.pooled, stock.once(key, lambda: draw(setting, count)))
-
-
-def _update_work(setting: Setting) -> Work:
-    return works.update(
-        setting.all_rows,
-        setting.dim,
-        NUMBER_BYTES[setting.storage],
-        setting.shape,
-        setting.optim,
-        split=setting.storage == "split",
-    )
 
 
 def _update(setting: Setting, stock: Stock) -> Case:
     """Return backward passes and updates, of lookups that were done before."""
     tables, optimizer = stock.tables(setting), stock.optimizer(setting)
-    inputs = turns(_update_work(setting).stream_bytes)
+    inputs = _inputs("update", setting)
     # As large as a mean over the batch makes them.
     scale = 1 / setting.batch
     grads = normal(inputs, setting.batch, setting.tables, setting.dim, scale=scale)
@@ -69,15 +58,9 @@ def _update(setting: Setting, stock: Stock) -> Case:
     return Case(run, list(zip(looked_up, grads, strict=True)))
 
 
-def _interaction_work(setting: Setting) -> Work:
-    vectors = setting.tables + 1
-    pairs = vectors * setting.tables // 2
-    return _both(works.dot(setting.batch, vectors, setting.dim, pairs, setting.precision))
-
-
 def _interaction(setting: Setting, stock: Stock) -> Case:
     dot = Dot(setting.tables, setting.dim)
-    inputs, dtype = turns(_interaction_work(setting).stream_bytes), setting.dtype
+    inputs, dtype = _inputs("interaction", setting), setting.dtype
     xs = leaves(inputs, setting.batch, setting.dim, dtype=dtype)
     es = leaves(inputs, setting.batch, setting.tables, setting.dim)
     grads = normal(inputs, setting.batch, dot.width, dtype=dtype)
@@ -90,17 +73,11 @@ def _interaction(setting: Setting, stock: Stock) -> Case:
     return Case(run, list(zip(xs, es, grads, strict=True)))
 
 
-def _mlp_work(setting: Setting) -> Work:
-    return _both(
-        works.mlp(setting.widths, setting.batch, setting.precision, needs_input_gradient=True)
-    )
-
-
 def _mlp(setting: Setting, stock: Stock) -> Case:
     """Return passes forwards and backwards, up to the gradient of the inputs."""
     net = MLP(setting.widths, relu_last=True, dtype=setting.precision)
     parameters = list(net.parameters())
-    inputs, dtype = turns(_mlp_work(setting).stream_bytes), setting.dtype
+    inputs, dtype = _inputs("mlp", setting), setting.dtype
     xs = leaves(inputs, setting.batch, setting.widths[0], dtype=dtype)
     scale = 1 / setting.batch
     grads = normal(inputs, setting.batch, setting.widths[-1], scale=scale, dtype=dtype)
@@ -113,12 +90,8 @@ def _mlp(setting: Setting, stock: Stock) -> Case:
     return Case(run, list(zip(xs, grads, strict=True)))
 
 
-def _loss_work(setting: Setting) -> Work:
-    return _both(works.loss(setting.batch))
-
-
 def _loss(setting: Setting, stock: Stock) -> Case:
-    inputs = turns(_loss_work(setting).stream_bytes)
+    inputs = _inputs("loss", setting)
     logits = leaves(inputs, setting.batch)
     labels = torch.rand(inputs, setting.batch).lt_(batches.CLICK_RATE).unbind()
 
@@ -127,10 +100,6 @@ def _loss(setting: Setting, stock: Stock) -> Case:
         return torch.autograd.grad(bce(logits, labels), logits)
 
     return Case(run, list(zip(logits, labels, strict=True)))
-
-
-def _dense_update_work(setting: Setting) -> Work:
-    return works.dense_update(setting.parameters, setting.optim)
 
 
 def _dense_update(setting: Setting, stock: Stock) -> Case:
@@ -142,20 +111,12 @@ def _dense_update(setting: Setting, stock: Stock) -> Case:
             parameter.grad = torch.randn_like(parameter) / setting.parameters
         return optim.build(setting.optim, [{"params": parameters, "sparse": False}], LEARNING_RATE)
 
-    count = turns(_dense_update_work(setting).stream_bytes, MOST_MLPS)
+    count = _inputs("dense_update", setting, MOST_MLPS)
     return Case(lambda optimizer: optimizer.step(), [fresh() for _ in range(count)])
 
 
-def _loader_work(setting: Setting) -> Work:
-    """Return what a batch takes: every number read once, and written once into the batch.
-
-    In order: of a sample, 13 dense features (4 bytes), T P ids (4 bytes), offsets (8 T bytes, only
-    with bags) and a label (1 byte, in the batch 4).
-    """
-    return Work(stream_bytes=setting.batch * (2 * _sample_bytes(setting) + 3))
-
-
 def _sample_bytes(setting: Setting) -> int:
+    """Return the bytes of a sample in a dataset: numbers, ids, offsets where ids pool, a label."""
     offsets = 8 * setting.tables if setting.pooling > 1 else 0
     return 4 * NUM_DENSE + 4 * setting.tables * setting.pooling + offsets + 1
 
@@ -187,16 +148,6 @@ def _first(split: Split, rows: int, tables: int) -> Split:
     return Split("train", split.dense[:rows], split.ids[:rows], split.labels[:rows], lists)
 
 
-def _exchange_work(setting: Setting) -> Work:
-    """Return what both processes have to do for a batch, whose tables and samples they share.
-
-    In order: each has the vectors of half of the tables, and needs those of half of the samples,
-    so half of them travel, and half of the gradients travel back: 4 B T D bytes. Read here, written
-    there: twice as many.
-    """
-    return Work(stream_bytes=2 * 4 * setting.batch * setting.tables * setting.dim)
-
-
 def _exchange(setting: Setting, stock: Stock) -> Case:
     """Return trips of vectors there and of gradients back, in one of two processes.
 
@@ -210,7 +161,7 @@ def _exchange(setting: Setting, stock: Stock) -> Case:
     exchange = Exchange(world.rank, PROCESSES, world.exchange, samples=(1, 1))
     # Of half of the tables, for half of the samples.
     numbers = -(-setting.batch * setting.tables * setting.dim // PROCESSES**2)
-    sent, inputs = [numbers] * PROCESSES, turns(_exchange_work(setting).stream_bytes)
+    sent, inputs = [numbers] * PROCESSES, _inputs("exchange", setting)
     vectors, grads = leaves(inputs, sum(sent)), normal(inputs, sum(sent))
 
     def run(given: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
@@ -222,68 +173,78 @@ def _exchange(setting: Setting, stock: Stock) -> Case:
     return Case(run, list(zip(vectors, grads, strict=True)))
 
 
-def _both(directions: tuple[Work, Work]) -> Work:
-    """Return the work of both directions of an operator."""
-    return directions[0] + directions[1]
+def _embedding(setting: Setting) -> tuple[tuple[int, ...], int, float, Shape]:
+    return setting.all_rows, setting.dim, NUMBER_BYTES[setting.storage], setting.shape
 
 
+_TABLES = ("batch", "tables", "rows", "dim", "pooling", "ids", "storage")
 OPERATORS: dict[str, Operator] = {
     operator.name: operator
     for operator in (
         Operator(
             "lookup",
             "rows of the tables, forwards",
-            ("batch", "tables", "rows", "dim", "pooling", "ids", "storage", "threads"),
-            _lookup_work,
+            (*_TABLES, "threads"),
+            lambda s: works.lookup(*_embedding(s)),
             _lookup,
         ),
         Operator(
             "update",
             "gradients of rows, and the optimizer that applies them",
-            ("batch", "tables", "rows", "dim", "pooling", "ids", "storage", "optim", "threads"),
-            _update_work,
+            (*_TABLES, "optim", "threads"),
+            lambda s: works.update(*_embedding(s), s.optim, split=s.storage == "split"),
             _update,
         ),
         Operator(
             "interaction",
             "dot products of all pairs, forwards and backwards",
             ("batch", "tables", "dim", "precision", "threads"),
-            _interaction_work,
+            lambda s: sum(
+                works.dot(
+                    s.batch, s.tables + 1, s.dim, (s.tables + 1) * s.tables // 2, s.precision
+                ),
+                NOTHING,
+            ),
             _interaction,
         ),
         Operator(
             "mlp",
             "all layers, forwards and backwards",
             ("batch", "precision", "widths", "threads"),
-            _mlp_work,
+            lambda s: sum(
+                works.mlp(s.widths, s.batch, s.precision, needs_input_gradient=True), NOTHING
+            ),
             _mlp,
         ),
         Operator(
             "loss",
             "binary cross-entropy, forwards and backwards",
             ("batch", "threads"),
-            _loss_work,
+            lambda s: sum(works.loss(s.batch), NOTHING),
             _loss,
         ),
         Operator(
             "dense_update",
             "the optimizer over the parameters of an MLP",
             ("optim", "widths", "threads"),
-            _dense_update_work,
+            lambda s: works.dense_update(s.parameters, s.optim),
             _dense_update,
         ),
         Operator(
             "loader",
             "batches from a prepared dataset, shuffled",
             ("batch", "tables", "pooling", "threads"),
-            _loader_work,
+            # Each number is read once, and written once into the batch, a label there in 4 bytes.
+            lambda s: Work(stream_bytes=s.batch * (2 * _sample_bytes(s) + 3)),
             _loader,
         ),
         Operator(
             "exchange",
             "vectors to another process, gradients back",
             ("batch", "tables", "dim", "threads"),
-            _exchange_work,
+            # Each has vectors of half of the tables and needs those of half of the samples: half of
+            # all travel, and half of the gradients back, read here and written there.
+            lambda s: Work(stream_bytes=2 * 4 * s.batch * s.tables * s.dim),
             _exchange,
             PROCESSES,
         ),
