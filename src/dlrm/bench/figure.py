@@ -124,11 +124,11 @@ def _is_finding(name: str) -> bool:
 def _interval(row: Mapping[str, Any], name: str) -> tuple[float, float] | tuple[None, None]:
     """Return the interval that a row says around a figure."""
     base, _, unit = name.rpartition("_")
-    pairs = [(row.get(f"{each}_low"), row.get(f"{each}_high")) for each in (base, name)]
+    pairs = [(row.get(f"{start}_low"), row.get(f"{start}_high")) for start in (base, name)]
     pairs.append((row.get(f"{base}_low_{unit}"), row.get(f"{base}_high_{unit}")))
-    for each in (row.get(f"{base}_interval"), row.get(f"{name}_interval")):
-        if isinstance(each, list) and len(each) == 2:
-            pairs.append((each[0], each[1]))
+    for both in (row.get(f"{base}_interval"), row.get(f"{name}_interval")):
+        if isinstance(both, list) and len(both) == 2:
+            pairs.append((both[0], both[1]))
     for low, high in pairs:
         # One round has no spread: its interval would be a point.
         if _is_number(low) and _is_number(high) and low < high:

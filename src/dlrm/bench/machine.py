@@ -210,8 +210,8 @@ def _products(name: str, threads: Sequence[int]) -> Iterator[Probe]:
         a, b, b_t = (numbers[: r * c].view(r, c) for r, c in ((m, k), (k, n), (n, k)))
         kinds = _int8(a, b, b_t) if name == "int8" else _floating(a, b, b_t)
         ways += [Way(kind, 2 * m * k * n, run) for kind, run in kinds.items()]
-    for each in threads:
-        yield Probe(f"{name} {each}", each, ways)
+    for count in threads:
+        yield Probe(f"{name} {count}", count, ways)
 
 
 def _floating(a: Tensor, b: Tensor, b_t: Tensor) -> dict[str, Callable[[], Tensor]]:

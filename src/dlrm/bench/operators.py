@@ -137,7 +137,7 @@ def _loader(setting: Setting, stock: Stock) -> Case:
 
     first = _first(split, max(setting.batch, WINDOW_ROWS), setting.tables)
     whole, window = (
-        Loader(each, batch_size=setting.batch, shuffle=True) for each in (split, first)
+        Loader(part, batch_size=setting.batch, shuffle=True) for part in (split, first)
     )
     return Case(run, [whole], batches=len(whole), again=[window], again_batches=len(window))
 

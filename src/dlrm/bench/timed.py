@@ -90,12 +90,12 @@ def measure(every: Sequence[Candidate], stock: Stock, rounds: int, tick: Tick) -
         case = candidate.operator.build(candidate.setting, stock)
         steps = stock.world.broadcast_object(steps_of(case.run, case.inputs, ROUND_S, MOST_STEPS))
         again = case.again or case.inputs[:1]
-        for name, run, inputs, each in (
+        for name, run, inputs, batches in (
             (f"{number} cold", _keeping(case), case.inputs, case.batches),
             (f"{number} warm", case.run, again, case.again_batches if case.again else case.batches),
         ):
             runs[name] = guarded(number, in_turn(run, inputs, steps))
-            worked[name] = steps * each
+            worked[name] = steps * batches
             # One run not timed: of the warm one, because the others have emptied the cache, and
             # of all where a team of other threads has just worked.
             first = in_turn(run, inputs, 1) if several or "warm" in name else None
@@ -162,7 +162,7 @@ def measure_apart(every: Sequence[Candidate], rounds: int, tick: Tick) -> list[O
     Where these end before their time, each candidate gets processes of its own, so that one that
     fails does not take the others with it.
     """
-    listed = [[each.operator.name, asdict(each.setting)] for each in every]
+    listed = [[candidate.operator.name, asdict(candidate.setting)] for candidate in every]
     task = {"rounds": rounds, "candidates": listed}
     words = ["-m", "dlrm.bench.timed"]
     try:
@@ -190,7 +190,11 @@ def main() -> None:
     with World.from_environment("gloo") as world, Stock(world) as stock:
         outcomes = measure(every, stock, task["rounds"], lambda count: None)
         if world.first:
-            timed = [(each.cold, each.warm) for each in outcomes if each.cold and each.warm]
+            timed = [
+                (outcome.cold, outcome.warm)
+                for outcome in outcomes
+                if outcome.cold and outcome.warm
+            ]
             print(json.dumps([(c.seconds, w.seconds) for c, w in timed]), flush=True)
 
 

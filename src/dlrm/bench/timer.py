@@ -106,8 +106,8 @@ def in_turn(run: Callable[[T], Any], inputs: Sequence[T], steps: int) -> Callabl
     endless = cycle(inputs)
 
     def several() -> None:
-        for each in islice(endless, steps):
-            run(each)
+        for given in islice(endless, steps):
+            run(given)
 
     return several
 
@@ -136,8 +136,8 @@ def ratio(a: Timing, b: Timing) -> tuple[float, float, float]:
 
 def _interval(values: NDArray[np.float64], q: float = 50.0) -> tuple[float, float]:
     drawn = np.random.default_rng(0).choice(values, (RESAMPLES, len(values)))
-    found = np.median(drawn, axis=1) if q == 50.0 else np.percentile(drawn, q, axis=1)
-    low, high = np.quantile(found, [0.025, 0.975])
+    middles = np.median(drawn, axis=1) if q == 50.0 else np.percentile(drawn, q, axis=1)
+    low, high = np.quantile(middles, [0.025, 0.975])
     return float(low), float(high)
 
 

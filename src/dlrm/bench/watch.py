@@ -126,10 +126,10 @@ def _ticks() -> _Ticks | None:
     except OSError:
         return None
     per_s = os.sysconf("SC_CLK_TCK")
-    found = [[int(word) / per_s for word in line[1:9]] for line in lines if line[0] in cores]
-    if not found or min(map(len, found)) < 8:
+    times = [[int(word) / per_s for word in line[1:9]] for line in lines if line[0] in cores]
+    if not times or min(map(len, times)) < 8:
         return None
-    user, nice, system, idle, waiting, irq, soft, stolen = map(sum, zip(*found, strict=True))
+    user, nice, system, idle, waiting, irq, soft, stolen = map(sum, zip(*times, strict=True))
     busy = user + nice + system + irq + soft
     children = os.times()
     own = time.process_time() + children.children_user + children.children_system

@@ -136,10 +136,10 @@ def bounds(run: Planned, devices: Devices) -> Bounds | None:
     """Return what each limit asks for in a step of a run; None where its tables do not fit."""
     if run.plan is None or run.traffic is None:
         return None
-    each = _computed(run, devices)
-    tables = (a + b for a, b in zip(each.lookups, each.updates, strict=True))
+    computed = _computed(run, devices)
+    tables = (a + b for a, b in zip(computed.lookups, computed.updates, strict=True))
     busiest = max(tables, key=lambda terms: terms.total_s)
-    terms = each.bottom + each.top + each.dense_update + each.routing + busiest
+    terms = computed.bottom + computed.top + computed.dense_update + computed.routing + busiest
     ids, vectors, sums = _exchanged(run, run.plan, run.traffic, devices.network)
     return Bounds(terms.compute_s + terms.calls_s, terms.memory_s, ids + 2 * vectors + sums)
 
@@ -181,7 +181,7 @@ def _computed(run: Planned, devices: Devices) -> _Computed:
     own = -(-run.config.loader.batch_size // plan.world)
     routing = Terms()
     for kind in _sharded(plan):
-        tables = [t for t, each in zip(plan.tables, plan.kinds, strict=True) if each == kind]
+        tables = [t for t, other in zip(plan.tables, plan.kinds, strict=True) if other == kind]
         work = operators.routing(own * sum(table.work for table in tables))
         routing += device.terms("routing", work)
     looked_up = _ranks(run, devices)

@@ -203,9 +203,9 @@ SUBJECTS = {"step_ms": "a step", "ms": "it", "ours_ms": "ours"}
 TITLES = {"ms": "time", "auc_change": "AUC", "call_s": "call"}
 
 
-def title(each: Compared) -> str:
+def title(compared: Compared) -> str:
     """Return what a figure is of: `original p95`, `lines/s`, `copy, 2 threads`."""
-    name = each.name
+    name = compared.name
     match name.removesuffix("_s").split(" "):
         case ["gather", row, table, threads]:
             sizes = f"{row} B rows of {terminal.human_bytes(int(table))}"
@@ -220,35 +220,35 @@ def title(each: Compared) -> str:
     return name.replace("_", " ")
 
 
-def cells(each: Compared) -> tuple[str, str, str, str]:
+def cells(compared: Compared) -> tuple[str, str, str, str]:
     """Return before, after, ratio and verdict, as narrow as a terminal is."""
-    possible = times(each).replace(" (", "\n").replace(" to ", "–").removesuffix(")")
-    verdict = "none" if each.verdict == "no verdict" else each.verdict
-    return value(each, each.before), value(each, each.after), possible, verdict
+    possible = times(compared).replace(" (", "\n").replace(" to ", "–").removesuffix(")")
+    verdict = "none" if compared.verdict == "no verdict" else compared.verdict
+    return value(compared, compared.before), value(compared, compared.after), possible, verdict
 
 
-def value(each: Compared, figure: Figure) -> str:
+def value(compared: Compared, figure: Figure) -> str:
     """Return a figure with three digits and its unit."""
     if figure.kind == "accuracy":
         return f"{figure.value:+.5f}"
     if figure.kind == "rate":
         return _scaled(figure.value, ((1e9, "G"), (1e6, "M"), (1.0, "")))
-    seconds = figure.value if each.name.endswith("_s") else figure.value / 1e3
+    seconds = figure.value if compared.name.endswith("_s") else figure.value / 1e3
     return _scaled(seconds, ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")))
 
 
 def _scaled(number: float, units: Sequence[tuple[float, str]]) -> str:
     """Return three digits of a number, in the largest unit that it reaches."""
-    size, unit = next((each for each in units if number >= each[0]), units[-1])
+    size, unit = next((one for one in units if number >= one[0]), units[-1])
     number /= size
     return f"{number:,.0f} {unit}".strip() if number >= 999.5 else f"{number:.3g} {unit}".strip()
 
 
-def times(each: Compared) -> str:
+def times(compared: Compared) -> str:
     """Return how many times it became, or the difference of an accuracy, with what is possible."""
-    if each.before.kind == "accuracy":
-        return f"{each.after.value - each.before.value:+.5f}"
-    ratio, low, high = each.ratio
+    if compared.before.kind == "accuracy":
+        return f"{compared.after.value - compared.before.value:+.5f}"
+    ratio, low, high = compared.ratio
     if ratio is None:
         return "-"
     return f"{ratio:.2f}" + ("" if low is None or high is None else f" ({low:.2f} to {high:.2f})")

@@ -40,12 +40,12 @@ def bench_machine(*, out: Path | None = None, html: Path | None = None) -> "Mach
     before = machines.kept()
     with terminal.progress() as bar, Watch() as watch:
         now = measured(bar)
-    found = machines.kept()
+    there = machines.kept()
     result = MachineResult(
         machine=now,
         before=before,
         seen=watch.seen,
-        kept=machines.path(now) if found == now else None,
+        kept=machines.path(now) if there == now else None,
         out=out,
         html=html,
     )
@@ -99,7 +99,7 @@ class MachineResult:
         """Return the ceilings that differ from those kept before: name -> now / before."""
         if self.before is None:
             return {}
-        now, before = (each.ceilings.rates() for each in (self.machine, self.before))
+        now, before = (machine.ceilings.rates() for machine in (self.machine, self.before))
         ratios = {name: rate / before[name] for name, rate in now.items() if name in before}
         return {name: r for name, r in ratios.items() if max(r, 1 / r) > 1 + CHANGED}
 
@@ -144,8 +144,8 @@ class MachineResult:
         return grid
 
     def _cell(self, value: float, name: str) -> str:
-        said = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-        return f"{said} ±{self.machine.ceilings.spread.get(name, 0.0):.0%}"
+        text = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+        return f"{text} ±{self.machine.ceilings.spread.get(name, 0.0):.0%}"
 
     def _curve(self) -> Table:
         """Rows read at random, by the size of the table."""
@@ -159,7 +159,7 @@ class MachineResult:
             cells: list[RenderableType] = []
             for length in lengths:
                 rate = rates[table, length]
-                most = max(each for (_, of), each in rates.items() if of == length)
+                most = max(other for (_, size), other in rates.items() if size == length)
                 name = gather_name(length, table, can.threads)
                 cells += [self._cell(rate, name), bar(rate / most)]
             grid.add_row(_binary(table), *cells, _place(table, self.machine.facts.caches))
@@ -169,13 +169,13 @@ class MachineResult:
         """Yield what else there is to say."""
         yield "±: half of the 95% interval of the median, within this measurement"
         if self.before is not None:
-            changed = sorted(self.changed().items(), key=lambda each: -abs(each[1] - 1))
-            said = ", ".join(f"{name} {ratio:.2f}x" for name, ratio in changed[:NAMED])
-            said += f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
+            changed = sorted(self.changed().items(), key=lambda named: -abs(named[1] - 1))
+            text = ", ".join(f"{name} {ratio:.2f}x" for name, ratio in changed[:NAMED])
+            text += f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
             total = len(self.machine.ceilings.rates())
             yield (
                 f"Since {self.before.taken[:10]}, {len(changed)} of {total} ceilings changed by "
-                + (f"more than {CHANGED:.0%}" + (f": {said}" if said else ""))
+                + (f"more than {CHANGED:.0%}" + (f": {text}" if text else ""))
             )
         if not self.machine.ceilings.quiet:
             yield "No ceilings: something else computed all the time, so they may be far too low"
@@ -216,9 +216,9 @@ def _facts(facts: Facts) -> Table:
 
 
 def _cache(cache: Cache) -> str:
-    said = f"L{cache.level} {_binary(cache.size_bytes)}"
-    said += f" for {cache.cores} cores" if cache.cores > 1 else " a core"
-    return said + (
+    text = f"L{cache.level} {_binary(cache.size_bytes)}"
+    text += f" for {cache.cores} cores" if cache.cores > 1 else " a core"
+    return text + (
         f", {cache.instances} of them" if cache.instances > 1 and cache.cores > 1 else ""
     )
 

@@ -96,8 +96,8 @@ def bench_numerics(
     """
     config = config or default(recipe)
     ways = chosen(variants)
-    with tempfile.TemporaryDirectory(prefix="dlrm-numerics-") as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory(prefix="dlrm-numerics-") as temporary:
+        folder = Path(temporary)
         generated = config.data.split(":", 1)[0] == "clicks" and not Path(config.data).exists()
         with terminal.muted(generated):
             # What can be generated again is not kept.
@@ -106,9 +106,9 @@ def bench_numerics(
         study = Study(recipe, config, dataset, ways, seeds)
         stopped, watch = _run(study, folder)
         data = config.data if generated else Path(config.data).name
-        found = verdict.rows(study, data)
+        judged = verdict.rows(study, data)
     seen = watch.seen
-    measured = [results.row("numerics", {**row, **seen.to_dict()}) for row in found]
+    measured = [results.row("numerics", {**row, **seen.to_dict()}) for row in judged]
     if out is not None and measured:
         results.save(measured, out)
     if html is not None and measured:
@@ -128,8 +128,8 @@ def _run(study: Study, folder: Path) -> tuple[bool, Watch]:
 
     def tick(variant: Variant, seed: int) -> None:
         nonlocal done
-        said = f"{variant.name}, seed {seed + 1} of {study.seeds}"
-        bar.update(task, completed=done, description=said)
+        text = f"{variant.name}, seed {seed + 1} of {study.seeds}"
+        bar.update(task, completed=done, description=text)
         done += 1
 
     with Watch() as watch, bar:
@@ -201,8 +201,8 @@ class NumericsResult:
             if row["error"] is not None
         ]
         if self.stopped:
-            said = f"Stopped: fp32 was measured with {_seeds(first)}."
-            parts.append(Text(said, style="bold"))
+            text = f"Stopped: fp32 was measured with {_seeds(first)}."
+            parts.append(Text(text, style="bold"))
         if self.warning:
             parts.append(Text(f"Speeds are doubtful: {self.warning}.", style="bold"))
         if self.page:
@@ -213,10 +213,10 @@ class NumericsResult:
         first = self.rows[0]
         names = METRICS if terminal.out.width >= WIDE else dict(islice(METRICS.items(), 1))
         noise = first["noise_auc"]
-        said = "" if noise is None else f", whose luck moves the AUC by ±{_short(noise)}"
+        text = "" if noise is None else f", whose luck moves the AUC by ±{_short(noise)}"
         grid = terminal.table(
             f"{first['recipe']} on {first['data']}, {first['test_rows']:,} test rows, "
-            f"{_seeds(first)}{said}",
+            f"{_seeds(first)}{text}",
             "", "AUC", "95%", *names.values(), "bytes", "score", "train",
         )  # fmt: skip
         grid.add_column("verdict", no_wrap=True)

@@ -101,12 +101,12 @@ def bench_ops(
         "widths": [tuple(counts("widths", word, between="-")) for word in words(widths)],
         "threads": [count or every for count in counts("threads", threads, least=0)],
     }  # fmt: skip
-    named = [name for each in operators for name in words(each)]
+    named = [name for text in operators for name in words(text)]
     names = list(OPERATORS) if not named or named == ["all"] else named
-    found = candidates(names, lists, max(lists["threads"]))
+    chosen = candidates(names, lists, max(lists["threads"]))
     bar = terminal.progress()
-    task = bar.add_task("timing", total=len(found) * (rounds + 1))
-    outcomes = sweep(found, rounds, lambda count: bar.advance(task, count))
+    task = bar.add_task("timing", total=len(chosen) * (rounds + 1))
+    outcomes = sweep(chosen, rounds, lambda count: bar.advance(task, count))
     machine = known()
     measured: list[dict[str, Any]] = []
     stopped = False
@@ -122,8 +122,8 @@ def bench_ops(
         bench.write(html, [results.row("machine", machine.measured()), *measured])
     return OpsResult(
         rows=measured,
-        varied=tuple(name for name, each in lists.items() if len(each) > 1),
-        left_out=len(found) - len(measured),
+        varied=tuple(name for name, several in lists.items() if len(several) > 1),
+        left_out=len(chosen) - len(measured),
         stopped=stopped,
         warning=watch.seen.warning,
         machine=machine.fingerprint,
@@ -136,7 +136,7 @@ def _rows(
 ) -> list[dict[str, Any]]:
     """Return outcomes as rows, and append them to the file."""
     seen = watch.seen.to_dict()
-    rows = [results.row("ops", seen | values(each, machine.ceilings)) for each in outcomes]
+    rows = [results.row("ops", seen | values(outcome, machine.ceilings)) for outcome in outcomes]
     if out is not None:
         results.save(rows, out)
     return rows
@@ -219,9 +219,9 @@ class OpsResult:
 
     def _table(self, rows: Sequence[Row]) -> Table:
         name = rows[0]["operator"]
-        of_it = [each for each in SETTINGS if rows[0][each] is not None]
-        varied = [each for each in of_it if each in self.varied]
-        same = ", ".join(f"{each} {_said(rows[0][each])}" for each in of_it if each not in varied)
+        of_it = [name for name in SETTINGS if rows[0][name] is not None]
+        varied = [name for name in of_it if name in self.varied]
+        same = ", ".join(f"{name} {_said(rows[0][name])}" for name in of_it if name not in varied)
         grid = Table(
             title=f"{name}: {OPERATORS[name].about} ({same})",
             title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False,
@@ -234,7 +234,7 @@ class OpsResult:
             grid.add_column(column, justify="right", no_wrap=True)
         grid.add_column("bound by", no_wrap=True)
         for row in rows:
-            cells = [_said(row[each]) for each in varied]
+            cells = [_said(row[name]) for name in varied]
             if row["error"] is not None:
                 grid.add_row(*cells, "failed", *[""] * 5, Text(row["error"]))
                 continue
@@ -249,25 +249,25 @@ def sentences(rows: Sequence[Row]) -> list[str]:
     """
     measured = [row for row in rows if row["error"] is None]
     there = [row for row in measured if _width(row) <= WIDE]
-    found = []
+    lines = []
     if wide := len(measured) - len(there):
-        found.append(f"{wide} of {len(measured)} figures vary too much to say anything of them.")
-    found += _bounds(there)
-    found += _by_rows(there)
+        lines.append(f"{wide} of {len(measured)} figures vary too much to say anything of them.")
+    lines += _bounds(there)
+    lines += _by_rows(there)
     hidden = max(there, key=_hidden, default=None)
     if hidden is not None and _hidden(hidden) > HIDDEN:
-        found.append(
+        lines.append(
             f"One input again and again would have made {_named(hidden)} look "
             f"{_hidden(hidden):.1f} times as fast."
         )
     over = max((row for row in there if row["bound"]), key=_share, default=None)
     if over is not None and _share(over) > SHARE_LIMIT:
-        found.append(
+        lines.append(
             f"{_named(over).capitalize()} is {_share(over):.1f} times as fast as its limit, which "
             "was measured too low: with a slower kernel, or in slower times; dlrm bench machine "
             "measures it again."
         )
-    return found
+    return lines
 
 
 def _bounds(rows: Sequence[Row]) -> list[str]:
@@ -285,14 +285,14 @@ def _bounds(rows: Sequence[Row]) -> list[str]:
         by.setdefault(row["bound"], []).append(row["operator"])
     bounds = "; ".join(f"{_and(names)} by {bound}" for bound, names in by.items())
     where = "" if largest is None else f" at batch {largest:,}"
-    found = [f"Bound{where}: {bounds}."]
+    lines = [f"Bound{where}: {bounds}."]
     least, most = min(judged, key=_share), max(judged, key=_share)
     if least is not most:
-        found.append(
+        lines.append(
             f"Nearest to its limit there is {most['operator']}, at {_share(most):.0%}; furthest "
             f"{least['operator']}, at {_share(least):.0%}."
         )
-    return found
+    return lines
 
 
 def _share(row: Row) -> float:
@@ -314,7 +314,7 @@ def _named(row: Row) -> str:
 
 def _by_rows(rows: Sequence[Row]) -> list[str]:
     """Say what longer tables cost, where several lengths were tried."""
-    found = []
+    lines = []
     for name in dict.fromkeys(row["operator"] for row in rows):
         of = [row for row in rows if row["operator"] == name and row["rows"] is not None]
         lengths = sorted({row["rows"] for row in of})
@@ -323,15 +323,15 @@ def _by_rows(rows: Sequence[Row]) -> list[str]:
         short, long = lengths[0], lengths[-1]
         pairs: dict[tuple[Any, ...], dict[int, float]] = {}
         for row in of:
-            rest = tuple(row[each] for each in SETTINGS if each != "rows")
+            rest = tuple(row[name] for name in SETTINGS if name != "rows")
             pairs.setdefault(rest, {})[row["rows"]] = row["ms"]
         ratios = [pair[long] / pair[short] for pair in pairs.values() if {short, long} <= {*pair}]
         if ratios:
-            found.append(
+            lines.append(
                 f"{name.capitalize()} takes {median(ratios):.1f} times as long with "
                 f"{long:,} rows a table as with {short:,}."
             )
-    return found
+    return lines
 
 
 def _figures(row: Row) -> list[str]:

@@ -235,8 +235,8 @@ class BenchEmbeddingResult(_Result):
 def _conclusion(batches: Sequence[dict[str, Any]], against: bool) -> str:
     if not against:
         shares = ", ".join(f"{row['roofline_share']:.0%}" for row in batches)
-        said = "dlrm bench original CLONE measures the original beside."
-        return f"{shares} of the machine's limit; {said}"
+        other = "dlrm bench original CLONE measures the original beside."
+        return f"{shares} of the machine's limit; {other}"
     if any(row["verdict"].startswith("no verdict") for row in batches):
         return "No verdict: the interval of a speedup contains 1; nothing else may run meanwhile."
     speedups = ", ".join(f"{row['speedup']:.1f}x at {row['batch_size']:,}" for row in batches)
@@ -247,12 +247,12 @@ def _loading(row: dict[str, Any]) -> str | None:
     """Say how the step with loading compares; None where it was not measured."""
     if "ours_loading_ms" not in row:
         return None
-    said = f"With loading, batch {row['batch_size']:,}: ours {_ms(row['ours_loading_ms'])}, "
-    said += f"of it {row['loading_waited_share']:.1%} waiting"
+    text = f"With loading, batch {row['batch_size']:,}: ours {_ms(row['ours_loading_ms'])}, "
+    text += f"of it {row['loading_waited_share']:.1%} waiting"
     if "original_loading_ms" in row:
-        said += f"; original {_ms(row['original_loading_ms'])}, {row['loading_speedup']:.2f}x "
-        said += "({:.3g} to {:.3g})".format(*row["loading_speedup_interval"])
-    return said
+        text += f"; original {_ms(row['original_loading_ms'])}, {row['loading_speedup']:.2f}x "
+        text += "({:.3g} to {:.3g})".format(*row["loading_speedup_interval"])
+    return text
 
 
 def _ms(value: float) -> str:

@@ -86,11 +86,11 @@ def bench_report(
         str(path): tuple(dict.fromkeys(map(name, rows)))
         for path, rows in zip(files, sides, strict=True)
     }
-    found = tuple(dict.fromkeys(each for names in machines.values() for each in names))
-    if len(found) > 1 and not across_machines:
-        said = "; ".join(f"{path}: {' and '.join(names)}" for path, names in machines.items())
+    names_of_all = tuple(dict.fromkeys(name for names in machines.values() for name in names))
+    if len(names_of_all) > 1 and not across_machines:
+        where = "; ".join(f"{path}: {' and '.join(names)}" for path, names in machines.items())
         raise ConfigError(
-            f"rows were measured on {len(found)} machines ({said}). "
+            f"rows were measured on {len(names_of_all)} machines ({where}). "
             "They are drawn on one page with --across-machines"
         )
     rows = newest(every)
@@ -100,16 +100,16 @@ def bench_report(
         html_bytes=written.stat().st_size,
         rows=len(rows),
         older=len(every) - len(rows),
-        machines=found,
+        machines=names_of_all,
         headline=page.headline(rows),
     )
 
 
 def newest(rows: Sequence[Row]) -> list[Row]:
     """Return of rows that measured the same on one machine the newest, in order."""
-    found: dict[tuple[str, str], Row] = {}
+    latest: dict[tuple[str, str], Row] = {}
     for row in rows:
         same = (str(row.get("machine", row.get("cpu"))), key(row))
-        if same not in found or str(row.get("taken", "")) >= str(found[same].get("taken", "")):
-            found[same] = row
-    return list(found.values())
+        if same not in latest or str(row.get("taken", "")) >= str(latest[same].get("taken", "")):
+            latest[same] = row
+    return list(latest.values())

@@ -312,7 +312,7 @@ class StepResult:
         of, rates = self.machine, self.machine.ceilings
         threads = rates.threads
         flops = ", ".join(
-            f"{name} {each[threads] / 1e9:,.0f}" for name, each in rates.flops.items()
+            f"{name} {by_threads[threads] / 1e9:,.0f}" for name, by_threads in rates.flops.items()
         )
         return Text(
             f"Machine {of.fingerprint}: {of.facts.cpu}, {threads} threads, copies "
@@ -323,7 +323,7 @@ class StepResult:
         of, setting = self.subject, self.setting()
         tables = of.schema.tables
         rows = f"{sum(table.num_embeddings for table in tables):,} rows in {len(tables)} tables"
-        size = sum(each["bytes"] for each in self._tables())
+        size = sum(table["bytes"] for table in self._tables())
         return Text(
             f"Model {setting['model']} on {of.name}: {rows} ({human_bytes(size)}), "
             f"{len(of.schema.dense)} dense features; {setting['precision']}, tables "
@@ -362,17 +362,17 @@ def _grid(row: dict[str, Any]) -> Table:
     title += f"{row['samples_per_s']:,.0f} samples/s; predicted {row['predicted_ms']:.3g} ms"
     heads = ("ms", "share", "GFLOP/s", "GB/s", "roof", "bound by", "model")
     grid = terminal.table(title, "operator", *heads)
-    for each in row["operators"]:
-        share = each["roofline_share"]
+    for operator in row["operators"]:
+        share = operator["roofline_share"]
         grid.add_row(
-            each["name"],
-            f"{each['ms']:.3g}",
-            f"{each['share']:.0%}",
-            _rate(each["gflops_per_s"]),
-            _rate(each["gb_per_s"]),
+            operator["name"],
+            f"{operator['ms']:.3g}",
+            f"{operator['share']:.0%}",
+            _rate(operator["gflops_per_s"]),
+            _rate(operator["gb_per_s"]),
             f"{share:.0%}" if share else "-",
-            "" if each["name"] == OTHER else each["bound"].removeprefix("memory "),
-            f"{each['predicted_ms']:.3g}",
+            "" if operator["name"] == OTHER else operator["bound"].removeprefix("memory "),
+            f"{operator['predicted_ms']:.3g}",
         )
     return grid
 
@@ -382,9 +382,9 @@ def _rate(value: float | None) -> str:
 
 
 def _beside(row: dict[str, Any], samples: int) -> str:
-    said = f"{samples:,} samples would take {row['published_ours_s']:.0f} s here; published: "
+    text = f"{samples:,} samples would take {row['published_ours_s']:.0f} s here; published: "
     names = [key for key in row if key.startswith("published_") and key.endswith("_s")]
-    return said + ", ".join(
+    return text + ", ".join(
         f"{row[key]:g} s on a {key.removeprefix('published_').removesuffix('_s')}"
         for key in names
         if key != "published_ours_s"
