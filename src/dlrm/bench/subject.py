@@ -15,8 +15,7 @@ from dlrm.errors import ConfigError
 from dlrm.nn import precision
 from dlrm.ops.memory import keep_freed_memory
 from dlrm.planning.arithmetic import arithmetic
-from dlrm.planning.facts import free_bytes
-from dlrm.planning.footprint import machine_bytes
+from dlrm.planning.facts import free_bytes, machine_bytes
 from dlrm.planning.tables import contents
 from dlrm.planning.work import Ids, Shape
 from dlrm.schema import Schema

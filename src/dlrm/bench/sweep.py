@@ -12,8 +12,7 @@ from dlrm.errors import ConfigError, unknown
 from dlrm.ops.memory import keep_freed_memory
 from dlrm.planning.ceilings import Ceilings
 from dlrm.planning.costs import least
-from dlrm.planning.facts import free_bytes
-from dlrm.planning.footprint import machine_bytes
+from dlrm.planning.facts import free_bytes, machine_bytes
 from dlrm.terminal import human_bytes
 
 SHARE = 0.7

@@ -18,8 +18,8 @@ from dlrm.data.split import SPLITS
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, InputError, unknown
 from dlrm.planning.costs import Device
-from dlrm.planning.facts import usable_cores
-from dlrm.planning.footprint import Data, dataset_bytes, machine_bytes, resident_bytes
+from dlrm.planning.facts import machine_bytes, usable_cores
+from dlrm.planning.footprint import Data, dataset_bytes, resident_bytes
 from dlrm.planning.network import Link, Network
 from dlrm.planning.placement import Sharding
 from dlrm.planning.planned import Planned, World, alternatives, planned

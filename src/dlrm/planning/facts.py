@@ -175,6 +175,11 @@ def memory_bytes() -> int | None:
         return None
 
 
+def machine_bytes() -> int:
+    """Return the size of the memory; more than any where the system does not tell."""
+    return memory_bytes() or 1 << 60
+
+
 def readable_counters() -> tuple[str, ...]:
     """Return the counters that the system has and lets a process read of itself."""
     try:

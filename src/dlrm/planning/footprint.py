@@ -150,11 +150,6 @@ def dataset_bytes(dataset: Dataset) -> int:
     return sum(path.stat().st_size for path in dataset.path.rglob("*") if path.is_file())
 
 
-def machine_bytes() -> int:
-    """Return the memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def resident_bytes() -> int | None:
     """Return the memory that this process has at present; None where the system does not tell."""
     statm = Path("/proc/self/statm")

@@ -12,20 +12,20 @@ def solve(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]
 
     Source: Lawson, Hanson, "Solving Least Squares Problems", 1974, chapter 23.
     """
-    norms = np.sqrt((a * a).sum(axis=0))
-    scaled = a / np.where(norms > 0, norms, 1.0)
-    x = np.zeros(a.shape[1])
-    free = np.zeros(len(x), bool)
+    # A column of zeros stays one.
+    norms = np.linalg.norm(a, axis=0)
+    norms[norms == 0] = np.inf
+    scaled = a / norms
+    x, free = np.zeros(a.shape[1]), np.zeros(a.shape[1], bool)
     least = TOLERANCE * (float(np.linalg.norm(b)) or 1.0)
     # Each free set is better than the one before, so none comes twice but for rounding.
     for _ in range(10 * len(x)):
-        slope = scaled.T @ (b - scaled @ x)
-        slope[free | (norms == 0)] = -np.inf
+        slope = np.where(free, -np.inf, scaled.T @ (b - scaled @ x))
         if slope.max(initial=-np.inf) <= least:
             break
         free[slope.argmax()] = True
         x = _inside(scaled, b, x, free)
-    return x / np.where(norms > 0, norms, 1.0)
+    return x / norms
 
 
 def _inside(

@@ -76,7 +76,11 @@ def parts(
             called = LOOKUP
             if len(embeddings) > 1:
                 called += f" {name.removesuffix('.embeddings')}"
-            work = sum((_lookup(t, shape, number_bytes) for t in collections_of(module)), NOTHING)
+            works_of = (
+                operators.lookup(*_tables(table, number_bytes), shape)
+                for table in collections_of(module)
+            )
+            work = sum(works_of, NOTHING)
             forward.append(Part(called, FORWARD, LOOKUP, ((name, FORWARD),), work))
             continue
         called = f"{name} MLP" if isinstance(module, MLP) else name
@@ -92,7 +96,12 @@ def parts(
     groups = [group for group in parameter_groups(model) if not group["sparse"]]
     numbers = sum(parameter.numel() for group in groups for parameter in group["params"])
     tables = collections_of(model)
-    updates = (_update(table, shape, optimizer, number_bytes) for table in tables)
+    updates = (
+        operators.update(
+            *_tables(t, number_bytes), shape, optimizer, split=t.storage == "split", near=True
+        )
+        for t in tables
+    )
     kind = update_kind(optimizer, {t.storage for t in tables}, number_bytes)
     # What the way back through the tables takes is part of their update.
     update_stages = (*((name, BACKWARD) for name in embeddings), (TABLE_UPDATE, FORWARD))
@@ -163,23 +172,7 @@ def _kind(module: nn.Module, phase: str) -> str:
     return f"dot {phase}" if isinstance(module, Dot) else "layers"
 
 
-def _lookup(table: Collection, shape: Shape, number_bytes: float | None) -> Work:
-    size = number_bytes or NUMBER_BYTES[table.storage]
-    return operators.lookup(_num_embeddings(table), table.dim, size, shape)
-
-
-def _update(table: Collection, shape: Shape, optimizer: str, number_bytes: float | None) -> Work:
-    return operators.update(
-        _num_embeddings(table),
-        table.dim,
-        number_bytes or NUMBER_BYTES[table.storage],
-        shape,
-        optimizer,
-        split=table.storage == "split",
-        near=True,
-    )
-
-
-def _num_embeddings(table: Collection) -> list[int]:
-    """Return the rows of the table of each feature."""
-    return [table.layout.sizes[t] for t in table.layout.table_of]
+def _tables(table: Collection, number_bytes: float | None) -> tuple[list[int], int, float]:
+    """Return the rows of the table of each feature, the dimension and the bytes of a number."""
+    rows = [table.layout.sizes[t] for t in table.layout.table_of]
+    return rows, table.dim, number_bytes or NUMBER_BYTES[table.storage]

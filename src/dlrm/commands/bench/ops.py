@@ -1,7 +1,7 @@
 """`dlrm bench ops`: single operators over sweeps of settings."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -16,6 +16,7 @@ from rich.text import Text
 from dlrm import terminal
 from dlrm.bench import results
 from dlrm.bench.known import known
+from dlrm.bench.operator import Setting
 from dlrm.bench.operators import OPERATORS
 from dlrm.bench.sweep import candidates, sweep, values
 from dlrm.bench.timed import Outcome
@@ -144,10 +145,7 @@ def _rows(
 
 Row = Mapping[str, Any]
 
-SETTINGS = (
-    "batch", "tables", "rows", "dim", "pooling", "ids", "precision", "storage", "optim", "widths",
-    "threads",
-)  # fmt: skip
+SETTINGS = tuple(field.name for field in fields(Setting))
 WIDE = 0.25
 """Half of an interval as a share of the figure."""
 HIDDEN = 1.2
