@@ -20,6 +20,9 @@ from dlrm.nn.layout import LISTS, ONE_HOT
 
 Ints = NDArray[np.int32]
 
+FEWEST_IDS = 64
+"""Ids of lists to which fewer are padded."""
+
 
 class Lookup(NamedTuple):
     """What a batch looks up in embeddings of R rows; padding is row R, and bag B*F."""
@@ -125,7 +128,7 @@ class Feed:
             if block.offsets is None:
                 ids[: len(checked)] = checked
                 continue
-            room = power_of_two(len(checked))
+            room = power_of_two(len(checked), FEWEST_IDS)
             rows.append(_filled(checked, room, end))
             lists = bags_of(block.offsets, len(checked)).numpy()
             bags = _filled(lists, room, samples * len(several))
@@ -169,9 +172,9 @@ def stacked(part: Embeddings) -> Tensor:
     return torch.cat(tables)
 
 
-def power_of_two(count: int) -> int:
-    """Return the least power of two that is no smaller, from 8 on."""
-    return max(8, 1 << (count - 1).bit_length())
+def power_of_two(count: int, least: int = 8) -> int:
+    """Return the least power of two that is no smaller, from `least` on."""
+    return max(least, 1 << (count - 1).bit_length())
 
 
 def _padded(tensor: Tensor, samples: int) -> NDArray[np.float32]:

@@ -57,7 +57,7 @@ def original_loss(name: str, weights: Sequence[float] = (1.0, 1.0), threshold: f
 
 def bce(z: Array, y: Array) -> Array:
     """Binary cross-entropy of logits; finite for any, for labels in [0, 1]."""
-    return jnp.maximum(z, 0) - z * y + jnp.log1p(jnp.exp(-jnp.abs(z)))
+    return jax.nn.softplus(z) - z * y
 
 
 def squared_error(z: Array, y: Array) -> Array:

@@ -93,10 +93,17 @@ class JaxStep:
         self._buffers = {name: self._array(b) for name, b in model.named_buffers()}
         self._compiled = jax.jit(self._step, donate_argnums=(0, 1))
         self._predict = jax.jit(self._forward)
+        self.compiled = 0
+        """How often the step was compiled: once for each shape of its inputs."""
         self._newer = False
-        # Whoever reads numbers of the model asks for its state dict, or for logits.
-        model.register_state_dict_pre_hook(lambda *_: self.write_back())
-        model.register_forward_pre_hook(lambda *_: self.write_back())
+        # Whoever reads numbers of the model asks for its state dict, or for logits; and what is
+        # loaded into it meanwhile must not be overwritten by an older step.
+        for register in (
+            model.register_state_dict_pre_hook,
+            model.register_load_state_dict_pre_hook,
+            model.register_forward_pre_hook,
+        ):
+            register(lambda *_: self.write_back())
 
     @property
     def lr(self) -> float:
@@ -160,6 +167,7 @@ class JaxStep:
         scalars: Sequence[tuple[Array, Array]],
     ) -> tuple[Array, Array, dict[str, Array], dict[str, State]]:
         """Return loss, logits, and what weights and state become; rate and eps are by group."""
+        self.compiled += 1
 
         def objective(dense: Params, vectors: Params) -> tuple[Array, Array]:
             z = self._logits(dense, vectors, inputs)
