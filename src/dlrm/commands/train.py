@@ -19,11 +19,13 @@ from dlrm.parallel.launch import launch
 from dlrm.parallel.launch_env import LaunchEnv
 from dlrm.reporting.run import next_words
 from dlrm.run import Run
+from dlrm.runtimes.runtime import find as find_runtime
 from dlrm.training.build import world_of
 from dlrm.training.config import TrainConfig, from_dict
 from dlrm.training.ensemble import mean_of_members, model_name
 from dlrm.training.evaluate import HELD_OUT
 from dlrm.training.load import TrainingStats, training_stats
+from dlrm.training.loop import Loop, NewStep
 from dlrm.training.trainer import Trainer
 
 LEFT_OUT = ("gauc", "ece")
@@ -196,7 +198,9 @@ def train(
         if procs > 1:
             return _launch(procs, Trainer.start(name, config, path, procs=procs).run)
         with world_of(config) as world:
-            return _finish(Trainer.start(name, config, path, world=world))
+            new_step = step_of(config)
+            trainer = Trainer.start(name, config, path, world=world)
+            return _finish(replace(trainer, new_step=new_step))
     if run is None:
         raise ConfigError("resume needs the run directory")
     opened = Run.open(run, check=False)
@@ -206,7 +210,23 @@ def train(
         changed |= {} if config is None or config.data == before.data else {"data": config.data}
         return _launch(procs, opened, *(f"--{name}={value}" for name, value in changed.items()))
     with world_of(before) as world:
-        return _finish(Trainer.resume(run, config, world=world))
+        new_step = step_of(before)
+        return _finish(replace(Trainer.resume(run, config, world=world), new_step=new_step))
+
+
+def step_of(config: TrainConfig) -> NewStep:
+    """Return what makes the training step in the framework of a config.
+
+    Raises:
+        MissingExtraError: The framework is not installed.
+
+    """
+    if config.framework == "torch":
+        return Loop.step
+    find_runtime("jax").require()
+    from dlrm.runtimes.jax.step import jax_step
+
+    return jax_step
 
 
 def main(words: list[str], prog: str) -> TrainResult | None:

@@ -199,6 +199,8 @@ def sweep(
                     for model in config.ensemble_models
                 ),
                 baseline=False,
+                # The one that trains tables of every kind.
+                framework="torch",
             )
             # Refused before anything is trained where tables of this kind do not fit the features.
             for member in members(again):

@@ -10,7 +10,7 @@ import tyro
 from dlrm import models
 from dlrm.data.loader import LoaderConfig
 from dlrm.data.options import PrepareConfig
-from dlrm.errors import ConfigError
+from dlrm.errors import ConfigError, unknown
 from dlrm.metrics import selecting
 from dlrm.models import ModelConfig
 from dlrm.models.dlrm import DLRMConfig
@@ -135,6 +135,8 @@ class TrainConfig:
     """How several processes share the work, see --procs."""
     engine: Engine = "dlrm"
     """What spreads the tables over processes: dlrm, or torchrec (extra `torchrec`)."""
+    framework: Literal["torch", "jax"] = "torch"
+    """What trains: torch, or jax (extra `jax`), on one process of a CPU and in fp32."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Format of MLPs' products; auto is bf16 where the CPU multiplies it natively, else fp32."""
     device: DeviceName = "auto"
@@ -182,6 +184,14 @@ class TrainConfig:
             )
         if not 0 <= self.clip < inf:
             raise ConfigError(f"clip is {self.clip}: it must not be negative")
+        if self.framework not in ("torch", "jax"):
+            raise unknown("framework", self.framework, ("torch", "jax"))
+        for name, only in (("precision", "fp32"), ("device", "cpu"), ("engine", "dlrm")):
+            value = getattr(self, name)
+            if self.framework == "jax" and value not in ("auto", only):
+                raise ConfigError(
+                    f"{name} is {value}: with --framework jax it must be {only}; or take torch"
+                )
 
 
 def with_tables(model: ModelConfig, tables: TablesConfig) -> ModelConfig:

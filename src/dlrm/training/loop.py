@@ -1,6 +1,7 @@
 """The training loop, and what it is made of: model, optimizer, batches, measures, checkpoints."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from torch.optim import Optimizer
 
 from dlrm.data.loader import Loader
 from dlrm.data.store import Dataset, Split
-from dlrm.errors import Interrupted
+from dlrm.errors import ConfigError, Interrupted
 from dlrm.metrics import Metrics, is_better
 from dlrm.models.standardized import Standardized
 from dlrm.parallel.world import ALONE, World
@@ -99,7 +100,16 @@ class Loop:
         )
 
     def step(self, steps: int) -> TrainStep:
-        """Return the step of this training, of which so many were taken before."""
+        """Return the step of this training, of which so many were taken before.
+
+        Raises:
+            ConfigError: Another framework than PyTorch is to take it.
+
+        """
+        if self.config.framework != "torch":
+            raise ConfigError(
+                f"framework is {self.config.framework}, which `dlrm train` alone takes: take torch"
+            )
         return TrainStep(
             self.built.net,
             self.optimizer,
@@ -267,6 +277,10 @@ class Loop:
 
     def _none_seen(self) -> Metrics:
         return Metrics(self.dataset.schema.num_labels, self.dataset.schema.task)
+
+
+NewStep = Callable[[Loop, int], Step]
+"""Returns the step of a training, of which so many were taken before, as `Loop.step` does."""
 
 
 def _standardized(model: nn.Module, train: Split) -> Tensor | None:

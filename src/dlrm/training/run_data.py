@@ -67,7 +67,12 @@ def check_schema(run: Run, dataset: Dataset) -> None:
 
 
 def check_batch(config: TrainConfig, world: int) -> None:
-    """Raise a ConfigError where batches are too small for so many processes."""
+    """Raise a ConfigError where batches are too small, or one framework, for so many processes."""
+    if config.framework == "jax" and world > 1:
+        raise ConfigError(
+            f"framework is jax, which trains on one process, and there are {world}: start one, or "
+            "take torch"
+        )
     if config.loader.batch_size < world:
         raise ConfigError(
             f"loader.batch_size is {config.loader.batch_size}, and there are {world} processes: "

@@ -38,7 +38,7 @@ from dlrm.training.evaluate import HELD_OUT, Evaluations, evaluate_run
 from dlrm.training.growth import warnings_of
 from dlrm.training.importance import keep_importance
 from dlrm.training.load import load_model, training_stats
-from dlrm.training.loop import Loop
+from dlrm.training.loop import Loop, NewStep
 from dlrm.training.rank_zero_first import rank_zero_first
 from dlrm.training.refit import refit
 from dlrm.training.run_data import check_batch, check_schema, check_trainable, meaning, open_data
@@ -61,6 +61,8 @@ class Trainer:
     ensemble are not trained again."""
     title: str = ""
     """What stands beside the progress bar."""
+    new_step: NewStep = Loop.step
+    """Makes the training step, in the framework of the config."""
 
     @classmethod
     def start(
@@ -98,6 +100,8 @@ class Trainer:
             world.assert_same({"recipe": recipe, **_flat(to_dict(config))})
             # What `auto` means here is part of what a resumed run must repeat, on another machine
             # too.
+            if config.framework == "jax":
+                config = replace(config, precision="fp32", device="cpu")
             config = replace(
                 config, precision=world.broadcast_object(precision.resolve(config.precision))
             )
@@ -205,6 +209,7 @@ class Trainer:
         *,
         world: World = ALONE,
         title: str = "",
+        new_step: NewStep = Loop.step,
     ) -> tuple[Run, Evaluations]:
         """Bring a run to its evaluations, from wherever it stands: not begun, killed or finished.
 
@@ -224,7 +229,7 @@ class Trainer:
         done = {name: evaluation for name, evaluation in known.items() if evaluation is not None}
         if world.broadcast_object(bool(done) and len(done) == len(known)):
             return run, done
-        return run, trainer.evaluate(trainer.fit())
+        return run, trainer.evaluate(replace(trainer, new_step=new_step).fit())
 
     def finish(self) -> Evaluations:
         """Train the run with all that its config asks for: baseline, refit, importance.
@@ -238,7 +243,7 @@ class Trainer:
                 simpler = baseline_of(config)
                 _, metrics = self.complete(
                     run.path / "baseline", "baseline", simpler, self.dataset, world=world,
-                    title="baseline",
+                    title="baseline", new_step=self.new_step,
                 )  # fmt: skip
                 baseline = (simpler.model.name, metrics)
                 trees = default_trees(self.dataset, config.seed) if world.first else None
@@ -276,7 +281,7 @@ class Trainer:
         keep_freed_memory()
         loop = Loop.begin(config, self.dataset, run, world)
         progress = loop.resumed() if self.again else loop.fresh()
-        loop.train(progress, loop.step(progress.step), self.title or "training")
+        loop.train(progress, self.new_step(loop, progress.step), self.title or "training")
         checkpoint.load_best(run, loop.built.model, world)
         return loop.built.net
 
@@ -300,6 +305,7 @@ class Trainer:
                 trained, _ = self.complete(
                     ensemble.folder(run, number), run.recipe, member, self.dataset,
                     world=self.world, title=f"{self.title}, {which}" if self.title else which,
+                    new_step=self.new_step,
                 )  # fmt: skip
             except (Interrupted, KeyboardInterrupt) as stop:
                 raise Interrupted(
@@ -319,7 +325,7 @@ class Trainer:
         first = replace(self.config, refit=False, baseline=False)
         chosen, _ = self.complete(
             self.run.path / "chosen", self.run.recipe, first, self.dataset, world=self.world,
-            title="choosing",
+            title="choosing", new_step=self.new_step,
         )  # fmt: skip
         config, dataset = refit(self.config, self.dataset, chosen, self.world)
         return replace(self, config=config, dataset=dataset)

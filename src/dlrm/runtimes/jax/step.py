@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError
+from dlrm.models.standardized import Standardized
 from dlrm.nn.embedding import EmbeddingCollection
 from dlrm.nn.mlp import MLP
 from dlrm.optim import SparseOptimizer
 from dlrm.runtimes.jax.feed import Feed, Inputs, embeddings_by_name
 from dlrm.runtimes.jax.layers import Params
-from dlrm.runtimes.jax.losses import Loss
+from dlrm.runtimes.jax.losses import Loss, loss_function
 from dlrm.runtimes.jax.models import check, gathered, logits
 from dlrm.runtimes.jax.updates import (
     State,
@@ -35,6 +36,7 @@ from dlrm.runtimes.jax.updates import (
     update_of,
     update_table,
 )
+from dlrm.training.loop import Loop
 
 
 class JaxStep:
@@ -90,7 +92,8 @@ class JaxStep:
             }
             for name, p in model.named_parameters()
         }
-        self._buffers = {name: self._array(b) for name, b in model.named_buffers()}
+        buffers = model.state_dict().items()
+        self._buffers = {name: self._array(b) for name, b in buffers if name not in self._weights}
         self._compiled = jax.jit(self._step, donate_argnums=(0, 1))
         self._predict = jax.jit(self._forward)
         self.compiled = 0
@@ -130,6 +133,7 @@ class JaxStep:
                 self._weights, self._state, inputs, scalars
             )
         self._newer = True
+        jax.block_until_ready(self._weights)
         self.logits = torch.from_dlpack(logits)[: len(batch)]
         return torch.from_dlpack(loss)
 
@@ -206,6 +210,22 @@ class JaxStep:
             {key: w for key, (w, _) in updated.items()},
             {key: new for key, (_, new) in updated.items()},
         )
+
+
+def jax_step(loop: Loop, steps: int) -> JaxStep:
+    """Return the step of a training, of which so many were taken before; errors as of `JaxStep`."""
+    config, model, optimizer = loop.config, loop.built.model, loop.optimizer
+    assert isinstance(optimizer, SparseOptimizer)
+    scale = model.deviation if isinstance(model, Standardized) else None
+    return JaxStep(
+        model,
+        optimizer,
+        loss_function(config.loss, loop.dataset.schema.task, scale),
+        rate=lambda number: config.optim.rate(number, loop.last_step),
+        clip=config.clip,
+        steps=steps,
+        samples=config.loader.batch_size,
+    )
 
 
 def _check(model: nn.Module) -> None:
