@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dlrm.batch import Batch, Jagged
+from dlrm.batch import Batch, Jagged, bags_of
 from dlrm.errors import ConfigError
 from dlrm.nn.crosses import Crosses
-from dlrm.nn.embedding import Embeddings, bags_of
+from dlrm.nn.embedding import Embeddings
 from dlrm.nn.layout import LISTS, ONE_HOT
 
 Ints = NDArray[np.int32]
