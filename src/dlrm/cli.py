@@ -33,6 +33,16 @@ COMMANDS = {
     "data infer": ("infer:infer", "Write what a table's columns are, to be edited."),
     "data prepare": ("prepare:prepare", "Turn raw data into a prepared dataset."),
     "data describe": ("describe:describe", "Show what is in a prepared dataset."),
+    "trace profile": (
+        "trace.profile:profile",
+        "Measure how the rows of tables are accessed.",
+    ),
+    "trace fit": ("trace.fit:fit", "Fit a model of the traffic, which can be shared."),
+    "trace generate": ("trace.generate:generate", "Generate traces from such a model."),
+    "trace compare": (
+        "trace.compare:compare",
+        "Say how faithful a trace is to its source.",
+    ),
     "bench machine": (
         "bench.machine:bench_machine",
         "Measure what this machine can do, and keep it.",

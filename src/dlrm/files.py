@@ -125,9 +125,9 @@ def _exchanged(new: Path, old: Path) -> bool:
     return renameat2(at_cwd, os.fsencode(new), at_cwd, os.fsencode(old), exchange_flag) == 0
 
 
-def write_json(path: Path, values: Any) -> None:
-    """Write values as readable JSON, atomically."""
-    write_bytes(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+def write_json(path: Path, values: Any, indent: int | None = 2) -> None:
+    """Write values as JSON, atomically: readable, or in one line."""
+    write_bytes(path, (json.dumps(values, indent=indent, allow_nan=False) + "\n").encode())
 
 
 def write_tensors(

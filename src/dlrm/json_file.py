@@ -76,9 +76,9 @@ def parse_object(
     return value
 
 
-def write_sealed(path: Path, values: dict[str, Any]) -> None:
-    """Write values as readable JSON, atomically, with the hash of all that they say."""
-    write_json(path, {**values, SEAL: _hash(values)})
+def write_sealed(path: Path, values: dict[str, Any], indent: int | None = 2) -> None:
+    """Write values as JSON, atomically, with the hash of all that they say."""
+    write_json(path, {**values, SEAL: _hash(values)}, indent)
 
 
 def _hash(values: dict[str, Any]) -> str:

@@ -100,36 +100,34 @@ class Hybrid(Traffic):
         if self.stack is not None:
             yield from self.stack.chunks(rng)
             return
-        in_use: list[Ids] = [np.empty(0, np.int64) for _ in self.classes]
+        in_use = [np.empty(0, np.int64) for _ in self.classes]
         ids_so_far = 0
         while True:
             dealt = [self._deal(kind, rng) for kind in self.classes]
-            bases = np.cumsum([0, *(len(ids.first) for ids in dealt)])
-            items = np.concatenate(
-                [ids.owners + base for ids, base in zip(dealt, bases, strict=False)]
-            )
+            items: list[Ids] = []
+            numbers: list[Ids] = []
+            for ids, old in zip(dealt, in_use, strict=True):
+                items.append(ids.owners + sum(map(len, numbers)))
+                numbers.append(_inherited(ids, old, rng))
+            number = np.concatenate(numbers)
             order = np.argsort(np.concatenate([ids.times for ids in dealt]), kind="stable")
-            numbers = np.full(bases[-1], -1)
-            for ids, base, old in zip(dealt, bases, in_use, strict=False):
-                begun = rng.permutation(np.flatnonzero(ids.first < ids.mean_gap))[: len(old)]
-                numbers[base + begun] = old[: len(begun)]
-            accessed = items[order]
-            first = np.empty(len(numbers), np.int64)
-            first[accessed[::-1]] = np.arange(len(accessed))[::-1]  # the last to be set counts
-            new = np.flatnonzero(numbers < 0)
-            numbers[new[np.argsort(first[new])]] = np.arange(ids_so_far, ids_so_far + len(new))
+            accessed = np.concatenate(items)[order]
+            first = np.empty(len(number), np.int64)
+            first[accessed[::-1]] = np.arange(len(accessed))[::-1]  # what is set last counts
+            new = np.flatnonzero(number < 0)
+            number[new[np.argsort(first[new])]] = np.arange(ids_so_far, ids_so_far + len(new))
             ids_so_far += len(new)
             in_use = [
-                rng.permutation(
-                    numbers[base + np.flatnonzero(ids.last > self.accesses - ids.mean_gap)]
+                own[(ids.last > self.accesses - ids.mean_gap).nonzero()]
+                for ids, own in zip(
+                    dealt, np.split(number, np.cumsum([len(n) for n in numbers])[:-1]), strict=True
                 )
-                for ids, base in zip(dealt, bases, strict=False)
             ]
-            yield numbers[accessed]
+            yield number[accessed]
 
     def _deal(self, kind: PopularityClass, rng: np.random.Generator) -> "_Dealt":
         """Return the accesses of the ids of a class in one period."""
-        counts = rng.permutation(np.repeat(kind.counts[:, 0], kind.counts[:, 1]))
+        counts = np.repeat(kind.counts[:, 0], kind.counts[:, 1])
         cells = shared_out(kind.spans[:, 2], len(counts), rng)
         width = self.accesses / CELLS
         low = np.maximum(kind.spans[cells, :2] * width, kind.bounds[:, 0])
@@ -216,6 +214,24 @@ class _Dealt:
     """(n,) time from one access to the next, by the count"""
 
 
+def _inherited(ids: _Dealt, old: Ids, rng: np.random.Generator) -> Ids:
+    """Return the numbers of the ids of a class that go on from the period before, -1 for others.
+
+    Both are in the order of their counts, so that popular ids stay as popular.
+    """
+    numbers = np.full(len(ids.first), -1)
+    begun = np.flatnonzero(ids.first < ids.mean_gap)
+    both = min(len(begun), len(old))
+    goes_on, begins = (np.sort(rng.permutation(len(a))[:both]) for a in (old, begun))
+    numbers[begun[begins]] = old[goes_on]
+    return numbers
+
+
+def gap_bin(gaps: Any) -> Any:
+    """Return the bins of gaps of 1 or more."""
+    return np.searchsorted(_STARTS, gaps, side="right") - 1
+
+
 def _classes(trace: Trace) -> list[PopularityClass]:
     """Return the ids of a trace by number of accesses: 1 to 8, then two classes a doubling."""
     codes, _ = trace.renumbered
@@ -228,7 +244,7 @@ def _classes(trace: Trace) -> list[PopularityClass]:
     first, last = order[ends - counts], order[ends - 1]
     octaves = np.ceil(2 * np.log2(np.maximum(counts, 8) / 8) - 1e-9).astype(np.int64)
     kinds = np.where(counts <= 8, counts, 8 + octaves)
-    bins = np.searchsorted(_STARTS, gaps, side="right") - 1
+    bins = gap_bin(gaps)
     classes = []
     for kind in np.unique(kinds):
         ids, own = kinds == kind, kinds[owners] == kind

@@ -92,18 +92,34 @@ class Measures:
             ]
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the measures JSON-ready, popularity at ranks 1, 2, 4 and so on."""
+    def to_dict(self, sampler: native.Sampler | None = None) -> dict[str, Any]:
+        """Return the measures JSON-ready, popularity at ranks 1, 2, 4 and so on.
+
+        Args:
+            sampler: That was fed the trace, whose miss ratios are given in place of the exact ones.
+
+        """
+        if sampler is None:
+            locality = {
+                "cache_rows": self.sizes.tolist(),
+                "miss_ratios": _rounded(self.miss_ratios),
+                "reuse": _rounded(_trimmed(self.reuse)),
+            }
+        else:
+            sizes, ratios, rate = sampled_miss_ratios(sampler)
+            locality = {
+                "cache_rows": np.rint(sizes).astype(np.int64).tolist(),
+                "miss_ratios": _rounded(ratios),
+                "sampled_share": rate,
+            }
         ranks = cache_sizes(len(self.trace.counts), per_octave=1)
         return {
             "accesses": len(self.trace),
             "samples": self.trace.samples,
             "distinct_ids": len(self.trace.counts),
-            "cache_rows": self.sizes.tolist(),
-            "miss_ratios": _rounded(self.miss_ratios),
+            **locality,
             "ranks": ranks.tolist(),
             "share_of_most_popular": _rounded(self.popularity[ranks - 1]),
-            "reuse": _rounded(_trimmed(self.reuse)),
             "unique_ids": {str(size): round(mean, 3) for size, mean in self.unique.items()},
             "pooling": _rounded(self.pooling[:1024]),
             "drift": _rounded(self.drift),

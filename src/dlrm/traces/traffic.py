@@ -96,6 +96,14 @@ class Traffic(ABC):
                 break
         return Trace(name, np.concatenate(parts), self.draw_lengths(accesses, seed))
 
+    def samples(self, samples: int, seed: int = 0) -> tuple[Ids, Ids | None]:
+        """Return the ids (L,) of so many samples, and their lengths, None where each is 1."""
+        if self.lengths is None:
+            return self.generate(samples, seed).ids, None
+        lengths = shared_out(self.lengths, samples, np.random.default_rng((seed, 1)))
+        total = int(lengths.sum())
+        return (self.generate(total, seed).ids if total else np.empty(0, np.int64)), lengths
+
     def draw_lengths(self, accesses: int, seed: int) -> Ids | None:
         """Return lengths of samples that sum to so many accesses; None where each is 1."""
         if self.lengths is None:

@@ -14,8 +14,12 @@ SOURCES: Mapping[str, str] = {
 which is `error` or `skip`."""
 
 
-GENERATED: Mapping[str, str] = {"clicks": "dlrm.data.sources.clicks:ClicksSource"}
-"""The sources without files; each is called with the numbers behind its name, `rows` and `seed`."""
+GENERATED: Mapping[str, tuple[str, str]] = {
+    "clicks": ("dlrm.data.sources.clicks:ClicksSource", "clicks, clicks:ROWS or clicks:ROWS:SEED"),
+    "trace": ("dlrm.data.sources.traffic:traffic_source", "trace:WORKLOAD[:ROWS[:SEED]]"),
+}
+"""The sources without files by name: what makes one, called with the numbers behind the name, `rows`
+and `seed`, and before them what else stands there; and what is expected behind the name."""
 
 
 def find(name: str) -> Any:
@@ -29,11 +33,21 @@ def find(name: str) -> Any:
 
 
 def generated(data: str) -> Any:
-    """Return the generated log that `NAME[:ROWS[:SEED]]` asks for; None for any other name."""
-    name, *numbers = data.split(":")
+    """Return the generated log that `NAME[:ROWS[:SEED]]` asks for; None for any other name.
+
+    Raises:
+        ConfigError: Something else stands behind the name.
+
+    """
+    name, *words = data.split(":")
     if name not in GENERATED:
         return None
-    if len(numbers) > 2 or not all(number.isdecimal() for number in numbers):
-        raise ConfigError(f'data is "{data}", expected {name}, {name}:ROWS or {name}:ROWS:SEED')
-    settings = dict(zip(("rows", "seed"), map(int, numbers), strict=False))
-    return find_in("source", GENERATED[name], {})(**settings)
+    place, expected = GENERATED[name]
+    numbers: list[int] = []
+    while words and words[-1].isdecimal() and len(numbers) < 2:
+        numbers.insert(0, int(words.pop()))
+    what = (":".join(words),) if words else ()
+    if bool(any(what)) != ("WORKLOAD" in expected):
+        raise ConfigError(f'data is "{data}", expected {expected}')
+    settings = dict(zip(("rows", "seed"), numbers, strict=False))
+    return find_in("source", place, {})(*what, **settings)

@@ -1,0 +1,1 @@
+"""The commands `dlrm trace ...`: the shape of traffic, measured, modelled, generated, compared."""

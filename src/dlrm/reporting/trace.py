@@ -1,0 +1,5 @@
+"""The page of `dlrm trace compare`."""
+
+
+def write(*a):
+    """Write."""
