@@ -36,6 +36,8 @@ CELLS = 32
 """Parts of the trace that first and last accesses are told by."""
 LEAST = 1000
 """Accesses that a fit needs."""
+RARE = 4
+"""Accesses below which an id does not go on into the next period, unless it has just come."""
 TRIED = 1_000_000
 """Accesses from which `fit` tells how time runs, at most."""
 Time = Literal["poisson", "even", "regular", "shuffled", "stack"]
@@ -118,7 +120,7 @@ class Hybrid(Traffic):
             number[new[np.argsort(first[new])]] = np.arange(ids_so_far, ids_so_far + len(new))
             ids_so_far += len(new)
             in_use = [
-                own[(ids.last > self.accesses - ids.mean_gap).nonzero()]
+                own[self.accesses - ids.last <= ids.idle]
                 for ids, own in zip(
                     dealt, np.split(number, np.cumsum([len(n) for n in numbers])[:-1]), strict=True
                 )
@@ -153,10 +155,10 @@ class Hybrid(Traffic):
         times = np.concatenate([first, first[owners] + elapsed - before[owners]])
         if self.time == "shuffled":
             times = rng.random(len(times))
-        return _Dealt(
-            times, np.concatenate([np.arange(len(counts)), owners]), first, last,
-            self.accesses / counts,
-        )  # fmt: skip
+        # What came a few times only is not missed when it is gone.
+        idle = self.accesses / np.where(counts < RARE, CELLS, np.minimum(counts, CELLS))
+        owners = np.concatenate([np.arange(len(counts)), owners])
+        return _Dealt(times, owners, first, last, idle)
 
     def _gaps(
         self, kind: PopularityClass, size: int, rng: np.random.Generator
@@ -210,8 +212,8 @@ class _Dealt:
     """(n,) time of the first access"""
     last: NDArray[np.float64]
     """(n,) time of the last access"""
-    mean_gap: NDArray[np.float64]
-    """(n,) time from one access to the next, by the count"""
+    idle: NDArray[np.float64]
+    """(n,) time without an access after which an id is no longer in use"""
 
 
 def _inherited(ids: _Dealt, old: Ids, rng: np.random.Generator) -> Ids:
@@ -220,7 +222,7 @@ def _inherited(ids: _Dealt, old: Ids, rng: np.random.Generator) -> Ids:
     Both are in the order of their counts, so that popular ids stay as popular.
     """
     numbers = np.full(len(ids.first), -1)
-    begun = np.flatnonzero(ids.first < ids.mean_gap)
+    begun = np.flatnonzero(ids.first <= ids.idle)
     both = min(len(begun), len(old))
     goes_on, begins = (np.sort(rng.permutation(len(a))[:both]) for a in (old, begun))
     numbers[begun[begins]] = old[goes_on]

@@ -1,5 +1,6 @@
 """The inner loops over streams of ids in plain Python: slow, and what the C++ must equal."""
 
+from collections import Counter
 from heapq import heappop, heappush
 from math import log2
 
@@ -67,7 +68,7 @@ def hash_of(id_: int) -> int:
 
 
 class Sampler:
-    """SHARDS of a fixed size; see `dlrm.traces.native.Sampler`.
+    """SHARDS of a fixed size, and the hottest ids; see `dlrm.traces.native.Sampler`.
 
     Source: Waldspurger et al., "Efficient MRC Construction with SHARDS", FAST 2015.
     """
@@ -76,38 +77,56 @@ class Sampler:
 
     def __init__(self, ids: int):
         self.most, self.threshold, self.accesses = ids, self.MODULUS, 0
-        self.stack: list[int] = []
+        self.hot: set[int] | None = None
+        self.stack: list[int] = []  # followed ids, the newest last
         self.hashes: list[tuple[int, int]] = []
-        self.weights = np.zeros(BINS + 1)
+        self.weights = {False: np.zeros(BINS + 1), True: np.zeros(BINS + 1)}
+        self.hot_accesses, self.spread = 0, 0.0
 
     def feed(self, ids: Ids) -> None:
         """Take the next ids (L,) of the stream."""
+        if self.hot is None and len(ids):
+            self.hot = {id_ for id_, _ in Counter(ids.tolist()).most_common(self.most // 4)}
         self.accesses += len(ids)
         for id_ in ids.tolist():
-            hashed = hash_of(id_)
-            if hashed >= self.threshold:
+            assert self.hot is not None
+            hashed, is_hot = hash_of(id_), id_ in self.hot
+            if not is_hot and hashed >= self.threshold:
                 continue
+            self.hot_accesses += is_hot
             if id_ in self.stack:
                 place = self.stack.index(id_)
-                others = len(self.stack) - 1 - place
-                self.weights[bin_of(others * self.MODULUS / self.threshold)] += 1
+                self.weights[is_hot][bin_of(self._distance(self.stack[place + 1 :]))] += 1
                 del self.stack[place]
             else:
-                self.weights[BINS] += 1
-                heappush(self.hashes, (-hashed, id_))
+                self.weights[is_hot][BINS] += 1
+                if not is_hot:
+                    heappush(self.hashes, (-hashed, id_))
             self.stack.append(id_)
-            if len(self.stack) > self.most:
+            if len(self.hashes) > self.most - len(self.hot):
                 self._lower()
+
+    def _distance(self, others: list[int]) -> float:
+        """Return the distinct ids that followed ones stand for.
+
+        Between two sampled ids an access lies anywhere, evenly; nowhere if all are followed.
+        """
+        assert self.hot is not None
+        hot = sum(id_ in self.hot for id_ in others)
+        if self.threshold == self.MODULUS:
+            return len(others)
+        self.spread = (self.spread + 0.6180339887498949) % 1.0
+        return hot + (len(others) - hot + self.spread) / (self.threshold / self.MODULUS)
 
     def _lower(self) -> None:
         before, self.threshold = self.threshold, -self.hashes[0][0]
         while self.hashes and -self.hashes[0][0] >= self.threshold:
             self.stack.remove(heappop(self.hashes)[1])
-        self.weights *= self.threshold / before
+        self.weights[False] *= self.threshold / before
 
     def read(self) -> tuple[NDArray[np.float64], float]:
-        """Return the accesses by bin, first accesses last, and the share of ids followed."""
+        """Return the accesses by bin, first accesses last, and the share of ids sampled."""
+        total = self.weights[False].sum()
+        each = (self.accesses - self.hot_accesses) / total if total > 0 else 0.0
         rate = self.threshold / self.MODULUS
-        weights = self.weights / rate
-        weights[0] = max(0.0, weights[0] + self.accesses - weights.sum())
-        return weights, rate
+        return self.weights[True] + each * self.weights[False], rate

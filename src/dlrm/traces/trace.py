@@ -54,9 +54,9 @@ class Trace:
                 )
             return array
 
-        ids = integers(ids, "ids")
-        if not len(ids):
+        if not np.size(ids):
             raise InputError(f"the trace {name} is empty", file=file)
+        ids = integers(ids, "ids")
         if lengths is not None:
             lengths = integers(lengths, "lengths")
             if lengths.sum() != len(ids):

@@ -64,8 +64,8 @@ class ProfileResult:
             )
         lines: list[RenderableType] = [
             grid,
-            "unique: ids of 2,048 samples; top 16: share of the 16 most popular ids; hits of 1%: of "
-            "a cache with 1% of the rows; drift: accesses that the first and the last 16th of the "
+            "unique: ids of 2,048 samples; top 16: share of the most popular ids; hits of 1%: of a "
+            "cache with 1% of the rows; drift: accesses that the first and the last 16th of the "
             "trace do not have in common",
         ]
         strongest = sorted(self.correlation.items(), key=lambda pair: -pair[1])[:3]

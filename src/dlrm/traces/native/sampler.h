@@ -1,5 +1,6 @@
 // Stack distances of a sample of the ids, in memory that does not grow: SHARDS of a fixed size
-// (Waldspurger et al., "Efficient MRC Construction with SHARDS", FAST 2015).
+// (Waldspurger et al., "Efficient MRC Construction with SHARDS", FAST 2015), beside which the ids
+// that are hottest at first are all followed: whether a sample has them would decide the result.
 #pragma once
 
 #include "fenwick.h"
@@ -7,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <queue>
 #include <utility>
 #include <vector>
@@ -39,6 +41,12 @@ struct Map {
             used++;
         }
         return entries[i].value;
+    }
+
+    // The number of an id, or null.
+    const int64_t *find(int64_t id) const {
+        const Entry &entry = entries[place(id)];
+        return entry.id == EMPTY ? nullptr : &entry.value;
     }
 
     // Forgets an id and returns its number.
@@ -79,26 +87,59 @@ inline int64_t bin_of(double distance) {
 
 class Sampler {
     static constexpr int64_t MODULUS = int64_t(1) << 32;
-    int64_t most, threshold = MODULUS, accesses = 0, now = 0;
-    Map last{1024};  // sampled id -> its newest access
-    Fenwick newest;
-    std::vector<int64_t> slots;  // sampled access -> its id
+    static constexpr int64_t HOT = int64_t(1) << 40;  // marks a followed id that is no sample
+    int64_t most, threshold = MODULUS, accesses = 0, hot_accesses = 0, hot = -1, now = 0;
+    double spread = 0;
+    Map last{1024};  // followed id -> its newest access, and HOT if it is that
+    Fenwick newest_hot, newest_sampled;
+    std::vector<int64_t> slots;  // followed access -> its id
     std::priority_queue<std::pair<int64_t, int64_t>> hashes;  // of the sampled ids, and the ids
-    std::vector<double> weights;  // by bin; first accesses last
+    std::vector<double> hot_weights, weights;  // by bin; first accesses last
 
     static int64_t hash(int64_t id) { return int64_t(mixed(~uint64_t(id)) >> 32); }
+
+    // Where between two sampled ids an access lies: anywhere, evenly; nowhere if all are followed.
+    double between() {
+        if (threshold == MODULUS) return 0;
+        spread += 0.6180339887498949;
+        spread -= std::floor(spread);
+        return spread;
+    }
+
+    // Follows the ids that these accesses have most of, a quarter of all that are followed.
+    void follow_hottest(const int64_t *ids, int64_t n) {
+        Map counts(1024);
+        std::vector<std::pair<int64_t, int64_t>> order;  // count, minus the place of the first access
+        for (int64_t t = 0; t < n; t++) {
+            bool fresh;
+            int64_t &place = counts.at(ids[t], fresh);
+            if (fresh) {
+                place = order.size();
+                order.push_back({0, -t});
+            }
+            order[place].first++;
+        }
+        hot = std::min<int64_t>(most / 4, order.size());
+        std::partial_sort(order.begin(), order.begin() + hot, order.end(), std::greater<>());
+        for (int64_t h = 0; h < hot; h++) {
+            bool fresh;
+            last.at(ids[-order[h].second], fresh) = HOT - 1;  // not accessed yet
+        }
+    }
 
     // Keeps the newest access of each id, and room for others.
     void compact() {
         int64_t kept = 0;
-        for (int64_t s = 0; s < now; s++)
-            if (newest.sum(s + 1) > newest.sum(s)) {
-                bool fresh;
-                last.at(slots[s], fresh) = kept;
-                slots[kept++] = slots[s];
-            }
-        newest = Fenwick(newest.n);
-        for (int64_t s = 0; s < kept; s++) newest.add(s, 1);
+        Fenwick old_hot(std::move(newest_hot)), old_sampled(std::move(newest_sampled));
+        newest_hot = newest_sampled = Fenwick(old_hot.n);
+        for (int64_t s = 0; s < now; s++) {
+            const bool is_hot = old_hot.sum(s + 1) > old_hot.sum(s);
+            if (!is_hot && old_sampled.sum(s + 1) == old_sampled.sum(s)) continue;
+            bool fresh;
+            last.at(slots[s], fresh) = kept + (is_hot ? HOT : 0);
+            (is_hot ? newest_hot : newest_sampled).add(kept, 1);
+            slots[kept++] = slots[s];
+        }
         now = kept;
     }
 
@@ -107,46 +148,64 @@ class Sampler {
         const int64_t before = threshold;
         threshold = hashes.top().first;
         while (!hashes.empty() && hashes.top().first >= threshold) {
-            newest.add(last.take(hashes.top().second), -1);
+            newest_sampled.add(last.take(hashes.top().second), -1);
             hashes.pop();
         }
         for (double &weight : weights) weight *= double(threshold) / before;
     }
 
+    // Counts an access whose id was accessed at slot `before`, by the ids accessed since.
+    void count(std::vector<double> &by_bin, int64_t before) {
+        const int64_t hot_others = newest_hot.sum(now) - newest_hot.sum(before + 1);
+        const int64_t others = newest_sampled.sum(now) - newest_sampled.sum(before + 1);
+        by_bin[bin_of(hot_others + (others + between()) / rate())] += 1;
+    }
+
   public:
     explicit Sampler(int64_t most)
-        : most(most), newest(4 * most), slots(4 * most), weights(BINS + 1, 0) {}
+        : most(most), newest_hot(4 * most), newest_sampled(4 * most), slots(4 * most),
+          hot_weights(BINS + 1, 0), weights(BINS + 1, 0) {}
 
     double rate() const { return double(threshold) / MODULUS; }
 
     void feed(const int64_t *ids, int64_t n) {
+        if (hot < 0 && n) follow_hottest(ids, n);
         accesses += n;
         for (int64_t t = 0; t < n; t++) {
+            const int64_t *known = last.find(ids[t]);
+            const bool is_hot = known && *known >= HOT - 1;
             const int64_t h = hash(ids[t]);
-            if (h >= threshold) continue;
-            if (now == newest.n) compact();
+            if (!is_hot && h >= threshold) continue;
+            if (now == newest_hot.n) compact();
             bool fresh;
             int64_t &before = last.at(ids[t], fresh);
-            if (fresh) {
+            if (is_hot) {
+                hot_accesses++;
+                if (before == HOT - 1) {
+                    hot_weights[BINS] += 1;
+                } else {
+                    count(hot_weights, before - HOT);
+                    newest_hot.add(before - HOT, -1);
+                }
+            } else if (fresh) {
                 weights[BINS] += 1;
                 hashes.push({h, ids[t]});
             } else {
-                const int64_t others = int64_t(hashes.size()) - newest.sum(before + 1);
-                weights[bin_of(others / rate())] += 1;
-                newest.add(before, -1);
+                count(weights, before);
+                newest_sampled.add(before, -1);
             }
-            newest.add(now, 1);
+            (is_hot ? newest_hot : newest_sampled).add(now, 1);
             slots[now] = ids[t];
-            before = now++;
-            if (int64_t(hashes.size()) > most) lower();
+            before = now++ + (is_hot ? HOT : 0);
+            if (int64_t(hashes.size()) > most - hot) lower();
         }
     }
 
-    // Accesses by bin. What the sample has too many or too few of are accesses of the hottest ids,
-    // which are of the shortest distances (SHARDS-adj).
+    // Accesses by bin. The sampled ids stand for all that are not hot.
     void read(double *out) const {
         double sum = 0;
-        for (int64_t b = 0; b <= BINS; b++) sum += out[b] = weights[b] / rate();
-        out[0] = std::max(0.0, out[0] + accesses - sum);
+        for (double weight : weights) sum += weight;
+        const double each = sum > 0 ? (accesses - hot_accesses) / sum : 0;
+        for (int64_t b = 0; b <= BINS; b++) out[b] = hot_weights[b] + each * weights[b];
     }
 };
