@@ -85,14 +85,14 @@ def write(path: Path, traces: Sequence[Trace]) -> None:
 
 
 def _read_npy(path: Path) -> list[Trace]:
-    array = np.load(path, allow_pickle=False, mmap_mode="r")
+    array = np.lib.format.open_memmap(path, mode="r")
     if array.ndim == 2:
         return [Trace.of(f"table_{t}", array[:, t], file=path) for t in range(array.shape[1])]
     return [Trace.of(_stem(path), array, file=path)]
 
 
 def _read_npz(path: Path) -> list[Trace]:
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         names = [name.removesuffix(".ids") for name in arrays.files if name.endswith(".ids")]
         if not names:
             raise InputError("it has no array NAME.ids", file=path)
