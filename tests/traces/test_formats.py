@@ -19,13 +19,19 @@ def bags():
     return Trace("items", rng.integers(0, 90, lengths.sum()), lengths)
 
 
+def lengths_of(trace: Trace) -> list[int]:
+    assert trace.lengths is not None
+    return trace.lengths.tolist()
+
+
 @pytest.mark.parametrize("name", ["a.npz", "a.txt"])
 def test_bags_come_back(tmp_path, bags, name):
     formats.write(tmp_path / name, [bags])
     (back,) = formats.read(tmp_path / name)
 
     assert back.ids.tolist() == bags.ids.tolist()
-    assert back.lengths.tolist() == bags.lengths.tolist()
+    assert back.lengths is not None
+    assert back.lengths.tolist() == lengths_of(bags)
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.npy"])
@@ -61,7 +67,7 @@ def test_published_tensors_are_read_without_their_pickle(tmp_path, packed, monke
     traces = formats.read(path)
 
     assert np.concatenate([t.ids for t in traces]).tolist() == indices.tolist()
-    assert [t.lengths.tolist() for t in traces] == lengths.tolist()
+    assert [lengths_of(trace) for trace in traces] == lengths.tolist()
 
 
 @pytest.mark.parametrize(
@@ -95,7 +101,9 @@ def bad_files():
     yield "cut.pt.gz", gzip.compress(b"PK"), "damaged"
 
 
-@pytest.mark.parametrize(("name", "content", "problem"), list(bad_files()), ids=lambda v: str(v)[:12])
+@pytest.mark.parametrize(
+    ("name", "content", "problem"), list(bad_files()), ids=lambda v: str(v)[:12]
+)
 def test_anything_else_is_an_error_that_names_the_file(tmp_path, name, content, problem):
     path = tmp_path / name
     if isinstance(content, bytes):

@@ -1,6 +1,6 @@
 """What `dlrm trace` takes for a source: files of traces, columns of a dataset, a workload."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from dlrm.errors import ConfigError, unknown
 from dlrm.traces import formats, workload
 from dlrm.traces.presets import PRESETS
 from dlrm.traces.trace import Trace
+from dlrm.traces.traffic import Traffic
 
 SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".txt", ".log", ".trace")
 """How the names of files of traces end, before a `.gz`."""
@@ -36,11 +37,10 @@ def open_traces(
     """
     path = Path(source)
     suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    if source in PRESETS or (path.is_file() and suffix == ".json"):
-        loaded = workload.load(source)
+    if models := models_of(source):
         traces = [
             model.generate(accesses or getattr(model, "accesses", 1_000_000), number, name)
-            for number, (name, model) in enumerate(loaded.features.items())
+            for number, (name, model) in enumerate(models.items())
         ]
     elif path.is_file() and suffix in SUFFIXES and not (suffix == ".txt" and is_criteo(path)):
         traces = formats.read(path)
@@ -51,6 +51,14 @@ def open_traces(
         if name not in names:
             raise unknown("feature", name, names)
     return [trace for trace in traces if not features or trace.name in features]
+
+
+def models_of(source: str) -> Mapping[str, Traffic]:
+    """Return the models by feature of a workload or a preset; none of any other source."""
+    path = Path(source)
+    if source in PRESETS or (path.is_file() and path.suffix == ".json"):
+        return workload.load(source).features
+    return {}
 
 
 def traces_of(dataset: Dataset, split: str = "train") -> list[Trace]:

@@ -50,7 +50,8 @@ class Measures:
     @cached_property
     def popularity(self) -> Floats:
         """Share of the accesses that go to the k most popular ids, for k from 1 (U,)."""
-        return np.cumsum(np.sort(self.trace.counts)[::-1]) / len(self.trace)
+        counts = np.sort(self.trace.counts)[::-1].astype(np.float64)
+        return np.cumsum(counts) / len(self.trace)
 
     @cached_property
     def unique(self) -> dict[int, float]:
@@ -152,7 +153,7 @@ def correlation(a: Trace, b: Trace) -> float:
     the smaller entropy.
     """
     columns = [_first_ids(trace) for trace in (a, b)]
-    both = np.minimum(*(len(column) for column in columns))
+    both = min(map(len, columns))
     x, y = (native.renumber(column[:both]) for column in columns)
     pairs, pair_count = native.renumber(x[0] * y[1] + y[0])
     entropies = [_entropy(np.bincount(codes)) for codes in (x[0], y[0], pairs)]

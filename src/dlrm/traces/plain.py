@@ -24,7 +24,7 @@ def bin_of(distance: float) -> int:
 def bin_starts() -> NDArray[np.float64]:
     """Return the smallest distance of each bin (BINS,)."""
     octaves = np.arange(BINS - LINEAR) / PER_OCTAVE
-    return np.concatenate([np.arange(LINEAR), LINEAR * 2.0**octaves])
+    return np.concatenate([np.arange(LINEAR, dtype=np.float64), LINEAR * 2.0**octaves])
 
 
 def renumber(ids: Ids) -> tuple[Ids, int]:

@@ -105,7 +105,7 @@ class Zipf(HeavyHitters):
 
 def zipf_weights(size: int, q: float, s: float) -> NDArray[np.float64]:
     """Return (k + q)^-s for k from 1 to size, the first being 1 (size,)."""
-    return ((np.arange(1, size + 1) + q) / (1 + q)) ** -s
+    return ((np.arange(1, size + 1, dtype=np.float64) + q) / (1 + q)) ** -s
 
 
 def fit_zipf(counts: NDArray[np.float64]) -> tuple[float, float]:

@@ -10,9 +10,10 @@ from tyro.conf import Positional
 
 from dlrm import terminal
 from dlrm.commands.trace.fit import cards_table
-from dlrm.data.streams import open_traces
+from dlrm.data.streams import models_of, open_traces
 from dlrm.errors import ConfigError
-from dlrm.reporting import trace as page
+from dlrm.reporting.page import save
+from dlrm.reporting.trace import Compared, page
 from dlrm.traces.card import Card
 from dlrm.traces.card import compare as card_of
 from dlrm.traces.measures import Measures
@@ -89,20 +90,27 @@ def compare(
     others = {trace.name: trace for trace in open_traces(other, split=split, accesses=most)}
     pairs = paired(sources, others)
     cards: dict[str, dict[str, Card]] = {}
-    measures: dict[str, tuple[Measures, Measures]] = {}
+    compared: dict[str, Compared] = {}
+    models = models_of(other)
     with terminal.progress() as bar:
         kinds = BASELINES if baselines else ()
         task = bar.add_task("Comparing", total=len(pairs) * (1 + len(kinds)))
         for name, (one, two) in pairs.items():
-            measures[name] = Measures(one), Measures(two)
-            cards[name] = {"trace": card_of(*measures[name])}
+            one_measured, two_measured = Measures(one), Measures(two)
+            cards[name] = {"trace": card_of(one_measured, two_measured)}
             bar.advance(task)
             for kind in kinds:
                 generated = MODELS[kind].fitted(one).generate(len(one), seed=1)
-                cards[name][kind] = card_of(measures[name][0], Measures(generated))
+                cards[name][kind] = card_of(one_measured, Measures(generated))
                 bar.advance(task)
+            compared[name] = Compared(
+                source=one_measured,
+                other=two_measured,
+                cards=cards[name],
+                parameters=models[two.name].to_dict() if two.name in models else {},
+            )
     if html is not None:
-        page.write(html, source, other, measures, cards)
+        save(page(source, other, compared), html)
     return CompareTraceResult(cards=cards, html=html)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Group, RenderableType
+from rich.text import Text
 from tyro.conf import Positional
 
 from dlrm import terminal
@@ -53,9 +54,11 @@ def cards_table(cards: Mapping[str, Card]) -> RenderableType:
     """Return cards as a table, a row each."""
     grid = terminal.table(None, "", *(name.replace("_", " ") for name in LIMITS), "verdict")
     for name, card in cards.items():
-        values = (f"{getattr(card, measure):.4f}" for measure in LIMITS)
-        failing = ", ".join(measure.replace("_", " ") for measure in card.failing)
-        grid.add_row(name, *values, "faithful" if card.faithful else f"not in {failing}")
+        values = [
+            Text(f"{getattr(card, measure):.4f}", style="bold" if measure in card.failing else "")
+            for measure in LIMITS
+        ]
+        grid.add_row(name, *values, "faithful" if card.faithful else "off")
     grid.add_row("at most", *(f"{limit}" for limit in LIMITS.values()), "", style="dim")
     return grid
 
