@@ -8,8 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlrm.planning.facts import facts
-from dlrm.reporting.charts.drawing import COLOR, drawing, labels, logarithmic, shares, size
-from dlrm.reporting.page import Figure, Grid, Key, Page, Section, Table
+from dlrm.reporting.charts.drawing import (
+    COLOR,
+    Figure,
+    Key,
+    drawing,
+    labels,
+    logarithmic,
+    shares,
+    size,
+)
+from dlrm.reporting.page import Page
 from dlrm.reporting.words import compact
 from dlrm.traces.card import LIMITS, Card
 from dlrm.traces.measures import Measures, cache_sizes, miss_ratios
@@ -53,10 +62,16 @@ def page(source: str, other: str, features: Mapping[str, Compared]) -> Page:
             for name, both in features.items()
         ),
         verdict=conclusion(features),
-        sections=[
-            Section(name, [_cards(both), Grid(_figures(at, both)), *_parameters(both)])
-            for at, (name, both) in enumerate(features.items())
-        ],
+        template="trace.html",
+        shown={
+            "features": features,
+            "charts": {
+                name: _figures(at, both) for at, (name, both) in enumerate(features.items())
+            },
+            "limits": LIMITS,
+            "names": NAMES,
+            "summary": summary,
+        },
     )
 
 
@@ -71,20 +86,6 @@ def conclusion(features: Mapping[str, Compared]) -> str:
         return f"{many} faithful: every measure of the card is within its limit."
     words = "; ".join(f"{name} is {card.verdict}" for name, card in failing.items())
     return f"Not faithful in {len(failing)} of {len(features)} features: {words}."
-
-
-def _cards(both: Compared) -> Table:
-    heads = ["", *(name.replace("_", " ") for name in LIMITS), "verdict"]
-    rows = [
-        [
-            NAMES[name],
-            *(f"{getattr(card, measure):.4f}" for measure in LIMITS),
-            "faithful" if card.faithful else "off",
-        ]
-        for name, card in both.cards.items()
-    ]
-    rows.append(["at most", *(str(limit) for limit in LIMITS.values()), ""])
-    return Table(heads, rows, heads[1:-1], "Distance to the source: the fidelity card")
 
 
 def _figures(at: int, both: Compared) -> list[Figure]:
@@ -119,8 +120,7 @@ def _miss_ratios(
         (f"L{level}", rows) for level, total in sorted(caches.items())
         if 1 < (rows := total // ROW_BYTES) < most
     ]  # fmt: skip
-    with drawing(name) as drawn:
-        ax = drawn.axes[0]
+    with drawing(name, "Miss ratio") as (figure, ax):
         logarithmic(ax.xaxis)
         _lines(ax, [(sizes, miss_ratios(one.trace.distances, sizes)) for one in measures])
         for text, rows in marked:
@@ -133,12 +133,12 @@ def _miss_ratios(
     rows = f"rows of {ROW_BYTES} bytes, or 16 numbers"
     here = ", ".join(f"L{level} {size(total)}" for level, total in sorted(caches.items()))
     note = f"Caches of this machine, {here}, are marked where they hold as many {rows}."
-    return Figure("Miss ratio", drawn.svg, note if marked else "", keys)
+    figure.note, figure.legend = note if marked else "", keys
+    return figure
 
 
 def _popularity(name: str, measures: tuple[Measures, Measures], keys: list[Key]) -> Figure:
-    with drawing(name) as drawn:
-        ax = drawn.axes[0]
+    with drawing(name, "Popularity") as (figure, ax):
         logarithmic(ax.xaxis)
         logarithmic(ax.yaxis)
         points = []
@@ -148,7 +148,8 @@ def _popularity(name: str, measures: tuple[Measures, Measures], keys: list[Key])
             points.append((ranks, counts[ranks - 1]))
         _lines(ax, points)
         labels(ax, "rank of the id", "accesses")
-    return Figure("Popularity", drawn.svg, "", keys)
+    figure.legend = keys
+    return figure
 
 
 def _bars(
@@ -160,8 +161,7 @@ def _bars(
     keys: list[Key],
 ) -> Figure:
     most = min(max(int(np.flatnonzero(one).max(initial=0)) for one in values) + 1, 40)
-    with drawing(name) as drawn:
-        ax = drawn.axes[0]
+    with drawing(name, title) as (figure, ax):
         for one, (_, role), offset in zip(values, (SOURCE, OTHER), (-0.2, 0.2), strict=True):
             heights = np.pad(one[:most], (0, max(0, most - len(one))))
             ax.bar(np.arange(most) + offset, heights, 0.4, color=COLOR[role], alpha=0.88)
@@ -169,7 +169,8 @@ def _bars(
         ax.set_xticks(range(0, most, step), texts[::step])
         shares(ax.yaxis)
         labels(ax, x_label, "share")
-    return Figure(title, drawn.svg, "", [key._replace(mark="square", dashes="") for key in keys])
+    figure.legend = [key._replace(mark="square", dashes="") for key in keys]
+    return figure
 
 
 def _reuse_names(count: int) -> list[str]:
@@ -177,44 +178,36 @@ def _reuse_names(count: int) -> list[str]:
 
 
 def _drift(name: str, measures: tuple[Measures, Measures], keys: list[Key]) -> Figure:
-    with drawing(name) as drawn:
-        ax = drawn.axes[0]
+    with drawing(name, "Drift") as (figure, ax):
         _lines(ax, [(np.arange(len(one.drift)), one.drift) for one in measures])
         ax.set_ylim(0, 1.02)
         shares(ax.yaxis)
         labels(ax, "distance, in 16ths of the trace", "accesses in common")
-    return Figure(
-        "Drift", drawn.svg, "What two parts of the trace share: 100% stays as it is.", keys
-    )
+    figure.note = "What two parts of the trace share: 100% stays as it is."
+    figure.legend = keys
+    return figure
 
 
 def _unique(name: str, measures: tuple[Measures, Measures], keys: list[Key]) -> Figure:
     sizes = [size for size in measures[0].unique if size in measures[1].unique]
     if not sizes:
-        return Figure("Unique ids of a batch", "", "the trace is shorter than a batch")
-    with drawing(name) as drawn:
-        ax = drawn.axes[0]
+        return Figure("Unique ids of a batch", "the trace is shorter than a batch")
+    with drawing(name, "Unique ids of a batch") as (figure, ax):
         for one, (_, role), offset in zip(measures, (SOURCE, OTHER), (-0.2, 0.2), strict=True):
             heights = [one.unique[size] for size in sizes]
             ax.bar(np.arange(len(sizes)) + offset, heights, 0.4, color=COLOR[role], alpha=0.88)
         logarithmic(ax.yaxis)
         ax.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
         labels(ax, "samples of a batch", "distinct ids")
-    keys = [key._replace(mark="square", dashes="") for key in keys]
-    return Figure("Unique ids of a batch", drawn.svg, "Rows that an update writes.", keys)
+    figure.note = "Rows that an update writes."
+    figure.legend = [key._replace(mark="square", dashes="") for key in keys]
+    return figure
 
 
-def _parameters(both: Compared) -> list[Table]:
-    if not both.parameters:
-        return []
-    rows = [[name, text] for name, value in both.parameters.items() if (text := _summary(value))]
-    return [Table(["Parameter", "Value"], rows, (), summary="Parameters of the model", code=True)]
-
-
-def _summary(value: Any) -> str:
+def summary(value: Any) -> str:
     """Return a parameter in words: long lists by how long they are."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_summary(part)}" for name, part in value.items())
+        return ", ".join(f"{name} {summary(part)}" for name, part in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return f"{len(value):,} of them" if len(value) > 6 else ", ".join(map(_summary, value))
+        return f"{len(value):,} of them" if len(value) > 6 else ", ".join(map(summary, value))
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -18,8 +18,8 @@ GENERATED: Mapping[str, tuple[str, str]] = {
     "clicks": ("dlrm.data.sources.clicks:ClicksSource", "clicks, clicks:ROWS or clicks:ROWS:SEED"),
     "trace": ("dlrm.data.sources.traffic:traffic_source", "trace:WORKLOAD[:ROWS[:SEED]]"),
 }
-"""The sources without files by name: what makes one, called with the numbers behind the name, `rows`
-and `seed`, and before them what else stands there; and what is expected behind the name."""
+"""The sources without files by name: what makes one, called with the numbers behind the name,
+`rows` and `seed`, and before them what else stands there; and what is expected behind the name."""
 
 
 def find(name: str) -> Any:
