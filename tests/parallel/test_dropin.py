@@ -23,7 +23,7 @@ from dlrm.compat.batches import own_part
 from dlrm.compat.distributed import start, translate
 from dlrm.compat.dlrm_s_pytorch import main, run
 from dlrm.compat.flags import Flags, parse
-from dlrm.compat.model import new_model, own_table
+from dlrm.compat.model import new_model
 from dlrm.compat.parameters import draw_parameters, new_generator, parameters
 from dlrm.compat.quantization import quantize
 from dlrm.compat.random_data import random_data
@@ -247,8 +247,8 @@ def drawn(world: World, arguments: tuple[str, ...], numbers: int) -> tuple[list,
         embedding.PIECE_NUMBERS = before
     kind = embedding.EmbeddingCollection if world.size == 1 else ShardedCollection
     found = [module for module in model.modules() if isinstance(module, kind)]
-    kept = [len(own) for c in found for t in range(len(c.layout.tables))
-            if (own := own_table(c, t)) is not None]  # fmt: skip
+    kept = [len(own.rows) for c in found for t in range(len(c.layout.tables))
+            for own in c.parts(t)]  # fmt: skip
     following = int(torch.empty((), dtype=torch.int64).random_(generator=generator))
     return [p.copy() for p in parameters(model)], kept, following + rng.randint(1 << 30)
 

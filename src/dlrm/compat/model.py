@@ -154,14 +154,3 @@ class WeightedPooling(Embeddings):
 def spread_collections(model: nn.Module) -> list[ShardedCollection]:
     """Return all collections that are spread."""
     return [module for module in model.modules() if isinstance(module, ShardedCollection)]
-
-
-def own_table(tables: Collection, t: int) -> Tensor | None:
-    """Return the (rows, D) weight of table t where this process keeps it, a view, else None."""
-    if isinstance(tables, EmbeddingCollection):
-        return tables.table(t)
-    assert isinstance(tables, ShardedCollection)
-    for kept in tables.kept:
-        if kept.shard.table == t:
-            return kept.weight.detach()[kept.place : kept.place + kept.shard.rows]
-    return None

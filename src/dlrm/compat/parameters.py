@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrm.compat.flags import Flags
-from dlrm.compat.model import WeightedPooling, own_table
+from dlrm.compat.model import WeightedPooling
 from dlrm.models.dlrm import DLRM
 from dlrm.nn.concat import ConcatEmbeddings
 from dlrm.nn.embedding import Collection, Embeddings, pieces
@@ -78,7 +78,8 @@ def draw_parameters(
 
 def _fill(tables: Collection, t: int, draw: Callable[[Tensor], object]) -> None:
     """Draw the rows of table t, and forget them where another process keeps them."""
-    kept = own_table(tables, t)
+    # Of a table that is spread whole, one process has a part, which is all of it.
+    kept = next((part.rows for part in tables.parts(t)), None)
     # Piece by piece, so that a large table needs no second copy of itself.
     for first, last in pieces(tables.layout.sizes[t], tables.dim):
         draw(torch.empty(last - first, tables.dim) if kept is None else kept[first:last])

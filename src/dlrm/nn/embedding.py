@@ -16,7 +16,7 @@ processes, replaces collections by their path in the model.
 
 from collections.abc import Callable, Iterator, Sequence
 from math import sqrt
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,20 @@ from dlrm.ops.storage import Storage
 M = TypeVar("M", bound=nn.Module)
 
 
-class Embeddings(nn.Module):
+class Indexed(nn.Module):
+    """A module with whole numbers, by name, on its device; a checkpoint does not have them."""
+
+    def _register(self, name: str, values: Sequence[int]) -> None:
+        self.register_buffer(name, torch.tensor(values, dtype=torch.int64), persistent=False)
+
+    def _registered(self, name: str) -> Tensor:
+        # As `get_buffer`, which also walks paths: small batches notice.
+        values = self._buffers[name]
+        assert values is not None
+        return values
+
+
+class Embeddings(Indexed):
     """Vectors of D numbers for the ids of T categorical features, as a model sees them.
 
     A subclass defines `vectors`, and `pooled` where there is a shorter way to the sums.
@@ -50,15 +63,6 @@ class Embeddings(nn.Module):
             self._register(f"sizes_{group}", sizes)
         self._register("order", layout.order or ())
         self._register("columns", layout.columns or ())
-
-    def _register(self, name: str, values: Sequence[int]) -> None:
-        self.register_buffer(name, torch.tensor(values, dtype=torch.int64), persistent=False)
-
-    def _registered(self, name: str) -> Tensor:
-        # As `get_buffer`, which also walks paths: small batches notice.
-        values = self._buffers[name]
-        assert values is not None
-        return values
 
     @property
     def num_features(self) -> int:
@@ -222,6 +226,17 @@ Initializer = Callable[[Tensor, int, int], object]
 the first of the rows. Called for all tables in order, and for the rows of a table in order."""
 
 
+class Part(NamedTuple):
+    """Rows and columns of a table."""
+
+    rows: Tensor
+    """(rows, columns), a view without gradient"""
+    first_row: int = 0
+    """The first of the rows in the table."""
+    columns: slice = slice(None)
+    """Which columns of the table they have."""
+
+
 class Collection(Embeddings):
     """Tables that stand behind one object, whoever keeps their rows.
 
@@ -258,8 +273,32 @@ class Collection(Embeddings):
         if self.materialized:
             self.fill(initializer)
 
+    @torch.no_grad()
     def fill(self, initializer: Initializer) -> None:
-        """Overwrite all tables."""
+        """Overwrite all tables.
+
+        Numbers are drawn as float32 on the CPU whatever the storage and the device, and all of them
+        by every process, which keeps its own: a model starts from the same numbers everywhere.
+        """
+        for t, n in enumerate(self.layout.sizes):
+            parts = self.parts(t)
+            shape, dtype = (n, self.dim), torch.float32
+            fitting = (p.rows for p in parts if p.rows.shape == shape and p.rows.dtype == dtype)
+            whole = next((rows for rows in fitting if rows.is_cpu), None)
+            for first, last in pieces(n, self.dim):
+                if whole is not None:
+                    initializer(whole[first:last], t, first)
+                    continue
+                values = torch.empty(last - first, self.dim)
+                initializer(values, t, first)
+                for rows, place, columns in parts:
+                    low, high = max(first, place), min(last, place + len(rows))
+                    if low < high:
+                        drawn = values[low - first : high - first, columns]
+                        rows[low - place : high - place] = drawn.to(rows.device, rows.dtype)
+
+    def parts(self, t: int) -> list[Part]:
+        """Return the parts of table t that lie here."""
         raise NotImplementedError
 
     def table(self, t: int) -> Tensor:
@@ -303,23 +342,9 @@ class EmbeddingCollection(Collection, StackedTables):
         self.weight = nn.Parameter(in_huge_pages(empty), self.weight.requires_grad)
         self.fill(self.initializer)
 
-    @torch.no_grad()
-    def fill(self, initializer: Initializer) -> None:
-        """Overwrite all tables.
-
-        Numbers are drawn as float32 on the CPU whatever the storage and the device: the same
-        numbers everywhere, rounded.
-        """
-        in_place = self.storage == "fp32" and self.weight.is_cpu
-        for t, n in enumerate(self.layout.sizes):
-            table = self.table(t)
-            for first, last in pieces(n, self.dim):
-                if in_place:
-                    initializer(table[first:last], t, first)
-                    continue
-                values = torch.empty(last - first, self.dim)
-                initializer(values, t, first)
-                table[first:last] = values.to(table.device, table.dtype)
+    def parts(self, t: int) -> list[Part]:
+        """Return the whole table; see `Collection.parts`."""
+        return [Part(self.table(t))]
 
     def table(self, t: int) -> Tensor:
         """Return the (num_embeddings, D) weight of table t; see `Collection.table`."""

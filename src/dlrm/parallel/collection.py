@@ -14,8 +14,8 @@ from dlrm.nn.embedding import (
     EmbeddingCollection,
     Initializer,
     Layout,
+    Part,
     Storage,
-    pieces,
 )
 from dlrm.parallel.data_parallel import DataParallel
 from dlrm.parallel.exchange import Exchange, Wait
@@ -54,37 +54,19 @@ class DistributedCollection(Collection):
         """What this process keeps, and where: what a checkpoint reads and writes."""
         raise NotImplementedError
 
-    @torch.no_grad()
-    def fill(self, initializer: Initializer) -> None:
-        """Overwrite all tables.
-
-        Every process draws all rows and keeps its own, so that a model starts from the same numbers
-        on one process and on many, wherever its rows are.
-        """
-        every = self.kept
-        for t, n in enumerate(self.layout.sizes):
-            mine = [kept for kept in every if kept.shard.table == t]
-            for first, last in pieces(n, self.dim):
-                values = torch.empty(last - first, self.dim)
-                initializer(values, t, first)
-                for _, weight, shard, place, *_ in mine:
-                    low, high = max(first, shard.first_row), min(last, shard.last_row)
-                    if low < high:
-                        rows = values[low - first : high - first]
-                        rows = rows[:, shard.first_column : shard.last_column].to(weight.device)
-                        start = place - shard.first_row
-                        weight[start + low : start + high] = rows
+    def parts(self, t: int) -> list[Part]:
+        """Return what this process keeps of table t; see `Collection.parts`."""
+        return [kept.part for kept in self.kept if kept.shard.table == t]
 
     @torch.no_grad()
     def table(self, t: int) -> Tensor:
         """Gather a table from all processes, each of which asks for it; see `Collection.table`."""
         device = self._buffers["order"].device  # pyright: ignore[reportOptionalMemberAccess]
         whole = torch.zeros(self.layout.sizes[t], self.dim, device=device)
-        for _, weight, shard, place, copied, _ in self.kept:
-            if shard.table == t and (not copied or self.exchange.rank == 0):
-                rows = whole[shard.first_row : shard.last_row]
-                part = weight.detach()[place : place + shard.rows].float()
-                rows[:, shard.first_column : shard.last_column] = part
+        for kept in self.kept:
+            if kept.shard.table == t and (not kept.copied or self.exchange.rank == 0):
+                rows, first, columns = kept.part
+                whole[first : first + len(rows), columns] = rows.float()
         if self.exchange.size > 1:
             torch.distributed.all_reduce(whole, group=self.exchange.group)
         return whole

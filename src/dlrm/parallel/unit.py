@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dlrm.batch import Jagged
-from dlrm.nn.embedding import Block, EmbeddingCollection, Layout, Storage, bags_of
+from dlrm.nn.embedding import Block, EmbeddingCollection, Indexed, Layout, Part, Storage, bags_of
 from dlrm.parallel.exchange import AllToAll, Exchange, Wait
 from dlrm.planning.shards import Shard
 from dlrm.schema import Schema
@@ -30,8 +30,15 @@ class Kept(NamedTuple):
     """What belongs to the rows and no optimizer of ours has: its name there -> (rows, columns), or
     (rows,) where it is one number a row."""
 
+    @property
+    def part(self) -> Part:
+        """The rows themselves."""
+        shard = self.shard
+        rows = self.weight.detach()[self.place : self.place + shard.rows]
+        return Part(rows, shard.first_row, slice(shard.first_column, shard.last_column))
 
-class Unit(nn.Module):
+
+class Unit(Indexed):
     """Tables that are sharded alike; each process has a weight of those rows that it keeps.
 
     `begin` sends what has to be sent and returns what ends it, so that the exchanges of several
@@ -98,15 +105,6 @@ class Unit(nn.Module):
     def vectors(self, block: Block) -> Tensor:
         """Return the row of each id of lists, (L, D): 0 where its feature is another unit's."""
         raise NotImplementedError
-
-    def _register(self, name: str, values: Sequence[int]) -> None:
-        self.register_buffer(name, torch.tensor(values, dtype=torch.int64), persistent=False)
-
-    def _registered(self, name: str) -> Tensor:
-        # As `get_buffer`, which also walks paths: small batches notice.
-        values = self._buffers[name]
-        assert values is not None
-        return values
 
     def _send(self, values: Tensor, give: Sequence[int], take: Sequence[int]) -> Tensor:
         """Send whole numbers (n,) to each process and return what came from each."""
