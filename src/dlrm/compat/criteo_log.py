@@ -51,13 +51,9 @@ def raw_files(flags: Flags) -> list[Path]:
 
 
 class OriginalCriteo:
-    """A Source that drops the share `rate` of the rows without a click.
+    """A Source that drops the share `rate` of the rows without a click, at random by a seed.
 
-    Args:
-        files: One of seven days, or one a day.
-        days: How many days each file has.
-        rate: `--data-sub-sample-rate`.
-        seed: Of the random numbers that choose the rows; no two rates share one prepared dataset.
+    Each file has so many days.
 
     Raises:
         InputError: A file is missing, empty or a folder.
@@ -91,12 +87,7 @@ class OriginalCriteo:
         return sum(source.rows() for source in self.sources)
 
     def read(self) -> Iterator[pl.DataFrame]:
-        """Yield the rows that are kept, in order.
-
-        Raises:
-            InputError: A row is not what it should be; names file, line and column.
-
-        """
+        """Yield the rows that are kept, in order; see `Source.read`."""
         rng = RandomState(self.seed)
         self.days = []
         for source in self.sources:

@@ -91,10 +91,7 @@ def _complain(program: str, message: str, *, always: bool = False) -> None:
 def run(flags: Flags, world: World, new_engine: NewEngine = PyTorch) -> None:
     """Train and test as the flags say, and print what the original prints.
 
-    Args:
-        flags: Of the run.
-        world: The processes of the run, all of which call this; the first prints.
-        new_engine: What computes.
+    All processes of the run call this; the first prints.
 
     Raises:
         DlrmError: See `dlrm.errors`.

@@ -255,11 +255,7 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
 
 
 def parse(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> Flags:
-    """Return the flags of a command line.
-
-    Args:
-        arguments: Without the program's name; None for those of this process.
-        program: Its name, in what `--help` says.
+    """Return the flags of a command line, as `main` takes it.
 
     Raises:
         SystemExit: With 2, for what the original's parser refuses too, and for `--help` with 0.

@@ -12,11 +12,7 @@ class MLLog:
     """`:::MLLOG` lines on standard output, in the format of MLPerf's own logger.
 
     Each is a JSON object of namespace, time_ms, event_type, key, value and metadata, which names
-    the line of code beside what the caller adds.
-
-    Args:
-        enabled: Whether anything is printed.
-
+    the line of code beside what the caller adds. Nothing is printed unless it is `enabled`.
     """
 
     def __init__(self, *, enabled: bool):
@@ -78,9 +74,7 @@ class MLLog:
             self.stop("epoch", epoch_num=self._epoch + 1)
             self.stop("block", first_epoch_num=self._epoch + 1)
 
-    def _print(
-        self, event_type: str, key: str, value: Any, metadata: dict[str, Any] | None = None
-    ) -> None:
+    def _print(self, event_type: str, key: str, value: Any, metadata: dict[str, Any]) -> None:
         if not self.enabled:
             return
         caller = sys._getframe(2)
@@ -91,6 +85,6 @@ class MLLog:
             "event_type": event_type,
             "key": key,
             "value": value,
-            "metadata": {**(metadata or {}), **place},
+            "metadata": {**metadata, **place},
         }
         print(f":::MLLOG {json.dumps(line)}", flush=True)

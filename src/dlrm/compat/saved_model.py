@@ -34,6 +34,7 @@ from dlrm.training.state import (
     load_optimizer,
     model_mismatch,
     model_wholes,
+    optimizer_mismatch,
     optimizer_wholes,
 )
 
@@ -70,9 +71,7 @@ def save(
     rng: RandomState,
     world: World = ALONE,
 ) -> None:
-    """Write a file, all of it or nothing.
-
-    All processes call this; the first gathers and writes.
+    """Write a file, all of it or nothing; all processes call this.
 
     Raises:
         CheckpointError: It cannot be written.
@@ -164,15 +163,18 @@ def load(
             key = stored.get_tensor("rng").numpy().astype(np.uint32)
         except (KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{path}: damaged, or of another version: {error}") from None
-        if problem := model_mismatch(model, _Kind(stored, "model.")):
+        problem = model_mismatch(model, _Kind(stored, "model."))
+        if optimizer is not None and not problem:
+            if state.optimizer != name:
+                was = state.optimizer
+                raise CheckpointError(f"{path}: saved with --optimizer={was}, this run has {name}")
+            problem = optimizer_mismatch(model, optimizer, _Kind(stored, "optimizer."))
+        if problem:
             raise CheckpointError(
                 f"{path}: saved from another model: {problem}; "
                 "give the same --arch-* flags and data as when it was saved"
             )
         if optimizer is not None:
-            if state.optimizer != name:
-                was = state.optimizer
-                raise CheckpointError(f"{path}: saved with --optimizer={was}, this run has {name}")
             load_optimizer(model, optimizer, _Kind(stored, "optimizer."))
             has_gauss, gauss = drawn["gauss"]
             rng.set_state(("MT19937", key, drawn["pos"], has_gauss, gauss))

@@ -7,7 +7,7 @@ config with the hyperparameters, and `dtype`, the number format of its products 
 from dataclasses import field, fields, is_dataclass, make_dataclass
 from functools import cache
 from inspect import signature
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import torch
 from torch import nn
@@ -60,18 +60,7 @@ ModelConfig = (
 )
 """The config of any model."""
 
-MODELS: dict[str, type[ModelConfig]] = {
-    "dlrm": DLRMConfig,
-    "lr": LRConfig,
-    "fm": FMConfig,
-    "mf": MFConfig,
-    "wide_deep": WideDeepConfig,
-    "deepfm": DeepFMConfig,
-    "dcn": DCNConfig,
-    "dcnv2": DCNV2Config,
-    "xdeepfm": XDeepFMConfig,
-    "finalmlp": FinalMLPConfig,
-}
+MODELS: dict[str, type[ModelConfig]] = {config().name: config for config in get_args(ModelConfig)}
 """Name of a model -> its config, whose `build(schema, dtype)` returns the model, see `build`."""
 
 
@@ -83,12 +72,8 @@ def build(
 ) -> nn.Module:
     """Return a model with fresh parameters: `forward(batch) -> logits (B, K)`.
 
-    Args:
-        config: Hyperparameters of the model. Its own `build` returns the model with tables that
-            have no memory yet, so that they may be spread over processes before they get any.
-        schema: What the data are.
-        dtype: Number format of products, where the model has any that can be in bfloat16.
-        device: Where the parameters are; their first numbers are the same everywhere.
+    The config's own `build` returns the model with tables that have no memory yet, so that they may
+    be spread over processes before they get any. The first numbers are the same on every device.
 
     Raises:
         ConfigError: The model cannot be built for these data; says why.
@@ -155,10 +140,6 @@ def another(config: ModelConfig, name: str) -> ModelConfig:
 
     What DLRM calls its top MLP is the deep part of the others. Tables that are as the one model has
     them by default are as the other has them by default: models start from rows of different size.
-
-    Args:
-        config: The one whose fields are kept.
-        name: Name of the other model, see `find`.
 
     Raises:
         ConfigError: There is no model of that name.

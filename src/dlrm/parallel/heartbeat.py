@@ -49,8 +49,8 @@ class Heartbeat:
         rank: Of this process.
         keeper: Who is gone when the store is, e.g. rank 0.
         keeps: Whether the store lives in this process.
-        cut: Breaks this process's connections to the other ranks, so that it waits for them no
-            longer. Called, from another thread, when the run is over for one of them.
+        cut: Breaks this process's connections to the others, so that it waits for them no longer.
+            Called, from another thread, when the run is over for one of them.
         patience_s: After which a rank that gives no sign of life is gone.
 
     """
