@@ -254,16 +254,12 @@ def encode_pieces(features: Features, frame: Any) -> Iterator[Encoded]:
     Args and errors are those of `encode_frame`. There is one piece at least.
     """
     rows = to_polars(frame)
-    if rows.height <= PIECE_ROWS and not pool_lost():
-        yield encode_frame(features, rows)
-        return
-    if pool_lost():
-        yield from (encode_frame(features, piece) for piece in rows.iter_slices(FEW_ROWS))
-        return
-    # All of it, so that errors count its rows.
-    _checked(features, rows)
-    for piece in rows.iter_slices(PIECE_ROWS):
-        yield features.encode(_checked(features, piece))
+    most = FEW_ROWS if pool_lost() else PIECE_ROWS
+    if rows.height > PIECE_ROWS and not pool_lost():
+        # All of it, so that errors count its rows.
+        _checked(features, rows)
+    pieces = rows.iter_slices(most) if rows.height else [rows]
+    yield from (encode_frame(features, piece) for piece in pieces)
 
 
 def _checked(features: Features, frame: pl.DataFrame) -> Rows:

@@ -12,7 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -57,22 +57,18 @@ def in_order(
 
 
 _TASKS = Path("/proc/self/task")
-
-
-class _Pool:
-    """Whether this process lacks the threads of Polars' pool."""
-
-    started = lost = False
+_pool = {"started": False, "lost": False}
+"""Whether Polars' threads were at work before a fork, and whether this process lacks them."""
 
 
 def pool_lost() -> bool:
     """Whether this process was forked from one whose Polars pool was at work."""
-    return _Pool.lost
+    return _pool["lost"]
 
 
 def check_pool() -> None:
     """Raise a ForkError where Polars would wait for ever."""
-    if _Pool.lost:
+    if pool_lost():
         raise ForkError(
             "this process was forked from one that used Polars, whose threads it lacks: start it "
             'by spawn, e.g. multiprocessing.get_context("spawn"), or fork before dlrm is used, '
@@ -82,11 +78,11 @@ def check_pool() -> None:
 
 
 def _before() -> None:
-    _Pool.started = _Pool.lost or _pool_started()
+    _pool["started"] = _pool["lost"] or _pool_started()
 
 
 def _in_child() -> None:
-    _Pool.lost = _Pool.started
+    _pool["lost"] = _pool["started"]
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(1)
 
@@ -95,16 +91,12 @@ def _pool_started() -> bool:
     """Whether Polars has started its threads, which are called polars-0, polars-1, ..."""
     if not _TASKS.is_dir():
         return "polars" in sys.modules
-    # A thread may end meanwhile.
-    names = [_text(task / "comm") for task in _TASKS.iterdir()]
+    names = []
+    for task in _TASKS.iterdir():
+        # A thread may end meanwhile.
+        with suppress(OSError):
+            names.append((task / "comm").read_text().strip())
     return any(re.fullmatch(r"polars-\d+", name) for name in names)
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text().strip()
-    except OSError:
-        return ""
 
 
 if hasattr(os, "register_at_fork"):

@@ -2,12 +2,15 @@
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from dlrm.data.encoded import Encoded, Lists
 from dlrm.schema import DenseFeature, Feature, Kind, Schema, Table, Task
+
+_CACHED_ROWS = 4096
 
 IdLists = tuple[NDArray[np.int32], NDArray[np.int64]]
 """Ids of the lists of n rows one after another, and the length of each list (n,)."""
@@ -46,17 +49,26 @@ class Parts:
 
 def assemble(parts: Sequence[Parts], rows: int) -> Encoded:
     """Return the inputs of all features as arrays, without labels."""
-    columns = [column for part in parts for column in part.dense]
-    dense = np.empty((rows, len(columns)), np.float32)
-    for position, column in enumerate(columns):
-        dense[:, position] = column
+    dense = [column for part in parts for column in part.dense]
     inputs = [column for part in parts for column in part.ids]
     single = [column for column in inputs if not isinstance(column, tuple)]
-    ids = np.empty((rows, len(single)), np.int32)
-    for position, column in enumerate(single):
-        ids[:, position] = column
     lists = [column for column in inputs if isinstance(column, tuple)]
-    return Encoded(dense, ids, lists=interleave(lists, rows) if lists else None)
+    return Encoded(
+        _side_by_side(dense, rows, np.float32),
+        _side_by_side(single, rows, np.int32),
+        lists=interleave(lists, rows) if lists else None,
+    )
+
+
+def _side_by_side(columns: Sequence[NDArray[Any]], rows: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Return columns (n,) as one array, row by row."""
+    together = np.empty((rows, len(columns)), dtype)
+    # Some rows at a time stay in the cache.
+    for start in range(0, rows, _CACHED_ROWS):
+        some = slice(start, start + _CACHED_ROWS)
+        for position, column in enumerate(columns):
+            together[some, position] = column[some]
+    return together
 
 
 def interleave(lists: Sequence[IdLists], rows: int) -> Lists:
