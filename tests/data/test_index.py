@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dlrm.data import index, kernels
-from dlrm.data.index import HashIndex, IntegerIndex, Once, hashes_of, make_index
+from dlrm.data.index import HashIndex, IntegerIndex, hashes_of, make_index
+from dlrm.data.threads import Once
 from dlrm.data.vocabulary import Vocabulary, fold, ids_of
 from dlrm.errors import DatasetError
 

@@ -10,9 +10,7 @@ has the place `other`, behind all others. What is looked up in C++ or in a dicti
 Polars' threads.
 """
 
-from collections.abc import Callable, Sequence
-from threading import Lock
-from typing import Generic, TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -20,7 +18,7 @@ from numpy.typing import NDArray
 
 from dlrm.data import kernels
 from dlrm.data.kernels import COLUMN, MISSING, PRESENT, UNSEEN
-from dlrm.data.threads import CORES, check_pool
+from dlrm.data.threads import CORES, Once, check_pool
 
 FEW_VALUES = 512
 """So many values are looked up in a dictionary, one by one: faster than starting a query."""
@@ -28,29 +26,8 @@ DICTIONARY_VALUES = 1 << 20
 """More values than these make no dictionary, which takes some 100 bytes a value."""
 _SEEDS = 4
 
-T = TypeVar("T")
 Values = pl.Series | Sequence[str | None]
 """n values: of a column, or a few texts as Python has them."""
-
-
-class Once(Generic[T]):
-    """Something that the first who asks for it makes; copies and pickles are empty again."""
-
-    __slots__ = ("_lock", "_made")
-
-    def __init__(self) -> None:
-        self._lock, self._made = Lock(), []
-
-    def get(self, make: Callable[[], T]) -> T:
-        """Return it; others who ask meanwhile wait."""
-        if not self._made:
-            with self._lock:
-                if not self._made:
-                    self._made.append(make())
-        return self._made[0]
-
-    def __reduce__(self) -> tuple[type["Once[T]"], tuple[()]]:
-        return Once, ()
 
 
 def small_integers(values: pl.Series) -> NDArray[np.uint32] | None:

@@ -8,13 +8,13 @@ import os
 import sys
 from ctypes import c_int, c_int64, c_void_p
 from pathlib import Path
-from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlrm.compiler import BuildError, compiled, load
+from dlrm.data.threads import Once
 
 _ARGUMENTS: dict[str, list[type]] = {
     "parse_criteo": [c_void_p, c_void_p, c_int64, c_int, *[c_void_p] * 4],
@@ -44,8 +44,8 @@ PRESENT, MISSING, UNSEEN = 0, 1, 2
 THREAD_LOOKUPS = 1 << 15
 """As many values are worth a thread of their own."""
 
-_loaded: list[Any] = []  # the library, or None where there is none, once `_library` was asked
-_lock = Lock()
+_loaded: Once[Any] = Once()
+"""The library, or None where there is none."""
 
 
 class Columns(NamedTuple):
@@ -164,11 +164,7 @@ def _at(array: NDArray[Any] | None) -> int | None:
 
 
 def _library() -> Any:
-    if not _loaded:
-        with _lock:
-            if not _loaded:
-                _loaded.append(_load())
-    return _loaded[0]
+    return _loaded.get(_load)
 
 
 def _load() -> Any:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TypeVar
+from threading import Lock
+from typing import Generic, TypeVar
 
 from dlrm.errors import ForkError
 
@@ -54,6 +55,26 @@ def in_order(
         finally:
             for future in at_work:
                 future.cancel()
+
+
+class Once(Generic[T]):
+    """Something that the first who asks for it makes; copies and pickles are empty again."""
+
+    __slots__ = ("_lock", "_made")
+
+    def __init__(self) -> None:
+        self._lock, self._made = Lock(), []
+
+    def get(self, make: Callable[[], T]) -> T:
+        """Return it; others who ask meanwhile wait."""
+        if not self._made:
+            with self._lock:
+                if not self._made:
+                    self._made.append(make())
+        return self._made[0]
+
+    def __reduce__(self) -> tuple[type["Once[T]"], tuple[()]]:
+        return Once, ()
 
 
 _TASKS = Path("/proc/self/task")

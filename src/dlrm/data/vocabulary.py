@@ -17,8 +17,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dlrm.data import kernels
-from dlrm.data.index import Index, IntegerIndex, Once, Values, look_up, make_index, small_integers
-from dlrm.data.threads import check_pool
+from dlrm.data.index import Index, IntegerIndex, Values, look_up, make_index, small_integers
+from dlrm.data.threads import Once, check_pool
 from dlrm.errors import DatasetError, unknown
 from dlrm.files import new_beside, replacing, sync_file
 

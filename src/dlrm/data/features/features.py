@@ -36,8 +36,6 @@ from dlrm.schema import Schema
 FORMAT, VERSION = "dlrm-features", 1
 Feature = Number | Category | List
 _KINDS: dict[str, type[Feature]] = {"number": Number, "category": Category, "list": List}
-_HEXADECIMAL = ("criteo", "clicks")
-"""Sources whose categories are integers that are written in hexadecimal."""
 
 
 @dataclass(frozen=True)
@@ -130,15 +128,6 @@ class Features:
             raise DatasetError(f"the rows have no column {absent[0]}; they have {names}")
         return assemble(self._parts(rows), rows.height)
 
-    @property
-    def hexadecimal(self) -> bool:
-        """Whether raw texts of categories are integers, in hexadecimal as Criteo's logs have them.
-
-        A log's frames hold the integers themselves; whoever takes rows from its text need not
-        convert them.
-        """
-        return self.source in _HEXADECIMAL
-
     def _parts(self, rows: Rows) -> list[Parts]:
         """Return the inputs of each feature; those alike are computed together."""
         parts: dict[int, Parts] = {}
@@ -181,7 +170,7 @@ class Features:
         return tuple(category.columns[0] for category in self._numbered.values())
 
     @cached_property
-    def _tables(self) -> list[Vocabulary]:
+    def tables(self) -> list[Vocabulary]:
         """The values that are in files, each once, however many features share it."""
         tables: list[Vocabulary] = []
         for feature in self.features:
@@ -191,7 +180,7 @@ class Features:
     @property
     def files(self) -> tuple[str, ...]:
         """The files that features need beside features.json."""
-        return tuple(vocabulary_file(number) for number in range(len(self._tables)))
+        return tuple(vocabulary_file(number) for number in range(len(self.tables)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `features.json` holds."""
@@ -203,15 +192,15 @@ class Features:
             "labels": [label.to_dict() for label in self.targets],
             "layout": self.layout.to_dict() if self.layout else None,
             "reading": self.reading.to_dict(),
-            "tables": [table.to_dict() for table in self._tables],
-            "features": [feature.to_dict(self._tables) for feature in self.features],
+            "tables": [table.to_dict() for table in self.tables],
+            "features": [feature.to_dict(self.tables) for feature in self.features],
         }
 
     def save(self, folder: Path | str) -> None:
         """Write these features into a folder, by hard links where they are in another one."""
         target = Path(folder)
         (target / VOCABULARY_FOLDER).mkdir(parents=True, exist_ok=True)
-        for file, table in zip(self.files, self._tables, strict=True):
+        for file, table in zip(self.files, self.tables, strict=True):
             table.save(target / file)
         # Last, so that a folder with a features.json has everything it names.
         if self.folder is None:
@@ -257,7 +246,7 @@ class Features:
 
     def preload(self) -> "Features":
         """Read what is in files, which may go then; return these features."""
-        for table in self._tables:
+        for table in self.tables:
             _ = table.frame
         return self
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import polars as pl
@@ -138,53 +138,50 @@ def grow(features: Features, rows: FittingRows) -> tuple[Features, dict[str, tup
         The features, and for each table that grew how many values are new, and how many there are.
 
     """
-    keys: dict[int, list[pl.Series]] = {}
-    least: dict[int, int] = {}
-    tables: dict[int, Vocabulary] = {}
-    for feature in features.features:
-        table = _growing(feature)
-        if table is None or isinstance(feature, Number):
-            continue
-        if isinstance(feature, List):
-            values, _ = split_lists(rows.frame(feature.name)[feature.name], feature.separator)
-        else:
-            values = feature.keys(Rows(rows.frame(*feature.columns)))
-        tables[id(table)] = table
-        keys.setdefault(id(table), []).append(as_series(values))
-        least[id(table)] = max(least.get(id(table), 1), feature.values.min_count)
-    larger = {place: _larger(table, keys[place], least[place]) for place, table in tables.items()}
+    growing = [feature for feature in features.features if _grows(feature)]
+    larger = {
+        id(table): _larger(table, [feature for feature in growing if feature.table is table], rows)
+        for table in features.tables
+    }
     grown = {
-        tables[place].name: (table.kept - tables[place].kept, table.kept)
-        for place, table in larger.items()
-        if table.kept > tables[place].kept
+        table.name: (larger[id(table)].kept - table.kept, larger[id(table)].kept)
+        for table in features.tables
+        if larger[id(table)] is not table
     }
     if not grown:
         return features, {}
     renewed = tuple(
-        feature
-        if isinstance(feature, Number) or (table := _growing(feature)) is None
-        else replace(feature, table=larger[id(table)])
+        replace(feature, table=larger[id(feature.table)]) if _grows(feature) else feature
         for feature in features.features
     )
     return replace(features, features=renewed, folder=None), grown
 
 
-def _growing(feature: Feature) -> Vocabulary | None:
-    """Return the values of a feature where these can become more."""
-    if isinstance(feature, Number) or (isinstance(feature, Category) and feature.counted):
-        return None
-    return feature.table
+def _grows(feature: Feature) -> TypeGuard[Category | List]:
+    """Whether the values of a feature can become more."""
+    if isinstance(feature, Number) or feature.table is None:
+        return False
+    return isinstance(feature, List) or feature.counted is None
 
 
-def _larger(table: Vocabulary, keys: list[pl.Series], least: int) -> Vocabulary:
-    frame = table.frame
-    dtype = frame.schema["value"]
-    groups, _ = distinct(pl.concat([values.cast(dtype) for values in keys], rechunk=True))
+def _larger(table: Vocabulary, sharing: list[Category | List], rows: FittingRows) -> Vocabulary:
+    """Return a table with the new values of the features that look it up; itself without any."""
+    if not sharing:
+        return table
+    keys = [pl.Series([], dtype=table.frame.schema["value"])]
+    for feature in sharing:
+        frame = rows.frame(*feature.columns)
+        if isinstance(feature, List):
+            values, _ = split_lists(frame[feature.name], feature.separator)
+        else:
+            values = feature.keys(Rows(frame))
+        keys.append(as_series(values).cast(keys[0].dtype))
+    groups, _ = distinct(pl.concat(keys, rechunk=True))
+    least = max(feature.values.min_count for feature in sharing)
     new = groups.filter(
         (pl.col("count") >= least) & pl.Series(table.ids(groups["value"]) == table.kept)
     )
     if new.is_empty():
         return table
-    added = new.select("value", pl.col("count").cast(frame.schema["count"]))
-    frame = pl.concat([frame.select("value", "count"), added])
-    return Vocabulary(table.name, frame, kept=frame.height)
+    columns = table.frame.select("value", "count")
+    return Vocabulary(table.name, pl.concat([columns, new.cast(columns.schema)]))
