@@ -8,7 +8,6 @@ Beside the protocols of `dlrm.data.split`, which know the number of rows alone:
 """
 
 from collections.abc import Sequence
-from itertools import groupby
 
 import numpy as np
 import polars as pl
@@ -221,9 +220,11 @@ def _doubts(
 
 
 def _days(raw: RawTable, bad: NDArray[np.bool_]) -> list[int]:
-    days, start = [], 0
-    for _, parts in groupby(raw.parts, key=lambda part: str(part.origin)):
-        rows = sum(part.rows for part in parts)
-        days.append(int((~bad[start : start + rows]).sum()))
-        start += rows
+    """Return the good rows of each file."""
+    days, start = list[int](), 0
+    for part in raw.parts:
+        if part.first == 1:
+            days.append(0)
+        days[-1] += int((~bad[start : start + part.rows]).sum())
+        start += part.rows
     return days

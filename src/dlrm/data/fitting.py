@@ -7,7 +7,7 @@ categories.
 """
 
 import hashlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,18 +31,16 @@ from dlrm.data.features.table_schema import check_columns, inferred_schema
 from dlrm.data.options import PrepareConfig
 from dlrm.data.raw_columns import rows_of
 from dlrm.data.scoring import check_columns as check_needed
-from dlrm.data.sources.raw_table import Part, RawTable
+from dlrm.data.sources.raw_table import Part, RawTable, spilled
 from dlrm.data.sources.reading import Reading
 from dlrm.data.sources.source import BadRows, Source, Table, has_fixed_format
 from dlrm.data.split import Protocol, Rows, pieces
 from dlrm.data.store import FEATURES_FILE
-from dlrm.data.threads import ahead, in_order
+from dlrm.data.threads import in_order
 from dlrm.errors import DatasetError
 
 TRUTH = "truth"
 """The column of a source that knows the probability that each label was drawn with."""
-PART_ROWS = 1 << 17
-"""Rows of a part on disk, at least."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +207,7 @@ def fit_rows(
         features,
         table,
         own=own,
-        bad_rows=getattr(source, "bad", table.bad_rows),
+        bad_rows=table.bad_rows,
         # Only a generated log knows it: in a table of one's own, it is a column like any other.
         truth=TRUTH in raw.types and has_fixed_format(source),
         notes=table.notes,
@@ -258,41 +256,25 @@ def raw_table(
     if isinstance(source, Table):
         table = source.table(folder, advance)
     else:
-        parts: list[Part] = []
-        first = 1
-        for number, (origin, frame) in enumerate(ahead(_large(source))):
-            out = folder / f"{number:06}.arrow"
-            # Through a Python file, so that a full disk is the OSError that it is.
-            with out.open("wb") as stream:
-                frame.write_ipc(stream, compression="uncompressed")
-            parts.append(Part(out, frame.height, origin, first))
-            first += frame.height
-            advance(frame.height)
+        parts = tuple(spilled(_parts(source), folder, advance))
         if not parts:
-            bad = getattr(source, "bad", BadRows())
-            why = f": all {bad.total} were bad, the first is {bad.first[0]}" if bad.total else ""
-            raise DatasetError(f"the log has no good row{why}")
-        table = RawTable(tuple(parts))
+            raise DatasetError("the log has no row")
+        table = RawTable(parts)
     if not table.rows:
-        origins = dict.fromkeys(str(part.origin) for part in table.parts)
-        raise DatasetError(f"{', '.join(origins)}: the table has no rows")
+        origins = ", ".join(dict.fromkeys(str(part.origin) for part in table.parts))
+        bad = table.faults
+        why = f": all {len(bad)} were bad, the first is {bad[0].error}" if bad else ""
+        what = "the log has no good row" if has_fixed_format(source) else "the table has no rows"
+        raise DatasetError(f"{origins}: {what}{why}")
     return table
 
 
-def _large(source: Source) -> Generator[tuple[str, pl.DataFrame], None, None]:
-    """Yield the rows of a source in frames of `PART_ROWS` or more, and where they came from."""
-    held: list[pl.DataFrame] = []
-    origin = day = source.name
+def _parts(source: Source) -> Iterator[Part]:
+    """Yield the frames of a source that knows no more of its rows."""
+    first = 1
     for frame in source.read():
-        if days := getattr(source, "day_rows", ()):
-            day = f"{source.name} {len(days)}"
-        if held and (day != origin or sum(part.height for part in held) >= PART_ROWS):
-            yield origin, pl.concat(held)
-            held = []
-        origin = day
-        held.append(frame)
-    if held:
-        yield origin, pl.concat(held)
+        yield Part(frame, frame.height, source.name, first)
+        first += frame.height
 
 
 def _spilled(source: Source, folder: Path, bar: Progress) -> RawTable:

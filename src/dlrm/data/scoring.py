@@ -1,7 +1,7 @@
 """Raw rows to score, with or without labels: from files, or frames in memory."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,7 +16,7 @@ from dlrm.data.encoded import Encoded
 from dlrm.data.features.features import Features
 from dlrm.data.features.list import List
 from dlrm.data.features.rows import FEW_ROWS, TEXTS, Rows, hexadecimals
-from dlrm.data.sources.criteo import CriteoSource, as_hexadecimal
+from dlrm.data.sources.criteo import CATEGORIES, CriteoSource, as_hexadecimal
 from dlrm.data.sources.frame import NAME, to_polars
 from dlrm.data.sources.raw_table import RawTable, check_types
 from dlrm.data.sources.reading import Reading
@@ -78,20 +78,15 @@ class FileRows:
             if reading not in (None, Reading()):
                 raise ConfigError("how texts are read is known: the run is of Criteo's format")
             self._source = CriteoSource(files, bad_rows=bad_rows, labelled=None)
-            self._source.bad.examples = MOST_EXAMPLES
         else:
             raise ConfigError(
                 f"the run was trained on rows of {features.source}, whose files only that source "
                 "reads; score frames in memory: dlrm.Predictor.open(RUN).scores(frame)"
             )
-        self._bad = BadRows(examples=MOST_EXAMPLES)
+        self.bad = BadRows(examples=MOST_EXAMPLES)
+        """Rows that were left out so far."""
         self.coverage: Coverage | None = None
         """Counts what the rows hold, where it is set."""
-
-    @property
-    def bad(self) -> BadRows:
-        """Rows that were left out so far."""
-        return self._bad if isinstance(self._source, TableFiles) else self._source.bad
 
     def rows(self) -> int:
         """Return about how many rows there are."""
@@ -111,57 +106,50 @@ class FileRows:
             ConfigError: There is no column of a name that is to be kept.
 
         """
-        if isinstance(self._source, TableFiles):
-            yield from self._of_table(self._source)
-        else:
-            yield from self._of_log(self._source)
-
-    def _of_log(self, source: CriteoSource) -> Iterator[FileBlock]:
-        names = [*((source.label,) if source.labelled else ()), *source.dense, *source.categorical]
-        keep = _named(self._keep, names)
-        # A chunk may hold bad lines alone, and no frame comes of it.
-        rows = 0
-        for frame in source.read():
-            bad = np.array(source.bad.places, np.int64)
-            bad = bad[bad >= rows] - rows
-            good = np.ones(frame.height + len(bad), np.bool_)
-            good[bad] = False
-            kept = frame.select(
-                as_hexadecimal(name) if name in source.categorical else name for name in keep
-            )
-            numbers = pl.Series(np.cumsum(good) - 1).set(pl.Series(~good), None)
-            encoded = self._encoded(self._features.rows(frame))
-            yield FileBlock(encoded=encoded, good=good, kept=_gathered(kept, numbers))
-            rows += len(good)
-        if last := source.bad.total - sum(place < rows for place in source.bad.places):
-            schema = dict.fromkeys(keep, pl.Null)
-            kept = _gathered(pl.DataFrame(schema=schema), pl.Series([None] * last, dtype=pl.Int64))
-            yield FileBlock(encoded=None, good=np.zeros(last, np.bool_), kept=kept)
-
-    def _of_table(self, source: TableFiles) -> Iterator[FileBlock]:
+        place = 0
         with TemporaryDirectory(prefix="dlrm-") as folder:
-            table = source.table(Path(folder), lambda _: None)
-            check_columns(self._features, table.types, table.parts[0].origin)
-            keep = _named(self._keep, list(table.types))
-            self._say_ignored(table, keep)
-            for fault in table.faults:
-                self._bad.add(fault.reason, fault.error, fault.place)
-            start = place = 0
-            for frame, numbers in table.placed_blocks(
-                list(dict.fromkeys((*self._features.needed, *keep)))
-            ):
-                rows = self._features.rows(frame)
-                bad = self._bad_numbers(table, rows, start, place, numbers)
-                good = numbers.is_not_null().to_numpy().copy()
-                good[good] = ~bad
-                if bad.any():
-                    rows = self._features.rows(frame.filter(~bad))
-                yield FileBlock(
-                    encoded=self._encoded(rows) if rows.height else None,
-                    good=good,
-                    kept=_gathered(frame.select(cs.by_name(*keep)), numbers),
-                )
-                start, place = start + frame.height, place + len(numbers)
+            for table in self._tables(Path(folder)):
+                if place == 0:
+                    check_columns(self._features, table.types, table.parts[0].origin)
+                    self._say_ignored(table)
+                yield from self._blocks_of(table, place)
+                place += sum(part.all_rows for part in table.parts)
+
+    def _tables(self, folder: Path) -> Iterator[RawTable]:
+        """Yield the rows as tables: those of a log some at a time, and in memory."""
+        if isinstance(self._source, TableFiles):
+            yield self._source.table(folder, lambda _: None)
+        else:
+            for part in self._source.parts():
+                rows = part.read(part.scan)
+                rows = rows if self._source.labelled else rows.drop(self._source.label)
+                yield RawTable((replace(part, data=rows),))
+
+    def _blocks_of(self, table: RawTable, place: int) -> Iterator[FileBlock]:
+        """Yield the rows of a table, the first of which has a place among all."""
+        keep, log = _named(self._keep, list(table.types)), isinstance(self._source, CriteoSource)
+        for fault in table.faults:
+            self.bad.add(fault.reason, fault.error, place + fault.place)
+        start = 0
+        for frame, numbers in table.placed_blocks(
+            list(dict.fromkeys((*self._features.needed, *keep)))
+        ):
+            rows = self._features.rows(frame)
+            bad = self._bad_numbers(table, rows, start, place, numbers)
+            good = numbers.is_not_null().to_numpy().copy()
+            good[good] = ~bad
+            if bad.any():
+                rows = self._features.rows(frame.filter(~bad))
+            kept = frame.select(
+                as_hexadecimal(name) if log and name in CATEGORIES else cs.by_name(name)
+                for name in keep
+            )
+            yield FileBlock(
+                encoded=self._encoded(rows) if rows.height else None,
+                good=good,
+                kept=_gathered(kept, numbers),
+            )
+            start, place = start + frame.height, place + len(numbers)
 
     def _encoded(self, rows: Rows) -> Encoded:
         encoded = self._features.encode(rows)
@@ -169,8 +157,8 @@ class FileRows:
             self.coverage.add(encoded, rows)
         return encoded
 
-    def _say_ignored(self, table: RawTable, keep: Sequence[str]) -> None:
-        columns = self._features.columns
+    def _say_ignored(self, table: RawTable) -> None:
+        columns, keep = self._features.columns, _named(self._keep, list(table.types))
         known = {*(column.name for column in columns.columns), *columns.labels, columns.weight}
         if extra := [name for name in table.types if name not in {*known, *keep}]:
             names = ", ".join(extra[:_SHOWN]) + (", ..." if len(extra) > _SHOWN else "")
@@ -189,7 +177,7 @@ class FileRows:
                 if self._bad_rows == "error":
                     raise error
                 if not bad[row]:
-                    self._bad.add(name, error, place + places[row])
+                    self.bad.add(name, error, place + places[row])
                 bad[row] = True
         return bad
 

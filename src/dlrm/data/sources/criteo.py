@@ -12,7 +12,7 @@ plainly good, Polars takes all that is good, and `fault` names what is not.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,7 +20,9 @@ import polars as pl
 
 from dlrm.data import kernels
 from dlrm.data.features.columns import Columns, log_columns
-from dlrm.data.sources.source import BadRows, OnBadRow
+from dlrm.data.sources.raw_table import Part, RawTable, spilled
+from dlrm.data.sources.records import Fault
+from dlrm.data.sources.source import OnBadRow
 from dlrm.data.sources.text import check_file, chunks, estimate_lines, file_fingerprint, first_line
 from dlrm.data.threads import ahead, in_order
 from dlrm.errors import ConfigError, InputError, UsageError
@@ -156,8 +158,8 @@ class CriteoSource:
 
     Args:
         paths: The files, in order.
-        bad_rows: `error` stops at the first row that is not what it should be; `skip` counts it
-            in `bad` and goes on.
+        bad_rows: `error` stops at the first row that is not what it should be; `skip` leaves it
+            out.
         labelled: Whether lines begin with a label; None looks at the first line. Without labels
             the label column is 0.
         chunk_bytes: Bytes of text parsed at a time.
@@ -189,8 +191,6 @@ class CriteoSource:
         self.paths = tuple(Path(path) for path in paths)
         self.bad_rows: OnBadRow = bad_rows
         self.chunk_bytes = chunk_bytes
-        self.bad = BadRows()
-        self.day_rows: list[int] = []
         for path in self.paths:
             check_file(path)
         if labelled is None:
@@ -215,48 +215,56 @@ class CriteoSource:
         return sum(estimate_lines(path) for path in self.paths)
 
     def read(self) -> Iterator[pl.DataFrame]:
-        """Yield the rows of all files in order, some megabytes of text at a time.
+        """Yield the good rows of all files in order; see `parts`."""
+        yield from (part.read(part.scan) for part in self.parts() if part.rows)
+
+    def parts(self) -> Iterator[Part]:
+        """Yield the rows of all files in order, some megabytes of text at a time, in memory.
 
         Raises:
             InputError: A row is not what it should be; names file, line and column.
 
         """
-        self.bad, self.day_rows = BadRows(examples=self.bad.examples), []
-        before = 0
         for path in self.paths:
             line = 1
-            self.day_rows.append(0)
             texts = ahead(chunks(path, self.chunk_bytes))
             for chunk, parsed in in_order(lambda chunk: (chunk, self._parsed(chunk)), texts):
-                frame = parsed
+                frame, faults = parsed, []
                 if frame is None:
-                    frame = self._parsed(self._without_faults(chunk, path, line, before))
+                    good, faults = self._without_faults(chunk, path, line)
+                    frame = self._parsed(good)
                 if frame is None:
                     # Not reachable as long as the definitions of a good line agree.
                     raise InputError("cannot be parsed", file=path, line=line)
-                lines = chunk.count(b"\n")
-                line, before = line + lines, before + lines
-                self.day_rows[-1] += frame.height
-                if frame.height:
-                    yield frame
+                yield Part(frame, frame.height, path, line, line_of=_line_of, faults=tuple(faults))
+                line += chunk.count(b"\n")
+
+    def table(self, folder: Path, advance: Callable[[int], None]) -> RawTable:
+        """Return the rows as parts in a folder; see `Table`."""
+        return RawTable(tuple(spilled(self.parts(), folder, advance)))
 
     def _parsed(self, chunk: bytes) -> pl.DataFrame | None:
         return parse(chunk, chunk.count(b"\n"), labelled=self.labelled)
 
-    def _without_faults(self, chunk: bytes, path: Path, line: int, before: int) -> bytes:
-        """Return the good lines of a chunk; raise at the first other one, or count it."""
+    def _without_faults(self, chunk: bytes, path: Path, line: int) -> tuple[bytes, list[Fault]]:
+        """Return the good lines of a chunk, and the others; raise at the first one, or not."""
         kept: list[bytes] = []
-        for number, text in enumerate(chunk[:-1].split(b"\n")):
+        faults: list[Fault] = []
+        for place, text in enumerate(chunk[:-1].split(b"\n")):
             good = _GOOD[self.labelled].fullmatch(text)
             if good or (wrong := fault(text, self.labelled)) is None:
                 kept.append(text + b"\n")
                 continue
             reason, column, problem = wrong
-            error = InputError(problem, file=path, line=line + number, column=column)
+            error = InputError(problem, file=path, line=line + place, column=column)
             if self.bad_rows == "error":
                 raise error
-            self.bad.add(reason, error, before + number)
-        return b"".join(kept)
+            faults.append(Fault(place, reason, error))
+        return b"".join(kept), faults
+
+
+def _line_of(record: int) -> int:
+    return record + 1
 
 
 def is_criteo(path: Path) -> bool:

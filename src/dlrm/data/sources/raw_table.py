@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dlrm.data.features.number_text import without
 from dlrm.data.features.texts import FEW_ROWS, PLAIN, NumberReading, as_numbers, as_texts, in_one_go
 from dlrm.data.sources.arrow_schema import dictionaries
 from dlrm.data.sources.records import Fault
+from dlrm.data.threads import ahead
 from dlrm.errors import ConfigError, InputError
 
 BLOCK_ROWS = 1 << 17
@@ -96,6 +98,42 @@ class Part:
     def types(self) -> pl.Schema:
         """The columns and their types, read once: a table is read column by column."""
         return self.scan.collect_schema()
+
+
+PART_ROWS = 1 << 17
+"""Rows of a part on disk, at least, where those of a source are written together."""
+
+
+def spilled(
+    parts: Iterable[Part], folder: Path, advance: Callable[[int], None] = lambda _: None
+) -> Iterator[Part]:
+    """Yield parts in memory as fewer ones on disk, none of which has rows of two files."""
+    held: list[Part] = []
+    for part in ahead(part for part in chain(parts, [None])):
+        full = sum(one.all_rows for one in held) >= PART_ROWS
+        if held and (part is None or full or part.first == 1):
+            yield _written(held, folder)
+            advance(sum(one.rows for one in held))
+            held = []
+        if part is not None:
+            held.append(part)
+
+
+def _written(parts: Sequence[Part], folder: Path) -> Part:
+    """Write consecutive parts of a file as one."""
+    first = parts[0].first
+    # Through a Python file, so that a full disk is the OSError that it is.
+    with (out := next_file(folder, ".arrow")).open("wb") as stream:
+        pl.concat([part.scan for part in parts]).collect().write_ipc(
+            stream, compression="uncompressed"
+        )
+    faults = (
+        replace(fault, place=part.first - first + fault.place)
+        for part in parts
+        for fault in part.faults
+    )
+    rows = sum(part.rows for part in parts)
+    return replace(parts[0], data=out, rows=rows, faults=tuple(faults))
 
 
 def next_file(folder: Path, suffix: str = ".parquet") -> Path:

@@ -47,11 +47,7 @@ class BadRows:
 
 
 class Source(Protocol):
-    """Raw rows that `prepare` can turn into a dataset.
-
-    One that leaves bad rows out counts them in `bad`, a `BadRows`; one whose files are days has the
-    rows of each in `day_rows`. Both are known once the source has been read.
-    """
+    """Raw rows that `prepare` can turn into a dataset."""
 
     @property
     def name(self) -> str:
