@@ -5,8 +5,9 @@ a layout. Texts may be compressed.
 """
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -116,8 +117,8 @@ def count(file: TableFile) -> int:
         return pl.scan_parquet(file.path, glob=False).select(pl.len()).collect().item()
 
 
-def csv_parts(file: TableFile, target: Path, on_bad_row: OnBadRow) -> list[Part]:
-    """Turn a CSV file into Parquet parts.
+def csv_parts(file: TableFile, target: Path, on_bad_row: OnBadRow) -> Iterable[Part]:
+    """Return the rows of a CSV file, in memory or in a Parquet file in the target folder.
 
     Raises:
         InputError: A record is none of the table's; names its line.
@@ -154,7 +155,7 @@ def csv_parts(file: TableFile, target: Path, on_bad_row: OnBadRow) -> list[Part]
         if isinstance(error, OSError) and error.errno is not None:
             raise
         text.check_encoding()
-        return _one_by_one(text, target, on_bad_row, quotes=True)
+        return _one_by_one(text, on_bad_row, quotes=True)
     table = pl.scan_parquet(part, glob=False)
     # Polars fills short lines up with missing values, and takes a blank one for a short one; but a
     # blank line is a row of a single column.
@@ -165,7 +166,7 @@ def csv_parts(file: TableFile, target: Path, on_bad_row: OnBadRow) -> list[Part]
     # Of many rows few are looked at in vain: those whose last value is missing.
     if wide or (doubted and not text.is_even()):
         part.unlink()
-        return _one_by_one(text, target, on_bad_row, quotes=False)
+        return _one_by_one(text, on_bad_row, quotes=False)
     if shape.trailing:
         # Into another file, and only then over this one.
         table.select(cs.by_name(*shape.names)).sink_parquet(kept := part.with_suffix(".kept"))
@@ -173,32 +174,19 @@ def csv_parts(file: TableFile, target: Path, on_bad_row: OnBadRow) -> list[Part]
     return [Part(part, height, file.path, line_of=line_of(text.lines()))]
 
 
-def _one_by_one(text: Text, target: Path, on_bad_row: OnBadRow, *, quotes: bool) -> list[Part]:
-    """Return the parts of a text whose records are looked at one by one, without bad ones."""
-    parts: list[Part] = []
-    rows, faults, first = list[list[str]](), list[Fault](), 0
-    schema, place = dict.fromkeys(text.shape.names, pl.String), line_of(text.lines())
-
-    def finish() -> None:
-        frame = pl.DataFrame(rows, schema=schema, orient="row")
-        frame.with_columns(pl.all().replace("", None)).write_parquet(out := next_file(target))
-        parts.append(
-            Part(out, len(rows), text.file, first + 1, line_of=place, faults=tuple(faults))
-        )
-
-    for row in text.rows(quotes=quotes):
-        if not isinstance(row, Fault):
-            rows.append(row)
-        elif on_bad_row == "error":
-            raise row.error
-        else:
-            faults.append(replace(row, place=row.place - first))
-        if len(rows) == _RECORDS:
-            finish()
-            first, rows, faults = first + len(rows) + len(faults), [], []
-    if rows or faults or not parts:
-        finish()
-    return parts
+def _one_by_one(text: Text, on_bad_row: OnBadRow, *, quotes: bool) -> Iterator[Part]:
+    """Yield the records of a text that are no bad ones, each looked at by itself, in memory."""
+    first, place = 1, line_of(text.lines())
+    schema = dict.fromkeys(text.shape.names, pl.String)
+    rows = text.rows(quotes=quotes, strict=on_bad_row == "error")
+    while (some := list(islice(rows, _RECORDS))) or first == 1:
+        faults = [row for row in some if isinstance(row, Fault)]
+        good = [row for row in some if not isinstance(row, Fault)]
+        frame = pl.DataFrame(good, schema=schema, orient="row")
+        part = Part(frame.with_columns(pl.all().replace("", None)), len(good), text.file, first)
+        left_out = tuple(replace(fault, place=fault.place - first + 1) for fault in faults)
+        yield replace(part, line_of=place, faults=left_out)
+        first += max(len(some), 1)
 
 
 def _wide(head: bytes) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from dlrm.data.sources.raw_table import Part, line_of, next_file
+from dlrm.data.sources.raw_table import Part, line_of
 from dlrm.data.sources.records import Fault
 from dlrm.data.sources.source import OnBadRow
 from dlrm.data.sources.text import explained, open_bytes, text_name
@@ -56,29 +56,25 @@ def _lines(file: Path) -> Iterator[int]:
         yield from (number + place for place, line in enumerate(lines) if line.strip())
 
 
-def parts(file: Path, target: Path, on_bad_row: OnBadRow) -> list[Part]:
-    """Turn a file into Parquet parts with the same columns.
+def parts(file: Path, on_bad_row: OnBadRow) -> Iterator[Part]:
+    """Yield the rows of a file, in memory; a part may lack columns.
 
     Raises:
         InputError: A line is no object; names it.
 
     """
-    place = line_of(_lines(file))
-    written: list[Part] = []
-    first = 1
+    place, first = line_of(_lines(file)), 1
     for number, lines in _chunks(file):
+        faults: list[Fault] = []
         try:
             frame = pl.read_ndjson(io.BytesIO(b"".join(lines)), infer_schema_length=None)
-            faults: list[Fault] = []
             if frame.height != sum(not line.isspace() for line in lines):
                 raise pl.exceptions.ComputeError("other rows than lines")
         except pl.exceptions.PolarsError:
             frame, faults = _one_by_one(file, number, lines, on_bad_row)
-        frame.write_parquet(out := next_file(target))
-        part = Part(out, frame.height, file, first, line_of=place, sparse=True)
-        written.append(replace(part, faults=tuple(faults)))
-        first += frame.height + len(faults)
-    return written
+        part = Part(frame, frame.height, file, first, line_of=place, sparse=True)
+        yield replace(part, faults=tuple(faults))
+        first += part.rows + len(faults)
 
 
 def _one_by_one(

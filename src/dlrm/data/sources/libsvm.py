@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from dlrm.data.features.column import Column, Values
 from dlrm.data.features.columns import Columns
-from dlrm.data.sources.raw_table import Part, next_file
+from dlrm.data.sources.raw_table import Part
 from dlrm.data.sources.text import chunks
 from dlrm.errors import InputError
 
@@ -210,14 +210,12 @@ def _of_fields(fields: pl.DataFrame) -> Layout:
     return Layout(kind="fields", names=tuple(names), lists=tuple(lists), numbers=tuple(numbers))
 
 
-def parts(file: Path, target: Path, layout: Layout) -> list[Part]:
-    """Turn a file into Parquet parts; see `frames`."""
-    written, line = list[Part](), 1
+def parts(file: Path, layout: Layout) -> Iterator[Part]:
+    """Yield the rows of a file, in memory; see `frames`."""
+    line = 1
     for frame in frames(file, layout):
-        frame.write_parquet(out := next_file(target))
-        written.append(Part(out, frame.height, file, line, line_of=lambda record: record + 1))
+        yield Part(frame, frame.height, file, line, line_of=lambda record: record + 1)
         line += frame.height
-    return written
 
 
 def frames(file: Path, layout: Layout) -> Iterator[pl.DataFrame]:

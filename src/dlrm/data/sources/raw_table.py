@@ -136,6 +136,14 @@ def _written(parts: Sequence[Part], folder: Path) -> Part:
     return replace(parts[0], data=out, rows=rows, faults=tuple(faults))
 
 
+def stored(part: Part, folder: Path) -> Part:
+    """Return a part on disk, as a Parquet file where it is in memory."""
+    if isinstance(part.data, Path):
+        return part
+    part.data.write_parquet(out := next_file(folder))
+    return replace(part, data=out)
+
+
 def next_file(folder: Path, suffix: str = ".parquet") -> Path:
     """Return the name of one more file in a folder of parts."""
     return folder / f"{len(list(folder.iterdir())):06}{suffix}"

@@ -120,15 +120,16 @@ class Text:
         odd = line.str.contains(rf'"|[^{mark}\x00\r]\x00|\x00[^{mark}\x00\r]')
         return lines.select((even & ~odd).fill_null(value=False).all()).collect().item()
 
-    def rows(self, *, quotes: bool) -> Iterator[list[str] | Fault]:
-        """Yield the fields of each record, or what is wrong with it.
+    def rows(self, *, quotes: bool, strict: bool = False) -> Iterator[list[str] | Fault]:
+        """Yield the fields of each record, or what is wrong with it, which is raised if `strict`.
 
-        Args:
-            quotes: Whether a quote inside a text is wrong.
-
+        With `quotes` a quote inside a text is wrong.
         """
         for place, record in enumerate(self.records()):
-            yield self._checked(place, record, quotes=quotes)
+            row = self._checked(place, record, quotes=quotes)
+            if strict and isinstance(row, Fault):
+                raise row.error
+            yield row
 
     def _checked(self, place: int, record: Record, *, quotes: bool) -> "list[str] | Fault":
         def fault(reason: str, problem: str) -> Fault:

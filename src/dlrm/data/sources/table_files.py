@@ -1,6 +1,6 @@
 """Source `table`: files with named columns, CSV and its kin, JSON lines, Parquet, or libsvm."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +11,7 @@ import polars as pl
 from dlrm.data.features.columns import Columns
 from dlrm.data.sources import json_lines, libsvm
 from dlrm.data.sources.files import TableFile, count, csv_parts, look
-from dlrm.data.sources.raw_table import Part, RawTable
+from dlrm.data.sources.raw_table import Part, RawTable, stored
 from dlrm.data.sources.reading import Reading
 from dlrm.data.sources.source import OnBadRow
 from dlrm.data.sources.text import file_fingerprint
@@ -99,19 +99,19 @@ class TableFiles:
         self._say_shapes()
         parts: list[Part] = []
         for split, file in self._files:
-            written = self._parts(file, folder)
-            parts += [replace(part, split=split) for part in written]
-            advance(sum(part.rows for part in written))
+            for part in self._parts(file, folder):
+                parts.append(replace(stored(part, folder), split=split))
+                advance(part.rows)
         return RawTable(tuple(parts))
 
-    def _parts(self, file: TableFile, folder: Path) -> list[Part]:
+    def _parts(self, file: TableFile, folder: Path) -> Iterable[Part]:
         if file.format == "csv":
             return csv_parts(file, folder, self._bad_rows)
         if file.format == "json":
-            return json_lines.parts(file.path, folder, self._bad_rows)
+            return json_lines.parts(file.path, self._bad_rows)
         if self.layout is None:
             return [Part(file.path.absolute(), count(file), file.path)]
-        return libsvm.parts(file.path, folder, self.layout)
+        return libsvm.parts(file.path, self.layout)
 
     def _say_shapes(self) -> None:
         """Say once what is out of the ordinary in the shape of texts."""
