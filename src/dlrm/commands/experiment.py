@@ -113,9 +113,7 @@ def experiment(
         }
         results = {optimizer: compared.to_dict() for optimizer, compared in comparisons.items()}
         write_json(folder / RESULT, results)
-        report = without_extra(
-            lambda: save(page.page(comparisons, folder.name), folder / "figure5.html")
-        )
+        report = without_extra(lambda: save(page.page(comparisons), folder / "figure5.html"))
     return ExperimentResult(folder=folder, comparisons=comparisons, report=report)
 
 

@@ -3,27 +3,18 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-CLASSIFICATION = {
-    "auc": "AUC",
+from dlrm.metrics import NAMES
+from dlrm.reporting.words import in_sentence
+
+CLASSIFICATION = ("auc", "gauc", *NAMES["classification"][1:])
+"""Metrics of labels that are 0 or 1, in the order in which they are shown."""
+REGRESSION = NAMES["regression"]
+"""Metrics of labels that are any numbers, in the order in which they are shown."""
+
+METRICS = {name: in_sentence(name) for name in (*CLASSIFICATION, *REGRESSION)} | {
     "gauc": "per-user AUC",
-    "log_loss": "log loss",
     "normalized_entropy": "NE",
-    "accuracy": "accuracy",
-    "calibration": "calibration",
-    "ece": "ECE",
 }
-"""Metrics of labels that are 0 or 1."""
-
-REGRESSION = {
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "r2": "R²",
-    "bias": "bias",
-    "calibration": "calibration",
-}
-"""Metrics of labels that are any numbers."""
-
-METRICS = {**CLASSIFICATION, **REGRESSION}
 """Name of a metric -> what it is called."""
 
 

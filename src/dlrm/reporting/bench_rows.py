@@ -11,7 +11,7 @@ from dlrm.planning.ceilings import Ceilings
 from dlrm.planning.facts import Facts
 from dlrm.planning.what_if import NAMED
 from dlrm.reporting.charts.curves import LARGEST
-from dlrm.reporting.words import UNKNOWN, interval, measure, number
+from dlrm.reporting.words import UNKNOWN, measure, number
 
 OF_STEPS = ("arch", "batch_size", "step_ms", "verdict", "operators")
 NEEDED = {
@@ -61,19 +61,10 @@ class Row:
             return "-".join(map(str, value))
         return number(value) if isinstance(value, int) else self.text(name) or UNKNOWN
 
-    def between(self, name: str) -> str:
-        """Return between what a number lies."""
-        return interval(self.values, name) or UNKNOWN
-
     def count(self, name: str) -> int:
         """Return how long a list is."""
         value = self.values.get(name)
         return len(value) if isinstance(value, list) else 0
-
-    @property
-    def error(self) -> str:
-        """Why nothing was measured; nothing where it was."""
-        return self.text("error")
 
     @property
     def machine(self) -> str:

@@ -39,14 +39,13 @@ def conclusion(comparisons: Mapping[str, Comparison]) -> str:
     return " ".join(sentences)
 
 
-def page(comparisons: Mapping[str, Comparison], title: str) -> Page:
+def page(comparisons: Mapping[str, Comparison]) -> Page:
     """Return the page of the experiment, by optimizer."""
     first = next(iter(comparisons.values()))
     seeds = max(len(candidate.seeds) for candidate in first.candidates)
     return Page(
         kind="dlrm experiment",
         title="DLRM against DCN",
-        window=f"{title}: DLRM against DCN",
         about=f"{first.data} · {seeds} seed{'s' if seeds > 1 else ''} · after arXiv 1906.00091",
         verdict=conclusion(comparisons),
         template="figure5.html",

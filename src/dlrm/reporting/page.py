@@ -38,8 +38,6 @@ class Page:
     """File of the templates' folder."""
     shown: Mapping[str, Any]
     """What the template reads, by name."""
-    window: str = ""
-    """Title of the window; by default title and kind."""
     notices: Sequence[str] = ()
     scripts: Sequence[str] = ("page.js",)
     """Files of the templates' folder."""

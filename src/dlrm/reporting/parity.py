@@ -73,7 +73,6 @@ def page(parity: Parity) -> Page:
     return Page(
         kind="dlrm parity",
         title=f"{config.model.name} on several processes",
-        window=f"{parity.recipe}: dlrm parity",
         about=about,
         verdict=conclusion(parity),
         template="parity.html",

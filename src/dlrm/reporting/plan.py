@@ -56,7 +56,6 @@ def page(run: Planned, name: str, simulated: Sequence[Simulated] = ()) -> Page:
     return Page(
         kind="dlrm plan",
         title=f"{model} on {name}",
-        window=f"{model}: dlrm plan",
         about=f"{run.kept.parameters:,} parameters in {len(run.kept.tables)} tables and around "
         "them",
         verdict=conclusion(run),

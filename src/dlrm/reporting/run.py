@@ -16,7 +16,7 @@ from dlrm.reporting import run_scores, run_tables, run_training
 from dlrm.reporting.page import Page, save
 from dlrm.reporting.record import Record, read, values
 from dlrm.reporting.verdict import baseline_name, gap, verdict
-from dlrm.reporting.words import duration, in_sentence, interval, meaning, measure, number
+from dlrm.reporting.words import duration, in_sentence, interval, measure, number
 from dlrm.run import Run
 
 
@@ -70,7 +70,6 @@ def page(record: Record) -> Page:
                 if one.place
             ],
             "values": values,
-            "meaning": meaning,
             **run_tables.tables(record),
         },
     )

@@ -22,35 +22,11 @@ METRICS = {
 }
 """The metrics of an evaluation, in the order in which they are shown."""
 
-MEANINGS = {
-    "auc": "how often a positive row scores above a negative one; higher is better",
-    "log_loss": "mean −log of the probability given to what happened; lower is better",
-    "normalized_entropy": "log loss over that of always saying the positive rate; below 1",
-    "accuracy": "share of rows on the right side of one half; higher is better",
-    "calibration": "mean score over positive rate; 1 is right",
-    "ece": "mean |score − positive rate| over bins of equal score; lower is better",
-    "click_rate": "share of rows whose label is positive",
-    "rmse": "root of the mean squared error, in units of the label; lower is better",
-    "mae": "mean absolute error, in units of the label; lower is better",
-    "r2": "share of the label's variance that is predicted; 1 is perfect, 0 the mean label",
-    "bias": "mean prediction less mean label; 0 is right",
-    "mean_label": "mean of what was to be predicted",
-    "samples": "rows evaluated",
-}
-"""What each metric says, in a few words."""
-
 LINEAR: dict[Task, str] = {
     "classification": "logistic regression",
     "regression": "linear regression",
 }
 """Task -> what its linear model is called."""
-
-
-def meaning(name: str, task: Task) -> str:
-    """Return what a metric says, in a few words."""
-    if name == "calibration" and task == "regression":
-        return "mean prediction over mean label; 1 is right"
-    return MEANINGS[name]
 
 
 def in_sentence(name: str) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 
 from dlrm.errors import MissingExtraError
 from dlrm.reporting.words import compact
+from dlrm.terminal import human_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -245,11 +246,7 @@ def callouts(
 
 def size(value: float) -> str:
     """Return bytes without decimals that they do not need, e.g. `32 MB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 999.5:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} TB"
+    return human_bytes(value).replace(".0 ", " ")
 
 
 def clipped(text: str, longest: int = 26) -> str:
