@@ -28,7 +28,7 @@ from dlrm.data.prepare import prepare
 from dlrm.data.sources.clicks import ClicksSource
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, DatasetError, DivergedError, Interrupted
-from dlrm.metrics.bootstrap import difference
+from dlrm.metrics.intervals import difference
 from dlrm.models import build
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.nn.embedding import EmbeddingCollection, Layout, materialize

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from dlrm.metrics import auc, difference, measure
 from dlrm.metrics.auc import placements
-from dlrm.metrics.paired import mean_change, row_losses
+from dlrm.metrics.intervals import mean_change, row_losses
 
 
 @given(

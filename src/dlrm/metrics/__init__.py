@@ -5,9 +5,8 @@ auc.py          AUC of all rows, within segments and users, and what each row ad
 bins.py         predictions against labels, bin by bin; calibration error; how far off numbers are
 stream.py       predictions gathered in pieces, for any number of labels
 weights.py      how often each sample counts; all of the others take weights
-bootstrap.py    intervals of all of them, and of the difference of two models
+intervals.py    intervals of all of them, of the difference of two models, and of a change by row
 resample.py     samples drawn again, and what each row adds to the sums of such resamples
-paired.py       an interval of how much worse predictions became, row by row
 ordered.py      rows sorted once, from which the others read sums
 
 Legend: S samples, of which there are scores (S,), any monotonous ones where only their order
@@ -16,16 +15,13 @@ and 1, or any numbers; weights (S,), how often each sample counts, or None for o
 (S,), the number of each row's user, below 2^31 and negative where there is none, or None.
 """
 
-from dlrm.metrics.auc import SegmentAUC, UserAUC, auc, auc_by_segment, user_auc
+from dlrm.metrics.auc import auc, auc_by_segment, user_auc
 from dlrm.metrics.bins import (
-    CalibrationBin,
-    PredictionBin,
-    Residuals,
     calibration_bins,
     prediction_bins,
     residuals,
 )
-from dlrm.metrics.bootstrap import LEVEL, Difference, Interval, difference, intervals
+from dlrm.metrics.intervals import LEVEL, difference, intervals
 from dlrm.metrics.ordered import sigmoid
 from dlrm.metrics.resample import RESAMPLES
 from dlrm.metrics.stream import Array, Metrics
@@ -42,7 +38,6 @@ from dlrm.metrics.values import (
     measure_regression,
     selecting,
 )
-from dlrm.metrics.weights import Weights
 
 __all__ = [
     "HIGHER_IS_BETTER",
@@ -51,18 +46,10 @@ __all__ = [
     "RESAMPLES",
     "SELECTING",
     "Array",
-    "CalibrationBin",
-    "Difference",
-    "Interval",
     "MetricValues",
     "Metrics",
-    "PredictionBin",
     "RegressionValues",
-    "Residuals",
-    "SegmentAUC",
-    "UserAUC",
     "Values",
-    "Weights",
     "auc",
     "auc_by_segment",
     "calibration_bins",

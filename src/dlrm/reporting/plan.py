@@ -11,18 +11,13 @@ from dlrm.reporting.page import Page
 from dlrm.reporting.words import compact
 from dlrm.terminal import human_bytes
 
-ROLES: dict[Kind, str] = {
-    "table": "model",
-    "row": "train",
-    "column": "test",
-    "replicate": "optimum",
+KINDS: dict[Kind, tuple[str, str]] = {
+    "table": ("model", "whole tables"),
+    "row": ("train", "rows of tables"),
+    "column": ("test", "columns of tables"),
+    "replicate": ("optimum", "copies"),
 }
-NAMES: dict[Kind, str] = {
-    "table": "whole tables",
-    "row": "rows of tables",
-    "column": "columns of tables",
-    "replicate": "copies",
-}
+"""Colour of each kind of shard, and what it is called."""
 STEP = (
     (("bottom", "top"), "model", "MLPs"),
     (("lookup", "update", "routing"), "train", "tables"),
@@ -84,7 +79,9 @@ def _charts(run: Planned) -> list[Figure]:
     per = "numbers read for a sample"
     work = stacks("work", "Work of each device", bars, x_label="device", y_label=per)
     work.note = "Ids are taken to be spread evenly over the rows of a table."
-    work.legend = [Key(NAMES[kind], ROLES[kind], "dot") for kind in ROLES if kind in plan.kinds]
+    work.legend = [
+        Key(words, role, "dot") for kind, (role, words) in KINDS.items() if kind in plan.kinds
+    ]
     memory.legend = [*work.legend, Key("everything else", "muted", "dot")]
     return [memory, work]
 
@@ -119,6 +116,10 @@ def stacked(plan: Plan, value: Callable[[Shard], float]) -> list[list[Piece]]:
         return [*large, sum(value for value in values if value < small)]
 
     return [
-        [Piece(part, ROLES[kind]) for kind in ROLES for part in pieces(device.get(kind, []))]
+        [
+            Piece(part, role)
+            for kind, (role, _) in KINDS.items()
+            for part in pieces(device.get(kind, []))
+        ]
         for device in devices
     ]

@@ -56,7 +56,6 @@ def page(source: str, other: str, features: Mapping[str, Compared]) -> Page:
     return Page(
         kind="dlrm trace compare",
         title=f"{other} beside {source}",
-        window="dlrm trace compare",
         about=", ".join(
             f"{name}: {len(both.source.trace):,} accesses to {len(both.source.trace.counts):,} ids"
             for name, both in features.items()

@@ -27,7 +27,7 @@ from dlrm.data.store import Dataset, Split
 from dlrm.json_file import write_sealed
 from dlrm.metrics import sigmoid
 from dlrm.metrics.auc import placements
-from dlrm.metrics.paired import mean_change, row_losses
+from dlrm.metrics.intervals import mean_change, row_losses
 from dlrm.parallel.world import World
 from dlrm.run import IMPORTANCE, Run
 from dlrm.schema import Schema, Task

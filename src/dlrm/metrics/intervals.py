@@ -1,15 +1,19 @@
-"""Bootstrap intervals: how much the metrics owe to the luck of which samples were drawn.
+"""Intervals: how much the metrics owe to the luck of which samples were drawn.
 
 The ends are the 2.5% and 97.5% quantiles of a metric over resamples (Efron, Tibshirani, "An
 Introduction to the Bootstrap", 1993). Where users are given they are drawn whole, since a user's
-samples are alike.
+samples are alike. On simulated scores whose true metrics are known, the intervals of 400 samples
+cover these 94 to 95 times of 100; that of ECE, which is biased, 90 to 97 times.
 
-On simulated scores whose true metrics are known, the intervals of 400 samples cover these 94 to 95
-times of 100; that of ECE, which is biased, 90 to 97 times.
+`mean_change` takes less time and resamples nothing: the loss is a mean over rows, AUC one over
+clicks and over other rows (`placements`), and the differences of two predictions row by row say how
+far chance moves the mean of them (DeLong, DeLong, Clarke-Pearson, "Comparing the Areas under Two or
+More Correlated Receiver Operating Characteristic Curves", Biometrics 44, 1988).
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -17,12 +21,15 @@ from numpy.typing import NDArray
 
 from dlrm.errors import DatasetError
 from dlrm.metrics.auc import user_auc
+from dlrm.metrics.ordered import cross_entropy
 from dlrm.metrics.resample import Blocks, Floats, rows_of
 from dlrm.metrics.values import NAMES, measure_for
 from dlrm.metrics.weights import Weights, checked, counting
 from dlrm.schema import Task
 
 LEVEL = 0.95
+_NORMAL = 1.959964
+"""Standard deviations on either side of the mean within which 95% lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,3 +158,29 @@ def _ends(name: str, resampled: Floats, value: float) -> tuple[float, float]:
         return value, value
     low, high = map(float, np.quantile(defined, [(1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0]))
     return (2.0 * value - high, 2.0 * value - low) if name == "ece" else (low, high)
+
+
+def row_losses(task: Task, logits: NDArray[np.floating], labels: NDArray) -> Floats:
+    """Return the loss of each row (S,): cross entropy in nats, or the squared error."""
+    if task == "regression":
+        return (logits.astype(np.float64) - labels) ** 2
+    return cross_entropy(logits, labels != 0)
+
+
+def mean_change(changes: Floats, weights: Floats, kinds: NDArray[np.bool_] | None = None) -> Floats:
+    """Return the mean of changes, and the ends of its 95% interval: (3,).
+
+    Args:
+        changes: (S,) of each row.
+        weights: (S,) how much each counts.
+        kinds: (S,) for changes of `placements` which rows are clicks; None for those of a loss.
+
+    """
+    groups = [np.ones(len(changes), np.bool_)] if kinds is None else [kinds, ~kinds]
+    means, variance = [], 0.0
+    for group in groups:
+        share = weights[group] / weights[group].sum()
+        means.append(share @ changes[group])
+        variance += (share**2) @ (changes[group] - means[-1]) ** 2
+    half = _NORMAL * sqrt(variance)
+    return means[0] + np.array([0.0, -half, half])
