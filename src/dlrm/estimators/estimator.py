@@ -38,6 +38,7 @@ from dlrm.errors import (
     MissingExtraError,
     RunError,
 )
+from dlrm.estimators.packed import pack, unpack
 from dlrm.estimators.sklearn_base import HAS_SKLEARN, BaseEstimator
 from dlrm.files import passing
 from dlrm.metrics import SELECTING
@@ -46,7 +47,6 @@ from dlrm.recipes.own import own
 from dlrm.run import Run
 from dlrm.schema import Task
 from dlrm.training.config import TrainConfig
-from dlrm.training.packed import pack, unpack
 from dlrm.training.predictor import Predictor
 from dlrm.training.trainer import Trainer
 
@@ -224,15 +224,10 @@ class Estimator(BaseEstimator, ABC):
 
     def _logits(self, X: Any) -> NDArray[np.float64]:
         """Return what the model says of each row (n,)."""
-        from sklearn.utils.validation import check_is_fitted, validate_data
+        from sklearn.utils.validation import check_is_fitted
 
         check_is_fitted(self)
-        if is_frame(X):
-            validate_data(self, X, reset=False, skip_check_array=True)
-            frame = to_polars(X)
-        else:
-            array = validate_data(self, X, reset=False, ensure_all_finite="allow-nan")
-            frame = _of_array(array, self._names())
+        frame = self._frame(X, reset=False)
         predictor = self._predictor
         coverage = Coverage(predictor.features, self._trained)
         scores = []
@@ -249,22 +244,34 @@ class Estimator(BaseEstimator, ABC):
 
     def _checked(self, X: Any, y: Any) -> tuple[pl.DataFrame, NDArray[Any]]:
         """Check X and y, note what X is, and return them as a frame and (n,)."""
-        from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
+        from sklearn.utils.validation import check_consistent_length, column_or_1d
 
         if y is None:
             name = type(self).__name__
             raise EstimatorError(f"{name} requires y to be passed, but the target y is None")
-        if is_frame(X):
-            validate_data(self, X, skip_check_array=True)
-            frame = to_polars(X)
-            if frame.height == 0:
-                raise EstimatorError(f"Found a frame with 0 sample(s) (shape={frame.shape})")
-        else:
-            array = validate_data(self, X, ensure_all_finite="allow-nan")
-            frame = _of_array(array, self._names())
+        frame = self._frame(X, reset=True)
+        if frame.height == 0:
+            raise EstimatorError(f"Found a frame with 0 sample(s) (shape={frame.shape})")
         y = column_or_1d(y, warn=True)
         check_consistent_length(frame, y)
         return frame, y
+
+    def _frame(self, X: Any, *, reset: bool) -> pl.DataFrame:
+        """Check X, where `reset` note what it is, and return it as a frame."""
+        from sklearn.utils.validation import validate_data
+
+        if is_frame(X):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            return to_polars(X)
+        array: Any = validate_data(self, X, reset=reset, ensure_all_finite="allow-nan")
+        # Of an estimator that was fitted on a frame, values are as they are.
+        names = getattr(self, "feature_names_in_", None)
+        if names is None:
+            names = [f"x{number}" for number in range(self.n_features_in_)]
+        if array.dtype == object:
+            columns = zip(names, array.T, strict=True)
+            return pl.DataFrame([pl.Series(str(n), v.tolist(), strict=False) for n, v in columns])
+        return pl.DataFrame(array.astype(np.float64), schema=[*map(str, names)], nan_to_null=True)
 
     def _config(
         self, folder: Path, frame: pl.DataFrame, label: str, weight: str | None, *, arrays: bool
@@ -287,14 +294,21 @@ class Estimator(BaseEstimator, ABC):
         if schema is not None:
             schema = replace(schema, labels=(label,), task=self.task, positive=None, weight=weight)
             (folder / SCHEMA_FILE).write_text(toml.dumps(schema))
-        features = config.prepare.features
-        metric = config.eval.metric
+        prepare, metric = config.prepare, config.eval.metric
+        given = {
+            "model": None if self.model is None else another(config.model, self.model),
+            "ensemble_models": None if self.model is None else (),
+            "optim": None if self.lr is None else replace(config.optim, lr=self.lr),
+            "epochs": self.epochs,
+            "ensemble": self.ensemble,
+        }
+        batch_size, patience = self.batch_size, self.patience
         return replace(
             config,
             data="X",
             prepare=replace(
-                config.prepare,
-                split="auto" if config.prepare.time or config.prepare.group else "random",
+                prepare,
+                split="auto" if prepare.time or prepare.group else "random",
                 fractions=(1 - held, held, 0.0),
                 seed=int(seed),
                 label=(label,),
@@ -302,33 +316,23 @@ class Estimator(BaseEstimator, ABC):
                 weight=weight,
                 positive=None,
                 schema=None if schema is None else str(folder / SCHEMA_FILE),
-                features=replace(features, select=self.features or features.select),
+                features=replace(prepare.features, select=self.features or prepare.features.select),
             ),
-            model=config.model if self.model is None else another(config.model, self.model),
-            optim=config.optim if self.lr is None else replace(config.optim, lr=self.lr),
             loader=replace(
                 config.loader,
                 seed=int(seed),
-                batch_size=_or(self.batch_size, config.loader.batch_size),
+                batch_size=config.loader.batch_size if batch_size is None else batch_size,
             ),
             eval=replace(
                 config.eval,
-                patience=_or(self.patience, config.eval.patience),
+                patience=config.eval.patience if patience is None else patience,
                 # That of the recipe is for labels of another kind.
                 metric=metric if metric in SELECTING[self.task] else "auto",
             ),
-            epochs=_or(self.epochs, config.epochs),
             seed=int(seed),
-            ensemble=_or(self.ensemble, config.ensemble),
-            ensemble_models=config.ensemble_models if self.model is None else (),
             baseline=False,
+            **{name: value for name, value in given.items() if value is not None},
         )
-
-    def _names(self) -> list[str]:
-        """Return the columns of X, or x0, x1, ... where it has no names."""
-        if hasattr(self, "feature_names_in_"):
-            return [str(name) for name in self.feature_names_in_]
-        return [f"x{number}" for number in range(self.n_features_in_)]
 
     def _open(self, folder: Path) -> None:
         """Take the model and its features out of a run directory."""
@@ -351,16 +355,6 @@ class Estimator(BaseEstimator, ABC):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         return tags
-
-
-def _of_array(array: Any, names: list[str]) -> pl.DataFrame:
-    if array.dtype == object:
-        # Of an estimator that was fitted on a frame: values as they are.
-        columns = [
-            pl.Series(name, array[:, at].tolist(), strict=False) for at, name in enumerate(names)
-        ]
-        return pl.DataFrame(columns)
-    return pl.DataFrame(array.astype(np.float64), schema=names, nan_to_null=True)
 
 
 def _numbers(frame: pl.DataFrame, label: str) -> Columns:
@@ -391,10 +385,6 @@ def _unused(name: str, names: list[str]) -> str:
     while name in names:
         name += "_"
     return name
-
-
-def _or(value: int | None, otherwise: int) -> int:
-    return otherwise if value is None else value
 
 
 @contextmanager

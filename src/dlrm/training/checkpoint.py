@@ -18,7 +18,7 @@ import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,19 +100,10 @@ def save(
     average: Average | None = None,
     world: World = ALONE,
 ) -> Path:
-    """Write a checkpoint, then remove old ones but the newest `keep` and the best.
+    """Write a checkpoint and return its folder; remove old ones but the newest `keep` and the best.
 
-    Args:
-        folder: Of all checkpoints of the run.
-        model: Its parameters.
-        optimizer: Its state.
-        progress: Where the run stands. What it has seen is gathered by the first process.
-        keep: At least 1.
-        average: Of the parameters, where the run keeps one.
-        world: The processes of the run, all of which save, into the same folder.
-
-    Returns:
-        Its folder.
+    All processes of the run save, into the same folder; what they have seen is gathered by the
+    first of them.
 
     Raises:
         CheckpointError: It cannot be written, e.g. because the disk is full.
@@ -128,7 +119,9 @@ def save(
         },
     }
     if average is not None and average.mean:
-        files["average"] = state.wholes(state.places(model), average.mean, world.first)
+        held = state.model_tensors(model).items()
+        mean = (replace(kept, tensor=average.mean[name]) for name, kept in held)
+        files["average"] = state.wholes(mean, world.first)
         progress.averaged = average.count
     target = folder / f"step-{progress.step:09d}"
     temporary = folder / f".{target.name}.tmp"
@@ -306,8 +299,8 @@ def load(
         _load_progress(progress, tensors, world)
     if average is not None and averaged:
         with opened(path, "average") as stored:
-            places = state.places(model)
-            mean = {name: state.local(place, stored) for name, place in places.items()}
+            held = state.model_tensors(model).items()
+            mean = {name: kept.place.read(stored, kept.name) for name, kept in held}
         average.restore(mean, progress.averaged)
     return progress
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from dlrm.data.store import Dataset, Split
 from dlrm.errors import ConfigError, DatasetError
-from dlrm.metrics import MetricValues, Values
+from dlrm.metrics import Values
 from dlrm.nn.embedding import embeddings_of
 from dlrm.nn.precision import resolve
 from dlrm.nn.quantized import TableDtype, quantize
@@ -64,7 +64,7 @@ class Candidate:
     """The run directory of one that was trained."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Sweep:
     """The tables of a run, and smaller ones; of several labels the first is measured."""
 
@@ -130,10 +130,10 @@ def variants(
     collisions: Sequence[int],
     temperatures: Sequence[float],
 ) -> Iterator[tuple[str, str, TablesConfig]]:
-    """Yield name, method and config of tables to train.
+    """Yield name, method and config of tables to train, stored and initialised as those of a run.
 
     Args:
-        base: Those of the run; storage and initialisation stay.
+        base: Those of the run.
         methods: Of `METHODS`.
         collisions: Sizes of qr and hash.
         temperatures: Sizes of mixed_dim.
@@ -142,15 +142,18 @@ def variants(
     plain = TablesConfig(storage=base.storage, init_std=base.init_std)
     for method in methods:
         if method == "mixed_dim":
-            for temperature in temperatures:
-                tables = replace(plain, compression="mixed_dim", temperature=temperature)
-                yield f"mixed_dim {temperature:g}", method, tables
+            for size in temperatures:
+                tables = replace(plain, compression="mixed_dim", temperature=size)
+                yield f"{method} {size:g}", method, tables
             continue
         for ids in collisions:
-            compression = "qr" if method == "qr" else "hash"
-            # A table must be a few times larger than what replaces it, or nothing is saved.
-            threshold = max(plain.threshold, 4 * ids)
-            tables = replace(plain, compression=compression, collisions=ids, threshold=threshold)
+            tables = replace(
+                plain,
+                compression="qr" if method == "qr" else "hash",
+                collisions=ids,
+                # A table must be a few times larger than what replaces it, or nothing is saved.
+                threshold=max(plain.threshold, 4 * ids),
+            )
             yield f"{method} {ids}", method, tables
 
 
@@ -180,8 +183,8 @@ def sweep(
     # Where bits are few: no GPU has kernels for them.
     cpu = torch.device("cpu")
     model = load_model(run, device=cpu)
-    candidates = [_measured(_stored(config), _stored(config), model, split, config)]
-    skipped: dict[str, str] = {}
+    base = _measured(_stored(config), _stored(config), model, split, config)
+    candidates, skipped = [base], dict[str, str]()
     tick()
     for to in PRECISIONS:
         try:
@@ -214,10 +217,7 @@ def sweep(
         trained_run, _ = Trainer.complete(path, run.recipe, again, dataset, title=title)
         candidate = _measured(name, method, load_model(trained_run, device=cpu), split, config)
         candidates.append(replace(candidate, run=str(path)))
-    return Sweep(
-        candidates=tuple(_beside(candidate, candidates[0]) for candidate in candidates),
-        skipped=skipped,
-    )
+    return Sweep(tuple(_beside(candidate, base) for candidate in candidates), skipped)
 
 
 def _stored(config: TrainConfig) -> str:
@@ -241,12 +241,10 @@ def _measured(
             "the model has no tables in embeddings of dlrm.nn: nothing is to compress"
         )
     plain_bytes = sum(4 * part.dim * sum(part.layout.sizes) for part in parts)
-    measures: dict[str, Any] = (
-        {"log_loss": values.log_loss, "auc": values.auc, "calibration": values.calibration}
-        | {"normalized_entropy": values.normalized_entropy}
-        if isinstance(values, MetricValues)
-        else {"rmse": values.rmse, "mae": values.mae}
-    )
+    names = ("auc", "log_loss", "normalized_entropy", "calibration")
+    if values.task == "regression":
+        names = ("rmse", "mae")
+    measures: dict[str, Any] = {name: getattr(values, name) for name in names}
     ratio = plain_bytes / size_bytes
     return Candidate(name=name, method=method, size_bytes=size_bytes, ratio=ratio, **measures)
 

@@ -89,14 +89,9 @@ def model_name(config: TrainConfig) -> str:
 
 
 def scores(run: Run, config: TrainConfig, split: str, label: str) -> list[dict[str, Any]]:
-    """Return `model`, `seed` and `metrics` of each evaluated member; of a single model nothing.
+    """Return `model`, `seed` and `metrics` of a label of each member that was evaluated on a split.
 
-    Args:
-        run: Of the ensemble.
-        config: Its config.
-        split: That was evaluated.
-        label: Whose metrics.
-
+    Of a single model it is nothing.
     """
     if config.ensemble == 1:
         return []
@@ -116,12 +111,6 @@ def metrics_of(evaluation: Mapping[str, Any], label: str) -> dict[str, Any]:
 def mean_of_members(
     scored: Sequence[Mapping[str, Any]], metrics: Iterable[str]
 ) -> dict[str, float | None]:
-    """Return what the members reach alone on average; None where one of them is undefined.
-
-    Args:
-        scored: What `scores` returned.
-        metrics: Names of metrics.
-
-    """
+    """Return these metrics of what `scores` returned on average; None where one is undefined."""
     values = {name: [member["metrics"].get(name) for member in scored] for name in metrics}
     return {name: None if None in some else fmean(some) for name, some in values.items()}

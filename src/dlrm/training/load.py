@@ -81,8 +81,4 @@ def training_stats(run: Run) -> TrainingStats:
     keys = ("step", "samples", "elapsed_s")
     if not all(isinstance(row.get(key), int | float) for row in counted for key in keys):
         raise RunError(f"{run.path / 'metrics.jsonl'}: an event lacks one of {', '.join(keys)}")
-    return TrainingStats(
-        step=sum(row["step"] for row in counted),
-        samples=sum(row["samples"] for row in counted),
-        elapsed_s=sum(row["elapsed_s"] for row in counted),
-    )
+    return TrainingStats(**{key: sum(row[key] for row in counted) for key in keys})

@@ -5,60 +5,48 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from dlrm import terminal
-from dlrm.data.loader import Loader
 from dlrm.errors import DivergedError
-from dlrm.parallel.world import ALONE, World
-from dlrm.run import Run
 from dlrm.training.checkpoint import Progress
 from dlrm.training.evaluate import LabelValues
 from dlrm.training.sync import sync_loss
 from dlrm.training.tensorboard import EventWriter
 
+if TYPE_CHECKING:
+    from dlrm.training.loop import Loop
+
 
 class Log:
     """Lines of metrics.jsonl and the progress bar of one training run.
 
+    All processes of a run log, and the first writes.
+
     Args:
-        run: Where metrics.jsonl is.
-        progress: Of the run; its loss sum and seconds are kept here.
-        loader: Whose waiting is the loading share.
-        model: Whose layers must stay finite.
-        last_step: Where the progress bar ends.
-        every: Steps between lines.
+        loop: The training.
+        progress: Where it stands; its loss sum and seconds are kept here.
         title: Of the progress bar.
-        events: Gets the same numbers; None for no TensorBoard.
-        world: The processes of the run; all of them log, and the first writes.
 
     """
 
-    def __init__(
-        self,
-        run: Run,
-        progress: Progress,
-        loader: Loader,
-        model: nn.Module,
-        *,
-        last_step: int,
-        every: int,
-        title: str,
-        events: EventWriter | None,
-        world: World = ALONE,
-    ):
-        self.world = world
-        self.run, self.progress, self.loader = run, progress, loader
-        self._layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
-        self.last_step, self.every, self.title, self.events = last_step, every, title, events
+    def __init__(self, loop: "Loop", progress: Progress, title: str):
+        self.loop, self.progress, self.title = loop, progress, title
+        self.events = None
+        if loop.config.tensorboard and loop.world.first:
+            folder = loop.run.path / "tensorboard"
+            self.events = EventWriter(folder, resumed_at=progress.step)
+        # Layers that must stay finite.
+        self._layers = [m for m in loop.built.model.modules() if isinstance(m, nn.Linear)]
         self._bar = terminal.progress("loss", "rate")
 
     def __enter__(self) -> "Log":
         self._bar.start()
         self._task = self._bar.add_task(
-            self.title, total=self.last_step, completed=self.progress.step, loss="", rate=""
+            self.title, total=self.loop.last_step, completed=self.progress.step, loss="", rate=""
         )
         self._restart()
         return self
@@ -91,7 +79,7 @@ class Log:
         progress.loss_steps += 1
         self._lr = lr
         self._bar.advance(self._task)
-        if progress.step % self.every == 0 or progress.step == self.last_step:
+        if progress.step % self.loop.config.log_every == 0 or progress.step == self.loop.last_step:
             self.flush()
 
     def flush(self) -> None:
@@ -104,7 +92,7 @@ class Log:
         progress, lr = self.progress, self._lr
         if not progress.loss_steps:
             return
-        mean = sync_loss(self.world, progress.loss_sum) / progress.loss_steps
+        mean = sync_loss(self.loop.world, progress.loss_sum) / progress.loss_steps
         # The loss alone does not tell: oneDNN's ReLU makes 0 of what is no number.
         if not (math.isfinite(mean) and _finite(self._layers)):
             raise DivergedError(
@@ -114,7 +102,7 @@ class Log:
         elapsed = time.perf_counter() - self._started
         rate = (progress.samples - self._samples) / elapsed
         progress.elapsed_s += elapsed
-        self.run.log(
+        self.loop.run.log(
             "train",
             step=progress.step,
             epoch=progress.epoch,
@@ -122,7 +110,7 @@ class Log:
             loss=mean,
             lr=lr,
             samples_per_s=rate,
-            loading_share=(self.loader.waited_s - self._waited_s) / elapsed,
+            loading_share=(self.loop.loader.waited_s - self._waited_s) / elapsed,
             elapsed_s=progress.elapsed_s,
         )
         if self.events:
@@ -134,7 +122,7 @@ class Log:
     def evaluated(self, split: str, values: LabelValues) -> None:
         """Write a line about a split."""
         step, epoch = self.progress.step, self.progress.epoch
-        self.run.log("eval", split=split, step=step, epoch=epoch, **values.to_dict())
+        self.loop.run.log("eval", split=split, step=step, epoch=epoch, **values.to_dict())
         if self.events:
             self.events.scalars(step, {f"{split}/{k}": v for k, v in values.flat().items()})
 
@@ -143,16 +131,16 @@ class Log:
         """Do something else that must not count as training time."""
         self._bar.update(self._task, description=f"{self.title}: {what}")
         began = time.perf_counter()
-        waited_s = self.loader.waited_s
+        waited_s = self.loop.loader.waited_s
         yield
         self._started += time.perf_counter() - began
-        self._waited_s += self.loader.waited_s - waited_s
+        self._waited_s += self.loop.loader.waited_s - waited_s
         self._bar.update(self._task, description=self.title)
 
     def _restart(self) -> None:
         self._started = time.perf_counter()
         self._samples = self.progress.samples
-        self._waited_s = self.loader.waited_s
+        self._waited_s = self.loop.loader.waited_s
 
 
 def _finite(layers: list[nn.Linear]) -> bool:

@@ -29,7 +29,6 @@ from dlrm.training.loss import Loss, loss_function
 from dlrm.training.rank_zero_first import rank_zero_first
 from dlrm.training.step import Step, TrainStep
 from dlrm.training.sync import sync_stop
-from dlrm.training.tensorboard import EventWriter
 from dlrm.training.warm_start import warm_start
 
 
@@ -186,20 +185,7 @@ class Loop:
         config, run, loader, average, world = (
             self.config, self.run, self.loader, self.average, self.world
         )  # fmt: skip
-        events = None
-        if config.tensorboard and world.first:
-            events = EventWriter(run.path / "tensorboard", resumed_at=progress.step)
-        log = Log(
-            run,
-            progress,
-            loader,
-            self.built.model,
-            last_step=self.last_step,
-            every=config.log_every,
-            title=title,
-            events=events,
-            world=world,
-        )
+        log = Log(self, progress, title)
         with Interrupt() as interrupt, world.guard(), log:
             while not progress.finished:
                 for batch in loader.epoch(progress.epoch, progress.batch):

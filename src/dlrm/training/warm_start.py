@@ -42,15 +42,10 @@ WHOLE: Pairs = ((..., ...),)
 
 
 def warm_start(source: Run, config: TrainConfig, schema: Schema, folder: Path) -> None:
-    """Write the best checkpoint of a run as that of step 0 of another one.
+    """Write the best checkpoint of a run of one model as that of step 0 of another one.
 
-    It is made on this process alone, and any number of them begin with it.
-
-    Args:
-        source: A finished run of one model.
-        config: Of the new run.
-        schema: Of its data; tables may have more rows.
-        folder: Of the new run's checkpoints.
+    It is made on this process alone, and any number of them begin with it. The new run has its own
+    config, schema and folder of checkpoints; its tables may have more rows.
 
     Raises:
         RunError: The run has no checkpoint, or its tables cannot become these.
@@ -96,16 +91,7 @@ def _alone(config: TrainConfig, schema: Schema) -> tuple[nn.Module, Optimizer]:
 def _copy(
     old: nn.Module, old_optimizer: Optimizer, new: nn.Module, optimizer: Optimizer, rows: Rows
 ) -> None:
-    """Copy all tensors of a model and what its optimizer keeps of them.
-
-    Args:
-        old: The model that goes on.
-        old_optimizer: Of its parameters.
-        new: Gets them.
-        optimizer: Gets the state.
-        rows: By the name of a weight, what its rows begin as.
-
-    """
+    """Copy all tensors of a model, the rows of grown ones by name, and its optimizer's state."""
     stored, parameters = dict(old.named_parameters()), dict(new.named_parameters())
     before = old.state_dict()
     for name, tensor in new.state_dict().items():
