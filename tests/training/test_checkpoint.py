@@ -8,7 +8,7 @@ from dlrm.metrics import Metrics
 from dlrm.nn.embedding import parameter_groups
 from dlrm.optim import OPTIMIZERS, build
 from dlrm.training import checkpoint
-from dlrm.training.checkpoint import Progress
+from dlrm.training.progress import Progress
 
 
 def trained(name: str, steps: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:

@@ -18,19 +18,17 @@ import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from dlrm.errors import CheckpointError, RunError
 from dlrm.files import exchange, sync_folder
 from dlrm.json_file import read_json, write_sealed
-from dlrm.metrics import Metrics
 from dlrm.parallel.world import ALONE, World
 from dlrm.run import Run
 from dlrm.tensor_file import Whole, create, write
@@ -38,57 +36,10 @@ from dlrm.training import state
 from dlrm.training.average import Average
 from dlrm.training.device import device_of
 from dlrm.training.draws import Draws
-from dlrm.training.evaluate import gathered
+from dlrm.training.progress import Progress
 
 FORMAT = 2
 _STEP = re.compile("step-[0-9]{9,18}")
-
-
-@dataclass(kw_only=True)
-class Progress:
-    """Where a training run stands."""
-
-    step: int = 0
-    """Optimizer steps taken."""
-    epoch: int = 0
-    batch: int = 0
-    """The data cursor: batches taken of this epoch."""
-    samples: int = 0
-    elapsed_s: float = 0.0
-    """Seconds of training, over all sessions of the run."""
-    loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
-    """float64, the losses of this process since the last line of the log, on its device."""
-    loss_steps: int = 0
-    """Steps since the last line of the log."""
-    best_step: int | None = None
-    best_value: float | None = None
-    stale: int = 0
-    """Evaluations since the best."""
-    averaged: int = 0
-    """Steps that are in the mean of the parameters."""
-    finished: bool = False
-    seen: Metrics = field(default_factory=Metrics)
-    """Predictions of the training rows since the last evaluation, made before learning them."""
-    draws: Draws = field(default_factory=Draws)
-    """Random numbers of this process."""
-
-    def advance(self, samples: int) -> None:
-        """Count a step on a batch of so many samples."""
-        self.step += 1
-        self.batch += 1
-        self.samples += samples
-
-    def next_epoch(self) -> None:
-        """Put the cursor at the start of the next epoch."""
-        self.epoch, self.batch = self.epoch + 1, 0
-
-    def numbers(self) -> dict[str, Any]:
-        """Return everything but the tensors."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in TENSORS}
-
-
-TENSORS = ("loss_sum", "seen", "draws")
-"""Fields of `Progress` that are no plain numbers."""
 
 
 def save(
@@ -109,13 +60,12 @@ def save(
         CheckpointError: It cannot be written, e.g. because the disk is full.
 
     """
-    gather_seen(progress, world)
+    progress.gather_seen(world)
     files: dict[str, dict[str, Whole]] = {
         "model": state.model_wholes(model, world.first),
         "optimizer": state.optimizer_wholes(model, optimizer, world.first),
         "progress": {
-            name: Whole.of(tensor, world.first)
-            for name, tensor in _progress_tensors(progress, world).items()
+            name: Whole.of(tensor, world.first) for name, tensor in progress.tensors(world).items()
         },
     }
     if average is not None and average.mean:
@@ -188,34 +138,6 @@ def _together(world: World, target: Path) -> Iterator[None]:
         )
 
 
-def _progress_tensors(progress: Progress, world: World) -> dict[str, Tensor]:
-    """Return what progress.safetensors holds: of predictions what this process has, else all."""
-    logits, labels, weights = progress.seen.arrays()
-    tensors = {
-        "seen_logits": torch.from_numpy(logits),
-        "seen_labels": torch.from_numpy(labels),
-        "seen_weights": torch.empty(0) if weights is None else torch.from_numpy(weights),
-        "loss_sum": _rows(progress.loss_sum.cpu(), world),
-    }
-    return tensors | {name: _rows(state, world) for name, state in progress.draws.states().items()}
-
-
-def _rows(tensor: Tensor, world: World) -> Tensor:
-    """Return what each process has of a tensor of equal shape on all, (W, ...)."""
-    return torch.cat(world.gather(tensor[None]))
-
-
-def gather_seen(progress: Progress, world: World) -> None:
-    """Give what all processes have seen to the first, and forget it elsewhere."""
-    if world.size == 1:
-        return
-    parts = gathered(progress.seen, world)
-    progress.seen = Metrics(progress.seen.num_labels, progress.seen.task)
-    if world.first:
-        for part in parts:
-            progress.seen.merge(part)
-
-
 def folder(run: Run) -> Path:
     """Return the folder of all checkpoints of a run."""
     return run.path / "checkpoints"
@@ -258,6 +180,8 @@ def load(
 ) -> Progress:
     """Put a checkpoint into a model and, unless None, its optimizer and random numbers.
 
+    All processes of the run load, as many as have saved or not.
+
     Args:
         folder: Of all checkpoints of the run.
         step: Which.
@@ -265,7 +189,7 @@ def load(
             checkpoint has one.
         optimizer: Gets its state.
         average: Gets the mean of the parameters.
-        world: The processes of the run, all of which load; as many as have saved, or not.
+        world: The processes of the run.
         draws: Gets where its generators stood; None for new ones.
 
     Raises:
@@ -283,7 +207,7 @@ def load(
         if (problem := state.model_mismatch(model, stored)) is not None:
             raise CheckpointError(f"{path} belongs to another model: {problem}; {_AGAIN}")
         state.load_model(model, stored)
-    progress = Progress(**_known(numbers), draws=draws or Draws(device_of(model)))
+    progress = Progress.of(numbers, draws or Draws(device_of(model)))
     if optimizer is not None:
         with opened(path, "optimizer") as stored:
             if (problem := state.optimizer_mismatch(model, optimizer, stored)) is not None:
@@ -296,36 +220,13 @@ def load(
                 f"{path} says that {numbers.get('world', 1)} processes saved it, but has the "
                 f"random numbers of {len(tensors['torch_generator'])}; {ADVICE}"
             )
-        _load_progress(progress, tensors, world)
+        progress.restore(tensors, world)
     if average is not None and averaged:
         with opened(path, "average") as stored:
             held = state.model_tensors(model).items()
             mean = {name: kept.place.read(stored, kept.name) for name, kept in held}
         average.restore(mean, progress.averaged)
     return progress
-
-
-def _load_progress(progress: Progress, tensors: dict[str, Tensor], world: World) -> None:
-    """Go on with running sums, predictions and random numbers, as `_progress_tensors` left them."""
-    sums, rank = tensors["loss_sum"], world.rank
-    alike = len(sums) == world.size
-    progress.loss_sum = sums[rank] if alike else sums.sum() * world.first
-    logits, labels, weights = (tensors[f"seen_{name}"] for name in ("logits", "labels", "weights"))
-    progress.seen = Metrics(logits.shape[1])
-    if world.first:
-        progress.seen.update(logits, labels, weights if len(weights) else None)
-    if not (alike or world.first):
-        # Where there was no such process, it draws numbers of its own.
-        progress.draws.seed(progress.step * world.size + rank)
-        return
-    # A copy: of a part of a tensor torch reads the memory where the whole begins.
-    progress.draws.restore(
-        {
-            name: states[rank].clone()
-            for name, states in tensors.items()
-            if name.endswith("_generator")
-        }
-    )
 
 
 def read_progress(folder: Path, step: int) -> dict[str, Any]:
@@ -342,11 +243,6 @@ def read_progress(folder: Path, step: int) -> dict[str, Any]:
     if numbers["step"] != step:
         raise CheckpointError(f"{path} is of step {numbers['step']}, not of {step}; {ADVICE}")
     return numbers
-
-
-def _known(numbers: dict[str, Any]) -> dict[str, Any]:
-    names = {f.name for f in fields(Progress)}
-    return {name: value for name, value in numbers.items() if name in names}
 
 
 def _crc32(path: Path) -> int:

@@ -132,12 +132,7 @@ def variants(
 ) -> Iterator[tuple[str, str, TablesConfig]]:
     """Yield name, method and config of tables to train, stored and initialised as those of a run.
 
-    Args:
-        base: Those of the run.
-        methods: Of `METHODS`.
-        collisions: Sizes of qr and hash.
-        temperatures: Sizes of mixed_dim.
-
+    Collisions are the sizes of the methods qr and hash, temperatures those of mixed_dim.
     """
     plain = TablesConfig(storage=base.storage, init_std=base.init_std)
     for method in methods:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from dlrm import terminal
 from dlrm.errors import DivergedError
-from dlrm.training.checkpoint import Progress
 from dlrm.training.evaluate import LabelValues
+from dlrm.training.progress import Progress
 from dlrm.training.sync import sync_loss
 from dlrm.training.tensorboard import EventWriter
 

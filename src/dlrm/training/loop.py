@@ -18,7 +18,6 @@ from dlrm.run import Run
 from dlrm.training import checkpoint
 from dlrm.training.average import Average
 from dlrm.training.build import Built, build, optimizer_of, pooling
-from dlrm.training.checkpoint import Progress
 from dlrm.training.config import TrainConfig
 from dlrm.training.device import resolve_device
 from dlrm.training.draws import Draws
@@ -26,6 +25,7 @@ from dlrm.training.evaluate import measured, predict_split
 from dlrm.training.interrupt import Interrupt
 from dlrm.training.log import Log
 from dlrm.training.loss import Loss, loss_function
+from dlrm.training.progress import Progress
 from dlrm.training.rank_zero_first import rank_zero_first
 from dlrm.training.step import Step, TrainStep
 from dlrm.training.sync import sync_stop
@@ -229,7 +229,7 @@ class Loop:
     def evaluate(self, progress: Progress, log: Log) -> None:
         """Measure the training rows since the last time and the held-out splits; note the best."""
         config, schema, world = self.config, self.dataset.schema, self.world
-        checkpoint.gather_seen(progress, world)
+        progress.gather_seen(world)
         if world.first:
             log.evaluated("train", measured(progress.seen, schema))
         progress.seen = self._none_seen()

@@ -149,20 +149,8 @@ def compare(
 ) -> Parity:
     """Train on one process and on several, and where losses are off in other orders, too.
 
-    Args:
-        recipe: Name of the recipe.
-        config: Of the recipe.
-        dataset: What is learned.
-        folder: Where run directories may lie meanwhile.
-        procs: Numbers of processes; with 1, other engines are tried on one process too.
-        steps: Of each training.
-        shardings: How tables are spread.
-        optimizers: Which.
-        engines: Which.
-        tolerance: Largest difference of a loss that counts as equal.
-        lr: Learning rate of every optimizer; None for the recipe's with its own optimizer, and one
-            that suits each other.
-
+    Run directories lie in the folder meanwhile. What the settings mean says `dlrm.parity`, which
+    checks them.
     """
 
     def rate(optimizer: str) -> float:

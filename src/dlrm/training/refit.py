@@ -37,15 +37,7 @@ class JoinedDataset(Dataset):
 def refit(
     config: TrainConfig, dataset: Dataset, chosen: Run, world: World
 ) -> tuple[TrainConfig, Dataset]:
-    """Return the config and the rows of a run that takes up the steps another one has chosen.
-
-    Args:
-        config: Of the final run.
-        dataset: Its data.
-        chosen: The run that was validated.
-        world: The processes of the run.
-
-    """
+    """Return the config and the rows of a run that takes as many passes as another has chosen."""
     train = dataset.split("train")
     whole = _joined(train, dataset.split("validation"))
     count = config.ensemble

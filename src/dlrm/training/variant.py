@@ -73,16 +73,10 @@ def config_of(config: TrainConfig, variant: Variant, steps: int) -> TrainConfig:
 def outcome_of(
     config: TrainConfig, variant: Variant, steps: int, dataset: Dataset, folder: Path, world: World
 ) -> Outcome:
-    """Train a variant and return its losses.
+    """Train a variant of a recipe for some steps and return its losses, those of rank 0.
 
-    Args:
-        config: Of the recipe.
-        variant: How; its `procs` is the size of the world.
-        steps: How long.
-        dataset: What is learned.
-        folder: Where its run directory may lie meanwhile.
-        world: The processes, all of which call this; the losses are the first one's.
-
+    All processes of the world call this, as many as the variant's `procs`; the run directory lies
+    in the folder meanwhile.
     """
     changed = config_of(config, variant, steps)
     path = folder / f"run-{world.size}"

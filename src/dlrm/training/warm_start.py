@@ -27,6 +27,7 @@ from dlrm.training import checkpoint
 from dlrm.training.build import build, optimizer_of
 from dlrm.training.config import TrainConfig, from_dict
 from dlrm.training.draws import Draws
+from dlrm.training.progress import Progress
 
 Pairs = Sequence[tuple[Any, Any]]
 """Rows of a new tensor, and those of the old one that they begin as: as many, or one for all."""
@@ -72,7 +73,7 @@ def warm_start(source: Run, config: TrainConfig, schema: Schema, folder: Path) -
             "tables (--model.tables.storage bf16 halves them), or with hash_rows for the column"
         ) from None
     _copy(old, old_optimizer, new, optimizer, rows)
-    checkpoint.save(folder, new, optimizer, checkpoint.Progress(), keep=1)
+    checkpoint.save(folder, new, optimizer, Progress(), keep=1)
 
 
 class _CannotGrowError(Exception):
