@@ -15,7 +15,7 @@ from dlrm.errors import ConfigError, RunError
 from dlrm.metrics import measure
 from dlrm.run import Run
 from dlrm.training.config import TrainConfig
-from dlrm.training.trainer import new_folder
+from dlrm.training.new_run import new_folder
 
 SMALL = ["--model.bottom", "8", "--model.top", "8", "--model.dim", "4", "--loader.batch-size", "64"]
 

@@ -15,7 +15,7 @@ from dlrm.planning.ceilings import Ceilings
 from dlrm.planning.costs import Costs
 from dlrm.planning.facts import facts
 from dlrm.planning.machine import Machine, keep, kept
-from dlrm.training.environment import environment
+from dlrm.training.new_run import environment
 
 
 def known() -> Machine:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dlrm.errors import ConfigError, InputError
-from dlrm.training.environment import environment
+from dlrm.training.new_run import environment
 
 SCHEMA = 1
 """Version of the rows' format; older rows have none."""

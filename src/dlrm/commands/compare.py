@@ -24,9 +24,9 @@ from dlrm.run import Run
 from dlrm.training import comparison
 from dlrm.training.comparison import Candidate, Comparison, check_models, of_runs
 from dlrm.training.config import TrainConfig, from_dict, to_dict
+from dlrm.training.new_run import new_folder
 from dlrm.training.run_data import open_data
 from dlrm.training.significance import LEVEL
-from dlrm.training.trainer import new_folder
 
 MODELS = ("lr", "fm", "deepfm", "dcn", "dcnv2", "dlrm")
 """What is compared where nothing else is said."""

@@ -13,6 +13,7 @@ from dlrm.data.split import SPLITS
 from dlrm.data.store import Dataset, Split
 from dlrm.errors import ConfigError, DatasetError, RunError
 from dlrm.parallel import launch_env
+from dlrm.parallel.world import World
 from dlrm.run import Run
 from dlrm.training.config import TrainConfig, from_dict
 
@@ -100,8 +101,20 @@ def check_trainable(dataset: Dataset) -> None:
             )
 
 
+def check_alike(world: World, **settings: Any) -> None:
+    """Raise a ConfigError unless settings, nested or not, are equal on all processes."""
+
+    def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        named: dict[str, Any] = {}
+        for name, value in values.items():
+            nested = isinstance(value, dict)
+            named |= flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+        return named
+
+    world.assert_same(flat(settings))
+
+
 def meaning(dataset: Dataset) -> dict[str, Any]:
-    """Return what must be equal in the data of all processes."""
-    schema = dataset.schema.to_dict()
-    sizes = {name: len(dataset.split(name)) for name in SPLITS}
-    return {**{f"schema.{key}": value for key, value in schema.items()}, "rows": sizes}
+    """Return what must be equal in the data of all processes, see `check_alike`."""
+    rows = {name: len(dataset.split(name)) for name in SPLITS}
+    return {"schema": dataset.schema.to_dict(), "rows": rows}

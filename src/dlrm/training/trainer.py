@@ -9,19 +9,14 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import datetime
-from functools import partial
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from dlrm import terminal
-from dlrm.data.features.features import Features
 from dlrm.data.store import Dataset
-from dlrm.errors import ConfigError, DivergedError, Interrupted, RunError
+from dlrm.errors import ConfigError, DivergedError, Interrupted
 from dlrm.files import remove_unfinished
 from dlrm.metrics import Metrics
 from dlrm.models.lr import LRConfig
@@ -33,15 +28,22 @@ from dlrm.training import checkpoint, ensemble
 from dlrm.training.build import plan_of, pooling
 from dlrm.training.config import TrainConfig, from_dict, to_dict
 from dlrm.training.device import resolve_device
-from dlrm.training.environment import environment
 from dlrm.training.evaluate import HELD_OUT, Evaluations, evaluate_run
 from dlrm.training.growth import warnings_of
 from dlrm.training.importance import keep_importance
 from dlrm.training.load import load_model, training_stats
 from dlrm.training.loop import Loop, NewStep
+from dlrm.training.new_run import create_run, new_folder
 from dlrm.training.rank_zero_first import rank_zero_first
 from dlrm.training.refit import refit
-from dlrm.training.run_data import check_batch, check_schema, check_trainable, meaning, open_data
+from dlrm.training.run_data import (
+    check_alike,
+    check_batch,
+    check_schema,
+    check_trainable,
+    meaning,
+    open_data,
+)
 from dlrm.training.trees import default_trees
 
 
@@ -97,7 +99,7 @@ class Trainer:
         with Run.locked(path, silent=not world.first):
             if world.first:
                 Run.check_new(path)
-            world.assert_same({"recipe": recipe, **_flat(to_dict(config))})
+            check_alike(world, recipe=recipe, **to_dict(config))
             # What `auto` means here is part of what a resumed run must repeat, on another machine
             # too.
             if config.framework == "jax":
@@ -106,7 +108,7 @@ class Trainer:
                 config, precision=world.broadcast_object(precision.resolve(config.precision))
             )
             dataset = rank_zero_first(world, lambda: open_data(config))
-            world.assert_same(meaning(dataset))
+            check_alike(world, **meaning(dataset))
             if procs > 1:
                 plan_of(config, dataset.schema, procs, pooling(dataset))
             trainer = cls.create(path, recipe, config, dataset, world=world)
@@ -154,7 +156,7 @@ class Trainer:
         dataset = rank_zero_first(
             world, lambda: open_data(config) if moved else Dataset.open(there)
         )
-        world.assert_same({**_flat(to_dict(config)), **meaning(dataset)})
+        check_alike(world, **to_dict(config), **meaning(dataset))
         check_schema(run, dataset)
         return cls(config, dataset, run, world, again=True)
 
@@ -179,24 +181,7 @@ class Trainer:
         if config.threads:
             torch.set_num_threads(config.threads)
         check_trainable(dataset)
-        if world.first:
-            Run.create(
-                path,
-                recipe=recipe,
-                config=to_dict(config),
-                schema=dataset.schema,
-                environment=environment() | ({"processes": world.size} if world.size > 1 else {}),
-                dataset={**dataset.summary(), "path": str(dataset.path.resolve())},
-                contents=partial(_save_features, dataset),
-            )
-        world.barrier()
-        try:
-            run = Run.open(path, silent=not world.first)
-        except RunError as error:
-            raise RunError(
-                f"{error}, which rank 0 has just made: all processes must share the folder of the "
-                "run"
-            ) from error
+        run = create_run(path, recipe, config, dataset, world)
         return cls(config, dataset, run, world, title=title)
 
     @classmethod
@@ -348,28 +333,3 @@ def baseline_of(config: TrainConfig) -> TrainConfig:
         # A fresh one: that of another run knows fewer values.
         from_run=None,
     )
-
-
-def new_folder(recipe: str) -> Path:
-    """Return a run directory under `runs/` for this recipe or command, not yet made."""
-    name = f"{recipe.replace(':', '-')}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
-    # Small runs end within a second.
-    names = (name if number == 1 else f"{name}-{number}" for number in count(1))
-    return next(path for folder in names if not (path := Path("runs") / folder).exists())
-
-
-def _save_features(dataset: Dataset, path: Path) -> dict[str, Any]:
-    """Put the features of a dataset into a run directory; return its records of their files."""
-    Features.load(dataset.path).save(path)
-    return dataset.manifest["files"]
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested dicts as one, with names such as `optim.lr`."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
