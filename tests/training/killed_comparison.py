@@ -26,7 +26,7 @@ from dlrm.data.sources.frame import FrameSource
 from dlrm.data.store import Dataset
 from dlrm.models.lr import LRConfig
 from dlrm.optim.config import OptimConfig
-from dlrm.training import comparison
+from dlrm.training import compare as comparison
 from dlrm.training.config import CheckpointConfig, EvalConfig, TrainConfig
 
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir")

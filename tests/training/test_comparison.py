@@ -17,7 +17,8 @@ from dlrm.optim.config import OptimConfig
 from dlrm.reporting import figure5
 from dlrm.reporting.comparison import conclusion
 from dlrm.run import Run
-from dlrm.training.comparison import Candidate, Seed, compare, of_runs, ordered
+from dlrm.training.compare import compare, of_runs
+from dlrm.training.comparison import Candidate, Seed, ordered
 from dlrm.training.config import TrainConfig
 from dlrm.training.trainer import Trainer
 
@@ -90,7 +91,7 @@ def test_parameters_are_counted(compared, clicks):
 def test_finished_runs_are_not_trained_again(compared, clicks, monkeypatch):
     folder, made = compared
     monkeypatch.setattr(Trainer, "fit", None)
-    monkeypatch.setattr("dlrm.training.comparison.fit_trees", None)
+    monkeypatch.setattr("dlrm.training.compare.fit_trees", None)
     again = compare(
         folder, "demo", SMALL, clicks, models=("lr", "dlrm", "trees"), seeds=(0, 1), factors=(1, 4)
     )

@@ -24,7 +24,7 @@ from dlrm.models.lr import LRConfig
 from dlrm.nn.tables import TablesConfig
 from dlrm.optim.config import OptimConfig
 from dlrm.run import Run
-from dlrm.training import comparison, interrupt
+from dlrm.training import compare, interrupt
 from dlrm.training.compression import sweep
 from dlrm.training.config import EvalConfig, TrainConfig, from_dict, to_dict
 from dlrm.training.ensemble import Ensemble, Mean, members, model_name
@@ -260,7 +260,7 @@ def test_models_of_several_kinds_are_averaged(clicks, tmp_path):
 def test_ensembles_are_compared_by_name(whole, clicks, tmp_path):
     single = trained(tmp_path / "single", clicks, replace(CONFIG, ensemble=1))
     other = trained(tmp_path / "other", clicks, replace(CONFIG, ensemble=3, seed=7))
-    found = comparison.of_runs([whole.path, single.path, other.path])
+    found = compare.of_runs([whole.path, single.path, other.path])
     ensemble, alone = found.of("dlrm x 3"), found.of("dlrm")
     assert [seed.seed for seed in ensemble.seeds] == [4, 7]
     assert alone.parameters is not None
@@ -270,11 +270,11 @@ def test_ensembles_are_compared_by_name(whole, clicks, tmp_path):
 def test_ensembles_that_share_members_are_no_two_seeds(whole, clicks, tmp_path):
     near = trained(tmp_path / "near", clicks, replace(CONFIG, seed=6))
     with pytest.raises(RunError, match=r"members in common.*--seed 0, 3, 6"):
-        comparison.of_runs([whole.path, near.path])
+        compare.of_runs([whole.path, near.path])
 
 
 def test_a_comparison_of_ensembles_shares_no_members(clicks, tmp_path):
-    found = comparison.compare(
+    found = compare.compare(
         tmp_path / "compare",
         "custom",
         replace(MIXED, ensemble=2),

@@ -21,8 +21,9 @@ from dlrm.reporting import comparison as page
 from dlrm.reporting.comparison import beside, conclusion
 from dlrm.reporting.page import save
 from dlrm.run import Run
-from dlrm.training import comparison
-from dlrm.training.comparison import Candidate, Comparison, check_models, of_runs
+from dlrm.training import compare as training
+from dlrm.training.compare import check_models, of_runs
+from dlrm.training.comparison import Candidate, Comparison
 from dlrm.training.config import TrainConfig, from_dict, to_dict
 from dlrm.training.new_run import new_folder
 from dlrm.training.run_data import open_data
@@ -123,7 +124,7 @@ def compare(
     with recorded("compare", "comparison", run, None if resume else config, asked) as (
         folder, record, shared, dataset,
     ):  # fmt: skip
-        compared = comparison.compare(
+        compared = training.compare(
             folder,
             record["recipe"],
             shared,

@@ -21,7 +21,8 @@ from dlrm.recipes.criteo import (
 from dlrm.reporting import figure5 as page
 from dlrm.reporting.figure5 import conclusion
 from dlrm.reporting.page import save
-from dlrm.training.comparison import Comparison, compare
+from dlrm.training.compare import compare
+from dlrm.training.comparison import Comparison
 from dlrm.training.config import TrainConfig
 
 EXPERIMENTS = ("figure5",)
