@@ -17,14 +17,11 @@ from dlrm.nn.embedding import (
     EmbeddingCollection,
     Layout,
     collections_of,
-    constant,
     embeddings_of,
     materialize,
-    normal,
     parameter_groups,
-    pieces,
-    uniform,
 )
+from dlrm.nn.initializer import constant, fresh_rows, normal, pieces
 from dlrm.nn.qr import QREmbeddings
 from dlrm.ops.storage import Storage
 from dlrm.schema import Feature, Schema, Table
@@ -233,7 +230,7 @@ def test_tables_in_bfloat16_give_float32_and_take_its_gradients(storage):
         assert torch.equal(collection.weight.grad._values(), torch.full((6, 8), 1.001))
 
 
-@pytest.mark.parametrize("initializer", [normal(2.0), uniform([0.5])])
+@pytest.mark.parametrize("initializer", [normal(2.0), fresh_rows(layout(4))])
 @pytest.mark.parametrize(("rows", "dim"), [(1, 1), (40, 3), (999, 5), (3000, 1), (31, 16)])
 def test_pieces_draw_the_numbers_that_are_drawn_at_once(initializer, rows, dim, monkeypatch):
     def table() -> torch.Tensor:
@@ -242,7 +239,7 @@ def test_pieces_draw_the_numbers_that_are_drawn_at_once(initializer, rows, dim, 
         return materialize(collection).table(0)
 
     whole = table()
-    monkeypatch.setattr("dlrm.nn.embedding.PIECE_NUMBERS", 64)
+    monkeypatch.setattr("dlrm.nn.initializer.PIECE_NUMBERS", 64)
     assert rows * dim < 200 or len(list(pieces(rows, dim))) > 1
     assert table().equal(whole)
 

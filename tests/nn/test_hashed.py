@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from batches import history_schema, lists_of_one, schemas, with_kind
 from dlrm.errors import ConfigError, IdError
-from dlrm.nn.embedding import EmbeddingCollection, Layout, materialize, normal
+from dlrm.nn.embedding import EmbeddingCollection, Layout, materialize
 from dlrm.nn.hashed import HashedEmbeddings
+from dlrm.nn.initializer import normal
 from dlrm.nn.layout import Block
 from dlrm.schema import Schema
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from batches import history_schema, schemas
 from dlrm.errors import ConfigError
 from dlrm.nn.concat import ConcatEmbeddings
-from dlrm.nn.embedding import EmbeddingCollection, Embeddings, Layout, materialize, normal
+from dlrm.nn.embedding import EmbeddingCollection, Embeddings, Layout, materialize
+from dlrm.nn.initializer import normal
 from dlrm.nn.layout import Block
 from dlrm.nn.mixed_dim import ProjectedEmbeddings, dimensions, mixed
 from dlrm.schema import Schema

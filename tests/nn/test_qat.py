@@ -15,14 +15,8 @@ from dlrm.models import MODELS, another
 from dlrm.models import build as build_model
 from dlrm.models.dlrm import DLRM, DLRMConfig
 from dlrm.nn.codes import Codes
-from dlrm.nn.embedding import (
-    EmbeddingCollection,
-    Layout,
-    constant,
-    materialize,
-    normal,
-    parameter_groups,
-)
+from dlrm.nn.embedding import EmbeddingCollection, Layout, materialize, parameter_groups
+from dlrm.nn.initializer import constant, normal
 from dlrm.nn.qat import QATEmbeddings
 from dlrm.nn.quantized import QuantizedCollection, quantize
 from dlrm.nn.tables import TablesConfig

@@ -15,9 +15,9 @@ from dlrm.nn.embedding import (
     EmbeddingCollection,
     Layout,
     materialize,
-    normal,
     parameter_groups,
 )
+from dlrm.nn.initializer import normal
 from dlrm.nn.qr import Operation, QREmbeddings
 from dlrm.nn.tables import TablesConfig
 from dlrm.optim import OPTIMIZERS, build

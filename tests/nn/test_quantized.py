@@ -15,8 +15,9 @@ from batches import draw, history_schema, schemas
 from dlrm.errors import ConfigError, IdError
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.nn import quantized
-from dlrm.nn.embedding import EmbeddingCollection, Embeddings, Layout, materialize, normal
+from dlrm.nn.embedding import EmbeddingCollection, Embeddings, Layout, materialize
 from dlrm.nn.hashed import HashedEmbeddings
+from dlrm.nn.initializer import normal
 from dlrm.nn.quantized import QuantizedCollection, TableDtype, quantize
 from dlrm.nn.tables import TablesConfig
 from dlrm.ops.storage import Storage

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from batches import draw, history_schema, schemas
 from dlrm.compat.model import WeightedPooling
-from dlrm.nn.embedding import Layout, materialize, normal
+from dlrm.nn.embedding import Layout, materialize
+from dlrm.nn.initializer import normal
 from dlrm.nn.quantized import QuantizedCollection, quantize
 
 from .bags import ROWS, SEEDS, assert_gradients, assert_is, number

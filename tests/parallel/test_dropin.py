@@ -28,7 +28,7 @@ from dlrm.compat.parameters import draw_parameters, new_generator, parameters
 from dlrm.compat.quantization import quantize
 from dlrm.compat.random_data import random_data
 from dlrm.errors import CheckpointError, ConfigError
-from dlrm.nn import embedding
+from dlrm.nn import embedding, initializer
 from dlrm.parallel.collection import ShardedCollection
 from dlrm.parallel.world import World
 
@@ -239,12 +239,12 @@ def drawn(world: World, arguments: tuple[str, ...], numbers: int) -> tuple[list,
     """Return all parameters, the rows of the tables that are kept here, and what comes next."""
     flags = parse(arguments)
     rng, generator = RandomState(3), new_generator(flags)
-    before, embedding.PIECE_NUMBERS = embedding.PIECE_NUMBERS, numbers
+    before, initializer.PIECE_NUMBERS = initializer.PIECE_NUMBERS, numbers
     try:
         model = new_model(flags, random_data(flags, rng).schema, world)
         draw_parameters(model, rng, generator, numerics=flags.numerics)
     finally:
-        embedding.PIECE_NUMBERS = before
+        initializer.PIECE_NUMBERS = before
     kind = embedding.EmbeddingCollection if world.size == 1 else ShardedCollection
     found = [module for module in model.modules() if isinstance(module, kind)]
     kept = [len(own.rows) for c in found for t in range(len(c.layout.tables))

@@ -16,10 +16,10 @@ from dlrm.nn.embedding import (
     Layout,
     Storage,
     collections_of,
-    constant,
     materialize,
     parameter_groups,
 )
+from dlrm.nn.initializer import constant
 from dlrm.nn.tables import TablesConfig
 from dlrm.optim import build
 from dlrm.optim.config import OptimConfig
@@ -313,6 +313,17 @@ def test_what_torchrec_cannot_do_is_said(ranks: Ranks):
     ]
     for message, start in zip(said, expected, strict=True):
         assert message.startswith(start)
+
+
+def whole(world: World) -> list[tuple[int, int]]:
+    """Return rows and columns of what a rank keeps of a table whose columns a plan has sharded."""
+    layout, optimizer = layout_of((50,)), Fused("rowwise_adagrad")
+    tables = made(world, layout, 8, ["column"], optimizer=optimizer, chosen=True)
+    return [(kept.shard.rows, kept.shard.columns) for kept in tables.kept]
+
+
+def test_what_a_plan_has_chosen_and_torchrec_cannot_do_stays_whole(ranks: Ranks):
+    assert ranks.run(whole) == [[(50, 8)], []]
 
 
 def test_optimizers_that_torchrec_does_not_have_are_refused():

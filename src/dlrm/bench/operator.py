@@ -22,7 +22,8 @@ from dlrm import optim
 from dlrm.bench import batches
 from dlrm.bench.local_step import LEARNING_RATE
 from dlrm.errors import ConfigError, unknown
-from dlrm.nn.embedding import EmbeddingCollection, Storage, constant, materialize
+from dlrm.nn.embedding import EmbeddingCollection, Storage, materialize
+from dlrm.nn.initializer import constant
 from dlrm.nn.layout import LISTS, ONE_HOT, Block, Layout
 from dlrm.nn.precision import ComputeDtype
 from dlrm.parallel.world import ALONE, World

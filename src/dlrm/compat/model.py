@@ -15,9 +15,9 @@ from dlrm.nn.embedding import (
     Embeddings,
     Layout,
     Storage,
-    constant,
     materialize,
 )
+from dlrm.nn.initializer import constant
 from dlrm.nn.mixed_dim import dimensions, mixed
 from dlrm.nn.qr import QREmbeddings
 from dlrm.nn.quantized import QuantizedCollection

@@ -19,7 +19,8 @@ from dlrm.compat.flags import Flags
 from dlrm.compat.model import WeightedPooling
 from dlrm.models.dlrm import DLRM
 from dlrm.nn.concat import ConcatEmbeddings
-from dlrm.nn.embedding import Collection, Embeddings, pieces
+from dlrm.nn.embedding import Collection, Embeddings
+from dlrm.nn.initializer import pieces
 from dlrm.nn.mixed_dim import ProjectedEmbeddings
 from dlrm.nn.qr import QREmbeddings
 

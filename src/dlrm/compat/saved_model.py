@@ -26,7 +26,7 @@ from dlrm.errors import CheckpointError
 from dlrm.files import replacing, write_tensors
 from dlrm.json_file import parse_object
 from dlrm.models.dlrm import DLRM
-from dlrm.nn.embedding import pieces
+from dlrm.nn.initializer import pieces
 from dlrm.parallel.world import ALONE, World
 from dlrm.tensor_file import Whole
 from dlrm.training.state import (

@@ -14,8 +14,7 @@ gives them memory and their first numbers. What stands in between, such as sprea
 processes, replaces collections by their path in the model.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from math import sqrt
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from dlrm.batch import Batch, Jagged, bags_of
 from dlrm.errors import ConfigError, IdError
+from dlrm.nn.initializer import Initializer, constant, fresh_rows, pieces
 from dlrm.nn.layout import Block, Layout
 from dlrm.ops import backend
 from dlrm.ops.memory import in_huge_pages
@@ -221,11 +221,6 @@ def add_up(values: Tensor, offsets: Tensor, features: int) -> Tensor:
     return sums.view(-1, features, values.shape[1])
 
 
-Initializer = Callable[[Tensor, int, int], object]
-"""Puts values into some rows of a table: a float32 tensor (rows, D), the number of the table, and
-the first of the rows. Called for all tables in order, and for the rows of a table in order."""
-
-
 class Part(NamedTuple):
     """Rows and columns of a table."""
 
@@ -393,49 +388,6 @@ class EmbeddingCollection(Collection, StackedTables):
 
 def _dtype(storage: Storage) -> torch.dtype:
     return torch.float32 if storage == "fp32" else torch.bfloat16
-
-
-def uniform(bounds: Sequence[float]) -> Initializer:
-    """Return what draws the rows of table t uniformly from -bounds[t] to bounds[t]."""
-    return lambda values, t, first: nn.init.uniform_(values, -bounds[t], bounds[t])
-
-
-def fresh_rows(layout: Layout, std: float | None = None, *, share: float = 1.0) -> Initializer:
-    """Return what draws fresh rows of tables, all numbers `share` times as large.
-
-    They are of N(0, std^2); without `std` uniform within sqrt(1/n) in a table of n rows, as the
-    original DLRM draws them.
-    """
-    if std is not None:
-        return normal(share * std)
-    return uniform([share * sqrt(1 / n) for n in layout.sizes])
-
-
-def normal(std: float) -> Initializer:
-    """Return what draws rows from N(0, std^2)."""
-    return lambda values, t, first: nn.init.normal_(values, std=std)
-
-
-def constant(value: float) -> Initializer:
-    """Return what sets every number to the value."""
-    return lambda values, t, first: values.fill_(value)
-
-
-def pieces(rows: int, dim: int) -> Iterator[tuple[int, int]]:
-    """Yield the first row of each piece of a table, and the one after its last.
-
-    Random numbers drawn piece by piece are those that are drawn at once: torch makes normal ones of
-    blocks of sixteen, and the last sixteen anew where a piece does not end with a block.
-    """
-    step = max(16, PIECE_NUMBERS // dim // 16 * 16)
-    first = 0
-    while (rows - first - step) * dim >= 16:
-        yield first, first + step
-        first += step
-    yield first, rows
-
-
-PIECE_NUMBERS = 1 << 22
 
 
 def collections_of(module: nn.Module) -> list[Collection]:

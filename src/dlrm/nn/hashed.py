@@ -24,15 +24,8 @@ from torch import Tensor
 
 from dlrm.batch import bags_of
 from dlrm.errors import ConfigError
-from dlrm.nn.embedding import (
-    Block,
-    EmbeddingCollection,
-    Embeddings,
-    Layout,
-    Storage,
-    constant,
-    fresh_rows,
-)
+from dlrm.nn.embedding import Block, EmbeddingCollection, Embeddings, Layout, Storage
+from dlrm.nn.initializer import constant, fresh_rows
 from dlrm.ops.storage import mixed_bits
 
 _WORD, _HALF = (1 << 64) - 1, (1 << 32) - 1

@@ -20,15 +20,8 @@ from torch import Tensor, nn
 from dlrm.batch import bags_of
 from dlrm.errors import ConfigError
 from dlrm.nn.concat import ConcatEmbeddings
-from dlrm.nn.embedding import (
-    Block,
-    EmbeddingCollection,
-    Embeddings,
-    Layout,
-    Storage,
-    constant,
-    fresh_rows,
-)
+from dlrm.nn.embedding import Block, EmbeddingCollection, Embeddings, Layout, Storage
+from dlrm.nn.initializer import constant, fresh_rows
 from dlrm.schema import Schema
 
 

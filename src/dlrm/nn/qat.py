@@ -17,14 +17,8 @@ import torch
 from torch import Tensor
 
 from dlrm.nn.codes import BITS, Bits, Codes, rounded
-from dlrm.nn.embedding import (
-    Block,
-    EmbeddingCollection,
-    Embeddings,
-    Initializer,
-    Layout,
-    Storage,
-)
+from dlrm.nn.embedding import Block, EmbeddingCollection, Embeddings, Layout, Storage
+from dlrm.nn.initializer import Initializer
 
 QAT = Literal["none", "int8", "int4", "int2"]
 

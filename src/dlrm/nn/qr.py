@@ -18,15 +18,8 @@ import torch
 from torch import Tensor
 
 from dlrm.errors import ConfigError
-from dlrm.nn.embedding import (
-    Block,
-    EmbeddingCollection,
-    Embeddings,
-    Layout,
-    Storage,
-    constant,
-    fresh_rows,
-)
+from dlrm.nn.embedding import Block, EmbeddingCollection, Embeddings, Layout, Storage
+from dlrm.nn.initializer import constant, fresh_rows
 
 Operation = Literal["mult", "add", "concat"]
 

@@ -7,8 +7,9 @@ from typing import Literal
 from dlrm.errors import ConfigError
 from dlrm.nn.codes import BITS, row_bytes
 from dlrm.nn.concat import ConcatEmbeddings
-from dlrm.nn.embedding import EmbeddingCollection, Embeddings, Layout, Storage, fresh_rows
+from dlrm.nn.embedding import EmbeddingCollection, Embeddings, Layout, Storage
 from dlrm.nn.hashed import HashedEmbeddings
+from dlrm.nn.initializer import fresh_rows
 from dlrm.nn.mixed_dim import dimensions, mixed
 from dlrm.nn.qat import QAT, QATEmbeddings
 from dlrm.nn.qr import Operation, QREmbeddings

@@ -8,15 +8,8 @@ from torch import Tensor
 
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError
-from dlrm.nn.embedding import (
-    Block,
-    Collection,
-    EmbeddingCollection,
-    Initializer,
-    Layout,
-    Part,
-    Storage,
-)
+from dlrm.nn.embedding import Block, Collection, EmbeddingCollection, Layout, Part, Storage
+from dlrm.nn.initializer import Initializer
 from dlrm.parallel.data_parallel import DataParallel
 from dlrm.parallel.exchange import Exchange, Wait
 from dlrm.parallel.row_wise import RowWise

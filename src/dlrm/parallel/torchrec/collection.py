@@ -23,7 +23,8 @@ from torch.nn.functional import pad
 
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError
-from dlrm.nn.embedding import Block, Initializer, Layout, Storage
+from dlrm.nn.embedding import Block, Layout, Storage
+from dlrm.nn.initializer import Initializer
 from dlrm.nn.layout import LISTS, ONE_HOT
 from dlrm.ops import backend
 from dlrm.parallel.exchange import Exchange
