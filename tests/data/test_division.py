@@ -14,7 +14,8 @@ from dlrm.data.division import divide
 from dlrm.data.features.column import Column
 from dlrm.data.features.columns import Columns
 from dlrm.data.options import PrepareConfig
-from dlrm.data.sources.raw_table import Part, RawTable
+from dlrm.data.sources.parts import Part
+from dlrm.data.sources.raw_table import RawTable
 from dlrm.data.split import Places
 from dlrm.errors import ConfigError, InputError
 

@@ -22,7 +22,7 @@ from dlrm.data.features.columns import Columns, log_columns
 from dlrm.data.features.features import Features
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
-from dlrm.data.sources import raw_table
+from dlrm.data.sources import parts
 from dlrm.data.sources.criteo import CriteoSource
 from dlrm.data.split import SPLITS, pieces, plan
 from dlrm.data.store import Dataset, verify
@@ -74,7 +74,7 @@ def test_equals_plain_python_for_any_chunks(
     options = {"ids": ids, "min_count": min_count, "max_rows_per_table": max_rows_per_table}
     fractions = (0.5, 0.25, 0.25)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(raw_table, "PART_ROWS", block_rows)
+        patch.setattr(parts, "PART_ROWS", block_rows)
         raw = source(folder / "raw", log, chunk_bytes)
         config = PrepareConfig(split=split, fractions=fractions, seed=3, **options)
         made = prepare(raw, folder / "out", config)
@@ -363,8 +363,8 @@ import sys
 from pathlib import Path
 from dlrm.data.sources.criteo import CriteoSource
 from dlrm.data import prepare as module
-from dlrm.data.sources import raw_table
-raw_table.PART_ROWS = 1
+from dlrm.data.sources import parts
+parts.PART_ROWS = 1
 print("go", flush=True)
 while True:
     module.prepare(CriteoSource(sys.argv[1], chunk_bytes=2000), sys.argv[2])

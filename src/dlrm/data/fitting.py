@@ -31,7 +31,8 @@ from dlrm.data.features.table_schema import check_columns, inferred_schema
 from dlrm.data.options import PrepareConfig
 from dlrm.data.raw_columns import rows_of
 from dlrm.data.scoring import check_columns as check_needed
-from dlrm.data.sources.raw_table import Part, RawTable, spilled
+from dlrm.data.sources.parts import Part, spilled
+from dlrm.data.sources.raw_table import RawTable
 from dlrm.data.sources.reading import Reading
 from dlrm.data.sources.source import BadRows, Source, Table, has_fixed_format
 from dlrm.data.split import Protocol, Rows, pieces

@@ -20,7 +20,8 @@ import polars as pl
 
 from dlrm.data import kernels
 from dlrm.data.features.columns import Columns, log_columns
-from dlrm.data.sources.raw_table import Part, RawTable, spilled
+from dlrm.data.sources.parts import Part, spilled
+from dlrm.data.sources.raw_table import RawTable
 from dlrm.data.sources.records import Fault
 from dlrm.data.sources.source import OnBadRow
 from dlrm.data.sources.text import check_file, chunks, estimate_lines, file_fingerprint, first_line

@@ -16,8 +16,8 @@ import polars.selectors as cs
 
 from dlrm.data.sources import json_lines
 from dlrm.data.sources.libsvm import is_libsvm
+from dlrm.data.sources.parts import Part, explained_parquet, line_of, next_file
 from dlrm.data.sources.printed import AsCsv, of_words, printed
-from dlrm.data.sources.raw_table import Part, explained_parquet, line_of, next_file
 from dlrm.data.sources.reading import Reading, Shape
 from dlrm.data.sources.records import Fault, Text
 from dlrm.data.sources.shape import recognise

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 import polars.selectors as cs
 
-from dlrm.data.sources.raw_table import Part, RawTable, check_types
+from dlrm.data.sources.parts import Part
+from dlrm.data.sources.raw_table import RawTable, check_types
 from dlrm.errors import InputError
 
 NAME = "the frame"

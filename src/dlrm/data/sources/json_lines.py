@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from dlrm.data.sources.raw_table import Part, line_of
+from dlrm.data.sources.parts import Part, line_of
 from dlrm.data.sources.records import Fault
 from dlrm.data.sources.source import OnBadRow
 from dlrm.data.sources.text import explained, open_bytes, text_name

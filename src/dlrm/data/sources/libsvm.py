@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from dlrm.data.features.column import Column, Values
 from dlrm.data.features.columns import Columns
-from dlrm.data.sources.raw_table import Part
+from dlrm.data.sources.parts import Part
 from dlrm.data.sources.text import chunks
 from dlrm.errors import InputError
 

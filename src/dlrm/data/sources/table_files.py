@@ -11,7 +11,8 @@ import polars as pl
 from dlrm.data.features.columns import Columns
 from dlrm.data.sources import json_lines, libsvm
 from dlrm.data.sources.files import TableFile, count, csv_parts, look
-from dlrm.data.sources.raw_table import Part, RawTable, stored
+from dlrm.data.sources.parts import Part, stored
+from dlrm.data.sources.raw_table import RawTable
 from dlrm.data.sources.reading import Reading
 from dlrm.data.sources.source import OnBadRow
 from dlrm.data.sources.text import file_fingerprint
