@@ -1,18 +1,18 @@
 """`dlrm plan`: what a run would take, and where its tables would lie, before anything runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from dlrm import recipes
 from dlrm.bench import network as processes
 from dlrm.bench import speed
 from dlrm.bench.arch import ARCHS, NUM_DENSE, SAMPLES
 from dlrm.bench.known import known
-from dlrm.commands.flags import parse_with_config, take_value
+from dlrm.commands.flags import Folder, parse_with_config, take_value
 from dlrm.commands.plan_result import PlanResult
-from dlrm.commands.run_config import recipe_config, run_config, with_model
+from dlrm.commands.run_config import Settings, recipe_config, run_config, with_model
 from dlrm.data.resolve import resolve
 from dlrm.data.split import SPLITS
 from dlrm.data.store import Dataset
@@ -52,16 +52,13 @@ def main(words: list[str], prog: str) -> PlanResult:
         _known(arch)
     config = with_model(recipe_config(name, flags), flags)
     config, given = parse_with_config(plan, config, flags, prog, arch=arch)
-    return plan((recipe, config), **given)
+    return plan(recipe, config, **given)
 
 
 def plan(
     recipe: Any = None,
+    config: TrainConfig | None = None,
     *,
-    data: Any = None,
-    label: str | Sequence[str] = (),
-    schema: Path | str | None = None,
-    model: str | None = None,
     procs: int = 1,
     device_memory: str | None = None,
     sharding: Sharding | None = None,
@@ -78,7 +75,8 @@ def plan(
     devices_per_host: int = 1,
     host_link: str | None = None,
     scaling: Scaling = "strong",
-    html: Path | None = None,
+    html: Folder = None,
+    **settings: Unpack[Settings],
 ) -> PlanResult:
     """Say what a run would take, and where its tables would lie, before anything runs.
 
@@ -91,10 +89,7 @@ def plan(
 
     Args:
         recipe: Data of one's own, name of a recipe, or a whole config, as in `dlrm.train`.
-        data: Data for a recipe.
-        label: The column to predict, or several.
-        schema: A file that says what each column is.
-        model: Another model than the recipe's.
+        config: The whole config of the recipe, changed or not; None for the recipe's own.
         procs: Processes, each on a device of its own.
         device_memory: What each has, e.g. 80GB; this machine's memory if not given.
         sharding: How tables are spread: whole (table), by rows (row) or columns (column), copied
@@ -117,6 +112,8 @@ def plan(
         scaling: With --simulate: whether the batch stays as large (strong) or grows with the
             devices (weak).
         html: Also write a page with a picture.
+        settings: What changes the recipe: `data`, `label`, `model`, ...; see
+            `dlrm.commands.run_config.Settings`.
 
     Raises:
         DlrmError: See `dlrm.errors`.
@@ -124,15 +121,16 @@ def plan(
     """
     # Asked first, before anything else is in memory.
     libraries = resident_bytes()
-    if isinstance(recipe, tuple):
-        recipe, config = recipe
-    else:
-        if recipe is None and data is None and rows is None:
+    if config is None:
+        has_data = settings.get("data") is not None
+        if recipe is None and not has_data and rows is None:
             arch = arch or DEFAULT
         if arch is not None:
             _known(arch)
-        start = recipe if recipe is not None else arch or ("demo" if data else "criteo-kaggle")
-        name, config = run_config(start, data=data, label=label, schema=schema, model=model)
+        start = recipe
+        if recipe is None:
+            start = arch or ("demo" if has_data else "criteo-kaggle")
+        name, config = run_config(start, **settings)
         recipe = None if recipe is None else name
     if procs < 1 or samples < 0:
         raise ConfigError(f"procs is {procs} and samples {samples}: at least 1 and 0 are needed")
@@ -185,7 +183,7 @@ def plan(
         planned=run,
         times=times(run, devices(procs), rates) if devices is not None else None,
         alternatives=[] if run.fits else alternatives(run),
-        page=html,
+        page=None if html is None else Path(html),
         simulated=steps,
         simulated_basis=basis,
     )
