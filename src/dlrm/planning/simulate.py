@@ -31,6 +31,8 @@ FORWARD_SHARE = 1 / 3
 """Share of the products of a layer that are forwards: one of three."""
 EXCHANGES: dict[Kind, int] = {"table": 1, "column": 1, "row": 2, "replicate": 0}
 """Exchanges before the lookup: ids, and for rows how many there are."""
+TOP, ROUTING = "top", "routing"
+"""Groups of what a device computes beside bottom MLP, tables and dense update."""
 DIGITS = 3
 """Digits of the rows of a shard that tell it from others: what lies closer takes as long."""
 
@@ -88,43 +90,28 @@ class Bounds:
         return max(self.compute_s, self.memory_s, self.exchange_s)
 
 
-@dataclass(frozen=True, slots=True)
-class _Computed:
-    """What one device computes in a step; of tables for each rank."""
-
-    bottom: Terms
-    top: Terms
-    dense_update: Terms
-    routing: Terms
-    lookups: list[Terms]
-    updates: list[Terms]
-
-
 def step_of(run: Planned, devices: Devices) -> Step | None:
     """Return the time of a step of a planned run; None where its tables do not fit."""
     if run.plan is None or run.traffic is None:
         return None
-    plan, world, computed = run.plan, run.plan.world, _computed(run, devices)
-    bottom, top, dense_update, routing = (
-        devices.slowdown * terms.total_s
-        for terms in (computed.bottom, computed.top, computed.dense_update, computed.routing)
-    )
+    plan, world = run.plan, run.plan.world
+    groups, tables = _computed(run, plan, devices)
+    own = {name: devices.slowdown * terms.total_s for name, terms in groups.items()}
     lookups, updates = (
-        [devices.slowdown * terms.total_s for terms in ranks]
-        for ranks in (computed.lookups, computed.updates)
+        [devices.slowdown * terms.total_s for terms in ranks] for ranks in zip(*tables, strict=True)
     )
     ids, vectors, sums = _exchanged(run, plan, run.traffic, devices.network)
     forwards, backwards = vectors, vectors + sums
     if devices.overlap:
-        forwards = max(0.0, forwards - FORWARD_SHARE * bottom)
-        backwards = max(0.0, backwards - (1 - FORWARD_SHARE) * bottom)
+        forwards = max(0.0, forwards - FORWARD_SHARE * own[BOTTOM])
+        backwards = max(0.0, backwards - (1 - FORWARD_SHARE) * own[BOTTOM])
     summed = backwards * sums / (vectors + sums) if vectors + sums else 0.0
     return Step(
-        bottom_s=bottom,
-        top_s=top,
+        bottom_s=own[BOTTOM],
+        top_s=own[TOP],
         lookup_s=sum(lookups) / world,
-        update_s=sum(updates) / world + dense_update,
-        routing_s=routing,
+        update_s=sum(updates) / world + own[DENSE_UPDATE],
+        routing_s=own[ROUTING],
         ids_s=ids,
         vectors_s=forwards + backwards - summed,
         sums_s=summed,
@@ -136,10 +123,9 @@ def bounds(run: Planned, devices: Devices) -> Bounds | None:
     """Return what each limit asks for in a step of a run; None where its tables do not fit."""
     if run.plan is None or run.traffic is None:
         return None
-    computed = _computed(run, devices)
-    tables = (a + b for a, b in zip(computed.lookups, computed.updates, strict=True))
-    busiest = max(tables, key=lambda terms: terms.total_s)
-    terms = computed.bottom + computed.top + computed.dense_update + computed.routing + busiest
+    groups, ranks = _computed(run, run.plan, devices)
+    busiest = max((a + b for a, b in ranks), key=lambda terms: terms.total_s)
+    terms = sum(groups.values(), busiest)
     ids, vectors, sums = _exchanged(run, run.plan, run.traffic, devices.network)
     return Bounds(terms.compute_s + terms.calls_s, terms.memory_s, ids + 2 * vectors + sums)
 
@@ -168,37 +154,28 @@ def step_parts(run: Planned, ids: Ids = "zipf") -> list[Part]:
     return parts(run.config, run.data.schema, Shape(own, run.data.lookups / features, ids))
 
 
-def _computed(run: Planned, devices: Devices) -> _Computed:
-    plan, device = run.plan, devices.device
-    assert plan is not None
-    groups = {BOTTOM: Terms(), DENSE_UPDATE: Terms()}
-    top = device.terms(OTHER, Work(calls=1))
+def _computed(
+    run: Planned, plan: Plan, devices: Devices
+) -> tuple[dict[str, Terms], list[tuple[Terms, Terms]]]:
+    """Return what one device computes in a step; and on each rank its lookups and its updates."""
+    device = devices.device
+    groups: dict[str, Terms] = dict.fromkeys((BOTTOM, DENSE_UPDATE, ROUTING), Terms())
+    groups[TOP] = device.terms(OTHER, Work(calls=1))
     for part in step_parts(run, devices.ids):
-        if part.operator in groups:
-            groups[part.operator] += device.terms(part.kind, part.work)
-        elif part.operator != UPDATE and part.kind != LOOKUP:
-            top = top + device.terms(part.kind, part.work)
+        if part.operator != UPDATE and part.kind != LOOKUP:
+            group = part.operator if part.operator in groups else TOP
+            groups[group] += device.terms(part.kind, part.work)
     own = -(-run.config.loader.batch_size // plan.world)
-    routing = Terms()
     for kind in _sharded(plan):
         tables = [t for t, other in zip(plan.tables, plan.kinds, strict=True) if other == kind]
         work = operators.routing(own * sum(table.work for table in tables))
-        routing += device.terms("routing", work)
-    looked_up = _ranks(run, devices)
-    return _Computed(
-        groups[BOTTOM],
-        top,
-        groups[DENSE_UPDATE],
-        routing,
-        [lookup for lookup, _ in looked_up],
-        [update for _, update in looked_up],
-    )
+        groups[ROUTING] += device.terms(ROUTING, work)
+    return groups, _ranks(run, plan, devices)
 
 
-def _ranks(run: Planned, devices: Devices) -> list[tuple[Terms, Terms]]:
+def _ranks(run: Planned, plan: Plan, devices: Devices) -> list[tuple[Terms, Terms]]:
     """Return what lookups and updates take on each rank."""
-    plan, optimizer = run.plan, run.config.optim.name
-    assert plan is not None
+    optimizer = run.config.optim.name
     batch_size, storage = run.config.loader.batch_size, tables_of(run.config.model).storage
     kind, number_bytes = update_kind(optimizer, [storage]), NUMBER_BYTES[storage]
 
