@@ -10,11 +10,11 @@ from dlrm.bench.timer import Timing, in_turn, interleave, steps_of
 from dlrm.bench.watch import Seen, Watch
 from dlrm.nn import precision
 from dlrm.nn.tables import tables_of
-from dlrm.planning.costs import OTHER, Costs, Terms
+from dlrm.planning.costs import OTHER, Terms
 from dlrm.planning.machine import Machine
 from dlrm.planning.predict import Predictor
 from dlrm.planning.stages import FORWARD, Clock, Watched
-from dlrm.planning.what_if import Change, WhatIf, best, machines, more_threads, verdict
+from dlrm.planning.what_if import Change, best, machines, more_threads, verdict
 from dlrm.planning.work import NOTHING, Shape, Work
 
 ROUND_S = 0.25
@@ -93,63 +93,6 @@ class Operator:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class StepMeasured:
-    """A step at one batch size; the timing is of a step."""
-
-    batch_size: int
-    timing: Timing
-    operators: list[Operator]
-    predicted_s: float
-    costs: Costs
-    exponents: dict[str, float]
-    software: list[Change]
-    """Changes that a flag makes."""
-    seen: Seen
-    cores: int
-    """Cores of the machine."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures JSON-ready."""
-        median = self.timing.median
-        low, high = self.timing.interval
-        roofline_s = sum(operator.least_s for operator in self.operators)
-        row: dict[str, Any] = {
-            "batch_size": self.batch_size,
-            "rounds": len(self.timing.seconds),
-            "step_ms": median * 1e3,
-            "step_low": low * 1e3,
-            "step_high": high * 1e3,
-            "p95_ms": self.timing.percentile(95)[0] * 1e3,
-            "samples_per_s": self.batch_size / median,
-            "roofline_ms": roofline_s * 1e3,
-            "roofline_share": roofline_s / median,
-            "predicted_ms": self.predicted_s * 1e3,
-            "model_error": self.costs.error,
-            "model_steps": self.costs.steps,
-            "operators": [operator.to_dict(median) for operator in self.operators],
-            "exponents": self.exponents,
-        }
-        threads = more_threads(row, self.seen.threads, self.cores)
-        changes = best([*self.software, *threads, *machines(row)])
-        row["changes"] = [asdict(change) for change in changes]
-        row["verdict"] = verdict(row, changes, self.costs.error)
-        return {**row, **self.seen.to_dict()}
-
-    def what_if(self, change: WhatIf) -> dict[str, Any]:
-        """Return what a change would make of it, JSON-ready."""
-        row = self.to_dict()
-        ms = change.step_ms(row)
-        return {
-            "change": change.to_dict(),
-            "step_ms": ms,
-            "gain": row["step_ms"] / ms,
-            "samples_per_s": self.batch_size / ms * 1e3,
-            "model_error": self.costs.error,
-            "error_here": abs(row["predicted_ms"] / row["step_ms"] - 1),
-        }
-
-
 def measure(
     subject: Subject,
     batch_sizes: list[int],
@@ -158,8 +101,10 @@ def measure(
     train: bool,
     rounds: int,
     tick: Callable[[], None],
-) -> Iterator[StepMeasured]:
-    """Yield the step at each batch size, with the same model, trained or scoring.
+) -> Iterator[tuple[dict[str, Any], Seen]]:
+    """Yield the figures of a step at each batch size, with the same model, trained or scoring.
+
+    Beside them stands what else the machine did meanwhile.
 
     Raises:
         ConfigError: It does not fit into memory, or the data have fewer rows than a batch.
@@ -191,19 +136,38 @@ def measure(
             timed = interleave(
                 {"plain": plain, "clocked": watching}, rounds=rounds, after_round=tick
             )
-        timing = timed["plain"].per(steps)
-        shape = subject.shape(size)
-        yield StepMeasured(
-            batch_size=size,
-            timing=timing,
-            operators=profile(predictor, shape, clock.medians, timing.median),
-            predicted_s=predictor.step_s(predictor.parts(shape)),
-            costs=predictor.device.costs,
-            exponents=predictor.exponents(),
-            software=_software(predictor, shape),
-            seen=watch.seen,
-            cores=machine.facts.cores,
-        )
+        timing, shape = timed["plain"].per(steps), subject.shape(size)
+        operators = profile(predictor, shape, clock.medians, timing.median)
+        row = _figures(predictor, shape, timing, operators)
+        threads = more_threads(row, watch.seen.threads, machine.facts.cores)
+        changes = best([*_software(predictor, shape), *threads, *machines(row)])
+        row["changes"] = [asdict(change) for change in changes]
+        row["verdict"] = verdict(row, changes, row["model_error"])
+        yield {**row, **watch.seen.to_dict()}, watch.seen
+
+
+def _figures(
+    predictor: Predictor, shape: Shape, timing: Timing, operators: Sequence[Operator]
+) -> dict[str, Any]:
+    costs, median = predictor.device.costs, timing.median
+    low, high = timing.interval
+    roofline_s = sum(operator.least_s for operator in operators)
+    return {
+        "batch_size": int(shape.batch_size),
+        "rounds": len(timing.seconds),
+        "step_ms": median * 1e3,
+        "step_low": low * 1e3,
+        "step_high": high * 1e3,
+        "p95_ms": timing.percentile(95)[0] * 1e3,
+        "samples_per_s": shape.batch_size / median,
+        "roofline_ms": roofline_s * 1e3,
+        "roofline_share": roofline_s / median,
+        "predicted_ms": predictor.step_s(predictor.parts(shape)) * 1e3,
+        "model_error": costs.error,
+        "model_steps": costs.steps,
+        "operators": [operator.to_dict(median) for operator in operators],
+        "exponents": predictor.exponents(),
+    }
 
 
 def profile(

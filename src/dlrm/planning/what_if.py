@@ -79,6 +79,18 @@ class WhatIf:
         """Return what the step of a row would take."""
         return sum(self.ms(operator, row["exponents"]) for operator in row["operators"])
 
+    def applied(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a change would make of the step of a row, JSON-ready."""
+        ms = self.step_ms(row)
+        return {
+            "change": self.to_dict(),
+            "step_ms": ms,
+            "gain": row["step_ms"] / ms,
+            "samples_per_s": row["batch_size"] / ms * 1e3,
+            "model_error": row["model_error"],
+            "error_here": abs(row["predicted_ms"] / row["step_ms"] - 1),
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Return what is changed, JSON-ready."""
         unchanged = asdict(WhatIf())

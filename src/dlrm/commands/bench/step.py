@@ -14,8 +14,8 @@ from dlrm import recipes, terminal
 from dlrm.bench import results, step
 from dlrm.bench.arch import ARCHS
 from dlrm.bench.known import known
-from dlrm.bench.step import StepMeasured
 from dlrm.bench.subject import Subject
+from dlrm.bench.watch import Seen
 from dlrm.commands.flags import parse_with_config
 from dlrm.commands.run_config import with_model
 from dlrm.data.resolve import resolve
@@ -233,7 +233,8 @@ class StepResult:
     rows_scale: float
     train: bool
     machine: Machine
-    measured: list[StepMeasured]
+    measured: list[tuple[dict[str, Any], Seen]]
+    """The figures of each batch size, and what else the machine did meanwhile."""
     change: WhatIf | None
     html: Path | None
 
@@ -254,12 +255,14 @@ class StepResult:
 
     def batches(self) -> list[dict[str, Any]]:
         """Return the figures of each batch size."""
-        rows = []
-        for measured in self.measured:
-            row = measured.to_dict()
-            row["what_if"] = measured.what_if(self.change) if self.change else None
-            rows.append(row | self._published(row))
-        return rows
+        return [
+            {
+                **row,
+                "what_if": self.change.applied(row) if self.change else None,
+                **self._published(row),
+            }
+            for row, _ in self.measured
+        ]
 
     def rows(self) -> list[dict[str, Any]]:
         """Return rows of results."""
@@ -291,14 +294,14 @@ class StepResult:
 
     def __rich__(self) -> RenderableType:
         parts: list[RenderableType] = [self._machine(), self._input()]
-        for row, measured in zip(self.batches(), self.measured, strict=True):
+        for row, (_, seen) in zip(self.batches(), self.measured, strict=True):
             parts.append(_grid(row))
             parts.append(Text(row["verdict"]))
             if published := row.get("published_samples"):
                 parts.append(Text(_beside(row, published)))
             if row["what_if"]:
                 parts.append(Text(_what_if(row["what_if"])))
-            if warning := measured.seen.warning:
+            if warning := seen.warning:
                 parts.append(Text(f"Doubtful: {warning}", style="bold"))
         parts.append(
             "roof: the least time at this machine's limits, over the time taken; model: ms by the "
