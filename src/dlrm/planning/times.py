@@ -84,25 +84,24 @@ def times(run: Planned, devices: Devices, rates: Rates | None = None) -> Times |
         return None
     config, samples = run.config, run.data.samples
     steps = -(-samples.get("train", 0) // config.loader.batch_size)
-    known = Times(
+    evaluation_s = saving_s = None
+    if rates is not None:
+        evaluations = config.eval.evaluations(steps)
+        scored = evaluations * sum(samples.get(split, 0) for split in config.eval.splits)
+        evaluation_s = scored * rates.evaluation_s / run.world.size
+        evaluation_s += (scored + samples.get("train", 0)) * rates.metrics_s
+        saves = -(-steps // config.checkpoint.every) if config.checkpoint.every else evaluations
+        # Each process writes what it has.
+        written = run.footprint.checkpoint_bytes / run.world.size
+        saving_s = saves * (rates.save_s + written * rates.write_s)
+    return Times(
         basis="measured" if rates else "described",
         step_s=step.total_s,
         exchange_s=limits.exchange_s,
         samples_per_s=config.loader.batch_size / step.total_s,
         train_s=steps * step.total_s,
         bounds=limits,
-    )
-    if rates is None:
-        return known
-    evaluations = config.eval.evaluations(steps)
-    scored = evaluations * sum(samples.get(split, 0) for split in config.eval.splits)
-    saves = -(-steps // config.checkpoint.every) if config.checkpoint.every else evaluations
-    # Each process writes what it has.
-    written = run.footprint.checkpoint_bytes / run.world.size
-    return replace(
-        known,
-        evaluation_s=scored * rates.evaluation_s / run.world.size
-        + (scored + samples.get("train", 0)) * rates.metrics_s,
-        saving_s=saves * (rates.save_s + written * rates.write_s),
+        evaluation_s=evaluation_s,
+        saving_s=saving_s,
         rates=rates,
     )
