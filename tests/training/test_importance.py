@@ -52,8 +52,7 @@ def test_rows_of_no_weight_do_not_count(log):
 def test_numbers_are_measured_by_their_rmse(log):
     features, split = log
     numbers = replace(split, labels=split.dense[:, :1])
-    regression = replace(features)
-    object.__setattr__(regression, "_schema", replace(features.schema, task="regression"))
+    regression = replace(features, columns=replace(features.columns, task="regression"))
     measured = importance(first_number, numbers, regression, rows=500)
     assert measured is not None
     first, second = measured.labels["label"][:2]
