@@ -7,7 +7,7 @@ of this project (benchmarks/before_after.py), DLRM_DATA a folder of public table
 (benchmarks/accuracy.py), and PYTHONPATH folders with FBGEMM, DeepCTR-Torch and FuxiCTR
 (benchmarks/peers.py and dlrm/bench/rivals/tables.py say how to install them);
 what is not there is left out, and that is said. Rows are appended below benchmarks/results/. All
-of it takes some 160 minutes on two cores, in which nothing else may run; --quick takes one or two,
+of it takes some 165 minutes on two cores, in which nothing else may run; --quick takes one or two,
 says only whether everything works, and keeps nothing.
 """
 
@@ -37,6 +37,7 @@ SUITES: dict[str, tuple[int, tuple[str, ...]]] = {
     "figure6": (5, ("figure6.py",)),
     "prediction": (4, ("prediction.py",)),
     "predictor": (1, ("predictor.py",)),
+    "jax-step": (4, ("jax_step.py",)),
     "parallel": (6, ("parallel.py",)),
     "parity": (9, ("parity.py",)),
     "plan": (4, ("plan.py",)),

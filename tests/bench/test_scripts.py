@@ -42,6 +42,7 @@ def test_quick_runs_leave_rows_where_asked(name: str, workdir: Path) -> None:
         "prediction",
         "figure6",
         "run",
+        "jax_step",
     ],
 )
 def test_every_script_has_a_quick_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,6 @@ class JaxModel:
     def __init__(self, model: nn.Module):
         check(model)
         self._feed = Feed(model)
-        self._device = jax.devices("cpu")[0]
         parts = tuple(f"{name}." for name in self._feed.embeddings)
         self._numbers: dict[str, Any] = {
             name: self._array(tensor)
@@ -50,7 +49,7 @@ class JaxModel:
         self._run = run
 
     def _array(self, tensor: torch.Tensor) -> jax.Array:
-        return jnp.array(tensor.float().numpy(), copy=True, device=self._device)
+        return jnp.array(tensor.float().numpy(), copy=True, device=jax.devices("cpu")[0])
 
     def inputs(self, batch: Batch) -> tuple[Inputs, int]:
         """Return a batch as `run` takes it, and its samples."""

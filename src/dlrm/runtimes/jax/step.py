@@ -82,7 +82,6 @@ class JaxStep:
         """Name of a parameter -> number of its group."""
         self._tables = {f"{name}.weight": name for name in self._feed.embeddings}
         """Name of a table's parameter -> that of its embeddings."""
-        self._device = jax.devices("cpu")[0]
         self._weights = {name: self._array(p) for name, p in model.named_parameters()}
         self._state = {
             name: {
@@ -128,10 +127,9 @@ class JaxStep:
                 group["lr"] = self.rate(self.steps)
             self.optimizer.start_step(group)
             scalars.append(rates(self.optimizer, group))
-        with jax.default_device(self._device):
-            loss, logits, self._weights, self._state = self._compiled(
-                self._weights, self._state, inputs, scalars
-            )
+        loss, logits, self._weights, self._state = self._compiled(
+            self._weights, self._state, inputs, scalars
+        )
         self._newer = True
         jax.block_until_ready(self._weights)
         self.logits = torch.from_dlpack(logits)[: len(batch)]
@@ -154,7 +152,7 @@ class JaxStep:
 
     def _array(self, tensor: Tensor) -> Array:
         # A copy of its own, whose memory can be donated.
-        return jnp.array(tensor.detach().numpy(), copy=True, device=self._device)
+        return jnp.array(tensor.detach().numpy(), copy=True, device=jax.devices("cpu")[0])
 
     def _forward(self, weights: dict[str, Array], inputs: Inputs) -> Array:
         tables = {name: weights[key] for key, name in self._tables.items()}
