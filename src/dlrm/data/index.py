@@ -26,7 +26,7 @@ DICTIONARY_VALUES = 1 << 20
 """More values than these make no dictionary, which takes some 100 bytes a value."""
 _SEEDS = 4
 
-Values = pl.Series | Sequence[str | None]
+Keys = pl.Series | Sequence[str | None]
 """n values: of a column, or a few texts as Python has them."""
 
 
@@ -106,7 +106,7 @@ class HashIndex:
         self._dictionary: Once[dict[object, int]] = Once()
         self._sorted: Once[tuple[int, NDArray[np.uint64], NDArray[np.int32]]] = Once()
 
-    def ids(self, values: Values) -> NDArray[np.int32]:
+    def ids(self, values: Keys) -> NDArray[np.int32]:
         """Return the place of each value (n,); they are of the type of those in the index."""
         if self._numbered and len(values) <= FEW_VALUES:
             places = self._dictionary.get(self._places)

@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dlrm.data import kernels
-from dlrm.data.index import Index, IntegerIndex, Values, look_up, make_index, small_integers
+from dlrm.data.index import Index, IntegerIndex, Keys, look_up, make_index, small_integers
 from dlrm.data.threads import Once, check_pool
 from dlrm.errors import DatasetError, unknown
 from dlrm.files import new_beside, replacing, sync_file
@@ -169,7 +169,7 @@ class Vocabulary:
             return f"{value:08x}"
         return None if value is None else str(value)
 
-    def places(self, values: Values) -> NDArray[np.int32]:
+    def places(self, values: Keys) -> NDArray[np.int32]:
         """Return the place of each value (n,) among all values; their number where it is new.
 
         Raises:
@@ -178,12 +178,12 @@ class Vocabulary:
         """
         return self.index.ids(self.cast(values))  # pyright: ignore[reportArgumentType]
 
-    def ids(self, values: Values) -> NDArray[np.int32]:
+    def ids(self, values: Keys) -> NDArray[np.int32]:
         """Return the id of each value (n,): `other` for values that have none; see `places`."""
         places = self.places(values)
         return places if self.kept == self.values else np.minimum(places, np.int32(self.kept))
 
-    def cast(self, values: Values) -> Values:
+    def cast(self, values: Keys) -> Keys:
         """Return values in the type of this vocabulary; see `places`."""
         expected = self.index.dtype
         if not isinstance(values, pl.Series):
@@ -252,7 +252,7 @@ def ids_of(
     return ids
 
 
-def hashed(keys: Values, rows: int) -> NDArray[np.int32]:
+def hashed(keys: Keys, rows: int) -> NDArray[np.int32]:
     """Return the row of each key: its CRC-32 modulo `rows`, the same on every machine."""
     if isinstance(keys, pl.Series):
         groups, codes = distinct(keys)

@@ -19,7 +19,7 @@ from dlrm.data.features.target_encoding import (
     encoding,
     outside_fold,
 )
-from dlrm.data.index import Values as Keys
+from dlrm.data.index import Keys
 from dlrm.data.threads import check_pool
 from dlrm.data.vocabulary import Vocabulary, distinct, fold, hash_vocabulary, hashed
 

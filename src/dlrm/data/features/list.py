@@ -19,7 +19,7 @@ from dlrm.data.features.inputs import Input, Parts
 from dlrm.data.features.number_text import is_missing
 from dlrm.data.features.rows import FEW_ROWS, Rows, as_series, text_values
 from dlrm.data.features.texts import as_texts
-from dlrm.data.index import Values as Keys
+from dlrm.data.index import Keys
 from dlrm.data.threads import check_pool
 from dlrm.data.vocabulary import Vocabulary, distinct, hash_vocabulary, hashed
 

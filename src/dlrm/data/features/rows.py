@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dlrm.data.features.texts import NumberReading, as_numbers, columns_as_texts, in_one_go
-from dlrm.data.index import Values
+from dlrm.data.index import Keys
 from dlrm.data.threads import check_pool
 
 FEW_ROWS = 64
@@ -49,7 +49,7 @@ class Rows:
         self.types = dict(zip(frame.columns, frame.dtypes, strict=True))
         self.wrong: dict[str, pl.Series] = {}
         """Columns that were read as numbers -> a mask of values that are none, where some are."""
-        self._texts: dict[str, Values] = dict(texts or {})
+        self._texts: dict[str, Keys] = dict(texts or {})
         self._numbers: dict[str, NDArray[np.float64]] = {}
 
     @classmethod
@@ -57,7 +57,7 @@ class Rows:
         """Return the rows of a frame."""
         return rows if isinstance(rows, Rows) else cls(rows)
 
-    def texts(self, names: Sequence[str]) -> dict[str, Values]:
+    def texts(self, names: Sequence[str]) -> dict[str, Keys]:
         """Return columns as texts, null where missing; see `as_texts`."""
         rest = {}
         for name in names:
@@ -101,7 +101,7 @@ class Rows:
         return np.stack([self._numbers[name] for name in readings])
 
 
-def as_series(values: Values) -> pl.Series:
+def as_series(values: Keys) -> pl.Series:
     """Return texts as Polars has them."""
     return values if isinstance(values, pl.Series) else pl.Series("", values, pl.String)
 

@@ -38,50 +38,43 @@ def grid(schema: Columns) -> Table:
 
 def described(schema: Columns) -> list[dict[str, str]]:
     """Return the columns, then the crosses: `name`, `kind`, `taken_for`, `why`."""
-    columns = [
-        {
-            "name": column.name,
-            "kind": column.kind,
-            "taken_for": what(column),
-            "why": column.why or "the schema says so",
-        }
+    lines = [
+        (column.name, column.kind, _words(column), column.why or "the schema says so")
         for column in schema.columns
     ]
-    crosses = [
-        {
-            "name": cross.name,
-            "kind": "cross",
-            "taken_for": ", ".join(["cross", *_values(cross.values)]),
-            "why": cross.why or "asked for",
-        }
+    lines += [
+        (cross.name, "cross", ["cross", *_values(cross.values)], cross.why or "asked for")
         for cross in schema.crosses
     ]
-    return columns + crosses
+    return [
+        {"name": name, "kind": kind, "taken_for": ", ".join(words), "why": why}
+        for name, kind, words, why in lines
+    ]
 
 
-def what(column: Column) -> str:
+_SCALED = {"none": "", "standard": "standardised", "quantile": "ranked"}
+
+
+def _words(column: Column) -> list[str]:
     """Return what a column is taken for, in a few words."""
-    words: list[str] = ["time" if column.kind == "number" and column.time else column.kind]
     if column.kind == "number":
-        if column.dense and column.scale != "none":
+        words = ["time" if column.time else "number"]
+        if column.dense:
+            bins = f"{column.bins} bins"
             words.append(
-                {
-                    "standard": "standardised",
-                    "quantile": "ranked",
-                    "piecewise": f"{column.bins} bins",
-                }.get(column.scale, column.scale)
+                bins if column.scale == "piecewise" else _SCALED.get(column.scale, column.scale)
             )
-        if column.buckets:
-            words.append(f"{column.buckets} buckets")
-        if not column.dense:
-            words[0] = "number in buckets"
-        if column.missing_flag:
-            words.append("flag where missing")
-    elif column.kind in WITH_IDS:
+        else:
+            words = ["number in buckets"]
+        words.append(f"{column.buckets} buckets" if column.buckets else "")
+        words.append("flag where missing" if column.missing_flag else "")
+        return [word for word in words if word]
+    words: list[str] = [column.kind]
+    if column.kind in WITH_IDS:
         words += [f"the newest {column.max_length}"] if column.max_length else []
         words += _values(column.values)
         words += [f"table {column.table}"] if column.table else []
-    return ", ".join(words)
+    return words
 
 
 def _values(values: Values) -> Iterable[str]:
@@ -93,9 +86,4 @@ def _values(values: Values) -> Iterable[str]:
         yield f"values seen {values.min_count} times or more"
     if not values.embed:
         yield "no embedding"
-    if values.log_count:
-        yield "log count"
-    if values.target_mean:
-        yield "target mean"
-    if values.target_score:
-        yield "target score"
+    yield from (name.replace("_", " ") for name in values.encodings)
