@@ -57,18 +57,13 @@ class CheckedTable:
     """What to say of labels and splits."""
 
     @property
-    def train(self) -> NDArray[np.intp]:
-        """The numbers of the training rows, rising."""
-        return np.flatnonzero(self.where == TRAIN)
-
-    @property
     def good_rows(self) -> int:
         """How many rows are not left out."""
         return int((~self.bad).sum())
 
     def fitting_rows(self) -> FittingRows:
         """Return the rows that features are fitted to."""
-        train = self.train
+        train = np.flatnonzero(self.where == TRAIN)
         if not len(train) and not self.schema.whole_log:
             raise DatasetError("no row is left to train on; see prepare.fractions")
         return FittingRows(

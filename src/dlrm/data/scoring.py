@@ -92,12 +92,6 @@ class FileRows:
         """Return about how many rows there are."""
         return self._source.rows()
 
-    def read(self) -> Iterator[Encoded]:
-        """Yield the good rows as arrays, in order; see `blocks`."""
-        for block in self.blocks():
-            if block.encoded is not None:
-                yield block.encoded
-
     def blocks(self) -> Iterator[FileBlock]:
         """Yield all rows, in order.
 
