@@ -51,6 +51,10 @@ if TYPE_CHECKING:
     from dlrm.commands.predict import predict as predict
     from dlrm.commands.prepare import prepare as prepare
     from dlrm.commands.report import report as report
+    from dlrm.commands.trace.compare import trace_compare as trace_compare
+    from dlrm.commands.trace.fit import trace_fit as trace_fit
+    from dlrm.commands.trace.generate import trace_generate as trace_generate
+    from dlrm.commands.trace.profile import trace_profile as trace_profile
     from dlrm.commands.train import train as train
     from dlrm.errors import DlrmError as DlrmError
     from dlrm.estimators.classifier import Classifier as Classifier
@@ -118,6 +122,10 @@ _HOME = {name: f"dlrm.commands.{name}" for name in _COMMANDS.split()} | {
         "commands.bench.peers": "bench_embedding bench_original",
         "commands.bench.report": "bench_report",
         "commands.bench.step": "bench_infer bench_train",
+        "commands.trace.compare": "trace_compare",
+        "commands.trace.fit": "trace_fit",
+        "commands.trace.generate": "trace_generate",
+        "commands.trace.profile": "trace_profile",
     }.items()
     for name in names.split()
 }

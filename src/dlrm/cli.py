@@ -34,13 +34,13 @@ COMMANDS = {
     "data prepare": ("prepare:prepare", "Turn raw data into a prepared dataset."),
     "data describe": ("describe:describe", "Show what is in a prepared dataset."),
     "trace profile": (
-        "trace.profile:profile",
+        "trace.profile:trace_profile",
         "Measure how the rows of tables are accessed.",
     ),
-    "trace fit": ("trace.fit:fit", "Fit a model of the traffic, which can be shared."),
-    "trace generate": ("trace.generate:generate", "Generate traces from such a model."),
+    "trace fit": ("trace.fit:trace_fit", "Fit a model of the traffic, which can be shared."),
+    "trace generate": ("trace.generate:trace_generate", "Generate traces from such a model."),
     "trace compare": (
-        "trace.compare:compare",
+        "trace.compare:trace_compare",
         "Say how faithful a trace is to its source.",
     ),
     "bench machine": (

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 
 from dlrm.cli import main
-from dlrm.commands.trace.compare import compare
-from dlrm.commands.trace.fit import fit
-from dlrm.commands.trace.generate import generate
-from dlrm.commands.trace.profile import profile
+from dlrm.commands.trace.compare import trace_compare
+from dlrm.commands.trace.fit import trace_fit
+from dlrm.commands.trace.generate import trace_generate
+from dlrm.commands.trace.profile import trace_profile
 from dlrm.data.resolve import resolve
 from dlrm.errors import ConfigError, InputError
 from dlrm.traces import formats
@@ -43,15 +43,15 @@ def test_profile_measures_each_feature_and_writes_it(traces, capsys):
 
 
 def test_a_sampled_profile_says_of_how_many_ids(traces):
-    result = profile(str(traces), features=("items",), sample=100)
+    result = trace_profile(str(traces), features=("items",), sample=100)
 
     assert 0 < result.features["items"]["sampled_share"] < 1
 
 
 def test_fit_generate_and_compare(traces):
-    fitted = fit(str(traces), out=Path("w.json"))
-    generate("w.json", out=Path("g.npz"), accesses=4000, seed=3)
-    result = compare(str(traces), "w.json", html=Path("t.html"), baselines=False)
+    fitted = trace_fit(str(traces), out=Path("w.json"))
+    trace_generate("w.json", out=Path("g.npz"), accesses=4000, seed=3)
+    result = trace_compare(str(traces), "w.json", html=Path("t.html"), baselines=False)
 
     assert set(fitted.cards) == set(result.cards) == {"users", "items"}
     assert result.status == (0 if all(c["trace"].faithful for c in result.cards.values()) else 1)
@@ -86,7 +86,7 @@ def test_a_prepared_dataset_is_a_source_in_the_order_of_its_rows(workdir):
     frame.write_parquet("t.parquet")
     assert main(["data", "prepare", "table", "t.parquet", "--label", "y", "--out", "d"]) == 0
 
-    result = profile("d")
+    result = trace_profile("d")
 
     dataset = resolve("d")
     train = dataset.split("train")
@@ -97,7 +97,7 @@ def test_a_prepared_dataset_is_a_source_in_the_order_of_its_rows(workdir):
 
 
 def test_traffic_trains_and_is_prepared_again_only_when_it_changes(traces, capsys):
-    fit(str(traces), out=Path("w.json"), features=("users",), dense=2)
+    trace_fit(str(traces), out=Path("w.json"), features=("users",), dense=2)
     first, again, other = (resolve(f"trace:w.json:3000{seed}") for seed in ("", "", ":1"))
 
     assert first.path == again.path != other.path
@@ -119,7 +119,7 @@ def test_traffic_keeps_its_locality_on_the_road_to_batches(workdir):
 
 
 def test_bags_of_traffic_are_lists(traces):
-    fit(str(traces), out=Path("w.json"), features=("items",))
+    trace_fit(str(traces), out=Path("w.json"), features=("items",))
     dataset = resolve("trace:w.json:2000")
     (feature,) = dataset.schema.list_features
 

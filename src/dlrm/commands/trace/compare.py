@@ -56,7 +56,7 @@ class CompareTraceResult:
         return Group(*lines)
 
 
-def compare(
+def trace_compare(
     source: Positional[str],
     other: Positional[str],
     *,

@@ -63,7 +63,7 @@ def cards_table(cards: Mapping[str, Card]) -> RenderableType:
     return grid
 
 
-def fit(
+def trace_fit(
     source: Positional[str],
     *,
     out: Path,

@@ -39,7 +39,7 @@ class GenerateTraceResult:
         )
 
 
-def generate(
+def trace_generate(
     source: Positional[str], *, out: Path, accesses: int = 1_000_000, seed: int = 0
 ) -> GenerateTraceResult:
     """Generate traces from a workload: of dlrm trace fit, FBGEMM's, the original's, or a preset.

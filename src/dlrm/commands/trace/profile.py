@@ -77,7 +77,7 @@ class ProfileResult:
         return Group(*lines)
 
 
-def profile(
+def trace_profile(
     source: Positional[str],
     *,
     features: tuple[str, ...] = (),
