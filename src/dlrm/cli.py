@@ -28,6 +28,8 @@ COMMANDS = {
         "Write the vectors that a trained model has of the values of a column.",
     ),
     "predict": ("predict:predict", "Score raw data with a trained model."),
+    "export": ("export:main", "Write a trained model as a file that another runtime runs."),
+    "runtimes": ("runtimes:main", "Compare the runtimes that can run a trained model."),
     "report": ("report:report", "Draw the report of a run again."),
     "data generate": ("generate:generate", "Write a generated click log as raw text."),
     "data infer": ("infer:infer", "Write what a table's columns are, to be edited."),

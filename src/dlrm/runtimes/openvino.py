@@ -98,6 +98,7 @@ class OpenVINOSession(Session):
         import openvino
 
         self.threads = options.session_threads
+        self.reduced = "bf16" if options.openvino_precision == "bf16" else None
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": self.threads,

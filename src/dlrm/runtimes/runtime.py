@@ -46,8 +46,9 @@ class Options:
     """Whether weights lie beside the artefact instead of in it."""
     threads: int = 0
     """Threads that a session computes with; 0 for as many as torch."""
-    openvino_precision: Literal["f32", "auto"] = "f32"
-    """What OpenVINO computes in; auto leaves it the choice, which is bf16 on some CPUs."""
+    openvino_precision: Literal["f32", "bf16", "auto"] = "f32"
+    """What OpenVINO computes in; auto leaves it the choice, which is bf16 on some CPUs, and then
+    nobody has declared it."""
 
     @property
     def session_threads(self) -> int:

@@ -109,6 +109,15 @@ class TorchProgram(Archive):
         return TensorSession(schema, lambda tensors: program(*tensors))
 
 
+def is_compiled(path: Path) -> bool:
+    """Return whether an archive has a compiled library in it, as AOTInductor's have."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/aotinductor/" in name for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile) as error:
+        raise RunError(f"{path} is no archive of torch ({error})") from None
+
+
 class TensorSession(Session):
     """A function of tensors in this process."""
 

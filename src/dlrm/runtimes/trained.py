@@ -4,6 +4,7 @@ Every runtime is made from it, and nothing else of a run. As a file it is safete
 by their names in the model, and a line of metadata with the rest.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from dlrm.run import Run
 from dlrm.schema import Schema
 from dlrm.training.build import untrained
 from dlrm.training.config import TrainConfig, from_dict, to_dict
+from dlrm.training.draws import Draws
 from dlrm.training.ensemble import Ensemble, members, model_name
 from dlrm.training.load import load_model
 
@@ -107,6 +109,13 @@ class TrainedModel:
         """Return the model with tables of fewer bits; see `dlrm.nn.quantized.quantize`."""
         return replace(self, tables=to, net=quantize(self.net, to).eval())
 
+    def copied(self) -> "TrainedModel":
+        """Return the same model, whose layers are others and share these weights."""
+        shared: dict[int, Any] = {
+            id(tensor): tensor for tensor in (*self.net.parameters(), *self.net.buffers())
+        }
+        return replace(self, net=copy.deepcopy(self.net, shared))
+
     def save(self, path: Path) -> None:
         """Write this description as one safetensors file."""
         described = {
@@ -164,7 +173,9 @@ def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
 
 def _net(config: TrainConfig, schema: Schema, dtype: ComputeDtype) -> nn.Module:
     """Return the model of a run, or of all members, whose tables have no memory yet."""
-    nets = [untrained(member, schema, dtype) for member in members(config)]
+    with Draws().lent():
+        # What they start from is lost at once, and must be missing in no training.
+        nets = [untrained(member, schema, dtype) for member in members(config)]
     if config.ensemble == 1:
         return nets[0]
     regression = schema.task == "regression"
