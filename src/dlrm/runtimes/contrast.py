@@ -22,8 +22,8 @@ from dlrm.runtimes import runtime as catalogue
 from dlrm.runtimes.runtime import Export, Options, Runtime, Session
 from dlrm.runtimes.torch_eager import EagerSession
 from dlrm.runtimes.trained import TrainedModel
-from dlrm.runtimes.verify import answers, difference, probes, scores_of, verdict
-from dlrm.schema import Task
+from dlrm.runtimes.verify import answers, difference, drawn, probes, scores_of, verdict
+from dlrm.schema import Schema, Task
 
 SIZES = (1, 64, 1024)
 """Samples of the batches that are timed."""
@@ -127,7 +127,7 @@ def contrast(
                     row = replace(row, missing=str(error))
             rows.append(row)
             tick()
-        timed = latencies(sessions, batches, sizes)
+        timed = latencies(sessions, trained.schema, batches, sizes)
     return [replace(row, latency=timed.get(row.name)) for row in rows]
 
 
@@ -212,7 +212,7 @@ def rank_flips(
 
 
 def latencies(
-    sessions: Mapping[str, Session], batches: Sequence[Batch], sizes: Sequence[int]
+    sessions: Mapping[str, Session], schema: Schema, batches: Sequence[Batch], sizes: Sequence[int]
 ) -> dict[str, dict[int, Latency]]:
     """Return the time of `Session.run`, by runtime and samples of a batch."""
     timed: dict[str, dict[int, Latency]] = {name: {} for name in sessions}
@@ -222,8 +222,8 @@ def latencies(
             for batch in batches
             for start in range(0, len(batch) - size + 1, size)
         ][:INPUTS]
-        if not pieces:
-            continue
+        # Where there are too few rows, random ones.
+        pieces = pieces or [drawn(schema, size, seed) for seed in range(INPUTS)]
         inputs = {
             name: cycle([session.inputs(piece) for piece in pieces])
             for name, session in sessions.items()

@@ -7,7 +7,6 @@ added up by ScatterND, whose slices are whole vectors.
 """
 
 import hashlib
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -108,8 +107,7 @@ class ONNXSession(Session):
 def to_onnx(trained: TrainedModel) -> Any:
     """Return a trained model as torch's ONNXProgram."""
     program = exported(trained)
-    with warnings.catch_warnings(), quiet("torch.onnx", "onnxscript", "onnx_ir"):
-        warnings.simplefilter("ignore")
+    with quiet("torch.onnx", "onnxscript", "onnx_ir"):
         return torch.onnx.export(
             program,
             input_names=input_names(trained.schema),

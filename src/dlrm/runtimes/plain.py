@@ -23,10 +23,12 @@ from dlrm.batch import Batch, Jagged, bags_of
 from dlrm.nn.cin import CIN
 from dlrm.nn.codes import Codes, scales_of
 from dlrm.nn.embedding import StackedTables
+from dlrm.nn.fusion import BilinearFusion
 from dlrm.nn.interaction import Dot
 from dlrm.nn.numbers import NumberVectors
 from dlrm.nn.qat import QATEmbeddings
 from dlrm.nn.quantized import QuantizedCollection, quantize
+from dlrm.runtimes.runtime import quiet
 from dlrm.runtimes.trained import TrainedModel
 from dlrm.schema import Schema
 
@@ -78,7 +80,7 @@ def exported(trained: TrainedModel) -> ExportedProgram:
     shapes = tuple({0: sizes[name]} for name in input_names(schema))
     # A batch of one is no other program than one of two.
     settings: Any = _config
-    with torch.no_grad(), settings.patch(backed_size_oblivious=True):
+    with torch.no_grad(), quiet(), settings.patch(backed_size_oblivious=True):
         return torch.export.export(
             Plain(trained),
             input_tensors(example, schema),
@@ -168,6 +170,23 @@ class PlainCIN(nn.Module):
         return torch.cat([*sums, self.last(torch.bmm(e, x).flatten(1))], dim=1)
 
 
+class PlainFusion(nn.Module):
+    """`BilinearFusion` head by head: products of batches would tell one sample from several."""
+
+    def __init__(self, fusion: BilinearFusion):
+        super().__init__()
+        self.heads, self.weight = fusion.heads, fusion.weight
+        self.first, self.second, self.bias = fusion.first, fusion.second, fusion.bias
+
+    def forward(self, u: Tensor, v: Tensor) -> Tensor:
+        """Map (B, first) and (B, second) to (B, K)."""
+        labels = self.bias.shape[0]
+        pieces = [*u.chunk(self.heads, dim=1)] * labels
+        products = [x @ w for x, w in zip(pieces, self.weight.unbind(0), strict=True)]
+        of_v = torch.cat(products, dim=1).unflatten(1, (labels, -1)) + self.second
+        return (of_v * v[:, None]).sum(dim=2) + u @ self.first.t() + self.bias
+
+
 class PlainNumberVectors(nn.Module):
     """`NumberVectors` by two lookups of rows, see `dlrm.nn.numbers`."""
 
@@ -236,6 +255,7 @@ class PlainCodes(StackedTables):
 _PLAIN: dict[type[nn.Module], Any] = {
     Dot: PlainDot,
     CIN: PlainCIN,
+    BilinearFusion: PlainFusion,
     NumberVectors: PlainNumberVectors,
     QuantizedCollection: PlainCodes,
 }

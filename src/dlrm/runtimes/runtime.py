@@ -8,6 +8,7 @@ that file alone, and only by `prepare` and `open`.
 
 import json
 import logging
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -232,13 +233,15 @@ def metadata_of(trained: TrainedModel) -> dict[str, str]:
 
 @contextmanager
 def quiet(*names: str) -> Iterator[None]:
-    """Let these loggers of libraries say errors alone, within."""
+    """Let these loggers of libraries say errors alone, and nobody warn, within."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -22,7 +22,7 @@ from dlrm.batch import Batch
 from dlrm.errors import ConfigError, RunError
 from dlrm.files import replacing
 from dlrm.runtimes.plain import exported, input_tensors
-from dlrm.runtimes.runtime import Export, Options, Session
+from dlrm.runtimes.runtime import Export, Options, Session, quiet
 from dlrm.runtimes.trained import TrainedModel
 from dlrm.schema import Schema
 
@@ -100,12 +100,17 @@ class TorchProgram(Archive):
         program = exported(trained)
         # They would be pickled: without them an archive is JSON and bytes.
         program.example_inputs = None
-        torch.export.save(program, path)
+        with quiet():
+            torch.export.save(program, path)
 
     def open(self, path: Path, options: Options) -> Session:
         """Open the program; see `Runtime.open`."""
         schema = self.schema(path)
-        program = torch.export.load(path).module()
+        try:
+            with quiet():
+                program = torch.export.load(path).module()
+        except RuntimeError as error:
+            raise RunError(f"{path} is no program of torch.export ({error})") from None
         return TensorSession(schema, lambda tensors: program(*tensors))
 
 

@@ -19,6 +19,8 @@ from dlrm.schema import Schema, Task
 
 EQUAL = 1e-6
 """Difference of probabilities up to which two runtimes are equal."""
+ROUNDING = 1e-5
+"""Difference above which no export is written: rounding of large logits may reach some 1e-6."""
 REDUCED = 1e-3
 """That up to which a runtime may differ that says it computes with less precision."""
 SIZES = (1, 2, 63, 64, 1024)
@@ -43,14 +45,13 @@ def probes(schema: Schema, seed: int = 0) -> list[Batch]:
     Each size of `SIZES` with random ids and lists; then first ids, last ones, which stand for
     unknown values, and empty lists, with dense features of zero and far from it.
     """
-    generator = torch.Generator().manual_seed(seed)
-    batches = [_drawn(schema, size, generator) for size in SIZES]
+    batches = [drawn(schema, size, seed + at) for at, size in enumerate(SIZES)]
     for last in (False, True):
-        whole = _drawn(schema, 3, generator)
+        whole = drawn(schema, 3, seed)
         one_hot = [n for n, f in _sized(schema) if not f]
         batches.append(
             Batch(
-                torch.full_like(whole.dense, 8.0 * last),
+                torch.full_like(whole.dense, 4.0 * last),
                 torch.tensor([[(n - 1) * last for n in one_hot]] * 3).long().view(3, -1),
                 whole.labels,
                 _ends(schema, 3, last=last),
@@ -65,8 +66,9 @@ def _sized(schema: Schema) -> list[tuple[int, bool]]:
     return [(rows, feature.is_list) for rows, feature in pairs]
 
 
-def _drawn(schema: Schema, samples: int, generator: torch.Generator) -> Batch:
+def drawn(schema: Schema, samples: int, seed: int) -> Batch:
     """Return random samples; a third of the lists are empty."""
+    generator = torch.Generator().manual_seed(seed)
     single = torch.tensor([rows for rows, is_list in _sized(schema) if not is_list])
     several = torch.tensor([rows for rows, is_list in _sized(schema) if is_list])
     uniform = torch.rand(samples, len(single), generator=generator, dtype=torch.float64)
@@ -158,10 +160,10 @@ def export(trained: TrainedModel, runtime: Export, path: Path, options: Options)
         session = runtime.open(unfinished, options)
         expected = answers(EagerSession(trained.copied()), batches)
         apart = difference(expected, answers(session, batches), trained.schema.task)
-        if verdict(apart, session) == "failed":
+        if not apart <= ROUNDING:
             raise ConfigError(
                 f"{runtime.title} answers otherwise than PyTorch: by up to {apart:.2g}, and at "
-                f"most {EQUAL:.0e} is rounding; nothing was written"
+                f"most {ROUNDING:.0e} is rounding; nothing was written"
             )
         metadata = {
             **metadata_of(trained),
