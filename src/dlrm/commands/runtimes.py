@@ -16,6 +16,7 @@ from dlrm.data.loader import Loader
 from dlrm.errors import ConfigError
 from dlrm.files import write_json
 from dlrm.reporting import runtimes as page
+from dlrm.reporting.page import save
 from dlrm.run import Run
 from dlrm.runtimes import runtime
 from dlrm.runtimes.contrast import SIZES, Row, contrast
@@ -162,7 +163,9 @@ def main(
         samples=samples,
         rows=measured,
         report=without_extra(
-            lambda: page.write(opened.path / "runtimes.html", measured, opened.path.name, about)
+            lambda: save(
+                page.page(measured, opened.path.name, about), opened.path / "runtimes.html"
+            )
         ),
     )
     write_json(opened.path / "runtimes.json", result.to_dict())

@@ -36,6 +36,8 @@ def _why_not(feature: Number | Category | List) -> str | None:
     """Return why a plain reader cannot encode a feature; None where it can."""
     match feature:
         case Number():
+            if feature.scale == "quantile":
+                return "is scaled by ranks"
             return "has hours and weekdays" if feature.calendar else None
         case List():
             if feature.separator == LITERALS:
