@@ -34,18 +34,20 @@ def write_features(run: Run, folder: Path) -> None:
 
 def _why_not(feature: Number | Category | List) -> str | None:
     """Return why a plain reader cannot encode a feature; None where it can."""
-    match feature:
-        case Number():
-            if feature.scale == "quantile":
-                return "is scaled by ranks"
-            return "has hours and weekdays" if feature.calendar else None
-        case List():
-            if feature.separator == LITERALS:
-                return "is written as lists of Python"
-            return "is hashed" if feature.table is None else None
-        case Category():
-            if len(feature.columns) > 1:
-                return "is a cross"
-            if feature.encodings:
-                return "has counts or target means beside it"
-            return "is hashed" if feature.table is None or feature.values.modulo else None
+    if isinstance(feature, Number):
+        reasons = {
+            "is scaled by ranks": feature.scale == "quantile",
+            "has hours and weekdays": feature.calendar is not None,
+        }
+    elif isinstance(feature, List):
+        reasons = {
+            "is written as lists of Python": feature.separator == LITERALS,
+            "is hashed": feature.table is None,
+        }
+    else:
+        reasons = {
+            "is a cross": len(feature.columns) > 1,
+            "has counts or target means beside it": bool(feature.encodings),
+            "is hashed": feature.table is None or bool(feature.values.modulo),
+        }
+    return next((reason for reason, applies in reasons.items() if applies), None)
