@@ -51,7 +51,7 @@ class Measures:
     def popularity(self) -> Floats:
         """Share of the accesses that go to the k most popular ids, for k from 1 (U,)."""
         counts = np.sort(self.trace.counts)[::-1].astype(np.float64)
-        return np.cumsum(counts) / len(self.trace)
+        return (np.cumsum(counts) / len(self.trace)).astype(np.float64)
 
     @cached_property
     def unique(self) -> dict[int, float]:
