@@ -1,24 +1,28 @@
-"""`dlrm data generate clicks --out FILE`: write a generated click log as raw text."""
+"""`dlrm data generate clicks --out FILE`: write a generated click log, as raw text or a table."""
 
 import errno
 import gzip
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
+import polars as pl
 from rich.console import Group, RenderableType
 from tyro.conf import Positional
 
 from dlrm import terminal
+from dlrm.data.click_model import ClickModel
 from dlrm.data.sources.clicks import ClicksSource
 from dlrm.data.sources.criteo import write_lines
-from dlrm.errors import DlrmError
+from dlrm.errors import ConfigError, DlrmError, InputError, UsageError
 from dlrm.files import replacing
+from dlrm.json_file import read_json
 from dlrm.metrics import Metrics, MetricValues, measure
 
 COMPRESSION = 1
@@ -72,31 +76,68 @@ class GenerateResult:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerateTableResult:
+    """A written table of a click model."""
+
+    out: Path
+    rows: int
+    size_bytes: int
+    elapsed_s: float
+    label: str
+    click_rate: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return this result as JSON-ready values."""
+        return {**asdict(self), "out": str(self.out), "rows_per_s": self.rows / self.elapsed_s}
+
+    @property
+    def next_command(self) -> str:
+        """A command that trains on the table."""
+        return f"dlrm train {quote(str(self.out))} --label {quote(self.label)}"
+
+    def __rich__(self) -> str:
+        return (
+            f"{self.rows:,} rows, {terminal.human_bytes(self.size_bytes)} in {self.out}, "
+            f"{self.elapsed_s:.1f} s; {self.click_rate:.1%} are clicks"
+        )
+
+
 def generate(
-    source: Positional[Literal["clicks"]],
+    source: Positional[Literal["clicks"] | None] = None,
     *,
     out: Path,
+    profile: Path | None = None,
     rows: int = 1_000_000,
     seed: int = 0,
     world: int = 0,
     force: bool = False,
-) -> GenerateResult:
-    """Write a generated click log as raw Criteo text, as `dlrm data prepare criteo` reads it.
+) -> GenerateResult | GenerateTableResult:
+    """Write a generated click log: clicks as raw Criteo text, or the rows of a profile as a table.
 
     Args:
-        source: The generated log: clicks.
-        out: The file to write; compressed if it ends in .gz.
+        source: The generated log whose truth is known: clicks.
+        out: The file to write. Of clicks, text as `dlrm data prepare criteo` reads it, compressed
+            if it ends in .gz; of a profile .csv, or .parquet.
+        profile: A file of dlrm data fit, whose rows are written instead.
         rows: How many rows. A shorter log is the beginning of a longer one.
         seed: Which rows: another seed gives new rows of the same world.
         world: Which planted truth.
         force: Replace a file that is there already.
 
+    Raises:
+        UsageError: Neither clicks nor a profile is named, or both.
+        InputError: The profile is missing, damaged or of another version.
+
     """
-    del source  # there is one so far
-    log = ClicksSource(rows, seed, world)
+    if (source is None) == (profile is None):
+        raise UsageError("name what is generated: clicks, or --profile FILE")
     if out.exists() and not (force and out.is_file()):
         advice = "use another --out, or --force to replace it" if out.is_file() else "name a file"
         raise DlrmError(f"{out} is there already: {advice}")
+    if profile is not None:
+        return _of_profile(profile, out, rows, seed)
+    log = ClicksSource(rows, seed, world)
     started = time.perf_counter()
     truth = Metrics()
     with _replacing(out) as stream, terminal.progress() as bar:
@@ -116,6 +157,38 @@ def generate(
         elapsed_s=elapsed_s,
         optimum=measure(*truth.label()),
     )
+
+
+def _of_profile(profile: Path, out: Path, rows: int, seed: int) -> GenerateTableResult:
+    if rows < 1:
+        raise ConfigError(f"rows is {rows}, expected at least 1")
+    if out.suffix not in (".csv", ".parquet"):
+        raise UsageError(f"{out}: expected a name that ends in .csv or .parquet")
+    values = read_json(profile, partial(_no_profile, profile), sealed=True)  # pyright: ignore[reportArgumentType]
+    model = ClickModel.of(values, profile)
+    started = time.perf_counter()
+    frames = []
+    with terminal.progress() as bar:
+        task = bar.add_task("generate", total=rows)
+        for frame in model.frames(rows, seed):
+            frames.append(frame)
+            bar.advance(task, frame.height)
+    table = pl.concat(frames)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as temporary:
+        table.write_parquet(temporary) if out.suffix == ".parquet" else table.write_csv(temporary)
+    return GenerateTableResult(
+        out=out,
+        rows=rows,
+        size_bytes=out.stat().st_size,
+        elapsed_s=time.perf_counter() - started,
+        label=model.label,
+        click_rate=float(table[model.label].cast(pl.Float64).sum()) / rows,
+    )
+
+
+def _no_profile(profile: Path, problem: str) -> InputError:
+    return InputError(problem.removeprefix(f"{profile}: "), file=profile)
 
 
 @contextmanager

@@ -146,10 +146,7 @@ class ClickModel:
                 continue
             shape = (columns[parent].codes, columns[place].codes)
             joint = _counts(codes[:, parent], codes[:, place], shape)
-            joint[joint < threshold] = 0.0
-            # What was too rare to be told is drawn as everywhere.
-            rest = np.bincount(codes[:, parent], minlength=shape[0]) - joint.sum(axis=1)
-            tables.append(_rounded_rows(joint + rest[:, None] * own / own.sum()))
+            tables.append(_rounded_rows(_without_rare(joint, threshold)))
         bias, weights = _label_weights(
             codes, np.asarray(split.labels[:, 0], np.float32), columns, threshold, seed
         )
@@ -435,6 +432,25 @@ def _coded_category(
 
 def _counts(a: Codes, b: Codes, shape: tuple[int, int]) -> NDArray[np.float64]:
     return np.bincount(a * shape[1] + b, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
+
+
+def _without_rare(joint: NDArray[np.float64], threshold: int) -> NDArray[np.float64]:
+    """Return counts of pairs in which those below the threshold are not told.
+
+    They share what is left of the rows of their values, as evenly as that can be (by iterative
+    proportional fitting); of sums below the threshold nothing is left.
+    """
+    rare = joint < threshold
+    left = np.where(rare, joint, 0.0)
+    rows, columns = (left.sum(axis=axis) for axis in (1, 0))
+    rows, columns = (np.where(sums < threshold, 0.0, sums) for sums in (rows, columns))
+    filled = np.where(rare, rows[:, None] * columns, 0.0)
+    for _ in range(50):
+        for axis, sums in ((1, rows), (0, columns)):
+            own = filled.sum(axis=axis)
+            factor = np.divide(sums, own, out=np.zeros_like(own), where=own > 0)
+            filled = filled * np.expand_dims(factor, axis)
+    return np.where(rare, filled, joint)
 
 
 def _rounded_rows(table: NDArray[np.float64]) -> NDArray[np.float64]:
