@@ -40,8 +40,9 @@ class FitLogResult:
     """Training rows that it was fitted to."""
     threshold: int
     card: ClickCard
-    learners: Mapping[str, Mapping[str, Mapping[str, float]]]
-    """Model -> `real` or `synthetic` -> AUC and log loss on the real test rows"""
+    learners: Mapping[str, Mapping[str, Mapping[str, float | None]]]
+    """Model -> `real` or `synthetic` -> AUC and log loss on the real test rows, where there are any
+    """
     quality: float | None
     """Score of sdmetrics' QualityReport; None where it is not installed"""
 
@@ -63,9 +64,8 @@ class FitLogResult:
         grid = terminal.table(None, "trained on", "AUC", "log loss")
         for name, scores in self.learners.items():
             for data, metrics in scores.items():
-                grid.add_row(
-                    f"{name}, {data} rows", f"{metrics['auc']:.4f}", f"{metrics['log_loss']:.4f}"
-                )
+                values = ("-" if value is None else f"{value:.4f}" for value in metrics.values())
+                grid.add_row(f"{name}, {data} rows", *values)
         lines: list[RenderableType] = [
             f"Columns are off by {card['marginal_mean']:.3f} in total variation on average, "
             f"{worst} most, by {off:.3f}; pairs by {card['pair_mean']:.3f}; how much one says of "
@@ -122,7 +122,7 @@ def fit_log(
         real = decoded(dataset, synthetic)
         card = compare(real, synthetic, model.label)
         bar.advance(task)
-        scores: dict[str, dict[str, dict[str, float]]] = {}
+        scores: dict[str, dict[str, dict[str, float | None]]] = {}
         with tempfile.TemporaryDirectory() as folder:
             encoded = _encoded(dataset, synthetic, Path(folder) / "synthetic", model.label)
             for name in learners:
@@ -166,7 +166,9 @@ def _encoded(dataset: Dataset, rows: pl.DataFrame, path: Path, label: str) -> Da
     return prepare(FrameSource(rows), path, config, known=known, quiet=True).dataset
 
 
-def _scores(name: str, data: Dataset, tested: Dataset, path: Path, seed: int) -> dict[str, float]:
+def _scores(
+    name: str, data: Dataset, tested: Dataset, path: Path, seed: int
+) -> dict[str, float | None]:
     """Return what a model that is trained on some rows reaches on the test rows of others."""
     from dlrm.training.evaluate import measured, predict_split
 

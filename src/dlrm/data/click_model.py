@@ -11,6 +11,7 @@ no table of the model. Names of values, and the values themselves, are made up.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ NUMBER_BINS, FREQUENT = 32, 48
 """Bins of a number; values of a category that have a code of their own."""
 RANK = 4
 """Of the products between codes that a label depends on."""
+BATCH, STEPS = 4096, 300
+"""Rows of a step of the fit of labels, and steps, at least."""
 LEAST = 200
 """Training rows that a fit needs."""
 CHUNK = 2**16
@@ -506,12 +509,7 @@ def _label_weights(
     bias = torch.tensor(np.log(rate / (1 - rate)), dtype=torch.float32, requires_grad=True)
     weights.requires_grad_()
     optimizer = torch.optim.Adam([bias, weights], lr=0.02)
-    batch = 4096
-    for step in range(max(300, min(1500, 5 * len(y) // batch))):
-        if step == 0 or (step * batch) % max(len(y), 1) < batch:
-            order = torch.randperm(len(y), generator=generator)
-        start = step * batch % len(y)
-        rows = order[start : start + batch]
+    for rows in islice(_batches(len(y), generator), max(STEPS, len(y) // 1000)):
         loss = torch.nn.functional.binary_cross_entropy_with_logits(
             _logits(weights * seen[:, None], places[rows], bias), y[rows]
         )
@@ -523,6 +521,12 @@ def _label_weights(
         optimizer.step()
     final = (weights * seen[:, None]).detach().double().numpy()
     return float(bias.detach()), np.split(final, offsets[1:])
+
+
+def _batches(rows: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield rows in random order, again and again, `BATCH` at a time."""
+    while True:
+        yield from torch.randperm(rows, generator=generator).split(BATCH)
 
 
 def _logits(weights: Tensor, places: Tensor, bias: Tensor) -> Tensor:

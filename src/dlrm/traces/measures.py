@@ -51,7 +51,7 @@ class Measures:
     def popularity(self) -> Floats:
         """Share of the accesses that go to the k most popular ids, for k from 1 (U,)."""
         counts = np.sort(self.trace.counts)[::-1].astype(np.float64)
-        return (np.cumsum(counts) / len(self.trace)).astype(np.float64)
+        return np.cumsum(counts / len(self.trace))
 
     @cached_property
     def unique(self) -> dict[int, float]:
@@ -90,7 +90,8 @@ class Measures:
             [
                 np.mean([np.minimum(parts[i], parts[i + lag]).sum() for i in range(WINDOWS - lag)])
                 for lag in range(WINDOWS)
-            ]
+            ],
+            np.float64,
         )
 
     def to_dict(self, sampler: native.Sampler | None = None) -> dict[str, Any]:
