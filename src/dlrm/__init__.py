@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from dlrm.commands.evaluate import evaluate as evaluate
     from dlrm.commands.experiment import experiment as experiment
     from dlrm.commands.explain import explain as explain
+    from dlrm.commands.fit_log import fit_log as fit_log
     from dlrm.commands.generate import generate as generate
     from dlrm.commands.infer import infer as infer
     from dlrm.commands.parity import parity as parity
@@ -87,8 +88,8 @@ if TYPE_CHECKING:
     from dlrm.training.predictor import Predictor as Predictor
 
 _COMMANDS = (
-    "compare compress describe embeddings evaluate experiment explain generate infer parity plan "
-    "predict prepare report train"
+    "compare compress describe embeddings evaluate experiment explain fit_log generate infer "
+    "parity plan predict prepare report train"
 )
 """Names of the commands of one word, each in a module of its name."""
 

@@ -5,7 +5,7 @@ import gzip
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -31,15 +31,18 @@ COMPRESSION = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerateResult:
-    """A written log, and the best scores that any model can expect on it."""
+    """A written log, and the best scores that any model can expect on it, where they are known."""
 
     out: Path
     """The file."""
     rows: int
     size_bytes: int
     elapsed_s: float
-    optimum: MetricValues
-    """Metrics of the planted truth on the labels that were drawn from it."""
+    click_rate: float
+    optimum: MetricValues | None = None
+    """Metrics of the planted truth on the labels that were drawn from it; None of a profile."""
+    label: str = ""
+    """The column of the labels, of a profile."""
 
     @property
     def rows_per_s(self) -> float:
@@ -54,53 +57,32 @@ class GenerateResult:
             "size_bytes": self.size_bytes,
             "elapsed_s": self.elapsed_s,
             "rows_per_s": self.rows_per_s,
-            "click_rate": self.optimum.click_rate,
-            "optimum": self.optimum.to_dict(),
+            "click_rate": self.click_rate,
+            "optimum": None if self.optimum is None else self.optimum.to_dict(),
         }
 
     @property
     def next_command(self) -> str:
-        """A command that prepares the log."""
-        out = f"prepared/{self.out.name.split('.')[0]}"
-        return f"dlrm data prepare criteo {quote(str(self.out))} --out {quote(out)}"
+        """A command that prepares the log, or trains on the table."""
+        file = quote(str(self.out))
+        if self.optimum is None:
+            return f"dlrm train {file} --label {quote(self.label)}"
+        return (
+            f"dlrm data prepare criteo {file} --out prepared/{quote(self.out.name.split('.')[0])}"
+        )
 
     def __rich__(self) -> RenderableType:
+        written = (
+            f"{self.rows:,} rows, {terminal.human_bytes(self.size_bytes)} in {self.out}, "
+            f"{self.elapsed_s:.1f} s, {self.rows_per_s:,.0f} rows/s"
+        )
+        if self.optimum is None:
+            return f"{written}; {self.click_rate:.1%} are clicks"
         best = self.optimum
         grid = terminal.table(None, "", "AUC", "log loss", "NE", "click rate")
         values = (best.auc, best.log_loss, best.normalized_entropy, best.click_rate)
         grid.add_row("optimum", *("-" if v is None else f"{v:.4f}" for v in values))
-        return Group(
-            f"{self.rows:,} rows, {terminal.human_bytes(self.size_bytes)} in {self.out}, "
-            f"{self.elapsed_s:.1f} s, {self.rows_per_s:,.0f} rows/s",
-            grid,
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GenerateTableResult:
-    """A written table of a click model."""
-
-    out: Path
-    rows: int
-    size_bytes: int
-    elapsed_s: float
-    label: str
-    click_rate: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return this result as JSON-ready values."""
-        return {**asdict(self), "out": str(self.out), "rows_per_s": self.rows / self.elapsed_s}
-
-    @property
-    def next_command(self) -> str:
-        """A command that trains on the table."""
-        return f"dlrm train {quote(str(self.out))} --label {quote(self.label)}"
-
-    def __rich__(self) -> str:
-        return (
-            f"{self.rows:,} rows, {terminal.human_bytes(self.size_bytes)} in {self.out}, "
-            f"{self.elapsed_s:.1f} s; {self.click_rate:.1%} are clicks"
-        )
+        return Group(written, grid)
 
 
 def generate(
@@ -112,7 +94,7 @@ def generate(
     seed: int = 0,
     world: int = 0,
     force: bool = False,
-) -> GenerateResult | GenerateTableResult:
+) -> GenerateResult:
     """Write a generated click log: clicks as raw Criteo text, or the rows of a profile as a table.
 
     Args:
@@ -150,16 +132,18 @@ def generate(
             truth.update(np.log(p / (1.0 - p)), frame["label"].to_numpy())
             bar.advance(task, frame.height)
     elapsed_s = time.perf_counter() - started
+    optimum = measure(*truth.label())
     return GenerateResult(
         out=out,
         rows=rows,
         size_bytes=out.stat().st_size,
         elapsed_s=elapsed_s,
-        optimum=measure(*truth.label()),
+        click_rate=optimum.click_rate or 0.0,
+        optimum=optimum,
     )
 
 
-def _of_profile(profile: Path, out: Path, rows: int, seed: int) -> GenerateTableResult:
+def _of_profile(profile: Path, out: Path, rows: int, seed: int) -> GenerateResult:
     if rows < 1:
         raise ConfigError(f"rows is {rows}, expected at least 1")
     if out.suffix not in (".csv", ".parquet"):
@@ -177,7 +161,7 @@ def _of_profile(profile: Path, out: Path, rows: int, seed: int) -> GenerateTable
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
         table.write_parquet(temporary) if out.suffix == ".parquet" else table.write_csv(temporary)
-    return GenerateTableResult(
+    return GenerateResult(
         out=out,
         rows=rows,
         size_bytes=out.stat().st_size,
