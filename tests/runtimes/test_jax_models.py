@@ -1,18 +1,19 @@
 """Every model of the catalogue in JAX against PyTorch: one batch, the same logits."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from small import trained
 from torch import nn
 
 from batches import draw, history_schema
 from dlrm.errors import ConfigError, IdError
-from dlrm.models import MODELS, ModelConfig, build
-from dlrm.models.standardized import Standardized
+from dlrm.models import MODELS
 from dlrm.nn.quantized import quantize
 from dlrm.nn.tables import TablesConfig
+from dlrm.runtimes.runtime import Options, find
 from dlrm.schema import Schema
 from dlrm.training.ensemble import Ensemble
 
@@ -21,7 +22,6 @@ pytest.importorskip("jax")
 from dlrm.runtimes.jax.feed import Feed
 from dlrm.runtimes.jax.inference import JaxModel
 
-SMALL = {"dim": 4, "bottom": (8,), "top": (8,), "deep": (8, 6), "first": (8,), "second": (8,)}
 LABELS = ("click", "buy")
 HISTORY = history_schema(labels=LABELS)
 PIECEWISE = replace(
@@ -43,23 +43,7 @@ OPTIONS: list[tuple[str, dict]] = [
 
 
 def make(name: str, schema: Schema, **options) -> nn.Module:
-    """A small model whose parameters are all drawn anew, so that none is 0."""
-    default: ModelConfig = MODELS[name]()
-    names = {field.name for field in fields(default)}
-    small = {key: value for key, value in SMALL.items() if key in names}
-    options.setdefault("tables", TablesConfig())
-    torch.manual_seed(0)
-    model = build(replace(default, **small | options), schema)
-    return drawn(model)
-
-
-@torch.no_grad()
-def drawn(model: nn.Module) -> nn.Module:
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and tensor.dtype == torch.float32:
-            values = torch.randn_like(tensor) * 0.3
-            tensor.copy_(1 + values.abs() if name.endswith("running_var") else values)
-    return model.eval()
+    return trained(name, schema, **options).net
 
 
 def check_equal(model: nn.Module, schema: Schema, *, samples: tuple[int, ...] = (7,)) -> None:
@@ -113,7 +97,19 @@ def test_ensembles(mean):
 
 
 def test_regressions():
-    check_equal(drawn(Standardized(make("fm", HISTORY), 2)), HISTORY)
+    check_equal(make("fm", schema := replace(HISTORY, task="regression")), schema)
+
+
+def test_a_runtime_writes_the_description_and_runs_it(tmp_path):
+    runtime, model, path = find("jax"), trained("dcn", HISTORY), tmp_path / "dcn.jax.safetensors"
+    runtime.prepare(model, path, Options())
+    session, batch = runtime.open(path, Options()), draw(HISTORY, 5)
+    with torch.inference_mode():
+        logits = model.net(batch).numpy()
+    np.testing.assert_allclose(session.logits(batch), logits, rtol=1e-5, atol=1e-6)
+    assert session.describe()["precision"] == "fp32"
+    with pytest.raises(ConfigError, match=r"JAX reads weights out of one file.*take onnx"):
+        runtime.prepare(model, path, Options(external=True))
 
 
 def test_wrong_ids_name_their_feature():

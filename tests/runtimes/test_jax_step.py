@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from small import SMALL
 from torch import nn
 
 from batches import draw, history_schema
@@ -25,13 +26,13 @@ pytest.importorskip("jax")
 from dlrm.runtimes.jax import losses
 from dlrm.runtimes.jax.step import JaxStep
 
-SMALL = {"dim": 4, "bottom": (8,), "top": (8,), "deep": (8, 6)}
 HISTORY = history_schema(labels=("click", "buy"))
 IDS = Schema.one_hot(3, [300, 7, 120, 2], ["user", "C1", "item", "C2"])
 ROWS_ALL: dict[str, Any] = {"embedding_rows": "all", "embedding_l2": 1e-3, "weight_decay": 1e-3}
 
 
 def make(name: str, schema: Schema, **options) -> nn.Module:
+    """A fresh model: of some, all logits are exactly 0."""
     default = MODELS[name]()
     names = {field.name for field in fields(default)}
     small = {key: value for key, value in SMALL.items() if key in names}
