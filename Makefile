@@ -24,7 +24,7 @@ install-torchrec: .venv/bin/python  ## Add TorchRec, the engine for clusters, to
 
 .venv/installed-dev: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
-	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt --no-deps torchrec
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt --no-deps torchrec sdmetrics copulas plotly narwhals
 	@touch .venv/installed $@
 
 demo: install  ## Train the default model on a generated click log, up to its report

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from dlrm.cli import main
-from dlrm.commands.fit_log import decoded, fit_log
+from dlrm.commands.fit_log import decoded, fit_log, quality
 from dlrm.data.click_card import compare
 from dlrm.data.click_model import ClickModel, real_values
 from dlrm.data.options import PrepareConfig
@@ -147,6 +147,15 @@ def test_a_model_that_was_written_generates_the_same(model):
 def test_other_files_are_errors(model, change):
     with pytest.raises(InputError):
         ClickModel.of(model.to_dict() | change, "file.json")
+
+
+def test_sdmetrics_scores_the_table_where_it_is_installed(dataset, model):
+    pytest.importorskip("sdmetrics")
+    synthetic = generated(model, values=real_values(dataset))
+    score = quality(decoded(dataset, synthetic), synthetic)
+
+    assert score is not None
+    assert 0.5 < score <= 1
 
 
 def test_too_few_rows_and_other_labels_are_errors(tmp_path):
