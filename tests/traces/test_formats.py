@@ -102,7 +102,7 @@ def bad_files():
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "problem"), list(bad_files()), ids=lambda v: str(v)[:12]
+    ("name", "content", "problem"), list(bad_files()), ids=[name for name, *_ in bad_files()]
 )
 def test_anything_else_is_an_error_that_names_the_file(tmp_path, name, content, problem):
     path = tmp_path / name
