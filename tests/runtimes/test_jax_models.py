@@ -11,6 +11,7 @@ from torch import nn
 from batches import draw, history_schema
 from dlrm.errors import ConfigError, IdError
 from dlrm.models import MODELS
+from dlrm.nn.mlp import MLP
 from dlrm.nn.quantized import quantize
 from dlrm.nn.tables import TablesConfig
 from dlrm.runtimes.runtime import Options, find
@@ -19,6 +20,10 @@ from dlrm.training.ensemble import Ensemble
 
 pytest.importorskip("jax")
 
+import jax
+import jax.numpy as jnp
+
+from dlrm.runtimes.jax import layers
 from dlrm.runtimes.jax.feed import Feed
 from dlrm.runtimes.jax.inference import JaxModel
 
@@ -133,3 +138,14 @@ def test_shapes_are_few():
     assert len(shapes) <= 2
     # Embeddings that look up alike are fed once.
     assert list(fed[0].lookups) == ["linear.embeddings"]
+
+
+def test_dropout_keeps_the_mean_and_drops_its_share():
+    mlp = MLP((3, 400), relu_last=True, dropout=0.25)
+    p = {name: jnp.asarray(tensor.detach().numpy()) for name, tensor in mlp.named_parameters()}
+    x = jnp.ones((50, 3))
+    whole = layers.mlp(mlp, p, x)
+    dropped = layers.mlp(mlp, {**p, "dropout": jax.random.key(1)}, x)
+    kept = (dropped > 0) | (whole == 0)
+    np.testing.assert_allclose(dropped, jnp.where(kept, whole / 0.75, 0), rtol=1e-6)
+    assert abs(float((dropped > 0).sum() / (whole > 0).sum()) - 0.75) < 0.02

@@ -155,7 +155,6 @@ def test_what_others_put_into_the_torch_model_after_a_step_stays_there():
         ({"tables": TablesConfig(storage="bf16")}, "not stored in fp32"),
         ({"tables": TablesConfig(compression="hash", threshold=50)}, "compressed"),
         ({"tables": TablesConfig(qat="int2"), "dim": 16}, "compressed"),
-        ({"dropout": 0.5}, "dropout"),
         ({"batch_norm": True}, "batch norm"),
     ],
 )

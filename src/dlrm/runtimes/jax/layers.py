@@ -46,7 +46,10 @@ def linear(p: Params, x: Array) -> Array:
 
 
 def mlp(m: MLP, p: Params, x: Array) -> Array:
-    """Map (B, n) to (B, k), see `dlrm.nn.mlp.MLP`; norms take the statistics that training kept."""
+    """Map (B, n) to (B, k), see `dlrm.nn.mlp.MLP`; norms take the statistics that training kept.
+
+    Where p has a random key `dropout`, hidden units are dropped as in training.
+    """
     last = len(m.layers) - 1
     for i in range(len(m.layers)):
         x = linear(under(p, f"layers.{i}"), x)
@@ -58,6 +61,9 @@ def mlp(m: MLP, p: Params, x: Array) -> Array:
             scale = q["weight"] / jnp.sqrt(q["running_var"] + norm.eps)
             x = (x - q["running_mean"]) * scale + q["bias"]
         x = jax.nn.relu(x)
+        if "dropout" in p:
+            key = jax.random.fold_in(p["dropout"], i)
+            x = x * jax.random.bernoulli(key, 1 - m.dropout, x.shape) / (1 - m.dropout)
     return x
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import torch
 from jax import Array
 from torch import Tensor, nn
@@ -49,6 +50,7 @@ class JaxStep:
         rate: Number of a step, from 1 -> its learning rate; None leaves that of the optimizer.
         clip: Largest norm of all gradients together; 0 for any.
         steps: Taken before.
+        draws: Says which units are dropped, by JAX's random numbers, where the model drops any.
         samples: Of a whole batch, to which the last of an epoch is padded; 0 pads each to a power
             of two.
 
@@ -70,8 +72,12 @@ class JaxStep:
         rate: Callable[[int], float] | None = None,
         clip: float = 0.0,
         steps: int = 0,
+        draws: torch.Generator | None = None,
         samples: int = 0,
     ):
+        self._draws, mlps = draws, model.named_modules()
+        self._dropped = [name for name, m in mlps if isinstance(m, MLP) and m.dropout]
+        """Names of MLPs with dropout."""
         self.optimizer, self.rate, self.steps = optimizer, rate, steps
         self._model, self._loss, self._clip = model, loss, clip
         self._update = update_of(optimizer)
@@ -127,8 +133,10 @@ class JaxStep:
                 group["lr"] = self.rate(self.steps)
             self.optimizer.start_step(group)
             scalars.append(rates(self.optimizer, group))
+        # Nothing is drawn for others, so that their generator stands where PyTorch's does.
+        seed = int(torch.randint(2**31, (), generator=self._draws)) if self._dropped else 0
         loss, logits, self._weights, self._state = self._compiled(
-            self._weights, self._state, inputs, scalars
+            self._weights, self._state, inputs, scalars, np.uint32(seed)
         )
         self._newer = True
         jax.block_until_ready(self._weights)
@@ -167,12 +175,15 @@ class JaxStep:
         state: dict[str, State],
         inputs: Inputs,
         scalars: Sequence[tuple[Array, Array]],
+        seed: Array,
     ) -> tuple[Array, Array, dict[str, Array], dict[str, State]]:
         """Return loss, logits, and what weights and state become; rate and eps are by group."""
         self.compiled += 1
+        key = jax.random.key(seed)
+        keys = {f"{m}.dropout": jax.random.fold_in(key, n) for n, m in enumerate(self._dropped)}
 
         def objective(dense: Params, vectors: Params) -> tuple[Array, Array]:
-            z = self._logits(dense, vectors, inputs)
+            z = self._logits({**dense, **keys}, vectors, inputs)
             losses = self._loss(z, jnp.asarray(inputs.labels)) * inputs.weights[:, None]
             return losses.sum() / (inputs.samples * z.shape[1]), z
 
@@ -222,6 +233,7 @@ def jax_step(loop: Loop, steps: int) -> JaxStep:
         rate=lambda number: config.optim.rate(number, loop.last_step),
         clip=config.clip,
         steps=steps,
+        draws=loop.draws.host,
         samples=config.loader.batch_size,
     )
 
@@ -236,7 +248,7 @@ def _check(model: nn.Module) -> None:
     for module in model.modules():
         if getattr(module, "dtype", "fp32") == "bf16":
             problem = "products in bf16"
-        elif isinstance(module, MLP) and (module.dropout or module.norms is not None):
-            problem = "dropout or batch norm"
+        elif isinstance(module, MLP) and module.norms is not None:
+            problem = "batch norm"
     if problem is not None:
         raise ConfigError(f"JAX does not train {problem}: do without, or take PyTorch")
