@@ -58,14 +58,14 @@ class Jagged(NamedTuple):
 def spread(values: Tensor, offsets: Tensor, count: int) -> Tensor:
     """Return the value of its list for each id, (L,), from values (G,) and offsets (G + 1,).
 
-    L is the `count`.
+    L is the `count`; values are whole numbers.
     """
     if not torch.compiler.is_exporting():
         return values.repeat_interleave(offsets.diff(), output_size=count)
-    # Other runtimes know no such thing: the list of an id is how many lists end before it.
-    ends = torch.zeros(count + 1, dtype=torch.int64, device=offsets.device)
-    ended = ends.scatter_add(0, offsets[1:], torch.ones_like(offsets[1:])).cumsum(0)
-    return values.index_select(0, ended[:count])
+    # Other runtimes cannot repeat, and are slow at single numbers from anywhere: what changes where
+    # a list begins is added up.
+    changes = torch.cat([values[:1], values.diff()])
+    return values.new_zeros(count + 1).scatter_add(0, offsets[:-1], changes).cumsum(0)[:count]
 
 
 def bags_of(offsets: Tensor, count: int) -> Tensor:

@@ -37,11 +37,11 @@ def rows_of(
         lengths = offsets.diff()
         if looks and (offsets[0] != 0 or offsets[-1] != ids.shape[0] or (lengths < 0).any()):
             return ids, -2
-        table = bags_of(offsets, ids.shape[0]) % len(sizes)
-        rows = ids + starts[table]
+        every = lengths.shape[0] // starts.shape[0]
+        rows = ids + spread(starts.repeat(every), offsets, ids.shape[0])
         if not looks:
             return rows, -1
-        wrong = (ids < 0) | (ids >= sizes[table])
+        wrong = (ids < 0) | (ids >= spread(sizes.repeat(every), offsets, ids.shape[0]))
     return rows, int(wrong.flatten().nonzero()[0]) if wrong.any() else -1
 
 
