@@ -83,7 +83,7 @@ def test_the_reader_of_the_guide_makes_the_inputs(run, exported):
     (logits,) = session.run(None, inputs)
     texts = {**rows, "seen": ["|".join(some or []) or None for some in rows["seen"]]}
     expected = dlrm.Predictor.open(run).scores(texts, raw=True)
-    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(logits), expected, atol=1e-5)
 
 
 def test_runtimes_are_compared_and_drawn(run, exported, capsys, monkeypatch):
