@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,6 +28,28 @@ def clicks(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """A small generated click log, prepared: 2,400 / 300 / 300 rows."""
     out = tmp_path_factory.mktemp("clicks") / "dataset"
     return prepare(ClicksSource(3000, seed=1), out, PrepareConfig(split="chronological")).dataset
+
+
+def empty_page(run: Path) -> Path:
+    (run / "report.html").touch()
+    return run / "report.html"
+
+
+@pytest.fixture(autouse=True)
+def empty_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a training within a test end in an empty page: drawing it takes longer than all else.
+
+    Tests that read the page ask for `pages`; `dlrm report`, and what trains for a whole module,
+    always draw it.
+    """
+    if "pages" not in request.fixturenames:
+        stub = SimpleNamespace(write=empty_page)
+        monkeypatch.setattr("dlrm.commands.train.reporting", stub)
+
+
+@pytest.fixture
+def pages() -> None:
+    """Let every training draw its page."""
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.scripts import script
-from dlrm import cli, reporting
+from dlrm import cli
 from dlrm.bench.timer import peak_bytes
 from dlrm.data.sources.clicks import ClicksSource
 from dlrm.errors import DlrmError
@@ -51,8 +51,6 @@ def test_ours_prepares_trains_and_is_tested(
         return capsys.readouterr().out, 7 if "data" in words else 5
 
     monkeypatch.setattr(end_to_end, "_call", call)
-    # Its pictures take longer than all the rest.
-    monkeypatch.setattr(reporting, "write", lambda path: path / "report.html")
     raw = write_log(tmp_path / "log.txt", LINES)
     run = ours(raw, LINES, tmp_path, 64, ["--eval.every=1000", "--precision=fp32"])
     figures = run.to_dict("ours")

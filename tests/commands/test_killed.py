@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dlrm import cli, files, reporting, run
+from dlrm import cli, files, run
 from dlrm.commands.prepare import prepare
 from dlrm.commands.train import train
 from dlrm.data import target
@@ -56,12 +56,6 @@ MOMENTS = [
     (run, "file_record", 4),
     (run, "write_sealed", 1),
 ]
-
-
-@pytest.fixture(autouse=True)
-def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw nothing: it takes longer than all else here."""
-    monkeypatch.setattr(reporting, "write", lambda path: path)
 
 
 @pytest.mark.parametrize(("module", "name", "number"), MOMENTS)

@@ -101,7 +101,7 @@ def test_training_goes_on_with_a_new_day(capsys, members):
     assert result.evaluations.keys() == run_splits(name)
 
 
-def test_the_report_says_what_does_not_grow(workdir, capsys):
+def test_the_report_says_what_does_not_grow(workdir, pages, capsys):
     days(N, 0, range(6)).write_csv("old.csv")
     days(200, 1, range(3, 9)).write_csv("new.csv")
     words = ["--label", "bought", "--run", "run", *FLAGS, "--epochs", "1", "--no-importance"]

@@ -25,7 +25,7 @@ def table(path: Path, rows: int = 60) -> None:
         (["split/train.csv", "split/valid.csv", "split/test.csv"], "split", ()),
     ],
 )
-def test_the_next_command_runs(files, data, more, workdir, capsys):
+def test_the_next_command_runs(files, data, more, workdir, pages, capsys):
     for file in files:
         table(Path(file))
     words = ["train", data, "--label", "y", "--run", "run $1 'x'", *QUICK, *more]

@@ -180,7 +180,7 @@ def test_a_dataset_of_another_schema_is_not_evaluated(trained, clicks, monkeypat
         dlrm.evaluate(Path("run"), data=str(clicks.path))
 
 
-def test_the_baseline_and_the_optimum_stand_beside(workdir, clicks, capsys):
+def test_the_baseline_and_the_optimum_stand_beside(workdir, pages, clicks, capsys):
     words = ["train", "demo", "--data", str(clicks.path), "--run", "run", "--epochs", "1", "--json"]
     assert main(words) == 0
     row = json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -20,6 +20,9 @@ from dlrm.parallel.world import ALONE, World
 
 T = TypeVar("T")
 
+PRELOADED = ["torch.distributed", "dlrm.models", "dlrm.optim", "pytest", "hypothesis"]
+"""What tests of several ranks need; but Polars, whose threads would not outlive a fork."""
+
 START_S = 120
 GRACE_S = 3
 
@@ -100,9 +103,9 @@ class Ranks:
         self._processes, self._pipes = [], []
 
     def _start(self) -> None:
-        # Forked from one process that imported torch: four imports would take four times as long.
+        # Forked from one process that imported it all: four imports would take four times as long.
         context = mp.get_context("forkserver")
-        context.set_forkserver_preload(["torch.distributed", "dlrm.parallel.world"])
+        context.set_forkserver_preload(PRELOADED)
         self._starts += 1
         store = str(self.folder / str(self._starts))
         before = os.environ.get("OMP_NUM_THREADS")
