@@ -13,7 +13,7 @@ from dlrm.bench import batches, step
 from dlrm.cli import COMMANDS
 from dlrm.errors import DlrmError
 
-OTHER_NAMES = {"eval": "evaluate", "data fit": "fit_log"}
+OTHER_NAMES = {"eval": "evaluate", "data fit": "fit_log", "runtimes": "compare_runtimes"}
 
 
 def python_name(command: str) -> str:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from dlrm.commands.evaluate import evaluate as evaluate
     from dlrm.commands.experiment import experiment as experiment
     from dlrm.commands.explain import explain as explain
+    from dlrm.commands.export import export as export
     from dlrm.commands.fit_log import fit_log as fit_log
     from dlrm.commands.generate import generate as generate
     from dlrm.commands.infer import infer as infer
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from dlrm.commands.predict import predict as predict
     from dlrm.commands.prepare import prepare as prepare
     from dlrm.commands.report import report as report
+    from dlrm.commands.runtimes import compare_runtimes as compare_runtimes
     from dlrm.commands.trace.compare import trace_compare as trace_compare
     from dlrm.commands.trace.fit import trace_fit as trace_fit
     from dlrm.commands.trace.generate import trace_generate as trace_generate
@@ -88,8 +90,8 @@ if TYPE_CHECKING:
     from dlrm.training.predictor import Predictor as Predictor
 
 _COMMANDS = (
-    "compare compress describe embeddings evaluate experiment explain fit_log generate infer "
-    "parity plan predict prepare report train"
+    "compare compress describe embeddings evaluate experiment explain export fit_log generate "
+    "infer parity plan predict prepare report train"
 )
 """Names of the commands of one word, each in a module of its name."""
 
@@ -123,6 +125,7 @@ _HOME = {name: f"dlrm.commands.{name}" for name in _COMMANDS.split()} | {
         "commands.bench.peers": "bench_embedding bench_original",
         "commands.bench.report": "bench_report",
         "commands.bench.step": "bench_infer bench_train",
+        "commands.runtimes": "compare_runtimes",
         "commands.trace.compare": "trace_compare",
         "commands.trace.fit": "trace_fit",
         "commands.trace.generate": "trace_generate",

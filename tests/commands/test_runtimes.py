@@ -10,7 +10,7 @@ import pytest
 
 import dlrm
 from dlrm.cli import main
-from dlrm.commands.runtimes import main as runtimes
+from dlrm.commands.runtimes import compare_runtimes as runtimes
 from dlrm.errors import ConfigError, RunError
 from dlrm.runtimes import contrast
 

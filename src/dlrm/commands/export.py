@@ -15,7 +15,8 @@ from dlrm.runtimes import runtime
 from dlrm.runtimes.features_file import write_features
 from dlrm.runtimes.runtime import Options
 from dlrm.runtimes.trained import TrainedModel
-from dlrm.runtimes.verify import Exported, export
+from dlrm.runtimes.verify import Exported
+from dlrm.runtimes.verify import export as checked_export
 from dlrm.terminal import human_bytes
 
 Target = Literal["onnx", "aoti", "openvino", "torch"]
@@ -59,10 +60,10 @@ class ExportResult:
         return Text("\n".join(lines))
 
 
-def main(
+def export(
     run: Annotated[Path | str, tyro.conf.Positional, arg(metavar="RUN")],
     *,
-    to: Target,
+    to: Annotated[Target, arg(metavar="RUNTIME")],
     out: Annotated[Path | str, arg(metavar="FILE")],
     tables: TableDtype | None = None,
     external: bool = False,
@@ -95,7 +96,7 @@ def main(
     trained = TrainedModel.of(opened)
     if tables is not None:
         trained = trained.quantized(tables)
-    exported = export(trained, chosen, path, Options(external=external))
+    exported = checked_export(trained, chosen, path, Options(external=external))
     folder = None
     if with_features:
         folder = path.with_name(f"{path.name}.features")

@@ -62,12 +62,10 @@ class RuntimesResult:
         grid = terminal.table(
             f"{self.run} ({self.model}), {self.samples:,} {self.split} rows",
             "",
-            "difference",
-            "rank flips",
-            "AUC",
-            "start-up",
+            "differs by",
+            "start",
             "size",
-            *(f"us at {size}" for size in sizes),
+            *(f"{size}, us" for size in sizes),
             "verdict",
         )
         for row in self.rows:
@@ -77,8 +75,6 @@ class RuntimesResult:
             grid.add_row(
                 row.name,
                 f"{row.max_abs_diff:.1e}",
-                f"{row.rank_flips:,}",
-                "-" if row.auc_change is None else f"{row.auc_change:+.1e}",
                 f"{row.start_up_s:.2f} s",
                 terminal.human_bytes(row.size_bytes or 0),
                 *times,
@@ -92,7 +88,7 @@ class RuntimesResult:
         return Group(*lines)
 
 
-def main(
+def compare_runtimes(
     run: Annotated[Path | str, tyro.conf.Positional, arg(metavar="RUN")],
     *,
     only: tuple[str, ...] = (),
