@@ -7,7 +7,7 @@ of this project (benchmarks/before_after.py), DLRM_DATA a folder of public table
 (benchmarks/accuracy.py), and PYTHONPATH folders with FBGEMM, DeepCTR-Torch and FuxiCTR
 (benchmarks/peers.py and dlrm/bench/rivals/tables.py say how to install them);
 what is not there is left out, and that is said. Rows are appended below benchmarks/results/. All
-of it takes some 165 minutes on two cores, in which nothing else may run; --quick takes one or two,
+of it takes some 180 minutes on two cores, in which nothing else may run; --quick takes one or two,
 says only whether everything works, and keeps nothing.
 """
 
@@ -38,6 +38,8 @@ SUITES: dict[str, tuple[int, tuple[str, ...]]] = {
     "prediction": (4, ("prediction.py",)),
     "predictor": (1, ("predictor.py",)),
     "jax-step": (4, ("jax_step.py",)),
+    "runtimes": (10, ("runtimes.py",)),
+    "traces": (5, ("traces.py",)),
     "parallel": (6, ("parallel.py",)),
     "parity": (9, ("parity.py",)),
     "plan": (4, ("plan.py",)),

@@ -16,7 +16,7 @@ from dlrm.commands.train import train
 from dlrm.errors import ConfigError, DlrmError
 
 
-@pytest.mark.parametrize("name", ["generate", "loading", "numerics", "predictor", "tables"])
+@pytest.mark.parametrize("name", ["generate", "loading", "numerics", "predictor", "tables", "traces"])
 def test_quick_runs_leave_rows_where_asked(name: str, workdir: Path) -> None:
     script(name).main(["--quick", "--out", "rows.jsonl"])
     rows = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
@@ -43,6 +43,7 @@ def test_quick_runs_leave_rows_where_asked(name: str, workdir: Path) -> None:
         "figure6",
         "run",
         "jax_step",
+        "runtimes",
     ],
 )
 def test_every_script_has_a_quick_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
