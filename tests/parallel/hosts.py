@@ -91,6 +91,29 @@ class Host:
         return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
+def start_ranks(
+    pair: tuple[Host, Host], command: Sequence[str], env: Mapping[str, str], **options: Any
+) -> list[subprocess.Popen[Any]]:
+    """Start rank 0 on the first host and rank 1 on the second."""
+    return [
+        host.start(
+            command,
+            env={
+                "RANK": str(rank),
+                "LOCAL_RANK": "0",
+                "WORLD_SIZE": "2",
+                "LOCAL_WORLD_SIZE": "1",
+                "MASTER_ADDR": pair[0].address,
+                "MASTER_PORT": "29500",
+                "OMP_NUM_THREADS": "1",
+                **env,
+            },
+            **options,
+        )
+        for rank, host in enumerate(pair)
+    ]
+
+
 @contextmanager
 def two_hosts() -> Iterator[tuple[Host, Host]]:
     """Make two hosts that reach each other and nothing else; they go at the end."""

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import batches
 from dlrm.batch import Batch, Jagged
 from dlrm.errors import ConfigError, IdError
 from dlrm.nn.embedding import EmbeddingCollection, Layout, Storage, materialize
@@ -79,26 +80,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 def batch_of(case: Case) -> Batch:
-    generator = torch.Generator().manual_seed(case.seed)
-    count, schema = sum(case.samples), case.schema
-    size = dict(zip(schema.feature_names, schema.num_embeddings, strict=True))
-
-    def ids(sizes: Tensor) -> Tensor:
-        return (torch.rand(sizes.shape, generator=generator) * sizes).long()
-
-    single = torch.tensor([size[f.name] for f in schema.one_hot_features], dtype=torch.int64)
-    lists = None
-    if schema.list_features:
-        several = torch.tensor([size[f.name] for f in schema.list_features])
-        lengths = torch.randint(0, 4, (count * len(several),), generator=generator)
-        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-        lists = Jagged(ids(several.repeat(count).repeat_interleave(lengths)), offsets)
-    return Batch(
-        dense=torch.zeros(count, 0),
-        ids=ids(single.expand(count, -1)),
-        labels=torch.zeros(count, 1),
-        lists=lists,
-    )
+    return batches.draw(case.schema, sum(case.samples), seed=case.seed)
 
 
 def part_of(batch: Batch, case: Case, rank: int) -> Batch:

@@ -9,33 +9,12 @@ from subprocess import Popen
 
 import pytest
 
-from .hosts import Host, missing, two_hosts
+from .hosts import missing, start_ranks, two_hosts
 
 CHILD = [sys.executable, str(Path(__file__).parent / "child.py")]
 
 reason = missing()
 pytestmark = pytest.mark.skipif(reason is not None, reason=reason or "")
-
-
-def start(pair: tuple[Host, Host], folder: Path, timeout_s: float) -> list[Popen[bytes]]:
-    """Start rank 0 on the first host and rank 1 on the second."""
-    return [
-        host.start(
-            [*CHILD, str(folder), "none", "0"],
-            env={
-                "RANK": str(rank),
-                "LOCAL_RANK": "0",
-                "WORLD_SIZE": "2",
-                "LOCAL_WORLD_SIZE": "1",
-                "MASTER_ADDR": pair[0].address,
-                "MASTER_PORT": "29500",
-                "OMP_NUM_THREADS": "1",
-                "TIMEOUT_S": str(timeout_s),
-                "NUMBERS": "20000",
-            },
-        )
-        for rank, host in enumerate(pair)
-    ]
 
 
 def go_on(folder: Path, processes: list[Popen[bytes]], until: Callable[[], bool]) -> None:
@@ -55,7 +34,8 @@ def steps(folder: Path) -> int:
 
 def test_two_hosts_and_the_cable_between_them(tmp_path: Path):
     with two_hosts() as pair:
-        processes = start(pair, tmp_path, timeout_s=5)
+        command = [*CHILD, str(tmp_path), "none", "0"]
+        processes = start_ranks(pair, command, {"TIMEOUT_S": "5", "NUMBERS": "20000"})
         go_on(tmp_path, processes, lambda: True)
 
         pair[0].lose()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .hosts import Host, missing, two_hosts
+from .hosts import Host, missing, start_ranks, two_hosts
 from .test_procs import LONG, rows, words
 
 reason = missing()
@@ -17,24 +17,8 @@ pytestmark = pytest.mark.skipif(reason is not None, reason=reason or "")
 
 
 def start(pair: tuple[Host, Host], command: list[str]) -> list[subprocess.Popen[str]]:
-    return [
-        host.start(
-            [sys.executable, "-m", "dlrm", *command],
-            env={
-                "RANK": str(rank),
-                "LOCAL_RANK": "0",
-                "WORLD_SIZE": "2",
-                "LOCAL_WORLD_SIZE": "1",
-                "MASTER_ADDR": pair[0].address,
-                "MASTER_PORT": "29500",
-                "OMP_NUM_THREADS": "1",
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank, host in enumerate(pair)
-    ]
+    told = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return start_ranks(pair, [sys.executable, "-m", "dlrm", *command], {}, **told)
 
 
 def wait_for_checkpoint(run: Path) -> None:

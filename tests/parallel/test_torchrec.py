@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dlrm.batch import Batch, Jagged
+from batches import draw
+from dlrm.batch import Batch
 from dlrm.errors import ConfigError, IdError, MissingExtraError
 from dlrm.nn.embedding import (
     Block,
@@ -82,26 +83,7 @@ def made(world: World, layout: Layout, dim: int, kinds: Any, **options: Any) -> 
 
 
 def batches(schema: Schema, steps: int) -> list[Batch]:
-    generator = torch.Generator().manual_seed(5)
-    size = dict(zip(schema.feature_names, schema.num_embeddings, strict=True))
-
-    def ids(limits: Tensor) -> Tensor:
-        # Skewed, so that many ids meet in a batch.
-        return (torch.rand(limits.shape, generator=generator) ** 2 * limits).long()
-
-    found = []
-    for _ in range(steps):
-        single = torch.tensor([size[f.name] for f in schema.one_hot_features], dtype=torch.int64)
-        lists = None
-        if schema.list_features:
-            several = torch.tensor([size[f.name] for f in schema.list_features])
-            lengths = torch.randint(0, 4, (BATCH * len(several),), generator=generator)
-            offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
-            lists = Jagged(ids(several.repeat(BATCH).repeat_interleave(lengths)), offsets)
-        labels = torch.randint(0, 2, (BATCH, 1), generator=generator).float()
-        single_ids = ids(single.expand(BATCH, -1))
-        found.append(Batch(torch.zeros(BATCH, 0), single_ids, labels, lists))
-    return found
+    return [draw(schema, BATCH, seed=step) for step in range(steps)]
 
 
 def loss_of(vectors: Tensor, labels: Tensor, share: float) -> Tensor:
