@@ -16,7 +16,9 @@ from dlrm.commands.train import train
 from dlrm.errors import ConfigError, DlrmError
 
 
-@pytest.mark.parametrize("name", ["generate", "loading", "numerics", "predictor", "tables", "traces"])
+@pytest.mark.parametrize(
+    "name", ["generate", "loading", "numerics", "predictor", "tables", "traces"]
+)
 def test_quick_runs_leave_rows_where_asked(name: str, workdir: Path) -> None:
     script(name).main(["--quick", "--out", "rows.jsonl"])
     rows = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
