@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from dlrm.commands.prepare import prepare as prepare
     from dlrm.commands.report import report as report
     from dlrm.commands.runtimes import compare_runtimes as compare_runtimes
+    from dlrm.commands.serve import serve as serve
     from dlrm.commands.trace.compare import trace_compare as trace_compare
     from dlrm.commands.trace.fit import trace_fit as trace_fit
     from dlrm.commands.trace.generate import trace_generate as trace_generate
@@ -91,7 +92,7 @@ if TYPE_CHECKING:
 
 _COMMANDS = (
     "compare compress describe embeddings evaluate experiment explain export fit_log generate "
-    "infer parity plan predict prepare report train"
+    "infer parity plan predict prepare report serve train"
 )
 """Names of the commands of one word, each in a module of its name."""
 

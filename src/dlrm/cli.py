@@ -30,6 +30,7 @@ COMMANDS = {
     "predict": ("predict:predict", "Score raw data with a trained model."),
     "export": ("export:export", "Write a trained model as a file that another runtime runs."),
     "runtimes": ("runtimes:compare_runtimes", "Compare the runtimes that can run a trained model."),
+    "serve": ("serve:serve", "Serve trained models over HTTP."),
     "report": ("report:report", "Draw the report of a run again."),
     "data fit": ("fit_log:fit_log", "Fit a model of a whole log, which can be shared."),
     "data generate": ("generate:generate", "Write a generated click log."),

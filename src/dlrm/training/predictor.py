@@ -106,7 +106,7 @@ class Predictor:
                 column, and the row.
 
         """
-        return self._batch(encode_frame(self.features, frame))
+        return self.batch(encode_frame(self.features, frame))
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the logits (B, K) of a batch, float32: of a regression its predictions.
@@ -139,7 +139,7 @@ class Predictor:
 
     def scores_of(self, encoded: Encoded, *, raw: bool = False) -> NDArray[np.float32]:
         """Return the scores (n, K) of rows that are encoded already; see `scores`."""
-        whole = self._batch(encoded)
+        whole = self.batch(encoded)
         scores = np.empty((len(whole), self.schema.num_labels), np.float32)
         numbers = raw or self.schema.task == "regression"
         for start, batch in self._pieces(whole):
@@ -153,7 +153,8 @@ class Predictor:
             logits = self.model(batch.to(self.device, non_blocking=True)).float()
             return logits.to(batch.labels.device)
 
-    def _batch(self, encoded: Encoded) -> Batch:
+    def batch(self, encoded: Encoded) -> Batch:
+        """Return rows that are encoded already as a batch on the CPU, with labels of zero."""
         labels = np.zeros((len(encoded), self.schema.num_labels), np.float32)
         return Batch.of(encoded.dense, encoded.ids, labels, encoded.lists)
 

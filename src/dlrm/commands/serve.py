@@ -1,0 +1,122 @@
+"""`dlrm serve`: trained models over HTTP, by the Open Inference Protocol and as raw rows."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.text import Text
+from tyro.conf import arg
+
+from dlrm import terminal
+from dlrm.errors import ConfigError, UsageError
+from dlrm.nn.quantized import TableDtype
+from dlrm.serving.limits import Limits
+from dlrm.serving.model import BackEnd
+from dlrm.serving.repository import Repository
+from dlrm.serving.server import Address, Server
+from dlrm.training.device import DeviceName
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServeResult:
+    """What a server did, up to its end."""
+
+    url: str
+    models: list[dict[str, Any]]
+    """Of each version that was loaded at the end: `name`, `version`, `requests` that were answered,
+    `rows` that were scored."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the results JSON-ready."""
+        return {"url": self.url, "models": self.models}
+
+    def __rich__(self) -> Text:
+        lines = [
+            f"{model['name']}, version {model['version']}: {model['requests']:,} requests, "
+            f"{model['rows']:,} rows"
+            for model in self.models
+        ]
+        return Text("\n".join(["Stopped; all that was accepted is answered.", *lines]))
+
+
+def serve(
+    runs: Annotated[Sequence[str], tyro.conf.Positional, arg(metavar="RUN [RUN ...]")],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    runtime: Annotated[str, arg(metavar="NAME")] = "eager",
+    tables: Literal["trained"] | TableDtype = "trained",
+    device: DeviceName = "auto",
+    token_file: Annotated[Path | None, arg(metavar="FILE")] = None,
+    tls_cert: Annotated[Path | None, arg(metavar="FILE")] = None,
+    tls_key: Annotated[Path | None, arg(metavar="FILE")] = None,
+    limits: Limits = Limits(),  # noqa: B008 - it is frozen
+) -> ServeResult:
+    """Serve trained models over HTTP, until SIGTERM or Ctrl-C.
+
+    `POST /score` takes raw rows as JSON; the Open Inference Protocol v2 (Triton, KServe) takes
+    encoded ones; /openapi.json says the rest.
+
+    Args:
+        runs: Run directories, or NAME=RUN; of one name several are its versions 1, 2, ...
+        host: Where to listen; 0.0.0.0 for whoever reaches this machine.
+        port: Where to listen; 0 for a port that is free.
+        runtime: What runs the models: eager, torch, aoti, onnx, openvino or jax.
+        tables: Format of the rows of embedding tables.
+        device: Where eager computes; auto is a GPU where there is one.
+        token_file: Holds a token that clients must send as Authorization: Bearer TOKEN.
+        tls_cert: Certificates of TLS, PEM.
+        tls_key: The key of TLS, PEM.
+        limits: What a request may ask.
+
+    Raises:
+        UsageError: No run is named.
+        MissingExtraError: The extra `serve` is not installed.
+        RunError: A run has no model yet.
+        ConfigError: A setting has no meaning, or the port is taken.
+
+    """
+    words = [runs] if isinstance(runs, str | Path) else list(runs)
+    if not words:
+        raise UsageError("no run to serve: give at least one RUN")
+    address = Address(host=host, port=port, tls_cert=tls_cert, tls_key=tls_key)
+    token = None if token_file is None else _token(token_file)
+    back_end = BackEnd(runtime=runtime, tables=tables, device=device)
+    repository = Repository([str(word) for word in words], back_end)
+    server = Server(repository, limits, address, token)
+    if not address.is_loopback and token is None:
+        terminal.say(
+            [f"Whoever reaches {host} may use this server: --token-file asks for a token."]
+        )
+    logging.basicConfig(format="dlrm: %(message)s", level=logging.WARNING)
+
+    def ready() -> None:
+        names = ", ".join(
+            f"{model.name} (version {model.version})" for model in repository.models()
+        )
+        terminal.say([f"Serving {names} at {server.url}; Ctrl-C ends it"])
+
+    server.run(ready)
+    models = [
+        {
+            "name": model.name,
+            "version": model.version,
+            "requests": model.statistics.success,
+            "rows": model.statistics.rows,
+        }
+        for model in repository.models()
+    ]
+    return ServeResult(url=server.url, models=models)
+
+
+def _token(file: Path) -> str:
+    try:
+        token = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: no token can be read ({error})") from None
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigError(f"{file}: expected a token of printable ASCII without blanks")
+    return token

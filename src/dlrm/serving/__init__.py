@@ -1,0 +1,1 @@
+"""A server of trained models: requests in, batches through one predictor, scores out."""

@@ -1,0 +1,75 @@
+"""Bodies of `/score`: raw rows as JSON in, scores out.
+
+    {"I1": 3, "C1": "68fd1e64"}    -> {"model", "version", "score": 0.08417948}
+    [{...}, {...}], {"rows": ...}  -> {"model", "version", "scores": [0.08417948, 0.28922465]}
+
+A score of several labels is an object, label by label. As text it is the shortest one of its 32
+bits, as `dlrm predict` writes it.
+"""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from dlrm.batch import Batch
+from dlrm.data.sources.frame import series_of
+from dlrm.errors import DlrmError
+from dlrm.schema import Schema
+from dlrm.serving.limits import Limits, bad
+from dlrm.serving.protocol import parse_json
+from dlrm.training.predictor import Predictor
+
+_NO_COLUMN = (
+    *(pl.exceptions.PolarsError, pl.exceptions.PanicException),
+    *(TypeError, ValueError, OverflowError, RecursionError),
+)
+"""What Polars raises at values that it has no type for."""
+
+
+def parse_rows(body: bytes, limits: Limits) -> tuple[list[dict[str, Any]], bool]:
+    """Return the rows of a request, and whether it is one row outside of a list.
+
+    Raises:
+        RefusalError: They are none, or too many.
+
+    """
+    value = parse_json(body)
+    if isinstance(value, dict) and isinstance(value.get("rows"), list):
+        if len(value) > 1:
+            raise bad('beside "rows" there is nothing else in a request')
+        value = value["rows"]
+    one = isinstance(value, dict)
+    rows = [value] if one else value
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise bad('expected a row as a JSON object, a list of rows, or {"rows": [...]}')
+    limits.check_rows(len(rows))
+    return rows, one
+
+
+def encode_rows(rows: list[dict[str, Any]], predictor: Predictor) -> Batch:
+    """Return rows as a batch, by the features of the run; what it does not know is not looked at.
+
+    Raises:
+        RefusalError: A column is missing from all rows, nested where it was not, or a number is
+            none; names the column, and the row.
+
+    """
+    names = {name for row in rows for name in row}
+    needed = [name for name in predictor.features.needed if name in names]
+    try:
+        columns = [series_of(name, [row.get(name) for row in rows]) for name in needed]
+        return predictor.encode(pl.DataFrame(columns))
+    except DlrmError as error:
+        raise bad(str(error).replace("the frame", "the request")) from None
+    except _NO_COLUMN as error:
+        raise bad(f"the rows hold a value that no column has ({type(error).__name__})") from None
+
+
+def score_values(scores: NDArray[np.float32], schema: Schema) -> list[Any]:
+    """Return the scores (n, K) of rows JSON-ready; None where one is no number."""
+    texts = [[float(str(x)) if np.isfinite(x) else None for x in row] for row in scores]
+    if schema.num_labels == 1:
+        return [row[0] for row in texts]
+    return [dict(zip(schema.labels, row, strict=True)) for row in texts]

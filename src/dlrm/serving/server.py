@@ -1,0 +1,164 @@
+"""The process of a server: a socket, granian in front of the application, and its end.
+
+SIGTERM and SIGINT end it: no connection is taken any more, what was accepted is answered first.
+"""
+
+import asyncio
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlrm.errors import ConfigError, MissingExtraError
+from dlrm.serving.app import App
+from dlrm.serving.batcher import Batcher
+from dlrm.serving.limits import Limits
+from dlrm.serving.repository import Repository
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Address:
+    """Where a server listens.
+
+    Raises:
+        ConfigError: It is none, or one of certificate and key is missing.
+
+    """
+
+    host: str = "127.0.0.1"
+    """An address of this machine; 0.0.0.0 for all."""
+    port: int = 8000
+    """0 for one that is free."""
+    tls_cert: Path | None = None
+    """Certificates of TLS, as PEM; None for none."""
+    tls_key: Path | None = None
+    """Its key, as PEM."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 1 << 16:
+            raise ConfigError(f"the port is {self.port}, expected 0 to {(1 << 16) - 1}")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ConfigError("TLS takes both, --tls-cert and --tls-key")
+        for file in (self.tls_cert, self.tls_key):
+            if file is not None and not file.is_file():
+                raise ConfigError(f"{file}: no such file")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether nobody else's machine reaches it."""
+        return self.host.startswith("127.") or self.host in ("localhost", "::1")
+
+    def checked(self) -> int:
+        """Return the port, after a look whether it is free.
+
+        Granian shares a port with whoever else listens there, who would get some of the requests.
+
+        Raises:
+            ConfigError: It is not, or the host is no address of this machine.
+
+        """
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((self.host, self.port))
+            except OSError as error:
+                raise ConfigError(
+                    f"nothing can listen at {self.host}, port {self.port} ({error.strerror}): "
+                    "give another --port"
+                ) from None
+            return probe.getsockname()[1]
+
+
+class Server:
+    """A server of models, in this process.
+
+    Args:
+        repository: Its models, loaded.
+        limits: Of requests.
+        address: Where it listens.
+        token: See `App`.
+
+    Raises:
+        MissingExtraError: Granian is not installed.
+        ConfigError: The port is taken.
+
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        limits: Limits,
+        address: Address,
+        token: str | None = None,
+    ):
+        try:
+            from granian.constants import Interfaces
+            from granian.server.embed import Server as Granian
+        except ImportError:
+            raise MissingExtraError("dlrm serve (granian)", "serve") from None
+        self.port = address.checked()
+        self.host = address.host
+        scheme = "http" if address.tls_cert is None else "https"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        self.url = f"{scheme}://{host}:{self.port}"
+        self._batcher = Batcher(limits)
+        self._make: Callable[[], Any] = lambda: Granian(
+            App(repository, self._batcher, limits, token),
+            address=self.host,
+            port=self.port,
+            interface=Interfaces.RSGI,
+            websockets=False,
+            log_enabled=False,
+            ssl_cert=address.tls_cert,
+            ssl_key=address.tls_key,
+            backlog=1024,
+            backpressure=2 * limits.queue,
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._granian: Any = None
+
+    def run(self, ready: Callable[[], object] = lambda: None) -> None:
+        """Serve until a signal comes, or `stop` is called; answer what was accepted.
+
+        Args:
+            ready: Called when connections are taken.
+
+        """
+        try:
+            asyncio.run(self._run(ready))
+        finally:
+            self._batcher.close()
+
+    def stop(self) -> None:
+        """End `run`, from any thread."""
+        if self._loop is not None:
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._granian.stop)
+
+    async def _run(self, ready: Callable[[], object]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._granian = self._make()
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                self._loop.add_signal_handler(number, self._granian.stop)
+        serving = asyncio.create_task(self._granian.serve())
+        while not serving.done() and not await self._connects():
+            await asyncio.sleep(0.01)
+        if not serving.done():
+            ready()
+        await serving
+
+    async def _connects(self) -> bool:
+        try:
+            _, writer = await asyncio.open_connection(self.host, self.port)
+        except OSError:
+            return False
+        writer.close()
+        return True
