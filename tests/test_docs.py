@@ -3,9 +3,12 @@
 import gzip
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 from torch.distributed.run import get_args_parser
@@ -80,6 +83,58 @@ def little(line: str) -> list[str]:
     return words
 
 
+class Servers:
+    """The server that a page started last, at a port that is free."""
+
+    def __init__(self):
+        self._process: subprocess.Popen[str] | None = None
+        self._port, self.address = "8000", ""
+
+    def run(self, words: list[str]) -> None:
+        """Run a line about servers."""
+        if words[0] == "curl":
+            self._call(words)
+        else:
+            self.stop()
+            self._start(words[2:])
+
+    def _start(self, words: list[str]) -> None:
+        self._port = words[words.index("--port") + 1] if "--port" in words else "8000"
+        command = [sys.executable, "-m", "dlrm", "serve", *words, "--port", "0"]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+        assert self._process.stderr is not None
+        line = self._process.stderr.readline()
+        assert line.startswith("Serving "), line + self._process.stderr.read()
+        self.address = line.partition(" at http://")[2].partition(";")[0]
+
+    def _call(self, words: list[str]) -> None:
+        url = next(word for word in words if word.startswith("localhost:"))
+        data = words[words.index("--data") + 1].encode() if "--data" in words else None
+        method = words[words.index("-X") + 1] if "-X" in words else None
+        request = Request(f"http://{self.moved(url)}", data, method=method)
+        with urlopen(request, timeout=30) as response:
+            assert response.status == 200
+
+    def moved(self, text: str) -> str:
+        """Return a text with the address at which the server really is."""
+        return text.replace(f"localhost:{self._port}", self.address)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.communicate(timeout=30)
+            assert self._process.returncode == 0
+            self._process = None
+
+
+@pytest.fixture
+def servers() -> Iterator[Servers]:
+    servers = Servers()
+    yield servers
+    servers.stop()
+
+
 def run(line: str) -> None:
     words = little(line)
     match words:
@@ -119,7 +174,7 @@ def run(line: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_what_the_page_says_runs(page, folder, capsys):
+def test_what_the_page_says_runs(page, folder, servers, capsys):
     # The examples of a page follow one another.
     names = {"__name__": "example"}
     for language, content in blocks(page):
@@ -128,10 +183,13 @@ def test_what_the_page_says_runs(page, folder, capsys):
             Path(file[1]).write_text(content)
         elif language == "python":
             content = re.sub(r"1_000_000|1_500_000", "2000", content)  # noqa: PLW2901
-            exec(compile(content, page, "exec"), names)
+            exec(compile(servers.moved(content), page, "exec"), names)
         elif language == "sh":
             for line in filter(None, content.splitlines()):
-                run(line)
+                if line.startswith(("dlrm serve ", "curl ")):
+                    servers.run(shlex.split(line))
+                else:
+                    run(line)
 
 
 @pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "docs/architecture.md"])

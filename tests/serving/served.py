@@ -24,7 +24,7 @@ class Served:
         return f"127.0.0.1:{self.server.port}"
 
     def call(
-        self, method: str, path: str, body: bytes | None = None, **headers: str
+        self, method: str, path: str, body: bytes | Iterator[bytes] | None = None, **headers: str
     ) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=30)
         try:
