@@ -148,7 +148,7 @@ def loss_of(case: Case, first: int, pooled: Tensor, lists: list[Jagged]) -> Tens
 def gradient(collection: ShardedCollection) -> list[tuple[Shard, Tensor]]:
     """Return the dense gradient of each shard that a rank keeps."""
     found = []
-    for _, weight, shard, place, *_ in collection.kept:
+    for _, weight, shard, place, *_ in collection.local_shards:
         grad = weight.grad
         dense = torch.zeros_like(weight) if grad is None else grad.to_dense()
         found.append((shard, dense[place : place + shard.rows]))

@@ -144,7 +144,7 @@ def sharded(
         losses.append(float(world.sum(loss.detach().double())))
     parts = [
         (part.shard, part.weight.clone(), {k: v.clone() for k, v in part.state.items()})
-        for part in tables.kept
+        for part in tables.local_shards
     ]
     return losses, parts, [tables.table(t) for t in range(len(layout.tables))]
 
@@ -216,11 +216,13 @@ def changed(world: World, name: str, dim: int) -> tuple[bool, bool, float]:
         rows = values[shard.table][shard.first_row : shard.last_row]
         return rows[:, shard.first_column : shard.last_column] if rows.dim() == 2 else rows
 
-    for number, part in enumerate(tables.kept):
+    for number, part in enumerate(tables.local_shards):
         part.weight.copy_(part_of(weights, part.shard))
         tables.load_state(number, "sum", part_of(sums, part.shard))
-    same = all(torch.equal(part.weight, part_of(weights, part.shard)) for part in tables.kept)
-    gaps = [part.state["sum"] - part_of(sums, part.shard) for part in tables.kept]
+    same = all(
+        torch.equal(part.weight, part_of(weights, part.shard)) for part in tables.local_shards
+    )
+    gaps = [part.state["sum"] - part_of(sums, part.shard) for part in tables.local_shards]
     same_tables = all(torch.equal(tables.table(t), weights[t]) for t in range(len(SIZES)))
     return same, same_tables, max(float(gap.abs().max()) for gap in gaps)
 
@@ -301,7 +303,7 @@ def whole(world: World) -> list[tuple[int, int]]:
     """Return rows and columns of what a rank keeps of a table whose columns a plan has sharded."""
     layout, optimizer = layout_of((50,)), Fused("rowwise_adagrad")
     tables = made(world, layout, 8, ["column"], optimizer=optimizer, chosen=True)
-    return [(kept.shard.rows, kept.shard.columns) for kept in tables.kept]
+    return [(kept.shard.rows, kept.shard.columns) for kept in tables.local_shards]
 
 
 def test_what_a_plan_has_chosen_and_torchrec_cannot_do_stays_whole(ranks: Ranks):

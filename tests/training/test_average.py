@@ -121,7 +121,7 @@ def test_an_exponential_mean_counts_every_step_and_grows_slow_with_them():
 
 def test_a_mean_is_kept_where_either_asks_for_it():
     means = (AverageConfig(), AverageConfig(share=0.5), AverageConfig(decay=0.9))
-    assert [mean.kept for mean in means] == [False, True, True]
+    assert [mean.enabled for mean in means] == [False, True, True]
 
 
 def test_large_models_are_averaged_more_rarely(monkeypatch):

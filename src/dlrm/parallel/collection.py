@@ -14,7 +14,7 @@ from dlrm.parallel.data_parallel import DataParallel
 from dlrm.parallel.exchange import Exchange, Wait
 from dlrm.parallel.row_wise import RowWise
 from dlrm.parallel.table_wise import TableWise
-from dlrm.parallel.unit import Kept, Unit
+from dlrm.parallel.unit import LocalShard, Unit
 from dlrm.planning.shards import Kind, Shard
 
 
@@ -22,7 +22,7 @@ class DistributedCollection(Collection):
     """Tables of which this process keeps some rows and columns, and others the rest."""
 
     exchange: Exchange
-    """With the other processes"""
+    """How vectors and gradients reach the other processes"""
 
     @classmethod
     def of(
@@ -43,22 +43,22 @@ class DistributedCollection(Collection):
         )
 
     @property
-    def kept(self) -> list[Kept]:
-        """What this process keeps, and where: what a checkpoint reads and writes."""
+    def local_shards(self) -> list[LocalShard]:
+        """Shards in the memory of this process, which a checkpoint reads and writes."""
         raise NotImplementedError
 
     def parts(self, t: int) -> list[Part]:
         """Return what this process keeps of table t; see `Collection.parts`."""
-        return [kept.part for kept in self.kept if kept.shard.table == t]
+        return [local.part for local in self.local_shards if local.shard.table == t]
 
     @torch.no_grad()
     def table(self, t: int) -> Tensor:
         """Gather a table from all processes, each of which asks for it; see `Collection.table`."""
         device = self._buffers["order"].device  # pyright: ignore[reportOptionalMemberAccess]
         whole = torch.zeros(self.layout.sizes[t], self.dim, device=device)
-        for kept in self.kept:
-            if kept.shard.table == t and (not kept.copied or self.exchange.rank == 0):
-                rows, first, columns = kept.part
+        for local in self.local_shards:
+            if local.shard.table == t and (not local.copied or self.exchange.rank == 0):
+                rows, first, columns = local.part
                 whole[first : first + len(rows), columns] = rows.float()
         if self.exchange.size > 1:
             torch.distributed.all_reduce(whole, group=self.exchange.group)
@@ -107,12 +107,12 @@ class ShardedCollection(DistributedCollection):
             self._register(f"place_{group}", () if place == sorted(place) else place)
 
     @property
-    def kept(self) -> list[Kept]:
-        """What this process keeps; see `DistributedCollection.kept`."""
+    def local_shards(self) -> list[LocalShard]:
+        """Shards in the memory of this process; see `DistributedCollection.local_shards`."""
         return [
-            Kept(f"units.{u}.store.weight", unit.store.weight, shard, place, unit.copied)
+            LocalShard(f"units.{u}.store.weight", unit.store.weight, shard, place, unit.copied)
             for u, unit in enumerate(self.typed_units())
-            for shard, place in unit.kept
+            for shard, place in unit.placed_shards
         ]
 
     def materialize(self, device: torch.device) -> None:

@@ -23,7 +23,7 @@ class DataParallel(NumberedUnit):
         vectors = self.store.lookup(numbers)
         return lambda: vectors
 
-    def _ask_sums(self, numbers: Tensor, which: Tensor, offsets: Tensor) -> Wait:
+    def _ask_sums(self, numbers: Tensor, bags: Tensor, offsets: Tensor) -> Wait:
         vectors = self.store.pooled_rows(numbers, offsets)
         return lambda: vectors
 

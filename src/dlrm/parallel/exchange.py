@@ -49,15 +49,17 @@ class Exchange:
     """Seconds that this process has waited for others."""
     anchor: Tensor = field(default_factory=lambda: torch.zeros(0, requires_grad=True))
 
-    def split(self, own: int) -> tuple[int, ...]:
+    def split(self, local_size: int) -> tuple[int, ...]:
         """Return the samples of each process; `own` is how many this one has.
 
         Raises:
             ConfigError: They are not known, or this process was expected to have others.
 
         """
-        if self.samples and self.samples[self.rank] != own:
-            raise ConfigError(f"{own} samples here, where {self.samples[self.rank]} are expected")
+        if self.samples and self.samples[self.rank] != local_size:
+            raise ConfigError(
+                f"{local_size} samples here, where {self.samples[self.rank]} are expected"
+            )
         if not self.samples:
             raise ConfigError("samples of the other processes are not known: call the model whole")
         return self.samples

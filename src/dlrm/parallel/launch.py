@@ -99,10 +99,10 @@ def _start(procs: int, command: list[str], stack: ExitStack) -> Iterator[_Rank]:
         }
         for number in range(procs):
             first = number == 0
-            own = {"RANK": number, "LOCAL_RANK": number}
+            rank_env = {"RANK": number, "LOCAL_RANK": number}
             if first:
-                own["DLRM_LISTENER"] = listener.fileno()
-            env = defaults | dict(os.environ) | common | own
+                rank_env["DLRM_LISTENER"] = listener.fileno()
+            env = defaults | dict(os.environ) | common | rank_env
             stderr = None if first else stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
             process = subprocess.Popen(
                 command,
@@ -183,8 +183,8 @@ def _end_all(ranks: list[_Rank]) -> None:
 
 def _report(failures: list[_Rank]) -> int:
     """Say which rank failed, and how; return its exit status."""
-    own = [rank for rank in failures if rank.status != CUT and not rank.asked]
-    culprit = (own or failures)[0]
+    first_failures = [rank for rank in failures if rank.status != CUT and not rank.asked]
+    culprit = (first_failures or failures)[0]
     status = culprit.status or 0
     if status < 0:
         name = signal.Signals(-status).name

@@ -95,9 +95,9 @@ def meet(
 
     """
     store = PrefixStore(f"attempt {env.attempt}", store)
-    own = Member(env.rank, socket.gethostname(), os.getpid(), env.size, backend)
+    member = Member(env.rank, socket.gethostname(), os.getpid(), env.size, backend)
     try:
-        return store, within(timeout_s + 5, lambda: _meet(store, own, timeout_s))
+        return store, within(timeout_s + 5, lambda: _meet(store, member, timeout_s))
     except TimeoutError as error:
         raise WorldError(
             f"the store at {env.address}:{env.port} no longer answers ({error})"
@@ -109,31 +109,31 @@ def meet(
         ) from error
 
 
-def _meet(store: Store, own: Member, timeout_s: float) -> list[Member]:
+def _meet(store: Store, member: Member, timeout_s: float) -> list[Member]:
     end = time.monotonic() + timeout_s
-    keys = [f"member/{rank}" for rank in range(own.size)]
-    if store.add(f"taken/{own.rank}", 1) > 1:
-        there = store.get(keys[own.rank]).decode()
+    keys = [f"member/{rank}" for rank in range(member.size)]
+    if store.add(f"taken/{member.rank}", 1) > 1:
+        there = store.get(keys[member.rank]).decode()
         raise ConfigError(
-            f"{Member(**json.loads(there))} says that it is rank {own.rank} too; give each process "
-            "its own RANK"
+            f"{Member(**json.loads(there))} says that it is rank {member.rank} too; give each "
+            "process its own RANK"
         )
     # What `Heartbeat` writes later: asking for what is not there would wait.
-    store.set(f"beat/{own.rank}", "0")
-    store.set(f"state/{own.rank}", "{}")
-    store.set(keys[own.rank], json.dumps(asdict(own)))
+    store.set(f"beat/{member.rank}", "0")
+    store.set(f"state/{member.rank}", "{}")
+    store.set(keys[member.rank], json.dumps(asdict(member)))
     while True:
         there = [rank for rank, key in enumerate(keys) if store.check([key])]
         members = [Member(**json.loads(store.get(keys[rank]))) for rank in there]
         _check_alike(members)
-        if len(members) == own.size:
+        if len(members) == member.size:
             return members
         if time.monotonic() >= end:
-            missing = sorted(set(range(own.size)) - set(there))
+            missing = sorted(set(range(member.size)) - set(there))
             who = f"rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"
             raise WorldError(
-                f"{who} of {own.size} did not come within {timeout_s:g} s; were all hosts started, "
-                "with the same WORLD_SIZE?"
+                f"{who} of {member.size} did not come within {timeout_s:g} s; were all hosts "
+                "started, with the same WORLD_SIZE?"
             )
         time.sleep(_POLL_S)
 

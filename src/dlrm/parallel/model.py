@@ -96,8 +96,8 @@ class ParallelModel(nn.Module):
             return self._sums.of(logits)
         return logits
 
-    def _gather_counts(self, own: int) -> tuple[int, ...]:
+    def _gather_counts(self, local_size: int) -> tuple[int, ...]:
         counts = torch.zeros(self.exchange.size, dtype=torch.int64)
-        counts[self.exchange.rank] = own
+        counts[self.exchange.rank] = local_size
         dist.all_reduce(counts, group=self.exchange.group)
         return tuple(counts.tolist())

@@ -41,11 +41,11 @@ class RowWise(NumberedUnit):
         back = order.argsort()
         return lambda: end().index_select(0, back)
 
-    def _ask_sums(self, numbers: Tensor, which: Tensor, offsets: Tensor) -> Wait:
+    def _ask_sums(self, numbers: Tensor, bags: Tensor, offsets: Tensor) -> Wait:
         ranks, rows = self._route(numbers)
         lists, size = offsets.shape[0] - 1, self.exchange.size
         # Ids that a list has on one process stand together, and come back as one sum.
-        keys = ranks * lists + which
+        keys = ranks * lists + bags
         order = keys.argsort(stable=True)
         keys, lengths = keys[order].unique_consecutive(return_counts=True)
         owners = torch.div(keys, max(lists, 1), rounding_mode="floor")

@@ -52,11 +52,11 @@ def interface_to(address: str, port: int) -> str | None:
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
         # Connecting a datagram socket sends nothing; it chooses the route.
         towards.connect((address, port))
-        own = socket.inet_aton(towards.getsockname()[0])
+        source = socket.inet_aton(towards.getsockname()[0])
         for _, name in socket.if_nameindex():
             with suppress(OSError):  # an interface without an address
                 request = struct.pack("256s", name.encode())
-                if fcntl.ioctl(towards.fileno(), 0x8915, request)[20:24] == own:  # SIOCGIFADDR
+                if fcntl.ioctl(towards.fileno(), 0x8915, request)[20:24] == source:  # SIOCGIFADDR
                     return name
     return None
 

@@ -44,32 +44,32 @@ class TableWise(Unit):
         """Send ids to where their rows are; see `Unit.begin`."""
         group = block.group
         if block.offsets is None:
-            own = block.ids.shape[0]
+            local_size = block.ids.shape[0]
             rows = block.ids.t().index_select(0, self._registered(f"lanes_{group}"))
             rows = rows + self._registered(f"starts_{group}")[:, None]
-            give, take = self._lists(group, own)
+            give, take = self._lists(group, local_size)
             vectors = self.store.lookup(self._send(rows.flatten(), give, take))
         else:
-            _, _, lengths, rows, own = self._by_lane(block)
-            came, _, _, arrived = self._send_lists(group, own, lengths, rows)
+            _, _, lengths, rows, local_size = self._by_lane(block)
+            came, _, _, arrived = self._send_lists(group, local_size, lengths, rows)
             vectors = self.store.pooled_rows(arrived, ends(came))
-            give, take = self._lists(group, own)
+            give, take = self._lists(group, local_size)
         end = self._return(vectors, take, give)
         lanes, features = sum(self.counts[group]), len(self.served[group])
 
         def in_order() -> Tensor:
-            came = end().view(lanes, own, self.width)
+            came = end().view(lanes, local_size, self.width)
             if not self.in_order[group]:
                 came = came.index_select(0, self._registered(f"order_{group}"))
             # A feature's lanes follow one another by columns.
-            return came.transpose(0, 1).reshape(own, features, self.dim)
+            return came.transpose(0, 1).reshape(local_size, features, self.dim)
 
         return in_order
 
     def vectors(self, block: Block) -> Tensor:
         """Return rows one by one; see `Unit.vectors`."""
-        items, lanes, lengths, rows, own = self._by_lane(block)
-        _, taken, given, arrived = self._send_lists(block.group, own, lengths, rows)
+        items, lanes, lengths, rows, local_size = self._by_lane(block)
+        _, taken, given, arrived = self._send_lists(block.group, local_size, lengths, rows)
         vectors = self._return(self.store.lookup(arrived), taken, given)()
         whole = vectors.new_zeros(block.ids.shape[0], self.dim)
         if self.width == self.dim:
@@ -92,7 +92,7 @@ class TableWise(Unit):
         keep columns of it; their gradients (U, width) are of the columns here.
         """
         squares = grad.square().sum(dim=1)
-        bounds = torch.tensor([[place, place + shard.rows] for shard, place in self.kept])
+        bounds = torch.tensor([[place, place + shard.rows] for shard, place in self.placed_shards])
         bounds = torch.searchsorted(rows, bounds.to(rows.device)).tolist()
         mine = {s.table: slice(*b) for s, b in zip(self.mine, bounds, strict=True)}
         # With every process that has columns of the same tables, in the order of tables.
@@ -118,35 +118,35 @@ class TableWise(Unit):
         assert block.offsets is not None
         offsets, count = block.offsets, self.group_sizes[block.group]
         features = self._registered(f"lanes_{block.group}")
-        own = (offsets.shape[0] - 1) // count
-        samples = torch.arange(own, device=offsets.device) * count
+        local_size = (offsets.shape[0] - 1) // count
+        samples = torch.arange(local_size, device=offsets.device) * count
         lists = (features[:, None] + samples).flatten()
         lengths = offsets.diff().index_select(0, lists)
         places = ends(lengths)
         total = int(places[-1])
-        which = torch.arange(len(lists), device=offsets.device)
-        which = which.repeat_interleave(lengths, output_size=total)
-        within = torch.arange(total, device=offsets.device) - places[which]
-        items = offsets.index_select(0, lists)[which] + within
-        lanes = torch.div(which, max(own, 1), rounding_mode="floor")
+        bags = torch.arange(len(lists), device=offsets.device)
+        bags = bags.repeat_interleave(lengths, output_size=total)
+        within = torch.arange(total, device=offsets.device) - places[bags]
+        items = offsets.index_select(0, lists)[bags] + within
+        lanes = torch.div(bags, max(local_size, 1), rounding_mode="floor")
         rows = block.ids[items] + self._registered(f"starts_{block.group}")[lanes]
-        return items, lanes, lengths, rows, own
+        return items, lanes, lengths, rows, local_size
 
     def _send_lists(
-        self, group: int, own: int, lengths: Tensor, rows: Tensor
+        self, group: int, local_size: int, lengths: Tensor, rows: Tensor
     ) -> tuple[Tensor, list[int], list[int], Tensor]:
         """Send lists to where their rows are.
 
         Returns the lengths of the lists that have come, how many ids came from each process, how
         many went to each, and the rows that have come.
         """
-        give, take = self._lists(group, own)
+        give, take = self._lists(group, local_size)
         came = self._send(lengths, give, take)
         given = [int(part.sum()) for part in lengths.split(give)]
         taken = [int(part.sum()) for part in came.split(take)]
         return came, taken, given, self._send(rows, given, taken)
 
-    def _lists(self, group: int, own: int) -> tuple[list[int], list[int]]:
+    def _lists(self, group: int, local_size: int) -> tuple[list[int], list[int]]:
         """Return how many lists, or ids, go to each process and come from each."""
-        counts, split = self.counts[group], self.exchange.split(own)
-        return [s * own for s in counts], [counts[self.exchange.rank] * b for b in split]
+        counts, split = self.counts[group], self.exchange.split(local_size)
+        return [s * local_size for s in counts], [counts[self.exchange.rank] * b for b in split]

@@ -13,7 +13,7 @@ from dlrm.planning.shards import Shard
 from dlrm.schema import Schema
 
 
-class Kept(NamedTuple):
+class LocalShard(NamedTuple):
     """Rows and columns of a table that this process keeps."""
 
     name: str
@@ -90,7 +90,7 @@ class Unit(Indexed):
         self.store.materialize(device)
 
     @property
-    def kept(self) -> list[tuple[Shard, int]]:
+    def placed_shards(self) -> list[tuple[Shard, int]]:
         """Shards that this process keeps, each with its first row in the weight."""
         return [(shard, self.place[shard]) for shard in self.mine]
 
@@ -145,8 +145,8 @@ class NumberedUnit(Unit):
             if len(features) < self.group_sizes[block.group]:
                 served, count = self.served[block.group], self.group_sizes[block.group]
                 ids, offsets = lists.columns(served, count)
-            which = bags_of(offsets, len(ids))
-            end = self._ask_sums(ids + first[which % len(first)], which, offsets)
+            bags = bags_of(offsets, len(ids))
+            end = self._ask_sums(ids + first[bags % len(first)], bags, offsets)
         return lambda: end().view(-1, len(features), self.width)
 
     def vectors(self, block: Block) -> Tensor:
@@ -167,10 +167,10 @@ class NumberedUnit(Unit):
         """Ask for the row (n, width) of each number."""
         raise NotImplementedError
 
-    def _ask_sums(self, numbers: Tensor, which: Tensor, offsets: Tensor) -> Wait:
+    def _ask_sums(self, numbers: Tensor, bags: Tensor, offsets: Tensor) -> Wait:
         """Ask for the sums (G, width) of lists, from `offsets` (G + 1,).
 
-        Their numbers (n,) come one list after another; `which` (n,) is the list of each.
+        Their numbers (n,) come one list after another; `bags` (n,) is the list of each.
         """
         raise NotImplementedError
 

@@ -140,16 +140,16 @@ class World:
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
         """Return the tensor (n, ...) of every rank, by rank; n may differ, and be 0."""
-        own = tensor.detach()
+        local = tensor.detach()
         if self.group is None:
-            return [own.clone()]
+            return [local.clone()]
         with self.guard():
             sizes = torch.zeros(self.size, 1, dtype=torch.int64)
-            dist.all_gather(list(sizes), torch.tensor([len(own)]), group=self.group)
+            dist.all_gather(list(sizes), torch.tensor([len(local)]), group=self.group)
             rows = sizes.flatten().tolist()
             # The backends gather equal shapes only.
-            padded = own.new_zeros(max(rows), *own.shape[1:])
-            padded[: len(own)] = own
+            padded = local.new_zeros(max(rows), *local.shape[1:])
+            padded[: len(local)] = local
             parts = [torch.empty_like(padded) for _ in rows]
             dist.all_gather(parts, padded, group=self.group)
         return [part[:n] for part, n in zip(parts, rows, strict=True)]

@@ -111,7 +111,7 @@ class Footprint:
 def footprint(
     config: "TrainConfig",
     data: Data,
-    kept: Contents,
+    sizes: Contents,
     cost: Arithmetic,
     *,
     tables_bytes: int,
@@ -122,22 +122,22 @@ def footprint(
 
     `libraries_bytes` is what a process has that has imported everything, where that is known.
     """
-    averaged = config.average.kept
+    averaged = config.average.enabled
     batch = -(-config.loader.batch_size // world)
     most = max(data.samples.values(), default=0)
     held_out = max((rows for name, rows in data.samples.items() if name != "train"), default=0)
     evaluated = -(-min(config.eval.batch_size, held_out) // world)
-    checkpoint = kept.model_bytes * (2 if averaged else 1) + kept.state_bytes + SMALL_FILES_BYTES
+    checkpoint = sizes.model_bytes * (2 if averaged else 1) + sizes.state_bytes + SMALL_FILES_BYTES
     # Their mean is a copy of the parameters, and so is what it stands for during an evaluation.
     copies = 2 if averaged else 0
     libraries = LIBRARIES_BYTES if libraries_bytes is None else libraries_bytes
     return Footprint(
-        tables_bytes=tables_bytes + copies * kept.weights_bytes // world,
-        dense_bytes=kept.dense_total_bytes + kept.dense_bytes * (1 + copies),
+        tables_bytes=tables_bytes + copies * sizes.weights_bytes // world,
+        dense_bytes=sizes.dense_total_bytes + sizes.dense_bytes * (1 + copies),
         activations_bytes=round(max(2 * batch, evaluated) * cost.activations_bytes),
         loader_bytes=round(WINDOWS * min(WINDOW_ROWS, most) * data.sample_bytes),
         libraries_bytes=libraries + WORKING_BYTES,
-        mapped_bytes=data.disk_bytes + kept.model_bytes,
+        mapped_bytes=data.disk_bytes + sizes.model_bytes,
         checkpoint_bytes=checkpoint,
         # The newest ones, the best, and the next while it is written.
         checkpoints_bytes=(config.checkpoint.keep + 2) * checkpoint,

@@ -48,7 +48,7 @@ class AverageConfig:
             raise ConfigError(f"average.every is {self.every}: at least 1 is needed")
 
     @property
-    def kept(self) -> bool:
+    def enabled(self) -> bool:
         """Whether there is a mean at all."""
         return bool(self.share or self.decay)
 
@@ -88,8 +88,8 @@ class Average:
                 self.mean[name].lerp_(tensor.float(), weight)
             else:
                 # The first; or a number that only counts, like the batches of a batch norm.
-                kept = tensor.float() if tensor.is_floating_point() else tensor
-                self.mean[name] = kept.clone()
+                value = tensor.float() if tensor.is_floating_point() else tensor
+                self.mean[name] = value.clone()
 
     def restore(self, mean: Mapping[str, Tensor], count: int) -> None:
         """Go on from the mean of a checkpoint."""
@@ -102,9 +102,9 @@ class Average:
         if not self.mean:
             yield
             return
-        own = {name: tensor.clone() for name, tensor in self._model.state_dict().items()}
+        parameters = {name: tensor.clone() for name, tensor in self._model.state_dict().items()}
         self._model.load_state_dict(self.mean)
         try:
             yield
         finally:
-            self._model.load_state_dict(own)
+            self._model.load_state_dict(parameters)

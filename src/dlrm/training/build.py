@@ -164,7 +164,7 @@ def _torchrec(config: TrainConfig) -> Engine:
     # It takes long to import, and may be missing.
     from dlrm.parallel.torchrec.collection import TorchRecCollection
 
-    if config.average.kept:
+    if config.average.enabled:
         raise ConfigError(
             "with the engine torchrec average.share and average.decay must be 0: it keeps no mean"
         )

@@ -70,7 +70,7 @@ def save(
     }
     if average is not None and average.mean:
         held = state.model_tensors(model).items()
-        mean = (replace(kept, tensor=average.mean[name]) for name, kept in held)
+        mean = (replace(tensor, tensor=average.mean[name]) for name, tensor in held)
         files["average"] = state.wholes(mean, world.first)
         progress.averaged = average.count
     target = folder / f"step-{progress.step:09d}"
@@ -224,7 +224,7 @@ def load(
     if average is not None and averaged:
         with opened(path, "average") as stored:
             held = state.model_tensors(model).items()
-            mean = {name: kept.place.read(stored, kept.name) for name, kept in held}
+            mean = {name: tensor.place.read(stored, tensor.name) for name, tensor in held}
         average.restore(mean, progress.averaged)
     return progress
 

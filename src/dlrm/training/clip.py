@@ -27,10 +27,10 @@ def clip_gradients(groups: Iterable[Mapping[str, Any]], most: float, world: Worl
 
     """
     shared: list[Tensor] = []
-    own: list[Tensor] = []
+    local: list[Tensor] = []
     grads: list[Tensor] = []
     for group in groups:
-        here = own if group.get("sparse") and not group.get("copied") else shared
+        here = local if group.get("sparse") and not group.get("copied") else shared
         for parameter in group["params"]:
             grad = parameter.grad
             if grad is None:
@@ -39,7 +39,7 @@ def clip_gradients(groups: Iterable[Mapping[str, Any]], most: float, world: Worl
             here.append(torch.linalg.vector_norm(rows, dtype=torch.float32).square())
             grads.append(grad._values() if grad.is_sparse else grad)
     device = grads[0].device if grads else world.device
-    squares = _sum(own, device)
+    squares = _sum(local, device)
     if world.size > 1:
         squares = world.sum(squares)
     norm = (squares + _sum(shared, device)).sqrt()

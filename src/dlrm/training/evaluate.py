@@ -115,12 +115,12 @@ def predict_split(model: nn.Module, split: Split, batch_size: int, world: World 
         part=(world.rank, world.size),
         pin=device_of(model).type == "cuda",
     )
-    own = predict(model, loader.epoch(), _none_of(split))
+    local = predict(model, loader.epoch(), _none_of(split))
     if world.size == 1:
-        return own
+        return local
     whole = _none_of(split)
     columns: list[Any] = []
-    for parts in zip(*(part.arrays() for part in gathered(own, world)), strict=True):
+    for parts in zip(*(part.arrays() for part in gathered(local, world)), strict=True):
         arrays = [np.empty(0, np.float32) if part is None else part for part in parts]
         some = any(part is not None for part in parts)
         columns.append(joined(arrays, len(split), batch_size) if some else None)

@@ -24,9 +24,11 @@ def _warnings(config: ModelConfig, schema: Schema) -> Iterator[str]:
     if len(features) >= 2 and (whole := _dense_parameters(config, schema)) > MOST:
         half = features[: len(features) // 2]
         tables = {feature.table for feature in half}
-        kept = tuple(table for table in schema.tables if table.name in tables)
+        half_tables = tuple(table for table in schema.tables if table.name in tables)
         # Half of the features leave a quarter of what grows with their square.
-        if whole >= 3 * _dense_parameters(config, replace(schema, features=half, tables=kept)):
+        if whole >= 3 * _dense_parameters(
+            config, replace(schema, features=half, tables=half_tables)
+        ):
             yield (
                 f"{config.name} grows with the square of the features: for these "
                 f"{len(features):,} it has {whole:,} parameters outside tables, some "

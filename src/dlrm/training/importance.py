@@ -220,14 +220,14 @@ def row_effects(
     """
     schema, m = features.schema, len(others)
     repeated = rows_of(row, np.zeros(m, np.intp), schema)
-    own = _scores(score(row), schema)[0]
+    scores = _scores(score(row), schema)[0]
     effects: list[tuple[RawColumn, NDArray[np.float64]]] = []
     for column in raw_columns(features):
         replaced = with_values_of(repeated, column, others, np.arange(m))
-        effects.append((column, own - _scores(score(replaced), schema)))
+        effects.append((column, scores - _scores(score(replaced), schema)))
     return {
         label: {
-            "score": float(own[k]),
+            "score": float(scores[k]),
             "columns": sorted(
                 (
                     {

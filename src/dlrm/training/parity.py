@@ -156,8 +156,10 @@ def compare(
     def rate(optimizer: str) -> float:
         if lr is not None:
             return lr
-        own = config.optim.lr
-        return own if optimizer == config.optim.name else optim.RATES.get(optimizer, own)
+        recipe_lr = config.optim.lr
+        if optimizer == config.optim.name:
+            return recipe_lr
+        return optim.RATES.get(optimizer, recipe_lr)
 
     plain = {name: Variant(name, lr=rate(name)) for name in optimizers}
     losses = {name: alone(config, way, steps, dataset, folder) for name, way in plain.items()}

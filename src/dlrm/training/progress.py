@@ -76,12 +76,12 @@ class Progress:
     def tensors(self, world: World) -> dict[str, Tensor]:
         """Return the rest: predictions as this process has them, of all else a row a process."""
         logits, labels, weights = self.seen.arrays()
-        own = {"loss_sum": self.loss_sum.cpu(), **self.draws.states()}
+        by_rank = {"loss_sum": self.loss_sum.cpu(), **self.draws.states()}
         return {
             "seen_logits": torch.from_numpy(logits),
             "seen_labels": torch.from_numpy(labels),
             "seen_weights": torch.empty(0) if weights is None else torch.from_numpy(weights),
-            **{name: torch.cat(world.gather(tensor[None])) for name, tensor in own.items()},
+            **{name: torch.cat(world.gather(tensor[None])) for name, tensor in by_rank.items()},
         }
 
     def restore(self, tensors: Mapping[str, Tensor], world: World) -> None:

@@ -117,22 +117,22 @@ def model_tensors(model: nn.Module) -> dict[str, Held]:
     fused: dict[str, Held] = {}
     for prefix, tables in _distributed(model):
         pieces: dict[str, list[Piece]] = {name: [] for name, _ in tables.named_parameters()}
-        for kept in tables.kept:
-            if kept.name in pieces:
-                pieces[kept.name].append(_piece(tables, kept.shard, kept.place, kept.copied))
+        for local in tables.local_shards:
+            if local.name in pieces:
+                pieces[local.name].append(_piece(tables, local.shard, local.place, local.copied))
         rows = sum(tables.layout.sizes)
         for name, parameter in tables.named_parameters():
             width, mine = parameter.shape[1], tuple(pieces[name])
             where[prefix + name] = Place(f"{prefix}weight", rows, tables.dim, width, mine)
         if isinstance(tables, FusedCollection):
-            for number, part in enumerate(tables.kept):
+            for number, part in enumerate(tables.local_shards):
                 place = _fused_place(prefix, tables, part.shard, part.copied)
                 fused[f"{prefix}{number}"] = Held(place.name, part.weight, place)
-    own = {
+    tensors = {
         name: Held(where[name].name, tensor.detach(), where[name])
         for name, tensor in model.state_dict().items()
     }
-    return own | fused
+    return tensors | fused
 
 
 def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> list[Held]:
@@ -147,7 +147,9 @@ def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> list[Held]:
             place = Place(whole) if key in of_group else place
             held.append(Held(whole, tensor, place, by_column.get(key)))
     for prefix, tables in _distributed(model):
-        for number, part in enumerate(tables.kept if isinstance(tables, FusedCollection) else ()):
+        for number, part in enumerate(
+            tables.local_shards if isinstance(tables, FusedCollection) else ()
+        ):
             assert isinstance(tables, FusedCollection)
             place = _fused_place(prefix, tables, part.shard, part.copied)
             for key, tensor in part.state.items():
@@ -165,13 +167,13 @@ def wholes(held: Iterable[Held], first: bool = True) -> dict[str, Whole]:
 
     """
     gathered: dict[str, Whole] = {}
-    for kept in held:
-        if kept.place.rows is None:
-            gathered[kept.name] = Whole.of(kept.tensor, first)
+    for tensor in held:
+        if tensor.place.rows is None:
+            gathered[tensor.name] = Whole.of(tensor.tensor, first)
             continue
-        shape, parts = kept.written()
-        before = gathered[kept.name].parts if kept.name in gathered else ()
-        gathered[kept.name] = Whole(kept.tensor.dtype, shape, (*before, *parts))
+        shape, parts = tensor.written()
+        before = gathered[tensor.name].parts if tensor.name in gathered else ()
+        gathered[tensor.name] = Whole(tensor.tensor.dtype, shape, (*before, *parts))
     return gathered
 
 

@@ -285,19 +285,19 @@ class Trainer:
         config, run = self.config, self.run
         logged = {row["member"] for row in run.metrics() if row["event"] == "member"}
         for number, member in enumerate(ensemble.members(config)):
-            which = f"member {number + 1} of {config.ensemble}"
+            title = f"member {number + 1} of {config.ensemble}"
             try:
                 trained, _ = self.complete(
                     ensemble.folder(run, number), run.recipe, member, self.dataset,
-                    world=self.world, title=f"{self.title}, {which}" if self.title else which,
+                    world=self.world, title=f"{self.title}, {title}" if self.title else title,
                     new_step=self.new_step,
                 )  # fmt: skip
             except (Interrupted, KeyboardInterrupt) as stop:
                 raise Interrupted(
-                    f"stopped in {which}; go on with: dlrm train --run {run.path} --resume"
+                    f"stopped in {title}; go on with: dlrm train --run {run.path} --resume"
                 ) from stop
             except DivergedError as error:
-                raise DivergedError(f"{which}: {error}") from error
+                raise DivergedError(f"{title}: {error}") from error
             if number not in logged and not run.silent:
                 who = {"model": member.model.name, "seed": member.seed}
                 run.log("member", member=number, **who, **asdict(training_stats(trained)))

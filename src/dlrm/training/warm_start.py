@@ -100,11 +100,11 @@ def _copy(
             tensor[place] = before[name][source]
         if name not in parameters:
             continue
-        kept = old_optimizer.state[stored[name]]
+        old_state = old_optimizer.state[stored[name]]
         for key, value in optimizer.state[parameters[name]].items():
-            alike = value.shape == kept[key].shape
+            alike = value.shape == old_state[key].shape
             for place, source in WHOLE if alike else _known(rows[name]):
-                value[place] = kept[key][source]
+                value[place] = old_state[key][source]
 
 
 def _rows(old: nn.Module, new: nn.Module, before: Schema, now: Schema) -> Rows:

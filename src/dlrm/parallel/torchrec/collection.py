@@ -30,7 +30,7 @@ from dlrm.ops import backend
 from dlrm.parallel.exchange import Exchange
 from dlrm.parallel.torchrec.fused import Fused, FusedCollection
 from dlrm.parallel.torchrec.probe import probe, quiet
-from dlrm.parallel.unit import Kept
+from dlrm.parallel.unit import LocalShard
 from dlrm.planning.shards import Kind, Shard
 
 probe()
@@ -58,8 +58,8 @@ class TorchRecCollection(FusedCollection):
 
     All ranks make it with equal arguments, and call `forward`, backward and `table` in the same
     order. Before each backward pass comes `set_lr`, after it `step`. None of the weights is a
-    parameter of the model: its optimizer does not see them, and no `state_dict` has them; `kept`
-    and `load_state` are for checkpoints.
+    parameter of the model: its optimizer does not see them, and no `state_dict` has them;
+    checkpoints take `local_shards` and `load_state`.
 
     Arguments are those of `ShardedCollection`, and the optimizer of the rows; storage must be fp32.
     `chosen` says that a plan has chosen the kinds, which then change where TorchRec cannot follow.
@@ -107,7 +107,7 @@ class TorchRecCollection(FusedCollection):
         self._lr = 0.0
         # In a tuple, where nn.Module does not look for parameters.
         self._held: tuple[ShardedEmbeddingBagCollection, ...] = ()
-        self._wide: list[Kept] = []
+        self._wide: list[LocalShard] = []
         """What this rank has, with the columns that fill it up."""
 
     @property
@@ -121,7 +121,7 @@ class TorchRecCollection(FusedCollection):
         self._wide = list(self._find_parts())
         self.fill(self.initializer)
 
-    def _find_parts(self) -> Iterator[Kept]:
+    def _find_parts(self) -> Iterator[LocalShard]:
         """Yield the parts of tables that this rank has in TorchRec, every number of them 0."""
         weights: dict[str, Any] = self._tables.state_dict()
         states = cast(Any, self._tables.fused_optimizer.state_dict()["state"])
@@ -141,7 +141,7 @@ class TorchRecCollection(FusedCollection):
                 elif sums is not None:
                     state = {"sum": sums.local_shards()[number].tensor}
                 shard = Shard(t, self.exchange.rank, row, row + rows, column, column + columns)
-                yield Kept(f"parts.{t}.{number}", weight, shard, 0, copied, state)
+                yield LocalShard(f"parts.{t}.{number}", weight, shard, 0, copied, state)
 
     def _sharded(self, device: torch.device) -> ShardedEmbeddingBagCollection:
         layout, world = self.layout, self.exchange.size
@@ -250,10 +250,10 @@ class TorchRecCollection(FusedCollection):
         size, device = parts[0][1].shape[1], blocks[0].ids.device
         lengths = torch.zeros(len(self._keys), size, dtype=torch.int32, device=device)
         columns: list[int] = []
-        for block, (_, own) in zip(blocks, parts, strict=True):
+        for block, (_, block_lengths) in zip(blocks, parts, strict=True):
             places = [self._features.index(f) for f in groups[block.group]]
             columns += places
-            lengths[places[0] : places[-1] + 1] = own
+            lengths[places[0] : places[-1] + 1] = block_lengths
         if self._by_rows and self.exchange.size > 1:
             # gloo cannot gather the gradients of row-wise tables from batches of different sizes.
             lengths = pad(lengths, (0, max(self.exchange.split(size)) - size))
@@ -300,14 +300,14 @@ class TorchRecCollection(FusedCollection):
         self._tables.zero_grad()
 
     @property
-    def kept(self) -> list[Kept]:
+    def local_shards(self) -> list[LocalShard]:
         """What this rank holds, without the columns that fill it up; see `DistributedCollection`.
 
         State is a copy where TorchRec measures it otherwise.
         """
         return [self._narrowed(part) for part in self._wide]
 
-    def _narrowed(self, part: Kept) -> Kept:
+    def _narrowed(self, part: LocalShard) -> LocalShard:
         first = part.shard.first_column
         columns = min(part.weight.shape[1], self.dim - first)
         return part._replace(

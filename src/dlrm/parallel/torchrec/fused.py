@@ -64,7 +64,7 @@ def fused(config: OptimConfig) -> Fused:
 class FusedCollection(DistributedCollection):
     """Tables whose rows are updated within the backward pass: none is a parameter of the model.
 
-    What `kept` yields has the state of their optimizer, too.
+    Their `local_shards` have the state of the optimizer, too.
     """
 
     optimizer: Fused
@@ -79,7 +79,7 @@ class FusedCollection(DistributedCollection):
         raise NotImplementedError
 
     def load_state(self, number: int, key: str, values: Tensor) -> None:
-        """Overwrite the state of that name of the part of that number, from 0 as in `kept`."""
+        """Overwrite a named state of the shard of that number in `local_shards`, from 0."""
         raise NotImplementedError
 
     def parameter_groups(self) -> list[dict[str, Any]]:
