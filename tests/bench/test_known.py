@@ -33,6 +33,6 @@ def test_what_other_kernels_reached_does_not_count(
     def measured(bar: object) -> Machine:
         return fresh
 
-    monkeypatch.setattr(known, "kept", lambda: found)
+    monkeypatch.setattr(known, "load", lambda: found)
     monkeypatch.setattr(known, "measured", measured)
     assert known.known() is (found if counts else fresh)

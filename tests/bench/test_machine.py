@@ -22,7 +22,7 @@ from dlrm.planning import machine
 from dlrm.planning.ceilings import Ceilings, GatherPoint
 from dlrm.planning.costs import Costs
 from dlrm.planning.facts import Cache, Facts, facts, read
-from dlrm.planning.machine import Machine, keep, kept
+from dlrm.planning.machine import Machine, load, save
 
 CPUINFO = """\
 processor\t: 0
@@ -205,15 +205,15 @@ def test_every_ceiling_has_a_name() -> None:
 
 
 def test_what_is_kept_is_found_again() -> None:
-    assert kept() is None
+    assert load() is None
     machine = made(replace(CEILINGS, threads=torch.get_num_threads()), COSTS)
-    path = keep(machine)
-    assert kept() == machine
-    assert kept(machine.ceilings.threads + 1) is None
+    path = save(machine)
+    assert load() == machine
+    assert load(machine.ceilings.threads + 1) is None
     assert path.name == f"{machine.fingerprint}-{machine.ceilings.threads}.json"
     later = replace(machine, taken="2027-01-01T00:00:00+00:00")
-    assert keep(later) == path
-    assert kept() == later
+    assert save(later) == path
+    assert load() == later
 
 
 @pytest.mark.parametrize(
@@ -232,16 +232,16 @@ def test_what_is_kept_is_found_again() -> None:
     ],
 )
 def test_what_is_damaged_or_foreign_counts_as_not_there(spoil) -> None:
-    path = keep(made(replace(CEILINGS, threads=torch.get_num_threads())))
+    path = save(made(replace(CEILINGS, threads=torch.get_num_threads())))
     path.write_text(spoil(path.read_text()))
-    assert kept() is None
+    assert load() is None
 
 
 def test_a_folder_in_its_place_counts_as_not_there() -> None:
-    path = keep(made(replace(CEILINGS, threads=torch.get_num_threads())))
+    path = save(made(replace(CEILINGS, threads=torch.get_num_threads())))
     path.unlink()
     path.mkdir()
-    assert kept() is None
+    assert load() is None
 
 
 @pytest.mark.usefixtures("little")

@@ -52,7 +52,7 @@ def test_a_machine_is_measured_kept_and_appended(capsys: pytest.CaptureFixture[s
     assert found["changed"] == {}
     assert found["threads"] == torch.get_num_threads()
     assert Path(found["kept"]).is_file()
-    kept = machine.kept()
+    kept = machine.load()
     assert kept is not None
     assert kept.ceilings == Ceilings.from_dict(found["ceilings"])
     (row,) = results.load(Path("rows.jsonl"))
@@ -106,7 +106,7 @@ def test_what_was_disturbed_replaces_nothing_that_was_not(capsys, monkeypatch) -
     monkeypatch.setattr(probe, "Watch", lambda: tiny.Fixed(BUSY))
     first = command()
     assert first.kept is None
-    assert machine.kept() is None
+    assert machine.load() is None
     assert "No ceilings" in said(first, capsys)
     monkeypatch.setattr(probe, "Watch", lambda: tiny.Fixed(tiny.QUIET))
     quiet = command()
@@ -115,7 +115,7 @@ def test_what_was_disturbed_replaces_nothing_that_was_not(capsys, monkeypatch) -
     monkeypatch.setattr(probe, "Watch", lambda: tiny.Fixed(BUSY))
     third = command()
     assert third.kept is None
-    assert machine.kept() == quiet.machine
+    assert machine.load() == quiet.machine
     assert "it is measured again next time" in said(third, capsys)
 
 
@@ -132,7 +132,7 @@ def test_what_another_program_disturbed_is_measured_again(capsys, monkeypatch) -
     known.known()
     err = " ".join(capsys.readouterr().err.split())
     assert "not kept, and measured again next time: another program computed" in err
-    assert machine.kept() is None
+    assert machine.load() is None
 
 
 def test_a_page_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,7 +102,7 @@ def test_who_has_all_tables_is_waited_for():
     plan, links = run(4, "table", rows=(100_000,)), Network(Link(1e9))
     found = step(plan, links)
     alone = step(run(1, rows=(100_000,)), links)
-    dense = 12 * plan.kept.dense_bytes / 4 / 1e11 + 2 * plan.kept.dense_bytes / 4 / 1e12
+    dense = 12 * plan.contents.dense_bytes / 4 / 1e11 + 2 * plan.contents.dense_bytes / 4 / 1e12
     tables = alone.lookup_s + alone.update_s - dense
     assert found.waiting_s == pytest.approx(tables * 3 / 4)
     # Vectors of all samples leave one device, but for those of its own.

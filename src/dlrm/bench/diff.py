@@ -201,8 +201,8 @@ def _rank(values: Mapping[str, Any]) -> list[tuple[str, bool, float, str]]:
 def _pair(before: Sequence[Row], after: Sequence[Row]) -> Pair:
     """Compare the rows of one setting, each file's at least one."""
 
-    def compared(of: Callable[[Row], Mapping[str, Figure]]) -> list[Compared]:
-        a, b = ([of(row) for row in rows] for rows in (before, after))
+    def compared(figures_of: Callable[[Row], Mapping[str, Figure]]) -> list[Compared]:
+        a, b = ([figures_of(row) for row in rows] for rows in (before, after))
         # In the order of the rows that say most, whichever comes first in the file.
         by_figures = sorted(a, key=lambda names: (-len(names), *names))
         return [

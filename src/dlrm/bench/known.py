@@ -14,16 +14,16 @@ from dlrm.bench.watch import Watch
 from dlrm.planning.ceilings import Ceilings
 from dlrm.planning.costs import Costs
 from dlrm.planning.facts import facts
-from dlrm.planning.machine import Machine, keep, kept
+from dlrm.planning.machine import Machine, load, save
 from dlrm.training.new_run import environment
 
 
 def known() -> Machine:
-    """Return what is kept of this machine; measured and kept first where nothing is.
+    """Return what is saved of this machine; measured and saved first where nothing is.
 
     That takes half a minute, and nothing else should compute meanwhile.
     """
-    machine = kept()
+    machine = load()
     now = {"torch": torch.__version__, "dlrm": __version__}
     if (
         machine is not None
@@ -35,7 +35,7 @@ def known() -> Machine:
         return machine
     with terminal.progress() as bar, Watch() as watch:
         machine = measured(bar)
-    if kept() != machine:
+    if load() != machine:
         why = watch.seen.warning or "measurements were disturbed, or the cache cannot be written"
         terminal.err.print(
             f"The limits of this machine are not kept, and measured again next time: {why}",
@@ -57,7 +57,7 @@ def measured(bar: Progress) -> Machine:
     if rates.quiet and watch.seen.warning is None:
         # Where nothing can be written, it is measured each time.
         with suppress(OSError):
-            keep(machine)
+            save(machine)
     return machine
 
 

@@ -148,25 +148,25 @@ class Case:
 
 
 class Stock:
-    """What candidates that are measured together share: made when first asked for, then kept."""
+    """Inputs that candidates measured together share, made at their first use and then reused."""
 
     def __init__(self, world: World = ALONE):
         self.world = world
-        self._kept: dict[Hashable, Any] = {}
+        self._inputs: dict[Hashable, Any] = {}
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._kept.clear()
+        self._inputs.clear()
         self._open.close()
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return what was made for this key before, or make it."""
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
+        if key not in self._inputs:
+            self._inputs[key] = make()
+        return self._inputs[key]
 
     def folder(self) -> Path:
         """Return a fresh folder that is removed at the end."""

@@ -97,8 +97,8 @@ def capped(config: TrainConfig, schema: Schema) -> Schema:
     def kept_bytes(most: int) -> int:
         with torch.device("meta"):
             model = config.model.build(_cut(schema, most))
-        kept = contents(model, config.optim.name)
-        return kept.model_bytes + kept.state_bytes
+        sizes = contents(model, config.optim.name)
+        return sizes.model_bytes + sizes.state_bytes
 
     most = max(schema.num_embeddings, default=0)
     while most > 1000 and kept_bytes(most) > LIMIT_BYTES:

@@ -186,29 +186,29 @@ def profile(
     rows = {to: predictor.with_rows(shape, to) for to in predictor.rows()}
     operators = []
     for name in dict.fromkeys(part.operator for part in parts):
-        own = [i for i, part in enumerate(parts) if part.operator == name]
-        predicted = sum((today[i] for i in own), Terms())
+        indices = [i for i, part in enumerate(parts) if part.operator == name]
+        predicted = sum((today[i] for i in indices), Terms())
 
         def ratios(
             changed: Mapping[str, Sequence[float]],
-            own: list[int] = own,
+            indices: list[int] = indices,
             before: float = predicted.total_s,
         ) -> dict[str, float]:
             return {
-                to: sum(then[i] for i in own) / before for to, then in changed.items() if before
+                to: sum(then[i] for i in indices) / before for to, then in changed.items() if before
             }
 
-        forward = sum(took[i] for i in own if parts[i].phase == FORWARD)
+        forward = sum(took[i] for i in indices if parts[i].phase == FORWARD)
         operators.append(
             Operator(
                 name,
                 within * forward,
-                within * (sum(took[i] for i in own) - forward),
-                sum((parts[i].work for i in own), NOTHING),
-                sum(predictor.least_s(parts[i]) for i in own),
+                within * (sum(took[i] for i in indices) - forward),
+                sum((parts[i].work for i in indices), NOTHING),
+                sum(predictor.least_s(parts[i]) for i in indices),
                 predicted,
-                sum(predictor.device.cached_s(parts[i].kind, parts[i].work) for i in own),
-                predictor.with_caches([parts[i] for i in own]),
+                sum(predictor.device.cached_s(parts[i].kind, parts[i].work) for i in indices),
+                predictor.with_caches([parts[i] for i in indices]),
                 ratios(precisions),
                 ratios(rows),
             )

@@ -86,9 +86,9 @@ class Subject:
         """
         with torch.device("meta"):
             model = self.config.model.build(self.schema, precision.resolve(self.config.precision))
-        kept = contents(model, self.config.optim.name)
+        sizes = contents(model, self.config.optim.name)
         cost = arithmetic(model, self.schema)
-        tables = kept.model_bytes + (kept.state_bytes if train else 0)
+        tables = sizes.model_bytes + (sizes.state_bytes if train else 0)
         shape = self.shape(batch_size)
         ids = len(self.schema.features) * shape.pooling
         sample = 4 * (len(self.schema.dense) + self.schema.num_labels + ids)

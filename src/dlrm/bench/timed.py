@@ -126,8 +126,8 @@ def measure(every: Sequence[Candidate], stock: Stock, rounds: int, tick: Tick) -
 
 def _keeping(case: Case) -> Callable[[Any], None]:
     """Return what runs, and keeps as many results as there are inputs."""
-    kept: deque[object] = deque(maxlen=len(case.inputs))
-    return lambda given: kept.append(case.run(given))
+    results: deque[object] = deque(maxlen=len(case.inputs))
+    return lambda given: results.append(case.run(given))
 
 
 def reason(error: BaseException) -> str:

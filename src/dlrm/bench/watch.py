@@ -74,7 +74,7 @@ class _Ticks:
     total: float
     stolen: float
     busy: float
-    own: float
+    process: float
     """Seconds of this process and of its children that ended."""
 
 
@@ -113,7 +113,7 @@ def _shares(before: _Ticks | None, after: _Ticks | None) -> tuple[float | None, 
     if before is None or after is None or after.total <= before.total:
         return None, None
     total = after.total - before.total
-    others = (after.busy - before.busy) - (after.own - before.own)
+    others = (after.busy - before.busy) - (after.process - before.process)
     # The system counts in hundredths of a second, our own time is exact.
     return (after.stolen - before.stolen) / total, min(max(others / total, 0.0), 1.0)
 
@@ -132,5 +132,5 @@ def _ticks() -> _Ticks | None:
     user, nice, system, idle, waiting, irq, soft, stolen = map(sum, zip(*times, strict=True))
     busy = user + nice + system + irq + soft
     children = os.times()
-    own = time.process_time() + children.children_user + children.children_system
-    return _Ticks(total=busy + idle + waiting + stolen, stolen=stolen, busy=busy, own=own)
+    process = time.process_time() + children.children_user + children.children_system
+    return _Ticks(total=busy + idle + waiting + stolen, stolen=stolen, busy=busy, process=process)

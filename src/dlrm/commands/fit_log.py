@@ -127,9 +127,9 @@ def fit_log(
             encoded = _encoded(dataset, synthetic, Path(folder) / "synthetic", model.label)
             for name in learners:
                 scores[name] = {}
-                for which, rows_of in (("real", dataset), ("synthetic", encoded)):
-                    path = Path(folder) / f"{name}-{which}"
-                    scores[name][which] = _scores(name, rows_of, dataset, path, seed)
+                for origin, rows_of in (("real", dataset), ("synthetic", encoded)):
+                    path = Path(folder) / f"{name}-{origin}"
+                    scores[name][origin] = _scores(name, rows_of, dataset, path, seed)
                     bar.advance(task)
     return FitLogResult(
         out=out,

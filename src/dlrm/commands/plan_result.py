@@ -60,9 +60,9 @@ class PlanResult:
             "sharding": run.world.sharding,
             "fits": run.fits,
             "reason": run.reason,
-            "parameters": run.kept.parameters,
-            "tables": len(run.kept.tables),
-            "tables_bytes": run.kept.tables_bytes,
+            "parameters": run.contents.parameters,
+            "tables": len(run.contents.tables),
+            "tables_bytes": run.contents.tables_bytes,
             "dense_bytes": footprint.dense_bytes,
             "process_bytes": footprint.process_bytes,
             **{
@@ -93,8 +93,8 @@ class PlanResult:
         run = self.planned
         if run.plan is None:
             return None
-        own = -(-run.config.loader.batch_size // run.world.size)
-        return sum(part.work.bytes for part in step_parts(run)) / own
+        samples = -(-run.config.loader.batch_size // run.world.size)
+        return sum(part.work.bytes for part in step_parts(run)) / samples
 
     def _devices(self) -> list[dict[str, Any]]:
         """Return what each device has and does; nothing where the tables do not fit."""
@@ -209,8 +209,10 @@ def _takes_grid(run: Planned, times: Times | None, moved: float | None) -> Rende
     grid = terminal.table("What it takes", "", "", "")
     grid.show_header = False
     grid.columns[2].justify = "left"
-    dense = run.kept.parameters - sum(t.num_embeddings * t.dim for t in run.kept.tables)
-    grid.add_row("parameters", f"{run.kept.parameters:,}", f"{dense:,} of them outside of tables")
+    dense = run.contents.parameters - sum(t.num_embeddings * t.dim for t in run.contents.tables)
+    grid.add_row(
+        "parameters", f"{run.contents.parameters:,}", f"{dense:,} of them outside of tables"
+    )
     grid.add_row(
         "memory" if run.world.size == 1 else "memory of each",
         human_bytes(took.process_bytes),

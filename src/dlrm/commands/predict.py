@@ -165,7 +165,7 @@ def score_names(schema: Schema) -> list[str]:
 
 def _scored(block: FileBlock, predictor: Predictor, names: list[str]) -> pl.DataFrame:
     """Return the n rows of a block with their scores, null where a row is bad."""
-    if taken := [name for name in names if name in block.kept.columns]:
+    if taken := [name for name in names if name in block.columns.columns]:
         raise ConfigError(f"--keep {taken[0]}: a column of scores is called that")
     scores: NDArray[np.float32] = np.empty((0, len(names)), np.float32)
     if block.encoded is not None:
@@ -173,4 +173,4 @@ def _scored(block: FileBlock, predictor: Predictor, names: list[str]) -> pl.Data
     good = pl.Series(block.good)
     numbers = (good.cum_sum().cast(pl.Int64) - 1).set(~good, None)
     columns = pl.DataFrame(scores, schema=dict.fromkeys(names, pl.Float32), orient="row")
-    return pl.concat([block.kept, columns.select(pl.all().gather(numbers))], how="horizontal")
+    return pl.concat([block.columns, columns.select(pl.all().gather(numbers))], how="horizontal")

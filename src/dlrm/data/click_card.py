@@ -45,7 +45,7 @@ def compare(real: pl.DataFrame, synthetic: pl.DataFrame, label: str) -> ClickCar
     names = [name for name in real.columns if name in synthetic.columns]
     codes = {name: _codes(real[name], synthetic[name]) for name in names}
     marginals = {
-        name: _variation(*(_shares(own, BINS + 2) for own in codes[name])) for name in names
+        name: _variation(*(_shares(column, BINS + 2) for column in codes[name])) for name in names
     }
     pairs, dependence = {}, {}
     size = BINS + 2
@@ -54,7 +54,7 @@ def compare(real: pl.DataFrame, synthetic: pl.DataFrame, label: str) -> ClickCar
             _shares(x * size + y, size * size) for x, y in zip(codes[a], codes[b], strict=True)
         ]
         pairs[f"{a} x {b}"] = _variation(*joint)
-        told = [_told(own.reshape(size, size), len(real)) for own in joint]
+        told = [_told(column.reshape(size, size), len(real)) for column in joint]
         dependence[f"{a} x {b}"] = abs(told[0] - told[1])
     rates = [float(frame[label].cast(pl.Float64).mean() or 0.0) for frame in (real, synthetic)]  # pyright: ignore[reportArgumentType]
     return ClickCard(
@@ -96,9 +96,9 @@ def _told(shares: NDArray[np.float64], rows: int) -> float:
     """Return the mutual information as a share of the smaller entropy."""
     entropies = []
     for axis in (0, 1):
-        own = shares.sum(axis=axis)
-        own = own[own > 0]
-        entropies.append(float(-(own * np.log(own)).sum()))
+        marginal = shares.sum(axis=axis)
+        marginal = marginal[marginal > 0]
+        entropies.append(float(-(marginal * np.log(marginal)).sum()))
     return min(1.0, information(shares * rows) / max(min(entropies), 1e-9))
 
 

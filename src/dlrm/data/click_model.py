@@ -64,8 +64,8 @@ class CodedColumn:
     @property
     def codes(self) -> int:
         """How many codes there are."""
-        own = len(self.edges) - 1 if self.kind == "number" else len(self.ids)
-        return own + (self.missing >= 0)
+        values = len(self.edges) - 1 if self.kind == "number" else len(self.ids)
+        return values + (self.missing >= 0)
 
     def draw(
         self, codes: Codes, rng: np.random.Generator, values: pl.Series | None = None
@@ -143,9 +143,9 @@ class ClickModel:
         columns, codes = [columns[place] for place in order], codes[:, order]
         tables = []
         for place, parent in enumerate(parents):
-            own = np.bincount(codes[:, place], minlength=columns[place].codes).astype(np.float64)
+            counts = np.bincount(codes[:, place], minlength=columns[place].codes).astype(np.float64)
             if parent < 0:
-                tables.append(own[None] / own.sum())
+                tables.append(counts[None] / counts.sum())
                 continue
             shape = (columns[parent].codes, columns[place].codes)
             joint = _counts(codes[:, parent], codes[:, place], shape)
@@ -195,10 +195,10 @@ class ClickModel:
             if parent < 0:
                 codes[:, place] = shared_out(table[0], rows, rng)
                 continue
-            for value, own in enumerate(table):
+            for value, shares in enumerate(table):
                 chosen = np.flatnonzero(codes[:, parent] == value)
                 if len(chosen):
-                    codes[chosen, place] = shared_out(own, len(chosen), rng)
+                    codes[chosen, place] = shared_out(shares, len(chosen), rng)
         drawn = [weights[codes[:, place]] for place, weights in enumerate(self.weights)]
         summed = np.sum(drawn, axis=0)
         squares = np.sum([row[:, 1:] ** 2 for row in drawn], axis=0)
@@ -259,11 +259,11 @@ class ClickModel:
                 parent = int(column["parent"])
                 above = columns[parent].codes if 0 <= parent < place else 1
                 table = np.array(column["table"], np.float64)
-                own = np.array(column["weights"], np.float64)
+                column_weights = np.array(column["weights"], np.float64)
                 if (
                     known.kind not in ("number", "category")
                     or table.shape != (above, known.codes)
-                    or own.shape != (known.codes, 1 + RANK)
+                    or column_weights.shape != (known.codes, 1 + RANK)
                     or not (table.sum(axis=1) > 0).all()
                     or table.min() < 0
                     or min(known.ids, default=1) < 1
@@ -272,7 +272,7 @@ class ClickModel:
                 columns.append(known)
                 parents.append(parent)
                 tables.append(table)
-                weights.append(own)
+                weights.append(column_weights)
             bias = float(values["bias"])
             return cls(
                 str(values["label"]), tuple(columns), tuple(parents), tuple(tables), bias,
@@ -292,16 +292,18 @@ def coded(dataset: Dataset, threshold: int) -> tuple[list[CodedColumn], Codes]:
         ids_place += not is_number and model_input.kind == "one_hot"
         if isinstance(feature, Number) and is_number and model_input.name == feature.name:
             raw = raw_numbers(dataset, features, feature.name, split.dense[:, dense_place])
-            column, own = _coded_number(feature.name, len(columns), raw, threshold)
+            column, column_codes = _coded_number(feature.name, len(columns), raw, threshold)
         elif isinstance(feature, Category) and model_input.name in feature.columns:
             values = np.asarray(split.ids[:, ids_place], np.int64)
             nothing = _missing_id(features, model_input.name)
             place = len(columns)
-            column, own = _coded_category(model_input.name, place, values, nothing, threshold)
+            column, column_codes = _coded_category(
+                model_input.name, place, values, nothing, threshold
+            )
         else:
             continue
         columns.append(column)
-        codes.append(own)
+        codes.append(column_codes)
     if not columns:
         raise ConfigError(f"{dataset.path} has no column that is a number or a category")
     return columns, np.stack(codes, axis=1)
@@ -379,10 +381,10 @@ def real_values(dataset: Dataset) -> dict[str, pl.Series]:
     for place, feature in enumerate(dataset.schema.one_hot_features):
         counts = np.bincount(np.asarray(split.ids[:, place]))
         counts = _without(counts, _missing_id(features, feature.name))
-        own = features.vocabulary(feature.name).frame["value"]
+        known = features.vocabulary(feature.name).frame["value"]
         # The last id is of all others, which any new value is.
-        own = own.extend_constant(own.dtype.max() if own.dtype.is_integer() else "other", 1)  # pyright: ignore[reportAttributeAccessIssue]
-        values[feature.name] = own.gather(np.argsort(-counts, kind="stable"))
+        known = known.extend_constant(known.dtype.max() if known.dtype.is_integer() else "other", 1)  # pyright: ignore[reportAttributeAccessIssue]
+        values[feature.name] = known.gather(np.argsort(-counts, kind="stable"))
     return values
 
 
@@ -450,8 +452,8 @@ def _without_rare(joint: NDArray[np.float64], threshold: int) -> NDArray[np.floa
     filled = np.where(rare, rows[:, None] * columns, 0.0)
     for _ in range(50):
         for axis, sums in ((1, rows), (0, columns)):
-            own = filled.sum(axis=axis)
-            factor = np.divide(sums, own, out=np.zeros_like(own), where=own > 0)
+            present = filled.sum(axis=axis)
+            factor = np.divide(sums, present, out=np.zeros_like(present), where=present > 0)
             filled = filled * np.expand_dims(factor, axis)
     return np.where(rare, filled, joint)
 
@@ -468,9 +470,9 @@ def information(joint: NDArray[np.float64]) -> float:
     shares = joint / total
     apart = shares.sum(axis=1, keepdims=True) * shares.sum(axis=0, keepdims=True)
     known = shares > 0
-    found = float((shares[known] * np.log(shares[known] / apart[known])).sum())
+    nats = float((shares[known] * np.log(shares[known] / apart[known])).sum())
     rows, columns = ((shares.sum(axis=axis) > 0).sum() for axis in (1, 0))
-    return max(0.0, found - (rows - 1) * (columns - 1) / (2 * total))
+    return max(0.0, nats - (rows - 1) * (columns - 1) / (2 * total))
 
 
 def _tree(codes: Codes, sizes: list[int]) -> tuple[list[int], list[int]]:

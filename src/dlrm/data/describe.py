@@ -102,13 +102,13 @@ def by_column(split: Split, features: Features, column: str, most: int = 10) -> 
     present, places, counts = np.unique(ids, return_inverse=True, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     # A single other value has a name of its own.
-    kept = len(order) if len(order) == most + 1 else min(most, len(order))
+    listed = len(order) if len(order) == most + 1 else min(most, len(order))
     rank = np.empty(len(order), np.int64)
-    rank[order] = np.minimum(np.arange(len(order)), kept)
+    rank[order] = np.minimum(np.arange(len(order)), listed)
     vocabulary = features.vocabulary(column)
-    names = [_name(vocabulary, int(present[place])) for place in order[:kept]]
-    if kept < len(order):
-        names.append(f"other ({len(order) - kept:,} values)")
+    names = [_name(vocabulary, int(present[place])) for place in order[:listed]]
+    if listed < len(order):
+        names.append(f"other ({len(order) - listed:,} values)")
     return Segments(column, tuple(names), rank[places])
 
 

@@ -76,8 +76,8 @@ class Fitted:
     Args:
         features: Fitted, or known.
         table: Their rows.
-        own: Place of a feature, and name of one of its numbers -> what the training rows get for
-            it, which is out of fold.
+        fitted_numbers: Place of a feature, and name of one of its numbers -> its values (n,) for
+            the training rows, computed out of fold; empty for features of another run.
         bad_rows: Rows that were left out.
         truth: Whether the probability behind each label is known.
         notes: What to say of how rows were divided into splits.
@@ -89,7 +89,7 @@ class Fitted:
         features: Features,
         table: CheckedTable,
         *,
-        own: Mapping[tuple[int, str], NDArray[np.float32]],
+        fitted_numbers: Mapping[tuple[int, str], NDArray[np.float32]],
         bad_rows: BadRows,
         truth: bool = False,
         notes: tuple[str, ...] = (),
@@ -102,9 +102,11 @@ class Fitted:
             for model_input in feature.inputs()
             if model_input.num_embeddings is None
         ]
-        self._own = {numbers.index(place): values for place, values in own.items()}
+        self._fitted_numbers = {
+            numbers.index(place): values for place, values in fitted_numbers.items()
+        }
         # Those that are numbered over the whole of a log, or before, are counted in all rows.
-        fitted = bool(own) or not features.columns.whole_log
+        fitted = bool(fitted_numbers) or not features.columns.whole_log
         self._counted = table.where == TRAIN if fitted else ~table.bad
 
     @property
@@ -129,7 +131,7 @@ class Fitted:
             self._count(encoded, frame, rows, here)
             where = table.where[here]
             train = where == TRAIN
-            for column, numbers in self._own.items():
+            for column, numbers in self._fitted_numbers.items():
                 encoded.dense[train, column] = numbers[rank[here][train]]
             samples = replace(
                 encoded,
@@ -156,11 +158,11 @@ class Fitted:
         Says on the terminal which sequences were cut, and in `cut` how many.
         """
         described = self._coverage.inputs()
-        for (feature, _), said in zip(self.features.inputs, described, strict=True):
+        for (feature, _), entry in zip(self.features.inputs, described, strict=True):
             if isinstance(feature, List) and feature.max_length:
                 longer = feature.too_long(self._table.raw.column(feature.name))
                 if longer:
-                    said["cut"] = longer
+                    entry["cut"] = longer
                     terminal.err.print(
                         f"{feature.name}: {longer:,} of {self._table.raw.rows:,} sequences are "
                         f"longer than {feature.max_length}; the newest {feature.max_length} values "
@@ -190,10 +192,10 @@ def fit_rows(
         show(schema)
         terminal.say(table.notes)
     fitted: list[Feature] = []
-    own: dict[tuple[int, str], NDArray[np.float32]] = {}
+    fitted_numbers: dict[tuple[int, str], NDArray[np.float32]] = {}
     task = bar.add_task("Fitting features", total=len(schema.used()) + len(schema.crosses))
     for feature, numbers in fit(table.fitting_rows(), schema, seed=config.seed):
-        own |= {(len(fitted), name): values for name, values in numbers.items()}
+        fitted_numbers |= {(len(fitted), name): values for name, values in numbers.items()}
         fitted.append(feature)
         bar.advance(task)
     features = Features(
@@ -207,7 +209,7 @@ def fit_rows(
     return Fitted(
         features,
         table,
-        own=own,
+        fitted_numbers=fitted_numbers,
         bad_rows=table.bad_rows,
         # Only a generated log knows it: in a table of one's own, it is a column like any other.
         truth=TRUTH in raw.types and has_fixed_format(source),
@@ -241,7 +243,7 @@ def apply(
                 f"{', '.join(fixed)}: values, counts and target means stay as the first run "
                 "fitted them; to renew them, train anew on the rows of all days",
             )
-    return Fitted(features, table, own={}, bad_rows=table.bad_rows, notes=notes)
+    return Fitted(features, table, fitted_numbers={}, bad_rows=table.bad_rows, notes=notes)
 
 
 def raw_table(

@@ -130,8 +130,8 @@ class Loader:
             mix = np.random.default_rng([self.seed, epoch, window]).permutation(stop - start)
 
         if self.world > 1:
-            own = self._own(stop - start)
-            mix = own if mix is None else mix[own]
+            places = self._local_places(stop - start)
+            mix = places if mix is None else mix[places]
 
         # Only numpy computes here: a torch operation would give this thread an OpenMP team of its
         # own, and with more threads than cores OpenMP stops spinning at its barriers, which makes
@@ -159,7 +159,7 @@ class Loader:
         )
         return batch.pin() if self.pin else batch
 
-    def _own(self, rows: int) -> np.ndarray:
+    def _local_places(self, rows: int) -> np.ndarray:
         """Return the places of this process' rows among those of a window."""
         places = []
         for begin in range(0, rows, self.batch_size):

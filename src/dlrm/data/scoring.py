@@ -45,7 +45,7 @@ class FileBlock:
     """The good rows; None where there are none."""
     good: NDArray[np.bool_]
     """(n,) which those are"""
-    kept: pl.DataFrame
+    columns: pl.DataFrame
     """(n rows) the columns that are kept beside the scores, as they are in the file"""
 
 
@@ -134,14 +134,14 @@ class FileRows:
             good[good] = ~bad
             if bad.any():
                 rows = self._features.rows(frame.filter(~bad))
-            kept = frame.select(
+            columns = frame.select(
                 as_hexadecimal(name) if log and name in CATEGORIES else cs.by_name(name)
                 for name in keep
             )
             yield FileBlock(
                 encoded=self._encoded(rows) if rows.height else None,
                 good=good,
-                kept=_gathered(kept, numbers),
+                columns=_gathered(columns, numbers),
             )
             start, place = start + frame.height, place + len(numbers)
 

@@ -143,7 +143,7 @@ class Dataset:
     def summary(self) -> dict[str, Any]:
         """Return what a run keeps of its dataset: where it is, what is in it, and its columns."""
         counted = self.manifest.get("counted_rows", self.manifest["rows"])
-        kept = ("name", "kind", "num_embeddings", "missing_rate")
+        keys = ("name", "kind", "num_embeddings", "missing_rate")
         return {
             "path": str(self.path),
             "source": self.source,
@@ -153,7 +153,7 @@ class Dataset:
             },
             "features": [
                 {
-                    **{key: feature[key] for key in kept},
+                    **{key: feature[key] for key in keys},
                     "rare_rate": None
                     if feature.get("rare") is None
                     else feature["rare"] / max(1, counted),

@@ -77,8 +77,8 @@ def _dataset_errors(target: Path) -> Iterator[None]:
         yield
     except (OSError, pl.exceptions.PolarsError) as error:
         # What polars writes fails without a number, but says "(os error 28)".
-        said = re.search(r"os error (\d+)", str(error))
-        number = getattr(error, "errno", None) or int(said[1] if said else 0)
+        match = re.search(r"os error (\d+)", str(error))
+        number = getattr(error, "errno", None) or int(match[1] if match else 0)
         if number in _FULL:
             free = human_bytes(free_bytes(target))
             problem = f"the disk of {target} is full ({free} free now)"

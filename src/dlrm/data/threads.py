@@ -58,20 +58,20 @@ def in_order(
 
 
 class Once(Generic[T]):
-    """Something that the first who asks for it makes; copies and pickles are empty again."""
+    """A value that the first thread to ask for it computes; copies and pickles are empty again."""
 
-    __slots__ = ("_lock", "_made")
+    __slots__ = ("_lock", "_value")
 
     def __init__(self) -> None:
-        self._lock, self._made = Lock(), []
+        self._lock, self._value = Lock(), []
 
     def get(self, make: Callable[[], T]) -> T:
-        """Return it; others who ask meanwhile wait."""
-        if not self._made:
+        """Return the value, `make()` of the first call; threads that ask meanwhile wait."""
+        if not self._value:
             with self._lock:
-                if not self._made:
-                    self._made.append(make())
-        return self._made[0]
+                if not self._value:
+                    self._value.append(make())
+        return self._value[0]
 
     def __reduce__(self) -> tuple[type["Once[T]"], tuple[()]]:
         return Once, ()

@@ -1,7 +1,7 @@
 """The values of a category and their ids.
 
 A table has a row for each value that is kept and a last row "other", for values that are too rare
-and for values that were never seen, so num_embeddings = kept + 1. Missing (null) is a value like
+and for values that were never seen, so num_embeddings = num_ids + 1. Missing (null) is a value like
 any other.
 """
 
@@ -91,7 +91,7 @@ class Vocabulary:
         name: Name of the feature.
         frame: `value` (null is missing), `count`, and `label_sum` where labels are summed, a row
             each; those with an id come first, and it is their row number. None reads the file.
-        kept: How many have an id; None for all.
+        num_ids: How many have an id; None for all.
         values: How many there are, where the frame is in a file.
         file: Where they are.
 
@@ -102,13 +102,13 @@ class Vocabulary:
         name: str,
         frame: pl.DataFrame | None,
         *,
-        kept: int | None = None,
+        num_ids: int | None = None,
         values: int = 0,
         file: Path | None = None,
     ):
         self.name, self.file, self._frame = name, file, frame
         self.values = values if frame is None else frame.height
-        self.kept = self.values if kept is None else kept
+        self.num_ids = self.values if num_ids is None else num_ids
         self._index: Once[Index] = Once()
 
     @property
@@ -134,12 +134,12 @@ class Vocabulary:
     @property
     def other(self) -> int:
         """The id of rare and unseen values: the last row of the table."""
-        return self.kept
+        return self.num_ids
 
     @property
     def num_embeddings(self) -> int:
         """Rows of the table."""
-        return self.kept + 1
+        return self.num_ids + 1
 
     @property
     def index(self) -> Index:
@@ -181,7 +181,7 @@ class Vocabulary:
     def ids(self, values: Keys) -> NDArray[np.int32]:
         """Return the id of each value (n,): `other` for values that have none; see `places`."""
         places = self.places(values)
-        return places if self.kept == self.values else np.minimum(places, np.int32(self.kept))
+        return places if self.num_ids == self.values else np.minimum(places, np.int32(self.num_ids))
 
     def cast(self, values: Keys) -> Keys:
         """Return values in the type of this vocabulary; see `places`."""
@@ -200,9 +200,9 @@ class Vocabulary:
 
     def known(self) -> "Vocabulary":
         """Return the values that have an id, with their counts alone."""
-        if self.kept == self.values and self.frame.columns == ["value", "count"]:
+        if self.num_ids == self.values and self.frame.columns == ["value", "count"]:
             return self
-        return Vocabulary(self.name, self.frame.head(self.kept).select("value", "count"))
+        return Vocabulary(self.name, self.frame.head(self.num_ids).select("value", "count"))
 
     def save(self, target: Path) -> None:
         """Write the values to a file, or make it the same as their file."""
@@ -215,12 +215,12 @@ class Vocabulary:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values, without the frame."""
-        return {"name": self.name, "kept": self.kept, "values": self.values}
+        return {"name": self.name, "kept": self.num_ids, "values": self.values}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], file: Path) -> "Vocabulary":
         """Rebuild what `to_dict` returned; the file is read when it is needed."""
-        return cls(values["name"], None, kept=values["kept"], values=values["values"], file=file)
+        return cls(values["name"], None, num_ids=values["kept"], values=values["values"], file=file)
 
 
 def ids_of(

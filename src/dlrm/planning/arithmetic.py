@@ -46,9 +46,9 @@ class Arithmetic:
 def arithmetic(model: nn.Module, schema: Schema) -> Arithmetic:
     """Return what a sample costs in training, of a model on the `meta` device, spoilt by it."""
     once, twice = _counts(model, schema)
-    kept = (twice.kept - once.kept) / SAMPLES
+    saved = (twice.saved - once.saved) / SAMPLES
     forward = (twice.forward_flops - once.forward_flops) / SAMPLES
-    return Arithmetic((twice.total_flops - once.total_flops) / SAMPLES, forward, 4 * kept)
+    return Arithmetic((twice.total_flops - once.total_flops) / SAMPLES, forward, 4 * saved)
 
 
 def counted(model: nn.Module, schema: Schema, batch_size: float) -> dict[Stage, Work]:
@@ -79,18 +79,18 @@ class _Counter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.stages: dict[Stage, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
-        self.forward_flops = self.total_flops = self.kept = 0
+        self.forward_flops = self.total_flops = self.saved = 0
         self._flops = FlopCounterMode(display=False)
         self._stage: Stage | None = None
         self._before = 0
 
     def step(self, model: nn.Module, batch: Batch) -> None:
-        kept: dict[int, Tensor] = {}
+        saved: dict[int, Tensor] = {}
 
         def keep(tensor: Tensor) -> Tensor:
             # Several views of a tensor keep it once.
             base = tensor if tensor._base is None else tensor._base
-            kept[id(base)] = base
+            saved[id(base)] = base
             return tensor
 
         watched = Watched(model)
@@ -101,7 +101,7 @@ class _Counter(TorchDispatchMode):
             logits.sum().backward()
         watched.forget()
         self.total_flops = self._flops.get_total_flops()
-        self.kept = sum(tensor.numel() for tensor in kept.values())
+        self.saved = sum(tensor.numel() for tensor in saved.values())
 
     def enter(self, stage: str, phase: str) -> None:
         self._stage = (stage, phase)

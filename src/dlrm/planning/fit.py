@@ -66,12 +66,12 @@ def _weights(steps: Sequence[Step], ceilings: Ceilings) -> dict[str, tuple[float
 
 
 def _of_kind(measured: Sequence[Measured], ceilings: Ceilings) -> tuple[float, ...]:
-    kept = [operator for operator in measured if operator.seconds > 0.0]
-    if not kept:
+    timed = [operator for operator in measured if operator.seconds > 0.0]
+    if not timed:
         return (0.0,) * len(ONES)
-    at_ceilings = [astuple(limits(part.work, ceilings, passes=True)) for part in kept]
-    features = np.array(at_ceilings) / np.array([[operator.seconds] for operator in kept])
-    weights, trust = np.zeros(features.shape[1]), np.ones(len(kept))
+    at_ceilings = [astuple(limits(part.work, ceilings, passes=True)) for part in timed]
+    features = np.array(at_ceilings) / np.array([[operator.seconds] for operator in timed])
+    weights, trust = np.zeros(features.shape[1]), np.ones(len(timed))
     for _ in range(ROUNDS):
         weights = solve(features * trust[:, None], trust)
         # What is far off was measured while something else computed.

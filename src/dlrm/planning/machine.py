@@ -54,8 +54,8 @@ class Machine(Record):
         return {**Record.to_dict(self), "facts": self.facts.to_dict()}
 
 
-def kept(threads: int | None = None) -> Machine | None:
-    """Return what was kept of this hardware with so many threads, or as many as torch uses now.
+def load(threads: int | None = None) -> Machine | None:
+    """Return what was saved of this hardware with so many threads, or as many as torch uses now.
 
     None if nothing was, or it cannot be read.
     """
@@ -69,8 +69,8 @@ def kept(threads: int | None = None) -> Machine | None:
     return machine if machine and machine.fingerprint == facts().fingerprint else None
 
 
-def keep(machine: Machine) -> Path:
-    """Write a machine where `kept` finds it, and return that file.
+def save(machine: Machine) -> Path:
+    """Write a machine where `load` finds it, and return that file.
 
     Raises:
         OSError: The folder cannot be written.

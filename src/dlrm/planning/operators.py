@@ -133,7 +133,7 @@ def update(
     row_bytes = ceil(dim * number_bytes)
     at = (max(1, round(touched)),) if near else tables
     values = Random(touched, row_bytes, at, "uniform" if near else shape.ids, written=True)
-    kept = (2 * ceil(dim) if split else 0, declared.row_state_bytes(ceil(dim)))
+    state_bytes = (2 * ceil(dim) if split else 0, declared.row_state_bytes(ceil(dim)))
     # One gradient an id: those of a bag are copies of one, which are written and read.
     passes_bytes = 8.0 * dim * looked_up if shape.pooling > 1 else 0.0
     if by_rows(optimizer, exact=split or number_bytes == 4):
@@ -148,7 +148,11 @@ def update(
         stream_bytes=4.0 * bags * dim + ROW_BYTES * looked_up + _offsets(bags, shape),
         random=(
             values,
-            *(Random(touched, size, tables, shape.ids, written=True) for size in kept if size),
+            *(
+                Random(touched, size, tables, shape.ids, written=True)
+                for size in state_bytes
+                if size
+            ),
         ),
         passes_bytes=passes_bytes,
         passes=(again,),

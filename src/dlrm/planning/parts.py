@@ -122,12 +122,12 @@ def parts(
 
 
 def measured(
-    of: Iterable[Part], seconds: dict[tuple[str, str], float], step_s: float
+    step_parts: Iterable[Part], seconds: dict[tuple[str, str], float], step_s: float
 ) -> list[Measured]:
     """Return what each part took, by the seconds of stages, and what the step took beside them."""
     timed = [
         Measured(part.kind, part.work, sum(seconds.get(stage, 0.0) for stage in part.stages))
-        for part in of
+        for part in step_parts
     ]
     rest = max(0.0, step_s - sum(part.seconds for part in timed))
     return [*timed, Measured(OTHER, Work(calls=1), rest)]

@@ -48,7 +48,7 @@ class Planned:
     config: "TrainConfig"
     data: Data
     world: World
-    kept: Contents
+    contents: Contents
     cost: Arithmetic
     footprint: Footprint
     """Where the tables do not fit, with an equal share of them on each device."""
@@ -86,14 +86,14 @@ def planned(config: "TrainConfig", data: Data, world: World) -> Planned:
     """
     with torch.device("meta"):
         model = config.model.build(data.schema, precision.resolve(config.precision))
-    kept = contents(model, config.optim.name, data.pooling)
+    sizes = contents(model, config.optim.name, data.pooling)
     cost = arithmetic(model, data.schema)
 
     def takes(tables_bytes: int) -> Footprint:
         return footprint(
             config,
             data,
-            kept,
+            sizes,
             cost,
             tables_bytes=tables_bytes,
             world=world.size,
@@ -101,12 +101,12 @@ def planned(config: "TrainConfig", data: Data, world: World) -> Planned:
         )
 
     rest = takes(0).process_bytes
-    share = -(-kept.tables_bytes // world.size)
-    placement, reason = None, _too_large(kept, world, rest)
+    share = -(-sizes.tables_bytes // world.size)
+    placement, reason = None, _too_large(sizes, world, rest)
     if reason is None:
         try:
             placement = plan(
-                kept.tables,
+                sizes.tables,
                 world.size,
                 memory_bytes=world.memory_bytes - rest,
                 sharding=world.sharding,
@@ -116,21 +116,21 @@ def planned(config: "TrainConfig", data: Data, world: World) -> Planned:
             reason = f"{refused}; each also holds {human_bytes(rest)} besides tables"
     sent = None
     if placement is not None:
-        sent = traffic(placement, number_bytes=world.number_bytes, dense_bytes=kept.dense_bytes)
+        sent = traffic(placement, number_bytes=world.number_bytes, dense_bytes=sizes.dense_bytes)
     fullest = share if placement is None else max(placement.memory_bytes)
-    return Planned(config, data, world, kept, cost, takes(fullest), placement, sent, reason)
+    return Planned(config, data, world, sizes, cost, takes(fullest), placement, sent, reason)
 
 
-def _too_large(kept: Contents, world: World, rest: int) -> str | None:
+def _too_large(sizes: Contents, world: World, rest: int) -> str | None:
     """Say that the devices have too little memory, with the sums; None where it is enough."""
     left, device = world.memory_bytes - rest, human_bytes(world.memory_bytes)
     if left <= 0:
         return f"a process needs {human_bytes(rest)} besides tables, a device has {device}"
-    if kept.tables_bytes <= world.size * left:
+    if sizes.tables_bytes <= world.size * left:
         return None
     devices = f"a device of {device} has" if world.size == 1 else f"{world.size} of {device} have"
     return (
-        f"tables need {human_bytes(kept.tables_bytes)} with optimizer state, {devices} "
+        f"tables need {human_bytes(sizes.tables_bytes)} with optimizer state, {devices} "
         f"{human_bytes(world.size * left)} for them, besides {human_bytes(rest)} for the rest of "
         "each process"
     )
@@ -144,7 +144,7 @@ def alternatives(base: Planned) -> list[Alternative]:
             changed = planned(config, base.data, base.world)
         except ConfigError:
             continue
-        if changed.kept.tables_bytes < base.kept.tables_bytes:
+        if changed.contents.tables_bytes < base.contents.tables_bytes:
             size = changed.footprint.process_bytes
             changes.append(Alternative(flag, what, size, changed.fits))
     for size in _sizes(base.world.size):

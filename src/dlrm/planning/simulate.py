@@ -96,22 +96,22 @@ def step_of(run: Planned, devices: Devices) -> Step | None:
         return None
     plan, world = run.plan, run.plan.world
     groups, tables = _computed(run, plan, devices)
-    own = {name: devices.slowdown * terms.total_s for name, terms in groups.items()}
+    group_s = {name: devices.slowdown * terms.total_s for name, terms in groups.items()}
     lookups, updates = (
         [devices.slowdown * terms.total_s for terms in ranks] for ranks in zip(*tables, strict=True)
     )
     ids, vectors, sums = _exchanged(run, plan, run.traffic, devices.network)
     forwards, backwards = vectors, vectors + sums
     if devices.overlap:
-        forwards = max(0.0, forwards - FORWARD_SHARE * own[BOTTOM])
-        backwards = max(0.0, backwards - (1 - FORWARD_SHARE) * own[BOTTOM])
+        forwards = max(0.0, forwards - FORWARD_SHARE * group_s[BOTTOM])
+        backwards = max(0.0, backwards - (1 - FORWARD_SHARE) * group_s[BOTTOM])
     summed = backwards * sums / (vectors + sums) if vectors + sums else 0.0
     return Step(
-        bottom_s=own[BOTTOM],
-        top_s=own[TOP],
+        bottom_s=group_s[BOTTOM],
+        top_s=group_s[TOP],
         lookup_s=sum(lookups) / world,
-        update_s=sum(updates) / world + own[DENSE_UPDATE],
-        routing_s=own[ROUTING],
+        update_s=sum(updates) / world + group_s[DENSE_UPDATE],
+        routing_s=group_s[ROUTING],
         ids_s=ids,
         vectors_s=forwards + backwards - summed,
         sums_s=summed,
@@ -143,15 +143,15 @@ def _exchanged(
     return (
         _repeated(network, ids_bytes, world, sum(exchanges)),
         _repeated(network, there, world, len(exchanges)),
-        _sums(plan, network, run.kept.dense_bytes),
+        _sums(plan, network, run.contents.dense_bytes),
     )
 
 
 def step_parts(run: Planned, ids: Ids = "zipf") -> list[Part]:
     """Return the parts of a step of one device's own samples, on a device that has all tables."""
-    own = -(-run.config.loader.batch_size // run.world.size)
+    samples = -(-run.config.loader.batch_size // run.world.size)
     features = max(1, len(run.data.schema.features))
-    return parts(run.config, run.data.schema, Shape(own, run.data.lookups / features, ids))
+    return parts(run.config, run.data.schema, Shape(samples, run.data.lookups / features, ids))
 
 
 def _computed(
@@ -165,10 +165,10 @@ def _computed(
         if part.operator != UPDATE and part.kind != LOOKUP:
             group = part.operator if part.operator in groups else TOP
             groups[group] += device.terms(part.kind, part.work)
-    own = -(-run.config.loader.batch_size // plan.world)
+    samples = -(-run.config.loader.batch_size // plan.world)
     for kind in _sharded(plan):
         tables = [t for t, other in zip(plan.tables, plan.kinds, strict=True) if other == kind]
-        work = operators.routing(own * sum(table.work for table in tables))
+        work = operators.routing(samples * sum(table.work for table in tables))
         groups[ROUTING] += device.terms(ROUTING, work)
     return groups, _ranks(run, plan, devices)
 

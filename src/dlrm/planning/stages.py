@@ -153,10 +153,10 @@ class Watched:
     @contextmanager
     def _claiming(self, train: "TrainStep") -> Iterator[None]:
         """Also watch the way back through the loss."""
-        own = train.loss
+        unwatched = train.loss
 
         def loss(logits: Tensor, batch: Batch) -> Tensor:
-            value = own(logits, batch)
+            value = unwatched(logits, batch)
             self._claim(LOSS, [value], [logits])
             return value
 
@@ -164,7 +164,7 @@ class Watched:
         try:
             yield
         finally:
-            train.loss = own
+            train.loss = unwatched
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

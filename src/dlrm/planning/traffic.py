@@ -68,7 +68,7 @@ class Traffic:
 
     def _to_owners(self, owned: tuple[float, ...]) -> tuple[float, ...]:
         total = sum(owned)
-        return tuple((total - own) / self.world for own in owned)
+        return tuple((total - rank_bytes) / self.world for rank_bytes in owned)
 
 
 def traffic(plan: Plan, *, number_bytes: int = 4, dense_bytes: int = 0) -> Traffic:

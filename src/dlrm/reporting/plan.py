@@ -51,8 +51,8 @@ def page(run: Planned, name: str, simulated: Sequence[Simulated] = ()) -> Page:
     return Page(
         kind="dlrm plan",
         title=f"{model} on {name}",
-        about=f"{run.kept.parameters:,} parameters in {len(run.kept.tables)} tables and around "
-        "them",
+        about=f"{run.contents.parameters:,} parameters in {len(run.contents.tables)} tables and "
+        "around them",
         verdict=conclusion(run),
         template="plan.html",
         shown={

@@ -123,10 +123,10 @@ def _tiles(record: Record) -> list[tuple[str, str, str]]:
         source, split = values(one.final, "model"), one.split
         if not source:
             source, split = one.latest, one.latest.get("split")
-        of = f"{one.labels[0]}: {split}" if one.place else split
+        prefix = f"{one.labels[0]}: {split}" if one.place else split
         # All but the last, which says little beside the others
         tiles += [
-            (f"{of} {in_sentence(key)}", number(source[key]), interval(source, key))
+            (f"{prefix} {in_sentence(key)}", number(source[key]), interval(source, key))
             for key in NAMES[one.task][: 2 if one.place else -1]
             if key in source
         ]

@@ -148,15 +148,16 @@ def throughput(record: Record) -> Figure:
 def _members(record: Record) -> list[Figure]:
     """Draw the loss and the choosing metric of each member over its steps."""
 
-    def each(events: Iterable[Event], name: str, role: str) -> Line:
+    def member_line(events: Iterable[Event], name: str, role: str) -> Line:
         return line("each member", role, _points(events, name))
 
-    losses = [each(member.steps, "loss", "train") for member in record.members]
+    losses = [member_line(member.steps, "loss", "train") for member in record.members]
     record = record.by_label[0]
     name = (record.config.get("eval") or {}).get("metric", "auto")
     chosen = SELECTING[record.task][0] if name == "auto" else name
     member_curves = [
-        each(member.evaluations.get("validation", ()), chosen, "model") for member in record.members
+        member_line(member.evaluations.get("validation", ()), chosen, "model")
+        for member in record.members
     ]
     mean = measure(values(record.finals.get("validation", {}), "model").get(chosen))
     end = max((float(curve.x[-1]) for curve in member_curves if len(curve)), default=0.0)

@@ -184,11 +184,11 @@ class Study:
         model = reference
         if variant.kind != "post-training":
             if seed == 0:
-                base, own = (
+                base, changed = (
                     tried_variant.config(self.config, seed)
                     for tried_variant in (REFERENCE, variant)
                 )
-                tried.training = training(base, own, self.dataset)
+                tried.training = training(base, changed, self.dataset)
                 base_timing = tried.training[0]
                 self.reference.training = self.reference.training or (base_timing, base_timing)
             model = self._trained(variant, seed, folder)
@@ -220,8 +220,8 @@ def _check_memory(config: TrainConfig, dataset: Dataset) -> None:
     """Raise a ConfigError where there is no room for the reference and a variant beside it."""
     with torch.device("meta"):
         model = config.model.build(dataset.schema)
-    kept = contents(model, config.optim.name)
-    needed, there = 2 * (kept.model_bytes + kept.state_bytes), memory_bytes()
+    sizes = contents(model, config.optim.name)
+    needed, there = 2 * (sizes.model_bytes + sizes.state_bytes), memory_bytes()
     if there is not None and needed > there:
         raise ConfigError(
             f"the reference and a variant take {human_bytes(needed)} with their optimizers, and "

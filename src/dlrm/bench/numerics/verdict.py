@@ -112,8 +112,8 @@ def pareto(row: Row, others: Sequence[Row]) -> bool:
         if other["error"] is not None or other["auc_change"] is None:
             return False
         bytes_, auc = other["bytes_per_sample"], other["auc_change"]
-        mine, own = row["bytes_per_sample"], row["auc_change"]
-        return bytes_ <= mine and auc >= own and (bytes_ < mine or auc > own)
+        row_bytes, row_auc = row["bytes_per_sample"], row["auc_change"]
+        return bytes_ <= row_bytes and auc >= row_auc and (bytes_ < row_bytes or auc > row_auc)
 
     return not any(map(beats, others))
 
@@ -176,10 +176,10 @@ def _speed(prefix: str, timings: tuple[Timing, Timing] | None) -> dict[str, Any]
     if timings is None:
         names = ("samples_per_s", "speedup", "speedup_low", "speedup_high")
         return {f"{prefix}{name}": None for name in names}
-    reference, own = timings
-    middle, low, high = ratio(reference, own)
+    reference, variant = timings
+    middle, low, high = ratio(reference, variant)
     return {
-        f"{prefix}samples_per_s": 1 / own.median,
+        f"{prefix}samples_per_s": 1 / variant.median,
         f"{prefix}speedup": middle,
         f"{prefix}speedup_low": low,
         f"{prefix}speedup_high": high,

@@ -37,10 +37,10 @@ def bench_machine(*, out: Path | None = None, html: Path | None = None) -> "Mach
         ConfigError: Memory is too short.
 
     """
-    before = machines.kept()
+    before = machines.load()
     with terminal.progress() as bar, Watch() as watch:
         now = measured(bar)
-    there = machines.kept()
+    there = machines.load()
     result = MachineResult(
         machine=now,
         before=before,

@@ -219,7 +219,9 @@ class OpsResult:
         name = rows[0]["operator"]
         of_it = [name for name in SETTINGS if rows[0][name] is not None]
         varied = [name for name in of_it if name in self.varied]
-        same = ", ".join(f"{name} {_said(rows[0][name])}" for name in of_it if name not in varied)
+        same = ", ".join(
+            f"{name} {_setting_text(rows[0][name])}" for name in of_it if name not in varied
+        )
         grid = Table(
             title=f"{name}: {OPERATORS[name].about} ({same})",
             title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False,
@@ -232,7 +234,7 @@ class OpsResult:
             grid.add_column(column, justify="right", no_wrap=True)
         grid.add_column("bound by", no_wrap=True)
         for row in rows:
-            cells = [_said(row[name]) for name in varied]
+            cells = [_setting_text(row[name]) for name in varied]
             if row["error"] is not None:
                 grid.add_row(*cells, "failed", *[""] * 5, Text(row["error"]))
                 continue
@@ -314,13 +316,13 @@ def _by_rows(rows: Sequence[Row]) -> list[str]:
     """Say what longer tables cost, where several lengths were tried."""
     lines = []
     for name in dict.fromkeys(row["operator"] for row in rows):
-        of = [row for row in rows if row["operator"] == name and row["rows"] is not None]
-        lengths = sorted({row["rows"] for row in of})
+        timed_rows = [row for row in rows if row["operator"] == name and row["rows"] is not None]
+        lengths = sorted({row["rows"] for row in timed_rows})
         if len(lengths) < 2:
             continue
         short, long = lengths[0], lengths[-1]
         pairs: dict[tuple[Any, ...], dict[int, float]] = {}
-        for row in of:
+        for row in timed_rows:
             rest = tuple(row[name] for name in SETTINGS if name != "rows")
             pairs.setdefault(rest, {})[row["rows"]] = row["ms"]
         ratios = [pair[long] / pair[short] for pair in pairs.values() if {short, long} <= {*pair}]
@@ -349,7 +351,7 @@ def _ms(value: float) -> str:
     return f"{value:.3f}" if value < 10 else f"{value:.1f}"
 
 
-def _said(value: object) -> str:
+def _setting_text(value: object) -> str:
     """Return a setting, long round numbers as flags take them: 10k, 1M."""
     if not isinstance(value, int):
         return str(value)

@@ -312,24 +312,24 @@ class StepResult:
         return Group(*parts)
 
     def _machine(self) -> Text:
-        of, rates = self.machine, self.machine.ceilings
+        machine, rates = self.machine, self.machine.ceilings
         threads = rates.threads
         flops = ", ".join(
             f"{name} {by_threads[threads] / 1e9:,.0f}" for name, by_threads in rates.flops.items()
         )
         return Text(
-            f"Machine {of.fingerprint}: {of.facts.cpu}, {threads} threads, copies "
+            f"Machine {machine.fingerprint}: {machine.facts.cpu}, {threads} threads, copies "
             f"{rates.copy[threads] / 1e9:.0f} GB/s, multiplies {flops} GFLOP/s"
         )
 
     def _input(self) -> Text:
-        of, setting = self.subject, self.setting()
-        tables = of.schema.tables
+        subject, setting = self.subject, self.setting()
+        tables = subject.schema.tables
         rows = f"{sum(table.num_embeddings for table in tables):,} rows in {len(tables)} tables"
         size = sum(table["bytes"] for table in self._tables())
         return Text(
-            f"Model {setting['model']} on {of.name}: {rows} ({human_bytes(size)}), "
-            f"{len(of.schema.dense)} dense features; {setting['precision']}, tables "
+            f"Model {setting['model']} on {subject.name}: {rows} ({human_bytes(size)}), "
+            f"{len(subject.schema.dense)} dense features; {setting['precision']}, tables "
             f"{setting['storage']}, {setting['ids']} ids, {setting['pooling']:g} a table"
             + (f"; {setting['optim']}" if self.train else "")
         )

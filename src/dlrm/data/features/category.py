@@ -95,15 +95,17 @@ class Category:
         frame = groups.with_columns(pl.Series("label_sum", summed))
         often = frame.filter(pl.col("count") >= values.min_count)
         own_ids = values.embed and not values.hash_rows
-        kept = often.height if own_ids and shared is None else 0
+        num_ids = often.height if own_ids and shared is None else 0
         if fitted.encodings:
             # Values with an id of their own come first: one look-up gives counts and ids.
             rare = frame.filter(pl.col("count") < values.min_count)
-            counted = Vocabulary(fitted.name, pl.concat([often, rare]), kept=kept)
-            own = counted
+            counted = Vocabulary(fitted.name, pl.concat([often, rare]), num_ids=num_ids)
+            vocabulary = counted
         else:
             counted = None
-            own = Vocabulary(fitted.name, often.select("value", "count"), kept=often.height)
+            vocabulary = Vocabulary(
+                fitted.name, often.select("value", "count"), num_ids=often.height
+            )
         training: dict[str, NDArray[np.float32]] = {}
         scalings: dict[str, Scaling] = {}
         for name, title in fitted.encodings.items():
@@ -114,7 +116,7 @@ class Category:
                 numbers = encoding(name, values, *outside)
             scalings[name] = Scaling.fit(numbers)
             training[title] = scalings[name].apply(numbers)
-        table = (own if shared is None else shared) if own_ids else None
+        table = (vocabulary if shared is None else shared) if own_ids else None
         return replace(fitted, table=table, counted=counted, scalings=scalings), training
 
     def inputs(self) -> list[Input]:
@@ -150,7 +152,7 @@ class Category:
         if self.values.hash_rows:
             parts.ids.append(hashed(keys, self.values.hash_rows))
         elif self.table is not None and self.table is self.counted and places is not None:
-            parts.ids.append(np.minimum(places, np.int32(self.table.kept)))
+            parts.ids.append(np.minimum(places, np.int32(self.table.num_ids)))
         elif self.table is not None:
             parts.ids.append(self.table.ids(keys))
         return parts

@@ -101,12 +101,12 @@ class Columns:
                 "embed": True,
                 "whole_log": False,
             }.items():
-                value, own = (getattr(sharer.values, what) for sharer in (other, column))
-                if {value, own} != {needed}:
+                value, column_value = (getattr(sharer.values, what) for sharer in (other, column))
+                if {value, column_value} != {needed}:
                     raise ConfigError(
                         f"columns {other.name} and {column.name} share the table "
                         f"{column.table_name}, but {what} is {_text(value)} for {other.name} and "
-                        f"{_text(own)} for {column.name}"
+                        f"{_text(column_value)} for {column.name}"
                     )
 
     def column(self, name: str) -> Column:

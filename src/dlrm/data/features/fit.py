@@ -144,7 +144,7 @@ def grow(features: Features, rows: FittingRows) -> tuple[Features, dict[str, tup
         for table in features.tables
     }
     grown = {
-        table.name: (larger[id(table)].kept - table.kept, larger[id(table)].kept)
+        table.name: (larger[id(table)].num_ids - table.num_ids, larger[id(table)].num_ids)
         for table in features.tables
         if larger[id(table)] is not table
     }
@@ -179,7 +179,7 @@ def _larger(table: Vocabulary, sharing: list[Category | List], rows: FittingRows
     groups, _ = distinct(pl.concat(keys, rechunk=True))
     least = max(feature.values.min_count for feature in sharing)
     new = groups.filter(
-        (pl.col("count") >= least) & pl.Series(table.ids(groups["value"]) == table.kept)
+        (pl.col("count") >= least) & pl.Series(table.ids(groups["value"]) == table.num_ids)
     )
     if new.is_empty():
         return table

@@ -150,7 +150,7 @@ class List:
         elif table is None:
             groups, _ = distinct(as_series(split_lists(values, column.separator)[0]))
             often = groups.filter(pl.col("count") >= column.values.min_count)
-            table = Vocabulary(column.name, often, kept=often.height)
+            table = Vocabulary(column.name, often, num_ids=often.height)
         return cls(
             name=column.name,
             separator=column.separator,
@@ -183,9 +183,9 @@ class List:
         if self.max_length and len(lengths) and lengths.max() > self.max_length:
             # Counted from the end of its list, each value has a place; the first ones are kept.
             ends = np.repeat(np.cumsum(lengths), lengths)
-            kept = ends - np.arange(len(ends)) <= self.max_length
+            newest = ends - np.arange(len(ends)) <= self.max_length
             series = isinstance(keys, pl.Series)
-            keys = keys.filter(pl.Series(kept)) if series else list(compress(keys, kept))
+            keys = keys.filter(pl.Series(newest)) if series else list(compress(keys, newest))
             lengths = np.minimum(lengths, self.max_length)
         if self.table is None:
             return Parts(ids=[(hashed(keys, self.values.hash_rows), lengths)])
@@ -205,16 +205,16 @@ class List:
 
     def to_dict(self, tables: list[Vocabulary]) -> dict[str, Any]:
         """Return it as JSON-ready values; its table is named by its place among all."""
-        own = {name: getattr(self, name) for name in names_of(List)}
+        settings = {name: getattr(self, name) for name in names_of(List)}
         table = None if self.table is None else tables.index(self.table)
-        return {"type": "list", **own, "values": asdict(self.values), "table": table}
+        return {"type": "list", **settings, "values": asdict(self.values), "table": table}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], tables: list[Vocabulary]) -> "List":
         """Rebuild what `to_dict` returned."""
-        own = {name: values[name] for name in names_of(cls)}
+        settings = {name: values[name] for name in names_of(cls)}
         table = None if values["table"] is None else tables[values["table"]]
-        return cls(**own | {"values": Values(**values["values"]), "table": table})
+        return cls(**settings | {"values": Values(**values["values"]), "table": table})
 
 
 def split_lists(column: pl.Series, separator: str) -> tuple[Keys, NDArray[np.int64]]:

@@ -24,10 +24,10 @@ def known_schema(source: Source, config: PrepareConfig) -> Columns | None:
         InputError: The file of the schema is missing or no TOML.
 
     """
-    own = source.schema()
-    fixed = own is not None and own.whole_log
+    format_schema = source.schema()
+    fixed = format_schema is not None and format_schema.whole_log
     config.check(fixed=fixed, whole_log=fixed and config.features.unset)
-    given = toml.load(Path(config.schema)) if config.schema else own
+    given = toml.load(Path(config.schema)) if config.schema else format_schema
     if given is None:
         return None
     if fixed:

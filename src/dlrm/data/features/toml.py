@@ -74,11 +74,11 @@ def dumps(schema: Columns) -> str:
     labels = _text(schema.labels[0]) if len(schema.labels) == 1 else _text(schema.labels)
     lines = [_HEAD, f"label = {labels}", *_settings(schema, _OF_TABLE)]
     for column in schema.columns:
-        own, values = _OF_KIND[column.kind] if column.kind != "ignore" else (), column.values
+        keys, values = _OF_KIND[column.kind] if column.kind != "ignore" else (), column.values
         lines += ["", f"[columns.{_text(column.name)}]"]
         lines.append(f"kind = {_text(column.kind)}{_comment(column.why)}")
-        lines += _settings(column, [key for key in own if key not in _OF_VALUES], _ALWAYS)
-        lines += _settings(values, [key for key in own if key in _OF_VALUES], _ALWAYS)
+        lines += _settings(column, [key for key in keys if key not in _OF_VALUES], _ALWAYS)
+        lines += _settings(values, [key for key in keys if key in _OF_VALUES], _ALWAYS)
     for cross in schema.crosses:
         lines += ["", "[[cross]]", f"columns = {_text(cross.columns)}{_comment(cross.why)}"]
         lines += _settings(cross.values, _OF_VALUES)
@@ -157,8 +157,8 @@ def _column(name: str, given: dict[str, Any]) -> Column:
     given = {"kind": kind} if kind == "ignore" else given
     with _named(where):
         values = Values(**{key: value for key, value in given.items() if key in _OF_VALUES})
-        own = {key: value for key, value in given.items() if key not in _OF_VALUES}
-        return Column(name=name, values=values, **own)
+        settings = {key: value for key, value in given.items() if key not in _OF_VALUES}
+        return Column(name=name, values=values, **settings)
 
 
 def _cross(given: dict[str, Any]) -> Cross:

@@ -249,19 +249,19 @@ class CriteoSource:
 
     def _without_faults(self, chunk: bytes, path: Path, line: int) -> tuple[bytes, list[Fault]]:
         """Return the good lines of a chunk, and the others; raise at the first one, or not."""
-        kept: list[bytes] = []
+        good_lines: list[bytes] = []
         faults: list[Fault] = []
         for place, text in enumerate(chunk[:-1].split(b"\n")):
             good = _GOOD[self.labelled].fullmatch(text)
             if good or (wrong := fault(text, self.labelled)) is None:
-                kept.append(text + b"\n")
+                good_lines.append(text + b"\n")
                 continue
             reason, column, problem = wrong
             error = InputError(problem, file=path, line=line + place, column=column)
             if self.bad_rows == "error":
                 raise error
             faults.append(Fault(place, reason, error))
-        return b"".join(kept), faults
+        return b"".join(good_lines), faults
 
 
 def _line_of(record: int) -> int:

@@ -169,8 +169,8 @@ def csv_parts(file: TableFile, target: Path, on_bad_row: OnBadRow) -> Iterable[P
         return _one_by_one(text, on_bad_row, quotes=False)
     if shape.trailing:
         # Into another file, and only then over this one.
-        table.select(cs.by_name(*shape.names)).sink_parquet(kept := part.with_suffix(".kept"))
-        kept.replace(part)
+        table.select(cs.by_name(*shape.names)).sink_parquet(narrow := part.with_suffix(".kept"))
+        narrow.replace(part)
     return [Part(part, height, file.path, line_of=line_of(text.lines()))]
 
 

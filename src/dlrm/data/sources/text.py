@@ -210,8 +210,8 @@ def chunks(file: Path, chunk_bytes: int) -> Generator[bytes, None, None]:
             if body.endswith(b"\n\n") or body == b"\n":
                 # Blank lines may be the last ones: hold them back until more is known.
                 text = body.rstrip(b"\n")
-                kept = len(text) + 1 if text else 0
-                body, rest = body[:kept], body[kept:] + rest
+                whole = len(text) + 1 if text else 0
+                body, rest = body[:whole], body[whole:] + rest
             if body:
                 line += body.count(b"\n")
                 any_line = True
