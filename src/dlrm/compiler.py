@@ -78,12 +78,12 @@ def compiled(
     program, version = compiler()
     flags = [*FLAGS, *flags, *os.environ.get("DLRM_CXXFLAGS", "").split()]
     sources = sorted(path for path in folder.iterdir() if path.suffix in (".h", ".cpp"))
-    kept = cache()
-    target = kept / f"{name}-{key(sources, flags, version, link)}.so"
+    cache_folder = cache()
+    target = cache_folder / f"{name}-{key(sources, flags, version, link)}.so"
     if _is_whole(target):
         return target
     try:
-        with (kept / "lock").open("w") as lock:
+        with (cache_folder / "lock").open("w") as lock:
             # Processes that start together compile once. Not every file system has locks; the
             # rename keeps what comes out whole there too.
             with suppress(OSError):
@@ -93,7 +93,8 @@ def compiled(
                 _compile(program, sources, flags, link, target)
     except OSError as error:
         raise BuildError(
-            f"the cache {kept} cannot be written ({error}); set DLRM_CACHE to a folder that can"
+            f"the cache {cache_folder} cannot be written ({error}); set DLRM_CACHE to a folder "
+            "that can"
         ) from error
     return target
 

@@ -266,8 +266,8 @@ class Run:
         if self.silent:
             return
         steps = ((row, row.get("step", 0)) for row in self.metrics())
-        kept = [row for row, at in steps if not isinstance(at, int | float) or at <= step]
-        lines = "".join(json.dumps(row) + "\n" for row in kept)
+        rows = [row for row, at in steps if not isinstance(at, int | float) or at <= step]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
         write_bytes(self.path / "metrics.jsonl", lines.encode())
 
     @property

@@ -63,21 +63,21 @@ def criteo_data(flags: Flags, rng: RandomState) -> Data:
     """
     dataset, days = _dataset(flags)
     split = dataset.split("train")
-    kept = [day.kept for day in days]
+    day_rows = [day.sampled for day in days]
     if flags.data_sub_sample_rate:
         # Preparing drew a number a row. Drawing them again makes this run like the first one.
         for day in days:
             rng.random_sample(day.raw)
     shuffled = criteo_log.memory_mapped if flags.memory_map else criteo_log.in_memory
-    train = shuffled(kept, flags.data_randomize, rng)
+    train = shuffled(day_rows, flags.data_randomize, rng)
     _print_split(flags, dataset, "train")
     print(f"Reading pre-processed data={_processed(flags)}")
     if not flags.memory_map:
-        criteo_log.in_memory(kept, flags.data_randomize, rng)
+        criteo_log.in_memory(day_rows, flags.data_randomize, rng)
     _print_split(flags, dataset, "test")
     if flags.mlperf_bin_shuffle:
         train = criteo_log.batches_shuffled(train, flags.mini_batch_size, flags.numpy_rand_seed)
-    test = np.arange(len(train), len(train) + ceil(kept[-1] / 2))
+    test = np.arange(len(train), len(train) + ceil(day_rows[-1] / 2))
     test_size = flags.test_mini_batch_size
     return Data(
         # The last row of each table is for values never seen, which the original does not know.
@@ -172,13 +172,13 @@ def _read_days(path: Path, flags: Flags) -> list[Day]:
 def _print_prepared(
     flags: Flags, path: Path, labels: NDArray[np.uint8], days: Sequence[Day]
 ) -> None:
-    kept = [day.kept for day in days]
+    day_rows = [day.sampled for day in days]
     print("Total number of samples:", len(labels))
-    print("Divided into days/splits:\n", kept)
+    print("Divided into days/splits:\n", day_rows)
     if flags.memory_map:
         return
     print(f"Concatenating multiple days into {path} file")
-    for day, end in enumerate(np.cumsum(kept)):
+    for day, end in enumerate(np.cumsum(day_rows)):
         clicks = int(np.count_nonzero(labels[:end]))
         print("Loaded day:", day, "y = 1:", clicks, "y = 0:", end - clicks)
     print("Loaded counts!")

@@ -32,7 +32,7 @@ class Day:
 
     raw: int
     """Rows in the raw log."""
-    kept: int
+    sampled: int
     """Rows after sub-sampling."""
 
 
@@ -91,19 +91,19 @@ class OriginalCriteo:
         rng = RandomState(self.seed)
         self.days = []
         for source in self.sources:
-            kept = []
+            masks = []
             for frame in source.read():
                 keep = np.ones(len(frame), dtype=bool)
                 if self.rate:
                     clicked = frame[self.label].to_numpy() == 1
                     keep = clicked | (rng.random_sample(len(frame)) >= self.rate)
-                kept.append(keep)
+                masks.append(keep)
                 # The original knows no missing category: it reads one as the value 0.
                 yield frame.filter(pl.Series(keep)).with_columns(
                     pl.col(self.categorical).fill_null(0)
                 )
             # The first days are a row longer where the rows do not divide, as in the original.
-            for day in np.array_split(np.concatenate(kept), self.days_of_file):
+            for day in np.array_split(np.concatenate(masks), self.days_of_file):
                 self.days.append(Day(len(day), int(day.sum())))
 
 

@@ -169,8 +169,8 @@ class Flags:
         for name in ("arch_embedding_size", "arch_mlp_bot", "arch_mlp_top"):
             sizes = getattr(self, name)
             if min(sizes) < 1 or (name == "arch_mlp_bot" and len(sizes) < 2):
-                said = "-".join(map(str, sizes))
-                raise ConfigError(f"{flag(name)}={said}: expected positive sizes, e.g. 4-3-2")
+                sizes_text = "-".join(map(str, sizes))
+                raise ConfigError(f"{flag(name)}={sizes_text}: expected positive sizes, e.g. 4-3-2")
         if not 0.0 <= self.data_sub_sample_rate <= 1.0:
             rate = self.data_sub_sample_rate
             raise ConfigError(f"--data-sub-sample-rate={rate}: expected a share between 0 and 1")
@@ -202,14 +202,14 @@ class Flags:
             ("quantize_emb_with_bit", (4, 8, 32)),
         ):
             bits = getattr(self, name)
-            said = f"{flag(name)}={bits}"
+            setting = f"{flag(name)}={bits}"
             if bits not in choices:
                 words = ", ".join(map(str, choices))
-                raise ConfigError(f"{said}: choose one of {words}")
+                raise ConfigError(f"{setting}: choose one of {words}")
             if bits != 32 and not self.inference_only:
-                raise ConfigError(f"{said} is for --inference-only: training needs all bits")
+                raise ConfigError(f"{setting} is for --inference-only: training needs all bits")
             if bits != 32 and compressed and name == "quantize_emb_with_bit":
-                raise ConfigError(f"{said} and {compressed}: tables take one of the two")
+                raise ConfigError(f"{setting} and {compressed}: tables take one of the two")
 
     def not_yet(self) -> list[str]:
         """Return the flags that ask for what this project does not do yet."""

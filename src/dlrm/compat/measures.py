@@ -39,8 +39,8 @@ def measure_accuracy(flags: Flags, logits: Logits, data: Data, world: World) -> 
     """
     right = samples = 0
     for batch in _test_batches(flags, data):
-        own = own_part(batch, world)
-        right += correct(logits(own), own.labels)
+        part = own_part(batch, world)
+        right += correct(logits(part), part.labels)
         samples += len(batch)
     return int(world.sum(torch.tensor(right))) / samples
 
@@ -105,12 +105,12 @@ def measure_mlperf(flags: Flags, logits: Logits, data: Data, world: World) -> Te
         DatasetError: There are no test samples.
 
     """
-    own = [
+    outputs = [
         torch.cat([logits(part).sigmoid(), part.labels], dim=1)
         for batch in _test_batches(flags, data)
         for part in [own_part(batch, world)]
     ]
-    scores, labels = torch.cat(world.gather(torch.cat(own))).double().numpy().T
+    scores, labels = torch.cat(world.gather(torch.cat(outputs))).double().numpy().T
     return metrics_of(scores, labels)
 
 

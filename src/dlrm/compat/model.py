@@ -86,11 +86,11 @@ def new_embeddings(flags: Flags, schema: Schema) -> Embeddings:
     dims = table_dimensions(flags, schema.num_embeddings)
     if not isinstance(dims, int):
         # The original fails where a table stays as it is beside others.
-        kept = {
+        table_dims = {
             table.name: d if table.num_embeddings > flags.md_threshold else dim
             for table, d in zip(schema.tables, dims, strict=True)
         }
-        return mixed(schema, schema.feature_names, dim, kept)
+        return mixed(schema, schema.feature_names, dim, table_dims)
     if flags.weighted_pooling == "learned":
         return WeightedPooling(Layout.of(schema), dim)
     # With `fixed` weights each row counts once, as without.

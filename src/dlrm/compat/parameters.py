@@ -80,10 +80,10 @@ def draw_parameters(
 def _fill(tables: Collection, t: int, draw: Callable[[Tensor], object]) -> None:
     """Draw the rows of table t, and forget them where another process keeps them."""
     # Of a table that is spread whole, one process has a part, which is all of it.
-    kept = next((part.rows for part in tables.parts(t)), None)
+    rows = next((part.rows for part in tables.parts(t)), None)
     # Piece by piece, so that a large table needs no second copy of itself.
     for first, last in pieces(tables.layout.sizes[t], tables.dim):
-        draw(torch.empty(last - first, tables.dim) if kept is None else kept[first:last])
+        draw(torch.empty(last - first, tables.dim) if rows is None else rows[first:last])
 
 
 def _draw_uniform(values: Tensor, bound: float, rng: RandomState) -> None:

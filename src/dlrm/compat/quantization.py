@@ -30,8 +30,8 @@ def quantize(flags: Flags, model: DLRM, world: World) -> None:
     Prints the bytes of each table once; the original prints them again at each batch.
     """
 
-    def over_all(own: Range) -> Range:
-        low, high = torch.stack(world.gather(torch.tensor([own], dtype=torch.float64))).unbind(-1)
+    def over_all(local: Range) -> Range:
+        low, high = torch.stack(world.gather(torch.tensor([local], dtype=torch.float64))).unbind(-1)
         return float(low.min()), float(high.max())
 
     if (mlp_bits := flags.quantize_mlp_with_bit) != 32:
@@ -71,7 +71,9 @@ class QuantizedMLP(nn.Module):
     The MLP is left as it is. `over_all` makes the range of this process' numbers that of all.
     """
 
-    def __init__(self, mlp: MLP, bits: int, over_all: Callable[[Range], Range] = lambda own: own):
+    def __init__(
+        self, mlp: MLP, bits: int, over_all: Callable[[Range], Range] = lambda range_: range_
+    ):
         super().__init__()
         self.over_all = over_all
         self.relu_last = mlp.relu_last
@@ -89,8 +91,8 @@ class QuantizedMLP(nn.Module):
 
     def _rounded(self, x: Tensor) -> tuple[Tensor, float]:
         """Return u - z, whole numbers, and the scale of x; 0 is one of the numbers that remain."""
-        own = (min(float(x.min()), 0.0), max(float(x.max()), 0.0)) if len(x) else (0.0, 0.0)
-        low, high = self.over_all(own)
+        local = (min(float(x.min()), 0.0), max(float(x.max()), 0.0)) if len(x) else (0.0, 0.0)
+        low, high = self.over_all(local)
         scale = (high - low) / 127 or 1.0
         zero = round(-low / scale)
         return (x / scale).round().add(zero).clamp(0, 127).sub(zero), scale

@@ -67,7 +67,7 @@ class Classifier(ClassifierMixin, Estimator):
         likelier = (self.decision_function(X) > 0).astype(np.intp)
         return self.classes_[likelier]
 
-    def _kept(self) -> dict[str, Any]:
+    def _extra_files(self) -> dict[str, Any]:
         return {CLASSES_FILE: self.classes_.tolist()}
 
     def _restore(self, files: dict[str, bytes]) -> None:

@@ -188,10 +188,10 @@ class Estimator(BaseEstimator, ABC):
         return loaded
 
     def _restore(self, files: dict[str, bytes]) -> None:
-        """Take what this kind of estimator keeps beside the run."""
+        """Read back, from all files of a run, those that `_extra_files` added."""
 
-    def _kept(self) -> dict[str, Any]:
-        """Return what this kind of estimator keeps beside the run, JSON-ready, by file."""
+    def _extra_files(self) -> dict[str, Any]:
+        """Return what this kind of estimator adds to a run, JSON-ready, by name of file."""
         return {}
 
     def _train(self, X: Any, frame: pl.DataFrame, y: NDArray[Any], sample_weight: Any) -> None:
@@ -215,7 +215,7 @@ class Estimator(BaseEstimator, ABC):
             prepared = prepare(source, place / "data", config.prepare, quiet=not self.verbose)
             trainer = Trainer.create(place / "run", "own", config, prepared.dataset)
             evaluations, run = trainer.evaluate(trainer.fit()), trainer.run
-            for name, values in self._kept().items():
+            for name, values in self._extra_files().items():
                 (run.path / name).write_text(json.dumps(values))
             self._files = pack(run)
             self._open(run.path)

@@ -53,7 +53,7 @@ class Metrics:
         checked(rows, scores=logits, weights=weights)  # pyright: ignore[reportArgumentType]
         self._logits.append(self._piece(logits, "scores"))
         self._labels.append(self._piece(labels, "labels"))
-        self._weights.append(None if weights is None else _kept(weights))
+        self._weights.append(None if weights is None else _copied(weights))
 
     def merge(self, other: "Metrics") -> None:
         """Add all predictions of another, of as many labels."""
@@ -96,7 +96,7 @@ class Metrics:
         return sum(map(len, self._labels))
 
     def _piece(self, values: Any, plural: str) -> Any:
-        piece = _kept(values)
+        piece = _copied(values)
         if piece.ndim == 1 and self.num_labels == 1:
             piece = piece.reshape(-1, 1)
         if piece.ndim != 2 or piece.shape[1] != self.num_labels:
@@ -107,7 +107,7 @@ class Metrics:
         return piece
 
 
-def _kept(values: Any) -> Any:
+def _copied(values: Any) -> Any:
     """Return a float32 copy on the same device, since whoever calls may write over its own."""
     if isinstance(values, np.ndarray):
         return np.array(values, dtype=np.float32)

@@ -148,17 +148,17 @@ def another(config: ModelConfig, name: str) -> ModelConfig:
     if name == config.name:
         return config
     other = find(name)
-    kept = {field.name: getattr(config, field.name) for field in fields(config)}
-    if kept.get("tables") == getattr(type(config)(), "tables", None):
-        kept.pop("tables", None)
-    if "top" in kept or "deep" in kept:
-        kept = {"deep": kept.get("top"), "top": kept.get("deep"), **kept}
+    settings = {field.name: getattr(config, field.name) for field in fields(config)}
+    if settings.get("tables") == getattr(type(config)(), "tables", None):
+        settings.pop("tables", None)
+    if "top" in settings or "deep" in settings:
+        settings = {"deep": settings.get("top"), "top": settings.get("deep"), **settings}
     if other in MODELS.values():
-        del kept["name"]
+        del settings["name"]
     else:
-        kept["name"] = name
+        settings["name"] = name
     names = {field.name for field in fields(other)}
-    return other(**{key: value for key, value in kept.items() if key in names})
+    return other(**{key: value for key, value in settings.items() if key in names})
 
 
 def _is_config(candidate: object) -> bool:

@@ -117,10 +117,10 @@ def mixed(
     parts: list[Embeddings] = []
     for d in sorted({dims[table.name] for table in layout.tables}):
         served = [feature.name for feature in layout.features if dims[feature.table] == d]
-        own = Layout.of(schema, served)
+        part = Layout.of(schema, served)
         if d == dim:
-            initializer = fresh_rows(own, init_std)
-            parts.append(EmbeddingCollection(own, d, storage=storage, initializer=initializer))
+            initializer = fresh_rows(part, init_std)
+            parts.append(EmbeddingCollection(part, d, storage=storage, initializer=initializer))
         else:
-            parts.append(ProjectedEmbeddings(own, dim, d, storage=storage, init_std=init_std))
+            parts.append(ProjectedEmbeddings(part, dim, d, storage=storage, init_std=init_std))
     return parts[0] if len(parts) == 1 else ConcatEmbeddings(layout, parts)

@@ -120,11 +120,11 @@ class MLP(nn.Module):
             whole = torch.empty(-(-x.numel() // 4), dtype=torch.int64)
             drawn = whole.random_(-(2**63), None, generator=self.generator).view(torch.int16)
             least = round(self.dropout * 2**16) - 2**15
-            kept = (drawn[: x.numel()] >= least).view(x.shape).to(x.dtype)
+            mask = (drawn[: x.numel()] >= least).view(x.shape).to(x.dtype)
         else:
-            kept = torch.empty(x.shape, dtype=x.dtype, device=device)
-            kept.bernoulli_(1 - self.dropout, generator=self.generator)
-        return x * kept.div_(1 - self.dropout).to(x.device)
+            mask = torch.empty(x.shape, dtype=x.dtype, device=device)
+            mask.bernoulli_(1 - self.dropout, generator=self.generator)
+        return x * mask.div_(1 - self.dropout).to(x.device)
 
 
 def freeze(model: nn.Module) -> None:

@@ -127,7 +127,7 @@ def quantize(module: M, to: TableDtype) -> M:
 
     """
     smaller: dict[int, Any] = {}
-    kept = []
+    unchanged = []
     trained_for_codes = {
         id(child.tables): child for child in module.modules() if isinstance(child, QATEmbeddings)
     }
@@ -141,16 +141,16 @@ def quantize(module: M, to: TableDtype) -> M:
             )
         converted = _converted(collection, to)
         if converted is None:
-            kept.append(collection)
+            unchanged.append(collection)
         else:
             smaller[id(collection if qat is None else qat)] = converted
-    if kept and not smaller:
+    if unchanged and not smaller:
         raise ConfigError(
-            f"{kept[0].names[0]}: rows of {kept[0].dim} numbers, stored as {kept[0].storage}, "
-            f"are no smaller as {to}: keep the tables as they are"
+            f"{unchanged[0].names[0]}: rows of {unchanged[0].dim} numbers, stored as "
+            f"{unchanged[0].storage}, are no smaller as {to}: keep the tables as they are"
         )
     # What the memo has is not copied: the large tables never are.
-    memo = smaller | {id(collection): collection for collection in kept}
+    memo = smaller | {id(collection): collection for collection in unchanged}
     return copy.deepcopy(module, memo)
 
 

@@ -60,18 +60,18 @@ def _single_ids(schema: Schema, feature: Feature, rows: int) -> Iterator[Batch]:
     """Yield batches whose samples are the ids of one feature in order; others have id 0 or none."""
     step = max(1, _IDS // len(schema.features))
     for first in range(0, rows, step):
-        own = torch.arange(first, min(first + step, rows))
-        ids = torch.zeros(len(own), len(schema.one_hot_features), dtype=torch.int64)
-        lengths = torch.zeros(len(own), len(schema.list_features), dtype=torch.int64)
+        chunk = torch.arange(first, min(first + step, rows))
+        ids = torch.zeros(len(chunk), len(schema.one_hot_features), dtype=torch.int64)
+        lengths = torch.zeros(len(chunk), len(schema.list_features), dtype=torch.int64)
         if feature.is_list:
             lengths[:, schema.list_features.index(feature)] = 1
         else:
-            ids[:, schema.one_hot_features.index(feature)] = own
+            ids[:, schema.one_hot_features.index(feature)] = chunk
         offsets = torch.cat([lengths.new_zeros(1), lengths.flatten().cumsum(0)])
-        values = own if feature.is_list else own[:0]
+        values = chunk if feature.is_list else chunk[:0]
         yield Batch(
-            torch.zeros(len(own), len(schema.dense)),
+            torch.zeros(len(chunk), len(schema.dense)),
             ids,
-            torch.zeros(len(own), schema.num_labels),
+            torch.zeros(len(chunk), schema.num_labels),
             Jagged(values, offsets) if schema.list_features else None,
         )

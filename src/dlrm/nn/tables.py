@@ -128,8 +128,8 @@ class TablesConfig:
         if self.compression == "mixed_dim":
             return self._mixed_dim(schema, layout, dim, large)
         of_large, of_small = (
-            [feature.name for feature in layout.features if (feature.table in large) == which]
-            for which in (True, False)
+            [feature.name for feature in layout.features if (feature.table in large) == is_large]
+            for is_large in (True, False)
         )
         part = self._compressed(Layout.of(schema, of_large), dim, first_order=first_order)
         if not of_small:

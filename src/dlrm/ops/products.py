@@ -39,8 +39,8 @@ def _rounded(
     layers = []
     for i, (weight, bias) in enumerate(zip(parameters[0::2], parameters[1::2], strict=True)):
         relu = relu_last or 2 * i < len(parameters) - 2
-        kept = dtype if relu else torch.float32
-        layers.append((weight.to(kept), bias.to(kept), relu))
+        layer_dtype = dtype if relu else torch.float32
+        layers.append((weight.to(layer_dtype), bias.to(layer_dtype), relu))
     return layers
 
 

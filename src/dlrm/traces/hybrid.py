@@ -120,8 +120,8 @@ class Hybrid(Traffic):
             number[new[np.argsort(first[new])]] = np.arange(ids_so_far, ids_so_far + len(new))
             ids_so_far += len(new)
             in_use = [
-                own[self.accesses - ids.last <= ids.idle]
-                for ids, own in zip(
+                starting[self.accesses - ids.last <= ids.idle]
+                for ids, starting in zip(
                     dealt, np.split(number, np.cumsum([len(n) for n in numbers])[:-1]), strict=True
                 )
             ]
@@ -249,14 +249,14 @@ def _classes(trace: Trace) -> list[PopularityClass]:
     bins = gap_bin(gaps)
     classes = []
     for kind in np.unique(kinds):
-        ids, own = kinds == kind, kinds[owners] == kind
+        ids, of_kind = kinds == kind, kinds[owners] == kind
         cells = np.stack([first[ids] * CELLS // accesses, last[ids] * CELLS // accesses], axis=1)
         spans, span_counts = np.unique(cells, axis=0, return_counts=True)
-        numbers = np.bincount(bins[own], minlength=len(_STARTS))
-        sums = np.bincount(bins[own], weights=gaps[own], minlength=len(_STARTS))
+        numbers = np.bincount(bins[of_kind], minlength=len(_STARTS))
+        sums = np.bincount(bins[of_kind], weights=gaps[of_kind], minlength=len(_STARTS))
         used = np.flatnonzero(numbers)
-        from_mean = gaps[own] - (sums / np.maximum(numbers, 1))[bins[own]]
-        squares = np.bincount(bins[own], weights=from_mean**2, minlength=len(_STARTS))
+        from_mean = gaps[of_kind] - (sums / np.maximum(numbers, 1))[bins[of_kind]]
+        squares = np.bincount(bins[of_kind], weights=from_mean**2, minlength=len(_STARTS))
         deviations = 10 * np.sqrt(squares[used] / numbers[used])
         classes.append(
             PopularityClass(

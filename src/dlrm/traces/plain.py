@@ -127,6 +127,6 @@ class Sampler:
     def read(self) -> tuple[NDArray[np.float64], float]:
         """Return the accesses by bin, first accesses last, and the share of ids sampled."""
         total = self.weights[False].sum()
-        each = (self.accesses - self.hot_accesses) / total if total > 0 else 0.0
+        scale = (self.accesses - self.hot_accesses) / total if total > 0 else 0.0
         rate = self.threshold / self.MODULUS
-        return self.weights[True] + each * self.weights[False], rate
+        return self.weights[True] + scale * self.weights[False], rate

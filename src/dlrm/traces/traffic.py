@@ -76,12 +76,12 @@ class Traffic(ABC):
 
     def stream(self, seed: int, size: int) -> Iterator[Ids]:
         """Yield a stream without end, `size` ids at a time, keeping its state in between."""
-        kept = np.empty(0, np.int64)
+        pending = np.empty(0, np.int64)
         for chunk in self.chunks(np.random.default_rng(seed)):
-            kept = np.concatenate([kept, chunk])
-            whole = len(kept) // size * size
-            yield from np.split(kept[:whole], range(size, whole, size)) if whole else ()
-            kept = kept[whole:]
+            pending = np.concatenate([pending, chunk])
+            whole = len(pending) // size * size
+            yield from np.split(pending[:whole], range(size, whole, size)) if whole else ()
+            pending = pending[whole:]
 
     def generate(self, accesses: int, seed: int = 0, name: str = "synthetic") -> Trace:
         """Return a trace of so many accesses, the same for an equal seed."""

@@ -179,8 +179,10 @@ def _dense(
     for what, tensors in (("gradient", grads), *(("optimizer state", state) for state in states)):
         if [*map(Tensor.numel, tensors)] != sizes:
             raise TypeError(f"{what} has {[*map(Tensor.numel, tensors)]} numbers, expected {sizes}")
-    kept = [tensor for state in states for tensor in state]
-    if not ({t.dtype for t in kept} <= {torch.float32} and all(map(Tensor.is_contiguous, kept))):
+    moments = [tensor for state in states for tensor in state]
+    if not (
+        {t.dtype for t in moments} <= {torch.float32} and all(map(Tensor.is_contiguous, moments))
+    ):
         raise TypeError("optimizer state must be contiguous float32")
     # A table of six columns; native/dense.h says which.
     words = [
@@ -188,7 +190,7 @@ def _dense(
         *map(Tensor.data_ptr, grads),
         *(g.dtype == torch.bfloat16 for g in grads),
         *sizes,
-        *map(Tensor.data_ptr, kept),
+        *map(Tensor.data_ptr, moments),
     ]
     table = (c_int64 * len(words))(*words)
     function(table, len(sizes), lr, decay, torch.get_num_threads(), *rest)
