@@ -47,7 +47,7 @@ class Compared:
 
     @property
     def verdict(self) -> Verdict:
-        """What the intervals say."""
+        """Whether the intervals of the two figures lie apart, and which is better."""
         a, b = self.before, self.after
         if a.low is None or a.high is None or b.low is None or b.high is None:
             return "no verdict"
@@ -110,7 +110,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What differs between two files."""
+    """The rows of two result files, paired by what they measure."""
 
     pairs: tuple[Pair, ...]
     only_before: tuple[dict[str, Any], ...]

@@ -25,7 +25,7 @@ Points = list[tuple[float, float]]
 
 
 class Processes:
-    """What a number of processes of this machine are like, of one thread each, on shared cores."""
+    """Processes of this machine, of one thread each, as devices of a simulation."""
 
     def __init__(self, device: Device, cores: int):
         self.device, self.cores = device, cores
@@ -35,7 +35,7 @@ class Processes:
         self.crowd = measure(2 * self.several)
 
     def __call__(self, world: int) -> Devices:
-        """Return what so many processes are like."""
+        """Return so many processes as equal devices."""
         return Devices(
             self.device.shared(min(world, self.cores)),
             self.between if world <= self.several else self.crowd,

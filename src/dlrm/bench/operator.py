@@ -49,7 +49,7 @@ LAYER_CALLS = 14
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """What an operator is measured on; each operator says which of these matter to it."""
+    """Sizes and types of the inputs of an operator; each operator says which of these it uses."""
 
     batch: int = 2048
     """B, samples."""
@@ -109,7 +109,7 @@ class Setting:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What layers hand on."""
+        """Type of the activations between layers."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     def only(self, names: Sequence[str]) -> dict[str, Any]:

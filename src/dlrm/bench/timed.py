@@ -38,7 +38,7 @@ class Candidate:
 
     @property
     def tables(self) -> tuple[object, ...]:
-        """What candidates that share tables have in common; their size first."""
+        """Equal for candidates that can share tables: bytes of the tables, then their settings."""
         setting = self.setting
         size = self.operator.work(setting).tables_bytes
         return size, setting.tables, setting.rows, setting.dim, setting.storage, setting.optim
@@ -46,7 +46,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a candidate; timings are of a batch."""
+    """Timings of a candidate per batch, or the reason why there are none."""
 
     candidate: Candidate
     cold: Timing | None = None

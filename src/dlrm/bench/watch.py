@@ -97,7 +97,7 @@ class Watch:
 
     @property
     def seen(self) -> Seen:
-        """What was seen, up to the end or, within, up to now."""
+        """Load of the machine from the start of the block to its end, or to now while inside it."""
         stolen, others = _shares(self._before, self._after or _ticks())
         return Seen(
             threads=torch.get_num_threads(),

@@ -32,7 +32,7 @@ T = TypeVar("T", bound=str)
 
 SHARDINGS: tuple[Sharding, ...] = ("auto", *get_args(Kind))
 SAMPLES = 128
-"""Of a batch, at most: the fewer inputs ReLUs have, the more seldom one of them is 0 but for
+"""Samples of a batch, at most: the fewer inputs ReLUs have, the more seldom one is 0 but for
 rounding."""
 VERDICTS: dict[Verdict, str] = {
     "equal": "green", "rounding": "yellow", "different": "bold red", "refused": "yellow",

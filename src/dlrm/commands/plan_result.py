@@ -31,7 +31,7 @@ BAR = 10
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanResult:
-    """What a run would take."""
+    """Memory, disk and time that a run would need, and where its tables would lie."""
 
     name: str
     """Name of the data."""
@@ -42,7 +42,7 @@ class PlanResult:
     """What to change, where it does not fit."""
     page: Path | None
     simulated: list[Simulated] = field(default_factory=list)
-    """The same run on more and more devices."""
+    """Steps of this run on more and more devices, as the simulator predicts them."""
     simulated_basis: str = ""
 
     def to_dict(self) -> dict[str, Any]:

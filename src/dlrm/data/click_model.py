@@ -29,11 +29,11 @@ from dlrm.traces.traffic import shared_out
 
 FORMAT, VERSION = "dlrm-click-model", 1
 THRESHOLD = 10
-"""Rows that something must be seen in to be told."""
+"""Rows that must share a value, or a pair of values, for the model to hold it."""
 NUMBER_BINS, FREQUENT = 32, 48
 """Bins of a number; values of a category that have a code of their own."""
 RANK = 4
-"""Of the products between codes that a label depends on."""
+"""Rank of the products between codes that a label depends on."""
 BATCH, STEPS = 4096, 300
 """Rows of a step of the fit of labels, and steps, at least."""
 LEAST = 200
@@ -63,7 +63,7 @@ class CodedColumn:
 
     @property
     def codes(self) -> int:
-        """How many codes there are."""
+        """Number of codes, that of missing values included."""
         values = len(self.edges) - 1 if self.kind == "number" else len(self.ids)
         return values + (self.missing >= 0)
 

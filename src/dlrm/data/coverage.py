@@ -31,7 +31,7 @@ class Shares:
     """Rows of which these are shares."""
     missing: float | None = None
     unseen: float | None = None
-    """Also values that were too rare in training; None for numbers and hashed values."""
+    """Share of values that are new, or were too rare in training; None for numbers and hashes."""
     trained_missing: float | None = None
     trained_unseen: float | None = None
 

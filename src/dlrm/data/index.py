@@ -39,7 +39,7 @@ def small_integers(values: pl.Series) -> NDArray[np.uint32] | None:
 
 
 class IntegerIndex:
-    """Where each of V integers stands."""
+    """An index of V integers: value -> its place among them."""
 
     def __init__(self, values: pl.Series, numbers: NDArray[np.uint32]):
         missing = int(values.is_null().arg_true()[0]) if values.null_count() else None
@@ -47,7 +47,7 @@ class IntegerIndex:
         self.entries = kernels.index_keys(np.ascontiguousarray(numbers), missing)
         place = self.other if missing is None else missing
         self.row = (0, 0, self.entries.ctypes.data, len(self.entries), place, self.other, 0)
-        """What the kernel needs to know of it, as COLUMN has it"""
+        """This index as the kernel takes it, a row of `COLUMN`"""
 
     def ids(self, values: pl.Series) -> NDArray[np.int32]:
         """Return the place of each value (n,), integers of any type."""

@@ -42,7 +42,7 @@ COLUMN = np.dtype(
 PRESENT, MISSING, UNSEEN = 0, 1, 2
 """States of a value in a column that is looked up: UNSEEN is certainly in no table."""
 THREAD_LOOKUPS = 1 << 15
-"""As many values are worth a thread of their own."""
+"""Values that are worth a thread of their own."""
 
 _loaded: Once[Any] = Once()
 """The library, or None where there is none."""

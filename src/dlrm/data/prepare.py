@@ -38,7 +38,7 @@ from dlrm.terminal import progress, say
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What `prepare` made or found."""
+    """The dataset of `prepare`, written now or found from before."""
 
     dataset: Dataset
     reused: bool

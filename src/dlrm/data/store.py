@@ -137,7 +137,7 @@ class Dataset:
 
     @property
     def columns(self) -> list[dict[str, str]]:
-        """What the columns of a table were taken for: `name`, `kind`, `taken_for`, `why`."""
+        """Columns of a table and what was inferred: `name`, `kind`, `taken_for`, `why`."""
         return self.manifest.get("columns", [])
 
     def summary(self) -> dict[str, Any]:

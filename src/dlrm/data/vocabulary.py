@@ -143,7 +143,7 @@ class Vocabulary:
 
     @property
     def index(self) -> Index:
-        """What finds values, made at the first call; any number of threads may use it."""
+        """The index that finds values, built at the first use; any number of threads may use it."""
         return self._index.get(lambda: make_index(self.frame["value"]))
 
     @classmethod

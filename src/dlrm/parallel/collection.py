@@ -209,4 +209,4 @@ class _Sent(NamedTuple):
 
     batch: Batch
     parts: list[tuple[int, list[Wait]]]
-    """Of each block its group, and what waits for its vectors."""
+    """Group of each block, and the calls that wait for its vectors, one of each unit"""

@@ -31,7 +31,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass
 class Exchange:
-    """What this process says to the others of its run about vectors, and what it counts of that."""
+    """Exchanges of ids, vectors and gradients with the other processes of a run, counted."""
 
     rank: int
     """Number of this process."""
@@ -66,7 +66,7 @@ class Exchange:
 
     @property
     def scale(self) -> float:
-        """What gradients are multiplied by on their way, a power of two.
+        """Factor of gradients on their way, a power of two.
 
         That of a mean over B samples is B times smaller than that of a sample, too small for the
         exponents of float16.

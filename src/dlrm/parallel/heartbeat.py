@@ -30,7 +30,7 @@ AGAIN = "what was saved stays: go on with --resume"
 
 @dataclass
 class State:
-    """What a rank says of itself."""
+    """State of a rank, as it tells the others through the store."""
 
     end: Literal["", "cut", "stopped", "done"] = ""
     """`cut`: it lost another rank; `stopped`: it ended of its own accord, by an error."""

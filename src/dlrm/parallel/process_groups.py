@@ -29,7 +29,7 @@ class ProcessGroups:
     group: dist.ProcessGroup | None = None
     """The group for gradients and metrics"""
     exchange: dist.ProcessGroup | None = None
-    """The same processes again, for embeddings"""
+    """A second group of all processes, for the exchanges of embeddings"""
 
     def __init__(
         self, env: LaunchEnv, backend: str, *, start_s: float, timeout_s: float, patience_s: float

@@ -21,7 +21,7 @@ LOOKS = 400_000
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What has to be put on one rank."""
+    """A table, or a part of one, that one rank has to hold."""
 
     size_bytes: int
     work: float

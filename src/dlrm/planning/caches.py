@@ -37,7 +37,7 @@ UNCHANGED = (1.0, 0.0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What a row costs that is not among the `capacity_bytes` that are near."""
+    """Seconds that a row costs for lying outside of the nearest `capacity_bytes`."""
 
     capacity_bytes: float
     first_s: float

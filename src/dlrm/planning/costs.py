@@ -48,7 +48,7 @@ class Terms:
 
     @property
     def bound(self) -> str:
-        """What takes the longest: compute, memory bandwidth, memory latency or calls."""
+        """Name of the longest part: compute, memory bandwidth, memory latency or calls."""
         parts = {
             "compute": self.compute_s,
             "memory bandwidth": self.stream_s + self.transfer_s,
@@ -86,7 +86,7 @@ class Costs(Record):
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What one device can do: its ceilings, and how far from them kernels stay."""
+    """One device: its ceilings, and weights that say how far from them kernels stay."""
 
     ceilings: Ceilings
     costs: Costs

@@ -30,12 +30,12 @@ WINDOWS = 3
 """Windows of the loader in memory: the one that is trained on, the next one, and its copy while it
 is mixed."""
 SMALL_FILES_BYTES = 20_000
-"""Of a checkpoint: headers, torch's generator, the cursor and the sums."""
+"""Bytes of a checkpoint beside its tensors: headers, torch's generator, the cursor and the sums."""
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """What a run is trained on, as far as its size goes."""
+    """Sizes of the dataset of a run."""
 
     schema: Schema
     samples: dict[str, int]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What connects a device with others."""
+    """A connection of a device with others."""
 
     bandwidth: float
     """Bytes a second, each way."""
@@ -34,10 +34,10 @@ class Network:
     exchanges: Link
     """Link of each device to those of other hosts."""
     sums: Link | None = None
-    """As sums find it, where that was measured; None for the same."""
+    """Link of each device as all-reduces were measured to use it; None for that of exchanges."""
     devices_per_host: int = 1
     host: Link | None = None
-    """Link of each device to those of its own host; None for the same."""
+    """Link of each device to those of its own host; None for that of exchanges."""
 
     def exchange_s(self, sent_bytes: float, world: int) -> float:
         """Return the seconds in which so many bytes leave, or reach, the busiest of W devices."""

@@ -65,7 +65,7 @@ class Predictor:
 
     @property
     def other(self) -> Terms:
-        """What a step takes beside its parts."""
+        """Time of a training step that belongs to no part."""
         return self.device.terms(OTHER, Work(calls=1)) if self.train else Terms()
 
     def step_s(self, parts: Sequence[Part]) -> float:

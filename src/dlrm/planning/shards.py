@@ -82,7 +82,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which rank holds what.
+    """The placement of all tables: which rank holds which rows and columns.
 
     `shards` come by table, then by rank. A table of kind `table` has exactly one; `row` has ranges
     of rows, and `column` ranges of columns, that cover it and rise with the rank, at most one a

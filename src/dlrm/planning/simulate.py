@@ -64,9 +64,9 @@ class Step:
     routing_s: float
     ids_s: float
     vectors_s: float
-    """There, and gradients back: what the bottom MLP does not hide."""
+    """Exchanges of vectors and of their gradients that the bottom MLP does not hide."""
     sums_s: float
-    """As much of it as nothing hides."""
+    """All-reduces of gradients that no computation hides."""
     waiting_s: float
     """Seconds that the mean rank waits for the slowest one."""
 
@@ -86,7 +86,7 @@ class Bounds:
 
     @property
     def least_s(self) -> float:
-        """Where everything overlaps."""
+        """Seconds if compute, memory and exchanges all overlap."""
         return max(self.compute_s, self.memory_s, self.exchange_s)
 
 

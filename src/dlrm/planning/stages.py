@@ -152,7 +152,7 @@ class Watched:
 
     @contextmanager
     def _claiming(self, train: "TrainStep") -> Iterator[None]:
-        """Also watch the way back through the loss."""
+        """Attribute the backward pass of the loss to the stage `LOSS` while inside."""
         unwatched = train.loss
 
         def loss(logits: Tensor, batch: Batch) -> Tensor:

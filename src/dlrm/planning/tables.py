@@ -17,7 +17,7 @@ from dlrm.schema import Feature
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a model and its optimizer keep, in bytes, and how many parameters they are."""
+    """Sizes of a model and its optimizer state: bytes, and numbers of parameters."""
 
     tables: tuple[Table, ...]
     """Tables of all collections, in the order of the model."""

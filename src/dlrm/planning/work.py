@@ -27,7 +27,7 @@ VECTOR = 16
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a batch is like."""
+    """Size of a batch, and how many ids it looks up and how they are distributed."""
 
     batch_size: float
     pooling: float = 1.0

@@ -61,9 +61,10 @@ def criteo_terabyte() -> TrainConfig:
 
 
 def figure5() -> TrainConfig:
-    """What the four runs share: bottom MLP 512-256-64, top MLP 512-256, dimension 16, one epoch.
+    """Return what the four runs of the paper's figure 5 share.
 
-    DCN has the same top sizes as its deep part, and its default of six cross layers.
+    Bottom MLP 512-256-64, top MLP 512-256, dimension 16, one epoch. DCN has the
+    same top sizes as its deep part, and its default of six cross layers.
 
     Source: Naumov et al., arXiv 1906.00091, section 5.1.
     """

@@ -86,7 +86,7 @@ class Step(Row):
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What was measured but for the batch size, without what goes without saying."""
+        """Settings of the step but for the batch size, those at their defaults left out."""
         arch, model, storage, ids = map(self.text, ("arch", "model", "storage", "ids"))
         scale, pooling, threads = (
             measure(self.values.get(name), 1.0) for name in ("rows_scale", "pooling", "threads")
@@ -108,12 +108,12 @@ class Step(Row):
 
     @property
     def setting(self) -> str:
-        """What was measured but for the batch size, e.g. `train · criteo-kaggle · fp32`."""
+        """Name of the step but for the batch size, e.g. `train · criteo-kaggle · fp32`."""
         return " · ".join(self.words)
 
     @property
     def label(self) -> str:
-        """What was measured."""
+        """Name of the step with its batch size."""
         batch = self["batch_size"]
         size = "1 sample" if batch == 1 else f"{batch:,.0f} samples"
         return " · ".join((*self.words[:2], size, *self.words[2:]))

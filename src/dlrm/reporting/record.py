@@ -103,7 +103,7 @@ class Record:
 
     @property
     def averaged(self) -> str:
-        """What an ensemble averages, in words."""
+        """The mean that an ensemble takes, in words."""
         return f"mean of {self.size} models' {self.config.get('ensemble_mean', 'logits')}"
 
     @property

@@ -24,7 +24,7 @@ from dlrm.traces.card import LIMITS, Card
 from dlrm.traces.measures import Measures, cache_sizes, miss_ratios
 
 ROW_BYTES = 64
-"""Of a row of 16 numbers: what the marks of caches are for."""
+"""Bytes of a row of 16 float32, for which the sizes of caches are marked."""
 SOURCE, OTHER = ("source", "model"), ("trace", "train")
 """Labels and colours."""
 NAMES = {
@@ -48,7 +48,7 @@ class Compared:
     cards: Mapping[str, Card]
     """`trace`, then baselines by kind"""
     parameters: Mapping[str, Any]
-    """Of the model that generated it, where that is known"""
+    """Parameters of the model that generated the trace, where they are known"""
 
 
 def page(source: str, other: str, features: Mapping[str, Compared]) -> Page:

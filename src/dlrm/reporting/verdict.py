@@ -14,7 +14,7 @@ DIRECTIONS = {
 
 
 class Gap(NamedTuple):
-    """Where a model stands between a baseline and the best possible."""
+    """A metric of a model between that of a baseline and the best possible."""
 
     baseline: float
     model: float

@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Measures:
-    """What one trace is like; all but the trace itself follows from it when it is asked for."""
+    """Locality, popularity and drift of one trace, each computed when it is first asked for."""
 
     trace: Trace
 

@@ -25,7 +25,7 @@ from dlrm.optim.config import FEW_PARAMETERS
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AverageConfig:
-    """Which steps are averaged, and how."""
+    """Settings of the running mean of the parameters."""
 
     share: float = 0.0
     """Last share of all steps over which parameters are averaged, e.g. 0.5; 0 for not. Best with a

@@ -75,7 +75,7 @@ class Sweep:
 
     @property
     def metric(self) -> Error:
-        """What tables are judged by, the less the better."""
+        """The metric that judges tables; less is better."""
         return "log_loss" if self.base.rmse is None else "rmse"
 
     def error(self, candidate: Candidate) -> float:

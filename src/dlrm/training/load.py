@@ -51,7 +51,7 @@ def load_model(run: Run, world: World = ALONE, device: torch.device | None = Non
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingStats:
-    """What a training took; of an ensemble all members together."""
+    """Steps, samples and seconds of a training; of an ensemble those of all members together."""
 
     step: int
     """Optimizer steps taken."""

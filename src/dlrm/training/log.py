@@ -128,7 +128,7 @@ class Log:
 
     @contextmanager
     def pause(self, what: str) -> Iterator[None]:
-        """Do something else that must not count as training time."""
+        """Count no time inside as training time; the progress bar shows `what`."""
         self._bar.update(self._task, description=f"{self.title}: {what}")
         began = time.perf_counter()
         waited_s = self.loop.loader.waited_s

@@ -19,7 +19,7 @@ from dlrm.schema import Task
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossConfig:
-    """What is minimised."""
+    """The loss that training minimises."""
 
     name: Literal["auto", "bce", "weighted_bce", "mse"] = "auto"
     """Binary cross-entropy, the same with a weight per class, or squared error: of probabilities

@@ -91,7 +91,7 @@ class Predictor:
 
     @property
     def schema(self) -> Schema:
-        """What the batches and the logits mean."""
+        """Schema of the batches and of the labels that logits are for."""
         return self.features.schema
 
     def encode(self, frame: Any) -> Batch:

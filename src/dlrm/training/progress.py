@@ -35,7 +35,7 @@ class Progress:
     best_step: int | None = None
     best_value: float | None = None
     stale: int = 0
-    """Evaluations since the best."""
+    """Evaluations since the best one."""
     averaged: int = 0
     """Steps that are in the mean of the parameters."""
     finished: bool = False
@@ -56,7 +56,7 @@ class Progress:
 
     @classmethod
     def of(cls, numbers: Mapping[str, Any], draws: Draws) -> "Progress":
-        """Return what `numbers` returned, others among them, with these random numbers."""
+        """Return progress from what `numbers` returned, other keys ignored, and random numbers."""
         names = {f.name for f in fields(cls)}
         return cls(**{name: numbers[name] for name in numbers if name in names}, draws=draws)
 
@@ -65,7 +65,7 @@ class Progress:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in TENSORS}
 
     def gather_seen(self, world: World) -> None:
-        """Give what all processes have seen to the first, and forget it elsewhere."""
+        """Collect `seen` of all processes in that of the first, and empty it elsewhere."""
         if world.size == 1:
             return
         parts = gathered(self.seen, world)
@@ -74,7 +74,7 @@ class Progress:
             self.seen.merge(part)
 
     def tensors(self, world: World) -> dict[str, Tensor]:
-        """Return the rest: predictions as this process has them, of all else a row a process."""
+        """Return all other fields: predictions of this process, the others a row per process."""
         logits, labels, weights = self.seen.arrays()
         by_rank = {"loss_sum": self.loss_sum.cpu(), **self.draws.states()}
         return {
@@ -85,7 +85,7 @@ class Progress:
         }
 
     def restore(self, tensors: Mapping[str, Tensor], world: World) -> None:
-        """Go on from what `tensors` returned on as many processes, or not."""
+        """Take over what `tensors` returned, on as many processes as then or on another number."""
         sums, rank = tensors["loss_sum"], world.rank
         alike = len(sums) == world.size
         self.loss_sum = sums[rank] if alike else sums.sum() * world.first

@@ -26,7 +26,7 @@ Observer = Callable[[str], AbstractContextManager[None]]
 
 
 class Step(Protocol):
-    """What the training loop calls for each batch; `TrainStep` is one."""
+    """A training step on one batch, as the loop calls it; `TrainStep` is one."""
 
     logits: Tensor
     """(b, K), of the last batch, before its update"""

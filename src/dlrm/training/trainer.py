@@ -49,7 +49,7 @@ from dlrm.training.trees import default_trees
 
 @dataclass(frozen=True, slots=True)
 class Trainer:
-    """What trains the model of a run, or the members of its ensemble one after another."""
+    """Trains the model of a run, or the members of its ensemble one after another."""
 
     config: TrainConfig
     dataset: Dataset

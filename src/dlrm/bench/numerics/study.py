@@ -72,7 +72,7 @@ class Scores:
 
 @dataclass(slots=True)
 class Tried:
-    """What is known of a variant so far."""
+    """Scores, timings and sizes of a variant, as far as they were measured."""
 
     variant: Variant
     scores: list[Scores] = field(default_factory=list)

@@ -144,7 +144,7 @@ def _checked(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Result:
-    """What both commands have."""
+    """Settings and figures, for the results of `dlrm bench original` and `dlrm bench peers`."""
 
     suite: ClassVar[str]
     setting: dict[str, Any]

@@ -18,7 +18,7 @@ class GenerateTraceResult:
     out: Path
     features: int
     accesses: int
-    """Of all features together."""
+    """Accesses of all features together."""
     elapsed_s: float
 
     def to_dict(self) -> dict[str, Any]:

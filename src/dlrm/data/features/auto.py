@@ -33,11 +33,12 @@ MOST_ROWS = 200_000
 """Training rows that are looked at."""
 BUCKETS = 32
 LEAST_ERRORS = 4.0
-"""Far enough out that among a thousand worthless candidates hardly one passes."""
+"""Standard errors that a candidate must gain: among a thousand worthless ones hardly one does."""
 MOST_CROSSES = 12
 RIDGE = 2.0
 BASE_RIDGE = 10.0
-"""Of the sums, which then know as little of rare values as embeddings do after a few epochs."""
+"""L2 of the single columns' sums, which so know as little of rare values as embeddings do after a
+few epochs."""
 _PASSES = 3
 
 Keys = NDArray[np.int64]

@@ -81,7 +81,7 @@ class Column:
     """One column of the table."""
 
     name: str
-    """As the header has it."""
+    """Name of the column in the header."""
     kind: Kind
     """What it is."""
     scale: Scale = "standard"

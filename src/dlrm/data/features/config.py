@@ -48,9 +48,9 @@ class FeaturesConfig:
     """Combinations that become categories: "A*B", "A*B*C", or `pairs` and `triples` for all of the
     categories."""
     cross_min_count: int = 1
-    """As min_count, for crosses."""
+    """Combinations that the training rows have fewer times share a row with unseen ones."""
     cross_hash_rows: int = 0
-    """As hash_rows, for crosses."""
+    """Hash combinations into so many rows; 0 gives each a row of its own."""
     cross_embed: bool = True
     """Whether crosses have embeddings; without, only their log counts and target means remain."""
     select: Annotated[Literal["given", "auto"], tyro.conf.arg(aliases=["--features"])] = "given"

@@ -40,7 +40,7 @@ _KINDS: dict[str, type[Feature]] = {"number": Number, "category": Category, "lis
 
 @dataclass(frozen=True)
 class Features:
-    """What turns raw rows into arrays: stateless, so that several threads may encode."""
+    """Fitted features. They turn raw rows into arrays; stateless, several threads may encode."""
 
     source: str
     """What the rows came from: `criteo`, `clicks`, `table`, `libsvm`, or the name of a source."""
@@ -80,7 +80,7 @@ class Features:
 
     @cached_property
     def schema(self) -> Schema:
-        """What the arrays mean."""
+        """Schema of the arrays that `encode` returns."""
         inputs = [model_input for _, model_input in self.inputs]
         return schema_of(inputs, self.columns.labels, self.columns.task)
 

@@ -47,7 +47,7 @@ class Label:
 
     @property
     def expected(self) -> str:
-        """What a value should be, in words."""
+        """Values that a label may have, in words, for errors."""
         if self.task == "regression":
             return "a number"
         few = 0 < len(self.values) <= _SHOWN_VALUES

@@ -171,12 +171,12 @@ PAIRS: tuple[tuple[str, str], ...] = (
     (ALL_COUNTS, "C9"),
     (ALL_COUNTS, "C23"),
 )
-"""What interacts."""
+"""Pairs of columns whose vectors interact."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What one count does: `a + b t + c t^2` of its level t, of mean 0."""
+    """Effect of one count on the logit: `a + b t + c t^2` of its level t, of mean 0."""
 
     column: Count
     a: float
@@ -191,7 +191,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Ids:
-    """What the ids of one category do."""
+    """Effects and vectors of the ids of one category."""
 
     effects: Float
     """e (values + 1,), of mean 0"""

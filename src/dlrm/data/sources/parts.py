@@ -35,7 +35,7 @@ class Part:
     split: str | None = None
     """The split that all of them belong to; None where rows are divided later."""
     line_of: Callable[[int], int] | None = None
-    """Of a text: returns the line of a record, counted from 0 with those that were left out."""
+    """Returns the line of a record of a text, counted from 0 with those left out; else None."""
     sparse: bool = False
     """Whether a column may be absent, which is missing then in every row."""
     faults: tuple[Fault, ...] = ()

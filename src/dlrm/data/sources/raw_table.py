@@ -130,7 +130,7 @@ class RawTable:
 
     @property
     def faults(self) -> list[Fault]:
-        """What was left out, with places among all rows that were there."""
+        """Rows that were left out, with their places among all rows of the files."""
         faults, start = list[Fault](), 0
         for part in self.parts:
             faults += [replace(fault, place=start + fault.place) for fault in part.faults]

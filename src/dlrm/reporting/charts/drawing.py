@@ -93,7 +93,7 @@ class Figure:
 
     title: str
     note: str = ""
-    """Of a figure that is not drawn, why."""
+    """Text below the drawing, or the reason why there is no drawing."""
     legend: Sequence[Key] = ()
     svg: str = ""
     """The drawing, ready when the block of `drawing` has ended; nothing where there is none."""
