@@ -203,11 +203,11 @@ def test_stacks_are_as_high_as_the_step():
     found = sort([benchmarks.step("train", 2048), benchmarks.step("infer", 128)])
     for step in found.steps:
         pieces = bench_steps.passes(step)
-        whole = sum(each["ms"] for each in step.each("operators"))
+        whole = sum(each["ms"] for each in step.objects("operators"))
         assert sum(piece.value for piece in pieces) * step["batch_size"] == pytest.approx(
             1e3 * whole
         )
-        backward = sum(o["backward_ms"] for o in step.each("operators") if o["forward_ms"] > 0)
+        backward = sum(o["backward_ms"] for o in step.objects("operators") if o["forward_ms"] > 0)
         light = sum(piece.value for piece in pieces if piece.light)
         assert light * step["batch_size"] == pytest.approx(1e3 * backward)
 

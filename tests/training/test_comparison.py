@@ -61,7 +61,7 @@ def test_the_rate_that_is_best_on_validation_stays(compared):
             assert evaluation is not None
             reached[Run.open(path).config["optim"]["lr"]] = evaluation["metrics"]["auc"]
         assert len(reached) == 2
-        assert made.of(name).lr == max(reached, key=lambda lr: reached[lr])
+        assert made.candidate(name).lr == max(reached, key=lambda lr: reached[lr])
 
 
 def test_a_rate_that_diverges_is_not_chosen(clicks, tmp_path):
@@ -85,7 +85,7 @@ def test_parameters_are_counted(compared, clicks):
     _, made = compared
     for name in ("lr", "dlrm"):
         model = another(SMALL.model, name).build(clicks.schema)
-        assert made.of(name).parameters == sum(p.numel() for p in model.parameters())
+        assert made.candidate(name).parameters == sum(p.numel() for p in model.parameters())
 
 
 def test_finished_runs_are_not_trained_again(compared, clicks, monkeypatch):
@@ -107,7 +107,7 @@ def test_seeds_change_parameters_and_order(compared):
 
 def test_a_run_is_what_train_makes_of_its_config(compared, clicks, tmp_path):
     _, made = compared
-    best = made.of("dlrm")
+    best = made.candidate("dlrm")
     config = replace(
         SMALL,
         optim=replace(SMALL.optim, lr=best.lr or 0.0),
@@ -120,11 +120,11 @@ def test_a_run_is_what_train_makes_of_its_config(compared, clicks, tmp_path):
 
 def test_runs_that_were_there_are_grouped_into_seeds(compared, tmp_path):
     _, made = compared
-    paths = [seed.run for name in ("lr", "dlrm") for seed in made.of(name).seeds]
+    paths = [seed.run for name in ("lr", "dlrm") for seed in made.candidate(name).seeds]
     grouped = of_runs([tmp_path / (path or "") for path in paths])
     assert {each.name for each in grouped.candidates} == {"lr", "dlrm"}
     for each in grouped.candidates:
-        assert each.seeds == made.of(each.name).seeds
+        assert each.seeds == made.candidate(each.name).seeds
 
 
 def test_runs_on_different_rows_are_refused(compared, tmp_path):
@@ -132,7 +132,7 @@ def test_runs_on_different_rows_are_refused(compared, tmp_path):
     config = PrepareConfig(split="chronological")
     other = prepare(ClicksSource(2000, seed=1), tmp_path / "d", config).dataset
     Trainer.complete(tmp_path / "run", "demo", SMALL, other, title="other")
-    first = tmp_path / (made.of("dlrm").seeds[0].run or "")
+    first = tmp_path / (made.candidate("dlrm").seeds[0].run or "")
     with pytest.raises(RunError, match=r"different rows.*same prepared dataset"):
         of_runs([first, tmp_path / "run"])
 

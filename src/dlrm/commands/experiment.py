@@ -53,7 +53,7 @@ class ExperimentResult:
         grid = terminal.table(f"{split} rows", "", "rate", "accuracy", "AUC", "log loss")
         for optimizer, compared in self.comparisons.items():
             for name in FIGURE5_MODELS:
-                candidate = compared.of(name)
+                candidate = compared.candidate(name)
                 means = (candidate.mean(metric) for metric in ("accuracy", "auc", "log_loss"))
                 cells = ("-" if mean is None else f"{mean:.4f}" for mean in means)
                 grid.add_row(f"{name}, {optimizer}", f"{candidate.lr:g}", *cells)

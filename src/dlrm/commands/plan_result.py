@@ -141,7 +141,7 @@ def _placement(plan: Plan) -> list[dict[str, Any]]:
             "dim": table.dim,
             "bytes": table.size_bytes,
             "kind": kind,
-            "ranks": [shard.rank for shard in plan.of(t)],
+            "ranks": [shard.rank for shard in plan.of_table(t)],
         }
         for t, (table, kind) in enumerate(zip(plan.tables, plan.kinds, strict=True))
     ]
@@ -196,7 +196,7 @@ def _table_grid(plan: Plan) -> RenderableType:
             str(table.dim),
             human_bytes(table.size_bytes),
             plan.kinds[t],
-            ranges([shard.rank for shard in plan.of(t)]),
+            ranges([shard.rank for shard in plan.of_table(t)]),
         )
     kinds = {kind: plan.kinds.count(kind) for kind in dict.fromkeys(plan.kinds)}
     note = ", ".join(f"{number} {kind}" for kind, number in kinds.items())

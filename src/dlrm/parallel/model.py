@@ -51,7 +51,7 @@ def parallelize(
             shards = [
                 replace(shard, table=t)
                 for t, number in enumerate(numbers)
-                for shard in plan.of(number)
+                for shard in plan.of_table(number)
             ]
             new = engine(collection, kinds, shards, exchange)
             new.derived = collection.derived

@@ -96,7 +96,7 @@ class Plan:
     """Kind of sharding of each table."""
     shards: tuple[Shard, ...]
 
-    def of(self, table: int) -> tuple[Shard, ...]:
+    def of_table(self, table: int) -> tuple[Shard, ...]:
         """Return the shards of a table, by rank."""
         by_table = attrgetter("table")
         first = bisect_left(self.shards, table, key=by_table)

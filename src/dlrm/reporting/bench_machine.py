@@ -102,7 +102,7 @@ def _models(steps: Sequence[Step]) -> Models:
     for step in steps:
         tables = [
             (row.text("name"), row["bytes"], row["row_bytes"])
-            for row in step.each("tables")
+            for row in step.objects("tables")
             if 0 < row["bytes"] < LARGEST and 0 < row["row_bytes"] < LARGEST
         ]
         if tables and tables not in models.values():
@@ -199,7 +199,7 @@ def rooflines(results: Results) -> list[Figure]:
                 )
                 for step in results.headlines_first
                 if step.text("suite") == suite and step.machine == machine
-                for o in step.each("operators")
+                for o in step.objects("operators")
             ]
             for suite in ("train", "infer")
         }  # fmt: skip

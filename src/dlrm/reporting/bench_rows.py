@@ -42,8 +42,8 @@ class Row:
         value = self.values.get(name)
         return "" if value is None else str(value)
 
-    def each(self, name: str) -> "list[Row]":
-        """Return the objects of a list."""
+    def objects(self, name: str) -> "list[Row]":
+        """Return the objects of the list of that name; none where it is no list."""
         listed = self.values.get(name)
         listed = listed if isinstance(listed, list) else []
         return [Row(value) for value in listed if isinstance(value, Mapping)]
@@ -121,7 +121,7 @@ class Step(Row):
     @property
     def unnamed(self) -> list[Row]:
         """The next of the changes that would help most, behind those that the verdict names."""
-        changes = [change for change in self.each("changes") if math.isfinite(change["gain"])]
+        changes = [change for change in self.objects("changes") if math.isfinite(change["gain"])]
         return changes[NAMED:CHANGES]
 
     @property
@@ -229,7 +229,7 @@ def _refusals(suite: str, values: Mapping[str, Any]) -> Iterator[str]:
             yield f'lacks "{name}"'
     if suite in ("train", "infer"):
         listed = values["operators"]
-        if not isinstance(listed, list) or not Row(values).each("operators"):
+        if not isinstance(listed, list) or not Row(values).objects("operators"):
             yield 'expected a list of objects in "operators"'
         for name in ("step_ms", "batch_size"):
             if not 0 < measure(values[name]) < math.inf:

@@ -42,7 +42,7 @@ def times(results: Results) -> list[Figure]:
     if not results.steps:
         return []
     bars = [
-        (step.label, [Piece(o["ms"], role(o.text("name"))) for o in step.each("operators")])
+        (step.label, [Piece(o["ms"], role(o.text("name"))) for o in step.objects("operators")])
         for step in results.steps
     ]
     drawn = [(text, [piece for piece in pieces if piece.value > 0]) for text, pieces in bars]
@@ -54,7 +54,7 @@ def times(results: Results) -> list[Figure]:
 
 
 def _legend(steps: Sequence[Step]) -> list[Key]:
-    names = dict.fromkeys(o.text("name") for step in steps for o in step.each("operators"))
+    names = dict.fromkeys(o.text("name") for step in steps for o in step.objects("operators"))
     return [Key(name, role(name), "square") for name in names]
 
 
@@ -72,7 +72,7 @@ def _by_batch(name: str, group: Sequence[Step]) -> Figure:
 def passes(step: Step) -> list[Piece]:
     """Return forward and backward pass of each operator, in ms for 1,000 samples."""
     pieces = []
-    for operator in step.each("operators"):
+    for operator in step.objects("operators"):
         scale, color = 1e3 / step["batch_size"], role(operator.text("name"))
         both = operator["backward_ms"] > 0 and operator["forward_ms"] > 0
         backward = operator["backward_ms"] if both else 0.0
@@ -113,7 +113,7 @@ def _formula(step: Step, results: Results) -> dict[str, Any] | None:
     """Return what bench.js needs of a step; None where the row does not say it."""
     exponents = dict.fromkeys(("compute", "stream", "latency"), 0.0) | step.numbers("exponents")
     terms, cores = powers(exponents), measure(step.values.get("threads"), 1)
-    operators = [_operator(operator, terms) for operator in step.each("operators")]
+    operators = [_operator(operator, terms) for operator in step.objects("operators")]
     told = isinstance(step.values.get("exponents"), Mapping)
     if not told or None in operators or not 1 <= cores <= MOST_CORES:
         return None

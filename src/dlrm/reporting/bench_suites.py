@@ -165,7 +165,7 @@ def predictions(rows: Sequence[Row]) -> tuple[Figure | None, list[tuple[Key, Row
         return None, []
     newest, summary = rows[-1], _summary(rows[-1])
     colors = dict(zip(summary, ("model", "train", "test"), strict=False))
-    steps = [step for step in newest.each("steps") if step.text("what") in colors]
+    steps = [step for step in newest.objects("steps") if step.text("what") in colors]
     guesses = [(step["predicted_ms"], step["ms"], colors[step.text("what")]) for step in steps]
     guesses = [g for g in guesses if isfinite(g[0] * g[1]) and g[0] > 0 and g[1] > 0]
     if not guesses:

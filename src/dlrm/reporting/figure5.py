@@ -23,10 +23,10 @@ def conclusion(comparisons: Mapping[str, Comparison]) -> str:
     """Return which model came out ahead with each optimizer, in a sentence each."""
     sentences = []
     for optimizer, compared in comparisons.items():
-        dlrm, dcn = (compared.of(name).mean("accuracy") for name in NAMES)
+        dlrm, dcn = (compared.candidate(name).mean("accuracy") for name in NAMES)
         if dlrm is None or dcn is None:
             continue
-        chance = compared.chance(compared.of("dlrm"), compared.of("dcn"), "accuracy")
+        chance = compared.chance(compared.candidate("dlrm"), compared.candidate("dcn"), "accuracy")
         if chance is None or chance >= LEVEL:
             why = "with so few seeds" if chance is None else "by more than the noise of the seeds"
             came = f"DLRM and DCN are not told apart {why}: accuracy {number(dlrm)} and"
@@ -52,7 +52,7 @@ def page(comparisons: Mapping[str, Comparison]) -> Page:
         shown={
             "charts": [_chart(name, compared) for name, compared in comparisons.items()],
             "candidates": [
-                (f"{NAMES[name]}, {OPTIMIZERS[optimizer]}", compared.of(name))
+                (f"{NAMES[name]}, {OPTIMIZERS[optimizer]}", compared.candidate(name))
                 for optimizer, compared in comparisons.items()
                 for name in NAMES
             ],
@@ -64,7 +64,9 @@ def page(comparisons: Mapping[str, Comparison]) -> Page:
 
 def _chart(optimizer: str, compared: Comparison) -> Figure:
     lines = [
-        _curve(compared.of(name), split) for name in NAMES for split in ("train", "validation")
+        _curve(compared.candidate(name), split)
+        for name in NAMES
+        for split in ("train", "validation")
     ]
     title = f"{OPTIMIZERS[optimizer]}: accuracy"
     return curves(f"accuracy-{optimizer}", title, lines, "share of rows that are right")

@@ -72,9 +72,9 @@ class Record:
         """A record for each label, in which evaluations are those of this label alone."""
         if len(self.labels) == 1:
             return (self,)
-        return tuple(self._of(name, k) for k, name in enumerate(self.labels, start=1))
+        return tuple(self._for_label(name, k) for k, name in enumerate(self.labels, start=1))
 
-    def _of(self, label: str, place: int) -> "Record":
+    def _for_label(self, label: str, place: int) -> "Record":
         def of_label(event: Event) -> Event:
             return event | (event.get("labels") or {}).get(label, {})
 
@@ -87,7 +87,7 @@ class Record:
             evaluations={
                 split: list(map(of_label, events)) for split, events in self.evaluations.items()
             },
-            members=tuple(member._of(label, place) for member in self.members),
+            members=tuple(member._for_label(label, place) for member in self.members),
         )
 
     @property

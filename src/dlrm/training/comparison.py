@@ -78,7 +78,7 @@ class Comparison:
         """The candidate of the best mean."""
         return self.candidates[0]
 
-    def of(self, name: str) -> Candidate:
+    def candidate(self, name: str) -> Candidate:
         """Return the candidate of that name."""
         return next(candidate for candidate in self.candidates if candidate.name == name)
 

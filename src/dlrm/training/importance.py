@@ -164,9 +164,9 @@ class _Measured:
         self._weights = np.ones(len(sample))
         if sample.weights is not None:
             self._weights = sample.weights.astype(np.float64)
-        self._losses, self._placements = self._of(logits)
+        self._losses, self._placements = self._losses_and_placements(logits)
 
-    def _of(self, logits: NDArray[np.float32]) -> tuple[list[Any], list[Any]]:
+    def _losses_and_placements(self, logits: NDArray[np.float32]) -> tuple[list[Any], list[Any]]:
         """Return losses (S,) and placements (S,) of each label; None where there are none."""
         pairs = list(zip(logits.T, self._labels.T, strict=True))
         losses = [row_losses(self._task, mine, labels) for mine, labels in pairs]
@@ -176,7 +176,7 @@ class _Measured:
 
     def worse(self, repeated: list[NDArray[np.float32]]) -> list[dict[str, float | None]]:
         """Return for each label by how much other logits, each (S, K), are worse on average."""
-        others = [self._of(logits) for logits in repeated]
+        others = [self._losses_and_placements(logits) for logits in repeated]
         worse = []
         for k, losses in enumerate(self._losses):
             rise = np.mean([parts[k] - losses for parts, _ in others], axis=0)

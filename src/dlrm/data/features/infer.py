@@ -30,6 +30,8 @@ from dlrm.schema import Task
 MOST_FLAGS = 64
 """More columns of two values than these are numbers: as categories they would have a vector each,
 and interactions are as many as pairs of vectors."""
+FEW_VALUES = 20
+"""Columns of so few values may agree by chance, and cost nothing."""
 
 
 def infer(
@@ -136,10 +138,6 @@ def _many_flags(table: RawTable, columns: tuple[Column, ...]) -> tuple[Column, .
     )
 
 
-LEAST = 20
-"""Columns of so few values may agree by chance, and cost nothing."""
-
-
 def without_duplicates(table: RawTable, columns: tuple[Column, ...]) -> tuple[Column, ...]:
     """Return the columns, where a category that only renames an earlier one is ignored.
 
@@ -152,7 +150,7 @@ def without_duplicates(table: RawTable, columns: tuple[Column, ...]) -> tuple[Co
             # Codes by first appearance are equal exactly where the columns rename each other.
             groups, codes = distinct(table.texts(column.name))
             twin = next((name for name, known in kept_codes if np.array_equal(codes, known)), None)
-            if twin is not None and groups.height > LEAST:
+            if twin is not None and groups.height > FEW_VALUES:
                 why = f"says the same as {twin}: each of its values is one of those"
                 checked.append(replace(column, kind="ignore", why=why))
                 continue
