@@ -38,7 +38,7 @@ def check(made: Plan, tables: list[Table], world: int) -> None:
     assert made.tables == tuple(tables)
     assert list(made.shards) == sorted(made.shards, key=lambda s: (s.table, s.rank))
     for t, (table, kind) in enumerate(zip(tables, made.kinds, strict=True)):
-        shards = made.of(t)
+        shards = made.of_table(t)
         ranks = [shard.rank for shard in shards]
         assert len(set(ranks)) == len(ranks)
         assert all(0 <= rank < world for rank in ranks)
@@ -82,10 +82,10 @@ def test_shards_cover_each_table_exactly_once(tables, world, sharding):
     # Nothing is lost, and only copies and shared numbers of column parts are kept twice.
     copies = sum(
         table.size_bytes * (world - 1) if kind == "replicate" else
-        SHARED * table.num_embeddings * (len(made.of(t)) - 1) if kind == "column" else 0
+        SHARED * table.num_embeddings * (len(made.of_table(t)) - 1) if kind == "column" else 0
         for t, (table, kind) in enumerate(zip(tables, made.kinds, strict=True))
     )  # fmt: skip
-    rounding = sum(len(made.of(t)) * table.num_embeddings for t, table in enumerate(tables))
+    rounding = sum(len(made.of_table(t)) * table.num_embeddings for t, table in enumerate(tables))
     total = sum(table.size_bytes for table in tables) + copies
     assert total <= sum(made.memory_bytes) <= total + rounding
     assert sum(made.work) == pytest.approx(sum(table.work for table in tables))
