@@ -25,6 +25,7 @@ SMALL = ("--data-size=40", "--mini-batch-size=10", "--loss-function=bce", "--lea
         "10_wbce",
     ],
 )
+@pytest.mark.usefixtures("workdir")
 def test_golden_runs(name: str):
     arguments, expected = read(name)
     assert_same_lines(ok(*arguments, main=main).lines, expected)
