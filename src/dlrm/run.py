@@ -47,7 +47,7 @@ class Run:
     """A run directory on disk.
 
     Args:
-        path: Of the directory.
+        path: Path of the directory.
         silent: Whether `log` and `rewind` do nothing, because another process writes it.
 
     """

@@ -261,7 +261,7 @@ def test_ensembles_are_compared_by_name(whole, clicks, tmp_path):
     single = trained(tmp_path / "single", clicks, replace(CONFIG, ensemble=1))
     other = trained(tmp_path / "other", clicks, replace(CONFIG, ensemble=3, seed=7))
     found = compare.of_runs([whole.path, single.path, other.path])
-    ensemble, alone = found.of("dlrm x 3"), found.of("dlrm")
+    ensemble, alone = found.candidate("dlrm x 3"), found.candidate("dlrm")
     assert [seed.seed for seed in ensemble.seeds] == [4, 7]
     assert alone.parameters is not None
     assert ensemble.parameters == 3 * alone.parameters

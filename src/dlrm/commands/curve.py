@@ -32,7 +32,7 @@ def draw(
     """Return curves as lines of text, with values beside the first, the middle and the last.
 
     Args:
-        curves: Of one or more values each; a later one covers the colour of an earlier one.
+        curves: Curves of one or more values each; a later one covers the colour of an earlier one.
         low: Value at the bottom; what lies below it is drawn there.
         high: Value at the top, above `low`.
         shown: How a value stands beside the axis.

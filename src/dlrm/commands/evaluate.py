@@ -317,7 +317,7 @@ def _labels(schema: Schema, label: str | None, column: str | None) -> tuple[str,
     """Return the labels that are measured.
 
     Args:
-        schema: Of the run.
+        schema: Schema of the run.
         label: The one that was asked for; None for all.
         column: That divides the rows, or names users; None where there is none.
 

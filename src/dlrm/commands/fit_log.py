@@ -104,7 +104,7 @@ def fit_log(
         out: The file to write, JSON.
         threshold: Rows that something must be seen in to be told.
         learners: Models to train on either; none to leave that out.
-        seed: Of the fit, and of the rows that the card is of.
+        seed: Seed of the fit, and of the rows that the card is of.
 
     Raises:
         ConfigError: There is no label of clicks, or there are too few rows.
@@ -198,12 +198,12 @@ def quality(real: pl.DataFrame, synthetic: pl.DataFrame) -> float | None:
             name: {"sdtype": "numerical" if dtype.is_float() else "categorical"}
             for name, dtype in real.schema.items()
         }
-        frames = []
-        for table in (real, synthetic):
-            rows = table.head(10_000).to_dict(as_series=False)
-            import pandas as pd
+        import pandas as pd
 
-            frames.append(pd.DataFrame(rows))
+        frames = [
+            pd.DataFrame(table.head(10_000).to_dict(as_series=False)) for table in (real, synthetic)
+        ]
         report = QualityReport()
-        report.generate(*frames, {"columns": kinds}, verbose=False)
-        return float(report.get_score())
+        report.generate(frames[0], frames[1], {"columns": kinds}, verbose=False)
+        score = report.get_score()
+        return None if score is None else float(score)

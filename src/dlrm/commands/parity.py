@@ -194,7 +194,7 @@ def parity(
 
     Args:
         recipe: Its name.
-        config: Of the recipe, changed or not; None for its `default`.
+        config: Config of the recipe, changed or not; None for its `default`.
         procs: Numbers of processes, separated by commas; 1 is what the others are compared with.
         steps: Steps of each training.
         shardings: How tables are spread, separated by commas.

@@ -109,9 +109,9 @@ def recipe_config(recipe: str, flags: list[str]) -> TrainConfig:
 
     Args:
         recipe: Its name, or `module:function`.
-        flags: Of the command. Labels in them stand in place of the recipe's, a column of times or
-            groups in place of its split; and where data are of another task than the recipe's, its
-            metric that chooses the best model has no meaning.
+        flags: Flags of the command. Labels in them replace the recipe's, a column of times or
+            groups its split; and where data are of another task than the recipe's, its metric that
+            chooses the best model has no meaning.
 
     Raises:
         ConfigError: There is no such recipe; lists the choices.
@@ -150,8 +150,8 @@ def with_model(config: TrainConfig, flags: list[str]) -> TrainConfig:
     """Return the config with the model that `--model NAME` asks for, and take that flag away.
 
     Args:
-        config: Of the recipe, whose settings the other model keeps where it has them.
-        flags: Of the command; `--model` is removed.
+        config: Config of the recipe, whose settings the other model keeps where it has them.
+        flags: Flags of the command; `--model` is removed.
 
     Raises:
         ConfigError: There is no such model; lists the choices.

@@ -124,7 +124,7 @@ class ClickModel:
             dataset: With one label of clicks, and columns that are numbers or categories; others
                 are left out.
             threshold: Rows that something must be seen in to be told.
-            seed: Of the fit of the labels.
+            seed: Seed of the fit of the labels.
 
         Raises:
             ConfigError: There is more than one label, it is no click, or there are too few rows.
@@ -174,7 +174,7 @@ class ClickModel:
 
         Args:
             rows: How many.
-            seed: Of the random numbers.
+            seed: Seed of the random numbers.
             values: The values of each category, as of `real_values`; None makes names up.
 
         """

@@ -30,7 +30,7 @@ def consecutive(lists: Lists, features: int, start: int, stop: int) -> Lists:
     """Return the lists of samples start to stop; the ids are a view.
 
     Args:
-        lists: Of n samples, perhaps mapped from files.
+        lists: Lists of n samples, perhaps mapped from files.
         features: F, 1 or more.
         start: The first sample, 0 <= start <= stop.
         stop: The sample after the last one, at most n.
@@ -62,7 +62,7 @@ def take(lists: Lists, features: int, samples: NDArray[np.integer]) -> Lists:
     """Return the lists of some samples, in the order in which they are named.
 
     Args:
-        lists: Of n samples, with offsets that rise from 0.
+        lists: Lists of n samples, with offsets that rise from 0.
         features: F, 1 or more.
         samples: (m,) their numbers, 0 <= number < n; one may come again.
 

@@ -218,7 +218,7 @@ def encode_frame(features: Features, frame: Any) -> Encoded:
     """Return the rows of a frame in memory as arrays, without labels.
 
     Args:
-        features: Of the run.
+        features: Features of the run.
         frame: n rows, of Polars, of pandas, or anything Polars makes a frame of; columns that the
             model does not know are not looked at.
 

@@ -26,9 +26,10 @@ def open_traces(
     Args:
         source: A file of traces (`dlrm.traces.formats`); a workload or a preset, which is
             generated; or a prepared dataset or raw data, as `--data` takes them.
-        features: Of which features; empty for all that have ids.
-        split: Of a dataset.
-        accesses: Of a workload; 0 for as many as its source had, where it says so, or a million.
+        features: Names of the features; empty for all that have ids.
+        split: Split of a dataset.
+        accesses: Accesses of a workload; 0 for as many as its source had, where it says so, or a
+            million.
 
     Raises:
         InputError: The source is missing, damaged, or holds no trace.

@@ -203,7 +203,7 @@ def disk_bytes(rows: int, schema: Columns | None) -> int:
     """Return about how much disk `prepare` needs while it works.
 
     Args:
-        rows: Of the source.
+        rows: Rows of the source.
         schema: Where it is known before any row is read.
 
     """

@@ -73,7 +73,7 @@ class Estimator(BaseEstimator, ABC):
             label not looked at; None infers it. The columns of an array are numbers.
         validation_fraction: Share of the rows that choose the best model, and are not trained on.
         config: A whole run to start from; None for the recipe `own`.
-        random_state: Of the validation rows, the initial parameters and the order of the rows.
+        random_state: Seed of the validation rows, the initial parameters and the order of the rows.
         verbose: Show progress, and what the columns were taken for.
 
     Attributes:

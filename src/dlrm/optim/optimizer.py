@@ -119,7 +119,7 @@ class SparseOptimizer(Optimizer, ABC):
             rows: (L,) int64, with duplicates.
             grad: (L, D); the gradient of a row is the sum over its duplicates.
             lower: (R, D) int16, changed in place: the lower halves of split rows, or None.
-            seed: Of stochastic rounding; 0 rounds to the nearest.
+            seed: Seed of stochastic rounding; 0 rounds to the nearest.
 
         """
 

@@ -15,7 +15,7 @@ class SGD(SparseOptimizer):
     Args:
         params: Parameter groups, see `SparseOptimizer`.
         lr: Learning rate.
-        weight_decay: Of dense parameters, biases included: g gains weight_decay * w.
+        weight_decay: L2 of dense parameters, biases included: g gains weight_decay * w.
         embedding_l2: Of embedding weights: g[i] gains embedding_l2 * w[i], once a step however
             often row i was looked up.
         embedding_rows: Rows that this reaches, see `RowScope`.

@@ -45,8 +45,8 @@ class Heartbeat:
 
     Args:
         store: The run's, with the keys of this attempt.
-        members: Of the run, by rank.
-        rank: Of this process.
+        members: Processes of the run, by rank.
+        rank: Number of this process.
         keeper: Who is gone when the store is, e.g. rank 0.
         keeps: Whether the store lives in this process.
         cut: Breaks this process's connections to the others, so that it waits for them no longer.

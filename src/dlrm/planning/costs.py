@@ -184,9 +184,9 @@ def least(
     back to is already there.
 
     Args:
-        work: Of the operator.
-        ceilings: Of the machine.
-        cache_bytes: Of its last-level cache.
+        work: Work of the operator.
+        ceilings: Ceilings of the machine.
+        cache_bytes: Size of its last-level cache.
         near: Whether it runs within a step.
 
     Returns:

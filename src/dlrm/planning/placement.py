@@ -54,7 +54,7 @@ def plan(
     sample has several ids, whose sums from all parts of the rows would have to travel.
 
     Args:
-        tables: Of the whole model.
+        tables: Tables of the whole model.
         world: W, the number of ranks.
         memory_bytes: What a rank has for tables and their optimizer state; None for any size.
         sharding: A kind for every table that it is possible for, else `table`: `row` needs a row a

@@ -60,7 +60,7 @@ def counts(name: str, text: str, *, between: str = ",", least: int = 1) -> list[
     """Return whole numbers, which may be as short as `250k`, `1M` or `0.5M`.
 
     Args:
-        name: Of the flag.
+        name: Name of the flag.
         text: What was given.
         between: What stands between two numbers.
         least: No number may be below it.

@@ -27,7 +27,7 @@ class Locality:
     """
 
     accesses: int
-    """Of an average table in a batch."""
+    """Accesses to an average table in a batch."""
     bump: float
     center: float
     width: float

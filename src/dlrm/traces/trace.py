@@ -28,7 +28,7 @@ class Trace:
         """Return a trace of arrays that are looked at first.
 
         Args:
-            name: Of the feature.
+            name: Name of the feature.
             ids: (L,) integers.
             lengths: (n,) integers; None for one id a sample.
             file: Where they come from, for errors.

@@ -87,7 +87,7 @@ def to_fbgemm(model: HeavyHitters, *, batch_size: int, dim: int) -> dict[str, An
     """Return a model of popularity as FBGEMM's `TBEDataConfig`, JSON-ready, of one table.
 
     Args:
-        model: Of the table.
+        model: Model of the table.
         batch_size: Samples of a batch.
         dim: Numbers of a row.
 

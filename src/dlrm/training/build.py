@@ -66,8 +66,8 @@ def build(
     """Return the model of a run, fresh.
 
     Args:
-        config: Of the run.
-        schema: Of its data.
+        config: Config of the run.
+        schema: Schema of its data.
         world: The processes of the run.
         pooling: Mean ids that a sample has of each feature, by its name; 1 where none is given.
         device: Where it is; None for the device of the config.

@@ -183,7 +183,7 @@ def load(
     All processes of the run load, as many as have saved or not.
 
     Args:
-        folder: Of all checkpoints of the run.
+        folder: Folder of all checkpoints of the run.
         step: Which.
         model: Gets the parameters to train on from; without an optimizer their mean, where the
             checkpoint has one.

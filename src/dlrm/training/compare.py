@@ -50,7 +50,7 @@ def compare(
         dataset: What they train on.
         models: Names of models, and `trees`.
         seeds: At least one.
-        factors: Of the recipe's learning rate, that are tried with the first seed.
+        factors: Multiples of the recipe's learning rate, that are tried with the first seed.
 
     Raises:
         ConfigError: A model is unknown, or there is nothing to choose or measure with.

@@ -39,7 +39,7 @@ class Ensemble(nn.Module):
 
     Args:
         members: At least one.
-        mean: Of `logits`, or of `probabilities`.
+        mean: Mean of `logits`, or of `probabilities`.
 
     """
 

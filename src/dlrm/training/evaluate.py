@@ -245,7 +245,7 @@ def evaluate_run(
     """Write evaluation-SPLIT.json of a trained model for each held-out split that has rows.
 
     Args:
-        config: Of the run.
+        config: Config of the run.
         dataset: Whose splits are evaluated.
         run: Where the files go.
         model: The best model of the run.

@@ -19,7 +19,7 @@ def load_model(run: Run, world: World = ALONE, device: torch.device | None = Non
     """Return the trained model of a run: its best checkpoint, or the mean of its members' best.
 
     Args:
-        run: Of one process, or many.
+        run: Run of one process, or many.
         world: The processes that load it, each a part of its tables; one alone takes all of
             them, without the engine that trained it.
         device: Where to; None for where the run was trained.

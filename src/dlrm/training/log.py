@@ -29,7 +29,7 @@ class Log:
     Args:
         loop: The training.
         progress: Where it stands; its loss sum and seconds are kept here.
-        title: Of the progress bar.
+        title: Title of the progress bar.
 
     """
 

@@ -174,7 +174,7 @@ class Loop:
         Args:
             progress: Where the run stands, see `fresh` and `resumed`; it moves on.
             step: What trains on a batch.
-            title: Of the progress bar.
+            title: Title of the progress bar.
 
         Raises:
             CheckpointError: A checkpoint cannot be written, e.g. because the disk is full.

@@ -27,7 +27,7 @@ class Reordered(nn.Module):
 
     Args:
         model: That computes them.
-        seed: Of the orders, another one for each batch.
+        seed: Seed of the orders, another one for each batch.
 
     """
 

@@ -46,7 +46,8 @@ class TrainStep:
 
     Args:
         net: `forward(batch) -> logits (b, K)`, of the samples of this process.
-        optimizer: Of its parameters, in groups as `dlrm.nn.embedding.parameter_groups` has them.
+        optimizer: Optimizer of the model, whose groups are those of
+            `dlrm.nn.embedding.parameter_groups`.
         loss: The mean loss of a batch.
         rate: Number of a step, from 1 -> its learning rate; None leaves that of the optimizer.
         clip: Largest norm of all gradients together; 0 for any.

@@ -80,8 +80,8 @@ class Trainer:
 
         Args:
             recipe: Name of the recipe.
-            config: Of the run.
-            path: Of the directory; None for a new one under `runs/`.
+            config: Config of the run.
+            path: Path of the directory; None for a new one under `runs/`.
             world: The processes of the run.
             procs: Processes that will go on with it, where these are others.
 
@@ -124,7 +124,7 @@ class Trainer:
         """Open a run directory to go on with it, with the config that it was started with.
 
         Args:
-            path: Of the directory; one whose making was interrupted is made to its end.
+            path: Path of the directory; one whose making was interrupted is made to its end.
             config: The run's own, but for its device and for where its data are now; None for the
                 run's own.
             world: The processes of the run, as many as have trained it or not.

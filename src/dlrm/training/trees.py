@@ -56,9 +56,9 @@ def fit_trees(
 
     Args:
         dataset: With one id per categorical feature.
-        seed: Of the rows and features that each tree sees.
+        seed: Seed of the rows and features that each tree sees.
         tuned: Whether validation chooses the number of trees; otherwise LightGBM's defaults.
-        title: Of the progress bar.
+        title: Title of the progress bar.
 
     Returns:
         By split that has rows: logits, or predicted numbers, and labels.

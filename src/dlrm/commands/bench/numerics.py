@@ -82,7 +82,7 @@ def bench_numerics(
 
     Args:
         recipe: Its name.
-        config: Of the recipe, changed or not; None for its `default`.
+        config: Config of the recipe, changed or not; None for its `default`.
         seeds: Seeds of initial parameters and the order of the rows; at least 2.
         variants: Which, separated by commas; all by default.
         out: Rows of results are appended to this file, as JSON lines.

@@ -73,8 +73,8 @@ def bench_ops(
         dim: Numbers of a row.
         pooling: Ids of a sample in each table; above 1 their rows are added up.
         ids: uniform, zipf (by a power law).
-        precision: Of products: fp32, bf16; auto is bf16 where the CPU multiplies it natively.
-        storage: Of the tables: fp32, bf16, bf16_nearest, split.
+        precision: Type of products: fp32, bf16; auto is bf16 where the CPU multiplies it natively.
+        storage: Storage of the tables: fp32, bf16, bf16_nearest, split.
         optim: Of tables and MLP: sgd, adagrad, rowwise_adagrad, adam.
         widths: Of the MLP: inputs, then outputs of each layer, such as 512-256-64.
         threads: 0 for as many as torch takes.

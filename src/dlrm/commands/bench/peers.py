@@ -42,13 +42,13 @@ def bench_original(
     this machine's matrix products and memory set.
 
     Args:
-        clone: Of github.com/facebookresearch/dlrm; without one ours is measured alone.
+        clone: Clone of github.com/facebookresearch/dlrm; without one ours is measured alone.
         arch: criteo-kaggle or criteo-terabyte.
         batch: Batch sizes, separated by commas.
-        precision: Of the MLPs' products; auto is bf16 where the CPU multiplies it natively.
+        precision: Type of the MLPs' products; auto is bf16 where the CPU multiplies it natively.
         ids: uniform, or zipf: ids by a power law.
         optim: The optimizer: sgd, adagrad, rowwise_adagrad or adam.
-        storage: Of our tables: fp32, bf16 or split; those of others are fp32.
+        storage: Storage of our tables: fp32, bf16 or split; those of others are fp32.
         rounds: Timed rounds of each candidate.
         rows_scale: Share of the rows of each table, where memory is short.
         loading: Also time training over a prepared dataset.
@@ -105,7 +105,7 @@ def bench_embedding(
         batch: Batch sizes, separated by commas.
         ids: uniform, or zipf: ids by a power law.
         optim: The optimizer: sgd, adagrad, rowwise_adagrad or adam.
-        storage: Of our tables: fp32, bf16 or split; those of others are fp32.
+        storage: Storage of our tables: fp32, bf16 or split; those of others are fp32.
         rounds: Timed rounds of each candidate.
         rows_scale: Share of the rows of each table, where memory is short.
         out: Rows of results are appended to this file, as JSON lines.

@@ -48,7 +48,7 @@ def trace_generate(
         source: The workload; presets are production-2021 and production-2022.
         out: A file: .npz; .npy where each sample has one id; anything else is text, of one feature.
         accesses: Accesses of each feature.
-        seed: Of the random numbers.
+        seed: Seed of the random numbers.
 
     Raises:
         InputError: The workload is missing, damaged or of another version.

@@ -86,7 +86,7 @@ def encoding(
         values: Settings.
         count: (n,) rows of the value of each row.
         label_sum: (n,) the sum of their labels.
-        moments: Of the labels of all rows.
+        moments: Moments of the labels of all rows.
 
     """
     clicks = moments.variance is None

@@ -32,7 +32,7 @@ def traffic_source(name: str, rows: int = 1_000_000, seed: int = 0) -> "TrafficS
     Args:
         name: A file of `dlrm trace fit`, or a preset.
         rows: Samples.
-        seed: Of the random numbers.
+        seed: Seed of the random numbers.
 
     Raises:
         ConfigError: There is no such workload, or no rows are asked for.
