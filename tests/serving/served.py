@@ -43,11 +43,15 @@ class Served:
 
 @contextmanager
 def serving(
-    *runs: Any, back_end: BackEnd | None = None, token: str | None = None, **limits: Any
+    *runs: Any,
+    back_end: BackEnd | None = None,
+    token: str | None = None,
+    address: Address | None = None,
+    **limits: Any,
 ) -> Iterator[Served]:
     """Serve runs within the block."""
     repository = Repository([str(run) for run in runs], back_end or BackEnd())
-    server = Server(repository, Limits(**limits), Address(port=0), token)
+    server = Server(repository, Limits(**limits), address or Address(port=0), token)
     ready = threading.Event()
     thread = threading.Thread(target=server.run, args=(ready.set,))
     thread.start()

@@ -65,3 +65,21 @@ def test_what_cannot_be_is_said_at_once(folder, monkeypatch, capsys, words, mess
     monkeypatch.chdir(folder)
     assert main(["serve", *words]) in (1, 2)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", ["Dockerfile", "dlrm-serve.service"])
+def test_what_deploys_it_calls_commands_that_are(file, folder, monkeypatch, capsys):
+    text = (Path(__file__).parents[2] / "deploy" / file).read_text()
+    if file == "Dockerfile":
+        (entry,) = re.findall(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)
+        words = [*json.loads(entry), "none=nothing"]
+        assert re.search(r"^USER (?!root)\w+$", text, re.MULTILINE)
+        assert "HEALTHCHECK" in text
+    else:
+        (line,) = re.findall(r"^ExecStart=/opt/dlrm/bin/(.*)$", text, re.MULTILINE)
+        words = line.split()
+    assert words[:2] == ["dlrm", "serve"]
+    monkeypatch.chdir(folder)
+    # All of it is understood, up to the run, which is not there.
+    assert main(words[1:]) == 1
+    assert "no such run directory" in capsys.readouterr().err

@@ -4,11 +4,15 @@ import json
 import random
 import shutil
 import socket
+import ssl
+import struct
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 import polars as pl
@@ -203,14 +207,14 @@ def test_limits_have_their_status(folder):
 
 
 def test_a_full_queue_and_time_have_their_status(folder):
-    with serving(folder / "visits", queue=1, timeout_s=1.0) as served:
+    with serving(folder / "visits", queue=1, timeout_s=4.0) as served:
         predictor = served.repository.find("visits").predictor
         asked, go_on = threading.Event(), threading.Event()
         logits = predictor.logits
 
         def slow(batch):
             asked.set()
-            go_on.wait(10)
+            go_on.wait(30)
             return logits(batch)
 
         predictor.logits = slow
@@ -218,20 +222,23 @@ def test_a_full_queue_and_time_have_their_status(folder):
             first = pool.submit(served.json, "POST", "/score", ROW)
             assert asked.wait(5)
             second = pool.submit(served.json, "POST", "/score", ROW)
-            time.sleep(0.2)
+            while served.server.waiting == 0:
+                time.sleep(0.01)
             status, answer = served.json("POST", "/score", ROW)
             assert status == 429
             assert "1 requests wait" in answer["error"]
             assert served.call("GET", "/v2/health/live")[0] == 200
             assert first.result()[0] == second.result()[0] == 504
+            # What nobody waits for takes no place in the queue.
+            assert served.json("POST", "/score", ROW)[0] == 504
         go_on.set()
         assert served.json("POST", "/score", ROW)[0] == 200
         failures = served.repository.find("visits").statistics.failures
-        assert failures == {"TOO_MANY_REQUESTS": 1, "GATEWAY_TIMEOUT": 2}
+        assert failures == {"TOO_MANY_REQUESTS": 1, "GATEWAY_TIMEOUT": 3}
         # A client that sends its body too slowly.
         with socket.create_connection(("127.0.0.1", served.server.port)) as client:
             client.sendall(b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
-            client.settimeout(10)
+            client.settimeout(30)
             assert client.recv(1000).startswith(b"HTTP/1.1 408")
 
 
@@ -339,6 +346,40 @@ def test_malformed_bodies_never_fail_the_server(visits: Served):
         assert status < 500, (path, bytes(mutated), headers)
     assert {200, 400, 415} <= statuses
     assert visits.json("POST", "/score", ROW)[0] == 200
+
+
+def test_clients_that_vanish_leave_nothing_behind(folder, caplog):
+    body = json.dumps(ROW).encode()
+    whole = b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    with serving(folder / "visits") as served:
+        statistics = served.repository.find("visits").statistics
+        for k in range(200):
+            with socket.create_connection(("127.0.0.1", served.server.port)) as client:
+                client.sendall(whole[: k % len(whole) + 1])
+                if k % 2:
+                    # Reset, instead of an orderly end.
+                    linger = struct.pack("ii", 1, 0)
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        assert served.json("POST", "/score", ROW)[0] == 200
+        assert set(statistics.failures) <= {"BAD_REQUEST"}
+        assert statistics.pending == 0
+    assert "failed" not in caplog.text
+
+
+def test_tls(folder, tmp_path):
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl makes the certificate")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    words += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run([openssl, *words], check=True, capture_output=True)
+    with serving(folder / "visits", address=Address(port=0, tls_cert=cert, tls_key=key)) as served:
+        context = ssl.create_default_context(cafile=str(cert))
+        url = f"{served.server.url}/v2"
+        assert url.startswith("https://")
+        with urlopen(url, timeout=30, context=context) as response:
+            assert response.status == 200
 
 
 def test_a_port_is_not_shared(visits):

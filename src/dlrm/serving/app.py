@@ -84,16 +84,20 @@ class _Request:
         """Return the body; see `Limits.check_body`."""
         headers = self.scope.headers
         length = headers.get("content-length") or ""
-        if length.isascii() and length.isdecimal():
-            self.limits.check_body(int(length[:18]))
-            body = await self.protocol()
-        else:
-            pieces, size = [], 0
-            async for piece in self.protocol:
-                size += len(piece)
-                self.limits.check_body(size)
-                pieces.append(piece)
-            body = b"".join(pieces)
+        try:
+            if length.isascii() and length.isdecimal():
+                self.limits.check_body(int(length[:18]))
+                body = await self.protocol()
+            else:
+                pieces, size = [], 0
+                async for piece in self.protocol:
+                    size += len(piece)
+                    self.limits.check_body(size)
+                    pieces.append(piece)
+                body = b"".join(pieces)
+        except RuntimeError:
+            # Granian's word for a client that has gone; nobody reads this.
+            raise bad("the body ended too early") from None
         self.read = True
         return decompressed(body, (headers.get("content-encoding") or "").lower(), self.limits)
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -78,11 +79,17 @@ class Batcher:
             if len(self._queue) >= self._limits.queue:
                 problem = f"{self._limits.queue} requests wait already: try again later"
                 raise RefusalError(HTTPStatus.TOO_MANY_REQUESTS, problem)
-            self._queue.append(_Job(model, rows, batch, future))
+            job = _Job(model, rows, batch, future)
+            self._queue.append(job)
             self._changed.notify()
         model.statistics.pending += 1
         try:
             return await future
+        except asyncio.CancelledError:
+            # Its time is up: it leaves its place to another.
+            with self._changed, suppress(ValueError):
+                self._queue.remove(job)
+            raise
         finally:
             model.statistics.pending -= 1
 

@@ -119,10 +119,16 @@ class Server:
             ssl_cert=address.tls_cert,
             ssl_key=address.tls_key,
             backlog=1024,
-            backpressure=2 * limits.queue,
+            # Connections, most of which wait for their clients: the queue has a limit of its own.
+            backpressure=1 << 16,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._granian: Any = None
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return self._batcher.waiting
 
     def run(self, ready: Callable[[], object] = lambda: None) -> None:
         """Serve until a signal comes, or `stop` is called; answer what was accepted.
