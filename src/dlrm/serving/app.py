@@ -1,6 +1,7 @@
 """The routes of the server: what is asked where, and what comes back.
 
-    GET  /v2, /v2/health/live, /v2/health/ready, /v2/models/stats, /metrics, /openapi.json
+    GET  / (a page for people), /metrics, /openapi.json
+    GET  /v2, /v2/health/live, /v2/health/ready, /v2/models/stats
     GET  /v2/models/NAME[/versions/V][/ready | /config | /stats]
     POST /v2/models/NAME[/versions/V]/infer, /score[/NAME]
     POST /v2/repository/index, /v2/repository/models/NAME/load | unload
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
+from importlib import resources
 from typing import Any
 from urllib.parse import unquote
 
@@ -47,6 +49,14 @@ EXTENSIONS = (
     "model_repository(unload_dependents)",
     "statistics",
 )
+_PAGE_HEADERS = [
+    ("content-type", "text/html; charset=utf-8"),
+    (
+        "content-security-policy",
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+        "connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'",
+    ),
+]
 _GET, _POST = "GET", "POST"
 
 
@@ -110,7 +120,7 @@ class App:
         batcher: What asks them.
         limits: Of a request.
         token: What clients must know, in the header `Authorization: Bearer TOKEN`, for all but the
-            health of the server; None for nothing.
+            health of the server and its page; None for nothing.
 
     """
 
@@ -121,7 +131,9 @@ class App:
         self._batcher = batcher
         self._expected = None if token is None else f"Bearer {token}".encode()
         server = {"name": "dlrm", "version": __version__, "extensions": EXTENSIONS}
+        page = resources.files("dlrm.serving").joinpath("page.html").read_bytes()
         self._plain: dict[tuple[str, ...], Callable[[], _Response]] = {
+            ("",): lambda: _Response(page, _PAGE_HEADERS),
             ("v2",): lambda: _Response.json(server),
             ("v2", "health", "live"): lambda: _Response.truth(True),
             ("v2", "health", "ready"): lambda: _Response.truth(repository.ready),
@@ -154,7 +166,8 @@ class App:
 
     async def _respond(self, request: _Request) -> _Response:
         parts = [unquote(part) for part in request.scope.path.strip("/").split("/")]
-        if parts[:2] != ["v2", "health"]:
+        # The page itself says nothing of the models: what it asks for has the token.
+        if parts[:2] != ["v2", "health"] and parts != [""]:
             self._check_token(request)
         if (plain := self._plain.get(tuple(parts))) is not None:
             self._check(request, _GET)
