@@ -71,6 +71,23 @@ def test_several_labels_and_lists(visits, folder, tmp_path):
     assert np.array_equal(outputs.as_numpy("scores"), expected.to_numpy())
 
 
+def test_an_ensemble_and_a_regression(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    little = ["--max-steps", "2", "--no-baseline", "--model.top", "8", "--model.dim", "4"]
+    train = ["train", str(folder / "visits.csv"), *little, "--label"]
+    assert main([*train, "bought", "--ensemble", "2", "--run", "several"]) == 0
+    assert main([*train, "price", "--task", "regression", "--run", "numbers"]) == 0
+    with serving("several", "numbers") as served:
+        for name in ("several", "numbers"):
+            frame = rows_of(folder, "visits.csv")
+            expected = Predictor.open(name).scores(frame)[:, 0]
+            status, answer = served.json("POST", f"/score/{name}", frame.head(50).to_dicts())
+            assert status == 200
+            assert np.array_equal(np.array(answer["scores"], np.float32), expected[:50])
+            assert served.json("POST", f"/v2/repository/models/{name}/load")[0] == 200
+            assert served.repository.versions(name) == ["1"]
+
+
 def tensors_of(batch) -> dict[str, np.ndarray]:
     tensors = {"dense": batch.dense.numpy(), "ids": batch.ids.numpy().astype(np.int64)}
     if batch.lists is not None:
