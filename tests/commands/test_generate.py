@@ -25,6 +25,7 @@ def test_what_is_written_is_what_the_criteo_source_reads(tmp_path: Path) -> None
     assert pl.concat(CriteoSource(plain).read()).equals(expected.drop("truth"))
     assert gzip.decompress(packed.read_bytes()) == plain.read_bytes()
     assert result.size_bytes == plain.stat().st_size
+    assert result.optimum is not None
     assert result.optimum.samples == 70_000
     assert result.optimum.click_rate == pytest.approx(expected["label"].to_numpy().mean())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.txt.gz", "new"]

@@ -31,7 +31,7 @@ def test_any_list_of_texts_is_read(lists, write):
     texts = pl.Series([write(items) for items in lists])
     assert are_lists(texts)
     values, lengths = split_lists(texts, LITERALS)
-    assert values.to_list() == [item for items in lists for item in items]
+    assert list(values) == [item for items in lists for item in items]
     assert lengths.tolist() == [len(items) for items in lists]
 
 
@@ -56,7 +56,7 @@ def test_any_list_of_texts_is_read(lists, write):
 )
 def test_other_ways_to_write_them(text, items):
     assert are_lists(pl.Series([text]))
-    assert split_lists(pl.Series([text]), LITERALS)[0].to_list() == items
+    assert list(split_lists(pl.Series([text]), LITERALS)[0]) == items
 
 
 @pytest.mark.parametrize(
