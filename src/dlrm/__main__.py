@@ -4,9 +4,11 @@ Whoever stops a program that is about to start wants no traceback, so this is se
 anything else is imported.
 """
 
+import atexit
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 
 
@@ -19,10 +21,22 @@ def main() -> int:
     from dlrm import cli
 
     try:
-        return cli.main(started=lambda: signal.signal(signal.SIGINT, before))
+        status = cli.main(started=lambda: signal.signal(signal.SIGINT, before))
     finally:
         # Nothing is left to be saved while the interpreter goes.
         signal.signal(signal.SIGINT, stop)
+    if "granian" in sys.modules:
+        _leave(status)
+    return status
+
+
+def _leave(status: int) -> None:
+    """End before the interpreter goes: the server's threads, waking then, would abort it."""
+    atexit._run_exitfuncs()
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
