@@ -189,7 +189,7 @@ def check(ranks: Ranks, case: Case, how: str, exact: bool = True) -> None:
             assert table.equal(expected.table(t).float())
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=100)
 @given(case=cases(), how=st.sampled_from(("pooled", "ahead", "at once", "weighted")))
 def test_vectors_and_gradients_are_those_of_plain_tables(ranks: Ranks, case: Case, how: str):
     check(ranks, case, how)

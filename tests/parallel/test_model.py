@@ -71,7 +71,7 @@ class Case:
     features: tuple[Feature, ...] = ONE_HOT
     labels: tuple[str, ...] = ("label",)
     weights: bool = False
-    steps: int = 25
+    steps: int = 50
     dtype: torch.dtype = torch.float32
     clip: float = 0.0
 
