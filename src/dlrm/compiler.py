@@ -35,28 +35,21 @@ class BuildError(Exception):
 
 
 def compiler() -> tuple[str, str]:
-    """Return the C++ compiler to use and its version, `$CXX` if set, else GCC if there is one.
+    """Return the C++ compiler to use and its version, `$CXX` if set.
 
     Raises:
         BuildError: There is none.
 
     """
-    second_best: tuple[str, str] | None = None
     names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
     for name in names:
         path = shutil.which(name)
         if path is None:
             continue
         version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-        if version.returncode != 0:
-            continue
-        # Clang's OpenMP speaks to another library than the one that torch brings on Linux.
-        if "clang" not in version.stdout:
+        if version.returncode == 0:
             return path, version.stdout
-        second_best = second_best or (path, version.stdout)
-    if second_best is None:
-        raise BuildError(f"there is no C++ compiler ({', '.join(names)} not found); {INSTALL}")
-    return second_best
+    raise BuildError(f"there is no C++ compiler ({', '.join(names)} not found); {INSTALL}")
 
 
 def compiled(
@@ -105,7 +98,7 @@ def _compile(
     units = [str(path) for path in sources if path.suffix == ".cpp"]
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".building-") as scratch:
         unit, library = Path(scratch) / "unit.o", Path(scratch) / "library.so"
-        # In two steps: with -fopenmp a compiler would link its own OpenMP library.
+        # In two steps, because flags of the linker follow what they are for.
         _run([program, *flags, "-c", *units, "-o", str(unit)])
         sanitize = [flag for flag in flags if flag.startswith("-fsanitize")]
         _run([program, "-shared", *sanitize, str(unit), *link, "-o", str(library)])

@@ -1,18 +1,16 @@
 """Compiles the CPU kernels in `native/` for an instruction set; see dlrm.compiler.
 
-They use the OpenMP library that torch has loaded: a second one would bring a second pool of threads
-to fight over the same cores.
+They bring their own threads (`native/pool.h`), which take nothing from torch's OpenMP: its regions
+wait for threads that the system has put aside.
 """
 
-import re
-import sys
 from pathlib import Path
 
 import torch
 
 from dlrm import compiler
 
-FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp-simd"]
+FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp-simd", "-pthread"]
 """None lets the compiler reorder a sum or forget that a number can be infinite."""
 
 AVX2 = ["-mavx2", "-mfma"]
@@ -30,24 +28,6 @@ def supported() -> list[str]:
     return ["avx2", "portable"] if capability == "AVX2" else ["portable"]
 
 
-def openmp_libraries() -> set[str]:
-    """Return the files of the OpenMP libraries that this process has loaded (Linux)."""
-    try:
-        maps = Path("/proc/self/maps").read_text()
-    except OSError:
-        return set()
-    return set(re.findall(r"(/\S*/lib(?:gomp|iomp5|omp)\b[^/\s]*\.so[^/\s]*)", maps))
-
-
-def _openmp_flags(version: str) -> list[str]:
-    if "clang" in version or sys.platform != "linux":
-        return []  # one thread
-    beside_torch = Path(torch.__file__).parent / "lib"
-    for library in sorted(openmp_libraries(), key=lambda file: str(beside_torch) not in file):
-        return ["-fopenmp", library]
-    return ["-fopenmp"]
-
-
 def compiled(isa: str) -> Path:
     """Return the shared library for an instruction set, compiling it unless it is there already.
 
@@ -58,11 +38,10 @@ def compiled(isa: str) -> Path:
         compiler.BuildError: There is no compiler, it fails, or the cache cannot be written.
 
     """
-    openmp = _openmp_flags(compiler.compiler()[1])
     return compiler.compiled(
         f"kernels-{isa}",
         Path(__file__).parent / "native",
-        [*FLAGS, *ISAS[isa], *openmp[:1]],
-        link=openmp[1:] or openmp,
+        [*FLAGS, *ISAS[isa]],
+        link=["-pthread"],
         what=f"its CPU kernels for {isa}",
     )

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "numbers.h"
+#include "pool.h"
 
 namespace {
 
@@ -36,7 +37,8 @@ struct Parameters {
     }
 };
 
-constexpr int64_t BLOCK = 4096; // elements; a parameter's share of a thread begins at one
+constexpr int64_t BLOCK = 4096; // elements that are taken together, all of one parameter
+constexpr int64_t BLOCKS = 4;   // of a chunk
 
 inline int64_t blocks_of(int64_t size) { return (size + BLOCK - 1) / BLOCK; }
 
@@ -59,24 +61,26 @@ void each_element(const Parameters &parameters, float decay, int threads, Of of)
         total += parameters.size(p);
         blocks += blocks_of(parameters.size(p));
     }
-#pragma omp parallel num_threads(team(total, threads))
-    {
-        const int64_t me = thread_index(), all = thread_count();
-        const int64_t mine = me * blocks / all, end = (me + 1) * blocks / all;
+    each_chunk((blocks + BLOCKS - 1) / BLOCKS, total, threads, [&](int64_t chunk) {
+        const int64_t begin = chunk * BLOCKS, end = begin + BLOCKS;
         int64_t first = 0; // block of the parameter
         for (int64_t p = 0; p < parameters.count && first < end; p++) {
-            const auto one = parameters[p];
-            const auto step = of(p);
-            const int64_t after = first + blocks_of(one.size);
-            const int64_t from = (std::max(mine, first) - first) * BLOCK;
-            const int64_t to = std::min(one.size, (std::min(end, after) - first) * BLOCK);
-            if (one.narrow)
-                step_block(one.weight, static_cast<const bf16 *>(one.grad), from, to, decay, step);
-            else
-                step_block(one.weight, static_cast<const float *>(one.grad), from, to, decay, step);
+            const int64_t after = first + blocks_of(parameters.size(p));
+            if (after > begin) {
+                const auto one = parameters[p];
+                const auto step = of(p);
+                const int64_t from = (std::max(begin, first) - first) * BLOCK;
+                const int64_t to = std::min(one.size, (std::min(end, after) - first) * BLOCK);
+                if (one.narrow)
+                    step_block(one.weight, static_cast<const bf16 *>(one.grad), from, to, decay,
+                               step);
+                else
+                    step_block(one.weight, static_cast<const float *>(one.grad), from, to, decay,
+                               step);
+            }
             first = after;
         }
-    }
+    });
 }
 
 // w -= lr * g

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "numbers.h"
+#include "pool.h"
 #include "vectors.h"
 
 namespace {
@@ -48,15 +49,13 @@ inline void store_vectors(const Dots &dots, const float *v, int64_t b, int64_t s
 inline void dot_forward(const Dots &dots, const void *x, const void *e, void *out, int threads) {
     const int64_t d = dots.d, F = dots.F(), tall = up(F, 4), wide = up(F, 16), deep = up(d, 4);
     const int64_t width = dots.width();
-#pragma omp parallel num_threads(team(dots.B *F *d, threads))
-    {
+    each_piece(dots.B, F * d, threads, [=](int64_t begin, int64_t end) {
         // Zeroed, because nothing is loaded into the padding.
         static thread_local std::vector<float> memory;
         memory.assign(tall * deep + deep * wide + tall * wide + width + 16, 0.0f);
         float *v = memory.data(), *t = v + tall * deep, *p = t + deep * wide;
         float *flat = p + tall * wide;
-#pragma omp for schedule(static)
-        for (int64_t b = 0; b < dots.B; b++) {
+        for (int64_t b = begin; b < end; b++) {
             load_vectors(dots, x, e, b, deep, v);
             for (int64_t i = 0; i < tall; i += 4)
                 for (int64_t k = 0; k < deep; k += 4)
@@ -86,7 +85,7 @@ inline void dot_forward(const Dots &dots, const void *x, const void *e, void *ou
                     lanes(flat + d + dots.row(i) + j) = lanes(p + i * wide + j);
             store_row(flat, out, b * width, dots.x_narrow, width);
         }
-    }
+    });
 }
 
 // With S symmetric, S[i][j] the gradient of the pair (i, j), and twice that of (i, i):
@@ -97,14 +96,12 @@ inline void dot_backward(const Dots &dots, const void *x, const void *e, const v
                          void *dx, void *de, int threads) {
     const int64_t d = dots.d, F = dots.F(), tall = up(F, 4), deep = up(d, 16);
     const int64_t width = dots.width();
-#pragma omp parallel num_threads(team(dots.B *F *d, threads))
-    {
+    each_piece(dots.B, F * d, threads, [=](int64_t begin, int64_t end) {
         static thread_local std::vector<float> memory;
         memory.assign(2 * tall * deep + width, 0.0f);
         float *v = memory.data(), *dv = v + tall * deep, *g = dv + tall * deep;
         const float *pairs = g + d;
-#pragma omp for schedule(static)
-        for (int64_t b = 0; b < dots.B; b++) {
+        for (int64_t b = begin; b < end; b++) {
             load_vectors(dots, x, e, b, deep, v);
             load_row(grad, b * width, dots.x_narrow, width, g);
             for (int64_t i = 0; i < F; i += 4) {
@@ -152,7 +149,7 @@ inline void dot_backward(const Dots &dots, const void *x, const void *e, const v
             for (int64_t k = 0; k < d; k++) dv[k] += g[k];
             store_vectors(dots, dv, b, deep, dx, de);
         }
-    }
+    });
 }
 
 } // namespace

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "numbers.h"
+#include "pool.h"
 
 namespace {
 
@@ -36,13 +37,12 @@ void mask_and_sum_columns(const T *grad, const T *y, int64_t B, int64_t K, int64
 }
 
 // out = grad where y > 0 (y null: everywhere); bias[k] = sum over b of out[b][k], in float.
-// Threads share columns out, so the sums are the same bits for any number of them.
+// A chunk is some columns, so the sums are the same bits for any number of threads.
 template <class T>
 void mask_and_sum(const T *grad, const T *y, int64_t B, int64_t K, T *out, float *bias,
                   int threads) {
     const int64_t blocks = (K + 63) / 64;
-#pragma omp parallel for num_threads(team(B * K, threads)) schedule(static)
-    for (int64_t block = 0; block < blocks; block++) {
+    each_chunk(blocks, B * K, threads, [&](int64_t block) {
         const int64_t first = block * 64, columns = std::min<int64_t>(64, K - first);
         const T *y_first = y ? y + first : nullptr;
         if (columns == 64)
@@ -51,7 +51,7 @@ void mask_and_sum(const T *grad, const T *y, int64_t B, int64_t K, T *out, float
         else
             mask_and_sum_columns<0>(grad + first, y_first, B, K, columns, out + first,
                                     bias + first);
-    }
+    });
 }
 
 } // namespace

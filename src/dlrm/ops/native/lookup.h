@@ -2,35 +2,48 @@
 #pragma once
 
 #include <algorithm>
-#include <vector>
+#include <atomic>
 
 #include "numbers.h"
+#include "pool.h"
 
 namespace {
 
 constexpr int64_t NONE = -1;        // every id is in range
 constexpr int64_t BAD_OFFSETS = -2; // the bags do not cover the ids
 
+// The first position with a wrong id, from whichever thread sees one.
+struct Wrong {
+    std::atomic<int64_t> first{INT64_MAX};
+
+    void at(int64_t position) {
+        int64_t now = first.load();
+        while (position < now && !first.compare_exchange_weak(now, position)) {}
+    }
+    int64_t answer() const { return first.load() == INT64_MAX ? NONE : first.load(); }
+};
+
 // Adds the first row of its table to each id. Returns the first position out of range.
 template <class Id>
 int64_t one_hot_rows(const Id *ids, const int64_t *starts, const int64_t *sizes, int64_t B,
                      int64_t T, int64_t *rows, int threads) {
-    int64_t wrong = INT64_MAX;
-#pragma omp parallel for num_threads(team(B * T, threads)) schedule(static) reduction(min : wrong)
-    for (int64_t b = 0; b < B; b++) {
-        const Id *in = ids + b * T;
-        int64_t *out = rows + b * T;
-        bool bad = false;
-        for (int64_t t = 0; t < T; t++) {
-            const int64_t id = in[t];
-            bad |= uint64_t(id) >= uint64_t(sizes[t]);
-            // Unsigned: a wrong id may be so large that the sum overflows.
-            out[t] = int64_t(uint64_t(id) + uint64_t(starts[t]));
+    Wrong wrong;
+    each_piece(B, T, threads, [=, &wrong](int64_t begin, int64_t end) {
+        for (int64_t b = begin; b < end; b++) {
+            const Id *in = ids + b * T;
+            int64_t *__restrict out = rows + b * T;
+            bool bad = false;
+            for (int64_t t = 0; t < T; t++) {
+                const int64_t id = in[t];
+                bad |= uint64_t(id) >= uint64_t(sizes[t]);
+                // Unsigned: a wrong id may be so large that the sum overflows.
+                out[t] = int64_t(uint64_t(id) + uint64_t(starts[t]));
+            }
+            for (int64_t t = 0; bad && t < T; t++)
+                if (uint64_t(int64_t(in[t])) >= uint64_t(sizes[t])) wrong.at(b * T + t);
         }
-        for (int64_t t = 0; bad && t < T; t++)
-            if (uint64_t(int64_t(in[t])) >= uint64_t(sizes[t])) wrong = std::min(wrong, b * T + t);
-    }
-    return wrong == INT64_MAX ? NONE : wrong;
+    });
+    return wrong.answer();
 }
 
 // The same for bags: bag g belongs to table g % T.
@@ -41,92 +54,101 @@ int64_t bag_rows(const Id *ids, const int64_t *offsets, const int64_t *starts,
     bool sound = offsets[0] == 0 && offsets[G] == L;
     for (int64_t g = 0; g < G; g++) sound &= offsets[g] <= offsets[g + 1];
     if (!sound) return BAD_OFFSETS;
-    int64_t wrong = INT64_MAX;
-#pragma omp parallel for num_threads(team(L, threads)) schedule(static) reduction(min : wrong)
-    for (int64_t g = 0; g < G; g++) {
-        const int64_t t = g % T;
-        const uint64_t start = uint64_t(starts[t]), size = uint64_t(sizes[t]);
-        for (int64_t l = offsets[g]; l < offsets[g + 1]; l++) {
-            const int64_t id = ids[l];
-            if (uint64_t(id) >= size) wrong = std::min(wrong, l);
-            rows[l] = int64_t(uint64_t(id) + start);
+    Wrong wrong;
+    each_piece(G, 1 + L / std::max<int64_t>(1, G), threads, [=, &wrong](int64_t begin, int64_t end) {
+        for (int64_t g = begin; g < end; g++) {
+            const int64_t t = g % T;
+            const uint64_t start = uint64_t(starts[t]), size = uint64_t(sizes[t]);
+            for (int64_t l = offsets[g]; l < offsets[g + 1]; l++) {
+                const int64_t id = ids[l];
+                if (uint64_t(id) >= size) wrong.at(l);
+                rows[l] = int64_t(uint64_t(id) + start);
+            }
         }
-    }
-    return wrong == INT64_MAX ? NONE : wrong;
+    });
+    return wrong.answer();
 }
 
 // out[l] = weight[rows[l]]
 template <int D, class W>
 void gather(const W *weight, const int64_t *rows, int64_t L, int64_t dim, float *out,
             int threads) {
-    const int64_t d = D ? D : dim, soon = ahead(d * sizeof(W));
-#pragma omp parallel for num_threads(team(L * d, threads)) schedule(static)
-    for (int64_t l = 0; l < L; l++) {
-        if (l + soon < L) prefetch_row(weight + rows[l + soon] * d, d);
-        const W *__restrict from = weight + rows[l] * d;
-        float *__restrict to = out + l * d;
-        EACH_NUMBER for (int64_t k = 0; k < d; k++) to[k] = widened(from[k]);
-    }
+    each_piece(L, dim, threads, [=](int64_t begin, int64_t end) {
+        const int64_t d = D ? D : dim, soon = ahead(d * sizeof(W));
+        for (int64_t l = begin; l < end; l++) {
+            if (l + soon < L) prefetch_row(weight + rows[l + soon] * d, d);
+            const W *__restrict from = weight + rows[l] * d;
+            float *__restrict to = out + l * d;
+            EACH_NUMBER for (int64_t k = 0; k < d; k++) to[k] = widened(from[k]);
+        }
+    });
 }
 
 // Bags of L looked-up rows: bag g has rows[starts[g]] up to rows[ends[g] - 1].
 struct Bags {
     const int64_t *starts, *ends;
     int64_t G, L;
+
+    // Calls body(first, end) for pieces of the bags, of rows of d numbers.
+    template <class Body> void each(int64_t d, int threads, const Body &body) const {
+        each_piece(G, (1 + L / std::max<int64_t>(1, G)) * d, threads, body);
+    }
 };
 
 // out[g] = sum over the bag of scale[l] * weight[rows[l]]; zeros where it is empty.
 template <int D, class W>
 void pool(const W *weight, const int64_t *rows, const Bags &bags, int64_t dim,
           const float *scale, float *out, int threads) {
-    const int64_t d = D ? D : dim, soon = ahead(d * sizeof(W));
-    const int64_t G = bags.G, L = bags.L;
-#pragma omp parallel for num_threads(team((G + L) * d, threads)) schedule(dynamic, 64)
-    for (int64_t g = 0; g < G; g++) {
-        float fixed[D ? D : 1];
-        float *__restrict to = D ? fixed : out + g * d;
-        for (int64_t k = 0; k < d; k++) to[k] = 0;
-        const int64_t first = bags.starts[g], last = bags.ends[g];
-        for (int64_t l = first; l < last; l++) {
-            if (l + soon < L) prefetch_row(weight + rows[l + soon] * d, d);
-            const W *__restrict from = weight + rows[l] * d;
-            const float s = scale ? scale[l] : 1.0f;
-            for (int64_t k = 0; k < d; k++) to[k] += s * widened(from[k]);
+    bags.each(dim, threads, [=](int64_t begin, int64_t end) {
+        const int64_t d = D ? D : dim, soon = ahead(d * sizeof(W));
+        for (int64_t g = begin; g < end; g++) {
+            float fixed[D ? D : 1];
+            float *__restrict to = D ? fixed : out + g * d;
+            for (int64_t k = 0; k < d; k++) to[k] = 0;
+            const int64_t first = bags.starts[g], last = bags.ends[g];
+            for (int64_t l = first; l < last; l++) {
+                if (l + soon < bags.L) prefetch_row(weight + rows[l + soon] * d, d);
+                const W *__restrict from = weight + rows[l] * d;
+                const float s = scale ? scale[l] : 1.0f;
+                for (int64_t k = 0; k < d; k++) to[k] += s * widened(from[k]);
+            }
+            float *result = out + g * d;
+            for (int64_t k = 0; k < d; k++) result[k] = to[k];
         }
-        float *result = out + g * d;
-        for (int64_t k = 0; k < d; k++) result[k] = to[k];
-    }
+    });
 }
 
 // The gradient of each looked-up row from those of the bags: out[l] = scale[l] * grad[bag of l].
 inline void spread(const float *grad, const Bags &bags, int64_t d, const float *scale,
                    float *out, int threads) {
-#pragma omp parallel for num_threads(team(bags.L * d, threads)) schedule(dynamic, 64)
-    for (int64_t g = 0; g < bags.G; g++) {
-        const int64_t first = bags.starts[g], last = bags.ends[g];
-        const float *__restrict from = grad + g * d;
-        for (int64_t l = first; l < last; l++) {
-            const float s = scale ? scale[l] : 1.0f;
-            float *__restrict to = out + l * d;
-            EACH_NUMBER for (int64_t k = 0; k < d; k++) to[k] = s * from[k];
+    bags.each(d, threads, [=](int64_t begin, int64_t end) {
+        for (int64_t g = begin; g < end; g++) {
+            const int64_t first = bags.starts[g], last = bags.ends[g];
+            const float *__restrict from = grad + g * d;
+            for (int64_t l = first; l < last; l++) {
+                const float s = scale ? scale[l] : 1.0f;
+                float *__restrict to = out + l * d;
+                EACH_NUMBER for (int64_t k = 0; k < d; k++) to[k] = s * from[k];
+            }
         }
-    }
+    });
 }
 
 // The gradient of the weight of each lookup: out[l] = weight[rows[l]] . grad[bag of l].
 template <class W>
 void scale_gradient(const W *weight, const int64_t *rows, const Bags &bags, const float *grad,
                     int64_t d, float *out, int threads) {
-#pragma omp parallel for num_threads(team(bags.L * d, threads)) schedule(dynamic, 64)
-    for (int64_t g = 0; g < bags.G; g++) {
-        const float *from = grad + g * d;
-        for (int64_t l = bags.starts[g]; l < bags.ends[g]; l++) {
-            const W *row = weight + rows[l] * d;
-            float sum = 0;
-            for (int64_t k = 0; k < d; k++) sum += widened(row[k]) * from[k];
-            out[l] = sum;
+    bags.each(d, threads, [=](int64_t begin, int64_t end) {
+        for (int64_t g = begin; g < end; g++) {
+            const float *from = grad + g * d;
+            for (int64_t l = bags.starts[g]; l < bags.ends[g]; l++) {
+                const W *row = weight + rows[l] * d;
+                float sum = 0;
+                for (int64_t k = 0; k < d; k++) sum += widened(row[k]) * from[k];
+                out[l] = sum;
+            }
         }
-    }
+    });
 }
 
 } // namespace

@@ -1,22 +1,29 @@
 // All layers of an MLP forwards, and all backwards, each in one call.
 //
-// Threads share the samples out; a thread takes its own through all layers, block by block, so
-// that activations stay in its cache and no layer waits for another. Gradients of weights are sums
-// over samples: for those threads share the outputs of a layer out, so that the bits are the same
-// for any number of threads.
+// Chunks of samples go through all layers, so that activations stay in a thread's cache and no layer
+// waits for another. Gradients of weights are sums over samples: for those a chunk is some outputs of
+// a layer, so that the bits are the same for any number of threads.
 #pragma once
 
 #include <algorithm>
 #include <vector>
 
 #include "gemm.h"
+#include "pool.h"
 
 namespace {
 
-constexpr int64_t TOGETHER = 64;  // samples that go through the layers together
-constexpr int64_t CHUNK = 2048;  // samples whose gradients are kept for those of the weights
-constexpr int64_t DEPTH = 512;   // words of a sum over samples that are taken at once
-static_assert(TOGETHER % TILE == 0 && CHUNK % TOGETHER == 0 && TILE % 2 == 0);
+constexpr int64_t TOGETHER = 64;  // samples that go through the layers together, at most
+constexpr int64_t CHUNK = 2048;   // samples whose gradients are kept for those of the weights
+constexpr int64_t DEPTH = 512;    // words of a sum over samples that are taken at once
+constexpr int64_t OUTPUTS = 32;   // whose gradients of weights are computed together
+constexpr int64_t PAIRS = 16;     // rows of packed weights that are written together
+static_assert(TOGETHER % TILE == 0 && CHUNK % TOGETHER == 0 && TILE % 2 == 0 && OUTPUTS % TILE == 0);
+
+// Samples that go through the layers together: fewer where there would be few chunks.
+inline int64_t together(int64_t samples) {
+    return std::clamp<int64_t>(up(samples / 8, TILE), TILE, TOGETHER);
+}
 
 // Layer i maps h_i (B, sizes[i]) to h_{i+1} = relu(h_i W_i^T + b_i).
 struct Mlp {
@@ -43,11 +50,12 @@ struct Mlp {
         for (int64_t i = 0; i < layers; i++) sum += h_bytes(i);
         return sum;
     }
-    int64_t work() const {
+    int64_t weights() const {
         int64_t sum = 0;
         for (int64_t i = 0; i < layers; i++) sum += sizes[i] * sizes[i + 1];
-        return B * sum;
+        return sum;
     }
+    int64_t work() const { return B * weights(); }
 };
 
 // Memory for a call, kept for the next one and never cleared.
@@ -66,15 +74,6 @@ template <int WHOSE> inline Scratch scratch(int64_t bytes) {
     if (int64_t(memory.size()) < bytes + 64) memory.resize(bytes + 64);
     return {reinterpret_cast<char *>(up(reinterpret_cast<int64_t>(memory.data()), 64))};
 }
-
-// The part of `count` that belongs to a thread.
-struct Share {
-    int64_t first, end;
-    Share(int64_t count) {
-        const int64_t t = thread_index(), n = thread_count();
-        first = count * t / n, end = count * (t + 1) / n;
-    }
-};
 
 // Sixteen outputs of W (N, n) from `first`, as columns of the panels of W^T.
 template <class Format>
@@ -184,10 +183,8 @@ struct Panels {
                       bias[i] + up(N, LANES), 0.0f);
         }
     }
-    // All threads of a team call it, and wait for one another.
-    void set_weights(const Mlp &mlp, const float *const *parameters) {
-#pragma omp for schedule(static, 1)
-        for (int64_t group = 0; group < groups.back(); group++) {
+    void set_weights(const Mlp &mlp, const float *const *parameters, int threads) {
+        each_chunk(groups.back(), mlp.weights(), threads, [&, this](int64_t group) {
             int64_t i = 0;
             while (group >= groups[i + 1]) i++;
             by_format(mlp, i, [&](auto format) {
@@ -196,7 +193,7 @@ struct Panels {
                                      (group - groups[i]) * LANES,
                                      reinterpret_cast<typename Format::Word *>(weight[i]));
             });
-        }
+        });
     }
 };
 
@@ -230,42 +227,36 @@ inline void mlp_forward(const Mlp &mlp, const void *x, const float *const *param
     const int64_t L = mlp.layers;
     Panels panels(mlp, packed ? Scratch{packed} : scratch<0>(Panels::bytes(mlp)));
     if (!packed) panels.set_biases(mlp, parameters);
-    // Samples of one tile are one thread's.
-    const int workers = packed && mlp.B <= TILE ? 1 : team(mlp.work(), threads);
-#pragma omp parallel num_threads(workers)
-    {
-        if (!packed) panels.set_weights(mlp, parameters);
-        std::vector<char *> whole(L), input(L);
-        int64_t bytes = 0;
-        for (int64_t i = 0; i < L; i++) bytes += up(TOGETHER * mlp.in_step(i) * 4, 64) + 64;
-        char *next = h ? h : scratch<1>(bytes).next;
+    if (!packed) panels.set_weights(mlp, parameters, threads);
+    const int64_t step = together(mlp.B);
+    each_chunk((mlp.B + step - 1) / step, mlp.work(), threads, [&](int64_t chunk) {
+        const int64_t row = chunk * step, rows = std::min(step, mlp.B - row);
+        std::vector<char *> input(L);
+        char *next = h;
+        if (!h) {
+            // Without a backward pass, all samples go through the memory of the first ones.
+            int64_t bytes = 0;
+            for (int64_t i = 0; i < L; i++) bytes += up(TOGETHER * mlp.in_step(i) * 4, 64) + 64;
+            next = scratch<1>(bytes).next;
+        }
         for (int64_t i = 0; i < L; i++) {
-            whole[i] = next;
+            input[i] = next + (h ? row * mlp.in_step(i) * mlp.bytes_at(i) : 0);
             next += h ? mlp.h_bytes(i) : up(TOGETHER * mlp.in_step(i) * 4, 64) + 64;
         }
-        const Share tiles((mlp.B + TILE - 1) / TILE);
-        const int64_t end = std::min(tiles.end * TILE, mlp.B);
-        for (int64_t row = tiles.first * TILE; row < end; row += TOGETHER) {
-            const int64_t rows = std::min(TOGETHER, end - row);
-            // Without a backward pass, all samples go through the memory of the first ones.
-            for (int64_t i = 0; i < L; i++)
-                input[i] = whole[i] + (h ? row * mlp.in_step(i) * mlp.bytes_at(i) : 0);
-            if (mlp.reads_x())
-                input[0] = static_cast<char *>(const_cast<void *>(x)) +
-                           row * mlp.sizes[0] * mlp.bytes_at(0);
-            else
-                copy_x(mlp, x, row, rows, input[0]);
-            mlp_rows(mlp, panels, input, out, row, rows);
-        }
-    }
+        if (mlp.reads_x())
+            input[0] = static_cast<char *>(const_cast<void *>(x)) +
+                       row * mlp.sizes[0] * mlp.bytes_at(0);
+        else
+            copy_x(mlp, x, row, rows, input[0]);
+        mlp_rows(mlp, panels, input, out, row, rows);
+    });
 }
 
 // Lays the parameters out for calls of mlp_forward, into Panels::bytes bytes from a multiple of 64.
 inline void mlp_pack(const Mlp &mlp, const float *const *parameters, char *packed, int threads) {
     Panels panels(mlp, Scratch{packed});
     panels.set_biases(mlp, parameters);
-#pragma omp parallel num_threads(team(mlp.work(), threads))
-    panels.set_weights(mlp, parameters);
+    panels.set_weights(mlp, parameters, threads);
 }
 
 // The gradient of the last layer before its ReLU, as its products read it.
@@ -320,119 +311,148 @@ void weight_gradient(const typename Format::Word *g, const typename Format::Word
     }
 }
 
+// What a backward pass keeps beside h: weights as its products read them, and for those of the
+// weights' gradients the inputs h and gradients g of a chunk of samples.
+struct Backward {
+    std::vector<uint32_t *> weight, g, h;
+    std::vector<int64_t> pairs{0}, outputs{0};  // chunks of each layer, of packing and of gradients
+
+    static int64_t samples(const Mlp &mlp) { return std::min(up(mlp.B, TOGETHER), CHUNK); }
+    static int64_t bytes(const Mlp &mlp) {
+        int64_t sum = 0;
+        for (int64_t i = 0; i < mlp.layers; i++) {
+            const int64_t n = up(mlp.sizes[i], LANES), N = up(mlp.sizes[i + 1], LANES);
+            sum += 4 * (mlp.out_step(i) * n + samples(mlp) * (n + N)) + 192;
+        }
+        return sum;
+    }
+    // `to_x` says whether the gradient of x is asked for.
+    Backward(const Mlp &mlp, Scratch memory, bool to_x) {
+        for (int64_t i = 0; i < mlp.layers; i++) {
+            const int64_t per_word = mlp.narrow_at(i) ? 2 : 1, K = mlp.out_step(i) / per_word;
+            weight.push_back(memory.take<uint32_t>(K * up(mlp.sizes[i], LANES)));
+            g.push_back(memory.take<uint32_t>(samples(mlp) / per_word * up(mlp.sizes[i + 1], TILE)));
+            h.push_back(memory.take<uint32_t>(samples(mlp) / per_word * up(mlp.sizes[i], LANES)));
+            pairs.push_back(pairs.back() + (i > 0 || to_x ? (K + PAIRS - 1) / PAIRS : 0));
+            outputs.push_back(outputs.back() + (mlp.sizes[i + 1] + OUTPUTS - 1) / OUTPUTS);
+        }
+    }
+
+    void set_weights(const Mlp &mlp, const float *const *parameters, int threads) {
+        each_chunk(pairs.back(), mlp.weights(), threads, [&, this](int64_t chunk) {
+            int64_t i = 0;
+            while (chunk >= pairs[i + 1]) i++;
+            by_format(mlp, i, [&](auto format) {
+                using Format = decltype(format);
+                const int64_t n = mlp.sizes[i], N = mlp.sizes[i + 1];
+                const int64_t K = mlp.out_step(i) / Format::PER_WORD;
+                const int64_t begin = (chunk - pairs[i]) * PAIRS;
+                for (int64_t k = begin; k < std::min(K, begin + PAIRS); k++) {
+                    const int64_t o = k * Format::PER_WORD;
+                    const float *first = parameters[2 * i] + o * n;
+                    pack_rows<Format, PANEL, LANES>(
+                        first, o + 1 < N ? first + n : nullptr, n, k, K,
+                        reinterpret_cast<typename Format::Word *>(weight[i]));
+                }
+            });
+        });
+    }
+
+    // The gradients of all weights from `samples` samples; `more` adds to what is there.
+    void weight_gradients(const Mlp &mlp, int64_t samples, bool more, float *const *gradients,
+                          int threads) const {
+        each_chunk(outputs.back(), mlp.weights() * samples, threads, [&, this](int64_t chunk) {
+            int64_t i = 0;
+            while (chunk >= outputs[i + 1]) i++;
+            by_format(mlp, i, [&](auto format) {
+                using Format = decltype(format);
+                using Word = typename Format::Word;
+                const int64_t first = (chunk - outputs[i]) * OUTPUTS;
+                weight_gradient<Format>(
+                    reinterpret_cast<const Word *>(g[i]), reinterpret_cast<const Word *>(h[i]),
+                    (samples + Format::PER_WORD - 1) / Format::PER_WORD, first,
+                    std::min(first + OUTPUTS, mlp.sizes[i + 1]), mlp.sizes[i], more,
+                    gradients[2 * i], gradients[2 * i + 1]);
+            });
+        });
+    }
+};
+
+// Takes the gradients of samples [row, row + rows) of `samples` from `begin` on through all layers;
+// input[i] is h_i from the first sample of the batch on.
+inline void mlp_rows_back(const Mlp &mlp, const Backward &kept, const std::vector<char *> &input,
+                          const void *out, const void *grad, void *dx, int64_t begin,
+                          int64_t samples, int64_t row, int64_t rows) {
+    int64_t widest = 0;
+    for (int64_t i = 0; i < mlp.layers; i++) widest = std::max(widest, mlp.out_step(i));
+    Scratch memory = scratch<1>(2 * up(TOGETHER * widest * 4, 64));
+    char *g = memory.take<char>(TOGETHER * widest * 4);
+    char *next = memory.take<char>(TOGETHER * widest * 4);
+    const int64_t sample = begin + row;
+    gate_last(mlp, grad, out, sample, rows, g);
+    for (int64_t i = mlp.layers - 1; i >= 0; i--) {
+        by_format(mlp, i, [&](auto format) {
+            using Format = decltype(format);
+            using Word = typename Format::Word;
+            using Number = typename Format::Number;
+            constexpr int64_t per_word = Format::PER_WORD;
+            const int64_t K = (samples + per_word - 1) / per_word;
+            const int64_t in_step = mlp.in_step(i), out_step = mlp.out_step(i);
+            const auto *h_rows = reinterpret_cast<const Number *>(input[i]) + sample * in_step;
+            const auto *g_rows = reinterpret_cast<const Number *>(g);
+            for (int64_t r = 0; r < rows; r += per_word) {
+                const bool both = r + 1 < rows;
+                const Number *h_row = h_rows + r * in_step, *g_row = g_rows + r * out_step;
+                const int64_t k = (row + r) / per_word;
+                pack_rows<Format, PANEL, LANES>(h_row, both ? h_row + in_step : nullptr,
+                                                mlp.sizes[i], k, K,
+                                                reinterpret_cast<Word *>(kept.h[i]));
+                pack_rows<Format, TILE, TILE>(g_row, both ? g_row + out_step : nullptr,
+                                              mlp.sizes[i + 1], k, K,
+                                              reinterpret_cast<Word *>(kept.g[i]));
+            }
+            if (i == 0 && !dx) return;
+            Target target{};
+            target.narrow = i ? mlp.narrow_at(i - 1) : mlp.x_narrow;
+            target.step = target.width = i ? mlp.out_step(i - 1) : mlp.sizes[0];
+            target.to = i ? next
+                          : static_cast<char *>(dx) +
+                                sample * mlp.sizes[0] * (mlp.x_narrow ? 2 : 4);
+            if (i) {
+                target.gate = h_rows;
+                target.gate_narrow = mlp.narrow_at(i);
+                target.gate_step = in_step;
+            }
+            const int64_t step = out_step / per_word;
+            multiply<Format>(reinterpret_cast<const Word *>(g), step, rows,
+                             reinterpret_cast<const Word *>(kept.weight[i]), step, mlp.sizes[i],
+                             target);
+        });
+        std::swap(g, next);
+    }
+}
+
 // gradients: dW_0, db_0, dW_1, ...; dx (B, sizes[0]) of x's type, or null.
 inline void mlp_backward(const Mlp &mlp, const void *x, const float *const *parameters, char *h,
-                  const void *out, const void *grad, float *const *gradients, void *dx,
-                  int threads) {
-    const int64_t L = mlp.layers, workers = team(mlp.work(), threads);
-    std::vector<uint32_t *> packed(L), packed_g(L), packed_h(L);
-    std::vector<char *> input(L);
-    int64_t bytes = 0, widest = 0;
-    const int64_t chunk = std::min(up(mlp.B, TOGETHER), CHUNK);
-    for (int64_t i = 0; i < L; i++) {
-        const int64_t n = up(mlp.sizes[i], LANES), N = up(mlp.sizes[i + 1], LANES);
-        bytes += 4 * (mlp.out_step(i) * n + chunk * (n + N)) + 192;
-        widest = std::max(widest, mlp.out_step(i));
-    }
-    bytes += workers * 2 * up(TOGETHER * widest * 4, 64);
-    Scratch free = scratch<0>(bytes);
-    std::vector<int64_t> pairs{0};
-    for (int64_t i = 0; i < L; i++) {
-        const int64_t per_word = mlp.narrow_at(i) ? 2 : 1, K = mlp.out_step(i) / per_word;
-        packed[i] = free.take<uint32_t>(K * up(mlp.sizes[i], LANES));
-        packed_g[i] = free.take<uint32_t>(chunk / per_word * up(mlp.sizes[i + 1], TILE));
-        packed_h[i] = free.take<uint32_t>(chunk / per_word * up(mlp.sizes[i], LANES));
-        pairs.push_back(pairs.back() + (i > 0 || dx ? K : 0));
+                         const void *out, const void *grad, float *const *gradients, void *dx,
+                         int threads) {
+    Backward kept(mlp, scratch<0>(Backward::bytes(mlp)), dx != nullptr);
+    std::vector<char *> input(mlp.layers);
+    for (int64_t i = 0; i < mlp.layers; i++) {
         input[i] = h;
         h += mlp.h_bytes(i);
     }
-    char *const own = free.take<char>(0);
     if (mlp.reads_x()) input[0] = static_cast<char *>(const_cast<void *>(x));
-#pragma omp parallel num_threads(workers)
-    {
-        const int64_t half = up(TOGETHER * widest * 4, 64);
-        char *g = own + thread_index() * 2 * half, *next = g + half;
-#pragma omp for schedule(static)
-        for (int64_t pair = 0; pair < pairs.back(); pair++) {
-            int64_t i = 0;
-            while (pair >= pairs[i + 1]) i++;
-            by_format(mlp, i, [&](auto format) {
-                using Format = decltype(format);
-                const int64_t n = mlp.sizes[i], N = mlp.sizes[i + 1], k = pair - pairs[i];
-                const int64_t o = k * Format::PER_WORD;
-                const float *first = parameters[2 * i] + o * n;
-                pack_rows<Format, PANEL, LANES>(
-                    first, o + 1 < N ? first + n : nullptr, n, k, pairs[i + 1] - pairs[i],
-                    reinterpret_cast<typename Format::Word *>(packed[i]));
-            });
-        }
-        for (int64_t begin = 0; begin < mlp.B; begin += CHUNK) {
-            const int64_t samples = std::min(CHUNK, mlp.B - begin);
-            const Share tiles((samples + TILE - 1) / TILE);
-            const int64_t end = std::min(tiles.end * TILE, samples);
-            for (int64_t row = tiles.first * TILE; row < end; row += TOGETHER) {
-                const int64_t rows = std::min(TOGETHER, end - row), sample = begin + row;
-                gate_last(mlp, grad, out, sample, rows, g);
-                for (int64_t i = L - 1; i >= 0; i--) {
-                    by_format(mlp, i, [&](auto format) {
-                        using Format = decltype(format);
-                        using Word = typename Format::Word;
-                        using Number = typename Format::Number;
-                        constexpr int64_t per_word = Format::PER_WORD;
-                        const int64_t K = (samples + per_word - 1) / per_word;
-                        const int64_t in_step = mlp.in_step(i), out_step = mlp.out_step(i);
-                        const auto *h_rows =
-                            reinterpret_cast<const Number *>(input[i]) + sample * in_step;
-                        const auto *g_rows = reinterpret_cast<const Number *>(g);
-                        for (int64_t r = 0; r < rows; r += per_word) {
-                            const bool both = r + 1 < rows;
-                            const Number *h_row = h_rows + r * in_step;
-                            const Number *g_row = g_rows + r * out_step;
-                            const int64_t k = (row + r) / per_word;
-                            pack_rows<Format, PANEL, LANES>(
-                                h_row, both ? h_row + in_step : nullptr, mlp.sizes[i], k, K,
-                                reinterpret_cast<Word *>(packed_h[i]));
-                            pack_rows<Format, TILE, TILE>(
-                                g_row, both ? g_row + out_step : nullptr, mlp.sizes[i + 1], k, K,
-                                reinterpret_cast<Word *>(packed_g[i]));
-                        }
-                        if (i == 0 && !dx) return;
-                        Target target{};
-                        target.narrow = i ? mlp.narrow_at(i - 1) : mlp.x_narrow;
-                        target.step = target.width = i ? mlp.out_step(i - 1) : mlp.sizes[0];
-                        target.to = i ? next
-                                      : static_cast<char *>(dx) +
-                                            sample * mlp.sizes[0] * (mlp.x_narrow ? 2 : 4);
-                        if (i) {
-                            target.gate = h_rows;
-                            target.gate_narrow = mlp.narrow_at(i);
-                            target.gate_step = in_step;
-                        }
-                        const int64_t step = out_step / per_word;
-                        multiply<Format>(reinterpret_cast<const Word *>(g), step, rows,
-                                         reinterpret_cast<const Word *>(packed[i]), step,
-                                         mlp.sizes[i], target);
-                    });
-                    std::swap(g, next);
-                }
-            }
-#pragma omp barrier
-            for (int64_t i = 0; i < L; i++) {
-                by_format(mlp, i, [&](auto format) {
-                    using Format = decltype(format);
-                    using Word = typename Format::Word;
-                    const int64_t N = mlp.sizes[i + 1];
-                    const Share part((N + TILE - 1) / TILE);
-                    weight_gradient<Format>(
-                        reinterpret_cast<const Word *>(packed_g[i]),
-                        reinterpret_cast<const Word *>(packed_h[i]),
-                        (samples + Format::PER_WORD - 1) / Format::PER_WORD, part.first * TILE,
-                        std::min(part.end * TILE, N), mlp.sizes[i], begin > 0, gradients[2 * i],
-                        gradients[2 * i + 1]);
-                });
-            }
-#pragma omp barrier
-        }
+    kept.set_weights(mlp, parameters, threads);
+    for (int64_t begin = 0; begin < mlp.B; begin += CHUNK) {
+        const int64_t samples = std::min(CHUNK, mlp.B - begin), step = together(samples);
+        each_chunk((samples + step - 1) / step, mlp.weights() * samples, threads,
+                   [&](int64_t chunk) {
+                       const int64_t row = chunk * step;
+                       mlp_rows_back(mlp, kept, input, out, grad, dx, begin, samples, row,
+                                     std::min(step, samples - row));
+                   });
+        kept.weight_gradients(mlp, samples, begin > 0, gradients, threads);
     }
 }
 

@@ -1,21 +1,10 @@
-// Numbers as tables store them, rows of them, and how work is shared out.
+// Numbers as tables store them, and rows of them.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
-
-#ifdef _OPENMP
-// Declared here because not every compiler that speaks OpenMP brings omp.h.
-extern "C" int omp_get_thread_num();
-extern "C" int omp_get_num_threads();
-inline int thread_index() { return omp_get_thread_num(); }
-inline int thread_count() { return omp_get_num_threads(); }
-#else
-inline int thread_index() { return 0; }
-inline int thread_count() { return 1; }
-#endif
 
 namespace {
 
@@ -30,11 +19,6 @@ using bf16 = uint16_t;
 // Before a loop over the numbers of a row. Without it compilers unroll short rows into single
 // numbers before they look for vectors, and find none afterwards: rows could overlap.
 #define EACH_NUMBER _Pragma("omp simd")
-
-constexpr int64_t SMALL = 1 << 14; // floats below which a second thread costs more than it gives
-
-// All threads or one: a team whose size varies is torn down and built again each time.
-inline int team(int64_t work, int threads) { return work > SMALL ? threads : 1; }
 
 // memcpy rather than a cast: it is defined, and compiles to nothing.
 inline uint32_t bits_of(float x) {

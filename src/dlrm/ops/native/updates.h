@@ -1,8 +1,9 @@
 // Optimizer steps on the rows that were looked up, from (row, gradient) pairs with duplicates.
 //
-// Threads never share a row: each row belongs to the thread that its hash names, and a thread
-// takes the gradients of a row in the order of the batch. So nothing races, the result is the
-// same bits for any number of threads, and one table that dominates is shared out like many.
+// Each row belongs to the owner that its hash names, of as many as the number of gradients says. An
+// owner is a chunk of work, and takes the gradients of a row in the order of the batch. So nothing
+// races, the result is the same bits for any number of threads, and one table that dominates is
+// shared out like many.
 #pragma once
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "numbers.h"
+#include "pool.h"
 
 namespace {
 
@@ -81,12 +83,6 @@ struct Update {
     int64_t every; // R to step every row, looked up or not; 0 for those looked up
 };
 
-// The thread that owns a row: rows that share a cache line belong together, the rest is spread.
-inline int owner(int64_t row, int shift, int threads) {
-    const uint32_t hash = uint32_t(uint64_t(row) >> shift) * 2654435761u;
-    return int((uint64_t(hash) * uint32_t(threads)) >> 32);
-}
-
 inline int line_shift(int64_t dim) {
     int shift = 0;
     while ((dim << shift) < 32) shift++; // 32 bf16 numbers fill a line
@@ -121,20 +117,78 @@ inline void sort_rows(std::vector<Item> &items, std::vector<Item> &scratch, int6
     }
 }
 
+// The gradients of a batch by owner, those of each in the order of the batch.
+struct Dealt {
+    static constexpr int MOST = 64;        // owners
+    static constexpr int64_t PIECE = 2048; // gradients that are dealt together
+    int owners = 1, shift = 0;
+    int64_t range = 0;          // rows that follow each other and have one owner, where all rows step
+    std::vector<uint32_t> at;   // (L,) which gradient
+    std::vector<int64_t> first; // (owners + 1,) where those of an owner begin in it
+    std::vector<uint8_t> of;    // (L,) the owner of each
+    std::vector<uint32_t> next; // (pieces, owners) how many; then where the next goes
+
+    // Rows that share a cache line belong together, the rest is spread.
+    int owner(int64_t row) const {
+        if (range) return int(row / range);
+        const uint32_t hash = uint32_t(uint64_t(row) >> shift) * 2654435761u;
+        return int((uint64_t(hash) * uint32_t(owners)) >> 32);
+    }
+
+    void deal(const Update &u) {
+        const int64_t L = u.L, pieces = (L + PIECE - 1) / PIECE;
+        reserve(at, L);
+        owners = 1;
+        if (u.threads > 1 && (L + u.every) * u.dim > SMALL)
+            for (owners = 4; owners < MOST && owners * PIECE < L + u.every;) owners *= 2;
+        shift = line_shift(u.dim);
+        range = ((u.every + owners - 1) / owners + (1 << shift) - 1) >> shift << shift;
+        first.assign(owners + 1, 0);
+        first[owners] = L;
+        if (owners == 1) {
+            for (int64_t l = 0; l < L; l++) at[l] = uint32_t(l);
+            return;
+        }
+        reserve(of, L);
+        next.assign(pieces * owners, 0);
+        each_chunk(pieces, L, u.threads, [&, this](int64_t piece) {
+            uint32_t *counts = next.data() + piece * owners;
+            const int64_t end = std::min(L, (piece + 1) * PIECE);
+            for (int64_t l = piece * PIECE; l < end; l++) {
+                of[l] = uint8_t(owner(u.rows[l]));
+                counts[of[l]]++;
+            }
+        });
+        int64_t begun = 0;
+        for (int o = 0; o < owners; o++) {
+            first[o] = begun;
+            for (int64_t piece = 0; piece < pieces; piece++) {
+                const uint32_t count = next[piece * owners + o];
+                next[piece * owners + o] = uint32_t(begun);
+                begun += count;
+            }
+        }
+        each_chunk(pieces, L, u.threads, [&, this](int64_t piece) {
+            uint32_t *to = next.data() + piece * owners;
+            const int64_t end = std::min(L, (piece + 1) * PIECE);
+            for (int64_t l = piece * PIECE; l < end; l++) at[to[of[l]]++] = uint32_t(l);
+        });
+    }
+};
+
 // Calls step(row, gradient) once per distinct row, with the sum over its duplicates and l2 * w.
 template <int D, class Table, class Fetch, class Step>
-void each_row(const Update &u, const Table &table, Fetch fetch, Step step) {
-    const int64_t d = D ? D : u.dim, soon = ahead(d * sizeof(float));
-    const int shift = line_shift(d);
-#pragma omp parallel num_threads(team((u.L + u.every) * d, u.threads))
-    {
-        const int me = thread_index(), all = thread_count();
+void each_row(const Update &u, const Table &table, const Fetch &fetch, const Step &step) {
+    static thread_local Dealt dealt;
+    dealt.deal(u);
+    each_chunk(dealt.owners, (u.L + u.every) * u.dim, u.threads, [&, all = &dealt](int64_t me) {
+        const int64_t d = D ? D : u.dim, soon = ahead(d * sizeof(float));
+        const int64_t n = all->first[me + 1] - all->first[me];
         static thread_local std::vector<Item> items, scratch;
-        reserve(items, u.L);
-        int64_t n = 0;
-        for (int64_t l = 0; l < u.L; l++) {
-            items[n] = {uint64_t(u.rows[l]), uint32_t(l)};
-            n += all == 1 || owner(u.rows[l], shift, all) == me;
+        reserve(items, n + 1);
+        for (int64_t l = 0; l < n; l++) {
+            const uint32_t at = all->at[all->first[me] + l];
+            items[l] = {uint64_t(u.rows[at]), at};
         }
         sort_rows(items, scratch, n);
         std::vector<float> open(D ? 0 : d);
@@ -157,37 +211,31 @@ void each_row(const Update &u, const Table &table, Fetch fetch, Step step) {
             step(int64_t(row), sum);
         };
         if (u.every) {
-            for (int64_t row = 0; row < u.every; row++)
-                if (all == 1 || owner(row, shift, all) == me) next(uint64_t(row));
+            const int64_t end = std::min(u.every, (me + 1) * all->range);
+            for (int64_t row = me * all->range; row < end; row++) next(uint64_t(row));
         } else {
             while (i < n) next(items[i].row);
         }
-    }
+    });
 }
 
 // Calls step(row, gradient) once per duplicate, without sorting.
 template <int D, class Fetch, class Step>
-void each_gradient(const Update &u, Fetch fetch, Step step) {
-    const int64_t d = D ? D : u.dim, soon = ahead(d * sizeof(float));
-    const int shift = line_shift(d);
-#pragma omp parallel num_threads(team(u.L *d, u.threads))
-    {
-        const int me = thread_index(), all = thread_count();
-        static thread_local std::vector<uint32_t> mine;
-        reserve(mine, u.L);
-        int64_t n = 0;
-        for (int64_t l = 0; l < u.L; l++) {
-            mine[n] = uint32_t(l);
-            n += all == 1 || owner(u.rows[l], shift, all) == me;
-        }
-        for (int64_t i = 0; i < n; i++) {
-            if (i + soon < n) {
-                fetch(u.rows[mine[i + soon]]);
-                prefetch_row(u.grad + mine[i + soon] * d, d);
+void each_gradient(const Update &u, const Fetch &fetch, const Step &step) {
+    static thread_local Dealt dealt;
+    dealt.deal(u);
+    each_chunk(dealt.owners, u.L * u.dim, u.threads, [&, all = &dealt](int64_t me) {
+        const int64_t d = D ? D : u.dim, soon = ahead(d * sizeof(float));
+        const uint32_t *at = all->at.data();
+        for (int64_t i = all->first[me], n = all->first[me + 1]; i < n; i++) {
+            // Past its own too: the next owner is mostly the same thread's.
+            if (i + soon < u.L) {
+                fetch(u.rows[at[i + soon]]);
+                prefetch_row(u.grad + at[i + soon] * d, d);
             }
-            step(u.rows[mine[i]], u.grad + mine[i] * d);
+            step(u.rows[at[i]], u.grad + at[i] * d);
         }
-    }
+    });
 }
 
 // w -= lr * g
