@@ -14,6 +14,7 @@ from dlrm.ops.cpu import library
 
 BF16 = torch.bfloat16
 DRAWS = 12
+NARROW: tuple[mlp.Products, ...] = ("bf16", "emulated", "tiles")
 
 
 def drawn(seed: int) -> tuple[list[Tensor], Tensor, bool]:
@@ -31,9 +32,12 @@ def drawn(seed: int) -> tuple[list[Tensor], Tensor, bool]:
     return parameters, torch.randn(batch, sizes[0], generator=generator), pick.random() < 0.5
 
 
-def runs(dtype: torch.dtype) -> bool:
-    """Whether this CPU has the products of the loaded build."""
-    return dtype == torch.float32 or bool(library.native.multiplies_bf16())
+def check_runs(products: mlp.Products) -> None:
+    """Skip the test where this CPU lacks these products."""
+    if products == "bf16" and not library.native.multiplies_bf16():
+        pytest.skip("this CPU has no AVX512-BF16")
+    if products == "tiles" and not library.native.multiplies_tiles():
+        pytest.skip("this CPU has no AMX, or Linux grants none")
 
 
 def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -64,7 +68,7 @@ def test_float32_equals_plain_layers(kernels, seed):
     parameters, x, relu_last = drawn(seed)
     ours = [p.clone().requires_grad_() for p in (x, *parameters)]
     exact = [p.double().requires_grad_() for p in (x, *parameters)]
-    out = mlp.mlp(ours[0], ours[1:], torch.float32, relu_last=relu_last)
+    out = mlp.mlp(ours[0], ours[1:], "fp32", relu_last=relu_last)
     expected = oracle(exact[0], exact[1:], torch.float64, relu_last)
     close(out, expected, 1e-5)
     factor = torch.randn(out.shape, generator=torch.Generator().manual_seed(seed))
@@ -78,16 +82,16 @@ def test_float32_equals_plain_layers(kernels, seed):
 
 
 @pytest.mark.parametrize("x_dtype", [torch.float32, BF16])
+@pytest.mark.parametrize("products", NARROW)
 @pytest.mark.parametrize("seed", range(DRAWS))
-def test_bfloat16_is_within_its_rounding(kernels, seed, x_dtype):
-    if not runs(BF16):
-        pytest.skip("this CPU has no AVX512-BF16")
+def test_bfloat16_is_within_its_rounding(kernels, seed, products, x_dtype):
+    check_runs(products)
     parameters, x, relu_last = drawn(seed)
     # All positive, so that no ReLU falls on the other side: what is left is rounding.
     parameters, x = [p.abs() for p in parameters], x.abs().to(x_dtype)
     ours = [p.clone().requires_grad_() for p in (x, *parameters)]
     exact = [p.double().requires_grad_() for p in (x, *parameters)]
-    out = mlp.mlp(ours[0], ours[1:], BF16, relu_last=relu_last)
+    out = mlp.mlp(ours[0], ours[1:], products, relu_last=relu_last)
     expected = oracle(exact[0], exact[1:], BF16, relu_last)
     assert out.dtype == (BF16 if relu_last else torch.float32)
     close(out, expected, 2**-7)
@@ -101,10 +105,9 @@ def test_bfloat16_is_within_its_rounding(kernels, seed, x_dtype):
         close(a.grad, b.grad, 2**-6)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, BF16])
-def test_any_number_of_threads_and_any_chunk_give_the_same_bits(kernels, dtype):
-    if not runs(dtype):
-        pytest.skip("this CPU has no AVX512-BF16")
+@pytest.mark.parametrize("products", ["fp32", *NARROW])
+def test_any_number_of_threads_and_any_chunk_give_the_same_bits(kernels, products):
+    check_runs(products)
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(2100, 33, generator=generator)  # more than a chunk
     parameters = [
@@ -114,7 +117,7 @@ def test_any_number_of_threads_and_any_chunk_give_the_same_bits(kernels, dtype):
     for threads in (1, 2, 3, 4):
         torch.set_num_threads(threads)
         ours = [p.clone().requires_grad_() for p in (x, *parameters)]
-        out = mlp.mlp(ours[0], ours[1:], dtype, relu_last=True)
+        out = mlp.mlp(ours[0], ours[1:], products, relu_last=True)
         out.float().square().sum().backward()
         outcomes.append([out.detach(), *(p.grad for p in ours if p.grad is not None)])
     assert len(outcomes[0]) == 6
@@ -123,7 +126,7 @@ def test_any_number_of_threads_and_any_chunk_give_the_same_bits(kernels, dtype):
     expected.square().sum().backward()
     for ours, theirs in zip(outcomes[0], [expected, *(p.grad for p in exact)], strict=True):
         assert theirs is not None
-        close(ours, theirs, 1e-4 if dtype == torch.float32 else 0.1)
+        close(ours, theirs, 1e-4 if products == "fp32" else 0.1)
     for outcome in outcomes[1:]:
         assert all(torch.equal(a, b) for a, b in zip(outcome, outcomes[0], strict=True))
 
@@ -144,17 +147,16 @@ def test_what_it_cannot_read_is_left_to_torch(monkeypatch):
 
 
 @pytest.mark.parametrize("x_dtype", [torch.float32, BF16])
-@pytest.mark.parametrize("dtype", [torch.float32, BF16])
+@pytest.mark.parametrize("products", ["fp32", *NARROW])
 @pytest.mark.parametrize("seed", range(DRAWS))
 def test_packed_weights_and_calls_without_gradients_give_the_same_bits(
-    kernels, seed, dtype, x_dtype
+    kernels, seed, products, x_dtype
 ):
-    if not runs(dtype):
-        pytest.skip("this CPU has no AVX512-BF16")
+    check_runs(products)
     parameters, x, relu_last = drawn(seed)
     x = x.to(x_dtype)
-    expected = mlp.mlp(x, parameters, dtype, relu_last=relu_last)
-    packed = mlp.Packed(parameters, dtype, relu_last=relu_last)
+    expected = mlp.mlp(x, parameters, products, relu_last=relu_last)
+    packed = mlp.Packed(parameters, products, relu_last=relu_last)
     for weight in parameters:
         weight.fill_(torch.nan)  # which are no longer needed
     for threads in (1, 3):
@@ -166,12 +168,12 @@ def test_packed_weights_and_calls_without_gradients_give_the_same_bits(
     parameters, x, _ = drawn(seed)
     x = x.to(x_dtype)
     with torch.no_grad():
-        assert torch.equal(mlp.mlp(x, parameters, dtype, relu_last=relu_last), expected)
+        assert torch.equal(mlp.mlp(x, parameters, products, relu_last=relu_last), expected)
 
 
 def test_threads_share_packed_weights(kernels):
     parameters, _, _ = drawn(5)
-    packed = mlp.Packed(parameters, torch.float32, relu_last=False)
+    packed = mlp.Packed(parameters, "fp32", relu_last=False)
     generator = torch.Generator().manual_seed(0)
     n = parameters[0].shape[1]
     inputs = [torch.randn(rows, n, generator=generator) for rows in (1, 9, 200, 30) * 20]
@@ -179,3 +181,25 @@ def test_threads_share_packed_weights(kernels):
     with ThreadPoolExecutor(8) as pool:
         outputs = list(pool.map(packed, inputs))
     assert all(map(torch.equal, outputs, expected))
+
+
+def test_tiles_of_this_cpu_give_the_bits_of_emulated_ones(kernels):
+    check_runs("tiles")
+    for seed in range(DRAWS):
+        parameters, x, relu_last = drawn(seed)
+        outcomes: list[list[Tensor]] = []
+        for products in NARROW[1:]:
+            ours = [p.clone().requires_grad_() for p in (x, *parameters)]
+            out = mlp.mlp(ours[0], ours[1:], products, relu_last=relu_last)
+            out.float().square().sum().backward()
+            outcomes.append([out.detach(), *(p.grad for p in ours if p.grad is not None)])
+        assert all(map(torch.equal, *outcomes))
+
+
+def test_an_emulated_tile_sums_as_the_manual_says(kernels):
+    # In floats 2^24 + 1 is 2^24. The first and the second numbers of 16 words have sums of their
+    # own, so that 1 + 1 meets 2^24 as 2.
+    weight = torch.zeros(1, 64)
+    weight[0, 0], weight[0, 1], weight[0, 3], weight[0, 32] = 2.0**24, 1, 1, -(2.0**24)
+    out = mlp.mlp(torch.ones(1, 64), [weight, torch.zeros(1)], "emulated", relu_last=True)
+    assert out.item() == 2

@@ -48,7 +48,7 @@ class MLP(nn.Module):
         if not 0 <= dropout < 1:
             raise ConfigError(f"dropout is {dropout}, expected at least 0 and below 1")
         self.relu_last = relu_last
-        self.dtype = dtype
+        self.dtype: ComputeDtype = dtype
         self.dropout = dropout
         self.layers = nn.ModuleList(_layer(n, k) for n, k in pairwise(sizes))
         for layer in self.linears():
@@ -73,8 +73,10 @@ class MLP(nn.Module):
         parameters = [parameter.detach() for parameter in self.layers.parameters()]
         if self.norms is None and all(p.dtype == torch.float32 for p in parameters):
             dtype = torch.bfloat16 if self.dtype == "bf16" else torch.float32
-            kind = compiled.Packed if compiled.runs(parameters, dtype) else products.Rounded
-            self._frozen = kind(parameters, dtype, relu_last=self.relu_last)
+            if compiled.runs(parameters, dtype):
+                self._frozen = compiled.Packed(parameters, self.dtype, relu_last=self.relu_last)
+            else:
+                self._frozen = products.Rounded(parameters, dtype, relu_last=self.relu_last)
 
     def train(self, mode: bool = True) -> "MLP":
         """Switch between training and evaluation; see `torch.nn.Module.train`."""
@@ -90,10 +92,9 @@ class MLP(nn.Module):
         dtype = torch.bfloat16 if self.dtype == "bf16" else torch.float32
         if plain and dtype in (torch.bfloat16, x.dtype):
             parameters = list(self.layers.parameters())
-            fused = compiled.fused(x, parameters, dtype)
-            return (compiled if fused else products).mlp(
-                x, parameters, dtype, relu_last=self.relu_last
-            )
+            if compiled.fused(x, parameters, dtype):
+                return compiled.mlp(x, parameters, self.dtype, relu_last=self.relu_last)
+            return products.mlp(x, parameters, dtype, relu_last=self.relu_last)
         return self._layers(x, dtype)
 
     def _layers(self, x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -10,7 +10,7 @@ copy, for weights that no longer change.
 from collections.abc import Sequence
 from ctypes import c_int64, c_void_p
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +19,11 @@ from torch.autograd.function import once_differentiable
 from dlrm.ops import backend, cpu
 from dlrm.ops.cpu import library
 from dlrm.ops.cpu.library import pointer
+
+Products = Literal["fp32", "bf16", "tiles", "emulated"]
+"""How layers multiply: floats, pairs of bfloat16 (AVX512-BF16), these in tiles (AMX), or in tiles
+that are emulated."""
+_CODES: dict[Products, int] = {"fp32": 0, "bf16": 1, "tiles": 2, "emulated": 3}
 
 
 def fused(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> bool:
@@ -52,25 +57,25 @@ def _bf16_pays() -> bool:
     return bool(library.native.multiplies_bf16()) and not torch.cpu._is_amx_tile_supported()
 
 
-def mlp(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype, *, relu_last: bool) -> Tensor:
+def mlp(x: Tensor, parameters: Sequence[Tensor], products: Products, *, relu_last: bool) -> Tensor:
     """Return `relu(W x + b)`, layer after layer.
 
     Args:
         x: (B, n), float32 or bfloat16.
         parameters: Weight (k, n) and bias (k,) of each layer, contiguous float32.
-        dtype: Number format of the products, which are summed in float32, and of the activations
-            between layers. A last layer without ReLU is computed in float32: bfloat16 keeps three
+        products: How layers multiply; sums are float32, activations between layers as what is
+            multiplied. A last layer without ReLU is computed in float32: bfloat16 keeps three
             digits, too few for a logit.
         relu_last: Whether the last layer has its ReLU too.
 
     Returns:
-        (B, sizes[-1]) of `dtype` with a last ReLU, float32 without. Gradients of parameters are
-        float32, that of x has its type.
+        (B, sizes[-1]) of the products' type with a last ReLU, float32 without. Gradients of
+        parameters are float32, that of x has its type.
 
     """
     if not torch.is_grad_enabled():
-        return _forward(x, _shape(x, parameters, dtype, relu_last), parameters, None, None)
-    return _MLP.apply(x, dtype, relu_last, *parameters)
+        return _forward(x, _shape(x, parameters, products, relu_last), parameters, None, None)
+    return _MLP.apply(x, products, relu_last, *parameters)
 
 
 class Packed:
@@ -80,8 +85,8 @@ class Packed:
     takes a fraction of the time, in one thread; any number of threads may call it.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], dtype: torch.dtype, *, relu_last: bool):
-        self._narrow, self._relu_last = dtype == torch.bfloat16, relu_last
+    def __init__(self, parameters: Sequence[Tensor], products: Products, *, relu_last: bool):
+        self._code, self._relu_last = _CODES[products], relu_last
         sizes = [parameters[0].shape[1], *(bias.shape[0] for bias in parameters[1::2])]
         self._inputs, self._sizes = sizes[0], (c_int64 * len(sizes))(*sizes)
         shape = self._shape(1, narrow_x=False)
@@ -97,16 +102,16 @@ class Packed:
 
     def _shape(self, samples: int, *, narrow_x: bool) -> tuple[Any, ...]:
         sizes = self._sizes
-        return sizes, len(sizes) - 1, samples, self._narrow, self._relu_last, narrow_x
+        return sizes, len(sizes) - 1, samples, self._code, self._relu_last, narrow_x
 
 
 def _shape(
-    x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype, relu_last: bool
+    x: Tensor, parameters: Sequence[Tensor], products: Products, relu_last: bool
 ) -> tuple[Any, ...]:
     """Return what the kernels need to know of an MLP and its inputs."""
     sizes = [x.shape[1], *(bias.shape[0] for bias in parameters[1::2])]
     return (
-        (c_int64 * len(sizes))(*sizes), len(sizes) - 1, x.shape[0], dtype == torch.bfloat16,
+        (c_int64 * len(sizes))(*sizes), len(sizes) - 1, x.shape[0], _CODES[products],
         relu_last, x.dtype == torch.bfloat16,
     )  # fmt: skip
 
@@ -124,8 +129,8 @@ def _forward(
     backward pass, None where none follows.
     """
     x = x.contiguous()
-    sizes, layers, samples, narrow, relu_last, _ = shape
-    dtype = torch.bfloat16 if narrow and relu_last else torch.float32
+    sizes, layers, samples, code, relu_last, _ = shape
+    dtype = torch.bfloat16 if code and relu_last else torch.float32
     out = torch.empty(samples, sizes[layers], dtype=dtype)
     library.native.mlp_forward(
         *shape, x.data_ptr(), None if parameters is None else _pointers(parameters),
@@ -137,10 +142,10 @@ def _forward(
 class _MLP(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, dtype: torch.dtype, relu_last: bool, *parameters: Tensor
+        ctx: Any, x: Tensor, products: Products, relu_last: bool, *parameters: Tensor
     ) -> Tensor:
         x = x.contiguous()
-        shape = _shape(x, parameters, dtype, relu_last)
+        shape = _shape(x, parameters, products, relu_last)
         # The inputs of all layers, as the backward pass reads them.
         h = torch.empty(library.native.mlp_bytes(*shape), dtype=torch.uint8)
         out = _forward(x, shape, parameters, None, h)

@@ -43,6 +43,7 @@ _ARGUMENTS: dict[str, list[type]] = {
     ],
     "relu_gradient": [c_void_p, c_void_p, c_int, c_int64, c_int64, c_void_p, c_void_p, c_int],
     "multiplies_bf16": [],
+    "multiplies_tiles": [],
     "mlp_bytes": _MLP,
     "mlp_packed_bytes": _MLP,
     "mlp_pack": [*_MLP, *[c_void_p] * 2, c_int],
@@ -54,6 +55,7 @@ _ARGUMENTS: dict[str, list[type]] = {
 _RESULTS: dict[str, type] = {
     "rows_of": c_int64,
     "multiplies_bf16": c_int,
+    "multiplies_tiles": c_int,
     "mlp_bytes": c_int64,
     "mlp_packed_bytes": c_int64,
 }

@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "numbers.h"
+#include "tiles.h"
 #include "vectors.h"
 
 namespace {
@@ -18,17 +19,19 @@ constexpr int TILE = 8, WIDEST = 3;  // rows and vectors of a tile: 24 of 32 reg
 #else
 constexpr int TILE = 4, WIDEST = 1;
 #endif
-constexpr int64_t LANES = 16, PANEL = WIDEST * LANES;
+constexpr int64_t LANES = 16;
 
 // Sixteen floats that need not lie in memory.
 typedef float Registers __attribute__((vector_size(64)));
 
-// A format says what a word is and how two words multiply.
+// A format says what a word is, how two words multiply, and how operands lie: a panel of b has up to
+// PANEL columns, a multiple of COLUMNS, and a sum goes over a multiple of DEEP words.
 struct Wide {
     using Number = float;
     using Word = float;
     using Vector = Lanes;
-    static constexpr int64_t PER_WORD = 1;
+    static constexpr int64_t PER_WORD = 1, DEEP = 1;
+    static constexpr int64_t PANEL = WIDEST * LANES, COLUMNS = LANES;
     static Lanes spread(float word) { return word - Lanes{}; }
     static void add(Registers &c, Lanes a, Lanes b) { c += a * b; }
     static float word(float first, float) { return first; }
@@ -41,7 +44,8 @@ struct Narrow {
     using Number = bf16;
     using Word = uint32_t;
     using Vector = Words;
-    static constexpr int64_t PER_WORD = 2;
+    static constexpr int64_t PER_WORD = 2, DEEP = 1;
+    static constexpr int64_t PANEL = WIDEST * LANES, COLUMNS = LANES;
     static Words spread(uint32_t word) { return word - Words{}; }
     static void add(Registers &c, Words a, Words b) {
 #ifdef __AVX512F__
@@ -56,6 +60,11 @@ struct Narrow {
     }
     static uint32_t word(bf16 first, bf16 second) { return first | uint32_t(second) << 16; }
     static float sum(uint32_t word) { return of_bits(word << 16) + of_bits(word & 0xffff0000u); }
+};
+
+// Narrow words in tiles: two by two of them are the sums of 32 rows and 32 columns.
+template <class Tiles> struct Tiled : Narrow {
+    static constexpr int64_t DEEP = SIDE, PANEL = 2 * SIDE, COLUMNS = 2 * SIDE;
 };
 
 // Whether this CPU can multiply narrow words.
@@ -96,19 +105,50 @@ __attribute__((noinline)) void tile(const typename Format::Word *const *rows,
         for (int w = 0; w < WIDE; w++) lanes(sums + (m * WIDE + w) * LANES) = c[m][w];
 }
 
+// The sums (32, 32) of up to 32 rows of a and one panel of b, over K words, a multiple of 16.
+//
+// Rows of a are `step` words apart and `upper` has the first 16; their next 16 words are `further`
+// words on. BOTH: there are more than 16, and `lower` has them.
+template <class Tiles, bool BOTH>
+__attribute__((noinline)) void tile_block(const uint32_t *upper, const uint32_t *lower,
+                                          int64_t step, int64_t further, const uint32_t *b,
+                                          int64_t K, float *sums) {
+    constexpr int64_t columns = 2 * SIDE, row_bytes = 4 * columns;
+    Tiles::template zero<0>(), Tiles::template zero<1>();
+    if (BOTH) Tiles::template zero<2>(), Tiles::template zero<3>();
+    for (int64_t k = 0; k < K; k += SIDE, b += SIDE * columns, upper += further) {
+        Tiles::template load<6>(b, row_bytes);
+        Tiles::template load<4>(upper, 4 * step);
+        Tiles::template multiply<0, 4, 6>();
+        Tiles::template load<7>(b + SIDE, row_bytes);
+        Tiles::template multiply<1, 4, 7>();
+        if (BOTH) {
+            Tiles::template load<5>(lower, 4 * step);
+            Tiles::template multiply<2, 5, 6>();
+            Tiles::template multiply<3, 5, 7>();
+            lower += further;
+        }
+    }
+    Tiles::template store<0>(sums, row_bytes), Tiles::template store<1>(sums + SIDE, row_bytes);
+    if (!BOTH) return;
+    sums += SIDE * columns;
+    Tiles::template store<2>(sums, row_bytes), Tiles::template store<3>(sums + SIDE, row_bytes);
+}
+
 // Calls body(std::integral_constant<int, WIDE>, first column) for each panel of N columns.
-template <class Body> inline void by_panel(int64_t N, Body body) {
-    for (int64_t first = 0; first < N; first += PANEL) {
-        const int64_t wide = std::min<int64_t>(WIDEST, (N - first + LANES - 1) / LANES);
+template <class Format, class Body> inline void by_panel(int64_t N, Body body) {
+    constexpr int widest = Format::PANEL / LANES;
+    for (int64_t first = 0; first < N; first += Format::PANEL) {
+        const int64_t wide = std::min(Format::PANEL, up(N - first, Format::COLUMNS)) / LANES;
         if (wide == 1) body(std::integral_constant<int, 1>(), first);
-        else if (wide == 2) body(std::integral_constant<int, std::min(2, WIDEST)>(), first);
-        else body(std::integral_constant<int, WIDEST>(), first);
+        else if (wide == 2) body(std::integral_constant<int, std::min(2, widest)>(), first);
+        else body(std::integral_constant<int, widest>(), first);
     }
 }
 
 // Where the word (k, 0) of the panel that begins with column `first` lies in b (K, N).
-inline int64_t in_panel(int64_t first, int64_t k, int64_t K, int64_t N) {
-    return first * K + k * std::min(PANEL, up(N - first, LANES));
+template <class Format> inline int64_t in_panel(int64_t first, int64_t k, int64_t K, int64_t N) {
+    return first * K + k * std::min(Format::PANEL, up(N - first, Format::COLUMNS));
 }
 
 // What becomes of a tile's sums: c + bias, its ReLU, or zero where gate <= 0; as float or bf16.
@@ -140,14 +180,21 @@ struct Target {
         else
             lanes(static_cast<float *>(to) + at) = sums;
     }
+    // Numbers past the columns of a product, up to a whole word or tile of the next one.
+    void clear(int64_t row, int64_t column) const {
+        if (column >= width) return;
+        const int64_t size = narrow ? 2 : 4;
+        std::memset(static_cast<char *>(to) + (row * step + column) * size, 0,
+                    (width - column) * size);
+    }
 };
 
 // target = a b, for a (M, K) by rows and b (K, N) in panels.
 template <class Format>
-void multiply(const typename Format::Word *a, int64_t step, int64_t M,
+void multiply(Format, const typename Format::Word *a, int64_t step, int64_t M,
               const typename Format::Word *b, int64_t K, int64_t N, const Target &target) {
-    by_panel(N, [&](auto wide, int64_t first) {
-        float sums[TILE * PANEL];
+    by_panel<Format>(N, [&](auto wide, int64_t first) {
+        float sums[TILE * Format::PANEL];
         for (int64_t m = 0; m < M; m += TILE) {
             const int64_t rows = std::min<int64_t>(TILE, M - m);
             // Rows past the last repeat it, and are not kept.
@@ -159,6 +206,31 @@ void multiply(const typename Format::Word *a, int64_t step, int64_t M,
                     target.put(m + r, first + w * LANES, lanes(sums + (r * wide() + w) * LANES));
         }
     });
+    for (int64_t m = 0; m < M; m++) target.clear(m, up(N, LANES));
+}
+
+template <class Tiles>
+void multiply(Tiled<Tiles>, const uint32_t *a, int64_t step, int64_t M, const uint32_t *b,
+              int64_t K, int64_t N, const Target &target) {
+    constexpr int64_t together = 2 * SIDE;
+    alignas(64) float sums[together * together];
+    // Rows of the end have tiles of their own, so that they come after all others.
+    for (int64_t begin = 0, end = M / together * together; begin < M; begin = end, end = M) {
+        if (begin == end) continue;
+        Configured<Tiles>::rows(std::min(end - begin, together));
+        for (int64_t first = 0; first < N; first += together)
+            for (int64_t m = begin; m < end; m += together) {
+                const uint32_t *upper = a + m * step, *lower = upper + SIDE * step;
+                const int64_t rows = std::min(end - m, together);
+                if (rows > SIDE)
+                    tile_block<Tiles, true>(upper, lower, step, SIDE, b + first * K, K, sums);
+                else
+                    tile_block<Tiles, false>(upper, upper, step, SIDE, b + first * K, K, sums);
+                for (int64_t r = 0; r < rows; r++)
+                    for (int64_t w = 0; w < together; w += LANES)
+                        target.put(m + r, first + w, lanes(sums + r * together + w));
+            }
+    }
 }
 
 } // namespace

@@ -152,9 +152,11 @@ EXPORT void relu_gradient(const void *grad, const void *y, int narrow, int64_t B
 
 EXPORT int multiplies_bf16() { return multiplies_narrow(); }
 
-#define MLP                                                                                  \
-    const int64_t *sizes, int64_t layers, int64_t B, int narrow, int relu_last, int x_narrow
-#define AS_MLP Mlp{layers, sizes, B, narrow != 0, relu_last != 0, x_narrow != 0}
+EXPORT int multiplies_tiles() { return has_tiles(); }
+
+#define MLP                                                                                    \
+    const int64_t *sizes, int64_t layers, int64_t B, int products, int relu_last, int x_narrow
+#define AS_MLP Mlp{layers, sizes, B, Products(products), relu_last != 0, x_narrow != 0}
 
 EXPORT int64_t mlp_bytes(MLP) { return AS_MLP.h_bytes(); }
 

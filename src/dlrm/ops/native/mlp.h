@@ -19,25 +19,38 @@ constexpr int64_t DEPTH = 512;    // words of a sum over samples that are taken 
 constexpr int64_t OUTPUTS = 32;   // whose gradients of weights are computed together
 constexpr int64_t PAIRS = 16;     // rows of packed weights that are written together
 static_assert(TOGETHER % TILE == 0 && CHUNK % TOGETHER == 0 && TILE % 2 == 0 && OUTPUTS % TILE == 0);
+static_assert(TOGETHER % (2 * SIDE) == 0 && OUTPUTS % (2 * SIDE) == 0);
 
-// Samples that go through the layers together: fewer where there would be few chunks.
-inline int64_t together(int64_t samples) {
-    return std::clamp<int64_t>(up(samples / 8, TILE), TILE, TOGETHER);
-}
+// How layers multiply: floats, pairs of bf16, or these in tiles, of this CPU or emulated.
+enum Products { WIDE, NARROW, TILES, EMULATED_TILES };
 
 // Layer i maps h_i (B, sizes[i]) to h_{i+1} = relu(h_i W_i^T + b_i).
 struct Mlp {
     int64_t layers;
     const int64_t *sizes;  // (layers + 1)
     int64_t B;
-    bool narrow, relu_last, x_narrow;
+    Products products;
+    bool relu_last, x_narrow;
 
     // Layers compute in bf16, but for a last one without ReLU.
-    bool narrow_at(int64_t i) const { return narrow && (relu_last || i < layers - 1); }
+    Products products_at(int64_t i) const { return relu_at(i) ? products : WIDE; }
+    bool narrow_at(int64_t i) const { return products_at(i) != WIDE; }
     bool relu_at(int64_t i) const { return relu_last || i < layers - 1; }
-    // Numbers between samples that layer i reads, or that its gradient has: whole words.
-    int64_t in_step(int64_t i) const { return up(sizes[i], narrow_at(i) ? 2 : 1); }
-    int64_t out_step(int64_t i) const { return up(sizes[i + 1], narrow_at(i) ? 2 : 1); }
+    // Numbers that the rows of layer i's operands are a multiple of: whole words, or tiles.
+    int64_t whole(int64_t i) const {
+        return products_at(i) == WIDE ? 1 : products_at(i) == NARROW ? 2 : 2 * SIDE;
+    }
+    // Numbers between samples that layer i reads, or that its gradient has.
+    int64_t in_step(int64_t i) const { return up(sizes[i], whole(i)); }
+    int64_t out_step(int64_t i) const { return up(sizes[i + 1], whole(i)); }
+    // Inputs and outputs of layer i as panels have them.
+    int64_t in_columns(int64_t i) const { return up(sizes[i], std::max(LANES, whole(i))); }
+    int64_t out_columns(int64_t i) const { return up(sizes[i + 1], std::max(LANES, whole(i))); }
+    // Samples that go through the layers together: fewer where there would be few chunks.
+    int64_t together(int64_t samples) const {
+        const int64_t least = products >= TILES ? 2 * SIDE : TILE;
+        return std::clamp<int64_t>(up(samples / 8, least), least, TOGETHER);
+    }
     int64_t bytes_at(int64_t i) const { return narrow_at(i) ? 2 : 4; }
     // Whether x can be read as it is.
     bool reads_x() const { return x_narrow == narrow_at(0) && in_step(0) == sizes[0]; }
@@ -81,9 +94,9 @@ void pack_outputs(const float *weight, int64_t n, int64_t N, int64_t first,
                   typename Format::Word *b) {
     constexpr int64_t numbers = LANES * Format::PER_WORD;
     constexpr bool narrow = Format::PER_WORD == 2;
-    const int64_t K = (n + Format::PER_WORD - 1) / Format::PER_WORD;
-    const int64_t outputs = std::min(LANES, N - first);
-    const int64_t panel = first / PANEL * PANEL, width = std::min(PANEL, up(N - panel, LANES));
+    const int64_t K = up(n, Format::PER_WORD * Format::DEEP) / Format::PER_WORD;
+    const int64_t outputs = std::min(LANES, N - first), panel = first / Format::PANEL * Format::PANEL;
+    const int64_t width = std::min(Format::PANEL, up(N - panel, Format::COLUMNS));
     auto *to = reinterpret_cast<float *>(b) + panel * K + (first - panel);
     for (int64_t k = 0; k < K; k += LANES) {
         // Words of an output in a row, then turned so that the outputs of a word are one.
@@ -114,7 +127,7 @@ void pack_outputs(const float *weight, int64_t n, int64_t N, int64_t first,
 }
 
 // Words from two rows of n numbers that follow each other in a sum, as row k of panels of `WIDTH`
-// columns; the second may be missing.
+// columns; the second may be missing, or both, which are zeros.
 template <class Format, int64_t WIDTH, int64_t UNIT, class Number>
 void pack_rows(const Number *first, const Number *second, int64_t n, int64_t k, int64_t K,
                typename Format::Word *b) {
@@ -126,17 +139,57 @@ void pack_rows(const Number *first, const Number *second, int64_t n, int64_t k, 
                 to[j] = Format::word(first[panel + j], second[panel + j]);
         } else {
             for (int64_t j = 0; j < width; j++)
-                to[j] = j < left ? Format::word(first[panel + j],
-                                                second ? second[panel + j] : Number(0))
-                                 : typename Format::Word(0);
+                to[j] = first && j < left ? Format::word(first[panel + j],
+                                                         second ? second[panel + j] : Number(0))
+                                          : typename Format::Word(0);
         }
     }
 }
 
+// Words k to k + count of gradients of n outputs, of which the first `rows` samples are there, as
+// the products for the weights read them: word after word of TILE outputs.
+template <class Format>
+void pack_gradient(Format, const typename Format::Number *g, int64_t step, int64_t rows, int64_t n,
+                   int64_t k, int64_t, int64_t K, typename Format::Word *to) {
+    for (int64_t r = 0; r < rows; r += Format::PER_WORD)
+        pack_rows<Format, TILE, TILE>(g + r * step, r + 1 < rows ? g + (r + 1) * step : nullptr, n,
+                                      k + r / Format::PER_WORD, K, to);
+}
+
+// For tiles: squares of 16 outputs, each with 16 words.
+template <class Tiles>
+void pack_gradient(Tiled<Tiles>, const bf16 *g, int64_t step, int64_t rows, int64_t n, int64_t k,
+                   int64_t count, int64_t K, uint32_t *to) {
+    for (int64_t o = 0; o < up(n, 2 * SIDE); o += SIDE)
+        for (int64_t word = 0; word < count; word += SIDE) {
+            uint32_t square[SIDE * SIDE];
+            for (int64_t r = 0; r < SIDE; r++) {
+                const int64_t sample = 2 * (word + r);
+                const bf16 *first = g + sample * step + o;
+                for (int64_t j = 0; j < SIDE; j++)
+                    square[r * SIDE + j] =
+                        sample >= rows ? 0
+                                       : Narrow::word(first[j], sample + 1 < rows ? first[step + j]
+                                                                                  : bf16(0));
+            }
+            auto *turned = reinterpret_cast<float *>(to + o * K + (k + word) * SIDE);
+            for (int64_t r = 0; r < SIDE; r += 4)
+                for (int64_t j = 0; j < SIDE; j += 4)
+                    transpose4(reinterpret_cast<const float *>(square) + r * SIDE + j, SIDE,
+                               turned + j * SIDE + r, SIDE);
+        }
+}
+
 // Calls body(format of layer i).
 template <class Body> void by_format(const Mlp &mlp, int64_t i, Body body) {
-    if (mlp.narrow_at(i)) body(Narrow());
-    else body(Wide());
+    switch (mlp.products_at(i)) {
+    case WIDE: return body(Wide());
+    case NARROW: return body(Narrow());
+#ifdef HARDWARE_TILES
+    case TILES: return body(Tiled<Hardware>());
+#endif
+    default: return body(Tiled<Emulated>());
+    }
 }
 
 // Copies samples [row, row + rows) of x to h as layer 0 reads them.
@@ -152,7 +205,7 @@ inline void copy_x(const Mlp &mlp, const void *x, int64_t row, int64_t rows, voi
         } else {
             store_row(static_cast<const float *>(x) + from, h, r * step, mlp.narrow_at(0), n);
         }
-        if (step > n) static_cast<bf16 *>(h)[r * step + n] = 0;
+        if (step > n) std::fill_n(static_cast<bf16 *>(h) + r * step + n, step - n, bf16(0));
     }
 }
 
@@ -165,12 +218,12 @@ struct Panels {
     static int64_t bytes(const Mlp &mlp) {
         int64_t sum = 0;
         for (int64_t i = 0; i < mlp.layers; i++)
-            sum += (mlp.in_step(i) + 1) * up(mlp.sizes[i + 1], LANES) * 4 + 128;
+            sum += (mlp.in_step(i) + 1) * mlp.out_columns(i) * 4 + 128;
         return sum;
     }
     Panels(const Mlp &mlp, Scratch memory) {
         for (int64_t i = 0; i < mlp.layers; i++) {
-            const int64_t N = up(mlp.sizes[i + 1], LANES);
+            const int64_t N = mlp.out_columns(i);
             weight.push_back(memory.take<uint32_t>(mlp.in_step(i) * mlp.bytes_at(i) / 4 * N));
             bias.push_back(memory.take<float>(N));
             groups.push_back(groups.back() + N / LANES);
@@ -180,7 +233,7 @@ struct Panels {
         for (int64_t i = 0; i < mlp.layers; i++) {
             const int64_t N = mlp.sizes[i + 1];
             std::fill(std::copy(parameters[2 * i + 1], parameters[2 * i + 1] + N, bias[i]),
-                      bias[i] + up(N, LANES), 0.0f);
+                      bias[i] + mlp.out_columns(i), 0.0f);
         }
     }
     void set_weights(const Mlp &mlp, const float *const *parameters, int threads) {
@@ -213,9 +266,9 @@ inline void mlp_rows(const Mlp &mlp, const Panels &panels, const std::vector<cha
             using Format = decltype(format);
             using Word = typename Format::Word;
             const int64_t K = mlp.in_step(i) / Format::PER_WORD;
-            multiply<Format>(reinterpret_cast<const Word *>(input[i]), K, rows,
-                             reinterpret_cast<const Word *>(panels.weight[i]), K,
-                             mlp.sizes[i + 1], target);
+            multiply(format, reinterpret_cast<const Word *>(input[i]), K, rows,
+                     reinterpret_cast<const Word *>(panels.weight[i]), K, mlp.sizes[i + 1],
+                     target);
         });
     }
 }
@@ -228,8 +281,9 @@ inline void mlp_forward(const Mlp &mlp, const void *x, const float *const *param
     Panels panels(mlp, packed ? Scratch{packed} : scratch<0>(Panels::bytes(mlp)));
     if (!packed) panels.set_biases(mlp, parameters);
     if (!packed) panels.set_weights(mlp, parameters, threads);
-    const int64_t step = together(mlp.B);
+    const int64_t step = mlp.together(mlp.B);
     each_chunk((mlp.B + step - 1) / step, mlp.work(), threads, [&](int64_t chunk) {
+        const TileRegion region;
         const int64_t row = chunk * step, rows = std::min(step, mlp.B - row);
         std::vector<char *> input(L);
         char *next = h;
@@ -272,14 +326,25 @@ inline void gate_last(const Mlp &mlp, const void *grad, const void *out, int64_t
             for (int64_t k = 0; k < n; k++) from[k] = y[k] > 0 ? from[k] : 0.0f;
         }
         store_row(from.data(), g, r * step, narrow, n);
-        if (step > n) static_cast<bf16 *>(g)[r * step + n] = 0;
+        if (step > n) std::fill_n(static_cast<bf16 *>(g) + r * step + n, step - n, bf16(0));
     }
 }
 
+// to (rows, n) = or, where `more`, += a block of sums (rows, width) from a column on.
+inline void keep(const float *sums, int64_t width, int64_t rows, int64_t column, int64_t n,
+                 bool more, float *to) {
+    const int64_t count = std::min(width, n - column);
+    for (int64_t m = 0; m < rows; m++, to += n, sums += width)
+        if (more)
+            for (int64_t i = 0; i < count; i++) to[column + i] += sums[i];
+        else
+            for (int64_t i = 0; i < count; i++) to[column + i] = sums[i];
+}
+
 // dW = g^T h and db = 1^T g over the K words of a chunk, for outputs [first, end) of a layer
-// n -> N; `more` adds to what is there.
+// n -> N; `more` adds to what is there. g is as `pack_gradient` leaves it, h in panels.
 template <class Format>
-void weight_gradient(const typename Format::Word *g, const typename Format::Word *h, int64_t K,
+void weight_gradient(Format, const typename Format::Word *g, const typename Format::Word *h, int64_t K,
                      int64_t first, int64_t end, int64_t n, bool more, float *weight,
                      float *bias) {
     for (int64_t o = first; o < end; o += TILE) {
@@ -291,23 +356,46 @@ void weight_gradient(const typename Format::Word *g, const typename Format::Word
     }
     for (int64_t k = 0; k < K; k += DEPTH, more = true) {
         const int64_t depth = std::min(DEPTH, K - k);
-        by_panel(n, [&](auto wide, int64_t column) {
-            float sums[TILE * PANEL];
+        by_panel<Format>(n, [&](auto wide, int64_t column) {
+            float sums[TILE * Format::PANEL];
+            const auto *panel = h + in_panel<Format>(column, k, K, n);
             for (int64_t o = first; o < end; o += TILE) {
                 const typename Format::Word *at[TILE];
                 for (int64_t m = 0; m < TILE; m++) at[m] = g + o * K + k * TILE + m;
-                tile<Format, wide(), TILE>(at, h + in_panel(column, k, K, n), depth, sums);
-                for (int64_t m = 0; m < std::min<int64_t>(TILE, end - o); m++) {
-                    float *to = weight + (o + m) * n + column;
-                    const float *from = sums + m * wide() * LANES;
-                    const int64_t count = std::min<int64_t>(wide() * LANES, n - column);
-                    if (more)
-                        for (int64_t i = 0; i < count; i++) to[i] += from[i];
-                    else
-                        for (int64_t i = 0; i < count; i++) to[i] = from[i];
-                }
+                tile<Format, wide(), TILE>(at, panel, depth, sums);
+                keep(sums, wide() * LANES, std::min<int64_t>(TILE, end - o), column, n, more,
+                     weight + o * n);
             }
         });
+    }
+}
+
+template <class Tiles>
+void weight_gradient(Tiled<Tiles>, const uint32_t *g, const uint32_t *h, int64_t K, int64_t first,
+                     int64_t end, int64_t n, bool more, float *weight, float *bias) {
+    constexpr int64_t together = 2 * SIDE;
+    for (int64_t o = first; o < end; o++) {
+        // Word k of output o, among those of its square.
+        const uint32_t *row = g + o / SIDE * SIDE * K + o % SIDE * SIDE;
+        Lanes sums = {};
+        for (int64_t k = 0; k < K; k += SIDE, row += SIDE * SIDE)
+            sums += reinterpret_cast<Lanes>(words(row) << 16) +
+                    reinterpret_cast<Lanes>(words(row) & 0xffff0000u);
+        float sum = more ? bias[o] : 0;
+        for (int64_t i = 0; i < LANES; i++) sum += sums[i];
+        bias[o] = sum;
+    }
+    Configured<Tiles>::rows(together);
+    alignas(64) float sums[together * together];
+    for (int64_t k = 0; k < K; k += DEPTH, more = true) {
+        const int64_t depth = std::min(DEPTH, K - k);
+        for (int64_t column = 0; column < n; column += together)
+            for (int64_t o = first; o < end; o += together) {
+                const uint32_t *upper = g + o * K + k * SIDE;
+                tile_block<Tiles, true>(upper, upper + SIDE * K, SIDE, SIDE * SIDE,
+                                        h + in_panel<Tiled<Tiles>>(column, k, K, n), depth, sums);
+                keep(sums, together, std::min(together, end - o), column, n, more, weight + o * n);
+            }
     }
 }
 
@@ -321,7 +409,7 @@ struct Backward {
     static int64_t bytes(const Mlp &mlp) {
         int64_t sum = 0;
         for (int64_t i = 0; i < mlp.layers; i++) {
-            const int64_t n = up(mlp.sizes[i], LANES), N = up(mlp.sizes[i + 1], LANES);
+            const int64_t n = mlp.in_columns(i), N = mlp.out_columns(i);
             sum += 4 * (mlp.out_step(i) * n + samples(mlp) * (n + N)) + 192;
         }
         return sum;
@@ -330,9 +418,9 @@ struct Backward {
     Backward(const Mlp &mlp, Scratch memory, bool to_x) {
         for (int64_t i = 0; i < mlp.layers; i++) {
             const int64_t per_word = mlp.narrow_at(i) ? 2 : 1, K = mlp.out_step(i) / per_word;
-            weight.push_back(memory.take<uint32_t>(K * up(mlp.sizes[i], LANES)));
-            g.push_back(memory.take<uint32_t>(samples(mlp) / per_word * up(mlp.sizes[i + 1], TILE)));
-            h.push_back(memory.take<uint32_t>(samples(mlp) / per_word * up(mlp.sizes[i], LANES)));
+            weight.push_back(memory.take<uint32_t>(K * mlp.in_columns(i)));
+            g.push_back(memory.take<uint32_t>(samples(mlp) / per_word * mlp.out_columns(i)));
+            h.push_back(memory.take<uint32_t>(samples(mlp) / per_word * mlp.in_columns(i)));
             pairs.push_back(pairs.back() + (i > 0 || to_x ? (K + PAIRS - 1) / PAIRS : 0));
             outputs.push_back(outputs.back() + (mlp.sizes[i + 1] + OUTPUTS - 1) / OUTPUTS);
         }
@@ -350,8 +438,8 @@ struct Backward {
                 for (int64_t k = begin; k < std::min(K, begin + PAIRS); k++) {
                     const int64_t o = k * Format::PER_WORD;
                     const float *first = parameters[2 * i] + o * n;
-                    pack_rows<Format, PANEL, LANES>(
-                        first, o + 1 < N ? first + n : nullptr, n, k, K,
+                    pack_rows<Format, Format::PANEL, Format::COLUMNS>(
+                        o < N ? first : nullptr, o + 1 < N ? first + n : nullptr, n, k, K,
                         reinterpret_cast<typename Format::Word *>(weight[i]));
                 }
             });
@@ -362,17 +450,19 @@ struct Backward {
     void weight_gradients(const Mlp &mlp, int64_t samples, bool more, float *const *gradients,
                           int threads) const {
         each_chunk(outputs.back(), mlp.weights() * samples, threads, [&, this](int64_t chunk) {
+            const TileRegion region;
             int64_t i = 0;
             while (chunk >= outputs[i + 1]) i++;
             by_format(mlp, i, [&](auto format) {
                 using Format = decltype(format);
                 using Word = typename Format::Word;
                 const int64_t first = (chunk - outputs[i]) * OUTPUTS;
-                weight_gradient<Format>(
-                    reinterpret_cast<const Word *>(g[i]), reinterpret_cast<const Word *>(h[i]),
-                    (samples + Format::PER_WORD - 1) / Format::PER_WORD, first,
-                    std::min(first + OUTPUTS, mlp.sizes[i + 1]), mlp.sizes[i], more,
-                    gradients[2 * i], gradients[2 * i + 1]);
+                constexpr int64_t per_word = Format::PER_WORD;
+                const int64_t K = up(samples, per_word * Format::DEEP) / per_word;
+                weight_gradient(format, reinterpret_cast<const Word *>(g[i]),
+                                reinterpret_cast<const Word *>(h[i]), K, first,
+                                std::min(first + OUTPUTS, mlp.sizes[i + 1]), mlp.sizes[i], more,
+                                gradients[2 * i], gradients[2 * i + 1]);
             });
         });
     }
@@ -383,6 +473,7 @@ struct Backward {
 inline void mlp_rows_back(const Mlp &mlp, const Backward &kept, const std::vector<char *> &input,
                           const void *out, const void *grad, void *dx, int64_t begin,
                           int64_t samples, int64_t row, int64_t rows) {
+    const TileRegion region;
     int64_t widest = 0;
     for (int64_t i = 0; i < mlp.layers; i++) widest = std::max(widest, mlp.out_step(i));
     Scratch memory = scratch<1>(2 * up(TOGETHER * widest * 4, 64));
@@ -396,21 +487,20 @@ inline void mlp_rows_back(const Mlp &mlp, const Backward &kept, const std::vecto
             using Word = typename Format::Word;
             using Number = typename Format::Number;
             constexpr int64_t per_word = Format::PER_WORD;
-            const int64_t K = (samples + per_word - 1) / per_word;
+            constexpr int64_t whole = per_word * Format::DEEP;
+            const int64_t K = up(samples, whole) / per_word, k = row / per_word;
+            const int64_t words = up(rows, whole) / per_word;
             const int64_t in_step = mlp.in_step(i), out_step = mlp.out_step(i);
             const auto *h_rows = reinterpret_cast<const Number *>(input[i]) + sample * in_step;
-            const auto *g_rows = reinterpret_cast<const Number *>(g);
-            for (int64_t r = 0; r < rows; r += per_word) {
-                const bool both = r + 1 < rows;
-                const Number *h_row = h_rows + r * in_step, *g_row = g_rows + r * out_step;
-                const int64_t k = (row + r) / per_word;
-                pack_rows<Format, PANEL, LANES>(h_row, both ? h_row + in_step : nullptr,
-                                                mlp.sizes[i], k, K,
-                                                reinterpret_cast<Word *>(kept.h[i]));
-                pack_rows<Format, TILE, TILE>(g_row, both ? g_row + out_step : nullptr,
-                                              mlp.sizes[i + 1], k, K,
-                                              reinterpret_cast<Word *>(kept.g[i]));
+            for (int64_t word = 0; word < words; word++) {
+                const int64_t r = word * per_word;
+                const Number *h_row = h_rows + r * in_step;
+                pack_rows<Format, Format::PANEL, Format::COLUMNS>(
+                    r < rows ? h_row : nullptr, r + 1 < rows ? h_row + in_step : nullptr,
+                    mlp.sizes[i], k + word, K, reinterpret_cast<Word *>(kept.h[i]));
             }
+            pack_gradient(format, reinterpret_cast<const Number *>(g), out_step, rows,
+                          mlp.sizes[i + 1], k, words, K, reinterpret_cast<Word *>(kept.g[i]));
             if (i == 0 && !dx) return;
             Target target{};
             target.narrow = i ? mlp.narrow_at(i - 1) : mlp.x_narrow;
@@ -424,9 +514,8 @@ inline void mlp_rows_back(const Mlp &mlp, const Backward &kept, const std::vecto
                 target.gate_step = in_step;
             }
             const int64_t step = out_step / per_word;
-            multiply<Format>(reinterpret_cast<const Word *>(g), step, rows,
-                             reinterpret_cast<const Word *>(kept.weight[i]), step, mlp.sizes[i],
-                             target);
+            multiply(format, reinterpret_cast<const Word *>(g), step, rows,
+                     reinterpret_cast<const Word *>(kept.weight[i]), step, mlp.sizes[i], target);
         });
         std::swap(g, next);
     }
@@ -445,7 +534,7 @@ inline void mlp_backward(const Mlp &mlp, const void *x, const float *const *para
     if (mlp.reads_x()) input[0] = static_cast<char *>(const_cast<void *>(x));
     kept.set_weights(mlp, parameters, threads);
     for (int64_t begin = 0; begin < mlp.B; begin += CHUNK) {
-        const int64_t samples = std::min(CHUNK, mlp.B - begin), step = together(samples);
+        const int64_t samples = std::min(CHUNK, mlp.B - begin), step = mlp.together(samples);
         each_chunk((samples + step - 1) / step, mlp.weights() * samples, threads,
                    [&](int64_t chunk) {
                        const int64_t row = chunk * step;
