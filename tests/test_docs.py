@@ -88,7 +88,7 @@ class Servers:
 
     def __init__(self):
         self._process: subprocess.Popen[str] | None = None
-        self._port, self.address = "8000", ""
+        self._ports, self._addresses = ["8000"], [""]
 
     def run(self, words: list[str]) -> None:
         """Run a line about servers."""
@@ -99,14 +99,17 @@ class Servers:
             self._start(words[2:])
 
     def _start(self, words: list[str]) -> None:
-        self._port = words[words.index("--port") + 1] if "--port" in words else "8000"
+        self._ports = [words[words.index("--port") + 1] if "--port" in words else "8000"]
         command = [sys.executable, "-m", "dlrm", "serve", *words, "--port", "0"]
+        if "--grpc-port" in words:
+            self._ports.append(words[words.index("--grpc-port") + 1])
+            command += ["--grpc-port", "0"]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
         assert self._process.stderr is not None
         line = self._process.stderr.readline()
         assert line.startswith("Serving "), line + self._process.stderr.read()
-        self.address = line.partition(" at http://")[2].partition(";")[0]
+        self._addresses = re.findall(r" at (?:http://)?([\d.:]+)", line)
 
     def _call(self, words: list[str]) -> None:
         url = next(word for word in words if word.startswith("localhost:"))
@@ -117,8 +120,10 @@ class Servers:
             assert response.status == 200
 
     def moved(self, text: str) -> str:
-        """Return a text with the address at which the server really is."""
-        return text.replace(f"localhost:{self._port}", self.address)
+        """Return a text with the addresses at which the server really is."""
+        for port, address in zip(self._ports, self._addresses, strict=True):
+            text = text.replace(f"localhost:{port}", address)
+        return text
 
     def stop(self) -> None:
         if self._process is not None:

@@ -383,14 +383,20 @@ def test_clients_that_vanish_leave_nothing_behind(folder, caplog):
     assert "failed" not in caplog.text
 
 
-def test_tls(folder, tmp_path):
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """Return a certificate of 127.0.0.1, and its key."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("openssl makes the certificate")
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    cert, key = folder / "cert.pem", folder / "key.pem"
     words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
     words += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
     subprocess.run([openssl, *words], check=True, capture_output=True)
+    return cert, key
+
+
+def test_tls(folder, tmp_path):
+    cert, key = certificate(tmp_path)
     with serving(folder / "visits", address=Address(port=0, tls_cert=cert, tls_key=key)) as served:
         context = ssl.create_default_context(cafile=str(cert))
         url = f"{served.server.url}/v2"

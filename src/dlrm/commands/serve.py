@@ -1,4 +1,4 @@
-"""`dlrm serve`: trained models over HTTP, by the Open Inference Protocol and as raw rows."""
+"""`dlrm serve`: trained models over HTTP and gRPC."""
 
 import logging
 from collections.abc import Sequence
@@ -47,6 +47,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
+    grpc_port: Annotated[int | None, arg(metavar="INT")] = None,
     runtime: Annotated[str, arg(metavar="NAME")] = "eager",
     tables: Literal["trained"] | TableDtype = "trained",
     device: DeviceName = "auto",
@@ -58,12 +59,13 @@ def serve(
     """Serve trained models over HTTP, until SIGTERM or Ctrl-C.
 
     `POST /score` takes raw rows as JSON; the Open Inference Protocol v2 (Triton, KServe) takes
-    encoded ones; /openapi.json says the rest.
+    encoded ones, over gRPC, too; /openapi.json says the rest.
 
     Args:
         runs: Run directories, or NAME=RUN; of one name several are its versions 1, 2, ...
         host: Where to listen; 0.0.0.0 for whoever reaches this machine.
         port: Where to listen; 0 for a port that is free.
+        grpc_port: Where gRPC listens beside HTTP (Triton's is 8001); nowhere where it is not given.
         runtime: What runs the models: eager, torch, aoti, onnx, openvino or jax.
         tables: Format of the rows of embedding tables.
         device: Where eager computes; auto is a GPU where there is one.
@@ -82,7 +84,7 @@ def serve(
     words = [runs] if isinstance(runs, str | Path) else list(runs)
     if not words:
         raise UsageError("no run to serve: give at least one RUN")
-    address = Address(host=host, port=port, tls_cert=tls_cert, tls_key=tls_key)
+    address = Address(host=host, port=port, grpc_port=grpc_port, tls_cert=tls_cert, tls_key=tls_key)
     token = None if token_file is None else _token(token_file)
     back_end = BackEnd(runtime=runtime, tables=tables, device=device)
     repository = Repository([str(word) for word in words], back_end)
@@ -97,7 +99,8 @@ def serve(
         names = ", ".join(
             f"{model.name} (version {model.version})" for model in repository.models()
         )
-        terminal.say([f"Serving {names} at {server.url}; Ctrl-C ends it"])
+        grpc = "" if server.grpc_port is None else f"; gRPC at {host}:{server.grpc_port}"
+        terminal.say([f"Serving {names} at {server.url}{grpc}; Ctrl-C ends it"])
 
     server.run(ready)
     models = [

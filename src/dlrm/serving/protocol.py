@@ -13,14 +13,13 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from math import prod
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlrm.serving.limits import Limits, RefusalError, bad
-from dlrm.serving.signature import DTYPES, Signature
+from dlrm.serving.signature import Signature
 
 HEADER_LENGTH = "inference-header-content-length"
 _JSON = ("content-type", "application/json")
@@ -195,19 +194,8 @@ def _tensor(
     tensor: Mapping[str, Any], name: str, body: bytes, at: int, signature: Signature
 ) -> tuple[NDArray[Any], int]:
     """Return a tensor, and where the next one's binary data begin."""
-    expected = signature.inputs.get(name)
-    if expected is None:
-        raise bad(f'unknown input "{name}"; the model takes {", ".join(signature.inputs)}')
-    datatype = tensor.get("datatype")
-    kind = expected.datatype[:2]
-    if not isinstance(datatype, str) or datatype not in DTYPES or datatype[:2] != kind:
-        choices = " or ".join(choice for choice in DTYPES if choice[:2] == kind)
-        raise bad(f"{name}: the datatype must be {choices}")
     shape = _list(tensor.get("shape"), f"shape of {name}")
-    known = all(type(size) is int and 0 <= size <= len(body) for size in shape)
-    if not known or len(shape) != len(expected.shape):
-        raise bad(f"{name}: the shape is none of a tensor in a body of {len(body)} bytes")
-    count, dtype = prod(shape), DTYPES[datatype]
+    count, dtype = signature.numbers(name, tensor.get("datatype"), shape, len(body))
     parameters = _object(tensor.get("parameters", {}), f"parameters of {name}")
     if "shared_memory_region" in parameters:
         raise bad(f"{name}: shared memory is not read")

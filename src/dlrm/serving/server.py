@@ -16,6 +16,7 @@ from typing import Any
 from dlrm.errors import ConfigError, MissingExtraError
 from dlrm.serving.app import App
 from dlrm.serving.batcher import Batcher
+from dlrm.serving.endpoints import Endpoints
 from dlrm.serving.limits import Limits
 from dlrm.serving.repository import Repository
 
@@ -34,20 +35,32 @@ class Address:
     host: str = "127.0.0.1"
     """An address of this machine; 0.0.0.0 for all."""
     port: int = 8000
-    """0 for one that is free."""
+    """Of HTTP; 0 for one that is free."""
+    grpc_port: int | None = None
+    """Of gRPC; 0 for one that is free, None for no gRPC."""
     tls_cert: Path | None = None
     """Certificates of TLS, as PEM; None for none."""
     tls_key: Path | None = None
     """Its key, as PEM."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port < 1 << 16:
-            raise ConfigError(f"the port is {self.port}, expected 0 to {(1 << 16) - 1}")
+        for port in (self.port, self.grpc_port or 0):
+            if not 0 <= port < 1 << 16:
+                raise ConfigError(f"the port is {port}, expected 0 to {(1 << 16) - 1}")
+        if self.grpc_port and self.grpc_port == self.port:
+            raise ConfigError(f"HTTP and gRPC cannot both listen at port {self.port}")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("TLS takes both, --tls-cert and --tls-key")
         for file in (self.tls_cert, self.tls_key):
             if file is not None and not file.is_file():
                 raise ConfigError(f"{file}: no such file")
+
+    @property
+    def tls(self) -> tuple[bytes, bytes] | None:
+        """Key and certificates; None without TLS."""
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        return self.tls_key.read_bytes(), self.tls_cert.read_bytes()
 
     @property
     def is_loopback(self) -> bool:
@@ -108,7 +121,11 @@ class Server:
         scheme = "http" if address.tls_cert is None else "https"
         host = f"[{self.host}]" if ":" in self.host else self.host
         self.url = f"{scheme}://{host}:{self.port}"
+        self.grpc_port: int | None = None
+        """Where gRPC listens, once `run` has called `ready`; None where it does not."""
         self._batcher = Batcher(limits)
+        self._endpoints = Endpoints(repository, self._batcher, limits, token)
+        self._address = address
         self._make: Callable[[], Any] = lambda: Granian(
             App(repository, self._batcher, limits, token),
             address=self.host,
@@ -124,6 +141,7 @@ class Server:
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._granian: Any = None
+        self._grpc: Any = None
 
     @property
     def waiting(self) -> int:
@@ -146,20 +164,38 @@ class Server:
         """End `run`, from any thread."""
         if self._loop is not None:
             with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._granian.stop)
+                self._loop.call_soon_threadsafe(self._end)
 
     async def _run(self, ready: Callable[[], object]) -> None:
         self._loop = asyncio.get_running_loop()
         self._granian = self._make()
+        await self._start_grpc()
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
-                self._loop.add_signal_handler(number, self._granian.stop)
+                self._loop.add_signal_handler(number, self._end)
         serving = asyncio.create_task(self._granian.serve())
         while not serving.done() and not await self._connects():
             await asyncio.sleep(0.01)
         if not serving.done():
             ready()
         await serving
+        if self._grpc is not None:
+            await self._grpc.stop()
+
+    def _end(self) -> None:
+        """Begin to end, in the event loop; both front ends finish what they accepted."""
+        self._granian.stop()
+        if self._grpc is not None:
+            self._ending = asyncio.ensure_future(self._grpc.stop())
+
+    async def _start_grpc(self) -> None:
+        address = self._address
+        if address.grpc_port is None:
+            return
+        from dlrm.serving.grpc_service import GrpcService
+
+        self._grpc = GrpcService(self._endpoints)
+        self.grpc_port = await self._grpc.start(self.host, address.grpc_port, address.tls)
 
     async def _connects(self) -> bool:
         try:

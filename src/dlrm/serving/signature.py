@@ -8,6 +8,7 @@ The inputs are those of exports (`dlrm.runtimes.plain`), and those that a schema
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,33 @@ class Signature:
         """The tensors that a response can have, by name."""
         shape = (-1, self.schema.num_labels)
         return {name: Tensor(name, "FP32", shape) for name in ("scores", "logits")}
+
+    def numbers(
+        self, name: str, datatype: object, shape: list[Any], most: int
+    ) -> tuple[int, np.dtype[Any]]:
+        """Return how many numbers an input has as its request describes it, and of which type.
+
+        Args:
+            name: Of the input.
+            datatype: As the request says it.
+            shape: As the request says it.
+            most: Bytes of the request, which no dimension can exceed.
+
+        Raises:
+            RefusalError: There is no such input, or it is none of such a type or shape.
+
+        """
+        expected = self.inputs.get(name)
+        if expected is None:
+            raise bad(f'unknown input "{name}"; the model takes {", ".join(self.inputs)}')
+        kind = expected.datatype[:2]
+        if not isinstance(datatype, str) or datatype not in DTYPES or datatype[:2] != kind:
+            choices = " or ".join(choice for choice in DTYPES if choice[:2] == kind)
+            raise bad(f"{name}: the datatype must be {choices}")
+        known = all(type(size) is int and 0 <= size <= most for size in shape)
+        if not known or len(shape) != len(expected.shape):
+            raise bad(f"{name}: the shape is none of a tensor in a body of {most} bytes")
+        return prod(shape), DTYPES[datatype]
 
     def encoded(self, tensors: Mapping[str, NDArray[Any]], limits: Limits) -> Encoded:
         """Return the tensors of a request as samples.

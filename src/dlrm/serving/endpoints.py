@@ -1,0 +1,137 @@
+"""What a server does for its clients, the same whatever they speak: HTTP and gRPC call this."""
+
+import asyncio
+import hmac
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+from numpy.typing import NDArray
+
+from dlrm import __version__
+from dlrm.batch import Batch
+from dlrm.errors import DlrmError
+from dlrm.serving.batcher import Batcher, Outputs
+from dlrm.serving.limits import Limits, RefusalError, bad
+from dlrm.serving.model import Model
+from dlrm.serving.repository import Repository
+from dlrm.training.predictor import Predictor
+
+log = logging.getLogger(__name__)
+
+SERVER = {
+    "name": "dlrm",
+    "version": __version__,
+    "extensions": [
+        "binary_tensor_data",
+        "model_configuration",
+        "model_repository",
+        "model_repository(unload_dependents)",
+        "statistics",
+    ],
+}
+"""Metadata of the server."""
+
+
+class Endpoints:
+    """The models of a server, as its front ends ask them.
+
+    Args:
+        repository: The models.
+        batcher: What asks them.
+        limits: Of a request.
+        token: What clients must know; None for nothing.
+
+    """
+
+    def __init__(
+        self, repository: Repository, batcher: Batcher, limits: Limits, token: str | None = None
+    ):
+        self.repository, self.limits = repository, limits
+        self._batcher = batcher
+        self._expected = None if token is None else f"Bearer {token}".encode()
+
+    def check_token(self, authorization: str | None) -> None:
+        """Raise a RefusalError where what a client says for its authorization is not the token."""
+        if self._expected is None:
+            return
+        if not hmac.compare_digest((authorization or "").encode(), self._expected):
+            raise RefusalError(HTTPStatus.UNAUTHORIZED, "Authorization: Bearer TOKEN is missing")
+
+    async def outputs(
+        self, model: Model, rows: int, batch: Callable[[Predictor], Batch]
+    ) -> Outputs:
+        """Return what a model says of a request's rows; see `Batcher.outputs`.
+
+        Args:
+            model: Which.
+            rows: How many.
+            batch: Makes them a batch, in the batcher's thread.
+
+        """
+        return await self._batcher.outputs(model, rows, partial(batch, model.predictor))
+
+    async def infer(self, model: Model, tensors: Mapping[str, NDArray[Any]]) -> Outputs:
+        """Return what a model says of tensors that are rows; errors as of `Signature.encoded`."""
+        encoded = model.signature.encoded(tensors, self.limits)
+        return await self.outputs(model, len(encoded), lambda predictor: predictor.batch(encoded))
+
+    async def load(self, name: str, parameters: object) -> None:
+        """Take the newest checkpoint of a model.
+
+        Raises:
+            RefusalError: There is no such model, or it cannot be loaded.
+
+        """
+        if parameters:
+            raise bad("a model is loaded from its run alone: there are no parameters")
+        load = partial(self.repository.load, name)
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, load)
+        except RefusalError:
+            raise
+        except (DlrmError, OSError):
+            log.exception("%s cannot be loaded", name)
+            problem = f'"{name}" cannot be loaded, what was loaded stays; the log says why'
+            raise RefusalError(HTTPStatus.CONFLICT, problem) from None
+
+    def index(self, ready: bool) -> list[dict[str, Any]]:
+        """Return what there is, or of it what is loaded."""
+        return [row for row in self.repository.index() if not ready or row["state"] == "READY"]
+
+    def statistics(self, name: str | None, version: str | None) -> dict[str, Any]:
+        """Return the statistics of a model, of all of its versions, or of all models."""
+        if name is None:
+            models = self.repository.models()
+        else:
+            self.repository.find(name, version)
+            versions = [version] if version else self.repository.versions(name)
+            models = [self.repository.find(name, v) for v in versions]
+        rows = [
+            {"name": model.name, "version": model.version, **model.statistics.to_dict()}
+            for model in models
+        ]
+        return {"model_stats": rows}
+
+
+@contextmanager
+def counted(model: Model) -> Iterator[None]:
+    """Count a request that is answered within, and one that is not by its reason."""
+    began = time.perf_counter_ns()
+    failures = model.statistics.failures
+    try:
+        yield
+    except RefusalError as refusal:
+        failures[refusal.status.name] += 1
+        raise
+    except asyncio.CancelledError:
+        failures[HTTPStatus.GATEWAY_TIMEOUT.name] += 1
+        raise
+    except BaseException:
+        failures[HTTPStatus.INTERNAL_SERVER_ERROR.name] += 1
+        raise
+    model.statistics.answered(time.perf_counter_ns() - began)
