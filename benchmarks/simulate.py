@@ -10,13 +10,13 @@ are divided by what makes the step of one of them the published one.
 """
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
 
+from dlrm import cores as allowed
 from dlrm import terminal
 from dlrm.bench import speed, timer
 from dlrm.bench.arch import ARCHS
@@ -68,7 +68,7 @@ def main(words: Sequence[str] = ()) -> None:
         given.rounds, given.rows_scale = 1, 0.0005
     console = Console()
     arch = ARCHS["criteo-kaggle"].scaled(given.rows_scale)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    cores = allowed.count()
     config = Task(procs=1, threads=1, batch_size=1).config
     device = known().device
     between = Processes(device, cores)

@@ -24,6 +24,8 @@ if (
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from dlrm.cores import limit_pools as _limit_pools
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -137,6 +139,9 @@ _HOME = {name: f"dlrm.commands.{name}" for name in _COMMANDS.split()} | {
 """Public name -> the module that has it."""
 
 __all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+_limit_pools()
 
 
 def __getattr__(name: str) -> object:

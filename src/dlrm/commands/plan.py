@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from dlrm import cores as allowed
 from dlrm import recipes
 from dlrm.bench import network as processes
 from dlrm.bench import speed
@@ -18,7 +19,7 @@ from dlrm.data.split import SPLITS
 from dlrm.data.store import Dataset
 from dlrm.errors import ConfigError, InputError, unknown
 from dlrm.planning.costs import Device
-from dlrm.planning.facts import machine_bytes, usable_cores
+from dlrm.planning.facts import machine_bytes
 from dlrm.planning.footprint import Data, dataset_bytes, resident_bytes
 from dlrm.planning.network import Link, Network
 from dlrm.planning.placement import Sharding
@@ -160,7 +161,7 @@ def plan(
         devices = _equal(Devices(described, links))
     elif simulate and network is None:
         basis = "Processes of one thread on this machine; above its cores they share them."
-        cores = len(usable_cores())
+        cores = allowed.count()
         most = OVERSUBSCRIBED * cores
         rates = _measure(run, dataset, threads=1)
         here = known().device

@@ -118,7 +118,11 @@ def check_rows(
         bad_rows.add(fault.reason, fault.error)
     bad = np.zeros(raw.rows, np.bool_)
 
-    def mark(column: str, wrong: pl.Series, values: pl.Series, expected: str) -> None:
+    def mark(
+        column: str, wrong: pl.Series, values: pl.Series, expected: str, *, texts: bool = False
+    ) -> None:
+        if texts and wrong.any():
+            values = as_texts(values)
         for row in wrong.arg_true().to_list():
             error = raw.error(row, column, f"{shown(values[row])}, expected {expected}")
             if config.bad_rows == "error":
@@ -132,12 +136,12 @@ def check_rows(
         values = raw.column(label.name)
         encoded.append(label.encode(values))
         expected = f"{label.expected} in every row (or --bad-rows skip)"
-        mark(label.name, encoded[-1].is_null(), as_texts(values), expected)
+        mark(label.name, encoded[-1].is_null(), values, expected, texts=True)
     weights = None
     if schema.weight is not None:
         values = raw.column(schema.weight)
         weighed = encode_weights(values, schema.weight_format)
-        mark(schema.weight, weighed.is_null(), as_texts(values), WEIGHT)
+        mark(schema.weight, weighed.is_null(), values, WEIGHT, texts=True)
         weights = weighed.fill_null(0).to_numpy().copy()
     for column in schema.used():
         dtype = raw.types[column.name]

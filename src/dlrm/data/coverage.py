@@ -91,20 +91,23 @@ class Coverage:
     def add(self, encoded: Encoded, rows: pl.DataFrame | Rows | None = None) -> None:
         """Count rows: of unseen values as they are encoded, of missing ones as they were raw."""
         self.rows += len(encoded)
-        for place, (name, other) in enumerate(self._single):
-            self._add(name, encoded.ids[:, place], other)
+        # No id is as low, so that those without unseen values are compared as well.
+        others = np.array([-1 if other is None else other for _, other in self._single], np.int32)
+        unseen = np.count_nonzero(encoded.ids == others, axis=0)
+        for (name, other), count in zip(self._single, unseen, strict=True):
+            self._add(name, int(count), len(encoded), other)
         if encoded.lists is not None:
             lists, count = encoded.lists, len(self._several)
             feature = np.repeat(np.arange(len(lists.offsets) - 1) % count, np.diff(lists.offsets))
             for place, (name, other) in enumerate(self._several):
-                self._add(name, lists.ids[feature == place], other)
+                ids = lists.ids[feature == place]
+                self._add(name, int(np.count_nonzero(ids == other)), len(ids), other)
         if rows is not None:
             self.look(rows)
 
-    def _add(self, name: str, ids: NDArray[np.int32], other: int | None) -> None:
+    def _add(self, name: str, unseen: int, values: int, other: int | None) -> None:
         if other is not None:
-            unseen = np.array([np.count_nonzero(ids == other), len(ids)])
-            self._count[name] = self._count.get(name, 0) + unseen
+            self._count[name] = self._count.get(name, 0) + np.array([unseen, values])
 
     def look(self, rows: pl.DataFrame | Rows) -> None:
         """Count the missing values of rows that are counted already."""

@@ -81,6 +81,10 @@ def look_up(
 
 def _numbers(column: pl.Series) -> tuple[NDArray[np.uint32], NDArray[np.uint8] | None]:
     """Return values as integers of 32 bits (n,), and their states, None where all are PRESENT."""
+    if column.dtype == pl.UInt32 and len(column) > FEW_VALUES and column.null_count():
+        # A mask of what is missing has the states as its bytes: True is MISSING.
+        states = column.is_null().to_numpy().view(np.uint8)
+        return np.ascontiguousarray(column.fill_null(0).to_numpy()), states
     # Of a column with gaps these are float64, exact for all integers of 32 bits.
     wide = column.to_numpy()
     if wide.dtype == np.uint32:

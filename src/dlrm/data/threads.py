@@ -17,9 +17,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Generic, TypeVar
 
+from dlrm import cores
 from dlrm.errors import ForkError
 
-CORES = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4, 8)
+CORES = min(cores.count(), 8)
 """Results at work at once; more would cost memory and the log comes from one file."""
 
 S = TypeVar("S")

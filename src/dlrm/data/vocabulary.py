@@ -248,7 +248,10 @@ def ids_of(
             ids[:, t] = known.ids(fold(column, modulus or None))
     if together:
         indices, values = zip(*together.values(), strict=True)
-        ids[:, list(together)] = look_up(indices, values, [moduli[t] for t in together])
+        looked_up = look_up(indices, values, [moduli[t] for t in together])
+        if len(together) == len(columns):
+            return looked_up
+        ids[:, list(together)] = looked_up
     return ids
 
 

@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import IO
 
+from dlrm import cores
 from dlrm.errors import ConfigError
 from dlrm.parallel.launch_env import BY_US
 
@@ -91,9 +92,9 @@ def _start(procs: int, command: list[str], stack: ExitStack) -> Iterator[_Rank]:
             "TORCHELASTIC_USE_AGENT_STORE": False,
             "TORCHELASTIC_RESTART_COUNT": 0,
             BY_US: 1,
+            **cores.share(procs),
         }
         defaults = {
-            "OMP_NUM_THREADS": max(1, len(os.sched_getaffinity(0)) // procs),
             # The store's client warns of each connection that breaks; our errors say more.
             "TORCH_CPP_LOG_LEVEL": "ERROR",
         }

@@ -1,6 +1,5 @@
 """A new run directory: its name, and what it says of the run, the data and the machine."""
 
-import os
 import platform
 import sys
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 
 import dlrm
+from dlrm import cores
 from dlrm.data.features.features import Features
 from dlrm.data.store import Dataset
 from dlrm.errors import RunError
@@ -79,7 +79,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": cpu_name(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "cores": os.cpu_count(),
+        "cores": cores.count(),
         "threads": torch.get_num_threads(),
         "memory_bytes": memory_bytes(),
         "launch": launch_id(),

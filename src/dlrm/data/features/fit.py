@@ -1,8 +1,9 @@
 """Features of a table, fitted on its training rows; or grown by the values of new ones."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -20,6 +21,10 @@ from dlrm.data.features.texts import NumberReading
 from dlrm.data.sources.raw_table import RawTable
 from dlrm.data.threads import in_order
 from dlrm.data.vocabulary import Vocabulary, distinct, fold
+
+MOST_TOGETHER, VALUES_TOGETHER = 4, 1 << 24
+"""Columns of a whole log that are read together at most, and values: some 200 MB where all of them
+differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +65,9 @@ def fit(
     """
     numbers: dict[str, Number] = {}
     shared: dict[str, Vocabulary] = {}
-    # Polars alone uses all cores for one of them.
-    whole_log = (column for column in schema.used() if column.values.whole_log)
-    numbered = in_order(partial(_of_whole_log, rows=rows), whole_log, 2)
+    # Polars alone uses all cores for some of them.
+    groups = in_order(partial(_of_whole_log, rows=rows), _grouped(schema, rows), 2)
+    numbered = chain.from_iterable(groups)
     for column in schema.used():
         if column.kind == "number":
             reading = schema.reading(column)
@@ -115,16 +120,35 @@ def _shared_values(name: str, columns: tuple[Column, ...], rows: FittingRows) ->
     return Vocabulary.build(name, together, min_count=columns[0].values.min_count)
 
 
-def _of_whole_log(column: Column, rows: FittingRows) -> Category:
-    parts, start = [], 0
-    for frame in rows.table.blocks([column.name]):
-        values = frame[column.name]
-        good = rows.good[start : (start := start + frame.height)]
-        values = values if good.all() else values.filter(pl.Series(good))
-        parts.append(distinct(fold(values, column.values.modulo or None))[0])
-    settings = column.values
-    table = Vocabulary.build(column.name, pl.concat(parts), settings.ids, settings.min_count)
-    return Category(columns=(column.name,), values=settings, table=table)
+def _grouped(schema: Columns, rows: FittingRows) -> Generator[list[Column], None, None]:
+    """Yield the columns that are numbered over a whole log, some at a time.
+
+    To read a block of several columns takes little longer than of one, but the distinct values of
+    all its blocks are in memory: a column of a long log is read alone.
+    """
+    columns = [column for column in schema.used() if column.values.whole_log]
+    together = max(1, min(MOST_TOGETHER, VALUES_TOGETHER // max(rows.table.rows, 1)))
+    for start in range(0, len(columns), together):
+        yield columns[start : start + together]
+
+
+def _of_whole_log(columns: list[Column], rows: FittingRows) -> list[Category]:
+    """Number the values of some columns of a log in its order."""
+    parts: dict[str, list[pl.DataFrame]] = {column.name: [] for column in columns}
+    start = 0
+    for block in rows.table.blocks(list(parts)):
+        good = rows.good[start : (start := start + block.height)]
+        frame = block if good.all() else block.filter(pl.Series(good))
+        for column in columns:
+            values = fold(frame[column.name], column.values.modulo or None)
+            parts[column.name].append(distinct(values)[0])
+    categories = []
+    for column in columns:
+        name, settings = column.name, column.values
+        together = pl.concat(parts.pop(name))
+        table = Vocabulary.build(name, together, settings.ids, settings.min_count)
+        categories.append(Category(columns=(name,), values=settings, table=table))
+    return categories
 
 
 def grow(features: Features, rows: FittingRows) -> tuple[Features, dict[str, tuple[int, int]]]:

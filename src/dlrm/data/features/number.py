@@ -215,13 +215,16 @@ def encode_numbers(numbers: Sequence[Number], rows: Rows) -> list[Parts]:
         by_scale.setdefault(number.scale, []).append(c)
     for scale, chosen in by_scale.items():
         alike = [numbers[c] for c in chosen]
+        if scale == "log1p":
+            # Nothing was fitted, and what is missing or negative counts as 0.
+            y = np.fmax(x[chosen], 0.0)
+            scaled[chosen] = np.log1p(y, out=y)
+            continue
         if scale in ("quantile", "piecewise"):
             y = np.stack([number.placed(x[c]) for c, number in zip(chosen, alike, strict=True)])
         else:
             y = x[chosen]
-            if scale == "log1p":
-                y = np.log1p(np.maximum(y, 0.0))
-            elif scale == "log":
+            if scale == "log":
                 y = _log(y)
             center, deviation = np.array([(n.center, n.deviation) for n in alike]).T[..., None]
             with np.errstate(over="ignore"):

@@ -84,10 +84,10 @@ class Rows:
             if reading.format or reading.time or kind not in _NUMBERS:
                 others.setdefault(reading, {})[name] = column
                 continue
-            x = column.to_numpy().astype(np.float64)
+            x = column.to_numpy().astype(np.float64, copy=False)
             if kind in _FLOATS and (infinite := np.isinf(x)).any():
                 self.wrong[name] = pl.Series(infinite)
-                x[infinite] = np.nan
+                x = np.where(infinite, np.nan, x)
             self._numbers[name] = x
         for reading, alike in others.items():
             check_pool()
