@@ -17,7 +17,7 @@ from dlrm.errors import ConfigError, DlrmError
 
 
 @pytest.mark.parametrize(
-    "name", ["generate", "loading", "numerics", "predictor", "tables", "traces"]
+    "name", ["fuzz", "generate", "loading", "numerics", "predictor", "tables", "traces"]
 )
 def test_quick_runs_leave_rows_where_asked(name: str, workdir: Path) -> None:
     script(name).main(["--quick", "--out", "rows.jsonl"])
@@ -46,6 +46,7 @@ def test_quick_runs_leave_rows_where_asked(name: str, workdir: Path) -> None:
         "run",
         "jax_step",
         "runtimes",
+        "fuzz",
     ],
 )
 def test_every_script_has_a_quick_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,6 +87,7 @@ def test_every_suite_is_a_script_and_every_script_is_a_suite() -> None:
     run = script("run")
     scripts = {words[0] for _, words in run.SUITES.values()}
     parts = {"run.py", "raw_to_model.py", "original_program.py", "workers.py", "exchange.py"}
+    parts |= {"mutants.py"}
     assert scripts == {path.name for path in SCRIPTS.glob("*.py")} - parts
 
 

@@ -26,6 +26,11 @@ _NO_COLUMN = (
     *(TypeError, ValueError, OverflowError, RecursionError),
 )
 """What Polars raises at values that it has no type for."""
+MOST_DEPTH, MOST_KEYS = 8, 256
+"""Lists and objects in one another, and different keys of objects in a column, that are taken.
+
+Polars' time doubles with each list around another, and grows with the square of the keys.
+"""
 
 
 def parse_rows(body: bytes, limits: Limits) -> tuple[list[dict[str, Any]], bool]:
@@ -59,12 +64,34 @@ def encode_rows(rows: list[dict[str, Any]], predictor: Predictor) -> Batch:
     names = {name for row in rows for name in row}
     needed = [name for name in predictor.features.needed if name in names]
     try:
-        columns = [series_of(name, [row.get(name) for row in rows]) for name in needed]
+        columns = [_column(name, [row.get(name) for row in rows]) for name in needed]
         return predictor.encode(pl.DataFrame(columns))
     except DlrmError as error:
         raise bad(str(error).replace("the frame", "the request")) from None
     except _NO_COLUMN as error:
         raise bad(f"the rows hold a value that no column has ({type(error).__name__})") from None
+
+
+def _column(name: str, values: list[Any]) -> pl.Series:
+    """Return the values of a column, none of them nested without end."""
+    nested = [value for value in values if isinstance(value, list | dict)]
+    depth, keys = 0, set[str]()
+    while nested:
+        depth += 1
+        inner: list[Any] = []
+        for value in nested:
+            if isinstance(value, dict):
+                keys.update(value)
+                inner += value.values()
+            else:
+                inner += value
+        if depth > MOST_DEPTH or len(keys) > MOST_KEYS:
+            raise bad(
+                f"the request, column {name}: at most {MOST_DEPTH} lists or objects in one "
+                f"another, and {MOST_KEYS} different keys, are taken"
+            )
+        nested = [value for value in inner if isinstance(value, list | dict)]
+    return series_of(name, values)
 
 
 def score_values(scores: NDArray[np.float32], schema: Schema) -> list[Any]:

@@ -112,7 +112,7 @@ class Server:
         token: str | None = None,
     ):
         try:
-            from granian.constants import Interfaces
+            from granian.constants import HTTPModes, Interfaces
             from granian.server.embed import Server as Granian
         except ImportError:
             raise MissingExtraError("dlrm serve (granian)", "serve") from None
@@ -131,6 +131,8 @@ class Server:
             address=self.host,
             port=self.port,
             interface=Interfaces.RSGI,
+            # In HTTP/2 as in either, who connects and says nothing would never be cut off.
+            http=HTTPModes.http1,
             websockets=False,
             log_enabled=False,
             ssl_cert=address.tls_cert,

@@ -1,0 +1,67 @@
+"""Damaged requests: `benchmarks/fuzz.py` sends a hundred thousand, here are some of them."""
+
+import asyncio
+import random
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from test_protocol import values
+
+from bench.scripts import script
+from dlrm import Predictor
+from dlrm.serving.limits import RefusalError
+from dlrm.serving.rows import MOST_DEPTH, MOST_KEYS, encode_rows
+
+FRESH = random.SystemRandom().randrange(1 << 32)
+cells = values | st.floats(allow_nan=False) | st.text(max_size=5) | st.binary().map(repr)
+rows = st.lists(st.dictionaries(st.sampled_from(["price", "tags", "x"]), cells), min_size=1)
+
+
+@pytest.mark.parametrize(("seed", "inputs"), [(1, 3000), (FRESH, 3000)], ids=["fixed", "fresh"])
+def test_every_damaged_request_is_answered_or_refused(folder: Path, seed: int, inputs: int):
+    print(f"seed {seed}")
+    fuzz = script("fuzz")
+    report = asyncio.run(fuzz.fuzz([str(folder / "visits"), str(folder / "two")], inputs, seed))
+    assert report.passed, report.failures[:5]
+    assert report.inputs == inputs
+    assert min(report.outcomes[key] for key in ("read", "refused", "200", "400", "404", "413")) > 0
+
+
+def test_a_mutant_is_known_by_its_number(folder: Path):
+    fuzz, mutants = script("fuzz"), script("mutants")
+    one = mutants.Example("visits", fuzz.ROWS["visits"], {})
+    sent = [mutants.Mutants([one], 3)[k] for k in range(20)]
+    assert [mutants.Mutants([one], 3)[k] for k in reversed(range(20))] == sent[::-1]
+    assert len({(call.path, call.body) for call in sent}) > 10
+
+
+@pytest.fixture(scope="module")
+def two(folder: Path) -> Predictor:
+    return Predictor.open(folder / "two")
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(rows)
+@example([{"price": 1e308 * 10, "tags": []}])
+@example([{"price": 10**400, "tags": None}])
+@example([{"price": 1, "tags": "\ud800"}])
+@example([{"price": {}, "tags": {"a": []}}, {"tags": [{"b": 1}]}])
+def test_whatever_rows_hold_is_a_batch_or_refused(two: Predictor, asked):
+    with suppress(RefusalError):
+        assert len(encode_rows(asked, two)) == len(asked)
+
+
+def test_nesting_and_keys_end(two: Predictor):
+    """Polars would take minutes for two of these, and years for the largest body."""
+    deep: list = []
+    for _ in range(40):
+        deep = [deep]
+    for value in (deep, [{str(key): 1} for key in range(20_000)], {str(k): 1 for k in range(300)}):
+        with pytest.raises(RefusalError, match=f"at most {MOST_DEPTH} lists .* {MOST_KEYS} diff"):
+            encode_rows([{"price": 1, "tags": value}], two)
+    assert len(encode_rows([{"price": 1, "tags": ["a", "b"] * 1000}], two)) == 1
