@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dlrm.data import index, kernels
-from dlrm.data.index import HashIndex, IntegerIndex, hashes_of, make_index
+from dlrm.data.index import FewRows, HashIndex, IntegerIndex, hashes_of, make_index
 from dlrm.data.threads import Once
 from dlrm.data.vocabulary import Vocabulary, fold, ids_of
 from dlrm.errors import DatasetError
@@ -85,6 +85,25 @@ def test_ids_of_columns_are_those_of_a_dictionary(drawn):
         half = len(column) // 2
         pieces = pl.concat([column[:half], column[half:]], rechunk=False)
         assert v.ids(pieces).tolist() == each
+
+
+@fuzz
+@given(st.data())
+def test_a_few_rows_of_python_values_are_looked_up_as_columns_are(data):
+    if not kernels.available():
+        pytest.skip("without kernels there is no such index")
+    value = st.none() | st.integers(0, 5) | st.integers(0, 2**32 - 1)
+    knowns = data.draw(st.lists(st.lists(value, unique=True), min_size=1, max_size=4))
+    rows = data.draw(st.integers(1, 5))
+    drawn = [data.draw(st.lists(value, min_size=rows, max_size=rows)) for _ in knowns]
+    vocabularies = [vocabulary(known, pl.UInt32) for known in knowns]
+    few = FewRows([known.index for known in vocabularies])
+    wanted = [expected(values, known) for values, known in zip(drawn, knowns, strict=True)]
+    ids = few.ids(drawn)
+    assert ids is not None
+    assert ids.T.tolist() == wanted
+    wrong = data.draw(st.sampled_from([-1, 2**32]))
+    assert few.ids([[wrong, *values[1:]] for values in drawn]) is None
 
 
 @fuzz

@@ -10,7 +10,7 @@ has the place `other`, behind all others. What is looked up in C++ or in a dicti
 Polars' threads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import numpy as np
 import polars as pl
@@ -66,10 +66,7 @@ def look_up(
             0 leaves them.
 
     """
-    rows = len(columns[0])
-    if any(len(column) != rows for column in columns):
-        lengths = sorted({len(column) for column in columns})
-        raise ValueError(f"columns to look up have {lengths} rows, expected one number")
+    rows = _rows_of(columns)
     table = np.array([index.row for index in indices], COLUMN)
     pairs = [_numbers(column) for column in columns]
     table["values"] = [values.ctypes.data for values, _ in pairs]
@@ -77,6 +74,42 @@ def look_up(
     if moduli:
         table["modulus"] = moduli
     return kernels.look_up_columns(table, rows, CORES)
+
+
+class FewRows:
+    """The indices of T columns of UInt32, for a few rows whose values Python has."""
+
+    def __init__(self, indices: Sequence[IntegerIndex]):
+        self._indices = indices
+        """They own what the rows of the table point to."""
+        self._table = np.array([index.row for index in indices], COLUMN)
+
+    def ids(self, columns: Sequence[Sequence[int | None]]) -> NDArray[np.int32] | None:
+        """Return the place of each value (n, T), of T columns; None where one is no UInt32."""
+        rows = _rows_of(columns)
+        flat = [value for column in columns for value in column]
+        missing = None in flat
+        numbers = [value or 0 for value in flat] if missing else flat
+        try:
+            values = np.array(numbers, np.uint32)
+        except OverflowError:
+            return None
+        table = self._table.copy()
+        places = np.arange(0, values.size, rows, dtype=np.uintp)
+        table["values"] = values.ctypes.data + values.itemsize * places
+        if missing:
+            states = np.array([MISSING if value is None else PRESENT for value in flat], np.uint8)
+            table["states"] = states.ctypes.data + places
+        return kernels.look_up_columns(table, rows, 1)
+
+
+def _rows_of(columns: Sequence[Sized]) -> int:
+    """Return the number of rows of columns, which have all as many."""
+    rows = len(columns[0])
+    if any(len(column) != rows for column in columns):
+        lengths = sorted({len(column) for column in columns})
+        raise ValueError(f"columns to look up have {lengths} rows, expected one number")
+    return rows
 
 
 def _numbers(column: pl.Series) -> tuple[NDArray[np.uint32], NDArray[np.uint8] | None]:

@@ -15,7 +15,7 @@ from dlrm.data.coverage import Coverage
 from dlrm.data.encoded import Encoded
 from dlrm.data.features.features import Features
 from dlrm.data.features.list import List
-from dlrm.data.features.rows import FEW_ROWS, TEXTS, Rows, hexadecimals
+from dlrm.data.features.rows import FEW_ROWS, PLAIN, TEXTS, Rows, hexadecimals
 from dlrm.data.sources.criteo import CATEGORIES, CriteoSource, as_hexadecimal
 from dlrm.data.sources.frame import NAME, to_polars
 from dlrm.data.sources.raw_table import RawTable, check_types
@@ -33,6 +33,8 @@ _CRITEO = ("criteo", "clicks")
 _SHOWN = 5
 MOST_EXAMPLES = 1000
 """Bad rows whose reasons are kept."""
+MOST_ACCEPTED = 16
+"""Shapes of frames that are remembered."""
 PIECE_ROWS = 1 << 17
 """Rows of a frame in memory that are encoded together."""
 
@@ -247,9 +249,14 @@ def encode_pieces(features: Features, frame: Any) -> Iterator[Encoded]:
 def _checked(features: Features, frame: pl.DataFrame) -> Rows:
     """Return the rows of a frame, which can be encoded, or raise an InputError."""
     rows = features.rows(frame)
-    check_columns(features, rows.types, NAME)
+    # Types without parameters, which say all: to look at each takes longer than to score a row.
+    shape = *rows.types, *map(type, rows.types.values())
+    if shape not in features.accepted:
+        check_columns(features, rows.types, NAME)
+        if len(features.accepted) < MOST_ACCEPTED and PLAIN.issuperset(shape[len(rows.types) :]):
+            features.accepted.add(shape)
     # The frames of a log hold integers; whoever takes rows from its text need not convert them.
-    if features.source in _CRITEO:
+    if features.source in _CRITEO and not TEXTS.isdisjoint(shape[len(rows.types) :]):
         for name in features.numbered_columns:
             if type(rows.types[name]) in TEXTS:
                 texts = rows.columns[name]

@@ -24,6 +24,8 @@ from dlrm.data.features.list import List, wrong_lists
 from dlrm.data.features.number import Number, encode_numbers, expected_number
 from dlrm.data.features.number_text import without
 from dlrm.data.features.rows import Rows
+from dlrm.data.features.texts import NumberReading
+from dlrm.data.index import FewRows, IntegerIndex
 from dlrm.data.sources.libsvm import Layout
 from dlrm.data.sources.reading import Reading
 from dlrm.data.store import FEATURES_FILE, VOCABULARY_FOLDER
@@ -102,14 +104,12 @@ class Features:
 
     def wrong(self, rows: Rows) -> Iterator[tuple[str, pl.Series, str]]:
         """Yield columns with values that are no numbers or lists: name, mask, what is expected."""
-        numbers = {number.name: number.reading for number in self._numbers.values()}
-        rows.numbers(numbers)
-        for name, reading in numbers.items():
-            if name in rows.wrong:
-                yield name, rows.wrong[name], expected_number(rows.types[name], reading)
-        for feature in self.features:
-            if isinstance(feature, List):
-                yield from wrong_lists(rows.columns[feature.name], feature.separator)
+        rows.read(self._readings)
+        for name in (name for name in self._readings if name in rows.wrong):
+            expected = expected_number(rows.types[name], self._readings[name])
+            yield name, rows.wrong[name], expected
+        for feature in self._lists:
+            yield from wrong_lists(rows.columns[feature.name], feature.separator)
 
     def rows(self, frame: pl.DataFrame) -> Rows:
         """Return the rows of a frame, without the texts that the schema says are missing."""
@@ -134,16 +134,57 @@ class Features:
         if numbers := self._numbers:
             parts |= zip(numbers, encode_numbers(list(numbers.values()), rows), strict=True)
         if numbered := self._numbered:
-            columns = [rows.columns[category.columns[0]] for category in numbered.values()]
-            known = [category.table for category in numbered.values() if category.table]
-            ids = ids_of(known, columns, [category.values.modulo for category in numbered.values()])
+            ids = self._numbered_ids(rows)
             parts |= {place: Parts(ids=[ids[:, at]]) for at, place in enumerate(numbered)}
         # Columns of one type together.
-        rows.texts([name for one in self._categories.values() for name in one.text_columns])
+        rows.texts(self._text_columns)
         for place, feature in enumerate(self.features):
             if place not in parts:
                 parts[place] = feature.encode(rows)
         return [parts[place] for place in range(len(self.features))]
+
+    def _numbered_ids(self, rows: Rows) -> NDArray[np.int32]:
+        """Return the ids (n, T) of the values that are numbered over a whole log."""
+        names = self.numbered_columns
+        if self._few_rows is not None and all(name in rows.integers for name in names):
+            ids = self._few_rows.ids([rows.integers[name] for name in names])
+            if ids is not None:
+                return ids
+        numbered = self._numbered.values()
+        known = [category.table for category in numbered if category.table]
+        moduli = [category.values.modulo for category in numbered]
+        return ids_of(known, [rows.columns[name] for name in names], moduli)
+
+    @cached_property
+    def _few_rows(self) -> FewRows | None:
+        """The indices of the values that are numbered; None where they are not all of UInt32."""
+        indices = []
+        for category in self._numbered.values():
+            table = category.table
+            if table is None or category.values.modulo or table.num_ids < table.values:
+                return None
+            if not isinstance(table.index, IntegerIndex) or table.index.dtype != pl.UInt32:
+                return None
+            indices.append(table.index)
+        return FewRows(indices)
+
+    @cached_property
+    def _text_columns(self) -> tuple[str, ...]:
+        return tuple(name for one in self._categories.values() for name in one.text_columns)
+
+    @cached_property
+    def accepted(self) -> set[tuple[object, ...]]:
+        """Names and types of columns that were checked before, of frames in memory."""
+        return set()
+
+    @cached_property
+    def _readings(self) -> dict[str, NumberReading]:
+        """Number columns by name -> how they are read."""
+        return {number.name: number.reading for number in self._numbers.values()}
+
+    @cached_property
+    def _lists(self) -> tuple[List, ...]:
+        return tuple(feature for feature in self.features if isinstance(feature, List))
 
     @cached_property
     def _numbers(self) -> dict[int, Number]:
@@ -164,7 +205,7 @@ class Features:
             k: category for k, category in self._categories.items() if category.values.whole_log
         }
 
-    @property
+    @cached_property
     def numbered_columns(self) -> tuple[str, ...]:
         """The raw columns whose values are numbered over a whole log."""
         return tuple(category.columns[0] for category in self._numbered.values())

@@ -7,7 +7,7 @@ Polars' threads, which a child of fork() lacks.
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from math import isnan
 from typing import Any
 
@@ -19,6 +19,8 @@ from dlrm.data.features.texts import NumberReading, as_numbers, columns_as_texts
 from dlrm.data.index import Keys
 from dlrm.data.threads import check_pool
 
+HANDFUL = 4
+"""Integers of more rows than these are read by Polars."""
 FEW_ROWS = 64
 """Texts of more rows than these are read by Polars."""
 TEXTS: frozenset[Any] = frozenset((pl.String, pl.Categorical, pl.Enum))
@@ -30,6 +32,8 @@ INTEGERS: frozenset[Any] = frozenset(
 _FLOATS: frozenset[Any] = frozenset((pl.Float32, pl.Float64))
 _NUMBERS = INTEGERS | _FLOATS | {pl.Boolean}
 """Types that numpy has, too."""
+PLAIN = _NUMBERS | TEXTS
+"""Types without parameters, whose values Python has, too."""
 _SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
     map(chr, range(0x2000, 0x200B))
 )
@@ -51,6 +55,21 @@ class Rows:
         """Columns that were read as numbers -> a mask of values that are none, where some are."""
         self._texts: dict[str, Keys] = dict(texts or {})
         self._numbers: dict[str, NDArray[np.float64]] = {}
+        self._frame = frame
+
+    @cached_property
+    def integers(self) -> dict[str, tuple[int | None, ...]]:
+        """Columns of integers as Python has them; empty where there are more rows than a handful.
+
+        One call of Polars reads all columns of a row, and takes as long as one for a column.
+        """
+        kinds = map(type, self.types.values())
+        # Values of other types may be none that Python has, such as a year of five digits.
+        if not (0 < self.height <= HANDFUL and PLAIN.issuperset(kinds)):
+            return {}
+        values = zip(*self._frame.rows(), strict=True)
+        columns = zip(self.types.items(), values, strict=True)
+        return {name: column for (name, dtype), column in columns if type(dtype) in INTEGERS}
 
     @classmethod
     def of(cls, rows: "pl.DataFrame | Rows") -> "Rows":
@@ -76,6 +95,13 @@ class Rows:
 
     def numbers(self, readings: Mapping[str, NumberReading]) -> NDArray[np.float64]:
         """Return C columns as numbers (C, n), NaN where they are missing or none; see `wrong`."""
+        self.read(readings)
+        if not readings:
+            return np.empty((0, self.height))
+        return np.array([self._numbers[name] for name in readings])
+
+    def read(self, readings: Mapping[str, NumberReading]) -> None:
+        """Read columns as numbers, which says what is `wrong` in them."""
         others: dict[NumberReading, dict[str, pl.Series]] = {}
         for name, reading in readings.items():
             if name in self._numbers:
@@ -83,6 +109,10 @@ class Rows:
             column, kind = self.columns[name], type(self.types[name])
             if reading.format or reading.time or kind not in _NUMBERS:
                 others.setdefault(reading, {})[name] = column
+                continue
+            if name in self.integers:
+                # Missing becomes NaN.
+                self._numbers[name] = np.array(self.integers[name], np.float64)
                 continue
             x = column.to_numpy().astype(np.float64, copy=False)
             if kind in _FLOATS and (infinite := np.isinf(x)).any():
@@ -96,9 +126,6 @@ class Rows:
                 self._numbers[name] = numbers.to_numpy()
                 if wrong.any():
                     self.wrong[name] = wrong
-        if not readings:
-            return np.empty((0, self.height))
-        return np.stack([self._numbers[name] for name in readings])
 
 
 def as_series(values: Keys) -> pl.Series:
