@@ -83,3 +83,27 @@ def test_mask_and_sum_equal_the_reference(kernels, shape, relu, dtype):
     assert torch.equal(out.double(), expected)
     assert torch.equal(grad, before)
     torch.testing.assert_close(total.double(), sum64, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 3), (20_000, 1)])
+def test_cross_entropy_equals_the_reference(kernels, shape):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(shape, generator=generator) * 8
+    logits[0] = 200.0  # where the sigmoid is one
+    labels = torch.rand(shape, generator=generator).round()
+    outcomes: list[list[torch.Tensor]] = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        z = logits.clone().requires_grad_()
+        loss = kernels.bce(z, labels)
+        (2 * loss).backward()
+        assert z.grad is not None
+        outcomes.append([loss.detach(), z.grad])
+    assert all(map(torch.equal, *outcomes))
+    exact = logits.double().requires_grad_()
+    expected = reference.bce(exact, labels.double())
+    (2 * expected).backward()
+    torch.testing.assert_close(outcomes[0][0].double(), expected, rtol=1e-6, atol=0)
+    assert exact.grad is not None
+    size = logits.numel()
+    torch.testing.assert_close(outcomes[0][1].double() * size, exact.grad * size, rtol=0, atol=1e-6)

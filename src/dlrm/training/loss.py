@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dlrm.batch import Batch
 from dlrm.errors import ConfigError
+from dlrm.ops import backend
 from dlrm.schema import Task
 
 
@@ -83,8 +84,9 @@ def bce(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor
 
     Finite for any logit, for labels in [0, 1].
     """
-    by_row = None if weights is None else weights[:, None]
-    return F.binary_cross_entropy_with_logits(logits, labels, weight=by_row)
+    if weights is None:
+        return backend(logits).bce(logits, labels)
+    return F.binary_cross_entropy_with_logits(logits, labels, weight=weights[:, None])
 
 
 def weighted_bce(

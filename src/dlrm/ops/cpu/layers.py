@@ -1,4 +1,4 @@
-"""The interaction of vectors, and parts of an MLP's backward pass."""
+"""The interaction of vectors, parts of an MLP's backward pass, and the loss."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dlrm.ops.cpu import library
+from dlrm.ops.reference import layers as plain
 
 
 def dot_interaction(x: Tensor, e: Tensor, self_interaction: bool) -> Tensor:
@@ -54,3 +55,34 @@ def relu_gradient(grad: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         batch, width, out.data_ptr(), total.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     return out, total
+
+
+def bce(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean binary cross-entropy; see `reference.bce`.
+
+    Unlike torch's it opens no region of OpenMP, whose threads would then wait awake for the next
+    one on the cores that the kernels' own threads need.
+    """
+    if not logits.dtype == labels.dtype == torch.float32 or logits.numel() == 0:
+        return plain.bce(logits, labels)
+    return _CrossEntropy.apply(logits.contiguous(), labels.contiguous())
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+        if logits.shape != labels.shape:
+            raise ValueError(f"labels are {tuple(labels.shape)}, expected {tuple(logits.shape)}")
+        grad = torch.empty_like(logits)
+        mean = library.native.bce(
+            logits.data_ptr(), labels.data_ptr(), logits.numel(), grad.data_ptr(),
+            torch.get_num_threads(),
+        )  # fmt: skip
+        ctx.save_for_backward(grad)
+        return torch.tensor(mean, dtype=torch.float32)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (of_logits,) = ctx.saved_tensors
+        return of_logits * grad, None

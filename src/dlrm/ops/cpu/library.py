@@ -1,6 +1,6 @@
 """The compiled library behind the CPU kernels: loaded at first use."""
 
-from ctypes import c_float, c_int, c_int64, c_uint32, c_void_p
+from ctypes import c_double, c_float, c_int, c_int64, c_uint32, c_void_p
 from threading import Lock
 from typing import Any
 
@@ -42,6 +42,7 @@ _ARGUMENTS: dict[str, list[type]] = {
         *_DOT, c_void_p, c_int64, c_int64, c_int64, c_int, c_void_p, c_void_p, c_int,
     ],
     "relu_gradient": [c_void_p, c_void_p, c_int, c_int64, c_int64, c_void_p, c_void_p, c_int],
+    "bce": [c_void_p, c_void_p, c_int64, c_void_p, c_int],
     "multiplies_bf16": [],
     "multiplies_tiles": [],
     "mlp_bytes": _MLP,
@@ -54,6 +55,7 @@ _ARGUMENTS: dict[str, list[type]] = {
 
 _RESULTS: dict[str, type] = {
     "rows_of": c_int64,
+    "bce": c_double,
     "multiplies_bf16": c_int,
     "multiplies_tiles": c_int,
     "mlp_bytes": c_int64,

@@ -47,9 +47,9 @@ inline void store_vectors(const Dots &dots, const float *v, int64_t b, int64_t s
 // Four rows i times sixteen columns j stay in registers over the whole sum; for that the columns
 // lie side by side in t, the transpose of v.
 inline void dot_forward(const Dots &dots, const void *x, const void *e, void *out, int threads) {
-    const int64_t d = dots.d, F = dots.F(), tall = up(F, 4), wide = up(F, 16), deep = up(d, 4);
-    const int64_t width = dots.width();
-    each_piece(dots.B, F * d, threads, [=](int64_t begin, int64_t end) {
+    each_piece(dots.B, dots.F() * dots.d, threads, [=](int64_t begin, int64_t end) {
+        const int64_t d = dots.d, F = dots.F(), tall = up(F, 4), wide = up(F, 16), deep = up(d, 4);
+        const int64_t width = dots.width();
         // Zeroed, because nothing is loaded into the padding.
         static thread_local std::vector<float> memory;
         memory.assign(tall * deep + deep * wide + tall * wide + width + 16, 0.0f);
@@ -94,9 +94,9 @@ inline void dot_forward(const Dots &dots, const void *x, const void *e, void *ou
 // Four vectors i at a time; S is read where it lies, S[i][j] for j < i and S[j][i] for j > i.
 inline void dot_backward(const Dots &dots, const void *x, const void *e, const void *grad,
                          void *dx, void *de, int threads) {
-    const int64_t d = dots.d, F = dots.F(), tall = up(F, 4), deep = up(d, 16);
-    const int64_t width = dots.width();
-    each_piece(dots.B, F * d, threads, [=](int64_t begin, int64_t end) {
+    each_piece(dots.B, dots.F() * dots.d, threads, [=](int64_t begin, int64_t end) {
+        const int64_t d = dots.d, F = dots.F(), tall = up(F, 4), deep = up(d, 16);
+        const int64_t width = dots.width();
         static thread_local std::vector<float> memory;
         memory.assign(2 * tall * deep + width, 0.0f);
         float *v = memory.data(), *dv = v + tall * deep, *g = dv + tall * deep;

@@ -11,6 +11,7 @@
 #include "interaction.h"
 #include "layers.h"
 #include "lookup.h"
+#include "loss.h"
 #include "mlp.h"
 #include "updates.h"
 
@@ -148,6 +149,10 @@ EXPORT void relu_gradient(const void *grad, const void *y, int narrow, int64_t B
     else
         mask_and_sum(static_cast<const float *>(grad), static_cast<const float *>(y), B, K,
                      static_cast<float *>(out), bias, threads);
+}
+
+EXPORT double bce(const float *z, const float *y, int64_t count, float *grad, int threads) {
+    return cross_entropy(z, y, count, grad, threads);
 }
 
 EXPORT int multiplies_bf16() { return multiplies_narrow(); }

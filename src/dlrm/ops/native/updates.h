@@ -105,44 +105,51 @@ inline void sort_rows(std::vector<Item> &items, std::vector<Item> &scratch, int6
     uint64_t any = 0;
     for (int64_t i = 0; i < n; i++) any |= items[i].row;
     reserve(scratch, int64_t(items.size()));
-    constexpr int BITS = 11;
-    constexpr uint64_t MASK = (1 << BITS) - 1;
-    for (int shift = 0; shift < 64 && (any >> shift); shift += BITS) {
-        size_t start[(1 << BITS) + 1] = {};
-        for (int64_t i = 0; i < n; i++) start[((items[i].row >> shift) & MASK) + 1]++;
-        for (size_t i = 0; i < MASK; i++) start[i + 1] += start[i];
+    // Of few items, counts of many digits would cost more than another pass.
+    const int bits = n < 8192 ? 8 : 11;
+    const uint64_t mask = (1 << bits) - 1;
+    for (int shift = 0; shift < 64 && (any >> shift); shift += bits) {
+        uint32_t start[(1 << 11) + 1];
+        std::fill(start, start + mask + 2, 0);
+        for (int64_t i = 0; i < n; i++) start[((items[i].row >> shift) & mask) + 1]++;
+        for (size_t i = 0; i < mask; i++) start[i + 1] += start[i];
         for (int64_t i = 0; i < n; i++)
-            scratch[start[(items[i].row >> shift) & MASK]++] = items[i];
+            scratch[start[(items[i].row >> shift) & mask]++] = items[i];
         items.swap(scratch);
     }
 }
+
+// Which of 2^bits owners a row has: those that share a cache line have the same, the rest is spread.
+struct Owners {
+    int bits = 0, shift = 0;
+    int64_t range = 0; // rows that follow each other and have one owner, where every row steps
+
+    int of(int64_t row) const {
+        if (range) return int(row / range);
+        return bits ? int(uint32_t(uint64_t(row) >> shift) * 2654435761u >> (32 - bits)) : 0;
+    }
+};
 
 // The gradients of a batch by owner, those of each in the order of the batch.
 struct Dealt {
     static constexpr int MOST = 64;        // owners
     static constexpr int64_t PIECE = 2048; // gradients that are dealt together
-    int owners = 1, shift = 0;
-    int64_t range = 0;          // rows that follow each other and have one owner, where all rows step
+    int owners = 1;
+    Owners by;
     std::vector<uint32_t> at;   // (L,) which gradient
     std::vector<int64_t> first; // (owners + 1,) where those of an owner begin in it
     std::vector<uint8_t> of;    // (L,) the owner of each
     std::vector<uint32_t> next; // (pieces, owners) how many; then where the next goes
 
-    // Rows that share a cache line belong together, the rest is spread.
-    int owner(int64_t row) const {
-        if (range) return int(row / range);
-        const uint32_t hash = uint32_t(uint64_t(row) >> shift) * 2654435761u;
-        return int((uint64_t(hash) * uint32_t(owners)) >> 32);
-    }
-
     void deal(const Update &u) {
         const int64_t L = u.L, pieces = (L + PIECE - 1) / PIECE;
         reserve(at, L);
-        owners = 1;
+        by.bits = 0;
         if (u.threads > 1 && (L + u.every) * u.dim > SMALL)
-            for (owners = 4; owners < MOST && owners * PIECE < L + u.every;) owners *= 2;
-        shift = line_shift(u.dim);
-        range = ((u.every + owners - 1) / owners + (1 << shift) - 1) >> shift << shift;
+            for (by.bits = 2; (1 << by.bits) < MOST && PIECE << by.bits < L + u.every;) by.bits++;
+        owners = 1 << by.bits;
+        by.shift = line_shift(u.dim);
+        by.range = ((u.every + owners - 1) / owners + (1 << by.shift) - 1) >> by.shift << by.shift;
         first.assign(owners + 1, 0);
         first[owners] = L;
         if (owners == 1) {
@@ -154,10 +161,11 @@ struct Dealt {
         each_chunk(pieces, L, u.threads, [&, this](int64_t piece) {
             uint32_t *counts = next.data() + piece * owners;
             const int64_t end = std::min(L, (piece + 1) * PIECE);
-            for (int64_t l = piece * PIECE; l < end; l++) {
-                of[l] = uint8_t(owner(u.rows[l]));
-                counts[of[l]]++;
-            }
+            const int64_t *__restrict rows = u.rows;
+            uint8_t *__restrict to = of.data();
+            const Owners owners_of = by;
+            for (int64_t l = piece * PIECE; l < end; l++) to[l] = uint8_t(owners_of.of(rows[l]));
+            for (int64_t l = piece * PIECE; l < end; l++) counts[to[l]]++;
         });
         int64_t begun = 0;
         for (int o = 0; o < owners; o++) {
@@ -169,9 +177,10 @@ struct Dealt {
             }
         }
         each_chunk(pieces, L, u.threads, [&, this](int64_t piece) {
-            uint32_t *to = next.data() + piece * owners;
+            uint32_t *__restrict to = next.data() + piece * owners, *__restrict out = at.data();
+            const uint8_t *__restrict mine = of.data();
             const int64_t end = std::min(L, (piece + 1) * PIECE);
-            for (int64_t l = piece * PIECE; l < end; l++) at[to[of[l]]++] = uint32_t(l);
+            for (int64_t l = piece * PIECE; l < end; l++) out[to[mine[l]]++] = uint32_t(l);
         });
     }
 };
@@ -211,8 +220,8 @@ void each_row(const Update &u, const Table &table, const Fetch &fetch, const Ste
             step(int64_t(row), sum);
         };
         if (u.every) {
-            const int64_t end = std::min(u.every, (me + 1) * all->range);
-            for (int64_t row = me * all->range; row < end; row++) next(uint64_t(row));
+            const int64_t end = std::min(u.every, (me + 1) * all->by.range);
+            for (int64_t row = me * all->by.range; row < end; row++) next(uint64_t(row));
         } else {
             while (i < n) next(items[i].row);
         }

@@ -1,6 +1,7 @@
-"""The interaction of vectors, and parts of an MLP's backward pass."""
+"""The interaction of vectors, parts of an MLP's backward pass, and the loss."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -46,3 +47,17 @@ def relu_gradient(grad: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
     before = grad if y is None else grad.masked_fill(~(y > 0), 0)
     wide = torch.promote_types(grad.dtype, torch.float32)
     return before, before.sum(dim=0, dtype=wide)
+
+
+def bce(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean binary cross-entropy, `-(y log p + (1 - y) log(1 - p))`, p = sigmoid(z).
+
+    Args:
+        logits: (B, K), z. The result is finite for any finite one.
+        labels: (B, K), y in [0, 1], of the same type.
+
+    Returns:
+        A scalar; only the logits get a gradient.
+
+    """
+    return F.binary_cross_entropy_with_logits(logits, labels)
