@@ -69,7 +69,7 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
 
 def example(model: Model, row: Mapping[str, Any]) -> Example:
     """Return a row as both kinds of requests send it."""
-    batch = encode_rows([dict(row)], model.predictor)
+    batch = model.predictor.batch(encode_rows([dict(row)], model.predictor))
     tensors = {"dense": batch.dense.numpy(), "ids": batch.ids.numpy().astype(np.int64)}
     if batch.lists is not None:
         tensors["values"] = batch.lists.values.numpy().astype(np.int64)

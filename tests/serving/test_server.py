@@ -160,7 +160,8 @@ def test_what_is_wrong_with_rows_is_said(visits):
     for rows, message in (
         ({**ROW, "price": "cheap"}, "the request, row 1, column price"),
         ([ROW, {**ROW, "price": "cheap"}], "row 2, column price"),
-        ({"city_id": 3, "price": 1.5}, "column device"),
+        ({"cty": 3, "prize": 1.5}, "none of the columns that the model reads: city_id, device"),
+        ([ROW, {}], "row 2 has none of the columns"),
         ({**ROW, "device": {"a": 1}}, "column device"),
         ([], "no rows"),
         ([1], "a row as a JSON object"),
@@ -173,6 +174,8 @@ def test_what_is_wrong_with_rows_is_said(visits):
     status, answer = visits.json("POST", "/score", {**ROW, "device": "?", "price": None, "x": []})
     assert status == 200
     assert 0 < answer["score"] < 1
+    # A column that is left out is missing, too.
+    assert visits.json("POST", "/score", {"city_id": 3, "device": "?"})[1] == answer
 
 
 def test_paths_and_methods(visits):

@@ -11,44 +11,36 @@ JSON, `{"error": reason}`.
 """
 
 import asyncio
-import hmac
 import json
 import logging
-import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from dlrm import __version__
-from dlrm.errors import DlrmError
-from dlrm.serving.batcher import Batcher
+from dlrm.data.encoded import Encoded
+from dlrm.serving.endpoints import SERVER, Endpoints, counted
 from dlrm.serving.limits import Limits, RefusalError, bad
 from dlrm.serving.metrics import prometheus
-from dlrm.serving.model import Model
 from dlrm.serving.openapi import document
 from dlrm.serving.protocol import (
     HEADER_LENGTH,
+    InferRequest,
     decompressed,
     encode_infer,
     parse_infer,
     parse_json,
 )
-from dlrm.serving.repository import Repository
-from dlrm.serving.rows import encode_rows, parse_rows, score_values
+from dlrm.serving.rows import parse_rows, score_values
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-EXTENSIONS = (
-    "binary_tensor_data",
-    "model_configuration",
-    "model_repository",
-    "model_repository(unload_dependents)",
-    "statistics",
-)
 _PAGE_HEADERS = [
     ("content-type", "text/html; charset=utf-8"),
     (
@@ -58,6 +50,8 @@ _PAGE_HEADERS = [
     ),
 ]
 _GET, _POST = "GET", "POST"
+_LONG_BYTES, _LONG_ROWS = 64 << 10, 1024
+"""From which on a body is parsed, and an answer written, beside the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +84,18 @@ class _Request:
     read: bool = False
     """Whether all of the body is here."""
 
-    async def body(self) -> bytes:
-        """Return the body; see `Limits.check_body`."""
+    async def parsed(self, parse: Callable[[bytes], T], pool: ThreadPoolExecutor) -> T:
+        """Return what `parse` makes of the body, in a thread of the pool where that takes long."""
+        body = await self._body()
+        encoding = (self.scope.headers.get("content-encoding") or "").lower()
+        if not encoding and len(body) <= _LONG_BYTES:
+            return parse(body)
+        return await asyncio.get_running_loop().run_in_executor(
+            pool, lambda: parse(decompressed(body, encoding, self.limits))
+        )
+
+    async def _body(self) -> bytes:
+        """Return the body as it came; see `Limits.check_body`."""
         headers = self.scope.headers
         length = headers.get("content-length") or ""
         try:
@@ -109,37 +113,28 @@ class _Request:
             # Granian's word for a client that has gone; nobody reads this.
             raise bad("the body ended too early") from None
         self.read = True
-        return decompressed(body, (headers.get("content-encoding") or "").lower(), self.limits)
+        return body
 
 
 class App:
     """The application.
 
-    Args:
-        repository: Its models.
-        batcher: What asks them.
-        limits: Of a request.
-        token: What clients must know, in the header `Authorization: Bearer TOKEN`, for all but the
-            health of the server and its page; None for nothing.
-
+    All but the health of the server and its page is for those who know the token.
     """
 
-    def __init__(
-        self, repository: Repository, batcher: Batcher, limits: Limits, token: str | None = None
-    ):
-        self.repository, self.limits = repository, limits
-        self._batcher = batcher
-        self._expected = None if token is None else f"Bearer {token}".encode()
-        server = {"name": "dlrm", "version": __version__, "extensions": EXTENSIONS}
+    def __init__(self, endpoints: Endpoints):
+        self._endpoints = endpoints
+        self.repository, self.limits = endpoints.repository, endpoints.limits
+        self._pool = ThreadPoolExecutor(2, "dlrm-json")
         page = resources.files("dlrm.serving").joinpath("page.html").read_bytes()
         self._plain: dict[tuple[str, ...], Callable[[], _Response]] = {
             ("",): lambda: _Response(page, _PAGE_HEADERS),
-            ("v2",): lambda: _Response.json(server),
+            ("v2",): lambda: _Response.json(SERVER),
             ("v2", "health", "live"): lambda: _Response.truth(True),
-            ("v2", "health", "ready"): lambda: _Response.truth(repository.ready),
-            ("v2", "models", "stats"): lambda: self._statistics(repository.models()),
+            ("v2", "health", "ready"): lambda: _Response.truth(self.repository.ready),
+            ("v2", "models", "stats"): lambda: self._statistics(None, None),
             ("metrics",): self._metrics,
-            ("openapi.json",): lambda: _Response.json(document(repository.models())),
+            ("openapi.json",): lambda: _Response.json(document(self.repository.models())),
         }
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
@@ -165,21 +160,21 @@ class App:
         protocol.response_bytes(response.status.value, response.headers, response.body)
 
     async def _respond(self, request: _Request) -> _Response:
-        parts = [unquote(part) for part in request.scope.path.strip("/").split("/")]
+        parts = _parts(request.scope.path)
         # The page itself says nothing of the models: what it asks for has the token.
-        if parts[:2] != ["v2", "health"] and parts != [""]:
-            self._check_token(request)
-        if (plain := self._plain.get(tuple(parts))) is not None:
+        if parts[:2] != ("v2", "health") and parts != ("",):
+            self._endpoints.check_token(request.scope.headers.get("authorization"))
+        if (plain := self._plain.get(parts)) is not None:
             self._check(request, _GET)
             return plain()
         match parts:
-            case ["v2", "models", name, "versions", version, *rest]:
+            case ("v2", "models", name, "versions", version, *rest):
                 return await self._model(request, name, version, rest)
-            case ["v2", "models", name, *rest]:
+            case ("v2", "models", name, *rest):
                 return await self._model(request, name, None, rest)
-            case ["score", *rest] if len(rest) <= 1:
+            case ("score", *rest) if len(rest) <= 1:
                 return await self._score(request, (rest or self.repository.names)[0])
-            case ["v2", "repository", *rest]:
+            case ("v2", "repository", *rest):
                 return await self._repository(request, rest)
         raise RefusalError(HTTPStatus.NOT_FOUND, "there is nothing at this path; see /openapi.json")
 
@@ -191,13 +186,6 @@ class App:
         asked = request.scope.method
         if asked != method and not (asked == "HEAD" and method == _GET):
             raise RefusalError(HTTPStatus.METHOD_NOT_ALLOWED, f"this path takes {method}")
-
-    def _check_token(self, request: _Request) -> None:
-        if self._expected is None:
-            return
-        given = (request.scope.headers.get("authorization") or "").encode()
-        if not hmac.compare_digest(given, self._expected):
-            raise RefusalError(HTTPStatus.UNAUTHORIZED, "Authorization: Bearer TOKEN is missing")
 
     async def _model(
         self, request: _Request, name: str, version: str | None, rest: list[str]
@@ -219,73 +207,64 @@ class App:
             case ["config"]:
                 return _Response.json(model.config(self.limits))
             case ["stats"]:
-                versions = [version] if version else self.repository.versions(name)
-                return self._statistics([self.repository.find(name, v) for v in versions])
+                return self._statistics(name, version)
         raise RefusalError(HTTPStatus.NOT_FOUND, "a model has no such path; see /openapi.json")
 
-    def _statistics(self, models: list[Model]) -> _Response:
-        rows = [
-            {"name": model.name, "version": model.version, **model.statistics.to_dict()}
-            for model in models
-        ]
-        return _Response.json({"model_stats": rows})
+    def _statistics(self, name: str | None, version: str | None) -> _Response:
+        return _Response.json(self._endpoints.statistics(name, version))
 
     async def _infer(self, request: _Request, name: str, version: str | None) -> _Response:
         self._check(request, _POST)
         model = self.repository.find(name, version)
-        began = time.perf_counter_ns()
-        with _counted(model):
-            body = await request.body()
+        with counted(model):
             length = request.scope.headers.get(HEADER_LENGTH)
-            asked = parse_infer(body, length, model.signature)
-            encoded = model.signature.encoded(asked.tensors, self.limits)
-            batch = partial(model.predictor.batch, encoded)
-            outputs = await self._batcher.outputs(model, len(encoded), batch)
-        head: dict[str, Any] = {"model_name": model.name, "model_version": model.version}
-        if asked.id:
-            head["id"] = asked.id
-        headers, text = encode_infer(head, outputs, asked.outputs)
-        model.statistics.answered(time.perf_counter_ns() - began)
+
+            def parse(body: bytes) -> tuple[InferRequest, Encoded]:
+                asked = parse_infer(body, length, model.signature)
+                return asked, model.signature.encoded(asked.tensors, self.limits)
+
+            asked, encoded = await request.parsed(parse, self._pool)
+            outputs = await self._endpoints.outputs(model, encoded)
+            head: dict[str, Any] = {"model_name": model.name, "model_version": model.version}
+            if asked.id:
+                head["id"] = asked.id
+            answer = partial(encode_infer, head, outputs, asked.outputs)
+            headers, text = await self._written(answer, len(encoded))
         return _Response(text, headers)
 
     async def _score(self, request: _Request, name: str) -> _Response:
         self._check(request, _POST)
         model = self.repository.find(name)
-        began = time.perf_counter_ns()
-        with _counted(model):
-            rows, one = parse_rows(await request.body(), self.limits)
-            batch = partial(encode_rows, rows, model.predictor)
-            outputs = await self._batcher.outputs(model, len(rows), batch)
-        scores = score_values(outputs["scores"], model.predictor.schema)
-        model.statistics.answered(time.perf_counter_ns() - began)
-        answer = {"score": scores[0]} if one else {"scores": scores}
-        return _Response.json({"model": model.name, "version": model.version, **answer})
+        with counted(model):
+            parse = partial(parse_rows, limits=self.limits)
+            rows, one = await request.parsed(parse, self._pool)
+            outputs = await self._endpoints.outputs(model, rows)
+
+            def answer() -> _Response:
+                scores = score_values(outputs["scores"], model.predictor.schema)
+                key, value = ("score", scores[0]) if one else ("scores", scores)
+                return _Response.json({"model": model.name, "version": model.version, key: value})
+
+            return await self._written(answer, len(rows))
+
+    async def _written(self, answer: Callable[[], T], rows: int) -> T:
+        """Return an answer about some rows, which is written where that holds nobody up."""
+        if rows <= _LONG_ROWS:
+            return answer()
+        return await asyncio.get_running_loop().run_in_executor(self._pool, answer)
 
     async def _repository(self, request: _Request, rest: list[str]) -> _Response:
         self._check(request, _POST)
-        body = await request.body()
-        asked = parse_json(body) if body else {}
+        asked = await request.parsed(lambda body: parse_json(body) if body else {}, self._pool)
         if not isinstance(asked, dict):
             raise bad("the request is no JSON object")
         match rest:
             case ["index"]:
-                ready = asked.get("ready") is True
-                rows = self.repository.index()
-                return _Response.json([r for r in rows if not ready or r["state"] == "READY"])
+                return _Response.json(self._endpoints.index(asked.get("ready") is True))
             case ["models", name, "load"]:
-                if asked.get("parameters"):
-                    raise bad("a model is loaded from its run alone: there are no parameters")
                 # A large model takes its time.
                 request.timer.reschedule(None)
-                load = partial(self.repository.load, name)
-                try:
-                    await asyncio.get_running_loop().run_in_executor(None, load)
-                except RefusalError:
-                    raise
-                except (DlrmError, OSError):
-                    log.exception("%s cannot be loaded", name)
-                    problem = f'"{name}" cannot be loaded, what was loaded stays; the log says why'
-                    raise RefusalError(HTTPStatus.CONFLICT, problem) from None
+                await self._endpoints.load(name, asked.get("parameters"))
                 return _Response.json({})
             case ["models", name, "unload"]:
                 self.repository.unload(name)
@@ -293,19 +272,7 @@ class App:
         raise RefusalError(HTTPStatus.NOT_FOUND, "the repository has no such path")
 
 
-class _counted:  # noqa: N801 - reads as a function
-    """Count what is refused within, by its reason."""
-
-    def __init__(self, model: Model):
-        self._failures = model.statistics.failures
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, RefusalError):
-            self._failures[error.status.name] += 1
-        elif isinstance(error, asyncio.CancelledError):
-            self._failures[HTTPStatus.GATEWAY_TIMEOUT.name] += 1
-        elif error is not None:
-            self._failures[HTTPStatus.INTERNAL_SERVER_ERROR.name] += 1
+@lru_cache(maxsize=256)
+def _parts(path: str) -> tuple[str, ...]:
+    """Return the words between the slashes of a path."""
+    return tuple(unquote(part) for part in path.strip("/").split("/"))

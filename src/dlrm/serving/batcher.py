@@ -1,9 +1,9 @@
 """Requests that wait share a batch: one thread takes all that are there and asks the model once.
 
-    submit ──queue──> take (greedy, or after a delay) ──> one batch a model ──> logits ──> futures
+    outputs ──queue──> take (greedy, or after a delay) ──> one batch a model ──> logits ──> futures
 
-Rows of a request are encoded in that thread, too, each request by itself: what one sends changes
-no other's answer. A batch that fails as a whole is done again request by request, so that an error
+Raw rows are encoded in that thread, too, those of all requests at once. What one request sends
+changes no other's answer: what fails for all is done again request by request, so that an error
 goes to who caused it.
 """
 
@@ -12,20 +12,20 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from dlrm.batch import Batch, Jagged
+from dlrm.data.encoded import Encoded, join
 from dlrm.errors import DlrmError
 from dlrm.metrics import sigmoid
 from dlrm.serving.limits import Limits, RefusalError, bad
 from dlrm.serving.model import Model
+from dlrm.serving.rows import Row, encode_together
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,7 @@ class _Job:
     """A request in the queue."""
 
     model: Model
-    rows: int
-    batch: Callable[[], Batch]
+    samples: Encoded | list[Row]
     future: "asyncio.Future[Outputs]"
     since_ns: int = field(default_factory=time.perf_counter_ns)
 
@@ -60,13 +59,12 @@ class Batcher:
         """Requests in the queue."""
         return len(self._queue)
 
-    async def outputs(self, model: Model, rows: int, batch: Callable[[], Batch]) -> Outputs:
+    async def outputs(self, model: Model, samples: Encoded | list[Row]) -> Outputs:
         """Return what a model says of a request's rows.
 
         Args:
             model: Which.
-            rows: How many.
-            batch: Makes them a batch, in the thread.
+            samples: The rows, one at least: encoded, or raw.
 
         Raises:
             RefusalError: The queue is full, the server is about to stop, or the rows are wrong.
@@ -79,7 +77,7 @@ class Batcher:
             if len(self._queue) >= self._limits.queue:
                 problem = f"{self._limits.queue} requests wait already: try again later"
                 raise RefusalError(HTTPStatus.TOO_MANY_REQUESTS, problem)
-            job = _Job(model, rows, batch, future)
+            job = _Job(model, samples, future)
             self._queue.append(job)
             self._changed.notify()
         model.statistics.pending += 1
@@ -120,45 +118,41 @@ class Batcher:
             if limits.delay_s and self._queue:
                 left = limits.delay_s - (time.perf_counter_ns() - self._queue[0].since_ns) / 1e9
                 self._changed.wait_for(
-                    lambda: self._closed or sum(job.rows for job in self._queue) >= limits.batch,
+                    lambda: (
+                        self._closed or sum(len(job.samples) for job in self._queue) >= limits.batch
+                    ),
                     timeout=max(left, 0.0),
                 )
             jobs: list[_Job] = []
             rows = 0
-            while self._queue and (not jobs or rows + self._queue[0].rows <= limits.batch):
+            while self._queue:
+                rows += len(self._queue[0].samples)
+                if jobs and rows > limits.batch:
+                    break
                 jobs.append(self._queue.popleft())
-                rows += jobs[-1].rows
         return jobs
 
     def _answer(self, model: Model, jobs: list[_Job]) -> None:
         """Compute the answers of requests to one model, and hand them over."""
         taken = time.perf_counter_ns()
-        ready: list[tuple[_Job, Batch]] = []
-        results: list[tuple[_Job, Outputs | Exception]] = []
-        for job in jobs:
-            # Nobody waits for it any more.
-            if job.future.cancelled():
-                continue
-            try:
-                ready.append((job, job.batch()))
-            except Exception as error:
-                results.append((job, _shown(error)))
+        # Nobody waits for the others any more.
+        pieces, results = _encoded(model, [job for job in jobs if not job.future.cancelled()])
         encoded = time.perf_counter_ns()
         try:
-            results += _computed(model, ready)
+            results += _computed(model, pieces)
         except Exception:
-            for pair in ready:
+            for piece in pieces:
                 try:
-                    results += _computed(model, [pair])
+                    results += _computed(model, [piece])
                 except Exception as error:
-                    results.append((pair[0], _shown(error)))
+                    results += [(job, _shown(error)) for job in piece[0]]
         inferred = time.perf_counter_ns()
-        if ready:
+        if ready := [job for piece, _ in pieces for job in piece]:
             count = len(ready)
             model.statistics.batch(
-                sum(job.rows for job, _ in ready),
+                sum(len(job.samples) for job in ready),
                 {
-                    "queue": sum(taken - job.since_ns for job, _ in ready),
+                    "queue": sum(taken - job.since_ns for job in ready),
                     "compute_input": count * (encoded - taken),
                     "compute_infer": count * (inferred - encoded),
                 },
@@ -166,41 +160,64 @@ class Batcher:
         _hand_over(results)
 
 
-def joined(batches: list[Batch]) -> Batch:
-    """Return the samples of several batches, at least one, as one."""
-    if len(batches) == 1:
-        return batches[0]
-    lists = None
-    if batches[0].lists is not None:
-        parts = [batch.lists for batch in batches if batch.lists is not None]
-        starts = np.cumsum([0, *(part.values.shape[0] for part in parts)]).tolist()
-        offsets = [part.offsets[:-1] + at for part, at in zip(parts, starts, strict=False)]
-        end = torch.tensor(starts[-1:])
-        lists = Jagged(torch.cat([part.values for part in parts]), torch.cat([*offsets, end]))
-    return Batch(
-        torch.cat([batch.dense for batch in batches]),
-        torch.cat([batch.ids for batch in batches]),
-        torch.cat([batch.labels for batch in batches]),
-        lists,
+_Piece = tuple[list[_Job], Encoded]
+"""Requests, and their rows one after another."""
+_Result = tuple[_Job, Outputs | Exception]
+
+
+def _encoded(model: Model, jobs: list[_Job]) -> tuple[list[_Piece], list[_Result]]:
+    """Return requests with their rows encoded, and what is wrong with others."""
+    pieces: list[_Piece] = []
+    raw: list[tuple[_Job, list[Row]]] = []
+    for job in jobs:
+        if isinstance(job.samples, Encoded):
+            pieces.append(([job], job.samples))
+        else:
+            raw.append((job, job.samples))
+    encoded = encode_together([rows for _, rows in raw], model.predictor)
+    if isinstance(encoded, Encoded):
+        return [([job for job, _ in raw], encoded), *pieces], []
+    errors: list[_Result] = []
+    for (job, _), result in zip(raw, encoded, strict=True):
+        if isinstance(result, Encoded):
+            pieces.append(([job], result))
+        else:
+            errors.append((job, _shown(result)))
+    return pieces, errors
+
+
+def joined(pieces: Sequence[Encoded]) -> Encoded:
+    """Return the rows of several pieces, at least one, as one."""
+    if len(pieces) == 1:
+        return pieces[0]
+    lists = [piece.lists for piece in pieces if piece.lists is not None]
+    return Encoded(
+        np.concatenate([piece.dense for piece in pieces]),
+        np.concatenate([piece.ids for piece in pieces]),
+        lists=join(lists) if lists else None,
     )
 
 
-def _computed(model: Model, ready: list[tuple[_Job, Batch]]) -> list[tuple[_Job, Outputs]]:
+def _computed(model: Model, pieces: list[_Piece]) -> list[_Result]:
     """Return the outputs of each request, from one batch of all."""
-    if not ready:
+    if not pieces:
         return []
-    logits = model.predictor.logits(joined([batch for _, batch in ready])).numpy()
-    scores = logits if model.predictor.schema.task == "regression" else sigmoid(logits)
+    predictor = model.predictor
+    batch = predictor.batch(joined([encoded for _, encoded in pieces]))
+    logits = predictor.logits(batch).numpy()
+    scores = logits if predictor.schema.task == "regression" else sigmoid(logits)
     scores = scores.astype(np.float32, copy=False)
-    results, start = [], 0
-    for job, batch in ready:
-        stop = start + len(batch)
-        results.append((job, {"logits": logits[start:stop], "scores": scores[start:stop]}))
-        start = stop
+    results: list[_Result] = []
+    start = 0
+    for jobs, _ in pieces:
+        for job in jobs:
+            stop = start + len(job.samples)
+            results.append((job, {"logits": logits[start:stop], "scores": scores[start:stop]}))
+            start = stop
     return results
 
 
-def _hand_over(results: Sequence[tuple[_Job, Outputs | Exception]]) -> None:
+def _hand_over(results: Sequence[_Result]) -> None:
     """Give results to those who wait for them, in their own thread."""
     if results:
         try:
@@ -209,7 +226,7 @@ def _hand_over(results: Sequence[tuple[_Job, Outputs | Exception]]) -> None:
             log.warning("%d answers came after the end of the server", len(results))
 
 
-def _deliver(results: Sequence[tuple[_Job, Outputs | Exception]]) -> None:
+def _deliver(results: Sequence[_Result]) -> None:
     for job, result in results:
         if job.future.done():
             continue

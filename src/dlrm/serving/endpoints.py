@@ -4,7 +4,7 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
@@ -13,13 +13,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from dlrm import __version__
-from dlrm.batch import Batch
+from dlrm.data.encoded import Encoded
 from dlrm.errors import DlrmError
 from dlrm.serving.batcher import Batcher, Outputs
 from dlrm.serving.limits import Limits, RefusalError, bad
 from dlrm.serving.model import Model
 from dlrm.serving.repository import Repository
-from dlrm.training.predictor import Predictor
+from dlrm.serving.rows import Row
 
 log = logging.getLogger(__name__)
 
@@ -62,23 +62,13 @@ class Endpoints:
         if not hmac.compare_digest((authorization or "").encode(), self._expected):
             raise RefusalError(HTTPStatus.UNAUTHORIZED, "Authorization: Bearer TOKEN is missing")
 
-    async def outputs(
-        self, model: Model, rows: int, batch: Callable[[Predictor], Batch]
-    ) -> Outputs:
-        """Return what a model says of a request's rows; see `Batcher.outputs`.
-
-        Args:
-            model: Which.
-            rows: How many.
-            batch: Makes them a batch, in the batcher's thread.
-
-        """
-        return await self._batcher.outputs(model, rows, partial(batch, model.predictor))
+    async def outputs(self, model: Model, samples: Encoded | list[Row]) -> Outputs:
+        """Return what a model says of a request's rows; see `Batcher.outputs`."""
+        return await self._batcher.outputs(model, samples)
 
     async def infer(self, model: Model, tensors: Mapping[str, NDArray[Any]]) -> Outputs:
         """Return what a model says of tensors that are rows; errors as of `Signature.encoded`."""
-        encoded = model.signature.encoded(tensors, self.limits)
-        return await self.outputs(model, len(encoded), lambda predictor: predictor.batch(encoded))
+        return await self.outputs(model, model.signature.encoded(tensors, self.limits))
 
     async def load(self, name: str, parameters: object) -> None:
         """Take the newest checkpoint of a model.

@@ -5,15 +5,20 @@
 
 A score of several labels is an object, label by label. As text it is the shortest one of its 32
 bits, as `dlrm predict` writes it.
+
+A column that a row leaves out is missing there, as an empty cell of a table is.
 """
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dlrm.batch import Batch
+from dlrm.data.encoded import Encoded
+from dlrm.data.scoring import encode_frame
 from dlrm.data.sources.frame import series_of
 from dlrm.errors import DlrmError
 from dlrm.schema import Schema
@@ -21,19 +26,21 @@ from dlrm.serving.limits import Limits, bad
 from dlrm.serving.protocol import parse_json
 from dlrm.training.predictor import Predictor
 
-_NO_COLUMN = (
-    *(pl.exceptions.PolarsError, pl.exceptions.PanicException),
-    *(TypeError, ValueError, OverflowError, RecursionError),
-)
-"""What Polars raises at values that it has no type for."""
 MOST_DEPTH, MOST_KEYS = 8, 256
 """Lists and objects in one another, and different keys of objects in a column, that are taken.
 
 Polars' time doubles with each list around another, and grows with the square of the keys.
 """
+Row = dict[str, Any]
+"""A raw row: name of a column -> its value as JSON has it."""
+_NO_COLUMN = (
+    *(pl.exceptions.PolarsError, pl.exceptions.PanicException),
+    *(TypeError, ValueError, OverflowError, RecursionError),
+)
+"""What Polars raises at values that it has no type for."""
 
 
-def parse_rows(body: bytes, limits: Limits) -> tuple[list[dict[str, Any]], bool]:
+def parse_rows(body: bytes, limits: Limits) -> tuple[list[Row], bool]:
     """Return the rows of a request, and whether it is one row outside of a list.
 
     Raises:
@@ -53,19 +60,54 @@ def parse_rows(body: bytes, limits: Limits) -> tuple[list[dict[str, Any]], bool]
     return rows, one
 
 
-def encode_rows(rows: list[dict[str, Any]], predictor: Predictor) -> Batch:
-    """Return rows as a batch, by the features of the run; what it does not know is not looked at.
+def encode_rows(rows: list[Row], predictor: Predictor) -> Encoded:
+    """Return the rows of a request by the features of a run, which ignores other columns.
 
     Raises:
-        RefusalError: A column is missing from all rows, nested where it was not, or a number is
-            none; names the column, and the row.
+        RefusalError: No column of a row is known, a column is nested where it was not, or a number
+            is none; names the column, and the row.
 
     """
-    names = {name for row in rows for name in row}
-    needed = [name for name in predictor.features.needed if name in names]
+    plain = _plain(rows, predictor)
+    return _typed(rows, predictor) if plain is None else plain
+
+
+def encode_together(
+    requests: Sequence[list[Row]], predictor: Predictor
+) -> Encoded | list[Encoded | Exception]:
+    """Return the rows of requests, as one where each value can be read by itself.
+
+    Otherwise each request's as `encode_rows` has them, or what is wrong with it.
+    """
+    with suppress(RefusalError):
+        if (together := _plain([row for rows in requests for row in rows], predictor)) is not None:
+            return together
+    results: list[Encoded | Exception] = []
+    for rows in requests:
+        try:
+            results.append(encode_rows(rows, predictor))
+        except Exception as error:
+            results.append(error)
+    return results
+
+
+def _plain(rows: Sequence[Row], predictor: Predictor) -> Encoded | None:
+    """Return rows each of whose values is read by itself; None where one cannot be."""
+    features = predictor.features
+    for place, row in enumerate(rows):
+        if row.keys().isdisjoint(features.needed):
+            names = ", ".join(features.needed)
+            raise bad(f"row {place + 1} has none of the columns that the model reads: {names}")
+    plain = features.plain_rows(rows)
+    return None if plain is None else features.encode(plain)
+
+
+def _typed(rows: list[Row], predictor: Predictor) -> Encoded:
+    """Return the rows of one request, whose columns are of the types that all its rows say."""
+    features = predictor.features
     try:
-        columns = [_column(name, [row.get(name) for row in rows]) for name in needed]
-        return predictor.encode(pl.DataFrame(columns))
+        columns = [_column(name, [row.get(name) for row in rows]) for name in features.needed]
+        return encode_frame(features, pl.DataFrame(columns))
     except DlrmError as error:
         raise bad(str(error).replace("the frame", "the request")) from None
     except _NO_COLUMN as error:

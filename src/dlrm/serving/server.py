@@ -127,7 +127,7 @@ class Server:
         self._endpoints = Endpoints(repository, self._batcher, limits, token)
         self._address = address
         self._make: Callable[[], Any] = lambda: Granian(
-            App(repository, self._batcher, limits, token),
+            App(self._endpoints),
             address=self.host,
             port=self.port,
             interface=Interfaces.RSGI,

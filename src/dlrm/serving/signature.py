@@ -8,6 +8,7 @@ The inputs are those of exports (`dlrm.runtimes.plain`), and those that a schema
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -39,13 +40,13 @@ class Tensor:
         return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Signature:
     """The inputs and outputs of a model of a schema."""
 
     schema: Schema
 
-    @property
+    @cached_property
     def inputs(self) -> dict[str, Tensor]:
         """The tensors that a request must have, by name."""
         schema, lists = self.schema, bool(self.schema.list_features)
@@ -57,7 +58,7 @@ class Signature:
         )
         return {tensor.name: tensor for there, tensor in present if there}
 
-    @property
+    @cached_property
     def outputs(self) -> dict[str, Tensor]:
         """The tensors that a response can have, by name."""
         shape = (-1, self.schema.num_labels)

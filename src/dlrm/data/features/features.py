@@ -4,7 +4,7 @@ A folder holds features as `features.json` and `vocabulary/NNNN.parquet`: a prep
 and a run directory, so that it can score raw rows on its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +20,12 @@ from dlrm.data.features.category import Category
 from dlrm.data.features.columns import Columns
 from dlrm.data.features.inputs import Input, Parts, assemble, named_apart, schema_of
 from dlrm.data.features.labels import Label
-from dlrm.data.features.list import List, wrong_lists
+from dlrm.data.features.list import LITERALS, List, wrong_lists
 from dlrm.data.features.number import Number, encode_numbers, expected_number
 from dlrm.data.features.number_text import without
 from dlrm.data.features.rows import Rows
 from dlrm.data.features.texts import NumberReading
+from dlrm.data.features.values import NotPlainError, Values
 from dlrm.data.index import FewRows, IntegerIndex
 from dlrm.data.sources.libsvm import Layout
 from dlrm.data.sources.reading import Reading
@@ -115,6 +116,24 @@ class Features:
         """Return the rows of a frame, without the texts that the schema says are missing."""
         return Rows(without(frame, self.columns.missing))
 
+    def plain_rows(self, values: Sequence[Mapping[str, Any]]) -> Rows | None:
+        """Return rows of Python's values, each read by itself; see `dlrm.data.features.values`.
+
+        What a row lacks is missing. None where a value is not to be read so, or is no number: then
+        `rows` of a frame says what it is, or what is wrong with it.
+        """
+        plain = Values(values, self.columns.missing)
+        try:
+            plain.numbers(self._readings)
+            plain.texts(self._text_columns)
+            plain.integers(self.numbered_columns, as_columns=self._few_rows is None)
+            for feature in self._lists:
+                literal = feature.separator == LITERALS
+                plain.lists(feature.name, None if literal else feature.separator)
+        except NotPlainError:
+            return None
+        return plain.read
+
     def encode(self, rows: pl.DataFrame | Rows) -> Encoded:
         """Return n rows with the columns in `needed` as arrays, without labels.
 
@@ -122,10 +141,11 @@ class Features:
             DatasetError: A column is absent, or of another kind than the vocabulary.
 
         """
-        rows = rows if isinstance(rows, Rows) else self.rows(rows)
-        if absent := [name for name in self.needed if name not in rows.columns]:
-            names = list(rows.columns)
-            raise DatasetError(f"the rows have no column {absent[0]}; they have {names}")
+        if not isinstance(rows, Rows):
+            names = rows.columns
+            if absent := [name for name in self.needed if name not in names]:
+                raise DatasetError(f"the rows have no column {absent[0]}; they have {names}")
+            rows = self.rows(rows)
         return assemble(self._parts(rows), rows.height)
 
     def _parts(self, rows: Rows) -> list[Parts]:
@@ -179,8 +199,9 @@ class Features:
 
     @cached_property
     def _readings(self) -> dict[str, NumberReading]:
-        """Number columns by name -> how they are read."""
-        return {number.name: number.reading for number in self._numbers.values()}
+        """Number columns by name -> how they are read, by themselves or in the key of a cross."""
+        crossed = (number for one in self._categories.values() for number in one.buckets)
+        return {number.name: number.reading for number in (*self._numbers.values(), *crossed)}
 
     @cached_property
     def _lists(self) -> tuple[List, ...]:

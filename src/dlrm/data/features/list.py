@@ -179,7 +179,11 @@ class List:
 
     def encode(self, rows: pl.DataFrame | Rows) -> Parts:
         """Return the lists of n rows."""
-        keys, lengths = split_lists(Rows.of(rows).columns[self.name], self.separator)
+        rows = Rows.of(rows)
+        if self.name not in rows.known_lists:
+            column = rows.columns[self.name]
+            rows.known_lists[self.name] = split_lists(column, self.separator)
+        keys, lengths = rows.known_lists[self.name]
         if self.max_length and len(lengths) and lengths.max() > self.max_length:
             # Counted from the end of its list, each value has a place; the first ones are kept.
             ends = np.repeat(np.cumsum(lengths), lengths)

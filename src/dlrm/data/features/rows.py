@@ -47,14 +47,24 @@ _LARGEST = float(1 << 63)
 class Rows:
     """n rows: their columns, and what was read of them."""
 
-    def __init__(self, frame: pl.DataFrame, texts: Mapping[str, pl.Series] | None = None):
-        self.height = frame.height
+    def __init__(
+        self,
+        frame: pl.DataFrame,
+        texts: Mapping[str, pl.Series] | None = None,
+        *,
+        height: int | None = None,
+    ):
+        self.height = frame.height if height is None else height
         self.columns = dict(zip(frame.columns, frame.get_columns(), strict=True))
         self.types = dict(zip(frame.columns, frame.dtypes, strict=True))
         self.wrong: dict[str, pl.Series] = {}
         """Columns that were read as numbers -> a mask of values that are none, where some are."""
-        self._texts: dict[str, Keys] = dict(texts or {})
-        self._numbers: dict[str, NDArray[np.float64]] = {}
+        self.known_texts: dict[str, Keys] = dict(texts or {})
+        """Columns that were read as texts."""
+        self.known_numbers: dict[str, NDArray[np.float64]] = {}
+        """Columns that were read as numbers, NaN where they are missing or none."""
+        self.known_lists: dict[str, tuple[Keys, NDArray[np.int64]]] = {}
+        """Columns of lists that were read: all values one after another, and lengths (n,)."""
         self._frame = frame
 
     @cached_property
@@ -76,35 +86,39 @@ class Rows:
         """Return the rows of a frame."""
         return rows if isinstance(rows, Rows) else cls(rows)
 
+    def add(self, column: pl.Series) -> None:
+        """Take a column of n rows, which nothing was read of yet."""
+        self.columns[column.name], self.types[column.name] = column, column.dtype
+
     def texts(self, names: Sequence[str]) -> dict[str, Keys]:
         """Return columns as texts, null where missing; see `as_texts`."""
         rest = {}
         for name in names:
-            if name not in self._texts:
+            if name not in self.known_texts:
                 texts = None
                 if self.height <= FEW_ROWS:
                     texts = text_values(self.columns[name].to_list(), type(self.types[name]))
                 if texts is None:
                     rest[name] = self.columns[name]
                 else:
-                    self._texts[name] = texts
+                    self.known_texts[name] = texts
         if rest:
             check_pool()
-            self._texts |= columns_as_texts(rest, rest)
-        return self._texts
+            self.known_texts |= columns_as_texts(rest, rest)
+        return self.known_texts
 
     def numbers(self, readings: Mapping[str, NumberReading]) -> NDArray[np.float64]:
         """Return C columns as numbers (C, n), NaN where they are missing or none; see `wrong`."""
         self.read(readings)
         if not readings:
             return np.empty((0, self.height))
-        return np.array([self._numbers[name] for name in readings])
+        return np.array([self.known_numbers[name] for name in readings])
 
     def read(self, readings: Mapping[str, NumberReading]) -> None:
         """Read columns as numbers, which says what is `wrong` in them."""
         others: dict[NumberReading, dict[str, pl.Series]] = {}
         for name, reading in readings.items():
-            if name in self._numbers:
+            if name in self.known_numbers:
                 continue
             column, kind = self.columns[name], type(self.types[name])
             if reading.format or reading.time or kind not in _NUMBERS:
@@ -112,18 +126,18 @@ class Rows:
                 continue
             if name in self.integers:
                 # Missing becomes NaN.
-                self._numbers[name] = np.array(self.integers[name], np.float64)
+                self.known_numbers[name] = np.array(self.integers[name], np.float64)
                 continue
             x = column.to_numpy().astype(np.float64, copy=False)
             if kind in _FLOATS and (infinite := np.isinf(x)).any():
                 self.wrong[name] = pl.Series(infinite)
                 x = np.where(infinite, np.nan, x)
-            self._numbers[name] = x
+            self.known_numbers[name] = x
         for reading, alike in others.items():
             check_pool()
             read = in_one_go(alike, partial(as_numbers, reading=reading))
             for name, (numbers, wrong) in read.items():
-                self._numbers[name] = numbers.to_numpy()
+                self.known_numbers[name] = numbers.to_numpy()
                 if wrong.any():
                     self.wrong[name] = wrong
 
@@ -136,7 +150,7 @@ def as_series(values: Keys) -> pl.Series:
 def text_values(values: Sequence[Any], kind: type[pl.DataType]) -> list[str | None] | None:
     """Return values as texts, None where missing; None for all where that is left to Polars."""
     if kind in TEXTS:
-        return [None if value is None else _text(value) for value in values]
+        return [None if value is None else text_of(value) for value in values]
     if kind in INTEGERS:
         return [None if value is None else str(value) for value in values]
     if kind is pl.Boolean:
@@ -147,14 +161,20 @@ def text_values(values: Sequence[Any], kind: type[pl.DataType]) -> list[str | No
     for value in values:
         if value is None or isnan(value):
             texts.append(None)
-        elif -_LARGEST < value < _LARGEST and value == int(value):
+        elif is_small(value):
             texts.append(str(int(value)))
         else:
             return None
     return texts
 
 
-def _text(value: str) -> str | None:
+def is_small(value: float) -> bool:
+    """Whether a number is an integer of 64 bits."""
+    return -_LARGEST < value < _LARGEST and value == int(value)
+
+
+def text_of(value: str) -> str | None:
+    """Return a text as one of a category; None where it is empty."""
     text = value.strip(_SPACE)
     text = _TRUTHS.get(text, text)
     if "." in text and (whole := _WHOLE.fullmatch(text)):
@@ -175,9 +195,14 @@ def hexadecimals(texts: pl.Series) -> tuple[pl.Series, int | None]:
         if not good.all():
             return texts, int(good.arg_min() or 0)
         return texts.set(texts == "", None).str.to_integer(base=16, dtype=pl.UInt32), None
-    values = texts.to_list()
-    for row, value in enumerate(values):
-        if value and not _HEXADECIMAL.fullmatch(value):
+    numbers = []
+    for row, value in enumerate(texts.to_list()):
+        numbers.append(hexadecimal(value) if value else None)
+        if value and numbers[-1] is None:
             return texts, row
-    numbers = [int(value, 16) if value else None for value in values]
     return pl.Series(texts.name, numbers, pl.UInt32), None
+
+
+def hexadecimal(text: str) -> int | None:
+    """Return up to 8 hexadecimal digits as an integer; None where a text is none."""
+    return int(text, 16) if text and _HEXADECIMAL.fullmatch(text) else None
