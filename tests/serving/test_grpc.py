@@ -224,7 +224,7 @@ def test_http_and_grpc_give_the_same_bits(served, client, stub, folder, data):
         ]
         tensors["values"] = np.concatenate(values).astype(np.int64)
         tensors["offsets"] = np.concatenate([[0], np.cumsum(counts)])
-    tensors = {name: tensor for name, tensor in tensors.items() if tensor.shape[-1:] != (0,)}
+    tensors = {name: tensor for name, tensor in tensors.items() if tensor.shape[1:] != (0,)}
     raw = client.infer(name, inputs_of(tensors))
     http = tritonclient.http.InferenceServerClient(served.address)
     same = http.infer(name, inputs_of(tensors, tritonclient.http))

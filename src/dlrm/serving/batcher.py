@@ -174,7 +174,7 @@ def _encoded(model: Model, jobs: list[_Job]) -> tuple[list[_Piece], list[_Result
             pieces.append(([job], job.samples))
         else:
             raw.append((job, job.samples))
-    encoded = encode_together([rows for _, rows in raw], model.predictor)
+    encoded = encode_together([rows for _, rows in raw], model.predictor) if raw else []
     if isinstance(encoded, Encoded):
         return [([job for job, _ in raw], encoded), *pieces], []
     errors: list[_Result] = []

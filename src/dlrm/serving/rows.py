@@ -79,7 +79,7 @@ def encode_together(
 
     Otherwise each request's as `encode_rows` has them, or what is wrong with it.
     """
-    with suppress(RefusalError):
+    with suppress(DlrmError):
         if (together := _plain([row for rows in requests for row in rows], predictor)) is not None:
             return together
     results: list[Encoded | Exception] = []
