@@ -29,6 +29,7 @@ import numpy as np
 from dlrm.bench.results import append
 from dlrm.serving.app import App
 from dlrm.serving.batcher import Batcher
+from dlrm.serving.endpoints import Endpoints
 from dlrm.serving.limits import Limits, RefusalError
 from dlrm.serving.model import BackEnd, Model
 from dlrm.serving.protocol import HEADER_LENGTH, decompressed, parse_infer
@@ -197,7 +198,8 @@ async def fuzz(words: Sequence[str], inputs: int, seed: int, first: int = 0) -> 
     """Send inputs to the parsers and the application of the runs in `words`."""
     repository = Repository(list(words), BackEnd(device="cpu"))
     batcher = Batcher(LIMITS)
-    app, guarded = App(repository, batcher, LIMITS), App(repository, batcher, LIMITS, "s3cret")
+    app = App(Endpoints(repository, batcher, LIMITS))
+    guarded = App(Endpoints(repository, batcher, LIMITS, "s3cret"))
     models = {name: repository.find(name) for name in repository.names}
     examples = [example(model, ROWS[name]) for name, model in models.items()]
     mutants, report = Mutants(examples, seed), Report()
