@@ -3,7 +3,7 @@
 import http.client
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -47,11 +47,12 @@ def serving(
     back_end: BackEnd | None = None,
     token: str | None = None,
     address: Address | None = None,
+    shadows: Sequence[str] = (),
     **limits: Any,
 ) -> Iterator[Served]:
     """Serve runs within the block."""
     repository = Repository([str(run) for run in runs], back_end or BackEnd())
-    server = Server(repository, Limits(**limits), address or Address(port=0), token)
+    server = Server(repository, Limits(**limits), address or Address(port=0), token, shadows)
     ready = threading.Event()
     thread = threading.Thread(target=server.run, args=(ready.set,))
     thread.start()

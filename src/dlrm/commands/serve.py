@@ -51,6 +51,7 @@ def serve(
     runtime: Annotated[str, arg(metavar="NAME")] = "eager",
     tables: Literal["trained"] | TableDtype = "trained",
     device: DeviceName = "auto",
+    shadow: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], arg(metavar="MODEL=SHADOW")] = (),
     token_file: Annotated[Path | None, arg(metavar="FILE")] = None,
     tls_cert: Annotated[Path | None, arg(metavar="FILE")] = None,
     tls_key: Annotated[Path | None, arg(metavar="FILE")] = None,
@@ -69,6 +70,7 @@ def serve(
         runtime: What runs the models: eager, torch, aoti, onnx, openvino or jax.
         tables: Format of the rows of embedding tables.
         device: Where eager computes; auto is a GPU where there is one.
+        shadow: A model that gets the requests of another once they are answered, to be compared.
         token_file: Holds a token that clients must send as Authorization: Bearer TOKEN.
         tls_cert: Certificates of TLS, PEM.
         tls_key: The key of TLS, PEM.
@@ -88,7 +90,7 @@ def serve(
     token = None if token_file is None else _token(token_file)
     back_end = BackEnd(runtime=runtime, tables=tables, device=device)
     repository = Repository([str(word) for word in words], back_end)
-    server = Server(repository, limits, address, token)
+    server = Server(repository, limits, address, token, shadow)
     if not address.is_loopback and token is None:
         terminal.say(
             [f"Whoever reaches {host} may use this server: --token-file asks for a token."]

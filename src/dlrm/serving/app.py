@@ -1,8 +1,8 @@
 """The routes of the server: what is asked where, and what comes back.
 
-    GET  / (a page for people), /metrics, /openapi.json
+    GET  / (a page for people), /status (what it shows), /metrics, /openapi.json
     GET  /v2, /v2/health/live, /v2/health/ready, /v2/models/stats
-    GET  /v2/models/NAME[/versions/V][/ready | /config | /stats]
+    GET  /v2/models/NAME[/versions/V][/ready | /config | /stats | /columns], /v2/models/NAME/shadow
     POST /v2/models/NAME[/versions/V]/infer, /score[/NAME]
     POST /v2/repository/index, /v2/repository/models/NAME/load | unload
 
@@ -132,7 +132,8 @@ class App:
             ("v2",): lambda: _Response.json(SERVER),
             ("v2", "health", "live"): lambda: _Response.truth(True),
             ("v2", "health", "ready"): lambda: _Response.truth(self.repository.ready),
-            ("v2", "models", "stats"): lambda: self._statistics(None, None),
+            ("v2", "models", "stats"): lambda: _Response.json(endpoints.statistics(None, None)),
+            ("status",): lambda: _Response.json(endpoints.status()),
             ("metrics",): self._metrics,
             ("openapi.json",): lambda: _Response.json(document(self.repository.models())),
         }
@@ -180,7 +181,8 @@ class App:
 
     def _metrics(self) -> _Response:
         counts = ((m.name, m.version, m.statistics) for m in self.repository.models())
-        return _Response.text(prometheus(counts), "text/plain; version=0.0.4")
+        text = prometheus(counts, self._endpoints.shadows())
+        return _Response.text(text, "text/plain; version=0.0.4")
 
     def _check(self, request: _Request, method: str) -> None:
         asked = request.scope.method
@@ -201,17 +203,17 @@ class App:
                 return _Response.truth(False)
             return _Response.truth(True)
         model = self.repository.find(name, version)
-        match rest:
-            case []:
-                return _Response.json(model.metadata(self.repository.versions(name)))
-            case ["config"]:
-                return _Response.json(model.config(self.limits))
-            case ["stats"]:
-                return self._statistics(name, version)
-        raise RefusalError(HTTPStatus.NOT_FOUND, "a model has no such path; see /openapi.json")
-
-    def _statistics(self, name: str | None, version: str | None) -> _Response:
-        return _Response.json(self._endpoints.statistics(name, version))
+        if rest == ["columns"]:
+            return _Response.json(await self._endpoints.columns(model))
+        about: dict[tuple[str, ...], Callable[[], dict[str, Any]]] = {
+            (): lambda: model.metadata(self.repository.versions(name)),
+            ("config",): lambda: model.config(self.limits),
+            ("stats",): lambda: self._endpoints.statistics(name, version),
+            ("shadow",): lambda: {"shadows": self._endpoints.shadows(name)},
+        }
+        if (answer := about.get(tuple(rest))) is None:
+            raise RefusalError(HTTPStatus.NOT_FOUND, "a model has no such path; see /openapi.json")
+        return _Response.json(answer())
 
     async def _infer(self, request: _Request, name: str, version: str | None) -> _Response:
         self._check(request, _POST)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,39 +137,64 @@ class Batcher:
         """Compute the answers of requests to one model, and hand them over."""
         taken = time.perf_counter_ns()
         # Nobody waits for the others any more.
-        pieces, results = _encoded(model, [job for job in jobs if not job.future.cancelled()])
-        encoded = time.perf_counter_ns()
-        try:
-            results += _computed(model, pieces)
-        except Exception:
-            for piece in pieces:
-                try:
-                    results += _computed(model, [piece])
-                except Exception as error:
-                    results += [(job, _shown(error)) for job in piece[0]]
-        inferred = time.perf_counter_ns()
-        if ready := [job for piece, _ in pieces for job in piece]:
-            count = len(ready)
+        done = scored(model, [job for job in jobs if not job.future.cancelled()])
+        if count := len(done.ready):
             model.statistics.batch(
-                sum(len(job.samples) for job in ready),
+                sum(len(job.samples) for job in done.ready),
                 {
-                    "queue": sum(taken - job.since_ns for job in ready),
-                    "compute_input": count * (encoded - taken),
-                    "compute_infer": count * (inferred - encoded),
+                    "queue": sum(taken - job.since_ns for job in done.ready),
+                    "compute_input": count * (done.encoded_ns - taken),
+                    "compute_infer": count * (done.inferred_ns - done.encoded_ns),
                 },
             )
-        _hand_over(results)
+        _hand_over(done.results)
 
 
-_Piece = tuple[list[_Job], Encoded]
-"""Requests, and their rows one after another."""
-_Result = tuple[_Job, Outputs | Exception]
+class _Asking(Protocol):
+    """A request, of which only its rows matter here."""
+
+    @property
+    def samples(self) -> Encoded | list[Row]: ...
 
 
-def _encoded(model: Model, jobs: list[_Job]) -> tuple[list[_Piece], list[_Result]]:
-    """Return requests with their rows encoded, and what is wrong with others."""
-    pieces: list[_Piece] = []
-    raw: list[tuple[_Job, list[Row]]] = []
+J = TypeVar("J", bound=_Asking)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored(Generic[J]):
+    """What became of requests that shared a batch."""
+
+    results: list[tuple[J, Outputs | Exception]]
+    ready: list[J]
+    """Those whose rows are rows of the model."""
+    encoded_ns: int
+    """When these were known, on the clock `time.perf_counter_ns`."""
+    inferred_ns: int
+    """When the model had scored them."""
+
+
+def scored(model: Model, jobs: Sequence[J]) -> Scored[J]:
+    """Return what a model says of the rows of each request; an error is that request's alone."""
+    pieces, results = _encoded(model, jobs)
+    encoded_ns = time.perf_counter_ns()
+    try:
+        results += _computed(model, pieces)
+    except Exception:
+        for piece in pieces:
+            try:
+                results += _computed(model, [piece])
+            except Exception as error:
+                results += [(job, _shown(error)) for job in piece[0]]
+    ready = [job for piece, _ in pieces for job in piece]
+    return Scored(results, ready, encoded_ns, time.perf_counter_ns())
+
+
+def _encoded(
+    model: Model, jobs: Sequence[J]
+) -> tuple[list[tuple[list[J], Encoded]], list[tuple[J, Outputs | Exception]]]:
+    """Return requests with their rows, one after another, and what is wrong with others."""
+    pieces: list[tuple[list[J], Encoded]] = []
+    raw: list[tuple[J, list[Row]]] = []
     for job in jobs:
         if isinstance(job.samples, Encoded):
             pieces.append(([job], job.samples))
@@ -177,7 +203,7 @@ def _encoded(model: Model, jobs: list[_Job]) -> tuple[list[_Piece], list[_Result
     encoded = encode_together([rows for _, rows in raw], model.predictor) if raw else []
     if isinstance(encoded, Encoded):
         return [([job for job, _ in raw], encoded), *pieces], []
-    errors: list[_Result] = []
+    errors: list[tuple[J, Outputs | Exception]] = []
     for (job, _), result in zip(raw, encoded, strict=True):
         if isinstance(result, Encoded):
             pieces.append(([job], result))
@@ -198,7 +224,9 @@ def joined(pieces: Sequence[Encoded]) -> Encoded:
     )
 
 
-def _computed(model: Model, pieces: list[_Piece]) -> list[_Result]:
+def _computed(
+    model: Model, pieces: list[tuple[list[J], Encoded]]
+) -> list[tuple[J, Outputs | Exception]]:
     """Return the outputs of each request, from one batch of all."""
     if not pieces:
         return []
@@ -207,7 +235,7 @@ def _computed(model: Model, pieces: list[_Piece]) -> list[_Result]:
     logits = predictor.logits(batch).numpy()
     scores = logits if predictor.schema.task == "regression" else sigmoid(logits)
     scores = scores.astype(np.float32, copy=False)
-    results: list[_Result] = []
+    results: list[tuple[J, Outputs | Exception]] = []
     start = 0
     for jobs, _ in pieces:
         for job in jobs:
@@ -217,7 +245,7 @@ def _computed(model: Model, pieces: list[_Piece]) -> list[_Result]:
     return results
 
 
-def _hand_over(results: Sequence[_Result]) -> None:
+def _hand_over(results: Sequence[tuple[_Job, Outputs | Exception]]) -> None:
     """Give results to those who wait for them, in their own thread."""
     if results:
         try:
@@ -226,7 +254,7 @@ def _hand_over(results: Sequence[_Result]) -> None:
             log.warning("%d answers came after the end of the server", len(results))
 
 
-def _deliver(results: Sequence[_Result]) -> None:
+def _deliver(results: Sequence[tuple[_Job, Outputs | Exception]]) -> None:
     for job, result in results:
         if job.future.done():
             continue

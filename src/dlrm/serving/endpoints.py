@@ -4,7 +4,7 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
@@ -20,6 +20,7 @@ from dlrm.serving.limits import Limits, RefusalError, bad
 from dlrm.serving.model import Model
 from dlrm.serving.repository import Repository
 from dlrm.serving.rows import Row
+from dlrm.serving.shadow import Shadow
 
 log = logging.getLogger(__name__)
 
@@ -45,14 +46,21 @@ class Endpoints:
         batcher: What asks them.
         limits: Of a request.
         token: What clients must know; None for nothing.
+        shadows: The shadows of each model that has some.
 
     """
 
     def __init__(
-        self, repository: Repository, batcher: Batcher, limits: Limits, token: str | None = None
+        self,
+        repository: Repository,
+        batcher: Batcher,
+        limits: Limits,
+        token: str | None = None,
+        shadows: Mapping[str, Sequence[Shadow]] | None = None,
     ):
         self.repository, self.limits = repository, limits
-        self._batcher = batcher
+        self._batcher, self._shadows = batcher, shadows or {}
+        self._since = time.monotonic()
         self._expected = None if token is None else f"Bearer {token}".encode()
 
     def check_token(self, authorization: str | None) -> None:
@@ -64,7 +72,15 @@ class Endpoints:
 
     async def outputs(self, model: Model, samples: Encoded | list[Row]) -> Outputs:
         """Return what a model says of a request's rows; see `Batcher.outputs`."""
-        return await self._batcher.outputs(model, samples)
+        began = time.perf_counter_ns()
+        outputs = await self._batcher.outputs(model, samples)
+        for shadow in self._shadows.get(model.name, ()):
+            elapsed_ns = time.perf_counter_ns() - began
+            # After who waits for the answer has had it.
+            asyncio.get_running_loop().call_soon(
+                shadow.offer, model, samples, outputs["scores"], elapsed_ns
+            )
+        return outputs
 
     async def infer(self, model: Model, tensors: Mapping[str, NDArray[Any]]) -> Outputs:
         """Return what a model says of tensors that are rows; errors as of `Signature.encoded`."""
@@ -106,6 +122,46 @@ class Endpoints:
             for model in models
         ]
         return {"model_stats": rows}
+
+    def shadows(self, name: str | None = None) -> list[dict[str, Any]]:
+        """Return how the shadows of a model, or all, compare with it; see `Shadow.to_dict`.
+
+        Raises:
+            RefusalError: There is no such model.
+
+        """
+        if name is None:
+            return [shadow.to_dict() for pairs in self._shadows.values() for shadow in pairs]
+        self.repository.find(name)
+        return [shadow.to_dict() for shadow in self._shadows.get(name, ())]
+
+    async def columns(self, model: Model) -> dict[str, Any]:
+        """Return the labels of a model, and its columns with values that are usual in them."""
+        # Of a large vocabulary this takes a while, once.
+        described = await asyncio.to_thread(lambda: model.columns)
+        return {"labels": list(model.predictor.schema.labels), "columns": described}
+
+    def status(self) -> dict[str, Any]:
+        """Return what is loaded, how busy it is and how fast: what the page shows."""
+        return {
+            "version": __version__,
+            "ready": self.repository.ready,
+            "uptime_s": round(time.monotonic() - self._since, 3),
+            "queue": {"waiting": self._batcher.waiting, "limit": self.limits.queue},
+            "models": [
+                {
+                    "name": model.name,
+                    "version": model.version,
+                    "step": model.step,
+                    "runtime": model.back_end.runtime,
+                    "tables": model.back_end.tables,
+                    "device": str(model.predictor.device),
+                    **model.statistics.summary(),
+                }
+                for model in self.repository.models()
+            ],
+            "shadows": self.shadows(),
+        }
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """One version of a model that is served: a predictor, and what clients are told of it."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import Any, Literal, get_args
 
 import torch
@@ -15,6 +17,7 @@ from dlrm.runtimes import runtime
 from dlrm.runtimes.runtime import Export, Options, Session
 from dlrm.runtimes.trained import TrainedModel
 from dlrm.runtimes.verify import export
+from dlrm.serving.columns import columns
 from dlrm.serving.limits import Limits
 from dlrm.serving.metrics import Statistics
 from dlrm.serving.signature import Signature
@@ -83,9 +86,12 @@ class _SessionModel(nn.Module):
     def __init__(self, session: Session):
         super().__init__()
         self._session = session
+        self._lock = Lock()
 
     def forward(self, batch: Batch) -> Tensor:
-        return torch.from_numpy(self._session.logits(batch))
+        # A session serves one thread at a time, and a shadow that is asked itself has two.
+        with self._lock:
+            return torch.from_numpy(self._session.logits(batch))
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +109,11 @@ class Model:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "signature", Signature(self.predictor.schema))
+
+    @cached_property
+    def columns(self) -> list[dict[str, Any]]:
+        """The columns of its rows; see `dlrm.serving.columns`."""
+        return columns(self.predictor.features)
 
     def metadata(self, versions: list[str]) -> dict[str, Any]:
         """Return the metadata of the protocol."""

@@ -18,6 +18,7 @@ def document(models: Sequence[Model]) -> dict[str, Any]:
         "/v2/health/ready": {"get": _operation("200 when all models are loaded, else 503.")},
         "/v2/models/stats": {"get": _operation("Statistics of all models.")},
         "/v2/repository/index": {"post": _operation("All models, and whether they are loaded.")},
+        "/status": {"get": _operation("Models, queue and shadows, as the page shows them.")},
         "/metrics": {"get": _operation("Metrics as Prometheus reads them.")},
     }
     for at, (name, model) in enumerate(newest.items()):
@@ -32,6 +33,8 @@ def document(models: Sequence[Model]) -> dict[str, Any]:
             f"{base}/ready": {"get": _operation("200 when it is loaded, else 503.")},
             f"{base}/config": {"get": _operation("Its configuration, as Triton has it.")},
             f"{base}/stats": {"get": _operation("Its statistics.")},
+            f"{base}/columns": {"get": _operation("Its columns, and values that are usual.")},
+            f"{base}/shadow": {"get": _operation("How its shadows compare with it.")},
             f"{base}/infer": {"post": _operation(infer, _tensors(model))},
             f"{base}/versions/{model.version}/infer": {"post": _operation(infer, _tensors(model))},
             f"/v2/repository/models/{name}/load": {

@@ -7,13 +7,14 @@ import asyncio
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dlrm.errors import ConfigError, MissingExtraError
+from dlrm.serving import shadow
 from dlrm.serving.app import App
 from dlrm.serving.batcher import Batcher
 from dlrm.serving.endpoints import Endpoints
@@ -96,11 +97,12 @@ class Server:
         repository: Its models, loaded.
         limits: Of requests.
         address: Where it listens.
-        token: See `App`.
+        token: See `Endpoints`.
+        shadows: `MODEL=SHADOW` each; see `dlrm.serving.shadow`.
 
     Raises:
         MissingExtraError: Granian is not installed.
-        ConfigError: The port is taken.
+        ConfigError: The port is taken, or there is no such model for a shadow.
 
     """
 
@@ -110,6 +112,7 @@ class Server:
         limits: Limits,
         address: Address,
         token: str | None = None,
+        shadows: Sequence[str] = (),
     ):
         try:
             from granian.constants import HTTPModes, Interfaces
@@ -123,8 +126,9 @@ class Server:
         self.url = f"{scheme}://{host}:{self.port}"
         self.grpc_port: int | None = None
         """Where gRPC listens, once `run` has called `ready`; None where it does not."""
+        self._shadows = shadow.pairs(shadows, repository, limits)
         self._batcher = Batcher(limits)
-        self._endpoints = Endpoints(repository, self._batcher, limits, token)
+        self._endpoints = Endpoints(repository, self._batcher, limits, token, self._shadows)
         self._address = address
         self._make: Callable[[], Any] = lambda: Granian(
             App(self._endpoints),
@@ -161,6 +165,9 @@ class Server:
             asyncio.run(self._run(ready))
         finally:
             self._batcher.close()
+            for pairs in self._shadows.values():
+                for pair in pairs:
+                    pair.close()
 
     def stop(self) -> None:
         """End `run`, from any thread."""
