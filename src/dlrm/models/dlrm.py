@@ -22,11 +22,14 @@ from torch import Tensor, nn
 from dlrm.batch import Batch
 from dlrm.models.deep import DeepConfig
 from dlrm.models.lr import LR
-from dlrm.nn.embedding import Embeddings
+from dlrm.nn.embedding import EmbeddingCollection, Embeddings
+from dlrm.nn.interaction import Dot
 from dlrm.nn.interaction import interaction as build_interaction
 from dlrm.nn.numbers import Numbers, NumberVectors
 from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
+from dlrm.ops import cpu
+from dlrm.ops import dlrm as compiled
 from dlrm.schema import Schema
 
 
@@ -70,6 +73,8 @@ class DLRM(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B, K)."""
+        if (logits := self._at_once(batch)) is not None:
+            return logits
         if self.bottom is not None:
             x, others = self.bottom(self.numbers(batch.dense)), None
         else:
@@ -80,6 +85,44 @@ class DLRM(nn.Module):
         e = e if others is None else torch.cat([others, e], dim=1)
         logits = self.top(self.interaction(x, e))
         return logits if self.wide is None else logits + self.wide(batch)
+
+    def _at_once(self, batch: Batch) -> Tensor | None:
+        """Return the logits by `dlrm.ops.dlrm` where it has all parts of this model, else None.
+
+        It has none of what only some models have, and calls no module that somebody watches.
+        """
+        bottom, tables, top = self.bottom, self.embeddings, self.top
+        if (
+            not torch.is_grad_enabled()
+            or type(tables) is not EmbeddingCollection
+            or type(self.interaction) is not Dot
+            or self.wide is not None
+            or bottom is None
+            or not (bottom.relu_last and bottom.plain and top.plain)
+            or any(map(_watched, (self.numbers, bottom, tables, self.interaction, top)))
+        ):
+            return None
+        block = tables.one_hot_block(batch)
+        if block is None or tables.kernels() is not cpu:
+            return None
+        dense = self.numbers(batch.dense)
+        starts, sizes = tables.ranges(block)
+        mlps = bottom.parameters_of_layers(), top.parameters_of_layers()
+        dtype = torch.bfloat16 if bottom.dtype == "bf16" else torch.float32
+        if block.ids.shape[1] != sizes.shape[0] or not compiled.fused(
+            dense, block.ids, tables.weight, mlps, dtype
+        ):
+            return None
+        return compiled.dlrm(
+            dense, block.ids, starts, sizes, tables.weight, *mlps, bottom.dtype,
+            self_interaction=self.interaction.self_interaction,
+            refuse=lambda wrong: tables.layout.id_error(block, wrong),
+        )  # fmt: skip
+
+
+def _watched(module: nn.Module) -> bool:
+    """Return whether somebody wants to be told when a module is called."""
+    return bool(module._forward_pre_hooks or module._forward_hooks or module._backward_hooks)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -360,23 +360,36 @@ class EmbeddingCollection(Collection, StackedTables):
         if self.layout.order is not None:
             order = self._registered("order")
             starts, ends = starts.index_select(1, order), ends.index_select(1, order)
-        sums = self._kernels().pooled_ranges(self.weight, rows, starts.flatten(), ends.flatten())
+        sums = self.kernels().pooled_ranges(self.weight, rows, starts.flatten(), ends.flatten())
         return sums.view(*starts.shape, self.dim)
 
     def lookup(self, rows: Tensor) -> Tensor:
         """Return rows of the weight (..., D), which are known to be there, for rows (...) int64."""
-        return self._kernels().lookup(self.weight, rows)
+        return self.kernels().lookup(self.weight, rows)
 
     def pooled_rows(
         self, rows: Tensor, offsets: Tensor, per_sample_weights: Tensor | None = None
     ) -> Tensor:
         """Return the sums (G, D) of bags of rows (L,) of the weight; offsets are (G + 1,)."""
-        kernels = self._kernels()
+        kernels = self.kernels()
         return kernels.pooled_lookup(
             self.weight, rows, offsets, per_sample_weights=per_sample_weights
         )
 
-    def _kernels(self):
+    def one_hot_block(self, batch: Batch) -> Block | None:
+        """Return the ids of all features, in their order, or None unless each has one a sample."""
+        columns = None if self.layout.columns is None else self._registered("columns")
+        blocks = self.layout.blocks(batch, columns)
+        if len(blocks) != 1 or blocks[0].offsets is not None or self.layout.order is not None:
+            return None
+        return blocks[0]
+
+    def ranges(self, block: Block) -> tuple[Tensor, Tensor]:
+        """Return first row in the weight and rows of the table of each feature of a block, (F,)."""
+        return self._registered(f"starts_{block.group}"), self._registered(f"sizes_{block.group}")
+
+    def kernels(self):
+        """Return the module whose kernels run on the weight, see `dlrm.ops.backend`."""
         weight = self.weight
         if weight.is_meta:
             raise ConfigError("these tables have no memory yet: see dlrm.nn.embedding.materialize")

@@ -65,6 +65,15 @@ class MLP(nn.Module):
         """Return the layers, typed."""
         return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
+    @property
+    def plain(self) -> bool:
+        """Whether there is nothing between a layer's product and its ReLU, or after it."""
+        return self.norms is None and not (self.dropout and self.training)
+
+    def parameters_of_layers(self) -> list[Tensor]:
+        """Return weight and bias of each layer."""
+        return [p for layer in self.layers for p in layer._parameters.values() if p is not None]
+
     def freeze(self) -> None:
         """Prepare the weights for many calls without gradients: they must not change until `train`.
 
@@ -88,10 +97,9 @@ class MLP(nn.Module):
         """Map (B, sizes[0]) to (B, sizes[-1])."""
         if self._frozen is not None and not torch.is_grad_enabled():
             return self._frozen(x)
-        plain = self.norms is None and not (self.dropout and self.training)
         dtype = torch.bfloat16 if self.dtype == "bf16" else torch.float32
-        if plain and dtype in (torch.bfloat16, x.dtype):
-            parameters = list(self.layers.parameters())
+        if self.plain and dtype in (torch.bfloat16, x.dtype):
+            parameters = self.parameters_of_layers()
             if compiled.fused(x, parameters, dtype):
                 return compiled.mlp(x, parameters, self.dtype, relu_last=self.relu_last)
             return products.mlp(x, parameters, dtype, relu_last=self.relu_last)

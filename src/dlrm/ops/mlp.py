@@ -23,7 +23,8 @@ from dlrm.ops.cpu.library import pointer
 Products = Literal["fp32", "bf16", "tiles", "emulated"]
 """How layers multiply: floats, pairs of bfloat16 (AVX512-BF16), these in tiles (AMX), or in tiles
 that are emulated."""
-_CODES: dict[Products, int] = {"fp32": 0, "bf16": 1, "tiles": 2, "emulated": 3}
+CODES: dict[Products, int] = {"fp32": 0, "bf16": 1, "tiles": 2, "emulated": 3}
+"""As `native/mlp.h` numbers them."""
 
 
 def fused(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> bool:
@@ -86,13 +87,13 @@ class Packed:
     """
 
     def __init__(self, parameters: Sequence[Tensor], products: Products, *, relu_last: bool):
-        self._code, self._relu_last = _CODES[products], relu_last
+        self._code, self._relu_last = CODES[products], relu_last
         sizes = [parameters[0].shape[1], *(bias.shape[0] for bias in parameters[1::2])]
         self._inputs, self._sizes = sizes[0], (c_int64 * len(sizes))(*sizes)
         shape = self._shape(1, narrow_x=False)
         self._memory = torch.empty(library.native.mlp_packed_bytes(*shape), dtype=torch.uint8)
         library.native.mlp_pack(
-            *shape, _pointers(parameters), self._memory.data_ptr(), torch.get_num_threads()
+            *shape, pointers(parameters), self._memory.data_ptr(), torch.get_num_threads()
         )
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -111,7 +112,7 @@ def _shape(
     """Return what the kernels need to know of an MLP and its inputs."""
     sizes = [x.shape[1], *(bias.shape[0] for bias in parameters[1::2])]
     return (
-        (c_int64 * len(sizes))(*sizes), len(sizes) - 1, x.shape[0], _CODES[products],
+        (c_int64 * len(sizes))(*sizes), len(sizes) - 1, x.shape[0], CODES[products],
         relu_last, x.dtype == torch.bfloat16,
     )  # fmt: skip
 
@@ -133,7 +134,7 @@ def _forward(
     dtype = torch.bfloat16 if code and relu_last else torch.float32
     out = torch.empty(samples, sizes[layers], dtype=dtype)
     library.native.mlp_forward(
-        *shape, x.data_ptr(), None if parameters is None else _pointers(parameters),
+        *shape, x.data_ptr(), None if parameters is None else pointers(parameters),
         pointer(packed), pointer(h), out.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     return out
@@ -161,12 +162,13 @@ class _MLP(torch.autograd.Function):
         gradients = [torch.empty_like(p) for p in parameters]
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         library.native.mlp_backward(
-            *ctx.shape, x.data_ptr(), _pointers(parameters), h.data_ptr(), out.data_ptr(),
-            grad.data_ptr(), _pointers(gradients), None if dx is None else dx.data_ptr(),
+            *ctx.shape, x.data_ptr(), pointers(parameters), h.data_ptr(), out.data_ptr(),
+            grad.data_ptr(), pointers(gradients), None if dx is None else dx.data_ptr(),
             torch.get_num_threads(),
         )  # fmt: skip
         return dx, None, None, *gradients
 
 
-def _pointers(tensors: Any) -> Any:
+def pointers(tensors: Sequence[Tensor]) -> Any:
+    """Return the addresses of tensors as an array of C."""
     return (c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))

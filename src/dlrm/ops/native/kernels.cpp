@@ -8,6 +8,7 @@
 // threads torch uses.
 
 #include "dense.h"
+#include "dlrm.h"
 #include "interaction.h"
 #include "layers.h"
 #include "lookup.h"
@@ -180,4 +181,32 @@ EXPORT void mlp_backward(MLP, const void *x, const float *const *parameters, cha
                          const void *out, const void *grad, float *const *gradients, void *dx,
                          int threads) {
     mlp_backward(AS_MLP, x, parameters, h, out, grad, gradients, dx, threads);
+}
+
+#define DLRM                                                                                  \
+    const int64_t *below, int64_t layers_below, const int64_t *above, int64_t layers_above,   \
+        int64_t B, int products, int64_t T, int self, int narrow
+#define AS_DLRM                                                                               \
+    Dlrm{Mlp{layers_below, below, B, Products(products), true, false},                        \
+         Mlp{layers_above, above, B, Products(products), false, products != WIDE},            \
+         Dots{B, T, below[layers_below], self != 0, products != WIDE, false}, narrow != 0}
+
+EXPORT int64_t dlrm_bytes(DLRM) { return Activations(AS_DLRM, nullptr).bytes; }
+
+EXPORT int64_t dlrm_forward(DLRM, const float *dense, const void *ids, int wide,
+                            const int64_t *starts, const int64_t *sizes, const void *weight,
+                            const float *const *bottom, const float *const *top, int64_t *rows,
+                            char *memory, float *out, int threads) {
+    const Dlrm m = AS_DLRM;
+    return wide ? dlrm_forward(m, dense, static_cast<const int64_t *>(ids), starts, sizes, weight,
+                               bottom, top, rows, memory, out, threads)
+                : dlrm_forward(m, dense, static_cast<const int32_t *>(ids), starts, sizes, weight,
+                               bottom, top, rows, memory, out, threads);
+}
+
+EXPORT void dlrm_backward(DLRM, const float *dense, const float *const *bottom,
+                          const float *const *top, char *memory, const float *out,
+                          const float *grad, float *const *of_bottom, float *const *of_top,
+                          float *de, int threads) {
+    dlrm_backward(AS_DLRM, dense, bottom, top, memory, out, grad, of_bottom, of_top, de, threads);
 }

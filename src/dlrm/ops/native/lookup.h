@@ -23,25 +23,32 @@ struct Wrong {
     int64_t answer() const { return first.load() == INT64_MAX ? NONE : first.load(); }
 };
 
-// Adds the first row of its table to each id. Returns the first position out of range.
+// Adds the first row of its table to each id of samples [begin, end).
+template <class Id>
+void one_hot_samples(const Id *ids, const int64_t *starts, const int64_t *sizes, int64_t T,
+                     int64_t *rows, int64_t begin, int64_t end, Wrong &wrong) {
+    for (int64_t b = begin; b < end; b++) {
+        const Id *in = ids + b * T;
+        int64_t *__restrict out = rows + b * T;
+        bool bad = false;
+        for (int64_t t = 0; t < T; t++) {
+            const int64_t id = in[t];
+            bad |= uint64_t(id) >= uint64_t(sizes[t]);
+            // Unsigned: a wrong id may be so large that the sum overflows.
+            out[t] = int64_t(uint64_t(id) + uint64_t(starts[t]));
+        }
+        for (int64_t t = 0; bad && t < T; t++)
+            if (uint64_t(int64_t(in[t])) >= uint64_t(sizes[t])) wrong.at(b * T + t);
+    }
+}
+
+// The same for all samples. Returns the first position out of range.
 template <class Id>
 int64_t one_hot_rows(const Id *ids, const int64_t *starts, const int64_t *sizes, int64_t B,
                      int64_t T, int64_t *rows, int threads) {
     Wrong wrong;
-    each_piece(B, T, threads, [=, &wrong](int64_t begin, int64_t end) {
-        for (int64_t b = begin; b < end; b++) {
-            const Id *in = ids + b * T;
-            int64_t *__restrict out = rows + b * T;
-            bool bad = false;
-            for (int64_t t = 0; t < T; t++) {
-                const int64_t id = in[t];
-                bad |= uint64_t(id) >= uint64_t(sizes[t]);
-                // Unsigned: a wrong id may be so large that the sum overflows.
-                out[t] = int64_t(uint64_t(id) + uint64_t(starts[t]));
-            }
-            for (int64_t t = 0; bad && t < T; t++)
-                if (uint64_t(int64_t(in[t])) >= uint64_t(sizes[t])) wrong.at(b * T + t);
-        }
+    each_piece(B, T, threads, [&](int64_t begin, int64_t end) {
+        one_hot_samples(ids, starts, sizes, T, rows, begin, end, wrong);
     });
     return wrong.answer();
 }
@@ -69,18 +76,24 @@ int64_t bag_rows(const Id *ids, const int64_t *offsets, const int64_t *starts,
     return wrong.answer();
 }
 
-// out[l] = weight[rows[l]]
+// out[l] = weight[rows[l]] for l in [begin, end), of L.
+template <int D, class W>
+void gather_rows(const W *weight, const int64_t *rows, int64_t L, int64_t dim, float *out,
+                 int64_t begin, int64_t end) {
+    const int64_t d = D ? D : dim, soon = ahead(d * sizeof(W));
+    for (int64_t l = begin; l < end; l++) {
+        if (l + soon < L) prefetch_row(weight + rows[l + soon] * d, d);
+        const W *__restrict from = weight + rows[l] * d;
+        float *__restrict to = out + l * d;
+        EACH_NUMBER for (int64_t k = 0; k < d; k++) to[k] = widened(from[k]);
+    }
+}
+
 template <int D, class W>
 void gather(const W *weight, const int64_t *rows, int64_t L, int64_t dim, float *out,
             int threads) {
-    each_piece(L, dim, threads, [=](int64_t begin, int64_t end) {
-        const int64_t d = D ? D : dim, soon = ahead(d * sizeof(W));
-        for (int64_t l = begin; l < end; l++) {
-            if (l + soon < L) prefetch_row(weight + rows[l + soon] * d, d);
-            const W *__restrict from = weight + rows[l] * d;
-            float *__restrict to = out + l * d;
-            EACH_NUMBER for (int64_t k = 0; k < d; k++) to[k] = widened(from[k]);
-        }
+    each_piece(L, dim, threads, [&](int64_t begin, int64_t end) {
+        gather_rows<D>(weight, rows, L, dim, out, begin, end);
     });
 }
 

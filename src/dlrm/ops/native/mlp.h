@@ -273,36 +273,42 @@ inline void mlp_rows(const Mlp &mlp, const Panels &panels, const std::vector<cha
     }
 }
 
+// Takes samples [row, row + rows) of x through all layers; h and out as for `mlp_forward`.
+inline void mlp_samples(const Mlp &mlp, const Panels &panels, const void *x, char *h, void *out,
+                        int64_t row, int64_t rows) {
+    const TileRegion region;
+    const int64_t L = mlp.layers;
+    std::vector<char *> input(L);
+    char *next = h;
+    if (!h) {
+        // Without a backward pass, all samples go through the memory of the first ones.
+        int64_t bytes = 0;
+        for (int64_t i = 0; i < L; i++) bytes += up(TOGETHER * mlp.in_step(i) * 4, 64) + 64;
+        next = scratch<1>(bytes).next;
+    }
+    for (int64_t i = 0; i < L; i++) {
+        input[i] = next + (h ? row * mlp.in_step(i) * mlp.bytes_at(i) : 0);
+        next += h ? mlp.h_bytes(i) : up(TOGETHER * mlp.in_step(i) * 4, 64) + 64;
+    }
+    if (mlp.reads_x())
+        input[0] = static_cast<char *>(const_cast<void *>(x)) +
+                   row * mlp.sizes[0] * mlp.bytes_at(0);
+    else
+        copy_x(mlp, x, row, rows, input[0]);
+    mlp_rows(mlp, panels, input, out, row, rows);
+}
+
 // parameters: W_0, b_0, W_1, ...; packed: what mlp_pack made of them, or null; h: h_bytes() for the
 // backward pass, or null where none follows; out (B, sizes[layers]).
 inline void mlp_forward(const Mlp &mlp, const void *x, const float *const *parameters, char *packed,
                         char *h, void *out, int threads) {
-    const int64_t L = mlp.layers;
     Panels panels(mlp, packed ? Scratch{packed} : scratch<0>(Panels::bytes(mlp)));
     if (!packed) panels.set_biases(mlp, parameters);
     if (!packed) panels.set_weights(mlp, parameters, threads);
     const int64_t step = mlp.together(mlp.B);
     each_chunk((mlp.B + step - 1) / step, mlp.work(), threads, [&](int64_t chunk) {
-        const TileRegion region;
-        const int64_t row = chunk * step, rows = std::min(step, mlp.B - row);
-        std::vector<char *> input(L);
-        char *next = h;
-        if (!h) {
-            // Without a backward pass, all samples go through the memory of the first ones.
-            int64_t bytes = 0;
-            for (int64_t i = 0; i < L; i++) bytes += up(TOGETHER * mlp.in_step(i) * 4, 64) + 64;
-            next = scratch<1>(bytes).next;
-        }
-        for (int64_t i = 0; i < L; i++) {
-            input[i] = next + (h ? row * mlp.in_step(i) * mlp.bytes_at(i) : 0);
-            next += h ? mlp.h_bytes(i) : up(TOGETHER * mlp.in_step(i) * 4, 64) + 64;
-        }
-        if (mlp.reads_x())
-            input[0] = static_cast<char *>(const_cast<void *>(x)) +
-                       row * mlp.sizes[0] * mlp.bytes_at(0);
-        else
-            copy_x(mlp, x, row, rows, input[0]);
-        mlp_rows(mlp, panels, input, out, row, rows);
+        const int64_t row = chunk * step;
+        mlp_samples(mlp, panels, x, h, out, row, std::min(step, mlp.B - row));
     });
 }
 
@@ -521,17 +527,23 @@ inline void mlp_rows_back(const Mlp &mlp, const Backward &kept, const std::vecto
     }
 }
 
-// gradients: dW_0, db_0, dW_1, ...; dx (B, sizes[0]) of x's type, or null.
-inline void mlp_backward(const Mlp &mlp, const void *x, const float *const *parameters, char *h,
-                         const void *out, const void *grad, float *const *gradients, void *dx,
-                         int threads) {
-    Backward kept(mlp, scratch<0>(Backward::bytes(mlp)), dx != nullptr);
+// h_i of all samples, as a forward pass left them in h.
+inline std::vector<char *> inputs_of(const Mlp &mlp, const void *x, char *h) {
     std::vector<char *> input(mlp.layers);
     for (int64_t i = 0; i < mlp.layers; i++) {
         input[i] = h;
         h += mlp.h_bytes(i);
     }
     if (mlp.reads_x()) input[0] = static_cast<char *>(const_cast<void *>(x));
+    return input;
+}
+
+// gradients: dW_0, db_0, dW_1, ...; dx (B, sizes[0]) of x's type, or null.
+inline void mlp_backward(const Mlp &mlp, const void *x, const float *const *parameters, char *h,
+                         const void *out, const void *grad, float *const *gradients, void *dx,
+                         int threads) {
+    Backward kept(mlp, scratch<0>(Backward::bytes(mlp)), dx != nullptr);
+    const std::vector<char *> input = inputs_of(mlp, x, h);
     kept.set_weights(mlp, parameters, threads);
     for (int64_t begin = 0; begin < mlp.B; begin += CHUNK) {
         const int64_t samples = std::min(CHUNK, mlp.B - begin), step = mlp.together(samples);

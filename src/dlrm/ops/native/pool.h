@@ -6,8 +6,9 @@
 // begun. The caller works like all others: where the system puts a helper aside, the caller does that
 // helper's chunks, and waits only for one that is really in work.
 //
-// Helpers wait for the next loop awake for as long as a step has between two kernels, then asleep.
-// They are never joined, and what they read is never freed, so that a process may end at any time.
+// Helpers wait for the next loop awake for as long as a step has between two kernels, then asleep;
+// beside other programs they sleep at once, because their share of a core would be gone when there is
+// work. They are never joined, and what they read is never freed, so that a process may end at any time.
 #pragma once
 
 #include <pthread.h>
@@ -76,19 +77,26 @@ class Pool {
         }
         work(0);
         const auto all_done = [&] { return done.load() == chunks; };
+        int others = crowded.load(std::memory_order_relaxed);
         if (!awaited(AWAKE_FOR_HELPERS, all_done)) {
             std::unique_lock<std::mutex> hold(mutex);
             waiting.store(true);
-            ended.wait(hold, all_done);
+            if (!ended.wait_for(hold, std::chrono::microseconds(LATE), all_done)) {
+                ended.wait(hold, all_done);
+                others = CROWDED;
+            }
             waiting.store(false);
         }
+        crowded.store(std::max(0, others - 1), std::memory_order_relaxed);
         taken.store(false, std::memory_order_release);
     }
 
   private:
-    static constexpr int MOST = 256;               // threads
-    static constexpr int64_t AWAKE = 50;           // microseconds until a helper sleeps
+    static constexpr int MOST = 256;                 // threads
+    static constexpr int64_t AWAKE = 50;             // microseconds until a helper sleeps
     static constexpr int64_t AWAKE_FOR_HELPERS = 20; // and until the caller does
+    static constexpr int64_t LATE = 200;             // and until a helper counts as put aside
+    static constexpr int CROWDED = 200;              // loops for which that is remembered
 
     // Chunks of a thread that nobody has begun: the first, and above it where they end. One word, so
     // that whoever changes it has begun a chunk of a loop that is still under way.
@@ -127,7 +135,8 @@ class Pool {
     void help(int me) noexcept {
         for (uint64_t seen = 0;;) {
             const auto more = [&] { return loops.load() != seen; };
-            if (!awaited(AWAKE, more)) {
+            const bool alone = crowded.load(std::memory_order_relaxed) == 0;
+            if (!awaited(alone ? AWAKE : 0, more)) {
                 std::unique_lock<std::mutex> hold(mutex);
                 asleep.fetch_add(1);
                 begun.wait(hold, more);
@@ -163,6 +172,7 @@ class Pool {
     std::atomic<bool> waiting{false};
     alignas(128) std::atomic<bool> taken{false};
     std::atomic<int> asleep{0};
+    std::atomic<int> crowded{0};
     int helpers = 0;
     std::mutex mutex;
     std::condition_variable begun, ended;
