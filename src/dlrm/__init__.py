@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dlrm.commands.bench.peers import bench_embedding as bench_embedding
     from dlrm.commands.bench.peers import bench_original as bench_original
     from dlrm.commands.bench.report import bench_report as bench_report
+    from dlrm.commands.bench.serve import bench_serve as bench_serve
     from dlrm.commands.bench.step import bench_infer as bench_infer
     from dlrm.commands.bench.step import bench_train as bench_train
     from dlrm.commands.compare import compare as compare
@@ -127,6 +128,7 @@ _HOME = {name: f"dlrm.commands.{name}" for name in _COMMANDS.split()} | {
         "commands.bench.ops": "bench_ops",
         "commands.bench.peers": "bench_embedding bench_original",
         "commands.bench.report": "bench_report",
+        "commands.bench.serve": "bench_serve",
         "commands.bench.step": "bench_infer bench_train",
         "commands.runtimes": "compare_runtimes",
         "commands.trace.compare": "trace_compare",

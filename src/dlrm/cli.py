@@ -66,6 +66,7 @@ COMMANDS = {
         "bench.numerics:main",
         "Show what fewer bits cost in accuracy, and what they bring.",
     ),
+    "bench serve": ("bench.serve:bench_serve", "Measure a server under load."),
     "bench diff": ("bench.diff:bench_diff", "Say what got slower between two files of results."),
     "bench report": ("bench.report:bench_report", "Draw files of results as one page."),
 }

@@ -199,7 +199,6 @@ def test_latency_counts_from_when_a_query_was_due(generator: Generator, tmp_path
         )
         assert cut.cut
         assert cut.requests < 400
-        assert not cut.within(1e9)
 
 
 def test_several_processes_make_load_at_once(generator: Generator):

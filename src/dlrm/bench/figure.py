@@ -35,7 +35,14 @@ _FOUND_LIKE = ("_verdict", "_bytes", "_share", "_min", "_low", "_high", "_per_sa
 _OF_OPS = ("flops", "bytes", "lines")
 _OF_A_STEP = ("steps", "loading_epoch_rows")
 """Findings of a whole round, while figures are of one step."""
-_FOUND_BY = {"ops": _OF_OPS, "train": _OF_A_STEP, "infer": _OF_A_STEP, "embedding": _OF_A_STEP}
+_OF_A_LOAD = ("requests", "failed", "cut")
+_FOUND_BY = {
+    "ops": _OF_OPS,
+    "train": _OF_A_STEP,
+    "infer": _OF_A_STEP,
+    "embedding": _OF_A_STEP,
+    "serve": _OF_A_LOAD,
+}
 """Suite -> findings whose names are settings elsewhere."""
 
 

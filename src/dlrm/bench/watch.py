@@ -6,6 +6,8 @@ figure wrong without a trace in it. `/proc/stat` says what became of the CPU tim
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +17,7 @@ import torch
 from dlrm.planning.facts import usable_cores
 
 STAT = Path("/proc/stat")
+PROCESSES = Path("/proc")
 
 STOLEN_LIMIT = 0.02
 OTHERS_LIMIT = 0.05
@@ -75,7 +78,7 @@ class _Ticks:
     stolen: float
     busy: float
     process: float
-    """Seconds of this process and of its children that ended."""
+    """Seconds of this process, and of its descendants, those that ended too."""
 
 
 class Watch:
@@ -133,4 +136,23 @@ def _ticks() -> _Ticks | None:
     busy = user + nice + system + irq + soft
     children = os.times()
     process = time.process_time() + children.children_user + children.children_system
+    process += sum(_descendants()) / per_s
     return _Ticks(total=busy + idle + waiting + stolen, stolen=stolen, busy=busy, process=process)
+
+
+def _descendants() -> Iterator[int]:
+    """Yield the ticks of each process that this one, or one of these, has started and that runs.
+
+    Those of its children that ended are among them.
+    """
+    known = {os.getpid()}
+    ticks: dict[int, tuple[int, int]] = {}
+    for file in PROCESSES.glob("[0-9]*/stat"):
+        # It may have ended, or be hidden.
+        with suppress(OSError):
+            # The name stands in brackets, and may hold anything.
+            fields = file.read_text(errors="replace").rpartition(")")[2].split()
+            ticks[int(file.parent.name)] = int(fields[1]), sum(map(int, fields[11:15]))
+    while more := {pid for pid, (parent, _) in ticks.items() if parent in known} - known:
+        known |= more
+        yield from (ticks[pid][1] for pid in more)

@@ -7,6 +7,15 @@ from typing import Any
 from dlrm.bench.results import PROVENANCE
 from dlrm.reporting.bench_machine import by_threads, machines, rooflines
 from dlrm.reporting.bench_rows import Results, Row, best, sort
+from dlrm.reporting.bench_serve import (
+    WAYS,
+    floors,
+    grids,
+    loads,
+    matrices,
+    most_disturbed,
+    sentences,
+)
 from dlrm.reporting.bench_steps import times, what_if
 from dlrm.reporting.bench_suites import accuracy, precision, predictions, smallest, sweeps
 from dlrm.reporting.page import Page, save
@@ -16,6 +25,8 @@ RANGES = ("load", "steal_share", "others_share", "taken")
 """Provenance of which the least and the most are said."""
 MOST = 8
 """Values of one kind that are listed."""
+SAID = 3
+"""Sentences about loads above the page; each table has those of its rows."""
 
 
 def headline(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -29,7 +40,8 @@ def page(rows: Sequence[Mapping[str, Any]]) -> Page:
     It has a section for each suite that is there, and lists the rows that nothing here draws.
     """
     results = sort(rows)
-    others = [Row(row) for row in rows if row.get("suite") not in ("train", "infer")]
+    others = [Row(row) for row in rows if row.get("suite") not in ("train", "infer", "serve")]
+    others += most_disturbed(results.serving)
     doubts = dict.fromkeys(f"{row.text('suite')}: {row.doubts}" for row in others if row.doubts)
     figure, guessed = predictions(results.predictions)
     return Page(
@@ -47,6 +59,10 @@ def page(rows: Sequence[Mapping[str, Any]]) -> Page:
             "by_threads": by_threads,
             "sweeps": sweeps(results.cases),
             "precision": precision(results.variants),
+            "loads": loads(results.serving),
+            "floors": floors(results.serving),
+            "neighbours": [*grids(results.serving), *matrices(results.serving)],
+            "ways": WAYS,
             "guesses": figure,
             "guessed": guessed,
             "provenance": {name: _values(rows, name) for name in PROVENANCE if name != "command"},
@@ -68,6 +84,7 @@ def _title(results: Results) -> str:
         [step.text("arch") for step in results.steps],
         [variant.text("recipe") for variant in results.variants],
         [case.text("operator") for case in results.cases],
+        [row.text("model") for row in results.serving if row.text("model")],
         [host.facts.cpu for host in results.hosts.values()],
         ["Predictions"] if results.predictions else ["Results"],
     )
@@ -89,7 +106,7 @@ def _headline(results: Results) -> str:
         return f"{first.text('suite').capitalize()}, {first.text('arch')}: {first.text('verdict')}"
     if results.variants:
         return smallest(results.variants)
-    if sentence := accuracy(results.predictions):
+    if sentence := accuracy(results.predictions) or " ".join(sentences(results.serving)[:SAID]):
         return sentence
     if results.cases:
         failed = sum(bool(case.text("error")) for case in results.cases)

@@ -20,6 +20,7 @@ NEEDED = {
     "ops": ("operator", "ms", "error"),
     "numerics": ("data", "recipe", "variant", "kind", "auc_change", "error"),
     "machine": ("facts", "ceilings"),
+    "serve": ("what",),
     "prediction": (),
 }
 """Suite -> keys that a row of it needs to be drawn."""
@@ -169,6 +170,8 @@ class Results:
     """Operators alone, of the suite `ops`."""
     variants: list[Row]
     """Ways to use fewer bits, of the suite `numerics`."""
+    serving: list[Row]
+    """A server under load, of the suite `serve`."""
     predictions: list[Row]
     left_out: list[str]
     """Which rows cannot be drawn, and why."""
@@ -176,7 +179,7 @@ class Results:
     @property
     def machines(self) -> list[str]:
         """Fingerprints of all rows that are drawn."""
-        rows = (*self.steps, *self.cases, *self.variants)
+        rows = (*self.steps, *self.cases, *self.variants, *self.serving)
         return list(dict.fromkeys([*self.hosts, *(row.machine for row in rows)]))
 
     @property
@@ -212,10 +215,11 @@ def sort(rows: Sequence[Mapping[str, Any]]) -> Results:
     hosts = {host.machine: host for host in map(Host.of, drawn["machine"])}
     steps = [Step(values) for suite in ("train", "infer") for values in drawn[suite]]
     steps.sort(key=lambda s: (s.text("suite") != "train", s.setting, s["batch_size"]))
-    cases, variants, predictions = (
-        [Row(values) for values in drawn[name]] for name in ("ops", "numerics", "prediction")
+    cases, variants, serving, predictions = (
+        [Row(values) for values in drawn[name]]
+        for name in ("ops", "numerics", "serve", "prediction")
     )
-    return Results(rows, hosts, steps, cases, variants, predictions, left_out)
+    return Results(rows, hosts, steps, cases, variants, serving, predictions, left_out)
 
 
 def _refusals(suite: str, values: Mapping[str, Any]) -> Iterator[str]:

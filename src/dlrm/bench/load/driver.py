@@ -65,10 +65,6 @@ class Outcome:
     load_cpu_share: float
     """Part of a core that the process which made the load took."""
 
-    def within(self, limit_ms: float) -> bool:
-        """Return whether all were answered, and p99 is at most this."""
-        return not self.failed and not self.cut and self.p99_ms <= limit_ms
-
     def to_dict(self) -> dict[str, Any]:
         """Return what belongs in a row of results, JSON-ready."""
         return asdict(self)
@@ -123,7 +119,8 @@ class Generator:
         line = self._process.stdout.readline()
         if not line:
             _, complaint = self._process.communicate()
-            why = (complaint.strip().splitlines() or ["without a word"])[-1]
+            lines = complaint.strip().splitlines()
+            why = lines[-1] if lines else f"status {self._process.returncode}"
             raise ConfigError(f"the process that makes load has ended: {why}")
         return Outcome(**json.loads(line))
 

@@ -52,10 +52,11 @@ class System:
             last.append(line.strip())
         else:
             self._process.wait()
+            self._process.stderr.close()
             raise ConfigError(f"dlrm serve has ended: {' '.join(last) or 'without a word'}")
         # What it says later must not fill the pipe.
-        stderr = self._process.stderr
-        threading.Thread(target=lambda: deque(stderr, maxlen=0), daemon=True).start()
+        self._reader = threading.Thread(target=self._drain, daemon=True)
+        self._reader.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -65,6 +66,12 @@ class System:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._reader.join()
+
+    def _drain(self) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as stderr:
+            deque(stderr, maxlen=0)
 
     def check(self, path: str, body: bytes, headers: dict[str, str]) -> None:
         """Send a request once, for what is wrong with it to be said before it is measured.

@@ -63,8 +63,8 @@ def bench_report(
     """Draw files of results as one page: verdicts, rooflines, what-if sliders, accuracy of bits.
 
     The page is one file that needs no network; the rows are in it. The files are those that
-    `--out` of dlrm bench machine, train, infer, ops and numerics wrote, in any mixture. Of rows
-    that measured the same the newest counts.
+    `--out` of dlrm bench machine, train, infer, ops, numerics and serve wrote, in any mixture. Of
+    rows that measured the same the newest counts.
 
     Args:
         files: Files of rows, one or more.
