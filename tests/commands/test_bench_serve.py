@@ -46,7 +46,7 @@ def moments(monkeypatch: pytest.MonkeyPatch, workdir: Path) -> None:
 
 
 def bench(capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> dict[str, Any]:
-    assert main(["bench", "serve", *words, *QUICK, "--json"]) == status
+    assert main(["bench", "serve", *QUICK, *words, "--json"]) == status
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
@@ -82,26 +82,43 @@ def test_one_model(run: Path, workdir: Path, capsys: pytest.CaptureFixture[str])
     assert main(["bench", "diff", "rows.jsonl", "rows.jsonl"]) == 0
 
 
-def test_several_sizes_settings_and_models(run: Path, capsys: pytest.CaptureFixture[str]):
+def test_several_sizes_and_settings(run: Path, capsys: pytest.CaptureFixture[str]):
     said = bench(
         capsys,
-        *(f"a={run}", f"b={run}", "--sizes", "2,mlperf", "--rates", "20,40"),
-        *("--batch", "1,8", "--delay-ms", "0,1", "--trials", "0", "--html", "page.html"),
+        *(f"a={run}", "--sizes", "2,mlperf", "--rates", "20,40", "--trials", "0"),
+        *("--batch", "1,8", "--delay-ms", "1", "--server=--tables int8", "--html", "page.html"),
     )
     rows = said["rows"]
     grid = [(row["batch"], row["delay"]) for row in rows if row["what"] == "grid"]
-    assert grid == [(1, "0 ms"), (1, "1 ms"), (8, "0 ms"), (8, "1 ms")]
-    beside = [(row["model"], row["beside"]) for row in rows if row["what"] == "beside"]
-    assert beside == [("a", "a"), ("a", "a"), ("a", "b"), ("b", "a"), ("b", "b"), ("b", "b")]
-    assert all(row["slowdown"] > 0 < row["p99_slowdown"] for row in rows if "beside" in row)
-    rates = [row["rate"] for row in rows if row["what"] == "server"]
-    assert rates == [20, 40] * 4
+    assert grid == [(1, "1 ms"), (8, "1 ms")]
+    assert [row["rate"] for row in rows if row["what"] == "server"] == [20, 40] * 2
+    assert {row["server"] for row in rows if "model" in row} == {"--tables int8"}
     for row in rows:
         if row["what"] == "offline" and row["sizes"] == "2":
             assert row["rows_per_s"] == pytest.approx(2 * row["requests_per_s"])
-    html = Path("page.html").read_text()
-    for title in ("Rows/s, all at once: a", "Slowdown of p99 beside another, 2 rows a request"):
-        assert title in html
+    assert (
+        "Rows/s, all at once: a (--tables int8), 2 rows a request" in Path("page.html").read_text()
+    )
+
+
+def test_models_beside_each_other(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    assert measurements._groups("abc") == [
+        *(["a", "a"], ["a", "b"], ["a", "c"], ["b", "b"], ["b", "c"], ["c", "c"]),
+        ["a", "b", "c"],
+    ]
+    monkeypatch.setattr(measurements, "_groups", lambda names: [["a", "a"], list(names)])
+    words = [f"a={run}", f"b={run}", "--rates", "20", "--trials", "0", "--html", "page.html"]
+    rows = bench(capsys, *words)["rows"]
+    pairs = [(row["model"], row["beside"]) for row in rows if row["what"] == "beside"]
+    assert pairs == [("a", "a"), ("a", "a"), ("a", "b"), ("b", "a")]
+    for row in rows:
+        if row["what"] == "beside":
+            assert row["processes"] == 2
+            assert row["slowdown"] > 0
+            assert row["p99_slowdown"] > 0
+    assert "Slowdown of p99 beside another, 1 row a request" in Path("page.html").read_text()
 
 
 def test_ctrl_c_keeps_what_was_measured(
@@ -145,15 +162,15 @@ def _serving(parent: int) -> list[int]:
         (["--latency-ms", "0"], '--latency-ms is "0"'),
         (["--delay-ms", "-1"], '--delay-ms is "-1"'),
         (["--seconds", "0"], "--seconds is 0"),
-        (["--server", "--runtime nothing"], "dlrm serve has ended: dlrm: error: unknown runtime"),
-        (["--server", "--limits.body-bytes 10"], "the server answers 413"),
+        (["--server=--runtime nothing"], "dlrm serve has ended: dlrm: error: unknown runtime"),
+        (["--server=--limits.body-bytes 10"], "the server answers 413"),
         (["other/visits"], 'two runs are called "visits"'),
     ],
 )
 def test_what_has_no_meaning_is_said(
     run: Path, words: list[str], problem: str, capsys: pytest.CaptureFixture[str]
 ):
-    assert main(["bench", "serve", str(run), *QUICK, *words]) == 1
+    assert main(["bench", "serve", *QUICK, str(run), *words]) == 1
     assert problem in capsys.readouterr().err
 
 

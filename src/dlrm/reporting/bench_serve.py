@@ -263,7 +263,7 @@ def matrices(rows: Sequence[Row]) -> list[Figure]:
         ):
             figure = heat(
                 f"beside-{at}-{key}",
-                f"Slowdown of {title}, {_request(group[0].text('sizes'))}",
+                f"Slowdown of {title} beside another, {_request(group[0].text('sizes'))}",
                 _cells(where, names, beside, key),
                 rows=names,
                 columns=beside,

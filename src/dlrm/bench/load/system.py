@@ -34,7 +34,7 @@ class System:
 
     def __enter__(self) -> Self:
         command = [sys.executable, "-P", "-m", "dlrm", "serve", *self._words]
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             [*command, "--host", self.host, "--port", "0"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -43,19 +43,14 @@ class System:
             # Ctrl-C is for who measures, who ends this.
             start_new_session=True,
         )
-        assert self._process.stderr is not None
-        last: deque[str] = deque(maxlen=1)
-        for line in self._process.stderr:
-            if line.startswith(_SERVING):
-                self.port = int(line.partition(";")[0].rpartition(":")[2])
-                break
-            last.append(line.strip())
-        else:
-            self._process.wait()
-            self._process.stderr.close()
-            raise ConfigError(f"dlrm serve has ended: {' '.join(last) or 'without a word'}")
+        self._process = process
+        self._reader = threading.Thread(target=deque, args=[process.stderr, 0], daemon=True)
+        try:
+            self._wait()
+        except BaseException:
+            self.__exit__()
+            raise
         # What it says later must not fill the pipe.
-        self._reader = threading.Thread(target=self._drain, daemon=True)
         self._reader.start()
         return self
 
@@ -66,12 +61,21 @@ class System:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._reader.join()
+        if self._reader.ident is not None:
+            self._reader.join()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
 
-    def _drain(self) -> None:
+    def _wait(self) -> None:
+        """Return when it serves."""
         assert self._process.stderr is not None
-        with self._process.stderr as stderr:
-            deque(stderr, maxlen=0)
+        last = ""
+        for line in self._process.stderr:
+            if line.startswith(_SERVING):
+                self.port = int(line.partition(";")[0].rpartition(":")[2])
+                return
+            last = line.strip() or last
+        raise ConfigError(f"dlrm serve has ended: {last or 'without a word'}")
 
     def check(self, path: str, body: bytes, headers: dict[str, str]) -> None:
         """Send a request once, for what is wrong with it to be said before it is measured.

@@ -74,7 +74,7 @@ def bench_serve(
         seconds: Of each run; at least 20 times the latency, for a queue to show.
         trials: Runs of each search, at most; 0 for no search.
         connections: Requests under way at once; others wait in the client, and that counts.
-        server: More flags of dlrm serve, as "--runtime onnx --tables int8".
+        server: More flags of dlrm serve, as --server="--runtime onnx".
         seed: Of the arrivals, and of the rows that are asked about.
         out: Rows of results are appended to this file, as JSON lines.
         html: They are drawn as one page into this file.
