@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlrm.reporting.bench import page, write
@@ -113,6 +113,7 @@ def test_maps_have_what_was_measured_in_their_cells():
     assert {"1.50×", "2.50×", "lr, dcn"} <= set(texts(slowdown.svg))
 
 
+@settings(deadline=None, max_examples=30)
 @given(
     values=st.lists(st.lists(st.floats(-1e12, 1e12) | st.just(nan), min_size=3, max_size=3),
                     min_size=1, max_size=3)

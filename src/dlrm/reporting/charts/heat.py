@@ -71,6 +71,7 @@ def _share(value: float, least: float, most: float) -> float | None:
         return None
     if most <= least:
         return 0.5
-    if least > 0 and most / least > WIDE:
-        return float(np.log(value / least) / np.log(most / least))
+    if least > 0 and most > WIDE * least:
+        low, high = np.log(least), np.log(most)
+        return float((np.log(value) - low) / (high - low))
     return (value - least) / (most - least)
