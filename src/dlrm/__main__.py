@@ -4,11 +4,10 @@ Whoever stops a program that is about to start wants no traceback, so this is se
 anything else is imported.
 """
 
-import atexit
 import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Callable
 from types import FrameType
 
 
@@ -20,23 +19,26 @@ def main() -> int:
     signal.signal(signal.SIGINT, stop)
     from dlrm import cli
 
+    def run() -> int:
+        return cli.main(started=lambda: signal.signal(signal.SIGINT, before))
+
+    if sys.argv[1:2] == ["serve"]:
+        return _serve(run)
     try:
-        status = cli.main(started=lambda: signal.signal(signal.SIGINT, before))
+        return run()
     finally:
         # Nothing is left to be saved while the interpreter goes.
         signal.signal(signal.SIGINT, stop)
-    if "granian" in sys.modules:
-        _leave(status)
-    return status
 
 
-def _leave(status: int) -> None:
-    """End before the interpreter goes: the server's threads, waking then, would abort it."""
-    atexit._run_exitfuncs()
-    with suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+def _serve(run: Callable[[], int]) -> int:
+    """Run a server, in a process of its own where that can be."""
+    from dlrm.commands.serve import supervised
+    from dlrm.serving.supervisor import can_supervise, leave
+
+    if can_supervise():
+        return supervised(run)
+    return leave(run())
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -1,8 +1,8 @@
 """`dlrm serve`: trained models over HTTP and gRPC."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +17,7 @@ from dlrm.serving.limits import Limits
 from dlrm.serving.model import BackEnd
 from dlrm.serving.repository import Repository
 from dlrm.serving.server import Address, Server
+from dlrm.serving.supervisor import Post, supervise
 from dlrm.training.device import DeviceName
 
 
@@ -87,6 +88,10 @@ def serve(
     if not words:
         raise UsageError("no run to serve: give at least one RUN")
     address = Address(host=host, port=port, grpc_port=grpc_port, tls_cert=tls_cert, tls_key=tls_key)
+    supervised_by = Post.mine
+    if supervised_by is not None and supervised_by.ports is not None:
+        http, grpc = supervised_by.ports
+        address = replace(address, port=http, grpc_port=grpc)
     token = None if token_file is None else _token(token_file)
     back_end = BackEnd(runtime=runtime, tables=tables, device=device)
     repository = Repository([str(word) for word in words], back_end)
@@ -95,9 +100,11 @@ def serve(
         terminal.say(
             [f"Whoever reaches {host} may use this server: --token-file asks for a token."]
         )
-    logging.basicConfig(format="dlrm: %(message)s", level=logging.WARNING)
+    _say_warnings()
 
     def ready() -> None:
+        if supervised_by is not None:
+            supervised_by.ready((server.port, server.grpc_port))
         names = ", ".join(
             f"{model.name} (version {model.version})" for model in repository.models()
         )
@@ -115,6 +122,21 @@ def serve(
         for model in repository.models()
     ]
     return ServeResult(url=server.url, models=models)
+
+
+def supervised(run: Callable[[], int]) -> int:
+    """Run the command line of a server in a process that is replaced where it dies.
+
+    Returns:
+        The exit status.
+
+    """
+    _say_warnings()
+    return supervise(run)
+
+
+def _say_warnings() -> None:
+    logging.basicConfig(format="dlrm: %(message)s", level=logging.WARNING)
 
 
 def _token(file: Path) -> str:

@@ -148,6 +148,7 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._granian: Any = None
         self._grpc: Any = None
+        self._ending: asyncio.Future[None] | None = None
 
     @property
     def waiting(self) -> int:
@@ -194,7 +195,8 @@ class Server:
     def _end(self) -> None:
         """Begin to end, in the event loop; both front ends finish what they accepted."""
         self._granian.stop()
-        if self._grpc is not None:
+        # A signal may come again.
+        if self._grpc is not None and self._ending is None:
             self._ending = asyncio.ensure_future(self._grpc.stop())
 
     async def _start_grpc(self) -> None:
