@@ -31,6 +31,7 @@ SUITES: dict[str, tuple[int, tuple[str, ...]]] = {
     "before-after": (6, ("before_after.py",)),
     "training": (23, ("training.py",)),
     "end-to-end": (8, ("end_to_end.py",)),
+    "neighbours": (3, ("neighbours.py",)),
     "peers": (4, ("peers.py",)),
     "peers-adam": (7, ("peers.py", "--optim", "adam")),
     "operators": (5, ("operators.py",)),

@@ -1,6 +1,7 @@
 """Processes that train a model together, step by step when told to: for timing beside others."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,18 +11,22 @@ from typing import Any
 
 import torch
 
-from dlrm.bench.arch import ARCHS
+from dlrm.bench.arch import ARCHS, Arch
 from dlrm.bench.batches import rotation
 from dlrm.bench.local_step import LEARNING_RATE, fresh_step
 from dlrm.bench.processes import start
 from dlrm.data.loader import shares
 from dlrm.errors import ConfigError
+from dlrm.models.dlrm import DLRMConfig
 from dlrm.ops.memory import keep_freed_memory
 from dlrm.optim.config import OptimConfig
 from dlrm.parallel.config import ParallelConfig
 from dlrm.parallel.world import World
 from dlrm.training.config import TrainConfig
 from dlrm.training.sync import sync_loss, sync_stop
+
+DEMO = Arch("demo", (5_000,) * 26, DLRMConfig(dim=16, bottom=(64, 32), top=(64, 32)))
+"""The demo's model, over tables that are about as large together as those of its log."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +45,19 @@ class Task:
     optim: str = "sgd"
     precision: str = "fp32"
     exchange_dtype: str = "fp32"
+    kernels: str = ""
+    """What runs on CPUs, as $DLRM_KERNELS says it; empty leaves it."""
+
+    @property
+    def architecture(self) -> Arch:
+        """The model and its tables."""
+        return (DEMO if self.arch == DEMO.name else ARCHS[self.arch]).scaled(self.rows_scale)
 
     @property
     def config(self) -> TrainConfig:
         """The run that the steps are of."""
         return TrainConfig(
-            model=ARCHS[self.arch].model,
+            model=self.architecture.model,
             optim=OptimConfig(name=self.optim, lr=LEARNING_RATE),
             parallel=ParallelConfig(sharding=self.sharding, exchange_dtype=self.exchange_dtype),  # pyright: ignore[reportArgumentType]
             engine=self.engine,  # pyright: ignore[reportArgumentType]
@@ -118,9 +130,11 @@ class Workers:
 
 def serve(task: Task) -> None:
     """Be one of the processes: read how many steps to take, take them, write how it went."""
+    if task.kernels:
+        os.environ["DLRM_KERNELS"] = task.kernels
     keep_freed_memory()
     torch.set_num_threads(task.threads)
-    arch = ARCHS[task.arch].scaled(task.rows_scale)
+    arch = task.architecture
     with World.from_environment("gloo") as world:
         torch.manual_seed(0)
         config = task.config

@@ -33,6 +33,7 @@ def test_quick_runs_leave_rows_where_asked(name: str, workdir: Path) -> None:
         "before_after",
         "training",
         "end_to_end",
+        "neighbours",
         "peers",
         "parity",
         "parallel",
