@@ -34,6 +34,7 @@ def test_quick_runs_leave_rows_where_asked(name: str, workdir: Path) -> None:
         "training",
         "end_to_end",
         "neighbours",
+        "hardware",
         "peers",
         "parity",
         "parallel",
@@ -204,3 +205,28 @@ def test_lines_of_the_whole_run_must_rise(tmp_path: Path) -> None:
         script("end_to_end").main(
             ["--lines", "100", "--original-lines", "50", "--trial-lines", "50"]
         )
+
+
+def test_the_table_of_hardware_keeps_the_newest_figures_and_marks_what_is_reached(
+    tmp_path: Path,
+) -> None:
+    hardware = script("hardware")
+    assert hardware.kind_of(("avx2", "avx512_bf16")) == "AVX-512 with bf16"
+    assert hardware.kind_of(("avx512_bf16", "amx_bf16")) == "AMX"
+    assert hardware.kind_of(("avx2",)) == "AVX2"
+    known = {"suite": "hardware", "cpu": "one", "cores": 2, "machine": "a", "kind": "AMX"}
+    other = {**known, "cpu": "two", "machine": "b", "kind": "AVX2", "avx2_128_speedup": 0.9}
+    (folder := tmp_path / "one").mkdir()
+    rows = [
+        {**known, "one_row_us": 400.0, "bf16_128_share": 0.3},
+        {**known, "one_row_us": 200.4, "bf16_128_share": None},
+        other,
+    ]
+    text = "".join(f"{json.dumps(row)}\n" for row in rows)
+    (folder / "2026-01-01-hardware.jsonl").write_text(text)
+    lines = hardware.markdown(hardware.kept(tmp_path)).splitlines()
+    assert lines[0].endswith("| one, 2 cores (AMX) | two, 2 cores (AVX2) |")
+    cells = {line.split(" | ")[0]: line.split(" | ")[1:] for line in lines[2:]}
+    assert cells["| one row through Predictor.scores"] == ["**200 us** / 300 us", "– |"]
+    assert cells["| step bf16, 128, share of the limit"] == ["30% / 55%", "– |"]
+    assert cells["| AVX2 alone, fp32, 128, times plain torch"] == ["– / 1", "0.9 / 1 |"]
