@@ -13,6 +13,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # set themselves. Before anything imports torch.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# What tests compute depends on no measurement; those of measuring say so.
+os.environ.setdefault("DLRM_KERNELS", "default")
+
 from dlrm.data.options import PrepareConfig
 from dlrm.data.prepare import prepare
 from dlrm.data.sources.clicks import ClicksSource

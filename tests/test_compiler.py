@@ -4,6 +4,7 @@ Building the kernels is tested with tests/ops and data.
 """
 
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -55,21 +56,64 @@ def answer(sources: Path) -> int:
     return library.answer()
 
 
-def test_the_key_depends_on_sources_flags_compiler_and_libraries(tmp_path: Path):
+def test_the_key_depends_on_sources_flags_compiler_cpu_and_libraries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     source, other = tmp_path / "a.cpp", tmp_path / "b.cpp"
     source.write_text("int a;")
     other.write_text("int b;")
+    header, longer = tmp_path / "a.h", tmp_path / "b.h"
+    header.write_text("int c;")
+    longer.write_text("int a;int c;")
     keys = [
         key([source], ["-O3"], "gcc 12"),
         key([other], ["-O3"], "gcc 12"),
         key([source], ["-O2"], "gcc 12"),
         key([source], ["-O3"], "gcc 13"),
         key([source], ["-O3"], "gcc 12", ["-fopenmp"]),
+        key([source, header], ["-O3"], "gcc 12"),
+        key([longer], ["-O3"], "gcc 12"),
     ]
+    header.write_text("int d;")
+    keys.append(key([source, header], ["-O3"], "gcc 12"))
+    source.write_text("int e;")
+    keys.append(key([source], ["-O3"], "gcc 12"))
+    monkeypatch.setattr(compiler, "cpu", lambda: "another")
+    keys.append(key([source], ["-O3"], "gcc 12"))
     assert len(set(keys)) == len(keys)
     assert key([source], ["-O3"], "gcc 12", ["/x/libgomp.so"]) == key(
         [source], ["-O3"], "gcc 12", ["/y/libgomp.so"]
     )
+
+
+@needs_compiler
+def test_a_changed_header_is_compiled_anew(kept, tmp_path):
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    (folder / "answer.cpp").write_text('#include "number.h"\n' + SOURCE.replace("42", "NUMBER"))
+    for number in (42, 43, 42):
+        (folder / "number.h").write_text(f"#define NUMBER {number}\n")
+        assert answer(folder) == number
+    assert len(list(kept.glob("*.so"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "named"),
+    [
+        (
+            "processor : 0\nmodel name\t: A CPU\nflags\t\t: fpu amx_tile avx2 fma tsc\n\n"
+            "processor : 1\n",
+            "A CPU amx_tile avx2 fma",
+        ),
+        ("processor\t: 0\nFeatures\t: fp asimd sve\n", " asimd sve"),
+        (None, ""),
+    ],
+)
+def test_a_cpu_is_its_name_and_its_instruction_sets(tmp_path, monkeypatch, cpuinfo, named):
+    if cpuinfo is not None:
+        (tmp_path / "cpuinfo").write_text(cpuinfo)
+    monkeypatch.setattr(compiler, "CPUINFO", tmp_path / "cpuinfo")
+    assert compiler.cpu.__wrapped__() == f"{platform.machine()} {named}"
 
 
 @given(mode=st.integers(0, 0o77).map(lambda bits: 0o700 | bits), above=st.booleans())

@@ -2,9 +2,9 @@
 
     sources  ->  ~/.cache/dlrm/<name>-<key>.so
 
-The key is a hash of everything that decides what comes out: sources, flags, compiler, the names of
-linked libraries. Beside each library stands the hash of its content, so that a damaged one is
-compiled anew. The libraries have a plain C ABI and are called with ctypes.
+The key is a hash of everything that decides what comes out: sources, flags, compiler, the CPU, the
+names of linked libraries. Beside each library stands the hash of its content, so that a damaged one
+is compiled anew. The libraries have a plain C ABI and are called with ctypes.
 
 What is loaded is executed: only this user or root may be able to write it. Where others could, the
 cache is a private folder among the temporary files instead.
@@ -15,6 +15,7 @@ import ctypes
 import fcntl
 import hashlib
 import os
+import platform
 import shutil
 import stat
 import subprocess
@@ -22,8 +23,13 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache as cache_once
 from pathlib import Path
 from typing import Any
+
+CPUINFO = Path("/proc/cpuinfo")
+INSTRUCTIONS = ("sse", "avx", "fma", "f16c", "bmi", "amx", "asimd", "sve", "i8mm", "bf16")
+"""How the names of those instruction sets begin that compilers make use of: x86, then ARM."""
 
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wno-psabi")
 
@@ -207,13 +213,32 @@ def _private(problem: str) -> Path:
     return _private_folders[problem]
 
 
+@cache_once
+def cpu() -> str:
+    """Return the name of this CPU and its instruction sets, as far as the system tells.
+
+    A cache may be shared by machines of several kinds, and `$DLRM_CXXFLAGS` may say -march=native.
+    """
+    try:
+        # The first core says it, within the first lines.
+        with CPUINFO.open() as file:
+            lines = file.read(1 << 13).splitlines()
+    except OSError:
+        lines = []
+    known = {name.strip(): value for name, _, value in (line.partition(":") for line in lines)}
+    words = f"{known.get('flags', '')} {known.get('Features', '')}".split()
+    chosen = sorted({word for word in words if word.startswith(INSTRUCTIONS)})
+    return " ".join((platform.machine(), known.get("model name", "").strip(), *chosen))
+
+
 def key(
     sources: Sequence[Path], flags: Sequence[str], version: str, link: Sequence[str] = ()
 ) -> str:
     """Return a hash of what decides what comes out of the compiler."""
     known = hashlib.sha256()
-    for text in (version, *flags, *(Path(part).name for part in link)):
+    for text in (version, cpu(), *flags, *(Path(part).name for part in link)):
         known.update(text.encode() + b"\0")
     for source in sources:
-        known.update(source.read_bytes())
+        content = source.read_bytes()
+        known.update(f"{source.name}\0{len(content)}\0".encode() + content)
     return known.hexdigest()[:16]

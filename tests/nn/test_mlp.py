@@ -14,8 +14,8 @@ from dlrm import ops
 from dlrm.errors import ConfigError
 from dlrm.nn import precision
 from dlrm.nn.mlp import MLP, freeze
-from dlrm.ops import cpu, products
-from dlrm.ops import mlp as compiled
+from dlrm.ops import cpu, products, ways
+from dlrm.ops.choice import choices
 
 
 def plain(mlp: MLP, x: torch.Tensor) -> torch.Tensor:
@@ -180,14 +180,14 @@ def test_gradients_accumulate(dtype):
     assert torch.isfinite(nn.utils.clip_grad_norm_(mlp.parameters(), 1.0))
 
 
-@pytest.fixture(params=["fused", "amx", "avx2", "no onednn", "reference"])
+@pytest.fixture(params=["default", "tiles", "torch", "no onednn", "reference"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Each way an MLP may go, on whatever CPU this is; the first is that of this one."""
-    if request.param == "amx":
-        # There torch's own products are faster in bfloat16, and take copies of the weights.
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-        compiled._bf16_pays.cache_clear()
-    elif request.param in ("avx2", "no onednn"):
+    monkeypatch.setattr(choices, "_chosen", {})
+    ways._ways.cache_clear()
+    if request.param == "tiles":
+        monkeypatch.setenv("DLRM_KERNELS", "tiles")
+    elif request.param in ("torch", "no onednn"):
         monkeypatch.setattr(cpu, "instruction_set", lambda: "avx2")
         if request.param == "no onednn":
             # It multiplies no bfloat16 on a CPU without AVX-512.
@@ -195,7 +195,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     elif request.param == "reference":
         monkeypatch.setattr(ops, "_compiled", lambda: False)
     yield request.param
-    compiled._bf16_pays.cache_clear()
+    ways._ways.cache_clear()
 
 
 @pytest.mark.parametrize("options", [{}, {"dropout": 0.5}, {"batch_norm": True}])
@@ -205,8 +205,8 @@ def test_the_backward_pass_notices_parameters_that_changed_before_it(path, dtype
     torch.manual_seed(0)
     mlp = MLP([3, 4, 1], relu_last=False, dtype=dtype, **options)
     x = torch.randn(5, 3, requires_grad=True)
-    if not options and path != "fused":
-        assert not compiled.fused(x, list(mlp.layers.parameters()), torch.bfloat16)
+    if not options and path not in ("default", "tiles"):
+        assert ways.chosen(x, list(mlp.layers.parameters()), "bf16", relu_last=False) is None
     out = mlp(x).sum()
     with torch.no_grad():
         mlp.linears()[layer].weight.add_(1)
@@ -270,7 +270,7 @@ def test_a_batch_of_one_sample_trains_with_norms():
 @pytest.mark.parametrize("sizes", [[13, 32, 7, 1], [0, 4], [5, 16]])
 def test_frozen_weights_change_no_output(monkeypatch, sizes, dtype, compiles):
     if not compiles:
-        monkeypatch.setattr(compiled, "runs", lambda *_: False)
+        monkeypatch.setattr(ways, "_readable", lambda _: False)
     torch.manual_seed(11)
     mlp = MLP(sizes, relu_last=sizes[0] == 0, dropout=0.5, dtype=dtype).eval()
     x = torch.randn(70, sizes[0])

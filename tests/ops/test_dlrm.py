@@ -10,7 +10,8 @@ from dlrm.models.dlrm import DLRM, DLRMConfig
 from dlrm.nn.embedding import materialize
 from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
-from dlrm.ops import cpu
+from dlrm.ops import cpu, ways
+from dlrm.ops.choice import choices
 from dlrm.ops.cpu import library
 from dlrm.ops.storage import Storage
 from dlrm.schema import Schema
@@ -70,6 +71,19 @@ def test_at_once_gives_the_bits_of_the_parts(samples, storage, precision, self_i
         assert all(map(torch.equal, at_once, trained(parts, samples)))
         assert called  # a module that somebody watches is called
         assert len(at_once) == 1 + len(list(parts.parameters()))
+
+
+@pytest.mark.usefixtures("avx512")
+@pytest.mark.parametrize("samples", [1, 70, 2100])
+def test_at_once_in_tiles_gives_the_bits_of_the_parts_too(samples, monkeypatch):
+    monkeypatch.setattr(choices, "_chosen", {})
+    monkeypatch.setattr(ways, "_ways", ways._ways.__wrapped__)
+    monkeypatch.setenv("DLRM_KERNELS", "tiles")
+    at_once = trained(model("fp32", "bf16"), samples)
+    assert {way.split()[0] for way in choices.used().values()} == {"amx"}
+    parts = model("fp32", "bf16")
+    parts.interaction.register_forward_hook(lambda *_: None)
+    assert all(map(torch.equal, at_once, trained(parts, samples)))
 
 
 @pytest.mark.usefixtures("avx512")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlrm.ops import build, cpu, forced_reference, mlp
+from dlrm.ops import build, cpu, forced_reference, mlp, ways
 from dlrm.ops.cpu import library
 
 BF16 = torch.bfloat16
@@ -137,13 +137,17 @@ def test_what_it_cannot_read_is_left_to_torch(monkeypatch):
     if forced_reference() or cpu.available() is not None or "avx512" not in build.supported():
         pytest.skip("no kernels for AVX-512 here")
     cpu.use("avx512")
-    assert mlp.fused(x, [weight, bias], torch.float32)
+    assert chosen(x, [weight, bias]) == "fp32"
     for wrong in (x[0], x[:0], x[:, :3], x.double(), x[None]):
-        assert not mlp.fused(wrong, [weight, bias], torch.float32)
-    assert not mlp.fused(x, [weight.double(), bias], torch.float32)
-    assert not mlp.fused(x, [torch.ones(4, 3).t(), bias], torch.float32)
+        assert chosen(wrong, [weight, bias]) is None
+    assert chosen(x, [weight.double(), bias]) is None
+    assert chosen(x, [torch.ones(4, 3).t(), bias]) is None
     monkeypatch.setattr(cpu, "instruction_set", lambda: "avx2")
-    assert not mlp.fused(x, [weight, bias], torch.float32)
+    assert chosen(x, [weight, bias]) is None
+
+
+def chosen(x: Tensor, parameters: list[Tensor]) -> mlp.Products | None:
+    return ways.chosen(x, parameters, "fp32", relu_last=False)
 
 
 @pytest.mark.parametrize("x_dtype", [torch.float32, BF16])

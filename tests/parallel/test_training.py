@@ -23,6 +23,7 @@ from dlrm.data.store import Dataset
 from dlrm.errors import CheckpointError, Interrupted
 from dlrm.models import DeepFMConfig, DLRMConfig
 from dlrm.nn.tables import TablesConfig
+from dlrm.ops.choice import choices
 from dlrm.optim import OPTIMIZERS
 from dlrm.optim.config import OptimConfig
 from dlrm.parallel.config import ParallelConfig
@@ -349,3 +350,16 @@ def test_torchrec_goes_on_from_our_checkpoints_and_we_from_its(
         assert other["loss"] == pytest.approx(ours["loss"], abs=1e-6)
     near(files(whole, 24), files(mixed, 24), 2e-4)
     assert not any("torchrec" in type(each).__module__ for each in load_model(mixed).modules())
+
+
+def first_chooses(world: World) -> dict[str, str]:
+    """Begin to train on ranks that would choose otherwise; return the choices of this one."""
+    choices.repeat({"sum": f"rank {world.rank}"})
+    choices.repeat_only(world.broadcast_object(choices.used()))
+    return choices.used()
+
+
+def test_all_processes_compute_by_the_products_of_the_first(ranks: Ranks):
+    first, *others = ranks.run(first_chooses, world=3)
+    assert first["sum"] == "rank 0"
+    assert all(other == first for other in others)

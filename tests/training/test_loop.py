@@ -23,13 +23,14 @@ from dlrm.errors import CheckpointError, DatasetError, DivergedError, Interrupte
 from dlrm.models.dlrm import DLRMConfig
 from dlrm.models.lr import LRConfig
 from dlrm.nn.tables import TablesConfig
+from dlrm.ops.choice import choices
 from dlrm.optim import OPTIMIZERS
 from dlrm.optim.config import OptimConfig
 from dlrm.run import Run
 from dlrm.training import checkpoint, interrupt
 from dlrm.training.config import CheckpointConfig, EvalConfig, TrainConfig, to_dict
 from dlrm.training.evaluate import measured, predict_split
-from dlrm.training.load import training_stats
+from dlrm.training.load import load_model, training_stats
 from dlrm.training.trainer import Trainer
 
 SMALL = TrainConfig(
@@ -119,6 +120,33 @@ def test_a_resumed_run_equals_one_that_never_stopped(clicks, tmp_path, optimizer
         assert torch.equal(ours, theirs)
     newest = [checkpoint.steps(run.path / "checkpoints")[-1] for run in (whole, halved)]
     assert newest == [48, 48]
+
+
+def test_a_resumed_run_computes_by_the_products_that_it_began_with(clicks, tmp_path, monkeypatch):
+    def choose(**used: str) -> None:
+        monkeypatch.setattr(choices, "_chosen", used)
+
+    by_torch = {f"mlp fp32 13-8-4 relu {task}": "torch" for task in ("training 128", "scores")}
+    whole, halved = (new_run(tmp_path / name, SMALL, clicks) for name in ("whole", "halved"))
+    choose(**by_torch)
+    straight = fit(SMALL, clicks, whole)
+    choose(**by_torch)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dlrm.training.loop.Interrupt", _stop_at(13))
+        with pytest.raises(Interrupted):
+            fit(SMALL, clicks, halved)
+    folder = checkpoint.folder(halved)
+    saved = checkpoint.read_progress(folder, checkpoint.steps(folder)[-1])["choices"]
+    assert by_torch.items() <= saved.items()
+    # Another process knows of none.
+    choose()
+    resumed = fit(SMALL, clicks, halved, resume=True)
+    assert choices.used() == saved
+    ours, theirs = straight.state_dict(), resumed.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    choose()
+    load_model(halved)
+    assert by_torch.items() <= choices.used().items()
 
 
 @pytest.mark.parametrize("optimizer", ["rowwise_adagrad", "adam"])

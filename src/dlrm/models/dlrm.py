@@ -108,13 +108,11 @@ class DLRM(nn.Module):
         dense = self.numbers(batch.dense)
         starts, sizes = tables.ranges(block)
         mlps = bottom.parameters_of_layers(), top.parameters_of_layers()
-        dtype = torch.bfloat16 if bottom.dtype == "bf16" else torch.float32
-        if block.ids.shape[1] != sizes.shape[0] or not compiled.fused(
-            dense, block.ids, tables.weight, mlps, dtype
-        ):
+        products = compiled.chosen(dense, block.ids, tables.weight, mlps, bottom.dtype)
+        if block.ids.shape[1] != sizes.shape[0] or products is None:
             return None
         return compiled.dlrm(
-            dense, block.ids, starts, sizes, tables.weight, *mlps, bottom.dtype,
+            dense, block.ids, starts, sizes, tables.weight, *mlps, products,
             self_interaction=self.interaction.self_interaction,
             refuse=lambda wrong: tables.layout.id_error(block, wrong),
         )  # fmt: skip

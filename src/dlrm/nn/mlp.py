@@ -13,7 +13,7 @@ from dlrm.errors import ConfigError
 from dlrm.nn.linear import affine
 from dlrm.nn.precision import ComputeDtype
 from dlrm.ops import mlp as compiled
-from dlrm.ops import products
+from dlrm.ops import products, ways
 
 
 class MLP(nn.Module):
@@ -82,10 +82,12 @@ class MLP(nn.Module):
         parameters = [parameter.detach() for parameter in self.layers.parameters()]
         if self.norms is None and all(p.dtype == torch.float32 for p in parameters):
             dtype = torch.bfloat16 if self.dtype == "bf16" else torch.float32
-            if compiled.runs(parameters, dtype):
-                self._frozen = compiled.Packed(parameters, self.dtype, relu_last=self.relu_last)
+            relu = self.relu_last
+            ours = ways.chosen_for(parameters, self.dtype, relu_last=relu)
+            if ours is None:
+                self._frozen = products.Rounded(parameters, dtype, relu_last=relu)
             else:
-                self._frozen = products.Rounded(parameters, dtype, relu_last=self.relu_last)
+                self._frozen = compiled.Packed(parameters, ours, relu_last=relu)
 
     def train(self, mode: bool = True) -> "MLP":
         """Switch between training and evaluation; see `torch.nn.Module.train`."""
@@ -100,9 +102,10 @@ class MLP(nn.Module):
         dtype = torch.bfloat16 if self.dtype == "bf16" else torch.float32
         if self.plain and dtype in (torch.bfloat16, x.dtype):
             parameters = self.parameters_of_layers()
-            if compiled.fused(x, parameters, dtype):
-                return compiled.mlp(x, parameters, self.dtype, relu_last=self.relu_last)
-            return products.mlp(x, parameters, dtype, relu_last=self.relu_last)
+            ours = ways.chosen(x, parameters, self.dtype, relu_last=self.relu_last)
+            if ours is None:
+                return products.mlp(x, parameters, dtype, relu_last=self.relu_last)
+            return compiled.mlp(x, parameters, ours, relu_last=self.relu_last)
         return self._layers(x, dtype)
 
     def _layers(self, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -141,6 +144,21 @@ def freeze(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, MLP):
             module.freeze()
+
+
+def choose(model: nn.Module, rows: int) -> None:
+    """Choose now how all MLPs of a model multiply, see `dlrm.ops.choice`.
+
+    Args:
+        model: Whatever it is; on another device than the CPU there is nothing to choose.
+        rows: Samples of a training step.
+
+    """
+    for module in model.modules():
+        if isinstance(module, MLP):
+            for count in (rows, 0):
+                parameters, relu = module.parameters_of_layers(), module.relu_last
+                ways.chosen_for(parameters, module.dtype, relu_last=relu, rows=count)
 
 
 def _layer(n: int, k: int) -> nn.Linear:

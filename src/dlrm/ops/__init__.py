@@ -4,7 +4,9 @@
     cpu          C++, compiled at first use
 
 `backend(weight).lookup(weight, rows)` runs on the best that fits the tensor. `$DLRM_KERNELS` forces
-one: `reference`, `cpu`, or an instruction set: `avx512`, `avx2`, `portable`.
+one: `reference`, `cpu`, or an instruction set: `avx512`, `avx2`, `portable`. `tiles` is cpu, and
+multiplies bfloat16 in tiles, emulated where the CPU has none. `default` takes what the machine has.
+With any of them nothing is measured (`choice`).
 """
 
 import os
@@ -62,12 +64,12 @@ def _compiled() -> bool:
     forced = os.environ.get("DLRM_KERNELS", "")
     if forced_reference():
         return False
-    if forced and forced not in ("cpu", *ISAS):
-        raise unknown("DLRM_KERNELS", forced, ("reference", "cpu", *ISAS))
+    if forced and forced not in (names := ("reference", "cpu", *ISAS, "tiles", "default")):
+        raise unknown("DLRM_KERNELS", forced, names)
     reason = cpu.use(forced) if forced in ISAS else cpu.available()
     if reason is None:
         return True
-    if forced:
+    if forced not in ("", "default"):
         raise ConfigError(f"DLRM_KERNELS is {forced}, but its kernels cannot run here: {reason}")
     sys.stderr.write(f"dlrm: no kernels of its own, plain torch instead (slower): {reason}\n")
     return False

@@ -17,15 +17,20 @@ from torch.autograd.function import once_differentiable
 
 from dlrm.ops import cpu
 from dlrm.ops.cpu import library
-from dlrm.ops.mlp import CODES, Products, pointers, runs
+from dlrm.ops.mlp import CODES, Products, pointers
 from dlrm.ops.reference.lookup import sparse_gradient
+from dlrm.ops.ways import Dtype, chosen_for
 
 
-def fused(
-    dense: Tensor, ids: Tensor, weight: Tensor, mlps: Sequence[Sequence[Tensor]], dtype: torch.dtype
-) -> bool:
-    """Return whether `dlrm` can and should run with these inputs and parameters."""
-    return (
+def chosen(
+    dense: Tensor, ids: Tensor, weight: Tensor, mlps: Sequence[Sequence[Tensor]], dtype: Dtype
+) -> Products | None:
+    """Return how `dlrm` multiplies with these inputs and the parameters of bottom and top.
+
+    None where its parts are to compute one after the other: they cannot be read, or multiply in
+    different ways or by torch's products.
+    """
+    if not (
         dense.dtype == torch.float32
         and dense.shape[0] > 0
         and ids.shape[0] == dense.shape[0]
@@ -34,8 +39,12 @@ def fused(
         and weight.is_contiguous()
         and dense.is_cpu
         and weight.is_cpu
-        and all(runs(parameters, dtype) for parameters in mlps)
-    )
+    ):
+        return None
+    bottom, top = mlps
+    products = chosen_for(bottom, dtype, relu_last=True, rows=dense.shape[0])
+    same = products == chosen_for(top, dtype, relu_last=False, rows=dense.shape[0])
+    return products if same else None
 
 
 def dlrm(

@@ -9,14 +9,12 @@ copy, for weights that no longer change.
 
 from collections.abc import Sequence
 from ctypes import c_int64, c_void_p
-from functools import cache
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dlrm.ops import backend, cpu
 from dlrm.ops.cpu import library
 from dlrm.ops.cpu.library import pointer
 
@@ -25,37 +23,6 @@ Products = Literal["fp32", "bf16", "tiles", "emulated"]
 that are emulated."""
 CODES: dict[Products, int] = {"fp32": 0, "bf16": 1, "tiles": 2, "emulated": 3}
 """As `native/mlp.h` numbers them."""
-
-
-def fused(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype) -> bool:
-    """Return whether `mlp` can and should run: it is compiled, and faster than torch's products.
-
-    It is on CPUs with AVX-512, and for bfloat16 with AVX512-BF16. AMX multiplies bfloat16 several
-    times faster, which torch knows to use. A rule rather than a measurement, so that runs repeat to
-    the bit.
-    """
-    return (
-        x.dim() == 2
-        and x.shape[0] > 0
-        and x.shape[1] == parameters[0].shape[1]
-        and x.dtype in cpu.DTYPES
-        and runs(parameters, dtype)
-    )
-
-
-def runs(parameters: Sequence[Tensor], dtype: torch.dtype) -> bool:
-    """Return whether `mlp` can and should run with these parameters; see `fused`."""
-    return (
-        all(p.dtype == torch.float32 and p.is_contiguous() for p in parameters)
-        and backend(parameters[0]) is cpu
-        and cpu.instruction_set() == "avx512"
-        and (dtype == torch.float32 or _bf16_pays())
-    )
-
-
-@cache
-def _bf16_pays() -> bool:
-    return bool(library.native.multiplies_bf16()) and not torch.cpu._is_amx_tile_supported()
 
 
 def mlp(x: Tensor, parameters: Sequence[Tensor], products: Products, *, relu_last: bool) -> Tensor:

@@ -1,6 +1,6 @@
 """The layers of an MLP by torch's matrix products, where `dlrm.ops.mlp` does not run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlrm.ops import backend, forced_reference
+from dlrm.ops.choice import choices
 
 
 def mlp(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype, *, relu_last: bool) -> Tensor:
@@ -100,7 +101,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool 
         zeros = x.new_zeros(x.shape[0], weight.shape[0])
         out = zeros if bias is None else zeros + bias
         return torch.relu(out) if relu else out
-    if _by_onednn(x, weight):
+    way = _way("product", x, weight, lambda way, x: _linear(way, x, weight, bias, relu))
+    return _linear(way, x, weight, bias, relu)
+
+
+def _linear(way: str, x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+    if way == "onednn":
         pointwise = "relu" if relu else "none"
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, pointwise, [], "")
     out = F.linear(x, weight, bias)
@@ -109,25 +115,41 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool 
 
 def _times(g: Tensor, weight: Tensor) -> Tensor:
     """Return g W."""
-    if g.dtype == torch.float32 and _by_onednn(g, weight):
+    if g.dtype == torch.bfloat16:
+        return g @ weight
+    way = _way("product back", g, weight.t(), lambda way, g: _multiplied(way, g, weight))
+    return _multiplied(way, g, weight)
+
+
+def _multiplied(way: str, g: Tensor, weight: Tensor) -> Tensor:
+    if way == "onednn":
         return torch.ops.mkldnn._linear_pointwise(g, weight.t(), None, "none", [], "")
     return g @ weight
 
 
-def _by_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Return whether oneDNN is the faster one.
+def _way(kind: str, x: Tensor, weight: Tensor, run: Callable[[str, Tensor], object]) -> str:
+    """Return the library for x W^T: `torch`, which asks MKL for float32, or `onednn`.
 
-    It is for large layers, where MKL is slow on other CPUs than Intel's, and in bfloat16. A rule
-    rather than a measurement, so that runs repeat to the bit. `$DLRM_KERNELS` of reference asks
-    for plain torch, which computes alike on every device.
+    The same for any number of samples, because a score must not depend on how many others there
+    are. `$DLRM_KERNELS` of reference asks for plain torch, which computes alike on every device.
     """
-    # It has no products of nothing, and other runtimes none of its.
+    # oneDNN has no products of nothing, and other runtimes none of its.
     if torch.compiler.is_exporting() or not (x.is_cpu and x.numel() > 0):
-        return False
-    if not torch.backends.mkldnn.is_available():
-        return False
-    faster = _takes_bf16() if x.dtype == torch.bfloat16 else weight.numel() >= ONEDNN_WEIGHTS
-    return faster and not forced_reference()
+        return "torch"
+    if forced_reference() or not torch.backends.mkldnn.is_available():
+        return "torch"
+    narrow = x.dtype == torch.bfloat16
+    if narrow and not _takes_bf16():
+        return "torch"
+    rule = narrow or weight.numel() >= ONEDNN_WEIGHTS
+    what = f"{kind} {'bf16' if narrow else 'fp32'} {weight.shape[1]}-{weight.shape[0]}"
+
+    def measured(way: str) -> None:
+        drawn = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            run(way, torch.randn(ROWS, weight.shape[1], generator=drawn).to(x.dtype))
+
+    return choices.fastest(what, ("torch", "onednn"), "onednn" if rule else "torch", measured)
 
 
 @cache
@@ -137,4 +159,6 @@ def _takes_bf16() -> bool:
 
 
 ONEDNN_WEIGHTS = 16384
-"""Weights of a layer from which oneDNN beats MKL in float32."""
+"""Weights of a layer from which oneDNN is taken in float32 where nothing is measured."""
+ROWS = 256
+"""Samples of a product that is measured."""

@@ -6,7 +6,8 @@
       optimizer.safetensors    optimizer state, as `<parameter>.<key>`
       progress.safetensors     training predictions since the last evaluation, each process' running
                                loss, and its random generators
-      progress.json            step, epoch, cursor, the best so far, and a checksum of each file
+      progress.json            step, epoch, cursor, the best so far, the choices of the run (see
+                               dlrm.ops.choice), and a checksum of each file
 
 A checkpoint is written to a hidden folder, synced and renamed, so a half-written one is never seen.
 Nothing in it is a pickle. Many processes write the files of one, each its rows into the same file:
@@ -29,6 +30,7 @@ from torch.optim import Optimizer
 from dlrm.errors import CheckpointError, RunError
 from dlrm.files import exchange, sync_folder
 from dlrm.json_file import read_json, write_sealed
+from dlrm.ops.choice import choices
 from dlrm.parallel.world import ALONE, World
 from dlrm.run import Run
 from dlrm.tensor_file import Whole, create, write
@@ -86,6 +88,7 @@ def save(
             if world.first:
                 checksums = {name: _crc32(temporary / f"{name}.safetensors") for name in files}
                 numbers = {"format": FORMAT, "world": world.size, **progress.numbers()}
+                numbers["choices"] = choices.used()
                 write_sealed(temporary / "progress.json", {**numbers, "crc32": checksums})
                 if target.exists():
                     exchange(temporary, target)
@@ -180,6 +183,7 @@ def load(
 ) -> Progress:
     """Put a checkpoint into a model and, unless None, its optimizer and random numbers.
 
+    From now on this process computes by the products that the run has chosen.
     All processes of the run load, as many as have saved or not.
 
     Args:
@@ -207,6 +211,7 @@ def load(
         if (problem := state.model_mismatch(model, stored)) is not None:
             raise CheckpointError(f"{path} belongs to another model: {problem}; {_AGAIN}")
         state.load_model(model, stored)
+    choices.repeat(numbers.get("choices", {}))
     progress = Progress.of(numbers, draws or Draws(device_of(model)))
     if optimizer is not None:
         with opened(path, "optimizer") as stored:

@@ -13,6 +13,8 @@ from dlrm.data.store import Dataset, Split
 from dlrm.errors import ConfigError, Interrupted
 from dlrm.metrics import Metrics, is_better
 from dlrm.models.standardized import Standardized
+from dlrm.nn.mlp import choose
+from dlrm.ops.choice import choices
 from dlrm.parallel.world import ALONE, World
 from dlrm.run import Run
 from dlrm.training import checkpoint
@@ -81,6 +83,11 @@ class Loop:
             part=(world.rank, world.size),
             pin=device.type == "cuda",
         )
+        if world.size > 1:
+            # Processes that chose for themselves would sum gradients of different bits.
+            if world.first:
+                choose(built.model, -(-config.loader.batch_size // world.size))
+            choices.repeat_only(world.broadcast_object(choices.used()))
         last_step = min(config.epochs * len(loader), config.max_steps or sys.maxsize)
         return cls(
             config=config,

@@ -71,7 +71,7 @@ _RESULTS: dict[str, type] = {
 
 native: Any = None
 """ctypes.CDLL with the functions above, once `use` has loaded one."""
-_isa = ""
+_isa = _name = ""
 _lock = Lock()
 
 
@@ -82,17 +82,18 @@ def use(isa: str) -> str | None:
         Why that cannot be done, or None.
 
     """
-    global native, _isa
+    global native, _isa, _name
     if isa not in build.supported():
         return f"this CPU has no {isa} (it has {', '.join(build.supported())})"
     with _lock:
         if _isa == isa:
             return None
         try:
-            library = compiler.load(build.compiled(isa), _ARGUMENTS, _RESULTS)
+            file = build.compiled(isa)
+            library = compiler.load(file, _ARGUMENTS, _RESULTS)
         except compiler.BuildError as error:
             return str(error)
-        native, _isa = library, isa
+        native, _isa, _name = library, isa, file.stem
     return None
 
 
@@ -104,6 +105,11 @@ def available() -> str | None:
 def instruction_set() -> str:
     """Return the instruction set of the loaded kernels, e.g. `avx512`."""
     return _isa
+
+
+def name() -> str:
+    """Return the name of the loaded library, another one for other kernels or another CPU."""
+    return _name
 
 
 def pointer(tensor: Tensor | None) -> int | None:
