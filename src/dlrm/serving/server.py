@@ -203,7 +203,10 @@ class Server:
         address = self._address
         if address.grpc_port is None:
             return
-        from dlrm.serving.grpc_service import GrpcService
+        try:
+            from dlrm.serving.grpc_service import GrpcService
+        except ImportError:
+            raise MissingExtraError("dlrm serve --grpc-port (grpcio)", "serve") from None
 
         self._grpc = GrpcService(self._endpoints)
         self.grpc_port = await self._grpc.start(self.host, address.grpc_port, address.tls)
