@@ -2,20 +2,19 @@
 
     answer of A is out ──> half a queue at most ──> a thread of its own: B scores ──> comparison
 
-Nobody waits for the shadow: what is too much for it is dropped, what it raises is counted, and its
-thread yields the processor to the others. Raw rows are encoded by the shadow's own features. Rows
+Nobody waits for the shadow: what is too much for it is dropped, and what it raises is counted. Its
+thread has the priority of all others: one that is interrupted for them while it holds the
+interpreter's lock would hold them up. Raw rows are encoded by the shadow's own features. Rows
 that came encoded are compared where both models have the same features; to another model their ids
 mean other values.
 """
 
 import logging
-import os
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,8 @@ from dlrm.serving.rows import Row
 
 log = logging.getLogger(__name__)
 
-_NICE = 10
+_LAST_S = 5.0
+"""Seconds that a shadow may take for its last batch."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -65,8 +65,8 @@ class Shadow:
         self._versions: tuple[str, str] | None = None
         self._same = False
         """Whether both models have the same features."""
-        self._queue: deque[_Answered] = deque()
-        self._changed = threading.Condition()
+        # It takes no lock that the event loop could wait for.
+        self._queue: SimpleQueue[_Answered | None] = SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name=f"dlrm-shadow-{name}", daemon=True)
         self._thread.start()
@@ -87,19 +87,16 @@ class Shadow:
             elapsed_ns: From the request's place in the queue to its answer.
 
         """
-        if len(self._queue) >= self._most:
+        if self._queue.qsize() >= self._most:
             self._comparison.dropped += 1
             return
-        with self._changed:
-            self._queue.append(_Answered(model, samples, scores, elapsed_ns))
-            self._changed.notify()
+        self._queue.put(_Answered(model, samples, scores, elapsed_ns))
 
     def close(self) -> None:
-        """End the thread; what waits for it is dropped."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-        self._thread.join()
+        """End the thread; what waits for it is dropped, and it holds up no end of the server."""
+        self._closed = True
+        self._queue.put(None)
+        self._thread.join(_LAST_S)
 
     def to_dict(self) -> dict[str, Any]:
         """Return both models' names and versions, and how their scores compare since both serve."""
@@ -109,14 +106,11 @@ class Shadow:
             "version": version,
             "shadow": self.name,
             "shadow_version": shadow_version,
-            "waiting": len(self._queue),
+            "waiting": self._queue.qsize(),
             **self._comparison.to_dict(),
         }
 
     def _work(self) -> None:
-        with suppress(OSError, AttributeError):
-            # On Linux it is the thread alone.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while requests := self._take():
             for model in dict.fromkeys(request.model for request in requests):
                 group = [request for request in requests if request.model is model]
@@ -129,13 +123,14 @@ class Shadow:
 
     def _take(self) -> list[_Answered]:
         """Return the requests of the next batch; none at the end."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closed)
-            requests: list[_Answered] = []
-            rows = 0
-            while self._queue and not self._closed and (not requests or rows < self._batch):
-                requests.append(self._queue.popleft())
-                rows += len(requests[-1].samples)
+        requests: list[_Answered] = []
+        rows = 0
+        while not requests or (rows < self._batch and not self._queue.empty()):
+            request = self._queue.get()
+            if request is None or self._closed:
+                return []
+            requests.append(request)
+            rows += len(request.samples)
         return requests
 
     def _compare(self, model: Model, requests: Sequence[_Answered]) -> None:
