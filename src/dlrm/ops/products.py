@@ -138,16 +138,17 @@ def _way(kind: str, x: Tensor, weight: Tensor, run: Callable[[str, Tensor], obje
         return "torch"
     if forced_reference() or not torch.backends.mkldnn.is_available():
         return "torch"
-    narrow = x.dtype == torch.bfloat16
-    if narrow and not _takes_bf16():
+    if x.dtype == torch.bfloat16:
+        return "onednn" if _takes_bf16() else "torch"
+    if x.dtype != torch.float32:
         return "torch"
-    rule = narrow or weight.numel() >= ONEDNN_WEIGHTS
-    what = f"{kind} {'bf16' if narrow else 'fp32'} {weight.shape[1]}-{weight.shape[0]}"
+    rule = weight.numel() >= ONEDNN_WEIGHTS
+    what = f"{kind} fp32 {weight.shape[1]}-{weight.shape[0]}"
 
     def measured(way: str) -> None:
         drawn = torch.Generator().manual_seed(0)
         with torch.no_grad():
-            run(way, torch.randn(ROWS, weight.shape[1], generator=drawn).to(x.dtype))
+            run(way, torch.randn(ROWS, weight.shape[1], generator=drawn))
 
     return choices.fastest(what, ("torch", "onednn"), "onednn" if rule else "torch", measured)
 

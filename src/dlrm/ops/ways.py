@@ -1,8 +1,8 @@
 """The ways in which an MLP can multiply on this machine, and which of them is taken."""
 
 import os
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Literal
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from dlrm.ops import backend, cpu, products
 from dlrm.ops.choice import choices
 from dlrm.ops.cpu import library
-from dlrm.ops.mlp import Products, mlp
+from dlrm.ops.mlp import Packed, Products, mlp
 
 Dtype = Literal["fp32", "bf16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -54,9 +54,12 @@ def chosen_for(
     samples = 0 if not rows else SMALL if rows < LARGE_FROM else LARGE
     sizes = "-".join(str(n) for n in (parameters[0].shape[1], *map(len, parameters[1::2])))
     task = f"training {samples}" if rows else "scores"
+    # Torch's products of a sample may depend on how many others there are.
+    names = [name for name in named if rows or default == "torch" or name != "torch"]
+    prepared = cache(lambda way: _prepared(named[way], samples, parameters, dtype, relu_last))
     way = choices.fastest(
-        f"mlp {dtype} {sizes}{' relu' if relu_last else ''} {task}", list(named), default,
-        lambda way: _computed(named[way], samples, parameters, dtype, relu_last),
+        f"mlp {dtype} {sizes}{' relu' if relu_last else ''} {task}", names, default,
+        lambda way: prepared(way)(),
     )  # fmt: skip
     return named[way]
 
@@ -89,27 +92,27 @@ def _ways(isa: str, dtype: Dtype) -> tuple[dict[str, Products | None], str]:
     return ways, "torch" if isa != "avx512" or tiles else list(ways)[-1]
 
 
-def _computed(
+def _prepared(
     ours: Products | None, samples: int, parameters: Sequence[Tensor], dtype: Dtype, relu: bool
-) -> None:
-    """Take the passes of a step of so many random samples, or of 0 the forward pass of a few."""
-    inputs, layers = parameters[0].shape[1], [p.detach() for p in parameters]
+) -> Callable[[], object]:
+    """Return what takes a step of so many random samples, or of 0 scores a few."""
+    layers = [p.detach() for p in parameters]
     weights = sum(layer.numel() for layer in layers)
     most = max(FEW, int(LARGEST_FLOP / (6 * weights + 1)))
-    x = torch.randn(min(samples, most) or FEW, inputs, generator=torch.Generator().manual_seed(0))
+    drawn = torch.Generator().manual_seed(0)
+    x = torch.randn(min(samples, most) or FEW, layers[0].shape[1], generator=drawn)
     if not samples:
-        with torch.no_grad():
-            _by(ours, x, layers, dtype, relu)
-        return
-    with torch.enable_grad():
-        wanted = [tensor.requires_grad_() for tensor in (x, *layers)]
-        out = _by(ours, x, layers, dtype, relu)
-        torch.autograd.grad(out, wanted, torch.ones_like(out))
+        if ours is None:
+            return partial(products.Rounded(layers, DTYPES[dtype], relu_last=relu), x)
+        return partial(Packed(layers, ours, relu_last=relu), x)
+    wanted = [tensor.requires_grad_() for tensor in (x, *layers)]
 
+    def step() -> None:
+        with torch.enable_grad():
+            if ours is None:
+                out = products.mlp(x, layers, DTYPES[dtype], relu_last=relu)
+            else:
+                out = mlp(x, layers, ours, relu_last=relu)
+            torch.autograd.grad(out, wanted, torch.ones_like(out))
 
-def _by(
-    ours: Products | None, x: Tensor, parameters: Sequence[Tensor], dtype: Dtype, relu: bool
-) -> Tensor:
-    if ours is None:
-        return products.mlp(x, parameters, DTYPES[dtype], relu_last=relu)
-    return mlp(x, parameters, ours, relu_last=relu)
+    return step
