@@ -1,6 +1,8 @@
 """What else the machine did, from what the system says of its cores."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -126,3 +128,18 @@ def test_the_real_file_is_understood() -> None:
 )  # fmt: skip
 def test_a_warning_says_what_disturbed(seen: Seen, said: str | None) -> None:
     assert seen.warning == said
+
+
+def test_what_descendants_take_is_not_that_of_others() -> None:
+    burn = "import time\nwhile time.process_time() < 0.2: pass\nprint(flush=True)\ninput()"
+    nested = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {burn!r}])"
+    before = sum(watch._descendants())
+    for script in (burn, nested):
+        with subprocess.Popen(
+            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            assert sum(watch._descendants()) - before >= 0.15 * TICKS
+            child.communicate(b"\n")
+    assert sum(watch._descendants()) - before < 0.15 * TICKS

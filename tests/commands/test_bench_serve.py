@@ -117,6 +117,7 @@ def test_models_beside_each_other(
         if row["what"] == "beside":
             assert row["processes"] == 2
             assert row["slowdown"] > 0
+            assert row["p50_slowdown"] > 0
             assert row["p99_slowdown"] > 0
     assert "Slowdown of p99 beside another, 1 row a request" in Path("page.html").read_text()
 

@@ -61,7 +61,7 @@ def beside() -> list[dict[str, Any]]:
     pairs = [(a, b) for a in names for b in names] + [("demo", "lr, dcn")]
     return [
         load("beside", 3000.0 / (2 + at / 9), 2.0, model=a, beside=b, processes=2, offered=900.0,
-             slowdown=1.5 + at / 9, p99_slowdown=2.0 + at / 3)
+             slowdown=1.5 + at / 9, p50_slowdown=1.2 + at / 9, p99_slowdown=2.0 + at / 3)
         for at, (a, b) in enumerate(pairs)
     ]  # fmt: skip
 

@@ -34,6 +34,7 @@ def test_the_page_has_curves_tables_and_maps():
         "Rows/s, all at once: demo, 64 rows a request",
         "p99 at 2,500 requests/s, ms",
         "Slowdown of throughput beside another, 64 rows a request",
+        "Slowdown of the median beside another, 64 rows a request",
         "Slowdown of p99 beside another, 64 rows a request",
         "arrivals, cut short",
         "1 run was cut short",
@@ -109,7 +110,7 @@ def test_maps_have_what_was_measured_in_their_cells():
         assert {"16", "256", "4096", "0 ms", "5 ms", "–"} <= set(texts(figure.svg))
     assert "19,200" in texts(throughput.svg)
     assert "4" in texts(p99.svg)
-    slowdown, _ = matrices(rows(serving.beside()))
+    slowdown, _, _ = matrices(rows(serving.beside()))
     assert {"1.50×", "2.50×", "lr, dcn"} <= set(texts(slowdown.svg))
 
 

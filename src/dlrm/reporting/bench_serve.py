@@ -259,6 +259,11 @@ def matrices(rows: Sequence[Row]) -> list[Figure]:
         spread = "one server process" if count == 1 else f"{count:.0f} server processes at most"
         for key, title, what in (
             ("slowdown", "throughput", "How many times as much a model does alone"),
+            (
+                "p50_slowdown",
+                "the median",
+                "How many times as long half of the requests take as alone, at the same rate",
+            ),
             ("p99_slowdown", "p99", "How many times as long p99 is as alone, at the same rate"),
         ):
             figure = heat(

@@ -205,7 +205,7 @@ def _loads(load: Load) -> Table:
 
 
 def _neighbours(what: str, columns: Sequence[str], rows: Sequence[Row]) -> Table:
-    slower = ("slowdown", "p99_slowdown") if what == "beside" else ()
+    slower = ("slowdown", "p50_slowdown", "p99_slowdown") if what == "beside" else ()
     title = f"{called(rows[0])}: batch against delay" if what == "grid" else "Beside each other"
     heads = ("rows/s", "p99 ms", "offered/s", *(name.replace("_", " ") for name in slower))
     grid = _table(title, *columns, *heads)
