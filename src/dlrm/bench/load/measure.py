@@ -9,6 +9,7 @@
 Each row says in `what` which of these it is.
 """
 
+from collections import abc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -348,7 +349,7 @@ class _Measurement:
         }
 
 
-def measure(plan: Plan, tick: Callable[[int], object]) -> Iterator[Values]:
+def measure(plan: Plan, tick: Callable[[int], object]) -> abc.Generator[Values, None, None]:
     """Yield what is measured, as values of rows of the suite `serve`; see `Plan`.
 
     Servers and the processes that make load end with the iterator, or where it is closed.
