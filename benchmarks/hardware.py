@@ -1,6 +1,6 @@
 """Every figure that has a target on this kind of CPU, by one command; the table of all hardware.
 
-    DLRM_ORIGINAL=CLONE python benchmarks/hardware.py [--only step,table]
+    DLRM_ORIGINAL=CLONE python benchmarks/hardware.py [--only bf16,fp32]
 
 Other benchmarks measure, each in a process of its own, and what the targets are of becomes one row
 of results, named by its hardware: the training step beside the original's and the limit, bags of 16
@@ -109,20 +109,19 @@ def measured(*words: object) -> list[dict[str, Any]]:
         return results.load(out)
 
 
-def step(given: argparse.Namespace) -> Figures:
+def step(precision: str, sizes: str, given: argparse.Namespace) -> Figures:
     """Yield the training step's times of the original, and its shares of the limit."""
     clone = [given.original] if given.original else []
-    for precision, sizes in (("bf16", "128,2048,16384"), ("fp32", "2048")):
-        words = ["-m", "dlrm", "bench", "original", *clone, "--precision", precision]
-        if given.quick:
-            words += ["--rows-scale", 0.0005, "--batch", "128", "--rounds", 1]
-        else:
-            words += ["--batch", sizes, "--rounds", 7]
-        for row in measured(*words):
-            name = f"{precision}_{row['batch_size']}"
-            yield f"{name}_share", row["roofline_share"]
-            if row["speedup"] is not None:
-                yield f"{name}_speedup", row["speedup"]
+    words = ["-m", "dlrm", "bench", "original", *clone, "--precision", precision]
+    if given.quick:
+        words += ["--rows-scale", 0.0005, "--batch", "128", "--rounds", 1]
+    else:
+        words += ["--batch", sizes, "--rounds", 7]
+    for row in measured(*words):
+        name = f"{precision}_{row['batch_size']}"
+        yield f"{name}_share", row["roofline_share"]
+        if row["speedup"] is not None:
+            yield f"{name}_speedup", row["speedup"]
 
 
 def bags(given: argparse.Namespace) -> Figures:
@@ -180,7 +179,8 @@ def avx2(given: argparse.Namespace) -> Figures:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], Figures]] = {
-    "step": step,
+    "bf16": partial(step, "bf16", "128,2048,16384"),
+    "fp32": partial(step, "fp32", "2048"),
     "bags": bags,
     "end-to-end": end_to_end,
     "one-row": one_row,
