@@ -49,6 +49,7 @@ _PAGE_HEADERS = [
         "connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'",
     ),
 ]
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 _GET, _POST = "GET", "POST"
 _LONG_BYTES, _LONG_ROWS = 64 << 10, 1024
 """From which on a body is parsed, and an answer written, beside the event loop."""
@@ -62,8 +63,7 @@ class _Response:
 
     @classmethod
     def json(cls, value: Any, status: HTTPStatus = HTTPStatus.OK) -> "_Response":
-        text = json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
-        return cls(text, [("content-type", "application/json")], status)
+        return cls(_ENCODER.encode(value).encode(), [("content-type", "application/json")], status)
 
     @classmethod
     def text(cls, text: str, kind: str) -> "_Response":

@@ -19,11 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlrm.serving.limits import Limits, RefusalError, bad
-from dlrm.serving.signature import Signature
+from dlrm.serving.signature import Layout, Signature
 
 HEADER_LENGTH = "inference-header-content-length"
 _JSON = ("content-type", "application/json")
 _MOST_DIGITS = 12
+_MOST_HEAD, _MOST_LAYOUTS = 4096, 256
+"""Bytes of the JSON of a request, and so many of them, whose layout is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def parse_json(body: bytes) -> Any:
 
     """
     try:
-        return json.loads(body, parse_constant=_refuse_constant)
+        return _DECODER.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
     except RecursionError:
         raise bad("the body is nested too deep") from None
     except ValueError as reason:
@@ -91,21 +93,33 @@ def parse_infer(body: bytes, header_length: str | None, signature: Signature) ->
 
     """
     length = len(body) if header_length is None else _length(header_length, len(body))
-    fields = _object(parse_json(body[:length]), "the request")
+    head, layouts = body[:length], signature.layouts
+    if (layout := layouts.get(head)) is not None and layout.body_bytes == len(body):
+        return InferRequest("", layout.tensors(body), layout.outputs)
+    fields = _object(parse_json(head), "the request")
     parameters = _object(fields.get("parameters", {}), "parameters")
     name = fields.get("id", "")
     if not isinstance(name, str):
         raise bad("id is no text")
     tensors: dict[str, NDArray[Any]] = {}
+    places: dict[str, int] = {}
     for item in _list(fields.get("inputs"), "inputs"):
         tensor = _object(item, "an input")
         called = _name(tensor, "input")
         if called in tensors:
             raise bad(f'the input "{called}" is there twice')
+        if tensor.get("data") is None:
+            places[called] = length
         tensors[called], length = _tensor(tensor, called, body, length, signature)
     if length != len(body):
         raise bad(f"{len(body) - length} bytes behind the JSON belong to no input")
-    return InferRequest(name, tensors, _outputs(fields, parameters, signature))
+    outputs = _outputs(fields, parameters, signature)
+    # An id differs from request to request.
+    if len(places) == len(tensors) and not name and len(head) <= _MOST_HEAD:
+        if len(layouts) >= _MOST_LAYOUTS:
+            layouts.clear()
+        layouts[head] = Layout.of(tensors, places, outputs, len(body))
+    return InferRequest(name, tensors, outputs)
 
 
 def encode_infer(
@@ -134,7 +148,7 @@ def encode_infer(
                 numbers if finite else [x if abs(x) < np.inf else None for x in numbers]
             )
         described.append(tensor)
-    text = json.dumps({**head, "outputs": described}, separators=(",", ":")).encode()
+    text = _ENCODER.encode({**head, "outputs": described}).encode()
     if not binaries:
         return [_JSON], text
     headers = [("content-type", "application/octet-stream"), (HEADER_LENGTH, str(len(text)))]
@@ -143,6 +157,10 @@ def encode_infer(
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 def _length(text: str, most: int) -> int:

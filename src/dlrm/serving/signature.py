@@ -40,11 +40,50 @@ class Tensor:
         return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where binary tensors lie in the body of a request, and what it asks for."""
+
+    body_bytes: int
+    outputs: Mapping[str, bool]
+    """As in `InferRequest`."""
+    places: tuple[tuple[str, np.dtype[Any], int, int, tuple[int, ...]], ...]
+    """Of each input name, type, how many numbers, where they begin, and shape."""
+
+    @classmethod
+    def of(
+        cls,
+        tensors: Mapping[str, NDArray[Any]],
+        places: Mapping[str, int],
+        outputs: Mapping[str, bool],
+        body_bytes: int,
+    ) -> "Layout":
+        """Return the layout of a request that was read, whose tensors begin at `places`."""
+        described = ((n, x.dtype, x.size, places[n], x.shape) for n, x in tensors.items())
+        return cls(body_bytes, outputs, tuple(described))
+
+    def tensors(self, body: bytes) -> dict[str, NDArray[Any]]:
+        """Return the tensors of a body that has this layout."""
+        return {
+            name: np.frombuffer(body, dtype, count, at).reshape(shape)
+            for name, dtype, count, at, shape in self.places
+        }
+
+
 @dataclass(frozen=True)
 class Signature:
     """The inputs and outputs of a model of a schema."""
 
     schema: Schema
+
+    @cached_property
+    def layouts(self) -> dict[bytes, Layout]:
+        """JSON of requests that were read -> the layout of their bodies: clients repeat it."""
+        return {}
+
+    @cached_property
+    def _num_lists(self) -> int:
+        return len(self.schema.list_features)
 
     @cached_property
     def inputs(self) -> dict[str, Tensor]:
@@ -120,7 +159,7 @@ class Signature:
                 raise bad(f"{name} is of shape {list(shape)}, expected {list(tensor.shape)}")
         counts = {name: len(tensors[name]) for name in ("dense", "ids") if name in tensors}
         lists = None
-        if features := len(self.schema.list_features):
+        if features := self._num_lists:
             values, offsets = (tensors[name].astype(np.int64) for name in ("values", "offsets"))
             lists = Lists(values, offsets)  # pyright: ignore[reportArgumentType]
             rows, rest = divmod(len(lists.offsets) - 1, features)
@@ -136,10 +175,11 @@ class Signature:
             raise bad(f"the inputs have different numbers of rows: {counts}")
         rows = next(iter(counts.values()))
         limits.check_rows(rows)
-        dense = tensors.get("dense", np.empty((rows, 0)))
-        with np.errstate(over="ignore"):
-            dense = dense.astype(np.float32)
+        dense = tensors.get("dense", np.empty((rows, 0), np.float32))
+        if dense.dtype != np.float32:
+            with np.errstate(over="ignore"):
+                dense = dense.astype(np.float32)
         if not np.isfinite(dense).all():
             raise bad("dense holds a value that is no finite number of 32 bits")
-        ids = tensors.get("ids", np.empty((rows, 0))).astype(np.int64)
+        ids = tensors.get("ids", np.empty((rows, 0))).astype(np.int64, copy=False)
         return Encoded(dense, ids, lists=lists)  # pyright: ignore[reportArgumentType]
