@@ -88,7 +88,7 @@ def test_rows_move_in_vectors(functions: dict[str, list[str]], pattern: str) -> 
     assert any(re.search(r"\b[yz]mm\d", line) for lines in bodies.values() for line in lines)
     for name, lines in bodies.items():
         single = {m[1] for line in lines if (m := re.search(r"\bv?movss\s+(.*)", line))}
-        assert len(single) <= 1, name  # the learning rate, however often it is read
+        assert len(single) <= 4, name  # the learning rate, l2, the factor of a row, and 1
 
 
 def test_products_in_tiles_are_those_instructions(functions: dict[str, list[str]]) -> None:

@@ -22,6 +22,7 @@ class Adagrad(SparseOptimizer):
         state_per_dense_number=1,
         table_flops=7,
         dense_flops=7,
+        takes_bags=True,
         fbgemm="EXACT_ADAGRAD",
         torch="Adagrad",
     )
@@ -85,6 +86,7 @@ class RowWiseAdagrad(Adagrad):
         state_per_dense_number=1,
         table_flops=5,
         dense_flops=7,
+        takes_bags=True,
         fbgemm="EXACT_ROWWISE_ADAGRAD",
     )
 

@@ -36,6 +36,7 @@ class Adam(SparseOptimizer):
         state_bytes_per_group=8,
         table_flops=11,
         dense_flops=11,
+        takes_bags=True,
         torch="SparseAdam",
     )
 

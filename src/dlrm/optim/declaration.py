@@ -36,6 +36,9 @@ class Declaration:
     adds_up_rows: bool = True
     """Whether gradients of equal rows are added up before the update. An update that is linear in
     the gradient need not, where storing loses nothing."""
+    takes_bags: bool = False
+    """Whether the update takes the gradients of bags, of which each row finds its own; otherwise
+    each row that was looked up gets one written."""
     fbgemm: str | None = None
     """The member of FBGEMM's `EmbOptimType` that does the same to rows on the CPU, such as
     `EXACT_SGD`; None if there is none."""

@@ -3,14 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from inspect import unwrap
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Any, ClassVar, Literal, NamedTuple, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlrm.errors import ConfigError
+from dlrm.ops.bag_gradient import BagGradient
 from dlrm.ops.memory import in_huge_pages
+from dlrm.ops.reference.updates import of_lookups
 from dlrm.ops.storage import lower_half, optimizer_state
 from dlrm.optim.declaration import Declaration
 
@@ -26,14 +28,28 @@ with a dense gradient, whose cost then grows with the table instead of the batch
 
 
 class Stored(TypedDict):
-    """How a table is stored: the last arguments of `SparseOptimizer.update_table`."""
+    """How a table is stored and looked up: the last arguments of `SparseOptimizer.update_table`."""
 
     lower: Tensor | None
     seed: int
+    bags: NotRequired[Tensor | None]
+    """As in `dlrm.ops.reference.updates.UpdateOptions`, where `Declaration.takes_bags`."""
+    scale: NotRequired[Tensor | None]
 
 
-TableGradient = tuple[Tensor, Tensor, Tensor]
-"""An embedding weight (R, D), the rows (L,) that were looked up, and their gradients (L, D)."""
+class TableGradient(NamedTuple):
+    """The gradient of an embedding weight."""
+
+    weight: Tensor
+    """(R, D)."""
+    rows: Tensor
+    """(L,), that were looked up."""
+    grad: Tensor
+    """(L, D) of those rows, or (G, D) of bags of them."""
+    bags: Tensor | None = None
+    """(L,), the bag of each row."""
+    scale: Tensor | None = None
+    """(L,), the factor of each row in its bag; None is 1."""
 
 
 _FIXED = ("params", "sparse", "storage", "mean_squares")
@@ -121,6 +137,9 @@ class SparseOptimizer(Optimizer, ABC):
             lower: (R, D) int16, changed in place: the lower halves of split rows, or None.
             seed: Seed of stochastic rounding; 0 rounds to the nearest.
 
+        Where the class declares that it `takes_bags`, there are also `bags` and `scale` where grad
+        is (G, D), of bags; see `Stored`.
+
         """
 
     def group_state(self) -> dict[str, Tensor]:
@@ -162,12 +181,19 @@ class SparseOptimizer(Optimizer, ABC):
             weights, grads, tables = by_kind(group)
             if weights:
                 self.update_dense(group, weights, grads)
-            for weight, rows, grad in tables:
-                lower, seed = optimizer_state(
-                    weight, self.state[weight], group["storage"], self.generator
-                )
-                self.update_table(group, weight, rows, grad, lower=lower, seed=seed)
+            for table in tables:
+                self._update_table(group, table)
         return loss
+
+    def _update_table(self, group: Group, table: TableGradient) -> None:
+        weight, rows, grad, bags, scale = table
+        lower, seed = optimizer_state(weight, self.state[weight], group["storage"], self.generator)
+        stored: dict[str, Any] = {"lower": lower, "seed": seed}
+        if bags is not None and self.declaration.takes_bags:
+            stored |= {"bags": bags, "scale": scale}
+        else:
+            grad = of_lookups(grad, bags, scale)
+        self.update_table(group, weight, rows, grad, **stored)
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -251,13 +277,21 @@ def by_kind(group: Group) -> tuple[list[Tensor], list[Tensor], list[TableGradien
                     f"a dense parameter {tuple(p.shape)} has a sparse gradient: put it into a "
                     'parameter group with "sparse": True, see dlrm.nn.embedding.parameter_groups'
                 )
-            tables.append((p, grad._indices()[0], grad._values()))
+            tables.append(_table_gradient(p, grad))
         elif group["sparse"]:
-            tables.append((p, torch.arange(p.shape[0], device=p.device), grad))
+            rows = torch.arange(p.shape[0], device=p.device)
+            tables.append(TableGradient(p, rows, grad))
         else:
             weights.append(p)
             grads.append(grad)
     return weights, grads, tables
+
+
+def _table_gradient(weight: Tensor, grad: Tensor) -> TableGradient:
+    if isinstance(grad, BagGradient) and grad.bags.sparse is None:
+        bags = grad.bags
+        return TableGradient(weight, bags.rows, bags.grad, bags.bags, bags.scale)
+    return TableGradient(weight, grad._indices()[0], grad._values())
 
 
 def l2_rows(group: Group) -> bool:

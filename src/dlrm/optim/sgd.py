@@ -23,7 +23,12 @@ class SGD(SparseOptimizer):
     """
 
     declaration = Declaration(
-        table_flops=2, dense_flops=2, adds_up_rows=False, fbgemm="EXACT_SGD", torch="SGD"
+        table_flops=2,
+        dense_flops=2,
+        adds_up_rows=False,
+        takes_bags=True,
+        fbgemm="EXACT_SGD",
+        torch="SGD",
     )
 
     def __init__(

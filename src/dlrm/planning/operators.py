@@ -134,12 +134,17 @@ def update(
     at = (max(1, round(touched)),) if near else tables
     values = Random(touched, row_bytes, at, "uniform" if near else shape.ids, written=True)
     state_bytes = (2 * ceil(dim) if split else 0, declared.row_state_bytes(ceil(dim)))
-    # One gradient an id: those of a bag are copies of one, which are written and read.
-    passes_bytes = 8.0 * dim * looked_up if shape.pooling > 1 else 0.0
+    # Numbers of rows and of their gradients are dealt to owners.
+    passes_bytes = 2.0 * ITEM_BYTES * looked_up
+    gradients = looked_up
+    if shape.pooling > 1:
+        # The bag of each id, or a gradient for each id, written and read.
+        passes_bytes += 8.0 * looked_up * (1 if declared.takes_bags else dim)
+        gradients = bags if declared.takes_bags else looked_up
     if by_rows(optimizer, exact=split or number_bytes == 4):
         passes_bytes += 2.0 * PASSES * ITEM_BYTES * looked_up
         # In the order of the rows, which is not that of the batch.
-        again = Random(looked_up, 4 * ceil(dim), (max(1, round(looked_up)),))
+        again = Random(looked_up, 4 * ceil(dim), (max(1, round(gradients)),))
     else:
         again = replace(values, accesses=looked_up - touched)
     return Work(

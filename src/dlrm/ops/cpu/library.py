@@ -13,8 +13,8 @@ from dlrm.ops import build
 DTYPES = (torch.float32, torch.bfloat16)
 
 _UPDATE = [
-    c_int, c_void_p, c_void_p, c_uint32, c_void_p, c_void_p, c_int64, c_int64, c_float, c_int,
-    c_float, c_int64,
+    c_int, c_void_p, c_void_p, c_uint32, *[c_void_p] * 4, c_int64, c_int64, c_float, c_int, c_float,
+    c_int64,
 ]  # fmt: skip
 _BAGS = [c_void_p, c_void_p, c_int64, c_int64]
 _DENSE = [c_void_p, c_int64, c_float, c_float, c_int]
@@ -30,7 +30,7 @@ _ARGUMENTS: dict[str, list[type]] = {
     "pooled_lookup": [
         c_void_p, c_int, c_void_p, *_BAGS, c_int64, c_void_p, c_void_p, c_int,
     ],
-    "spread_gradient": [c_void_p, *_BAGS, c_int64, c_void_p, c_void_p, c_int],
+    "bags_of": [*_BAGS, c_void_p, c_int],
     "weights_gradient": [c_void_p, c_int, c_void_p, *_BAGS, c_void_p, c_int64, c_void_p, c_int],
     "sgd_update": _UPDATE,
     "adagrad_update": [*_UPDATE, c_void_p, c_float],

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dlrm.ops.bag_gradient import BagGradient, Bags
 from dlrm.ops.cpu import library
 from dlrm.ops.cpu.library import pointer
 from dlrm.ops.reference.lookup import sparse_gradient
@@ -105,12 +106,9 @@ class _Pooled(torch.autograd.Function):
         dim, threads = grad.shape[1], torch.get_num_threads()
         values = d_scale = None
         if ctx.needs_input_grad[0]:
-            values = torch.empty(rows.shape[0], dim)
-            library.native.spread_gradient(
-                grad.data_ptr(), *_bags(rows, starts, ends), dim, pointer(scale),
-                values.data_ptr(), threads,
-            )  # fmt: skip
-            values = sparse_gradient(rows, values, ctx.shape)
+            bags = torch.empty(rows.shape[0], dtype=torch.int32)
+            library.native.bags_of(*_bags(rows, starts, ends), bags.data_ptr(), threads)
+            values = BagGradient(Bags(ctx.shape, rows, grad, bags, scale))
         if ctx.needs_input_grad[4]:
             d_scale = torch.empty(rows.shape[0])
             library.native.weights_gradient(

@@ -98,17 +98,26 @@ def _update(
     every_row: bool = False,
     lower: Tensor | None = None,
     seed: int = 0,
+    bags: Tensor | None = None,
+    scale: Tensor | None = None,
 ) -> None:
     count, dim = rows.shape[0], weight.shape[1]
-    if grad.shape != (count, dim):
-        raise TypeError(f"gradient is {tuple(grad.shape)}, expected ({count}, {dim})")
+    expected = (count if bags is None else grad.shape[0], dim)
+    if grad.shape != expected:
+        raise TypeError(f"gradient is {tuple(grad.shape)}, expected {expected}")
+    for name, tensor, dtype in (("bags", bags, torch.int32), ("scale", scale, torch.float32)):
+        if tensor is not None and (tensor.dtype, tensor.shape) != (dtype, rows.shape):
+            raise TypeError(
+                f"{name} is {tensor.dtype} {tuple(tensor.shape)}, expected {dtype} ({count},)"
+            )
     if lower is not None and (lower.shape != weight.shape or lower.dtype != torch.int16):
         raise TypeError(f"lower half is {lower.dtype}, expected int16 of the weight's shape")
     rows, grad = rows.contiguous().long(), grad.float().contiguous()
+    bags, scale = (None if t is None else t.contiguous() for t in (bags, scale))
     storage = 0 if weight.dtype == torch.float32 else 1 if lower is None else 2
     function(
         storage, weight.data_ptr(), pointer(lower), seed & 0xFFFFFFFF, rows.data_ptr(),
-        grad.data_ptr(), count, dim, lr, torch.get_num_threads(), l2,
+        grad.data_ptr(), pointer(bags), pointer(scale), count, dim, lr, torch.get_num_threads(), l2,
         weight.shape[0] if every_row else 0, *rest,
     )  # fmt: skip
     increment_version(weight)

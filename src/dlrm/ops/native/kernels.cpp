@@ -73,9 +73,8 @@ EXPORT void pooled_lookup(const void *weight, int narrow, const int64_t *rows, B
     });
 }
 
-EXPORT void spread_gradient(const float *grad, BAGS, int64_t dim, const float *scale,
-                            float *out, int threads) {
-    spread(grad, Bags{starts, ends, bags, L}, dim, scale, out, threads);
+EXPORT void bags_of(BAGS, int32_t *out, int threads) {
+    bag_of_each(Bags{starts, ends, bags, L}, out, threads);
 }
 
 EXPORT void weights_gradient(const void *weight, int narrow, const int64_t *rows, BAGS,
@@ -89,27 +88,29 @@ EXPORT void weights_gradient(const void *weight, int narrow, const int64_t *rows
 
 #define UPDATE                                                                                     \
     int storage, void *weight, void *lower, uint32_t seed, const int64_t *rows, const float *grad, \
-        int64_t L, int64_t dim, float lr, int threads, float l2, int64_t every
+        const int32_t *bags, const float *scale, int64_t L, int64_t dim, float lr, int threads,    \
+        float l2, int64_t every
+#define AS_UPDATE {rows, grad, bags, scale, L, dim, lr, threads, l2, every}
 
 EXPORT void sgd_update(UPDATE) {
-    const Update u{rows, grad, L, dim, lr, threads, l2, every};
+    const Update u AS_UPDATE;
     by_table(storage, dim, weight, lower, seed, [&](auto table, auto d) { sgd<d()>(u, table); });
 }
 
 EXPORT void adagrad_update(UPDATE, float *state, float eps) {
-    const Update u{rows, grad, L, dim, lr, threads, l2, every};
+    const Update u AS_UPDATE;
     by_table(storage, dim, weight, lower, seed,
              [&](auto table, auto d) { adagrad<d()>(u, table, state, eps); });
 }
 
 EXPORT void rowwise_adagrad_update(UPDATE, float *state, float eps) {
-    const Update u{rows, grad, L, dim, lr, threads, l2, every};
+    const Update u AS_UPDATE;
     by_table(storage, dim, weight, lower, seed,
              [&](auto table, auto d) { rowwise_adagrad<d()>(u, table, state, eps); });
 }
 
 EXPORT void adam_update(UPDATE, float *moments, float rest1, float rest2, float eps) {
-    const Update u{rows, grad, L, dim, lr, threads, l2, every};
+    const Update u AS_UPDATE;
     const Moments both{moments, rest1, rest2, eps};
     by_table(storage, dim, weight, lower, seed,
              [&](auto table, auto d) { adam<d()>(u, table, both); });

@@ -131,19 +131,11 @@ void pool(const W *weight, const int64_t *rows, const Bags &bags, int64_t dim,
     });
 }
 
-// The gradient of each looked-up row from those of the bags: out[l] = scale[l] * grad[bag of l].
-inline void spread(const float *grad, const Bags &bags, int64_t d, const float *scale,
-                   float *out, int threads) {
-    bags.each(d, threads, [=](int64_t begin, int64_t end) {
-        for (int64_t g = begin; g < end; g++) {
-            const int64_t first = bags.starts[g], last = bags.ends[g];
-            const float *__restrict from = grad + g * d;
-            for (int64_t l = first; l < last; l++) {
-                const float s = scale ? scale[l] : 1.0f;
-                float *__restrict to = out + l * d;
-                EACH_NUMBER for (int64_t k = 0; k < d; k++) to[k] = s * from[k];
-            }
-        }
+// out[l] = the bag of l.
+inline void bag_of_each(const Bags &bags, int32_t *out, int threads) {
+    bags.each(1, threads, [=](int64_t begin, int64_t end) {
+        for (int64_t g = begin; g < end; g++)
+            std::fill(out + bags.starts[g], out + std::max(bags.starts[g], bags.ends[g]), int32_t(g));
     });
 }
 

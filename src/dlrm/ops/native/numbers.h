@@ -97,9 +97,11 @@ template <class T> INLINED inline void prefetch_row(const T *row, int64_t dim) {
     if (size % 64 && 64 % size) __builtin_prefetch(bytes + size - 1);
 }
 
-// How many rows of so many bytes are fetched before they are needed: 64 cache lines, so that short
-// rows come as early as long ones; of very long ones a few all the same.
-inline int64_t ahead(int64_t row_bytes) { return std::max<int64_t>(8, 64 * 64 / row_bytes); }
+// How many rows of so many bytes are fetched before they are needed: 64, as long as these take no
+// more than a third of the nearest cache; of very long ones a few all the same.
+inline int64_t ahead(int64_t row_bytes) {
+    return std::max<int64_t>(8, std::min<int64_t>(64, (16 << 10) / row_bytes));
+}
 
 // Calls body(std::integral_constant<int, D>) for a common dimension, with 0 for any other: loops
 // of known length are unrolled.

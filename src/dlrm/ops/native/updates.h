@@ -1,12 +1,13 @@
 // Optimizer steps on the rows that were looked up, from (row, gradient) pairs with duplicates.
 //
-// Each row belongs to the owner that its hash names, of as many as the number of gradients says. An
-// owner is a chunk of work, and takes the gradients of a row in the order of the batch. So nothing
-// races, the result is the same bits for any number of threads, and one table that dominates is
-// shared out like many.
+// Each row belongs to the owner that its hash names: of few, because each of them comes across most
+// bags, but of more than there are threads. An owner is a chunk of work, and takes the gradients of a
+// row in the order of the batch. So nothing races, the result is the same bits for any number of
+// threads, and one table that dominates is shared out like many.
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <vector>
 
@@ -70,17 +71,24 @@ struct Split {
 // A gradient waiting for its row.
 struct Item {
     uint64_t row;
-    uint32_t at;
+    uint32_t at; // which gradient
+    float scale; // its factor
 };
 
 struct Update {
     const int64_t *rows; // (L,)
-    const float *grad;   // (L, D)
+    const float *grad;   // (L, D), or with bags (G, D)
+    const int32_t *bags; // (L,) which gradient belongs to which row; null where each has its own
+    const float *scale;  // (L,) its factor; null for 1
     int64_t L, dim;
     float lr;
     int threads;
     float l2;      // each gradient gains l2 * w
     int64_t every; // R to step every row, looked up or not; 0 for those looked up
+
+    Item item(int64_t l) const {
+        return {uint64_t(rows[l]), uint32_t(bags ? bags[l] : l), scale ? scale[l] : 1.0f};
+    }
 };
 
 inline int line_shift(int64_t dim) {
@@ -94,117 +102,106 @@ template <class T> inline void reserve(std::vector<T> &buffer, int64_t n) {
     if (int64_t(buffer.size()) < n) buffer.resize(n);
 }
 
-// Sorts n items by row and keeps the order of the batch within a row.
-inline void sort_rows(std::vector<Item> &items, std::vector<Item> &scratch, int64_t n) {
+// Sorts n items by row and keeps the order of the batch within a row; returns where they are then.
+inline Item *sort_rows(Item *items, int64_t n) {
     if (n < 256) {
-        std::sort(items.begin(), items.begin() + n, [](const Item &a, const Item &b) {
-            return a.row != b.row ? a.row < b.row : a.at < b.at;
-        });
-        return;
+        std::stable_sort(items, items + n,
+                         [](const Item &a, const Item &b) { return a.row < b.row; });
+        return items;
     }
     uint64_t any = 0;
     for (int64_t i = 0; i < n; i++) any |= items[i].row;
-    reserve(scratch, int64_t(items.size()));
-    // Of few items, counts of many digits would cost more than another pass.
-    const int bits = n < 8192 ? 8 : 11;
-    const uint64_t mask = (1 << bits) - 1;
-    for (int shift = 0; shift < 64 && (any >> shift); shift += bits) {
-        uint32_t start[(1 << 11) + 1];
-        std::fill(start, start + mask + 2, 0);
-        for (int64_t i = 0; i < n; i++) start[((items[i].row >> shift) & mask) + 1]++;
-        for (size_t i = 0; i < mask; i++) start[i + 1] += start[i];
-        for (int64_t i = 0; i < n; i++)
-            scratch[start[(items[i].row >> shift) & mask]++] = items[i];
-        items.swap(scratch);
+    static thread_local std::vector<Item> scratch;
+    reserve(scratch, n);
+    Item *other = scratch.data();
+    constexpr int BITS = 11;
+    constexpr uint64_t MASK = (1 << BITS) - 1;
+    for (int shift = 0; shift < 64 && (any >> shift); shift += BITS) {
+        size_t start[(1 << BITS) + 1] = {};
+        for (int64_t i = 0; i < n; i++) start[((items[i].row >> shift) & MASK) + 1]++;
+        for (size_t i = 0; i < MASK; i++) start[i + 1] += start[i];
+        for (int64_t i = 0; i < n; i++) other[start[(items[i].row >> shift) & MASK]++] = items[i];
+        std::swap(items, other);
     }
+    return items;
 }
 
-// Which of 2^bits owners a row has: those that share a cache line have the same, the rest is spread.
-struct Owners {
-    int bits = 0, shift = 0;
-    int64_t range = 0; // rows that follow each other and have one owner, where every row steps
-
-    int of(int64_t row) const {
-        if (range) return int(row / range);
-        return bits ? int(uint32_t(uint64_t(row) >> shift) * 2654435761u >> (32 - bits)) : 0;
-    }
-};
-
 // The gradients of a batch by owner, those of each in the order of the batch.
+//
+// Each thread deals for itself: what another has just written is slow to read, and longer than dealing.
 struct Dealt {
-    static constexpr int MOST = 64;        // owners
-    static constexpr int64_t PIECE = 2048; // gradients that are dealt together
-    int owners = 1;
-    Owners by;
-    std::vector<uint32_t> at;   // (L,) which gradient
-    std::vector<int64_t> first; // (owners + 1,) where those of an owner begin in it
-    std::vector<uint8_t> of;    // (L,) the owner of each
-    std::vector<uint32_t> next; // (pieces, owners) how many; then where the next goes
+    static constexpr int MOST = 128; // owners, a power of two
+    uint64_t update = 0;             // the update that they are of
+    int64_t range = 0;       // rows that follow each other and have one owner, where all rows step
+    int64_t first[MOST + 1]; // where those of an owner begin
+    std::vector<Item> items; // (L,)
+    std::vector<uint8_t> of; // (L,) the owner of each
 
-    void deal(const Update &u) {
-        const int64_t L = u.L, pieces = (L + PIECE - 1) / PIECE;
-        reserve(at, L);
-        by.bits = 0;
-        if (u.threads > 1 && (L + u.every) * u.dim > SMALL)
-            for (by.bits = 2; (1 << by.bits) < MOST && PIECE << by.bits < L + u.every;) by.bits++;
-        owners = 1 << by.bits;
-        by.shift = line_shift(u.dim);
-        by.range = ((u.every + owners - 1) / owners + (1 << by.shift) - 1) >> by.shift << by.shift;
-        first.assign(owners + 1, 0);
-        first[owners] = L;
-        if (owners == 1) {
-            for (int64_t l = 0; l < L; l++) at[l] = uint32_t(l);
+    static int owners(const Update &u) {
+        int count = 1;
+        if (u.threads > 1 && (u.L + u.every) * u.dim > SMALL)
+            while (count < std::min(MOST, 2 * u.threads)) count *= 2;
+        return count;
+    }
+
+    void deal(const Update &u, uint64_t number) {
+        if (update == number) return;
+        update = number;
+        const int64_t L = u.L;
+        const int count = owners(u), shift = line_shift(u.dim);
+        range = ((u.every + count - 1) / count + (1 << shift) - 1) >> shift << shift;
+        reserve(items, L);
+        first[0] = 0, first[count] = L;
+        if (count == 1) {
+            for (int64_t l = 0; l < L; l++) items[l] = u.item(l);
             return;
         }
         reserve(of, L);
-        next.assign(pieces * owners, 0);
-        each_chunk(pieces, L, u.threads, [&, this](int64_t piece) {
-            uint32_t *counts = next.data() + piece * owners;
-            const int64_t end = std::min(L, (piece + 1) * PIECE);
-            const int64_t *__restrict rows = u.rows;
-            uint8_t *__restrict to = of.data();
-            const Owners owners_of = by;
-            for (int64_t l = piece * PIECE; l < end; l++) to[l] = uint8_t(owners_of.of(rows[l]));
-            for (int64_t l = piece * PIECE; l < end; l++) counts[to[l]]++;
-        });
-        int64_t begun = 0;
-        for (int o = 0; o < owners; o++) {
-            first[o] = begun;
-            for (int64_t piece = 0; piece < pieces; piece++) {
-                const uint32_t count = next[piece * owners + o];
-                next[piece * owners + o] = uint32_t(begun);
-                begun += count;
-            }
+        uint8_t *__restrict owner = of.data();
+        const int64_t *__restrict rows = u.rows;
+        const int bits = __builtin_clz(uint32_t(count)) + 1;
+        // Rows that share a cache line belong together, the rest is spread.
+        if (range)
+            for (int64_t l = 0; l < L; l++) owner[l] = uint8_t(rows[l] / range);
+        else
+            EACH_NUMBER for (int64_t l = 0; l < L; l++)
+                owner[l] = uint8_t((uint32_t(uint64_t(rows[l]) >> shift) * 2654435761u) >> bits);
+        // Four counts of each: one alone would wait for itself where an owner comes twice.
+        uint32_t counts[4][MOST] = {};
+        for (int64_t l = 0; l < L; l++) counts[l % 4][owner[l]]++;
+        uint32_t next[MOST];
+        for (int o = 0; o < count; o++) {
+            next[o] = uint32_t(first[o]);
+            first[o + 1] = first[o] + counts[0][o] + counts[1][o] + counts[2][o] + counts[3][o];
         }
-        each_chunk(pieces, L, u.threads, [&, this](int64_t piece) {
-            uint32_t *__restrict to = next.data() + piece * owners, *__restrict out = at.data();
-            const uint8_t *__restrict mine = of.data();
-            const int64_t end = std::min(L, (piece + 1) * PIECE);
-            for (int64_t l = piece * PIECE; l < end; l++) out[to[mine[l]]++] = uint32_t(l);
-        });
+        Item *__restrict out = items.data();
+        for (int64_t l = 0; l < L; l++) out[next[owner[l]]++] = u.item(l);
     }
 };
+
+// Calls body(dealt, owner) for each owner.
+template <class Body> void each_owner(const Update &u, const Body &body) {
+    static std::atomic<uint64_t> updates{0};
+    const uint64_t number = ++updates;
+    each_chunk(Dealt::owners(u), (u.L + u.every) * u.dim, u.threads, [&](int64_t owner) {
+        static thread_local Dealt dealt;
+        dealt.deal(u, number);
+        body(dealt, owner);
+    });
+}
 
 // Calls step(row, gradient) once per distinct row, with the sum over its duplicates and l2 * w.
 template <int D, class Table, class Fetch, class Step>
 void each_row(const Update &u, const Table &table, const Fetch &fetch, const Step &step) {
-    static thread_local Dealt dealt;
-    dealt.deal(u);
-    each_chunk(dealt.owners, (u.L + u.every) * u.dim, u.threads, [&, all = &dealt](int64_t me) {
+    each_owner(u, [&](Dealt &dealt, int64_t me) {
         const int64_t d = D ? D : u.dim, soon = ahead(d * sizeof(float));
-        const int64_t n = all->first[me + 1] - all->first[me];
-        static thread_local std::vector<Item> items, scratch;
-        reserve(items, n + 1);
-        for (int64_t l = 0; l < n; l++) {
-            const uint32_t at = all->at[all->first[me] + l];
-            items[l] = {uint64_t(u.rows[at]), at};
-        }
-        sort_rows(items, scratch, n);
+        const int64_t n = dealt.first[me + 1] - dealt.first[me];
+        const Item *items = sort_rows(dealt.items.data() + dealt.first[me], n);
         std::vector<float> open(D ? 0 : d);
         float fixed[D ? D : 1];
         float *__restrict sum = D ? fixed : open.data();
         int64_t i = 0;
-        const auto next = [&](uint64_t row) {
+        const auto next = [&](uint64_t row) INLINED {
             EACH_NUMBER for (int64_t k = 0; k < d; k++) sum[k] = 0;
             for (; i < n && items[i].row == row; i++) {
                 if (i + soon < n) {
@@ -212,7 +209,8 @@ void each_row(const Update &u, const Table &table, const Fetch &fetch, const Ste
                     prefetch_row(u.grad + items[i + soon].at * d, d);
                 }
                 const float *__restrict g = u.grad + items[i].at * d;
-                EACH_NUMBER for (int64_t k = 0; k < d; k++) sum[k] += g[k];
+                const float s = items[i].scale;
+                EACH_NUMBER for (int64_t k = 0; k < d; k++) sum[k] += s * g[k];
             }
             if (u.l2 != 0)
                 EACH_NUMBER for (int64_t k = 0; k < d; k++)
@@ -220,29 +218,27 @@ void each_row(const Update &u, const Table &table, const Fetch &fetch, const Ste
             step(int64_t(row), sum);
         };
         if (u.every) {
-            const int64_t end = std::min(u.every, (me + 1) * all->by.range);
-            for (int64_t row = me * all->by.range; row < end; row++) next(uint64_t(row));
+            const int64_t end = std::min(u.every, (me + 1) * dealt.range);
+            for (int64_t row = me * dealt.range; row < end; row++) next(uint64_t(row));
         } else {
             while (i < n) next(items[i].row);
         }
     });
 }
 
-// Calls step(row, gradient) once per duplicate, without sorting.
+// Calls step(row, gradient, its factor) once per duplicate, without sorting.
 template <int D, class Fetch, class Step>
 void each_gradient(const Update &u, const Fetch &fetch, const Step &step) {
-    static thread_local Dealt dealt;
-    dealt.deal(u);
-    each_chunk(dealt.owners, u.L * u.dim, u.threads, [&, all = &dealt](int64_t me) {
+    each_owner(u, [&](const Dealt &dealt, int64_t me) {
         const int64_t d = D ? D : u.dim, soon = ahead(d * sizeof(float));
-        const uint32_t *at = all->at.data();
-        for (int64_t i = all->first[me], n = all->first[me + 1]; i < n; i++) {
+        const Item *items = dealt.items.data();
+        for (int64_t i = dealt.first[me], n = dealt.first[me + 1]; i < n; i++) {
             // Past its own too: the next owner is mostly the same thread's.
             if (i + soon < u.L) {
-                fetch(u.rows[at[i + soon]]);
-                prefetch_row(u.grad + at[i + soon] * d, d);
+                fetch(int64_t(items[i + soon].row));
+                prefetch_row(u.grad + items[i + soon].at * d, d);
             }
-            step(u.rows[at[i]], u.grad + at[i] * d);
+            step(int64_t(items[i].row), u.grad + items[i].at * d, items[i].scale);
         }
     });
 }
@@ -251,11 +247,11 @@ void each_gradient(const Update &u, const Fetch &fetch, const Step &step) {
 template <int D, class Table> void sgd(const Update &u, const Table &table) {
     const int64_t d = D ? D : u.dim;
     const auto fetch = [&](int64_t row) INLINED { table.prefetch(row, d); };
-    const auto step = [&](int64_t row, const float *__restrict g) {
+    const auto step = [&](int64_t row, const float *__restrict g, float s = 1.0f) {
         const int64_t at = row * d;
         const uint32_t noise = table.noise(row);
         EACH_NUMBER for (int64_t k = 0; k < d; k++)
-            table.set(at + k, table.get(at + k) - u.lr * g[k], noise + uint32_t(k));
+            table.set(at + k, table.get(at + k) - u.lr * (s * g[k]), noise + uint32_t(k));
     };
     // Rows that keep every bit lose nothing by being written once per duplicate; l2 * w counts once.
     if (Table::exact && u.l2 == 0)

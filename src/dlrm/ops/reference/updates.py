@@ -25,6 +25,22 @@ class UpdateOptions(TypedDict, total=False):
     seed: int
     """Seed of stochastic rounding, another one for each step; 0, by default, rounds to the
     nearest."""
+    bags: Tensor | None
+    """(L,) int32: where rows were added up in bags, the bag of each; the gradients are those of the
+    bags, (G, D). None, by default, where each row has a gradient of its own."""
+    scale: Tensor | None
+    """(L,): with `bags`, the factor of each row in its sum; None, by default, is 1."""
+
+
+def of_lookups(grad: Tensor, bags: Tensor | None, scale: Tensor | None) -> Tensor:
+    """Return the gradients (L, D) of looked-up rows from those of their bags (G, D).
+
+    See `UpdateOptions`; without bags they are there already.
+    """
+    if bags is None:
+        return grad
+    spread = grad.index_select(0, bags)
+    return spread if scale is None else spread.mul_(scale.to(grad.dtype)[:, None])
 
 
 def aggregate(
@@ -58,13 +74,15 @@ def sgd_update(
     Args:
         weight: (R, D), changed in place.
         rows: (L,) int64, with duplicates.
-        grad: (L, D), float32 if stored in bfloat16.
+        grad: (L, D), float32 if stored in bfloat16; (G, D) of bags.
         lr: Learning rate.
         options: See `UpdateOptions`.
 
     """
     if options.get("l2"):
         rows, grad = _summed(weight, rows, grad, options)
+    else:
+        grad = of_lookups(grad, options.get("bags"), options.get("scale"))
     if weight.dtype != torch.bfloat16:
         weight.index_add_(0, rows, grad, alpha=-lr)
         return
@@ -165,6 +183,7 @@ def _summed(
     weight: Tensor, rows: Tensor, grad: Tensor, options: UpdateOptions
 ) -> tuple[Tensor, Tensor]:
     every_row, lower = options.get("every_row", False), options.get("lower")
+    grad = of_lookups(grad, options.get("bags"), options.get("scale"))
     return aggregate(weight, rows, grad, lower, options.get("l2", 0.0), every_row)
 
 
