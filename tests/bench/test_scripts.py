@@ -89,7 +89,7 @@ def test_every_suite_is_a_script_and_every_script_is_a_suite() -> None:
     run = script("run")
     scripts = {words[0] for _, words in run.SUITES.values()}
     parts = {"run.py", "raw_to_model.py", "original_program.py", "workers.py", "exchange.py"}
-    parts |= {"mutants.py"}
+    parts |= {"mutants.py", "small_runs.py"}
     assert scripts == {path.name for path in SCRIPTS.glob("*.py")} - parts
 
 

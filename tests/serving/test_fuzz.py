@@ -31,8 +31,8 @@ def test_every_damaged_request_is_answered_or_refused(folder: Path, seed: int, i
 
 
 def test_a_mutant_is_known_by_its_number(folder: Path):
-    fuzz, mutants = script("fuzz"), script("mutants")
-    one = mutants.Example("visits", fuzz.ROWS["visits"], {})
+    small_runs, mutants = script("small_runs"), script("mutants")
+    one = mutants.Example("visits", small_runs.ROWS["visits"], {})
     sent = [mutants.Mutants([one], 3)[k] for k in range(20)]
     assert [mutants.Mutants([one], 3)[k] for k in reversed(range(20))] == sent[::-1]
     assert len({(call.path, call.body) for call in sent}) > 10

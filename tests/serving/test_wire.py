@@ -83,8 +83,9 @@ def test_hundreds_who_wait_leave_room_for_others(visits: Served):
 
 
 def test_mutants_over_the_wire(visits: Served):
-    fuzz = script("fuzz")
-    one = fuzz.example(visits.repository.find("visits"), fuzz.ROWS["visits"])
+    small_runs = script("small_runs")
+    predictor = visits.repository.find("visits").predictor
+    one = small_runs.example("visits", predictor, small_runs.ROWS["visits"])
     mutants = MUTANTS.Mutants([one], 2)
     for number in range(300):
         sent = mutants[number].wire("connection: close")
