@@ -334,8 +334,8 @@ def main(words: Sequence[str] = ()) -> int:
     growth = memory.growth_bytes
     if growth > GROWTH_BYTES:
         facts.fail("memory", f"grew by {growth / 2**20:.0f} MiB")
-    if "failed" in log or "Traceback" in log:
-        facts.fail("log", log[:2000])
+    if problems := [line for line in log.splitlines() if line.endswith(" failed")]:
+        facts.fail("log", problems[0])
     report(facts, memory, seconds)
     sizes = [size for _, _, size in memory.points]
     values = {
@@ -370,7 +370,8 @@ def report(facts: Facts, memory: Memory, seconds: float) -> None:
         print(f"WRONG: {problem}")
     print(
         f"{'FAILED' if facts.wrong else 'Passed'}: {seconds:.0f} s, "
-        f"{len(facts.versions)} versions, {len(facts.scored):,} different answers compared with their checkpoints"
+        f"{len(facts.versions)} versions, {len(facts.scored):,} different answers compared with "
+        "their checkpoints"
     )
 
 

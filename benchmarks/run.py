@@ -50,6 +50,7 @@ SUITES: dict[str, tuple[int, tuple[str, ...]]] = {
     "accuracy": (45, ("accuracy.py",)),
     "tables": (12, ("tables.py",)),
     "fuzz": (3, ("fuzz.py",)),
+    "reliability": (11, ("reliability.py",)),
 }
 """Name -> minutes it takes on two cores, script and its flags."""
 PACKAGES = {"FBGEMM": "fbgemm_gpu", "DeepCTR-Torch": "deepctr_torch", "FuxiCTR": "fuxictr"}

@@ -118,7 +118,7 @@ class Repository:
 
         Raises:
             RefusalError: There is no such model.
-            DlrmError: A run cannot be opened; what was loaded stays so.
+            DlrmError: A run cannot be opened, or changes meanwhile; what was loaded stays so.
 
         """
         entry, changed = self._entry(name), False
@@ -128,6 +128,9 @@ class Repository:
                 if slot.model is not None and fingerprint == slot.fingerprint:
                     continue
                 predictor = self._back_end.open(slot.path)
+                # What was opened may be another, where the run was exchanged meanwhile.
+                if _checkpoint(slot.path)[0] != fingerprint:
+                    raise DlrmError(f"{slot.path}: was changed while it was opened; load it again")
                 entry.opened += 1
                 version = str(entry.opened)
                 slot.model = Model(name, version, predictor, self._back_end, step)

@@ -1,0 +1,50 @@
+"""A minute of `benchmarks/reliability.py`, and what it has shown."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bench.scripts import script
+from dlrm.errors import DlrmError
+from dlrm.serving.model import BackEnd
+from dlrm.serving.repository import Repository
+
+
+def test_a_minute_in_which_everything_goes_wrong(tmp_path: Path, capsys: pytest.CaptureFixture):
+    failed = script("reliability").main(["--minutes", "1", "--out", str(tmp_path / "rows.jsonl")])
+    assert not failed, capsys.readouterr().out
+    row = json.loads((tmp_path / "rows.jsonl").read_text())
+    outcomes = row["outcomes"]
+    assert row["verdict"] == "passed"
+    assert outcomes["load: 200"] > 10
+    assert outcomes["caller: 200"] > 500
+    assert outcomes["under way at the end: 200"] > 0
+    assert row["scores_compared"] > 500
+
+
+def test_a_run_that_is_exchanged_while_it_is_opened_is_not_taken_for_another(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = tmp_path / "run"
+    run.symlink_to(folder / "visits")
+    repository = Repository([f"m={run}"], BackEnd(device="cpu"))
+    before = repository.find("m")
+    shutil.copytree(folder / "two", tmp_path / "other")
+    run.unlink()
+    run.symlink_to(tmp_path / "other")
+    opened = BackEnd.open
+
+    def exchanged(back_end: BackEnd, path: Path):
+        run.unlink()
+        run.symlink_to(folder / "demo")
+        return opened(back_end, path)
+
+    monkeypatch.setattr(BackEnd, "open", exchanged)
+    with pytest.raises(DlrmError, match="was changed while it was opened"):
+        repository.load("m")
+    assert repository.find("m") is before
+    monkeypatch.undo()
+    assert repository.load("m")
+    assert repository.find("m").predictor.features.needed != before.predictor.features.needed
