@@ -196,10 +196,13 @@ class Operator:
 
 async def end(served: ServedProcess, facts: Facts, operator: Operator, last: Sequence[Ask]) -> int:
     """Send SIGTERM while dozens of requests are under way; return the exit status."""
-    under_way = [
-        asyncio.create_task(judged(facts, "under way at the end", Connection(facts), ask))
-        for ask in last
-    ]
+
+    async def once(ask: Ask) -> None:
+        connection = Connection(facts)
+        await judged(facts, "under way at the end", connection, ask)
+        connection.close()
+
+    under_way = [asyncio.create_task(once(ask)) for ask in last]
     # Until all of them are in the server, or answered.
     for _ in range(100):
         if await pending(operator) + sum(task.done() for task in under_way) >= len(last):
@@ -292,6 +295,8 @@ async def run(
     for task in late:
         task.cancel()
         facts.fail("caller", "a client still waits after the end")
+    # What was closed is gone a moment later.
+    await asyncio.sleep(0.1)
 
 
 def expected(runs: Mapping[str, Sequence[Path]]) -> dict[str, dict[int, Any]]:

@@ -50,10 +50,17 @@ SUITES: dict[str, tuple[int, tuple[str, ...]]] = {
     "accuracy": (45, ("accuracy.py",)),
     "tables": (12, ("tables.py",)),
     "fuzz": (3, ("fuzz.py",)),
+    "serving": (4, ("serving.py",)),
     "reliability": (11, ("reliability.py",)),
 }
 """Name -> minutes it takes on two cores, script and its flags."""
-PACKAGES = {"FBGEMM": "fbgemm_gpu", "DeepCTR-Torch": "deepctr_torch", "FuxiCTR": "fuxictr"}
+PACKAGES = {
+    "FBGEMM": "fbgemm_gpu",
+    "DeepCTR-Torch": "deepctr_torch",
+    "FuxiCTR": "fuxictr",
+    "FastAPI": "fastapi",
+    "LitServe": "litserve",
+}
 """Peer -> what it is imported as."""
 
 

@@ -50,6 +50,7 @@ def test_quick_runs_leave_rows_where_asked(name: str, workdir: Path) -> None:
         "runtimes",
         "fuzz",
         "reliability",
+        "serving",
     ],
 )
 def test_every_script_has_a_quick_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,7 +91,7 @@ def test_every_suite_is_a_script_and_every_script_is_a_suite() -> None:
     run = script("run")
     scripts = {words[0] for _, words in run.SUITES.values()}
     parts = {"run.py", "raw_to_model.py", "original_program.py", "workers.py", "exchange.py"}
-    parts |= {"mutants.py", "small_runs.py", "callers.py", "served_process.py"}
+    parts |= {"mutants.py", "small_runs.py", "callers.py", "served_process.py", "serving_peers.py"}
     assert scripts == {path.name for path in SCRIPTS.glob("*.py")} - parts
 
 
