@@ -3,8 +3,7 @@
     x = bottom(dense);  e = weight[rows of ids];  logits = top(dot_interaction(x, e))
 
 Its parts are those of `dlrm.ops.mlp`, `lookup` and `dot_interaction`, and give the same bits;
-what goes are the calls between them, half of a step at small batches, and trips of activations to
-memory.
+what goes are the calls between them, and trips of activations to memory.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,17 +20,22 @@ from dlrm.ops.mlp import CODES, Products, pointers
 from dlrm.ops.reference.lookup import sparse_gradient
 from dlrm.ops.ways import Dtype, chosen_for
 
+MOST_NARROW = 1024
+"""Most samples of a batch in bfloat16 that go through a whole model at once: of more, the weights
+of both MLPs push one another out of the cache, which costs 3% of a step of 2048."""
+
 
 def chosen(
     dense: Tensor, ids: Tensor, weight: Tensor, mlps: Sequence[Sequence[Tensor]], dtype: Dtype
 ) -> Products | None:
     """Return how `dlrm` multiplies with these inputs and the parameters of bottom and top.
 
-    None where its parts are to compute one after the other: they cannot be read, or multiply in
-    different ways or by torch's products.
+    None where its parts are to compute one after the other: they cannot be read, multiply in
+    different ways or by torch's products, or the batch is a large one in bfloat16.
     """
     if not (
-        dense.dtype == torch.float32
+        (dtype == "fp32" or dense.shape[0] <= MOST_NARROW)
+        and dense.dtype == torch.float32
         and dense.shape[0] > 0
         and ids.shape[0] == dense.shape[0]
         and dense.shape[1] == mlps[0][0].shape[1]
