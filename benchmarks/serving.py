@@ -227,7 +227,8 @@ def goals(
         row = by_name[name]
         judged(f"{name}, {figure}", row[f"{figure}_low"], row[f"{figure}_high"], goal, more=True)
         if not name.startswith("/"):
-            judged(f"{name}, p99 ms", *row["p99_interval"], P99_MS, more=False)
+            low, high = row["p99_interval"]
+            judged(f"{name}, p99 ms", low, high, P99_MS, more=False)
     ours = loads["binary, 1 row"].timing
     for peer, goal in TIMES.items():
         if peer in loads:

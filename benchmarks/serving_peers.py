@@ -4,7 +4,8 @@
 
 pip install --no-deps --target peers fastapi starlette pydantic pydantic-core annotated-types
 annotated-doc typing-inspection anyio idna sniffio uvicorn h11 httptools uvloop click litserve pyzmq
-python-multipart, and `peers` in PYTHONPATH; --no-deps keeps LitServe from bringing another torch.
+python-multipart opentelemetry-api, and `peers` in PYTHONPATH; --no-deps keeps LitServe from
+bringing another torch.
 """
 
 import sys
@@ -19,7 +20,13 @@ import torch
 from dlrm.data.encoded import Encoded
 from dlrm.training.predictor import Predictor
 
-NEEDED = {"fastapi": ("fastapi", "uvicorn", "httptools"), "litserve": ("litserve", "zmq")}
+try:
+    from litserve import LitAPI  # pyright: ignore[reportMissingImports]
+except ImportError:
+    LitAPI = object
+
+_FASTAPI = ("fastapi", "uvicorn", "httptools", "pydantic", "opentelemetry")
+NEEDED = {"fastapi": _FASTAPI, "litserve": (*_FASTAPI, "litserve", "zmq")}
 """Peer -> what must be there to import."""
 
 
@@ -59,23 +66,24 @@ def fastapi(run: Path, port: int) -> None:
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
 
 
+class Api(LitAPI):  # pyright: ignore[reportGeneralTypeIssues]
+    """What LitServe asks of a model; its workers are processes that import this module."""
+
+    def __init__(self, run: Path):
+        super().__init__()
+        self._run = run
+
+    def setup(self, device: str) -> None:
+        self._model = Model(self._run)
+
+    def predict(self, x: Mapping[str, Any]) -> Any:
+        return {"scores": self._model.scores(x["dense"], x["ids"])}
+
+
 def litserve(run: Path, port: int) -> None:
-    import litserve as ls  # pyright: ignore[reportMissingImports]
+    from litserve import LitServer  # pyright: ignore[reportMissingImports]
 
-    class Api(ls.LitAPI):
-        def setup(self, device: str) -> None:
-            self.model = Model(run)
-
-        def decode_request(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-            return request
-
-        def predict(self, rows: Mapping[str, Any]) -> Any:
-            return self.model.scores(rows["dense"], rows["ids"])
-
-        def encode_response(self, scores: Any) -> Any:
-            return {"scores": scores}
-
-    server = ls.LitServer(Api(), accelerator="cpu", workers_per_device=1)
+    server = LitServer(Api(run), accelerator="cpu", workers_per_device=1)
     server.run(host="127.0.0.1", port=port, log_level="warning", generate_client_file=False)
 
 
