@@ -21,6 +21,7 @@ def test_a_minute_in_which_everything_goes_wrong(tmp_path: Path, capsys: pytest.
     assert outcomes["load: 200"] > 10
     assert outcomes["caller: 200"] > 500
     assert outcomes["under way at the end: 200"] > 0
+    assert any(name.startswith("worker killed and replaced") for name in outcomes)
     assert row["scores_compared"] > 500
 
 
