@@ -13,7 +13,7 @@ JSON, `{"error": reason}`.
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -22,19 +22,12 @@ from importlib import resources
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from dlrm.data.encoded import Encoded
+from dlrm.serving.deadlines import Deadlines
 from dlrm.serving.endpoints import SERVER, Endpoints, counted
 from dlrm.serving.limits import Limits, RefusalError, bad
 from dlrm.serving.metrics import prometheus
 from dlrm.serving.openapi import document
-from dlrm.serving.protocol import (
-    HEADER_LENGTH,
-    InferRequest,
-    decompressed,
-    encode_infer,
-    parse_infer,
-    parse_json,
-)
+from dlrm.serving.protocol import HEADER_LENGTH, decompressed, parse_json, read_infer
 from dlrm.serving.rows import parse_rows, score_values
 
 T = TypeVar("T")
@@ -59,11 +52,12 @@ _LONG_BYTES, _LONG_ROWS = 64 << 10, 1024
 class _Response:
     body: bytes
     headers: list[tuple[str, str]]
-    status: HTTPStatus = HTTPStatus.OK
+    status: int = 200
 
     @classmethod
     def json(cls, value: Any, status: HTTPStatus = HTTPStatus.OK) -> "_Response":
-        return cls(_ENCODER.encode(value).encode(), [("content-type", "application/json")], status)
+        headers = [("content-type", "application/json")]
+        return cls(_ENCODER.encode(value).encode(), headers, status.value)
 
     @classmethod
     def text(cls, text: str, kind: str) -> "_Response":
@@ -72,22 +66,23 @@ class _Response:
     @classmethod
     def truth(cls, yes: bool) -> "_Response":
         """An empty answer, whose status is the answer."""
-        return cls(b"", [], HTTPStatus.OK if yes else HTTPStatus.SERVICE_UNAVAILABLE)
+        return cls(b"", [], 200 if yes else HTTPStatus.SERVICE_UNAVAILABLE.value)
 
 
 @dataclass(slots=True)
 class _Request:
     scope: Any
     protocol: Any
+    headers: Any
     limits: Limits
-    timer: asyncio.Timeout
+    task: asyncio.Task[Any]
     read: bool = False
     """Whether all of the body is here."""
 
     async def parsed(self, parse: Callable[[bytes], T], pool: ThreadPoolExecutor) -> T:
         """Return what `parse` makes of the body, in a thread of the pool where that takes long."""
         body = await self._body()
-        encoding = (self.scope.headers.get("content-encoding") or "").lower()
+        encoding = (self.headers.get("content-encoding") or "").lower()
         if not encoding and len(body) <= _LONG_BYTES:
             return parse(body)
         return await asyncio.get_running_loop().run_in_executor(
@@ -96,8 +91,7 @@ class _Request:
 
     async def _body(self) -> bytes:
         """Return the body as it came; see `Limits.check_body`."""
-        headers = self.scope.headers
-        length = headers.get("content-length") or ""
+        length = self.headers.get("content-length") or ""
         try:
             if length.isascii() and length.isdecimal():
                 self.limits.check_body(int(length[:18]))
@@ -116,6 +110,17 @@ class _Request:
         return body
 
 
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """What answers the requests at a path."""
+
+    answer: Callable[[_Request], Awaitable[_Response]]
+    method: str | None = _GET
+    """The one that it takes; None for any."""
+    is_open: bool = False
+    """Whether it takes no token."""
+
+
 class App:
     """The application.
 
@@ -126,6 +131,8 @@ class App:
         self._endpoints = endpoints
         self.repository, self.limits = endpoints.repository, endpoints.limits
         self._pool = ThreadPoolExecutor(2, "dlrm-json")
+        self._deadlines = Deadlines(self.limits.timeout_s)
+        self._route = lru_cache(maxsize=256)(self._found)
         page = resources.files("dlrm.serving").joinpath("page.html").read_bytes()
         self._plain: dict[tuple[str, ...], Callable[[], _Response]] = {
             ("",): lambda: _Response(page, _PAGE_HEADERS),
@@ -140,16 +147,22 @@ class App:
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         """Answer a request."""
-        request = None
+        headers = scope.headers
+        request = _Request(scope, protocol, headers, self.limits, self._deadlines.begin())
         try:
-            async with asyncio.timeout(self.limits.timeout_s) as timer:
-                request = _Request(scope, protocol, self.limits, timer)
-                response = await self._respond(request)
+            route = self._route(scope.path)
+            if not route.is_open:
+                self._endpoints.check_token(headers.get("authorization"))
+            if scope.method != route.method:
+                _check(scope.method, route.method)
+            response = await route.answer(request)
         except RefusalError as refusal:
             response = _Response.json({"error": str(refusal)}, refusal.status)
-        except TimeoutError:
-            late = request is not None and not request.read
-            status = HTTPStatus.REQUEST_TIMEOUT if late else HTTPStatus.GATEWAY_TIMEOUT
+        except asyncio.CancelledError:
+            if not self._deadlines.end(request.task):
+                raise
+            read = request.read
+            status = HTTPStatus.GATEWAY_TIMEOUT if read else HTTPStatus.REQUEST_TIMEOUT
             reason = f"the time of {self.limits.timeout_s:g} s is up"
             response = _Response.json({"error": reason}, status)
         except Exception:
@@ -158,44 +171,43 @@ class App:
                 {"error": "the server has failed; its log says why"},
                 HTTPStatus.INTERNAL_SERVER_ERROR,
             )
-        protocol.response_bytes(response.status.value, response.headers, response.body)
+        finally:
+            self._deadlines.end(request.task)
+        protocol.response_bytes(response.status, response.headers, response.body)
 
-    async def _respond(self, request: _Request) -> _Response:
-        parts = _parts(request.scope.path)
+    def _found(self, path: str) -> _Route:
+        """Return what answers at a path."""
+        parts = tuple(unquote(part) for part in path.strip("/").split("/"))
         # The page itself says nothing of the models: what it asks for has the token.
-        if parts[:2] != ("v2", "health") and parts != ("",):
-            self._endpoints.check_token(request.scope.headers.get("authorization"))
+        is_open = parts[:2] == ("v2", "health") or parts == ("",)
         if (plain := self._plain.get(parts)) is not None:
-            self._check(request, _GET)
-            return plain()
+            return _Route(_as_answer(plain), is_open=is_open)
         match parts:
             case ("v2", "models", name, "versions", version, *rest):
-                return await self._model(request, name, version, rest)
+                return self._of_model(name, version, rest)
             case ("v2", "models", name, *rest):
-                return await self._model(request, name, None, rest)
+                return self._of_model(name, None, rest)
             case ("score", *rest) if len(rest) <= 1:
-                return await self._score(request, (rest or self.repository.names)[0])
+                name = (rest or self.repository.names)[0]
+                return _Route(partial(self._score, name=name), _POST)
             case ("v2", "repository", *rest):
-                return await self._repository(request, rest)
-        raise RefusalError(HTTPStatus.NOT_FOUND, "there is nothing at this path; see /openapi.json")
+                return _Route(partial(self._repository, rest=rest), _POST)
+        return _Route(_nothing, None, is_open)
+
+    def _of_model(self, name: str, version: str | None, rest: list[str]) -> _Route:
+        if rest == ["infer"]:
+            return _Route(partial(self._infer, name=name, version=version), _POST)
+        return _Route(partial(self._model, name=name, version=version, rest=rest))
 
     def _metrics(self) -> _Response:
         counts = ((m.name, m.version, m.statistics) for m in self.repository.models())
         text = prometheus(counts, self._endpoints.shadows())
         return _Response.text(text, "text/plain; version=0.0.4")
 
-    def _check(self, request: _Request, method: str) -> None:
-        asked = request.scope.method
-        if asked != method and not (asked == "HEAD" and method == _GET):
-            raise RefusalError(HTTPStatus.METHOD_NOT_ALLOWED, f"this path takes {method}")
-
     async def _model(
         self, request: _Request, name: str, version: str | None, rest: list[str]
     ) -> _Response:
-        """Answer what is asked about, or of, a model."""
-        if rest == ["infer"]:
-            return await self._infer(request, name, version)
-        self._check(request, _GET)
+        """Answer what is asked about a model."""
         if rest == ["ready"]:
             try:
                 self.repository.find(name, version)
@@ -216,26 +228,24 @@ class App:
         return _Response.json(answer())
 
     async def _infer(self, request: _Request, name: str, version: str | None) -> _Response:
-        self._check(request, _POST)
         model = self.repository.find(name, version)
         with counted(model):
-            length = request.scope.headers.get(HEADER_LENGTH)
-
-            def parse(body: bytes) -> tuple[InferRequest, Encoded]:
-                asked = parse_infer(body, length, model.signature)
-                return asked, model.signature.encoded(asked.tensors, self.limits)
-
-            asked, encoded = await request.parsed(parse, self._pool)
+            parse = partial(
+                read_infer,
+                header_length=request.headers.get(HEADER_LENGTH),
+                model=model.named,
+                signature=model.signature,
+                limits=self.limits,
+            )
+            encoded, answer = await request.parsed(parse, self._pool)
             outputs = await self._endpoints.outputs(model, encoded)
-            head: dict[str, Any] = {"model_name": model.name, "model_version": model.version}
-            if asked.id:
-                head["id"] = asked.id
-            answer = partial(encode_infer, head, outputs, asked.outputs)
-            headers, text = await self._written(answer, len(encoded))
-        return _Response(text, headers)
+            if len(encoded) > _LONG_ROWS:
+                headers, body = await self._beside(partial(answer, outputs))
+            else:
+                headers, body = answer(outputs)
+        return _Response(body, headers)
 
     async def _score(self, request: _Request, name: str) -> _Response:
-        self._check(request, _POST)
         model = self.repository.find(name)
         with counted(model):
             parse = partial(parse_rows, limits=self.limits)
@@ -247,16 +257,13 @@ class App:
                 key, value = ("score", scores[0]) if one else ("scores", scores)
                 return _Response.json({"model": model.name, "version": model.version, key: value})
 
-            return await self._written(answer, len(rows))
+            return await self._beside(answer) if len(rows) > _LONG_ROWS else answer()
 
-    async def _written(self, answer: Callable[[], T], rows: int) -> T:
-        """Return an answer about some rows, which is written where that holds nobody up."""
-        if rows <= _LONG_ROWS:
-            return answer()
+    async def _beside(self, answer: Callable[[], T]) -> T:
+        """Return an answer that is written in another thread, so that it holds nobody up."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, answer)
 
     async def _repository(self, request: _Request, rest: list[str]) -> _Response:
-        self._check(request, _POST)
         asked = await request.parsed(lambda body: parse_json(body) if body else {}, self._pool)
         if not isinstance(asked, dict):
             raise bad("the request is no JSON object")
@@ -265,7 +272,7 @@ class App:
                 return _Response.json(self._endpoints.index(asked.get("ready") is True))
             case ["models", name, "load"]:
                 # A large model takes its time.
-                request.timer.reschedule(None)
+                self._deadlines.end(request.task)
                 await self._endpoints.load(name, asked.get("parameters"))
                 return _Response.json({})
             case ["models", name, "unload"]:
@@ -274,7 +281,18 @@ class App:
         raise RefusalError(HTTPStatus.NOT_FOUND, "the repository has no such path")
 
 
-@lru_cache(maxsize=256)
-def _parts(path: str) -> tuple[str, ...]:
-    """Return the words between the slashes of a path."""
-    return tuple(unquote(part) for part in path.strip("/").split("/"))
+def _as_answer(plain: Callable[[], _Response]) -> Callable[[_Request], Awaitable[_Response]]:
+    async def answer(_: _Request) -> _Response:
+        return plain()
+
+    return answer
+
+
+async def _nothing(_: _Request) -> _Response:
+    raise RefusalError(HTTPStatus.NOT_FOUND, "there is nothing at this path; see /openapi.json")
+
+
+def _check(asked: str, method: str | None) -> None:
+    """Raise a RefusalError where a method is none of a path that takes another one."""
+    if method is not None and not (asked == "HEAD" and method == _GET):
+        raise RefusalError(HTTPStatus.METHOD_NOT_ALLOWED, f"this path takes {method}")

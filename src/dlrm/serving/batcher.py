@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -27,6 +27,7 @@ from dlrm.metrics import sigmoid
 from dlrm.serving.limits import Limits, RefusalError, bad
 from dlrm.serving.model import Model
 from dlrm.serving.rows import Row, encode_together
+from dlrm.serving.signature import check_finite
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,8 @@ class Batcher:
         self._limits = limits
         self._queue: deque[_Job] = deque()
         self._changed = threading.Condition()
-        self._closed = False
+        self._closed = self._waits = False
+        """`_waits`: whether the thread wants to be told of what comes."""
         self._thread = threading.Thread(target=self._work, name="dlrm-batcher", daemon=True)
         self._thread.start()
 
@@ -71,22 +73,24 @@ class Batcher:
             RefusalError: The queue is full, the server is about to stop, or the rows are wrong.
 
         """
-        future = asyncio.get_running_loop().create_future()
-        with self._changed:
-            if self._closed:
-                raise RefusalError(HTTPStatus.SERVICE_UNAVAILABLE, "the server is about to stop")
-            if len(self._queue) >= self._limits.queue:
-                problem = f"{self._limits.queue} requests wait already: try again later"
-                raise RefusalError(HTTPStatus.TOO_MANY_REQUESTS, problem)
-            job = _Job(model, samples, future)
-            self._queue.append(job)
-            self._changed.notify()
+        if self._closed:
+            raise RefusalError(HTTPStatus.SERVICE_UNAVAILABLE, "the server is about to stop")
+        if len(self._queue) >= self._limits.queue:
+            problem = f"{self._limits.queue} requests wait already: try again later"
+            raise RefusalError(HTTPStatus.TOO_MANY_REQUESTS, problem)
+        job = _Job(model, samples, asyncio.get_running_loop().create_future())
+        # The thread says that it waits before it looks into the queue, so one sees the other.
+        self._queue.append(job)
+        if self._waits:
+            with self._changed:
+                self._waits = False
+                self._changed.notify()
         model.statistics.pending += 1
         try:
-            return await future
+            return await job.future
         except asyncio.CancelledError:
             # Its time is up: it leaves its place to another.
-            with self._changed, suppress(ValueError):
+            with suppress(ValueError):
                 self._queue.remove(job)
             raise
         finally:
@@ -113,25 +117,34 @@ class Batcher:
 
     def _take(self) -> list[_Job]:
         """Return the requests of the next batch; none at the end."""
-        limits = self._limits
-        with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closed)
-            if limits.delay_s and self._queue:
-                left = limits.delay_s - (time.perf_counter_ns() - self._queue[0].since_ns) / 1e9
-                self._changed.wait_for(
-                    lambda: (
-                        self._closed or sum(len(job.samples) for job in self._queue) >= limits.batch
-                    ),
-                    timeout=max(left, 0.0),
+        limits, queue = self._limits, self._queue
+        jobs: list[_Job] = []
+        while not (jobs or (self._closed and not queue)):
+            self._wait(lambda: bool(queue))
+            if limits.delay_s and (oldest := next(iter(queue), None)) is not None:
+                left = limits.delay_s - (time.perf_counter_ns() - oldest.since_ns) / 1e9
+                self._wait(
+                    lambda: sum(len(job.samples) for job in list(queue)) >= limits.batch,
+                    max(left, 0.0),
                 )
-            jobs: list[_Job] = []
             rows = 0
-            while self._queue:
-                rows += len(self._queue[0].samples)
-                if jobs and rows > limits.batch:
-                    break
-                jobs.append(self._queue.popleft())
+            # Up to its end; whoever waits may leave it at any time.
+            with suppress(IndexError):
+                while not jobs or rows + len(queue[0].samples) <= limits.batch:
+                    jobs.append(queue.popleft())
+                    rows += len(jobs[-1].samples)
         return jobs
+
+    def _wait(self, enough: Callable[[], bool], timeout_s: float | None = None) -> None:
+        """Wait for so much, or for the end."""
+
+        def over() -> bool:
+            self._waits = True
+            return self._closed or enough()
+
+        with self._changed:
+            self._changed.wait_for(over, timeout_s)
+            self._waits = False
 
     def _answer(self, model: Model, jobs: list[_Job]) -> None:
         """Compute the answers of requests to one model, and hand them over."""
@@ -200,16 +213,33 @@ def _encoded(
             pieces.append(([job], job.samples))
         else:
             raw.append((job, job.samples))
+    pieces, errors = _finite(pieces)
     encoded = encode_together([rows for _, rows in raw], model.predictor) if raw else []
     if isinstance(encoded, Encoded):
-        return [([job for job, _ in raw], encoded), *pieces], []
-    errors: list[tuple[J, Outputs | Exception]] = []
+        return [([job for job, _ in raw], encoded), *pieces], errors
     for (job, _), result in zip(raw, encoded, strict=True):
         if isinstance(result, Encoded):
             pieces.append(([job], result))
         else:
             errors.append((job, _shown(result)))
     return pieces, errors
+
+
+def _finite(
+    pieces: list[tuple[list[J], Encoded]],
+) -> tuple[list[tuple[list[J], Encoded]], list[tuple[J, Outputs | Exception]]]:
+    """Return requests whose numbers are finite, and errors of those where one is not."""
+    if not pieces or np.isfinite(np.concatenate([rows.dense for _, rows in pieces])).all():
+        return pieces, []
+    finite: list[tuple[list[J], Encoded]] = []
+    errors: list[tuple[J, Outputs | Exception]] = []
+    for jobs, rows in pieces:
+        try:
+            check_finite(rows.dense)
+            finite.append((jobs, rows))
+        except RefusalError as refusal:
+            errors += [(job, refusal) for job in jobs]
+    return finite, errors
 
 
 def joined(pieces: Sequence[Encoded]) -> Encoded:

@@ -4,8 +4,7 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -65,16 +64,19 @@ class Endpoints:
 
     def check_token(self, authorization: str | None) -> None:
         """Raise a RefusalError where what a client says for its authorization is not the token."""
-        if self._expected is None:
-            return
-        if not hmac.compare_digest((authorization or "").encode(), self._expected):
+        if self._expected is not None and not hmac.compare_digest(
+            (authorization or "").encode(), self._expected
+        ):
             raise RefusalError(HTTPStatus.UNAUTHORIZED, "Authorization: Bearer TOKEN is missing")
 
     async def outputs(self, model: Model, samples: Encoded | list[Row]) -> Outputs:
         """Return what a model says of a request's rows; see `Batcher.outputs`."""
+        shadows = self._shadows.get(model.name)
+        if not shadows:
+            return await self._batcher.outputs(model, samples)
         began = time.perf_counter_ns()
         outputs = await self._batcher.outputs(model, samples)
-        for shadow in self._shadows.get(model.name, ()):
+        for shadow in shadows:
             elapsed_ns = time.perf_counter_ns() - began
             # After who waits for the answer has had it.
             asyncio.get_running_loop().call_soon(
@@ -164,20 +166,26 @@ class Endpoints:
         }
 
 
-@contextmanager
-def counted(model: Model) -> Iterator[None]:
-    """Count a request that is answered within, and one that is not by its reason."""
-    began = time.perf_counter_ns()
-    failures = model.statistics.failures
-    try:
-        yield
-    except RefusalError as refusal:
-        failures[refusal.status.name] += 1
-        raise
-    except asyncio.CancelledError:
-        failures[HTTPStatus.GATEWAY_TIMEOUT.name] += 1
-        raise
-    except BaseException:
-        failures[HTTPStatus.INTERNAL_SERVER_ERROR.name] += 1
-        raise
-    model.statistics.answered(time.perf_counter_ns() - began)
+class counted:  # noqa: N801 - it is used as a function
+    """Count a request that is answered within a block, and one that is not by its reason."""
+
+    __slots__ = ("_began", "_statistics")
+
+    def __init__(self, model: Model):
+        self._statistics = model.statistics
+        self._began = time.perf_counter_ns()
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Count the outcome."""
+        if error is None:
+            self._statistics.answered(time.perf_counter_ns() - self._began)
+            return
+        status = HTTPStatus.INTERNAL_SERVER_ERROR
+        if isinstance(error, RefusalError):
+            status = error.status
+        elif isinstance(error, asyncio.CancelledError):
+            status = HTTPStatus.GATEWAY_TIMEOUT
+        self._statistics.failures[status.name] += 1

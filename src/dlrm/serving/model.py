@@ -111,6 +111,11 @@ class Model:
         object.__setattr__(self, "signature", Signature(self.predictor.schema))
 
     @cached_property
+    def named(self) -> dict[str, str]:
+        """What the response to an inference request says of it."""
+        return {"model_name": self.name, "model_version": self.version}
+
+    @cached_property
     def columns(self) -> list[dict[str, Any]]:
         """The columns of its rows; see `dlrm.serving.columns`."""
         return columns(self.predictor.features)

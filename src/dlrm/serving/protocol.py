@@ -10,22 +10,27 @@ whatever it is, the outcome is a request or a RefusalError.
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dlrm.data.encoded import Encoded
+from dlrm.serving.layout import Layout
 from dlrm.serving.limits import Limits, RefusalError, bad
-from dlrm.serving.signature import Layout, Signature
+from dlrm.serving.signature import Signature
 
 HEADER_LENGTH = "inference-header-content-length"
 _JSON = ("content-type", "application/json")
 _MOST_DIGITS = 12
 _MOST_HEAD, _MOST_LAYOUTS = 4096, 256
 """Bytes of the JSON of a request, and so many of them, whose layout is remembered."""
+_USUAL = {"dense": np.dtype("<f4"), "ids": np.dtype("<i8")}
+"""Types of the inputs of a request whose layout is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,12 @@ class InferRequest:
     """The inputs by name, in their shapes."""
     outputs: Mapping[str, bool]
     """Name of an output that is wanted -> whether as binary data."""
+    places: Mapping[str, int]
+    """Where the inputs that are binary data begin in the body."""
+
+
+Answer = Callable[[Mapping[str, NDArray[np.float32]]], tuple[list[tuple[str, str]], bytes]]
+"""Makes headers and body of the response to a request from the outputs (B, K), by name."""
 
 
 def decompressed(body: bytes, encoding: str, limits: Limits) -> bytes:
@@ -93,10 +104,7 @@ def parse_infer(body: bytes, header_length: str | None, signature: Signature) ->
 
     """
     length = len(body) if header_length is None else _length(header_length, len(body))
-    head, layouts = body[:length], signature.layouts
-    if (layout := layouts.get(head)) is not None and layout.body_bytes == len(body):
-        return InferRequest("", layout.tensors(body), layout.outputs)
-    fields = _object(parse_json(head), "the request")
+    fields = _object(parse_json(body[:length]), "the request")
     parameters = _object(fields.get("parameters", {}), "parameters")
     name = fields.get("id", "")
     if not isinstance(name, str):
@@ -113,13 +121,74 @@ def parse_infer(body: bytes, header_length: str | None, signature: Signature) ->
         tensors[called], length = _tensor(tensor, called, body, length, signature)
     if length != len(body):
         raise bad(f"{len(body) - length} bytes behind the JSON belong to no input")
-    outputs = _outputs(fields, parameters, signature)
-    # An id differs from request to request.
-    if len(places) == len(tensors) and not name and len(head) <= _MOST_HEAD:
-        if len(layouts) >= _MOST_LAYOUTS:
-            layouts.clear()
-        layouts[head] = Layout.of(tensors, places, outputs, len(body))
-    return InferRequest(name, tensors, outputs)
+    return InferRequest(name, tensors, _outputs(fields, parameters, signature), places)
+
+
+def read_infer(
+    body: bytes,
+    header_length: str | None,
+    model: Mapping[str, str],
+    signature: Signature,
+    limits: Limits,
+) -> tuple[Encoded, Answer]:
+    """Return the rows of an inference request, and what makes its response.
+
+    Whether the ids are in range is for the model to say, and for the batcher, whether the dense
+    inputs are finite.
+
+    Args:
+        body: See `parse_infer`; so is header_length.
+        header_length: Bytes of the JSON.
+        model: What the response says of the model.
+        signature: Of the model.
+        limits: Of the server.
+
+    Raises:
+        RefusalError: As of `parse_infer` and `Signature.encoded`.
+
+    """
+    length = len(body) if header_length is None else _length(header_length, len(body))
+    text, layouts = body[:length], signature.layouts
+    if (layout := layouts.get(text)) is not None and layout.body_bytes == len(body):
+        return layout.encoded(body), layout.answer
+    asked = parse_infer(body, header_length, signature)
+    encoded = signature.encoded(asked.tensors, limits)
+    if asked.id:
+        # It differs from request to request.
+        return encoded, partial(encode_infer, {**model, "id": asked.id}, wanted=asked.outputs)
+    if length <= _MOST_HEAD:
+        layout = _layout(asked, encoded, model, signature.schema.num_labels, body)
+        if layout is not None:
+            if len(layouts) >= _MOST_LAYOUTS:
+                layouts.clear()
+            layouts[text] = layout
+    return encoded, partial(encode_infer, model, wanted=asked.outputs)
+
+
+def _layout(
+    asked: InferRequest, encoded: Encoded, model: Mapping[str, str], labels: int, body: bytes
+) -> Layout | None:
+    """Return the layout of a request; None where not all that differs is of the usual types."""
+    usual = all(
+        name in asked.places and tensor.dtype == _USUAL.get(name)
+        for name, tensor in asked.tensors.items()
+    )
+    if not usual or not all(asked.outputs.values()):
+        return None
+    arrays = {"dense": encoded.dense, "ids": encoded.ids}
+    places: dict[str, Any] = {
+        name: (array.shape, _USUAL[name], asked.places[name]) if name in asked.places else array
+        for name, array in arrays.items()
+    }
+    zeros = np.zeros((len(encoded), labels), np.float32)
+    headers, answer = encode_infer(model, dict.fromkeys(asked.outputs, zeros), asked.outputs)
+    return Layout(
+        body_bytes=len(body),
+        outputs=tuple(asked.outputs),
+        headers=headers,
+        head=answer[: int(dict(headers)[HEADER_LENGTH])],
+        **places,
+    )
 
 
 def encode_infer(

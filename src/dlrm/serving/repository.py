@@ -6,7 +6,7 @@ takes the newest checkpoint of its run, and unload it; it names no file.
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from http import HTTPStatus
@@ -80,7 +80,7 @@ class Repository:
     @property
     def ready(self) -> bool:
         """Whether each name has a model."""
-        return all(any(self._loaded(name)) for name in self._entries)
+        return all(map(self._loaded, self._entries))
 
     def models(self) -> list[Model]:
         """Return all versions of all models that are loaded."""
@@ -98,17 +98,18 @@ class Repository:
 
         """
         self._entry(name)
-        loaded = {model.version: model for model in self._loaded(name)}
+        loaded = self._loaded(name)
         if not loaded:
             problem = f'the model "{name}" is not loaded'
             raise RefusalError(HTTPStatus.SERVICE_UNAVAILABLE, problem)
         if version is None:
-            return loaded[max(loaded, key=int)]
-        if version not in loaded:
-            there = ", ".join(sorted(loaded, key=int))
-            problem = f'the model "{name}" has no such version; it has {there}'
-            raise RefusalError(HTTPStatus.NOT_FOUND, problem)
-        return loaded[version]
+            return max(loaded, key=lambda model: int(model.version))
+        for model in loaded:
+            if model.version == version:
+                return model
+        there = ", ".join(self.versions(name))
+        problem = f'the model "{name}" has no such version; it has {there}'
+        raise RefusalError(HTTPStatus.NOT_FOUND, problem)
 
     def load(self, name: str) -> bool:
         """Open what is newer than what is loaded; requests that wait are answered by what was.
@@ -167,11 +168,10 @@ class Repository:
             raise RefusalError(HTTPStatus.NOT_FOUND, problem)
         return self._entries[name]
 
-    def _loaded(self, name: str) -> Iterator[Model]:
-        for slot in self._entries[name].slots:
-            # Another thread may unload it meanwhile.
-            if (model := slot.model) is not None:
-                yield model
+    def _loaded(self, name: str) -> list[Model]:
+        slots = self._entries[name].slots
+        # Another thread may unload one meanwhile.
+        return [model for slot in slots if (model := slot.model) is not None]
 
 
 def _named(word: str) -> tuple[str, Path]:

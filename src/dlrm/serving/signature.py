@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dlrm.data.encoded import Encoded, Lists
 from dlrm.schema import Schema
+from dlrm.serving.layout import Layout
 from dlrm.serving.limits import Limits, bad
 
 DTYPES = {"FP32": np.dtype("<f4"), "FP64": np.dtype("<f8")} | {
@@ -40,36 +41,6 @@ class Tensor:
         return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where binary tensors lie in the body of a request, and what it asks for."""
-
-    body_bytes: int
-    outputs: Mapping[str, bool]
-    """As in `InferRequest`."""
-    places: tuple[tuple[str, np.dtype[Any], int, int, tuple[int, ...]], ...]
-    """Of each input name, type, how many numbers, where they begin, and shape."""
-
-    @classmethod
-    def of(
-        cls,
-        tensors: Mapping[str, NDArray[Any]],
-        places: Mapping[str, int],
-        outputs: Mapping[str, bool],
-        body_bytes: int,
-    ) -> "Layout":
-        """Return the layout of a request that was read, whose tensors begin at `places`."""
-        described = ((n, x.dtype, x.size, places[n], x.shape) for n, x in tensors.items())
-        return cls(body_bytes, outputs, tuple(described))
-
-    def tensors(self, body: bytes) -> dict[str, NDArray[Any]]:
-        """Return the tensors of a body that has this layout."""
-        return {
-            name: np.frombuffer(body, dtype, count, at).reshape(shape)
-            for name, dtype, count, at, shape in self.places
-        }
-
-
 @dataclass(frozen=True)
 class Signature:
     """The inputs and outputs of a model of a schema."""
@@ -78,7 +49,7 @@ class Signature:
 
     @cached_property
     def layouts(self) -> dict[bytes, Layout]:
-        """JSON of requests that were read -> the layout of their bodies: clients repeat it."""
+        """JSON of requests that were read -> their layout."""
         return {}
 
     @cached_property
@@ -179,7 +150,12 @@ class Signature:
         if dense.dtype != np.float32:
             with np.errstate(over="ignore"):
                 dense = dense.astype(np.float32)
-        if not np.isfinite(dense).all():
-            raise bad("dense holds a value that is no finite number of 32 bits")
+        check_finite(dense)
         ids = tensors.get("ids", np.empty((rows, 0))).astype(np.int64, copy=False)
         return Encoded(dense, ids, lists=lists)  # pyright: ignore[reportArgumentType]
+
+
+def check_finite(dense: NDArray[np.float32]) -> None:
+    """Raise a RefusalError where a dense input is no finite number."""
+    if not np.isfinite(dense).all():
+        raise bad("dense holds a value that is no finite number of 32 bits")
