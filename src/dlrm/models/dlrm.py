@@ -18,6 +18,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from dlrm.batch import Batch
 from dlrm.models.deep import DeepConfig
@@ -73,8 +74,8 @@ class DLRM(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B, K)."""
-        if (logits := self._at_once(batch)) is not None:
-            return logits
+        if (call := self._call(batch)) is not None:
+            return compiled.dlrm(call)
         if self.bottom is not None:
             x, others = self.bottom(self.numbers(batch.dense)), None
         else:
@@ -86,8 +87,21 @@ class DLRM(nn.Module):
         logits = self.top(self.interaction(x, e))
         return logits if self.wide is None else logits + self.wide(batch)
 
-    def _at_once(self, batch: Batch) -> Tensor | None:
-        """Return the logits by `dlrm.ops.dlrm` where it has all parts of this model, else None.
+    def without_autograd(self, batch: Batch) -> compiled.Call | None:
+        """Return what computes logits and gradients of a batch without autograd, else None.
+
+        That is `forward` with the bits of autograd's gradients, where it can be one call and nobody
+        else wants to be told of it, and where no parameter has a gradient to which it would add.
+        """
+        if type(self) is not DLRM or _watched(self) or _has_any_global_hook():
+            return None
+        call = self._call(batch)
+        if call is None or not all(map(_plain, (call.weight, *call.parameters))):
+            return None
+        return call
+
+    def _call(self, batch: Batch) -> compiled.Call | None:
+        """Return the call of `dlrm.ops.dlrm` where it has all parts of this model, else None.
 
         It has none of what only some models have, and calls no module that somebody watches.
         """
@@ -111,8 +125,8 @@ class DLRM(nn.Module):
         products = compiled.chosen(dense, block.ids, tables.weight, mlps, bottom.dtype)
         if block.ids.shape[1] != sizes.shape[0] or products is None:
             return None
-        return compiled.dlrm(
-            dense, block.ids, starts, sizes, tables.weight, *mlps, products,
+        return compiled.Call(
+            dense, block.ids, starts, sizes, tables.weight, mlps, products,
             self_interaction=self.interaction.self_interaction,
             refuse=lambda wrong: tables.layout.id_error(block, wrong),
         )  # fmt: skip
@@ -120,7 +134,22 @@ class DLRM(nn.Module):
 
 def _watched(module: nn.Module) -> bool:
     """Return whether somebody wants to be told when a module is called."""
-    return bool(module._forward_pre_hooks or module._forward_hooks or module._backward_hooks)
+    return bool(
+        module._forward_pre_hooks
+        or module._forward_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+def _plain(parameter: Tensor) -> bool:
+    """Return whether a gradient can be put where there is none, and nobody wants to be told."""
+    return (
+        parameter.requires_grad
+        and parameter.grad is None
+        and not parameter._backward_hooks
+        and not parameter._post_accumulate_grad_hooks
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

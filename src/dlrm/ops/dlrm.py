@@ -8,7 +8,7 @@ what goes are the calls between them, and trips of activations to memory.
 
 from collections.abc import Callable, Sequence
 from ctypes import c_int64
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,20 +51,19 @@ def chosen(
     return products if same else None
 
 
-def dlrm(
-    dense: Tensor,
-    ids: Tensor,
-    starts: Tensor,
-    sizes: Tensor,
-    weight: Tensor,
-    bottom: Sequence[Tensor],
-    top: Sequence[Tensor],
-    products: Products,
-    *,
-    self_interaction: bool,
-    refuse: Callable[[int], Exception],
-) -> Tensor:
-    """Return the logits (B, K).
+class Activations(NamedTuple):
+    """What a way forwards leaves."""
+
+    rows: Tensor
+    """(B, T) int64, that were looked up."""
+    memory: Tensor
+    """Of the kernels: inputs of all layers, and vectors."""
+    logits: Tensor
+    """(B, K)."""
+
+
+class Call:
+    """A whole DLRM on a batch: what its kernels read, forwards and then backwards.
 
     Args:
         dense: (B, N) float32.
@@ -72,26 +71,84 @@ def dlrm(
         starts: (T,) int64.
         sizes: (T,) int64.
         weight: (R, D) float32 or bfloat16; its gradient is sparse, as that of `lookup`.
-        bottom: Weight and bias of each layer N -> ... -> D, all with a ReLU.
-        top: The same of D + pairs -> ... -> K, the last without one.
+        mlps: Weight and bias of each layer N -> ... -> D, all with a ReLU, and the same of
+            D + pairs -> ... -> K, the last without one.
         products: How layers multiply, see `dlrm.ops.mlp.mlp`.
         self_interaction: Whether a vector also meets itself.
         refuse: Position of an id that is out of range -> the error.
 
+    """
+
+    def __init__(
+        self,
+        dense: Tensor,
+        ids: Tensor,
+        starts: Tensor,
+        sizes: Tensor,
+        weight: Tensor,
+        mlps: Sequence[Sequence[Tensor]],
+        products: Products,
+        *,
+        self_interaction: bool,
+        refuse: Callable[[int], Exception],
+    ):
+        bottom, top = mlps
+        ids = ids.contiguous()
+        self.weight, self.parameters = weight, (*bottom, *top)
+        self._dense, self._tables = dense.contiguous(), (starts, sizes)
+        self._ids = ids if ids.dtype == torch.int32 else ids.long()
+        self._below, self._mlps = len(bottom), (pointers(bottom), pointers(top))
+        self._refuse = refuse
+        self._shape = (
+            *_layers(dense.shape[1], bottom), *_layers(top[0].shape[1], top), dense.shape[0],
+            CODES[products], ids.shape[1], self_interaction, weight.dtype == torch.bfloat16,
+        )  # fmt: skip
+
+    def forward(self) -> Activations:
+        """Return the logits, and what the way back needs; autograd sees none of it.
+
+        Raises:
+            Exception: That of `refuse`.
+
+        """
+        ids, (starts, sizes) = self._ids, self._tables
+        memory = torch.empty(library.native.dlrm_bytes(*self._shape) + 64, dtype=torch.uint8)
+        rows = torch.empty(ids.shape, dtype=torch.int64)
+        logits = torch.empty(ids.shape[0], self.parameters[-1].shape[0])
+        wrong = library.native.dlrm_forward(
+            *self._shape, self._dense.data_ptr(), ids.data_ptr(), ids.dtype == torch.int64,
+            starts.data_ptr(), sizes.data_ptr(), self.weight.data_ptr(), *self._mlps,
+            rows.data_ptr(), _aligned(memory), logits.data_ptr(), torch.get_num_threads(),
+        )  # fmt: skip
+        if wrong != -1:
+            raise self._refuse(wrong)
+        return Activations(rows, memory, logits)
+
+    def backward(self, activations: Activations, grad: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the gradient of the weight, sparse, and those of `parameters`.
+
+        `grad` (B, K) is that of the logits; nothing has changed since `forward`.
+        """
+        rows, memory, logits = activations
+        grad = grad.contiguous()
+        gradients = [*map(torch.empty_like, self.parameters)]
+        values = torch.empty(rows.numel(), self.weight.shape[1])
+        library.native.dlrm_backward(
+            *self._shape, self._dense.data_ptr(), *self._mlps, _aligned(memory),
+            logits.data_ptr(), grad.data_ptr(), pointers(gradients[: self._below]),
+            pointers(gradients[self._below :]), values.data_ptr(), torch.get_num_threads(),
+        )  # fmt: skip
+        return sparse_gradient(rows, values, self.weight.shape), gradients
+
+
+def dlrm(call: Call) -> Tensor:
+    """Return the logits (B, K) of a call, for autograd.
+
     Raises:
-        Exception: That of `refuse`.
+        Exception: An id is out of range.
 
     """
-    ids = ids.contiguous()
-    if ids.dtype != torch.int32:
-        ids = ids.long()
-    shape = (
-        *_layers(dense.shape[1], bottom), *_layers(top[0].shape[1], top), dense.shape[0],
-        CODES[products], ids.shape[1], self_interaction, weight.dtype == torch.bfloat16,
-    )  # fmt: skip
-    return _DLRM.apply(
-        dense.contiguous(), ids, starts, sizes, weight, shape, refuse, len(bottom), *bottom, *top
-    )
+    return _DLRM.apply(call, call.weight, *call.parameters)
 
 
 def _layers(inputs: int, parameters: Sequence[Tensor]) -> tuple[Any, int]:
@@ -101,50 +158,19 @@ def _layers(inputs: int, parameters: Sequence[Tensor]) -> tuple[Any, int]:
 
 class _DLRM(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        dense: Tensor,
-        ids: Tensor,
-        starts: Tensor,
-        sizes: Tensor,
-        weight: Tensor,
-        shape: tuple[Any, ...],
-        refuse: Callable[[int], Exception],
-        below: int,
-        *parameters: Tensor,
-    ) -> Tensor:
-        memory = torch.empty(library.native.dlrm_bytes(*shape) + 64, dtype=torch.uint8)
-        rows = torch.empty(ids.shape, dtype=torch.int64)
-        out = torch.empty(dense.shape[0], parameters[-1].shape[0])
-        wrong = library.native.dlrm_forward(
-            *shape, dense.data_ptr(), ids.data_ptr(), ids.dtype == torch.int64,
-            starts.data_ptr(), sizes.data_ptr(), weight.data_ptr(), pointers(parameters[:below]),
-            pointers(parameters[below:]), rows.data_ptr(), _aligned(memory), out.data_ptr(),
-            torch.get_num_threads(),
-        )  # fmt: skip
-        if wrong != -1:
-            raise refuse(wrong)
-        ctx.save_for_backward(dense, rows, memory, out, *parameters)
-        ctx.shape, ctx.weight_shape, ctx.below = shape, weight.shape, below
-        return out
+    def forward(ctx: Any, call: Call, weight: Tensor, *parameters: Tensor) -> Tensor:
+        activations = call.forward()
+        ctx.save_for_backward(*activations, *parameters)
+        ctx.call = call
+        return activations.logits
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        dense, rows, memory, out, *parameters = ctx.saved_tensors
-        below, grad = ctx.below, grad.contiguous()
-        gradients = [torch.empty_like(p) for p in parameters]
-        values = torch.empty(rows.numel(), ctx.weight_shape[1])
-        library.native.dlrm_backward(
-            *ctx.shape, dense.data_ptr(), pointers(parameters[:below]),
-            pointers(parameters[below:]), _aligned(memory), out.data_ptr(), grad.data_ptr(),
-            pointers(gradients[:below]), pointers(gradients[below:]), values.data_ptr(),
-            torch.get_num_threads(),
-        )  # fmt: skip
-        of_weight = None
-        if ctx.needs_input_grad[4]:
-            of_weight = sparse_gradient(rows, values, ctx.weight_shape)
-        return None, None, None, None, of_weight, None, None, None, *gradients
+        # Asked for with the parameters: autograd refuses if somebody has changed them.
+        rows, memory, logits, *_ = ctx.saved_tensors
+        of_weight, gradients = ctx.call.backward(Activations(rows, memory, logits), grad)
+        return None, of_weight if ctx.needs_input_grad[1] else None, *gradients
 
 
 def _aligned(memory: Tensor) -> int:

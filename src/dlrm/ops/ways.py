@@ -52,16 +52,25 @@ def chosen_for(
         return None
     named, default = _ways(cpu.instruction_set(), dtype)
     samples = 0 if not rows else SMALL if rows < LARGE_FROM else LARGE
-    sizes = "-".join(str(n) for n in (parameters[0].shape[1], *map(len, parameters[1::2])))
-    task = f"training {samples}" if rows else "scores"
+    sizes = (parameters[0].shape[1], *map(len, parameters[1::2]))
     # Torch's products of a sample may depend on how many others there are.
     names = [name for name in named if rows or default == "torch" or name != "torch"]
     prepared = cache(lambda way: _prepared(named[way], samples, parameters, dtype, relu_last))
     way = choices.fastest(
-        f"mlp {dtype} {sizes}{' relu' if relu_last else ''} {task}", names, default,
+        _task(sizes, dtype, relu_last, samples), names, default,
         lambda way: prepared(way)(),
     )  # fmt: skip
     return named[way]
+
+
+@cache
+def _task(sizes: tuple[int, ...], dtype: Dtype, relu_last: bool, samples: int) -> str:
+    """Return the name of a choice; kept, because small batches notice how long that takes."""
+    whole = "-".join(map(str, sizes))
+    return (
+        f"mlp {dtype} {whole}{' relu' if relu_last else ''} "
+        f"{f'training {samples}' if samples else 'scores'}"
+    )
 
 
 def _readable(parameters: Sequence[Tensor]) -> bool:

@@ -87,7 +87,6 @@ class SparseOptimizer(Optimizer, ABC):
     """Random numbers of rounding; None for torch's own."""
 
     # Without torch's wrappers, whose first call imports its compiler: a second of each start.
-    zero_grad = unwrap(Optimizer.zero_grad)
     state_dict = unwrap(Optimizer.state_dict)
 
     def __init__(self, params: Groups, defaults: dict[str, Any]):
@@ -158,6 +157,15 @@ class SparseOptimizer(Optimizer, ABC):
         if group["sparse"] is not None:
             for weight in group["params"]:
                 self._start(group, weight, table=group["sparse"])
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Let go of all gradients, or set them to zero; as torch's, which small batches notice."""
+        if not set_to_none:
+            unwrap(Optimizer.zero_grad)(self, set_to_none=False)
+            return
+        for group in self.param_groups:
+            for weight in group["params"]:
+                weight.grad = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]

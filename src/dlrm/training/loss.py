@@ -63,11 +63,11 @@ def loss_function(
 
     """
     name = config.resolve(task)
+    if name == "bce":
+        return cross_entropy
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
         match name:
-            case "bce":
-                return bce(logits, batch.labels, batch.weights)
             case "weighted_bce":
                 return weighted_bce(logits, batch.labels, config.weights, batch.weights)
             case "mse":
@@ -77,6 +77,11 @@ def loss_function(
                 return mse(error, torch.zeros_like(error), batch.weights)
 
     return loss
+
+
+def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+    """Return the mean of `bce` over a batch."""
+    return bce(logits, batch.labels, batch.weights)
 
 
 def bce(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlrm.batch import Batch
+from dlrm.models.dlrm import DLRM
+from dlrm.ops import cpu
 from dlrm.parallel.world import ALONE, World
 from dlrm.planning.stages import DENSE_UPDATE, LOSS, TABLE_UPDATE
 from dlrm.training.clip import clip_gradients
 from dlrm.training.device import Transfer
 from dlrm.training.draws import Draws
-from dlrm.training.loss import Loss
+from dlrm.training.loss import Loss, cross_entropy
 
 Observer = Callable[[str], AbstractContextManager[None]]
 """Stage of a step -> what is entered while it runs: `loss`, `dense update`, `table update`."""
@@ -109,18 +111,10 @@ class TrainStep:
                 group["lr"] = lr
         batch = self.to_device(batch)
         with nullcontext() if self.draws is None else self.draws.lent():
-            logits = self.net(batch)
-            with self._stage(LOSS):
-                loss = self._share(logits, batch)
-            self.logits = logits.detach()
-            self.backward(loss)
+            loss = self._gradients(batch)
         if self._batches % self.accumulate == 0:
             self.update()
         return loss.detach()
-
-    def backward(self, loss: Tensor) -> None:
-        """Compute the gradients."""
-        loss.backward()
 
     def update(self) -> None:
         """Clip the gradients, apply them and let go of them."""
@@ -140,6 +134,37 @@ class TrainStep:
             yield
         finally:
             self._observer = None
+
+    def _gradients(self, batch: Batch) -> Tensor:
+        """Compute the gradients of all parameters, and return the loss."""
+        if (loss := self._without_autograd(batch)) is not None:
+            return loss
+        logits = self.net(batch)
+        with self._stage(LOSS):
+            loss = self._share(logits, batch)
+        self.logits = logits.detach()
+        loss.backward()
+        return loss
+
+    def _without_autograd(self, batch: Batch) -> Tensor | None:
+        """Do what `_gradients` does where that is a few calls of kernels, else return None.
+
+        Small batches notice what autograd does between them.
+        """
+        plain_loss = self.loss is cross_entropy and batch.weights is None and batch.parts is None
+        if not (plain_loss and isinstance(self.net, DLRM) and self._observer is None):
+            return None
+        call = self.net.without_autograd(batch)
+        if call is None or batch.labels.dtype != torch.float32:
+            return None
+        activations = call.forward()
+        self.logits = activations.logits
+        loss, grad = cpu.bce_and_gradient(self.logits, batch.labels)
+        of_weight, of_parameters = call.backward(activations, grad)
+        call.weight.grad = of_weight
+        for parameter, gradient in zip(call.parameters, of_parameters, strict=True):
+            parameter.grad = gradient
+        return loss
 
     def _share(self, logits: Tensor, batch: Batch) -> Tensor:
         if batch.parts is None:
