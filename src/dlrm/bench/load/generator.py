@@ -12,6 +12,7 @@ of our requests, with as many rows as it has.
 
 import json
 import os
+import resource
 import sys
 import time
 from functools import cache
@@ -28,6 +29,10 @@ _LEAST_NS = {True: 30_000, False: 2_000}
 """Less than a query takes alone, with a client and without: queries enough are drawn before."""
 _DRAWN = 1.1
 """MLPerf's generator draws so many times the samples that it thinks it needs offline."""
+_MOST_QUERIES = 4_000_000
+"""Of a run: more than any server here answers in one, and as many as a few GB hold."""
+_MEMORY_BYTES = 8 << 30
+"""Of this process: queries without number end it, and not what else runs on the machine."""
 _TOO_MANY = "Too many outstanding queries"
 
 
@@ -106,6 +111,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     import mlperf_loadgen as loadgen
 
     target = _Target(task)
+    rate = min(task["rate"], _MOST_QUERIES / task["seconds"])
     settings = loadgen.TestSettings()
     settings.scenario = getattr(loadgen.TestScenario, SCENARIOS[task["scenario"]])
     settings.mode = loadgen.TestMode.PerformanceOnly
@@ -113,13 +119,13 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     settings.min_query_count = 1
     settings.schedule_rng_seed = settings.sample_index_rng_seed = task["seed"]
     settings.single_stream_expected_latency_ns = _LEAST_NS[task["target"] is not None]
-    settings.offline_expected_qps = task["rate"] / _DRAWN
-    settings.server_target_qps = task["rate"]
+    settings.offline_expected_qps = rate / _DRAWN
+    settings.server_target_qps = rate
     if task["limit_ms"]:
         # So many wait where all of them come too late: the rest need not be sent.
         limit_s = task["limit_ms"] / 1000
         settings.server_target_latency_ns = round(1e9 * limit_s)
-        settings.server_max_async_queries = 100 + int(2 * limit_s * task["rate"])
+        settings.server_max_async_queries = 100 + int(2 * limit_s * rate)
     with TemporaryDirectory(prefix="dlrm-loadgen-") as folder:
         output = loadgen.LogOutputSettings()
         output.outdir = folder
@@ -180,6 +186,7 @@ def _ignore(_: list[int]) -> None:
 
 def main() -> None:
     """Do tasks until there are no more."""
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, resource.RLIM_INFINITY))
     # What the generator itself prints is no outcome.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
