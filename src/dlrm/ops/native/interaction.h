@@ -2,11 +2,10 @@
 #pragma once
 
 #include <algorithm>
-#include <vector>
 
-#include "numbers.h"
+#include "gemm.h"
 #include "pool.h"
-#include "vectors.h"
+#include "scratch.h"
 
 namespace {
 
@@ -16,75 +15,117 @@ struct Dots {
     int64_t F() const { return T + 1; }
     // Where the pairs (i, 0), (i, 1), ... of row i begin, and how many there are before it.
     int64_t row(int64_t i) const { return i * (self ? i + 1 : i - 1) / 2; }
+    int64_t pairs(int64_t i) const { return self ? i + 1 : i; }
     int64_t width() const { return d + row(F()); }
 };
 
-// The vectors v = (x, e_1 ... e_T) of a sample, `step` floats apart.
-inline void load_vectors(const Dots &dots, const void *x, const void *e, int64_t b, int64_t step,
-                         float *v) {
-    const int64_t d = dots.d, T = dots.T;
-    load_row(x, b * d, dots.x_narrow, d, v);
-    if (d == step)
-        load_row(e, b * T * d, dots.e_narrow, T * d, v + d);
-    else
-        for (int64_t t = 0; t < T; t++)
-            load_row(e, (b * T + t) * d, dots.e_narrow, d, v + (t + 1) * step);
+// Vectors that meet all others together: two registers for each, and a few more.
+#ifdef __AVX512F__
+constexpr int GROUP = 8;
+#else
+constexpr int GROUP = 4;
+#endif
+static_assert(LANES % GROUP == 0);
+
+// Copies rows that follow each other in memory to rows `step` floats apart. The first has n numbers, each
+// other one `more` more than the one before it, and `left` may be read. Sixteen numbers go at a time:
+// beyond the end of a row comes what follows it.
+template <class Number>
+INLINED inline void load_rows(const Number *from, int64_t rows, int64_t n, int64_t more, int64_t left,
+                      float *to, int64_t step) {
+    if (n == step && more == 0) n *= rows, rows = 1;
+    for (int64_t r = 0; r < rows; r++, from += n, left -= n, n += more, to += step)
+        for (int64_t k = 0; k < n; k += LANES)
+            if (k + LANES <= left) lanes(to + k) = widened(from + k);
+            else for (int64_t at = k; at < left; at++) to[at] = widened(from[at]);
 }
 
-inline void store_vectors(const Dots &dots, const float *v, int64_t b, int64_t step, void *x,
-                          void *e) {
-    const int64_t d = dots.d, T = dots.T;
-    store_row(v, x, b * d, dots.x_narrow, d);
-    if (d == step)
-        store_row(v + d, e, b * T * d, dots.e_narrow, T * d);
-    else
-        for (int64_t t = 0; t < T; t++)
-            store_row(v + (t + 1) * step, e, (b * T + t) * d, dots.e_narrow, d);
+// The other way round: what goes beyond the end of a row is overwritten by the next row.
+template <class Number>
+INLINED inline void store_rows(const float *from, int64_t step, int64_t rows, int64_t n, int64_t more,
+                       int64_t left, Number *to) {
+    if (n == step && more == 0) n *= rows, rows = 1;
+    for (int64_t r = 0; r < rows; r++, to += n, left -= n, n += more, from += step)
+        for (int64_t k = 0; k < n; k += LANES)
+            if (k + LANES <= left) store_nearest(lanes(from + k), to + k);
+            else store_row(from + k, to, k, sizeof(Number) == 2, left - k);
 }
 
-// out[b] = [x, v_i . v_j for j < i (j <= i with self)] for samples [begin, end).
+// c (ROWS, WIDE * WHOLE) = a^T b for a (K, ROWS) and b (K, WIDE * WHOLE); rows of a and b are `step`
+// floats apart, and those of c too.
+template <int ROWS, int WIDE>
+__attribute__((noinline)) void product(const float *a, const float *b, int64_t K, float *c,
+                                       int64_t step) {
+    Register sums[ROWS][WIDE] = {};
+    for (int64_t k = 0; k < K; k++, a += step, b += step) {
+        Whole row[WIDE];
+#pragma GCC unroll 8
+        for (int w = 0; w < WIDE; w++) row[w] = whole(b + w * WHOLE);
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 8
+            for (int w = 0; w < WIDE; w++) sums[r][w] += a[r] * row[w];
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++, c += step)
+#pragma GCC unroll 8
+        for (int w = 0; w < WIDE; w++) whole(c + w * WHOLE) = sums[r][w];
+}
+
+// The same for N columns and up to GROUP rows, for all of which c has memory.
+inline void products(int64_t rows, int64_t N, const float *a, const float *b, int64_t K, float *c,
+                     int64_t step) {
+    const bool many = rows > GROUP / 2;
+    for (int64_t n = 0; n < N; n += 2 * WHOLE)
+        if (n + WHOLE < N)
+            (many ? product<GROUP, 2> : product<GROUP / 2, 2>)(a, b + n, K, c + n, step);
+        else
+            (many ? product<GROUP, 1> : product<GROUP / 2, 1>)(a, b + n, K, c + n, step);
+}
+
+// out[b] = [x, v_i . v_j for j < i (j <= i with self)] for samples [begin, end), where
+// v = (x, e_1 ... e_T).
 //
-// Four rows i times sixteen columns j stay in registers over the whole sum; for that the columns
-// lie side by side in t, the transpose of v.
+// The vectors lie side by side in t, the transpose of v, so that a row of pairs is a sum of its rows.
+template <class X, class E>
+void pairs_of(const Dots dots, const X *x, const E *e, X *out, int64_t begin, int64_t end) {
+    const int64_t d = dots.d, T = dots.T, F = T + 1, deep = up(d, LANES), wide = up(F, LANES);
+    const int64_t width = dots.width();
+    Scratch memory = scratch<1>(4 * wide * (2 * deep + GROUP));
+    float *v = memory.take<float>(wide * deep), *t = memory.take<float>(deep * wide);
+    float *p = memory.take<float>(GROUP * wide);
+    // What lies there may be denormal as floats, which some CPUs are slow to multiply.
+    std::fill(v + F * deep, v + wide * deep, 0.0f);
+    for (int64_t b = begin; b < end; b++) {
+        load_rows(x + b * d, 1, d, 0, d, v, deep);
+        load_rows(e + b * T * d, T, d, 0, T * d, v + deep, deep);
+        for (int64_t i = 0; i < wide; i += LANES)
+            for (int64_t k = 0; k < deep; k += LANES)
+                transpose16(v + i * deep + k, deep, t + k * wide + i, wide);
+        X *const to = out + b * width;
+        store_rows(v, deep, 1, d, 0, width, to);
+        for (int64_t i = 0; i < F; i += GROUP) {
+            const int64_t rows = std::min<int64_t>(GROUP, F - i), before = d + dots.row(i);
+            products(rows, up(dots.pairs(i + rows - 1), LANES), t + i, t, d, p, wide);
+            store_rows(p, wide, rows, dots.pairs(i), 1, width - before, to + before);
+        }
+    }
+}
+
+// Calls body(x, e) with a number of x's type and one of e's.
+template <class Body> inline void by_types(const Dots &dots, Body body) {
+    if (dots.x_narrow) dots.e_narrow ? body(bf16(), bf16()) : body(bf16(), float());
+    else dots.e_narrow ? body(float(), bf16()) : body(float(), float());
+}
+
 inline void dot_samples(const Dots &dots, const void *x, const void *e, void *out, int64_t begin,
                         int64_t end) {
-    const int64_t d = dots.d, F = dots.F(), tall = up(F, 4), wide = up(F, 16), deep = up(d, 4);
-    const int64_t width = dots.width();
-    // Zeroed, because nothing is loaded into the padding.
-    static thread_local std::vector<float> memory;
-    memory.assign(tall * deep + deep * wide + tall * wide + width + 16, 0.0f);
-    float *v = memory.data(), *t = v + tall * deep, *p = t + deep * wide;
-    float *flat = p + tall * wide;
-    for (int64_t b = begin; b < end; b++) {
-        load_vectors(dots, x, e, b, deep, v);
-        for (int64_t i = 0; i < tall; i += 4)
-            for (int64_t k = 0; k < deep; k += 4)
-                transpose4(v + i * deep + k, deep, t + k * wide + i, wide);
-        for (int64_t i = 0; i < F; i += 4) {
-            for (int64_t j = 0; j < std::min(i + 4, F); j += 16) {
-                const float *a = v + i * deep, *c = t + j;
-                Lanes s0 = {}, s1 = {}, s2 = {}, s3 = {};
-                for (int64_t k = 0; k < d; k++) {
-                    const Lanes column = lanes(c + k * wide);
-                    s0 += a[k] * column;
-                    s1 += a[deep + k] * column;
-                    s2 += a[2 * deep + k] * column;
-                    s3 += a[3 * deep + k] * column;
-                }
-                float *to = p + i * wide + j;
-                lanes(to) = s0;
-                lanes(to + wide) = s1;
-                lanes(to + 2 * wide) = s2;
-                lanes(to + 3 * wide) = s3;
-            }
-        }
-        // Sixteen at a time: what overshoots a row is overwritten by the next.
-        std::copy(v, v + d, flat);
-        for (int64_t i = 0; i < F; i++)
-            for (int64_t j = 0; j < i + (dots.self ? 1 : 0); j += 16)
-                lanes(flat + d + dots.row(i) + j) = lanes(p + i * wide + j);
-        store_row(flat, out, b * width, dots.x_narrow, width);
-    }
+    by_types(dots, [&](auto x_number, auto e_number) {
+        using X = decltype(x_number);
+        using E = decltype(e_number);
+        pairs_of(dots, static_cast<const X *>(x), static_cast<const E *>(e),
+                 static_cast<X *>(out), begin, end);
+    });
 }
 
 inline void dot_forward(const Dots &dots, const void *x, const void *e, void *out, int threads) {
@@ -93,66 +134,84 @@ inline void dot_forward(const Dots &dots, const void *x, const void *e, void *ou
     });
 }
 
-// With S symmetric, S[i][j] the gradient of the pair (i, j), and twice that of (i, i):
-// dv_i = sum_j S[i][j] v_j; dx also takes the gradient of its copy. The gradient has x's type.
-//
-// Four vectors i at a time; S is read where it lies, S[i][j] for j < i and S[j][i] for j > i.
+// Adds what the pairs of vectors [i, i + ROWS), with each other and with those before, give to dv, whose
+// rows are `step` floats apart; rows from i on have no sum before. A gradient that has been read serves
+// both vectors of its pair.
+template <int ROWS>
+__attribute__((noinline)) void spread_pairs(const Dots dots, const float *pairs, int64_t i,
+                                            const float *v, float *dv, int64_t step) {
+    const float *at[ROWS];
+    for (int r = 0; r < ROWS; r++) at[r] = pairs + dots.row(i + r);
+    for (int64_t k = 0; k < step; k += WHOLE) {
+        const float *other = v + k;
+        float *to = dv + k;
+        Register own[ROWS], sums[ROWS] = {};
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; r++) own[r] = whole(other + (i + r) * step);
+        for (int64_t j = 0; j < i; j++, other += step, to += step) {
+            const Whole vector = whole(other);
+            Register sum = whole(to);
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++) {
+                sums[r] += at[r][j] * vector;
+                sum += at[r][j] * own[r];
+            }
+            whole(to) = sum;
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; r++) {
+#pragma GCC unroll 8
+            for (int q = 0; q < r; q++) {
+                sums[r] += at[r][i + q] * own[q];
+                sums[q] += at[r][i + q] * own[r];
+            }
+            if (dots.self) sums[r] += 2 * at[r][i + r] * own[r];
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; r++, to += step) whole(to) = sums[r];
+    }
+}
+
+// n numbers as floats, where they lie or copied.
+inline const float *as_floats(const float *from, int64_t, float *) { return from; }
+inline const float *as_floats(const bf16 *from, int64_t n, float *to) {
+    load_rows(from, 1, n, 0, n, to, n);
+    return to;
+}
+
+// dv_i = sum_j S[i][j] v_j for the symmetric S of the gradients of pairs, with twice that of (i, i); dx
+// also takes the gradient of its copy. The gradient has x's type.
+template <class X, class E>
+void gradients_of(const Dots dots, const X *x, const E *e, const X *grad, X *dx, E *de,
+                  int64_t begin, int64_t end) {
+    const int64_t d = dots.d, T = dots.T, F = T + 1, deep = up(d, LANES), width = dots.width();
+    Scratch memory = scratch<1>(4 * (2 * F * deep + up(width, LANES)));
+    float *v = memory.take<float>(F * deep), *dv = memory.take<float>(F * deep);
+    float *copy = memory.take<float>(width);
+    if (d < deep) std::fill(v, v + F * deep, 0.0f); // as above
+    for (int64_t b = begin; b < end; b++) {
+        load_rows(x + b * d, 1, d, 0, d, v, deep);
+        load_rows(e + b * T * d, T, d, 0, T * d, v + deep, deep);
+        const float *g = as_floats(grad + b * width, width, copy);
+        // Few vectors have few before them: what is no whole group comes first.
+        int64_t i = 0;
+        for (; i < F % GROUP; i++) spread_pairs<1>(dots, g + d, i, v, dv, deep);
+        for (; i < F; i += GROUP) spread_pairs<GROUP>(dots, g + d, i, v, dv, deep);
+        EACH_NUMBER for (int64_t k = 0; k < d; k++) dv[k] += g[k];
+        store_rows(dv, deep, 1, d, 0, d, dx + b * d);
+        store_rows(dv + deep, deep, T, d, 0, T * d, de + b * T * d);
+    }
+}
+
 inline void dot_samples_back(const Dots &dots, const void *x, const void *e, const void *grad,
                              void *dx, void *de, int64_t begin, int64_t end) {
-    const int64_t d = dots.d, F = dots.F(), tall = up(F, 4), deep = up(d, 16);
-    const int64_t width = dots.width();
-    static thread_local std::vector<float> memory;
-    memory.assign(2 * tall * deep + width, 0.0f);
-    float *v = memory.data(), *dv = v + tall * deep, *g = dv + tall * deep;
-    const float *pairs = g + d;
-    for (int64_t b = begin; b < end; b++) {
-        load_vectors(dots, x, e, b, deep, v);
-        load_row(grad, b * width, dots.x_narrow, width, g);
-        for (int64_t i = 0; i < F; i += 4) {
-            const int64_t n = std::min<int64_t>(4, F - i);
-            // Rows past the last repeat it; what they give lands in the padding.
-            const float *a[4];
-            for (int64_t q = 0; q < 4; q++) a[q] = pairs + dots.row(std::min(i + q, F - 1));
-            float corner[4][4] = {};
-            for (int64_t q = 0; q < n; q++) {
-                for (int64_t r = 0; r < q; r++) corner[q][r] = corner[r][q] = a[q][i + r];
-                if (dots.self) corner[q][q] = 2 * a[q][i + q];
-            }
-            for (int64_t k = 0; k < deep; k += 16) {
-                const float *c = v + k;
-                Lanes s0 = {}, s1 = {}, s2 = {}, s3 = {};
-                for (int64_t j = 0; j < i; j++) {
-                    const Lanes vector = lanes(c + j * deep);
-                    s0 += a[0][j] * vector;
-                    s1 += a[1][j] * vector;
-                    s2 += a[2][j] * vector;
-                    s3 += a[3][j] * vector;
-                }
-                for (int64_t q = 0; q < n; q++) {
-                    const Lanes vector = lanes(c + (i + q) * deep);
-                    s0 += corner[0][q] * vector;
-                    s1 += corner[1][q] * vector;
-                    s2 += corner[2][q] * vector;
-                    s3 += corner[3][q] * vector;
-                }
-                for (int64_t j = i + 4; j < F; j++) {
-                    const Lanes vector = lanes(c + j * deep);
-                    const float *s = pairs + dots.row(j) + i;
-                    s0 += s[0] * vector;
-                    s1 += s[1] * vector;
-                    s2 += s[2] * vector;
-                    s3 += s[3] * vector;
-                }
-                float *to = dv + i * deep + k;
-                lanes(to) = s0;
-                lanes(to + deep) = s1;
-                lanes(to + 2 * deep) = s2;
-                lanes(to + 3 * deep) = s3;
-            }
-        }
-        for (int64_t k = 0; k < d; k++) dv[k] += g[k];
-        store_vectors(dots, dv, b, deep, dx, de);
-    }
+    by_types(dots, [&](auto x_number, auto e_number) {
+        using X = decltype(x_number);
+        using E = decltype(e_number);
+        gradients_of(dots, static_cast<const X *>(x), static_cast<const E *>(e),
+                     static_cast<const X *>(grad), static_cast<X *>(dx), static_cast<E *>(de),
+                     begin, end);
+    });
 }
 
 inline void dot_backward(const Dots &dots, const void *x, const void *e, const void *grad,

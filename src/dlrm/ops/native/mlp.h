@@ -10,6 +10,7 @@
 
 #include "gemm.h"
 #include "pool.h"
+#include "scratch.h"
 
 namespace {
 
@@ -70,23 +71,6 @@ struct Mlp {
     }
     int64_t work() const { return B * weights(); }
 };
-
-// Memory for a call, kept for the next one and never cleared.
-struct Scratch {
-    char *next;
-    template <class T> T *take(int64_t count) {
-        T *taken = reinterpret_cast<T *>(next);
-        next += up(count * int64_t(sizeof(T)), 64);
-        return taken;
-    }
-};
-
-// One for a call (0), and one for each of its threads (1).
-template <int WHOSE> inline Scratch scratch(int64_t bytes) {
-    static thread_local std::vector<char> memory;
-    if (int64_t(memory.size()) < bytes + 64) memory.resize(bytes + 64);
-    return {reinterpret_cast<char *>(up(reinterpret_cast<int64_t>(memory.data()), 64))};
-}
 
 // Sixteen outputs of W (N, n) from `first`, as columns of the panels of W^T.
 template <class Format>
