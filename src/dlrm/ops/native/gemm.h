@@ -21,19 +21,16 @@ constexpr int TILE = 4, WIDEST = 1;
 #endif
 constexpr int64_t LANES = 16;
 
-// Sixteen floats that need not lie in memory.
-typedef float Registers __attribute__((vector_size(64)));
-
 // A format says what a word is, how two words multiply, and how operands lie: a panel of b has up to
 // PANEL columns, a multiple of COLUMNS, and a sum goes over a multiple of DEEP words.
 struct Wide {
     using Number = float;
     using Word = float;
-    using Vector = Lanes;
+    using Vector = Whole;
     static constexpr int64_t PER_WORD = 1, DEEP = 1;
     static constexpr int64_t PANEL = WIDEST * LANES, COLUMNS = LANES;
-    static Lanes spread(float word) { return word - Lanes{}; }
-    static void add(Registers &c, Lanes a, Lanes b) { c += a * b; }
+    static Whole spread(float word) { return word - Whole{}; }
+    static void add(Register &c, Whole a, Whole b) { c += a * b; }
     static float word(float first, float) { return first; }
     static float sum(float word) { return word; }
 };
@@ -43,16 +40,16 @@ struct Wide {
 struct Narrow {
     using Number = bf16;
     using Word = uint32_t;
-    using Vector = Words;
+    using Vector = WholeWords;
     static constexpr int64_t PER_WORD = 2, DEEP = 1;
     static constexpr int64_t PANEL = WIDEST * LANES, COLUMNS = LANES;
-    static Words spread(uint32_t word) { return word - Words{}; }
-    static void add(Registers &c, Words a, Words b) {
+    static WholeWords spread(uint32_t word) { return word - WholeWords{}; }
+    static void add(Register &c, WholeWords a, WholeWords b) {
 #ifdef __AVX512F__
         asm("vdpbf16ps %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
 #else
-        c += reinterpret_cast<Lanes>(a << 16) * reinterpret_cast<Lanes>(b << 16);
-        c += reinterpret_cast<Lanes>(a & 0xffff0000u) * reinterpret_cast<Lanes>(b & 0xffff0000u);
+        c += reinterpret_cast<Whole>(a << 16) * reinterpret_cast<Whole>(b << 16);
+        c += reinterpret_cast<Whole>(a & 0xffff0000u) * reinterpret_cast<Whole>(b & 0xffff0000u);
 #endif
     }
     static uint32_t word(float first, float second) {
@@ -83,26 +80,27 @@ template <class Format, int WIDE, int STEP>
 __attribute__((noinline)) void tile(const typename Format::Word *const *rows,
                                     const typename Format::Word *b, int64_t K, float *sums) {
     using Vector = typename Format::Vector;
+    constexpr int REGISTERS = WIDE * LANES / WHOLE;
     const typename Format::Word *at[TILE];
     for (int m = 0; m < TILE; m++) at[m] = rows[m];
-    Registers c[TILE][WIDE] = {};
-    for (int64_t k = 0; k < K; k++, b += WIDE * LANES) {
-        Vector column[WIDE];
+    Register c[TILE][REGISTERS] = {};
+    for (int64_t k = 0; k < K; k++, b += REGISTERS * WHOLE) {
+        Vector column[REGISTERS];
 #pragma GCC unroll 8
-        for (int w = 0; w < WIDE; w++)
-            column[w] = *reinterpret_cast<const Vector *>(b + w * LANES);
+        for (int w = 0; w < REGISTERS; w++)
+            column[w] = *reinterpret_cast<const Vector *>(b + w * WHOLE);
 #pragma GCC unroll 8
         for (int m = 0; m < TILE; m++) {
             const Vector a = Format::spread(at[m][k * STEP]);
 #pragma GCC unroll 8
-            for (int w = 0; w < WIDE; w++) Format::add(c[m][w], a, column[w]);
+            for (int w = 0; w < REGISTERS; w++) Format::add(c[m][w], a, column[w]);
         }
     }
     // Unrolled like the sum: c stays in registers only if every index is known.
 #pragma GCC unroll 8
     for (int m = 0; m < TILE; m++)
 #pragma GCC unroll 8
-        for (int w = 0; w < WIDE; w++) lanes(sums + (m * WIDE + w) * LANES) = c[m][w];
+        for (int w = 0; w < REGISTERS; w++) whole(sums + (m * REGISTERS + w) * WHOLE) = c[m][w];
 }
 
 // The sums (32, 32) of up to 32 rows of a and one panel of b, over K words, a multiple of 16.

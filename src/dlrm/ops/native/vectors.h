@@ -23,6 +23,7 @@ typedef int32_t Pick16 __attribute__((vector_size(64)));
 #define REGISTER_BYTES 16
 #endif
 typedef float Whole __attribute__((vector_size(REGISTER_BYTES), aligned(4), may_alias));
+typedef uint32_t WholeWords __attribute__((vector_size(REGISTER_BYTES), aligned(4), may_alias));
 typedef float Register __attribute__((vector_size(REGISTER_BYTES)));
 constexpr int64_t WHOLE = REGISTER_BYTES / 4;
 
