@@ -65,6 +65,8 @@ def test_a_request_that_is_known_is_read_and_answered_alike(model, rows, wanted)
         for one, two in ((first.dense, again.dense), (first.ids, again.ids)):
             np.testing.assert_array_equal(one, two)
             assert one.dtype == two.dtype
+            assert one.flags.writeable
+            assert two.flags.writeable
         values = dict.fromkeys(wanted, np.arange(rows, dtype=np.float32)[:, None])
         expected = encode_infer(model.named, values, dict.fromkeys(wanted, True))
         assert answer(values) == expected

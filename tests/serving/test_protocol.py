@@ -98,6 +98,40 @@ def test_whatever_bytes_there_are_is_refused_or_read(body, encoding):
             parse(decompressed(body, encoding, LIMITS))
 
 
+cells = st.text(max_size=3) | st.integers() | st.none() | st.lists(st.integers(), max_size=2)
+small_rows = st.lists(st.dictionaries(st.text(max_size=3), cells, max_size=3), max_size=60)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    small_rows | values,
+    st.booleans(),
+    st.sampled_from([None, 1, "\t"]),
+    st.lists(st.tuples(st.integers(0, 10**6), st.sampled_from(list('{}[],: "x1\n'))), max_size=2),
+)
+def test_long_bodies_are_read_row_by_row_alike(value, wrapped, indent, changes):
+    text = json.dumps({"rows": value} if wrapped else value, indent=indent)
+    for number, letter in changes:
+        at = number % (len(text) + 1)
+        text = text[:at] + letter + text[at + 1 :]
+    outcomes: list[object] = []
+    for long in (0, 1 << 30):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("dlrm.serving.rows.LONG_BYTES", long)
+            try:
+                outcomes.append(parse_rows(text.encode("utf-8", "surrogatepass"), LIMITS))
+            except RefusalError as refusal:
+                outcomes.append((refusal.status, str(refusal)))
+    one, other = outcomes
+    if isinstance(one, tuple) and one[0] == 413:
+        # How many more there are is not counted, nor whether they are JSON.
+        assert "more than 50 rows" in one[1]
+        assert isinstance(other, tuple)
+        assert other[0] in (400, 413)
+    else:
+        assert one == other
+
+
 @given(
     st.integers(1, 20), st.booleans(), st.sampled_from(["FP32", "FP64"]), st.sampled_from([4, 8])
 )

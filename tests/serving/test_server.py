@@ -156,6 +156,82 @@ def test_triton_s_client_works_unchanged(visits, folder, binary, compression):
     client.close()
 
 
+def test_all_that_triton_s_client_can_ask_has_an_answer_or_a_reason(visits, folder):
+    predictor = Predictor.open(folder / "visits")
+    tensors = tensors_of(predictor.encode(rows_of(folder)))
+    expected = predictor.scores(rows_of(folder))
+    refused = triton.InferenceServerException
+    with triton.InferenceServerClient(visits.address, concurrency=2) as client:
+        assert client.get_server_metadata()["extensions"][0] == "binary_tensor_data"
+        config = client.get_model_config("visits")
+        assert [tensor["name"] for tensor in config["input"]] == ["dense", "ids"]
+        assert not client.is_model_ready("visits", "9")
+        # What concerns schedulers of models with a state, or of several priorities, has no meaning.
+        parameters = {"sequence_id": 5, "sequence_start": True, "sequence_end": True, "priority": 2}
+        options = {**parameters, "timeout": 1_000_000, "parameters": {"mine": "x"}}
+        answer = infer(client, "visits", tensors, **options, query_params={"a": "b"})
+        assert np.array_equal(answer.as_numpy("scores"), expected)
+        for algorithm in ("gzip", "deflate"):
+            both = {
+                "request_compression_algorithm": algorithm,
+                "response_compression_algorithm": algorithm,
+            }
+            answer = infer(client, "visits", tensors, **both)
+            assert np.array_equal(answer.as_numpy("scores"), expected)
+        inputs = []
+        for name, tensor in tensors.items():
+            kind = "FP32" if tensor.dtype == np.float32 else "INT64"
+            inputs.append(triton.InferInput(name, tensor.shape, kind))
+            inputs[-1].set_data_from_numpy(np.ascontiguousarray(tensor))
+        waiting = [client.async_infer("visits", inputs, request_id=str(k)) for k in range(4)]
+        for number, one in enumerate(waiting):
+            answer = one.get_result()
+            assert answer.get_response()["id"] == str(number)
+            assert np.array_equal(answer.as_numpy("scores"), expected)
+        for output, message in (
+            (triton.InferRequestedOutput("scores", class_count=2), "classifications"),
+            (triton.InferRequestedOutput("nothing"), 'unknown output "nothing"'),
+        ):
+            with pytest.raises(refused, match=message):
+                client.infer("visits", inputs, outputs=[output])
+        shared = triton.InferRequestedOutput("scores")
+        shared.set_shared_memory("region", 64)
+        with pytest.raises(refused, match="shared memory"):
+            client.infer("visits", inputs, outputs=[shared])
+        inputs[0].set_shared_memory("region", 64)
+        with pytest.raises(refused, match="shared memory is not read"):
+            client.infer("visits", inputs)
+        assert client.get_trace_settings() == client.get_trace_settings("visits")
+        assert client.get_trace_settings()["trace_level"] == ["OFF"]
+        assert client.get_log_settings()["log_error"] is True
+        for change in (
+            lambda: client.update_trace_settings(settings={"trace_level": ["TIMESTAMPS"]}),
+            lambda: client.update_trace_settings("visits", settings={"trace_rate": "1"}),
+            lambda: client.update_log_settings({"log_info": True}),
+        ):
+            with pytest.raises(refused, match="this path takes GET"):
+                change()
+        with pytest.raises(refused, match="there is no such model"):
+            client.get_trace_settings("nobody")
+        assert client.get_system_shared_memory_status() == []
+        assert client.get_cuda_shared_memory_status() == []
+        client.unregister_system_shared_memory()
+        client.unregister_cuda_shared_memory("region")
+        for ask in (
+            lambda: client.register_system_shared_memory("region", "/key", 64),
+            lambda: client.register_cuda_shared_memory("region", b"handle", 0, 64),
+            lambda: client.get_system_shared_memory_status("region"),
+        ):
+            with pytest.raises(refused, match="shared memory is not read"):
+                ask()
+        with pytest.raises(refused, match="there are no parameters"):
+            client.load_model("visits", config='{"name": "visits"}')
+        client.unload_model("other", unload_dependents=True)
+        states = {one["name"]: one["state"] for one in client.get_model_repository_index()}
+        assert (states["other"], states["visits"]) == ("UNAVAILABLE", "READY")
+        client.load_model("other")
+
+
 def test_what_is_wrong_with_rows_is_said(visits):
     for rows, message in (
         ({**ROW, "price": "cheap"}, "the request, row 1, column price"),

@@ -1,8 +1,9 @@
 """The routes of the server: what is asked where, and what comes back.
 
     GET  / (a page for people), /status (what it shows), /metrics, /openapi.json
-    GET  /v2, /v2/health/live, /v2/health/ready, /v2/models/stats
+    GET  /v2, /v2/health/live, /v2/health/ready, /v2/models/stats, /v2/trace/setting, /v2/logging
     GET  /v2/models/NAME[/versions/V][/ready | /config | /stats | /columns], /v2/models/NAME/shadow
+    any  /v2/systemsharedmemory/..., /v2/cudasharedmemory/... (there is none)
     POST /v2/models/NAME[/versions/V]/infer, /score[/NAME]
     POST /v2/repository/index, /v2/repository/models/NAME/load | unload
 
@@ -11,7 +12,6 @@ JSON, `{"error": reason}`.
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +23,12 @@ from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from dlrm.serving.deadlines import Deadlines
-from dlrm.serving.endpoints import SERVER, Endpoints, counted
-from dlrm.serving.limits import Limits, RefusalError, bad
+from dlrm.serving.endpoints import LOG, NO_TRACES, SERVER, Endpoints, counted
+from dlrm.serving.exchange import Request, Response
+from dlrm.serving.limits import RefusalError, bad
 from dlrm.serving.metrics import prometheus
 from dlrm.serving.openapi import document
-from dlrm.serving.protocol import HEADER_LENGTH, decompressed, parse_json, read_infer
+from dlrm.serving.protocol import HEADER_LENGTH, parse_json, read_infer
 from dlrm.serving.rows import parse_rows, score_values
 
 T = TypeVar("T")
@@ -42,79 +43,16 @@ _PAGE_HEADERS = [
         "connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'",
     ),
 ]
-_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 _GET, _POST = "GET", "POST"
-_LONG_BYTES, _LONG_ROWS = 64 << 10, 1024
-"""From which on a body is parsed, and an answer written, beside the event loop."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Response:
-    body: bytes
-    headers: list[tuple[str, str]]
-    status: int = 200
-
-    @classmethod
-    def json(cls, value: Any, status: HTTPStatus = HTTPStatus.OK) -> "_Response":
-        headers = [("content-type", "application/json")]
-        return cls(_ENCODER.encode(value).encode(), headers, status.value)
-
-    @classmethod
-    def text(cls, text: str, kind: str) -> "_Response":
-        return cls(text.encode(), [("content-type", kind)])
-
-    @classmethod
-    def truth(cls, yes: bool) -> "_Response":
-        """An empty answer, whose status is the answer."""
-        return cls(b"", [], 200 if yes else HTTPStatus.SERVICE_UNAVAILABLE.value)
-
-
-@dataclass(slots=True)
-class _Request:
-    scope: Any
-    protocol: Any
-    headers: Any
-    limits: Limits
-    task: asyncio.Task[Any]
-    read: bool = False
-    """Whether all of the body is here."""
-
-    async def parsed(self, parse: Callable[[bytes], T], pool: ThreadPoolExecutor) -> T:
-        """Return what `parse` makes of the body, in a thread of the pool where that takes long."""
-        body = await self._body()
-        encoding = (self.headers.get("content-encoding") or "").lower()
-        if not encoding and len(body) <= _LONG_BYTES:
-            return parse(body)
-        return await asyncio.get_running_loop().run_in_executor(
-            pool, lambda: parse(decompressed(body, encoding, self.limits))
-        )
-
-    async def _body(self) -> bytes:
-        """Return the body as it came; see `Limits.check_body`."""
-        length = self.headers.get("content-length") or ""
-        try:
-            if length.isascii() and length.isdecimal():
-                self.limits.check_body(int(length[:18]))
-                body = await self.protocol()
-            else:
-                pieces, size = [], 0
-                async for piece in self.protocol:
-                    size += len(piece)
-                    self.limits.check_body(size)
-                    pieces.append(piece)
-                body = b"".join(pieces)
-        except RuntimeError:
-            # Granian's word for a client that has gone; nobody reads this.
-            raise bad("the body ended too early") from None
-        self.read = True
-        return body
+_LONG_ROWS = 1024
+"""From which on an answer is written beside the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Route:
     """What answers the requests at a path."""
 
-    answer: Callable[[_Request], Awaitable[_Response]]
+    answer: Callable[[Request], Awaitable[Response]]
     method: str | None = _GET
     """The one that it takes; None for any."""
     is_open: bool = False
@@ -134,21 +72,23 @@ class App:
         self._deadlines = Deadlines(self.limits.timeout_s)
         self._route = lru_cache(maxsize=256)(self._found)
         page = resources.files("dlrm.serving").joinpath("page.html").read_bytes()
-        self._plain: dict[tuple[str, ...], Callable[[], _Response]] = {
-            ("",): lambda: _Response(page, _PAGE_HEADERS),
-            ("v2",): lambda: _Response.json(SERVER),
-            ("v2", "health", "live"): lambda: _Response.truth(True),
-            ("v2", "health", "ready"): lambda: _Response.truth(self.repository.ready),
-            ("v2", "models", "stats"): lambda: _Response.json(endpoints.statistics(None, None)),
-            ("status",): lambda: _Response.json(endpoints.status()),
+        self._plain: dict[tuple[str, ...], Callable[[], Response]] = {
+            ("",): lambda: Response(page, _PAGE_HEADERS),
+            ("v2",): lambda: Response.json(SERVER),
+            ("v2", "health", "live"): lambda: Response.truth(True),
+            ("v2", "health", "ready"): lambda: Response.truth(self.repository.ready),
+            ("v2", "models", "stats"): lambda: Response.json(endpoints.statistics(None, None)),
+            ("v2", "trace", "setting"): lambda: Response.json(NO_TRACES),
+            ("v2", "logging"): lambda: Response.json(LOG),
+            ("status",): lambda: Response.json(endpoints.status()),
             ("metrics",): self._metrics,
-            ("openapi.json",): lambda: _Response.json(document(self.repository.models())),
+            ("openapi.json",): lambda: Response.json(document(self.repository.models())),
         }
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         """Answer a request."""
         headers = scope.headers
-        request = _Request(scope, protocol, headers, self.limits, self._deadlines.begin())
+        request = Request(scope, protocol, headers, self.limits, self._deadlines.begin())
         try:
             route = self._route(scope.path)
             if not route.is_open:
@@ -157,17 +97,17 @@ class App:
                 _check(scope.method, route.method)
             response = await route.answer(request)
         except RefusalError as refusal:
-            response = _Response.json({"error": str(refusal)}, refusal.status)
+            response = Response.json({"error": str(refusal)}, refusal.status)
         except asyncio.CancelledError:
             if not self._deadlines.end(request.task):
                 raise
             read = request.read
             status = HTTPStatus.GATEWAY_TIMEOUT if read else HTTPStatus.REQUEST_TIMEOUT
             reason = f"the time of {self.limits.timeout_s:g} s is up"
-            response = _Response.json({"error": reason}, status)
+            response = Response.json({"error": reason}, status)
         except Exception:
             log.exception("%s %s failed", scope.method, scope.path)
-            response = _Response.json(
+            response = Response.json(
                 {"error": "the server has failed; its log says why"},
                 HTTPStatus.INTERNAL_SERVER_ERROR,
             )
@@ -180,54 +120,58 @@ class App:
         parts = tuple(unquote(part) for part in path.strip("/").split("/"))
         # The page itself says nothing of the models: what it asks for has the token.
         is_open = parts[:2] == ("v2", "health") or parts == ("",)
-        if (plain := self._plain.get(parts)) is not None:
-            return _Route(_as_answer(plain), is_open=is_open)
+        answer, method = _nothing, None
         match parts:
-            case ("v2", "models", name, "versions", version, *rest):
-                return self._of_model(name, version, rest)
+            case _ if parts in self._plain:
+                answer, method = _as_answer(self._plain[parts]), _GET
             case ("v2", "models", name, *rest):
-                return self._of_model(name, None, rest)
+                version = None
+                if rest[:1] == ["versions"] and len(rest) > 1:
+                    version, rest = rest[1], rest[2:]
+                if rest == ["infer"]:
+                    answer, method = partial(self._infer, name=name, version=version), _POST
+                else:
+                    answer = partial(self._model, name=name, version=version, rest=rest)
+                    method = _GET
             case ("score", *rest) if len(rest) <= 1:
                 name = (rest or self.repository.names)[0]
-                return _Route(partial(self._score, name=name), _POST)
+                answer, method = partial(self._score, name=name), _POST
             case ("v2", "repository", *rest):
-                return _Route(partial(self._repository, rest=rest), _POST)
-        return _Route(_nothing, None, is_open)
+                answer, method = partial(self._repository, rest=rest), _POST
+            case ("v2", "systemsharedmemory" | "cudasharedmemory", *rest):
+                answer = partial(_shared_memory, rest=rest)
+        return _Route(answer, method, is_open)
 
-    def _of_model(self, name: str, version: str | None, rest: list[str]) -> _Route:
-        if rest == ["infer"]:
-            return _Route(partial(self._infer, name=name, version=version), _POST)
-        return _Route(partial(self._model, name=name, version=version, rest=rest))
-
-    def _metrics(self) -> _Response:
+    def _metrics(self) -> Response:
         counts = ((m.name, m.version, m.statistics) for m in self.repository.models())
         text = prometheus(counts, self._endpoints.shadows())
-        return _Response.text(text, "text/plain; version=0.0.4")
+        return Response.text(text, "text/plain; version=0.0.4")
 
     async def _model(
-        self, request: _Request, name: str, version: str | None, rest: list[str]
-    ) -> _Response:
+        self, request: Request, name: str, version: str | None, rest: list[str]
+    ) -> Response:
         """Answer what is asked about a model."""
         if rest == ["ready"]:
             try:
                 self.repository.find(name, version)
             except RefusalError:
-                return _Response.truth(False)
-            return _Response.truth(True)
+                return Response.truth(False)
+            return Response.truth(True)
         model = self.repository.find(name, version)
         if rest == ["columns"]:
-            return _Response.json(await self._endpoints.columns(model))
+            return Response.json(await self._endpoints.columns(model))
         about: dict[tuple[str, ...], Callable[[], dict[str, Any]]] = {
             (): lambda: model.metadata(self.repository.versions(name)),
             ("config",): lambda: model.config(self.limits),
             ("stats",): lambda: self._endpoints.statistics(name, version),
             ("shadow",): lambda: {"shadows": self._endpoints.shadows(name)},
+            ("trace", "setting"): lambda: NO_TRACES,
         }
         if (answer := about.get(tuple(rest))) is None:
             raise RefusalError(HTTPStatus.NOT_FOUND, "a model has no such path; see /openapi.json")
-        return _Response.json(answer())
+        return Response.json(answer())
 
-    async def _infer(self, request: _Request, name: str, version: str | None) -> _Response:
+    async def _infer(self, request: Request, name: str, version: str | None) -> Response:
         model = self.repository.find(name, version)
         with counted(model):
             parse = partial(
@@ -243,19 +187,19 @@ class App:
                 headers, body = await self._beside(partial(answer, outputs))
             else:
                 headers, body = answer(outputs)
-        return _Response(body, headers)
+        return Response(body, headers)
 
-    async def _score(self, request: _Request, name: str) -> _Response:
+    async def _score(self, request: Request, name: str) -> Response:
         model = self.repository.find(name)
         with counted(model):
             parse = partial(parse_rows, limits=self.limits)
             rows, one = await request.parsed(parse, self._pool)
             outputs = await self._endpoints.outputs(model, rows)
 
-            def answer() -> _Response:
+            def answer() -> Response:
                 scores = score_values(outputs["scores"], model.predictor.schema)
                 key, value = ("score", scores[0]) if one else ("scores", scores)
-                return _Response.json({"model": model.name, "version": model.version, key: value})
+                return Response.json({"model": model.name, "version": model.version, key: value})
 
             return await self._beside(answer) if len(rows) > _LONG_ROWS else answer()
 
@@ -263,33 +207,43 @@ class App:
         """Return an answer that is written in another thread, so that it holds nobody up."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, answer)
 
-    async def _repository(self, request: _Request, rest: list[str]) -> _Response:
+    async def _repository(self, request: Request, rest: list[str]) -> Response:
         asked = await request.parsed(lambda body: parse_json(body) if body else {}, self._pool)
         if not isinstance(asked, dict):
             raise bad("the request is no JSON object")
         match rest:
             case ["index"]:
-                return _Response.json(self._endpoints.index(asked.get("ready") is True))
+                return Response.json(self._endpoints.index(asked.get("ready") is True))
             case ["models", name, "load"]:
                 # A large model takes its time.
                 self._deadlines.end(request.task)
                 await self._endpoints.load(name, asked.get("parameters"))
-                return _Response.json({})
+                return Response.json({})
             case ["models", name, "unload"]:
                 self.repository.unload(name)
-                return _Response.json({})
+                return Response.json({})
         raise RefusalError(HTTPStatus.NOT_FOUND, "the repository has no such path")
 
 
-def _as_answer(plain: Callable[[], _Response]) -> Callable[[_Request], Awaitable[_Response]]:
-    async def answer(_: _Request) -> _Response:
+def _as_answer(plain: Callable[[], Response]) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(_: Request) -> Response:
         return plain()
 
     return answer
 
 
-async def _nothing(_: _Request) -> _Response:
+async def _nothing(_: Request) -> Response:
     raise RefusalError(HTTPStatus.NOT_FOUND, "there is nothing at this path; see /openapi.json")
+
+
+async def _shared_memory(_: Request, rest: list[str]) -> Response:
+    """Answer what is asked of shared memory, of which no region is ever registered."""
+    match rest:
+        case ["status"]:
+            return Response.json([])
+        case ["unregister"] | ["region", _, "unregister"]:
+            return Response.json({})
+    raise bad("shared memory is not read: tensors are sent in the body")
 
 
 def _check(asked: str, method: str | None) -> None:

@@ -35,6 +35,17 @@ SERVER = {
     ],
 }
 """Metadata of the server."""
+NO_TRACES = {"trace_level": ["OFF"]}
+"""Settings of traces, as Triton's extension has them."""
+LOG = {
+    "log_file": "",
+    "log_info": False,
+    "log_warning": True,
+    "log_error": True,
+    "log_verbose_level": 0,
+    "log_format": "default",
+}
+"""Settings of the log, likewise."""
 
 
 class Endpoints:

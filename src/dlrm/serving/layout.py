@@ -49,4 +49,5 @@ class Layout:
 
 
 def _array(body: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], at: int) -> NDArray[Any]:
-    return np.ndarray(shape, dtype, body, at)
+    # A copy, because torch takes none of a body's memory, which is not to be written.
+    return np.ndarray(shape, dtype, body, at).copy()

@@ -1,5 +1,6 @@
 """One version of a model that is served: a predictor, and what clients are told of it."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrm.batch import Batch
-from dlrm.errors import ConfigError, unknown
+from dlrm.errors import ConfigError, DlrmError, unknown
 from dlrm.nn.quantized import TableDtype
 from dlrm.runtimes import runtime
 from dlrm.runtimes.runtime import Export, Options, Session
@@ -20,6 +21,7 @@ from dlrm.runtimes.verify import export
 from dlrm.serving.columns import columns
 from dlrm.serving.limits import Limits
 from dlrm.serving.metrics import Statistics
+from dlrm.serving.rows import encode_rows
 from dlrm.serving.signature import Signature
 from dlrm.training.device import DeviceName
 from dlrm.training.predictor import Predictor
@@ -114,6 +116,14 @@ class Model:
     def named(self) -> dict[str, str]:
         """What the response to an inference request says of it."""
         return {"model_name": self.name, "model_version": self.version}
+
+    def warm_up(self) -> None:
+        """Score a row that has no value, so that no client waits for what first use makes."""
+        predictor = self.predictor
+        row = {predictor.features.needed[0]: None}
+        # A model that takes no such row says so to who sends it.
+        with suppress(DlrmError):
+            predictor.logits(predictor.batch(encode_rows([row], predictor)))
 
     @cached_property
     def columns(self) -> list[dict[str, Any]]:

@@ -10,7 +10,8 @@ whatever it is, the outcome is a request or a RefusalError.
 
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -83,8 +84,20 @@ def parse_json(body: bytes) -> Any:
         RefusalError: It is none.
 
     """
+    with json_errors():
+        return DECODER.decode(text_of(body))
+
+
+def text_of(body: bytes) -> str:
+    """Return the text of a body; a ValueError where it is none."""
+    return body.decode(json.detect_encoding(body), "surrogatepass")
+
+
+@contextmanager
+def json_errors() -> Iterator[None]:
+    """Refuse a body whose JSON is read within, and is none."""
     try:
-        return _DECODER.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
+        yield
     except RecursionError:
         raise bad("the body is nested too deep") from None
     except ValueError as reason:
@@ -228,7 +241,8 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+"""Reads JSON, in which NaN and infinity are errors."""
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 

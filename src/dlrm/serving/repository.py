@@ -134,8 +134,9 @@ class Repository:
                     raise DlrmError(f"{slot.path}: was changed while it was opened; load it again")
                 entry.opened += 1
                 version = str(entry.opened)
-                slot.model = Model(name, version, predictor, self._back_end, step)
-                slot.fingerprint, changed = fingerprint, True
+                model = Model(name, version, predictor, self._back_end, step)
+                model.warm_up()
+                slot.model, slot.fingerprint, changed = model, fingerprint, True
         return changed
 
     def unload(self, name: str) -> None:

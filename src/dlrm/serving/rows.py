@@ -9,8 +9,10 @@ bits, as `dlrm predict` writes it.
 A column that a row leaves out is missing there, as an empty cell of a table is.
 """
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 
 import numpy as np
@@ -22,8 +24,8 @@ from dlrm.data.scoring import encode_frame
 from dlrm.data.sources.frame import series_of
 from dlrm.errors import DlrmError
 from dlrm.schema import Schema
-from dlrm.serving.limits import Limits, bad
-from dlrm.serving.protocol import parse_json
+from dlrm.serving.limits import Limits, RefusalError, bad
+from dlrm.serving.protocol import DECODER, json_errors, parse_json, text_of
 from dlrm.training.predictor import Predictor
 
 MOST_DEPTH, MOST_KEYS = 8, 256
@@ -31,6 +33,12 @@ MOST_DEPTH, MOST_KEYS = 8, 256
 
 Polars' time doubles with each list around another, and grows with the square of the keys.
 """
+LONG_BYTES = 64 << 10
+"""Of a body from which on it is read row by row."""
+_BEGIN = re.compile(r'[ \t\n\r]*(\{[ \t\n\r]*"rows"[ \t\n\r]*:[ \t\n\r]*)?\[[ \t\n\r]*(?=\{)')
+_NEXT = re.compile(r"[ \t\n\r]*,[ \t\n\r]*(?=\{)")
+_END = re.compile(r"[ \t\n\r]*\][ \t\n\r]*")
+_WRAPPED_END = re.compile(r"[ \t\n\r]*\][ \t\n\r]*\}[ \t\n\r]*")
 Row = dict[str, Any]
 """A raw row: name of a column -> its value as JSON has it."""
 _NO_COLUMN = (
@@ -47,6 +55,8 @@ def parse_rows(body: bytes, limits: Limits) -> tuple[list[Row], bool]:
         RefusalError: They are none, or too many.
 
     """
+    if len(body) > LONG_BYTES and (rows := _one_by_one(body, limits)) is not None:
+        return rows, False
     value = parse_json(body)
     if isinstance(value, dict) and isinstance(value.get("rows"), list):
         if len(value) > 1:
@@ -58,6 +68,33 @@ def parse_rows(body: bytes, limits: Limits) -> tuple[list[Row], bool]:
         raise bad('expected a row as a JSON object, a list of rows, or {"rows": [...]}')
     limits.check_rows(len(rows))
     return rows, one
+
+
+def _one_by_one(body: bytes, limits: Limits) -> list[Row] | None:
+    """Return the rows of a body that is a list of objects, alone or as "rows"; None of any other.
+
+    While JSON is read no other thread goes on, so it is read row by row.
+    """
+    with json_errors():
+        text = text_of(body)
+        if (begin := _BEGIN.match(text)) is None:
+            return None
+        rows: list[Row] = []
+        more: re.Match[str] | None = begin
+        at = begin.end()
+        while more is not None:
+            row, at = DECODER.raw_decode(text, at)
+            rows.append(row)
+            if len(rows) > limits.rows:
+                raise RefusalError(
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                    f"the request has more than {limits.rows} rows, the most that are taken: send "
+                    "several",
+                )
+            more = _NEXT.match(text, at)
+            at = at if more is None else more.end()
+    end = _WRAPPED_END if begin[1] else _END
+    return rows if end.fullmatch(text, at) else None
 
 
 def encode_rows(rows: list[Row], predictor: Predictor) -> Encoded:

@@ -147,11 +147,11 @@ class Signature:
         rows = next(iter(counts.values()))
         limits.check_rows(rows)
         dense = tensors.get("dense", np.empty((rows, 0), np.float32))
-        if dense.dtype != np.float32:
-            with np.errstate(over="ignore"):
-                dense = dense.astype(np.float32)
+        # Copies, because torch takes none of a body's memory, which is not to be written.
+        with np.errstate(over="ignore"):
+            dense = dense.astype(np.float32)
         check_finite(dense)
-        ids = tensors.get("ids", np.empty((rows, 0))).astype(np.int64, copy=False)
+        ids = tensors.get("ids", np.empty((rows, 0))).astype(np.int64)
         return Encoded(dense, ids, lists=lists)  # pyright: ignore[reportArgumentType]
 
 
