@@ -172,7 +172,7 @@ def test_all_that_triton_s_client_can_ask_has_an_answer_or_a_reason(visits, fold
         answer = infer(client, "visits", tensors, **options, query_params={"a": "b"})
         assert np.array_equal(answer.as_numpy("scores"), expected)
         for algorithm in ("gzip", "deflate"):
-            both = {
+            both: dict[str, Any] = {
                 "request_compression_algorithm": algorithm,
                 "response_compression_algorithm": algorithm,
             }
@@ -187,7 +187,9 @@ def test_all_that_triton_s_client_can_ask_has_an_answer_or_a_reason(visits, fold
         for number, one in enumerate(waiting):
             answer = one.get_result()
             assert answer.get_response()["id"] == str(number)
-            assert np.array_equal(answer.as_numpy("scores"), expected)
+            scores = answer.as_numpy("scores")
+            assert scores is not None
+            assert np.array_equal(scores, expected)
         for output, message in (
             (triton.InferRequestedOutput("scores", class_count=2), "classifications"),
             (triton.InferRequestedOutput("nothing"), 'unknown output "nothing"'),
