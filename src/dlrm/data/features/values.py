@@ -94,7 +94,7 @@ class Values:
                 items = [] if text is None else text.split(separator)
             elif value is None:
                 items = []
-            elif type(value) is not list:
+            elif type(value) is not list or not _alike(value):
                 raise NotPlainError
             texts = [_plain_text(item) for item in items]
             lists.append([text for text in texts if text is not None])
@@ -125,6 +125,12 @@ class Values:
         if self._missing and type(value) is str and self._is_missing(value):
             return None
         return _plain_text(value)
+
+
+def _alike(items: list[Any]) -> bool:
+    """Whether a column of these items keeps each as it is: of 1 and true it would make numbers."""
+    kinds = set(map(type, items)) - {_NONE}
+    return len(kinds) <= 1 or kinds == {int, str}
 
 
 def _as_numbers(columns: list[list[Any]]) -> NDArray[np.float64]:
