@@ -1,13 +1,12 @@
 // Optimizer steps on the rows that were looked up, from (row, gradient) pairs with duplicates.
 //
-// Each row belongs to the owner that its hash names: of few, because each of them comes across most
-// bags, but of more than there are threads. An owner is a chunk of work, and takes the gradients of a
-// row in the order of the batch. So nothing races, the result is the same bits for any number of
-// threads, and one table that dominates is shared out like many.
+// Each row belongs to the owner that its hash names, as many of whom there are as threads. An owner
+// is a chunk of work: it picks its lookups out of all of them, and takes the gradients of a row in the
+// order of the batch. So nothing races, the result is the same bits for any number of threads, and one
+// table that dominates is shared out like many.
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <vector>
 
@@ -68,13 +67,6 @@ struct Split {
     }
 };
 
-// A gradient waiting for its row.
-struct Item {
-    uint64_t row;
-    uint32_t at; // which gradient
-    float scale; // its factor
-};
-
 struct Update {
     const int64_t *rows; // (L,)
     const float *grad;   // (L, D), or with bags (G, D)
@@ -85,10 +77,6 @@ struct Update {
     int threads;
     float l2;      // each gradient gains l2 * w
     int64_t every; // R to step every row, looked up or not; 0 for those looked up
-
-    Item item(int64_t l) const {
-        return {uint64_t(rows[l]), uint32_t(bags ? bags[l] : l), scale ? scale[l] : 1.0f};
-    }
 };
 
 inline int line_shift(int64_t dim) {
@@ -97,148 +85,155 @@ inline int line_shift(int64_t dim) {
     return shift;
 }
 
+// How many rows are fetched before they are needed: 64 cache lines of gradients, and as many of the
+// weight and of each state.
+inline int64_t near(int64_t dim) { return std::max<int64_t>(8, 1024 / dim); }
+
 // Buffers only grow: they stay with their thread for the next batch.
 template <class T> inline void reserve(std::vector<T> &buffer, int64_t n) {
     if (int64_t(buffer.size()) < n) buffer.resize(n);
 }
 
-// Sorts n items by row and keeps the order of the batch within a row; returns where they are then.
-inline Item *sort_rows(Item *items, int64_t n) {
-    if (n < 256) {
-        std::stable_sort(items, items + n,
-                         [](const Item &a, const Item &b) { return a.row < b.row; });
-        return items;
-    }
-    uint64_t any = 0;
-    for (int64_t i = 0; i < n; i++) any |= items[i].row;
-    static thread_local std::vector<Item> scratch;
-    reserve(scratch, n);
-    Item *other = scratch.data();
-    constexpr int BITS = 11;
-    constexpr uint64_t MASK = (1 << BITS) - 1;
-    for (int shift = 0; shift < 64 && (any >> shift); shift += BITS) {
-        size_t start[(1 << BITS) + 1] = {};
-        for (int64_t i = 0; i < n; i++) start[((items[i].row >> shift) & MASK) + 1]++;
-        for (size_t i = 0; i < MASK; i++) start[i + 1] += start[i];
-        for (int64_t i = 0; i < n; i++) other[start[(items[i].row >> shift) & MASK]++] = items[i];
-        std::swap(items, other);
-    }
-    return items;
-}
-
-// The gradients of a batch by owner, those of each in the order of the batch.
-//
-// Each thread deals for itself: what another has just written is slow to read, and longer than dealing.
-struct Dealt {
-    static constexpr int MOST = 128; // owners, a power of two
-    uint64_t update = 0;             // the update that they are of
-    int64_t range = 0;       // rows that follow each other and have one owner, where all rows step
-    int64_t first[MOST + 1]; // where those of an owner begin
-    std::vector<Item> items; // (L,)
-    std::vector<uint8_t> of; // (L,) the owner of each
-
-    static int owners(const Update &u) {
-        int count = 1;
-        if (u.threads > 1 && (u.L + u.every) * u.dim > SMALL)
-            while (count < std::min(MOST, 2 * u.threads)) count *= 2;
-        return count;
-    }
-
-    void deal(const Update &u, uint64_t number) {
-        if (update == number) return;
-        update = number;
-        const int64_t L = u.L;
-        const int count = owners(u), shift = line_shift(u.dim);
-        range = ((u.every + count - 1) / count + (1 << shift) - 1) >> shift << shift;
-        reserve(items, L);
-        first[0] = 0, first[count] = L;
-        if (count == 1) {
-            for (int64_t l = 0; l < L; l++) items[l] = u.item(l);
-            return;
+// Lookups of one owner, a number for each: its row, and in the lower bits its place in the batch. Sorted,
+// those of a row keep the order of the batch.
+class Lookups {
+  public:
+    Lookups(const Update &u, int64_t owner, int64_t owners, int64_t range)
+        : u(u), bits(64 - __builtin_clzll(uint64_t(u.L) | 1)) {
+        static thread_local std::vector<uint64_t> buffer;
+        reserve(buffer, u.L);
+        all = buffer.data();
+        const int shift = line_shift(u.dim);
+        if (owners == 1)
+            take([](uint64_t) { return true; });
+        else if (range)
+            take([=](uint64_t row) { return row - uint64_t(owner * range) < uint64_t(range); });
+        else {
+            const uint64_t first = (uint64_t(owner) << 32) / uint64_t(owners);
+            const uint64_t end = (uint64_t(owner + 1) << 32) / uint64_t(owners);
+            take([=, least = uint32_t(first), most = uint32_t(end - first - 1)](uint64_t row) {
+                return uint32_t(row >> shift) * 2654435761u - least <= most;
+            });
         }
-        reserve(of, L);
-        uint8_t *__restrict owner = of.data();
+    }
+
+    int64_t size() const { return count; }
+    int64_t row(int64_t i) const { return int64_t(all[i] >> bits); }
+    // `apart` says that each lookup has a gradient of its own.
+    const float *grad(int64_t i, int64_t d, bool apart) const {
+        const int64_t l = place(i);
+        return u.grad + (apart || !u.bags ? l : u.bags[l]) * d;
+    }
+    float scale(int64_t i, bool apart) const {
+        return apart || !u.scale ? 1.0f : u.scale[place(i)];
+    }
+
+    // By row (radix, stable), in as few passes as counters that fit into the nearest cache allow.
+    void sort() {
+        const int64_t n = count;
+        uint64_t *from = all;
+        if (n < 256) return std::sort(from, from + n);
+        uint64_t any = 0;
+        for (int64_t i = 0; i < n; i++) any |= from[i];
+        const int end = 64 - __builtin_clzll(any | 1), passes = (end - bits + 10) / 11;
+        if (!passes) return;
+        static thread_local std::vector<uint64_t> scratch;
+        reserve(scratch, u.L);
+        uint64_t *to = scratch.data();
+        const int step = (end - bits + passes - 1) / passes;
+        const uint64_t mask = (uint64_t(1) << step) - 1;
+        for (int shift = bits; shift < end; shift += step) {
+            uint32_t start[(1 << 11) + 1];
+            std::fill(start, start + mask + 2, 0);
+            for (int64_t i = 0; i < n; i++) start[((from[i] >> shift) & mask) + 1]++;
+            for (uint64_t i = 0; i < mask; i++) start[i + 1] += start[i];
+            for (int64_t i = 0; i < n; i++) to[start[(from[i] >> shift) & mask]++] = from[i];
+            std::swap(from, to);
+        }
+        all = from;
+    }
+
+  private:
+    const Update &u;
+    const int bits; // of the place in the batch
+    uint64_t *all;
+    int64_t count = 0;
+
+    int64_t place(int64_t i) const { return int64_t(all[i] & ((uint64_t(1) << bits) - 1)); }
+
+    template <class Mine> void take(Mine mine) {
+        // A copy of each field: what is written could be one of them, as far as a compiler knows.
+        uint64_t *__restrict out = all;
         const int64_t *__restrict rows = u.rows;
-        const int bits = __builtin_clz(uint32_t(count)) + 1;
-        // Rows that share a cache line belong together, the rest is spread.
-        if (range)
-            for (int64_t l = 0; l < L; l++) owner[l] = uint8_t(rows[l] / range);
-        else
-            EACH_NUMBER for (int64_t l = 0; l < L; l++)
-                owner[l] = uint8_t((uint32_t(uint64_t(rows[l]) >> shift) * 2654435761u) >> bits);
-        // Four counts of each: one alone would wait for itself where an owner comes twice.
-        uint32_t counts[4][MOST] = {};
-        for (int64_t l = 0; l < L; l++) counts[l % 4][owner[l]]++;
-        uint32_t next[MOST];
-        for (int o = 0; o < count; o++) {
-            next[o] = uint32_t(first[o]);
-            first[o + 1] = first[o] + counts[0][o] + counts[1][o] + counts[2][o] + counts[3][o];
+        const int64_t L = u.L;
+        const int shift = bits;
+        int64_t n = 0;
+        for (int64_t l = 0; l < L; l++) {
+            out[n] = uint64_t(rows[l]) << shift | uint64_t(l);
+            n += mine(uint64_t(rows[l]));
         }
-        Item *__restrict out = items.data();
-        for (int64_t l = 0; l < L; l++) out[next[owner[l]]++] = u.item(l);
+        count = n;
     }
 };
 
-// Calls body(dealt, owner) for each owner.
+// Calls body(lookups, first row, end) for each owner, with its range of rows where all rows step.
 template <class Body> void each_owner(const Update &u, const Body &body) {
-    static std::atomic<uint64_t> updates{0};
-    const uint64_t number = ++updates;
-    each_chunk(Dealt::owners(u), (u.L + u.every) * u.dim, u.threads, [&](int64_t owner) {
-        static thread_local Dealt dealt;
-        dealt.deal(u, number);
-        body(dealt, owner);
+    const int64_t work = (u.L + u.every) * u.dim, owners = work > SMALL ? std::max(1, u.threads) : 1;
+    const int shift = line_shift(u.dim);
+    const int64_t range = ((u.every + owners - 1) / owners + (1 << shift) - 1) >> shift << shift;
+    each_chunk(owners, work, u.threads, [&](int64_t owner) {
+        Lookups lookups(u, owner, owners, range);
+        body(lookups, owner * range, std::min(u.every, (owner + 1) * range));
     });
 }
 
 // Calls step(row, gradient) once per distinct row, with the sum over its duplicates and l2 * w.
 template <int D, class Table, class Fetch, class Step>
 void each_row(const Update &u, const Table &table, const Fetch &fetch, const Step &step) {
-    each_owner(u, [&](Dealt &dealt, int64_t me) {
-        const int64_t d = D ? D : u.dim, soon = ahead(d * sizeof(float));
-        const int64_t n = dealt.first[me + 1] - dealt.first[me];
-        const Item *items = sort_rows(dealt.items.data() + dealt.first[me], n);
+    each_owner(u, [&](Lookups &lookups, int64_t first, int64_t end) {
+        const int64_t d = D ? D : u.dim, soon = near(d);
+        const float l2 = u.l2;
+        lookups.sort();
+        const int64_t n = lookups.size();
         std::vector<float> open(D ? 0 : d);
         float fixed[D ? D : 1];
         float *__restrict sum = D ? fixed : open.data();
         int64_t i = 0;
-        const auto next = [&](uint64_t row) INLINED {
+        const auto next = [&](int64_t row) INLINED {
             EACH_NUMBER for (int64_t k = 0; k < d; k++) sum[k] = 0;
-            for (; i < n && items[i].row == row; i++) {
+            for (; i < n && lookups.row(i) == row; i++) {
                 if (i + soon < n) {
-                    fetch(int64_t(items[i + soon].row));
-                    prefetch_row(u.grad + items[i + soon].at * d, d);
+                    fetch(lookups.row(i + soon));
+                    prefetch_row(lookups.grad(i + soon, d, false), d);
                 }
-                const float *__restrict g = u.grad + items[i].at * d;
-                const float s = items[i].scale;
+                const float *__restrict g = lookups.grad(i, d, false);
+                const float s = lookups.scale(i, false);
                 EACH_NUMBER for (int64_t k = 0; k < d; k++) sum[k] += s * g[k];
             }
-            if (u.l2 != 0)
+            if (l2 != 0)
                 EACH_NUMBER for (int64_t k = 0; k < d; k++)
-                    sum[k] += u.l2 * table.get(int64_t(row) * d + k);
-            step(int64_t(row), sum);
+                    sum[k] += l2 * table.get(row * d + k);
+            step(row, sum);
         };
-        if (u.every) {
-            const int64_t end = std::min(u.every, (me + 1) * dealt.range);
-            for (int64_t row = me * dealt.range; row < end; row++) next(uint64_t(row));
-        } else {
-            while (i < n) next(items[i].row);
-        }
+        if (u.every)
+            for (int64_t row = first; row < end; row++) next(row);
+        else
+            while (i < n) next(lookups.row(i));
     });
 }
 
-// Calls step(row, gradient, its factor) once per duplicate, without sorting.
-template <int D, class Fetch, class Step>
+// Calls step(row, gradient, its factor) once per duplicate, without sorting. APART says that each
+// lookup has a gradient of its own and no factor: short rows notice what is asked for each of them.
+template <int D, bool APART, class Fetch, class Step>
 void each_gradient(const Update &u, const Fetch &fetch, const Step &step) {
-    each_owner(u, [&](const Dealt &dealt, int64_t me) {
-        const int64_t d = D ? D : u.dim, soon = ahead(d * sizeof(float));
-        const Item *items = dealt.items.data();
-        for (int64_t i = dealt.first[me], n = dealt.first[me + 1]; i < n; i++) {
-            // Past its own too: the next owner is mostly the same thread's.
-            if (i + soon < u.L) {
-                fetch(int64_t(items[i + soon].row));
-                prefetch_row(u.grad + items[i + soon].at * d, d);
+    each_owner(u, [&](const Lookups &lookups, int64_t, int64_t) {
+        const int64_t d = D ? D : u.dim, soon = near(d), n = lookups.size();
+        for (int64_t i = 0; i < n; i++) {
+            if (i + soon < n) {
+                fetch(lookups.row(i + soon));
+                prefetch_row(lookups.grad(i + soon, d, APART), d);
             }
-            step(int64_t(items[i].row), u.grad + items[i].at * d, items[i].scale);
+            step(lookups.row(i), lookups.grad(i, d, APART), lookups.scale(i, APART));
         }
     });
 }
@@ -246,18 +241,21 @@ void each_gradient(const Update &u, const Fetch &fetch, const Step &step) {
 // w -= lr * g
 template <int D, class Table> void sgd(const Update &u, const Table &table) {
     const int64_t d = D ? D : u.dim;
+    const float lr = u.lr;
     const auto fetch = [&](int64_t row) INLINED { table.prefetch(row, d); };
     const auto step = [&](int64_t row, const float *__restrict g, float s = 1.0f) {
         const int64_t at = row * d;
         const uint32_t noise = table.noise(row);
         EACH_NUMBER for (int64_t k = 0; k < d; k++)
-            table.set(at + k, table.get(at + k) - u.lr * (s * g[k]), noise + uint32_t(k));
+            table.set(at + k, table.get(at + k) - lr * (s * g[k]), noise + uint32_t(k));
     };
     // Rows that keep every bit lose nothing by being written once per duplicate; l2 * w counts once.
-    if (Table::exact && u.l2 == 0)
-        each_gradient<D>(u, fetch, step);
-    else
+    if (!Table::exact || u.l2 != 0)
         each_row<D>(u, table, fetch, step);
+    else if (u.bags || u.scale)
+        each_gradient<D, false>(u, fetch, step);
+    else
+        each_gradient<D, true>(u, fetch, step);
 }
 
 // s += g^2; w -= lr * g / (sqrt(s) + eps)
