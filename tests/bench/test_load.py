@@ -201,6 +201,10 @@ def test_latency_counts_from_when_a_query_was_due(generator: Generator, tmp_path
         assert cut.requests < 400
 
 
+def test_a_rate_of_nothing_ends(generator: Generator):
+    assert generator.run(Task(scenario="server", seconds=0.05, rate=0.0)).requests < 100
+
+
 def test_several_processes_make_load_at_once(generator: Generator):
     with Generator() as other:
         task = Task(scenario="server", seconds=0.05, rate=400.0)

@@ -29,7 +29,7 @@ _LEAST_NS = {True: 30_000, False: 2_000}
 """Less than a query takes alone, with a client and without: queries enough are drawn before."""
 _DRAWN = 1.1
 """MLPerf's generator draws so many times the samples that it thinks it needs offline."""
-_MOST_QUERIES = 4_000_000
+_MOST_QUERIES = 2_000_000
 """Of a run: more than any server here answers in one, and as many as a few GB hold."""
 _MEMORY_BYTES = 8 << 30
 """Of this process: queries without number end it, and not what else runs on the machine."""
@@ -111,7 +111,8 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     import mlperf_loadgen as loadgen
 
     target = _Target(task)
-    rate = min(task["rate"], _MOST_QUERIES / task["seconds"])
+    # At a rate of 0, which is what follows from a run without an answer, it draws without end.
+    rate = max(1 / task["seconds"], min(task["rate"], _MOST_QUERIES / task["seconds"]))
     settings = loadgen.TestSettings()
     settings.scenario = getattr(loadgen.TestScenario, SCENARIOS[task["scenario"]])
     settings.mode = loadgen.TestMode.PerformanceOnly
