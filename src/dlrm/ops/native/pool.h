@@ -6,13 +6,12 @@
 // begun. The caller works like all others: where the system puts a helper aside, the caller does that
 // helper's chunks, and waits only for one that is really in work.
 //
-// Helpers wait for the next loop awake for as long as a step has between two kernels, then asleep:
-// waking one takes tens of microseconds. After one was put aside they sleep at once for some loops,
-// because beside other programs their share of a core would be gone when there is work. They are never joined, and what they read is never freed, so that a process may end at any time.
+// Helpers wait for the next loop awake for as long as a step has between two kernels, then asleep;
+// beside other programs they sleep at once, because their share of a core would be gone when there is
+// work. They are never joined, and what they read is never freed, so that a process may end at any time.
 #pragma once
 
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 
 #include <algorithm>
@@ -37,24 +36,17 @@ inline void relax() {
 #endif
 }
 
-using Clock = std::chrono::steady_clock;
-
-inline int64_t since(Clock::time_point begin) {
-    return std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - begin).count();
-}
-
-// Waits for `ready`, awake; returns whether it came within so many microseconds. `last` lets whoever
-// else wants the core go first.
-template <class Ready> bool awaited(int64_t microseconds, bool last, Ready ready) {
-    const auto begin = Clock::now();
-    for (;;) {
+// Waits for `ready`, awake; returns whether it came within so many microseconds.
+template <class Ready> bool awaited(int64_t microseconds, Ready ready) {
+    using Clock = std::chrono::steady_clock;
+    const auto end = Clock::now() + std::chrono::microseconds(microseconds);
+    do {
         for (int i = 0; i < 32; i++) {
             if (ready()) return true;
             relax();
         }
-        if (since(begin) >= microseconds) return false;
-        if (last) sched_yield();
-    }
+    } while (Clock::now() < end);
+    return false;
 }
 
 class Pool {
@@ -85,22 +77,23 @@ class Pool {
         }
         work(0);
         const auto all_done = [&] { return done.load() == chunks; };
-        if (crowded.load() > 0) crowded.fetch_sub(1);
-        if (!awaited(AWAKE_FOR_HELPERS, false, all_done)) {
+        int others = crowded.load(std::memory_order_relaxed);
+        if (!awaited(AWAKE_FOR_HELPERS, all_done)) {
             std::unique_lock<std::mutex> hold(mutex);
             waiting.store(true);
             if (!ended.wait_for(hold, std::chrono::microseconds(LATE), all_done)) {
                 ended.wait(hold, all_done);
-                crowded.store(CROWDED);
+                others = CROWDED;
             }
             waiting.store(false);
         }
+        crowded.store(std::max(0, others - 1), std::memory_order_relaxed);
         taken.store(false, std::memory_order_release);
     }
 
   private:
     static constexpr int MOST = 256;                 // threads
-    static constexpr int64_t AWAKE = 300;            // microseconds until a helper sleeps
+    static constexpr int64_t AWAKE = 50;             // microseconds until a helper sleeps
     static constexpr int64_t AWAKE_FOR_HELPERS = 20; // and until the caller does
     static constexpr int64_t LATE = 200;             // and until a helper counts as put aside
     static constexpr int CROWDED = 200;              // loops for which that is remembered
@@ -127,27 +120,23 @@ class Pool {
 
     void work(int me) noexcept {
         const int all = team.load(std::memory_order_relaxed);
-        for (int i = 0; i < all; i++) {
-            // Counted once for all chunks of a part: every thread writes to `done`.
-            int64_t chunk, count = 0;
-            for (; parts[(me + i) % all].take(i > 0, &chunk); count++) body(context, chunk);
-            if (count == 0) continue;
-            done.fetch_add(count);
-            if (waiting.load()) {
-                { std::lock_guard<std::mutex> hold(mutex); }
-                ended.notify_one();
+        int64_t chunk;
+        for (int i = 0; i < all; i++)
+            while (parts[(me + i) % all].take(i > 0, &chunk)) {
+                body(context, chunk);
+                done.fetch_add(1);
+                if (waiting.load()) {
+                    { std::lock_guard<std::mutex> hold(mutex); }
+                    ended.notify_one();
+                }
             }
-        }
     }
 
     void help(int me) noexcept {
         for (uint64_t seen = 0;;) {
             const auto more = [&] { return loops.load() != seen; };
-            const bool alone = crowded.load() <= 0;
-            const auto begin = Clock::now();
-            const bool soon = awaited(alone ? AWAKE : 0, true, more);
-            if (alone && since(begin) > AWAKE + LATE) crowded.store(CROWDED);
-            if (!soon) {
+            const bool alone = crowded.load(std::memory_order_relaxed) == 0;
+            if (!awaited(alone ? AWAKE : 0, more)) {
                 std::unique_lock<std::mutex> hold(mutex);
                 asleep.fetch_add(1);
                 begun.wait(hold, more);
