@@ -147,7 +147,7 @@ def test_what_it_cannot_read_is_left_to_torch(monkeypatch):
 
 
 def chosen(x: Tensor, parameters: list[Tensor]) -> mlp.Products | None:
-    return ways.chosen(x, parameters, "fp32", relu_last=False)
+    return ways.chosen(x, parameters, "fp32")
 
 
 @pytest.mark.parametrize("x_dtype", [torch.float32, BF16])

@@ -126,7 +126,7 @@ def test_a_resumed_run_computes_by_the_products_that_it_began_with(clicks, tmp_p
     def choose(**used: str) -> None:
         monkeypatch.setattr(choices, "_chosen", used)
 
-    by_torch = {"mlp fp32 13-8-4 relu training 128": "torch"}
+    by_torch = {"mlp fp32 below 512": "torch"}
     whole, halved = (new_run(tmp_path / name, SMALL, clicks) for name in ("whole", "halved"))
     choose(**by_torch)
     straight = fit(SMALL, clicks, whole)

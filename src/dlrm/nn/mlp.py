@@ -83,7 +83,7 @@ class MLP(nn.Module):
         if self.norms is None and all(p.dtype == torch.float32 for p in parameters):
             dtype = torch.bfloat16 if self.dtype == "bf16" else torch.float32
             relu = self.relu_last
-            ours = ways.chosen_for(parameters, self.dtype, relu_last=relu)
+            ours = ways.chosen_for(parameters, self.dtype)
             if ours is None:
                 self._frozen = products.Rounded(parameters, dtype, relu_last=relu)
             else:
@@ -102,7 +102,7 @@ class MLP(nn.Module):
         dtype = torch.bfloat16 if self.dtype == "bf16" else torch.float32
         if self.plain and dtype in (torch.bfloat16, x.dtype):
             parameters = self.parameters_of_layers()
-            ours = ways.chosen(x, parameters, self.dtype, relu_last=self.relu_last)
+            ours = ways.chosen(x, parameters, self.dtype)
             if ours is None:
                 return products.mlp(x, parameters, dtype, relu_last=self.relu_last)
             return compiled.mlp(x, parameters, ours, relu_last=self.relu_last)
@@ -157,8 +157,7 @@ def choose(model: nn.Module, rows: int) -> None:
     for module in model.modules():
         if isinstance(module, MLP):
             for count in (rows, 0):
-                parameters, relu = module.parameters_of_layers(), module.relu_last
-                ways.chosen_for(parameters, module.dtype, relu_last=relu, rows=count)
+                ways.chosen_for(module.parameters_of_layers(), module.dtype, rows=count)
 
 
 def _layer(n: int, k: int) -> nn.Linear:

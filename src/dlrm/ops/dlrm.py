@@ -30,8 +30,8 @@ def chosen(
 ) -> Products | None:
     """Return how `dlrm` multiplies with these inputs and the parameters of bottom and top.
 
-    None where its parts are to compute one after the other: they cannot be read, multiply in
-    different ways or by torch's products, or the batch is a large one in bfloat16.
+    None where its parts are to compute one after the other: they cannot be read, multiply by
+    torch's products, or the batch is a large one in bfloat16.
     """
     if not (
         (dtype == "fp32" or dense.shape[0] <= MOST_NARROW)
@@ -46,9 +46,7 @@ def chosen(
     ):
         return None
     bottom, top = mlps
-    products = chosen_for(bottom, dtype, relu_last=True, rows=dense.shape[0])
-    same = products == chosen_for(top, dtype, relu_last=False, rows=dense.shape[0])
-    return products if same else None
+    return chosen_for((*bottom, *top), dtype, rows=dense.shape[0])
 
 
 class Activations(NamedTuple):

@@ -1,6 +1,6 @@
 """The layers of an MLP by torch's matrix products, where `dlrm.ops.mlp` does not run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlrm.ops import backend, forced_reference
-from dlrm.ops.choice import choices
 
 
 def mlp(x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype, *, relu_last: bool) -> Tensor:
@@ -84,15 +83,16 @@ class _MLP(torch.autograd.Function):
         for i in reversed(range(layers)):
             y = outputs[i] if ctx.relu_last or i < layers - 1 else None
             g, of_bias = backend(outputs[i]).relu_gradient(g.to(outputs[i].dtype), y)
+            narrow = g.dtype == torch.bfloat16
             of_parameters += [of_bias, (g.t() @ inputs[i]).float()]
             if i > 0 or ctx.needs_input_grad[0]:
-                g = _times(g, weights[i])
+                g = g @ weights[i] if narrow else linear(g, weights[i].t())
         of_x = g.to(ctx.x_dtype) if ctx.needs_input_grad[0] else None
         return of_x, None, None, *reversed(of_parameters)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False) -> Tensor:
-    """Return x W^T + b by the faster library, with its ReLU in the same pass.
+    """Return x W^T + b, with its ReLU in the same pass where oneDNN multiplies.
 
     x (B, n), the weight (k, n) and the bias (k,), or None, are of one type.
     """
@@ -101,65 +101,35 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool 
         zeros = x.new_zeros(x.shape[0], weight.shape[0])
         out = zeros if bias is None else zeros + bias
         return torch.relu(out) if relu else out
-    way = _way("product", x, weight, lambda way, x: _linear(way, x, weight, bias, relu))
-    return _linear(way, x, weight, bias, relu)
-
-
-def _linear(way: str, x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-    if way == "onednn":
+    if _onednn(x, weight):
         pointwise = "relu" if relu else "none"
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, pointwise, [], "")
     out = F.linear(x, weight, bias)
     return torch.relu_(out) if relu else out
 
 
-def _times(g: Tensor, weight: Tensor) -> Tensor:
-    """Return g W."""
-    if g.dtype == torch.bfloat16:
-        return g @ weight
-    way = _way("product back", g, weight.t(), lambda way, g: _multiplied(way, g, weight))
-    return _multiplied(way, g, weight)
-
-
-def _multiplied(way: str, g: Tensor, weight: Tensor) -> Tensor:
-    if way == "onednn":
-        return torch.ops.mkldnn._linear_pointwise(g, weight.t(), None, "none", [], "")
-    return g @ weight
-
-
-def _way(kind: str, x: Tensor, weight: Tensor, run: Callable[[str, Tensor], object]) -> str:
-    """Return the library for x W^T: `torch`, which asks MKL for float32, or `onednn`.
+def _onednn(x: Tensor, weight: Tensor) -> bool:
+    """Return whether oneDNN computes x W^T; torch asks MKL for float32.
 
     The same for any number of samples, because a score must not depend on how many others there
     are. `$DLRM_KERNELS` of reference asks for plain torch, which computes alike on every device.
     """
     # oneDNN has no products of nothing, and other runtimes none of its.
     if torch.compiler.is_exporting() or not (x.is_cpu and x.numel() > 0):
-        return "torch"
+        return False
     if forced_reference() or not torch.backends.mkldnn.is_available():
-        return "torch"
+        return False
     if x.dtype == torch.bfloat16:
-        return "onednn" if _takes_bf16() else "torch"
-    if x.dtype != torch.float32:
-        return "torch"
-    rule = weight.numel() >= ONEDNN_WEIGHTS
-    what = f"{kind} fp32 {weight.shape[1]}-{weight.shape[0]}"
-
-    def measured(way: str) -> None:
-        drawn = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            run(way, torch.randn(ROWS, weight.shape[1], generator=drawn))
-
-    return choices.fastest(what, ("torch", "onednn"), "onednn" if rule else "torch", measured)
+        return takes_bf16()
+    return x.dtype == torch.float32 and weight.numel() >= ONEDNN_WEIGHTS
 
 
 @cache
-def _takes_bf16() -> bool:
+def takes_bf16() -> bool:
     """Return whether oneDNN multiplies bfloat16 here, which it does from AVX-512 on."""
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 ONEDNN_WEIGHTS = 16384
-"""Weights of a layer from which oneDNN is taken in float32 where nothing is measured."""
-ROWS = 256
-"""Samples of a product that is measured."""
+"""Weights of a layer from which oneDNN is taken in float32; MKL has less to do before a small one.
+"""
