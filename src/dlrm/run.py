@@ -10,8 +10,9 @@ RUN/
   dataset.json             where the data came from, and its features
   metrics.jsonl            one JSON object a line: train, eval, best, resumed, early_stop events;
                            of an ensemble one member event for each that is trained
-  evaluation-SPLIT.json    metrics of the final model and what is drawn of its predictions; of more
-                           labels than one those of the first, and of each below `labels`
+  evaluation-SPLIT.json    metrics of the final model, what is drawn of its predictions and what
+                           MLPs multiplied by; of more labels than one the metrics of the first, and
+                           those of each below `labels`
   importance.json          how much each column matters to the final model, unless left out
   features.json, vocabulary/
                            how raw rows become inputs, so that new data can be scored

@@ -12,7 +12,8 @@ PROVENANCE = {
     "schema": 1, "commit": "abc", "dlrm": "0.1.0", "python": "3.11.7", "torch": "2.13.0",
     "numpy": "2.4", "polars": "2.1", "cpu": "AMD EPYC", "cores": 2, "threads": 2, "load": 0.1,
     "steal_share": 0.0, "others_share": 0.0, "system": "Linux", "machine": "0123456789ab",
-    "seed": 0, "taken": "2026-12-01T10:00:00+00:00", "command": "dlrm bench train",
+    "seed": 0, "products": {"mlp fp32 below 512": "avx512"},
+    "taken": "2026-12-01T10:00:00+00:00", "command": "dlrm bench train",
 }  # fmt: skip
 TRAIN = {
     "suite": "train", "arch": "criteo-kaggle", "model": "dlrm", "batch_size": 2048,

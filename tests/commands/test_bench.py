@@ -19,6 +19,7 @@ from dlrm.bench.rivals import training as training_bench
 from dlrm.commands.bench import peers
 from dlrm.commands.bench.peers import bench_original as original
 from dlrm.errors import ConfigError
+from dlrm.ops import describe
 
 GUIDE = Path(__file__).parents[2] / "docs/guides/speed.md"
 TINY = ["--rows-scale", "0.0005", "--batch", "8", "--rounds", "2"]
@@ -58,6 +59,7 @@ def test_train_alone_is_measured_against_the_limit(run: Run, precision: str) -> 
     assert result["max_abs_diff"] is None
     (row,) = result["batches"]
     assert all(key in result for key in MACHINE)
+    assert (f"mlp {precision} below 512" in result["products"]) == (describe() != "reference")
     assert all(row[key] is not None for key in (*ROW, *LIMIT))
     assert (row["batch_size"], row["rounds"]) == (8, 2)
     assert row["samples_per_s"] == pytest.approx(8e3 / row["ours_ms"])

@@ -19,6 +19,7 @@ from dlrm.bench.results import load
 from dlrm.bench.timed import Outcome
 from dlrm.commands.bench import ops
 from dlrm.commands.bench.ops import OpsResult, sentences
+from dlrm.ops.choice import choices
 
 MACHINE = machine()
 TINY = [
@@ -67,6 +68,7 @@ def test_each_operator_gives_rows(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
         assert row["suite"] == "ops"
         assert row["error"] is None
         assert row["threads"] == 1
+        assert row["products"] == choices.used()
         assert all(row[figure] is not None for figure in FIGURES)
         assert row["ms_low"] <= row["ms"] <= row["ms_high"]
         of_it = OPERATORS[row["operator"]].fields

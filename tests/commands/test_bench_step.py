@@ -15,6 +15,7 @@ from dlrm import cli
 from dlrm.bench import batches, step
 from dlrm.commands.bench import step as bench_step
 from dlrm.data.store import Dataset
+from dlrm.ops.choice import choices
 from dlrm.planning.what_if import more_threads
 
 TINY = ["--rows-scale", "0.0001", "--rounds", "2", "--batch", "8"]
@@ -106,6 +107,7 @@ def test_rows_are_kept_where_asked(run: Run, workdir: Path) -> None:
         assert row["schema"] == 1
         assert row["operators"]
         assert row["threads"]
+        assert row["products"] == choices.used()
     assert cli.main(["bench", "diff", "rows.jsonl", "rows.jsonl"]) == 0
     assert sorted(path.name for path in workdir.iterdir()) == ["rows.jsonl"]
 

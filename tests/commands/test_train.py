@@ -11,8 +11,10 @@ import pytest
 
 import dlrm
 from dlrm.cli import main
+from dlrm.commands.train import result_of
 from dlrm.errors import ConfigError, RunError
 from dlrm.metrics import measure
+from dlrm.ops.choice import choices
 from dlrm.run import Run
 from dlrm.training.config import TrainConfig
 from dlrm.training.new_run import new_folder
@@ -51,6 +53,12 @@ def test_a_run_directory_holds_everything(trained):
     assert run.recipe == "criteo-kaggle"
     assert run.config["model"]["dim"] == 4
     assert not any(path.suffix in (".pt", ".pth", ".pkl") for path in run.path.rglob("*"))
+    evaluation = run.evaluation("test")
+    assert evaluation is not None
+    assert choices.used().items() >= evaluation["products"].items()
+    assert result_of(run).to_dict()["products"] == evaluation["products"]
+    report = (run.path / "report.html").read_text()
+    assert all(f"products.{what}" in report for what in evaluation["products"])
     losses = [row["loss"] for row in run.metrics() if row["event"] == "train"]
     assert losses[-1] < 0.7
 

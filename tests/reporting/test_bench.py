@@ -269,6 +269,12 @@ PLACES = (
 )  # fmt: skip
 
 
+def test_what_mlps_multiplied_by_stands_where_the_figures_come_from():
+    products = {"mlp bf16 below 512": "avx512 bf16", "mlp bf16 scores": "torch"}
+    page = render([{**benchmarks.step("train", 128), "products": products}])
+    assert "mlp bf16 below 512: avx512 bf16, mlp bf16 scores: torch" in page
+
+
 @given(st.sampled_from(PLACES), st.sampled_from(JUNK))
 @settings(deadline=None, max_examples=20)
 def test_damaged_rows_are_drawn_as_far_as_they_go(place: tuple[Any, ...], junk: Any):

@@ -195,6 +195,13 @@ def test_many_features_fold_away(tmp_path: Path) -> None:
     assert not folds(features(31, 30))[0]
 
 
+def test_what_mlps_multiplied_by_stands_with_the_environment(tmp_path: Path) -> None:
+    products = {"mlp bf16 below 512": "avx512 bf16", "mlp bf16 scores": "torch"}
+    _, found = page(tmp_path, final=evaluation() | {"products": products})
+    for what, way in products.items():
+        assert found.texts[found.texts.index(f"products.{what}") + 1] == way
+
+
 def test_commands_are_quoted_for_a_shell(tmp_path: Path) -> None:
     environment = ENVIRONMENT | {"command": [*COMMAND, "--data", "my log; rm.txt"]}
     folder = tmp_path / "a run"

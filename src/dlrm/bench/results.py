@@ -2,8 +2,9 @@
 
     {"schema": 1, "suite": "train", ...what was measured and the figures..., ...provenance}
 
-Provenance is the commit, the versions, the hardware and its fingerprint, threads, load, stolen CPU
-time, seed, time and command. benchmarks/RULES.md says how figures are taken.
+Provenance is the commit, the versions, the hardware and its fingerprint, threads, what MLPs
+multiply by, load, stolen CPU time, seed, time and command. benchmarks/RULES.md says how figures are
+taken.
 """
 
 import json
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from dlrm.errors import ConfigError, InputError
+from dlrm.ops.choice import choices
 from dlrm.training.new_run import environment
 
 SCHEMA = 1
@@ -35,8 +37,8 @@ MEASURED = ("threads", "load", "steal_share", "others_share", "seed")
 """Provenance that a measurement may know better than the process that writes its row."""
 
 PROVENANCE = (
-    "schema", "suite", "commit", *VERSIONS, "cpu", "cores", *MEASURED, "system", "machine",
-    "taken", "command",
+    "schema", "suite", "commit", *VERSIONS, "cpu", "cores", *MEASURED, "products", "system",
+    "machine", "taken", "command",
 )  # fmt: skip
 """Keys that say where a row comes from, not what was measured."""
 
@@ -76,13 +78,17 @@ def row(suite: str, values: Mapping[str, Any], *, seed: int = 0) -> dict[str, An
 
 
 def machine() -> dict[str, Any]:
-    """Return what a figure depends on besides the code: versions, hardware, threads and load."""
+    """Return what a figure depends on besides the code: versions, hardware, threads and load.
+
+    `products` are what MLPs have multiplied by in this process, see `dlrm.ops.ways`.
+    """
     from dlrm.planning.facts import facts
 
     known = environment()
     return {
         **{name: known[name] for name in (*VERSIONS, "cpu", "cores", "threads")},
         "load": os.getloadavg()[0],
+        "products": choices.used(),
         "system": platform.system(),
         "machine": facts().fingerprint,
     }

@@ -66,6 +66,7 @@ class TrainResult:
             "steps": self.effort.step,
             "elapsed_s": self.effort.elapsed_s,
             "samples_per_s": self.effort.samples_per_s,
+            "products": judged.get("products"),
             "report": str(self.report) if self.report else None,
         }
 

@@ -128,6 +128,8 @@ def _values(rows: Sequence[Mapping[str, Any]], name: str) -> str:
     def text(value: object) -> str:
         if name.endswith("_share") and isinstance(value, float):
             return percent(value)
+        if isinstance(value, Mapping):
+            return ", ".join(f"{what}: {way}" for what, way in value.items())
         return number(value, 2) if isinstance(value, int | float) else str(value)
 
     texts = list(dict.fromkeys(text(row[name]) for row in rows if row.get(name) is not None))

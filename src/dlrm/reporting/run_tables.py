@@ -58,6 +58,8 @@ def tables(record: Record) -> dict[str, Any]:
     known, chosen, one = record.dataset, SELECTING[record.task][:3], record.by_label[0]
     source = " · ".join(str(known[key]) for key in ("source", "path") if known.get(key))
     environment = {key: value for key, value in record.environment.items() if key != "command"}
+    if products := record.final.get("products"):
+        environment["products"] = products
     evaluations = [event for events in record.evaluations.values() for event in events]
     evaluations.sort(key=lambda event: measure(event.get("step"), 0))
     features = known.get("features") or []

@@ -29,6 +29,7 @@ from dlrm.metrics import (
     sigmoid,
     user_auc,
 )
+from dlrm.ops.choice import choices
 from dlrm.parallel.world import ALONE, World
 from dlrm.run import Run
 from dlrm.schema import Schema, Task
@@ -244,6 +245,8 @@ def evaluate_run(
 ) -> Evaluations:
     """Write evaluation-SPLIT.json of a trained model for each held-out split that has rows.
 
+    Beside the metrics it says what MLPs have multiplied by, see `dlrm.ops.ways`.
+
     Args:
         config: Config of the run.
         dataset: Whose splits are evaluated.
@@ -279,6 +282,7 @@ def evaluate_run(
         evaluations[name] = {
             "split": name,
             "model": ensemble.model_name(config),
+            "products": choices.used(),
             **by_label(described),
         }
         write_sealed(run.path / f"evaluation-{name}.json", evaluations[name])
