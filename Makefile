@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install install-dev install-torchrec demo test check bench sanitize clean
+.PHONY: help install install-dev install-torchrec demo test check bench golden sanitize clean
 
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ check: install-dev  ## Lint, type-check and check the import floors
 
 bench: install-dev  ## Measure speed (never part of the tests)
 	$(BIN)/python benchmarks/run.py
+
+golden: install-dev  ## Run golden runs and the kernels' oracle tests on every path, masked ones too
+	cd tests && ../$(BIN)/python -m ops.paths
 
 sanitize: install-dev  ## Run the kernels' oracle tests under AddressSanitizer and UBSan
 	$(BIN)/python tests/ops/sanitize.py

@@ -1,5 +1,6 @@
-"""Every test of a kernel runs on each instruction set of this machine."""
+"""Every test of a kernel runs on each instruction set of this machine, or on the forced one."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 
 from dlrm.ops import build, cpu
 
+FORCED = os.environ.get("DLRM_KERNELS")
 
-@pytest.fixture(params=list(build.ISAS), scope="module")
+
+@pytest.fixture(params=[FORCED] if FORCED in build.ISAS else list(build.ISAS), scope="module")
 def kernels(request: pytest.FixtureRequest) -> Iterator[object]:
     """The compiled kernels of one instruction set."""
     before = cpu.instruction_set()

@@ -17,10 +17,11 @@ from dlrm.ops import backend
 weight = torch.zeros(4, 16)
 backend(weight).lookup(weight, torch.tensor([4]))
 """
-TESTS = [
+ORACLES = [
     *("ops/test_lookup.py", "ops/test_updates.py", "ops/test_l2.py", "ops/test_dense.py"),
     *("ops/test_layers.py", "ops/test_mlp.py", "ops/test_dlrm.py", "data/test_kernels.py"),
 ]
+"""The tests of all kernels against their oracles."""
 
 
 def library(name: str) -> str:
@@ -60,7 +61,7 @@ def main() -> None:
         if "heap-buffer-overflow" not in outside.stderr:
             raise SystemExit(f"a read outside the table was not caught:\n{outside.stderr}")
         print("a read outside the table is caught", flush=True)
-        tests = [str(folder / name) for name in TESTS]
+        tests = [str(folder / name) for name in ORACLES]
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *tests]
         raise SystemExit(subprocess.run(command, env=environment, check=False).returncode)
 
