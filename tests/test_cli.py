@@ -25,6 +25,26 @@ def test_an_unknown_command_lists_the_choices(capsys):
     assert all(name in captured.err for name in COMMANDS)
 
 
+@pytest.mark.parametrize("group", ["bench", "data", "trace"])
+def test_a_group_lists_its_commands(group, capsys):
+    named = [name for name in COMMANDS if name.startswith(f"{group} ")]
+    others = [name for name in COMMANDS if name not in named]
+    for words in ([group], [group, "--help"], [group, "-h"]):
+        assert main(words) == 0
+        captured = capsys.readouterr()
+        assert captured.out.startswith(f"usage: dlrm {group} COMMAND ...\n")
+        assert captured.err == ""
+        for name in named:
+            assert f"\n  {name} " in captured.out
+            assert COMMANDS[name][1] in captured.out
+        assert not any(f"\n  {name} " in captured.out for name in others)
+    assert main([group, "nothing"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f'unknown command "{group} nothing"' in captured.err
+    assert all(f"\n  {name} " in captured.err for name in named)
+
+
 def test_errors_are_one_line_without_a_traceback(capsys):
     assert main(["train", "demo", "--data", "no-such-file.txt"]) == 1
     captured = capsys.readouterr()

@@ -193,12 +193,18 @@ def _complain(message: str) -> None:
 
 
 def _usage(words: list[str]) -> int:
-    is_help = not words or words[0] in ("-h", "--help", "help")
-    lines = ["usage: dlrm COMMAND ...", ""]
+    # The commands of a group, such as `dlrm bench`, or all.
+    group = f"{words[0]} " if words else ""
+    shown = {name: about for name, (_, about) in COMMANDS.items() if name.startswith(group)}
+    if not shown:
+        group, shown = "", {name: about for name, (_, about) in COMMANDS.items()}
+    rest = words[1:] if group else words
+    is_help = not rest or rest[0] in ("-h", "--help", "--help-all", "help")
+    lines = [f"usage: dlrm {group}COMMAND ...", ""]
     if not is_help:
         lines = [f'dlrm: unknown command "{" ".join(words[:2])}"; choose one of:', ""]
-    width = max(map(len, COMMANDS)) + 2
-    lines += [f"  {name:{width}}{about}" for name, (_, about) in COMMANDS.items()]
-    lines += ["", OPTIONS, "", "dlrm COMMAND --help says more."]
+    width = max(map(len, shown)) + 2
+    lines += [f"  {name:{width}}{about}" for name, about in shown.items()]
+    lines += ["", OPTIONS, "", f"dlrm {group}COMMAND --help says more."]
     print("\n".join(lines), file=sys.stdout if is_help else sys.stderr)
     return 0 if is_help else 2
