@@ -78,7 +78,9 @@ def test_one_model(run: Path, workdir: Path, capsys: pytest.CaptureFixture[str])
     # The files of MLPerf's generator are nowhere here.
     assert sorted(path.name for path in workdir.iterdir()) == ["page.html", "rows.jsonl"]
     # What is written can be drawn and compared again.
-    assert main(["bench", "report", "rows.jsonl", "--html", "again.html"]) == 0
+    assert main(["bench", "report", "rows.jsonl", "--html", "again.html", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (report["rows"], report["older"]) == (len(rows), 0)
     assert main(["bench", "diff", "rows.jsonl", "rows.jsonl"]) == 0
 
 

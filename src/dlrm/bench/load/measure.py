@@ -159,7 +159,9 @@ class _Measurement:
 
         def measure(rate: float, trial: int) -> bool:
             seed = self.plan.seed + 1 + trial
-            runs.append(self.arrivals(target, about, rate, limit_ms, seed))
+            # A rate may be tried again: such runs are told apart by this.
+            one = {**about, "within": f"{limit_ms:g} ms", "trial": trial}
+            runs.append(self.arrivals(target, one, rate, limit_ms, seed))
             return _within(runs[-1], limit_ms)
 
         with Watch() as watch:
