@@ -57,12 +57,8 @@ class Load:
 
 def loads(rows: Sequence[Row]) -> list[Load]:
     """Return what was measured of each model by itself."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        if row.text("what") in ("offline", "single", "server", "largest"):
-            groups.setdefault(tuple(map(row.text, ALIKE)), []).append(row)
     found = []
-    for at, group in enumerate(groups.values()):
+    for at, group in enumerate(_alike(rows, ("offline", "single", "server", "largest"), ALIKE)):
         title = called(group[0])
         answers = [answer(row) for row in group if row.text("what") == "largest"]
         shown = [row for row in group if row.text("what") != "largest"]
@@ -209,55 +205,41 @@ def _curve(name: str, title: str, rows: Sequence[Row]) -> Figure:
 
 def grids(rows: Sequence[Row]) -> list[Figure]:
     """Return what batch size and delay do, for each model and size of requests."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        if row.text("what") == "grid":
-            key = tuple(row.text(name) for name in ALIKE if name not in ("batch", "delay"))
-            groups.setdefault(key, []).append(row)
     figures = []
-    for at, group in enumerate(groups.values()):
+    same = [name for name in ALIKE if name not in ("batch", "delay")]
+    for at, group in enumerate(_alike(rows, ("grid",), same)):
         batches = sorted({row.text("batch") for row in group}, key=float)
         delays = sorted({row.text("delay") for row in group}, key=lambda d: float(d.split()[0]))
-        where = [(row.text("batch"), row.text("delay"), row) for row in group]
-        drawn: tuple[tuple[str, str, Callable[[float], str], str], ...] = (
-            ("rows_per_s", "Rows/s, all at once", lambda v: compact(float(f"{v:.3g}")), "optimum"),
-            ("p99_ms", f"p99 at {rate(group[0]['offered'])} requests/s, ms", _short, "train"),
-        )
-        for key, title, shown, role in drawn:
-            figure = heat(
-                f"grid-{at}-{key}",
-                f"{title}: {called(group[0])}",
-                _cells(where, batches, delays, key),
-                rows=batches,
-                columns=delays,
-                x_label="longest wait for a batch",
-                y_label="rows of a batch",
-                shown=shown,
-                role=role,
-            )
-            figure.note = "The stronger the colour, the more."
-            figures.append(figure)
+        name, note = called(group[0]), "The stronger the colour, the more."
+        offered = rate(group[0]["offered"])
+        drawn = _Maps(
+            f"grid-{at}", group, ("batch", "delay"), batches, delays,
+            x_label="longest wait for a batch", y_label="rows of a batch",
+        )  # fmt: skip
+        figures += [
+            drawn.figure("rows_per_s", f"Rows/s, all at once: {name}", note, _round, "optimum"),
+            drawn.figure("p99_ms", f"p99 at {offered} requests/s, ms: {name}", note, _short),
+        ]
     return figures
 
 
 def matrices(rows: Sequence[Row]) -> list[Figure]:
     """Return how much slower each model is beside each other one."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        if row.text("what") == "beside":
-            same = ("machine", "sizes", "batch", "delay", "connections", "server")
-            groups.setdefault(tuple(map(row.text, same)), []).append(row)
     figures = []
-    for at, group in enumerate(groups.values()):
+    same = ("machine", "sizes", "batch", "delay", "connections", "server")
+    for at, group in enumerate(_alike(rows, ("beside",), same)):
         names = list(dict.fromkeys(row.text("model") for row in group))
         beside = sorted(
             dict.fromkeys(row.text("beside") for row in group),
             key=lambda name: (names.index(name) if name in names else len(names), name),
         )
-        where = [(row.text("model"), row.text("beside"), row) for row in group]
+        drawn = _Maps(
+            f"beside-{at}", group, ("model", "beside"), names, beside,
+            x_label="beside", y_label="model",
+        )  # fmt: skip
         count = max(row["processes"] for row in group)
         spread = "one server process" if count == 1 else f"{count:.0f} server processes at most"
-        for key, title, what in (
+        for key, whose, what in (
             ("slowdown", "throughput", "How many times as much a model does alone"),
             (
                 "p50_slowdown",
@@ -266,33 +248,63 @@ def matrices(rows: Sequence[Row]) -> list[Figure]:
             ),
             ("p99_slowdown", "p99", "How many times as long p99 is as alone, at the same rate"),
         ):
-            figure = heat(
-                f"beside-{at}-{key}",
-                f"Slowdown of {title} beside another, {_request(group[0].text('sizes'))}",
-                _cells(where, names, beside, key),
-                rows=names,
-                columns=beside,
-                x_label="beside",
-                y_label="model",
-                shown=lambda value: f"{value:.2f}×",
-                role="baseline",
-            )
-            figure.note = f"{what}; {spread}."
-            figures.append(figure)
+            title = f"Slowdown of {whose} beside another, {_request(group[0].text('sizes'))}"
+            note = f"{what}; {spread}."
+            figures.append(drawn.figure(key, title, note, lambda v: f"{v:.2f}×", "baseline"))
     return figures
 
 
-def _cells(
-    where: Sequence[tuple[str, str, Row]], rows: Sequence[str], columns: Sequence[str], key: str
-) -> np.ndarray:
-    cells = np.full((len(rows), len(columns)), nan)
-    for row, column, measured in where:
-        cells[rows.index(row), columns.index(column)] = measured[key]
-    return cells
+@dataclass(frozen=True, slots=True)
+class _Maps:
+    """Heat maps of the same rows and columns, one for each figure that was measured."""
+
+    name: str
+    measured: Sequence[Row]
+    settings: tuple[str, str]
+    """What a measured row says of its row and of its column of the maps."""
+    rows: Sequence[str]
+    columns: Sequence[str]
+    x_label: str
+    y_label: str
+
+    def figure(
+        self, key: str, title: str, note: str, shown: Callable[[float], str], role: str = "train"
+    ) -> Figure:
+        """Draw one figure."""
+        cells = np.full((len(self.rows), len(self.columns)), nan)
+        for row in self.measured:
+            at, column = map(row.text, self.settings)
+            cells[self.rows.index(at), self.columns.index(column)] = row[key]
+        figure = heat(
+            f"{self.name}-{key}",
+            title,
+            cells,
+            rows=self.rows,
+            columns=self.columns,
+            x_label=self.x_label,
+            y_label=self.y_label,
+            shown=shown,
+            role=role,
+        )
+        figure.note = note
+        return figure
+
+
+def _alike(rows: Sequence[Row], whats: Sequence[str], same: Sequence[str]) -> list[list[Row]]:
+    """Return the rows that measure one of `whats`, those together whose settings are the same."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        if row.text("what") in whats:
+            groups.setdefault(tuple(map(row.text, same)), []).append(row)
+    return list(groups.values())
 
 
 def _mean(rows: Sequence[Row], key: str) -> float:
     return sum(row[key] for row in rows) / len(rows)
+
+
+def _round(value: float) -> str:
+    return compact(float(f"{value:.3g}"))
 
 
 def _short(value: float) -> str:
