@@ -300,15 +300,18 @@ async def vanishing(facts: Facts, ask: Ask, rng: random.Random) -> None:
     connection.close(reset=rng.random() < 0.5)
 
 
-async def malformed(facts: Facts, mutants: Mutants, rng: random.Random) -> None:
+async def malformed(
+    facts: Facts, mutants: Mutants, rng: random.Random, patience_s: float = SILENCE_S
+) -> None:
     if rng.random() < 0.3:
         sent = rng.choice([*WIRE.values(), *UNFINISHED.values()])
     else:
         sent = mutants[rng.randrange(1 << 40)].wire("connection: close")
     connection = Connection(facts)
     try:
-        await connection.send(sent)
-        answer = await connection.answer()
+        async with asyncio.timeout(patience_s):
+            await connection.send(sent)
+            answer = await connection.answer()
     except (OSError, EOFError, ValueError, TimeoutError):
         # Closed without a word, which is an answer to bytes that are none.
         facts.note("malformed", "closed")

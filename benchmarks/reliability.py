@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from callers import (
+    SILENCE_S,
     Ask,
     Connection,
     Facts,
@@ -263,6 +264,9 @@ async def run(
         for k in range(LAST)
     ]
     await operator.learn()
+    # Half a request outlasts its time; in a short run not the half minute that the server gives
+    # half a head, which the end waits for.
+    patience_s = min(SILENCE_S, TIMEOUT_S + seconds / 10)
     one = partial(rng.choice, every)
     tasks = [asyncio.create_task(caller(facts, every, rng)) for _ in range(CALLERS)]
     tasks += [
@@ -271,7 +275,7 @@ async def run(
             (0.1, lambda: slow(facts, one(), rng)),
             (0.05, lambda: versioned(facts, every, rng)),
             (0.05, lambda: vanishing(facts, one(), rng)),
-            *[(0.02, lambda: malformed(facts, mutants, rng))] * 2,
+            *[(0.02, lambda: malformed(facts, mutants, rng, patience_s))] * 2,
             (0.5, lambda: oversized(facts, one(), rng, BODY_BYTES)),
             (2.0, lambda: crowd(facts, every, rng, CROWD)),
         )

@@ -15,8 +15,10 @@ from torch.distributed.run import get_args_parser
 
 from bench import machines, tiny
 from dlrm.bench import batches, calibrate, speed, step
+from dlrm.bench.load import measure
 from dlrm.cli import main
 from dlrm.compat.dlrm_s_pytorch import main as dlrm_s_pytorch
+from dlrm.runtimes import contrast
 from recipes import tables
 
 ROOT = Path(__file__).parents[1]
@@ -63,6 +65,12 @@ def little_benchmarks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     for name in ("TRAIN_S", "EVAL_S", "WARM_S"):
         monkeypatch.setattr(speed, name, 0.01)
     monkeypatch.setattr(speed, "LIMIT_BYTES", 100_000)
+    monkeypatch.setattr(contrast, "SHARE_S", 0.0)
+    for name in ("FLOOR_S", "PROBE_S"):
+        monkeypatch.setattr(measure, name, 0.02)
+    monkeypatch.setattr(measure, "CURVE", (0.3, 0.6))
+    # All models beside each other, and no pairs: each group starts its servers.
+    monkeypatch.setattr(measure, "_groups", lambda names: [list(names)])
     with tiny.speeds_of_a_moment():
         yield
 
@@ -79,7 +87,9 @@ def little(line: str) -> list[str]:
         place = words.index("--procs") + 1
         words[place] = str(int(words[place]) - 1)
     if words[1:3] == ["bench", "serve"]:
+        # Each pair of a batch size and a delay starts a server: two of the nine.
         words = [re.sub(r"^(\d+,\d+),\d+$", r"\1", word) for word in words]
+        words = [re.sub(r"^0,\d+$", "0", word) for word in words]
         words += ["--seconds", "0.05", "--trials", "2"]
     if words[1:3] in (["bench", "train"], ["bench", "infer"]):
         words += [*LITTLE_STEPS, *([] if "--data" in words else ["--rows-scale", "0.0005"])]
