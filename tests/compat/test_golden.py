@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dlrm.compat.flags import parser
+from dlrm.ops import describe
 
 from .session import GOLDEN, Result, assert_same_lines, ok, read, run
 
@@ -60,7 +61,12 @@ def test_random_and_synthetic_runs(name: str, monkeypatch: pytest.MonkeyPatch):
     if name == "08_qr_mult_debug":
         # It magnifies rounding (see below): compared with sums in the original's order.
         monkeypatch.setattr("dlrm.ops.ways.chosen", lambda *_, **__: None)
-    assert_same_lines(ok(*arguments).lines, expected)
+    rounding = 2e-7
+    if name == "08_qr_concat" and describe() == "cpu (portable)":
+        # Its loss jumps to 33 and back: on plain torch, initial parameters off by their last bit
+        # move the loss after it by up to 1.4e-6 of itself; these kernels by 5.6e-7.
+        rounding = 1.4e-6
+    assert_same_lines(ok(*arguments).lines, expected, rounding)
 
 
 def test_compiled_mlps_stay_near_where_rounding_is_magnified():

@@ -19,7 +19,8 @@ backend(weight).lookup(weight, torch.tensor([4]))
 """
 ORACLES = [
     *("ops/test_lookup.py", "ops/test_updates.py", "ops/test_l2.py", "ops/test_dense.py"),
-    *("ops/test_layers.py", "ops/test_mlp.py", "ops/test_dlrm.py", "data/test_kernels.py"),
+    *("ops/test_layers.py", "ops/test_bag_gradient.py", "ops/test_mlp.py", "ops/test_dlrm.py"),
+    "data/test_kernels.py",
 ]
 """The tests of all kernels against their oracles."""
 
