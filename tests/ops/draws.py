@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 UNROLLED = (8, 10, 16, 32, 64, 128)
+IN_PARTS = (12, 24, 40, 48, 100)
+"""Dimensions that consist of vectors of several lengths."""
 Kind = Literal["fp32", "bf16", "split"]
 
 
 def dims(seed: int, count: int = 14) -> list[int]:
-    """The dimensions that are unrolled, the ends, and others that change with the seed."""
-    return [*UNROLLED, 1, 4, 130, *random.Random(seed).sample(range(2, 130), count)]
+    """The dimensions that are unrolled, common others, the ends, and some that the seed draws."""
+    return [*UNROLLED, *IN_PARTS, 1, 4, 130, *random.Random(seed).sample(range(2, 130), count)]
 
 
 @dataclass

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dlrm.ops import reference
 
-from .draws import bags, dims, draw
+from .draws import assert_same_bits_on_threads, bags, dims, draw
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -85,6 +85,17 @@ def test_bags_that_lie_anywhere_are_those_in_order(kernels, dtype):
                 assert weight.grad is not None
                 grads.append(weight.grad.to_dense())
             torch.testing.assert_close(grads[0], grads[1])
+
+
+@pytest.mark.parametrize("dim", [16, 100])
+def test_sums_are_the_same_bits_on_any_number_of_threads(kernels, dim):
+    offsets = bags(dim, 400)
+    d = draw(dim, dim, rows=500, count=int(offsets[-1]))
+    scale = d.state(len(d.rows))
+    for factors in (None, scale):
+        assert_same_bits_on_threads(
+            lambda factors=factors: [kernels.pooled_lookup(d.weight, d.rows, offsets, factors)]
+        )
 
 
 def test_bags_of_one_return_the_very_rows(kernels):

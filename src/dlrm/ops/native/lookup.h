@@ -64,13 +64,16 @@ int64_t bag_rows(const Id *ids, const int64_t *offsets, const int64_t *starts,
     Wrong wrong;
     each_piece(G, 1 + L / std::max<int64_t>(1, G), threads, [=, &wrong](int64_t begin, int64_t end) {
         for (int64_t g = begin; g < end; g++) {
-            const int64_t t = g % T;
+            const int64_t t = g % T, first = offsets[g], last = offsets[g + 1];
             const uint64_t start = uint64_t(starts[t]), size = uint64_t(sizes[t]);
-            for (int64_t l = offsets[g]; l < offsets[g + 1]; l++) {
+            bool bad = false;
+            for (int64_t l = first; l < last; l++) {
                 const int64_t id = ids[l];
-                if (uint64_t(id) >= size) wrong.at(l);
+                bad |= uint64_t(id) >= size;
                 rows[l] = int64_t(uint64_t(id) + start);
             }
+            for (int64_t l = first; bad && l < last; l++)
+                if (uint64_t(int64_t(ids[l])) >= size) wrong.at(l);
         }
     });
     return wrong.answer();
@@ -85,7 +88,7 @@ void gather_rows(const W *weight, const int64_t *rows, int64_t L, int64_t dim, f
         if (l + soon < L) prefetch_row(weight + rows[l + soon] * d, d);
         const W *__restrict from = weight + rows[l] * d;
         float *__restrict to = out + l * d;
-        EACH_NUMBER for (int64_t k = 0; k < d; k++) to[k] = widened(from[k]);
+        each_number<D>(d, [&](int64_t k) INLINED { to[k] = widened(from[k]); });
     }
 }
 
@@ -115,18 +118,19 @@ void pool(const W *weight, const int64_t *rows, const Bags &bags, int64_t dim,
     bags.each(dim, threads, [=](int64_t begin, int64_t end) {
         const int64_t d = D ? D : dim, soon = ahead(d * sizeof(W));
         for (int64_t g = begin; g < end; g++) {
-            float fixed[D ? D : 1];
-            float *__restrict to = D ? fixed : out + g * d;
-            for (int64_t k = 0; k < d; k++) to[k] = 0;
             const int64_t first = bags.starts[g], last = bags.ends[g];
-            for (int64_t l = first; l < last; l++) {
-                if (l + soon < bags.L) prefetch_row(weight + rows[l + soon] * d, d);
-                const W *__restrict from = weight + rows[l] * d;
-                const float s = scale ? scale[l] : 1.0f;
-                for (int64_t k = 0; k < d; k++) to[k] += s * widened(from[k]);
-            }
-            float *result = out + g * d;
-            for (int64_t k = 0; k < d; k++) result[k] = to[k];
+            // Of a long row a part after the other: sums stay in registers.
+            each_part<D>(d, [&](int64_t k, auto n) INLINED {
+                float sum[n()] = {};
+                for (int64_t l = first; l < last; l++) {
+                    if (k == 0 && l + soon < bags.L) prefetch_row(weight + rows[l + soon] * d, d);
+                    const W *__restrict from = weight + rows[l] * d + k;
+                    const float s = scale ? scale[l] : 1.0f;
+                    EACH_NUMBER for (int q = 0; q < n(); q++) sum[q] += s * widened(from[q]);
+                }
+                float *__restrict to = out + g * d + k;
+                EACH_NUMBER for (int q = 0; q < n(); q++) to[q] = sum[q];
+            });
         }
     });
 }

@@ -89,18 +89,47 @@ inline void store_row(const float *from, void *to, int64_t first, bool narrow, i
 // that it must not be one.
 #define INLINED __attribute__((always_inline))
 
+// Asks for the lines of a row, into the second nearest cache: more of them can be under way there than
+// to the nearest one, where rows at random places take half as long again.
 template <class T> INLINED inline void prefetch_row(const T *row, int64_t dim) {
     const char *bytes = reinterpret_cast<const char *>(row);
     const int64_t size = dim * int64_t(sizeof(T));
-    for (int64_t at = 0; at < size; at += 64) __builtin_prefetch(bytes + at);
+    for (int64_t at = 0; at < size; at += 64) __builtin_prefetch(bytes + at, 0, 2);
     // A row of 40 bytes may end in a line where it does not begin.
-    if (size % 64 && 64 % size) __builtin_prefetch(bytes + size - 1);
+    if (size % 64 && (size & (size - 1))) __builtin_prefetch(bytes + size - 1, 0, 2);
 }
 
 // How many rows of so many bytes are fetched before they are needed: 64, as long as these take no
-// more than a third of the nearest cache; of very long ones a few all the same.
+// more than 16 KiB; of very long ones a few all the same.
 inline int64_t ahead(int64_t row_bytes) {
     return std::max<int64_t>(8, std::min<int64_t>(64, (16 << 10) / row_bytes));
+}
+
+// Calls body(first, std::integral_constant<int, N>) for parts of N numbers of a row: for all D at once,
+// or where that is 0 for as many of the most numbers as fit into d, then for half as many, and so on.
+template <int D, int MOST = 64, class Body>
+INLINED inline void each_part(int64_t d, const Body &body) {
+    if constexpr (D > 0)
+        body(int64_t(0), std::integral_constant<int, D>());
+    else {
+        int64_t k = 0;
+        const auto parts = [&](auto n) INLINED {
+            for (; k + n() <= d; k += n()) body(k, n);
+        };
+        if constexpr (MOST >= 64) parts(std::integral_constant<int, 64>());
+        if constexpr (MOST >= 64) parts(std::integral_constant<int, 32>());
+        parts(std::integral_constant<int, 16>());
+        parts(std::integral_constant<int, 8>());
+        parts(std::integral_constant<int, 4>());
+        parts(std::integral_constant<int, 1>());
+    }
+}
+
+// Calls body(k) for each number of a row, in vectors.
+template <int D, class Body> INLINED inline void each_number(int64_t d, const Body &body) {
+    each_part<D, 16>(d, [&](int64_t first, auto n) INLINED {
+        EACH_NUMBER for (int64_t k = 0; k < n(); k++) body(first + k);
+    });
 }
 
 // Calls body(std::integral_constant<int, D>) for a common dimension, with 0 for any other: loops

@@ -13,7 +13,14 @@
 #include "numbers.h"
 #include "pool.h"
 
+#ifdef __AVX512DQ__
+#include <immintrin.h>
+#endif
+
 namespace {
+
+constexpr int64_t EIGHT = 8;
+typedef uint64_t Eight __attribute__((vector_size(64), aligned(8), may_alias));
 
 // Tables as an update sees them: float rows, whatever is stored.
 
@@ -85,14 +92,33 @@ inline int line_shift(int64_t dim) {
     return shift;
 }
 
-// How many rows are fetched before they are needed: 64 cache lines of gradients, and as many of the
-// weight and of each state.
-inline int64_t near(int64_t dim) { return std::max<int64_t>(8, 1024 / dim); }
+// How many rows are fetched before they are needed: fewer than of a lookup, because they are written
+// back; where each brings a gradient of its own, those count as well.
+inline int64_t near(int64_t dim, bool apart) {
+    return std::max<int64_t>(8, std::min<int64_t>(apart ? 32 : 64, (8 << 10) / (dim * 4)));
+}
 
 // Buffers only grow: they stay with their thread for the next batch.
 template <class T> inline void reserve(std::vector<T> &buffer, int64_t n) {
     if (int64_t(buffer.size()) < n) buffer.resize(n);
 }
+
+// The gradient of the lookup at a place in the batch, and its factor. `apart` says that each lookup
+// has a gradient of its own and no factor: short rows notice what is asked for each of them.
+inline const float *grad_at(const Update &u, int64_t place, int64_t d, bool apart) {
+    return u.grad + (apart || !u.bags ? place : u.bags[place]) * d;
+}
+inline float scale_at(const Update &u, int64_t place, bool apart) {
+    return apart || !u.scale ? 1.0f : u.scale[place];
+}
+
+// All lookups, in the order of the batch.
+struct Everything {
+    const Update &u;
+    int64_t size() const { return u.L; }
+    int64_t row(int64_t i) const { return u.rows[i]; }
+    int64_t place(int64_t i) const { return i; }
+};
 
 // Lookups of one owner, a number for each: its row, and in the lower bits its place in the batch. Sorted,
 // those of a row keep the order of the batch.
@@ -101,32 +127,27 @@ class Lookups {
     Lookups(const Update &u, int64_t owner, int64_t owners, int64_t range)
         : u(u), bits(64 - __builtin_clzll(uint64_t(u.L) | 1)) {
         static thread_local std::vector<uint64_t> buffer;
-        reserve(buffer, u.L);
+        reserve(buffer, u.L + EIGHT);
         all = buffer.data();
         const int shift = line_shift(u.dim);
         if (owners == 1)
-            take([](uint64_t) { return true; });
+            take([](auto row) { return row == row; });
         else if (range)
-            take([=](uint64_t row) { return row - uint64_t(owner * range) < uint64_t(range); });
+            take([first = uint64_t(owner * range), range = uint64_t(range)](auto row) {
+                return row - first < range;
+            });
         else {
             const uint64_t first = (uint64_t(owner) << 32) / uint64_t(owners);
             const uint64_t end = (uint64_t(owner + 1) << 32) / uint64_t(owners);
-            take([=, least = uint32_t(first), most = uint32_t(end - first - 1)](uint64_t row) {
-                return uint32_t(row >> shift) * 2654435761u - least <= most;
+            take([=, most = end - first - 1](auto row) {
+                return (((row >> shift) * uint64_t(2654435761) - first) & 0xffffffff) <= most;
             });
         }
     }
 
     int64_t size() const { return count; }
     int64_t row(int64_t i) const { return int64_t(all[i] >> bits); }
-    // `apart` says that each lookup has a gradient of its own.
-    const float *grad(int64_t i, int64_t d, bool apart) const {
-        const int64_t l = place(i);
-        return u.grad + (apart || !u.bags ? l : u.bags[l]) * d;
-    }
-    float scale(int64_t i, bool apart) const {
-        return apart || !u.scale ? 1.0f : u.scale[place(i)];
-    }
+    int64_t place(int64_t i) const { return int64_t(all[i] & ((uint64_t(1) << bits) - 1)); }
 
     // By row (radix, stable), in as few passes as counters that fit into the nearest cache allow.
     void sort() {
@@ -159,16 +180,28 @@ class Lookups {
     uint64_t *all;
     int64_t count = 0;
 
-    int64_t place(int64_t i) const { return int64_t(all[i] & ((uint64_t(1) << bits) - 1)); }
-
+    // `mine` says of a row, or of eight in a vector, whether it is the owner's.
     template <class Mine> void take(Mine mine) {
         // A copy of each field: what is written could be one of them, as far as a compiler knows.
         uint64_t *__restrict out = all;
         const int64_t *__restrict rows = u.rows;
         const int64_t L = u.L;
         const int shift = bits;
-        int64_t n = 0;
-        for (int64_t l = 0; l < L; l++) {
+        int64_t n = 0, l = 0;
+#ifdef __AVX512DQ__
+        Eight at = {0, 1, 2, 3, 4, 5, 6, 7};
+        for (; l + EIGHT <= L; l += EIGHT, at += EIGHT) {
+            const Eight row = *reinterpret_cast<const Eight *>(rows + l);
+            const __mmask8 chosen = _mm512_movepi64_mask(reinterpret_cast<__m512i>(mine(row)));
+            const Eight both = row << shift | at;
+            // Not straight to memory, which takes some CPUs ten times as long.
+            const __m512i kept =
+                _mm512_maskz_compress_epi64(chosen, reinterpret_cast<__m512i>(both));
+            _mm512_storeu_si512(out + n, kept);
+            n += __builtin_popcount(chosen);
+        }
+#endif
+        for (; l < L; l++) {
             out[n] = uint64_t(rows[l]) << shift | uint64_t(l);
             n += mine(uint64_t(rows[l]));
         }
@@ -176,12 +209,17 @@ class Lookups {
     }
 };
 
+inline int64_t work_of(const Update &u) { return (u.L + u.every) * u.dim; }
+inline int64_t owners_of(const Update &u) {
+    return work_of(u) > SMALL ? std::max(1, u.threads) : 1;
+}
+
 // Calls body(lookups, first row, end) for each owner, with its range of rows where all rows step.
 template <class Body> void each_owner(const Update &u, const Body &body) {
-    const int64_t work = (u.L + u.every) * u.dim, owners = work > SMALL ? std::max(1, u.threads) : 1;
+    const int64_t owners = owners_of(u);
     const int shift = line_shift(u.dim);
     const int64_t range = ((u.every + owners - 1) / owners + (1 << shift) - 1) >> shift << shift;
-    each_chunk(owners, work, u.threads, [&](int64_t owner) {
+    each_chunk(owners, work_of(u), u.threads, [&](int64_t owner) {
         Lookups lookups(u, owner, owners, range);
         body(lookups, owner * range, std::min(u.every, (owner + 1) * range));
     });
@@ -191,7 +229,7 @@ template <class Body> void each_owner(const Update &u, const Body &body) {
 template <int D, class Table, class Fetch, class Step>
 void each_row(const Update &u, const Table &table, const Fetch &fetch, const Step &step) {
     each_owner(u, [&](Lookups &lookups, int64_t first, int64_t end) {
-        const int64_t d = D ? D : u.dim, soon = near(d);
+        const int64_t d = D ? D : u.dim, soon = near(d, !u.bags);
         const float l2 = u.l2;
         lookups.sort();
         const int64_t n = lookups.size();
@@ -200,19 +238,21 @@ void each_row(const Update &u, const Table &table, const Fetch &fetch, const Ste
         float *__restrict sum = D ? fixed : open.data();
         int64_t i = 0;
         const auto next = [&](int64_t row) INLINED {
-            EACH_NUMBER for (int64_t k = 0; k < d; k++) sum[k] = 0;
+            each_number<D>(d, [&](int64_t k) INLINED { sum[k] = 0; });
             for (; i < n && lookups.row(i) == row; i++) {
                 if (i + soon < n) {
                     fetch(lookups.row(i + soon));
-                    prefetch_row(lookups.grad(i + soon, d, false), d);
+                    prefetch_row(grad_at(u, lookups.place(i + soon), d, false), d);
                 }
-                const float *__restrict g = lookups.grad(i, d, false);
-                const float s = lookups.scale(i, false);
-                EACH_NUMBER for (int64_t k = 0; k < d; k++) sum[k] += s * g[k];
+                const int64_t place = lookups.place(i);
+                const float *__restrict g = grad_at(u, place, d, false);
+                const float s = scale_at(u, place, false);
+                each_number<D>(d, [&](int64_t k) INLINED { sum[k] += s * g[k]; });
             }
             if (l2 != 0)
-                EACH_NUMBER for (int64_t k = 0; k < d; k++)
+                each_number<D>(d, [&](int64_t k) INLINED {
                     sum[k] += l2 * table.get(row * d + k);
+                });
             step(row, sum);
         };
         if (u.every)
@@ -222,19 +262,26 @@ void each_row(const Update &u, const Table &table, const Fetch &fetch, const Ste
     });
 }
 
-// Calls step(row, gradient, its factor) once per duplicate, without sorting. APART says that each
-// lookup has a gradient of its own and no factor: short rows notice what is asked for each of them.
+// Calls step(row, gradient, its factor) for each of these lookups, in their order.
+template <int D, bool APART, class Those, class Fetch, class Step>
+void each_of(const Update &u, const Those &lookups, const Fetch &fetch, const Step &step) {
+    const int64_t d = D ? D : u.dim, soon = near(d, APART), n = lookups.size();
+    for (int64_t i = 0; i < n; i++) {
+        if (i + soon < n) {
+            fetch(lookups.row(i + soon));
+            prefetch_row(grad_at(u, lookups.place(i + soon), d, APART), d);
+        }
+        const int64_t place = lookups.place(i);
+        step(lookups.row(i), grad_at(u, place, d, APART), scale_at(u, place, APART));
+    }
+}
+
+// The same once per duplicate, without sorting.
 template <int D, bool APART, class Fetch, class Step>
 void each_gradient(const Update &u, const Fetch &fetch, const Step &step) {
+    if (owners_of(u) == 1) return each_of<D, APART>(u, Everything{u}, fetch, step);
     each_owner(u, [&](const Lookups &lookups, int64_t, int64_t) {
-        const int64_t d = D ? D : u.dim, soon = near(d), n = lookups.size();
-        for (int64_t i = 0; i < n; i++) {
-            if (i + soon < n) {
-                fetch(lookups.row(i + soon));
-                prefetch_row(lookups.grad(i + soon, d, APART), d);
-            }
-            step(lookups.row(i), lookups.grad(i, d, APART), lookups.scale(i, APART));
-        }
+        each_of<D, APART>(u, lookups, fetch, step);
     });
 }
 
@@ -246,8 +293,9 @@ template <int D, class Table> void sgd(const Update &u, const Table &table) {
     const auto step = [&](int64_t row, const float *__restrict g, float s = 1.0f) {
         const int64_t at = row * d;
         const uint32_t noise = table.noise(row);
-        EACH_NUMBER for (int64_t k = 0; k < d; k++)
+        each_number<D>(d, [&](int64_t k) INLINED {
             table.set(at + k, table.get(at + k) - lr * (s * g[k]), noise + uint32_t(k));
+        });
     };
     // Rows that keep every bit lose nothing by being written once per duplicate; l2 * w counts once.
     if (!Table::exact || u.l2 != 0)
@@ -262,6 +310,7 @@ template <int D, class Table> void sgd(const Update &u, const Table &table) {
 template <int D, class Table>
 void adagrad(const Update &u, const Table &table, float *state, float eps) {
     const int64_t d = D ? D : u.dim;
+    const float lr = u.lr;
     const auto fetch = [&](int64_t row) INLINED {
         table.prefetch(row, d);
         prefetch_row(state + row * d, d);
@@ -269,12 +318,12 @@ void adagrad(const Update &u, const Table &table, float *state, float eps) {
     each_row<D>(u, table, fetch, [&](int64_t row, const float *__restrict g) {
         const int64_t at = row * d;
         const uint32_t noise = table.noise(row);
-        EACH_NUMBER for (int64_t k = 0; k < d; k++) {
+        each_number<D>(d, [&](int64_t k) INLINED {
             const float s = state[at + k] + g[k] * g[k];
             state[at + k] = s;
-            table.set(at + k, table.get(at + k) - u.lr * (g[k] / (std::sqrt(s) + eps)),
+            table.set(at + k, table.get(at + k) - lr * (g[k] / (std::sqrt(s) + eps)),
                       noise + uint32_t(k));
-        }
+        });
     });
 }
 
@@ -282,6 +331,7 @@ void adagrad(const Update &u, const Table &table, float *state, float eps) {
 template <int D, class Table>
 void rowwise_adagrad(const Update &u, const Table &table, float *state, float eps) {
     const int64_t d = D ? D : u.dim;
+    const float lr = u.lr;
     const auto fetch = [&](int64_t row) INLINED {
         table.prefetch(row, d);
         __builtin_prefetch(state + row);
@@ -300,8 +350,9 @@ void rowwise_adagrad(const Update &u, const Table &table, float *state, float ep
         const float scale = 1.0f / (std::sqrt(s) + eps);
         const int64_t at = row * d;
         const uint32_t noise = table.noise(row);
-        EACH_NUMBER for (int64_t k = 0; k < d; k++)
-            table.set(at + k, table.get(at + k) - u.lr * (g[k] * scale), noise + uint32_t(k));
+        each_number<D>(d, [&](int64_t k) INLINED {
+            table.set(at + k, table.get(at + k) - lr * (g[k] * scale), noise + uint32_t(k));
+        });
     });
 }
 
@@ -314,6 +365,7 @@ struct Moments {
 // already hold the correction of the bias.
 template <int D, class Table> void adam(const Update &u, const Table &table, const Moments &mo) {
     const int64_t d = D ? D : u.dim;
+    const float lr = u.lr;
     const auto fetch = [&](int64_t row) INLINED {
         table.prefetch(row, d);
         prefetch_row(mo.both + row * 2 * d, 2 * d);
@@ -322,14 +374,14 @@ template <int D, class Table> void adam(const Update &u, const Table &table, con
         float *__restrict first = mo.both + row * 2 * d, *__restrict second = first + d;
         const int64_t at = row * d;
         const uint32_t noise = table.noise(row);
-        EACH_NUMBER for (int64_t k = 0; k < d; k++) {
+        each_number<D>(d, [&](int64_t k) INLINED {
             const float m = first[k] + mo.rest1 * (g[k] - first[k]);
             const float v = second[k] + mo.rest2 * (g[k] * g[k] - second[k]);
             first[k] = m;
             second[k] = v;
-            table.set(at + k, table.get(at + k) - u.lr * (m / (std::sqrt(v) + mo.eps)),
+            table.set(at + k, table.get(at + k) - lr * (m / (std::sqrt(v) + mo.eps)),
                       noise + uint32_t(k));
-        }
+        });
     });
 }
 
