@@ -19,7 +19,7 @@ from dlrm.bench.probe import Probe, Way
 from dlrm.errors import ConfigError
 from dlrm.planning import facts as of_machine
 from dlrm.planning import machine
-from dlrm.planning.ceilings import Ceilings, GatherPoint
+from dlrm.planning.ceilings import SUMMED, Ceilings, GatherPoint
 from dlrm.planning.costs import Costs
 from dlrm.planning.facts import Cache, Facts, facts, read
 from dlrm.planning.machine import Machine, load, save
@@ -223,7 +223,7 @@ def test_what_is_kept_is_found_again() -> None:
         lambda _: "[]",
         lambda _: "null",
         lambda _: "\x00\xff",
-        lambda text: text.replace('"schema": 1', '"schema": 2'),
+        lambda text: text.replace('"schema": 2', '"schema": 1'),
         lambda text: text.replace('"schema"', '"version"'),
         lambda text: text.replace('"copy": {', '"copy": {"one": 2.0, '),
         lambda text: text.replace('"gather": [', '"gather": [7, '),
@@ -261,6 +261,9 @@ def test_all_ceilings_are_measured_and_threads_put_back() -> None:
     assert [(p.row_bytes, p.table_bytes) for p in can.gather] == [
         (row, table) for row in (64, 512) for table in (2**16, 2**17, 2**18)
     ]
+    assert [(p.row_bytes, p.table_bytes) for p in can.summed] == [
+        (row, table) for row in (64, 512) for table in (2**16, 2**18)
+    ]
     rates = can.rates()
     assert all(0 < rate < math.inf for rate in rates.values())
     assert set(can.spread) == set(rates)
@@ -287,6 +290,19 @@ def test_gathers_read_rows_of_the_table_that_is_asked_for() -> None:
                 assert (found[:, 0] % (row_bytes // 4) == 0).all()
                 assert found.diff(dim=1).eq(1).all()
                 assert found.max() < 2**15
+
+
+@pytest.mark.usefixtures("little")
+def test_sums_add_up_rows_of_the_table_that_is_asked_for() -> None:
+    store = torch.arange(2**16, dtype=torch.float32)
+    for row_bytes in measuring.ROW_BYTES:
+        probe = measuring.Gathers(store, 1 << 16).probe(row_bytes, 2**17, 1, summed=True)
+        probe.prepare()
+        for way in probe.ways:
+            found = way.run()
+            assert isinstance(found, torch.Tensor)
+            assert found.shape == (way.amount / SUMMED, row_bytes // 4)
+            assert (found.diff(dim=1) == SUMMED).all()
 
 
 @pytest.mark.usefixtures("little")

@@ -547,6 +547,19 @@ def test_rows_that_are_added_up_are_not_each_written(stock: Stock) -> None:
     assert first_lines_s * 0.95 < together_s < 1.15 * first_lines_s < 0.5 * alone_s
 
 
+def test_rows_that_are_added_up_take_what_was_measured_of_such() -> None:
+    near = replace(CEILINGS, copy={2: 1e15})
+    summed = tuple(replace(point, row_s=point.row_s / 2) for point in CEILINGS.gather)
+    can, rows = replace(near, summed=summed), (Random(1e6, 512, (1 << 21,)),)
+    full_s = 1e6 * CEILINGS.row_s(1 << 30, 512)
+    for streamed, seconds in ((0.0, 0.5 * full_s), (0.5, 0.75 * full_s), (1.0, full_s)):
+        work = Work(random=rows, stream_bytes=streamed * 512e6)
+        assert work.streamed == streamed
+        assert least(work, can, 1 << 20)[0] == pytest.approx(seconds, rel=0.1)
+    one = replace(CEILINGS, summed=summed).with_threads(1)
+    assert one.summed[0].row_s == pytest.approx(2 * summed[0].row_s)
+
+
 def test_fewer_threads_have_lower_ceilings() -> None:
     one = CEILINGS.with_threads(1)
     assert one.threads == 1

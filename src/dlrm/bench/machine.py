@@ -5,10 +5,11 @@ products    in float32, bfloat16 and int8, by MKL and by oneDNN
 gather      out[i] = table[ids[i]], from tables of cache size to far beyond; ids are uniform and
 together larger than the last-level cache. What is read and written in order (ids,
 out) counts into the time of a row, as in a training step.
+sum         out[g] = table[ids[16 g]] + ... + table[ids[16 g + 15]]: rows are read, few written
 call        a smallest operation of torch
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,9 @@ from torch import Tensor
 from dlrm import ops, terminal
 from dlrm.bench.probe import Probe, Way, visit_all
 from dlrm.errors import ConfigError
+from dlrm.ops import reference
 from dlrm.ops.memory import in_huge_pages, keep_freed_memory
-from dlrm.planning.ceilings import Ceilings, GatherPoint, gather_name
+from dlrm.planning.ceilings import SUMMED, Ceilings, GatherPoint, gather_name
 from dlrm.planning.facts import facts, free_bytes
 
 TICKS = 100
@@ -43,11 +45,15 @@ CALLS = 200
 """Calls in a row, so that reading the clock does not count."""
 ROW_BYTES = (64, 512)
 LEAST_BYTES = 1 << 16
-"""Size of the smallest table; each next one is twice as large."""
+"""Size of the smallest table; each next one is twice as large,"""
+SUM_STEP = 4
+"""or so many times as large where rows are added up."""
 OUT_BYTES = 1 << 22
 """What a gather writes, little enough for the last-level cache,"""
 LEAST_ROWS = 1 << 14
-"""but not so few rows that the call counts."""
+"""but not so few rows that the call counts,"""
+SUM_ROWS = 1 << 16
+"""nor where rows are added up, of which little is written."""
 
 
 def measure(tick: Callable[[], None]) -> Ceilings:
@@ -67,13 +73,15 @@ def measure(tick: Callable[[], None]) -> Ceilings:
     # Ids of a very large cache would take as much memory.
     gathers = Gathers(store, min(cache.total_bytes, 2 * CACHE_BYTES) if cache else CACHE_BYTES)
     curve = list(gathers.curve(every))
+    sums = list(gathers.curve(every, summed=True))
     shortest = min(ROW_BYTES)
     fewer = {n: gathers.probe(shortest, store.nbytes, n) for n in threads[:-1]}
     copied = {count: _copy(store, count) for count in threads}
     multiplied = [probe for name in DTYPES for probe in _products(name, threads)]
     call = _calls(every)
     probes = [
-        *copied.values(), *multiplied, *(probe for *_, probe in curve), *fewer.values(), call,
+        *copied.values(), *multiplied, *(probe for *_, probe in (*curve, *sums)), *fewer.values(),
+        call,
     ]  # fmt: skip
     ticked = 0
 
@@ -93,12 +101,17 @@ def measure(tick: Callable[[], None]) -> Ceilings:
         threads=every,
         copy={count: probe.rate for count, probe in copied.items()},
         flops=flops,
-        gather=tuple(GatherPoint(row, table, 1 / probe.rate) for row, table, probe in curve),
+        gather=_points(curve),
+        summed=_points(sums),
         gather_by_threads={n: probe.rate for n, probe in (fewer | {every: largest}).items()},
         call_s=1 / call.rate,
         spread={probe.name: probe.spread for probe in probes if probe.seconds},
         quiet=quiet,
     )
+
+
+def _points(curve: Iterable[tuple[int, int, Probe]]) -> tuple[GatherPoint, ...]:
+    return tuple(GatherPoint(row, table, 1 / probe.rate) for row, table, probe in curve)
 
 
 def thread_counts(every: int) -> list[int]:
@@ -136,27 +149,33 @@ class Gathers:
 
     def __init__(self, store: Tensor, cache_bytes: int):
         self.store, self.cache_bytes = store, cache_bytes
-        count = max(cache_bytes * 3 // 2 // 8, 2 * _rows(min(ROW_BYTES)))
+        count = max(cache_bytes * 3 // 2 // 8, 2 * max(_rows(min(ROW_BYTES)), SUM_ROWS))
         drawn = torch.Generator().manual_seed(0)
         self.drawn = torch.randint(store.nbytes, (count,), generator=drawn)
         self.ids = torch.empty_like(self.drawn)
         self.out = torch.empty(max(_rows(size) * size // 4 for size in ROW_BYTES))
 
-    def curve(self, threads: int) -> Iterator[tuple[int, int, Probe]]:
+    def curve(self, threads: int, *, summed: bool = False) -> Iterator[tuple[int, int, Probe]]:
         """Return row_bytes, table_bytes and what measures rows of such a table."""
         for row_bytes in ROW_BYTES:
             table_bytes = LEAST_BYTES
             while table_bytes <= self.store.nbytes:
-                yield row_bytes, table_bytes, self.probe(row_bytes, table_bytes, threads)
-                table_bytes *= 2
+                probe = self.probe(row_bytes, table_bytes, threads, summed=summed)
+                yield row_bytes, table_bytes, probe
+                table_bytes *= SUM_STEP if summed else 2
 
-    def probe(self, row_bytes: int, table_bytes: int, threads: int) -> Probe:
-        """Return what measures rows of one table, named as `gather_name` does."""
+    def probe(
+        self, row_bytes: int, table_bytes: int, threads: int, *, summed: bool = False
+    ) -> Probe:
+        """Return what measures rows of one table, named as `gather_name` does.
+
+        They are written in order, or added up where `summed`.
+        """
         table = self.store[: table_bytes // 4].view(-1, row_bytes // 4)
-        count = _rows(row_bytes)
+        count = SUM_ROWS if summed else _rows(row_bytes)
         chunks = self.ids.split(count)[: len(self.ids) // count]
-        out = self.out[: count * row_bytes // 4].view(count, -1)
         kernels = ops.backend(table)
+        ends = torch.arange(0, count + 1, SUMMED)
         at = 0
 
         def ids() -> Tensor:
@@ -169,6 +188,14 @@ class Gathers:
             if table_bytes <= 2 * self.cache_bytes:
                 table.sum()
 
+        if summed:
+            ways = [
+                Way("embedding_bag", count, lambda: reference.pooled_lookup(table, ids(), ends)),
+                Way("pooled_lookup", count, lambda: kernels.pooled_lookup(table, ids(), ends)),
+            ]
+            name = gather_name(row_bytes, table_bytes, threads, "sum")
+            return Probe(name, threads, ways, prepare)
+        out = self.out[: count * row_bytes // 4].view(count, -1)
         ways = [
             Way("index_select", count, lambda: torch.index_select(table, 0, ids(), out=out)),
             Way("lookup", count, lambda: kernels.lookup(table, ids())),

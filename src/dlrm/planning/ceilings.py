@@ -7,10 +7,13 @@ import numpy as np
 
 from dlrm.planning.record import Record
 
+SUMMED = 16
+"""Rows of each sum, where rows are read and not written."""
+
 
 @dataclass(frozen=True, slots=True)
 class GatherPoint(Record):
-    """Rows read at random places of a table, one after another, and written in order."""
+    """Rows read at random places of a table, and written in order, or added up."""
 
     row_bytes: int
     table_bytes: int
@@ -30,6 +33,9 @@ class Ceilings(Record):
     gather: tuple[GatherPoint, ...] = ()
     """With all threads: of every length of row, over tables from small to large. Where there are
     none, rows are read as fast as memory is."""
+    summed: tuple[GatherPoint, ...] = ()
+    """The same of rows that are added up, `SUMMED` a sum, so that hardly anything is written. Where
+    there are none, lines beyond the first of such a row count as free in what is least."""
     gather_by_threads: dict[int, float] = field(default_factory=dict)
     """Threads -> rows/s of the shortest rows, from the largest table."""
     call_s: float = 0.0
@@ -43,13 +49,17 @@ class Ceilings(Record):
         """Return every ceiling by name: what is done in a second.
 
         `copy 2` and `bf16 2` are with 2 threads, `gather 64 65536 2` is rows of 64 bytes from a
-        table of 65,536 with 2 threads, `call` is of calls.
+        table of 65,536 with 2 threads, `sum 64 65536 2` of those that are added up, `call` is of
+        calls.
         """
         named = {f"copy {threads}": rate for threads, rate in self.copy.items()}
         for name, rates in self.flops.items():
             named |= {f"{name} {threads}": rate for threads, rate in rates.items()}
         for point in self.gather:
             name = gather_name(point.row_bytes, point.table_bytes, self.threads)
+            named[name] = 1 / point.row_s
+        for point in self.summed:
+            name = gather_name(point.row_bytes, point.table_bytes, self.threads, "sum")
             named[name] = 1 / point.row_s
         shortest = min(point.row_bytes for point in self.gather)
         largest = max(point.table_bytes for point in self.gather)
@@ -109,10 +119,13 @@ class Ceilings(Record):
         )
 
     def _slower(self, factor: float, *, threads: int) -> "Ceilings":
-        points = (replace(point, row_s=point.row_s * factor) for point in self.gather)
-        return replace(self, threads=threads, gather=tuple(points))
+        gather, summed = (
+            tuple(replace(point, row_s=point.row_s * factor) for point in points)
+            for points in (self.gather, self.summed)
+        )
+        return replace(self, threads=threads, gather=gather, summed=summed)
 
 
-def gather_name(row_bytes: int, table_bytes: int, threads: int) -> str:
-    """Return the name of the rate of random rows, see `Ceilings.rates`."""
-    return f"gather {row_bytes} {table_bytes} {threads}"
+def gather_name(row_bytes: int, table_bytes: int, threads: int, what: str = "gather") -> str:
+    """Return the name of the rate of random rows, see `Ceilings.rates`; `what` may be `sum`."""
+    return f"{what} {row_bytes} {table_bytes} {threads}"

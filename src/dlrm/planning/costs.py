@@ -138,11 +138,16 @@ def limits(
     latency_s = transfer_s = 0.0
     visited = (*work.random, *(work.passes if passes else ()))
     if ceilings.gather:
-        levels = Levels.of(ceilings.gather).scaled(*cache)
-        for rows in visited:
-            first_s, rest_s = levels.row_s(rows)
-            latency_s += rows.accesses * first_s
-            transfer_s += rows.accesses * rest_s
+        # Rows are written beside those that are read, or added up, or something in between.
+        written = work.streamed
+        for points, share in (
+            (ceilings.gather, written), (ceilings.summed or ceilings.gather, 1 - written),
+        ):  # fmt: skip
+            levels = Levels.of(points).scaled(*cache)
+            for rows in visited:
+                first_s, rest_s = levels.row_s(rows)
+                latency_s += share * rows.accesses * first_s
+                transfer_s += share * rows.accesses * rest_s
     else:
         transfer_s = sum(rows.bytes for rows in visited) / ceilings.copy[threads]
     rates = ceilings.flops.get(work.dtype) or ceilings.flops["fp32"]
@@ -195,16 +200,15 @@ def least(
     """
     read = replace(work, random=tuple(replace(rows, written=False) for rows in work.random))
     terms = limits(read, ceilings)
-    # The measured curve writes every row that it reads. Lines beyond the first of a row count only
+    # Where rows were measured only while they were written, lines beyond the first of a row count
     # as far as this operator streams as much beside them: bags that are added up write little.
-    rows_bytes = sum(rows.bytes for rows in read.random)
-    streamed = min(1.0, work.stream_bytes / rows_bytes) if rows_bytes else 0.0
+    moved = 1.0 if ceilings.summed else work.streamed
     far = sum(rows.bytes * miss(rows, cache_bytes) for rows in work.random)
     memory = COPY_TRAFFIC * ceilings.copy[ceilings.threads]
     rate = max(memory, stream_rate(work.stream_bytes, ceilings)) if near else memory
     parts = {
         "compute": terms.compute_s,
-        "memory latency": terms.latency_s + streamed * terms.transfer_s,
+        "memory latency": terms.latency_s + moved * terms.transfer_s,
         "memory bandwidth": work.stream_bytes / rate + far / memory,
     }
     seconds = max(parts.values())

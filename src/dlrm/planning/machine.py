@@ -17,7 +17,7 @@ from dlrm.planning.costs import Costs, Device
 from dlrm.planning.facts import Facts, facts
 from dlrm.planning.record import Record
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the file."""
 
 

@@ -129,6 +129,12 @@ class Work:
         return self.flops / self.bytes if self.bytes else 0.0
 
     @property
+    def streamed(self) -> float:
+        """Bytes in order for each byte of the rows that are read, 1 at most."""
+        read = sum(rows.accesses * rows.row_bytes for rows in self.random)
+        return min(1.0, self.stream_bytes / read) if read else 0.0
+
+    @property
     def tables_bytes(self) -> int:
         """Size of the tables whose rows are read, and of what is kept of those rows."""
         return sum(rows.tables_bytes for rows in self.random)

@@ -249,7 +249,8 @@ def _refusals(suite: str, values: Mapping[str, Any]) -> Iterator[str]:
             return
         rates = [*can.copy.values(), *can.gather_by_threads.values(), can.call_s]
         rates += [rate for by_threads in can.flops.values() for rate in by_threads.values()]
-        rates += [v for p in can.gather for v in (p.row_bytes, p.table_bytes, p.row_s)]
+        points = (*can.gather, *can.summed)
+        rates += [v for p in points for v in (p.row_bytes, p.table_bytes, p.row_s)]
         if not all(0 < rate < LARGEST for rate in rates):
             yield f"a ceiling is not above 0 and below {LARGEST:g}"
 

@@ -112,14 +112,6 @@ inline float scale_at(const Update &u, int64_t place, bool apart) {
     return apart || !u.scale ? 1.0f : u.scale[place];
 }
 
-// All lookups, in the order of the batch.
-struct Everything {
-    const Update &u;
-    int64_t size() const { return u.L; }
-    int64_t row(int64_t i) const { return u.rows[i]; }
-    int64_t place(int64_t i) const { return i; }
-};
-
 // Lookups of one owner, a number for each: its row, and in the lower bits its place in the batch. Sorted,
 // those of a row keep the order of the batch.
 class Lookups {
@@ -209,17 +201,12 @@ class Lookups {
     }
 };
 
-inline int64_t work_of(const Update &u) { return (u.L + u.every) * u.dim; }
-inline int64_t owners_of(const Update &u) {
-    return work_of(u) > SMALL ? std::max(1, u.threads) : 1;
-}
-
 // Calls body(lookups, first row, end) for each owner, with its range of rows where all rows step.
 template <class Body> void each_owner(const Update &u, const Body &body) {
-    const int64_t owners = owners_of(u);
+    const int64_t work = (u.L + u.every) * u.dim, owners = work > SMALL ? std::max(1, u.threads) : 1;
     const int shift = line_shift(u.dim);
     const int64_t range = ((u.every + owners - 1) / owners + (1 << shift) - 1) >> shift << shift;
-    each_chunk(owners, work_of(u), u.threads, [&](int64_t owner) {
+    each_chunk(owners, work, u.threads, [&](int64_t owner) {
         Lookups lookups(u, owner, owners, range);
         body(lookups, owner * range, std::min(u.every, (owner + 1) * range));
     });
@@ -262,26 +249,19 @@ void each_row(const Update &u, const Table &table, const Fetch &fetch, const Ste
     });
 }
 
-// Calls step(row, gradient, its factor) for each of these lookups, in their order.
-template <int D, bool APART, class Those, class Fetch, class Step>
-void each_of(const Update &u, const Those &lookups, const Fetch &fetch, const Step &step) {
-    const int64_t d = D ? D : u.dim, soon = near(d, APART), n = lookups.size();
-    for (int64_t i = 0; i < n; i++) {
-        if (i + soon < n) {
-            fetch(lookups.row(i + soon));
-            prefetch_row(grad_at(u, lookups.place(i + soon), d, APART), d);
-        }
-        const int64_t place = lookups.place(i);
-        step(lookups.row(i), grad_at(u, place, d, APART), scale_at(u, place, APART));
-    }
-}
-
-// The same once per duplicate, without sorting.
+// Calls step(row, gradient, its factor) once per duplicate, without sorting. APART is as for `grad_at`.
 template <int D, bool APART, class Fetch, class Step>
 void each_gradient(const Update &u, const Fetch &fetch, const Step &step) {
-    if (owners_of(u) == 1) return each_of<D, APART>(u, Everything{u}, fetch, step);
     each_owner(u, [&](const Lookups &lookups, int64_t, int64_t) {
-        each_of<D, APART>(u, lookups, fetch, step);
+        const int64_t d = D ? D : u.dim, soon = near(d, APART), n = lookups.size();
+        for (int64_t i = 0; i < n; i++) {
+            if (i + soon < n) {
+                fetch(lookups.row(i + soon));
+                prefetch_row(grad_at(u, lookups.place(i + soon), d, APART), d);
+            }
+            const int64_t place = lookups.place(i);
+            step(lookups.row(i), grad_at(u, place, d, APART), scale_at(u, place, APART));
+        }
     });
 }
 
