@@ -1,13 +1,13 @@
-"""The whole of a DLRM in one call forwards and one backwards, compiled (`native/dlrm.h`).
+"""The whole of a DLRM in one call forwards and one backwards, or in one for both, compiled.
 
     x = bottom(dense);  e = weight[rows of ids];  logits = top(dot_interaction(x, e))
 
-Its parts are those of `dlrm.ops.mlp`, `lookup` and `dot_interaction`, and give the same bits;
-what goes are the calls between them, and trips of activations to memory.
+Its parts are those of `dlrm.ops.mlp`, `lookup`, `dot_interaction` and `bce`, and give the same
+bits; what goes are the calls between them, and trips of activations to memory (`native/dlrm.h`).
 """
 
 from collections.abc import Callable, Sequence
-from ctypes import c_int64
+from ctypes import byref, c_double, c_int64
 from typing import Any, NamedTuple
 
 import torch
@@ -20,22 +20,17 @@ from dlrm.ops.mlp import CODES, Products, pointers
 from dlrm.ops.reference.lookup import sparse_gradient
 from dlrm.ops.ways import Dtype, chosen_for
 
-MOST_NARROW = 1024
-"""Most samples of a batch in bfloat16 that go through a whole model at once: with 2048 a step took
-3% longer than by its parts, for a reason that nobody has measured."""
-
 
 def chosen(
     dense: Tensor, ids: Tensor, weight: Tensor, mlps: Sequence[Sequence[Tensor]], dtype: Dtype
 ) -> Products | None:
     """Return how `dlrm` multiplies with these inputs and the parameters of bottom and top.
 
-    None where its parts are to compute one after the other: they cannot be read, multiply by
-    torch's products, or the batch is a large one in bfloat16.
+    None where its parts are to compute one after the other: they cannot be read, or multiply by
+    torch's products.
     """
     if not (
-        (dtype == "fp32" or dense.shape[0] <= MOST_NARROW)
-        and dense.dtype == torch.float32
+        dense.dtype == torch.float32
         and dense.shape[0] > 0
         and ids.shape[0] == dense.shape[0]
         and dense.shape[1] == mlps[0][0].shape[1]
@@ -58,6 +53,13 @@ class Activations(NamedTuple):
     """Of the kernels: inputs of all layers, and vectors."""
     logits: Tensor
     """(B, K)."""
+
+
+class Gradients(NamedTuple):
+    """Of the weight, sparse, and of all parameters of the MLPs."""
+
+    weight: Tensor
+    parameters: list[Tensor]
 
 
 class Call:
@@ -91,16 +93,21 @@ class Call:
         refuse: Callable[[int], Exception],
     ):
         bottom, top = mlps
-        ids = ids.contiguous()
+        dense, ids = dense.contiguous(), ids.contiguous()
+        ids = ids if ids.dtype == torch.int32 else ids.long()
         self.weight, self.parameters = weight, (*bottom, *top)
-        self._dense, self._tables = dense.contiguous(), (starts, sizes)
-        self._ids = ids if ids.dtype == torch.int32 else ids.long()
-        self._below, self._mlps = len(bottom), (pointers(bottom), pointers(top))
-        self._refuse = refuse
+        self._below, self._refuse = len(bottom), refuse
         self._shape = (
             *_layers(dense.shape[1], bottom), *_layers(top[0].shape[1], top), dense.shape[0],
             CODES[products], ids.shape[1], self_interaction, weight.dtype == torch.bfloat16,
         )  # fmt: skip
+        self._rows = torch.empty(ids.shape, dtype=torch.int64)
+        self._inputs = (
+            dense.data_ptr(), ids.data_ptr(), ids.dtype == torch.int64, starts.data_ptr(),
+            sizes.data_ptr(), weight.data_ptr(), pointers(bottom), pointers(top),
+            self._rows.data_ptr(),
+        )  # fmt: skip
+        self._kept = dense, ids, starts, sizes
 
     def forward(self) -> Activations:
         """Return the logits, and what the way back needs; autograd sees none of it.
@@ -109,34 +116,65 @@ class Call:
             Exception: That of `refuse`.
 
         """
-        ids, (starts, sizes) = self._ids, self._tables
         memory = torch.empty(library.native.dlrm_bytes(*self._shape) + 64, dtype=torch.uint8)
-        rows = torch.empty(ids.shape, dtype=torch.int64)
-        logits = torch.empty(ids.shape[0], self.parameters[-1].shape[0])
+        logits = self._logits()
         wrong = library.native.dlrm_forward(
-            *self._shape, self._dense.data_ptr(), ids.data_ptr(), ids.dtype == torch.int64,
-            starts.data_ptr(), sizes.data_ptr(), self.weight.data_ptr(), *self._mlps,
-            rows.data_ptr(), _aligned(memory), logits.data_ptr(), torch.get_num_threads(),
+            *self._shape, *self._inputs, _aligned(memory), logits.data_ptr(),
+            torch.get_num_threads(),
         )  # fmt: skip
         if wrong != -1:
             raise self._refuse(wrong)
-        return Activations(rows, memory, logits)
+        return Activations(self._rows, memory, logits)
 
-    def backward(self, activations: Activations, grad: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the gradient of the weight, sparse, and those of `parameters`.
+    def backward(self, activations: Activations, grad: Tensor) -> Gradients:
+        """Return the gradients, from that of the logits (B, K).
 
-        `grad` (B, K) is that of the logits; nothing has changed since `forward`.
+        Parameters and inputs must not have changed since `forward`.
         """
-        rows, memory, logits = activations
-        grad = grad.contiguous()
-        gradients = [*map(torch.empty_like, self.parameters)]
-        values = torch.empty(rows.numel(), self.weight.shape[1])
+        grad, memory = grad.contiguous(), activations.memory
+        gradients, addresses = self._gradients()
         library.native.dlrm_backward(
-            *self._shape, self._dense.data_ptr(), *self._mlps, _aligned(memory),
-            logits.data_ptr(), grad.data_ptr(), pointers(gradients[: self._below]),
-            pointers(gradients[self._below :]), values.data_ptr(), torch.get_num_threads(),
+            *self._shape, *self._inputs, _aligned(memory), activations.logits.data_ptr(),
+            grad.data_ptr(), *addresses, torch.get_num_threads(),
         )  # fmt: skip
-        return sparse_gradient(rows, values, self.weight.shape), gradients
+        return gradients
+
+    def step(self, labels: Tensor) -> tuple[Tensor, Tensor, Gradients]:
+        """Return loss, logits (B, K) and gradients, for the mean binary cross-entropy.
+
+        Args:
+            labels: (B, K) float32.
+
+        Raises:
+            ValueError: The labels have another shape.
+            Exception: That of `refuse`.
+
+        """
+        logits, loss = self._logits(), c_double()
+        if labels.shape != logits.shape:
+            raise ValueError(f"labels are {tuple(labels.shape)}, expected {tuple(logits.shape)}")
+        labels = labels.contiguous()
+        gradients, addresses = self._gradients()
+        wrong = library.native.dlrm_step(
+            *self._shape, *self._inputs, labels.data_ptr(), logits.data_ptr(), byref(loss),
+            *addresses, torch.get_num_threads(),
+        )  # fmt: skip
+        if wrong != -1:
+            raise self._refuse(wrong)
+        return torch.tensor(loss.value, dtype=torch.float32), logits, gradients
+
+    def _logits(self) -> Tensor:
+        return torch.empty(self._rows.shape[0], self.parameters[-1].shape[0])
+
+    def _gradients(self) -> tuple[Gradients, tuple[Any, ...]]:
+        """Return memory for gradients, and its addresses as the kernels take them."""
+        gradients = [*map(torch.empty_like, self.parameters)]
+        values = torch.empty(self._rows.numel(), self.weight.shape[1])
+        below = self._below
+        addresses = pointers(gradients[:below]), pointers(gradients[below:]), values.data_ptr()
+        return Gradients(
+            sparse_gradient(self._rows, values, self.weight.shape), gradients
+        ), addresses
 
 
 def dlrm(call: Call) -> Tensor:
@@ -167,8 +205,8 @@ class _DLRM(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         # Asked for with the parameters: autograd refuses if somebody has changed them.
         rows, memory, logits, *_ = ctx.saved_tensors
-        of_weight, gradients = ctx.call.backward(Activations(rows, memory, logits), grad)
-        return None, of_weight if ctx.needs_input_grad[1] else None, *gradients
+        of = ctx.call.backward(Activations(rows, memory, logits), grad)
+        return None, of.weight if ctx.needs_input_grad[1] else None, *of.parameters
 
 
 def _aligned(memory: Tensor) -> int:

@@ -15,7 +15,6 @@ from torch.optim import Optimizer
 
 from dlrm.batch import Batch
 from dlrm.models.dlrm import DLRM
-from dlrm.ops import cpu
 from dlrm.parallel.world import ALONE, World
 from dlrm.planning.stages import DENSE_UPDATE, LOSS, TABLE_UPDATE
 from dlrm.training.clip import clip_gradients
@@ -157,12 +156,9 @@ class TrainStep:
         call = self.net.without_autograd(batch)
         if call is None or batch.labels.dtype != torch.float32:
             return None
-        activations = call.forward()
-        self.logits = activations.logits
-        loss, grad = cpu.bce_and_gradient(self.logits, batch.labels)
-        of_weight, of_parameters = call.backward(activations, grad)
-        call.weight.grad = of_weight
-        for parameter, gradient in zip(call.parameters, of_parameters, strict=True):
+        loss, self.logits, gradients = call.step(batch.labels)
+        call.weight.grad = gradients.weight
+        for parameter, gradient in zip(call.parameters, gradients.parameters, strict=True):
             parameter.grad = gradient
         return loss
 

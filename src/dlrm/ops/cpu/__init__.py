@@ -5,7 +5,7 @@ tensors of the types that `DTYPES` names, and trust that rows came from `rows_of
 range would read or write outside the table.
 """
 
-from dlrm.ops.cpu.layers import bce, bce_and_gradient, dot_interaction, relu_gradient
+from dlrm.ops.cpu.layers import bce, dot_interaction, relu_gradient
 from dlrm.ops.cpu.library import DTYPES, available, instruction_set, use
 from dlrm.ops.cpu.lookup import lookup, pooled_lookup, pooled_ranges, rows_of
 from dlrm.ops.cpu.updates import (
@@ -25,7 +25,6 @@ __all__ = [
     "adam_update",
     "available",
     "bce",
-    "bce_and_gradient",
     "dense_adagrad",
     "dense_adam",
     "dense_sgd",

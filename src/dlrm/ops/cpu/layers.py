@@ -68,32 +68,19 @@ def bce(logits: Tensor, labels: Tensor) -> Tensor:
     return _CrossEntropy.apply(logits, labels)
 
 
-def bce_and_gradient(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what `bce` does, a scalar, and the gradient of the logits, without autograd.
-
-    Both are float32, of one shape and not empty.
-
-    Raises:
-        ValueError: The shapes differ.
-
-    """
-    if logits.shape != labels.shape:
-        raise ValueError(f"labels are {tuple(labels.shape)}, expected {tuple(logits.shape)}")
-    logits, labels = logits.contiguous(), labels.contiguous()
-    grad = torch.empty_like(logits)
-    mean = library.native.bce(
-        logits.data_ptr(), labels.data_ptr(), logits.numel(), grad.data_ptr(),
-        torch.get_num_threads(),
-    )  # fmt: skip
-    return torch.tensor(mean, dtype=torch.float32), grad
-
-
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
-        loss, grad = bce_and_gradient(logits, labels)
+        if logits.shape != labels.shape:
+            raise ValueError(f"labels are {tuple(labels.shape)}, expected {tuple(logits.shape)}")
+        logits, labels = logits.contiguous(), labels.contiguous()
+        grad = torch.empty_like(logits)
+        mean = library.native.bce(
+            logits.data_ptr(), labels.data_ptr(), logits.numel(), grad.data_ptr(),
+            torch.get_num_threads(),
+        )  # fmt: skip
         ctx.save_for_backward(grad)
-        return loss
+        return torch.tensor(mean, dtype=torch.float32)
 
     @staticmethod
     @once_differentiable

@@ -23,6 +23,7 @@ _DOT = [c_void_p, c_int, c_void_p, c_int]
 _MLP = [c_void_p, c_int64, c_int64, c_int, c_int, c_int]
 
 _DLRM = [c_void_p, c_int64, c_void_p, c_int64, c_int64, c_int, c_int64, c_int, c_int]
+_INPUTS = [*[c_void_p] * 2, c_int, *[c_void_p] * 6]
 
 _ARGUMENTS: dict[str, list[type]] = {
     "rows_of": [c_void_p, c_int, *[c_void_p] * 3, *[c_int64] * 3, c_void_p, c_int],
@@ -53,8 +54,9 @@ _ARGUMENTS: dict[str, list[type]] = {
     "mlp_forward": [*_MLP, *[c_void_p] * 5, c_int],
     "mlp_backward": [*_MLP, *[c_void_p] * 7, c_int],
     "dlrm_bytes": _DLRM,
-    "dlrm_forward": [*_DLRM, *[c_void_p] * 2, c_int, *[c_void_p] * 8, c_int],
-    "dlrm_backward": [*_DLRM, *[c_void_p] * 9, c_int],
+    "dlrm_forward": [*_DLRM, *_INPUTS, *[c_void_p] * 2, c_int],
+    "dlrm_backward": [*_DLRM, *_INPUTS, *[c_void_p] * 6, c_int],
+    "dlrm_step": [*_DLRM, *_INPUTS, *[c_void_p] * 6, c_int],
 }  # fmt: skip
 """Exported function -> its arguments, as `native/kernels.cpp` declares them."""
 
@@ -67,6 +69,7 @@ _RESULTS: dict[str, type] = {
     "mlp_packed_bytes": c_int64,
     "dlrm_bytes": c_int64,
     "dlrm_forward": c_int64,
+    "dlrm_step": c_int64,
 }
 
 native: Any = None

@@ -192,22 +192,48 @@ EXPORT void mlp_backward(MLP, const void *x, const float *const *parameters, cha
          Mlp{layers_above, above, B, Products(products), false, products != WIDE},            \
          Dots{B, T, below[layers_below], self != 0, products != WIDE, false}, narrow != 0}
 
-EXPORT int64_t dlrm_bytes(DLRM) { return Activations(AS_DLRM, nullptr).bytes; }
+#define INPUTS                                                                                 \
+    const float *dense, const void *ids, int wide, const int64_t *starts, const int64_t *sizes, \
+        const void *weight, const float *const *bottom, const float *const *top, int64_t *rows
+#define AS_INPUTS dense, ids, wide, starts, sizes, weight, bottom, top, rows
+#define GRADIENTS float *const *of_bottom, float *const *of_top, float *de
 
-EXPORT int64_t dlrm_forward(DLRM, const float *dense, const void *ids, int wide,
-                            const int64_t *starts, const int64_t *sizes, const void *weight,
-                            const float *const *bottom, const float *const *top, int64_t *rows,
-                            char *memory, float *out, int threads) {
-    const Dlrm m = AS_DLRM;
-    return wide ? dlrm_forward(m, dense, static_cast<const int64_t *>(ids), starts, sizes, weight,
-                               bottom, top, rows, memory, out, threads)
-                : dlrm_forward(m, dense, static_cast<const int32_t *>(ids), starts, sizes, weight,
-                               bottom, top, rows, memory, out, threads);
+namespace {
+
+// Calls body(inputs) with ids of 64 bits or 32.
+template <class Body> int64_t by_ids(INPUTS, Body body) {
+    return wide ? body(Inputs<int64_t>{dense, static_cast<const int64_t *>(ids), starts, sizes,
+                                       weight, bottom, top, rows})
+                : body(Inputs<int32_t>{dense, static_cast<const int32_t *>(ids), starts, sizes,
+                                       weight, bottom, top, rows});
 }
 
-EXPORT void dlrm_backward(DLRM, const float *dense, const float *const *bottom,
-                          const float *const *top, char *memory, const float *out,
-                          const float *grad, float *const *of_bottom, float *const *of_top,
-                          float *de, int threads) {
-    dlrm_backward(AS_DLRM, dense, bottom, top, memory, out, grad, of_bottom, of_top, de, threads);
+} // namespace
+
+EXPORT int64_t dlrm_bytes(DLRM) {
+    const Dlrm m = AS_DLRM;
+    return block_bytes(m) * ((B + CHUNK - 1) / CHUNK);
+}
+
+EXPORT int64_t dlrm_forward(DLRM, INPUTS, char *memory, float *out, int threads) {
+    const Dlrm m = AS_DLRM;
+    return by_ids(AS_INPUTS,
+                  [&](const auto &in) { return dlrm_forward(m, in, memory, out, threads); });
+}
+
+EXPORT void dlrm_backward(DLRM, INPUTS, char *memory, const float *out, const float *grad, GRADIENTS,
+                          int threads) {
+    const Dlrm m = AS_DLRM;
+    by_ids(AS_INPUTS, [&](const auto &in) {
+        dlrm_backward(m, in, memory, out, grad, of_bottom, of_top, de, threads);
+        return NONE;
+    });
+}
+
+EXPORT int64_t dlrm_step(DLRM, INPUTS, const float *labels, float *out, double *loss, GRADIENTS,
+                         int threads) {
+    const Dlrm m = AS_DLRM;
+    return by_ids(AS_INPUTS, [&](const auto &in) {
+        return dlrm_step(m, in, labels, out, loss, of_bottom, of_top, de, threads);
+    });
 }

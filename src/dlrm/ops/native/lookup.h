@@ -20,7 +20,10 @@ struct Wrong {
         int64_t now = first.load();
         while (position < now && !first.compare_exchange_weak(now, position)) {}
     }
-    int64_t answer() const { return first.load() == INT64_MAX ? NONE : first.load(); }
+    // The position, of ids of which so many come before.
+    int64_t answer(int64_t before = 0) const {
+        return first.load() == INT64_MAX ? NONE : before + first.load();
+    }
 };
 
 // Adds the first row of its table to each id of samples [begin, end).

@@ -15,7 +15,7 @@
 namespace {
 
 constexpr int64_t TOGETHER = 64;  // samples that go through the layers together, at most
-constexpr int64_t CHUNK = 2048;   // samples whose gradients are kept for those of the weights
+constexpr int64_t CHUNK = 512;    // samples whose gradients are kept for those of the weights
 constexpr int64_t DEPTH = 512;    // words of a sum over samples that are taken at once
 constexpr int64_t OUTPUTS = 32;   // whose gradients of weights are computed together
 constexpr int64_t PAIRS = 16;     // rows of packed weights that are written together
@@ -47,10 +47,11 @@ struct Mlp {
     // Inputs and outputs of layer i as panels have them.
     int64_t in_columns(int64_t i) const { return up(sizes[i], std::max(LANES, whole(i))); }
     int64_t out_columns(int64_t i) const { return up(sizes[i + 1], std::max(LANES, whole(i))); }
-    // Samples that go through the layers together: fewer where there would be few chunks.
-    int64_t together(int64_t samples) const {
+    // Samples that go through the layers together: fewer where threads would have few chunks. No bit
+    // depends on it: no sum runs over samples here.
+    int64_t together(int64_t samples, int threads) const {
         const int64_t least = products >= TILES ? 2 * SIDE : TILE;
-        return std::clamp<int64_t>(up(samples / 8, least), least, TOGETHER);
+        return std::clamp<int64_t>(up(samples / (2 * threads), least), least, TOGETHER);
     }
     int64_t bytes_at(int64_t i) const { return narrow_at(i) ? 2 : 4; }
     // Whether x can be read as it is.
@@ -135,9 +136,14 @@ void pack_rows(const Number *first, const Number *second, int64_t n, int64_t k, 
 template <class Format>
 void pack_gradient(Format, const typename Format::Number *g, int64_t step, int64_t rows, int64_t n,
                    int64_t k, int64_t, int64_t K, typename Format::Word *to) {
-    for (int64_t r = 0; r < rows; r += Format::PER_WORD)
-        pack_rows<Format, TILE, TILE>(g + r * step, r + 1 < rows ? g + (r + 1) * step : nullptr, n,
-                                      k + r / Format::PER_WORD, K, to);
+    // Few outputs at a time: what goes to all of them begins at the same set of a cache.
+    for (int64_t o = 0; o < n; o += 4 * TILE) {
+        const int64_t outputs = std::min<int64_t>(4 * TILE, n - o);
+        for (int64_t r = 0; r < rows; r += Format::PER_WORD, g += Format::PER_WORD * step)
+            pack_rows<Format, TILE, TILE>(g + o, r + 1 < rows ? g + step + o : nullptr, outputs,
+                                          k + r / Format::PER_WORD, K, to + o * K);
+        g -= up(rows, Format::PER_WORD) * step;
+    }
 }
 
 // For tiles: squares of 16 outputs, each with 16 words.
@@ -213,24 +219,28 @@ struct Panels {
             groups.push_back(groups.back() + N / LANES);
         }
     }
-    void set_biases(const Mlp &mlp, const float *const *parameters) {
+    void set_biases(const Mlp &mlp, const float *const *parameters) const {
         for (int64_t i = 0; i < mlp.layers; i++) {
             const int64_t N = mlp.sizes[i + 1];
             std::fill(std::copy(parameters[2 * i + 1], parameters[2 * i + 1] + N, bias[i]),
                       bias[i] + mlp.out_columns(i), 0.0f);
         }
     }
-    void set_weights(const Mlp &mlp, const float *const *parameters, int threads) {
-        each_chunk(groups.back(), mlp.weights(), threads, [&, this](int64_t group) {
-            int64_t i = 0;
-            while (group >= groups[i + 1]) i++;
-            by_format(mlp, i, [&](auto format) {
-                using Format = decltype(format);
-                pack_outputs<Format>(parameters[2 * i], mlp.sizes[i], mlp.sizes[i + 1],
-                                     (group - groups[i]) * LANES,
-                                     reinterpret_cast<typename Format::Word *>(weight[i]));
-            });
+    // Lays out the weights of a group.
+    void pack(const Mlp &mlp, const float *const *parameters, int64_t group) const {
+        int64_t i = 0;
+        while (group >= groups[i + 1]) i++;
+        by_format(mlp, i, [&](auto format) {
+            using Format = decltype(format);
+            pack_outputs<Format>(parameters[2 * i], mlp.sizes[i], mlp.sizes[i + 1],
+                                 (group - groups[i]) * LANES,
+                                 reinterpret_cast<typename Format::Word *>(weight[i]));
         });
+    }
+    void set(const Mlp &mlp, const float *const *parameters, int threads) const {
+        set_biases(mlp, parameters);
+        each_chunk(groups.back(), mlp.weights(), threads,
+                   [&, this](int64_t group) { pack(mlp, parameters, group); });
     }
 };
 
@@ -287,9 +297,8 @@ inline void mlp_samples(const Mlp &mlp, const Panels &panels, const void *x, cha
 inline void mlp_forward(const Mlp &mlp, const void *x, const float *const *parameters, char *packed,
                         char *h, void *out, int threads) {
     Panels panels(mlp, packed ? Scratch{packed} : scratch<0>(Panels::bytes(mlp)));
-    if (!packed) panels.set_biases(mlp, parameters);
-    if (!packed) panels.set_weights(mlp, parameters, threads);
-    const int64_t step = mlp.together(mlp.B);
+    if (!packed) panels.set(mlp, parameters, threads);
+    const int64_t step = mlp.together(mlp.B, threads);
     each_chunk((mlp.B + step - 1) / step, mlp.work(), threads, [&](int64_t chunk) {
         const int64_t row = chunk * step;
         mlp_samples(mlp, panels, x, h, out, row, std::min(step, mlp.B - row));
@@ -298,9 +307,7 @@ inline void mlp_forward(const Mlp &mlp, const void *x, const float *const *param
 
 // Lays the parameters out for calls of mlp_forward, into Panels::bytes bytes from a multiple of 64.
 inline void mlp_pack(const Mlp &mlp, const float *const *parameters, char *packed, int threads) {
-    Panels panels(mlp, Scratch{packed});
-    panels.set_biases(mlp, parameters);
-    panels.set_weights(mlp, parameters, threads);
+    Panels(mlp, Scratch{packed}).set(mlp, parameters, threads);
 }
 
 // The gradient of the last layer before its ReLU, as its products read it.
@@ -416,44 +423,42 @@ struct Backward {
         }
     }
 
-    void set_weights(const Mlp &mlp, const float *const *parameters, int threads) {
-        each_chunk(pairs.back(), mlp.weights(), threads, [&, this](int64_t chunk) {
-            int64_t i = 0;
-            while (chunk >= pairs[i + 1]) i++;
-            by_format(mlp, i, [&](auto format) {
-                using Format = decltype(format);
-                const int64_t n = mlp.sizes[i], N = mlp.sizes[i + 1];
-                const int64_t K = mlp.out_step(i) / Format::PER_WORD;
-                const int64_t begin = (chunk - pairs[i]) * PAIRS;
-                for (int64_t k = begin; k < std::min(K, begin + PAIRS); k++) {
-                    const int64_t o = k * Format::PER_WORD;
-                    const float *first = parameters[2 * i] + o * n;
-                    pack_rows<Format, Format::PANEL, Format::COLUMNS>(
-                        o < N ? first : nullptr, o + 1 < N ? first + n : nullptr, n, k, K,
-                        reinterpret_cast<typename Format::Word *>(weight[i]));
-                }
-            });
+    // Lays out the weights of a chunk of pairs.
+    void pack(const Mlp &mlp, const float *const *parameters, int64_t chunk) const {
+        int64_t i = 0;
+        while (chunk >= pairs[i + 1]) i++;
+        by_format(mlp, i, [&](auto format) {
+            using Format = decltype(format);
+            const int64_t n = mlp.sizes[i], N = mlp.sizes[i + 1];
+            const int64_t K = mlp.out_step(i) / Format::PER_WORD;
+            const int64_t begin = (chunk - pairs[i]) * PAIRS;
+            for (int64_t k = begin; k < std::min(K, begin + PAIRS); k++) {
+                const int64_t o = k * Format::PER_WORD;
+                const float *first = parameters[2 * i] + o * n;
+                pack_rows<Format, Format::PANEL, Format::COLUMNS>(
+                    o < N ? first : nullptr, o + 1 < N ? first + n : nullptr, n, k, K,
+                    reinterpret_cast<typename Format::Word *>(weight[i]));
+            }
         });
     }
 
-    // The gradients of all weights from `samples` samples; `more` adds to what is there.
+    // The gradients of the weights of a chunk of outputs, from `samples` samples; `more` adds to what
+    // is there.
     void weight_gradients(const Mlp &mlp, int64_t samples, bool more, float *const *gradients,
-                          int threads) const {
-        each_chunk(outputs.back(), mlp.weights() * samples, threads, [&, this](int64_t chunk) {
-            const TileRegion region;
-            int64_t i = 0;
-            while (chunk >= outputs[i + 1]) i++;
-            by_format(mlp, i, [&](auto format) {
-                using Format = decltype(format);
-                using Word = typename Format::Word;
-                const int64_t first = (chunk - outputs[i]) * OUTPUTS;
-                constexpr int64_t per_word = Format::PER_WORD;
-                const int64_t K = up(samples, per_word * Format::DEEP) / per_word;
-                weight_gradient(format, reinterpret_cast<const Word *>(g[i]),
-                                reinterpret_cast<const Word *>(h[i]), K, first,
-                                std::min(first + OUTPUTS, mlp.sizes[i + 1]), mlp.sizes[i], more,
-                                gradients[2 * i], gradients[2 * i + 1]);
-            });
+                          int64_t chunk) const {
+        const TileRegion region;
+        int64_t i = 0;
+        while (chunk >= outputs[i + 1]) i++;
+        by_format(mlp, i, [&](auto format) {
+            using Format = decltype(format);
+            using Word = typename Format::Word;
+            const int64_t first = (chunk - outputs[i]) * OUTPUTS;
+            constexpr int64_t per_word = Format::PER_WORD;
+            const int64_t K = up(samples, per_word * Format::DEEP) / per_word;
+            weight_gradient(format, reinterpret_cast<const Word *>(g[i]),
+                            reinterpret_cast<const Word *>(h[i]), K, first,
+                            std::min(first + OUTPUTS, mlp.sizes[i + 1]), mlp.sizes[i], more,
+                            gradients[2 * i], gradients[2 * i + 1]);
         });
     }
 };
@@ -528,16 +533,19 @@ inline void mlp_backward(const Mlp &mlp, const void *x, const float *const *para
                          int threads) {
     Backward kept(mlp, scratch<0>(Backward::bytes(mlp)), dx != nullptr);
     const std::vector<char *> input = inputs_of(mlp, x, h);
-    kept.set_weights(mlp, parameters, threads);
+    each_chunk(kept.pairs.back(), mlp.weights(), threads,
+               [&](int64_t chunk) { kept.pack(mlp, parameters, chunk); });
     for (int64_t begin = 0; begin < mlp.B; begin += CHUNK) {
-        const int64_t samples = std::min(CHUNK, mlp.B - begin), step = mlp.together(samples);
+        const int64_t samples = std::min(CHUNK, mlp.B - begin), step = mlp.together(samples, threads);
         each_chunk((samples + step - 1) / step, mlp.weights() * samples, threads,
                    [&](int64_t chunk) {
                        const int64_t row = chunk * step;
                        mlp_rows_back(mlp, kept, input, out, grad, dx, begin, samples, row,
                                      std::min(step, samples - row));
                    });
-        kept.weight_gradients(mlp, samples, begin > 0, gradients, threads);
+        each_chunk(kept.outputs.back(), mlp.weights() * samples, threads, [&](int64_t chunk) {
+            kept.weight_gradients(mlp, samples, begin > 0, gradients, chunk);
+        });
     }
 }
 

@@ -15,6 +15,8 @@ struct Scratch {
         next += up(count * int64_t(sizeof(T)), 64);
         return taken;
     }
+    // The next so many bytes, for others to take from.
+    Scratch part(int64_t bytes) { return {take<char>(bytes)}; }
 };
 
 // One for a call (0), and one for each of its threads (1).

@@ -4,7 +4,7 @@ Legend: R rows of the stacked tables, D embedding dimension, L looked-up rows, G
 T tables, F vectors that interact. How tables can be stored is told in `storage`.
 """
 
-from dlrm.ops.reference.layers import bce, bce_and_gradient, dot_interaction, relu_gradient
+from dlrm.ops.reference.layers import bce, dot_interaction, relu_gradient
 from dlrm.ops.reference.lookup import lookup, pooled_lookup, pooled_ranges, rows_of
 from dlrm.ops.reference.updates import (
     adagrad_update,
@@ -22,7 +22,6 @@ __all__ = [
     "adam_update",
     "aggregate",
     "bce",
-    "bce_and_gradient",
     "dense_adagrad",
     "dense_adam",
     "dense_sgd",

@@ -61,13 +61,3 @@ def bce(logits: Tensor, labels: Tensor) -> Tensor:
 
     """
     return F.binary_cross_entropy_with_logits(logits, labels)
-
-
-def bce_and_gradient(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what `bce` does, a scalar, and the gradient of the logits, `(p - y) / BK`.
-
-    Raises:
-        ValueError: The shapes differ.
-
-    """
-    return bce(logits, labels), (torch.sigmoid(logits) - labels) / logits.numel()
