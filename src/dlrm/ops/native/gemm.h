@@ -21,6 +21,39 @@ constexpr int TILE = 4, WIDEST = 1;
 #endif
 constexpr int64_t LANES = 16;
 
+// Whether this CPU can multiply narrow words.
+inline bool multiplies_narrow() {
+#ifdef __AVX512F__
+    static const bool has = __builtin_cpu_supports("avx512bf16");
+    return has;
+#else
+    return true;
+#endif
+}
+
+// Sixteen numbers to what products read: rounded as `store_nearest` does, but for denormal numbers, which
+// products take for zero and one instruction of AVX512-BF16 makes zero.
+inline void store_factors(Lanes numbers, bf16 *to) {
+#ifdef __AVX512F__
+    if (multiplies_narrow()) {
+        asm("vcvtneps2bf16 %1, %0" : "=v"(*reinterpret_cast<Halves *>(to)) : "v"(numbers));
+        return;
+    }
+#endif
+    store_nearest(numbers, to);
+}
+// The same for thirty-two numbers, in one store: whoever reads them at once would wait for two.
+inline void store_factors(Lanes first, Lanes second, bf16 *to) {
+#ifdef __AVX512F__
+    if (multiplies_narrow()) {
+        asm("vcvtne2ps2bf16 %1, %2, %0"
+            : "=v"(*reinterpret_cast<Words *>(to)) : "v"(first), "v"(second));
+        return;
+    }
+#endif
+    store_nearest(first, to), store_nearest(second, to + LANES);
+}
+
 // A format says what a word is, how two words multiply, and how operands lie: a panel of b has up to
 // PANEL columns, a multiple of COLUMNS, and a sum goes over a multiple of DEEP words.
 struct Wide {
@@ -63,15 +96,6 @@ struct Narrow {
 template <class Tiles> struct Tiled : Narrow {
     static constexpr int64_t DEEP = SIDE, PANEL = 2 * SIDE, COLUMNS = 2 * SIDE;
 };
-
-// Whether this CPU can multiply narrow words.
-inline bool multiplies_narrow() {
-#ifdef __AVX512F__
-    return __builtin_cpu_supports("avx512bf16");
-#else
-    return true;
-#endif
-}
 
 // One tile: TILE rows of a times one panel of b; sums is (TILE, WIDE * LANES).
 //
@@ -174,7 +198,7 @@ struct Target {
         if (column + LANES > width)
             store_row(reinterpret_cast<const float *>(&sums), to, at, narrow, width - column);
         else if (narrow)
-            store_nearest(sums, static_cast<bf16 *>(to) + at);
+            store_factors(sums, static_cast<bf16 *>(to) + at);
         else
             lanes(static_cast<float *>(to) + at) = sums;
     }

@@ -84,30 +84,30 @@ void pack_outputs(const float *weight, int64_t n, int64_t N, int64_t first,
     const int64_t width = std::min(Format::PANEL, up(N - panel, Format::COLUMNS));
     auto *to = reinterpret_cast<float *>(b) + panel * K + (first - panel);
     for (int64_t k = 0; k < K; k += LANES) {
-        // Words of an output in a row, then turned so that the outputs of a word are one.
-        float square[LANES * LANES], turned[LANES * LANES];
+        // Words of an output in a row, to be turned so that the outputs of a word are one.
+        float square[LANES * LANES];
         const int64_t at = k * Format::PER_WORD, count = std::min(numbers, n - at);
         for (int64_t o = 0; o < LANES; o++) {
             float *row = square + o * LANES;
             const float *from = weight + (first + o) * n + at;
             if (o < outputs && count == numbers) {
                 __builtin_prefetch(from + 2 * numbers);
-                if (narrow) {
-                    store_nearest(lanes(from), reinterpret_cast<bf16 *>(row));
-                    store_nearest(lanes(from + LANES), reinterpret_cast<bf16 *>(row) + LANES);
-                } else {
+                if (narrow)
+                    store_factors(lanes(from), lanes(from + LANES), reinterpret_cast<bf16 *>(row));
+                else
                     lanes(row) = lanes(from);
-                }
             } else {
                 lanes(row) = Lanes{};
                 if (o < outputs) store_row(from, row, 0, narrow, count);
             }
         }
-        for (int64_t o = 0; o < LANES; o += 4)
-            for (int64_t q = 0; q < LANES; q += 4)
-                transpose4(square + o * LANES + q, LANES, turned + q * LANES + o, LANES);
-        for (int64_t q = 0; q < std::min(LANES, K - k); q++)
-            lanes(to + (k + q) * width) = lanes(turned + q * LANES);
+        if (k + LANES <= K) {
+            transpose16(square, LANES, to + k * width, width);
+            continue;
+        }
+        float turned[LANES * LANES];
+        transpose16(square, LANES, turned, LANES);
+        for (int64_t q = 0; q < K - k; q++) lanes(to + (k + q) * width) = lanes(turned + q * LANES);
     }
 }
 
