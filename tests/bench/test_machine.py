@@ -21,7 +21,7 @@ from dlrm.planning import facts as of_machine
 from dlrm.planning import machine
 from dlrm.planning.ceilings import SUMMED, Ceilings, GatherPoint
 from dlrm.planning.costs import Costs
-from dlrm.planning.facts import Cache, Facts, facts, read
+from dlrm.planning.facts import Cache, Facts, cpu_name, facts, read
 from dlrm.planning.machine import Machine, load, save
 
 CPUINFO = """\
@@ -105,6 +105,17 @@ def test_facts_are_what_the_files_say(cpus: Path) -> None:
     assert found.caches == (Cache(1, 48 * 2**10, 1, 8), Cache(3, 32 * 2**20, 4, 2))
     assert found.caches[1].total_bytes == 64 * 2**20
     assert found.last_level == found.caches[1]
+
+
+def test_a_brand_alone_is_told_apart_by_family_and_model(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    kind = "cpu family\t: 25\nmodel\t\t: 17\n"
+    for name, expected in (
+        ("AMD EPYC", "AMD EPYC, family 25 model 17"),
+        ("AMD EPYC 9B45", "AMD EPYC 9B45"),
+    ):
+        cpuinfo.write_text(f"{kind}model name\t: {name}\n")
+        assert cpu_name(cpuinfo) == expected
 
 
 def test_only_the_cores_of_this_process_count(cpus: Path) -> None:

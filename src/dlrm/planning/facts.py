@@ -162,9 +162,18 @@ def _numbers(text: str) -> Iterator[int]:
 
 
 def cpu_name(cpuinfo: Path = CPUINFO) -> str:
-    """Return what the CPU is called, by the file in which Linux says it."""
+    """Return what the CPU is called, by the file in which Linux says it.
+
+    Virtual machines may tell the brand alone, `AMD EPYC`, of CPUs that differ twofold in speed: the
+    name of those has family and model, too.
+    """
     names = _values(cpuinfo, "model name")
-    return names[0] if names else platform.processor() or platform.machine()
+    if not names:
+        return platform.processor() or platform.machine()
+    kind = [*_values(cpuinfo, "cpu family")[:1], *_values(cpuinfo, "model")[:1]]
+    if len(kind) == 2 and not any(map(str.isdigit, names[0])):
+        return f"{names[0]}, family {kind[0]} model {kind[1]}"
+    return names[0]
 
 
 def memory_bytes() -> int | None:
