@@ -33,6 +33,7 @@ SUITES: dict[str, tuple[int, tuple[str, ...]]] = {
     "end-to-end": (8, ("end_to_end.py",)),
     "neighbours": (3, ("neighbours.py",)),
     "hardware": (10, ("hardware.py",)),
+    "roofline": (1, ("roofline.py",)),
     "peers": (4, ("peers.py",)),
     "peers-adam": (7, ("peers.py", "--optim", "adam")),
     "operators": (5, ("operators.py",)),

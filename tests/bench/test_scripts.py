@@ -4,10 +4,13 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
+from bench import machines, tiny
 from bench.scripts import SCRIPTS, script
+from dlrm.bench import calibrate
 from dlrm.bench.arch import ARCHS
 from dlrm.bench.timer import Timing
 from dlrm.commands.flags import parse_with_config
@@ -35,6 +38,7 @@ def test_quick_runs_leave_rows_where_asked(name: str, workdir: Path) -> None:
         "end_to_end",
         "neighbours",
         "hardware",
+        "roofline",
         "peers",
         "parity",
         "parallel",
@@ -232,3 +236,34 @@ def test_the_table_of_hardware_keeps_the_newest_figures_and_marks_what_is_reache
     assert cells["| one row through Predictor.scores"] == ["**200 us** / 300 us", "– |"]
     assert cells["| step bf16, 128, share of the limit"] == ["30% / 55%", "– |"]
     assert cells["| AVX2 alone, fp32, 128, times plain torch"] == ["– / 1", "0.9 / 1 |"]
+
+
+def test_rooflines_are_drawn_of_all_hardware_and_name_what_lies_below_them(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.measured(monkeypatch, workdir / "machines")
+    monkeypatch.setattr(calibrate, "calibrate", lambda *_: machines.COSTS)
+    roofline = script("roofline")
+    kept = workdir / "benchmarks/results/here/2026-12-01-roofline.jsonl"
+    roofline.main(["--quick", "--name", "this one", "--out", str(kept)])
+    (row,) = (json.loads(line) for line in kept.read_text().splitlines())
+    assert (row["suite"], row["name"]) == ("roofline", "this one")
+    names = [operator["name"] for operator in row["operators"]]
+    assert sorted(names) == [
+        "dense update", "interaction fp32", "lookup", "lookup of bags of 2", "top MLP fp32",
+        "update", "update of bags of 2",
+    ]  # fmt: skip
+    for operator in row["operators"]:
+        moved = operator["intensity"] * operator["gb_per_s"]
+        assert operator["gflops_per_s"] == pytest.approx(moved)
+    # One row without arithmetic, which has no place in the drawing, and so no number.
+    assert f"| 6 | {names[-1]} | " in capsys.readouterr().out
+    assert not (workdir / "docs").exists()
+    picture = workdir / "docs/images/roofline.svg"
+    picture.parent.mkdir(parents=True)
+    roofline.main(["--draw"])
+    drawn = ElementTree.fromstring(picture.read_text())
+    texts = {text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"this one", *(machine["name"] for machine in roofline.BEFORE)} <= texts
+    assert "prefers-color-scheme: dark" in picture.read_text()
+    assert len(kept.read_text().splitlines()) == 1

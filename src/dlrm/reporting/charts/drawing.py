@@ -101,7 +101,14 @@ class Figure:
 
 @contextmanager
 def drawing(
-    name: str, title: str, height: float = LOW, *, rows: int = 1, grid: str = "y"
+    name: str,
+    title: str,
+    height: float = LOW,
+    *,
+    rows: int = 1,
+    columns: int = 1,
+    width: float = WIDTH,
+    grid: str = "y",
 ) -> "Iterator[tuple[Figure, *tuple[Axes, ...]]]":
     """Yield a figure and its axes, in this project's style whatever the user's own settings are.
 
@@ -110,6 +117,8 @@ def drawing(
         title: What the figure says.
         height: Inches.
         rows: Axes below one another, which share x; the first is the highest.
+        columns: Axes beside one another, which share y.
+        width: Inches.
         grid: Axis with lines across the drawing: `x`, `y` or `both`.
 
     """
@@ -121,16 +130,31 @@ def drawing(
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({**STYLE, "axes.grid.axis": grid})
-        canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
-        axes = canvas.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=(2.6, 1)[:rows])
+        canvas = Canvas(figsize=(width, height), layout="constrained")
+        axes = canvas.subplots(
+            rows, columns, sharex="col", sharey="row", squeeze=False,
+            height_ratios=(2.6, 1)[:rows],
+        )  # fmt: skip
         figure = Figure(title)
-        yield figure, *axes[:, 0]
+        yield figure, *axes.flat
         text = io.StringIO()
         unsaid = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         canvas.savefig(text, format="svg", transparent=True, metadata=unsaid)
         svg = text.getvalue()[text.getvalue().index("<svg") :]
         # A page has many drawings, whose parts have equal names
         figure.svg = re.sub(r'( id="|href="#|url\(#)', rf"\1{name}-", svg)
+
+
+def standalone(svg: str) -> str:
+    """Return a drawing as a file of its own, which follows light and dark where it is shown."""
+    rules = "".join(
+        f'[style*="{what}: {light}"]{{{what}:{dark}!important}}'
+        for light, dark in PALETTE.values()
+        for what in ("fill", "stroke")
+    )
+    head, within = svg.split(">", 1)
+    style = f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style>"
+    return f"{head}>\n{style}{within}"
 
 
 def line_style(dashes: str) -> Any:
