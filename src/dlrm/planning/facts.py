@@ -172,7 +172,7 @@ def cpu_name(cpuinfo: Path = CPUINFO) -> str:
         return platform.processor() or platform.machine()
     kind = [*_values(cpuinfo, "cpu family")[:1], *_values(cpuinfo, "model")[:1]]
     if len(kind) == 2 and not any(map(str.isdigit, names[0])):
-        return f"{names[0]}, family {kind[0]} model {kind[1]}"
+        return f"{names[0]} family {kind[0]} model {kind[1]}"
     return names[0]
 
 
