@@ -171,9 +171,11 @@ def _roofs(ax: "Axes", row: Row) -> None:
         drawn = {"color": COLOR[role], "lw": 1.4, "ls": line_style(dashes)}
         ax.plot(xs, ys, label=text if slope else None, **drawn)
         if not slope:
+            # Between two roofs there are dots.
+            above = value == max(flat)
             ax.annotate(
-                text, (RIGHT, value), (0, 2), "data", "offset points", ha="right", va="bottom",
-                fontsize=8, color=COLOR[role],
+                text, (RIGHT, value), (0, 2 if above else -2), "data", "offset points", ha="right",
+                va="bottom" if above else "top", fontsize=8, color=COLOR[role],
             )  # fmt: skip
     ax.legend(
         loc="lower right", fontsize=8, labelcolor=COLOR["muted"], frameon=False, handlelength=1.8
