@@ -95,6 +95,38 @@ def test_bits_are_those_of_autograd(storage, optimizer, options, calls):
     assert not any(tensor.requires_grad for tensor in ours)
 
 
+@pytest.mark.parametrize("labels", [("click",), ("click", "buy", "return")])
+@pytest.mark.parametrize("samples", [1, 512, 513, 1100])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_batches_of_several_blocks_have_the_bits_of_autograd(precision, samples, labels, calls):
+    schema = Schema.one_hot(5, SIZES, labels=labels)
+    config = DLRMConfig(dim=6, bottom=(33, 17), top=(40, 9))
+    batch = batch_of(3, samples)
+    generator = torch.Generator().manual_seed(4)
+    drawn = torch.randint(2, (samples, len(labels)), generator=generator).float()
+    batch = Batch(batch.dense, batch.ids, drawn)
+    results = []
+    for graph in (False, True):
+        torch.manual_seed(1)
+        torch.set_num_threads(1 + graph)
+        net = materialize(config.build(schema, precision))
+        step = TrainStep(net, build("sgd", parameter_groups(net), 0.1), loss_function(LossConfig()))
+        step = in_a_graph(step) if graph else step
+        results.append([step(batch), step.logits, *(p.detach() for p in net.parameters())])
+    assert len(calls) == 1
+    assert all(map(torch.equal, *results))
+
+
+def test_an_id_out_of_range_in_a_later_block_is_named(calls):
+    _, step = step_of()
+    wrong = batch_of(0, 1100)
+    wrong.ids[1030, 1] = 99
+    wrong.ids[1031, 0] = 98
+    with pytest.raises(IdError, match="C2: id 99 is out of range"):
+        step(wrong)
+    assert len(calls) == 1
+
+
 def test_gradients_that_somebody_keeps_stay_as_they_are():
     net, step = step_of()
     kept = []
