@@ -81,7 +81,7 @@ def test_both_backends_have_the_same_functions():
         del public[chosen]
     for name, function in public.items():
         assert inspect.signature(function) == inspect.signature(getattr(reference, name)), name
-    assert len(public) == 15
+    assert len(public) == 14
 
 
 @needs_compiler
