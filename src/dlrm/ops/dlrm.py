@@ -107,6 +107,7 @@ class Call:
             sizes.data_ptr(), weight.data_ptr(), pointers(bottom), pointers(top),
             self._rows.data_ptr(),
         )  # fmt: skip
+        # The kernels have addresses alone.
         self._kept = dense, ids, starts, sizes
 
     def forward(self) -> Activations:
