@@ -20,7 +20,7 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[object]:
         pytest.skip(reason)
     yield cpu
     # Where none were loaded, those that other tests of this process would have taken.
-    cpu.use(before or build.supported()[0])
+    cpu.use(before or (FORCED if FORCED in build.ISAS else build.supported()[0]))
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from dlrm.models.dlrm import DLRM, DLRMConfig
 from dlrm.nn.embedding import materialize
 from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
-from dlrm.ops import build, cpu, ways
+from dlrm.ops import cpu, ways
 from dlrm.ops import dlrm as whole
 from dlrm.ops.choice import choices
 from dlrm.ops.cpu import library
@@ -74,26 +74,19 @@ def test_at_once_gives_the_bits_of_the_parts(samples, storage, precision, self_i
         assert len(at_once) == 1 + len(list(parts.parameters()))
 
 
-@pytest.mark.parametrize("isa", build.supported())
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("samples", [1, 33, 600])
-def test_every_instruction_set_gives_the_bits_of_its_parts(samples, precision, isa, monkeypatch):
-    before = library.instruction_set()
-    if (reason := cpu.use(isa)) is not None:
-        pytest.skip(reason)
-    try:
-        products = "bf16" if precision == "bf16" else "fp32"
-        if products == "bf16" and not library.native.multiplies_bf16():
-            pytest.skip("this CPU has no AVX512-BF16")
-        # Ours, which is not the default everywhere.
-        monkeypatch.setattr(ways, "chosen_for", lambda *_, **__: products)
-        monkeypatch.setattr(whole, "chosen_for", lambda *_, **__: products)
-        at_once = trained(model("fp32", precision), samples)
-        parts = model("fp32", precision)
-        parts.interaction.register_forward_hook(lambda *_: None)
-        assert all(map(torch.equal, at_once, trained(parts, samples)))
-    finally:
-        cpu.use(before or build.supported()[0])
+def test_every_instruction_set_gives_the_bits_of_its_parts(samples, precision, monkeypatch):
+    if precision == "bf16" and not library.native.multiplies_bf16():
+        pytest.skip("this CPU has no AVX512-BF16")
+    # Ours, which is not the default everywhere.
+    for module in (ways, whole):
+        monkeypatch.setattr(module, "chosen_for", lambda *_, **__: precision)
+    at_once = trained(model("fp32", precision), samples)
+    parts = model("fp32", precision)
+    parts.interaction.register_forward_hook(lambda *_: None)
+    assert all(map(torch.equal, at_once, trained(parts, samples)))
 
 
 @pytest.mark.usefixtures("avx512")
