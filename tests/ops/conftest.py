@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dlrm.ops import build, cpu
+from dlrm.ops.choice import choices
 
 FORCED = os.environ.get("DLRM_KERNELS")
 
@@ -21,6 +22,12 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[object]:
     yield cpu
     # Where none were loaded, those that other tests of this process would have taken.
     cpu.use(before or (FORCED if FORCED in build.ISAS else build.supported()[0]))
+
+
+@pytest.fixture(autouse=True)
+def no_choices_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was chosen with one instruction set is no choice of the tests after it."""
+    monkeypatch.setattr(choices, "_chosen", {})
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlrm.ops import build, cpu, forced_reference, mlp, ways
+from dlrm.ops import backend, build, cpu, forced_reference, mlp, ways
 from dlrm.ops.cpu import library
 
 BF16 = torch.bfloat16
@@ -136,14 +136,19 @@ def test_what_it_cannot_read_is_left_to_torch(monkeypatch):
     x = torch.ones(2, 4)
     if forced_reference() or cpu.available() is not None or "avx512" not in build.supported():
         pytest.skip("no kernels for AVX-512 here")
+    backend(weight)  # loads what $DLRM_KERNELS forces, before others are loaded here
+    before = cpu.instruction_set()
     cpu.use("avx512")
-    assert chosen(x, [weight, bias]) == "fp32"
-    for wrong in (x[0], x[:0], x[:, :3], x.double(), x[None]):
-        assert chosen(wrong, [weight, bias]) is None
-    assert chosen(x, [weight.double(), bias]) is None
-    assert chosen(x, [torch.ones(4, 3).t(), bias]) is None
-    monkeypatch.setattr(cpu, "instruction_set", lambda: "avx2")
-    assert chosen(x, [weight, bias]) is None
+    try:
+        assert chosen(x, [weight, bias]) == "fp32"
+        for wrong in (x[0], x[:0], x[:, :3], x.double(), x[None]):
+            assert chosen(wrong, [weight, bias]) is None
+        assert chosen(x, [weight.double(), bias]) is None
+        assert chosen(x, [torch.ones(4, 3).t(), bias]) is None
+        monkeypatch.setattr(cpu, "instruction_set", lambda: "avx2")
+        assert chosen(x, [weight, bias]) is None
+    finally:
+        cpu.use(before)
 
 
 def chosen(x: Tensor, parameters: list[Tensor]) -> mlp.Products | None:
