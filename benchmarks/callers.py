@@ -102,6 +102,7 @@ class Connection:
     def __init__(self, facts: Facts):
         self._facts = facts
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._answer: asyncio.Task[Answer] | None = None
         self.life = 0
         """Of the worker that took it."""
         self.whole_s: float | None = None
@@ -110,13 +111,17 @@ class Connection:
         """Whether some of an answer came."""
 
     async def send(self, data: bytes, pieces: int = 1, pause_s: float = 0.0) -> None:
+        """Send a request, or as much of it as the server wants: what it refuses has no end."""
         self.whole_s, self.partial = None, False
         if self._streams is None:
             self.life = self._facts.life
             self._streams = await asyncio.open_connection("127.0.0.1", self._facts.port)
-        writer = self._streams[1]
+        reader, writer = self._streams
+        self._answer = asyncio.create_task(self._read(reader))
         size = -(-len(data) // pieces)
         for start in range(0, len(data), size):
+            if self._answer.done():
+                return
             writer.write(data[start : start + size])
             await writer.drain()
             if pieces > 1:
@@ -125,23 +130,32 @@ class Connection:
 
     async def answer(self) -> Answer:
         """Return the answer; ConnectionError, EOFError or TimeoutError where there is none."""
-        assert self._streams is not None
-        reader = self._streams[0]
+        assert self._answer is not None
         async with asyncio.timeout(SILENCE_S):
-            line = await reader.readline()
-            self.partial = bool(line)
-            if not line.endswith(b"\r\n"):
-                raise EOFError
-            headers: dict[str, str] = {}
-            while (text := (await reader.readline()).decode()) not in ("\r\n", ""):
-                name, _, value = text.partition(":")
-                headers[name.lower()] = value.strip()
-            body = await reader.readexactly(int(headers.get("content-length", "0")))
-        if headers.get("connection") == "close":
+            answer = await self._answer
+        if answer.headers.get("connection") == "close":
             self.close()
+        return answer
+
+    async def _read(self, reader: asyncio.StreamReader) -> Answer:
+        line = await reader.readline()
+        self.partial = bool(line)
+        if not line.endswith(b"\r\n"):
+            raise EOFError
+        headers: dict[str, str] = {}
+        while (text := (await reader.readline()).decode()) not in ("\r\n", ""):
+            name, _, value = text.partition(":")
+            headers[name.lower()] = value.strip()
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
         return Answer(int(line.split()[1]), headers, body)
 
     def close(self, *, reset: bool = False) -> None:
+        if self._answer is not None:
+            if self._answer.done() and not self._answer.cancelled():
+                # Nobody may have asked for it.
+                self._answer.exception()
+            self._answer.cancel()
+            self._answer = None
         if self._streams is None:
             return
         writer = self._streams[1]

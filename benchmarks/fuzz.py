@@ -1,6 +1,6 @@
 """Damaged requests against the server: each is answered or refused, whatever it is.
 
-    python benchmarks/fuzz.py [--inputs 120000] [--seed 1]
+    python benchmarks/fuzz.py [RUN...] [--inputs 120000] [--seed 1]
 
 Each input goes through the parsers by themselves, which must give a request or a RefusalError and
 do no more than so much work a byte, counted in calls of functions, and through the whole
@@ -209,6 +209,10 @@ def _shown(sent: Sent) -> str:
 
 def main(words: Sequence[str] = ()) -> int:
     flags = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
+    names = ", ".join(ROWS)
+    flags.add_argument(
+        "runs", nargs="*", metavar="RUN", help=f"runs named {names}; none: they are trained"
+    )
     flags.add_argument("--inputs", type=int, default=120_000)
     flags.add_argument("--seed", type=int, default=1)
     flags.add_argument("--first", type=int, default=0, help="number of the first input")
@@ -220,7 +224,7 @@ def main(words: Sequence[str] = ()) -> int:
     logging.disable(logging.CRITICAL)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            runs = [str(runs[0]) for runs in trained(Path(folder)).values()]
+            runs = given.runs or [str(runs[0]) for runs in trained(Path(folder)).values()]
             began = time.perf_counter()
             report = asyncio.run(fuzz(runs, inputs, given.seed, given.first))
     finally:

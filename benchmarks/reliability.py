@@ -190,9 +190,10 @@ class Operator:
             if time.monotonic() - killed > END_S:
                 raise SystemExit(f"nobody replaced a worker that was killed within {END_S} s")
             await asyncio.sleep(0.05)
-        self.facts.disturbed_s = time.monotonic()
         self.facts.note("worker killed and replaced", f"{time.monotonic() - killed:.1f} s")
+        # Its versions are counted anew: who asks for one of the old ones is still disturbed.
         await self.learn()
+        self.facts.disturbed_s = time.monotonic()
 
 
 async def end(served: ServedProcess, facts: Facts, operator: Operator, last: Sequence[Ask]) -> int:
