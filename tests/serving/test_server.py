@@ -476,6 +476,17 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return cert, key
 
 
+def test_half_a_head_does_not_hold_up_the_end(folder):
+    with serving(folder / "visits", timeout_s=0.2) as served:
+        client = socket.create_connection(("127.0.0.1", served.server.port))
+        client.sendall(b"GET /v2 HTTP/1.1\r\nho")
+        assert served.call("GET", "/v2")[0] == 200
+    # The server has ended, and not because the client was cut off by a limit of its own.
+    client.setblocking(False)
+    with client, pytest.raises(BlockingIOError):
+        client.recv(1)
+
+
 def test_tls(folder, tmp_path):
     cert, key = certificate(tmp_path)
     with serving(folder / "visits", address=Address(port=0, tls_cert=cert, tls_key=key)) as served:

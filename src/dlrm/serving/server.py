@@ -1,6 +1,7 @@
 """The process of a server: a socket, granian in front of the application, and its end.
 
-SIGTERM and SIGINT end it: no connection is taken any more, what was accepted is answered first.
+SIGTERM and SIGINT end it: no connection is taken any more, what was accepted is answered first, for
+as long as a request has time. Who has sent half a request by then is cut off.
 """
 
 import asyncio
@@ -22,6 +23,8 @@ from dlrm.serving.limits import Limits
 from dlrm.serving.repository import Repository
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_LAST_S = 1.0
+"""Seconds in which answers to requests whose time is up still reach their clients."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +130,7 @@ class Server:
         self.grpc_port: int | None = None
         """Where gRPC listens, once `run` has called `ready`; None where it does not."""
         self._shadows = shadow.pairs(shadows, repository, limits)
+        self._limits = limits
         self._batcher = Batcher(limits)
         self._endpoints = Endpoints(repository, self._batcher, limits, token, self._shadows)
         self._address = address
@@ -147,6 +151,7 @@ class Server:
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._granian: Any = None
+        self._serving: asyncio.Task[None] | None = None
         self._grpc: Any = None
         self._ending: asyncio.Future[None] | None = None
 
@@ -183,18 +188,24 @@ class Server:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 self._loop.add_signal_handler(number, self._end)
-        serving = asyncio.create_task(self._granian.serve())
+        self._serving = serving = asyncio.create_task(self._granian.serve())
         while not serving.done() and not await self._connects():
             await asyncio.sleep(0.01)
         if not serving.done():
             ready()
-        await serving
+        # It may be cancelled, which is no reason to end here.
+        await asyncio.wait([serving])
+        if not serving.cancelled():
+            serving.result()
         if self._grpc is not None:
             await self._grpc.stop()
 
     def _end(self) -> None:
         """Begin to end, in the event loop; both front ends finish what they accepted."""
         self._granian.stop()
+        # Granian would wait half a minute for the rest of a head.
+        if self._loop is not None and self._serving is not None:
+            self._loop.call_later(self._limits.timeout_s + _LAST_S, self._serving.cancel)
         # A signal may come again.
         if self._grpc is not None and self._ending is None:
             self._ending = asyncio.ensure_future(self._grpc.stop())
