@@ -152,7 +152,7 @@ def by_frame(features: Features, row: dict[str, Any]) -> Encoded:
 
 
 @settings(
-    max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(tables())
 def test_values_are_what_a_frame_of_each_row_has(made, rows):
