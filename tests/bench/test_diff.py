@@ -275,6 +275,16 @@ def test_what_changed_besides_is_said(files: Files) -> None:
     assert found.changed == {"commit": ("abc1234", "def5678"), "torch": ("2.13.0", "2.14.0")}
 
 
+def test_other_products_are_said(files: Files) -> None:
+    ours, torchs = {"bf16, small": "kernels", "scores": "kernels"}, {"bf16, small": "torch"}
+    rows = [step(8, 1.0, products=ours)]
+    assert not files(rows, rows).changed
+    found = files(rows, [step(8, 1.0, products=torchs)])
+    said = ("bf16, small: kernels, scores: kernels", "bf16, small: torch")
+    assert found.changed == {"products": said}
+    assert files(rows, [step(8, 1.0, products={})]).changed == {"products": (said[0], "none")}
+
+
 def test_rows_measured_beside_something_else_are_counted(files: Files) -> None:
     rows = [step(1, 1.0, steal_share=0.3), step(2, 1.0, others_share=0.2), step(3, 1.0)]
     found = files([step(1, 1.0)], rows)

@@ -117,7 +117,7 @@ class Diff:
     only_after: tuple[dict[str, Any], ...]
     """Settings of rows that the other file does not have."""
     changed: dict[str, tuple[str, str]]
-    """Commit and versions that are not the same, before and after."""
+    """Commit, versions and products that are not the same, before and after."""
     notes: tuple[str, ...]
     """What makes the comparison doubtful."""
 
@@ -300,13 +300,24 @@ def naming(sides: Sides) -> Callable[[Row], str]:
 
 
 def _changed(sides: Sides) -> dict[str, tuple[str, str]]:
-    """Return the commit and the versions that are not the same, before and after."""
+    """Return the commit, the versions and the products that are not the same, before and after."""
     changes = {}
-    for name in ("commit", *VERSIONS):
-        a, b = ({str(row[name]) for row in rows if name in row} for rows in sides)
+    for name in ("commit", *VERSIONS, "products"):
+        a, b = ({_worded(row[name]) for row in rows if name in row} for rows in sides)
         if a != b:
             changes[name] = (", ".join(sorted(a)) or "unknown", ", ".join(sorted(b)) or "unknown")
     return changes
+
+
+def _worded(value: object) -> str:
+    """Return a value as people write it.
+
+    >>> _worded({"scores": "torch", "small": "kernels"})
+    'scores: torch, small: kernels'
+    """
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {one}" for name, one in value.items()) or "none"
+    return str(value)
 
 
 def _apart(sides: Sides) -> str:
