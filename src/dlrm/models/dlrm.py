@@ -26,6 +26,7 @@ from dlrm.models.lr import LR
 from dlrm.nn.embedding import EmbeddingCollection, Embeddings
 from dlrm.nn.interaction import Dot
 from dlrm.nn.interaction import interaction as build_interaction
+from dlrm.nn.mlp import MLP
 from dlrm.nn.numbers import Numbers, NumberVectors
 from dlrm.nn.precision import ComputeDtype
 from dlrm.nn.tables import TablesConfig
@@ -74,8 +75,8 @@ class DLRM(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B, K)."""
-        if (call := self._call(batch)) is not None:
-            return compiled.dlrm(call)
+        if (inputs := self._inputs(batch)) is not None:
+            return compiled.dlrm(compiled.Call(inputs))
         if self.bottom is not None:
             x, others = self.bottom(self.numbers(batch.dense)), None
         else:
@@ -87,7 +88,7 @@ class DLRM(nn.Module):
         logits = self.top(self.interaction(x, e))
         return logits if self.wide is None else logits + self.wide(batch)
 
-    def without_autograd(self, batch: Batch) -> compiled.Call | None:
+    def without_autograd(self, batch: Batch) -> compiled.Inputs | None:
         """Return what computes logits and gradients of a batch without autograd, else None.
 
         That is `forward` with the bits of autograd's gradients, where it can be one call and nobody
@@ -95,40 +96,44 @@ class DLRM(nn.Module):
         """
         if type(self) is not DLRM or _watched(self) or _has_any_global_hook():
             return None
-        call = self._call(batch)
-        if call is None or not all(map(_plain, (call.weight, *call.parameters))):
+        inputs = self._inputs(batch)
+        if inputs is None or not all(map(_plain, (inputs.weight, *inputs.parameters))):
             return None
-        return call
+        return inputs
 
-    def _call(self, batch: Batch) -> compiled.Call | None:
-        """Return the call of `dlrm.ops.dlrm` where it has all parts of this model, else None.
+    def _inputs(self, batch: Batch) -> compiled.Inputs | None:
+        """Return the inputs of `dlrm.ops.dlrm` where it has all parts of this model, else None.
 
         It has none of what only some models have, and calls no module that somebody watches.
         """
-        bottom, tables, top = self.bottom, self.embeddings, self.top
+        # Small batches notice what looking up a module as an attribute takes.
+        module = self._modules.get
+        numbers, bottom, tables = module("numbers"), module("bottom"), module("embeddings")
+        interaction, top = module("interaction"), module("top")
         if (
             not torch.is_grad_enabled()
             or type(tables) is not EmbeddingCollection
-            or type(self.interaction) is not Dot
-            or self.wide is not None
-            or bottom is None
+            or type(interaction) is not Dot
+            or module("wide") is not None
+            or type(bottom) is not MLP
+            or type(top) is not MLP
+            or type(numbers) is not Numbers
             or not (bottom.relu_last and bottom.plain and top.plain)
-            or any(map(_watched, (self.numbers, bottom, tables, self.interaction, top)))
+            or any(map(_watched, (numbers, bottom, tables, interaction, top)))
         ):
             return None
         block = tables.one_hot_block(batch)
         if block is None or tables.kernels() is not cpu:
             return None
-        dense = self.numbers(batch.dense)
+        dense = numbers(batch.dense)
         starts, sizes = tables.ranges(block)
         mlps = bottom.parameters_of_layers(), top.parameters_of_layers()
         products = compiled.chosen(dense, block.ids, tables.weight, mlps, bottom.dtype)
         if block.ids.shape[1] != sizes.shape[0] or products is None:
             return None
-        return compiled.Call(
-            dense, block.ids, starts, sizes, tables.weight, mlps, products,
-            self_interaction=self.interaction.self_interaction,
-            refuse=lambda wrong: tables.layout.id_error(block, wrong),
+        return compiled.Inputs(
+            dense, block.ids, starts, sizes, tables.weight, *mlps, products,
+            interaction.self_interaction, lambda wrong: tables.layout.id_error(block, wrong),
         )  # fmt: skip
 
 

@@ -72,7 +72,14 @@ class MLP(nn.Module):
 
     def parameters_of_layers(self) -> list[Tensor]:
         """Return weight and bias of each layer."""
-        return [p for layer in self.layers for p in layer._parameters.values() if p is not None]
+        layers = self.layers._modules.values()
+        return [
+            p
+            for layer in layers
+            if layer is not None
+            for p in layer._parameters.values()
+            if p is not None
+        ]
 
     def freeze(self) -> None:
         """Prepare the weights for many calls without gradients: they must not change until `train`.

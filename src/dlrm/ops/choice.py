@@ -72,6 +72,10 @@ class Choices:
             self._chosen[what] = chosen
         return chosen
 
+    def chosen(self, what: str) -> str | None:
+        """Return the way that was chosen before to compute something; None where none was."""
+        return self._chosen.get(what)
+
     def used(self) -> dict[str, str]:
         """Return what this process has computed, and in which way; see `repeat`."""
         with self._lock:

@@ -7,7 +7,7 @@ bits; what goes are the calls between them, and trips of activations to memory (
 """
 
 from collections.abc import Callable, Sequence
-from ctypes import byref, c_double, c_int64
+from ctypes import c_int64
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from dlrm.ops import cpu
 from dlrm.ops.cpu import library
 from dlrm.ops.mlp import CODES, Products, pointers
 from dlrm.ops.reference.lookup import sparse_gradient
+from dlrm.ops.table_gradient import Gradients, TableGradient
 from dlrm.ops.ways import Dtype, chosen_for
 
 
@@ -55,60 +56,63 @@ class Activations(NamedTuple):
     """(B, K)."""
 
 
-class Gradients(NamedTuple):
-    """Of the weight, sparse, and of all parameters of the MLPs."""
+class Inputs(NamedTuple):
+    """A batch, and the parameters of a whole DLRM."""
 
+    dense: Tensor
+    """(B, N) float32."""
+    ids: Tensor
+    """(B, T), of tables whose rows lie in the weight one after another."""
+    starts: Tensor
+    """(T,) int64, first row of each table in the weight."""
+    sizes: Tensor
+    """(T,) int64, rows of each table."""
     weight: Tensor
-    parameters: list[Tensor]
+    """(R, D) float32 or bfloat16; its gradient is sparse, as that of `lookup`."""
+    bottom: Sequence[Tensor]
+    """Weight and bias of each layer N -> ... -> D, all with a ReLU."""
+    top: Sequence[Tensor]
+    """The same of D + pairs -> ... -> K, the last without a ReLU."""
+    products: Products
+    """How layers multiply, see `dlrm.ops.mlp.mlp`."""
+    self_interaction: bool
+    """Whether a vector also meets itself."""
+    refuse: Callable[[int], Exception]
+    """Position of an id that is out of range -> the error."""
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """Those of the MLPs."""
+        return (*self.bottom, *self.top)
+
+    def shape(self) -> tuple[Any, ...]:
+        """Return what kernels know of the model and of the size of the batch."""
+        return (
+            *_layers(self.dense.shape[1], self.bottom), *_layers(self.top[0].shape[1], self.top),
+            self.dense.shape[0], CODES[self.products], self.ids.shape[1], self.self_interaction,
+            self.weight.dtype == torch.bfloat16,
+        )  # fmt: skip
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """Return dense features and ids as kernels read them."""
+        ids = self.ids if self.ids.dtype == torch.int32 else self.ids.long()
+        return self.dense.contiguous(), ids.contiguous()
 
 
 class Call:
-    """A whole DLRM on a batch: what its kernels read, forwards and then backwards.
+    """A whole DLRM on a batch: what its kernels read, forwards and then backwards."""
 
-    Args:
-        dense: (B, N) float32.
-        ids: (B, T), of tables whose first rows in the weight are `starts` (T,), of `sizes` (T,).
-        starts: (T,) int64.
-        sizes: (T,) int64.
-        weight: (R, D) float32 or bfloat16; its gradient is sparse, as that of `lookup`.
-        mlps: Weight and bias of each layer N -> ... -> D, all with a ReLU, and the same of
-            D + pairs -> ... -> K, the last without one.
-        products: How layers multiply, see `dlrm.ops.mlp.mlp`.
-        self_interaction: Whether a vector also meets itself.
-        refuse: Position of an id that is out of range -> the error.
-
-    """
-
-    def __init__(
-        self,
-        dense: Tensor,
-        ids: Tensor,
-        starts: Tensor,
-        sizes: Tensor,
-        weight: Tensor,
-        mlps: Sequence[Sequence[Tensor]],
-        products: Products,
-        *,
-        self_interaction: bool,
-        refuse: Callable[[int], Exception],
-    ):
-        bottom, top = mlps
-        dense, ids = dense.contiguous(), ids.contiguous()
-        ids = ids if ids.dtype == torch.int32 else ids.long()
-        self.weight, self.parameters = weight, (*bottom, *top)
-        self._below, self._refuse = len(bottom), refuse
-        self._shape = (
-            *_layers(dense.shape[1], bottom), *_layers(top[0].shape[1], top), dense.shape[0],
-            CODES[products], ids.shape[1], self_interaction, weight.dtype == torch.bfloat16,
-        )  # fmt: skip
+    def __init__(self, inputs: Inputs):
+        self.weight, self.parameters = inputs.weight, inputs.parameters
+        self._below, self._refuse = len(inputs.bottom), inputs.refuse
+        self._shape = inputs.shape()
+        # The kernels have addresses alone.
+        self._kept = dense, ids = inputs.batch()
         self._rows = torch.empty(ids.shape, dtype=torch.int64)
         self._inputs = (
-            dense.data_ptr(), ids.data_ptr(), ids.dtype == torch.int64, starts.data_ptr(),
-            sizes.data_ptr(), weight.data_ptr(), pointers(bottom), pointers(top),
+            dense.data_ptr(), ids.data_ptr(), ids.dtype == torch.int64, *_addresses(inputs),
             self._rows.data_ptr(),
         )  # fmt: skip
-        # The kernels have addresses alone.
-        self._kept = dense, ids, starts, sizes
 
     def forward(self) -> Activations:
         """Return the logits, and what the way back needs; autograd sees none of it.
@@ -118,7 +122,7 @@ class Call:
 
         """
         memory = torch.empty(library.native.dlrm_bytes(*self._shape) + 64, dtype=torch.uint8)
-        logits = self._logits()
+        logits = torch.empty(self._rows.shape[0], self.parameters[-1].shape[0])
         wrong = library.native.dlrm_forward(
             *self._shape, *self._inputs, _aligned(memory), logits.data_ptr(),
             torch.get_num_threads(),
@@ -127,23 +131,57 @@ class Call:
             raise self._refuse(wrong)
         return Activations(self._rows, memory, logits)
 
-    def backward(self, activations: Activations, grad: Tensor) -> Gradients:
-        """Return the gradients, from that of the logits (B, K).
+    def backward(self, activations: Activations, grad: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the gradients of weight and parameters, from that of the logits (B, K).
 
         Parameters and inputs must not have changed since `forward`.
         """
         grad, memory = grad.contiguous(), activations.memory
-        gradients, addresses = self._gradients()
+        gradients = [*map(torch.empty_like, self.parameters)]
+        values = torch.empty(self._rows.numel(), self.weight.shape[1])
+        below = self._below
         library.native.dlrm_backward(
             *self._shape, *self._inputs, _aligned(memory), activations.logits.data_ptr(),
-            grad.data_ptr(), *addresses, torch.get_num_threads(),
+            grad.data_ptr(), pointers(gradients[:below]), pointers(gradients[below:]),
+            values.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
-        return gradients
+        return sparse_gradient(self._rows, values, self.weight.shape), gradients
 
-    def step(self, labels: Tensor) -> tuple[Tensor, Tensor, Gradients]:
-        """Return loss, logits (B, K) and gradients, for the mean binary cross-entropy.
+
+class Step:
+    """Loss, logits and gradients of a whole DLRM on a batch, in one call.
+
+    One object serves the steps of many batches, as long as it `fits` them: it keeps what kernels
+    are told of the parameters, and the memory of the gradients.
+    """
+
+    def __init__(self, inputs: Inputs):
+        self._made_of = _made_of(inputs)
+        # Of others that come to lie there, addresses and names would be those of these.
+        self._kept = _tensors(inputs)
+        self._shape = inputs.shape()
+        looked_up = inputs.ids.numel()
+        rows = torch.empty(looked_up, dtype=torch.int64)
+        values = torch.empty(looked_up, inputs.weight.shape[1], dtype=torch.float32)
+        below, above = ([*map(torch.empty_like, mlp)] for mlp in (inputs.bottom, inputs.top))
+        self.gradients: Gradients = {
+            **dict(zip(inputs.parameters, (*below, *above), strict=True)),
+            inputs.weight: TableGradient(rows, values),
+        }
+        """Those of the last call."""
+        self._parameters = *_addresses(inputs), rows.data_ptr()
+        self._gradients = pointers(below), pointers(above), values.data_ptr()
+        self._labels = inputs.top[-1].shape[0]
+
+    def fits(self, inputs: Inputs) -> bool:
+        """Return whether a step of these inputs would be made as this one is."""
+        return _made_of(inputs) == self._made_of
+
+    def __call__(self, inputs: Inputs, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean binary cross-entropy and logits (B, K); `gradients` are theirs then.
 
         Args:
+            inputs: That it `fits`.
             labels: (B, K) float32.
 
         Raises:
@@ -151,31 +189,20 @@ class Call:
             Exception: That of `refuse`.
 
         """
-        logits, loss = self._logits(), c_double()
-        if labels.shape != logits.shape:
-            raise ValueError(f"labels are {tuple(labels.shape)}, expected {tuple(logits.shape)}")
+        shape = torch.Size((inputs.dense.shape[0], self._labels))
+        if labels.shape != shape:
+            raise ValueError(f"labels are {tuple(labels.shape)}, expected {tuple(shape)}")
+        loss, logits = torch.empty((), dtype=torch.float32), torch.empty(shape, dtype=torch.float32)
         labels = labels.contiguous()
-        gradients, addresses = self._gradients()
+        dense, ids = inputs.batch()
         wrong = library.native.dlrm_step(
-            *self._shape, *self._inputs, labels.data_ptr(), logits.data_ptr(), byref(loss),
-            *addresses, torch.get_num_threads(),
+            *self._shape, dense.data_ptr(), ids.data_ptr(), ids.dtype == torch.int64,
+            *self._parameters, labels.data_ptr(), logits.data_ptr(), loss.data_ptr(),
+            *self._gradients, torch.get_num_threads(),
         )  # fmt: skip
         if wrong != -1:
-            raise self._refuse(wrong)
-        return torch.tensor(loss.value, dtype=torch.float32), logits, gradients
-
-    def _logits(self) -> Tensor:
-        return torch.empty(self._rows.shape[0], self.parameters[-1].shape[0])
-
-    def _gradients(self) -> tuple[Gradients, tuple[Any, ...]]:
-        """Return memory for gradients, and its addresses as the kernels take them."""
-        gradients = [*map(torch.empty_like, self.parameters)]
-        values = torch.empty(self._rows.numel(), self.weight.shape[1])
-        below = self._below
-        addresses = pointers(gradients[:below]), pointers(gradients[below:]), values.data_ptr()
-        return Gradients(
-            sparse_gradient(self._rows, values, self.weight.shape), gradients
-        ), addresses
+            raise inputs.refuse(wrong)
+        return loss, logits
 
 
 def dlrm(call: Call) -> Tensor:
@@ -193,6 +220,32 @@ def _layers(inputs: int, parameters: Sequence[Tensor]) -> tuple[Any, int]:
     return (c_int64 * len(sizes))(*sizes), len(sizes) - 1
 
 
+def _addresses(inputs: Inputs) -> tuple[Any, ...]:
+    """Return where parameters are, as the kernels take it."""
+    return (
+        inputs.starts.data_ptr(), inputs.sizes.data_ptr(), inputs.weight.data_ptr(),
+        pointers(inputs.bottom), pointers(inputs.top),
+    )  # fmt: skip
+
+
+def _tensors(inputs: Inputs) -> tuple[Tensor, ...]:
+    """Return what kernels read that is no part of a batch."""
+    return (inputs.starts, inputs.sizes, inputs.weight, *inputs.bottom, *inputs.top)
+
+
+def _made_of(inputs: Inputs) -> tuple[object, ...]:
+    """Return all of the inputs that a `Step` is made of, in a form that can be compared.
+
+    `chosen` has seen to it that parameters are contiguous, and those of the MLPs float32.
+    """
+    tensors = _tensors(inputs)
+    return (
+        inputs.dense.shape, inputs.ids.shape, inputs.weight.dtype, len(inputs.bottom),
+        inputs.products, inputs.self_interaction, [*map(id, tensors)],
+        [*map(Tensor.data_ptr, tensors)], [*map(Tensor.size, tensors)],
+    )  # fmt: skip
+
+
 class _DLRM(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, weight: Tensor, *parameters: Tensor) -> Tensor:
@@ -206,8 +259,8 @@ class _DLRM(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         # Asked for with the parameters: autograd refuses if somebody has changed them.
         rows, memory, logits, *_ = ctx.saved_tensors
-        of = ctx.call.backward(Activations(rows, memory, logits), grad)
-        return None, of.weight if ctx.needs_input_grad[1] else None, *of.parameters
+        weight, parameters = ctx.call.backward(Activations(rows, memory, logits), grad)
+        return None, weight if ctx.needs_input_grad[1] else None, *parameters
 
 
 def _aligned(memory: Tensor) -> int:

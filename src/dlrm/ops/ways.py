@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from itertools import pairwise
+from operator import attrgetter
 from typing import Literal
 
 import torch
@@ -20,6 +21,7 @@ from dlrm.ops.cpu import library
 from dlrm.ops.mlp import Packed, Products, mlp
 
 Dtype = Literal["fp32", "bf16"]
+_DTYPE = attrgetter("dtype")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 BOTTOM, TOP = (13, 512, 256, 64, 16), (367, 512, 256, 1)
@@ -55,14 +57,18 @@ def chosen_for(parameters: Sequence[Tensor], dtype: Dtype, *, rows: int = 0) -> 
     task = "scores" if not rows else f"{'below' if rows < MANY else 'from'} {MANY}"
     # Torch's products of a sample may depend on how many others there are.
     names = [name for name in named if rows or default == "torch" or name != "torch"]
-    prepared = cache(lambda way: _prepared(named[way], dtype, task))
-    way = choices.fastest(f"mlp {dtype} {task}", names, default, lambda way: prepared(way)())
+    way = choices.chosen(what := f"mlp {dtype} {task}")
+    if way not in names:
+        prepared = cache(lambda way: _prepared(named[way], dtype, task))
+        way = choices.fastest(what, names, default, lambda way: prepared(way)())
     return named[way]
 
 
 def _readable(parameters: Sequence[Tensor]) -> bool:
+    # Small batches notice each microsecond here, hence `map`.
     return (
-        all(p.dtype == torch.float32 and p.is_contiguous() for p in parameters)
+        {*map(_DTYPE, parameters)} == {torch.float32}
+        and all(map(Tensor.is_contiguous, parameters))
         and backend(parameters[0]) is cpu
     )
 

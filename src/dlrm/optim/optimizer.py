@@ -3,17 +3,19 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from inspect import unwrap
-from typing import Any, ClassVar, Literal, NamedTuple, NotRequired, TypedDict
+from typing import Any, ClassVar, Literal, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from dlrm.errors import ConfigError
 from dlrm.ops.bag_gradient import BagGradient
 from dlrm.ops.memory import in_huge_pages
 from dlrm.ops.reference.updates import of_lookups
 from dlrm.ops.storage import lower_half, optimizer_state
+from dlrm.ops.table_gradient import Gradients, TableGradient
 from dlrm.optim.declaration import Declaration
 
 Group = dict[str, Any]
@@ -35,21 +37,6 @@ class Stored(TypedDict):
     bags: NotRequired[Tensor | None]
     """As in `dlrm.ops.reference.updates.UpdateOptions`, where `Declaration.takes_bags`."""
     scale: NotRequired[Tensor | None]
-
-
-class TableGradient(NamedTuple):
-    """The gradient of an embedding weight."""
-
-    weight: Tensor
-    """(R, D)."""
-    rows: Tensor
-    """(L,), that were looked up."""
-    grad: Tensor
-    """(L, D) of those rows, or (G, D) of bags of them."""
-    bags: Tensor | None = None
-    """(L,), the bag of each row."""
-    scale: Tensor | None = None
-    """(L,), the factor of each row in its bag; None is 1."""
 
 
 _FIXED = ("params", "sparse", "storage", "mean_squares")
@@ -167,7 +154,6 @@ class SparseOptimizer(Optimizer, ABC):
             for weight in group["params"]:
                 weight.grad = None
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Apply the gradients; parameters that have none stay as they are.
 
@@ -181,20 +167,54 @@ class SparseOptimizer(Optimizer, ABC):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self.apply(
+            {
+                weight: gradient_of(group, weight, weight.grad)
+                for group in self.param_groups
+                for weight in group["params"]
+                if weight.grad is not None
+            }
+        )
+        return loss
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody is told of steps, or has put another function in the place of `step`."""
+        return bool(
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or _global_optimizer_pre_hooks
+            or _global_optimizer_post_hooks
+            or "step" in self.__dict__
+            # Torch wraps it once for each class.
+            or getattr(type(self).step, "__wrapped__", None) is not SparseOptimizer.step
+        )
+
+    @torch.no_grad()
+    def apply(self, gradients: Gradients) -> None:
+        """Apply gradients as `step` does those that parameters have, and tell nobody of it."""
         for group in self.param_groups:
             if not group["params"]:
                 continue
-            self._start_unknown(group)
+            self._start_unknown(group, gradients)
             self.start_step(group)
-            weights, grads, tables = by_kind(group)
+            weights: list[Tensor] = []
+            grads: list[Tensor] = []
+            tables: list[tuple[Tensor, TableGradient]] = []
+            for weight in group["params"]:
+                grad = gradients.get(weight)
+                if isinstance(grad, TableGradient):
+                    tables.append((weight, grad))
+                elif grad is not None:
+                    weights.append(weight)
+                    grads.append(grad)
             if weights:
                 self.update_dense(group, weights, grads)
-            for table in tables:
-                self._update_table(group, table)
-        return loss
+            for weight, table in tables:
+                self._update_table(group, weight, table)
 
-    def _update_table(self, group: Group, table: TableGradient) -> None:
-        weight, rows, grad, bags, scale = table
+    def _update_table(self, group: Group, weight: Tensor, table: TableGradient) -> None:
+        rows, grad, bags, scale = table
         lower, seed = optimizer_state(weight, self.state[weight], group["storage"], self.generator)
         stored: dict[str, Any] = {"lower": lower, "seed": seed}
         if bags is not None and self.declaration.takes_bags:
@@ -239,14 +259,14 @@ class SparseOptimizer(Optimizer, ABC):
         if table and group["storage"] == "split" and weight.dtype == torch.bfloat16:
             state["lower"] = lower_half(weight)
 
-    def _start_unknown(self, group: Group) -> None:
+    def _start_unknown(self, group: Group, gradients: Gradients) -> None:
         """Make the state of parameters whose first gradient says what they are."""
         if group["sparse"] is not None:
             return
         shared = self.group_state().keys()
         for weight in group["params"]:
-            if weight.grad is not None and self.state[weight].keys() <= shared:
-                self._start(group, weight, table=weight.grad.is_sparse)
+            if weight in gradients and self.state[weight].keys() <= shared:
+                self._start(group, weight, table=isinstance(gradients[weight], TableGradient))
 
 
 def zeros(weight: Tensor, shape: Iterable[int] | None = None) -> Tensor:
@@ -261,45 +281,29 @@ def shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(state[key].shape) for key in sorted(state)}
 
 
-def by_kind(group: Group) -> tuple[list[Tensor], list[Tensor], list[TableGradient]]:
-    """Tell the parameters of a group that have a gradient apart by its kind.
+def gradient_of(group: Group, weight: Tensor, grad: Tensor) -> Tensor | TableGradient:
+    """Return a gradient that autograd left, of a parameter of a group, as optimizers apply it.
 
-    Returns:
-        The dense parameters, their gradients, and the tables. Nothing is copied; a row comes as
-        often as it was looked up, and from a dense gradient of a table every row comes once.
+    Nothing is copied. A row comes as often as it was looked up, and of a dense gradient of a table
+    every row once.
 
     Raises:
         ConfigError: A parameter of a dense group has a sparse gradient.
 
     """
-    weights: list[Tensor] = []
-    grads: list[Tensor] = []
-    tables: list[TableGradient] = []
-    for p in group["params"]:
-        grad = p.grad
-        if grad is None:
-            continue
-        if grad.is_sparse:
-            if group["sparse"] is False:
-                raise ConfigError(
-                    f"a dense parameter {tuple(p.shape)} has a sparse gradient: put it into a "
-                    'parameter group with "sparse": True, see dlrm.nn.embedding.parameter_groups'
-                )
-            tables.append(_table_gradient(p, grad))
-        elif group["sparse"]:
-            rows = torch.arange(p.shape[0], device=p.device)
-            tables.append(TableGradient(p, rows, grad))
-        else:
-            weights.append(p)
-            grads.append(grad)
-    return weights, grads, tables
-
-
-def _table_gradient(weight: Tensor, grad: Tensor) -> TableGradient:
-    if isinstance(grad, BagGradient) and grad.bags.sparse is None:
-        bags = grad.bags
-        return TableGradient(weight, bags.rows, bags.grad, bags.bags, bags.scale)
-    return TableGradient(weight, grad._indices()[0], grad._values())
+    if grad.is_sparse:
+        if group["sparse"] is False:
+            raise ConfigError(
+                f"a dense parameter {tuple(weight.shape)} has a sparse gradient: put it into a "
+                'parameter group with "sparse": True, see dlrm.nn.embedding.parameter_groups'
+            )
+        if isinstance(grad, BagGradient) and grad.bags.sparse is None:
+            bags = grad.bags
+            return TableGradient(bags.rows, bags.grad, bags.bags, bags.scale)
+        return TableGradient(grad._indices()[0], grad._values())
+    if group["sparse"]:
+        return TableGradient(torch.arange(weight.shape[0], device=weight.device), grad)
+    return grad
 
 
 def l2_rows(group: Group) -> bool:

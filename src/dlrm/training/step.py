@@ -15,6 +15,10 @@ from torch.optim import Optimizer
 
 from dlrm.batch import Batch
 from dlrm.models.dlrm import DLRM
+from dlrm.ops import dlrm as compiled
+from dlrm.ops.reference.lookup import sparse_gradient
+from dlrm.ops.table_gradient import Gradients, TableGradient
+from dlrm.optim.optimizer import SparseOptimizer
 from dlrm.parallel.world import ALONE, World
 from dlrm.planning.stages import DENSE_UPDATE, LOSS, TABLE_UPDATE
 from dlrm.training.clip import clip_gradients
@@ -85,6 +89,10 @@ class TrainStep:
         self.world = world
         self.accumulate, self._batches = accumulate, 0
         self._observer: Observer | None = None
+        self._kernel: compiled.Step | None = None
+        """That of the last batch, if the next one may have its memory."""
+        self._found: tuple[SparseOptimizer, Gradients] | None = None
+        """The gradients of a batch, until they are applied, where parameters do not have them."""
 
     @property
     def lr(self) -> float:
@@ -117,6 +125,10 @@ class TrainStep:
 
     def update(self) -> None:
         """Clip the gradients, apply them and let go of them."""
+        if self._found is not None:
+            (optimizer, gradients), self._found = self._found, None
+            optimizer.apply(gradients)
+            return
         if self.clip:
             clip_gradients(self.optimizer.param_groups, self.clip, self.world)
         if self._observer is None:
@@ -153,14 +165,34 @@ class TrainStep:
         plain_loss = self.loss is cross_entropy and batch.weights is None and batch.parts is None
         if not (plain_loss and isinstance(self.net, DLRM) and self._observer is None):
             return None
-        call = self.net.without_autograd(batch)
-        if call is None or batch.labels.dtype != torch.float32:
+        inputs = self.net.without_autograd(batch)
+        if inputs is None or batch.labels.dtype != torch.float32:
             return None
-        loss, self.logits, gradients = call.step(batch.labels)
-        call.weight.grad = gradients.weight
-        for parameter, gradient in zip(call.parameters, gradients.parameters, strict=True):
-            parameter.grad = gradient
+        step = self._kernel
+        if step is None or not step.fits(inputs):
+            step = compiled.Step(inputs)
+        loss, self.logits = step(inputs, batch.labels)
+        optimizer = self._alone_with(step.gradients)
+        if optimizer is not None:
+            self._kernel, self._found = step, (optimizer, step.gradients)
+            return loss
+        # Whoever sees these gradients may keep them.
+        self._kernel = None
+        for parameter, found in step.gradients.items():
+            if isinstance(found, TableGradient):
+                parameter.grad = sparse_gradient(found.rows, found.grad, parameter.shape)
+            else:
+                parameter.grad = found
         return loss
+
+    def _alone_with(self, gradients: Gradients) -> SparseOptimizer | None:
+        """Return the optimizer if nobody else sees these gradients, and they are all it has."""
+        optimizer = self.optimizer
+        if self.clip or self.accumulate > 1 or not isinstance(optimizer, SparseOptimizer):
+            return None
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        theirs = len(weights) == len(gradients) and all(map(gradients.__contains__, weights))
+        return optimizer if theirs and not optimizer.watched else None
 
     def _share(self, logits: Tensor, batch: Batch) -> Tensor:
         if batch.parts is None:

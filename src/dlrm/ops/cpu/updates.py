@@ -1,7 +1,8 @@
 """Updates of optimizers: of the rows of a table that were looked up, and of dense parameters."""
 
 from collections.abc import Sequence
-from ctypes import c_int64
+from operator import attrgetter
+from struct import pack
 from typing import Any, Unpack
 
 import torch
@@ -12,6 +13,8 @@ from dlrm.ops.cpu import library
 from dlrm.ops.cpu.library import DTYPES, pointer
 from dlrm.ops.reference import updates as plain
 from dlrm.ops.reference.updates import MeanSquares, UpdateOptions, bias_corrected
+
+_DTYPE, _IS_CPU = attrgetter("dtype"), attrgetter("is_cpu")
 
 
 def sgd_update(
@@ -166,10 +169,11 @@ def dense_adam(
 
 def takes(weights: Sequence[Tensor], grads: Sequence[Tensor]) -> bool:
     """Return whether the dense updates take these: float32, contiguous, with such gradients."""
+    # Small batches notice each microsecond here and below, hence `map`.
     return (
-        all(w.is_cpu for w in weights)
-        and {w.dtype for w in weights} <= {torch.float32}
-        and {g.dtype for g in grads} <= {*DTYPES}
+        all(map(_IS_CPU, weights))
+        and {*map(_DTYPE, weights)} <= {torch.float32}
+        and {*map(_DTYPE, grads)} <= {*DTYPES}
         and all(map(Tensor.is_contiguous, (*weights, *grads)))
     )
 
@@ -183,24 +187,20 @@ def _dense(
     decay: float,
     *rest: float,
 ) -> None:
-    # Small batches notice each microsecond here, hence `map` and counts instead of shapes.
     sizes = [*map(Tensor.numel, weights)]
     for what, tensors in (("gradient", grads), *(("optimizer state", state) for state in states)):
         if [*map(Tensor.numel, tensors)] != sizes:
             raise TypeError(f"{what} has {[*map(Tensor.numel, tensors)]} numbers, expected {sizes}")
     moments = [tensor for state in states for tensor in state]
-    if not (
-        {t.dtype for t in moments} <= {torch.float32} and all(map(Tensor.is_contiguous, moments))
-    ):
+    if not ({*map(_DTYPE, moments)} <= {torch.float32} and all(map(Tensor.is_contiguous, moments))):
         raise TypeError("optimizer state must be contiguous float32")
     # A table of six columns; native/dense.h says which.
     words = [
         *map(Tensor.data_ptr, weights),
         *map(Tensor.data_ptr, grads),
-        *(g.dtype == torch.bfloat16 for g in grads),
+        *[dtype is torch.bfloat16 for dtype in map(_DTYPE, grads)],
         *sizes,
         *map(Tensor.data_ptr, moments),
     ]
-    table = (c_int64 * len(words))(*words)
-    function(table, len(sizes), lr, decay, torch.get_num_threads(), *rest)
+    function(pack(f"{len(words)}q", *words), len(sizes), lr, decay, torch.get_num_threads(), *rest)
     increment_version(weights)

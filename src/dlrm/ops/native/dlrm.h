@@ -234,7 +234,7 @@ void dlrm_backward(const Dlrm &m, const Inputs<Id> &in, char *memory, const floa
 
 // Both, with the mean binary cross-entropy of the labels (B, K) between them, written to `loss`.
 template <class Id>
-int64_t dlrm_step(const Dlrm &m, const Inputs<Id> &in, const float *labels, float *out, double *loss,
+int64_t dlrm_step(const Dlrm &m, const Inputs<Id> &in, const float *labels, float *out, float *loss,
                   float *const *of_bottom, float *const *of_top, float *de, int threads) {
     const int64_t K = m.logits(), n = m.dots.B * K, row = m.dots.T * m.dots.d;
     Scratch free = scratch<0>(Forwards::bytes(m) + Backwards::bytes(m) + block_bytes(m) + 8 * n + 256);
@@ -265,7 +265,7 @@ int64_t dlrm_step(const Dlrm &m, const Inputs<Id> &in, const float *labels, floa
         answer = wrong.answer(sample * m.dots.T);
         if (answer == NONE) backwards.weights(block, sample > 0, of_bottom, of_top, threads);
     });
-    *loss = mean_of(losses, n);
+    *loss = static_cast<float>(mean_of(losses, n));
     return answer;
 }
 

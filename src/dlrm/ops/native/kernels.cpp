@@ -230,7 +230,7 @@ EXPORT void dlrm_backward(DLRM, INPUTS, char *memory, const float *out, const fl
     });
 }
 
-EXPORT int64_t dlrm_step(DLRM, INPUTS, const float *labels, float *out, double *loss, GRADIENTS,
+EXPORT int64_t dlrm_step(DLRM, INPUTS, const float *labels, float *out, float *loss, GRADIENTS,
                          int threads) {
     const Dlrm m = AS_DLRM;
     return by_ids(AS_INPUTS, [&](const auto &in) {
