@@ -1,9 +1,10 @@
 """Command-line flags, derived from the signature or the fields of what they call."""
 
+import io
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -63,39 +64,23 @@ RUN = ("recipe", "name", "config", "data", "label", "schema", "model")
 _MARKERS = (tyro.conf.AvoidSubcommands,)
 
 
-def parse(target: Callable[..., T], words: list[str], prog: str, default: T | None = None) -> T:
-    """Call a function, or fill a dataclass, from command-line words.
+def parse(target: Callable[..., T], words: list[str], prog: str) -> T:
+    """Call a function from command-line words.
 
     A wrong command line ends the process with status 2, after saying what was expected.
 
     Args:
-        target: A function with typed parameters, or a dataclass.
+        target: A function with typed parameters.
         words: The words after the command.
         prog: The command, for help and errors.
-        default: An instance of the dataclass whose values are the defaults.
 
     """
-    defaults: dict[str, Any] = {} if default is None else {"default": default}
-    settings: Any = {"prog": prog, "config": _MARKERS, **defaults}
-
-    with warnings.catch_warnings():
-        # A model of one's own is none of the catalogue's union; its flags are its own.
-        warnings.filterwarnings("ignore", message=".*does not match any type in Union.*")
-        # The one public way to see the flags of a command.
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        if "--help-all" in words:
-            with suppress(SystemExit):
-                tyro.cli(target, args=["--help"], **settings)
-            print("Every command also takes --json and --debug: see dlrm --help.")
-            raise SystemExit(0)
-        parser: Any = tyro.extras.get_parser(target, **settings)
-        if {"-h", "--help"} & set(words):
-            print(short_help(parser, prog))
-            raise SystemExit(0)
-        if message := unknown_flag(words, parser, prog):
-            print(f"dlrm: error: {message}", file=sys.stderr)
-            raise SystemExit(2)
-        return tyro.cli(target, args=words, **settings)
+    hints = get_type_hints(target, include_extras=True)
+    flags = [
+        parameter.replace(annotation=hints[name])
+        for name, parameter in signature(target).parameters.items()
+    ]
+    return target(**_arguments(flags, target.__doc__, words, prog))
 
 
 def parse_with_config(
@@ -122,15 +107,56 @@ def parse_with_config(
         if name not in RUN and parameter.kind is not Parameter.VAR_KEYWORD
     ]
 
+    arguments = _arguments(flags, function.__doc__, words, prog)
+    return arguments.pop("config"), arguments
+
+
+def _arguments(
+    flags: list[Parameter], doc: str | None, words: list[str], prog: str
+) -> dict[str, Any]:
+    """Return the values of parameters that words give, by name; see `parse`.
+
+    Args:
+        flags: The parameters.
+        doc: A docstring that says what they are.
+        words: The words after the command.
+        prog: The command.
+
+    """
+
     def given(**arguments: Any) -> dict[str, Any]:
         return arguments
 
     described: Any = given
     described.__signature__ = Signature(flags)
     described.__annotations__ = {flag.name: flag.annotation for flag in flags}
-    described.__doc__ = function.__doc__
-    arguments = parse(given, words, prog)
-    return arguments.pop("config"), arguments
+    described.__doc__ = doc
+    settings: Any = {"prog": prog, "config": _MARKERS}
+    with warnings.catch_warnings():
+        # A model of one's own is none of the catalogue's union; its flags are its own.
+        warnings.filterwarnings("ignore", message=".*does not match any type in Union.*")
+        # The one public way to see the flags of a command.
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        if "--help-all" in words:
+            with suppress(SystemExit):
+                tyro.cli(described, args=["--help"], **settings)
+            print("Every command also takes --json and --debug: see dlrm --help.")
+            raise SystemExit(0)
+        asked = bool({"-h", "--help"} & set(words))
+        if not asked:
+            # Only what is said of wrong words needs the text about every flag, which takes longer
+            # to make than all else here.
+            unsaid = io.StringIO()
+            with suppress(SystemExit), redirect_stdout(unsaid), redirect_stderr(unsaid):
+                return tyro.cli(described, args=words, console_outputs=False, **settings)
+        parser: Any = tyro.extras.get_parser(described, **settings)
+        if asked:
+            print(short_help(parser, prog))
+            raise SystemExit(0)
+        if message := unknown_flag(words, parser, prog):
+            print(f"dlrm: error: {message}", file=sys.stderr)
+            raise SystemExit(2)
+        return tyro.cli(described, args=words, **settings)
 
 
 def take_value(words: list[str], name: str) -> str | None:
