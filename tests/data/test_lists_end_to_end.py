@@ -54,7 +54,7 @@ COLUMNS = (
 
 
 def fit(config: TrainConfig, dataset: Dataset, run: Run, *, resume: bool = False) -> nn.Module:
-    return Trainer(config, dataset, run, again=resume).fit()
+    return Trainer(config, dataset, run, again=resume).fit().model
 
 
 def rows(count: int = 210, seed: int = 0) -> pl.DataFrame:

@@ -130,7 +130,7 @@ def come_to(device: str, wanted: dlrm.TrainConfig, data: Dataset, path: Path) ->
     frame = table(50).drop("bought", "returned", "weight")
     scores = Predictor.open(path, device=torch.device(device)).scores(frame)
     return {
-        "devices": sorted({p.device.type for p in trained.parameters()}),
+        "devices": sorted({p.device.type for p in trained.model.parameters()}),
         "losses": losses,
         "resumed": resumed,
         "evaluations": evaluations,

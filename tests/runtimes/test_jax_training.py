@@ -53,7 +53,7 @@ def fit(path: Path, config: TrainConfig, dataset: Dataset, new_step: NewStep) ->
         trainer = Trainer(config, dataset, Run.open(path), again=True)
     else:
         trainer = Trainer.create(path, "custom", config, dataset)
-    return replace(trainer, new_step=new_step).fit()
+    return replace(trainer, new_step=new_step).fit().model
 
 
 def rows(path: Path, event: str, *names: str) -> list[list[Any]]:

@@ -37,7 +37,7 @@ CONFIG = TrainConfig(
 
 
 def fit(config: TrainConfig, dataset: Dataset, run: Run, *, resume: bool = False) -> nn.Module:
-    return Trainer(config, dataset, run, again=resume).fit()
+    return Trainer(config, dataset, run, again=resume).fit().model
 
 
 def new_run(path: Path, config: TrainConfig, dataset: Dataset) -> Run:

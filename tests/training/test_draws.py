@@ -46,7 +46,7 @@ OURS = DLRMConfig(dim=4, bottom=(8,), top=(8,), dropout=0.5, tables=TablesConfig
 
 
 def parameters(path: Path, config: TrainConfig, dataset: Dataset) -> list[Tensor]:
-    trained = Trainer.create(path, "custom", config, dataset).fit()
+    trained = Trainer.create(path, "custom", config, dataset).fit().model
     return [p.detach().clone() for p in trained.parameters()]
 
 

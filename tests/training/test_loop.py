@@ -28,6 +28,7 @@ from dlrm.optim import OPTIMIZERS
 from dlrm.optim.config import OptimConfig
 from dlrm.run import Run
 from dlrm.training import checkpoint, interrupt
+from dlrm.training.average import AverageConfig
 from dlrm.training.config import CheckpointConfig, EvalConfig, TrainConfig, to_dict
 from dlrm.training.evaluate import measured, predict_split
 from dlrm.training.load import load_model, training_stats
@@ -49,7 +50,7 @@ SMALL = TrainConfig(
 
 
 def fit(config: TrainConfig, dataset: Dataset, run: Run, *, resume: bool = False) -> nn.Module:
-    return Trainer(config, dataset, run, again=resume).fit()
+    return Trainer(config, dataset, run, again=resume).fit().model
 
 
 def new_run(path: Path, config: TrainConfig, dataset: Dataset) -> Run:
@@ -248,6 +249,30 @@ def test_the_best_model_is_really_the_best(clicks, tmp_path):
     assert measured(predictions, clicks.schema).mean("log_loss") == pytest.approx(
         best["log_loss"], rel=1e-6
     )
+
+
+@pytest.mark.parametrize("average", [AverageConfig(), AverageConfig(share=1.0, every=3)])
+def test_a_run_is_evaluated_by_what_its_best_model_predicted(clicks, tmp_path, average):
+    config = replace(
+        SMALL,
+        optim=OptimConfig(name="adagrad", lr=0.3),
+        average=average,
+        epochs=6,
+        eval=EvalConfig(every=12, metric="log_loss", splits=("validation", "test")),
+    )
+    trainer = Trainer.create(tmp_path / "run", "custom", config, clicks)
+    trained, run = trainer.fit(), trainer.run
+    # The last model is another one, or this test would show less.
+    assert checkpoint.best_step(run) < checkpoint.steps(checkpoint.folder(run))[-1]
+    assert set(trained.scored) == {"validation", "test"}
+    best = load_model(run)
+    for name, predictions in trained.scored.items():
+        anew = predict_split(best, clicks.split(name), 33)
+        for ours, theirs in zip(predictions.arrays(), anew.arrays(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert trainer.evaluate(trained) == trainer.evaluate(trained._replace(scored={}))
+    # Another process does not know what this one predicted.
+    assert Trainer(config, clicks, run, again=True).fit().scored == {}
 
 
 def test_early_stopping_waits_as_long_as_asked(clicks, tmp_path):

@@ -176,7 +176,7 @@ def _scores(
         find("demo")(), model=models.find(name)(), data=str(data.path), seed=seed, baseline=False
     )
     with terminal.quiet(), terminal.muted():
-        model = Trainer.create(path, "demo", config, data).fit()
+        model = Trainer.create(path, "demo", config, data).fit().model
     predictions = predict_split(model, tested.split("test"), config.eval.batch_size)
     values = measured(predictions, tested.schema)
     return {"auc": values.mean("auc"), "log_loss": values.mean("log_loss")}

@@ -238,6 +238,7 @@ def evaluate_run(
     dataset: Dataset,
     run: Run,
     model: nn.Module,
+    scored: Mapping[str, Metrics],
     world: World = ALONE,
     *,
     baseline: tuple[str, Evaluations] | None = None,
@@ -252,6 +253,7 @@ def evaluate_run(
         dataset: Whose splits are evaluated.
         run: Where the files go.
         model: The best model of the run.
+        scored: What it has predicted, of splits for which that is known; they are not scored again.
         world: The processes of the run, of which the first measures and writes; others get nothing.
         baseline: Name of the model to compare with, and its own evaluations.
         trees: What LightGBM predicts of each split; None where it is not known.
@@ -262,7 +264,9 @@ def evaluate_run(
         split = dataset.split(name)
         if not len(split):
             continue
-        predictions = predict_split(model, split, config.eval.batch_size, world)
+        predictions = scored.get(name)
+        if predictions is None:
+            predictions = predict_split(model, split, config.eval.batch_size, world)
         if run.silent:
             continue
         best = optimum(split)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,8 @@ class Loop:
     """The step at which training ends in any case."""
     metric: str
     """Name of the metric that chooses the best model."""
+    scored: dict[str, Metrics] = field(default_factory=dict)
+    """Split -> what the best model has predicted of it; empty where that was another process."""
 
     @classmethod
     def begin(cls, config: TrainConfig, dataset: Dataset, run: Run, world: World = ALONE) -> "Loop":
@@ -240,13 +242,13 @@ class Loop:
         if world.first:
             log.evaluated("train", measured(progress.seen, schema))
         progress.seen = self._none_seen()
-        value = None
+        value, scored = None, {}
         for name in config.eval.splits:
             split = self.dataset.split(name)
             if len(split) == 0:
                 continue
-            predictions = predict_split(self.built.net, split, config.eval.batch_size, world)
-            values = measured(predictions, schema) if world.first else None
+            scored[name] = predict_split(self.built.net, split, config.eval.batch_size, world)
+            values = measured(scored[name], schema) if world.first else None
             if values is not None:
                 log.evaluated(name, values)
             # The first split alone, even when it is empty: test rows must not choose in its place.
@@ -257,6 +259,8 @@ class Loop:
             return
         if progress.best_value is None or is_better(self.metric, value, progress.best_value):
             progress.best_step, progress.best_value, progress.stale = progress.step, value, 0
+            self.scored.clear()
+            self.scored.update(scored)
             self.run.log("best", step=progress.step, metric=self.metric, value=value)
         else:
             progress.stale += 1

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -45,6 +46,16 @@ from dlrm.training.run_data import (
     open_data,
 )
 from dlrm.training.trees import default_trees
+
+
+class Trained(NamedTuple):
+    """What a training leaves."""
+
+    model: nn.Module
+    """The best model, by the metric and split of `config.eval`; of an ensemble the mean of the best
+    of each member."""
+    scored: Mapping[str, Metrics]
+    """Split -> what it has predicted of it, as far as it is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,19 +244,15 @@ class Trainer:
                 baseline = (simpler.model.name, metrics)
                 trees = default_trees(self.dataset, config.seed) if world.first else None
             trainer = self._refitted() if config.refit else self
-            model = trainer.fit()
-            evaluations = trainer.evaluate(model, baseline, trees)
+            trained = trainer.fit()
+            evaluations = trainer.evaluate(trained, baseline, trees)
             if config.importance:
-                keep_importance(config, trainer.dataset, run, model, world)
+                keep_importance(config, trainer.dataset, run, trained.model, world)
             world.barrier()
         return evaluations
 
-    def fit(self) -> nn.Module:
+    def fit(self) -> Trained:
         """Train the model, or the members of the ensemble.
-
-        Returns:
-            The best model, by the metric and split of `config.eval`; of an ensemble the mean of the
-            best of each member.
 
         Raises:
             ConfigError: A setting does not fit the data, or there is no such device.
@@ -268,20 +275,21 @@ class Trainer:
         progress = loop.resumed() if self.again else loop.fresh()
         loop.train(progress, self.new_step(loop, progress.step), self.title or "training")
         checkpoint.load_best(run, loop.built.model, world)
-        return loop.built.net
+        return Trained(loop.built.net, loop.scored)
 
     def evaluate(
         self,
-        model: nn.Module,
+        trained: Trained,
         baseline: tuple[str, Evaluations] | None = None,
         trees: Mapping[str, Metrics] | None = None,
     ) -> Evaluations:
         """Write the final evaluations, see `dlrm.training.evaluate.evaluate_run`."""
         return evaluate_run(
-            self.config, self.dataset, self.run, model, self.world, baseline=baseline, trees=trees
-        )
+            self.config, self.dataset, self.run, *trained, self.world,
+            baseline=baseline, trees=trees,
+        )  # fmt: skip
 
-    def _fit_members(self) -> nn.Module:
+    def _fit_members(self) -> Trained:
         config, run = self.config, self.run
         logged = {row["member"] for row in run.metrics() if row["event"] == "member"}
         for number, member in enumerate(ensemble.members(config)):
@@ -301,7 +309,7 @@ class Trainer:
             if number not in logged and not run.silent:
                 who = {"model": member.model.name, "seed": member.seed}
                 run.log("member", member=number, **who, **asdict(training_stats(trained)))
-        return load_model(run, self.world)
+        return Trained(load_model(run, self.world), {})
 
     def _refitted(self) -> "Trainer":
         """Choose the number of steps by the validation rows; return what trains on them, too."""

@@ -211,7 +211,7 @@ class Study:
         trainer = Trainer.create(path, self.recipe, config, self.dataset)
         try:
             with terminal.quiet():
-                return trainer.fit()
+                return trainer.fit().model
         finally:
             shutil.rmtree(path, ignore_errors=True)
 
