@@ -29,6 +29,8 @@ def test_pairs_and_gradients_equal_the_reference(kernels, self_interaction, type
         x, e = inputs(batch, tables, dim, *types)
         out = kernels.dot_interaction(x, e, self_interaction)
         assert out.dtype == x.dtype
+        with torch.no_grad():
+            assert torch.equal(kernels.dot_interaction(x, e, self_interaction), out)
         factor = torch.sin(torch.arange(out.numel()).view(out.shape)).to(out.dtype)
         ours = torch.autograd.grad(out, [x, e], factor)
         wide = [t.detach().double().requires_grad_() for t in (x, e)]

@@ -24,7 +24,7 @@ from dlrm.batch import Batch, Jagged, bags_of
 from dlrm.errors import ConfigError, IdError
 from dlrm.nn.initializer import Initializer, constant, fresh_rows, pieces
 from dlrm.nn.layout import Block, Layout
-from dlrm.ops import backend
+from dlrm.ops import backend, id_backend
 from dlrm.ops.memory import in_huge_pages
 from dlrm.ops.storage import Storage
 
@@ -170,9 +170,7 @@ class Embeddings(Indexed):
             raise IdError(f"ids for {block.ids.shape[1]} features, expected {sizes.shape[0]}")
         if starts is None:
             starts = torch.zeros_like(sizes)
-        # Which kernels run depends on where the ids are, not on how tables are stored.
-        kernels = backend(torch.empty(0, device=block.ids.device))
-        rows, wrong = kernels.rows_of(block.ids, starts, sizes, block.offsets)
+        rows, wrong = id_backend(block.ids).rows_of(block.ids, starts, sizes, block.offsets)
         if wrong != -1:
             raise self.layout.id_error(block, wrong)
         return rows

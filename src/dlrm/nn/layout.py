@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlrm.batch import Batch, Jagged
 from dlrm.errors import IdError
-from dlrm.ops import backend
+from dlrm.ops import id_backend
 from dlrm.schema import Feature, Schema, Table
 
 ONE_HOT, LISTS = 0, 1
@@ -188,8 +188,8 @@ class Layout:
         """Raise an IdError unless all ids of a batch, which is on a CPU, are in range."""
         for block in self.blocks(batch):
             sizes = torch.tensor([self.sizes[t] for t in self.table_indices(block.group)])
-            kernels = backend(torch.empty(0))
-            _, wrong = kernels.rows_of(block.ids, torch.zeros_like(sizes), sizes, block.offsets)
+            starts, kernels = torch.zeros_like(sizes), id_backend(block.ids)
+            _, wrong = kernels.rows_of(block.ids, starts, sizes, block.offsets)
             if wrong != -1:
                 raise self.id_error(block, wrong)
 

@@ -21,7 +21,15 @@ from dlrm.errors import ConfigError, unknown
 from dlrm.ops import cpu, reference
 from dlrm.ops.build import ISAS
 
-__all__ = ["backend", "cpu", "dense_backend", "describe", "forced_reference", "reference"]
+__all__ = [
+    "backend",
+    "cpu",
+    "dense_backend",
+    "describe",
+    "forced_reference",
+    "id_backend",
+    "reference",
+]
 
 
 def backend(tensor: Tensor):
@@ -38,6 +46,13 @@ def backend(tensor: Tensor):
         and not torch.compiler.is_compiling()  # a compiler can look into torch's own operations
         and _compiled()
     ):
+        return cpu
+    return reference
+
+
+def id_backend(ids: Tensor):
+    """Return the module whose kernels read these ids, however tables are stored."""
+    if ids.is_cpu and not torch.compiler.is_compiling() and _compiled():
         return cpu
     return reference
 

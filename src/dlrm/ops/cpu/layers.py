@@ -12,7 +12,21 @@ from dlrm.ops.reference import layers as plain
 
 def dot_interaction(x: Tensor, e: Tensor, self_interaction: bool) -> Tensor:
     """Return x and the dot product of every pair; see `reference.dot_interaction`."""
-    return _Dot.apply(x.contiguous(), e.contiguous(), self_interaction)
+    x, e = x.contiguous(), e.contiguous()
+    if not torch.is_grad_enabled():
+        return _dots(x, e, self_interaction)
+    return _Dot.apply(x, e, self_interaction)
+
+
+def _dots(x: Tensor, e: Tensor, self_interaction: bool) -> Tensor:
+    batch, tables, dim = e.shape
+    pairs = (tables + 1) * (tables + 2 if self_interaction else tables) // 2
+    out = x.new_empty(batch, dim + pairs)
+    library.native.dot_interaction(
+        x.data_ptr(), x.dtype == torch.bfloat16, e.data_ptr(), e.dtype == torch.bfloat16,
+        batch, tables, dim, self_interaction, out.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    return out
 
 
 class _Dot(torch.autograd.Function):
@@ -20,14 +34,7 @@ class _Dot(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, e: Tensor, self_interaction: bool) -> Tensor:
         ctx.save_for_backward(x, e)
         ctx.self_interaction = self_interaction
-        batch, tables, dim = e.shape
-        pairs = (tables + 1) * (tables + 2 if self_interaction else tables) // 2
-        out = x.new_empty(batch, dim + pairs)
-        library.native.dot_interaction(
-            x.data_ptr(), x.dtype == torch.bfloat16, e.data_ptr(), e.dtype == torch.bfloat16,
-            batch, tables, dim, self_interaction, out.data_ptr(), torch.get_num_threads(),
-        )  # fmt: skip
-        return out
+        return _dots(x, e, self_interaction)
 
     @staticmethod
     @once_differentiable

@@ -34,7 +34,18 @@ def rows_of(
 
 def lookup(weight: Tensor, rows: Tensor) -> Tensor:
     """Return `weight[rows]`; see `reference.lookup`."""
-    return _Lookup.apply(weight, rows.contiguous().long())
+    rows = rows.contiguous().long()
+    return _Lookup.apply(weight, rows) if torch.is_grad_enabled() else _looked_up(weight, rows)
+
+
+def _looked_up(weight: Tensor, rows: Tensor) -> Tensor:
+    dim = weight.shape[1]
+    out = torch.empty(*rows.shape, dim)
+    library.native.lookup(
+        weight.data_ptr(), weight.dtype == torch.bfloat16, rows.data_ptr(), rows.numel(), dim,
+        out.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    return out
 
 
 class _Lookup(torch.autograd.Function):
@@ -42,13 +53,7 @@ class _Lookup(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, rows: Tensor) -> Tensor:
         ctx.save_for_backward(rows)
         ctx.shape = weight.shape
-        dim = weight.shape[1]
-        out = torch.empty(*rows.shape, dim)
-        library.native.lookup(
-            weight.data_ptr(), weight.dtype == torch.bfloat16, rows.data_ptr(), rows.numel(), dim,
-            out.data_ptr(), torch.get_num_threads(),
-        )  # fmt: skip
-        return out
+        return _looked_up(weight, rows)
 
     @staticmethod
     @once_differentiable
