@@ -86,21 +86,16 @@ class FewRows:
 
     def ids(self, columns: Sequence[Sequence[int | None]]) -> NDArray[np.int32] | None:
         """Return the place of each value (n, T), of T columns; None where one is no UInt32."""
-        rows = _rows_of(columns)
-        flat = [value for column in columns for value in column]
-        missing = None in flat
-        numbers = [value or 0 for value in flat] if missing else flat
+        rows, states = _rows_of(columns), None
+        values = [value for column in columns for value in column]
+        if None in values:
+            states = np.array([MISSING if value is None else PRESENT for value in values], np.uint8)
+            values = [value or 0 for value in values]
         try:
-            values = np.array(numbers, np.uint32)
+            numbers = np.array(values, np.uint32)
         except OverflowError:
             return None
-        table = self._table.copy()
-        places = np.arange(0, values.size, rows, dtype=np.uintp)
-        table["values"] = values.ctypes.data + values.itemsize * places
-        if missing:
-            states = np.array([MISSING if value is None else PRESENT for value in flat], np.uint8)
-            table["states"] = states.ctypes.data + places
-        return kernels.look_up_columns(table, rows, 1)
+        return kernels.look_up_few(self._table, rows, numbers, states)
 
 
 def _rows_of(columns: Sequence[Sized]) -> int:

@@ -21,6 +21,7 @@ _ARGUMENTS: dict[str, list[type]] = {
     "distinct": [*[c_void_p] * 3, c_int64, *[c_void_p] * 3],
     "index_keys": [c_void_p, c_int64, c_int64, c_void_p, c_int64],
     "look_up_columns": [c_void_p, c_int64, c_int64, c_int64, c_void_p],
+    "look_up_few": [c_void_p, c_int64, c_int64, *[c_void_p] * 3],
 }
 """Exported function -> its arguments, as `native/kernels.cpp` declares them."""
 
@@ -153,6 +154,29 @@ def look_up_columns(columns: NDArray[np.void], rows: int, threads: int) -> NDArr
     ids = np.empty((rows, len(columns)), np.int32)
     shared = max(1, min(threads, ids.size // THREAD_LOOKUPS))
     _library().look_up_columns(_at(columns), len(columns), rows, shared, _at(ids))
+    return ids
+
+
+def look_up_few(
+    columns: NDArray[np.void],
+    rows: int,
+    values: NDArray[np.uint32],
+    states: NDArray[np.uint8] | None,
+) -> NDArray[np.int32]:
+    """Look up a few values of T columns, each in a table of its own.
+
+    Args:
+        columns: (T,) whose own values and states are not read.
+        rows: n.
+        values: (T * n,), column by column.
+        states: (T * n,) theirs; None where all are PRESENT.
+
+    Returns:
+        ids (n, T).
+
+    """
+    ids = np.empty((rows, len(columns)), np.int32)
+    _library().look_up_few(_at(columns), len(columns), rows, _at(values), _at(states), _at(ids))
     return ids
 
 

@@ -124,6 +124,20 @@ def test_a_few_rows_of_a_log(logs):
         )
 
 
+def test_the_two_blocks_of_a_log_are_its_features_side_by_side(logs):
+    frame = clicks()
+    gaps = frame.with_columns(pl.when(pl.int_range(pl.len()) % 3 > 0).then(pl.all()))
+    for features in logs:
+        assert features._two_blocks
+        apart = Features(
+            features.source, features.columns, features.targets, features.features, features.layout
+        )
+        apart.__dict__["_two_blocks"] = False
+        for rows in (frame[:0], frame[:1], gaps[:3], gaps[:70], gaps):
+            assert_same(features.encode(rows), apart.encode(rows))
+            assert features.encode(rows).dense.flags.c_contiguous
+
+
 def test_a_log_may_be_written_in_hexadecimal(logs):
     frame = clicks()
 

@@ -18,10 +18,17 @@ from dlrm.data.encoded import Encoded
 from dlrm.data.features import toml
 from dlrm.data.features.category import Category
 from dlrm.data.features.columns import Columns
-from dlrm.data.features.inputs import Input, Parts, assemble, named_apart, schema_of
+from dlrm.data.features.inputs import (
+    Input,
+    Parts,
+    assemble,
+    named_apart,
+    schema_of,
+    side_by_side,
+)
 from dlrm.data.features.labels import Label
 from dlrm.data.features.list import LITERALS, List, wrong_lists
-from dlrm.data.features.number import Number, encode_numbers, expected_number
+from dlrm.data.features.number import Number, encode_numbers, expected_number, scale_numbers
 from dlrm.data.features.number_text import without
 from dlrm.data.features.rows import Rows
 from dlrm.data.features.texts import NumberReading
@@ -146,6 +153,13 @@ class Features:
             if absent := [name for name in self.needed if name not in names]:
                 raise DatasetError(f"the rows have no column {absent[0]}; they have {names}")
             rows = self.rows(rows)
+        if self._two_blocks:
+            numbers = list(self._numbers.values())
+            x = rows.numbers(self._readings)
+            dense = scale_numbers(numbers, x, np.isnan(x))
+            return Encoded(
+                side_by_side([*dense], rows.height, np.float32), self._numbered_ids(rows)
+            )
         return assemble(self._parts(rows), rows.height)
 
     def _parts(self, rows: Rows) -> list[Parts]:
@@ -155,13 +169,23 @@ class Features:
             parts |= zip(numbers, encode_numbers(list(numbers.values()), rows), strict=True)
         if numbered := self._numbered:
             ids = self._numbered_ids(rows)
-            parts |= {place: Parts(ids=[ids[:, at]]) for at, place in enumerate(numbered)}
+            parts |= {
+                place: Parts(ids=[column]) for place, column in zip(numbered, ids.T, strict=True)
+            }
         # Columns of one type together.
         rows.texts(self._text_columns)
         for place, feature in enumerate(self.features):
             if place not in parts:
                 parts[place] = feature.encode(rows)
         return [parts[place] for place in range(len(self.features))]
+
+    @cached_property
+    def _two_blocks(self) -> bool:
+        """Whether inputs are the numbers alone, and ids of values numbered over a whole log."""
+        numbers, numbered = self._numbers, self._numbered
+        alone = all(number.alone for number in numbers.values())
+        all_of_them = len(numbers) + len(numbered) == len(self.features)
+        return alone and all_of_them and bool(numbered) and len(self._readings) == len(numbers)
 
     def _numbered_ids(self, rows: Rows) -> NDArray[np.int32]:
         """Return the ids (n, T) of the values that are numbered over a whole log."""

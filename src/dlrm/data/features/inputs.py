@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from dlrm.data.encoded import Encoded, Lists
 from dlrm.schema import DenseFeature, Feature, Kind, Schema, Table, Task
 
-_CACHED_ROWS = 4096
+_CACHED_ROWS, _FEW_ROWS = 4096, 64
 
 IdLists = tuple[NDArray[np.int32], NDArray[np.int64]]
 """Ids of the lists of n rows one after another, and the length of each list (n,)."""
@@ -37,7 +37,7 @@ class Input:
     """What each id of a category that is made of a number is called, the last one missing."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Parts:
     """The inputs of n rows, in the order of the feature's `inputs()`."""
 
@@ -54,14 +54,18 @@ def assemble(parts: Sequence[Parts], rows: int) -> Encoded:
     single = [column for column in inputs if not isinstance(column, tuple)]
     lists = [column for column in inputs if isinstance(column, tuple)]
     return Encoded(
-        _side_by_side(dense, rows, np.float32),
-        _side_by_side(single, rows, np.int32),
+        side_by_side(dense, rows, np.float32),
+        side_by_side(single, rows, np.int32),
         lists=interleave(lists, rows) if lists else None,
     )
 
 
-def _side_by_side(columns: Sequence[NDArray[Any]], rows: int, dtype: DTypeLike) -> NDArray[Any]:
+def side_by_side(columns: Sequence[NDArray[Any]], rows: int, dtype: DTypeLike) -> NDArray[Any]:
     """Return columns (n,) as one array, row by row."""
+    if columns and rows <= _FEW_ROWS:
+        # One call for all columns, of which each has little to say.
+        together = np.concatenate(columns, dtype=dtype, casting="same_kind")
+        return np.ascontiguousarray(together.reshape(len(columns), rows).T)
     together = np.empty((rows, len(columns)), dtype)
     # Some rows at a time stay in the cache.
     for start in range(0, rows, _CACHED_ROWS):

@@ -108,6 +108,11 @@ class Number:
         """The raw columns that `encode` needs."""
         return (self.name,)
 
+    @property
+    def alone(self) -> bool:
+        """Whether the model gets the number itself and nothing else."""
+        return self.dense and not self.flag and self.edges is None and self.calendar is None
+
     def inputs(self) -> list[Input]:
         """Return what the model gets of it."""
         inputs = []
@@ -209,28 +214,8 @@ class Number:
 def encode_numbers(numbers: Sequence[Number], rows: Rows) -> list[Parts]:
     """Return the inputs of C number columns of n rows, which are computed together."""
     x = rows.numbers({number.name: number.reading for number in numbers})
-    missing, scaled = np.isnan(x), np.empty(x.shape, np.float32)
-    by_scale: dict[Scale, list[int]] = {}
-    for c, number in enumerate(numbers):
-        by_scale.setdefault(number.scale, []).append(c)
-    for scale, chosen in by_scale.items():
-        alike = [numbers[c] for c in chosen]
-        if scale == "log1p":
-            # Nothing was fitted, and what is missing or negative counts as 0.
-            y = np.fmax(x[chosen], 0.0)
-            scaled[chosen] = np.log1p(y, out=y)
-            continue
-        if scale in ("quantile", "piecewise"):
-            y = np.stack([number.placed(x[c]) for c, number in zip(chosen, alike, strict=True)])
-        else:
-            y = x[chosen]
-            if scale == "log":
-                y = _log(y)
-            center, deviation = np.array([(n.center, n.deviation) for n in alike]).T[..., None]
-            with np.errstate(over="ignore"):
-                y = (y - center) / deviation
-        y = np.where(missing[chosen], np.array([[n.absent] for n in alike]), y)
-        scaled[chosen] = np.clip(y, -_LARGEST, _LARGEST)
+    missing = np.isnan(x)
+    scaled = scale_numbers(numbers, x, missing)
     parts = []
     for c, number in enumerate(numbers):
         part = Parts()
@@ -244,6 +229,37 @@ def encode_numbers(numbers: Sequence[Number], rows: Rows) -> list[Parts]:
             number.calendar.encode(x[c], part)
         parts.append(part)
     return parts
+
+
+def scale_numbers(
+    numbers: Sequence[Number], x: NDArray[np.float64], missing: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Return C number columns of n rows (C, n), scaled; they are NaN where they are missing."""
+    scaled = np.empty(x.shape, np.float32)
+    by_scale: dict[Scale, list[int]] = {}
+    for c, number in enumerate(numbers):
+        by_scale.setdefault(number.scale, []).append(c)
+    for scale, chosen in by_scale.items():
+        alike = [numbers[c] for c in chosen]
+        # A view of all is sooner made than a copy of some.
+        at = slice(None) if len(alike) == len(numbers) else chosen
+        if scale == "log1p":
+            # Nothing was fitted, and what is missing or negative counts as 0.
+            y = np.fmax(x[at], 0.0)
+            scaled[at] = np.log1p(y, out=y)
+            continue
+        if scale in ("quantile", "piecewise"):
+            y = np.stack([number.placed(x[c]) for c, number in zip(chosen, alike, strict=True)])
+        else:
+            y = x[at]
+            if scale == "log":
+                y = _log(y)
+            center, deviation = np.array([(n.center, n.deviation) for n in alike]).T[..., None]
+            with np.errstate(over="ignore"):
+                y = (y - center) / deviation
+        y = np.where(missing[at], np.array([[n.absent] for n in alike]), y)
+        scaled[at] = np.clip(y, -_LARGEST, _LARGEST)
+    return scaled
 
 
 def expected_number(dtype: pl.DataType, reading: NumberReading) -> str:

@@ -55,7 +55,6 @@ class Rows:
         height: int | None = None,
     ):
         self.height = frame.height if height is None else height
-        self.columns = dict(zip(frame.columns, frame.get_columns(), strict=True))
         self.types = dict(zip(frame.columns, frame.dtypes, strict=True))
         self.wrong: dict[str, pl.Series] = {}
         """Columns that were read as numbers -> a mask of values that are none, where some are."""
@@ -66,6 +65,11 @@ class Rows:
         self.known_lists: dict[str, tuple[Keys, NDArray[np.int64]]] = {}
         """Columns of lists that were read: all values one after another, and lengths (n,)."""
         self._frame = frame
+
+    @cached_property
+    def columns(self) -> dict[str, pl.Series]:
+        """Columns by their names; a row whose values Python has needs none."""
+        return dict(zip(self._frame.columns, self._frame.get_columns(), strict=True))
 
     @cached_property
     def integers(self) -> dict[str, tuple[int | None, ...]]:
@@ -117,22 +121,27 @@ class Rows:
     def read(self, readings: Mapping[str, NumberReading]) -> None:
         """Read columns as numbers, which says what is `wrong` in them."""
         others: dict[NumberReading, dict[str, pl.Series]] = {}
+        integers: list[str] = []
         for name, reading in readings.items():
             if name in self.known_numbers:
                 continue
-            column, kind = self.columns[name], type(self.types[name])
+            kind = type(self.types[name])
             if reading.format or reading.time or kind not in _NUMBERS:
-                others.setdefault(reading, {})[name] = column
+                others.setdefault(reading, {})[name] = self.columns[name]
                 continue
             if name in self.integers:
-                # Missing becomes NaN.
-                self.known_numbers[name] = np.array(self.integers[name], np.float64)
+                integers.append(name)
                 continue
+            column = self.columns[name]
             x = column.to_numpy().astype(np.float64, copy=False)
             if kind in _FLOATS and (infinite := np.isinf(x)).any():
                 self.wrong[name] = pl.Series(infinite)
                 x = np.where(infinite, np.nan, x)
             self.known_numbers[name] = x
+        if integers:
+            # Missing becomes NaN.
+            numbers = np.array([self.integers[name] for name in integers], np.float64)
+            self.known_numbers |= zip(integers, numbers, strict=True)
         for reading, alike in others.items():
             check_pool()
             read = in_one_go(alike, partial(as_numbers, reading=reading))

@@ -102,3 +102,9 @@ EXPORT void look_up_columns(const Column *columns, int64_t count, int64_t rows, 
     look_up(columns, count, done, rows, ids);
     for (std::thread &other : others) other.join();
 }
+
+// The same of few rows, whose values and states (count, rows) are not those of the columns.
+EXPORT void look_up_few(const Column *columns, int64_t count, int64_t rows, const uint32_t *values,
+                        const uint8_t *states, int32_t *ids) {
+    look_up_together(columns, count, rows, values, states, ids);
+}

@@ -45,6 +45,22 @@ inline int32_t id_of(uint32_t key, int64_t at, const Column &column) {
     }
 }
 
+// A value, as its table knows it.
+inline uint32_t key_of(int64_t row, const Column &column) {
+    const uint32_t value = column.values[row];
+    if (!column.modulus) return value;
+    return column.states && column.states[row] == MISSING ? 0 : value % column.modulus;
+}
+
+inline void fetch(int64_t at, const Column &column) { __builtin_prefetch(&column.entries[at]); }
+
+// The id of a row's value, whose search begins at `at`.
+inline int32_t id_of(int64_t row, uint32_t key, int64_t at, const Column &column) {
+    const uint8_t state = column.states ? column.states[row] : uint8_t(PRESENT);
+    if (state == PRESENT || (column.modulus && state == MISSING)) return id_of(key, at, column);
+    return state == MISSING ? column.missing : column.other;
+}
+
 // ids[row * count + c] of rows first to last.
 inline void look_up(const Column *columns, int64_t count, int64_t first, int64_t last,
                     int32_t *ids) {
@@ -55,25 +71,35 @@ inline void look_up(const Column *columns, int64_t count, int64_t first, int64_t
     for (int64_t begin = first; begin < last; begin += BLOCK) {
         const int64_t rows = std::min(BLOCK, last - begin);
         for (int64_t c = 0; c < count; c++) {
-            const Column &column = columns[c];
-            const uint32_t modulus = column.modulus;
-            const uint8_t *states = column.states ? column.states + begin : nullptr;
+            const Column column = columns[c];  // a copy, which no id that is written can change
             for (int64_t i = 0; i < rows; i++) {
-                keys[i] = column.values[begin + i];
-                if (modulus) keys[i] = states && states[i] == MISSING ? 0 : keys[i] % modulus;
+                keys[i] = key_of(begin + i, column);
                 homes[i] = home(keys[i], column.capacity);
-                __builtin_prefetch(&column.entries[homes[i]]);
+                fetch(homes[i], column);
             }
             int32_t *out = ids + begin * count + c;
-            for (int64_t i = 0; i < rows; i++, out += count) {
-                const uint8_t state = states ? states[i] : uint8_t(PRESENT);
-                if (state == PRESENT || (modulus && state == MISSING))
-                    *out = id_of(keys[i], homes[i], column);
-                else
-                    *out = state == MISSING ? column.missing : column.other;
-            }
+            for (int64_t i = 0; i < rows; i++, out += count)
+                *out = id_of(begin + i, keys[i], homes[i], column);
         }
     }
+}
+
+// The same of few rows, whose values (count, rows) are not where the columns say. Homes are fetched
+// for all columns before the first of them is read.
+inline void look_up_together(const Column *columns, int64_t count, int64_t rows, const uint32_t *values,
+                        const uint8_t *states, int32_t *ids) {
+    for (const bool reads : {false, true})
+        for (int64_t c = 0; c < count; c++) {
+            Column column = columns[c];
+            column.values = values + c * rows;
+            column.states = states ? states + c * rows : nullptr;
+            for (int64_t i = 0; i < rows; i++) {
+                const uint32_t key = key_of(i, column);
+                const int64_t at = home(key, column.capacity);
+                if (reads) ids[i * count + c] = id_of(i, key, at, column);
+                else fetch(at, column);
+            }
+        }
 }
 
 }  // namespace
