@@ -87,19 +87,23 @@ def test_without_groups_the_affinity_counts(tmp_path: Path) -> None:
 def test_pools_are_limited_by_a_quota_and_the_users_words_stay(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    spins = {"GOMP_SPINCOUNT": str(cores.SPINS)}
     environment: dict[str, str] = {}
     cores.limit_pools(environment)
-    assert not environment
+    assert environment == spins
     monkeypatch.setattr(cores, "quota", lambda process: 0.5)
     monkeypatch.setattr("torch.get_num_threads", lambda: ALL)
     chosen: list[int] = []
     monkeypatch.setattr("torch.set_num_threads", chosen.append)
     cores.limit_pools(environment)
-    assert environment == {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", cores.LIMITED: "1"}
+    limited = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", cores.LIMITED: "1"}
+    assert environment == spins | limited
     assert chosen == [1]
-    given = {"POLARS_MAX_THREADS": "3", "OMP_NUM_THREADS": "5"}
-    cores.limit_pools(given)
-    assert (given, chosen) == ({"POLARS_MAX_THREADS": "3", "OMP_NUM_THREADS": "5"}, [1])
+    for waiting in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        words = {"POLARS_MAX_THREADS": "3", "OMP_NUM_THREADS": "5", waiting: "7"}
+        given = words.copy()
+        cores.limit_pools(given)
+        assert (given, chosen) == (words, [1])
 
 
 def test_processes_share_cores_unless_the_user_says_how_many(

@@ -45,7 +45,13 @@ def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x + (x.to(dtype).to(x.dtype) - x).detach()
 
 
-def oracle(x: Tensor, parameters: list[Tensor], dtype: torch.dtype, relu_last: bool) -> Tensor:
+def oracle(
+    x: Tensor,
+    parameters: list[Tensor],
+    dtype: torch.dtype,
+    relu_last: bool,
+    dropout: mlp.Dropout | None = None,
+) -> Tensor:
     """Layers in float64 whose operands are rounded to `dtype`, but for a last one without ReLU."""
     layers = len(parameters) // 2
     for i in range(layers):
@@ -53,6 +59,9 @@ def oracle(x: Tensor, parameters: list[Tensor], dtype: torch.dtype, relu_last: b
         kept = torch.float64 if last else dtype
         x = F.linear(rounded(x, kept), rounded(parameters[2 * i], kept), parameters[2 * i + 1])
         x = x if last else torch.relu(x)
+        if dropout is not None and not last:
+            kept = dropout.drawn[i][: x.numel()].view(x.shape) >= dropout.least
+            x = x * kept / (1 - dropout.share)
     return x
 
 
@@ -106,6 +115,35 @@ def test_bfloat16_is_within_its_rounding(kernels, seed, products, x_dtype):
 
 
 @pytest.mark.parametrize("products", ["fp32", *NARROW])
+@pytest.mark.parametrize("seed", range(DRAWS))
+def test_what_is_dropped_is_dropped_both_ways(kernels, seed, products):
+    check_runs(products)
+    parameters, x, relu_last = drawn(seed)
+    parameters, x = [p.abs() for p in parameters], x.abs()
+    rectified = parameters[1::2] if relu_last else parameters[1:-1:2]
+    generator = torch.Generator().manual_seed(seed)
+    draws = [mlp.Dropout.draws(len(x) * len(bias), generator) for bias in rectified]
+    dropout = mlp.Dropout(draws, random.Random(seed).choice([0.0, 0.1, 0.5, 0.93]))
+    ours = [p.clone().requires_grad_() for p in (x, *parameters)]
+    exact = [p.double().requires_grad_() for p in (x, *parameters)]
+    out = mlp.mlp(ours[0], ours[1:], products, relu_last=relu_last, dropout=dropout)
+    dtype = torch.float64 if products == "fp32" else BF16
+    expected = oracle(exact[0], exact[1:], dtype, relu_last, dropout)
+    close(out, expected, 1e-5 if products == "fp32" else 2**-7)
+    assert torch.equal(out == 0, expected == 0)
+    with torch.no_grad():
+        alone = mlp.mlp(x, parameters, products, relu_last=relu_last, dropout=dropout)
+    assert torch.equal(alone, out)
+    factor = torch.randn(out.shape, generator=generator).abs()
+    (out.float() * factor).sum().backward()
+    (expected * factor.double()).sum().backward()
+    for a, b in zip(ours, exact, strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        close(a.grad, b.grad, 1e-4 if products == "fp32" else 2**-6)
+
+
+@pytest.mark.parametrize("products", ["fp32", *NARROW])
 def test_any_number_of_threads_and_any_chunk_give_the_same_bits(kernels, products):
     check_runs(products)
     generator = torch.Generator().manual_seed(1)
@@ -113,16 +151,18 @@ def test_any_number_of_threads_and_any_chunk_give_the_same_bits(kernels, product
     parameters = [
         torch.randn(shape, generator=generator) / 6 for shape in ((70, 33), (70,), (17, 70), (17,))
     ]
+    draws = [mlp.Dropout.draws(2100 * k, generator) for k in (70, 17)]
+    dropout = mlp.Dropout(draws, 0.25)
     outcomes: list[list[Tensor]] = []
     for threads in (1, 2, 3, 4):
         torch.set_num_threads(threads)
         ours = [p.clone().requires_grad_() for p in (x, *parameters)]
-        out = mlp.mlp(ours[0], ours[1:], products, relu_last=True)
+        out = mlp.mlp(ours[0], ours[1:], products, relu_last=True, dropout=dropout)
         out.float().square().sum().backward()
         outcomes.append([out.detach(), *(p.grad for p in ours if p.grad is not None)])
     assert len(outcomes[0]) == 6
     exact = [p.double().requires_grad_() for p in (x, *parameters)]
-    expected = oracle(exact[0], exact[1:], torch.float64, relu_last=True)
+    expected = oracle(exact[0], exact[1:], torch.float64, relu_last=True, dropout=dropout)
     expected.square().sum().backward()
     for ours, theirs in zip(outcomes[0], [expected, *(p.grad for p in exact)], strict=True):
         assert theirs is not None

@@ -68,7 +68,12 @@ class MLP(nn.Module):
     @property
     def plain(self) -> bool:
         """Whether there is nothing between a layer's product and its ReLU, or after it."""
-        return self.norms is None and not (self.dropout and self.training)
+        return self.norms is None and not self.drops
+
+    @property
+    def drops(self) -> bool:
+        """Whether some of the activations are set to zero now."""
+        return bool(self.dropout) and self.training
 
     def parameters_of_layers(self) -> list[Tensor]:
         """Return weight and bias of each layer."""
@@ -107,13 +112,22 @@ class MLP(nn.Module):
         if self._frozen is not None and not torch.is_grad_enabled():
             return self._frozen(x)
         dtype = torch.bfloat16 if self.dtype == "bf16" else torch.float32
-        if self.plain and dtype in (torch.bfloat16, x.dtype):
+        if self.norms is None and dtype in (torch.bfloat16, x.dtype):
             parameters = self.parameters_of_layers()
             ours = ways.chosen(x, parameters, self.dtype)
-            if ours is None:
+            if ours is not None:
+                dropout = self._drawn(x.shape[0]) if self.drops else None
+                return compiled.mlp(x, parameters, ours, relu_last=self.relu_last, dropout=dropout)
+            if self.plain:
                 return products.mlp(x, parameters, dtype, relu_last=self.relu_last)
-            return compiled.mlp(x, parameters, ours, relu_last=self.relu_last)
         return self._layers(x, dtype)
+
+    def _drawn(self, samples: int) -> compiled.Dropout:
+        """Draw what is dropped after each ReLU of so many samples, as `_dropped` does."""
+        rectified = self.linears() if self.relu_last else self.linears()[:-1]
+        counts = [samples * layer.out_features for layer in rectified]
+        draws = compiled.Dropout.draws
+        return compiled.Dropout([draws(count, self.generator) for count in counts], self.dropout)
 
     def _layers(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         for i, layer in enumerate(self.linears()):
@@ -131,15 +145,15 @@ class MLP(nn.Module):
 
     def _dropped(self, x: Tensor) -> Tensor:
         """Return x with some of its numbers 0 in training, as `F.dropout` has it."""
-        if not (self.dropout and self.training):
+        if not self.drops:
             return x
         device = x.device if self.generator is None else self.generator.device
         if device.type == "cpu":
-            # Four numbers of 16 bits from one of 64: a sixth of the time that `bernoulli_` takes.
-            whole = torch.empty(-(-x.numel() // 4), dtype=torch.int64)
-            drawn = whole.random_(-(2**63), None, generator=self.generator).view(torch.int16)
-            least = round(self.dropout * 2**16) - 2**15
-            mask = (drawn[: x.numel()] >= least).view(x.shape).to(x.dtype)
+            dropout = compiled.Dropout(
+                [compiled.Dropout.draws(x.numel(), self.generator)], self.dropout
+            )
+            kept = dropout.drawn[0][: x.numel()] >= dropout.least
+            mask = kept.view(x.shape).to(x.dtype)
         else:
             mask = torch.empty(x.shape, dtype=x.dtype, device=device)
             mask.bernoulli_(1 - self.dropout, generator=self.generator)

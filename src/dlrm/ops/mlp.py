@@ -9,6 +9,7 @@ copy, for weights that no longer change.
 
 from collections.abc import Sequence
 from ctypes import c_int64, c_void_p
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -25,8 +26,51 @@ CODES: dict[Products, int] = {"fp32": 0, "bf16": 1, "tiles": 2, "emulated": 3}
 """As `native/mlp.h` numbers them."""
 
 
-def mlp(x: Tensor, parameters: Sequence[Tensor], products: Products, *, relu_last: bool) -> Tensor:
-    """Return `relu(W x + b)`, layer after layer.
+@dataclass(frozen=True, slots=True)
+class Dropout:
+    """What training sets to zero after each ReLU; the rest grows so that the mean stays.
+
+    Args:
+        drawn: Of each layer with a ReLU (B * k,) int16, uniform over all of its values, and 16 more
+            numbers, which do not count.
+        share: Of the activations that are dropped, in [0, 1).
+
+    """
+
+    drawn: Sequence[Tensor]
+    share: float
+
+    @property
+    def least(self) -> int:
+        """What is drawn where an activation is kept, at least."""
+        return round(self.share * 2**16) - 2**15
+
+    @property
+    def scale(self) -> float:
+        """What activations that are kept are multiplied by."""
+        return 1 / (1 - self.share)
+
+    @staticmethod
+    def draws(count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Return int16 numbers to drop by, for `count` activations.
+
+        Four of them come from one number of 64 bits: a sixth of the time that `bernoulli_` takes.
+        """
+        whole = torch.empty(-(-count // 4) + 4, dtype=torch.int64)
+        whole[:-4].random_(-(2**63), None, generator=generator)
+        whole[-4:] = 0
+        return whole.view(torch.int16)
+
+
+def mlp(
+    x: Tensor,
+    parameters: Sequence[Tensor],
+    products: Products,
+    *,
+    relu_last: bool,
+    dropout: Dropout | None = None,
+) -> Tensor:
+    """Return `dropout(relu(W x + b))`, layer after layer.
 
     Args:
         x: (B, n), float32 or bfloat16.
@@ -35,6 +79,7 @@ def mlp(x: Tensor, parameters: Sequence[Tensor], products: Products, *, relu_las
             multiplied. A last layer without ReLU is computed in float32: bfloat16 keeps three
             digits, too few for a logit.
         relu_last: Whether the last layer has its ReLU too.
+        dropout: What is dropped; None for nothing.
 
     Returns:
         (B, sizes[-1]) of the products' type with a last ReLU, float32 without. Gradients of
@@ -42,8 +87,9 @@ def mlp(x: Tensor, parameters: Sequence[Tensor], products: Products, *, relu_las
 
     """
     if not torch.is_grad_enabled():
-        return _forward(x, _shape(x, parameters, products, relu_last), parameters, None, None)
-    return _MLP.apply(x, products, relu_last, *parameters)
+        shape = _shape(x, parameters, products, relu_last)
+        return _forward(x, shape, parameters, None, None, dropout)
+    return _MLP.apply(x, products, relu_last, dropout, *parameters)
 
 
 class Packed:
@@ -90,6 +136,7 @@ def _forward(
     parameters: Sequence[Tensor] | None,
     packed: Tensor | None,
     h: Tensor | None,
+    dropout: Dropout | None = None,
 ) -> Tensor:
     """Return the outputs (B, sizes[-1]).
 
@@ -102,7 +149,10 @@ def _forward(
     out = torch.empty(samples, sizes[layers], dtype=dtype)
     library.native.mlp_forward(
         *shape, x.data_ptr(), None if parameters is None else pointers(parameters),
-        pointer(packed), pointer(h), out.data_ptr(), torch.get_num_threads(),
+        pointer(packed), pointer(h), out.data_ptr(),
+        None if dropout is None else pointers(dropout.drawn),
+        0 if dropout is None else dropout.least, 1.0 if dropout is None else dropout.scale,
+        torch.get_num_threads(),
     )  # fmt: skip
     return out
 
@@ -110,15 +160,20 @@ def _forward(
 class _MLP(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, products: Products, relu_last: bool, *parameters: Tensor
+        ctx: Any,
+        x: Tensor,
+        products: Products,
+        relu_last: bool,
+        dropout: Dropout | None,
+        *parameters: Tensor,
     ) -> Tensor:
         x = x.contiguous()
         shape = _shape(x, parameters, products, relu_last)
         # The inputs of all layers, as the backward pass reads them.
         h = torch.empty(library.native.mlp_bytes(*shape), dtype=torch.uint8)
-        out = _forward(x, shape, parameters, None, h)
+        out = _forward(x, shape, parameters, None, h, dropout)
         ctx.save_for_backward(x, h, out, *parameters)
-        ctx.shape = shape
+        ctx.shape, ctx.scale = shape, 1.0 if dropout is None else dropout.scale
         return out
 
     @staticmethod
@@ -131,9 +186,9 @@ class _MLP(torch.autograd.Function):
         library.native.mlp_backward(
             *ctx.shape, x.data_ptr(), pointers(parameters), h.data_ptr(), out.data_ptr(),
             grad.data_ptr(), pointers(gradients), None if dx is None else dx.data_ptr(),
-            torch.get_num_threads(),
+            ctx.scale, torch.get_num_threads(),
         )  # fmt: skip
-        return dx, None, None, *gradients
+        return dx, None, None, None, *gradients
 
 
 def pointers(tensors: Sequence[Tensor]) -> Any:

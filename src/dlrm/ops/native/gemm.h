@@ -173,7 +173,8 @@ template <class Format> inline int64_t in_panel(int64_t first, int64_t k, int64_
     return first * K + k * std::min(Format::PANEL, up(N - first, Format::COLUMNS));
 }
 
-// What becomes of a tile's sums: c + bias, its ReLU, or zero where gate <= 0; as float or bf16.
+// What becomes of a tile's sums: c + bias, its ReLU, or zero where gate <= 0, `scale` times; zero where
+// what was drawn is less than `least`; as float or bf16.
 struct Target {
     void *to;                     // (M, step)
     bool narrow;
@@ -183,6 +184,10 @@ struct Target {
     const void *gate = nullptr;  // (M, gate_step)
     bool gate_narrow = false;
     int64_t gate_step = 0;
+    float scale = 1;
+    const int16_t *drawn = nullptr;  // (M, drawn_step), and LANES more
+    int64_t drawn_step = 0;
+    int32_t least = 0;
 
     void put(int64_t row, int64_t column, Lanes sums) const {
         const Lanes zero = {};
@@ -193,6 +198,11 @@ struct Target {
             const Lanes y = gate_narrow ? widened(static_cast<const bf16 *>(gate) + at)
                                         : lanes(static_cast<const float *>(gate) + at);
             sums = y > zero ? sums : zero;
+        }
+        sums *= scale;
+        if (drawn) {
+            const auto numbers = *reinterpret_cast<const Draws *>(drawn + row * drawn_step + column);
+            sums = __builtin_convertvector(numbers, Pick16) >= least ? sums : zero;
         }
         const int64_t at = row * step + column;
         if (column + LANES > width)

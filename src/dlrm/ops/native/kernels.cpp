@@ -174,14 +174,19 @@ EXPORT void mlp_pack(MLP, const float *const *parameters, char *packed, int thre
 }
 
 EXPORT void mlp_forward(MLP, const void *x, const float *const *parameters, char *packed, char *h,
-                        void *out, int threads) {
-    mlp_forward(AS_MLP, x, parameters, packed, h, out, threads);
+                        void *out, const int16_t *const *drawn, int least, float scale,
+                        int threads) {
+    Mlp mlp = AS_MLP;
+    mlp.dropout = Dropout{drawn, least, scale};
+    mlp_forward(mlp, x, parameters, packed, h, out, threads);
 }
 
 EXPORT void mlp_backward(MLP, const void *x, const float *const *parameters, char *h,
                          const void *out, const void *grad, float *const *gradients, void *dx,
-                         int threads) {
-    mlp_backward(AS_MLP, x, parameters, h, out, grad, gradients, dx, threads);
+                         float scale, int threads) {
+    Mlp mlp = AS_MLP;
+    mlp.dropout.scale = scale;
+    mlp_backward(mlp, x, parameters, h, out, grad, gradients, dx, threads);
 }
 
 #define DLRM                                                                                  \

@@ -25,13 +25,22 @@ static_assert(TOGETHER % (2 * SIDE) == 0 && OUTPUTS % (2 * SIDE) == 0);
 // How layers multiply: floats, pairs of bf16, or these in tiles, of this CPU or emulated.
 enum Products { WIDE, NARROW, TILES, EMULATED_TILES };
 
-// Layer i maps h_i (B, sizes[i]) to h_{i+1} = relu(h_i W_i^T + b_i).
+// What training drops after each ReLU: outputs for which less than `least` was drawn; `scale` makes up
+// for them.
+struct Dropout {
+    const int16_t *const *drawn = nullptr;  // of layer i (B, sizes[i + 1]), and LANES more
+    int32_t least = 0;
+    float scale = 1;
+};
+
+// Layer i maps h_i (B, sizes[i]) to h_{i+1} = dropout(relu(h_i W_i^T + b_i)).
 struct Mlp {
     int64_t layers;
     const int64_t *sizes;  // (layers + 1)
     int64_t B;
     Products products;
     bool relu_last, x_narrow;
+    Dropout dropout{};
 
     // Layers compute in bf16, but for a last one without ReLU.
     Products products_at(int64_t i) const { return relu_at(i) ? products : WIDE; }
@@ -255,7 +264,12 @@ inline void mlp_rows(const Mlp &mlp, const Panels &panels, const std::vector<cha
         target.to = last ? static_cast<char *>(out) + row * target.step * (target.narrow ? 2 : 4)
                          : input[i + 1];
         target.bias = panels.bias[i];
-        target.relu = mlp.relu_at(i);
+        if ((target.relu = mlp.relu_at(i))) {
+            target.scale = mlp.dropout.scale;
+            target.least = mlp.dropout.least;
+            target.drawn_step = mlp.sizes[i + 1];
+            if (mlp.dropout.drawn) target.drawn = mlp.dropout.drawn[i] + row * target.drawn_step;
+        }
         by_format(mlp, i, [&](auto format) {
             using Format = decltype(format);
             using Word = typename Format::Word;
@@ -320,7 +334,8 @@ inline void gate_last(const Mlp &mlp, const void *grad, const void *out, int64_t
         load_row(grad, (row + r) * n, narrow, n, from.data());
         if (mlp.relu_last) {
             load_row(out, (row + r) * n, narrow, n, y.data());
-            for (int64_t k = 0; k < n; k++) from[k] = y[k] > 0 ? from[k] : 0.0f;
+            for (int64_t k = 0; k < n; k++)
+                from[k] = y[k] > 0 ? from[k] * mlp.dropout.scale : 0.0f;
         }
         store_row(from.data(), g, r * step, narrow, n);
         if (step > n) std::fill_n(static_cast<bf16 *>(g) + r * step + n, step - n, bf16(0));
@@ -507,6 +522,8 @@ inline void mlp_rows_back(const Mlp &mlp, const Backward &kept, const std::vecto
                 target.gate = h_rows;
                 target.gate_narrow = mlp.narrow_at(i);
                 target.gate_step = in_step;
+                // What was dropped is zero, and so is its gradient.
+                target.scale = mlp.dropout.scale;
             }
             const int64_t step = out_step / per_word;
             multiply(format, reinterpret_cast<const Word *>(g), step, rows,

@@ -10,6 +10,7 @@ typedef float Lanes __attribute__((vector_size(64), aligned(4), may_alias));
 typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
 typedef uint32_t Words __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint16_t Halves __attribute__((vector_size(32), aligned(2), may_alias));
+typedef int16_t Draws __attribute__((vector_size(32), aligned(2), may_alias));
 typedef int32_t Pick __attribute__((vector_size(16)));
 typedef int32_t Pick16 __attribute__((vector_size(64)));
 
