@@ -15,9 +15,9 @@ PROCESS = Path("/proc/self")
 LIMITED = "DLRM_LIMITED"
 """Variable that is set where `limit_pools` has chosen OMP_NUM_THREADS, and not the user."""
 SPINS = 20_000
-"""How often a thread of torch's looks whether another one is ready, before it sleeps: some .3 ms, in
-which all comes that comes soon. By default it looks 300,000 times, while the system may have put that
-other one aside for this very thread: beside other processes a step took 14 times as long."""
+"""How often a thread of torch's looks whether another one is ready, before it sleeps: some .3 ms,
+in which all comes that comes soon. By default it looks 300,000 times, while the system may have put
+that other one aside for this very thread."""
 
 
 def count(process: Path = PROCESS) -> int:
