@@ -177,7 +177,7 @@ EXPORT void mlp_forward(MLP, const void *x, const float *const *parameters, char
                         void *out, const int16_t *const *drawn, int least, float scale,
                         int threads) {
     Mlp mlp = AS_MLP;
-    mlp.dropout = Dropout{drawn, least, scale};
+    mlp.dropout = Dropout{drawn, 0, least, scale};
     mlp_forward(mlp, x, parameters, packed, h, out, threads);
 }
 
@@ -216,8 +216,7 @@ template <class Body> int64_t by_ids(INPUTS, Body body) {
 } // namespace
 
 EXPORT int64_t dlrm_bytes(DLRM) {
-    const Dlrm m = AS_DLRM;
-    return block_bytes(m) * ((B + CHUNK - 1) / CHUNK);
+    return Activations::bytes(AS_DLRM);
 }
 
 EXPORT int64_t dlrm_forward(DLRM, INPUTS, char *memory, float *out, int threads) {

@@ -29,6 +29,7 @@ enum Products { WIDE, NARROW, TILES, EMULATED_TILES };
 // for them.
 struct Dropout {
     const int16_t *const *drawn = nullptr;  // of layer i (B, sizes[i + 1]), and LANES more
+    int64_t row = 0;                        // the sample that comes first
     int32_t least = 0;
     float scale = 1;
 };
@@ -63,6 +64,9 @@ struct Mlp {
         return std::clamp<int64_t>(up(samples / (2 * threads), least), least, TOGETHER);
     }
     int64_t bytes_at(int64_t i) const { return narrow_at(i) ? 2 : 4; }
+    // Bytes of a sample of x, and of the last layer's outputs or their gradient.
+    int64_t x_bytes() const { return sizes[0] * (x_narrow ? 2 : 4); }
+    int64_t out_bytes() const { return sizes[layers] * bytes_at(layers - 1); }
     // Whether x can be read as it is.
     bool reads_x() const { return x_narrow == narrow_at(0) && in_step(0) == sizes[0]; }
     // Bytes of h_i, none for x if that is read as it is.
@@ -140,19 +144,28 @@ void pack_rows(const Number *first, const Number *second, int64_t n, int64_t k, 
     }
 }
 
-// Words k to k + count of gradients of n outputs, of which the first `rows` samples are there, as
-// the products for the weights read them: word after word of TILE outputs.
+// Words k to k + count of n numbers of each sample, of which the first `rows` are there, as rows of
+// panels of `WIDTH` columns. A panel at a time, or two narrow ones: what goes to all of them begins at
+// the same set of a cache.
+template <class Format, int64_t WIDTH, int64_t UNIT, class Number>
+void pack_samples(const Number *from, int64_t step, int64_t rows, int64_t n, int64_t k, int64_t count,
+                  int64_t K, typename Format::Word *to) {
+    constexpr int64_t columns = std::max<int64_t>(WIDTH, 2 * LANES);
+    for (int64_t o = 0; o < n; o += columns)
+        for (int64_t word = 0; word < count; word++) {
+            const int64_t r = word * Format::PER_WORD;
+            const Number *row = from + r * step + o;
+            pack_rows<Format, WIDTH, UNIT>(r < rows ? row : nullptr,
+                                           r + 1 < rows ? row + step : nullptr,
+                                           std::min(columns, n - o), k + word, K, to + o * K);
+        }
+}
+
+// Gradients, as the products for the weights read them: word after word of LANES outputs.
 template <class Format>
 void pack_gradient(Format, const typename Format::Number *g, int64_t step, int64_t rows, int64_t n,
-                   int64_t k, int64_t, int64_t K, typename Format::Word *to) {
-    // Few outputs at a time: what goes to all of them begins at the same set of a cache.
-    for (int64_t o = 0; o < n; o += 4 * TILE) {
-        const int64_t outputs = std::min<int64_t>(4 * TILE, n - o);
-        for (int64_t r = 0; r < rows; r += Format::PER_WORD, g += Format::PER_WORD * step)
-            pack_rows<Format, TILE, TILE>(g + o, r + 1 < rows ? g + step + o : nullptr, outputs,
-                                          k + r / Format::PER_WORD, K, to + o * K);
-        g -= up(rows, Format::PER_WORD) * step;
-    }
+                   int64_t k, int64_t count, int64_t K, typename Format::Word *to) {
+    pack_samples<Format, LANES, LANES>(g, step, rows, n, k, count, K, to);
 }
 
 // For tiles: squares of 16 outputs, each with 16 words.
@@ -191,11 +204,11 @@ template <class Body> void by_format(const Mlp &mlp, int64_t i, Body body) {
     }
 }
 
-// Copies samples [row, row + rows) of x to h as layer 0 reads them.
-inline void copy_x(const Mlp &mlp, const void *x, int64_t row, int64_t rows, void *h) {
+// Copies samples of x to h as layer 0 reads them.
+inline void copy_x(const Mlp &mlp, const void *x, int64_t rows, void *h) {
     const int64_t n = mlp.sizes[0], step = mlp.in_step(0);
     for (int64_t r = 0; r < rows; r++) {
-        const int64_t from = (row + r) * n;
+        const int64_t from = r * n;
         if (mlp.x_narrow && mlp.narrow_at(0)) {
             std::memcpy(static_cast<bf16 *>(h) + r * step, static_cast<const bf16 *>(x) + from,
                         n * sizeof(bf16));
@@ -212,7 +225,7 @@ inline void copy_x(const Mlp &mlp, const void *x, int64_t row, int64_t rows, voi
 struct Panels {
     std::vector<uint32_t *> weight;
     std::vector<float *> bias;
-    std::vector<int64_t> groups{0};  // of LANES outputs: those of layer i end before groups[i + 1]
+    std::vector<int64_t> packs{0};  // of LANES outputs: those of layer i end before packs[i + 1]
 
     static int64_t bytes(const Mlp &mlp) {
         int64_t sum = 0;
@@ -225,7 +238,7 @@ struct Panels {
             const int64_t N = mlp.out_columns(i);
             weight.push_back(memory.take<uint32_t>(mlp.in_step(i) * mlp.bytes_at(i) / 4 * N));
             bias.push_back(memory.take<float>(N));
-            groups.push_back(groups.back() + N / LANES);
+            packs.push_back(packs.back() + N / LANES);
         }
     }
     void set_biases(const Mlp &mlp, const float *const *parameters) const {
@@ -235,40 +248,53 @@ struct Panels {
                       bias[i] + mlp.out_columns(i), 0.0f);
         }
     }
-    // Lays out the weights of a group.
-    void pack(const Mlp &mlp, const float *const *parameters, int64_t group) const {
+    // Lays out the weights of LANES outputs.
+    void pack(const Mlp &mlp, const float *const *parameters, int64_t chunk) const {
         int64_t i = 0;
-        while (group >= groups[i + 1]) i++;
+        while (chunk >= packs[i + 1]) i++;
         by_format(mlp, i, [&](auto format) {
             using Format = decltype(format);
             pack_outputs<Format>(parameters[2 * i], mlp.sizes[i], mlp.sizes[i + 1],
-                                 (group - groups[i]) * LANES,
+                                 (chunk - packs[i]) * LANES,
                                  reinterpret_cast<typename Format::Word *>(weight[i]));
         });
     }
     void set(const Mlp &mlp, const float *const *parameters, int threads) const {
         set_biases(mlp, parameters);
-        each_chunk(groups.back(), mlp.weights(), threads,
-                   [&, this](int64_t group) { pack(mlp, parameters, group); });
+        each_chunk(packs.back(), mlp.weights(), threads,
+                   [&, this](int64_t chunk) { pack(mlp, parameters, chunk); });
     }
 };
 
-// Takes samples [row, row + rows) through all layers; input[i] is h_i from sample `row` on.
-inline void mlp_rows(const Mlp &mlp, const Panels &panels, const std::vector<char *> &input,
-                     void *out, int64_t row, int64_t rows) {
+// h_i from a sample on, which is sample `row` of all that h has memory for, and the first one of x.
+inline std::vector<char *> inputs_of(const Mlp &mlp, const void *x, char *h, int64_t row) {
+    std::vector<char *> input(mlp.layers);
+    for (int64_t i = 0; i < mlp.layers; i++) {
+        input[i] = h + row * mlp.in_step(i) * mlp.bytes_at(i);
+        h += mlp.h_bytes(i);
+    }
+    if (mlp.reads_x()) input[0] = static_cast<char *>(const_cast<void *>(x));
+    return input;
+}
+
+// Takes samples through all layers; input[i] is h_i, and all begin with the first of them.
+inline void mlp_samples(const Mlp &mlp, const Panels &panels, const void *x,
+                        const std::vector<char *> &input, void *out, int64_t rows) {
+    const TileRegion region;
+    if (!mlp.reads_x()) copy_x(mlp, x, rows, input[0]);
     for (int64_t i = 0; i < mlp.layers; i++) {
         Target target{};
         const bool last = i == mlp.layers - 1;
         target.narrow = last ? mlp.narrow_at(i) : mlp.narrow_at(i + 1);
         target.step = target.width = last ? mlp.sizes[mlp.layers] : mlp.in_step(i + 1);
-        target.to = last ? static_cast<char *>(out) + row * target.step * (target.narrow ? 2 : 4)
-                         : input[i + 1];
+        target.to = last ? out : input[i + 1];
         target.bias = panels.bias[i];
         if ((target.relu = mlp.relu_at(i))) {
             target.scale = mlp.dropout.scale;
             target.least = mlp.dropout.least;
             target.drawn_step = mlp.sizes[i + 1];
-            if (mlp.dropout.drawn) target.drawn = mlp.dropout.drawn[i] + row * target.drawn_step;
+            if (mlp.dropout.drawn)
+                target.drawn = mlp.dropout.drawn[i] + mlp.dropout.row * target.drawn_step;
         }
         by_format(mlp, i, [&](auto format) {
             using Format = decltype(format);
@@ -281,31 +307,6 @@ inline void mlp_rows(const Mlp &mlp, const Panels &panels, const std::vector<cha
     }
 }
 
-// Takes samples [row, row + rows) of x through all layers; h and out as for `mlp_forward`.
-inline void mlp_samples(const Mlp &mlp, const Panels &panels, const void *x, char *h, void *out,
-                        int64_t row, int64_t rows) {
-    const TileRegion region;
-    const int64_t L = mlp.layers;
-    std::vector<char *> input(L);
-    char *next = h;
-    if (!h) {
-        // Without a backward pass, all samples go through the memory of the first ones.
-        int64_t bytes = 0;
-        for (int64_t i = 0; i < L; i++) bytes += up(TOGETHER * mlp.in_step(i) * 4, 64) + 64;
-        next = scratch<1>(bytes).next;
-    }
-    for (int64_t i = 0; i < L; i++) {
-        input[i] = next + (h ? row * mlp.in_step(i) * mlp.bytes_at(i) : 0);
-        next += h ? mlp.h_bytes(i) : up(TOGETHER * mlp.in_step(i) * 4, 64) + 64;
-    }
-    if (mlp.reads_x())
-        input[0] = static_cast<char *>(const_cast<void *>(x)) +
-                   row * mlp.sizes[0] * mlp.bytes_at(0);
-    else
-        copy_x(mlp, x, row, rows, input[0]);
-    mlp_rows(mlp, panels, input, out, row, rows);
-}
-
 // parameters: W_0, b_0, W_1, ...; packed: what mlp_pack made of them, or null; h: h_bytes() for the
 // backward pass, or null where none follows; out (B, sizes[layers]).
 inline void mlp_forward(const Mlp &mlp, const void *x, const float *const *parameters, char *packed,
@@ -314,8 +315,14 @@ inline void mlp_forward(const Mlp &mlp, const void *x, const float *const *param
     if (!packed) panels.set(mlp, parameters, threads);
     const int64_t step = mlp.together(mlp.B, threads);
     each_chunk((mlp.B + step - 1) / step, mlp.work(), threads, [&](int64_t chunk) {
-        const int64_t row = chunk * step;
-        mlp_samples(mlp, panels, x, h, out, row, std::min(step, mlp.B - row));
+        const int64_t row = chunk * step, rows = std::min(step, mlp.B - row);
+        // Without a backward pass, all chunks of a thread go through the same memory.
+        Mlp part = mlp;
+        part.B = step, part.dropout.row = row;
+        const char *const from = at(x, row * mlp.x_bytes());
+        const auto input = h ? inputs_of(mlp, from, h, row)
+                             : inputs_of(part, from, scratch<1>(part.h_bytes()).next, 0);
+        mlp_samples(part, panels, from, input, at(out, row * mlp.out_bytes()), rows);
     });
 }
 
@@ -325,15 +332,14 @@ inline void mlp_pack(const Mlp &mlp, const float *const *parameters, char *packe
 }
 
 // The gradient of the last layer before its ReLU, as its products read it.
-inline void gate_last(const Mlp &mlp, const void *grad, const void *out, int64_t row, int64_t rows,
-                      void *g) {
+inline void gate_last(const Mlp &mlp, const void *grad, const void *out, int64_t rows, void *g) {
     const int64_t i = mlp.layers - 1, n = mlp.sizes[i + 1], step = mlp.out_step(i);
     const bool narrow = mlp.narrow_at(i);
     std::vector<float> from(n), y(n);
     for (int64_t r = 0; r < rows; r++) {
-        load_row(grad, (row + r) * n, narrow, n, from.data());
+        load_row(grad, r * n, narrow, n, from.data());
         if (mlp.relu_last) {
-            load_row(out, (row + r) * n, narrow, n, y.data());
+            load_row(out, r * n, narrow, n, y.data());
             for (int64_t k = 0; k < n; k++)
                 from[k] = y[k] > 0 ? from[k] * mlp.dropout.scale : 0.0f;
         }
@@ -359,26 +365,27 @@ template <class Format>
 void weight_gradient(Format, const typename Format::Word *g, const typename Format::Word *h, int64_t K,
                      int64_t first, int64_t end, int64_t n, bool more, float *weight,
                      float *bias) {
-    for (int64_t o = first; o < end; o += TILE) {
-        float sum[TILE] = {};
-        for (int64_t k = 0; k < K; k++)
-            for (int64_t m = 0; m < TILE; m++) sum[m] += Format::sum(g[o * K + k * TILE + m]);
-        for (int64_t m = 0; m < std::min<int64_t>(TILE, end - o); m++)
-            bias[o + m] = more ? bias[o + m] + sum[m] : sum[m];
-    }
-    for (int64_t k = 0; k < K; k += DEPTH, more = true) {
+    for (int64_t k = 0; k < K; k += DEPTH) {
         const int64_t depth = std::min(DEPTH, K - k);
         by_panel<Format>(n, [&](auto wide, int64_t column) {
             float sums[TILE * Format::PANEL];
             const auto *panel = h + in_panel<Format>(column, k, K, n);
             for (int64_t o = first; o < end; o += TILE) {
                 const typename Format::Word *at[TILE];
-                for (int64_t m = 0; m < TILE; m++) at[m] = g + o * K + k * TILE + m;
-                tile<Format, wide(), TILE>(at, panel, depth, sums);
-                keep(sums, wide() * LANES, std::min<int64_t>(TILE, end - o), column, n, more,
+                const auto *word = g + (o - o % LANES) * K + k * LANES + o % LANES;
+                for (int64_t m = 0; m < TILE; m++) at[m] = word + m;
+                tile<Format, wide(), LANES>(at, panel, depth, sums);
+                keep(sums, wide() * LANES, std::min<int64_t>(TILE, end - o), column, n, more || k > 0,
                      weight + o * n);
             }
         });
+    }
+    for (int64_t o = first; o < end; o += LANES) {
+        float sum[LANES] = {};
+        for (int64_t k = 0; k < K; k++)
+            for (int64_t m = 0; m < LANES; m++) sum[m] += Format::sum(g[o * K + k * LANES + m]);
+        for (int64_t m = 0; m < std::min(LANES, end - o); m++)
+            bias[o + m] = more ? bias[o + m] + sum[m] : sum[m];
     }
 }
 
@@ -415,7 +422,7 @@ void weight_gradient(Tiled<Tiles>, const uint32_t *g, const uint32_t *h, int64_t
 // weights' gradients the inputs h and gradients g of a chunk of samples.
 struct Backward {
     std::vector<uint32_t *> weight, g, h;
-    std::vector<int64_t> pairs{0}, outputs{0};  // chunks of each layer, of packing and of gradients
+    std::vector<int64_t> packs{0}, outputs{0};  // chunks of each layer, of packing and of gradients
 
     static int64_t samples(const Mlp &mlp) { return std::min(up(mlp.B, TOGETHER), CHUNK); }
     static int64_t bytes(const Mlp &mlp) {
@@ -433,7 +440,7 @@ struct Backward {
             weight.push_back(memory.take<uint32_t>(K * mlp.in_columns(i)));
             g.push_back(memory.take<uint32_t>(samples(mlp) / per_word * mlp.out_columns(i)));
             h.push_back(memory.take<uint32_t>(samples(mlp) / per_word * mlp.in_columns(i)));
-            pairs.push_back(pairs.back() + (i > 0 || to_x ? (K + PAIRS - 1) / PAIRS : 0));
+            packs.push_back(packs.back() + (i > 0 || to_x ? (K + PAIRS - 1) / PAIRS : 0));
             outputs.push_back(outputs.back() + (mlp.sizes[i + 1] + OUTPUTS - 1) / OUTPUTS);
         }
     }
@@ -441,12 +448,12 @@ struct Backward {
     // Lays out the weights of a chunk of pairs.
     void pack(const Mlp &mlp, const float *const *parameters, int64_t chunk) const {
         int64_t i = 0;
-        while (chunk >= pairs[i + 1]) i++;
+        while (chunk >= packs[i + 1]) i++;
         by_format(mlp, i, [&](auto format) {
             using Format = decltype(format);
             const int64_t n = mlp.sizes[i], N = mlp.sizes[i + 1];
             const int64_t K = mlp.out_step(i) / Format::PER_WORD;
-            const int64_t begin = (chunk - pairs[i]) * PAIRS;
+            const int64_t begin = (chunk - packs[i]) * PAIRS;
             for (int64_t k = begin; k < std::min(K, begin + PAIRS); k++) {
                 const int64_t o = k * Format::PER_WORD;
                 const float *first = parameters[2 * i] + o * n;
@@ -478,19 +485,18 @@ struct Backward {
     }
 };
 
-// Takes the gradients of samples [row, row + rows) of `samples` from `begin` on through all layers;
-// input[i] is h_i from the first sample of the batch on.
-inline void mlp_rows_back(const Mlp &mlp, const Backward &kept, const std::vector<char *> &input,
-                          const void *out, const void *grad, void *dx, int64_t begin,
-                          int64_t samples, int64_t row, int64_t rows) {
+// Takes the gradients of samples through all layers; input[i] is h_i, and all begin with the first of
+// them, which is sample `row` of the `samples` that are kept together.
+inline void mlp_samples_back(const Mlp &mlp, const Backward &kept, const std::vector<char *> &input,
+                             const void *out, const void *grad, void *dx, int64_t samples,
+                             int64_t row, int64_t rows) {
     const TileRegion region;
     int64_t widest = 0;
     for (int64_t i = 0; i < mlp.layers; i++) widest = std::max(widest, mlp.out_step(i));
     Scratch memory = scratch<1>(2 * up(TOGETHER * widest * 4, 64));
     char *g = memory.take<char>(TOGETHER * widest * 4);
     char *next = memory.take<char>(TOGETHER * widest * 4);
-    const int64_t sample = begin + row;
-    gate_last(mlp, grad, out, sample, rows, g);
+    gate_last(mlp, grad, out, rows, g);
     for (int64_t i = mlp.layers - 1; i >= 0; i--) {
         by_format(mlp, i, [&](auto format) {
             using Format = decltype(format);
@@ -501,23 +507,17 @@ inline void mlp_rows_back(const Mlp &mlp, const Backward &kept, const std::vecto
             const int64_t K = up(samples, whole) / per_word, k = row / per_word;
             const int64_t words = up(rows, whole) / per_word;
             const int64_t in_step = mlp.in_step(i), out_step = mlp.out_step(i);
-            const auto *h_rows = reinterpret_cast<const Number *>(input[i]) + sample * in_step;
-            for (int64_t word = 0; word < words; word++) {
-                const int64_t r = word * per_word;
-                const Number *h_row = h_rows + r * in_step;
-                pack_rows<Format, Format::PANEL, Format::COLUMNS>(
-                    r < rows ? h_row : nullptr, r + 1 < rows ? h_row + in_step : nullptr,
-                    mlp.sizes[i], k + word, K, reinterpret_cast<Word *>(kept.h[i]));
-            }
+            const auto *h_rows = reinterpret_cast<const Number *>(input[i]);
+            pack_samples<Format, Format::PANEL, Format::COLUMNS>(
+                h_rows, in_step, rows, mlp.sizes[i], k, words, K,
+                reinterpret_cast<Word *>(kept.h[i]));
             pack_gradient(format, reinterpret_cast<const Number *>(g), out_step, rows,
                           mlp.sizes[i + 1], k, words, K, reinterpret_cast<Word *>(kept.g[i]));
             if (i == 0 && !dx) return;
             Target target{};
             target.narrow = i ? mlp.narrow_at(i - 1) : mlp.x_narrow;
             target.step = target.width = i ? mlp.out_step(i - 1) : mlp.sizes[0];
-            target.to = i ? next
-                          : static_cast<char *>(dx) +
-                                sample * mlp.sizes[0] * (mlp.x_narrow ? 2 : 4);
+            target.to = i ? next : dx;
             if (i) {
                 target.gate = h_rows;
                 target.gate_narrow = mlp.narrow_at(i);
@@ -533,32 +533,22 @@ inline void mlp_rows_back(const Mlp &mlp, const Backward &kept, const std::vecto
     }
 }
 
-// h_i of all samples, as a forward pass left them in h.
-inline std::vector<char *> inputs_of(const Mlp &mlp, const void *x, char *h) {
-    std::vector<char *> input(mlp.layers);
-    for (int64_t i = 0; i < mlp.layers; i++) {
-        input[i] = h;
-        h += mlp.h_bytes(i);
-    }
-    if (mlp.reads_x()) input[0] = static_cast<char *>(const_cast<void *>(x));
-    return input;
-}
-
 // gradients: dW_0, db_0, dW_1, ...; dx (B, sizes[0]) of x's type, or null.
 inline void mlp_backward(const Mlp &mlp, const void *x, const float *const *parameters, char *h,
                          const void *out, const void *grad, float *const *gradients, void *dx,
                          int threads) {
     Backward kept(mlp, scratch<0>(Backward::bytes(mlp)), dx != nullptr);
-    const std::vector<char *> input = inputs_of(mlp, x, h);
-    each_chunk(kept.pairs.back(), mlp.weights(), threads,
+    each_chunk(kept.packs.back(), mlp.weights(), threads,
                [&](int64_t chunk) { kept.pack(mlp, parameters, chunk); });
     for (int64_t begin = 0; begin < mlp.B; begin += CHUNK) {
         const int64_t samples = std::min(CHUNK, mlp.B - begin), step = mlp.together(samples, threads);
         each_chunk((samples + step - 1) / step, mlp.weights() * samples, threads,
                    [&](int64_t chunk) {
-                       const int64_t row = chunk * step;
-                       mlp_rows_back(mlp, kept, input, out, grad, dx, begin, samples, row,
-                                     std::min(step, samples - row));
+                       const int64_t row = chunk * step, first = begin + row;
+                       const int64_t from = first * mlp.x_bytes(), to = first * mlp.out_bytes();
+                       mlp_samples_back(mlp, kept, inputs_of(mlp, at(x, from), h, first), at(out, to),
+                                        at(grad, to), dx ? at(dx, from) : nullptr, samples, row,
+                                        std::min(step, samples - row));
                    });
         each_chunk(kept.outputs.back(), mlp.weights() * samples, threads, [&](int64_t chunk) {
             kept.weight_gradients(mlp, samples, begin > 0, gradients, chunk);

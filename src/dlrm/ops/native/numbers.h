@@ -20,6 +20,10 @@ using bf16 = uint16_t;
 // numbers before they look for vectors, and find none afterwards: rows could overlap.
 #define EACH_NUMBER _Pragma("omp simd")
 
+// So many bytes on.
+inline const char *at(const void *from, int64_t bytes) { return static_cast<const char *>(from) + bytes; }
+inline char *at(void *from, int64_t bytes) { return static_cast<char *>(from) + bytes; }
+
 // memcpy rather than a cast: it is defined, and compiles to nothing.
 inline uint32_t bits_of(float x) {
     uint32_t bits;

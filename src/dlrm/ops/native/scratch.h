@@ -19,7 +19,8 @@ struct Scratch {
     Scratch part(int64_t bytes) { return {take<char>(bytes)}; }
 };
 
-// One for a call (0), and one for each of its threads (1).
+// One for a call (0), and for each of its threads one for a part (1), and two for what parts leave for
+// each other, forwards (2) and backwards (3).
 template <int WHOSE> inline Scratch scratch(int64_t bytes) {
     static thread_local std::vector<char> memory;
     if (int64_t(memory.size()) < bytes + 64) memory.resize(bytes + 64);
