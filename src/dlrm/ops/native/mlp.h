@@ -374,9 +374,13 @@ void weight_gradient(Format, const typename Format::Word *g, const typename Form
                 const typename Format::Word *at[TILE];
                 const auto *word = g + (o - o % LANES) * K + k * LANES + o % LANES;
                 for (int64_t m = 0; m < TILE; m++) at[m] = word + m;
+                const int64_t outputs = std::min<int64_t>(TILE, end - o);
+                // Where the sums go, while they are computed.
+                for (int64_t m = o; m < o + outputs; m++)
+                    for (int64_t w = column; w < std::min(n, column + wide() * LANES); w += LANES)
+                        __builtin_prefetch(weight + m * n + w, 1);
                 tile<Format, wide(), LANES>(at, panel, depth, sums);
-                keep(sums, wide() * LANES, std::min<int64_t>(TILE, end - o), column, n, more || k > 0,
-                     weight + o * n);
+                keep(sums, wide() * LANES, outputs, column, n, more || k > 0, weight + o * n);
             }
         });
     }
