@@ -1,7 +1,7 @@
 // The whole of a DLRM: forwards in one call, backwards in one, or both at once with the loss.
 //
 // A chunk of samples goes through bottom MLP, lookup, interaction and top MLP, and back, while what one
-// part writes for the next is in the cache; its rows come from memory while the bottom MLP computes.
+// part writes for the next is in the cache; its first rows come from memory while the bottom MLP computes.
 // Gradients of weights are sums over a block of samples, before the next block begins. Each part
 // computes what it computes alone, bit for bit.
 #pragma once
@@ -96,7 +96,8 @@ struct Forwards {
         if (wrong.answer() != NONE) return wrong.answer();
         const auto *narrow = static_cast<const bf16 *>(in.weight);
         const auto *wide = static_cast<const float *>(in.weight);
-        for (int64_t l = 0; l < L; l++)
+        // The first rows, before which nothing else asks for them; all of them would wait for each other.
+        for (int64_t l = 0; l < std::min(L, ahead(d * (m.narrow ? 2 : 4))); l++)
             if (m.narrow) prefetch_row(narrow + in.rows[l] * d, d);
             else prefetch_row(wide + in.rows[l] * d, d);
         mlp_samples(m.bottom, below, in.dense, inputs_of(m.bottom, in.dense, a.bottom, a.row), a.x,
