@@ -1,5 +1,7 @@
 """An MLP's passes, compiled, against plain layers in float64."""
 
+import ctypes
+import mmap
 import random
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -141,6 +143,42 @@ def test_what_is_dropped_is_dropped_both_ways(kernels, seed, products):
         assert a.grad is not None
         assert b.grad is not None
         close(a.grad, b.grad, 1e-4 if products == "fp32" else 2**-6)
+
+
+def before_a_gap(tensor: Tensor) -> Tensor:
+    """Return a copy right before memory that nobody may read."""
+    size = tensor.numel() * tensor.element_size()
+    whole = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = (ctypes.c_char * (whole + mmap.PAGESIZE)).from_buffer(
+        mmap.mmap(-1, whole + mmap.PAGESIZE)
+    )
+    end = ctypes.c_void_p(ctypes.addressof(memory) + whole)
+    assert ctypes.CDLL(None).mprotect(end, ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+    copy = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=whole - size)
+    return copy.copy_(tensor)
+
+
+@pytest.mark.parametrize("products", ["fp32", *NARROW])
+@pytest.mark.parametrize("sizes", [(3, 1), (13, 16, 17), (4, 33, 48, 49)])
+def test_no_more_is_read_of_what_is_drawn_than_is_there(kernels, sizes, products):
+    check_runs(products)
+    parameters = [torch.randn(k, *n) for n_, k in pairwise(sizes) for n in ([n_], [])]
+    for batch in (1, 2, 33):
+        draws = [mlp.Dropout.draws(batch * k) for k in sizes[1:]]
+        x, dropouts = torch.randn(batch, sizes[0]), (draws, [*map(before_a_gap, draws)])
+        with torch.no_grad():
+            ours, same = (
+                mlp.mlp(x, parameters, products, relu_last=True, dropout=mlp.Dropout(each, 0.3))
+                for each in dropouts
+            )
+        assert torch.equal(ours, same)
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-6, 1 / 3, 0.999, 1 - 1e-6, 1 - 1e-12])
+def test_some_numbers_keep_an_activation_whatever_the_share(share):
+    drawn = torch.arange(-(2**15), 2**15).short()
+    kept = int((drawn >= mlp.Dropout([], share).least).sum())
+    assert kept == max(1, round((1 - share) * 2**16))
 
 
 @pytest.mark.parametrize("products", ["fp32", *NARROW])

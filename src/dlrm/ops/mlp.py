@@ -31,8 +31,8 @@ class Dropout:
     """What training sets to zero after each ReLU; the rest grows so that the mean stays.
 
     Args:
-        drawn: Of each layer with a ReLU (B * k,) int16, uniform over all of its values, and 16 more
-            numbers, which do not count.
+        drawn: Of each layer with a ReLU (B * k,) int16, uniform over all of its values, and 32 more
+            numbers, which do not count: kernels read whole vectors, or tiles.
         share: Of the activations that are dropped, in [0, 1).
 
     """
@@ -43,7 +43,7 @@ class Dropout:
     @property
     def least(self) -> int:
         """What is drawn where an activation is kept, at least."""
-        return round(self.share * 2**16) - 2**15
+        return min(round(self.share * 2**16), 2**16 - 1) - 2**15
 
     @property
     def scale(self) -> float:
@@ -56,9 +56,9 @@ class Dropout:
 
         Four of them come from one number of 64 bits: a sixth of the time that `bernoulli_` takes.
         """
-        whole = torch.empty(-(-count // 4) + 4, dtype=torch.int64)
-        whole[:-4].random_(-(2**63), None, generator=generator)
-        whole[-4:] = 0
+        whole = torch.empty(-(-count // 4) + 8, dtype=torch.int64)
+        whole[:-8].random_(-(2**63), None, generator=generator)
+        whole[-8:] = 0
         return whole.view(torch.int16)
 
 

@@ -185,7 +185,7 @@ struct Target {
     bool gate_narrow = false;
     int64_t gate_step = 0;
     float scale = 1;
-    const int16_t *drawn = nullptr;  // (M, drawn_step), and LANES more
+    const int16_t *drawn = nullptr;  // (M, drawn_step), and 2 * LANES more
     int64_t drawn_step = 0;
     int32_t least = 0;
 

@@ -28,7 +28,7 @@ enum Products { WIDE, NARROW, TILES, EMULATED_TILES };
 // What training drops after each ReLU: outputs for which less than `least` was drawn; `scale` makes up
 // for them.
 struct Dropout {
-    const int16_t *const *drawn = nullptr;  // of layer i (B, sizes[i + 1]), and LANES more
+    const int16_t *const *drawn = nullptr;  // of layer i (B, sizes[i + 1]), and 2 * LANES more
     int64_t row = 0;                        // the sample that comes first
     int32_t least = 0;
     float scale = 1;
