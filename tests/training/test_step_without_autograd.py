@@ -305,6 +305,20 @@ def test_one_kernel_serves_all_batches_of_a_size(optimizer, kernels):
     assert all(map(torch.equal, *results))
 
 
+@pytest.mark.parametrize("other", ["bottom", "top"])
+def test_a_parameter_in_two_places_gets_both_gradients(other, calls):
+    results = []
+    for graph in (False, True):
+        torch.manual_seed(1)
+        net = materialize(DLRMConfig(dim=6, bottom=(9, 9), top=(9, 9, 9)).build(SCHEMA, "bf16"))
+        place = 1 if other == "bottom" else 2
+        net.get_submodule(f"{other}.layers.{place}").weight = net.top.linears()[1].weight
+        step = TrainStep(net, build("sgd", parameter_groups(net), 0.1), loss_function(LossConfig()))
+        results.append(trained(net, in_a_graph(step) if graph else step))
+    assert all(map(torch.equal, *results))
+    assert not calls
+
+
 def test_gradients_go_with_their_step():
     net, step = step_of()
     step(batch_of(0))

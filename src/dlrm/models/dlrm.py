@@ -92,12 +92,15 @@ class DLRM(nn.Module):
         """Return what computes logits and gradients of a batch without autograd, else None.
 
         That is `forward` with the bits of autograd's gradients, where it can be one call and nobody
-        else wants to be told of it, and where no parameter has a gradient to which it would add.
+        else wants to be told of it, and where no parameter has a gradient to which it would add,
+        or is in two places, whose gradients would be added.
         """
         if type(self) is not DLRM or _watched(self) or _has_any_global_hook():
             return None
         inputs = self._inputs(batch)
         if inputs is None or not all(map(_plain, (inputs.weight, *inputs.parameters))):
+            return None
+        if len({*map(id, inputs.parameters)}) < len(inputs.parameters):
             return None
         return inputs
 
