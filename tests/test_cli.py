@@ -1,5 +1,6 @@
 import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -145,3 +146,16 @@ def test_ctrl_c_while_everything_is_imported():
         [sys.executable, "-c", STOPPED], capture_output=True, text=True, check=False
     )
     assert (out.returncode, out.stderr) == (130, "dlrm: stopped\n")
+
+
+def test_who_reads_no_further_than_the_head_of_the_help_sees_no_traceback():
+    command = [sys.executable, "-m", "dlrm", "--help"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(
+            command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(writing)
+    assert (ended.returncode, ended.stderr) == (1, "")

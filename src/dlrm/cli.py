@@ -108,7 +108,12 @@ def main(
         return 0
     name = next((n for n in (" ".join(words[:2]), *words[:1]) if n in COMMANDS), None)
     if name is None:
-        return _usage(words)
+        try:
+            status = _usage(words)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            return _explain(error) or 1
+        return status
     words = words[len(name.split()) :]
     as_json = _take(words, "--json")
     debug = _take(words, "--debug")
