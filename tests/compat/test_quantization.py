@@ -82,7 +82,10 @@ def test_layers_of_8_bits(seed: int, relu_last: bool, shift: int):
     assert np.mean(np.abs(found - expected) > 1e-4) < 0.06
     deep = MLP([7, 9, 5], relu_last=relu_last)
     plain, found = deep(x).detach().numpy(), QuantizedMLP(deep, 8)(x).numpy()
-    assert 0 < np.abs(found - plain).max() < 0.1 * max(1.0, np.abs(plain).max())
+    differs = np.abs(found - plain).max()
+    # Where no ReLU lets anything through, there is nothing to round.
+    assert differs > 0 or not plain.any()
+    assert differs < 0.1 * max(1.0, np.abs(plain).max())
 
 
 def test_a_batch_of_zeros():

@@ -26,8 +26,9 @@ def test_while_everything_goes_wrong(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert row["scores_compared"] > 500
 
 
+@pytest.mark.parametrize("fails", [False, True])
 def test_a_run_that_is_exchanged_while_it_is_opened_is_not_taken_for_another(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
 ):
     run = tmp_path / "run"
     run.symlink_to(folder / "visits")
@@ -41,6 +42,8 @@ def test_a_run_that_is_exchanged_while_it_is_opened_is_not_taken_for_another(
     def exchanged(back_end: BackEnd, path: Path):
         run.unlink()
         run.symlink_to(folder / "demo")
+        if fails:
+            raise KeyError("a file of another run")
         return opened(back_end, path)
 
     monkeypatch.setattr(BackEnd, "open", exchanged)

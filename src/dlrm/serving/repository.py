@@ -128,10 +128,17 @@ class Repository:
                 fingerprint, step = _checkpoint(slot.path)
                 if slot.model is not None and fingerprint == slot.fingerprint:
                     continue
-                predictor = self._back_end.open(slot.path)
+                problem = f"{slot.path}: was changed while it was opened; load it again"
+                try:
+                    predictor = self._back_end.open(slot.path)
+                except Exception as error:
+                    # Files of two runs fail in whatever way.
+                    if _checkpoint(slot.path)[0] != fingerprint:
+                        raise DlrmError(problem) from error
+                    raise
                 # What was opened may be another, where the run was exchanged meanwhile.
                 if _checkpoint(slot.path)[0] != fingerprint:
-                    raise DlrmError(f"{slot.path}: was changed while it was opened; load it again")
+                    raise DlrmError(problem)
                 entry.opened += 1
                 version = str(entry.opened)
                 model = Model(name, version, predictor, self._back_end, step)
