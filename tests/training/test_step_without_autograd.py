@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 
@@ -374,3 +375,14 @@ def test_a_schedule_of_torch_sees_that_the_optimizer_took_a_step():
         step(batch_of(0))
         schedule.step()
     assert step.lr == 0.05
+
+
+def test_a_copy_of_a_step_trains_a_model_of_its_own(calls):
+    net, step = step_of()
+    step(batch_of(0))
+    copy = deepcopy(step)
+    before = [parameter.detach().clone() for parameter in net.parameters()]
+    losses = [float(copy(batch_of(seed))) for seed in (1, 2)]
+    assert all(map(torch.equal, net.parameters(), before))
+    assert losses == [float(step(batch_of(seed))) for seed in (1, 2)]
+    assert all(map(torch.equal, net.parameters(), copy.net.parameters()))

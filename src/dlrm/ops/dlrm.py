@@ -173,6 +173,10 @@ class Step:
         self._gradients = pointers(below), pointers(above), values.data_ptr()
         self._labels = inputs.top[-1].shape[0]
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Step":
+        """Return this one, which fits no copy of a model, so that a copy makes its own."""
+        return self
+
     def fits(self, inputs: Inputs) -> bool:
         """Return whether a step of these inputs would be made as this one is."""
         return _made_of(inputs) == self._made_of
